@@ -1,0 +1,1 @@
+"""Async-first SDK for Minted Connect."""

@@ -1,0 +1,1 @@
+"""An embedded Minted Connect: the other side of the wire."""
