@@ -1,0 +1,281 @@
+"""Every setting of a client, as frozen data: checked when it is built, shared by siblings, never changed."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import random
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NoReturn, Protocol
+from urllib.parse import urlsplit
+
+import attrs
+
+from minted_connect.errors import ConfigurationError
+
+__all__ = [
+    "STAGING",
+    "SYSTEM_CLOCK",
+    "Breaker",
+    "Clock",
+    "Credentials",
+    "Limits",
+    "Options",
+    "RateLimit",
+    "RetryPolicy",
+    "Secret",
+    "SystemClock",
+    "Timeouts",
+    "check_base_url",
+]
+
+STAGING: Final = "https://api.staging.mintedconnect.com"
+"""The vendor's staging server (documented). Production has to be named by the caller."""
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def check_header(name: str, value: str) -> str:
+    """Return `value` if it can stand in a request header; raise ConfigurationError if it could break out of it."""
+    if not value or not value.isascii() or not value.isprintable():
+        raise ConfigurationError(f"{name}: must be printable ASCII, without line breaks")
+    return value
+
+
+def _known_policy(_instance: object, _attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in {"any", "modern"}:
+        raise ConfigurationError("Options.digest_policy: must be 'any' or 'modern'")
+
+
+def _header_safe(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None:
+        check_header(f"Options.{attribute.name}", value)
+
+
+class Secret:
+    """A string that does not show itself: `repr` and `str` are ``***``, and it refuses to be pickled."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the string itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        # Constant time, so that comparing does not leak the secret byte by byte.
+        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled: build the client where it is used")
+
+
+def _secret(value: str | Secret) -> Secret:
+    return value if isinstance(value, Secret) else Secret(value)
+
+
+def _filled(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    text = value.reveal() if isinstance(value, Secret) else value
+    if not isinstance(text, str) or not text:
+        raise ConfigurationError(f"{attribute.name}: must be a non-empty string")
+
+
+@attrs.frozen
+class Credentials:
+    """User name and password of the partner, as the vendor gave them."""
+
+    username: str = attrs.field(repr=False, validator=_filled)
+    password: Secret = attrs.field(repr=False, converter=_secret, validator=_filled)
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name}: must be seconds above 0, and finite")
+
+
+def _at_least(lowest: int) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            raise ConfigurationError(
+                f"{type(instance).__name__}.{attribute.name}: must be a whole number from {lowest}"
+            )
+
+    return check
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """How long each part of a call may take, in seconds; all of them are finite.
+
+    A short `complete_read` manufactures unknown outcomes: the purchase goes on at the server.
+    """
+
+    pool: float = attrs.field(default=5.0, validator=_seconds)
+    """Waiting for a free connection."""
+    connect: float = attrs.field(default=5.0, validator=_seconds)
+    """Name resolution, TCP and TLS handshake."""
+    read: float = attrs.field(default=15.0, validator=_seconds)
+    """From the last byte sent to the last byte of the answer, one attempt."""
+    total: float = attrs.field(default=30.0, validator=_seconds)
+    """The deadline: attempts, waits and digest rounds together."""
+    complete_read: float = attrs.field(default=45.0, validator=_seconds)
+    """As `read`, for completions."""
+    complete_total: float = attrs.field(default=60.0, validator=_seconds)
+    """As `total`, for completions; reconciliation has its own budget."""
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How often and how patiently a call is repeated; what may be repeated is not a setting.
+
+    The wait before try n is drawn evenly from 0 to `initial` * 2^(n-1), at most `maximum` (full jitter).
+    """
+
+    reads: int = attrs.field(default=3, validator=_at_least(1))
+    """Attempts of a call that only reads."""
+    sets: int = attrs.field(default=2, validator=_at_least(1))
+    """Attempts of a call whose repetition changes nothing."""
+    initial: float = attrs.field(default=0.5, validator=_seconds)
+    maximum: float = attrs.field(default=8.0, validator=_seconds)
+    budget: int = attrs.field(default=100, validator=_at_least(0))
+    """Tokens shared by all calls of a client: 5 a retry, 10 after a timeout, 1 back for a clean success."""
+
+    @classmethod
+    def none(cls) -> RetryPolicy:
+        """Build a policy that repeats nothing."""
+        return cls(reads=1, sets=1, budget=0)
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Length limits that the vendor's sister families document and Walletable only suggests (inferred).
+
+    `Options(limits=None)` switches them off; rules that follow from meaning (a whole `qty` from 1) stay.
+    """
+
+    external_id: tuple[int, int] = (3, 40)
+    """Characters of a customer id that is being created."""
+    external_customer_id: tuple[int, int] = (1, 110)
+    """Characters of a customer id in every other call."""
+    name: tuple[int, int] = (3, 40)
+    """Characters of first, middle and last name; an empty middle name passes."""
+    tax_office: tuple[int, int] = (3, 40)
+    identity_number: int = 3
+    """Fewest characters of an identity number."""
+    cart_token: int = 32
+    """Characters of a cart token."""
+    zipcode: int = 5
+    """Most characters of a postal code."""
+    products_per_page: tuple[int, int] = (5, 100)
+    orders_per_page: tuple[int, int] = (5, 30)
+
+
+@attrs.frozen(kw_only=True)
+class RateLimit:
+    """At most `rate` requests a second on average, `burst` at once (token bucket)."""
+
+    rate: float = attrs.field(validator=_seconds)
+    burst: int = attrs.field(default=1, validator=_at_least(1))
+
+
+@attrs.frozen(kw_only=True)
+class Breaker:
+    """Opens after `failures` failed attempts in a row, lets one probe through after `cooldown` seconds."""
+
+    failures: int = attrs.field(default=5, validator=_at_least(1))
+    cooldown: float = attrs.field(default=30.0, validator=_seconds)
+
+
+class Clock(Protocol):
+    """Where all time comes from, so that a test can move it."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+        ...
+
+    def wall(self) -> datetime:
+        """Return the time of day, aware."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait that many seconds of `monotonic`."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def wall(self) -> datetime:
+        """Return the time of day, UTC."""
+        return datetime.now(UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait that many seconds."""
+        await asyncio.sleep(seconds)
+
+
+SYSTEM_CLOCK: Final = SystemClock()
+
+
+@attrs.frozen(kw_only=True)
+class Options:
+    """What few callers change: corrections of inferred paths, limits, the clock, the size of things."""
+
+    paths: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """Corrected path by operation (``{"rates.current": "/partner/walletable/currency-rates"}``)."""
+    limits: Limits | None = Limits()
+    """Inferred length limits, checked before sending; None = leave them to the server."""
+    clock: Clock = SYSTEM_CLOCK
+    rate_limit: RateLimit | None = None
+    breaker: Breaker | None = None
+    digest_policy: Literal["any", "modern"] = attrs.field(default="any", validator=_known_policy)
+    """``modern`` refuses MD5 and challenges without qop."""
+    keep_error_bodies: bool = False
+    """Keep the raw body on errors (`.body`). It can hold personal data."""
+    pool_size: int = attrs.field(default=20, validator=_at_least(1))
+    """Requests in flight at once; completions have connections of their own."""
+    keepalive: float = attrs.field(default=15.0, validator=_seconds)
+    """Seconds an idle connection is kept."""
+    max_body: int = attrs.field(default=8 * 1024 * 1024, validator=_at_least(1024))
+    """Largest answer in bytes, after decompression."""
+    max_depth: int = attrs.field(default=64, validator=_at_least(8))
+    """Deepest nesting of an answer."""
+    user_agent: str | None = attrs.field(default=None, validator=_header_safe)
+    """What `User-Agent` says; None = this library and its version."""
+    random: Callable[[], float] = attrs.field(default=random.random, repr=False)
+    """Source of jitter, in [0, 1)."""
+
+
+def check_base_url(url: str) -> str:
+    """Return the URL without its trailing slash; refuse plain http beyond this machine, and parts a base has not.
+
+    Raises:
+        ConfigurationError: the URL is not absolute http(s), carries user info, a query or a fragment, or is
+            plain http to another machine.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigurationError("base_url: is not a URL") from error
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ConfigurationError("base_url: must be an absolute http or https URL")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError("base_url: must hold no user name or password; give them as arguments")
+    if parts.query or parts.fragment or "?" in url or "#" in url or not url.isascii() or not url.isprintable():
+        raise ConfigurationError("base_url: must hold no query, fragment or unprintable character")
+    if parts.scheme == "http" and host not in _LOOPBACK:
+        raise ConfigurationError("base_url: plain http is allowed to this machine only; use https")
+    return url.rstrip("/")

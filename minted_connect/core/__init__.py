@@ -1,0 +1,1 @@
+"""The async core: one Request in, one domain object out."""

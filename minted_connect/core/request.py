@@ -1,0 +1,159 @@
+"""What is sent, as pure data: the operations of the API in one table, and one request to one of them.
+
+Everything the vendor may turn out to spell differently - method, path, evidence - stands here once.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from minted_connect.errors import ConfigurationError, InvalidInput
+
+__all__ = ["OPERATIONS", "Effect", "Evidence", "Operation", "Request", "check_paths"]
+
+_PLACEHOLDER = "{}"
+_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
+
+
+class Effect(enum.Enum):
+    """What repeating a request does; the retry rules hang on it."""
+
+    READ = "read"
+    """Changes nothing."""
+    SET = "set"
+    """Leaves the same state however often it is repeated."""
+    ADD = "add"
+    """Adds again each time."""
+    COMPLETE = "complete"
+    """Buys, sells or ships: sent once."""
+
+
+class Evidence(enum.StrEnum):
+    """How much of an operation was seen in the vendor's documentation."""
+
+    DOCUMENTED = "documented"
+    PARTLY = "partly documented"
+    INFERRED = "inferred"
+
+
+@attrs.frozen
+class Operation:
+    """One operation of the API; `path` takes its parameters at each ``{}``."""
+
+    name: str
+    method: str
+    path: str
+    effect: Effect
+    evidence: Evidence
+    title: str
+    """The vendor's name of it."""
+
+
+def _table(*rows: Operation) -> Mapping[str, Operation]:
+    return {row.name: row for row in rows}
+
+
+_DOC, _PARTLY, _INF = Evidence.DOCUMENTED, Evidence.PARTLY, Evidence.INFERRED
+_READ, _SET, _ADD, _COMPLETE = Effect.READ, Effect.SET, Effect.ADD, Effect.COMPLETE
+_BASKET = "/partner/walletable/basket"
+
+OPERATIONS: Final = _table(
+    Operation("customers.create", "POST", "/partner/customer", _ADD, _DOC, "Create Customer"),
+    Operation("customers.get", "GET", "/partner/customer/{}", _READ, _PARTLY, "Get Customer"),
+    Operation("customers.update", "PATCH", "/partner/customer/{}", _SET, _PARTLY, "Update Customer"),
+    Operation("customers.remove", "DELETE", "/partner/customer/{}", _SET, _INF, "Remove Customer Id"),
+    Operation("products.page", "GET", "/partner/walletable/products", _READ, _INF, "Get Products"),
+    Operation("baskets.get_active", "GET", _BASKET, _READ, _PARTLY, "Get Active Basket"),
+    Operation("baskets.add_item", "POST", _BASKET, _ADD, _PARTLY, "Create Basket / Add Basket Item"),
+    Operation("baskets.update_item", "PATCH", _BASKET, _SET, _DOC, "Update Basket Item"),
+    Operation("baskets.delete_item", "DELETE", _BASKET, _SET, _PARTLY, "Delete Basket Item"),
+    Operation("baskets.clear", "DELETE", f"{_BASKET}/empty", _SET, _INF, "Clear Basket"),
+    Operation("complete.buy", "POST", "/partner/walletable/complete/buy", _COMPLETE, _PARTLY, "Complete Buy"),
+    Operation("complete.sell", "POST", "/partner/walletable/complete/sell", _COMPLETE, _INF, "Complete Sell"),
+    Operation(
+        "complete.delivery",
+        "POST",
+        "/partner/walletable/complete/delivery",
+        _COMPLETE,
+        _PARTLY,
+        "Complete Delivery",
+    ),
+    Operation("orders.page", "GET", "/partner/walletable/orders", _READ, _PARTLY, "Get Orders"),
+    Operation("orders.invoice", "GET", "/partner/order/{}/invoice", _READ, _PARTLY, "Get Order Invoice"),
+    Operation("orders.receipt", "GET", "/partner/walletable/receipt", _READ, _INF, "Receipt"),
+    Operation("wallet.balance", "GET", "/partner/walletable/balance", _READ, _PARTLY, "Balance / Wallet"),
+    Operation("rates.current", "GET", "/partner/walletable/rates", _READ, _INF, "Currency Rates"),
+    Operation("rates.history", "GET", "/partner/walletable/rates/history", _READ, _INF, "Rate History"),
+)
+"""All 19 operations by the name of the method that offers them."""
+
+
+def check_paths(paths: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the corrected paths if every one names an operation and keeps its parameters.
+
+    Raises:
+        ConfigurationError: an unknown operation, or a path that is not absolute or has other parameters.
+    """
+    for name, path in paths.items():
+        operation = OPERATIONS.get(name)
+        if operation is None:
+            raise ConfigurationError(f"Options.paths: no operation is called {name!r}")
+        if not _PATH.fullmatch(path) or ".." in path or "//" in path:
+            raise ConfigurationError(f"Options.paths[{name!r}]: must be a plain absolute path")
+        if path.count(_PLACEHOLDER) != operation.path.count(_PLACEHOLDER):
+            raise ConfigurationError(
+                f"Options.paths[{name!r}]: must take {operation.path.count(_PLACEHOLDER)} parameter(s) as {{}}"
+            )
+    return dict(paths)
+
+
+def path_segment(value: str, field: str) -> str:
+    """Percent-encode one path parameter; refuse what could climb out of its place (RFC 3986 section 3.3).
+
+    Raises:
+        InvalidInput: empty, a dot segment, or an unprintable character.
+    """
+    if not value:
+        raise InvalidInput.of(field, "must not be empty")
+    if value in {".", ".."}:
+        raise InvalidInput.of(field, "must not be a dot segment")
+    if not value.isprintable():
+        raise InvalidInput.of(field, "must be printable")
+    return quote(value, safe="")
+
+
+@attrs.frozen
+class Request:
+    """One request to one operation: parameters for its path, query, JSON body."""
+
+    operation: Operation
+    params: tuple[str, ...] = attrs.field(default=(), repr=False)
+    query: Sequence[tuple[str, str]] = attrs.field(default=(), repr=False)
+    body: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+
+    @property
+    def effect(self) -> Effect:
+        """What repeating it does."""
+        return self.operation.effect
+
+    def target(self, paths: Mapping[str, str]) -> str:
+        """Return path and query exactly as they stand on the wire, with `paths` correcting the operation's own.
+
+        Raises:
+            InvalidInput: a parameter that cannot stand in a path or a query.
+        """
+        path = paths.get(self.operation.name, self.operation.path)
+        for value in self.params:
+            path = path.replace(_PLACEHOLDER, path_segment(value, "id"), 1)
+        if not self.query:
+            return path
+        try:
+            return f"{path}?{urlencode(self.query, quote_via=quote, safe='')}"
+        except UnicodeEncodeError:
+            raise InvalidInput.of("query", "must be valid Unicode") from None

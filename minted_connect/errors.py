@@ -1,0 +1,400 @@
+"""Everything this library raises, in one tree.
+
+MintedConnectError              .safe_to_retry
+ +- ConfigurationError          a bad option, before any I/O
+ +- ClientClosedError           after close, after a fork, or on another event loop: says which
+ +- NotSent                     provably nothing reached the server
+ |   +- InvalidInput            (also a ValueError) .field .rule
+ |   +- ConnectFailed           .method .path .attempts .elapsed
+ |   |   +- TLSFailed
+ |   +- PoolTimeout             no connection came free in time
+ |   +- LimiterTimeout          the client-side rate limit allows it only after the deadline
+ |   +- CircuitOpen             the breaker is open
+ |   +- BudgetExhausted         the shared retry budget has no token left
+ |   +- JournalError            the intent could not be made durable
+ |   +- PriceFixExpired         the price lock has too few seconds left
+ |   +- PriceChanged            .expected .actual
+ |   +- AlreadyInFlight         this basket is being completed elsewhere
+ +- TransportError              sent, and no usable answer  .method .path .attempts .elapsed .phase
+ |   +- RequestTimeout          (also a TimeoutError)
+ +- ApiError                    the server said no          .status .code .message .request_id
+ |   +- BadRequest              400
+ |   +- AuthenticationFailed    401
+ |   |   +- AuthDowngrade       a challenge weaker than the one that worked before
+ |   +- PermissionDenied        403
+ |   +- NotFound                404
+ |   +- Conflict                409
+ |   +- ValidationFailed        422                         .fields
+ |   +- RateLimited             429                         .retry_after
+ |   +- ServerError             5xx                         .retry_after
+ +- ProtocolError               an answer that cannot be trusted  .problems
+ |   +- UnexpectedRedirect
+ |   +- IntegrityError          an answer about somebody else
+ +- Rejected                    a completion the server refused or cancelled  .order
+ +- NotExecuted                 a completion proven not to have happened  .intent
+ +- OutcomeUnknown              a completion that may have happened  .intent .phase .evidence .reconcile()
+
+Every class takes positional arguments, so an error survives pickle and copy. `str()` and `repr()` hold no
+credentials, query strings, bodies or personal data: `path` is the route template, never the path with ids,
+and a server's own words pass `redact()` before they are shown.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from minted_connect.models import Completion, Intent, Order
+
+__all__ = [
+    "AlreadyInFlight",
+    "ApiError",
+    "AuthDowngrade",
+    "AuthenticationFailed",
+    "BadRequest",
+    "BudgetExhausted",
+    "CircuitOpen",
+    "ClientClosedError",
+    "ConfigurationError",
+    "Conflict",
+    "ConnectFailed",
+    "IntegrityError",
+    "InvalidInput",
+    "JournalError",
+    "LimiterTimeout",
+    "MintedConnectError",
+    "NotExecuted",
+    "NotFound",
+    "NotSent",
+    "OutcomeUnknown",
+    "PermissionDenied",
+    "Phase",
+    "PoolTimeout",
+    "PriceChanged",
+    "PriceFixExpired",
+    "ProtocolError",
+    "RateLimited",
+    "Rejected",
+    "RequestTimeout",
+    "ServerError",
+    "TLSFailed",
+    "TransportError",
+    "UnexpectedRedirect",
+    "ValidationFailed",
+]
+
+
+class Phase(enum.StrEnum):
+    """How far a request got before it failed."""
+
+    NOT_SENT = "not sent"
+    SENT = "sent"
+    ANSWERED = "answered"
+
+
+# `slots=False`: a slotted exception cannot also inherit TimeoutError (layout conflict).
+# `repr=False`: attrs would print every field, bodies and server texts included.
+_error = attrs.define(eq=False, slots=False, repr=False)
+
+
+@_error
+class MintedConnectError(Exception):
+    """Base of every error of this library."""
+
+    reason: str
+    """What went wrong and what to do about it, free of secrets and personal data."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """Whether repeating the same call cannot do its work twice, and may succeed."""
+        return False
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+
+@_error
+class ConfigurationError(MintedConnectError):
+    """An option or a combination of options that cannot work, found before any I/O."""
+
+
+@_error
+class ClientClosedError(MintedConnectError):
+    """The client was closed, forked, or belongs to another event loop; the text says which."""
+
+
+@_error
+class NotSent(MintedConnectError):
+    """Provably nothing reached the server."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """True: nothing was sent."""
+        return True
+
+
+@_error
+class InvalidInput(NotSent, ValueError):
+    """An argument breaks a rule; nothing was sent."""
+
+    field: str
+    rule: str
+
+    @classmethod
+    def of(cls, field: str, rule: str) -> InvalidInput:
+        """Build the error from the field's name and the rule it breaks; the value itself is never shown."""
+        return cls(f"{field}: {rule}", field, rule)
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """False: the same argument breaks the same rule again."""
+        return False
+
+
+@_error
+class ConnectFailed(NotSent):
+    """No connection to the server: name resolution, refusal or connect timeout."""
+
+    method: str = ""
+    path: str = ""
+    attempts: int = 1
+    elapsed: float = 0.0
+
+
+@_error
+class TLSFailed(ConnectFailed):
+    """No TLS connection that can be trusted: certificate, host name or protocol version."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """False: a certificate does not mend itself between two tries."""
+        return False
+
+
+@_error
+class PoolTimeout(NotSent):
+    """Every connection was busy for the whole `Timeouts.pool`."""
+
+
+@_error
+class LimiterTimeout(NotSent):
+    """The client-side rate limit would allow the call only after its deadline."""
+
+
+@_error
+class CircuitOpen(NotSent):
+    """The circuit breaker is open: the server failed too often a moment ago."""
+
+
+@_error
+class BudgetExhausted(NotSent):
+    """The shared retry budget holds too few tokens for another try."""
+
+
+@_error
+class JournalError(NotSent):
+    """The journal could not record the intent, so nothing was sent."""
+
+
+@_error
+class PriceFixExpired(NotSent):
+    """The basket's price lock has ended or ends too soon; read the basket again."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """False: the caller has to look at the new price first."""
+        return False
+
+
+@_error
+class PriceChanged(NotSent):
+    """The basket now costs something else than `expected_total`."""
+
+    expected: Decimal | None = None
+    actual: Decimal | None = None
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """False: the caller has to agree to the new price first."""
+        return False
+
+
+@_error
+class AlreadyInFlight(NotSent):
+    """Another task, process or machine is completing this basket."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """False: the other one decides the outcome."""
+        return False
+
+
+@_error
+class TransportError(MintedConnectError):
+    """The request left, and no usable answer came."""
+
+    method: str = ""
+    path: str = ""
+    attempts: int = 1
+    elapsed: float = 0.0
+    phase: Phase = Phase.SENT
+    idempotent: bool = False
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """True for reads and for calls whose repetition changes nothing."""
+        return self.idempotent
+
+
+@_error
+class RequestTimeout(TransportError, TimeoutError):
+    """The answer did not come in time."""
+
+
+@_error
+class ApiError(MintedConnectError):
+    """The server answered, and the answer is no."""
+
+    status: int = 0
+    code: int | None = None
+    message: str = ""
+    request_id: str | None = None
+    method: str = ""
+    path: str = ""
+    attempts: int = 1
+    body: bytes | None = None
+
+
+@_error
+class BadRequest(ApiError):
+    """400: the server did not understand the request."""
+
+
+@_error
+class AuthenticationFailed(ApiError):
+    """401 to a correct digest: the user name or the password is wrong."""
+
+
+@_error
+class AuthDowngrade(AuthenticationFailed):
+    """The server asks for weaker authentication than before, or for none this library gives."""
+
+
+@_error
+class PermissionDenied(ApiError):
+    """403: these credentials may not do this."""
+
+
+@_error
+class NotFound(ApiError):
+    """404: there is no such thing, or not for these credentials."""
+
+
+@_error
+class Conflict(ApiError):
+    """409: the state of the thing does not allow this."""
+
+
+@_error
+class ValidationFailed(ApiError):
+    """422: the server names the fields it refuses."""
+
+    fields: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]])
+    """Messages by request field; those that name no field stand under ``""``."""
+
+
+@_error
+class RateLimited(ApiError):
+    """429: too many requests."""
+
+    retry_after: float | None = None
+    """Seconds the server asked to wait, if it said."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """True: a throttled request was not carried out (assumed, question Q8)."""
+        return True
+
+
+@_error
+class ServerError(ApiError):
+    """5xx: the server failed; whether it did the work first is not known."""
+
+    retry_after: float | None = None
+    idempotent: bool = False
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """True for reads and for calls whose repetition changes nothing."""
+        return self.idempotent
+
+
+@_error
+class ProtocolError(MintedConnectError):
+    """An answer that cannot be trusted: not JSON, too large, too deep, or not of the promised shape."""
+
+    problems: tuple[str, ...] = ()
+    """What is wrong, each with its path (`data.items[0].sku: required field missing`)."""
+    status: int = 0
+    request_id: str | None = None
+    method: str = ""
+    path: str = ""
+    attempts: int = 1
+    body: bytes | None = None
+
+
+@_error
+class UnexpectedRedirect(ProtocolError):
+    """3xx: redirects are never followed."""
+
+
+@_error
+class IntegrityError(ProtocolError):
+    """The answer is about another customer or another basket."""
+
+
+@_error
+class Rejected(MintedConnectError):
+    """A completion that the server refused or cancelled."""
+
+    order: Order | None = None
+
+
+@_error
+class NotExecuted(MintedConnectError):
+    """A completion proven not to have happened; buying again is the caller's decision."""
+
+    intent: Intent | None = None
+
+
+@_error
+class OutcomeUnknown(MintedConnectError):
+    """A completion that may have happened: reconcile it, never repeat it."""
+
+    intent: Intent
+    phase: Phase = Phase.SENT
+    evidence: tuple[str, ...] = ()
+
+    async def reconcile(self, *, fence: bool = False) -> Completion:
+        """Find out what happened, through the client that raised this error."""
+        bound: Any = self.__dict__.get("_bound")
+        if bound is None:
+            raise ConfigurationError(
+                "this error no longer knows its client (it was pickled or copied): "
+                "call complete.reconcile(error) on a client of your own"
+            )
+        completion: Completion = await bound(self.intent, fence=fence)
+        return completion
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The binding holds a live client: it neither pickles nor belongs into a copy.
+        state = {name: value for name, value in self.__dict__.items() if name != "_bound"}
+        return type(self), self.args, state

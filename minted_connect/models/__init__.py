@@ -1,0 +1,1 @@
+"""The domain: frozen attrs classes, no I/O, no client inside."""
