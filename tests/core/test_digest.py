@@ -1,0 +1,866 @@
+"""The client's side of HTTP Digest: RFC vectors, parsing, choice, rules after a 401, the single flight."""
+
+import asyncio
+import copy
+import gc
+import hashlib
+import pickle
+import re
+import unicodedata
+from itertools import count
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minted_connect.core import digest
+from minted_connect.core.digest import Challenge, ChallengeRefused, DigestAuth, Terms, parse_challenges
+
+pytestmark = pytest.mark.anyio
+
+HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256, "SHA-512-256": lambda data: hashlib.new("sha512_256", data)}
+ALGORITHMS = [name + suffix for name in HASHES for suffix in ("", "-sess")]
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+# --- an independent reading of RFC 7616, to check ours against ------------------------------------------------
+
+
+def read(header):
+    """The parameters of an Authorization header; strict, so that sloppy output fails."""
+    assert header.startswith("Digest ")
+    found, rest = {}, header.removeprefix("Digest ")
+    while rest:
+        match = re.match(r'([a-z*]+)=(?:"((?:[^"\\]|\\["\\])*)"|([^",\s]+))(?:, (?=.)|$)', rest)
+        assert match, rest
+        name, quoted, bare = match.groups()
+        assert name not in found
+        assert (bare is None) == (name in {"username", "realm", "nonce", "uri", "response", "cnonce", "opaque"})
+        found[name] = re.sub(r"\\(.)", r"\1", quoted) if bare is None else bare
+        rest = rest[match.end() :]
+    return found
+
+
+def expected(given, *, user, password, method, body=b""):
+    """The response for the parameters of a header, spelled out as in RFC 7616 section 3.4.1."""
+    algorithm = given.get("algorithm", "MD5").upper()
+    make = HASHES[algorithm.removesuffix("-SESS")]
+
+    def h(*parts):
+        return make(b":".join(part if isinstance(part, bytes) else part.encode() for part in parts)).hexdigest()
+
+    ha1 = h(user, given["realm"], password)
+    if algorithm.endswith("-SESS"):
+        ha1 = h(ha1, given["nonce"], given["cnonce"])
+    covered = [make(body).hexdigest()] if given.get("qop") == "auth-int" else []
+    ha2 = h(method, given["uri"], *covered)
+    if "qop" in given:
+        return h(ha1, given["nonce"], given["nc"], given["cnonce"], given["qop"], ha2)
+    return h(ha1, given["nonce"], ha2)
+
+
+class Server:
+    """Answers like a server whose nonces live for `uses` requests, and counts what it is sent."""
+
+    def __init__(self, password="secret", *, realm="r", algorithm="SHA-256", qop="auth", uses=10**9, says_stale=True):
+        self.password, self.realm, self.algorithm, self.qop = password, realm, algorithm, qop
+        self.uses, self.says_stale = uses, says_stale
+        self.unsigned = self.signed = 0
+        self.next_nonce = None
+        self._names = count(1)
+        self.nonces = {}
+
+    @property
+    def requests(self):
+        return self.unsigned + self.signed
+
+    def challenge(self, *, stale=False):
+        nonce = f"nonce-{next(self._names)}"
+        self.nonces[nonce] = set()
+        parts = [f'realm="{self.realm}"', f'nonce="{nonce}"', f"algorithm={self.algorithm}"]
+        return ["Digest " + ", ".join(parts + [f'qop="{self.qop}"'] * bool(self.qop) + ["stale=true"] * stale)]
+
+    def forget(self):
+        self.nonces.clear()
+
+    async def __call__(self, method, target, authorization, body=b""):
+        await asyncio.sleep(0)
+        if authorization is None:
+            self.unsigned += 1
+            return 401, self.challenge()
+        self.signed += 1
+        given = read(authorization)
+        if given["response"] != expected(given, user="partner", password=self.password, method=method, body=body):
+            return 401, self.challenge()
+        seen = self.nonces.get(given["nonce"])
+        if seen is None or len(seen) >= self.uses or given.get("nc") in seen:
+            return 401, self.challenge(stale=self.says_stale)
+        seen.add(given.get("nc", object()))
+        return 200, [f'nextnonce="{self.next_nonce}"'] if self.next_nonce else []
+
+
+async def call(auth, server, method="GET", target="/", body=b""):
+    """One call as the transport makes it."""
+    async with auth.exchange() as exchange:
+        while True:
+            status, values = await server(method, target, exchange.header(method, target, body), body)
+            if status != 401:
+                exchange.accepted(values)
+                return status
+            if not exchange.challenged(values):
+                return status
+
+
+def sign(challenge, *, method="GET", target="/", body=b"", user="partner", password="secret", policy="any"):
+    """The parameters with which a new client answers one challenge."""
+    exchange = DigestAuth(user, password, policy=policy).exchange()
+    assert exchange.header(method, target, body) is None
+    assert exchange.challenged([challenge] if isinstance(challenge, str) else challenge)
+    return read(exchange.header(method, target, body))
+
+
+# --- vectors ---------------------------------------------------------------------------------------------------
+
+RFC7616_NONCE = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"
+RFC7616_OPAQUE = "FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"
+RFC7616 = [
+    f'Digest realm="http-auth@example.org", qop="auth, auth-int", algorithm={algorithm}, nonce="{RFC7616_NONCE}", '
+    f'opaque="{RFC7616_OPAQUE}"'
+    for algorithm in ("SHA-256", "MD5")
+]
+
+
+def fix_cnonce(monkeypatch, value):
+    monkeypatch.setattr(digest.secrets, "token_urlsafe", lambda _: value)
+
+
+@pytest.mark.parametrize(
+    ("offer", "algorithm", "response"),
+    [
+        (RFC7616[1:], "MD5", "8ca523f5e9506fed4657c9700eebdbec"),
+        (RFC7616, "SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
+    ],
+)
+def test_rfc_7616_section_3_9_1(monkeypatch, offer, algorithm, response):
+    fix_cnonce(monkeypatch, "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ")
+    assert sign(offer, target="/dir/index.html", user="Mufasa", password="Circle of Life") == {
+        "username": "Mufasa",
+        "realm": "http-auth@example.org",
+        "nonce": RFC7616_NONCE,
+        "opaque": RFC7616_OPAQUE,
+        "algorithm": algorithm,
+        "qop": "auth",
+        "cnonce": "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
+        "nc": "00000001",
+        "uri": "/dir/index.html",
+        "response": response,
+    }
+
+
+JASON = (
+    'Digest realm="api@example.org", qop="auth", algorithm=SHA-512-256, charset=UTF-8, userhash=%s, '
+    'nonce="5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK", opaque="HRPCssKJSGjCrkzDg8OhwpzCiGPChXYjwrI2QmXDnsOS"'
+)
+# Erratum 4897: what RFC 7616 prints is not the hash of its own example.
+JASON_HASH = "793263caabb707a56211940d90411ea4a575adeccb7e360aeb624ed06ece9b0b"
+JASON_RESPONSE = "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68a5"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("userhash", [True, False])
+def test_rfc_7616_section_3_9_2(monkeypatch, form, userhash):
+    fix_cnonce(monkeypatch, "NTg6RKcb9boFIAS3KrFK9BGeh+iDa/sm6jUMp2wds69v")
+    name = unicodedata.normalize(form, "Jäsøn Doe")
+    given = sign(JASON % userhash, target="/doe.json", user=name, password="Secret, or not?")
+    assert given["response"] == JASON_RESPONSE
+    if userhash:
+        assert (given["username"], given["userhash"]) == (JASON_HASH, "true")
+    else:
+        assert given["username*"] == "UTF-8''J%C3%A4s%C3%B8n%20Doe"
+        assert "username" not in given
+
+
+def test_rfc_2617_section_3_5(monkeypatch):
+    fix_cnonce(monkeypatch, "0a4f113b")
+    given = sign(
+        'Digest realm="testrealm@host.com", qop="auth,auth-int", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", '
+        'opaque="5ccc069c403ebaf9f0171e9517f40e41"',
+        target="/dir/index.html",
+        user="Mufasa",
+        password="Circle Of Life",
+    )
+    assert given["response"] == "6629fae49393a05397450978507c4ef1"
+    assert "algorithm" not in given  # echoed only when the server sent it
+
+
+def test_rfc_2069_as_corrected_by_erratum_749():
+    given = sign(
+        'Digest realm="testrealm@host.com", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="x"',
+        target="/dir/index.html",
+        user="Mufasa",
+        password="CircleOfLife",
+    )
+    assert given["response"] == "1949323746fe6a43ef61f9606e7febea"
+    assert not given.keys() & {"qop", "nc", "cnonce"}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("qop", ["auth", "auth-int", ""])
+async def test_every_form_on_three_requests(algorithm, qop):
+    server, auth = Server(algorithm=algorithm, qop=qop), DigestAuth("partner", "secret")
+    for number in range(3):
+        assert await call(auth, server, "POST", f"/a?n={number}", b'{"q": 1}') == 200
+    assert (server.unsigned, server.signed) == (1, 3)
+    assert auth.pinned == Terms("r", algorithm.removesuffix("-sess"), qop)
+
+
+def test_auth_int_covers_the_body():
+    offer = 'Digest realm="r", nonce="n", qop="auth-int"'
+    for body in (b"", b"body", bytes(range(256))):
+        given = sign(offer, method="POST", body=body)
+        assert given["response"] == expected(given, user="partner", password="secret", method="POST", body=body)
+        assert given["response"] != expected(given, user="partner", password="secret", method="POST", body=b"x")
+
+
+async def test_sess_keeps_the_cnonce_of_its_nonce():
+    # RFC 7616 section 3.4.2: HA1 holds the first cnonce; some servers read the current one instead.
+    server, auth = Server(algorithm="SHA-256-sess"), DigestAuth("partner", "secret")
+    headers = []
+
+    async def spy(method, target, header, body):
+        headers.append(header)
+        return await server(method, target, header, body)
+
+    for _ in range(3):
+        assert await call(auth, spy) == 200
+    given = [read(header) for header in headers if header]
+    assert len({parameters["cnonce"] for parameters in given}) == 1
+    assert [parameters["nc"] for parameters in given] == ["00000001", "00000002", "00000003"]
+
+
+# --- parsing ---------------------------------------------------------------------------------------------------
+
+N = Challenge("r", "n")
+TABLE = {
+    "plain": (['Digest realm="r", nonce="n"'], [N]),
+    "case and spacing": (['dIGEST\t REALM = "r" ,,  Nonce="n" ,'], [N]),
+    "unquoted": (["Digest realm=r, nonce=n, stale=TRUE, qop=auth"], [Challenge("r", "n", qop=("auth",), stale=True)]),
+    "quoted tokens": (
+        ['Digest realm="r", nonce="n", algorithm="sha-256", qop="AUTH , auth-int", stale="false", userhash="true"'],
+        [Challenge("r", "n", algorithm="sha-256", qop=("auth", "auth-int"), userhash=True)],
+    ),
+    "unquoted qop list": (['Digest realm="r", qop=auth,auth-int, nonce="n"'], [Challenge("r", "n", qop=("auth",))]),
+    "unquoted base64 nonce": (["Digest realm=r, nonce=a/b+c=="], [Challenge("r", "a/b+c==")]),
+    "escapes and commas": (
+        [r'Digest realm="a \"b\", nonce=\"x\\", nonce="n,\n"'],
+        [Challenge('a "b", nonce="x\\', "n,n")],
+    ),
+    "a challenge inside a string": (['Custom x="Digest realm=\\"e\\", nonce=\\"e\\"", Digest realm=r, nonce=n'], [N]),
+    "basic first, same line": (['Basic realm="b", charset="UTF-8", Digest realm="r", nonce="n"'], [N]),
+    "basic first, own line": (['Basic realm="b"', 'Digest realm="r", nonce="n"'], [N]),
+    "basic last": (['Digest realm="r", nonce="n", Basic realm="b", nonce="b"'], [N]),
+    "token68": (["Negotiate YIIB+/==, NTLM, Bearer abc=, Digest realm=r, nonce=n, Negotiate"], [N]),
+    "two in a line": (
+        ['Digest realm="r", nonce="n", Digest realm="r", nonce="m", algorithm=SHA-256'],
+        [N, Challenge("r", "m", algorithm="SHA-256")],
+    ),
+    "two lines": (['Digest realm="r", nonce="n"', 'Digest nonce="m", realm="r"'], [N, Challenge("r", "m")]),
+    "no commas": (['Digest realm="r" nonce="n" qop="auth"'], [Challenge("r", "n", qop=("auth",))]),
+    "repeated parameter": (['Digest realm="r", nonce="n", nonce="evil"'], [N]),
+    "unknown parameters": (['Digest realm="r", x=1, nonce="n", y="z"'], [N]),
+    "everything": (
+        ['Digest realm="r", nonce="n", opaque="", domain="/a  https://b/", charset=utf-8'],
+        [Challenge("r", "n", opaque="", charset="utf-8", domain=("/a", "https://b/"))],
+    ),
+    "non-ASCII realm": (['Digest realm="Altın Gümüş", nonce="n"'], [Challenge("Altın Gümüş", "n")]),
+    "empty nonce": (['Digest realm="r", nonce=""'], [Challenge("r", "")]),
+    "no nonce": (['Digest realm="r"'], [Challenge("r", "")]),
+    "no realm": (['Digest nonce="n"'], []),
+    "control characters": (['Digest realm="r\r\nX: y", nonce="n"', 'Digest realm="r", nonce="\x00"'], []),
+    "bytes that were not UTF-8": (['Digest realm="\udcfc", nonce="n"'], []),
+    "empty": (["", " ", ","], []),
+    "bare scheme": (["Digest", "Digest ", "Digest ,"], []),
+    "unterminated": (['Digest realm="r", nonce="n'], [Challenge("r", "")]),
+    "garbage": (["=,==\"\\ @@ Digest = nonce='", 'Digest @ realm="r"; nonce="n"'], [N]),
+    "no scheme": (['realm="r", nonce="n"'], []),
+}
+
+
+@pytest.mark.parametrize(("values", "challenges"), TABLE.values(), ids=TABLE)
+def test_parse(values, challenges):
+    assert parse_challenges(values) == challenges
+
+
+@given(st.lists(st.text() | st.text('Diges =",\\\trealmnoc/'), max_size=4))
+def test_parsing_never_raises(values):
+    for challenge in parse_challenges(values):
+        assert challenge.realm.isprintable()
+
+
+@pytest.mark.parametrize("text", ["a", '"', "a=", 'a="', "Digest ", '\\"', "a ", ",", 'a="\\'])
+def test_parsing_takes_linear_time(text):
+    # 800 kB: quadratic time would take minutes, and the test's time limit ends it.
+    parse_challenges(["Digest " + text * (800_000 // len(text))])
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" ")).filter(str.isprintable)
+
+
+@st.composite
+def challenges(draw):
+    return Challenge(
+        realm=draw(NAMES),
+        nonce=draw(NAMES.filter(bool)),
+        opaque=draw(st.none() | NAMES),
+        algorithm=draw(st.none() | st.sampled_from(ALGORITHMS)),
+        qop=draw(st.sampled_from([(), ("auth",), ("auth-int",), ("auth-int", "auth"), ("x", "auth")])),
+        userhash=draw(st.booleans()),
+        charset=draw(st.none() | st.just("UTF-8")),
+    )
+
+
+def spell(challenge, draw):
+    """A header value for a challenge, in one of the many ways that mean the same."""
+
+    def quoted(text):
+        return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+    parts = {"realm": quoted(challenge.realm), "nonce": quoted(challenge.nonce)}
+    if challenge.opaque is not None:
+        parts["opaque"] = quoted(challenge.opaque)
+    if challenge.algorithm is not None:
+        parts["algorithm"] = draw(st.sampled_from([challenge.algorithm, quoted(challenge.algorithm)]))
+    if challenge.qop:
+        parts["qop"] = quoted(draw(st.sampled_from([",", ", ", " ,"])).join(challenge.qop))
+    if challenge.charset is not None:
+        parts["charset"] = challenge.charset
+    if challenge.userhash:
+        parts["userhash"] = "true"
+    names = draw(st.permutations(sorted(parts)))
+    equals, comma = draw(st.sampled_from(["=", " = "])), draw(st.sampled_from([",", ", ", " , ,\t"]))
+    return "Digest " + comma.join(f"{name}{equals}{parts[name]}" for name in names)
+
+
+@given(st.data(), challenges(), NAMES, st.text(st.characters(codec="utf-8")), st.binary(max_size=20))
+def test_any_challenge_is_answered_so_that_an_independent_verifier_agrees(data, challenge, user, password, body):
+    value = spell(challenge, data.draw)
+    assert parse_challenges([value]) == [challenge]
+    given = sign(value, method="PATCH", target="/a?b=%20c", body=body, user=user, password=password)
+    if challenge.charset:
+        user, password = (unicodedata.normalize("NFC", text) for text in (user, password))
+    wanted = expected(given, user=user, password=password, method="PATCH", body=body)
+    assert given["response"] == wanted
+    assert (given["realm"], given["nonce"], given.get("opaque")) == (challenge.realm, challenge.nonce, challenge.opaque)
+    assert given.get("algorithm") == challenge.algorithm
+    if challenge.userhash:
+        make = HASHES[challenge.hash_name]
+        assert given["username"] == make(f"{user}:{challenge.realm}".encode()).hexdigest()
+    elif "username*" in given:
+        assert unquote(given["username*"].removeprefix("UTF-8''")) == user
+        assert challenge.charset
+        assert not user.isascii()
+    else:
+        assert given["username"] == user
+
+
+# --- choice ----------------------------------------------------------------------------------------------------
+
+
+def offer(algorithm="MD5", *, qop="auth", realm="r", nonce="n", stale=False):
+    return f'Digest realm="{realm}", nonce="{nonce}", algorithm={algorithm}, qop="{qop}"' + ", stale=true" * stale
+
+
+@pytest.mark.parametrize(
+    ("values", "algorithm", "qop"),
+    [
+        ([offer(), offer("SHA-512-256"), offer("SHA-256")], "SHA-512-256", "auth"),
+        ([offer(), offer("sha-256")], "sha-256", "auth"),
+        ([offer("SHA-256-sess"), offer("MD5")], "SHA-256-sess", "auth"),
+        ([offer("SHA-256-sess"), offer("SHA-256")], "SHA-256", "auth"),
+        ([offer("SHA3-512"), offer("TOKEN", qop=""), offer()], "MD5", "auth"),
+        ([offer("SHA-256", nonce=""), offer()], "MD5", "auth"),
+        ([offer("SHA-256", qop="auth-conf"), offer()], "MD5", "auth"),
+        ([offer(qop="auth-int,auth")], "MD5", "auth"),
+        ([offer(qop="auth-int")], "MD5", "auth-int"),
+        ([offer(qop="")], "MD5", None),
+        ([offer(qop=""), offer(qop="auth-int")], "MD5", "auth-int"),
+        (['Basic realm="r"', offer()], "MD5", "auth"),
+    ],
+)
+def test_strongest_offer_wins(values, algorithm, qop):
+    given = sign(values)
+    assert (given["algorithm"], given.get("qop")) == (algorithm, qop)
+
+
+def test_a_hash_that_openssl_lacks_is_not_chosen(monkeypatch):
+    monkeypatch.delitem(digest._HASHES, "SHA-512-256")
+    assert sign([offer("SHA-512-256"), offer()])["algorithm"] == "MD5"
+    assert reason([offer("SHA-512-256")]) == "no Digest algorithm on offer is supported"
+
+
+def test_hashes_are_probed(monkeypatch):
+    def refuse(*_):
+        raise ValueError("disabled for FIPS")
+
+    monkeypatch.setattr(hashlib, "md5", refuse)
+    monkeypatch.setattr(hashlib, "new", refuse)
+    assert [name for name, _ in digest._available()] == ["SHA-256"]
+
+
+def reason(values, **options):
+    with pytest.raises(ChallengeRefused) as caught:
+        sign(values, password="hunter2", **options)
+    assert "hunter2" not in repr(caught.value)
+    assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        (['Basic realm="r"'], "no Digest authentication is on offer"),
+        (["garbage"], "no Digest authentication is on offer"),
+        ([offer(nonce="")], "the Digest challenge has no nonce"),
+        ([offer("SHA-1"), offer("MD4")], "no Digest algorithm on offer is supported"),
+        ([offer(qop="auth-conf")], "no quality of protection on offer is supported"),
+    ],
+)
+@pytest.mark.parametrize("policy", ["any", "modern"])
+def test_refused(values, why, policy):
+    assert reason(values, policy=policy) == why
+
+
+def test_modern_policy():
+    for values in ([offer()], [offer("MD5-sess")], [offer("SHA-256", qop="")]):
+        assert "modern" in reason(values, policy="modern")
+    assert sign([offer("MD5"), offer("SHA-256")], policy="modern")["algorithm"] == "SHA-256"
+
+
+# --- the pin ---------------------------------------------------------------------------------------------------
+
+
+def pinned(*values):
+    """A client that was accepted once."""
+    auth = DigestAuth("partner", "hunter2")
+    exchange = auth.exchange()
+    assert exchange.challenged(values)
+    assert auth.pinned is None
+    exchange.header("GET", "/")
+    exchange.accepted()
+    return auth
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [
+        (offer("SHA-256"), offer("MD5")),
+        (offer("SHA-256"), offer("MD5-sess")),
+        (offer("SHA-512-256"), offer("SHA-256")),
+        (offer("MD5"), offer("MD5", qop="")),
+        (offer("MD5", qop="auth-int"), offer("MD5", qop="auth")),
+        (offer("MD5"), offer("SHA-256", qop="")),
+        (offer("MD5"), offer("MD5", realm="other")),
+        (offer("MD5"), offer("SHA-256", realm="other")),
+        (offer("MD5"), 'Basic realm="r"'),
+        (offer("MD5"), offer("MD5", nonce="")),
+    ],
+)
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_weaker_challenge_is_refused_after_the_first_success(first, later, stale):
+    exchange = pinned(first).exchange()
+    assert exchange.header("GET", "/")
+    with pytest.raises(ChallengeRefused) as caught:
+        exchange.challenged([later + ", stale=true" * stale])
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_stronger_challenge_is_taken_and_pinned():
+    auth = pinned(offer("MD5"))
+    for algorithm in ("MD5-sess", "SHA-256", "SHA-256-sess", "SHA-512-256"):
+        exchange = auth.exchange()
+        exchange.header("GET", "/")
+        assert exchange.challenged([offer(algorithm, stale=True), offer("MD5", realm="other")])
+        assert read(exchange.header("GET", "/"))["algorithm"] == algorithm
+        exchange.accepted()
+        assert auth.pinned == Terms("r", algorithm.removesuffix("-sess"), "auth")
+
+
+def test_a_pinned_auth_int_is_kept():
+    auth = pinned(offer(qop="auth-int"))
+    exchange = auth.exchange()
+    exchange.header("GET", "/")
+    assert exchange.challenged([offer(qop="auth,auth-int", stale=True)])
+    assert read(exchange.header("GET", "/"))["qop"] == "auth-int"
+
+
+def test_a_late_success_on_weaker_terms_does_not_lower_the_pin():
+    auth = pinned(offer("MD5"))
+    late, strong = auth.exchange(), auth.exchange()
+    late.header("GET", "/")
+    strong.header("GET", "/")
+    assert strong.challenged([offer("SHA-256", stale=True)])
+    strong.accepted()
+    late.accepted()
+    assert auth.pinned == Terms("r", "SHA-256", "auth")
+
+
+def test_an_unsigned_success_pins_nothing():
+    auth = DigestAuth("partner", "secret")
+    auth.exchange().accepted()
+    assert auth.pinned is None
+
+
+# --- after a 401 -----------------------------------------------------------------------------------------------
+
+
+async def test_warm_calls_cost_one_request_each():
+    server, auth = Server(), DigestAuth("partner", "secret")
+    for _ in range(50):
+        assert await call(auth, server) == 200
+    assert (server.unsigned, server.signed) == (1, 50)
+
+
+async def test_wrong_password_costs_one_request_per_call():
+    server, auth = Server("right"), DigestAuth("partner", "wrong")
+    for _ in range(10):
+        assert await call(auth, server) == 401
+    assert (server.unsigned, server.signed) == (1, 10)
+    assert auth.pinned is None
+
+
+async def test_wrong_password_in_a_cold_burst_is_sent_once_per_call():
+    server, auth = Server("right"), DigestAuth("partner", "wrong")
+    assert await asyncio.gather(*(call(auth, server) for _ in range(10))) == [401] * 10
+    assert (server.unsigned, server.signed) == (1, 10)
+
+
+async def test_a_password_changed_at_the_server_and_back():
+    server, auth = Server(), DigestAuth("partner", "secret")
+    assert await call(auth, server) == 200
+    server.password = "other"
+    assert await call(auth, server) == 401
+    assert server.signed == 3  # the known nonce, then a fresh one: only now it is sure
+    assert await call(auth, server) == 401
+    assert server.signed == 4
+    server.password = "secret"
+    assert await call(auth, server) == 200
+    assert server.signed == 5
+    server.forget()
+    assert await call(auth, server) == 200
+    assert server.requests == 8
+
+
+@pytest.mark.parametrize("says_stale", [True, False])
+async def test_a_server_that_forgot_its_nonces(says_stale):
+    server, auth = Server(says_stale=says_stale), DigestAuth("partner", "secret")
+    assert await call(auth, server) == 200
+    server.forget()
+    assert await call(auth, server) == 200
+    assert await call(auth, server) == 200
+    assert (server.unsigned, server.signed) == (1, 4)
+
+
+@pytest.mark.parametrize("says_stale", [True, False])
+@pytest.mark.parametrize("uses", [1, 10])
+async def test_no_call_fails_while_nonces_are_short_lived(says_stale, uses):
+    server, auth = Server(uses=uses, says_stale=says_stale), DigestAuth("partner", "secret")
+    for _ in range(10):
+        assert await asyncio.gather(*(call(auth, server) for _ in range(64))) == [200] * 64
+    assert server.requests <= 1 + 2 * 640
+
+
+async def test_stale_is_renewed_once_per_call():
+    sent = []
+
+    async def always_stale(method, target, header, body):
+        sent.append(header)
+        return 401, [offer("SHA-256", nonce=f"n{len(sent)}", stale=header is not None)]
+
+    auth = DigestAuth("partner", "secret")
+    assert await call(auth, always_stale) == 401
+    assert [header and read(header)["nonce"] for header in sent] == [None, "n1", "n2"]
+    assert await call(auth, always_stale) == 401
+    assert [read(header)["nonce"] for header in sent[3:]] == ["n3", "n4"]
+
+
+async def test_a_call_signs_again_with_the_nonce_of_its_own_challenge():
+    auth = pinned(offer(nonce="shared"))
+    first, second = auth.exchange(), auth.exchange()
+    for exchange, nonce in ((first, "one"), (second, "two")):
+        exchange.header("GET", "/")
+        assert exchange.challenged([offer(nonce=nonce, stale=True)])
+    assert read(second.header("GET", "/"))["nonce"] == "two"
+    assert read(first.header("GET", "/"))["nonce"] == "one"
+    # A renewed nonce is shared once it worked; one that worked later does not displace it.
+    assert read(auth.exchange().header("GET", "/"))["nonce"] == "shared"
+    second.accepted()
+    first.accepted()
+    third = read(auth.exchange().header("GET", "/"))
+    assert (third["nonce"], third["nc"]) == ("two", "00000002")
+
+
+def test_an_application_401_is_not_answered():
+    auth = pinned(offer())
+    exchange = auth.exchange()
+    exchange.header("GET", "/")
+    assert not exchange.challenged([])
+    assert read(auth.exchange().header("GET", "/"))["nc"] == "00000003"
+
+
+def nextnonce(*values, algorithm="MD5"):
+    auth = pinned(offer(algorithm))
+    exchange = auth.exchange()
+    exchange.header("GET", "/")
+    exchange.accepted(values)
+    return read(auth.exchange().header("GET", "/"))["nonce"]
+
+
+def test_next_nonce():
+    assert nextnonce('rspauth="x", nextnonce="m"') == "m"
+    assert nextnonce("qop=auth", "NextNonce=m") == "m"
+    assert nextnonce('nextnonce=""') == "n"
+    assert nextnonce('nextnonce="\r\n"') == "n"
+    assert nextnonce("garbage", "=") == "n"
+    assert nextnonce('nextnonce="m"', algorithm="MD5-sess") == "n"
+
+
+def test_next_nonce_of_a_replaced_nonce_is_ignored():
+    auth = pinned(offer())
+    late, other = auth.exchange(), auth.exchange()
+    late.header("GET", "/")
+    other.header("GET", "/")
+    other.accepted(['nextnonce="m"'])
+    late.accepted(['nextnonce="z"'])
+    assert read(auth.exchange().header("GET", "/"))["nonce"] == "m"
+
+
+async def test_counts_are_unique_and_rise_under_concurrency():
+    server, auth = Server(), DigestAuth("partner", "secret")
+    await call(auth, server)
+    headers = []
+
+    async def spy(method, target, header, body):
+        headers.append(read(header))
+        return await server(method, target, header, body)
+
+    await asyncio.gather(*(call(auth, spy, target=f"/{number}") for number in range(200)))
+    assert [int(given["nc"], 16) for given in headers] == list(range(2, 202))
+    assert server.requests == 202
+
+
+# --- the single flight -----------------------------------------------------------------------------------------
+
+
+async def test_a_cold_burst_of_64_makes_65_requests():
+    server, auth = Server(), DigestAuth("partner", "secret")
+    assert await asyncio.gather(*(call(auth, server) for _ in range(64))) == [200] * 64
+    assert (server.unsigned, server.signed) == (1, 64)
+
+
+class Gated(Server):
+    """Holds unsigned requests until told, and can fail them."""
+
+    def __init__(self, failures=0, **options):
+        super().__init__(**options)
+        self.failures, self.go = failures, asyncio.Event()
+        self.waiting = self.peak = 0
+
+    async def __call__(self, method, target, authorization, body=b""):
+        if authorization is None:
+            self.waiting += 1
+            self.peak = max(self.peak, self.waiting)
+            try:
+                await self.go.wait()
+                if self.failures:
+                    self.failures -= 1
+                    raise ConnectionResetError
+            finally:
+                self.waiting -= 1
+        return await super().__call__(method, target, authorization, body)
+
+
+async def settle():
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_when_the_leader_fails_exactly_one_other_leads():
+    server, auth = Gated(failures=1), DigestAuth("partner", "secret")
+    calls = [asyncio.create_task(call(auth, server)) for _ in range(8)]
+    await settle()
+    server.go.set()
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(results[0], ConnectionResetError)
+    assert results[1:] == [200] * 7
+    assert (server.peak, server.unsigned, server.signed) == (1, 1, 7)
+
+
+async def test_when_the_leader_is_cancelled_exactly_one_other_leads():
+    server, auth = Gated(), DigestAuth("partner", "secret")
+    calls = [asyncio.create_task(call(auth, server)) for _ in range(8)]
+    await settle()
+    calls[0].cancel()
+    await settle()
+    assert server.waiting == 1
+    server.go.set()
+    assert await asyncio.gather(*calls[1:]) == [200] * 7
+    assert calls[0].cancelled()
+    assert (server.peak, server.unsigned, server.signed) == (1, 1, 7)
+
+
+async def test_a_waiting_call_can_be_cancelled_without_harm_to_the_others():
+    server, auth = Gated(), DigestAuth("partner", "secret")
+    calls = [asyncio.create_task(call(auth, server)) for _ in range(8)]
+    await settle()
+    calls[3].cancel()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await call(auth, server)
+    await settle()
+    assert calls[3].done()
+    server.go.set()
+    assert await asyncio.gather(*calls[:3], *calls[4:]) == [200] * 7
+    assert (server.unsigned, server.signed) == (1, 7)
+
+
+async def test_a_dead_server_does_not_queue_the_calls():
+    server, auth = Gated(), DigestAuth("partner", "secret")
+    calls = [asyncio.create_task(call(auth, server)) for _ in range(8)]
+    for waiting in (1, 1, 6):  # the third time, everybody goes ahead
+        await settle()
+        assert server.waiting == waiting
+        calls.pop(0).cancel()
+    server.go.set()
+    assert await asyncio.gather(*calls) == [200] * 5
+    assert await call(auth, server) == 200
+
+
+async def test_a_leader_cancelled_while_others_are_waking_is_replaced():
+    server, auth = Gated(), DigestAuth("partner", "secret")
+    calls = [asyncio.create_task(call(auth, server)) for _ in range(3)]
+    await settle()
+    calls[0].cancel()
+    calls[1].cancel()
+    await settle()
+    assert server.waiting == 1
+    server.go.set()
+    assert await calls[2] == 200
+
+
+async def test_followers_start_at_the_challenge_and_not_at_the_end_of_the_leading_call():
+    auth = DigestAuth("partner", "secret")
+    async with auth.exchange() as leader:
+        assert leader.header("GET", "/") is None
+        follower = asyncio.create_task(call(auth, Server()))
+        await settle()
+        assert not follower.done()
+        assert leader.challenged([offer("SHA-256")])
+        await settle()
+        assert follower.done()
+    assert await follower == 200
+
+
+async def test_a_server_that_never_challenges_releases_the_followers():
+    async def open_server(method, target, header, body):
+        await asyncio.sleep(0)
+        assert header is None
+        return 200, []
+
+    auth = DigestAuth("partner", "secret")
+    assert await asyncio.gather(*(call(auth, open_server) for _ in range(8))) == [200] * 8
+
+
+async def test_a_refused_challenge_releases_the_followers():
+    async def basic_only(method, target, header, body):
+        await asyncio.sleep(0)
+        return 401, ['Basic realm="r"']
+
+    auth = DigestAuth("partner", "secret")
+    results = await asyncio.gather(*(call(auth, basic_only) for _ in range(8)), return_exceptions=True)
+    assert {type(result) for result in results} == {ChallengeRefused}
+
+
+def test_a_client_may_be_made_outside_a_loop_and_used_in_several_one_after_the_other():
+    server, auth = Server(), DigestAuth("partner", "secret")
+
+    async def burst():
+        return await asyncio.gather(*(call(auth, server) for _ in range(4)))
+
+    assert asyncio.run(burst()) == asyncio.run(burst()) == [200] * 4
+    assert (server.unsigned, server.signed) == (1, 8)
+
+
+# --- what goes into the header, and secrets --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["", "/a b", '/"', "/\\", "/\r\nX: y", "/\n", "/ü", "/\x7f", "/\x00"])
+def test_a_target_that_is_not_as_on_the_wire_is_refused(target):
+    exchange = pinned(offer()).exchange()
+    with pytest.raises(ValueError) as caught:
+        exchange.header("GET", target)
+    assert target not in str(caught.value) or not target
+
+
+@pytest.mark.parametrize("target", ["/", "*", "/a?b=%22c&d[]=e'f;g@h!{}|^`~", "/%F0%9F%AA%99"])
+def test_a_target_is_sent_as_it_is(target):
+    assert sign(offer(), target=target)["uri"] == target
+
+
+@pytest.mark.parametrize("name", ["a\r\nX: y", "a\x00", "a\tb", "\udc80"])
+def test_a_user_name_that_no_header_can_carry_is_refused(name):
+    with pytest.raises(ValueError):
+        DigestAuth(name, "secret")
+
+
+def test_awkward_user_names():
+    assert sign(offer(), user='a"b\\c, d=e')["username"] == 'a"b\\c, d=e'
+    given = sign(offer(), user="Gümüş")  # no charset on offer: UTF-8 all the same, as browsers do today
+    assert given["username"] == "Gümüş"
+    assert given["response"] == expected(given, user="Gümüş", password="secret", method="GET")
+
+
+async def test_the_password_is_asked_for_once_per_realm_and_algorithm():
+    asked = []
+
+    def password():
+        asked.append(1)
+        return "secret"
+
+    server, auth = Server(algorithm="MD5", uses=2), DigestAuth("partner", password)
+    assert not asked
+    for _ in range(5):
+        assert await call(auth, server) == 200
+    assert len(asked) == 1
+    server.algorithm = "SHA-256"
+    server.forget()
+    assert await call(auth, server) == 200
+    assert len(asked) == 2
+
+
+def test_nothing_secret_shows_and_nothing_is_pickled():
+    auth = pinned(offer("SHA-256"))
+    exchange = auth.exchange()
+    exchange.header("GET", "/")
+    for thing in (auth, exchange, exchange._signer, auth._shared):
+        for text in (repr(thing), str(thing), f"{thing}"):
+            assert text == f"<{type(thing).__name__}>"
+        for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="holds credentials"):
+                attempt(thing)
+        assert not hasattr(thing, "__dict__")
+    assert "hunter2" not in repr(auth.pinned)
+
+
+def test_a_client_is_freed_without_the_cycle_collector():
+    gc.disable()
+    try:
+        before = len([thing for thing in gc.get_objects() if isinstance(thing, digest.Signer)])
+        pinned(offer())
+        assert len([thing for thing in gc.get_objects() if isinstance(thing, digest.Signer)]) == before
+    finally:
+        gc.enable()
