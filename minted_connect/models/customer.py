@@ -1,0 +1,88 @@
+"""End customers and their wallets."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from minted_connect.models.privacy import hidden, last_digits, last_letters
+
+__all__ = ["AccountType", "Customer", "CustomerWallet", "Gender"]
+
+
+class Gender(enum.StrEnum):
+    """Known values of `Customer.gender`; others stay plain strings."""
+
+    MALE = "M"
+    FEMALE = "F"
+
+
+class AccountType(enum.StrEnum):
+    """Known values of `Customer.account_type`; others stay plain strings."""
+
+    PERSON = "person"
+    COMPANY = "company"
+
+
+@attrs.frozen(slots=False)
+class CustomerWallet:
+    """One account of a customer.
+
+    Source: Get Customer (api-8228811, 2024-08-07), partly documented: only `id` and the beginning of
+    `customer_external_id` were seen there, the rest is the row of Partner Customer Balance.
+    """
+
+    id: int
+    customer_external_id: str | None = attrs.field(default=None, repr=last_letters)
+    name: str | None = None
+    currency_id: int | None = None
+    currency_symbol: str | None = None
+    currency_code: str | None = None
+    is_cash: bool | None = None
+    balance: Decimal | None = None
+    """What the account holds, in `currency_code`."""
+    blocked: Decimal | None = None
+    """Part of it bound by open orders, in `currency_code`."""
+    real_balance: Decimal | None = None
+    """What is left to use, in `currency_code`."""
+
+
+@attrs.frozen(slots=False)
+class Customer:
+    """An end customer, as every operation that names one shows it; what an answer leaves out is `None`.
+
+    Source: Create Customer (api-25995712, 2025-12-24, documented), Get Customer (api-8228811, partly documented)
+    and the `customer` of baskets and orders (api-26503573, documented), which has the first twelve attributes.
+    """
+
+    external_id: str = attrs.field(repr=last_letters)
+    """The partner's own id of the customer (`external_customer_id` in requests)."""
+    firstname: str | None = attrs.field(default=None, repr=hidden)
+    middlename: str | None = attrs.field(default=None, repr=hidden)
+    lastname: str | None = attrs.field(default=None, repr=hidden)
+    fullname: str | None = attrs.field(default=None, repr=hidden)
+    email: str | None = attrs.field(default=None, repr=hidden)
+    phone: str | None = attrs.field(default=None, repr=hidden)
+    gender: Gender | str | None = attrs.field(default=None, repr=hidden)
+    identity_number: str | None = attrs.field(default=None, repr=last_digits)
+    tax_office: str | None = attrs.field(default=None, repr=hidden)
+    """Business customers only."""
+    birthdate: date | None = attrs.field(default=None, repr=hidden)
+    account_type: AccountType | str | None = None
+    id: int | None = None
+    """The vendor's number of the customer."""
+    company_id: int | None = None
+    user_id: int | None = None
+    created_at: datetime | None = None
+    """Sent without a zone; UTC is assumed."""
+    updated_at: datetime | None = None
+    """Sent without a zone; UTC is assumed."""
+    wallets: tuple[CustomerWallet, ...] = ()
+    """Filled by Get Customer only."""
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
+    """The JSON object as received, unknown keys included."""

@@ -1,0 +1,246 @@
+"""What baskets and orders share: the vendor shows both as one object."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from minted_connect.models.customer import Customer
+from minted_connect.models.privacy import hidden, last_digits, last_letters
+
+__all__ = [
+    "CreationStatus",
+    "Deal",
+    "Delivery",
+    "Item",
+    "Kind",
+    "Payment",
+    "PricePart",
+    "ShippingAddress",
+    "Status",
+]
+
+
+class Kind(enum.StrEnum):
+    """What a basket or an order is about."""
+
+    BUY = "buy"
+    SELL = "sell"
+    DELIVERY = "delivery"
+
+
+class CreationStatus(enum.StrEnum):
+    """Known values of `order_creation_status`; others stay plain strings."""
+
+    BASKET = "basket"
+    ORDER = "order"
+
+
+class Status(enum.StrEnum):
+    """Known values of `status_name` (api-3652432, 2024-06-26); others stay plain strings."""
+
+    CREATED = "Created"
+    PENDING = "Pending"
+    PROCESSING = "Processing"
+    CANCELLED = "Cancelled"
+    COMPLETED = "Completed"
+    PREPARING = "Preparing"
+    PACKED = "Packed"
+    SHIPPED = "Shipped"
+    TRANSFERRING = "Transferring"
+    REFUNDING = "Refunding"
+    REFUNDED = "Refunded"
+    PAYMENT_CONFIRMED = "Payment Confirmed"
+
+
+@attrs.frozen(slots=False)
+class PricePart:
+    """One part of the price of one piece. Match it by `id`: names vary with language and month.
+
+    Seen: 2 insurance, 4 shipping, 6 physical conversion, 7 minting (api-26503573, api-27307650).
+    """
+
+    id: int
+    name: str
+    price: Decimal
+    """Money, per piece."""
+
+
+@attrs.frozen(slots=False)
+class Item:
+    """One line; two lines may have the same sku (api-26503559, documented example)."""
+
+    item_currency_id: int
+    item_currency_name: str
+    """The metal account (`Dirham Gold`)."""
+    product_id: int
+    sku: str
+    product_name: str
+    product_weight: Decimal
+    """Grams of one piece."""
+    price: Decimal
+    """Money for one piece; 0 on a delivery."""
+    tax_rate: Decimal
+    """Percent."""
+    tax: Decimal
+    """Money."""
+    amount: int
+    """Pieces: a 50 g bar counts 1."""
+    total: Decimal
+    """Money: `price * amount`."""
+    product_images: tuple[str, ...] = ()
+    """URLs."""
+    prices: tuple[PricePart, ...] = ()
+    """Parts of the price of one piece."""
+
+
+@attrs.frozen(slots=False)
+class Payment:
+    """Figures of a card payment, which are not part of `paid_total` (api-26503573, documented example)."""
+
+    redirect_url: str = attrs.field(repr=hidden)
+    token: str = attrs.field(repr=hidden)
+    is_3d: bool
+    auth_mode: str
+    state: str
+    amount: Decimal
+    """Money: the `total` of the basket."""
+    comission: Decimal
+    """Money: the card commission, spelt as the vendor spells it."""
+    total: Decimal
+    """Money: `amount + comission`."""
+    details: Mapping[str, Any] | None = attrs.field(default=None, repr=hidden, hash=False)
+    """The card, as received; its shape is not known."""
+
+
+@attrs.frozen(slots=False)
+class ShippingAddress:
+    """Where a delivery goes, as an order shows it (api-27307650, 2026-04-02, documented example)."""
+
+    id: int
+    external_id: str | None = attrs.field(default=None, repr=hidden)
+    tax_number: str | None = attrs.field(default=None, repr=last_digits)
+    fullname: str | None = attrs.field(default=None, repr=hidden)
+    phone: str | None = attrs.field(default=None, repr=hidden)
+    email: str | None = attrs.field(default=None, repr=hidden)
+    city: str | None = attrs.field(default=None, repr=hidden)
+    county: str | None = attrs.field(default=None, repr=hidden)
+    district: str | None = attrs.field(default=None, repr=hidden)
+    street: str | None = attrs.field(default=None, repr=hidden)
+    zipcode: str | None = attrs.field(default=None, repr=hidden)
+    address: str | None = attrs.field(default=None, repr=hidden)
+
+
+@attrs.frozen(slots=False)
+class Delivery:
+    """The shipment of a delivery order (api-27307650, 2026-04-02, documented example)."""
+
+    cargo_tracking_url: str | None = attrs.field(default=None, repr=hidden)
+    cargo_tracking_number: str | None = attrs.field(default=None, repr=hidden)
+    estimated_arrival_date: date | None = None
+
+
+@attrs.frozen(slots=False)
+class Deal:
+    """What `Basket` and `Order` have in common.
+
+    All money is in `currency_code` and exactly as received. A nullable key may also be missing; either is `None`.
+
+    Source: section 3 of the reference; names and types from Update Basket Item (api-26503573, 2026-01-22) and
+    Complete Delivery (api-27307650, 2026-04-02), documented; meanings partly inferred from the figures.
+    """
+
+    id: int
+    guid: str
+    """Upper-case UUID."""
+    order_creation_status: CreationStatus | str
+    """`basket` or `order` (documented)."""
+    increment_id: str
+    """The order number people see, 11 digits; opaque."""
+    token: str = attrs.field(repr=last_letters)
+    """The cart token, `cart_token` in requests."""
+    price_token: str = attrs.field(repr=last_letters)
+    """Identifies the price lock."""
+    type: Kind | str
+    """`buy` on baskets, `walletable_ecommerce` on a completed order: use `kind`."""
+    price: Decimal
+    """Money: sum of the lines; 0 on a delivery."""
+    tax: Decimal
+    """Money."""
+    total: Decimal
+    """Money: the raw price before fees; on a delivery the base price (documented)."""
+    payment_cost: Decimal
+    """Money: transaction cost (documented)."""
+    paid_total: Decimal
+    """Money: what the customer pays in the end; on a sell, what the customer receives (documented)."""
+    delivery_cost: Decimal
+    """Money: shipping (documented)."""
+    insurance_price: Decimal
+    """Money; 0 in every example."""
+    conversion_price: Decimal
+    """Money; 0 in every example."""
+    market_commission: Decimal
+    """Money; 0 in every example."""
+    minted_markup_price: Decimal
+    """Money; 0 in every example."""
+    silver_craftsmanship: Decimal
+    """Money; 0 in every example."""
+    charge_fee: Decimal
+    """Money: service fee (documented)."""
+    charge_fee_rate: Decimal
+    """Percent."""
+    minting_fee: Decimal
+    """Money: minting (documented)."""
+    storage_fee: Decimal
+    """Money: storage, 0 under the storage limit (documented)."""
+    storage_fee_rate: Decimal
+    """Percent, shown even when the fee is 0."""
+    charges_vat: Decimal
+    """Money: VAT on the fees (documented)."""
+    vat_rate: Decimal
+    """Percent."""
+    currency_code: str
+    """Currency of all money here (`AED`)."""
+    status_id: int
+    status_name: Status | str
+    customer: Customer
+    order_at: datetime
+    """Time of the basket or order, UTC."""
+    items: tuple[Item, ...]
+    total_amount: Decimal
+    """Sum of the line amounts: pieces or grams, the examples fit both (S5)."""
+    tx_type: str
+    """`oneoffpurchase` on a buy basket: use `kind`."""
+    external_id: str | None = None
+    """The partner's own order id; null in every Walletable example."""
+    shippingaddress: ShippingAddress | None = None
+    billingaddress: Mapping[str, Any] | None = attrs.field(default=None, repr=hidden, hash=False)
+    """As received: null in every example, so its shape is not known."""
+    payment: Payment | None = None
+    delivery: Delivery | None = None
+    """Filled on delivery orders."""
+    currency: str | None = None
+    """Item currency (`Dirham Gold`)."""
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
+    """The JSON object as received, unknown keys included."""
+
+    @property
+    def status(self) -> Status | str:
+        """The status by name; `status_id` beyond 2 is not documented."""
+        return self.status_name
+
+    @property
+    def kind(self) -> Kind | None:
+        """What it is about, or `None` if nothing tells (a working assumption, S5)."""
+        for told in (self.type, "buy" if self.tx_type == "oneoffpurchase" else self.tx_type):
+            if told in _KINDS:
+                return Kind(told)
+        return Kind.DELIVERY if self.delivery is not None else None
+
+
+_KINDS = frozenset(Kind)

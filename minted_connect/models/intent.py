@@ -1,0 +1,54 @@
+"""The record of a completion about to be sent, written down before it is."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from decimal import Decimal
+
+import attrs
+
+from minted_connect.models.deal import Kind
+from minted_connect.models.privacy import last_letters
+
+__all__ = ["Intent", "IntentState"]
+
+
+class IntentState(enum.StrEnum):
+    """What is known about an intent; a state of a later version stays a plain string."""
+
+    PREPARED = "prepared"
+    """Written down; whether it was sent is not known."""
+    CONFIRMED = "confirmed"
+    """The order exists."""
+    REJECTED = "rejected"
+    """The server refused it."""
+    NOT_SENT = "not_sent"
+    """Provably never reached the server."""
+    NOT_EXECUTED = "not_executed"
+    """Proven not to have happened."""
+    UNKNOWN = "unknown"
+    """It may have happened: reconcile it."""
+
+
+@attrs.frozen
+class Intent:
+    """One completion of one basket, with everything needed to find out later whether it happened."""
+
+    id: str
+    """A UUID of this library's own; the vendor knows nothing of it."""
+    kind: Kind
+    external_customer_id: str = attrs.field(repr=last_letters)
+    cart_token: str = attrs.field(repr=last_letters)
+    basket_id: int
+    guid: str
+    increment_id: str
+    price_token: str = attrs.field(repr=last_letters)
+    paid_total: Decimal
+    """Money the caller agreed to, in `currency_code`."""
+    currency_code: str
+    items: tuple[tuple[str, int], ...]
+    """(sku, pieces) of every line."""
+    created_at: datetime
+    """Aware, by the client's clock."""
+    state: IntentState | str = IntentState.PREPARED

@@ -1,0 +1,147 @@
+"""Orders, what ordering takes and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import attrs
+
+from minted_connect.models.customer import Customer
+from minted_connect.models.deal import Deal, Status
+from minted_connect.models.privacy import hidden, last_digits
+
+__all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "Receipt", "Shipping"]
+
+_FAILED: Final = frozenset({Status.CANCELLED, Status.REFUNDED})
+_FINAL: Final = _FAILED | {Status.COMPLETED}
+
+
+@attrs.frozen(slots=False)
+class Order(Deal):
+    """A completed basket.
+
+    Source: Complete Delivery (api-27307650, 2026-04-02), documented; that buy, sell and Get Orders show the
+    same object is inferred.
+    """
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the status will not change any more: completed, cancelled or refunded."""
+        return self.status_name in _FINAL
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether it ended without the goods: cancelled or refunded."""
+        return self.status_name in _FAILED
+
+
+@attrs.frozen
+class Shipping:
+    """Where a delivery shall go: the address in a Complete Delivery request.
+
+    Inferred from E-Commerce Set Custom Address (api-8209448, 2024-09-17); `email` because the answer has it (S16).
+    """
+
+    fullname: str = attrs.field(repr=hidden)
+    phone: str = attrs.field(repr=hidden)
+    city: str = attrs.field(repr=hidden)
+    county: str = attrs.field(repr=hidden)
+    district: str = attrs.field(repr=hidden)
+    address: str = attrs.field(repr=hidden)
+    tax_number: str = attrs.field(repr=last_digits)
+    external_id: str | None = attrs.field(default=None, repr=hidden)
+    """The partner's own id of the address, 1 to 110 characters."""
+    street: str | None = attrs.field(default=None, repr=hidden)
+    zipcode: str | None = attrs.field(default=None, repr=hidden)
+    """Up to 5 characters."""
+    email: str | None = attrs.field(default=None, repr=hidden)
+
+
+@attrs.frozen(slots=False)
+class Receipt:
+    """The identifiers of an order and a link to its document. Inferred, the most doubtful of all answers (S19)."""
+
+    order_id: int | None = None
+    guid: str | None = None
+    increment_id: str | None = None
+    external_id: str | None = None
+    url: str | None = attrs.field(default=None, repr=hidden)
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
+    """The JSON object as received, unknown keys included."""
+
+
+@attrs.frozen(slots=False)
+class InvoiceItem:
+    """One line of an invoice; the row of Partner Get Order (inferred)."""
+
+    product_id: int | None = None
+    product_name: str | None = None
+    product_weight: Decimal | None = None
+    """Grams of one piece."""
+    spot_price: Decimal | None = None
+    """Money per gram."""
+    price: Decimal | None = None
+    """Money for one piece."""
+    tax_rate: Decimal | None = None
+    """Percent."""
+    tax: Decimal | None = None
+    """Money."""
+    amount: Decimal | None = None
+    """Pieces or grams: not known, so fractions are let through."""
+    total: Decimal | None = None
+    """Money."""
+    currency_id: int | None = None
+    currency_rate: Decimal | None = None
+    currency_total: Decimal | None = None
+
+
+@attrs.frozen(slots=False)
+class Invoice:
+    """An order as Get Order Invoice shows it, with a link to the document.
+
+    Source: api-38613148, 2026-06-25, partly documented: path and the keys `guid` and `order_code`. The rest is
+    the Partner order of the same example; `invoice_url` is a working assumption (S18).
+    """
+
+    guid: str
+    order_code: str | None = None
+    external_id: str | None = None
+    channel: str | None = None
+    tx_type: str | None = None
+    price_token: str | None = attrs.field(default=None, repr=hidden)
+    price: Decimal | None = None
+    """Money."""
+    tax: Decimal | None = None
+    """Money."""
+    total: Decimal | None = None
+    """Money."""
+    currency_rate: Decimal | None = None
+    currency_total: Decimal | None = None
+    status_id: int | None = None
+    status_name: Status | str | None = None
+    items: tuple[InvoiceItem, ...] = ()
+    customer: Customer | None = None
+    invoice_url: str | None = attrs.field(default=None, repr=hidden)
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
+    """The JSON object as received, unknown keys included."""
+
+
+@attrs.frozen
+class Completion:
+    """What is known after a completion: the basket was bought, sold or shipped.
+
+    The order is never withheld because one figure differs: see `differences`.
+    """
+
+    order: Order | None
+    """The order, or `None` if the server confirmed it and showed something this library cannot read."""
+    keys: Mapping[str, str] = attrs.field(factory=dict[str, str], hash=False)
+    """Identifiers of the order as far as they are known: `id`, `guid`, `increment_id`."""
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
+    """The JSON object as received."""
+    reconciled: bool = False
+    """Whether the order was found by reading back, not in the answer to the completion."""
+    differences: tuple[str, ...] = ()
+    """Where the order differs from what was agreed to, in words."""

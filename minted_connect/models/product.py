@@ -1,0 +1,66 @@
+"""The catalogue."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+__all__ = ["BaseCurrency", "Category", "MetalType", "Product"]
+
+
+class MetalType(enum.StrEnum):
+    """Known metals; others stay plain strings."""
+
+    GOLD = "gold"
+    SILVER = "silver"
+    PLATINUM = "platinum"
+    PALLADIUM = "palladium"
+
+
+@attrs.frozen(slots=False)
+class BaseCurrency:
+    """The metal account a product belongs to (`Dirham Gold`). Inferred: its keys are a working assumption (S13)."""
+
+    id: int
+    name: str | None = None
+    metal_type: MetalType | str | None = None
+
+
+@attrs.frozen(slots=False)
+class Category:
+    """The shelf a product stands on. Inferred: its keys are a working assumption (S13)."""
+
+    id: int
+    name: str | None = None
+
+
+@attrs.frozen(slots=False)
+class Product:
+    """A bar or coin on offer.
+
+    Source: E-Commerce Products (api-8209436, 2024-09-05); inferred for Walletable (S12, S13).
+    """
+
+    id: int
+    name: str
+    sku: str
+    text: str | None = None
+    barcode: str | None = None
+    stock: int | None = None
+    """Pieces."""
+    currency_code: str | None = None
+    """Currency of both prices."""
+    list_price: Decimal | None = None
+    """Price of one piece, in `currency_code`."""
+    sale_price: Decimal | None = None
+    """Price of one piece now, in `currency_code`."""
+    product_images: tuple[str, ...] = ()
+    """URLs."""
+    basecurrency: BaseCurrency | None = None
+    category: Category | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
+    """The JSON object as received, unknown keys included."""

@@ -1,0 +1,46 @@
+"""What a customer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from minted_connect.models.product import MetalType
+
+__all__ = ["Holding"]
+
+
+@attrs.frozen(slots=False)
+class Holding:
+    """How much of one product a customer holds (camelCase on the wire, unlike everything else).
+
+    Source: Balance / Wallet (api-27130593, 2026-01-23), partly documented: `productName` and `images`; the other
+    keys are working assumptions (S20).
+    """
+
+    product_name: str
+    images: tuple[str, ...] = ()
+    """URLs."""
+    sku: str | None = None
+    product_id: int | None = None
+    product_weight: Decimal | None = None
+    """Grams of one piece."""
+    metal_type: MetalType | str | None = None
+    amount: Decimal | None = None
+    """Pieces held (pieces or grams: S20)."""
+    deliverable_amount: Decimal | None = None
+    """Pieces that can be delivered now."""
+    blocked_amount: Decimal | None = None
+    """Pieces in open orders."""
+    is_deliverable: bool | None = None
+    unit_value: Decimal | None = None
+    """Money for one piece at the sell price."""
+    total_value: Decimal | None = None
+    """Money: `unit_value * amount`."""
+    currency_code: str | None = None
+    """Currency of both values."""
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
+    """The JSON object as received, unknown keys included."""
