@@ -44,8 +44,7 @@ def to_dict(model: attrs.AttrsInstance, *, redact: bool = False) -> dict[str, An
 def _plain(value: Any, redact: bool, *, masked: bool) -> Any:
     if redact and masked:
         return value if value is None or value == "" else _STARS
-    kind: type[Any] = type(value)
-    if attrs.has(kind):
+    if attrs.has(value.__class__):
         return to_dict(value, redact=redact)
     if isinstance(value, tuple | list):
         return [_plain(item, redact, masked=False) for item in cast("tuple[Any, ...]", value)]
