@@ -14,9 +14,9 @@ and, after a 401, whether to send again:
 
 The rules behind `challenged`:
 - One signed re-send answers the challenge to an unsigned request; one more answers `stale=true`.
-- A 401 without `stale` to a nonce that other calls share may only mean that the server forgot the nonce (a restart):
-  one re-send with the nonce of that 401. The same answer to a nonce fresh from this call's own challenge means
-  that the credentials are wrong; from then on, until a success, no call gets a second try.
+- A 401 without `stale` to a nonce that calls share may only mean that the server forgot it (a restart): one re-send
+  with the nonce of that 401. The same answer to a nonce fresh from this call's own challenge means that the
+  credentials are wrong; from then on, until a success, no call gets a second try.
 - A call signs again with the nonce of its own challenge and shares it once it worked, so calls that renew at the same
   time cannot use up each other's nonces.
 """
@@ -389,7 +389,8 @@ class Exchange(_Secretive):
         elif challenge.stale:
             again, self._renewed = not self._renewed, True
         else:
-            again = not self._own and not shared.rejected
+            spent = used is shared.signer and shared.pinned is not None  # a good nonce, used up by other calls
+            again = (spent or not self._own) and not shared.rejected
             shared.rejected = not again
         self._signer, self._own = shared.sign_with(challenge, terms), True
         if shared.signer is None or not again:

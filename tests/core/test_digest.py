@@ -588,6 +588,20 @@ async def test_stale_is_renewed_once_per_call():
     assert [read(header)["nonce"] for header in sent[3:]] == ["n3", "n4"]
 
 
+@pytest.mark.parametrize("others_got_in", [True, False])
+def test_the_first_nonce_used_up_by_overtaking_calls(others_got_in):
+    auth = DigestAuth("partner", "secret")
+    leader, follower = auth.exchange(), auth.exchange()
+    assert leader.challenged([offer(nonce="first")])
+    leader.header("GET", "/")
+    follower.header("GET", "/")
+    if others_got_in:
+        follower.accepted()
+    assert leader.challenged([offer(nonce="second")]) is others_got_in
+    assert read(leader.header("GET", "/"))["nonce"] == "second"
+    assert not leader.challenged([offer(nonce="third")])
+
+
 async def test_a_call_signs_again_with_the_nonce_of_its_own_challenge():
     auth = pinned(offer(nonce="shared"))
     first, second = auth.exchange(), auth.exchange()
