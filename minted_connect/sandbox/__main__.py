@@ -1,0 +1,79 @@
+"""`python -m minted_connect.sandbox`: serve a sandbox until Ctrl-C or SIGTERM."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sqlite3
+import sys
+from pathlib import Path
+
+from .doorman import ALGORITHMS
+from .options import Options
+from .server import Sandbox
+
+
+def _arguments(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m minted_connect.sandbox",
+        description="Serve a stateful fake of Minted Connect's Walletable E-Commerce API.",
+        epilog="The password is taken from MINTED_CONNECT_PASSWORD or --password-file, else made up and shown.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8787, help="0 for any free one (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of ids, tokens and prices (default: %(default)s)")
+    parser.add_argument("--state", type=Path, help="SQLite file to keep everything in (default: memory)")
+    parser.add_argument("--username", default="sandbox", help="(default: %(default)s)")
+    parser.add_argument("--password-file", type=Path, help="file whose first line is the password")
+    parser.add_argument(
+        "--algorithm", action="append", choices=ALGORITHMS, help="digest algorithm to offer; repeatable"
+    )
+    parser.add_argument("--price-interval", type=float, default=5.0, help="seconds (default: %(default)s)")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    return parser.parse_args(words)
+
+
+async def _serve(sandbox: Sandbox, *, quiet: bool, show_password: bool) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, stop.set)
+        except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt
+            break
+    async with sandbox:
+        if not quiet:
+            password = sandbox.password if show_password else "(as given)"
+            print(f"{sandbox.url}  username: {sandbox.username}  password: {password}", flush=True)  # noqa: T201
+        await stop.wait()
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run until told to stop; return the exit status."""
+    given = _arguments(words)
+    try:
+        password = os.environ.get("MINTED_CONNECT_PASSWORD")
+        if given.password_file is not None:
+            password = given.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        options: Options = {
+            "host": given.host,
+            "port": given.port,
+            "seed": given.seed,
+            "state": given.state,
+            "username": given.username,
+            "password": password,
+            "price_interval": given.price_interval,
+        }
+        if given.algorithm:
+            options["algorithms"] = given.algorithm
+        sandbox = Sandbox(**options)
+        asyncio.run(_serve(sandbox, quiet=given.quiet, show_password=not password))
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, OverflowError, ValueError, sqlite3.Error) as error:
+        print(f"sandbox: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

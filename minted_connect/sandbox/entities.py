@@ -1,0 +1,122 @@
+"""What the shop remembers: customers, baskets and orders. Moments are microseconds since 1970."""
+
+from decimal import Decimal
+from typing import Any
+
+from attrs import asdict, define, evolve, field
+
+from .pricing import Figures, Kind, Line, Rates
+from .wire import Object
+
+
+@define
+class Customer:
+    """An end customer of one partner. `external_id` is None once it was removed."""
+
+    id: int
+    partner: str
+    external_id: str | None
+    created: int
+    updated: int
+    person: dict[str, str | None] = field(factory=dict[str, str | None], repr=False)
+    holdings: dict[str, int] = field(factory=dict[str, int])
+
+    @property
+    def fullname(self) -> str:
+        """First, middle and last name, as far as there are any."""
+        names = (self.person.get(part) for part in ("firstname", "middlename", "lastname"))
+        return " ".join(name for name in names if name)
+
+
+@define
+class Item:
+    """A line of an open basket: so many pieces of a product."""
+
+    sku: str
+    amount: int
+
+
+@define
+class Basket:
+    """An open basket. Its prices are those of the moment `priced`; `refreshed` until the next answer only."""
+
+    id: int
+    guid: str
+    increment_id: str
+    token: str
+    price_token: str
+    partner: str
+    customer: int
+    kind: Kind
+    created: int
+    priced: int
+    touched: int
+    items: list[Item] = field(factory=list[Item])
+    refreshed: bool = False
+
+
+def _decimals(values: dict[str, Any]) -> dict[str, Decimal]:
+    return {name: Decimal(value) for name, value in values.items()}
+
+
+@define
+class OrderLine:
+    """A line of an order, with the prices it was completed at (AED a piece, and spot AED a gram)."""
+
+    sku: str
+    amount: int
+    price: Decimal = field(converter=Decimal)
+    minting: Decimal = field(converter=Decimal)
+    spot: Decimal = field(converter=Decimal)
+
+    def priced(self) -> Line:
+        """Return the line as fees see it."""
+        return Line(self.price, self.amount)
+
+
+@define
+class Order:
+    """A completed basket. `ordered` is the basket's own moment, `completed` when it became an order."""
+
+    id: int
+    guid: str
+    increment_id: str
+    token: str
+    price_token: str
+    partner: str
+    customer: int
+    external_customer_id: str
+    kind: Kind
+    ordered: int
+    completed: int
+    code: str
+    person: dict[str, str | None] = field(repr=False)
+    lines: list[OrderLine]
+    figures: Figures
+    rates: Rates
+    shipping: Object | None = field(default=None, repr=False)
+
+
+def pack(entity: Customer | Basket | Order) -> dict[str, Any]:
+    """Turn an entity into what JSON can hold."""
+    return asdict(entity)
+
+
+def unpack_customer(data: dict[str, Any]) -> Customer:
+    """Undo `pack`."""
+    return Customer(**data)
+
+
+def unpack_basket(data: dict[str, Any]) -> Basket:
+    """Undo `pack`."""
+    return evolve(Basket(**data), items=[Item(**item) for item in data["items"]])
+
+
+def unpack_order(data: dict[str, Any]) -> Order:
+    """Undo `pack`."""
+    parts: dict[str, Any] = {
+        "lines": [OrderLine(**line) for line in data["lines"]],
+        "figures": Figures(**_decimals(data["figures"])),
+        "rates": Rates(**data["rates"]),
+    }
+    return Order(**{**data, **parts})
