@@ -17,8 +17,8 @@ The rules behind `challenged`:
 - A 401 without `stale` to a nonce that calls share may only mean that the server forgot it (a restart): one re-send
   with the nonce of that 401. The same answer to a nonce fresh from this call's own challenge means that the
   credentials are wrong; from then on, until a success, no call gets a second try.
-- A call signs again with the nonce of its own challenge and shares it once it worked, so calls that renew at the same
-  time cannot use up each other's nonces.
+- A call signs again with the nonce of its own challenge and shares it after use, so calls that renew at the same time
+  cannot use up each other's nonces.
 """
 
 import asyncio
@@ -274,7 +274,7 @@ class _Shared(_Secretive):
     def __init__(self, username: str, password: str | Callable[[], str], policy: Policy) -> None:
         self._username = username
         self._password = password
-        self._ha1: tuple[tuple[str, ...], str] = ((), "")  # one entry: a server settles on one realm and algorithm
+        self._ha1: tuple[tuple[str, str, bool], str] | None = None  # one: servers settle on a realm and an algorithm
         self.policy: Final = policy
         self.signer: Signer | None = None
         self.leader: asyncio.Event | None = None  # set when the call that fetches the first challenge is done
@@ -287,8 +287,8 @@ class _Shared(_Secretive):
 
         utf8 = (challenge.charset or "").upper() == "UTF-8"
         make, name = _HASHES[terms.hash_name], text(self._username)
-        key = (terms.realm, terms.hash_name, name)
-        if self._ha1[0] != key:
+        key = (terms.realm, terms.hash_name, utf8)
+        if not self._ha1 or self._ha1[0] != key:
             password = self._password if isinstance(self._password, str) else self._password()
             self._ha1 = key, make(f"{name}:{terms.realm}:{text(password)}".encode()).hexdigest()
         if challenge.userhash:
@@ -361,6 +361,7 @@ class Exchange(_Secretive):
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._share()
         self._release()
 
     def header(self, method: str, target: str, body: bytes = b"") -> str | None:
@@ -412,8 +413,7 @@ class Exchange(_Secretive):
         shared.rejected = False
         if signer.terms is not shared.pinned:
             shared.pin(signer.terms)
-        if self._superseded:
-            self._share()
+        self._share()
         if authentication_info and shared.signer is signer and not signer.challenge.is_session:
             pieces = (piece for value in authentication_info for piece in _PIECE.finditer(value) if piece["name"])
             nonce = next((_value(piece) for piece in pieces if piece["name"].lower() == "nextnonce"), "")
@@ -421,8 +421,11 @@ class Exchange(_Secretive):
                 shared.signer = shared.sign_with(attrs.evolve(signer.challenge, nonce=nonce), signer.terms)
 
     def _share(self) -> None:
-        if self._shared.signer is self._superseded:
-            self._shared.signer = self._signer
+        shared = self._shared
+        if self._own and shared.signer is self._superseded:
+            shared.signer = self._signer
+            if shared.leader:  # whoever got the first challenge, nobody has to wait for another
+                shared.leader.set()
 
     def _release(self) -> None:
         if self._leads:

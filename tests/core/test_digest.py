@@ -11,7 +11,7 @@ from itertools import count
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minted_connect.core import digest
@@ -296,6 +296,7 @@ def test_parse(values, challenges):
     assert parse_challenges(values) == challenges
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.text() | st.text('Diges =",\\\trealmnoc/'), max_size=4))
 def test_parsing_never_raises(values):
     for challenge in parse_challenges(values):
@@ -346,6 +347,7 @@ def spell(challenge, draw):
     return "Digest " + comma.join(f"{name}{equals}{parts[name]}" for name in names)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.data(), challenges(), NAMES, st.text(st.characters(codec="utf-8")), st.binary(max_size=20))
 def test_any_challenge_is_answered_so_that_an_independent_verifier_agrees(data, challenge, user, password, body):
     value = spell(challenge, data.draw)
@@ -618,6 +620,22 @@ async def test_a_call_signs_again_with_the_nonce_of_its_own_challenge():
     assert (third["nonce"], third["nc"]) == ("two", "00000002")
 
 
+@pytest.mark.parametrize("answer", ["a 5xx", ConnectionResetError])
+async def test_a_renewed_nonce_is_kept_when_its_call_ends_otherwise(answer):
+    auth = pinned(offer(nonce="old"))
+    try:
+        async with auth.exchange() as exchange:
+            exchange.header("GET", "/")
+            assert exchange.challenged([offer(nonce="new", stale=True)])
+            exchange.header("GET", "/")
+            if answer is ConnectionResetError:
+                raise answer
+    except ConnectionResetError:
+        pass
+    given = read(auth.exchange().header("GET", "/"))
+    assert (given["nonce"], given["nc"]) == ("new", "00000002")
+
+
 def test_an_application_401_is_not_answered():
     auth = pinned(offer())
     exchange = auth.exchange()
@@ -754,6 +772,26 @@ async def test_a_dead_server_does_not_queue_the_calls():
     assert await call(auth, server) == 200
 
 
+async def test_a_challenge_to_a_call_that_went_ahead_frees_those_that_wait_for_a_leader():
+    server, auth = Gated(), DigestAuth("partner", "secret")
+    calls = [asyncio.create_task(call(auth, server)) for _ in range(3)]
+    for _ in range(2):
+        await settle()
+        calls.pop(0).cancel()
+    await settle()
+    assert server.waiting == 1  # the last one leads
+    late = asyncio.create_task(call(auth, server))
+    await settle()
+    assert server.waiting == 1
+    ahead = auth.exchange()  # as one that ran out of patience
+    assert ahead.challenged(server.challenge())
+    await settle()
+    assert late.done()
+    assert not calls[0].done()
+    server.go.set()
+    assert await asyncio.gather(*calls, late) == [200, 200]
+
+
 async def test_a_leader_cancelled_while_others_are_waking_is_replaced():
     server, auth = Gated(), DigestAuth("partner", "secret")
     calls = [asyncio.create_task(call(auth, server)) for _ in range(3)]
@@ -836,6 +874,16 @@ def test_awkward_user_names():
     given = sign(offer(), user="Gümüş")  # no charset on offer: UTF-8 all the same, as browsers do today
     assert given["username"] == "Gümüş"
     assert given["response"] == expected(given, user="Gümüş", password="secret", method="GET")
+
+
+def test_a_charset_that_appears_later_normalises_the_password_too():
+    auth = DigestAuth("partner", "s\u0327ifre")  # a decomposed letter
+    for charset, password in (("", "s\u0327ifre"), (", charset=UTF-8", "\u015fifre")):
+        exchange = auth.exchange()
+        exchange.header("GET", "/")
+        assert exchange.challenged([offer(stale=True) + charset])
+        given = read(exchange.header("GET", "/"))
+        assert given["response"] == expected(given, user="partner", password=password, method="GET")
 
 
 async def test_the_password_is_asked_for_once_per_realm_and_algorithm():
