@@ -1,0 +1,249 @@
+"""Where the poller of a feed posts its rounds, and what the subscribers see of them.
+
+Subscriptions read the board when their owner asks for the next tick. One without a buffer is therefore nothing
+but a reader's place on the board: if it is slow, cancelled or forgotten, that costs the poller and the other
+subscribers nothing, and needs no clean-up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from abc import abstractmethod
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from decimal import Decimal
+from types import TracebackType
+from weakref import WeakSet
+
+import attrs
+
+from minted_connect.config import Clock
+from minted_connect.errors import ClientClosedError
+from minted_connect.models.rate import Rate
+
+__all__ = ["Board", "Buffered", "Latest", "Subscription", "Tick"]
+
+
+@attrs.frozen
+class Tick:
+    """One price of one item currency, as a poll saw it."""
+
+    rate: Rate
+    observed_at: float
+    """Monotonic seconds of the feed's clock when `rate` arrived; a stale tick keeps those of the last good value."""
+    change: Decimal | None = None
+    """Spot price minus that of the value before, money per gram; None on the first value and on a stale tick."""
+    stale: bool = False
+    """Whether the latest poll failed or left this currency out, so that `rate` is the last good value."""
+    _clock: Clock = attrs.field(alias="clock", kw_only=True, eq=False, repr=False)
+
+    @property
+    def buy(self) -> Decimal:
+        """What the customer pays, money per gram."""
+        return self.rate.buy_price
+
+    @property
+    def sell(self) -> Decimal:
+        """What the customer gets, money per gram."""
+        return self.rate.sell_price
+
+    @property
+    def spot(self) -> Decimal:
+        """The market price, money per gram."""
+        return self.rate.spot_price
+
+    @property
+    def spread(self) -> Decimal:
+        """`buy` minus `sell`, money per gram."""
+        return self.buy - self.sell
+
+    @property
+    def age(self) -> float:
+        """Seconds since `observed_at`, now: it grows while the tick is kept."""
+        return self._clock.monotonic() - self.observed_at
+
+
+class Board:
+    """What the poller writes and the subscriptions read."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.ticks: dict[int, Tick] = {}  # by currency; replaced each round, never changed, so any thread may read it
+        self.round = 0
+        self.due = -math.inf  # when the next poll starts, while the poller waits for it
+        self.poller: asyncio.Task[None] | None = None
+        self.closed = False
+        # Weak, so that a subscription left by `break` is forgotten with its last reference.
+        self.buffered: WeakSet[Buffered] = WeakSet()
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._traceback: TracebackType | None = None  # of the error that ended the poller, as it left it
+
+    def post(self, rates: Iterable[Rate]) -> None:
+        """Put up the next round: these rates fresh, every other known one stale."""
+        now = self.clock.monotonic()
+        ticks = {key: attrs.evolve(tick, change=None, stale=True) for key, tick in self.ticks.items()}
+        for rate in rates:
+            before = self.ticks.get(rate.currency_id)
+            change = None if before is None else rate.spot_price - before.spot
+            ticks[rate.currency_id] = Tick(rate, now, change, clock=self.clock)
+        self.ticks = ticks
+        self.round += 1
+        for subscription in self.buffered:
+            subscription.push(ticks.values())
+        self.wake()
+
+    def over(self) -> bool:
+        """Tell whether no tick will come any more; raise what ended the feed if it was an error."""
+        poller = self.poller
+        if (
+            poller is not None
+            and poller.done()
+            and not poller.cancelled()
+            and (error := poller.exception()) is not None
+        ):
+            # Without this, each raise would add its frames to those of every subscriber that raised it before.
+            self._traceback = self._traceback or error.__traceback__
+            raise error.with_traceback(self._traceback)
+        return self.closed
+
+    def waiter(self) -> asyncio.Future[None]:
+        """Return a future that the next round, or the end, completes.
+
+        One for each waiter: cancelling a task cancels the future it awaits, so none can be shared.
+        """
+        loop = asyncio.get_running_loop()
+        if self.poller is None:
+            raise ClientClosedError("the feed is not running: start it with `async with feed`")
+        if self.poller.get_loop() is not loop:
+            raise ClientClosedError("the feed runs on another event loop: use it there, or make one here")
+        waiter: asyncio.Future[None] = loop.create_future()
+        self._waiting.add(waiter)
+        return waiter
+
+    async def wait(self, waiter: asyncio.Future[None]) -> None:
+        """Wait for one of `waiter()`; being cancelled meanwhile leaves nothing behind."""
+        try:
+            await waiter
+        finally:
+            self._waiting.discard(waiter)
+
+    def wake(self) -> None:
+        """Complete every waiter."""
+        waiting, self._waiting = self._waiting, set()
+        for waiter in waiting:
+            _complete(waiter)
+
+    def end(self, _poller: asyncio.Task[None] | None = None) -> None:
+        """Close the board and tell everybody."""
+        self.closed = True
+        self.wake()
+
+
+def _complete(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class Subscription(AsyncIterator[Tick]):
+    """The ticks of one subscriber; ends when the feed closes, and raises what ended the feed otherwise.
+
+    Each `anext` may come from another task of the feed's event loop. Leaving the loop with `break`, or being
+    cancelled in it, needs no clean-up; a cancelled `anext` loses no tick.
+    """
+
+    dropped: int = 0
+    """Ticks lost because the buffer was full; always 0 without a buffer."""
+
+    def __init__(self, board: Board, wanted: Callable[[Rate], bool], *, changes_only: bool) -> None:
+        self._board = board
+        self._wanted = wanted
+        self._changes_only = changes_only
+        self._seen: dict[int, Tick] = {}
+        self._waiter: asyncio.Future[None] | None = None
+        self._closed = False
+
+    async def __anext__(self) -> Tick:
+        while not self._closed:
+            tick = self._take()
+            if tick is not None:
+                return tick
+            if self._board.over():
+                break
+            self._waiter = self._board.waiter()
+            await self._board.wait(self._waiter)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End this subscription, also for a task that waits in `anext`; may be called again."""
+        self._closed = True
+        if self._waiter is not None:
+            _complete(self._waiter)
+
+    @abstractmethod
+    def _take(self) -> Tick | None:
+        """Return the next tick if there is one already."""
+
+    def _is_news(self, tick: Tick) -> bool:
+        """Tell whether the subscriber asked for this tick and has not had it, and remember that it has now."""
+        if not self._wanted(tick.rate):
+            return False
+        last = self._seen.get(tick.rate.currency_id)
+        if last is tick or (self._changes_only and last is not None and _alike(last, tick)):
+            return False
+        self._seen[tick.rate.currency_id] = tick
+        return True
+
+
+class Latest(Subscription):
+    """Reads the board itself: whatever was posted meanwhile is skipped."""
+
+    def __init__(self, board: Board, wanted: Callable[[Rate], bool], *, changes_only: bool) -> None:
+        super().__init__(board, wanted, changes_only=changes_only)
+        self._round = 0
+        # The currencies not yet looked at in this turn. All of them have theirs before the first comes again:
+        # otherwise a slow subscriber would only ever see the first one.
+        self._turn: deque[int] = deque()
+
+    def _take(self) -> Tick | None:
+        if self._board.over():
+            return None
+        while self._turn or self._round < self._board.round:
+            if not self._turn:
+                self._round = self._board.round
+                self._turn.extend(self._board.ticks)
+                continue
+            tick = self._board.ticks[self._turn.popleft()]
+            if self._is_news(tick):
+                return tick
+        return None
+
+
+class Buffered(Subscription):
+    """Has its ticks put aside by the poller; what is buffered can still be read after the end."""
+
+    def __init__(self, board: Board, wanted: Callable[[Rate], bool], *, changes_only: bool, size: int) -> None:
+        super().__init__(board, wanted, changes_only=changes_only)
+        self._buffer: deque[Tick] = deque(maxlen=size)
+        self.push(board.ticks.values())
+        board.buffered.add(self)
+
+    def push(self, ticks: Iterable[Tick]) -> None:
+        """Keep those of these ticks that are wanted; the oldest make room."""
+        for tick in filter(self._is_news, ticks):
+            self.dropped += len(self._buffer) == self._buffer.maxlen
+            self._buffer.append(tick)
+
+    async def aclose(self) -> None:
+        """End this subscription and forget what is buffered; may be called again."""
+        self._board.buffered.discard(self)
+        self._buffer.clear()
+        await super().aclose()
+
+    def _take(self) -> Tick | None:
+        return self._buffer.popleft() if self._buffer else None
+
+
+def _alike(one: Tick, other: Tick) -> bool:
+    """Tell whether two ticks of a currency show the same prices and the same staleness."""
+    return (one.spot, one.buy, one.sell, one.stale) == (other.spot, other.buy, other.sell, other.stale)

@@ -1,0 +1,266 @@
+"""One poller and any number of subscribers, in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from types import TracebackType
+from typing import Final, Self
+
+import anyio
+
+from minted_connect.config import Clock
+from minted_connect.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    InvalidInput,
+    MintedConnectError,
+    RateLimited,
+    ServerError,
+)
+from minted_connect.feed.board import Board, Buffered, Latest, Subscription, Tick
+from minted_connect.models.rate import Rate
+
+__all__ = ["RateFeed"]
+
+_log = logging.getLogger("minted_connect.feed")
+
+_HOPELESS: Final = (ClientClosedError, ConfigurationError, InvalidInput)
+"""Failures that polling again cannot mend: they end the feed, as a programming error does."""
+
+_MOST_DOUBLINGS: Final = 32
+"""Keeps 2**n a finite float in an outage of any length."""
+
+
+class RateFeed:
+    """Polls the rates while it is open and hands them to any number of subscribers: `async with feed: ...`.
+
+    A failed poll does not end it: subscribers get the last good values again, marked stale, and the next poll
+    waits longer each time. An error that polling again cannot mend (one that is not of this library, a closed
+    client, a bad option) does end it, and is raised to the subscribers and on leaving the `async with`.
+
+    Args:
+        fetch: gets the rates once; called by one task, never twice at a time.
+        interval: seconds between the starts of two polls, on average.
+        clock: where time comes from.
+        random: source of jitter, in [0, 1).
+        jitter: how far each wait may differ from `interval`, as a fraction of it, so that many processes
+            started together do not poll together; 0 to below 1.
+        max_backoff: longest wait after failures in seconds, unless `interval` is longer or the server asks for
+            more. Waits are drawn evenly from `interval` to `interval` * 2^failures: never sooner than without
+            a failure.
+
+    Raises:
+        InvalidInput: `interval`, `jitter` or `max_backoff` is out of range.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Iterable[Rate]]],
+        *,
+        interval: float,
+        clock: Clock,
+        random: Callable[[], float],
+        jitter: float = 0.1,
+        max_backoff: float = 60.0,
+    ) -> None:
+        _check_seconds("interval", interval)
+        _check_seconds("max_backoff", max_backoff)
+        if not _is_number(jitter) or not 0 <= jitter < 1:
+            raise InvalidInput.of("jitter", "must be a number from 0 to below 1")
+        self._fetch = fetch
+        self._interval = interval
+        self._jitter = jitter
+        self._max_backoff = max_backoff
+        self._clock = clock
+        self._random = random
+        self._board = Board(clock)
+        self._outage = 0  # failed polls since the last good one
+        self._failures = 0
+        self._last_error: MintedConnectError | None = None
+
+    @property
+    def failures(self) -> int:
+        """How many polls have failed since the feed was opened."""
+        return self._failures
+
+    @property
+    def last_error(self) -> MintedConnectError | None:
+        """What the latest poll failed with; None while polls succeed."""
+        return self._last_error
+
+    async def __aenter__(self) -> Self:
+        """Start the poller; the first poll begins at once and is not waited for.
+
+        Raises:
+            ClientClosedError: the feed was started or closed before.
+        """
+        if self._board.closed or self._board.poller is not None:
+            raise ClientClosedError("a feed is opened once: make another one")
+        # Not a task group: its cancel scope would have to be left by the task that entered it, and the blocking
+        # twin enters and leaves in two tasks.
+        self._board.poller = asyncio.create_task(self._poll(), name="minted_connect.feed")
+        self._board.poller.add_done_callback(self._board.end)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+        if error is None:
+            self._board.over()
+
+    async def aclose(self) -> None:
+        """Stop the poller and end every subscription; may be called again."""
+        self._board.end()
+        poller = self._board.poller
+        if poller is not None and not poller.done():
+            poller.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({poller})
+
+    def subscribe(
+        self,
+        *,
+        currency_id: int | None = None,
+        metal: str | None = None,
+        sku: str | None = None,
+        changes_only: bool = False,
+        buffer: int | None = None,
+    ) -> Subscription:
+        """Iterate over ticks: first what is known already, then each poll's.
+
+        A subscriber that is slower than the poller skips to the latest value of each currency, unless it asks
+        for a buffer.
+
+        Args:
+            currency_id: only this item currency.
+            metal: only this metal (`gold`).
+            sku: only the currency whose 1 g product this is.
+            changes_only: leave out ticks with the prices and the staleness of the one before.
+            buffer: ticks to keep for this subscriber; when it is full, the oldest goes and is counted in
+                `Subscription.dropped`.
+
+        Raises:
+            InvalidInput: `buffer` is not a whole number from 1.
+        """
+        wanted = _filter(currency_id, metal, sku)
+        if buffer is None:
+            return Latest(self._board, wanted, changes_only=changes_only)
+        if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput.of("buffer", "must be a whole number from 1")
+        return Buffered(self._board, wanted, changes_only=changes_only, size=buffer)
+
+    def latest(
+        self, *, currency_id: int | None = None, metal: str | None = None, sku: str | None = None
+    ) -> Tick | None:
+        """Return the last good value of the first currency that fits, or None if there is none yet.
+
+        `Tick.age` says how old it is, `Tick.stale` whether the latest poll renewed it. Raises what ended the
+        feed if that was an error; after a close it keeps answering.
+        """
+        self._board.over()
+        wanted = _filter(currency_id, metal, sku)
+        return next((tick for tick in self._board.ticks.values() if wanted(tick.rate)), None)
+
+    async def wait_for(self, predicate: Callable[[Tick], bool], *, timeout: float) -> Tick:  # noqa: ASYNC109 - on our clock
+        """Return the first tick that satisfies the predicate, what is known already included.
+
+        Stale ticks do not count: an alert must not go off on an old price.
+
+        Args:
+            predicate: called with each fresh tick.
+            timeout: seconds on the feed's clock. A poll under way is let finish first.
+
+        Raises:
+            TimeoutError: no tick did in time; its cause is what the latest poll failed with, if it failed.
+            ClientClosedError: the feed was closed meanwhile, or is not running.
+            InvalidInput: `timeout` is not finite or not above 0.
+        """
+        _check_seconds("timeout", timeout)
+        search = asyncio.ensure_future(self._first(predicate))
+        timer = asyncio.ensure_future(self._pass(self._clock.monotonic() + timeout))
+        try:
+            await asyncio.wait({search, timer}, return_when=asyncio.FIRST_COMPLETED)
+            if search.done():
+                return search.result()
+            timer.result()
+            raise TimeoutError(f"no tick satisfied the condition within {timeout:g} s") from self._last_error
+        finally:
+            search.cancel()
+            timer.cancel()
+            await asyncio.gather(search, timer, return_exceptions=True)
+
+    async def _first(self, predicate: Callable[[Tick], bool]) -> Tick:
+        async for tick in self.subscribe():
+            if not tick.stale and predicate(tick):
+                return tick
+        raise ClientClosedError("the feed was closed before a tick satisfied the condition")
+
+    async def _pass(self, deadline: float) -> None:
+        """Wait until the deadline is past."""
+        while (left := deadline - self._clock.monotonic()) > 0:
+            # Polls due before the deadline come first: on a clock whose sleep moves the time at once, sleeping
+            # here would skip them.
+            if self._board.due > deadline:
+                await self._clock.sleep(left)
+            else:
+                await self._board.wait(self._board.waiter())
+
+    async def _poll(self) -> None:
+        while True:
+            started = self._clock.monotonic()
+            try:
+                rates = await self._fetch()
+            except _HOPELESS:
+                raise
+            except MintedConnectError as error:
+                due = self._clock.monotonic() + self._fail(error)
+                self._board.post(())
+            else:
+                due = started + self._interval * (1 + self._jitter * (2 * self._random() - 1))
+                self._recover()
+                self._board.post(rates)
+            self._board.due = due
+            await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+            self._board.due = -math.inf
+
+    def _fail(self, error: MintedConnectError) -> float:
+        """Count a failed poll; return the seconds to wait."""
+        if self._last_error is None:
+            _log.warning("rates are stale until a poll succeeds again: %s: %s", type(error).__name__, error)
+        self._last_error = error
+        self._failures += 1
+        self._outage += 1
+        longest = min(self._interval * 2.0 ** min(self._outage, _MOST_DOUBLINGS), self._max_backoff)
+        wait = self._interval + self._random() * max(0.0, longest - self._interval)
+        asked = error.retry_after if isinstance(error, RateLimited | ServerError) else None
+        return max(wait, asked or 0.0)
+
+    def _recover(self) -> None:
+        if self._last_error is not None:
+            _log.info("rates are fresh again after %d failed polls", self._outage)
+        self._last_error = None
+        self._outage = 0
+
+
+def _filter(currency_id: int | None, metal: str | None, sku: str | None) -> Callable[[Rate], bool]:
+    def wanted(rate: Rate) -> bool:
+        return (
+            (currency_id is None or rate.currency_id == currency_id)
+            and (metal is None or rate.metal_type == metal)
+            and (sku is None or rate.sku == sku)
+        )
+
+    return wanted
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_seconds(name: str, value: float) -> None:
+    if not _is_number(value) or not 0 < value < math.inf:
+        raise InvalidInput.of(name, "must be seconds above 0, and finite")

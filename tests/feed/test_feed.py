@@ -1,0 +1,726 @@
+"""RateFeed on real asyncio, with a scripted fetch and clocks that only move when they are told to."""
+
+import asyncio
+import gc
+import itertools
+import logging
+import math
+import weakref
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import anyio
+import attrs
+import pytest
+
+from minted_connect.errors import (
+    ClientClosedError,
+    ConfigurationError,
+    InvalidInput,
+    RateLimited,
+    ServerError,
+    TransportError,
+)
+from minted_connect.feed import RateFeed, Tick
+from minted_connect.models.rate import Rate
+
+pytestmark = pytest.mark.anyio
+
+GOLD = Rate(
+    currency_id=1000013,
+    currency_name="Dirham Gold",
+    metal_type="gold",
+    product_id=3000099,
+    sku="MNTBAE0001",
+    spot_price=Decimal("586.48"),
+    buy_price=Decimal("592.34"),
+    sell_price=Decimal("580.62"),
+    currency_code="AED",
+    updated_at=datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC),
+)
+SILVER = attrs.evolve(
+    GOLD,
+    currency_id=1000019,
+    currency_name="Dirham Silver",
+    metal_type="silver",
+    product_id=None,
+    sku=None,
+    spot_price=Decimal("9.8218"),
+    buy_price=Decimal("9.92"),
+    sell_price=Decimal("9.72"),
+)
+DOWN = TransportError("no answer", "GET", "/partner/walletable/rates")
+INTERVAL = 10.0
+
+
+def gold(spot):
+    return attrs.evolve(GOLD, spot_price=Decimal(spot), buy_price=Decimal(spot) + 6, sell_price=Decimal(spot) - 6)
+
+
+async def settle():
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+class HandClock:
+    """Stands still until `advance`, which stops at each sleeper on the way."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.sleepers = []
+        self.slept = []
+
+    def monotonic(self):
+        return self.now
+
+    def wall(self):
+        raise AssertionError("the feed asks for monotonic time only")
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        entry = (self.now + seconds, asyncio.get_running_loop().create_future())
+        self.sleepers.append(entry)
+        try:
+            await entry[1]
+        finally:
+            self.sleepers.remove(entry)
+
+    async def advance(self, seconds):
+        until = self.now + seconds
+        await settle()
+        while due := [entry for entry in self.sleepers if entry[0] <= until]:
+            self.now, future = min(due, key=lambda entry: entry[0])
+            future.set_result(None)
+            await settle()
+        self.now = until
+
+
+class JumpClock(HandClock):
+    """Whoever sleeps moves the time at once."""
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class Fetch:
+    """Answers with each step of the script, then for ever with the last; an exception is raised."""
+
+    def __init__(self, *script):
+        self.script = script
+        self.calls = 0
+
+    async def __call__(self):
+        step = self.script[min(self.calls, len(self.script) - 1)]
+        self.calls += 1
+        await asyncio.sleep(0)
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+def clock():
+    return HandClock()
+
+
+@pytest.fixture(autouse=True)
+async def no_leaks(anyio_backend):
+    before = asyncio.all_tasks()
+    yield
+    await settle()
+    left = asyncio.all_tasks() - before
+    assert not [task for task in left if "TestRunner" not in repr(task.get_coro())]
+
+
+@pytest.fixture
+def make(clock):
+    def make(*script, **options):
+        options = {"interval": INTERVAL, "clock": clock, "random": lambda: 0.5, **options}
+        return RateFeed(Fetch(*script), **options)
+
+    return make
+
+
+async def collect(subscription, into):
+    async for tick in subscription:
+        into.append(tick)
+
+
+def requests(feed):
+    return feed._fetch.calls
+
+
+def nobody_waits(feed):
+    return not feed._board._waiting
+
+
+class TestOnePoller:
+    async def test_a_thousand_subscribers_cost_one_request_an_interval(self, make, clock):
+        feed = make(*[(gold(price),) for price in range(600, 606)])
+        got = [[] for _ in range(1000)]
+        async with feed, asyncio.TaskGroup() as group:
+            for into in got:
+                group.create_task(collect(feed.subscribe(), into))
+            await clock.advance(5 * INTERVAL)
+            assert requests(feed) == 6
+            await feed.aclose()
+        prices = [Decimal(price) for price in range(600, 606)]
+        assert all([tick.spot for tick in into] == prices for into in got)
+        assert nobody_waits(feed)
+
+    async def test_who_comes_late_gets_what_is_known_without_a_request(self, make, clock):
+        async with make((GOLD, SILVER)) as feed:
+            await clock.advance(INTERVAL / 2)
+            ticks = feed.subscribe()
+            assert [(await anext(ticks)).rate for _ in "12"] == [GOLD, SILVER]
+            assert requests(feed) == 1
+
+    async def test_a_slow_fetch_is_never_doubled(self, make, clock):
+        running = 0
+
+        async def slow():
+            nonlocal running
+            running += 1
+            assert running == 1
+            await clock.sleep(2.5 * INTERVAL)
+            running -= 1
+            return (GOLD,)
+
+        feed = RateFeed(slow, interval=INTERVAL, clock=clock, random=lambda: 0.5)
+        async with feed:
+            await clock.advance(10 * INTERVAL)
+        assert clock.slept[:4] == [25, 0, 25, 0]
+
+    async def test_the_time_of_the_request_is_part_of_the_interval(self, make, clock):
+        async def three_seconds():
+            await clock.sleep(3)
+            return (GOLD,)
+
+        async with RateFeed(three_seconds, interval=INTERVAL, clock=clock, random=lambda: 0.5):
+            await clock.advance(2 * INTERVAL)
+        assert clock.slept[:4] == [3, 7, 3, 7]
+
+    @pytest.mark.parametrize(("drawn", "wait"), [(0.0, 8.0), (0.5, 10.0), (0.75, 11.0)])
+    async def test_jitter_moves_each_wait_by_a_fraction_either_way(self, make, clock, drawn, wait):
+        async with make((GOLD,), jitter=0.2, random=lambda: drawn):
+            await clock.advance(1)
+        assert clock.slept == [pytest.approx(wait)]
+
+    async def test_a_clock_that_jumps_makes_nobody_wait(self, make):
+        async with make((gold(600),), (gold(601),), (gold(602),), clock=JumpClock()) as feed:
+            ticks = feed.subscribe()
+            assert [(await anext(ticks)).spot for _ in "123"] == [600, 601, 602]
+
+
+class TestTicks:
+    async def test_figures(self, make, clock):
+        async with make((gold("600.10"),), (gold("599.95"),)) as feed:
+            ticks = feed.subscribe()
+            first, second = await anext(ticks), asyncio.ensure_future(anext(ticks))
+            await clock.advance(INTERVAL)
+            second = await second
+        assert (first.spot, first.buy, first.sell) == (Decimal("600.10"), Decimal("606.10"), Decimal("594.10"))
+        assert (first.spread, first.change, second.change) == (12, None, Decimal("-0.15"))
+        assert (first.observed_at, second.observed_at) == (1000, 1010)
+        assert not first.stale
+
+    def test_age_grows_while_a_tick_is_kept_and_is_no_part_of_it(self, clock):
+        tick = Tick(GOLD, 990.0, clock=clock)
+        assert tick.age == 10
+        clock.now += 5
+        assert tick.age == 15
+        assert tick == Tick(GOLD, 990.0, clock=JumpClock())
+        assert "clock" not in repr(tick).lower()
+
+    async def test_latest(self, make, clock):
+        feed = make((GOLD, SILVER))
+        async with feed:
+            assert feed.latest() is None
+            await clock.advance(4)
+            assert feed.latest().rate == GOLD
+            assert feed.latest(metal="silver").rate == SILVER
+            assert feed.latest(sku="no such") is None
+            assert feed.latest(currency_id=GOLD.currency_id).age == 4
+        assert feed.latest().rate == GOLD  # closed, and honest about its age
+
+
+class TestSubscriptions:
+    @pytest.mark.parametrize(
+        ("wanted", "rates"),
+        [
+            ({}, [GOLD, SILVER]),
+            ({"currency_id": 1000019}, [SILVER]),
+            ({"metal": "gold"}, [GOLD]),
+            ({"sku": "MNTBAE0001"}, [GOLD]),
+            ({"sku": "MNTBAE0001", "metal": "silver"}, []),
+        ],
+    )
+    @pytest.mark.parametrize("buffer", [None, 8])
+    async def test_filters(self, make, clock, wanted, rates, buffer):
+        got = []
+        async with make((GOLD, SILVER)) as feed, asyncio.TaskGroup() as group:
+            group.create_task(collect(feed.subscribe(**wanted, buffer=buffer), got))
+            await clock.advance(1)
+            await feed.aclose()
+        assert [tick.rate for tick in got] == rates
+
+    @pytest.mark.parametrize("buffer", [None, 8])
+    async def test_changes_only(self, make, clock, buffer):
+        later = attrs.evolve(gold(600), updated_at=datetime(2026, 2, 21, tzinfo=UTC))
+        script = (gold(600),), (later,), (gold(601),), DOWN, DOWN, (gold(601),), (gold(601),)
+        every, changes = [], []
+        async with make(*script) as feed, asyncio.TaskGroup() as group:
+            group.create_task(collect(feed.subscribe(buffer=buffer), every))
+            group.create_task(collect(feed.subscribe(changes_only=True, buffer=buffer), changes))
+            await clock.advance(8 * INTERVAL)
+            await feed.aclose()
+        assert len(every) == requests(feed) == 7
+        assert [(tick.spot, tick.stale) for tick in changes] == [(600, False), (601, False), (601, True), (601, False)]
+
+    async def test_a_slow_subscriber_skips_to_the_latest_and_holds_nobody_up(self, make, clock):
+        fast = []
+        async with make(*[(gold(price),) for price in range(600, 610)]) as feed, asyncio.TaskGroup() as group:
+            slow = feed.subscribe()
+            group.create_task(collect(feed.subscribe(), fast))
+            await clock.advance(1)
+            assert (await anext(slow)).spot == 600
+            await clock.advance(8 * INTERVAL)
+            assert (await anext(slow)).spot == 608
+            assert slow.dropped == 0
+            await feed.aclose()
+        assert [tick.spot for tick in fast] == list(range(600, 609))
+
+    async def test_a_slow_subscriber_sees_every_currency(self, make, clock):
+        async with make(*[(gold(price), SILVER) for price in range(600, 610)]) as feed:
+            slow, seen = feed.subscribe(), []
+            for _ in range(4):
+                await clock.advance(INTERVAL)
+                seen.append((await anext(slow)).rate.metal_type)
+        assert seen == ["gold", "silver", "gold", "silver"]
+
+    async def test_a_full_buffer_loses_the_oldest_and_counts_them(self, make, clock):
+        async with make(*[(gold(price),) for price in range(600, 610)]) as feed:
+            ticks = feed.subscribe(buffer=3)
+            await clock.advance(4.5 * INTERVAL)
+            assert ticks.dropped == 2
+            assert [(await anext(ticks)).spot for _ in "123"] == [602, 603, 604]
+            await clock.advance(INTERVAL)
+            assert (await anext(ticks)).spot == 605
+        assert ticks.dropped == 2
+
+    async def test_what_is_buffered_outlives_the_feed(self, make, clock):
+        async with make((gold(600),), (gold(601),)) as feed:
+            ticks = feed.subscribe(buffer=5)
+            await clock.advance(INTERVAL)
+        assert [tick.spot async for tick in ticks] == [600, 601]
+
+    @pytest.mark.parametrize("buffer", [None, 5])
+    async def test_break_leaves_nothing_behind(self, make, clock, buffer):
+        async with make((GOLD,)) as feed:
+            ticks = feed.subscribe(buffer=buffer)
+            async for _ in ticks:
+                break
+            gone = weakref.ref(ticks)
+            del ticks
+            gc.collect()
+            assert gone() is None
+            assert nobody_waits(feed)
+            assert not feed._board.buffered
+            await clock.advance(INTERVAL)
+
+    @pytest.mark.parametrize("buffer", [None, 5])
+    async def test_a_cancelled_subscriber_leaves_nothing_behind_and_loses_no_tick(self, make, clock, buffer):
+        others = []
+        async with make((gold(600),), (gold(601),)) as feed, asyncio.TaskGroup() as group:
+            group.create_task(collect(feed.subscribe(), others))
+            ticks = feed.subscribe(buffer=buffer)
+            await anext(ticks)
+            await settle()
+            for _ in range(2):
+                task = asyncio.ensure_future(anext(ticks))
+                await settle()
+                task.cancel()
+                await asyncio.wait({task})
+                assert task.cancelled()
+            assert len(feed._board._waiting) == 1
+            await clock.advance(INTERVAL)
+            assert (await anext(ticks)).spot == 601
+            await feed.aclose()
+        assert [tick.spot for tick in others] == [600, 601]
+
+    async def test_a_tick_that_arrives_with_the_cancellation_is_kept(self, make, clock):
+        async with make((gold(600),), (gold(601),)) as feed:
+            ticks = feed.subscribe(buffer=5)
+            await anext(ticks)
+            task = asyncio.ensure_future(anext(ticks))
+            await settle()
+            feed._board.post((gold(602),))
+            task.cancel()
+            await asyncio.wait({task})
+            assert task.cancelled()
+            assert (await anext(ticks)).spot == 602
+
+    @pytest.mark.parametrize("buffer", [None, 5])
+    async def test_closing_a_subscription_ends_the_task_that_waits_in_it(self, make, buffer):
+        async with make((GOLD,)) as feed:
+            await feed.subscribe(buffer=buffer).aclose()
+            ticks, other = feed.subscribe(buffer=buffer), feed.subscribe()
+            waiting = [asyncio.ensure_future(collect(each, [])) for each in (ticks, other)]
+            await settle()
+            await ticks.aclose()
+            await ticks.aclose()
+            await settle()
+            assert [task.done() for task in waiting] == [True, False]
+            assert not feed._board.buffered
+            with pytest.raises(StopAsyncIteration):
+                await anext(ticks)
+        await asyncio.gather(*waiting)
+
+    async def test_each_step_may_come_from_another_task(self, make, clock):
+        feed = make((gold(600),), (gold(601),), (gold(602),))
+        await asyncio.create_task(feed.__aenter__())
+        ticks, got = feed.subscribe(), []
+        for _ in range(3):
+            step = asyncio.ensure_future(anext(ticks))
+            await clock.advance(INTERVAL if got else 0)
+            got.append((await step).spot)
+        await asyncio.create_task(feed.__aexit__(None, None, None))
+        assert got == [600, 601, 602]
+
+
+class TestLife:
+    async def test_closing_ends_subscriptions_and_is_idempotent(self, make, clock):
+        got = []
+        async with make((GOLD,)) as feed:
+            task = asyncio.ensure_future(collect(feed.subscribe(), got))
+            unread = feed.subscribe()
+            await clock.advance(1)
+            await asyncio.gather(feed.aclose(), feed.aclose())
+            await feed.aclose()
+            await task
+        assert len(got) == 1
+        for ticks in (unread, feed.subscribe()):
+            with pytest.raises(StopAsyncIteration):
+                await anext(ticks)
+        assert not clock.sleepers
+
+    async def test_closing_cancels_the_request_under_way(self, clock):
+        cancelled = []
+
+        async def hangs():
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await asyncio.sleep(0)
+                cancelled.append(True)
+                raise
+
+        async with RateFeed(hangs, interval=1, clock=clock, random=lambda: 0.5):
+            await settle()
+        assert cancelled
+
+    async def test_a_poller_cancelled_from_outside_ends_the_subscriptions(self, make, clock):
+        async with make((GOLD,)) as feed:
+            task = asyncio.ensure_future(collect(feed.subscribe(), []))
+            await clock.advance(1)
+            feed._board.poller.cancel()  # as `asyncio.run` does with every task when its main one is done
+            await task
+
+    async def test_a_cancel_scope_does_not_cut_the_closing_short(self, make, clock):
+        with anyio.CancelScope() as scope:
+            async with make((GOLD,)) as feed:
+                await clock.advance(1)
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        assert feed._board.poller.done()
+
+    async def test_a_feed_is_opened_once(self, make):
+        feed = make((GOLD,))
+        async with feed:
+            with pytest.raises(ClientClosedError, match="once"):
+                await feed.__aenter__()
+        with pytest.raises(ClientClosedError, match="once"):
+            await feed.__aenter__()
+
+    async def test_a_feed_that_is_not_open_says_so(self, make):
+        feed = make((GOLD,))
+        with pytest.raises(ClientClosedError, match="async with"):
+            await anext(feed.subscribe())
+        with pytest.raises(ClientClosedError, match="async with"):
+            await feed.wait_for(bool, timeout=1)
+        await feed.aclose()
+        with pytest.raises(StopAsyncIteration):
+            await anext(feed.subscribe())
+
+    async def test_another_event_loop_is_refused(self, make, clock):
+        async with make((GOLD,)) as feed:
+            await clock.advance(1)
+            ticks = feed.subscribe()
+            await anext(ticks)
+            with pytest.raises(ClientClosedError, match="another event loop"):
+                await asyncio.to_thread(asyncio.run, ticks.__anext__())
+
+    @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, True, "1", None])
+    @pytest.mark.parametrize("field", ["interval", "max_backoff"])
+    async def test_seconds_are_checked(self, make, field, value):
+        with pytest.raises(InvalidInput) as caught:
+            make((GOLD,), **{field: value})
+        assert caught.value.field == field
+
+    @pytest.mark.parametrize("value", [-0.1, 1, math.nan, True, None])
+    async def test_jitter_is_checked(self, make, value):
+        with pytest.raises(InvalidInput, match="jitter"):
+            make((GOLD,), jitter=value)
+
+    @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3"])
+    async def test_buffer_is_checked(self, make, value):
+        with pytest.raises(InvalidInput, match="buffer"):
+            make((GOLD,)).subscribe(buffer=value)
+
+
+class TestOutage:
+    async def test_the_last_good_value_goes_on_as_stale_and_recovers(self, make, clock, caplog):
+        caplog.set_level(logging.INFO, "minted_connect.feed")
+        got, ages = [], []
+
+        async def watch():
+            async for tick in feed.subscribe():
+                got.append(tick)
+                ages.append(tick.age)
+
+        feed = make((gold(600),), DOWN, DOWN, (gold(602),), random=lambda: 0.0, jitter=0)
+        async with feed, asyncio.TaskGroup() as group:
+            group.create_task(watch())
+            await clock.advance(2.5 * INTERVAL)
+            assert (feed.failures, feed.last_error) == (2, DOWN)
+            assert feed.latest().stale
+            await clock.advance(INTERVAL)
+            assert (feed.failures, feed.last_error) == (2, None)
+            await feed.aclose()
+        assert [(tick.spot, tick.stale, tick.change) for tick in got] == [
+            (600, False, None),
+            (600, True, None),
+            (600, True, None),
+            (602, False, 2),
+        ]
+        assert ages == [0, 10, 20, 0]
+        assert [(record.name, record.levelname) for record in caplog.records] == [
+            ("minted_connect.feed", "WARNING"),
+            ("minted_connect.feed", "INFO"),
+        ]
+        assert "TransportError: no answer" in caplog.text
+
+    async def test_each_outage_is_logged(self, make, clock, caplog):
+        async with make(DOWN, DOWN, (GOLD,), DOWN, DOWN):
+            await clock.advance(100 * INTERVAL)
+        assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+
+    async def test_before_the_first_good_poll_there_is_nothing_to_hand_out(self, make, clock):
+        async with make(DOWN, (GOLD,)) as feed:
+            step = asyncio.ensure_future(anext(feed.subscribe()))
+            await clock.advance(1)
+            assert not step.done()
+            await clock.advance(2 * INTERVAL)
+            assert (await step).rate == GOLD
+
+    async def test_a_currency_left_out_goes_stale(self, make, clock):
+        async with make((GOLD, SILVER), (gold(600),)) as feed:
+            await clock.advance(INTERVAL)
+            silver = feed.latest(metal="silver")
+            assert (silver.rate, silver.stale, silver.age) == (SILVER, True, 10)
+            assert not feed.latest(metal="gold").stale
+
+    @pytest.mark.parametrize(
+        ("drawn", "waits"), [(0.0, [10, 10, 10, 10, 10]), (0.5, [15, 25, 35, 35, 35]), (1.0, [20, 40, 60, 60, 60])]
+    )
+    async def test_waits_are_drawn_from_the_interval_to_a_doubling_limit(self, make, clock, drawn, waits):
+        async with make(DOWN, random=lambda: drawn, jitter=0):
+            await clock.advance(sum(waits[:-1]))
+        assert clock.slept == waits
+
+    async def test_an_interval_beyond_the_limit_stays_the_interval(self, make, clock):
+        async with make(DOWN, interval=3600, random=lambda: 0.9):
+            await clock.advance(2 * 3600)
+        assert clock.slept == [3600] * 3
+
+    async def test_an_outage_of_any_length(self, make, clock):
+        async with make(DOWN, interval=1, clock=JumpClock()) as feed:
+            while feed.failures < 1100:
+                await asyncio.sleep(0)
+
+    async def test_success_forgets_the_back_off(self, make, clock):
+        async with make(DOWN, DOWN, (GOLD,), DOWN, (GOLD,), random=lambda: 0.5, jitter=0):
+            await clock.advance(15 + 25 + 10)
+        assert clock.slept == [15, 25, 10, 15]
+
+    @pytest.mark.parametrize(("asked", "wait"), [(300.0, 300), (0.5, 15), (None, 15)])
+    @pytest.mark.parametrize("kind", [RateLimited, ServerError])
+    async def test_retry_after_is_obeyed(self, make, clock, kind, asked, wait):
+        error = kind("slow down", 429, retry_after=asked)
+        async with make((GOLD,), error, (GOLD,), jitter=0) as feed:
+            await clock.advance(INTERVAL + 1)
+            assert clock.slept == [INTERVAL, wait]
+            assert feed.latest().stale
+            await clock.advance(wait)
+            assert not feed.latest().stale
+
+
+class TestEnd:
+    @pytest.mark.parametrize(
+        "error",
+        [
+            KeyError("rates"),
+            ClientClosedError("closed"),
+            ConfigurationError("no"),
+            InvalidInput.of("metals", "must be known"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    async def test_what_polling_cannot_mend_is_raised_to_everybody(self, make, clock, error):
+        feed = make((GOLD,), error)
+        with pytest.raises(type(error)) as caught:
+            async with feed:
+                waiting = [asyncio.ensure_future(collect(feed.subscribe(), [])) for _ in "123"]
+                alert = asyncio.ensure_future(feed.wait_for(lambda tick: False, timeout=1000))
+                await clock.advance(INTERVAL)
+                assert await asyncio.gather(*waiting, alert, return_exceptions=True) == [error] * 4
+                with pytest.raises(type(error)):
+                    feed.latest()
+                with pytest.raises(type(error)):
+                    await anext(feed.subscribe())
+        assert caught.value is error
+        assert requests(feed) == 2
+        assert feed.failures == 0
+
+    async def test_buffered_ticks_come_before_the_error(self, make, clock):
+        with pytest.raises(KeyError):
+            async with make((GOLD,), KeyError("rates")) as feed:
+                ticks = feed.subscribe(buffer=5)
+                await clock.advance(INTERVAL)
+                assert (await anext(ticks)).rate == GOLD
+                with pytest.raises(KeyError):
+                    await anext(ticks)
+
+    async def test_an_answer_of_the_wrong_type_is_a_programming_error(self, make, clock):
+        with pytest.raises(TypeError):
+            async with make(None):
+                await clock.advance(1)
+
+    async def test_an_error_of_the_body_is_not_replaced(self, make, clock):
+        with pytest.raises(ZeroDivisionError):
+            async with make(KeyError("rates")):
+                await clock.advance(1)
+                raise ZeroDivisionError
+
+    async def test_raising_it_often_does_not_grow_its_traceback(self, make, clock):
+        feed = make(KeyError("rates"))
+        lengths = set()
+        with pytest.raises(KeyError):
+            async with feed:
+                await clock.advance(1)
+                for _ in range(5):
+                    with pytest.raises(KeyError) as caught:
+                        feed.latest()
+                    lengths.add(len(caught.traceback))
+        assert len(lengths) == 1
+
+
+class TestWaitFor:
+    async def test_returns_the_first_tick_that_satisfies(self, make, clock):
+        async with make(*[(gold(price), SILVER) for price in range(600, 610)]) as feed:
+            alert = asyncio.ensure_future(feed.wait_for(lambda tick: tick.spot >= 603, timeout=100))
+            await clock.advance(3 * INTERVAL)
+            assert (await alert).spot == 603
+            assert (await feed.wait_for(lambda tick: tick.spot < 10, timeout=1)).rate == SILVER
+            assert nobody_waits(feed)
+            assert len(clock.sleepers) == 1
+
+    @pytest.mark.parametrize("timeout", [3, 10, 25, 30])
+    async def test_times_out_on_the_clock(self, make, clock, timeout):
+        async with make((GOLD,)) as feed:
+            alert = asyncio.ensure_future(feed.wait_for(lambda tick: False, timeout=timeout))
+            await clock.advance(timeout - 0.5)
+            assert not alert.done()
+            await clock.advance(0.5)
+            with pytest.raises(TimeoutError, match=f"within {timeout} s"):
+                await alert
+            assert clock.now == 1000 + timeout
+            assert nobody_waits(feed)
+            assert len(clock.sleepers) == 1
+
+    async def test_a_clock_that_jumps_skips_no_poll(self, make):
+        clock = JumpClock()
+        async with make(*[(gold(price),) for price in range(600, 610)], clock=clock) as feed:
+            assert (await feed.wait_for(lambda tick: tick.spot == 604, timeout=45)).spot == 604
+            with pytest.raises(TimeoutError):
+                await feed.wait_for(lambda tick: tick.spot == 610, timeout=45)
+
+    async def test_an_old_price_sets_no_alert_off(self, make, clock):
+        async with make((gold(600),), DOWN) as feed:
+            await clock.advance(INTERVAL)
+            with pytest.raises(TimeoutError) as caught:
+                alert = asyncio.ensure_future(feed.wait_for(lambda tick: tick.spot == 600, timeout=5))
+                await clock.advance(5)
+                await alert
+        assert caught.value.__cause__ is DOWN
+
+    async def test_closing_ends_it(self, make, clock):
+        async with make((GOLD,)) as feed:
+            alerts = [asyncio.ensure_future(feed.wait_for(lambda tick: False, timeout=t)) for t in (5, 500)]
+            await clock.advance(1)
+        for alert in alerts:
+            with pytest.raises(ClientClosedError, match="closed before"):
+                await alert
+
+    async def test_cancelling_it_leaves_nothing_behind(self, make, clock):
+        async with make((GOLD,)) as feed:
+            before = asyncio.all_tasks()
+            alert = asyncio.ensure_future(feed.wait_for(lambda tick: False, timeout=5))
+            await clock.advance(1)
+            alert.cancel()
+            await asyncio.wait({alert})
+            assert alert.cancelled()
+            assert asyncio.all_tasks() == before
+            assert nobody_waits(feed)
+
+    async def test_an_error_of_the_predicate_is_raised(self, make, clock):
+        async with make((GOLD,)) as feed:
+            with pytest.raises(ZeroDivisionError):
+                await feed.wait_for(lambda tick: 1 / 0, timeout=5)
+
+    @pytest.mark.parametrize("timeout", [0, -1, math.inf, True, None])
+    async def test_timeout_is_checked(self, make, timeout):
+        with pytest.raises(InvalidInput, match="timeout"):
+            await make((GOLD,)).wait_for(bool, timeout=timeout)
+
+
+async def test_any_mix_of_comings_and_goings_leaves_the_rest_alone(make, clock):
+    feed = make(*[(gold(price), SILVER) for price in range(600, 700)])
+    steady, tasks = [], []
+    async with feed:
+        tasks.append(asyncio.ensure_future(collect(feed.subscribe(metal="gold", buffer=100), steady)))
+        for number in itertools.count():
+            options = {"buffer": number % 3 or None, "changes_only": number % 2 == 0}
+            task = asyncio.ensure_future(collect(feed.subscribe(**options), []))
+            tasks.append(task)
+            await clock.advance(INTERVAL / 4)
+            if number % 5 == 0:
+                task.cancel()
+            if number == 200:
+                break
+        await feed.aclose()
+        await asyncio.wait(tasks)
+    assert [tick.spot for tick in steady] == list(range(600, 600 + requests(feed)))
+    assert nobody_waits(feed)
+    del task
+    tasks.clear()
+    gc.collect()
+    assert not feed._board.buffered
