@@ -160,24 +160,29 @@ class RetryPolicy:
 class Limits:
     """Length limits that the vendor's sister families document and Walletable only suggests (inferred).
 
-    `Options(limits=None)` switches them off; rules that follow from meaning (a whole `qty` from 1) stay.
+    Each is (least, most) characters, or None = not checked. `Options(limits=None)` switches all of them off; rules
+    that follow from meaning (a whole `qty` from 1) stay.
     """
 
-    external_id: tuple[int, int] = (3, 40)
-    """Characters of a customer id that is being created."""
-    external_customer_id: tuple[int, int] = (1, 110)
-    """Characters of a customer id in every other call."""
-    name: tuple[int, int] = (3, 40)
-    """Characters of first, middle and last name; an empty middle name passes."""
-    tax_office: tuple[int, int] = (3, 40)
-    identity_number: int = 3
-    """Fewest characters of an identity number."""
-    cart_token: int = 32
-    """Characters of a cart token."""
-    zipcode: int = 5
-    """Most characters of a postal code."""
-    products_per_page: tuple[int, int] = (5, 100)
-    orders_per_page: tuple[int, int] = (5, 30)
+    external_id: tuple[int, int] | None = (3, 40)
+    """Customer id that is being created; checked for its alphabet too."""
+    external_customer_id: tuple[int, int] | None = (1, 110)
+    """Customer id in every other call."""
+    name: tuple[int, int] | None = (3, 40)
+    """First, middle and last name; an empty middle name passes."""
+    tax_office: tuple[int, int] | None = (3, 40)
+    identity_number: tuple[int, int] | None = (3, 40)
+    cart_token: tuple[int, int] | None = (32, 32)
+    zipcode: tuple[int, int] | None = (0, 5)
+    products_per_page: tuple[int, int] | None = (5, 100)
+    """Rows, not characters."""
+    orders_per_page: tuple[int, int] | None = (5, 30)
+    """Rows, not characters."""
+
+    @classmethod
+    def off(cls) -> Limits:
+        """Build limits that check nothing."""
+        return cls(**dict.fromkeys(attrs.fields_dict(cls)))
 
 
 @attrs.frozen(kw_only=True)

@@ -28,6 +28,7 @@ MintedConnectError              .safe_to_retry
  |   +- RateLimited             429                         .retry_after
  |   +- ServerError             5xx                         .retry_after
  +- ProtocolError               an answer that cannot be trusted  .problems
+ |   +- AnswerTooLarge
  |   +- UnexpectedRedirect
  |   +- IntegrityError          an answer about somebody else
  +- Rejected                    a completion the server refused or cancelled  .order
@@ -44,7 +45,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 import attrs
 
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyInFlight",
+    "AnswerTooLarge",
     "ApiError",
     "AuthDowngrade",
     "AuthenticationFailed",
@@ -89,6 +91,9 @@ __all__ = [
 ]
 
 
+_T = TypeVar("_T")
+
+
 class Phase(enum.StrEnum):
     """How far a request got before it failed."""
 
@@ -97,9 +102,11 @@ class Phase(enum.StrEnum):
     ANSWERED = "answered"
 
 
-# `slots=False`: a slotted exception cannot also inherit TimeoutError (layout conflict).
-# `repr=False`: attrs would print every field, bodies and server texts included.
-_error = attrs.define(eq=False, slots=False, repr=False)
+@dataclass_transform(eq_default=False, field_specifiers=(attrs.field,))
+def _error(cls: type[_T]) -> type[_T]:
+    # `slots=False`: a slotted exception cannot also inherit TimeoutError (layout conflict).
+    # `repr=False`: attrs would print every field, bodies and server texts included.
+    return attrs.define(eq=False, slots=False, repr=False)(cls)
 
 
 @_error
@@ -271,6 +278,9 @@ class ApiError(MintedConnectError):
     path: str = ""
     attempts: int = 1
     body: bytes | None = None
+    """The raw answer, only with `Options.keep_error_bodies`: it can hold personal data."""
+    after_unknown: bool = False
+    """Whether an earlier attempt of this call may have been carried out, so that a no may mean «already done»."""
 
 
 @_error
@@ -349,6 +359,11 @@ class ProtocolError(MintedConnectError):
     path: str = ""
     attempts: int = 1
     body: bytes | None = None
+
+
+@_error
+class AnswerTooLarge(ProtocolError):
+    """The answer is larger, after decompression, than `Options.max_body`."""
 
 
 @_error

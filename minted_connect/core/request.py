@@ -142,6 +142,11 @@ class Request:
         """What repeating it does."""
         return self.operation.effect
 
+    @property
+    def route(self) -> str:
+        """What errors and logs may show of the path: the template; nothing of a path the caller wrote by hand."""
+        return self.operation.path if self.operation.name in OPERATIONS else "(raw)"
+
     def target(self, paths: Mapping[str, str]) -> str:
         """Return path and query exactly as they stand on the wire, with `paths` correcting the operation's own.
 

@@ -1,0 +1,287 @@
+"""The client: one connection pool, one digest state, and the resources that use them."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import warnings
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+from urllib.parse import unquote
+
+import aiohttp
+import attrs
+
+from minted_connect import __version__
+from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.journal import Journal, open_journal
+from minted_connect.config import STAGING, Clock, Credentials, Options, RetryPolicy, Secret, Timeouts
+from minted_connect.core.caller import Caller, Settings, Shared
+from minted_connect.core.replies import Reply
+from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
+from minted_connect.core.transport import Transport
+from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.resources.baskets import AsyncBaskets
+from minted_connect.resources.customers import AsyncCustomers
+from minted_connect.resources.orders import AsyncOrders
+from minted_connect.resources.products import AsyncProducts
+from minted_connect.resources.rates import AsyncRates
+from minted_connect.resources.wallet import AsyncWallet
+
+if TYPE_CHECKING:
+    from minted_connect.sandbox import Sandbox
+
+__all__ = ["AsyncMintedConnect"]
+
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+
+
+class AsyncMintedConnect:
+    """The asyncio client: ``async with AsyncMintedConnect(username, password) as minted: ...``.
+
+    Build one for each event loop and each process, and share it: tasks may use it side by side. Nothing is opened
+    before the first call.
+
+    Args:
+        username: The partner's user name.
+        password: The partner's password.
+        base_url: Staging unless said otherwise; production has to be named. Plain http only to this machine.
+        client_id: Sent as `x-client-id`.
+        language: Sent as `Accept-Language`: the language of names and messages.
+        timeouts: Seconds for each part of a call; see `Timeouts`.
+        retry: How often and how patiently a call is repeated; see `RetryPolicy`.
+        journal: Where intents to buy, sell or ship are kept: a path (SQLite), a `Journal`, or None (memory).
+        session: An aiohttp session whose connector is borrowed; it is never closed or changed.
+        ssl_context: TLS settings of your own, at least TLS 1.2.
+        proxy: URL of an http proxy.
+        options: What few callers change; see `Options`.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+    """
+
+    def __init__(
+        self,
+        username: str,
+        password: str | Secret,
+        *,
+        base_url: str = STAGING,
+        client_id: str = "web",
+        language: str = "tr",
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        journal: Journal | str | Path | None = None,
+        session: aiohttp.ClientSession | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        options: Options | None = None,
+    ) -> None:
+        settings = Settings(
+            timeouts=timeouts or Timeouts(),
+            retry=retry or RetryPolicy(),
+            client_id=client_id,
+            language=language,
+            options=options or Options(),
+        )
+        transport = Transport(
+            base_url,
+            Credentials(username, password),
+            settings.options,
+            session=session,
+            ssl_context=ssl_context,
+            proxy=proxy,
+        )
+        caller = Caller(Shared(transport, settings), settings, f"minted-connect/{__version__}")
+        self._assemble(caller, AsyncComplete(caller, open_journal(journal)))
+        self._owns = True
+
+    def _assemble(self, caller: Caller, complete: AsyncComplete) -> None:
+        self._caller = caller
+        self._server: Sandbox | None = None
+        self.customers: Final = AsyncCustomers(caller)
+        self.products: Final = AsyncProducts(caller)
+        self.baskets: Final = AsyncBaskets(caller)
+        self.complete: Final = complete
+        self.orders: Final = AsyncOrders(caller)
+        self.wallet: Final = AsyncWallet(caller)
+        self.rates: Final = AsyncRates(caller)
+
+    @classmethod
+    def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
+        """Build a client from `MINTED_CONNECT_USERNAME`, `_PASSWORD`, and, where set, `_BASE_URL` and `_JOURNAL`.
+
+        Raises:
+            ConfigurationError: user name or password is missing, or a value cannot work.
+        """
+        return cls(timeouts=timeouts, options=options, **settings_from_env())
+
+    @classmethod
+    def sandbox(
+        cls,
+        *,
+        seed: int = 1,
+        state: str | Path | None = None,
+        clock: Any = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        journal: Journal | str | Path | None = None,
+        options: Options | None = None,
+    ) -> AbstractAsyncContextManager[Self]:
+        """Start an embedded Minted Connect on a free port, and a client for it: `async with` gives the client.
+
+        Args:
+            seed: Makes prices and ids repeatable.
+            state: SQLite file that keeps the sandbox's state; None = memory.
+            clock: One clock for server and client, such as `sandbox.ManualClock()`.
+            timeouts: As for the client.
+            retry: As for the client.
+            journal: As for the client.
+            options: As for the client; its clock is replaced if `clock` is given.
+        """
+        return _sandboxed(
+            cls,
+            {"seed": seed, "state": state, "clock": clock},
+            {"timeouts": timeouts, "retry": retry, "journal": journal, "options": options},
+        )
+
+    @property
+    def sandbox_server(self) -> Sandbox:
+        """The embedded server behind a client made by `sandbox()`.
+
+        Raises:
+            ConfigurationError: this client talks to another server.
+        """
+        if self._server is None:
+            raise ConfigurationError("this client has no sandbox: it was not made by sandbox()")
+        return self._server
+
+    def with_options(
+        self,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        deadline: float | None = None,
+        language: str | None = None,
+        client_id: str | None = None,
+    ) -> Self:
+        """Return a sibling with other settings; connections, digest state and retry budget are shared.
+
+        Closing a sibling does nothing: close the client it came from.
+
+        Args:
+            timeouts: In place of this client's.
+            retry: In place of this client's; the budget stays.
+            deadline: Seconds for each whole call, in place of `Timeouts.total` and `complete_total`.
+            language: Sent as `Accept-Language`.
+            client_id: Sent as `x-client-id`.
+        """
+        changes = {
+            "timeouts": timeouts,
+            "retry": retry,
+            "deadline": deadline,
+            "language": language,
+            "client_id": client_id,
+        }
+        settings = attrs.evolve(
+            self._caller.settings, **{name: value for name, value in changes.items() if value is not None}
+        )
+        sibling = object.__new__(type(self))
+        caller = self._caller.with_settings(settings)
+        sibling._assemble(caller, self.complete.with_caller(caller))
+        sibling._server = self._server
+        sibling._owns = False
+        return sibling
+
+    async def request(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, json: Any = None
+    ) -> Reply:
+        """Send any request, and return status, headers and `data` of the answer; errors are raised as everywhere.
+
+        For what this library does not know. GET is repeated after failures, everything else is sent once. Completions
+        are refused here: they go through the journal.
+
+        Raises:
+            ConfigurationError: the path is one of Complete Buy, Sell or Delivery.
+            InvalidInput: a method or path that cannot be sent.
+        """
+        verb = method.upper()
+        if verb not in _METHODS:
+            raise InvalidInput.of("method", f"must be one of {', '.join(sorted(_METHODS))}")
+        plain = unquote(path)
+        if not plain.startswith("/") or not plain.isprintable() or not path.isascii() or set("?#\\ {}") & set(path):
+            raise InvalidInput.of("path", "must be an absolute, percent-encoded path; give the query as `query`")
+        if not set(plain.split("/")[1:-1]).isdisjoint({"", ".", ".."}) or plain.endswith(("/.", "/..")):
+            raise InvalidInput.of("path", "must not hold empty or dot segments")
+        self._refuse_completion(plain)
+        effect = Effect.READ if verb == "GET" else Effect.ADD
+        operation = Operation("request", verb, path, effect, Evidence.INFERRED, "raw request")
+        return await self._caller.exchange(Request(operation, query=tuple((query or {}).items()), body=json))
+
+    def _refuse_completion(self, path: str) -> None:
+        paths = self._caller.settings.options.paths
+        for operation in OPERATIONS.values():
+            known = paths.get(operation.name, operation.path)
+            if operation.effect is Effect.COMPLETE and path.rstrip("/").casefold() == known.casefold():
+                raise ConfigurationError(f"request: use {operation.name}, which never completes a basket twice")
+
+    async def aclose(self) -> None:
+        """Close what this client opened; repeating it does nothing. A sibling's does nothing at all."""
+        if self._owns:
+            await self._caller.shared.transport.aclose()
+            await self.complete.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._caller.shared.transport.base_url}>"
+
+    def __del__(self) -> None:
+        # Only said, not mended: closing takes an event loop, and whichever runs now need not be ours.
+        if getattr(self, "_owns", False) and self._caller.shared.transport.is_open:
+            warnings.warn(
+                f"unclosed {self!r}: use `async with`, or await aclose()", ResourceWarning, stacklevel=2, source=self
+            )
+
+
+def settings_from_env() -> dict[str, Any]:
+    """Return the constructor arguments that the environment gives.
+
+    Raises:
+        ConfigurationError: user name or password is missing.
+    """
+    settings: dict[str, Any] = {}
+    for name in ("username", "password", "base_url", "journal"):
+        variable = f"MINTED_CONNECT_{name.upper()}"
+        value = os.environ.get(variable)
+        if value:
+            settings[name] = value
+        elif name in {"username", "password"}:
+            raise ConfigurationError(f"{variable}: is not set")
+    return settings
+
+
+@asynccontextmanager
+async def _sandboxed(
+    cls: type[AsyncMintedConnect], server_settings: dict[str, Any], client_settings: dict[str, Any]
+) -> AsyncGenerator[Any, None]:
+    # The sandbox is the other side of the wire: loaded only where it is asked for.
+    from minted_connect.sandbox import Sandbox  # noqa: PLC0415
+
+    clock: Clock | None = server_settings["clock"]
+    if clock is not None:
+        client_settings["options"] = attrs.evolve(client_settings["options"] or Options(), clock=clock)
+    async with (
+        Sandbox(**server_settings) as server,
+        cls(server.username, server.password, base_url=server.url, **client_settings) as client,
+    ):
+        client._server = server
+        yield client

@@ -1,0 +1,283 @@
+"""How a call flows: request -> retries -> one attempt -> envelope -> domain object.
+
+Every resource and every completion sends through here; nothing else touches the transport.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import attrs
+
+from minted_connect.config import Clock, Options, RetryPolicy, Timeouts, check_header
+from minted_connect.core import codec
+from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
+from minted_connect.core.replies import RawReply, Reply, open_reply
+from minted_connect.core.request import Effect, Request, check_paths
+from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, may_have_landed, pause_before_retry, with_retries
+from minted_connect.core.transport import Progress, Transport, Wire
+from minted_connect.errors import (
+    ApiError,
+    BudgetExhausted,
+    ConfigurationError,
+    ConnectFailed,
+    MintedConnectError,
+    NotFound,
+    NotSent,
+    ProtocolError,
+    RequestTimeout,
+    TransportError,
+)
+
+__all__ = ["Caller", "Settings", "Shared"]
+
+_logger = logging.getLogger("minted_connect")
+_T = TypeVar("_T")
+
+API_VERSION = "3"
+"""What the vendor calls the latest `api-version` (documented)."""
+
+
+def _header(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    check_header(attribute.name, value)
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What siblings of one client may differ in."""
+
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+    deadline: float | None = None
+    """Seconds for a whole call, in place of `Timeouts.total` and `complete_total`."""
+    client_id: str = attrs.field(default="web", validator=_header)
+    language: str = attrs.field(default="tr", validator=_header)
+    options: Options = attrs.field(factory=Options)
+
+    def __attrs_post_init__(self) -> None:
+        check_paths(self.options.paths)
+        if self.deadline is not None and not 0 < self.deadline < float("inf"):
+            raise ConfigurationError("deadline: must be seconds above 0, and finite")
+
+
+class Shared:
+    """What siblings have in common: the transport, the retry budget, the limiter and the breaker."""
+
+    def __init__(self, transport: Transport, settings: Settings) -> None:
+        options = settings.options
+        self.transport = transport
+        self.budget = RetryBudget(settings.retry.budget)
+        self.limiter = RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None
+        self.breaker = CircuitBreaker(options.breaker, options.clock) if options.breaker else None
+
+
+class Caller:
+    """Sends requests with one set of settings."""
+
+    def __init__(self, shared: Shared, settings: Settings, user_agent: str) -> None:
+        self.shared = shared
+        self.settings = settings
+        self.clock: Clock = settings.options.clock
+        self._user_agent = user_agent
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Language": settings.language,
+            "User-Agent": settings.options.user_agent or user_agent,
+            "api-version": API_VERSION,
+            "x-client-id": settings.client_id,
+        }
+        self._headers_with_body = {**self._headers, "Content-Type": "application/json"}
+
+    def with_settings(self, settings: Settings) -> Caller:
+        """Return a sibling: other settings, everything else shared."""
+        return Caller(self.shared, settings, self._user_agent)
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the server is on this machine, as the sandbox is."""
+        return self.shared.transport.is_loopback
+
+    async def send(
+        self,
+        request: Request,
+        returns: type[_T],
+        *,
+        read_back: Callable[[MintedConnectError], Awaitable[_T]] | None = None,
+    ) -> _T:
+        """Send and return the answer's `data` as `returns`.
+
+        `read_back` is asked, instead of sending again, when a change may or may not have happened: it returns the
+        state if the change is there, and raises otherwise (the error it was given, if it has nothing better).
+        """
+        try:
+            reply = await self.exchange(request)
+            return self.structure(reply.data, returns, request, reply)
+        except MintedConnectError as error:
+            if read_back is None or not _in_doubt(error):
+                raise
+            failure = error
+        return await read_back(failure)
+
+    async def run(
+        self, request: Request, *, read_back: Callable[[MintedConnectError], Awaitable[None]] | None = None
+    ) -> None:
+        """Send, and take no notice of the answer's `data`; `read_back` as for `send`."""
+        try:
+            await self.exchange(request)
+        except MintedConnectError as error:
+            if read_back is None or not _in_doubt(error):
+                raise
+            failure = error
+        else:
+            return
+        await read_back(failure)
+
+    async def send_optional(self, request: Request, returns: type[_T]) -> _T | None:
+        """Send and return the answer's `data` as `returns`, or None where the server answers null."""
+        reply = await self.exchange(request)
+        return None if reply.data is None else self.structure(reply.data, returns, request, reply)
+
+    def structure(self, data: Any, returns: type[_T], request: Request | None = None, reply: Reply | None = None) -> _T:
+        """Return the data of an answer as `returns`; `request` and `reply` only serve the error.
+
+        Raises:
+            ProtocolError: it is not of that shape; `.problems` names each path.
+        """
+        try:
+            return codec.structure(data, returns, monotonic=self.clock.monotonic)
+        except codec.Unfit as unfit:
+            problems = unfit.problems
+        method, path = (request.operation.method, request.route) if request else ("", "")
+        raise ProtocolError(
+            f"{method} {path}: the answer is not of the expected shape: {'; '.join(problems[:3])}".lstrip(" :"),
+            problems,
+            reply.status if reply else 0,
+            reply.request_id if reply else None,
+            method,
+            path,
+        )
+
+    async def exchange(
+        self, request: Request, *, not_after: float | None = None, progress: Progress | None = None
+    ) -> Reply:
+        """Send, again where the rules allow it, and return the opened envelope.
+
+        Args:
+            request: What to send.
+            not_after: Monotonic time after which nothing is sent again (the end of a price fix).
+            progress: Keeps the phase that the request reached, also through a cancellation.
+
+        Raises:
+            MintedConnectError: whatever the last attempt raised, with `attempts` and `elapsed` filled in.
+        """
+        clock, settings, shared = self.clock, self.settings, self.shared
+        progress = progress or Progress()
+        wire = self._wire(request)
+        timeouts, options = settings.timeouts, settings.options
+        total = settings.deadline or (timeouts.complete_total if wire.completes else timeouts.total)
+        started = clock.monotonic()
+        deadline = started + total
+        attempts = 0
+        landed = False
+
+        async def attempt() -> Reply:
+            nonlocal attempts
+            attempts += 1
+            try:
+                raw = await self._attempt(wire, deadline - clock.monotonic(), progress, attempts)
+                return open_reply(
+                    raw,
+                    request=request,
+                    attempts=attempts,
+                    max_depth=options.max_depth,
+                    keep_body=options.keep_error_bodies,
+                    now=clock.wall,
+                )
+            except MintedConnectError as error:
+                _fill_in(error, attempts, clock.monotonic() - started, landed=landed)
+                raise
+
+        def decide(error: MintedConnectError, number: int) -> float | None:
+            nonlocal landed
+            landed = landed or may_have_landed(error)
+            now = clock.monotonic()
+            left = (deadline if not_after is None else min(deadline, not_after)) - now
+            pause = pause_before_retry(request.effect, error, number, settings.retry, left=left, roll=options.random())
+            if pause is None:
+                return None
+            if not shared.budget.take(TIMEOUT_COST if isinstance(error, RequestTimeout) else RETRY_COST):
+                if isinstance(error, NotSent):
+                    raise BudgetExhausted(f"{error}; not tried again: too many calls failed lately") from None
+                return None
+            _logger.warning(
+                "%s %s: attempt %d failed (%s); next in %.2f s",
+                wire.method,
+                wire.route,
+                number,
+                type(error).__name__,
+                pause,
+            )
+            return pause
+
+        reply = await with_retries(attempt, decide, clock.sleep)
+        if attempts == 1:
+            shared.budget.refund()
+        return reply
+
+    async def _attempt(self, wire: Wire, left: float, progress: Progress, number: int) -> RawReply:
+        clock, shared = self.clock, self.shared
+        if shared.limiter is not None:
+            before = clock.monotonic()
+            await shared.limiter.wait(left)
+            left -= clock.monotonic() - before
+        breaker = shared.breaker
+        probe = breaker is not None and breaker.enter()
+        failed: bool | None = None
+        started = clock.monotonic()
+        try:
+            raw = await shared.transport.attempt(wire, self.settings.timeouts, left, progress)
+            failed = raw.status >= 500  # noqa: PLR2004 - the class of statuses that blame the server
+        except (ConnectFailed, TransportError, ProtocolError):
+            failed = True
+            raise
+        finally:
+            if breaker is not None:
+                breaker.leave(probe=probe, failed=failed)
+        if _logger.isEnabledFor(logging.DEBUG):
+            _logger.debug(
+                "%s %s: %d in %.1f ms, attempt %d",
+                wire.method,
+                wire.route,
+                raw.status,
+                (clock.monotonic() - started) * 1e3,
+                number,
+            )
+        return raw
+
+    def _wire(self, request: Request) -> Wire:
+        options, operation = self.settings.options, request.operation
+        body = b"" if request.body is None else codec.dumps(request.body)
+        return Wire(
+            operation.method,
+            request.target(options.paths),
+            request.route,
+            self._headers_with_body if body else self._headers,
+            body,
+            operation.effect is Effect.COMPLETE,
+            operation.effect in {Effect.READ, Effect.SET},
+        )
+
+
+def _in_doubt(error: MintedConnectError) -> bool:
+    return may_have_landed(error) or (isinstance(error, NotFound) and error.after_unknown)
+
+
+def _fill_in(error: MintedConnectError, attempts: int, elapsed: float, *, landed: bool) -> None:
+    if isinstance(error, ApiError | ProtocolError | TransportError | ConnectFailed):
+        error.attempts = attempts
+    if isinstance(error, TransportError | ConnectFailed):
+        error.elapsed = elapsed
+    if isinstance(error, ApiError):
+        error.after_unknown = landed

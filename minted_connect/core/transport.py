@@ -1,0 +1,358 @@
+"""One attempt over aiohttp: sign, send, read; every failure with the phase it reached.
+
+aiohttp's own conveniences that could send a purchase twice or leak it are off: redirects, hidden re-sends, cookies,
+proxies and credentials from the environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from minted_connect.config import Credentials, Options, Timeouts, check_base_url
+from minted_connect.core.digest import ChallengeRefused, DigestAuth, Exchange
+from minted_connect.core.replies import RawReply
+from minted_connect.errors import (
+    AnswerTooLarge,
+    AuthDowngrade,
+    ClientClosedError,
+    ConfigurationError,
+    ConnectFailed,
+    MintedConnectError,
+    Phase,
+    PoolTimeout,
+    ProtocolError,
+    RequestTimeout,
+    TLSFailed,
+    TransportError,
+)
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, TraceRequestHeadersSentParams
+
+__all__ = ["Progress", "Transport", "Wire"]
+
+_TLS_FAILURES = (aiohttp.ClientSSLError, ssl.SSLError, ssl.CertificateError)
+_CONNECT_FAILURES = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)
+
+
+@attrs.define
+class Progress:
+    """How far a request got, for whoever has to tell after a cancellation."""
+
+    phase: Phase = Phase.NOT_SENT
+    queued: bool = False
+    """Waiting for a connection of a connector that is not ours."""
+
+
+@attrs.frozen
+class Wire:
+    """One request as it goes out: everything but the signature."""
+
+    method: str
+    target: str = attrs.field(repr=False)
+    route: str
+    """The path template: the only part of the URL that errors and logs may show."""
+    headers: dict[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    completes: bool
+    """Whether it moves money: such a request gets a fresh connection of its own."""
+    idempotent: bool
+
+
+class _Dropped(aiohttp.ClientError):
+    """The connection broke; of a class that aiohttp does not re-send on."""
+
+
+async def _send_once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    # aiohttp re-sends GET, PUT and DELETE by itself when it sees ClientOSError or ServerDisconnectedError.
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _Dropped(_cause(error)) from None
+
+
+def _cause(error: BaseException) -> str:
+    """Return the class and error number of a foreign error; its text may hold addresses, headers or bodies."""
+    number = getattr(error, "errno", None)
+    name = type(error).__name__
+    return f"{name}, errno {number}" if isinstance(number, int) else name
+
+
+async def _note_sent(_session: object, context: SimpleNamespace, _params: TraceRequestHeadersSentParams) -> None:
+    # Fired before the first byte is written: without it, nothing was sent.
+    context.trace_request_ctx.phase = Phase.SENT
+
+
+async def _note_queued(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.queued = True
+
+
+async def _note_unqueued(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.queued = False
+
+
+class _Lane:
+    """A session and the number of requests that may use it at once."""
+
+    def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, slots: int) -> None:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_note_sent)
+        if not owns_connector:
+            trace.on_connection_queued_start.append(_note_queued)
+            trace.on_connection_queued_end.append(_note_unqueued)
+        self.session = aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=owns_connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            trace_configs=[trace],
+            middlewares=(_send_once,),
+        )
+        # Our own queue instead of the connector's: waiting in it is provably not sent, and has its own timeout.
+        self.slots = asyncio.Semaphore(slots)
+
+
+class Transport:
+    """Sends single attempts; shared by a client and its siblings, bound to one event loop and one process."""
+
+    def __init__(
+        self,
+        base_url: str,
+        credentials: Credentials,
+        options: Options,
+        *,
+        session: aiohttp.ClientSession | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+    ) -> None:
+        self.base_url = check_base_url(base_url)
+        self.is_loopback = URL(self.base_url).host in {"localhost", "127.0.0.1", "::1"}
+        self._prefix = URL(self.base_url).raw_path.rstrip("/")
+        self._origin = str(URL(self.base_url).origin())
+        self._options = options
+        self._digest = DigestAuth(credentials.username, credentials.password.reveal, policy=options.digest_policy)
+        self._lender = session
+        # A context that allows less than TLS 1.2 is refused, not changed: it is the caller's.
+        if ssl_context is not None and not ssl_context.minimum_version >= ssl.TLSVersion.TLSv1_2:
+            raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
+        self._ssl = ssl_context
+        self._proxy = proxy
+        self._lanes: tuple[_Lane, _Lane] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pid = os.getpid()
+        self._closed = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is something left to close, here and not in a forked child."""
+        return self._lanes is not None and self._pid == os.getpid()
+
+    def _usable_lanes(self) -> tuple[_Lane, _Lane]:
+        """Return the lanes, opening them at first use, so that a client can be built outside any loop.
+
+        Raises:
+            ClientClosedError: closed, inherited through a fork, or opened on another event loop.
+        """
+        if self._closed:
+            raise ClientClosedError("this client is closed: build a new one")
+        if self._pid != os.getpid():
+            raise ClientClosedError("this client was built before a fork: build one in each process")
+        loop = asyncio.get_running_loop()
+        if self._loop is not None and self._loop is not loop:
+            raise ClientClosedError("this client belongs to another event loop: build one in each loop")
+        if self._lanes is None:
+            self._lanes = self._open()
+            self._loop = loop
+        elif self._lender is not None and self._lender.closed:
+            raise ClientClosedError("the aiohttp session that this client was built on is closed")
+        return self._lanes
+
+    def _open(self) -> tuple[_Lane, _Lane]:
+        options = self._options
+        tls: ssl.SSLContext | bool = True
+        if self._origin.startswith("https"):
+            if self._ssl is None:
+                self._ssl = ssl.create_default_context()
+                self._ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+            tls = self._ssl
+        shared: aiohttp.BaseConnector | None = None
+        if self._lender is not None:
+            shared = self._lender.connector
+            if self._lender.closed or shared is None:
+                raise ClientClosedError("the aiohttp session that this client was built on is closed")
+        everyday = _Lane(
+            shared or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls),
+            owns_connector=shared is None,
+            slots=options.pool_size,
+        )
+        # Never a reused connection under a purchase: a stale keep-alive connection manufactures unknown outcomes.
+        money = _Lane(
+            aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls), owns_connector=True, slots=options.pool_size
+        )
+        return everyday, money
+
+    async def aclose(self) -> None:
+        """Close what this transport opened; a lent session stays open. Repeating it does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        lanes, self._lanes = self._lanes, None
+        if lanes is None or self._pid != os.getpid():
+            return
+        for lane in lanes:
+            await lane.session.close()
+
+    async def attempt(self, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
+        """Make one attempt, digest rounds included, within `left` seconds; return whatever the server answered.
+
+        Raises:
+            NotSent: PoolTimeout, ConnectFailed or TLSFailed.
+            TransportError: sent, but no whole answer came; RequestTimeout when time ran out.
+            ProtocolError: the answer is too large or not HTTP.
+            AuthDowngrade: the server's challenge is not acceptable.
+            ClientClosedError: closed, forked, or on another event loop.
+        """
+        lane = self._usable_lanes()[wire.completes]
+        if lane.slots.locked():
+            patience = min(timeouts.pool, left)
+            started = asyncio.get_running_loop().time()
+            try:
+                async with asyncio.timeout(patience):
+                    await lane.slots.acquire()
+            except TimeoutError:
+                raise PoolTimeout(
+                    f"{wire.method} {wire.route}: no connection came free within {patience:g} s; "
+                    f"all {self._options.pool_size} are busy (Options.pool_size)"
+                ) from None
+            left -= asyncio.get_running_loop().time() - started
+        else:
+            await lane.slots.acquire()
+        try:
+            return await self._within(lane, wire, timeouts, left, progress)
+        finally:
+            lane.slots.release()
+
+    async def _within(self, lane: _Lane, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
+        limit = min(timeouts.complete_read if wire.completes else timeouts.read, left)
+        failure: MintedConnectError
+        try:
+            async with asyncio.timeout(limit), self._digest.exchange() as exchange:
+                return await self._signed(lane, wire, timeouts, exchange, progress)
+        except ChallengeRefused as refusal:
+            failure = AuthDowngrade(
+                f"{wire.method} {wire.route}: {refusal.reason}",
+                int(HTTPStatus.UNAUTHORIZED),
+                method=wire.method,
+                path=wire.route,
+            )
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            failure = _explained(error, wire, timeouts, limit, progress)
+        except RuntimeError:
+            # aiohttp's word for a session or connector that was closed under a running call.
+            if not self._closed:
+                raise
+            failure = ClientClosedError("this client was closed while the call was under way")
+        # Raised outside of the except blocks: the foreign error, which holds headers, must not hang on ours.
+        raise failure
+
+    async def _signed(
+        self, lane: _Lane, wire: Wire, timeouts: Timeouts, exchange: Exchange, progress: Progress
+    ) -> RawReply:
+        target = self._prefix + wire.target
+        url = URL(self._origin + target, encoded=True)
+        kwargs: dict[str, Any] = {}
+        if self._proxy is not None:
+            kwargs["proxy"] = self._proxy
+        if self._ssl is not None and self._lender is not None:
+            kwargs["ssl"] = self._ssl
+        timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
+        while True:
+            headers = wire.headers
+            signature = exchange.header(wire.method, target, wire.body)
+            if signature is not None:
+                headers = {**headers, "Authorization": signature}
+            progress.phase = Phase.NOT_SENT
+            async with lane.session.request(
+                wire.method,
+                url,
+                headers=headers,
+                data=wire.body or None,
+                allow_redirects=False,
+                timeout=timeout,
+                trace_request_ctx=progress,
+                **kwargs,
+            ) as response:
+                progress.phase = Phase.ANSWERED
+                body = await self._body(response, wire)
+                if response.status == HTTPStatus.UNAUTHORIZED:
+                    # A challenge is a refusal before execution: sending again is the protocol, not a retry.
+                    if exchange.challenged(response.headers.getall("WWW-Authenticate", ())):
+                        continue
+                elif response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                    exchange.accepted(response.headers.getall("Authentication-Info", ()))
+                return RawReply(response.status, response.headers, body)
+
+    async def _body(self, response: aiohttp.ClientResponse, wire: Wire) -> bytes:
+        cap = self._options.max_body
+        chunks: list[bytes] = []
+        room = cap
+        # Counted as it is inflated, chunk by chunk: a compressed bomb never stands in memory whole.
+        while chunk := await response.content.readany():
+            chunks.append(chunk)
+            room -= len(chunk)
+            if room < 0:
+                response.close()
+                text = f"the answer is larger than {cap} bytes (Options.max_body)"
+                raise AnswerTooLarge(
+                    f"{wire.method} {wire.route}: {text}", (text,), response.status, None, wire.method, wire.route
+                )
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _explained(
+    error: BaseException, wire: Wire, timeouts: Timeouts, limit: float, progress: Progress
+) -> MintedConnectError:
+    """Turn a failure of aiohttp or the operating system into one of ours, by class and phase."""
+    where, cause = f"{wire.method} {wire.route}", _cause(error)
+    if isinstance(error, _TLS_FAILURES):
+        return TLSFailed(f"{where}: no TLS connection that can be trusted ({cause})", wire.method, wire.route)
+    if isinstance(error, _CONNECT_FAILURES):
+        return ConnectFailed(f"{where}: no connection to the server ({cause})", wire.method, wire.route)
+    if isinstance(error, TimeoutError):
+        if progress.phase is Phase.NOT_SENT:
+            patience = min(timeouts.connect, limit)
+            if progress.queued:
+                return PoolTimeout(f"{where}: the lent session's connections were all busy for {patience:g} s")
+            return ConnectFailed(f"{where}: no connection to the server within {patience:g} s", wire.method, wire.route)
+        return RequestTimeout(
+            f"{where}: no whole answer within {limit:.3g} s",
+            wire.method,
+            wire.route,
+            phase=progress.phase,
+            idempotent=wire.idempotent,
+        )
+    if isinstance(error, aiohttp.ClientResponseError):
+        text = f"the answer is not HTTP that can be read ({cause})"
+        return ProtocolError(f"{where}: {text}", (text,), 0, None, wire.method, wire.route)
+    if isinstance(error, _Dropped):
+        cause = str(error)
+    if progress.phase is Phase.NOT_SENT:
+        return ConnectFailed(
+            f"{where}: the connection broke before anything was sent ({cause})", wire.method, wire.route
+        )
+    text = "the answer broke off" if progress.phase is Phase.ANSWERED else "the connection broke before an answer came"
+    return TransportError(
+        f"{where}: {text} ({cause})", wire.method, wire.route, phase=progress.phase, idempotent=wire.idempotent
+    )

@@ -1,0 +1,1 @@
+"""What the API offers: a few lines per operation, one module per menu group."""

@@ -1,0 +1,102 @@
+"""Input rules: each returns the value as it is sent, or raises InvalidInput naming the field and the rule.
+
+Rules that follow from meaning are always checked; lengths are the vendor's sister families' and can be switched off
+(`Options.limits`), so each takes its length as an optional argument.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from datetime import date, datetime
+from typing import Any, Final
+
+from minted_connect.errors import InvalidInput
+
+__all__ = ["customer_id", "day", "joined", "new_customer_id", "one_of", "text", "token", "whole"]
+
+_EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def text(field: str, value: Any, length: tuple[int, int] | None = None, *, empty: bool = False) -> str:
+    """Check a printable string, of `length` characters (least, most) if given; `empty` lets "" pass."""
+    if not isinstance(value, str):
+        raise InvalidInput.of(field, f"must be a string, not {type(value).__name__}")
+    if value == "" and empty:
+        return value
+    if not value or value.isspace():
+        raise InvalidInput.of(field, "must not be empty")
+    if not value.isprintable():
+        raise InvalidInput.of(field, "must be printable, without line breaks")
+    if length is not None and not length[0] <= len(value) <= length[1]:
+        raise InvalidInput.of(field, _span(*length))
+    return value
+
+
+def _span(least: int, most: int) -> str:
+    return f"must have exactly {least} characters" if least == most else f"must have {least} to {most} characters"
+
+
+def customer_id(value: Any, length: tuple[int, int] | None) -> str:
+    """Check the partner's id of a customer that exists."""
+    return text("external_customer_id", value, length)
+
+
+def new_customer_id(value: Any, length: tuple[int, int] | None) -> str:
+    """Check the partner's id of a customer to be created: letters, digits, hyphen, underscore (documented)."""
+    checked = text("external_id", value, length)
+    if length is not None and not _EXTERNAL_ID.fullmatch(checked):
+        raise InvalidInput.of("external_id", "must hold only letters A-Z, digits, hyphens and underscores")
+    return checked
+
+
+def token(value: Any, length: tuple[int, int] | None) -> str:
+    """Check a cart token."""
+    return text("cart_token", value, length)
+
+
+def whole(field: str, value: Any, least: int, most: int | None = None) -> int:
+    """Check an int (not a bool, not a float) from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidInput.of(field, f"must be a whole number (int), not {type(value).__name__}")
+    if value < least or (most is not None and value > most):
+        raise InvalidInput.of(field, f"must be from {least}" + ("" if most is None else f" to {most}"))
+    return value
+
+
+def day(field: str, value: Any) -> str:
+    """Check a date, and return it as YYYY-MM-DD."""
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise InvalidInput.of(field, f"must be a datetime.date, not {type(value).__name__}")
+    return value.isoformat()
+
+
+def span(start: date | None, end: date | None) -> list[tuple[str, str]]:
+    """Check a range of days, given whole or not at all, and return it as query parameters."""
+    if start is None and end is None:
+        return []
+    if start is None or end is None:
+        raise InvalidInput.of("end" if end is None else "start", "start and end go together")
+    query = [("startDate", day("start", start)), ("endDate", day("end", end))]
+    if start > end:
+        raise InvalidInput.of("end", "must not be before start")
+    return query
+
+
+def one_of(field: str, value: Any, allowed: Collection[str]) -> str:
+    """Check a string out of a closed list."""
+    checked = text(field, value)
+    if checked not in allowed:
+        raise InvalidInput.of(field, f"must be one of {', '.join(sorted(allowed))}")
+    return str(checked)
+
+
+def joined(field: str, value: Any) -> str:
+    """Check one string or several, and return them as the comma list the vendor's queries take."""
+    parts = [value] if isinstance(value, str) else list(value)
+    if not parts:
+        raise InvalidInput.of(field, "must name at least one")
+    for part in parts:
+        if "," in text(field, part):
+            raise InvalidInput.of(field, "must not hold commas; give several as a list")
+    return ",".join(parts)

@@ -1,0 +1,36 @@
+"""The catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+from minted_connect.core.request import OPERATIONS, Request
+from minted_connect.models import Page, Product
+from minted_connect.resources import base, checks
+
+__all__ = ["AsyncProducts"]
+
+
+class AsyncProducts(base.Resource):
+    """Bars and coins on offer."""
+
+    async def page(self, *, page: int = 1, per_page: int = 10) -> Page[Product]:
+        """Return one page of products, `per_page` rows of it (5 to 100, from the E-Commerce page).
+
+        Source: Get Products: inferred (path, query and shape from E-Commerce Products, api-8209436, 2024-09-05).
+        """
+        least, most = self._limits.products_per_page or (1, None)
+        query = (
+            ("page", str(checks.whole("page", page, 1))),
+            # The vendor's name for rows per page; in the answer `total` is the number of all rows.
+            ("total", str(checks.whole("per_page", per_page, least, most))),
+        )
+        return await self._caller.send(Request(OPERATIONS["products.page"], query=query), Page[Product])
+
+    def pages(self, *, page: int = 1, per_page: int = 10) -> AsyncGenerator[Page[Product], None]:
+        """Walk the pages from `page` on, one request each."""
+        return base.pages(lambda number: self.page(page=number, per_page=per_page), page)
+
+    def iterate(self, *, per_page: int = 10) -> AsyncGenerator[Product, None]:
+        """Walk all products, fetching pages of `per_page` as needed."""
+        return base.items(self.pages(per_page=per_page))

@@ -1,0 +1,66 @@
+"""Prices of metals: now, over time, and as a feed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Final, Literal
+
+from minted_connect.core.request import OPERATIONS, Request
+from minted_connect.errors import InvalidInput
+from minted_connect.feed import RateFeed
+from minted_connect.models import MetalType, Rate, RatePoint
+from minted_connect.resources import checks
+from minted_connect.resources.base import Resource
+
+__all__ = ["AsyncRates"]
+
+_INTERVALS: Final = frozenset({"hour", "day", "week", "month"})
+
+
+class AsyncRates(Resource):
+    """What a gram of metal costs."""
+
+    async def current(self, *, metals: MetalType | str | Sequence[MetalType | str] | None = None) -> tuple[Rate, ...]:
+        """Return the prices of now, a row a metal account: money per gram in its `currency_code`.
+
+        Source: Currency Rates: inferred (rows modelled on Partner pricefix, api-3826800, 2025-01-17; S26).
+        """
+        query = () if metals is None else (("metal_type", checks.joined("metals", metals)),)
+        return await self._caller.send(Request(OPERATIONS["rates.current"], query=query), tuple[Rate, ...])
+
+    async def history(
+        self,
+        *,
+        metal: MetalType | str | None = None,
+        currency_id: int | None = None,
+        interval: Literal["hour", "day", "week", "month"] = "day",
+        start: date | None = None,
+        end: date | None = None,
+    ) -> tuple[RatePoint, ...]:
+        """Return past prices of one metal or one metal account, oldest first: money per gram, times in UTC.
+
+        `start` and `end` go together and count in.
+
+        Source: Rate History: inferred (S27).
+        """
+        if (metal is None) == (currency_id is None):
+            raise InvalidInput.of("metal", "give either metal or currency_id")
+        query = [
+            ("currency_id", str(checks.whole("currency_id", currency_id, 1)))
+            if metal is None
+            else ("metal_type", checks.text("metal", metal)),
+            ("interval", checks.one_of("interval", interval, _INTERVALS)),
+            *checks.span(start, end),
+        ]
+        return await self._caller.send(Request(OPERATIONS["rates.history"], query=query), tuple[RatePoint, ...])
+
+    def feed(self, *, interval: float, metals: MetalType | str | Sequence[MetalType | str] | None = None) -> RateFeed:
+        """Return a feed that asks for the prices every `interval` seconds, however many subscribe to it.
+
+        `async with feed:` starts it; `async for tick in feed.subscribe(...)` listens.
+        """
+        options = self._caller.settings.options
+        return RateFeed(
+            lambda: self.current(metals=metals), interval=interval, clock=options.clock, random=options.random
+        )

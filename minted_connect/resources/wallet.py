@@ -1,0 +1,38 @@
+"""What a customer holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from minted_connect.core.request import OPERATIONS, Request
+from minted_connect.errors import InvalidInput
+from minted_connect.models import Holding, MetalType
+from minted_connect.resources import checks
+from minted_connect.resources.base import Resource
+
+__all__ = ["AsyncWallet"]
+
+
+class AsyncWallet(Resource):
+    """The wallet of a customer."""
+
+    async def balance(
+        self,
+        customer_id: str,
+        *,
+        metals: MetalType | str | Sequence[MetalType | str] | None = None,
+        deliverable: bool | None = None,
+    ) -> tuple[Holding, ...]:
+        """Return what the customer holds, a row a product; `deliverable=True` only what can be shipped now.
+
+        Source: Balance / Wallet (api-27130593, 2026-01-23): partly documented (the request and two row keys); the
+        other keys, and what `is_deliverable=false` does, are inferred (S20).
+        """
+        query = [("external_customer_id", checks.customer_id(customer_id, self._limits.external_customer_id))]
+        if metals is not None:
+            query.append(("metal_type", checks.joined("metals", metals)))
+        if deliverable is not None:
+            if not isinstance(deliverable, bool):
+                raise InvalidInput.of("deliverable", "must be True, False or None")
+            query.append(("is_deliverable", "true" if deliverable else "false"))
+        return await self._caller.send(Request(OPERATIONS["wallet.balance"], query=query), tuple[Holding, ...])

@@ -1,0 +1,92 @@
+"""Every check of the project: `nox -l` lists them, `nox` runs those that guard a change."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_missing_interpreters = False
+nox.options.sessions = ["lint", "typing", "coverage"]
+
+ROOT = Path(__file__).parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PYTHONS = [
+    row.rsplit(" ", 1)[1]
+    for row in PROJECT["project"]["classifiers"]
+    if row.startswith("Programming Language :: Python :: 3.")
+]
+# Parts of the package that are not the client side: the sandbox is measured by what it is for.
+CLIENT_SIDE_OMITS = "minted_connect/sandbox/*"
+
+
+def groups(session: nox.Session, *names: str) -> None:
+    session.install("-q", "-U", "pip>=25.1")
+    session.install("-q", "-e", ".", *(f"--group={name}" for name in names))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: every rule but the commented ones, and the formatter."""
+    groups(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """mypy --strict, pyright strict, and a public API that is typed to 100 %."""
+    groups(session, "typing")
+    session.run("mypy")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "minted_connect", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """All tests, warnings as errors, in development mode; on every installed Python from 3.11 up."""
+    groups(session, "test")
+    session.run("python", "-X", "dev", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """All tests with branch coverage: the client side must reach 98 %."""
+    groups(session, "test")
+    session.run("coverage", "erase")
+    session.run("python", "-X", "dev", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "-q")
+    session.run("coverage", "report", f"--omit={CLIENT_SIDE_OMITS}", "--skip-covered", "--fail-under=98")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build sdist and wheel, check what is in them, and run the sdist's tests against the wheel."""
+    session.install("-q", "-U", "pip>=25.1", "build")
+    target = Path(session.create_tmp()).resolve()
+    shutil.rmtree(target, ignore_errors=True)
+    session.run("python", "-m", "build", "-q", "--outdir", str(target), str(ROOT))
+    (wheel,) = target.glob("*.whl")
+    (sdist,) = target.glob("*.tar.gz")
+    names = set(session.run("python", "-m", "zipfile", "-l", str(wheel), silent=True).split())
+    if "minted_connect/py.typed" not in names or any(name.startswith("tests/") for name in names):
+        session.error("the wheel must hold py.typed and no tests")
+    session.run("python", "-m", "tarfile", "-e", str(sdist), str(target), silent=True)
+    (source,) = (path for path in target.iterdir() if path.is_dir())
+    shutil.rmtree(source / "minted_connect")
+    session.install("-q", str(wheel))
+    session.chdir(source)
+    session.install("-q", "--group", "test")
+    session.run("python", "-X", "dev", "-m", "pytest", "-q", *session.posargs)
+
+
+@nox.session
+def benchmarks(session: nox.Session) -> None:
+    """Measure the SDK beside its peers: ratios from one run."""
+    groups(session, "benchmarks")
+    session.run("python", "-m", "benchmarks", *session.posargs)

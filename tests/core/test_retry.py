@@ -1,0 +1,255 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minted_connect.config import Breaker, RateLimit, RetryPolicy
+from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
+from minted_connect.core.request import Effect
+from minted_connect.core.retry import may_have_landed, pause_before_retry, with_retries
+from minted_connect.errors import (
+    AnswerTooLarge,
+    ApiError,
+    AuthenticationFailed,
+    CircuitOpen,
+    Conflict,
+    ConnectFailed,
+    IntegrityError,
+    InvalidInput,
+    LimiterTimeout,
+    MintedConnectError,
+    NotFound,
+    Phase,
+    PoolTimeout,
+    ProtocolError,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+    TLSFailed,
+    TransportError,
+    UnexpectedRedirect,
+    ValidationFailed,
+)
+from minted_connect.sandbox import ManualClock
+
+R, S, A, M = Effect.READ, Effect.SET, Effect.ADD, Effect.COMPLETE
+
+# What each failure allows, in attempts altogether, by effect: the rows of the fault matrix that say RT, RT1 or X.
+ATTEMPTS = {
+    "refused": (ConnectFailed("x"), {R: 3, S: 2, A: 2, M: 2}),
+    "bad certificate": (TLSFailed("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "no connection free": (PoolTimeout("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "limiter": (LimiterTimeout("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "breaker": (CircuitOpen("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "bad input": (InvalidInput.of("qty", "rule"), {R: 1, S: 1, A: 1, M: 1}),
+    "dropped after sending": (TransportError("x", phase=Phase.SENT), {R: 3, S: 2, A: 1, M: 1}),
+    "cut short": (TransportError("x", phase=Phase.ANSWERED), {R: 3, S: 1, A: 1, M: 1}),
+    "late": (RequestTimeout("x", phase=Phase.SENT), {R: 3, S: 1, A: 1, M: 1}),
+    "not json": (ProtocolError("x", ("not JSON",)), {R: 2, S: 1, A: 1, M: 1}),
+    "too large": (AnswerTooLarge("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "redirect": (UnexpectedRedirect("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "somebody else's": (IntegrityError("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "401": (AuthenticationFailed("x", 401), {R: 1, S: 1, A: 1, M: 1}),
+    "404": (NotFound("x", 404), {R: 1, S: 1, A: 1, M: 1}),
+    "409": (Conflict("x", 409), {R: 1, S: 1, A: 1, M: 1}),
+    "422": (ValidationFailed("x", 422), {R: 1, S: 1, A: 1, M: 1}),
+    "429 enveloped": (RateLimited("x", 429, 429), {R: 3, S: 2, A: 2, M: 2}),
+    "429 of a proxy": (RateLimited("x", 429, None), {R: 3, S: 2, A: 2, M: 1}),
+    "408": (ApiError("x", 408), {R: 3, S: 2, A: 1, M: 1}),
+    "425": (ApiError("x", 425), {R: 3, S: 2, A: 1, M: 1}),
+    "500": (ServerError("x", 500), {R: 3, S: 2, A: 1, M: 1}),
+    "503": (ServerError("x", 503), {R: 3, S: 2, A: 1, M: 1}),
+    "something else": (MintedConnectError("x"), {R: 1, S: 1, A: 1, M: 1}),
+}
+
+
+@pytest.mark.parametrize("effect", list(Effect))
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_how_often_each_failure_may_be_tried(name: str, effect: Effect):
+    error, allowed = ATTEMPTS[name]
+    made = 1
+    while pause_before_retry(effect, error, made, RetryPolicy(), left=60, roll=0.5) is not None:
+        made += 1
+    assert allowed[effect] == made
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_no_retries_means_none(name: str):
+    error, _ = ATTEMPTS[name]
+    for effect in Effect:
+        assert pause_before_retry(effect, error, 1, RetryPolicy.none(), left=60, roll=0.5) is None
+
+
+errors = st.sampled_from([error for error, _ in ATTEMPTS.values()])
+
+
+@given(
+    errors,
+    st.sampled_from(Effect),
+    st.integers(1, 50),
+    st.floats(0, 1, exclude_max=True),
+    st.floats(-5, 100),
+    st.floats(0.001, 10),
+    st.floats(0.001, 100),
+    st.integers(1, 40),
+)
+def test_no_pause_reaches_the_deadline_or_exceeds_its_bound(
+    error, effect, attempt, roll, left, initial, maximum, reads
+):
+    policy = RetryPolicy(reads=reads, sets=reads, initial=initial, maximum=maximum)
+    pause = pause_before_retry(effect, error, attempt, policy, left=left, roll=roll)
+    if pause is not None:
+        assert 0 <= pause < left
+        assert pause <= maximum
+        assert pause <= initial * 2 ** (attempt - 1)
+        assert attempt < reads
+
+
+@given(errors, st.integers(1, 10), st.floats(0, 1, exclude_max=True))
+def test_what_may_have_bought_is_never_sent_again(error, attempt, roll):
+    if may_have_landed(error):
+        assert pause_before_retry(M, error, attempt, RetryPolicy(), left=60, roll=roll) is None
+        assert pause_before_retry(A, error, attempt, RetryPolicy(), left=60, roll=roll) is None
+
+
+@given(st.floats(0, 1000), st.floats(0.1, 1000))
+def test_retry_after_is_obeyed_or_ends_it(asked, left):
+    pause = pause_before_retry(R, RateLimited("x", 429, retry_after=asked), 1, RetryPolicy(), left=left, roll=0.9)
+    assert (asked if asked < left else None) == pause
+
+
+@given(st.lists(st.one_of(st.just("refund"), st.integers(1, 20)), max_size=200))
+def test_the_budget_stays_between_nothing_and_full(moves):
+    budget = RetryBudget(100)
+    for move in moves:
+        if move == "refund":
+            budget.refund()
+        else:
+            before = budget.tokens
+            assert (before >= move) == budget.take(move)
+        assert 0 <= budget.tokens <= 100
+
+
+async def test_a_happy_call_never_meets_the_machinery():
+    async def attempt() -> str:
+        return "done"
+
+    def decide(error: MintedConnectError, number: int) -> float | None:
+        raise AssertionError("not asked")
+
+    assert await with_retries(attempt, decide, asyncio.sleep) == "done"
+
+
+async def test_attempts_are_numbered_and_pauses_slept():
+    made, slept, asked = [], [], []
+
+    async def attempt() -> int:
+        made.append(len(made) + 1)
+        if len(made) < 4:
+            raise ServerError("x", 500 + len(made))
+        return len(made)
+
+    def decide(error: MintedConnectError, number: int) -> float | None:
+        assert isinstance(error, ServerError)
+        asked.append((error.status, number))
+        return number / 10
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    assert await with_retries(attempt, decide, sleep) == 4
+    assert asked == [(501, 1), (502, 2), (503, 3)]
+    assert slept == [0.1, 0.2, 0.3]
+
+
+async def test_the_last_failure_is_the_one_raised():
+    failures = iter([ServerError("one", 500), ServerError("two", 502)])
+
+    async def attempt() -> None:
+        raise next(failures)
+
+    async def sleep(seconds: float) -> None:
+        assert seconds == 0
+
+    with pytest.raises(ServerError, match="two"):
+        await with_retries(attempt, lambda error, number: 0 if number == 1 else None, sleep)
+
+
+async def test_a_foreign_error_or_a_cancellation_is_never_retried():
+    for foreign in (ZeroDivisionError(), asyncio.CancelledError()):
+        failures = iter([ServerError("one", 500), foreign])
+
+        async def attempt(failures=failures) -> None:
+            raise next(failures)
+
+        async def sleep(seconds: float) -> None:
+            pass
+
+        with pytest.raises(type(foreign)):
+            await with_retries(attempt, lambda error, number: 0, sleep)
+
+
+async def test_fifty_calls_at_once_keep_their_own_count():
+    clock = ManualClock(auto_advance=True)
+
+    async def call(failures: int) -> int:
+        left = failures
+
+        async def attempt() -> int:
+            nonlocal left
+            await asyncio.sleep(0)
+            if left:
+                left -= 1
+                raise ServerError("x", 500)
+            return failures
+
+        return await with_retries(attempt, lambda error, number: 0.1 if number <= failures else None, clock.sleep)
+
+    assert list(range(50)) == await asyncio.gather(*(call(n % 50) for n in range(50)))
+
+
+async def test_the_limiter_spaces_calls_and_refuses_what_comes_too_late():
+    clock = ManualClock(auto_advance=True)
+    limiter = RateLimiter(RateLimit(rate=10, burst=3), clock)
+    started = clock.monotonic()
+    for _ in range(13):
+        await limiter.wait(60)
+    assert pytest.approx(clock.monotonic() - started) == 1.0
+    with pytest.raises(LimiterTimeout):
+        await limiter.wait(0.05)
+    before = clock.monotonic()
+    await limiter.wait(0.11)  # the refused call took no turn
+    assert pytest.approx(clock.monotonic() - before) == 0.1
+    clock.advance(10)
+    before = clock.monotonic()
+    for _ in range(3):
+        await limiter.wait(0)
+    assert before == clock.monotonic()
+
+
+def test_the_breaker_opens_probes_and_closes():
+    clock = ManualClock()
+    breaker = CircuitBreaker(Breaker(failures=2, cooldown=10), clock)
+    for failed in (True, False, True, True):
+        assert not breaker.enter()
+        breaker.leave(probe=False, failed=failed)
+    with pytest.raises(CircuitOpen):
+        breaker.enter()
+    clock.advance(10)
+    assert breaker.enter()
+    breaker.leave(probe=False, failed=None)  # an attempt from before ends: the probe is still under way
+    with pytest.raises(CircuitOpen):
+        breaker.enter()
+    breaker.leave(probe=True, failed=None)  # the probe was cancelled: the next one may go
+    assert breaker.enter()
+    breaker.leave(probe=True, failed=True)
+    with pytest.raises(CircuitOpen):
+        breaker.enter()
+    clock.advance(10)
+    assert breaker.enter()
+    breaker.leave(probe=True, failed=False)
+    assert not breaker.enter()
+    assert not breaker.enter()

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import ast
+import copy
+import pickle
+import traceback
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import attrs
+import pytest
+
+import minted_connect
+from minted_connect import errors
+from minted_connect.errors import (
+    AlreadyInFlight,
+    ApiError,
+    BudgetExhausted,
+    CircuitOpen,
+    ClientClosedError,
+    ConfigurationError,
+    ConnectFailed,
+    InvalidInput,
+    MintedConnectError,
+    NotSent,
+    OutcomeUnknown,
+    Phase,
+    PoolTimeout,
+    PriceChanged,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+    TLSFailed,
+    TransportError,
+    ValidationFailed,
+)
+from minted_connect.models import Intent, IntentState, Kind
+
+INTENT = Intent(
+    id="0b6f0f36-94f4-4c4e-8a55-3c1f3a0a51f5",
+    kind=Kind.BUY,
+    external_customer_id="canary-customer",
+    cart_token="canary-token",
+    basket_id=1,
+    guid="G",
+    increment_id="1",
+    price_token="P",
+    paid_total=Decimal("1.50"),
+    currency_code="AED",
+    items=(("MNTBAE0001", 3),),
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    state=IntentState.UNKNOWN,
+)
+
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, MintedConnectError) and value.__module__ == errors.__name__
+]
+
+
+def an(cls: type[MintedConnectError]) -> MintedConnectError:
+    """Build one of any class, with every field filled by something of its own."""
+    if cls is InvalidInput:
+        return InvalidInput.of("qty", "must be from 1")
+    if issubclass(cls, OutcomeUnknown):
+        return cls("may have happened", INTENT, Phase.SENT, ("no answer",))
+    return cls("what happened")
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_every_error_survives_pickle_and_copy(cls):
+    error = an(cls)
+    error.add_note("seen by the till")
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is cls
+        assert str(twin) == str(error)
+        assert repr(twin) == repr(error)
+        assert twin.__notes__ == ["seen by the till"]
+        fields = [field.name for field in attrs.fields(cls)]
+        assert [getattr(twin, name) for name in fields] == [getattr(error, name) for name in fields]
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_what_was_filled_in_later_survives_too(cls):
+    error = an(cls)
+    if not hasattr(error, "attempts"):
+        pytest.skip("carries no attempts")
+    error.attempts = 7
+    assert pickle.loads(pickle.dumps(error)).attempts == 7
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+def test_the_repr_is_the_text_and_nothing_else(cls):
+    error = an(cls)
+    assert repr(error) == f"{cls.__name__}({str(error)!r})"
+    assert "canary" not in "".join(traceback.format_exception(error))
+
+
+def test_an_api_error_does_not_show_its_body_or_message():
+    error = ApiError("GET /x: 400", 400, 400, "canary message", "canary-request", body=b"canary body")
+    assert str(error) == "GET /x: 400"
+    assert "canary" not in repr(error)
+
+
+def test_the_tree_in_the_docstring_is_the_tree():
+    documented: dict[str, str | None] = {}
+    above: list[tuple[int, str]] = []
+    for line in (errors.__doc__ or "").splitlines():
+        name = line.replace("|", " ").replace("+-", "  ").split()[:1]
+        if not name or not hasattr(errors, name[0]):
+            continue
+        depth = line.index(name[0])
+        while above and above[-1][0] >= depth:
+            above.pop()
+        documented[name[0]] = above[-1][1] if above else None
+        above.append((depth, name[0]))
+    real = {cls.__name__: cls.__mro__[1].__name__ for cls in CLASSES if cls is not MintedConnectError}
+    assert documented == {"MintedConnectError": None, **real}
+
+
+def test_builtin_relatives():
+    assert issubclass(InvalidInput, ValueError)
+    assert issubclass(RequestTimeout, TimeoutError)
+
+
+RETRIABLE = {
+    ConnectFailed("x"),
+    PoolTimeout("x"),
+    CircuitOpen("x"),
+    BudgetExhausted("x"),
+    RateLimited("x"),
+    TransportError("x", idempotent=True),
+    ServerError("x", idempotent=True),
+}
+HOPELESS = {
+    InvalidInput.of("qty", "rule"),
+    TLSFailed("x"),
+    PriceChanged("x"),
+    AlreadyInFlight("x"),
+    TransportError("x"),
+    ServerError("x"),
+    ApiError("x"),
+    ValidationFailed("x"),
+    ConfigurationError("x"),
+    ClientClosedError("x"),
+    OutcomeUnknown("x", INTENT),
+}
+
+
+@pytest.mark.parametrize("error", sorted(RETRIABLE, key=repr), ids=repr)
+def test_safe_to_retry(error):
+    assert error.safe_to_retry
+
+
+@pytest.mark.parametrize("error", sorted(HOPELESS, key=repr), ids=repr)
+def test_not_safe_to_retry(error):
+    assert not error.safe_to_retry
+
+
+def test_not_sent_covers_exactly_what_never_left():
+    assert {cls.__name__ for cls in CLASSES if issubclass(cls, NotSent)} == {
+        "NotSent",
+        "InvalidInput",
+        "ConnectFailed",
+        "TLSFailed",
+        "PoolTimeout",
+        "LimiterTimeout",
+        "CircuitOpen",
+        "BudgetExhausted",
+        "JournalError",
+        "PriceFixExpired",
+        "PriceChanged",
+        "AlreadyInFlight",
+    }
+
+
+async def test_an_outcome_without_a_client_says_what_to_do():
+    error = pickle.loads(pickle.dumps(OutcomeUnknown("x", INTENT)))
+    with pytest.raises(ConfigurationError, match=r"complete\.reconcile\(error\)"):
+        await error.reconcile()
+
+
+def test_every_error_is_public():
+    assert {cls.__name__ for cls in CLASSES} <= set(minted_connect.__all__)
+
+
+def test_no_broad_except_swallows_cancellation():
+    for path in Path(minted_connect.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ExceptHandler):
+                caught = ast.unparse(node.type) if node.type else "everything"
+                if caught in {"everything", "BaseException"} or "CancelledError" in caught:
+                    assert any(isinstance(inner, ast.Raise) for inner in ast.walk(node)) or "blocking" in path.parts, (
+                        f"{path}:{node.lineno} catches {caught} and does not raise again"
+                    )

@@ -1,0 +1,135 @@
+"""The public surface: exact, sorted, lazy, and cheap to import."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import minted_connect
+
+
+def fresh(code: str) -> str:
+    """Run code in a new interpreter and return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
+    ).stdout.strip()
+
+
+def test_all_is_complete_and_every_name_loads():
+    for name in minted_connect.__all__:
+        assert getattr(minted_connect, name) is not None
+    assert sorted(minted_connect.__all__, key=str.lower) == sorted(set(minted_connect.__all__), key=str.lower)
+    assert dir(minted_connect) == minted_connect.__all__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="Goldrush"):
+        getattr(minted_connect, "Goldrush")  # noqa: B009 - the lookup is the point
+
+
+@pytest.mark.parametrize(
+    "module", ["config", "errors", "models", "core.digest", "core.codec", "core.replies", "core.request", "sandbox"]
+)
+def test_all_of_each_module_is_exact(module):
+    home = importlib.import_module(f"minted_connect.{module}")
+    defined = {
+        name
+        for name, value in vars(home).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__.startswith(home.__name__)
+    }
+    assert defined - set(home.__all__) == set()
+    assert [name for name in home.__all__ if not hasattr(home, name)] == []
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = fresh(
+        "import sys, minted_connect;"
+        "print([m for m in ('aiohttp', 'attrs', 'cattrs', 'tenacity', 'anyio') if m in sys.modules])"
+    )
+    assert loaded == "[]"
+
+
+def test_the_client_does_not_load_the_sandbox():
+    loaded = fresh(
+        "import sys; from minted_connect import AsyncMintedConnect, MintedConnect;"
+        "print([m for m in sys.modules if m.startswith('minted_connect.sandbox')])"
+    )
+    assert loaded == "[]"
+
+
+def test_the_sandbox_does_not_load_the_client():
+    loaded = fresh(
+        "import sys, minted_connect.sandbox;"
+        "own = [m for m in sys.modules if m.startswith('minted_connect.')];"
+        "print([m for m in own if not m.startswith('minted_connect.sandbox')])"
+    )
+    assert loaded == "[]"
+
+
+def test_models_keep_their_real_module():
+    assert minted_connect.Basket.__module__ == "minted_connect.models.basket"
+
+
+# The signatures of the design, name by name: (attribute, method, its parameters).
+SIGNATURES = {
+    "customers.create": "external_id firstname middlename lastname email phone gender identity_number birthdate "
+    "tax_office account_type",
+    "customers.get": "external_id",
+    "customers.update": "external_id firstname middlename lastname email phone gender identity_number birthdate",
+    "customers.remove": "external_id",
+    "products.page": "page per_page",
+    "products.pages": "page per_page",
+    "products.iterate": "per_page",
+    "baskets.get_active": "customer_id cart_token",
+    "baskets.add_item": "basket sku qty type",
+    "baskets.update_item": "basket sku qty",
+    "baskets.delete_item": "basket sku",
+    "baskets.clear": "basket",
+    "complete.buy": "basket expected_total accept_price",
+    "complete.sell": "basket expected_total accept_price",
+    "complete.delivery": "basket shipping expected_total accept_price",
+    "complete.pending": "",
+    "complete.reconcile": "intent_or_error fence",
+    "orders.get": "order_id customer_external_id",
+    "orders.page": "customer_external_id status tx_type start end order_id sort_by sort_type page per_page",
+    "orders.pages": "customer_external_id status tx_type start end order_id sort_by sort_type page per_page",
+    "orders.iterate": "customer_external_id status tx_type start end order_id sort_by sort_type per_page",
+    "orders.wait": "order until timeout",
+    "orders.watch": "order",
+    "orders.receipt": "order_id customer_id",
+    "orders.invoice": "external_order_id",
+    "wallet.balance": "customer_id metals deliverable",
+    "rates.current": "metals",
+    "rates.history": "metal currency_id interval start end",
+    "rates.feed": "interval metals",
+}
+
+
+@pytest.mark.parametrize("client", [minted_connect.AsyncMintedConnect, minted_connect.MintedConnect])
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signatures(client, name):
+    instance = client("u", "p")
+    try:
+        resource, method = name.split(".")
+        assert (
+            list(inspect.signature(getattr(getattr(instance, resource), method)).parameters) == SIGNATURES[name].split()
+        )
+    finally:
+        if client is minted_connect.MintedConnect:
+            instance.close()
+
+
+def test_every_operation_states_its_source_and_evidence():
+    from minted_connect.core.request import OPERATIONS
+
+    client = minted_connect.AsyncMintedConnect("u", "p")
+    for name, operation in OPERATIONS.items():
+        resource, method = name.split(".")
+        text = inspect.getdoc(getattr(getattr(client, resource), method)) or ""
+        assert str(operation.evidence) in text.lower(), f"{name} does not say that it is {operation.evidence}"

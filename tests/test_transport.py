@@ -1,0 +1,643 @@
+"""What the wire can do to a call: each fault is a real one, and each has one typed answer."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import socket
+import ssl
+from datetime import UTC, datetime
+from typing import Any
+
+import aiohttp
+import anyio
+import pytest
+import trustme
+
+from minted_connect import (
+    AnswerTooLarge,
+    ApiError,
+    AsyncMintedConnect,
+    AuthDowngrade,
+    AuthenticationFailed,
+    ClientClosedError,
+    ConfigurationError,
+    ConnectFailed,
+    NotSent,
+    Options,
+    Phase,
+    PoolTimeout,
+    ProtocolError,
+    RateLimited,
+    RequestTimeout,
+    RetryPolicy,
+    ServerError,
+    Timeouts,
+    TLSFailed,
+    TransportError,
+    UnexpectedRedirect,
+)
+from minted_connect.sandbox import ManualClock, Sandbox
+from tests.wire import Connection, WireServer
+
+ONCE = {"retry": RetryPolicy.none()}
+RATES: list[Any] = []
+
+
+def swift() -> Options:
+    """Options whose clock jumps over every pause."""
+    return Options(clock=ManualClock(auto_advance=True))
+
+
+def scripted(*steps: Any):
+    """A script that answers request n by step n; the last step answers all that follow."""
+    served = 0
+
+    async def script(connection: Connection) -> None:
+        nonlocal served
+        while True:
+            await connection.request()
+            step = steps[min(served, len(steps) - 1)]
+            served += 1
+            if await step(connection) == "close":
+                return
+
+    return script
+
+
+async def fine(connection: Connection) -> None:
+    connection.envelope(RATES)
+
+
+async def drop(connection: Connection) -> str:
+    return "close"
+
+
+async def reset(connection: Connection) -> str:
+    await connection.reset()
+    return "close"
+
+
+def status(code: int, headers: str = "", body: bytes | None = None):
+    async def step(connection: Connection) -> None:
+        if body is None:
+            connection.envelope(None, code, headers, message="no")
+        else:
+            connection.answer(body, code, headers)
+
+    return step
+
+
+def raw(data: bytes, *, then: str = "close"):
+    async def step(connection: Connection) -> str:
+        connection.send(data)
+        await connection.writer.drain()
+        return then
+
+    return step
+
+
+async def test_a_refused_port(connect):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        clock = ManualClock(auto_advance=True)
+        minted = await connect(url, options=Options(clock=clock, random=lambda: 0.5))
+        with pytest.raises(ConnectFailed) as caught:
+            await minted.rates.current()
+    assert caught.value.attempts == 3
+    assert clock.sleeps == [0.25, 0.5]
+    assert caught.value.safe_to_retry
+    assert "GET /partner/walletable/rates" in str(caught.value)
+    assert isinstance(caught.value, NotSent)
+
+
+async def test_a_name_that_does_not_resolve(connect):
+    minted = await connect("https://no-such-host.invalid", **ONCE)
+    with pytest.raises(ConnectFailed, match="ClientConnectorDNSError"):
+        await minted.rates.current()
+
+
+async def test_a_connection_that_is_never_accepted(connect):
+    # A full backlog: the kernel drops the handshake, so connecting hangs as it does behind a silent firewall.
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        fillers = []
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+            fillers.append(filler)
+        try:
+            minted = await connect(url, timeouts=Timeouts(connect=0.2), **ONCE)
+            with pytest.raises(ConnectFailed, match=r"within 0\.2 s"):
+                await minted.rates.current()
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+@pytest.mark.parametrize("fault", [drop, reset], ids=["closed", "reset"])
+async def test_a_read_survives_a_dropped_connection(connect, fault):
+    async with WireServer(scripted(fault, fault, fine)) as server:
+        minted = await connect(server.url, options=swift())
+        assert await minted.rates.current() == ()
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("fault", [drop, reset], ids=["closed", "reset"])
+async def test_no_hidden_resend(connect, fault):
+    async with WireServer(scripted(fault)) as server:
+        minted = await connect(server.url, **ONCE)
+        with pytest.raises(TransportError) as caught:
+            await minted.rates.current()
+        with pytest.raises(TransportError):
+            await minted.request("DELETE", "/partner/x")
+    assert len(server.requests) == 2
+    assert Phase.SENT is caught.value.phase
+    assert caught.value.safe_to_retry
+
+
+async def test_a_dropped_keepalive_connection_is_no_hidden_resend_either(connect):
+    async def one_then_close(connection: Connection) -> None:
+        await connection.request()
+        connection.envelope(RATES)
+        await connection.request()  # the second request arrives, and is never answered
+
+    async with WireServer(one_then_close) as server:
+        minted = await connect(server.url, **ONCE)
+        await minted.rates.current()
+        with pytest.raises(TransportError):
+            await minted.rates.current()
+    assert len(server.requests) == 2
+
+
+async def test_a_slow_server_ends_at_the_read_timeout(connect):
+    async def silent(connection: Connection) -> None:
+        await connection.request()
+        await connection.reader.read()
+
+    async with WireServer(silent) as server:
+        minted = await connect(server.url, timeouts=Timeouts(read=0.1), **ONCE)
+        with pytest.raises(RequestTimeout) as caught:
+            await minted.rates.current()
+    assert isinstance(caught.value, TimeoutError)
+    assert Phase.SENT is caught.value.phase
+    assert str(caught.value) != ""
+    assert len(server.requests) == 1
+
+
+async def test_a_dripping_answer_ends_at_the_read_timeout(connect):
+    async def drip(connection: Connection) -> None:
+        await connection.request()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        while True:
+            connection.send(b" ")
+            await connection.writer.drain()
+            await asyncio.sleep(0.01)  # the pace of the drip is the fault itself
+
+    async with WireServer(drip) as server:
+        minted = await connect(server.url, timeouts=Timeouts(read=0.1), **ONCE)
+        with pytest.raises(RequestTimeout) as caught:
+            await minted.rates.current()
+    assert Phase.ANSWERED is caught.value.phase
+
+
+async def test_one_deadline_over_all_attempts(connect):
+    async def silent(connection: Connection) -> None:
+        await connection.request()
+        await connection.reader.read()
+
+    async with WireServer(silent) as server:
+        minted = await connect(server.url, timeouts=Timeouts(read=0.15), options=Options(random=lambda: 0.0))
+        with pytest.raises(RequestTimeout) as caught:
+            await minted.with_options(deadline=0.4).rates.current()
+    assert caught.value.attempts == 3
+    assert 0.4 <= caught.value.elapsed < 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("short body", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
+        ("cut chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"),
+    ],
+)
+async def test_a_truncated_answer(connect, name, answer):
+    async with WireServer(scripted(raw(answer))) as server:
+        minted = await connect(server.url, **ONCE)
+        with pytest.raises(TransportError) as caught:
+            await minted.rates.current()
+    assert Phase.ANSWERED is caught.value.phase
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Welcome</html>",
+        b"",
+        b"null",
+        b"[]",
+        b'{"data": NaN, "success": true, "code": 0, "message": ""}',
+        b'{"data": [], "data": [1], "success": true, "code": 0, "message": ""}',
+        b'{"data": ' + b"[" * 200 + b"]" * 200 + b', "success": true, "code": 0, "message": ""}',
+        b'{"data": [], "success": "yes", "code": 0, "message": ""}',
+        b'{"data": []}',
+        b"\xff\xfe",
+        b'{"data": [',
+    ],
+    ids=["html", "empty", "null", "list", "nan", "twice", "deep", "odd success", "no success", "not utf-8", "cut"],
+)
+async def test_a_200_that_cannot_be_trusted(connect, body):
+    async with WireServer(scripted(status(200, body=body))) as server:
+        minted = await connect(server.url, options=swift())
+        with pytest.raises(ProtocolError) as caught:
+            await minted.rates.current()
+    assert len(server.requests) == 2  # asked once more, then believed
+    assert caught.value.problems
+    assert "Welcome" not in str(caught.value)
+
+
+async def test_a_gzip_bomb_is_cut_off(connect):
+    bomb = gzip.compress(b" " * 50_000_000)
+    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", bomb))) as server:
+        minted = await connect(server.url, options=swift())
+        with pytest.raises(AnswerTooLarge, match="8388608 bytes"):
+            await minted.rates.current()
+    assert len(server.requests) == 1
+
+
+async def test_a_gzip_answer_is_read(connect):
+    body = gzip.compress(json.dumps({"data": [], "success": True, "code": 0, "message": ""}).encode())
+    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", body))) as server:
+        minted = await connect(server.url, **ONCE)
+        assert await minted.rates.current() == ()
+
+
+async def test_broken_gzip(connect):
+    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", b"not gzip at all"))) as server:
+        minted = await connect(server.url, **ONCE)
+        with pytest.raises((TransportError, ProtocolError)):
+            await minted.rates.current()
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(connect, code):
+    async with (
+        WireServer(scripted(fine)) as elsewhere,
+        WireServer(scripted(status(code, f"Location: {elsewhere.url}/\r\n", b""))) as server,
+    ):
+        minted = await connect(server.url, options=swift())
+        with pytest.raises(UnexpectedRedirect):
+            await minted.rates.current()
+    assert len(server.requests) == 1
+    assert elsewhere.requests == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"X%d: x\r\n" % n for n in range(300)) + b"\r\n",
+    ],
+    ids=["not http", "long header", "many headers"],
+)
+async def test_an_answer_that_is_no_http(connect, answer):
+    async with WireServer(scripted(raw(answer))) as server:
+        minted = await connect(server.url, **ONCE)
+        with pytest.raises((ProtocolError, TransportError)) as caught:
+            await minted.rates.current()
+    assert "xxx" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("header", "pause"), [("2", 2.0), ("", None), ("soon", None)])
+async def test_retry_after(connect, header, pause):
+    headers = f"Retry-After: {header}\r\n" if header else ""
+    async with WireServer(scripted(status(429, headers), fine)) as server:
+        clock = ManualClock(auto_advance=True)
+        minted = await connect(server.url, options=Options(clock=clock, random=lambda: 0.25))
+        assert await minted.rates.current() == ()
+    assert [0.125 if pause is None else pause] == clock.sleeps
+
+
+async def test_retry_after_as_a_date(connect):
+    headers = "Date: Mon, 23 Nov 2026 10:00:00 GMT\r\nRetry-After: Mon, 23 Nov 2026 10:00:03 GMT\r\n"
+    async with WireServer(scripted(status(503, headers), fine)) as server:
+        clock = ManualClock(start=datetime(2026, 11, 23, 10, tzinfo=UTC), auto_advance=True)
+        minted = await connect(server.url, options=Options(clock=clock))
+        assert await minted.rates.current() == ()
+    assert clock.sleeps == [3.0]
+
+
+async def test_a_server_that_asks_for_more_than_the_deadline_is_not_asked_again(connect):
+    async with WireServer(scripted(status(429, "Retry-After: 3600\r\n"))) as server:
+        minted = await connect(server.url, options=swift())
+        with pytest.raises(RateLimited) as caught:
+            await minted.rates.current()
+    assert caught.value.retry_after == 3600
+    assert len(server.requests) == 1
+
+
+async def test_the_shared_budget_ends_retries(connect):
+    async with WireServer(scripted(status(500))) as server:
+        minted = await connect(server.url, options=swift(), retry=RetryPolicy(budget=12))
+        for _ in range(4):
+            with pytest.raises(ServerError):
+                await minted.rates.current()
+    assert len(server.requests) == 4 + 2  # two retries for 5 tokens each
+
+
+async def test_a_cold_burst_of_64_is_65_requests(connect, sandbox: Sandbox):
+    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(pool_size=64))
+    async with anyio.create_task_group() as group:
+        for _ in range(64):
+            group.start_soon(minted.rates.current)
+    assert len(sandbox.requests) == 65
+    assert [entry.status for entry in sandbox.requests if entry.status != 200] == [401]
+    counts = [entry.nc for entry in sandbox.requests if entry.nc is not None]
+    assert len(counts) == len(set(counts)) == 64
+
+
+async def test_a_cold_burst_through_a_small_pool(connect, sandbox: Sandbox):
+    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(pool_size=3))
+    async with anyio.create_task_group() as group:
+        for _ in range(64):
+            group.start_soon(minted.rates.current)
+    assert len(sandbox.requests) == 65
+
+
+async def test_a_wrong_password_is_one_challenge_and_no_hammering(connect, sandbox: Sandbox):
+    minted = await connect(sandbox.url, sandbox.username, "wrong-canary")
+    for _ in range(10):
+        with pytest.raises(AuthenticationFailed) as caught:
+            await minted.rates.current()
+    assert len(sandbox.requests) == 11
+    assert caught.value.status == 401
+    assert "wrong-canary" not in f"{caught.value!r}{caught.value}"
+
+
+async def test_a_stale_nonce_is_renewed_once(connect, sandbox: Sandbox):
+    minted = await connect(sandbox.url, sandbox.username, sandbox.password)
+    await minted.rates.current()
+    sandbox.doorman.rotate_nonces()
+    await minted.rates.current()
+    assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200]
+
+
+async def test_basic_only_is_a_downgrade(connect):
+    challenge = 'WWW-Authenticate: Basic realm="x"\r\n'
+    async with WireServer(scripted(status(401, challenge))) as server:
+        minted = await connect(server.url, password="canary-password")
+        with pytest.raises(AuthDowngrade):
+            await minted.rates.current()
+    assert len(server.requests) == 1
+    assert "authorization" not in server.requests[0][1]
+
+
+async def test_the_pool_is_fast_to_say_that_it_is_full(connect):
+    asked = asyncio.Event()
+
+    async def silent(connection: Connection) -> None:
+        await connection.request()
+        asked.set()
+        await connection.reader.read()
+
+    async with WireServer(silent) as server:
+        minted = await connect(server.url, options=Options(pool_size=1), timeouts=Timeouts(pool=0.05), **ONCE)
+        async with anyio.create_task_group() as group:
+
+            async def first() -> None:
+                with pytest.raises(ClientClosedError if False else TransportError):
+                    await minted.with_options(timeouts=Timeouts(read=0.5)).rates.current()
+
+            group.start_soon(first)
+            await asked.wait()
+            with pytest.raises(PoolTimeout) as caught:
+                await minted.rates.current()
+    assert caught.value.safe_to_retry
+    assert len(server.requests) == 1
+
+
+async def test_cookies_are_not_kept(connect):
+    async with WireServer(
+        scripted(status(200, "Set-Cookie: session=tracked\r\n", b'{"data":[],"success":true}'))
+    ) as server:
+        minted = await connect(server.url)
+        await minted.rates.current()
+        await minted.rates.current()
+    assert all("cookie" not in headers for _, headers, _ in server.requests)
+
+
+async def test_headers_of_every_call(connect):
+    async with WireServer(scripted(fine)) as server:
+        minted = await connect(server.url, language="en", client_id="till-7")
+        await minted.rates.current()
+        await minted.with_options(language="tr").rates.current()
+    (_, first, _), (_, second, _) = server.requests
+    assert (first["accept-language"], first["x-client-id"], first["api-version"]) == ("en", "till-7", "3")
+    assert second["accept-language"] == "tr"
+    assert first["user-agent"].startswith("minted-connect/")
+    assert "content-type" not in first
+
+
+async def test_a_base_url_with_a_path(connect):
+    async with WireServer(scripted(fine)) as server:
+        minted = await connect(server.url + "/gateway/")
+        await minted.rates.current()
+    assert server.requests[0][0] == "GET /gateway/partner/walletable/rates HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.example.com",
+        "ftp://127.0.0.1",
+        "api.example.com",
+        "https://user:canary@api.example.com",
+        "https://api.example.com/?q=1",
+        "https://api.example.com/#x",
+        "https://exa mple.com",
+        "https://api.example.com:port",
+        "",
+    ],
+)
+def test_base_urls_that_are_refused(url):
+    with pytest.raises(ConfigurationError, match="base_url") as caught:
+        AsyncMintedConnect("u", "p", base_url=url)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+def tls_server(authority: trustme.CA, name: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(name).configure_cert(context)
+    return context
+
+
+async def test_tls_with_a_known_authority(connect, authority):
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with WireServer(scripted(fine), ssl=tls_server(authority, "127.0.0.1")) as server:
+        minted = await connect(server.url, ssl_context=trusting)
+        assert await minted.rates.current() == ()
+
+
+async def test_tls_with_an_unknown_authority(connect, authority):
+    async with WireServer(scripted(fine), ssl=tls_server(authority, "127.0.0.1")) as server:
+        minted = await connect(server.url)
+        with pytest.raises(TLSFailed, match="CertificateError") as caught:
+            await minted.rates.current()
+    assert not caught.value.safe_to_retry
+    assert server.requests == []
+
+
+async def test_tls_for_another_host(connect, authority):
+    trusting = ssl.create_default_context()
+    authority.configure_trust(trusting)
+    async with WireServer(scripted(fine), ssl=tls_server(authority, "elsewhere.example")) as server:
+        minted = await connect(server.url, ssl_context=trusting)
+        with pytest.raises(TLSFailed):
+            await minted.rates.current()
+    assert server.requests == []
+
+
+def test_a_context_below_tls_1_2_is_refused():
+    weak = ssl.create_default_context()
+    weak.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.raises(ConfigurationError, match="TLSv1_2"):
+        AsyncMintedConnect("u", "p", ssl_context=weak)
+
+
+async def test_a_lent_session_stays_as_it_was(sandbox: Sandbox):
+    async with aiohttp.ClientSession(headers={"X-Mine": "yes"}, auth=None) as session:
+        before = session.connector
+        async with AsyncMintedConnect(
+            sandbox.username, sandbox.password, base_url=sandbox.url, session=session
+        ) as minted:
+            await minted.rates.current()
+        assert not session.closed
+        assert before is session.connector
+        assert not before.closed
+    with pytest.raises(ClientClosedError, match="session"):
+        async with AsyncMintedConnect("u", "p", base_url=sandbox.url, session=session) as minted:
+            await minted.rates.current()
+
+
+async def test_a_lent_session_that_is_busy_is_a_pool_timeout(sandbox: Sandbox):
+    sandbox.faults.add("hang", path="/partner/walletable/rates")
+    connector = aiohttp.TCPConnector(limit=1)
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        AsyncMintedConnect(
+            sandbox.username,
+            sandbox.password,
+            base_url=sandbox.url,
+            session=session,
+            timeouts=Timeouts(connect=0.1),
+            **ONCE,
+        ) as minted,
+        anyio.create_task_group() as group,
+    ):
+        held = asyncio.Event()
+
+        async def hold() -> None:
+            async with session.get(sandbox.url + "/partner/walletable/products"):
+                held.set()
+                await asyncio.Event().wait()
+
+        group.start_soon(hold)
+        # The lent session's only connection answers 401 at once; keep it by asking for what hangs.
+        await held.wait()
+        with pytest.raises((PoolTimeout, ConnectFailed)):
+            await minted.products.page()
+        group.cancel_scope.cancel()
+
+
+async def test_another_event_loop_is_told_apart(sandbox: Sandbox):
+    minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
+    await minted.rates.current()
+
+    def elsewhere() -> str:
+        async def use() -> str:
+            with pytest.raises(ClientClosedError) as caught:
+                await minted.rates.current()
+            return str(caught.value)
+
+        return asyncio.run(use())
+
+    assert "another event loop" in await anyio.to_thread.run_sync(elsewhere)
+    await minted.rates.current()
+    await minted.aclose()
+
+
+async def test_a_closed_client_says_so(connect, sandbox: Sandbox):
+    minted = await connect(sandbox.url, sandbox.username, sandbox.password)
+    await minted.rates.current()
+    await (minted.aclose() if isinstance(minted, AsyncMintedConnect) else minted.close())
+    with pytest.raises(ClientClosedError, match="closed"):
+        await minted.rates.current()
+
+
+async def test_closing_twice_and_closing_a_sibling(sandbox: Sandbox):
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
+        sibling = minted.with_options(deadline=5)
+        await sibling.rates.current()
+        await sibling.aclose()
+        await minted.rates.current()
+        assert len(sandbox.requests) == 3  # one challenge serves both
+    await minted.aclose()
+
+
+async def test_a_forgotten_close_is_said(sandbox: Sandbox):
+    import gc
+
+    minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
+    await minted.rates.current()
+    lanes = minted._caller.shared.transport._lanes
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        del minted
+        gc.collect()
+    for lane in lanes or ():
+        await lane.session.close()
+
+
+async def test_cancelling_a_call_leaves_nothing(sandbox: Sandbox):
+    sandbox.faults.add("hang")
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
+        with anyio.move_on_after(0.1) as scope:
+            await minted.rates.current()
+        assert scope.cancelled_caught
+        sandbox.faults.clear()
+        await minted.rates.current()
+
+
+async def test_errors_hold_nothing_of_the_foreign_exception(connect):
+    async with WireServer(scripted(drop)) as server:
+        minted = await connect(server.url, **ONCE)
+        with pytest.raises(TransportError) as caught:
+            await minted.rates.current()
+    seen: BaseException | None = caught.value
+    while seen is not None:
+        assert not isinstance(seen, aiohttp.ClientError)
+        seen = seen.__cause__ or seen.__context__
+
+
+async def test_an_error_page_keeps_its_body_only_when_asked(connect):
+    async with WireServer(scripted(status(400, body=b"<h1>canary</h1>"))) as server:
+        plain = await connect(server.url)
+        with pytest.raises(ApiError) as caught:
+            await plain.rates.current()
+        assert caught.value.body is None
+        keeping = await connect(server.url, options=Options(keep_error_bodies=True))
+        with pytest.raises(ApiError) as caught:
+            await keeping.rates.current()
+        assert caught.value.body == b"<h1>canary</h1>"
+        assert "canary" not in repr(caught.value)

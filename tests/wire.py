@@ -1,0 +1,99 @@
+"""A server without manners: plain sockets and a script, for what no HTTP library would send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self
+
+
+class Connection:
+    """One accepted connection, seen from the server."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> None:
+        self.reader, self.writer, self.number = reader, writer, number
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+
+    async def request(self) -> tuple[str, dict[str, str], bytes]:
+        """Read one whole request: its first line, headers in lower case, body."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.rstrip("\r\n").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        body = await self.reader.readexactly(int(headers.get("content-length", 0)))
+        self.requests.append((first, headers, body))
+        return self.requests[-1]
+
+    def send(self, raw: bytes) -> None:
+        self.writer.write(raw)
+
+    def answer(self, body: bytes, status: int = 200, headers: str = "", *, length: int | None = None) -> None:
+        """Send an answer; `length` may lie about the body."""
+        self.send(
+            f"HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\n{headers}"
+            f"Content-Length: {len(body) if length is None else length}\r\n\r\n".encode()
+            + body
+        )
+
+    def envelope(self, data: Any, status: int = 200, headers: str = "", **more: Any) -> None:
+        """Send the vendor's envelope around `data`."""
+        whole = {"data": data, "success": status < 400, "code": 0 if status < 400 else status, "message": "", **more}
+        self.answer(json.dumps(whole).encode(), status, headers)
+
+    async def reset(self) -> None:
+        """Send what was written, then break the connection."""
+        await self.writer.drain()
+        self.writer.transport.abort()
+
+
+Script = Callable[[Connection], Awaitable[None]]
+
+
+class WireServer:
+    """`async with WireServer(script) as server`: runs the script for every connection, until it returns."""
+
+    def __init__(self, script: Script, ssl: Any = None) -> None:
+        self._script = script
+        self._ssl = ssl
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections: list[Connection] = []
+
+    @property
+    def url(self) -> str:
+        scheme = "https" if self._ssl else "http"
+        return f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    @property
+    def requests(self) -> list[tuple[str, dict[str, str], bytes]]:
+        return [request for connection in self.connections for request in connection.requests]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        connection = Connection(reader, writer, len(self.connections))
+        self.connections.append(connection)
+        try:
+            await self._script(connection)
+        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._ssl)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for connection in self.connections:
+            connection.writer.transport.abort()
+        await self._server.wait_closed()
