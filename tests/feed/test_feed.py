@@ -305,6 +305,21 @@ class TestSubscriptions:
                 seen.append((await anext(slow)).rate.metal_type)
         assert seen == ["gold", "silver", "gold", "silver"]
 
+    async def test_a_tick_is_handed_out_once(self, make, clock):
+        async with make((gold(600), SILVER), (gold(601), SILVER)) as feed:
+            slow = feed.subscribe()
+            await clock.advance(1)
+            first = await anext(slow)
+            await clock.advance(INTERVAL)
+            second, third = await anext(slow), await anext(slow)
+            assert [tick.observed_at for tick in (first, second, third)] == [1000, 1010, 1010]
+            assert [tick.rate.metal_type for tick in (first, second, third)] == ["gold", "silver", "gold"]
+            step = asyncio.ensure_future(anext(slow))
+            await settle()
+            assert not step.done()
+            await clock.advance(INTERVAL)
+            assert (await step).observed_at == 1020
+
     async def test_a_full_buffer_loses_the_oldest_and_counts_them(self, make, clock):
         async with make(*[(gold(price),) for price in range(600, 610)]) as feed:
             ticks = feed.subscribe(buffer=3)
@@ -433,10 +448,16 @@ class TestLife:
             feed._board.poller.cancel()  # as `asyncio.run` does with every task when its main one is done
             await task
 
-    async def test_a_cancel_scope_does_not_cut_the_closing_short(self, make, clock):
+    async def test_a_cancel_scope_does_not_cut_the_closing_short(self, clock):
+        async def tidies_up():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await settle()
+
         with anyio.CancelScope() as scope:
-            async with make((GOLD,)) as feed:
-                await clock.advance(1)
+            async with RateFeed(tidies_up, interval=1, clock=clock, random=lambda: 0.5) as feed:
+                await settle()
                 scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
@@ -714,7 +735,7 @@ async def test_any_mix_of_comings_and_goings_leaves_the_rest_alone(make, clock):
             await clock.advance(INTERVAL / 4)
             if number % 5 == 0:
                 task.cancel()
-            if number == 200:
+            if number == 80:
                 break
         await feed.aclose()
         await asyncio.wait(tasks)
