@@ -394,9 +394,8 @@ class Exchange(_Secretive):
             again = (spent or not self._own) and not shared.rejected
             shared.rejected = not again
         self._signer, self._own = shared.sign_with(challenge, terms), True
-        if shared.signer is None or not again:
+        if shared.signer is None:
             self._share()
-        self._release()
         return again
 
     def accepted(self, authentication_info: Sequence[str] = ()) -> None:

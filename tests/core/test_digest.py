@@ -255,6 +255,7 @@ TABLE = {
         [Challenge("r", "n", algorithm="sha-256", qop=("auth", "auth-int"), userhash=True)],
     ),
     "unquoted qop list": (['Digest realm="r", qop=auth,auth-int, nonce="n"'], [Challenge("r", "n", qop=("auth",))]),
+    "unquoted spaced list": (["Digest realm=r, qop=auth , auth-int , nonce=n"], [Challenge("r", "n", qop=("auth",))]),
     "unquoted base64 nonce": (["Digest realm=r, nonce=a/b+c=="], [Challenge("r", "a/b+c==")]),
     "escapes and commas": (
         [r'Digest realm="a \"b\", nonce=\"x\\", nonce="n,\n"'],
@@ -306,7 +307,8 @@ def test_parsing_never_raises(values):
 @pytest.mark.parametrize("text", ["a", '"', "a=", 'a="', "Digest ", '\\"', "a ", ",", 'a="\\'])
 def test_parsing_takes_linear_time(text):
     # 800 kB: quadratic time would take minutes, and the test's time limit ends it.
-    parse_challenges(["Digest " + text * (800_000 // len(text))])
+    value = text * (800_000 // len(text))
+    parse_challenges([value, "Digest " + value])
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" ")).filter(str.isprintable)
@@ -511,6 +513,16 @@ def test_a_late_success_on_weaker_terms_does_not_lower_the_pin():
     assert auth.pinned == Terms("r", "SHA-256", "auth")
 
 
+def test_of_two_realms_the_first_to_work_is_pinned():
+    auth = DigestAuth("partner", "secret")
+    first, second = auth.exchange(), auth.exchange()
+    assert first.challenged([offer("MD5")])
+    assert second.challenged([offer("SHA-256", realm="other")])
+    first.accepted()
+    second.accepted()
+    assert auth.pinned == Terms("r", "MD5", "auth")
+
+
 def test_an_unsigned_success_pins_nothing():
     auth = DigestAuth("partner", "secret")
     auth.exchange().accepted()
@@ -542,7 +554,7 @@ async def test_wrong_password_in_a_cold_burst_is_sent_once_per_call():
 
 
 async def test_a_password_changed_at_the_server_and_back():
-    server, auth = Server(), DigestAuth("partner", "secret")
+    server, auth = Server(says_stale=False), DigestAuth("partner", "secret")
     assert await call(auth, server) == 200
     server.password = "other"
     assert await call(auth, server) == 401
@@ -782,8 +794,10 @@ async def test_a_challenge_to_a_call_that_went_ahead_frees_those_that_wait_for_a
     assert server.waiting == 1  # the last one leads
     late = asyncio.create_task(call(auth, server))
     await settle()
+    await auth.exchange().__aexit__()  # one that went ahead and got no answer
+    await settle()
     assert server.waiting == 1
-    ahead = auth.exchange()  # as one that ran out of patience
+    ahead = auth.exchange()  # and one that got a challenge
     assert ahead.challenged(server.challenge())
     await settle()
     assert late.done()
@@ -825,6 +839,16 @@ async def test_a_server_that_never_challenges_releases_the_followers():
 
     auth = DigestAuth("partner", "secret")
     assert await asyncio.gather(*(call(auth, open_server) for _ in range(8))) == [200] * 8
+
+
+async def test_followers_do_not_wait_for_the_body_of_an_unsigned_success():
+    auth = DigestAuth("partner", "secret")
+    async with auth.exchange() as leader:
+        follower = asyncio.create_task(call(auth, Server()))
+        await settle()
+        leader.accepted()
+        await settle()
+        assert follower.done()
 
 
 async def test_a_refused_challenge_releases_the_followers():
@@ -902,6 +926,15 @@ async def test_the_password_is_asked_for_once_per_realm_and_algorithm():
     server.forget()
     assert await call(auth, server) == 200
     assert len(asked) == 2
+
+
+def test_ha1_is_not_taken_from_another_realm():
+    auth = DigestAuth("partner", "secret")
+    for realm in ("r", "other"):
+        exchange = auth.exchange()
+        assert exchange.challenged([offer(realm=realm)])
+        given = read(exchange.header("GET", "/"))
+        assert given["response"] == expected(given, user="partner", password="secret", method="GET")
 
 
 def test_nothing_secret_shows_and_nothing_is_pickled():
