@@ -1,0 +1,1 @@
+"""Completing a basket exactly once: the write-ahead journal, the one sending, and finding out what happened."""

@@ -1,0 +1,126 @@
+"""What has to hold before anything is sent: the caller said what is agreed to, and the basket still shows it."""
+
+from __future__ import annotations
+
+import uuid
+from decimal import Decimal
+from typing import Final
+
+import attrs
+
+from minted_connect.completion.match import is_order
+from minted_connect.config import Clock, Limits
+from minted_connect.core.request import OPERATIONS
+from minted_connect.errors import IntegrityError, InvalidInput, PriceChanged, PriceFixExpired
+from minted_connect.models import Basket, Intent, Kind, Shipping
+from minted_connect.resources import checks
+from minted_connect.resources.baskets import AsyncBaskets
+
+__all__ = ["address", "agreed_total", "check_basket", "look_again", "new_intent"]
+
+_SHIPPING_REQUIRED: Final = ("fullname", "phone", "city", "county", "district", "address", "tax_number")
+
+
+def agreed_total(expected_total: Decimal | None, accept_price: str | None) -> Decimal | None:
+    """Return the total agreed to, None for whatever it is by then; one of the two has to be said aloud.
+
+    Raises:
+        InvalidInput: both, neither, or a total that is no exact amount of money.
+    """
+    if accept_price is not None and accept_price != "current":
+        raise InvalidInput.of("accept_price", "must be 'current' or left out")
+    if (expected_total is None) == (accept_price is None):
+        raise InvalidInput.of("expected_total", "give either expected_total or accept_price='current'")
+    if expected_total is None:
+        return None
+    if not isinstance(expected_total, Decimal):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput.of("expected_total", f"must be a Decimal, not {type(expected_total).__name__}")
+    if not expected_total.is_finite() or expected_total < 0:
+        raise InvalidInput.of("expected_total", "must be a finite amount from 0")
+    return expected_total
+
+
+def check_basket(basket: Basket, kind: Kind) -> None:
+    """Check that a basket as last seen can be completed as `kind`.
+
+    Raises:
+        InvalidInput: it cannot.
+    """
+    if not isinstance(basket, Basket):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput.of("basket", f"must be a Basket, not {type(basket).__name__}")
+    if basket.kind not in {kind, None}:
+        raise InvalidInput.of("basket", f"is a {basket.kind} basket: use complete.{basket.kind}")
+    if not basket.items:
+        raise InvalidInput.of("basket", "is empty")
+
+
+def address(shipping: Shipping, limits: Limits) -> dict[str, str]:
+    """Return an address as it is sent.
+
+    Raises:
+        InvalidInput: a required part is missing, or a part cannot be sent.
+    """
+    if not isinstance(shipping, Shipping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput.of("shipping", f"must be a Shipping, not {type(shipping).__name__}")
+    for name in _SHIPPING_REQUIRED:
+        checks.text(f"shipping.{name}", getattr(shipping, name))
+    if shipping.zipcode is not None:
+        checks.text("shipping.zipcode", shipping.zipcode, limits.zipcode, empty=True)
+    return {name: value for name, value in attrs.asdict(shipping).items() if value is not None}
+
+
+async def look_again(
+    baskets: AsyncBaskets, basket: Basket, agreed: Decimal | None, *, margin: float, clock: Clock
+) -> tuple[Basket, float]:
+    """Read the basket again; return it, and the monotonic time until which its price may be relied on.
+
+    Reading may re-price it, so the figures are compared after it. It also brings the digest state up to date, so that
+    the completion normally goes out once.
+
+    Raises:
+        InvalidInput: it is not open any more, or empty.
+        PriceChanged: it costs something else than was agreed to.
+        PriceFixExpired: its price lock has less than `margin` seconds left, or none is shown.
+        IntegrityError: the answer is about another customer, another basket or another kind.
+    """
+    fresh = await baskets.get_active(basket.customer.external_id, cart_token=basket.token)
+    if fresh is None:
+        raise InvalidInput.of("basket", "is not open any more: it was completed, cleared or replaced")
+    if fresh.kind != basket.kind or is_order(fresh.raw):
+        operation = OPERATIONS["baskets.get_active"]
+        raise IntegrityError(
+            f"{operation.method} {operation.path}: the answer is not about a {basket.kind} basket",
+            ("data.type: is not the basket's",),
+            method=operation.method,
+            path=operation.path,
+        )
+    if not fresh.items:
+        raise InvalidInput.of("basket", "is empty")
+    if agreed is not None and fresh.paid_total != agreed:
+        raise PriceChanged(
+            f"the basket costs {fresh.paid_total} {fresh.currency_code} now; {agreed} was agreed to",
+            agreed,
+            fresh.paid_total,
+        )
+    left = fresh.price_fix.seconds_left if fresh.price_fix is not None else None
+    if left is None or left < margin:
+        raise PriceFixExpired(f"the price lock has {left or 0:.0f} s left: read the basket again")
+    return fresh, clock.monotonic() + left - margin
+
+
+def new_intent(basket: Basket, kind: Kind, clock: Clock) -> Intent:
+    """Build the record of completing this basket: every key it could be found by later."""
+    return Intent(
+        id=str(uuid.uuid4()),
+        kind=kind,
+        external_customer_id=basket.customer.external_id,
+        cart_token=basket.token,
+        basket_id=basket.id,
+        guid=basket.guid,
+        increment_id=basket.increment_id,
+        price_token=basket.price_token,
+        paid_total=basket.paid_total,
+        currency_code=basket.currency_code,
+        items=tuple((item.sku, item.amount) for item in basket.items),
+        created_at=clock.wall(),
+    )

@@ -1,0 +1,1 @@
+"""Journals that outlive the process."""

@@ -1,0 +1,265 @@
+"""A journal in one SQLite file, shared by the processes of one machine.
+
+Every operation opens the file, commits and closes it again: a purchase is rare beside that, and no connection can be
+inherited through a fork, used from a wrong thread, or left open.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from anyio import to_thread
+
+from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight
+from minted_connect.errors import JournalError
+from minted_connect.models import Intent, IntentState, Kind
+
+__all__ = ["SqliteJournal"]
+
+_T = TypeVar("_T")
+
+VERSION: Final = 1
+"""Of the schema (`PRAGMA user_version`)."""
+APPLICATION: Final = 0x4D4E5443
+"""Marks the file as ours (`PRAGMA application_id`, "MNTC")."""
+
+_FIELDS: Final = (
+    "id",
+    "kind",
+    "external_customer_id",
+    "cart_token",
+    "basket_id",
+    "guid",
+    "increment_id",
+    "price_token",
+    "paid_total",
+    "currency_code",
+    "items",
+    "created_at",
+    "state",
+)
+
+
+def _quoted(states: frozenset[IntentState]) -> str:
+    return ", ".join(f"'{state}'" for state in sorted(states))
+
+
+_SCHEMA: Final = f"""
+CREATE TABLE intents (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    external_customer_id TEXT NOT NULL,
+    cart_token TEXT NOT NULL,
+    basket_id INTEGER NOT NULL,
+    guid TEXT NOT NULL,
+    increment_id TEXT NOT NULL,
+    price_token TEXT NOT NULL,
+    paid_total TEXT NOT NULL,
+    currency_code TEXT NOT NULL,
+    items TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    state TEXT NOT NULL,
+    order_id INTEGER
+);
+CREATE UNIQUE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE state IN ({_quoted(HOLDING)});
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = {VERSION};
+"""
+_INSERT: Final = f"INSERT INTO intents ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608
+_HOLDER: Final = (
+    "SELECT id, state, order_id FROM intents "  # noqa: S608
+    f"WHERE external_customer_id = ? AND cart_token = ? AND state IN ({_quoted(HOLDING)})"
+)
+_SETTLE: Final = (
+    "UPDATE intents SET state = ?, order_id = ? "  # noqa: S608
+    f"WHERE id = ? AND (state IN ({_quoted(OPEN)}) OR ? = '{IntentState.CONFIRMED}')"
+)
+_PENDING: Final = f"SELECT {', '.join(_FIELDS)} FROM intents WHERE state IN ({_quoted(OPEN)}) ORDER BY rowid"  # noqa: S608
+
+# One statement, so that it sees one state of a file that another process is just making.
+_STATE: Final = (
+    "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+    "FROM pragma_user_version, pragma_application_id"
+)
+
+_PROBLEMS: Final = {
+    sqlite3.SQLITE_BUSY: "is locked by another process",
+    sqlite3.SQLITE_LOCKED: "is locked by another process",
+    sqlite3.SQLITE_READONLY: "cannot be written",
+    sqlite3.SQLITE_CANTOPEN: "cannot be opened or created",
+    sqlite3.SQLITE_PERM: "cannot be opened: no permission",
+    sqlite3.SQLITE_FULL: "cannot grow: the disk is full",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error",
+    sqlite3.SQLITE_CORRUPT: "is damaged",
+    sqlite3.SQLITE_NOTADB: "is not a journal, or is damaged",
+}
+
+
+class SqliteJournal:
+    """A journal in the file `path`, made at first use; its directory has to exist, on a disk of this machine.
+
+    Args:
+        path: The file. Beside it SQLite keeps `<path>-wal` and `<path>-shm` while it is in use.
+        patience: Seconds to wait for other processes that are writing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
+        self.path = Path(path)
+        self._patience = patience
+
+    def __repr__(self) -> str:
+        return f"SqliteJournal({str(self.path)!r})"
+
+    async def prepare(self, intent: Intent) -> None:
+        """Write an intent down, on the disk before returning."""
+
+        def work(database: sqlite3.Connection) -> None:
+            try:
+                with _transaction(database):
+                    database.execute(_INSERT, _row(intent))
+            except sqlite3.IntegrityError:
+                holder = database.execute(_HOLDER, (intent.external_customer_id, intent.cart_token)).fetchone()
+                if holder is None:
+                    raise
+                raise already_in_flight(*holder) from None
+
+        await self._run(work)
+
+    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
+        """Note what became of an intent."""
+
+        def work(database: sqlite3.Connection) -> None:
+            with _transaction(database):
+                database.execute(_SETTLE, (str(state), order_id, intent_id, str(state)))
+
+        await self._run(work)
+
+    async def pending(self) -> list[Intent]:
+        """Return the open intents, oldest first; those of processes that still run are among them."""
+
+        def work(database: sqlite3.Connection) -> list[Intent]:
+            return [_intent(row) for row in database.execute(_PENDING)]
+
+        return await self._run(work)
+
+    async def aclose(self) -> None:
+        """Do nothing: no connection outlives an operation."""
+
+    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        return await to_thread.run_sync(self._do, work)
+
+    def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        try:
+            database = self._open()
+            try:
+                return work(database)
+            finally:
+                database.close()
+        except sqlite3.Error as error:
+            # The low byte is the class of the problem; the rest of an extended code says where it struck.
+            problem = _PROBLEMS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"failed ({type(error).__name__})")
+            raise JournalError(f"the journal {self.path} {problem}") from error
+        except OSError as error:
+            raise JournalError(f"the journal {self.path} cannot be opened or created: {error.strerror}") from error
+        except (ValueError, TypeError, InvalidOperation) as error:
+            raise JournalError(f"the journal {self.path} holds a record that cannot be read") from error
+
+    def _open(self) -> sqlite3.Connection:
+        # It names customers and baskets: for the owner's eyes only, and so are the files SQLite puts beside it.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+        database = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None)
+        try:
+            self._set_up(database)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def _set_up(self, database: sqlite3.Connection) -> None:
+        ready = self._is_ready(database)
+        # Changing the mode of a new file fails at once, without SQLite's own waiting, if another process is there.
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                database.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.01)
+        database.execute("PRAGMA synchronous = FULL")
+        if ready:
+            return
+        with _transaction(database):
+            # Looked at again, now that nobody else can be making it.
+            if self._is_ready(database):
+                return
+            for statement in _SCHEMA.split(";"):
+                database.execute(statement)
+        _sync_directory(self.path.parent)
+
+    def _is_ready(self, database: sqlite3.Connection) -> bool:
+        """Return whether the schema is there, False if the file is empty; refuse everything else."""
+        version, application, tables = database.execute(_STATE).fetchone()
+        if application == APPLICATION and version == VERSION:
+            return True
+        if application == APPLICATION:
+            raise JournalError(
+                f"the journal {self.path} has schema {version}, this library knows {VERSION}: upgrade the library"
+            )
+        if application or version or tables:
+            raise JournalError(f"the journal {self.path} is a database of something else")
+        return False
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Generator[None]:
+    """Write alone: the write lock is taken at the start, so that nothing read inside can be outdated."""
+    database.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        database.execute("COMMIT")
+    except BaseException:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    # A new file is safe from a power cut only once its name is on the disk too. Windows has no such call.
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _row(intent: Intent) -> tuple[Any, ...]:
+    plain = {
+        "kind": str(intent.kind),
+        "paid_total": str(intent.paid_total),
+        "items": json.dumps(intent.items),
+        "created_at": intent.created_at.isoformat(),
+        "state": str(intent.state),
+    }
+    return tuple(plain.get(name, getattr(intent, name)) for name in _FIELDS)
+
+
+def _intent(row: tuple[Any, ...]) -> Intent:
+    values = dict(zip(_FIELDS, row, strict=True))
+    values["kind"] = Kind(values["kind"])
+    values["paid_total"] = Decimal(values["paid_total"])
+    values["items"] = tuple((str(sku), int(amount)) for sku, amount in json.loads(values["items"]))
+    values["created_at"] = datetime.fromisoformat(values["created_at"])
+    values["state"] = IntentState(values["state"])
+    return Intent(**values)

@@ -1,0 +1,141 @@
+"""Telling whether a listed order is the one of an intent, and where it differs: pure, over JSON as received.
+
+JSON, because a purchase must be recognised also where one unrelated field of its order cannot be read.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import Any, Final, cast
+
+from minted_connect.models import CreationStatus, Deal, Intent, Order, Status
+
+__all__ = [
+    "Match",
+    "customer_of",
+    "differences",
+    "identifiers",
+    "is_about",
+    "is_cleared",
+    "is_failed",
+    "is_order",
+    "mapping",
+    "match",
+]
+
+BEFORE: Final = timedelta(minutes=10)
+"""How much older than its intent an order without common keys may say it is."""
+
+_FAILED: Final = (Status.CANCELLED, Status.REFUNDED)  # a tuple: what is looked up in it is anything JSON can be
+
+
+class Match(enum.IntEnum):
+    """How surely a listed order is the one of an intent, by the strongest key they share."""
+
+    NONE = 0
+    LIKELY = 1
+    """Same kind, lines, total and time, but no common key: for a person to decide."""
+    ID = 2
+    INCREMENT_ID = 3
+    GUID = 4
+    TOKEN = 5
+
+
+def match(raw: Mapping[str, Any], order: Order | None, intent: Intent) -> Match:
+    """Return how surely a listed order is the one of the intent; orders of other customers are never it."""
+    customer = customer_of(raw)
+    if customer not in (intent.external_customer_id, None):
+        return Match.NONE
+    for found, name, wanted in (
+        (Match.TOKEN, "token", intent.cart_token),
+        (Match.GUID, "guid", intent.guid),
+        (Match.INCREMENT_ID, "increment_id", intent.increment_id),
+    ):
+        if raw.get(name) == wanted:
+            return Match.LIKELY if customer is None else found
+    if order is None:
+        # Without a single key it cannot be told from ours.
+        return Match.NONE if any(raw.get(name) for name in ("token", "guid", "increment_id")) else Match.LIKELY
+    if order.order_creation_status != CreationStatus.ORDER or order.kind not in {intent.kind, None}:
+        return Match.NONE
+    if _lines(order) != _agreed_lines(intent):
+        return Match.NONE
+    # Orders may be numbered apart from baskets (Q4): an equal number alone could be another purchase.
+    if order.id == intent.basket_id:
+        return Match.ID
+    recent = order.order_at >= intent.created_at - BEFORE
+    return Match.LIKELY if recent and order.paid_total == intent.paid_total else Match.NONE
+
+
+def differences(order: Order, intent: Intent) -> tuple[str, ...]:
+    """Return where an order differs from what was agreed to, in words."""
+    return tuple(_differences(order, intent))
+
+
+def _differences(order: Order, intent: Intent) -> Iterator[str]:
+    if order.paid_total != intent.paid_total:
+        yield f"paid_total: agreed {intent.paid_total}, ordered {order.paid_total}"
+    if order.currency_code != intent.currency_code:
+        yield f"currency_code: agreed {intent.currency_code}, ordered {order.currency_code}"
+    if order.kind not in {intent.kind, None}:
+        yield f"kind: agreed {intent.kind}, ordered {order.kind}"
+    agreed, ordered = _agreed_lines(intent), _lines(order)
+    for sku in sorted(agreed.keys() | ordered.keys()):
+        if agreed[sku] != ordered[sku]:
+            yield f"pieces of {sku}: agreed {agreed[sku]}, ordered {ordered[sku]}"
+
+
+def identifiers(raw: Mapping[str, Any]) -> dict[str, str]:
+    """Return the identifiers of an order as far as they can be read."""
+    return {name: str(raw[name]) for name in ("id", "guid", "increment_id") if isinstance(raw.get(name), str | int)}
+
+
+def is_about(raw: Mapping[str, Any], intent: Intent) -> bool:
+    """Return whether an answer names the customer and the basket of the intent."""
+    return customer_of(raw) == intent.external_customer_id and raw.get("token") == intent.cart_token
+
+
+def is_order(raw: Mapping[str, Any]) -> bool:
+    """Return whether the object says that it is an order and no longer a basket."""
+    return raw.get("order_creation_status") == CreationStatus.ORDER
+
+
+def is_failed(raw: Mapping[str, Any]) -> bool:
+    """Return whether the object says that the order was cancelled or refunded."""
+    return raw.get("status_name") in _FAILED
+
+
+def is_cleared(data: Mapping[str, Any], intent: Intent) -> bool:
+    """Return whether an answer shows the very basket of the intent, still a basket, without lines."""
+    return (
+        is_about(data, intent)
+        and data.get("order_creation_status") == CreationStatus.BASKET
+        and data.get("items") == []
+    )
+
+
+def customer_of(raw: Mapping[str, Any]) -> object:
+    """Return the customer's id as far as there is one."""
+    return mapping(raw.get("customer")).get("external_id")
+
+
+def mapping(data: Any) -> Mapping[str, Any]:
+    """Return a JSON object, an empty one in place of anything else."""
+    return cast("Mapping[str, Any]", data) if isinstance(data, Mapping) else {}
+
+
+def _lines(deal: Deal) -> Counter[str]:
+    pieces: Counter[str] = Counter()
+    for item in deal.items:
+        pieces[item.sku] += item.amount
+    return pieces
+
+
+def _agreed_lines(intent: Intent) -> Counter[str]:
+    pieces: Counter[str] = Counter()
+    for sku, amount in intent.items:
+        pieces[sku] += amount
+    return pieces

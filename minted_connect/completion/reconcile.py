@@ -1,0 +1,262 @@
+"""Finding out what became of an intent: read the basket and the orders, weigh what they show, wait, read again.
+
+Nothing here sends a completion. A read that fails tells nothing: it never turns into a verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+import attrs
+
+from minted_connect.completion.match import Match, customer_of, is_cleared, is_failed, is_order, mapping, match
+from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
+from minted_connect.core.caller import Caller
+from minted_connect.core.replies import Reply
+from minted_connect.core.request import OPERATIONS, Request
+from minted_connect.errors import (
+    ApiError,
+    ClientClosedError,
+    MintedConnectError,
+    NotFound,
+    ProtocolError,
+)
+from minted_connect.models import Intent, Order
+
+__all__ = ["Finding", "ReadBack"]
+
+WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
+"""Seconds between two looks; the last one repeats."""
+_DAY: Final = timedelta(days=1)
+_ROWS: Final = 30
+_MOST_PAGES: Final = 20
+# Of a 4xx, these say nothing about the basket: the credentials, the time, the pace.
+_NO_ANSWER: Final = frozenset(
+    {HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+)
+
+
+@attrs.frozen
+class _Row:
+    """One listed order of the intent's customer: as received, and as an Order if it can be read."""
+
+    raw: Mapping[str, Any]
+    order: Order | None
+    match: Match
+
+
+@attrs.frozen
+class Finding:
+    """What reading back came to."""
+
+    verdict: Verdict
+    evidence: Evidence
+    order: Order | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
+    """The matching order as received."""
+    notes: tuple[str, ...] = ()
+    """What a person should look at, without personal data: other orders, and what was in the way."""
+
+
+class ReadBack:
+    """Everything read back about one intent."""
+
+    def __init__(self, caller: Caller, intent: Intent, *, fence_proves: bool) -> None:
+        self._caller = caller
+        self._intent = intent
+        self._fence_proves = fence_proves
+        self._skew = timedelta()
+        self._basket = BasketSeen.UNREAD
+        self._active_since: float | None = None
+        self._active_reads = 0
+        self._fence = Fence.NOT_USED
+        self._fence_tried = False
+        self._fenced_at = 0.0
+        self._trouble: list[str] = []
+        self._closed = False
+
+    async def run(self, *, budget: float, fence: bool) -> Finding:
+        """Look, and go on looking for `budget` seconds until something is proven; 0 looks once."""
+        clock = self._caller.clock
+        give_up = clock.monotonic() + budget
+        looks = 0
+        while True:
+            finding = await self._look()
+            if finding.verdict.outcome is not Outcome.UNKNOWN or self._closed:
+                return finding
+            if fence and self._fence is Fence.NOT_USED and _may_fence(finding.evidence):
+                await self._clear()
+            pause = WAITS[min(looks, len(WAITS) - 1)]
+            if clock.monotonic() + pause > give_up:
+                return finding
+            await clock.sleep(pause)
+            looks += 1
+
+    async def _look(self) -> Finding:
+        clock = self._caller.clock
+        self._trouble = []
+        self._basket = await self._read_basket()
+        asked = clock.monotonic()
+        rows, searched = await self._read_orders()
+        strong = sorted((row for row in rows if row.match > Match.LIKELY), key=_rank, reverse=True)
+        seen = _order_seen(strong[0]) if strong else OrderSeen.NONE
+        likely = [row for row in rows if row.match is Match.LIKELY]
+        if self._basket is BasketSeen.ACTIVE and searched and not strong:
+            self._active_reads += 1
+            self._active_since = asked if self._active_since is None else self._active_since
+        elif self._basket is not BasketSeen.UNREAD or strong:
+            self._active_reads, self._active_since = 0, None
+        evidence = Evidence(
+            order=seen,
+            likely=len(likely),
+            searched=searched,
+            basket=self._basket,
+            active_reads=self._active_reads,
+            active_seconds=0.0 if self._active_since is None else asked - self._active_since,
+            fence=self._fence,
+            fence_seconds=asked - self._fenced_at if self._fence is Fence.CLEARED else 0.0,
+            fence_proves=self._fence_proves,
+        )
+        decided = verdict(evidence)
+        if decided.outcome is Outcome.UNKNOWN:
+            candidates = (f"order {row.raw.get('id')} looks like it" for row in likely)
+            return Finding(
+                decided, evidence, notes=(decided.reason, decided.leaning.value, *candidates, *self._trouble)
+            )
+        if not strong:
+            return Finding(decided, evidence)
+        again = (f"order {row.raw.get('id')} carries keys of the same basket" for row in strong[1:])
+        return Finding(decided, evidence, strong[0].order, strong[0].raw, tuple(again))
+
+    async def _read_basket(self) -> BasketSeen:
+        intent = self._intent
+        query = (("external_customer_id", intent.external_customer_id), ("cart_token", intent.cart_token))
+        try:
+            reply = await self._read(Request(OPERATIONS["baskets.get_active"], query=query))
+        except NotFound:
+            return BasketSeen.GONE
+        except MintedConnectError as error:
+            self._note(error)
+            return BasketSeen.UNREAD
+        if reply.data is None:
+            return BasketSeen.GONE
+        data = mapping(reply.data)
+        if customer_of(data) != intent.external_customer_id:
+            self._trouble.append("the basket that was answered is another customer's")
+            return BasketSeen.UNREAD
+        if data.get("token") != intent.cart_token or is_order(data):
+            return BasketSeen.GONE
+        if data.get("items"):
+            return BasketSeen.ACTIVE
+        if self._fence_tried and self._fence is Fence.NOT_USED and is_cleared(data, intent):
+            self._fence, self._fenced_at = Fence.CLEARED, self._caller.clock.monotonic()
+        return BasketSeen.GONE
+
+    async def _read_orders(self) -> tuple[list[_Row], bool]:
+        """Return this customer's orders that match, and whether all there are were looked at."""
+        intent, now = self._intent, self._caller.clock.wall()
+        # An order says when its basket was made (seen in the examples), so a day back is the least to look at.
+        # Both ends are widened by what the server's clock and ours differ.
+        first = min(intent.created_at, intent.created_at + self._skew) - _DAY
+        last = max(now, now + self._skew) + _DAY
+        customer = ("customer_external_id", intent.external_customer_id)
+        listed = (
+            customer,
+            ("tx_type", str(intent.kind)),
+            ("sortBy", "created_at"),
+            ("sortType", "desc"),
+            ("startDate", first.date().isoformat()),
+            ("endDate", last.date().isoformat()),
+        )
+        rows: dict[tuple[str, str], _Row] = {}
+        complete = True
+        # By number first: without dates it also finds what a basket of last week became, if ids are kept (Q4).
+        for query in ((customer, ("orderId", str(intent.basket_id))), listed):
+            try:
+                found, whole = await self._pages(query, first)
+            except MintedConnectError as error:
+                self._note(error)
+                complete = False
+                continue
+            complete = complete and whole
+            rows.update(((str(row.raw.get("id")), str(row.raw.get("guid"))), row) for row in found)
+        return list(rows.values()), complete
+
+    async def _pages(self, query: Sequence[tuple[str, str]], oldest: datetime) -> tuple[list[_Row], bool]:
+        found: list[_Row] = []
+        for number in range(1, _MOST_PAGES + 1):
+            request = Request(OPERATIONS["orders.page"], query=(("page", str(number)), ("total", str(_ROWS)), *query))
+            reply = await self._read(request)
+            page = mapping(reply.data)
+            listed: Any = page.get("data")
+            if not isinstance(listed, list):
+                raise ProtocolError("Get Orders: the answer is not a page of orders")
+            raws = [mapping(raw) for raw in listed]  # pyright: ignore[reportUnknownVariableType]
+            rows = [self._row(raw) for raw in raws if customer_of(raw) in (self._intent.external_customer_id, None)]
+            found += [row for row in rows if row.match is not Match.NONE]
+            last_page = page.get("last_page")
+            if not raws or (isinstance(last_page, int) and number >= last_page):
+                return found, True
+            if rows and all(row.order is not None and row.order.order_at < oldest for row in rows):
+                return found, True
+        self._trouble.append(f"more than {_MOST_PAGES * _ROWS} orders were listed; the rest was not looked at")
+        return found, False
+
+    def _row(self, raw: Mapping[str, Any]) -> _Row:
+        order: Order | None
+        try:
+            order = self._caller.structure(raw, Order)
+        except ProtocolError:
+            order = None
+        return _Row(raw, order, match(raw, order, self._intent))
+
+    async def _clear(self) -> None:
+        """Clear the basket by customer and token, so that no other basket is touched."""
+        intent = self._intent
+        body = {"external_customer_id": intent.external_customer_id, "cart_token": intent.cart_token}
+        self._fence_tried = True
+        try:
+            reply = await self._read(Request(OPERATIONS["baskets.clear"], body=body))
+        except ApiError as error:
+            self._note(error)
+            if error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status not in _NO_ANSWER:
+                self._fence = Fence.REFUSED
+            return
+        except MintedConnectError as error:
+            self._note(error)
+            return
+        # A bare "success" proves nothing: it may be about a basket that has become an order already.
+        if is_cleared(mapping(reply.data), intent):
+            self._fence, self._fenced_at = Fence.CLEARED, self._caller.clock.monotonic()
+
+    async def _read(self, request: Request) -> Reply:
+        reply = await self._caller.exchange(request)
+        with suppress(ValueError, TypeError):  # no such header, or none that can be read
+            self._skew = parsedate_to_datetime(reply.headers.get("Date", "")) - self._caller.clock.wall()
+        return reply
+
+    def _note(self, error: MintedConnectError) -> None:
+        # Waiting does not open a closed client again.
+        self._closed = self._closed or isinstance(error, ClientClosedError)
+        self._trouble.append(f"{type(error).__name__}: {error}")
+
+
+def _order_seen(row: _Row) -> OrderSeen:
+    if not is_order(row.raw):
+        return OrderSeen.STILL_BASKET
+    return OrderSeen.FAILED if is_failed(row.raw) else OrderSeen.ACCEPTED
+
+
+def _rank(row: _Row) -> tuple[bool, bool, Match]:
+    seen = _order_seen(row)
+    return seen is OrderSeen.ACCEPTED, seen is OrderSeen.FAILED, row.match
+
+
+def _may_fence(evidence: Evidence) -> bool:
+    # Only a basket that was just seen whole can be told apart, afterwards, from one that became an order.
+    return evidence.basket is BasketSeen.ACTIVE and evidence.searched and not evidence.likely

@@ -1,0 +1,127 @@
+"""What was read back, and what it proves: pure data and one pure function.
+
+The safe answer is UNKNOWN. Every branch that decides something names the fact that proves it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+import attrs
+
+__all__ = ["BasketSeen", "Evidence", "Fence", "Leaning", "OrderSeen", "Outcome", "Verdict", "verdict"]
+
+STABLE_READS: Final = 3
+STABLE_SECONDS: Final = 60.0
+FENCE_SECONDS: Final = 30.0
+
+
+class OrderSeen(enum.Enum):
+    """The strongest thing the order list holds for this intent."""
+
+    NONE = "none"
+    STILL_BASKET = "still a basket"
+    """Listed, but not an order yet: counts as none."""
+    ACCEPTED = "accepted"
+    FAILED = "failed"
+    """Cancelled or refunded."""
+
+
+class BasketSeen(enum.Enum):
+    """What became of the basket with the intent's token."""
+
+    UNREAD = "unread"
+    """It could not be read, or the answer was about somebody else."""
+    GONE = "gone"
+    """Not answered any more, or answered without lines or as an order."""
+    ACTIVE = "active"
+
+
+class Fence(enum.Enum):
+    """What came of clearing the basket, so that a late completion finds nothing to complete."""
+
+    NOT_USED = "not used"
+    CLEARED = "cleared"
+    """The answer showed this very basket, still a basket, without lines."""
+    REFUSED = "refused"
+
+
+class Outcome(enum.Enum):
+    """What is proven."""
+
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+    NOT_EXECUTED = "not executed"
+    UNKNOWN = "unknown"
+
+
+class Leaning(enum.Enum):
+    """Where an unknown outcome leans: a hint for people, never a reason to send again."""
+
+    NONE = "undecided"
+    EXECUTED = "leaning executed"
+    NOT_EXECUTED = "leaning not executed"
+
+
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """What was read back so far. The defaults know nothing."""
+
+    order: OrderSeen = OrderSeen.NONE
+    likely: int = 0
+    """Orders that look like the intent but carry none of its keys."""
+    searched: bool = False
+    """Whether the latest search of the orders read every page there was to read."""
+    basket: BasketSeen = BasketSeen.UNREAD
+    active_reads: int = 0
+    """Reads in a row, the latest included, that showed the basket active and no order."""
+    active_seconds: float = 0.0
+    """From the first of those reads to the latest."""
+    fence: Fence = Fence.NOT_USED
+    fence_seconds: float = 0.0
+    """From the clearing of the basket to the latest search."""
+    fence_proves: bool = False
+    """Whether a cleared basket is known to make a late completion fail (question Q6)."""
+
+
+@attrs.frozen
+class Verdict:
+    """What the evidence proves, and why."""
+
+    outcome: Outcome
+    reason: str
+    leaning: Leaning = Leaning.NONE
+
+
+def verdict(evidence: Evidence) -> Verdict:
+    """Return what the evidence proves; UNKNOWN unless something is proven."""
+    if evidence.order is OrderSeen.ACCEPTED:
+        return Verdict(Outcome.CONFIRMED, "the order exists")
+    if evidence.order is OrderSeen.FAILED:
+        return Verdict(Outcome.REJECTED, "the order was cancelled or refunded")
+    if evidence.likely:
+        return _unknown("there are orders that look like it, but carry none of its keys: a person has to decide")
+    if not evidence.searched:
+        return _unknown("the orders could not be read completely")
+    if evidence.fence is Fence.REFUSED:
+        return _unknown("no order yet, and the basket cannot be cleared any more", Leaning.EXECUTED)
+    if evidence.fence is Fence.CLEARED:
+        if evidence.fence_seconds < FENCE_SECONDS:
+            return _unknown("no order yet, and the basket was cleared a moment ago", Leaning.NOT_EXECUTED)
+        if evidence.fence_proves:
+            return Verdict(Outcome.NOT_EXECUTED, "the basket was cleared, and no order appeared afterwards")
+        return _unknown("the basket was cleared, and no order appeared afterwards", Leaning.NOT_EXECUTED)
+    if evidence.basket is BasketSeen.GONE:
+        return _unknown("no order yet, and the basket is gone", Leaning.EXECUTED)
+    if (
+        evidence.basket is BasketSeen.ACTIVE
+        and evidence.active_reads >= STABLE_READS
+        and evidence.active_seconds >= STABLE_SECONDS
+    ):
+        return _unknown("no order, and the basket stays open", Leaning.NOT_EXECUTED)
+    return _unknown("no order yet; the request may still be under way")
+
+
+def _unknown(reason: str, leaning: Leaning = Leaning.NONE) -> Verdict:
+    return Verdict(Outcome.UNKNOWN, reason, leaning)

@@ -1,0 +1,206 @@
+"""A scripted caller: the real one but for its wire, which is a small world with one basket and some orders."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+from minted_connect.config import Options, RetryPolicy
+from minted_connect.core import codec
+from minted_connect.core.caller import Caller, Settings
+from minted_connect.core.replies import Reply
+from minted_connect.core.request import Request
+from minted_connect.core.transport import Progress
+from minted_connect.errors import NotFound, Phase
+from minted_connect.models import Basket, Intent, Kind, Shipping
+from minted_connect.sandbox import ManualClock
+
+CUSTOMER = "ea0982a7-4fd3-43ff-a682-cae5870d1eac"
+TOKEN = "SKTHzfR4HnKXmcM4XeHfFRUPq6n3jJGL"
+TOTAL = Decimal("1852.60")
+SHIPPING = Shipping(
+    fullname="Ahmet Özer",
+    phone="+905550001122",
+    city="İstanbul",
+    county="Çekmeköy",
+    district="Alemdağ",
+    address="No:1 D:2",
+    tax_number="12345678910",
+)
+
+
+def deal_json(**changes: Any) -> dict[str, Any]:
+    """The documented basket of api-26503573, as the codec hands it over."""
+    zeros = (
+        "tax payment_cost delivery_cost insurance_price conversion_price market_commission minted_markup_price "
+        "silver_craftsmanship"
+    )
+    return {
+        "pricefix": {"remaining": 201, "nextUpdate": "2026-02-20T15:31:57+03:00"},
+        "id": 10984,
+        "guid": "2695BF07-6963-40FD-9777-21670640745B",
+        "order_creation_status": "basket",
+        "external_id": None,
+        "increment_id": "59047701704",
+        "token": TOKEN,
+        "price_token": "I50OIXArzMS9PFK0t7BdLYrP6uHiS0GF",
+        "type": "buy",
+        **dict.fromkeys(zeros.split(), 0),
+        "price": Decimal("1777.02"),
+        "total": Decimal("1777.02"),
+        "paid_total": Decimal("1852.6"),
+        "charge_fee": Decimal("31.1"),
+        "charge_fee_rate": Decimal("1.75"),
+        "minting_fee": Decimal("35.55"),
+        "storage_fee": Decimal("5.33"),
+        "storage_fee_rate": Decimal("0.3"),
+        "charges_vat": Decimal("3.6"),
+        "vat_rate": 5,
+        "currency_code": "AED",
+        "status_id": 1,
+        "status_name": "Created",
+        "customer": {
+            "external_id": CUSTOMER,
+            "firstname": "Brant",
+            "middlename": "",
+            "lastname": "Ankunding",
+            "fullname": "Brant Ankunding",
+            "email": "brant.ankunding@example.com",
+            "phone": "+905111111111",
+            "gender": "M",
+            "identity_number": "12345678910",
+            "tax_office": None,
+            "birthdate": "1970-01-31",
+            "account_type": "person",
+        },
+        "shippingaddress": None,
+        "billingaddress": None,
+        "payment": None,
+        "delivery": None,
+        "order_at": "2026-02-20T12:27:57.000000Z",
+        "items": [
+            {
+                "item_currency_id": 1000013,
+                "item_currency_name": "Dirham Gold",
+                "product_id": 3000099,
+                "sku": "MNTBAE0001",
+                "product_name": "Minted 1 g 999.9 Gold Bar",
+                "product_weight": 1,
+                "price": Decimal("592.34"),
+                "tax_rate": 0,
+                "tax": 0,
+                "amount": 3,
+                "total": Decimal("1777.02"),
+                "product_images": [],
+                "prices": [{"id": 7, "name": "Minting Fee", "price": Decimal("11.85")}],
+            }
+        ],
+        "total_amount": 3,
+        "currency": "Dirham Gold",
+        "tx_type": "oneoffpurchase",
+        **changes,
+    }
+
+
+def order_json(**changes: Any) -> dict[str, Any]:
+    """What that basket becomes."""
+    order = deal_json(
+        order_creation_status="order", type="walletable_ecommerce", status_id=2, status_name="Pending", **changes
+    )
+    del order["pricefix"]
+    return order
+
+
+def of(customer: str, **changes: Any) -> dict[str, Any]:
+    """An order of somebody else."""
+    order = order_json(**changes)
+    return {**order, "customer": {**order["customer"], "external_id": customer}}
+
+
+def page_json(rows: list[Any], *, number: int = 1, last: int = 1) -> dict[str, Any]:
+    return {"current_page": number, "data": rows, "last_page": last, "per_page": 30, "total": len(rows)}
+
+
+def intent_of(**changes: Any) -> Intent:
+    values: dict[str, Any] = {
+        "id": "0b9c1f2e-0000-4000-8000-000000000001",
+        "kind": Kind.BUY,
+        "external_customer_id": CUSTOMER,
+        "cart_token": TOKEN,
+        "basket_id": 10984,
+        "guid": "2695BF07-6963-40FD-9777-21670640745B",
+        "increment_id": "59047701704",
+        "price_token": "I50OIXArzMS9PFK0t7BdLYrP6uHiS0GF",
+        "paid_total": TOTAL,
+        "currency_code": "AED",
+        "items": (("MNTBAE0001", 3),),
+        "created_at": datetime(2026, 2, 20, 12, 28, 30, tzinfo=UTC),
+        **changes,
+    }
+    return Intent(**values)
+
+
+class World(Caller):
+    """Answers by operation: each may be data, an exception to raise, or a function of the request.
+
+    `complete` is also given the progress, because how far a request got is part of what it tells.
+    """
+
+    def __init__(self, *, loopback: bool = True, **options: Any) -> None:
+        self.clock = ManualClock(auto_advance=True)
+        self.settings = Settings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
+        self.shared = SimpleNamespace(transport=SimpleNamespace(is_loopback=loopback))  # type: ignore[assignment]
+        self.basket: Any = deal_json()
+        self.orders: Any = []
+        self.clear: Any = NotFound("no such basket", 404)
+        self.complete: Any = self.execute
+        self.sent: list[Request] = []
+        self.not_after: list[float | None] = []
+
+    def execute(self, request: Request, progress: Progress | None = None) -> dict[str, Any]:
+        """Complete the basket, as the server does."""
+        changes = {"tx_type": "sell"} if request.operation.name == "complete.sell" else {}
+        order = {**self.basket, **order_json(), "tx_type": self.basket["tx_type"], **changes}
+        order.pop("pricefix", None)
+        self.basket, self.orders = None, [order, *self.orders]
+        return order
+
+    async def exchange(
+        self, request: Request, *, not_after: float | None = None, progress: Progress | None = None
+    ) -> Reply:
+        self.sent.append(request)
+        name = request.operation.name
+        answer = {
+            "baskets.get_active": self.basket,
+            "orders.page": self.orders,
+            "baskets.clear": self.clear,
+        }.get(name, self.complete)
+        if progress is not None:
+            self.not_after.append(not_after)
+            progress.phase = Phase.ANSWERED
+        if callable(answer) and not isinstance(answer, Exception):
+            answer = answer(request, progress) if progress is not None else answer(request)
+        if hasattr(answer, "__await__"):
+            answer = await answer
+        if isinstance(answer, BaseException):
+            raise answer
+        if name == "orders.page" and isinstance(answer, list):
+            answer = page_json(answer)
+        return reply_with(answer)
+
+    def count(self, name: str) -> int:
+        return sum(request.operation.name == name for request in self.sent)
+
+    def seen_basket(self, **changes: Any) -> Basket:
+        """The basket as the caller last saw it."""
+        return codec.structure(deal_json(**changes), Basket, monotonic=self.clock.monotonic)
+
+    def ago(self, **delta: float) -> str:
+        """A time of the server, some time ago."""
+        return (self.clock.wall() - timedelta(**delta)).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+
+
+def reply_with(data: Any) -> Reply:
+    return Reply(200, {"Date": "Fri, 20 Feb 2026 12:27:57 GMT"}, data, None)

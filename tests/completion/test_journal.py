@@ -1,0 +1,353 @@
+"""Journals: one holder a basket, nothing lost in a crash, and never a silent failure."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from minted_connect.completion.journal import Journal, MemoryJournal, open_journal, to_the_end
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
+from minted_connect.models import IntentState
+from tests.completion.fakes import intent_of
+
+pytestmark = pytest.mark.anyio
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+    return MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
+
+
+async def test_an_intent_is_pending_until_it_is_settled(journal: Journal) -> None:
+    intent = intent_of()
+    await journal.prepare(intent)
+    assert await journal.pending() == [intent]
+    await journal.settle(intent.id, IntentState.UNKNOWN)
+    assert [one.state for one in await journal.pending()] == [IntentState.UNKNOWN]
+    await journal.settle(intent.id, IntentState.CONFIRMED, order_id=10984)
+    assert await journal.pending() == []
+    await journal.aclose()
+    await journal.aclose()
+
+
+async def test_pending_is_oldest_first(journal: Journal) -> None:
+    for name in ("c", "a", "b"):
+        await journal.prepare(intent_of(id=name, cart_token=name))
+    assert [intent.id for intent in await journal.pending()] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN, IntentState.CONFIRMED])
+async def test_one_basket_has_one_holder(journal: Journal, state: IntentState) -> None:
+    await journal.prepare(intent_of(id="first"))
+    await journal.settle("first", state, order_id=10984 if state is IntentState.CONFIRMED else None)
+    with pytest.raises(AlreadyInFlight, match="first") as caught:
+        await journal.prepare(intent_of(id="second"))
+    assert ("10984" in str(caught.value)) == (state is IntentState.CONFIRMED)
+    assert not caught.value.safe_to_retry
+    await journal.prepare(intent_of(id="third", cart_token="another basket"))
+    await journal.prepare(intent_of(id="fourth", external_customer_id="another customer"))
+
+
+@pytest.mark.parametrize("state", [IntentState.NOT_SENT, IntentState.REJECTED, IntentState.NOT_EXECUTED])
+async def test_a_basket_that_was_not_completed_is_free_again(journal: Journal, state: IntentState) -> None:
+    await journal.prepare(intent_of(id="first"))
+    await journal.settle("first", state)
+    await journal.prepare(intent_of(id="second"))
+    assert [intent.id for intent in await journal.pending()] == ["second"]
+
+
+async def test_a_settled_intent_stays_settled_unless_an_order_is_found(journal: Journal) -> None:
+    await journal.prepare(intent_of())
+    await journal.settle(intent_of().id, IntentState.REJECTED)
+    await journal.settle(intent_of().id, IntentState.UNKNOWN)
+    assert await journal.pending() == []
+    await journal.settle(intent_of().id, IntentState.CONFIRMED, order_id=1)
+    with pytest.raises(AlreadyInFlight):
+        await journal.prepare(intent_of(id="again"))
+
+
+async def test_an_unknown_id_is_ignored(journal: Journal) -> None:
+    await journal.settle("another journal's", IntentState.CONFIRMED)
+    assert await journal.pending() == []
+
+
+async def test_every_journal_is_one(journal: Journal, tmp_path: Path) -> None:
+    assert isinstance(journal, Journal)
+    assert open_journal(journal) is journal
+    assert isinstance(open_journal(None), MemoryJournal)
+    assert isinstance(open_journal(tmp_path / "a.db"), SqliteJournal)
+    assert isinstance(open_journal(str(tmp_path / "a.db")), SqliteJournal)
+
+
+@pytest.mark.parametrize("wrong", ["", "postgresql://host/db", 7, object()])
+def test_what_is_no_journal_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        open_journal(wrong)
+
+
+# --- SQLite ------------------------------------------------------------------------------------------------------
+
+
+async def test_everything_is_kept_exactly(tmp_path: Path) -> None:
+    intent = intent_of(items=(("A'; DROP", 1), ("B", 2)), guid="")
+    await SqliteJournal(tmp_path / "journal.db").prepare(intent)
+    assert await SqliteJournal(tmp_path / "journal.db").pending() == [intent]
+
+
+async def test_only_the_owner_reads_it(tmp_path: Path) -> None:
+    await SqliteJournal(tmp_path / "journal.db").prepare(intent_of())
+    assert stat.S_IMODE((tmp_path / "journal.db").stat().st_mode) == 0o600
+
+
+async def test_writes_are_synchronous(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    await journal.pending()
+    modes = journal._do(
+        lambda database: [
+            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
+        ]
+    )
+    assert modes == ["wal", 2, 1]
+
+
+CHILD = """
+import asyncio, os, signal, sys
+sys.path.insert(0, {root!r})
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.errors import AlreadyInFlight
+from tests.completion.fakes import intent_of
+async def main():
+    journal = SqliteJournal(sys.argv[1])
+    {body}
+asyncio.run(main())
+"""
+
+
+def child(body: str, path: Path, *arguments: str) -> subprocess.Popen[str]:
+    source = CHILD.format(root=str(ROOT), body=body)
+    return subprocess.Popen(
+        [sys.executable, "-c", source, str(path), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+async def test_an_intent_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", path)
+    _, problems = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL, problems
+    assert await SqliteJournal(path).pending() == [intent_of()]
+    with pytest.raises(AlreadyInFlight):
+        await SqliteJournal(path).prepare(intent_of(id="after the crash"))
+
+
+async def test_of_racing_processes_one_wins_each_basket(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    body = """
+    print("ready", flush=True); sys.stdin.readline()
+    for number in range(10):
+        try:
+            await journal.prepare(intent_of(id=f"{sys.argv[2]}-{number}", cart_token=f"basket-{number}"))
+        except AlreadyInFlight:
+            continue
+        print(number, flush=True)
+    """
+    processes = [child(body.strip(), path, name) for name in ("a", "b")]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    won: list[str] = []
+    for process in processes:
+        output, problems = process.communicate(timeout=30)
+        assert process.returncode == 0, problems
+        won += output.split()
+    assert sorted(won, key=int) == [str(number) for number in range(10)]
+    assert len(await SqliteJournal(path).pending()) == 10
+
+
+async def test_of_racing_tasks_one_wins(journal: Journal) -> None:
+    results = await asyncio.gather(
+        *(journal.prepare(intent_of(id=str(number))) for number in range(8)), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == [*["AlreadyInFlight"] * 7, "NoneType"]
+
+
+def foreign(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE something (x)")
+    database.close()
+
+
+def newer(path: Path) -> None:
+    asyncio.run(SqliteJournal(path).pending())
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA user_version = 2")
+    database.close()
+
+
+def damaged(path: Path) -> None:
+    asyncio.run(SqliteJournal(path).prepare(intent_of()))
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+
+
+def unreadable_record(path: Path) -> None:
+    asyncio.run(SqliteJournal(path).prepare(intent_of()))
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE intents SET paid_total = 'a lot'")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (foreign, "something else"),
+        (newer, "schema 2"),
+        (damaged, "is damaged"),
+        (unreadable_record, "cannot be read"),
+        (lambda path: path.write_bytes(b"not a database at all" * 100), "is not a journal"),
+        (lambda path: path.mkdir(), "Is a directory"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    make(path)
+    with pytest.raises(JournalError, match=said) as caught:
+        asyncio.run(SqliteJournal(path).pending())
+    assert str(path) in str(caught.value)
+    assert isinstance(caught.value, NotSent)
+
+
+async def test_a_foreign_database_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    foreign(path)
+    before = path.read_bytes()
+    with pytest.raises(JournalError):
+        await SqliteJournal(path).prepare(intent_of())
+    assert path.read_bytes() == before
+
+
+async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match="No such file"):
+        await SqliteJournal(tmp_path / "nowhere" / "journal.db").prepare(intent_of())
+
+
+async def test_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal.db"
+    await SqliteJournal(path).pending()
+    path.chmod(0o400)
+    if os.geteuid() == 0:  # to whom no file is read-only
+        monkeypatch.setattr(os, "open", _denied)
+    with pytest.raises(JournalError, match="Permission denied"):
+        await SqliteJournal(path).prepare(intent_of())
+
+
+def _denied(*_: Any) -> int:
+    raise PermissionError(13, "Permission denied")
+
+
+async def test_a_full_disk(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    await journal.pending()
+
+    def fill(database: sqlite3.Connection) -> None:
+        database.execute("PRAGMA max_page_count = 1")
+        for number in range(100):
+            values = (number, "x" * 9000, number)
+            database.execute("INSERT INTO intents VALUES (?, ?, '', ?, 0, '', '', '', '', '', '', '', '', 0)", values)
+
+    with pytest.raises(JournalError, match="the disk is full"):
+        journal._do(fill)
+
+
+async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    await SqliteJournal(path).pending()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        with pytest.raises(JournalError, match="locked by another process"):
+            await SqliteJournal(path, patience=0.05).prepare(intent_of())
+    finally:
+        other.close()
+    await SqliteJournal(path).prepare(intent_of())
+
+
+async def test_a_new_file_that_another_process_is_making(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    try:
+        with pytest.raises(JournalError, match="locked by another process"):
+            await SqliteJournal(path, patience=0.05).prepare(intent_of())
+    finally:
+        other.close()
+
+
+# --- to_the_end --------------------------------------------------------------------------------------------------
+
+
+async def test_a_cancellation_waits_for_the_end_and_goes_on() -> None:
+    steps: list[str] = []
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        started.set()
+        await go_on.wait()
+        steps.append("done")
+
+    task = asyncio.create_task(to_the_end(work()))
+    await started.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["done"]
+
+
+async def test_a_cancel_scope_waits_too_and_errors_of_the_work_are_seen() -> None:
+    steps: list[str] = []
+
+    async def work() -> None:
+        await asyncio.sleep(0.01)
+        steps.append("done")
+        raise JournalError("too late to matter")
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await to_the_end(work())
+    assert scope.cancelled_caught
+    assert steps == ["done"]
+
+
+async def test_it_returns_and_raises_what_the_work_does() -> None:
+    async def fail() -> None:
+        raise JournalError("no")
+
+    assert await to_the_end(asyncio.sleep(0, "yes")) == "yes"
+    with pytest.raises(JournalError):
+        await to_the_end(fail())

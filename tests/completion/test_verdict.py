@@ -1,0 +1,118 @@
+"""The table of money-safety, every combination of its columns."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, Leaning, OrderSeen, Outcome, verdict
+
+EVIDENCE = st.builds(
+    Evidence,
+    order=st.sampled_from(OrderSeen),
+    likely=st.integers(0, 3),
+    searched=st.booleans(),
+    basket=st.sampled_from(BasketSeen),
+    active_reads=st.integers(0, 20),
+    active_seconds=st.floats(0, 300),
+    fence=st.sampled_from(Fence),
+    fence_seconds=st.floats(0, 300),
+    fence_proves=st.booleans(),
+)
+NO_ORDER = (OrderSeen.NONE, OrderSeen.STILL_BASKET)
+
+
+def every() -> list[Evidence]:
+    names = ("order", "likely", "searched", "basket", "active_reads", "active_seconds", "fence", "fence_seconds")
+    columns = (OrderSeen, (0, 1, 2), (False, True), BasketSeen, (0, 2, 3), (0.0, 59.9, 60.0), Fence, (0.0, 29.9, 30.0))
+    return [
+        Evidence(**dict(zip(names, row, strict=True)), fence_proves=proves)
+        for row in product(*columns)
+        for proves in (False, True)
+    ]
+
+
+def test_nothing_known_is_unknown() -> None:
+    assert verdict(Evidence()).outcome is Outcome.UNKNOWN
+    assert verdict(Evidence()).leaning is Leaning.NONE
+
+
+def test_every_combination_of_the_columns() -> None:
+    combinations = every()
+    assert len(combinations) == 4 * 3 * 2 * 3 * 3 * 3 * 3 * 3 * 2
+    for seen in combinations:
+        outcome = verdict(seen).outcome
+        # An order decides, whatever else was seen; and nothing but an order confirms or rejects.
+        assert (outcome is Outcome.CONFIRMED) == (seen.order is OrderSeen.ACCEPTED)
+        assert (outcome is Outcome.REJECTED) == (seen.order is OrderSeen.FAILED)
+        # "It did not happen" takes all of the proof at once.
+        proven = (
+            seen.order in NO_ORDER
+            and not seen.likely
+            and seen.searched
+            and seen.fence is Fence.CLEARED
+            and seen.fence_seconds >= 30
+            and seen.fence_proves
+        )
+        assert (outcome is Outcome.NOT_EXECUTED) == proven
+
+
+@given(EVIDENCE)
+def test_never_not_executed_with_an_order_or_with_doubt(seen: Evidence) -> None:
+    found = verdict(seen)
+    if found.outcome is Outcome.NOT_EXECUTED:
+        assert seen.order in NO_ORDER
+        assert not seen.likely
+        assert seen.searched
+    if found.outcome is not Outcome.UNKNOWN:
+        assert found.leaning is Leaning.NONE
+    assert found.reason
+
+
+@given(EVIDENCE)
+def test_a_failed_search_never_decides(seen: Evidence) -> None:
+    blind = Evidence(
+        likely=seen.likely,
+        basket=seen.basket,
+        active_reads=seen.active_reads,
+        active_seconds=seen.active_seconds,
+        fence=seen.fence,
+        fence_seconds=seen.fence_seconds,
+        fence_proves=seen.fence_proves,
+    )
+    assert verdict(blind).outcome is Outcome.UNKNOWN
+
+
+@given(EVIDENCE)
+def test_without_the_staging_answer_nothing_proves_that_it_did_not_happen(seen: Evidence) -> None:
+    if not seen.fence_proves:
+        assert verdict(seen).outcome is not Outcome.NOT_EXECUTED
+
+
+@pytest.mark.parametrize(
+    ("seen", "leaning"),
+    [
+        (Evidence(searched=True, basket=BasketSeen.GONE), Leaning.EXECUTED),
+        (Evidence(searched=True, basket=BasketSeen.GONE, order=OrderSeen.STILL_BASKET), Leaning.EXECUTED),
+        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=1), Leaning.NONE),
+        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=9, active_seconds=59), Leaning.NONE),
+        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=2, active_seconds=99), Leaning.NONE),
+        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=3, active_seconds=60), Leaning.NOT_EXECUTED),
+        (Evidence(searched=True, basket=BasketSeen.UNREAD, active_reads=3, active_seconds=60), Leaning.NONE),
+        (Evidence(searched=True, fence=Fence.REFUSED), Leaning.EXECUTED),
+        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=29), Leaning.NOT_EXECUTED),
+        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31), Leaning.NOT_EXECUTED),
+        # Cleared by ourselves, so its absence tells nothing.
+        (
+            Evidence(searched=True, basket=BasketSeen.GONE, fence=Fence.CLEARED, fence_seconds=31),
+            Leaning.NOT_EXECUTED,
+        ),
+        (Evidence(searched=True, likely=1, basket=BasketSeen.GONE), Leaning.NONE),
+    ],
+)
+def test_where_an_unknown_outcome_leans(seen: Evidence, leaning: Leaning) -> None:
+    assert verdict(seen).outcome is Outcome.UNKNOWN
+    assert verdict(seen).leaning is leaning
