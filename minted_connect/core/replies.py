@@ -135,7 +135,7 @@ def _untrusted(problems: tuple[str, ...]) -> ProtocolError:
 
 
 def _problems(document: Any) -> tuple[str, ...]:
-    """Return what keeps a document from being an envelope; `code` and `message` may be missing, a no needs no `data`."""
+    """Return what keeps a document from being an envelope; a no needs no `data`."""
     if not isinstance(document, dict):
         return ("body: must be an object",)
     envelope = cast("dict[str, Any]", document)
@@ -157,7 +157,8 @@ def _tolerant(body: bytes, max_depth: int) -> Any:
 
 def _denied(raw: RawReply, document: Any, request: Request, now: Callable[[], datetime]) -> ApiError:
     envelope = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-    code = envelope.get("code")
+    # A `code` proves that the vendor itself said no: completions rely on it. Gateways send JSON with codes too.
+    code = envelope.get("code") if envelope.get("success") is False else None
     said = document if isinstance(document, str) else envelope.get("message")
     message = said if isinstance(said, str) else ""
     kind = ApiError if raw.status // 100 == 2 else _BY_STATUS.get(raw.status, ApiError)  # noqa: PLR2004
