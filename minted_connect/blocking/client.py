@@ -1,0 +1,382 @@
+"""The blocking client: one line an operation, everything it says about itself comes from the async side."""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self, cast
+
+import attrs
+
+from minted_connect.blocking.lift import (
+    END,
+    Facade,
+    blocking,
+    blocking_as,
+    blocking_items,
+    blocking_iter,
+    direct,
+    step,
+)
+from minted_connect.blocking.loop_thread import LoopThread
+from minted_connect.client import AsyncMintedConnect, settings_from_env
+from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.journal import Journal
+from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts
+from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
+from minted_connect.feed import RateFeed, Subscription, Tick
+from minted_connect.resources.baskets import AsyncBaskets
+from minted_connect.resources.customers import AsyncCustomers
+from minted_connect.resources.orders import AsyncOrders
+from minted_connect.resources.products import AsyncProducts
+from minted_connect.resources.rates import AsyncRates
+from minted_connect.resources.wallet import AsyncWallet
+
+if TYPE_CHECKING:
+    from minted_connect.sandbox import ThreadedSandbox
+
+__all__ = [
+    "Baskets",
+    "BlockingRateFeed",
+    "BlockingSubscription",
+    "Complete",
+    "Customers",
+    "MintedConnect",
+    "Orders",
+    "Products",
+    "Rates",
+    "Wallet",
+]
+
+
+class Customers(Facade[AsyncCustomers]):
+    """Blocking twin of `AsyncCustomers`."""
+
+    create: Final = blocking(AsyncCustomers.create)
+    get: Final = blocking(AsyncCustomers.get)
+    update: Final = blocking(AsyncCustomers.update)
+    remove: Final = blocking(AsyncCustomers.remove)
+
+
+class Products(Facade[AsyncProducts]):
+    """Blocking twin of `AsyncProducts`."""
+
+    page: Final = blocking(AsyncProducts.page)
+    pages: Final = blocking_iter(AsyncProducts.pages)
+    iterate: Final = blocking_items(AsyncProducts.iterate, AsyncProducts.pages)
+
+
+class Baskets(Facade[AsyncBaskets]):
+    """Blocking twin of `AsyncBaskets`."""
+
+    get_active: Final = blocking(AsyncBaskets.get_active)
+    add_item: Final = blocking(AsyncBaskets.add_item)
+    update_item: Final = blocking(AsyncBaskets.update_item)
+    delete_item: Final = blocking(AsyncBaskets.delete_item)
+    clear: Final = blocking(AsyncBaskets.clear)
+
+
+class Complete(Facade[AsyncComplete]):
+    """Blocking twin of `AsyncComplete`.
+
+    Ctrl-C and `close()` from another thread cancel a completion under way; the exception then has a note that names
+    the intent, and `pending()` lists it.
+    """
+
+    buy: Final = blocking(AsyncComplete.buy)
+    sell: Final = blocking(AsyncComplete.sell)
+    delivery: Final = blocking(AsyncComplete.delivery)
+    pending: Final = blocking(AsyncComplete.pending)
+    reconcile: Final = blocking(AsyncComplete.reconcile)
+
+
+class Orders(Facade[AsyncOrders]):
+    """Blocking twin of `AsyncOrders`."""
+
+    page: Final = blocking(AsyncOrders.page)
+    pages: Final = blocking_iter(AsyncOrders.pages)
+    iterate: Final = blocking_items(AsyncOrders.iterate, AsyncOrders.pages)
+    get: Final = blocking(AsyncOrders.get)
+    wait: Final = blocking(AsyncOrders.wait)
+    watch: Final = blocking_iter(AsyncOrders.watch)
+    receipt: Final = blocking(AsyncOrders.receipt)
+    invoice: Final = blocking(AsyncOrders.invoice)
+
+
+class Wallet(Facade[AsyncWallet]):
+    """Blocking twin of `AsyncWallet`."""
+
+    balance: Final = blocking(AsyncWallet.balance)
+
+
+class BlockingSubscription(Facade[Subscription], Iterator[Tick]):
+    """Blocking twin of `Subscription`: `for tick in feed.subscribe(): ...`; one thread at a time."""
+
+    def __next__(self) -> Tick:
+        tick = self._run(step(self._inner))
+        if tick is END:
+            raise StopIteration
+        return cast("Tick", tick)
+
+    @property
+    def dropped(self) -> int:
+        """Ticks lost because the buffer was full; always 0 without a buffer."""
+        return self._inner.dropped
+
+    def close(self) -> None:
+        """End this subscription, also for a thread that waits in it; may be called again, from any thread."""
+        with contextlib.suppress(ClientClosedError):
+            self._run(self._inner.aclose())
+
+
+class BlockingRateFeed(Facade[RateFeed]):
+    """Blocking twin of `RateFeed`: `with minted.rates.feed(interval=1) as feed: ...`.
+
+    It is polled on the client's own thread. Any thread may subscribe or close it; closing ends every iteration.
+    """
+
+    subscribe: Final = blocking_as(RateFeed.subscribe, BlockingSubscription)
+    latest: Final = direct(RateFeed.latest)
+    wait_for: Final = blocking(RateFeed.wait_for)
+
+    @property
+    def failures(self) -> int:
+        """How many polls have failed since the feed was opened."""
+        return self._inner.failures
+
+    @property
+    def last_error(self) -> MintedConnectError | None:
+        """What the latest poll failed with; None while polls succeed."""
+        return self._inner.last_error
+
+    def close(self) -> None:
+        """Stop the poller and end every subscription; may be called again, from any thread."""
+        with contextlib.suppress(ClientClosedError):
+            self._run(self._inner.aclose())
+
+    def __enter__(self) -> Self:
+        """Start the poller; the first poll begins at once and is not waited for.
+
+        Raises:
+            ClientClosedError: the feed was started or closed before.
+        """
+        self._run(self._inner.__aenter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _leave(lambda: self._run(self._inner.__aexit__(kind, error, trace)), error)
+
+
+class Rates(Facade[AsyncRates]):
+    """Blocking twin of `AsyncRates`."""
+
+    current: Final = blocking(AsyncRates.current)
+    history: Final = blocking(AsyncRates.history)
+    feed: Final = blocking_as(AsyncRates.feed, BlockingRateFeed)
+
+
+class MintedConnect(Facade[AsyncMintedConnect]):
+    """The blocking client: ``with MintedConnect(username, password) as minted: ...``.
+
+    The same as `AsyncMintedConnect` without `await`, on a thread of its own that starts with the first call. Share one
+    between threads as you like; it works in notebooks too. After a fork, build a new one in the child. Ctrl-C cancels
+    the call under way.
+
+    Args:
+        username: The partner's user name.
+        password: The partner's password.
+        base_url: Staging unless said otherwise; production has to be named. Plain http only to this machine.
+        client_id: Sent as `x-client-id`.
+        language: Sent as `Accept-Language`: the language of names and messages.
+        timeouts: Seconds for each part of a call; see `Timeouts`.
+        retry: How often and how patiently a call is repeated; see `RetryPolicy`.
+        journal: Where intents to buy, sell or ship are kept: a path (SQLite), a `Journal`, or None (memory).
+        ssl_context: TLS settings of your own, at least TLS 1.2.
+        proxy: URL of an http proxy.
+        options: What few callers change; see `Options`.
+
+    Raises:
+        ConfigurationError: an argument that cannot work.
+    """
+
+    customers: Customers
+    products: Products
+    baskets: Baskets
+    complete: Complete
+    orders: Orders
+    wallet: Wallet
+    rates: Rates
+
+    def __init__(
+        self,
+        username: str,
+        password: str | Secret,
+        *,
+        base_url: str = STAGING,
+        client_id: str = "web",
+        language: str = "tr",
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        journal: Journal | str | Path | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        proxy: str | None = None,
+        options: Options | None = None,
+    ) -> None:
+        inner = AsyncMintedConnect(
+            username,
+            password,
+            base_url=base_url,
+            client_id=client_id,
+            language=language,
+            timeouts=timeouts,
+            retry=retry,
+            journal=journal,
+            ssl_context=ssl_context,
+            proxy=proxy,
+            options=options,
+        )
+        self._assemble(inner, LoopThread(type(self).__name__, inner.aclose))
+        self._owns = True
+
+    def _assemble(self, inner: AsyncMintedConnect, loop_thread: LoopThread) -> None:
+        super().__init__(inner, loop_thread)
+        self._server: ThreadedSandbox | None = None
+        self.customers = Customers(inner.customers, loop_thread)
+        self.products = Products(inner.products, loop_thread)
+        self.baskets = Baskets(inner.baskets, loop_thread)
+        self.complete = Complete(inner.complete, loop_thread)
+        self.orders = Orders(inner.orders, loop_thread)
+        self.wallet = Wallet(inner.wallet, loop_thread)
+        self.rates = Rates(inner.rates, loop_thread)
+
+    @classmethod
+    def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
+        """Build a client from `MINTED_CONNECT_USERNAME`, `_PASSWORD`, and, where set, `_BASE_URL` and `_JOURNAL`.
+
+        Raises:
+            ConfigurationError: user name or password is missing, or a value cannot work.
+        """
+        return cls(timeouts=timeouts, options=options, **settings_from_env())
+
+    @classmethod
+    def sandbox(
+        cls,
+        *,
+        seed: int = 1,
+        state: str | Path | None = None,
+        clock: Any = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        journal: Journal | str | Path | None = None,
+        options: Options | None = None,
+    ) -> AbstractContextManager[Self]:
+        """Start an embedded Minted Connect on a free port, and a client for it: `with` gives the client.
+
+        Args:
+            seed: Makes prices and ids repeatable.
+            state: SQLite file that keeps the sandbox's state; None = memory.
+            clock: One clock for server and client, such as `sandbox.ManualClock()`.
+            timeouts: As for the client.
+            retry: As for the client.
+            journal: As for the client.
+            options: As for the client; its clock is replaced if `clock` is given.
+        """
+        if clock is not None:
+            options = attrs.evolve(options or Options(), clock=clock)
+        return _sandboxed(
+            cls,
+            {"seed": seed, "state": state, "clock": clock},
+            {"timeouts": timeouts, "retry": retry, "journal": journal, "options": options},
+        )
+
+    @property
+    def sandbox_server(self) -> ThreadedSandbox:
+        """The embedded server behind a client made by `sandbox()`.
+
+        Raises:
+            ConfigurationError: this client talks to another server.
+        """
+        if self._server is None:
+            raise ConfigurationError("this client has no sandbox: it was not made by sandbox()")
+        return self._server
+
+    def with_options(
+        self,
+        *,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        deadline: float | None = None,
+        language: str | None = None,
+        client_id: str | None = None,
+    ) -> Self:
+        """Return a sibling with other settings; thread, connections, digest state and retry budget are shared.
+
+        Closing a sibling does nothing: close the client it came from.
+
+        Args:
+            timeouts: In place of this client's.
+            retry: In place of this client's; the budget stays.
+            deadline: Seconds for each whole call, in place of `Timeouts.total` and `complete_total`.
+            language: Sent as `Accept-Language`.
+            client_id: Sent as `x-client-id`.
+        """
+        inner = self._inner.with_options(
+            timeouts=timeouts, retry=retry, deadline=deadline, language=language, client_id=client_id
+        )
+        sibling = object.__new__(type(self))
+        sibling._assemble(inner, self._loop_thread)
+        sibling._server = self._server
+        sibling._owns = False
+        return sibling
+
+    request: Final = blocking(AsyncMintedConnect.request)
+
+    def close(self) -> None:
+        """Close connections and thread; calls under way in other threads end with ClientClosedError.
+
+        Any thread may call it, any number of times; in a forked process it does nothing. A sibling's does nothing.
+        """
+        if self._owns:
+            self._loop_thread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _leave(self.close, error)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._inner!r}>"
+
+
+def _leave(close: Callable[[], object], error: BaseException | None) -> None:
+    """Close at the end of a `with` body; what the body raised is not to be replaced by what closing raises."""
+    try:
+        close()
+    except Exception as failure:
+        if error is None:
+            raise
+        error.add_note(f"Closing failed too: {failure!r}")
+
+
+@contextlib.contextmanager
+def _sandboxed(
+    cls: type[MintedConnect], server_settings: dict[str, Any], client_settings: dict[str, Any]
+) -> Generator[Any, None, None]:
+    # The sandbox is the other side of the wire: loaded only where it is asked for.
+    from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
+
+    with (
+        ThreadedSandbox(**server_settings) as server,
+        cls(server.username, server.password, base_url=server.url, **client_settings) as client,
+    ):
+        client._server = server  # pyright: ignore[reportPrivateUsage]
+        yield client

@@ -1,0 +1,186 @@
+"""Lifts: one line turns an async method into a blocking one with the same signature, types and docs.
+
+    class Rates(Facade[AsyncRates]):
+        current: Final = blocking(AsyncRates.current)
+
+`Final` is what lets `pyright --verifytypes` take the type as known.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
+from types import MethodType
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
+
+from minted_connect.blocking.loop_thread import LoopThread
+from minted_connect.errors import ClientClosedError, ConfigurationError, OutcomeUnknown
+from minted_connect.models import Completion
+
+__all__ = [
+    "END",
+    "BlockingOutcomeUnknown",
+    "Facade",
+    "Lifted",
+    "blocking",
+    "blocking_as",
+    "blocking_items",
+    "blocking_iter",
+    "direct",
+    "run",
+    "step",
+]
+
+A = TypeVar("A")
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Facade(Generic[A]):
+    """The blocking face of an async object: the object, and the loop thread it lives on."""
+
+    def __init__(self, inner: A, loop_thread: LoopThread) -> None:
+        self._inner = inner
+        self._loop_thread = loop_thread
+
+    def _run(self, coro: Coroutine[Any, Any, T]) -> T:
+        return run(self._loop_thread, coro)
+
+
+class Lifted(Generic[A, P, R]):
+    """A method of `A`, shown as a plain method of `Facade[A]`.
+
+    Args:
+        method: What it looks like.
+        face: Makes what a blocking caller gets of what the method returns at once: a coroutine, an iterator.
+        target: What is called, if not `method`; it takes whatever `method` takes.
+    """
+
+    def __init__(
+        self,
+        method: Callable[Concatenate[A, P], Any],
+        face: Callable[[LoopThread, Any], R],
+        target: Callable[Concatenate[A, ...], Any] | None = None,
+    ) -> None:
+        self.__wrapped__: Final = method
+        self.__doc__ = method.__doc__
+        self._face: Final = face
+        self._target: Final = target or method
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: Facade[A], owner: type) -> Callable[P, R]: ...
+
+    def __get__(self, instance: Facade[A] | None, owner: type) -> Self | Callable[P, R]:
+        """Bind the method to the async object behind `instance`."""
+        if instance is None:
+            return self
+        inner, loop_thread = instance._inner, instance._loop_thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        target, face = self._target, self._face
+
+        @functools.wraps(MethodType(self.__wrapped__, inner))  # bound: so its signature has no `self`
+        def lifted(*args: P.args, **kwargs: P.kwargs) -> R:
+            return face(loop_thread, target(inner, *args, **kwargs))
+
+        return lifted
+
+
+def blocking(method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]]) -> Lifted[A, P, R]:
+    """Lift a coroutine method."""
+    return Lifted(method, run)
+
+
+def blocking_iter(
+    method: Callable[Concatenate[A, P], AsyncGenerator[T, None]],
+) -> Lifted[A, P, Generator[T, None, None]]:
+    """Lift a method that returns an async generator: every element is one trip to the loop thread."""
+    return Lifted(method, _elements)
+
+
+def blocking_items(
+    method: Callable[Concatenate[A, P], AsyncGenerator[T, None]],
+    pages: Callable[Concatenate[A, ...], AsyncGenerator[Iterable[T], None]],
+) -> Lifted[A, P, Generator[T, None, None]]:
+    """Lift a method that walks the rows of `pages`: every page is one trip to the loop thread, its rows cost none."""
+    return Lifted(method, _rows, pages)
+
+
+def blocking_as(method: Callable[Concatenate[A, P], T], face: Callable[[T, LoopThread], R]) -> Lifted[A, P, R]:
+    """Lift a plain method whose result has a blocking face; it runs on the loop, as what it makes will."""
+
+    async def on_loop(inner: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return method(inner, *args, **kwargs)
+
+    return Lifted(method, lambda loop_thread, coro: face(run(loop_thread, coro), loop_thread), on_loop)
+
+
+def direct(method: Callable[Concatenate[A, P], R]) -> Lifted[A, P, R]:
+    """Lift a plain method that any thread may call."""
+    return Lifted(method, lambda _loop_thread, result: result)
+
+
+def run(loop_thread: LoopThread, coro: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine for a blocking caller; the one place where errors that hold coroutines become blocking ones."""
+    try:
+        return loop_thread.run(coro)
+    except OutcomeUnknown as error:
+        if isinstance(error, BlockingOutcomeUnknown):
+            raise
+        raise BlockingOutcomeUnknown.of(error, loop_thread) from error.__cause__
+
+
+class BlockingOutcomeUnknown(OutcomeUnknown):
+    """A completion that may have happened, from a blocking client: `reconcile()` is a plain method."""
+
+    @classmethod
+    def of(cls, error: OutcomeUnknown, loop_thread: LoopThread) -> Self:
+        """Build the twin of an error: same arguments, traceback, notes and client."""
+        twin = cls(*error.args).with_traceback(error.__traceback__)
+        twin.__dict__.update(error.__dict__, _loop_thread=loop_thread)
+        return twin
+
+    # A plain method is what the twin is for: nobody awaits what a blocking client raises.
+    def reconcile(self, *, fence: bool = False) -> Completion:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Find out what happened, through the client that raised this error."""
+        loop_thread: LoopThread | None = self.__dict__.get("_loop_thread")
+        if loop_thread is None:
+            raise ConfigurationError(
+                "this error no longer knows its client (it was pickled or copied): "
+                "call complete.reconcile(error) on a client of your own"
+            )
+        return run(loop_thread, super().reconcile(fence=fence))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        cls, args, state = super().__reduce__()
+        return cls, args, {name: value for name, value in state.items() if name != "_loop_thread"}
+
+
+END: Final = object()
+"""What `step` returns at the end: a coroutine cannot raise StopIteration."""
+
+
+async def step(walk: AsyncIterator[Any]) -> Any:
+    """Return the next element, or `END`."""
+    return await anext(walk, END)
+
+
+def _elements(loop_thread: LoopThread, walk: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    async def close() -> None:
+        await walk.aclose()
+
+    try:
+        while (element := run(loop_thread, step(walk))) is not END:
+            yield element
+    finally:
+        # Closed, forked, or collected on the loop thread: then the loop closes it, or nobody can.
+        with contextlib.suppress(ClientClosedError, ConfigurationError):
+            run(loop_thread, close())
+
+
+def _rows(loop_thread: LoopThread, walk: AsyncGenerator[Iterable[T], None]) -> Generator[T, None, None]:
+    with contextlib.closing(_elements(loop_thread, walk)) as pages:
+        for page in pages:
+            yield from page

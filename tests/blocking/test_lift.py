@@ -1,0 +1,299 @@
+"""Lifted methods: what they look like, and how often they go to the loop thread."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import inspect
+import pickle
+import threading
+from collections.abc import AsyncGenerator, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import pytest
+
+from minted_connect.blocking.lift import (
+    BlockingOutcomeUnknown,
+    Facade,
+    blocking,
+    blocking_as,
+    blocking_items,
+    blocking_iter,
+    direct,
+)
+from minted_connect.blocking.loop_thread import LoopThread
+from minted_connect.errors import ClientClosedError, ConfigurationError, OutcomeUnknown, Phase
+
+from .conftest import PATIENCE
+
+T = TypeVar("T")
+
+
+class CountingThread(LoopThread):
+    """Counts the trips to the loop thread."""
+
+    def __init__(self) -> None:
+        super().__init__("Thing")
+        self.trips = 0
+
+    def run(self, coro: Coroutine[Any, Any, T]) -> T:
+        self.trips += 1
+        return super().run(coro)
+
+
+class AsyncShop:
+    def __init__(self) -> None:
+        self.closed = 0
+        self.begun = threading.Event()
+        self.bound: Any = None
+
+    async def price(self, sku: str, /, *, qty: int = 1, note: str | None = None) -> tuple[str, int, str | None]:
+        """Return a price.
+
+        Source: made up.
+        """
+        return sku, qty, note
+
+    async def pages(self, *, first: int = 1, last: int = 3) -> AsyncGenerator[list[int], None]:
+        """Walk the pages."""
+        try:
+            for number in range(first, last + 1):
+                await asyncio.sleep(0)
+                yield [10 * number, 10 * number + 1]
+        finally:
+            self.closed += 1
+
+    async def iterate(self, *, last: int = 3) -> AsyncGenerator[int, None]:
+        """Walk the rows."""
+        async for page in self.pages(last=last):
+            for row in page:
+                yield row
+
+    async def watch(self) -> AsyncGenerator[int, None]:
+        self.begun.set()
+        await asyncio.Event().wait()
+        yield 1
+
+    def thread(self, *, prefix: str = "") -> str:
+        """Return the name of the thread."""
+        return prefix + threading.current_thread().name
+
+    async def buy(self, cause: Exception | None = None) -> None:
+        error = OutcomeUnknown("it is not known", "intent", Phase.SENT, ("evidence",))
+        error.add_note("a note")
+        error.__dict__["_bound"] = self.bound
+        raise error from cause
+
+
+class Shop(Facade[AsyncShop]):
+    price: Final = blocking(AsyncShop.price)
+    pages: Final = blocking_iter(AsyncShop.pages)
+    iterate: Final = blocking_items(AsyncShop.iterate, AsyncShop.pages)
+    watch: Final = blocking_iter(AsyncShop.watch)
+    thread: Final = blocking_as(AsyncShop.thread, lambda name, loop_thread: (name, loop_thread))
+    thread_of_caller: Final = direct(AsyncShop.thread)
+    buy: Final = blocking(AsyncShop.buy)
+
+
+@pytest.fixture
+def loop_thread():
+    loop_thread = CountingThread()
+    yield loop_thread
+    loop_thread.close()
+
+
+@pytest.fixture
+def inner() -> AsyncShop:
+    return AsyncShop()
+
+
+@pytest.fixture
+def shop(inner, loop_thread) -> Shop:
+    return Shop(inner, loop_thread)
+
+
+class TestLooks:
+    def test_signature_is_that_of_the_bound_async_method(self, shop, inner):
+        assert inspect.signature(inner.price) == inspect.signature(shop.price)
+        assert list(inspect.signature(shop.price).parameters) == ["sku", "qty", "note"]
+
+    def test_name_docs_and_annotations_are_kept(self, shop):
+        assert shop.price.__name__ == "price"
+        assert shop.price.__qualname__ == "AsyncShop.price"
+        assert AsyncShop.price.__doc__ == shop.price.__doc__ == Shop.price.__doc__
+        assert AsyncShop.price.__annotations__ == shop.price.__annotations__
+
+    def test_it_is_no_coroutine_function(self, shop):
+        assert not inspect.iscoroutinefunction(shop.price)
+        assert not inspect.isasyncgenfunction(shop.pages)
+
+    def test_the_class_shows_what_was_lifted(self):
+        assert AsyncShop.price is Shop.price.__wrapped__
+        assert AsyncShop.iterate is Shop.iterate.__wrapped__
+
+    def test_help_can_be_shown(self):
+        assert "Return a price." in inspect.getdoc(Shop.price)
+
+    def test_wrong_arguments_are_refused_at_the_call(self, shop):
+        with pytest.raises(TypeError, match="price"):
+            shop.price()
+        with pytest.raises(TypeError, match="pages"):
+            shop.pages(page=1)
+
+    def test_a_bound_method_can_be_kept_without_the_facade(self, loop_thread):
+        price = Shop(AsyncShop(), loop_thread).price
+        gc.collect()
+
+        assert price("a") == ("a", 1, None)
+
+
+class TestCalls:
+    def test_arguments_arrive(self, shop, loop_thread):
+        assert shop.price("a", qty=2, note="b") == ("a", 2, "b")
+        assert loop_thread.trips == 1
+
+    def test_a_plain_method_with_a_face_runs_on_the_loop(self, shop, loop_thread):
+        assert ("> Thing loop", loop_thread) == shop.thread(prefix="> ")
+
+    def test_a_direct_method_stays_on_the_callers_thread(self, shop, loop_thread):
+        assert threading.current_thread().name == shop.thread_of_caller()
+        assert loop_thread.trips == 0
+
+
+class TestIteration:
+    def test_pages_take_one_trip_each_and_one_for_the_end_and_the_closing(self, shop, inner, loop_thread):
+        assert list(shop.pages()) == [[10, 11], [20, 21], [30, 31]]
+        assert inner.closed == 1
+        assert loop_thread.trips == 3 + 1 + 1
+
+    def test_rows_take_no_trips_of_their_own(self, shop, inner, loop_thread):
+        assert list(shop.iterate(last=2)) == [10, 11, 20, 21]
+        assert inner.closed == 1
+        assert loop_thread.trips == 2 + 1 + 1
+
+    def test_pages_are_fetched_when_they_are_needed(self, shop, loop_thread):
+        rows = shop.iterate()
+        assert loop_thread.trips == 0
+        assert (next(rows), next(rows)) == (10, 11)
+        assert loop_thread.trips == 1
+        rows.close()
+
+    @pytest.mark.parametrize("walk", [lambda shop: shop.pages(), lambda shop: shop.iterate()])
+    def test_leaving_early_closes_the_async_generator(self, shop, inner, walk):
+        for _ in walk(shop):
+            break
+        gc.collect()
+
+        assert inner.closed == 1
+
+    @pytest.mark.parametrize("walk", [lambda shop: shop.pages(), lambda shop: shop.iterate()])
+    def test_close_closes_the_async_generator_once(self, shop, inner, walk):
+        walking = walk(shop)
+        next(walking)
+        walking.close()
+        walking.close()
+
+        assert inner.closed == 1
+
+    def test_one_that_never_began_costs_nothing(self, shop, loop_thread):
+        shop.pages()
+        gc.collect()
+
+        assert loop_thread.trips == 0
+
+    def test_an_error_in_the_walk_ends_it(self, loop_thread):
+        class AsyncBroken:
+            async def pages(self) -> AsyncGenerator[int, None]:
+                yield 1
+                raise KeyError(2)
+
+        class Broken(Facade[AsyncBroken]):
+            pages: Final = blocking_iter(AsyncBroken.pages)
+
+        walking = Broken(AsyncBroken(), loop_thread).pages()
+        assert next(walking) == 1
+        with pytest.raises(KeyError):
+            next(walking)
+        with pytest.raises(StopIteration):
+            next(walking)
+
+    def test_closing_the_client_ends_a_walk_that_waits(self, shop, inner, loop_thread):
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(next, shop.watch())
+            assert inner.begun.wait(PATIENCE)
+            loop_thread.close()
+            assert isinstance(waiting.exception(PATIENCE), ClientClosedError)
+
+    def test_a_walk_left_behind_after_the_client_was_closed_goes_quietly(self, shop, inner, loop_thread):
+        walking = shop.pages()
+        next(walking)
+        loop_thread.close()
+        assert inner.closed == 1  # by the loop
+
+        walking.close()
+        assert inner.closed == 1
+
+    def test_going_on_after_the_client_was_closed_says_so(self, shop, loop_thread):
+        walking = shop.pages()
+        next(walking)
+        loop_thread.close()
+
+        with pytest.raises(ClientClosedError):
+            next(walking)
+
+
+class TestOutcomeUnknown:
+    @pytest.fixture
+    def error(self, shop, inner) -> BlockingOutcomeUnknown:
+        async def reconcile(intent: str, *, fence: bool) -> tuple[str, bool, str]:
+            return intent, fence, threading.current_thread().name
+
+        inner.bound = reconcile
+        with pytest.raises(BlockingOutcomeUnknown) as caught:
+            shop.buy()
+        return caught.value
+
+    def test_it_is_the_same_error(self, error):
+        assert isinstance(error, OutcomeUnknown)
+        assert str(error) == "it is not known"
+        assert (error.intent, error.phase, error.evidence) == ("intent", Phase.SENT, ("evidence",))
+        assert error.__notes__ == ["a note"]
+
+    def test_reconcile_is_a_plain_method(self, error):
+        assert error.reconcile(fence=True) == ("intent", True, "Thing loop")
+
+    def test_traceback_and_cause_are_kept_and_the_async_twin_is_not_shown(self, shop):
+        cause = KeyError("sent")
+        with pytest.raises(BlockingOutcomeUnknown) as caught:
+            shop.buy(cause)
+
+        assert cause is caught.value.__cause__
+        assert caught.value.__suppress_context__
+        assert "buy" in [entry.name for entry in caught.traceback]
+
+    def test_an_outcome_that_stays_unknown_comes_as_a_blocking_error_again(self, shop, inner):
+        async def again(_intent: str, *, fence: bool) -> None:
+            await inner.buy()
+
+        inner.bound = again
+        with pytest.raises(BlockingOutcomeUnknown) as caught:
+            shop.buy()
+        with pytest.raises(BlockingOutcomeUnknown):
+            caught.value.reconcile()
+
+    @pytest.mark.parametrize("twin", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+    def test_pickle_and_copy_drop_the_client(self, error, twin):
+        twin = twin(error)
+
+        assert BlockingOutcomeUnknown is type(twin)
+        assert (twin.intent, twin.phase, twin.evidence) == ("intent", Phase.SENT, ("evidence",))
+        assert twin.__notes__ == ["a note"]
+        with pytest.raises(ConfigurationError, match="complete.reconcile"):
+            twin.reconcile()
+
+    def test_after_close_it_says_so(self, error, loop_thread):
+        loop_thread.close()
+        with pytest.raises(ClientClosedError):
+            error.reconcile()
