@@ -16,6 +16,7 @@ from .server import Sandbox
 def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m minted_connect.sandbox",
+        allow_abbrev=False,  # --password must not be taken for --password-file
         description="Serve a stateful fake of Minted Connect's Walletable E-Commerce API.",
         epilog="The password is taken from MINTED_CONNECT_PASSWORD or --password-file, else made up and shown.",
     )
@@ -43,7 +44,8 @@ async def _serve(sandbox: Sandbox, *, quiet: bool, show_password: bool) -> None:
     async with sandbox:
         if not quiet:
             password = sandbox.password if show_password else "(as given)"
-            print(f"{sandbox.url}  username: {sandbox.username}  password: {password}", flush=True)  # noqa: T201
+            sys.stdout.write(f"{sandbox.url}  username: {sandbox.username}  password: {password}\n")
+            sys.stdout.flush()
         await stop.wait()
 
 
@@ -70,7 +72,7 @@ def main(words: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except (OSError, OverflowError, ValueError, sqlite3.Error) as error:
-        print(f"sandbox: {error}", file=sys.stderr)  # noqa: T201
+        sys.stderr.write(f"sandbox: {error}\n")
         return 2
     return 0
 

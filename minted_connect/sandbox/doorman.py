@@ -17,7 +17,9 @@ ALGORITHMS = ("MD5", "MD5-sess", "SHA-256", "SHA-256-sess", "SHA-512-256", "SHA-
 QOPS = (None, "auth", "auth-int", "auth,auth-int")
 
 _HASHES = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
-_PAIR = re.compile(r'([A-Za-z*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,|$)')
+_PARAMETER = r'([A-Za-z*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,[\s,]*|$)'
+_PAIR = re.compile(_PARAMETER)
+_PAIRS = re.compile(rf"(?:{_PARAMETER})+")
 _ESCAPE = re.compile(r"\\(.)")
 _NC = re.compile(r"[0-9a-fA-F]{8}")
 _REMEMBERED = 100_000  # nonces; older ones are forgotten and read as unknown
@@ -82,20 +84,15 @@ def parse_authorization(header: str) -> dict[str, str] | None:
     scheme, _, rest = header.partition(" ")
     if scheme.lower() != "digest" or not rest.isprintable():  # lone surrogates cannot be hashed
         return None
+    rest = rest.strip()
+    if not _PAIRS.fullmatch(rest):
+        return None
     found: dict[str, str] = {}
-    position, rest = 0, rest.strip()
-    while position < len(rest):
-        match = _PAIR.match(rest, position)
-        if match is None:
+    for name, quoted, token in _PAIR.findall(rest):
+        key = name.lower()
+        if key in found:
             return None
-        name, quoted, token = match.groups()
-        name = name.lower()
-        if name in found:
-            return None
-        found[name] = token if quoted is None else _ESCAPE.sub(r"\1", quoted) if "\\" in quoted else quoted
-        position = match.end()
-        while position < len(rest) and rest[position] in " \t,":
-            position += 1
+        found[key] = token or (_ESCAPE.sub(r"\1", quoted) if "\\" in quoted else quoted)
     return found
 
 

@@ -152,25 +152,32 @@ class Sandbox:
     # One request.
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        """Look for a fault, check the digest, look for a fault again, answer."""
-        method, target, headers = request.method, request.raw_path, request.headers
-        path = target.partition("?")[0]
+        """Answer one request, also one that breaks off."""
         self._served += 1
         request_id = f"sbx-{self._served:08d}"
-        entry = self._note(request, path, request_id)
-        language = language_of(headers.get("Accept-Language"))
-        faulty = bool(self.faults)
+        entry = self._note(request, request_id)
+        try:
+            return await self._answer(request, entry, request_id)
+        except web.HTTPRequestEntityTooLarge:
+            message = say("too_large", language_of(request.headers.get("Accept-Language")))
+            return self._respond(Reply(413, failure(413, message)), request_id, entry)
+        except (ConnectionError, web.RequestPayloadError):
+            return web.Response(status=400)  # for nobody: the client is gone
 
+    async def _answer(self, request: web.BaseRequest, entry: LoggedRequest | None, request_id: str) -> web.Response:
+        """Look for a fault, check the digest, look for a fault again, answer."""
+        method, path = request.method, request.raw_path.partition("?")[0]
+        faulty = bool(self.faults)
         if faulty and (fault := self.faults.strike(method, path, before_auth=True)):
             return await self._misbehave(fault, request, entry, request_id, None)
-        username = await self._admit(request, entry, language)
+        username = await self._admit(request, entry)
         if isinstance(username, Reply):
             return self._respond(username, request_id, entry)
         if faulty and (fault := self.faults.strike(method, path, before_auth=False)):
             return await self._misbehave(fault, request, entry, request_id, username)
         return self._respond(await self._process(request, entry, username), request_id, entry)
 
-    async def _admit(self, request: web.BaseRequest, entry: LoggedRequest | None, language: str) -> str | Reply:
+    async def _admit(self, request: web.BaseRequest, entry: LoggedRequest | None) -> str | Reply:
         """Return the partner's username, or the refusal."""
         authorization = request.headers.get("Authorization")
         body = await request.read() if self.doorman.wants_body(authorization) else b""
@@ -179,6 +186,7 @@ class Sandbox:
             entry.partner, entry.nonce, entry.nc = verdict.username, verdict.nonce, verdict.nc
         if verdict.username is not None:
             return verdict.username
+        language = language_of(request.headers.get("Accept-Language"))
         if verdict.status == 400:
             return Reply(400, failure(400, say("wrong_uri", language)))
         return self._challenge(language, stale=verdict.stale)
@@ -189,10 +197,7 @@ class Sandbox:
 
     async def _process(self, request: web.BaseRequest, entry: LoggedRequest | None, partner: str) -> Reply:
         """Read the body and do what is asked."""
-        try:
-            body = await request.read() if request.body_exists else b""
-        except web.HTTPRequestEntityTooLarge:
-            return Reply(413, failure(413, say("too_large", language_of(request.headers.get("Accept-Language")))))
+        body = await request.read() if request.body_exists else b""
         if entry and body:
             try:
                 entry.body = decode(body)
@@ -213,7 +218,7 @@ class Sandbox:
         language = language_of(request.headers.get("Accept-Language"))
 
         async def process() -> Reply:
-            partner = username if username is not None else await self._admit(request, entry, language)
+            partner = username if username is not None else await self._admit(request, entry)
             return partner if isinstance(partner, Reply) else await self._process(request, entry, partner)
 
         exchange = Exchange(
@@ -234,12 +239,12 @@ class Sandbox:
         finally:
             self._misbehaving.discard(task)
 
-    def _note(self, request: web.BaseRequest, path: str, request_id: str) -> LoggedRequest | None:
+    def _note(self, request: web.BaseRequest, request_id: str) -> LoggedRequest | None:
         """Write the request into the log before anything can go wrong with it."""
         if self.requests.limit == 0:
             return None
+        path, headers = request.raw_path.partition("?")[0], request.headers
         match = self._router.find(request.method, path)
-        headers = request.headers
         entry = LoggedRequest(
             method=request.method,
             path=path,

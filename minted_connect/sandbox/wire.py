@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any, NoReturn, cast
 
@@ -20,24 +21,27 @@ def number(value: Decimal) -> str:
 
 def encode(value: object) -> str:
     """Write a value as compact JSON in ASCII; money never passes a float."""
-    if isinstance(value, str):
-        return encode_basestring_ascii(value)
+    kind = type(value)
+    if kind is str:
+        return encode_basestring_ascii(cast("str", value))
+    if kind is Decimal:
+        return number(cast("Decimal", value))
+    if kind is int:
+        return str(value)
     if value is None:
         return "null"
-    if value is True:
-        return "true"
-    if value is False:
-        return "false"
-    if isinstance(value, Decimal):
-        return number(value)
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, Mapping):
-        pairs = cast("Mapping[str, object]", value)
-        return "{" + ",".join([f"{encode_basestring_ascii(key)}:{encode(pairs[key])}" for key in pairs]) + "}"
-    if isinstance(value, list | tuple):
+    if kind is bool:
+        return "true" if value else "false"
+    if kind is dict:
+        return "{" + ",".join([_key(k) + encode(v) for k, v in cast("dict[str, object]", value).items()]) + "}"
+    if kind is list or kind is tuple:
         return "[" + ",".join([encode(item) for item in cast("Iterable[object]", value)]) + "]"
-    raise TypeError(f"{type(value).__name__} does not belong into an answer")
+    raise TypeError(f"{kind.__name__} does not belong into an answer")
+
+
+@lru_cache(maxsize=1024)
+def _key(name: str) -> str:
+    return encode_basestring_ascii(name) + ":"
 
 
 def decode(text: bytes | str) -> Json:

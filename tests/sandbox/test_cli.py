@@ -1,0 +1,103 @@
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from minted_connect.sandbox.__main__ import main
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+
+
+@pytest.fixture
+def launch():
+    processes = []
+
+    def launch(*words, **environment):
+        command = [sys.executable, "-X", "dev", "-W", "error", "-m", "minted_connect.sandbox", *words]
+        inherited = {name: value for name, value in os.environ.items() if name != "MINTED_CONNECT_PASSWORD"}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**inherited, **environment}
+        )
+        processes.append(process)
+        return process
+
+    yield launch
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_told_to_stop(launch, number):
+    process = launch("--port", "0", "--seed", "7")
+    line = process.stdout.readline()
+    url, username, password = re.fullmatch(r"(\S+)  username: (\S+)  password: (\S+)\n", line).groups()
+    assert username == "sandbox"
+    assert len(password) > 20
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(url)
+    error.value.close()
+    assert error.value.code == 401
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=20)
+    assert (process.returncode, output, errors) == (0, "", "")
+
+
+@posix
+def test_a_given_password_is_not_shown(launch, tmp_path):
+    secret = tmp_path / "password"
+    secret.write_text("from-file\r\nsecond line\n")
+    words = ["--port", "0", "--state", str(tmp_path / "shop.sqlite"), "--algorithm", "MD5", "--username", "me"]
+    for process in (
+        launch(*words, MINTED_CONNECT_PASSWORD="from-environment"),
+        launch(*words, "--password-file", str(secret)),
+    ):
+        line = process.stdout.readline()
+        assert "username: me" in line
+        assert "(as given)" in line
+        assert "from-" not in line
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=20) == ("", "")
+        assert process.returncode == 0
+    assert (tmp_path / "shop.sqlite").exists()
+
+
+def test_a_used_port_is_one_clear_line(capsys, monkeypatch):
+    monkeypatch.delenv("MINTED_CONNECT_PASSWORD", raising=False)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert main(["--port", str(taken.getsockname()[1])]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert re.fullmatch(r"sandbox: .*address already in use.*\n", shown.err)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--port", "70000"],
+        ["--price-interval", "0"],
+        ["--username", "a:b"],
+        ["--password-file", "/nowhere/at/all"],
+        ["--state", "/nowhere/at/all"],
+    ],
+)
+def test_nonsense_is_one_clear_line(capsys, words):
+    assert main(["--port", "0", *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_password_is_never_an_argument(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--password", "x"])
+    assert stop.value.code == 2
+    capsys.readouterr()

@@ -1,0 +1,315 @@
+import asyncio
+import json
+
+import aiohttp
+import pytest
+
+from minted_connect.sandbox.faults import ARGUMENTS, KINDS, Faults
+from minted_connect.sandbox.misbehave import _ACTS, _EDITS
+
+pytestmark = pytest.mark.anyio
+
+RATES = "/partner/walletable/rates"
+
+
+@pytest.fixture
+async def basket(api):
+    await api.customer()
+    return (await api.add()).data
+
+
+@pytest.fixture
+def raw(sandbox, answer_digest):
+    """Send one authenticated GET on a socket of its own and return all bytes until the server closes."""
+
+    async def raw(target=RATES):
+        challenge = sandbox.doorman.challenges()[0]
+        header = answer_digest(challenge, sandbox.username, sandbox.password, "GET", target)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
+        lines = [f"GET {target} HTTP/1.1", "Host: x", "x-client-id: web", f"Authorization: {header}", "", ""]
+        writer.write("\r\n".join(lines).encode())
+        try:
+            return await reader.read()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+
+    return raw
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+def test_every_kind_is_carried_out():
+    assert set(KINDS) == {*_ACTS, *_EDITS, "hang"}
+    assert set(ARGUMENTS) <= set(KINDS)
+    assert list(KINDS) == sorted(KINDS)
+
+
+def test_nonsense_is_refused():
+    with pytest.raises(ValueError, match="no such fault"):
+        Faults().add("explode")
+    with pytest.raises(TypeError, match="retry_after"):
+        Faults().add("delay", retry_after=1)
+
+
+async def test_a_fault_strikes_so_often_after_so_many(api, sandbox):
+    fault = sandbox.faults.add("status", times=2, after=1, path="*/rates")
+    assert [(await api.get(RATES)).status for _ in range(4)] == [200, 500, 500, 200]
+    assert fault.hits == 2
+
+
+async def test_faults_choose_by_method_and_path(api, sandbox):
+    await api.customer()
+    fault = sandbox.faults.add("status", method="post", path="*/basket", times=None)
+    assert (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).status == 200
+    assert (await api.get(RATES)).status == 200
+    assert [(await api.add()).status for _ in range(3)] == [500, 500, 500]
+    fault.remove()
+    fault.remove()
+    assert (await api.add()).status == 200
+    assert fault.hits == 3
+
+
+async def test_the_first_fault_that_fits_strikes_and_the_others_count_on(api, sandbox):
+    first = sandbox.faults.add("status", status=503)
+    second = sandbox.faults.add("status", status=502, after=1)
+    assert [(await api.get(RATES)).status for _ in range(3)] == [503, 502, 200]
+    assert (first.hits, second.hits, len(sandbox.faults)) == (1, 1, 2)
+    sandbox.faults.clear()
+    assert len(sandbox.faults) == 0
+
+
+async def test_faults_wait_for_the_digest_unless_told(api, sandbox):
+    late = sandbox.faults.add("status", status=500)
+    await api.get(RATES)
+    assert [entry.status for entry in sandbox.requests] == [401, 500]
+    assert late.hits == 1
+    sandbox.faults.add("status", status=502, before_auth=True)
+    answer = await api.send("GET", RATES)
+    assert answer.status == 502
+    assert sandbox.requests[-1].partner is None
+    sandbox.faults.add("drop_after_commit", before_auth=True)
+    with pytest.raises(aiohttp.ClientError):
+        await api.customer()
+    assert len(sandbox.shop.customers) == 1
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_drop_before_read_does_nothing(api, sandbox, basket, reset):
+    sandbox.faults.add("drop_before_read", path="*/complete/*", reset=reset)
+    with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        await api.complete(basket)
+    assert sandbox.shop.orders == []
+    entry = sandbox.requests[-1]
+    assert (entry.operation, entry.status, entry.body, entry.fault) == ("complete.buy", None, None, "drop_before_read")
+    assert (await api.complete(basket)).status == 200
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_drop_after_commit_does_it_all(api, sandbox, basket, reset):
+    sandbox.faults.add("drop_after_commit", path="*/complete/*", reset=reset)
+    with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        await api.complete(basket)
+    assert [order.token for order in sandbox.shop.orders] == [basket["token"]]
+    assert sandbox.requests[-1].status is None
+    assert sandbox.requests[-1].body["cart_token"] == basket["token"]
+    assert (await api.complete(basket)).status == 409
+
+
+@pytest.mark.parametrize(("kind", "orders"), [("delay", 0), ("delay_after_commit", 1)])
+async def test_delays_wait_on_the_clock(api, sandbox, clock, basket, kind, orders):
+    sandbox.faults.add(kind, path="*/complete/*", seconds=30)
+    call = asyncio.ensure_future(api.complete(basket))
+    await until(lambda: clock.sleepers)
+    assert len(sandbox.shop.orders) == orders
+    clock.advance(30)
+    assert (await call).status == 200
+    assert clock.sleeps == [30]
+
+
+@pytest.mark.parametrize(("commit", "orders"), [(False, 0), (True, 1)])
+async def test_hanging_ends_with_the_fault(api, sandbox, basket, commit, orders):
+    fault = sandbox.faults.add("hang", path="*/complete/*", commit=commit)
+    call = asyncio.ensure_future(api.complete(basket))
+    await until(lambda: fault.waiting)
+    assert len(sandbox.shop.orders) == orders
+    sandbox.faults.clear()
+    assert (await call).status == 200
+    assert fault.waiting == 0
+    await asyncio.wait_for(fault.removed(), 1)
+
+
+async def test_status_without_and_with_commit(api, sandbox, basket):
+    sandbox.faults.add("status", path="*/complete/*", status=503, retry_after=7, headers={"X-Cache": "miss"})
+    answer = await api.complete(basket)
+    assert (answer.status, answer.headers["Retry-After"], answer.headers["X-Cache"]) == (503, "7", "miss")
+    assert answer.json["code"] == 503
+    assert sandbox.shop.orders == []
+    sandbox.faults.add("status", path="*/complete/*", status=504, commit=True, html=True)
+    answer = await api.complete(basket)
+    assert (answer.status, answer.headers["Content-Type"]) == (504, "text/html; charset=UTF-8")
+    assert answer.text.startswith("<!DOCTYPE")
+    assert len(sandbox.shop.orders) == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "text"),
+    [
+        ({"body": "plain"}, "plain"),
+        ({"body": b"bytes"}, "bytes"),
+        ({"body": {"a": [1]}}, '{"a":[1]}'),
+        ({"envelope": False}, ""),
+        ({"body": ""}, ""),
+    ],
+)
+async def test_status_with_any_body(api, sandbox, args, text):
+    sandbox.faults.add("status", status=422, **args)
+    answer = await api.get(RATES)
+    assert (answer.status, answer.text) == (422, text)
+
+
+async def test_rate_limit(api, sandbox, basket):
+    sandbox.faults.add("rate_limit", retry_after=3, path="*/complete/*")
+    answer = await api.complete(basket)
+    assert (answer.status, answer.headers["Retry-After"], answer.json["success"]) == (429, "3", False)
+    assert sandbox.shop.orders == []
+    sandbox.faults.add("rate_limit", retry_after=None)
+    assert "Retry-After" not in (await api.get(RATES)).headers
+
+
+async def test_redirect_and_html(api, sandbox):
+    sandbox.faults.add("redirect", location="https://example.com/", status=307)
+    answer = await api.get(RATES)
+    assert (answer.status, answer.headers["Location"]) == (307, "https://example.com/")
+    sandbox.faults.add("html")
+    answer = await api.get(RATES)
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=UTF-8")
+
+
+async def test_success_false(api, sandbox, basket):
+    sandbox.faults.add("success_false", code=17, message="no", path="*/complete/*")
+    answer = await api.complete(basket)
+    assert (answer.status, answer.json) == (200, {"data": None, "success": False, "code": 17, "message": "no"})
+    assert sandbox.shop.orders == []
+    sandbox.faults.add("success_false", commit=True)
+    assert (await api.complete(basket)).json["success"] is False
+    assert len(sandbox.shop.orders) == 1
+
+
+async def test_stale_nonce(api, sandbox):
+    await api.get(RATES)
+    fault = sandbox.faults.add("stale_nonce")
+    assert (await api.get(RATES)).status == 200  # the client started again with the new nonce
+    assert fault.hits == 1
+    assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200]
+    assert sandbox.requests[1].nonce != sandbox.requests[3].nonce
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_truncated_answers(api, sandbox, basket, chunked):
+    sandbox.faults.add("truncate", path="*/complete/*", chunked=chunked)
+    with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
+        await api.complete(basket)
+    assert len(sandbox.shop.orders) == 1
+    assert sandbox.requests[-1].status == 200
+
+
+async def test_truncated_bytes(sandbox, raw):
+    sandbox.faults.add("truncate", keep=0.25)
+    head, _, body = (await raw()).partition(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    assert len(body) == length // 4
+
+
+@pytest.mark.parametrize("where", ["head", "body"])
+async def test_slow_loris_drips_on_the_clock(serving, clock, where):
+    clock.auto_advance = True
+    async with serving() as (sandbox, api):
+        sandbox.faults.add("slow_loris", interval=2, where=where)
+        answer = await api.get(RATES)
+        assert answer.status == 200
+        head = 0 if where == "body" else 100
+        assert len(clock.sleeps) >= len(answer.text) + head
+        assert set(clock.sleeps) == {2}
+
+
+async def test_interim_answers_and_headers(sandbox, raw):
+    sandbox.faults.add("interim", count=3)
+    found = await raw()
+    assert found.count(b"HTTP/1.1 103 Early Hints") == 3
+    assert found.endswith(b"}")
+    sandbox.faults.add("many_headers", count=200)
+    assert (await raw()).count(b"X-Filler-") == 200
+    sandbox.faults.add("long_header", size=9000)
+    assert b"X-Filler: " + b"x" * 9000 in await raw()
+    sandbox.faults.add("two_answers")
+    assert (await raw()).count(b"HTTP/1.1 200 ") == 2
+
+
+async def test_spoilt_bodies(api, sandbox):
+    sandbox.faults.add("empty")
+    assert (await api.get(RATES)).text == ""
+    sandbox.faults.add("invalid_json")
+    with pytest.raises(ValueError):
+        json.loads((await api.get(RATES)).text)
+    sandbox.faults.add("nan")
+    assert (await api.get(RATES)).text.count(":NaN") == 1
+    sandbox.faults.add("duplicate_keys")
+    pairs = json.loads((await api.get(RATES)).text, object_pairs_hook=lambda pairs: [name for name, _ in pairs])
+    assert pairs == ["data", "success", "data", "success", "code", "message"]
+    sandbox.faults.add("deep", depth=500)
+    assert "[" * 500 + "]" * 500 in (await api.get(RATES)).text
+
+
+async def test_large_answers(sandbox, api):
+    sandbox.faults.add("too_large")
+    assert len((await api.get(RATES)).text) > 9 * 1024 * 1024
+    sandbox.faults.add("gzip_bomb", times=None, size=9 * 1024 * 1024)
+    answer = await api.get(RATES)
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert int(answer.headers["Content-Length"]) < 20_000
+    assert len(answer.text) > 9 * 1024 * 1024
+
+
+async def test_answers_about_somebody_else(api, sandbox, basket):
+    sandbox.faults.add("wrong_customer", times=None, external_id="other")
+    found = (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data
+    assert found == {**basket, "customer": {**basket["customer"], "external_id": "other"}}
+    assert (await api.get("/partner/customer/cust-1")).data["external_id"] == "other"
+    await api.complete(basket)
+    rows = (await api.get("/partner/walletable/orders")).data["data"]
+    assert [row["customer"]["external_id"] for row in rows] == ["other"]
+    wallets = (await api.get("/partner/customer/cust-1")).data["wallets"]
+    assert {row["customer_external_id"] for row in wallets} == {"other"}
+
+
+async def test_fields_come_and_go(api, sandbox, basket):
+    path = {"external_customer_id": "cust-1"}
+    sandbox.faults.add("drop_field", field="pricefix.remaining")
+    assert "remaining" not in (await api.get("/partner/walletable/basket", **path)).data["pricefix"]
+    sandbox.faults.add("drop_field", field="items.0.prices.*.name")
+    found = (await api.get("/partner/walletable/basket", **path)).data
+    assert [set(part) for part in found["items"][0]["prices"]] == [{"id", "price"}] * 4
+    sandbox.faults.add("extra_field", field="items.*.gift", value={"wrapped": True})
+    found = (await api.get("/partner/walletable/basket", **path)).data
+    assert found["items"][0]["gift"] == {"wrapped": True}
+    sandbox.faults.add("drop_field", field="not.there")
+    assert (await api.get("/partner/walletable/basket", **path)).data == basket
+
+
+async def test_closing_does_not_wait_for_hanging_requests(serving):
+    async with serving() as (sandbox, api):
+        await api.get(RATES)  # two cold calls at once would share a nonce and a count
+        hang = sandbox.faults.add("hang", path=RATES)
+        delay = sandbox.faults.add("delay", path="*/products")
+        calls = [asyncio.ensure_future(api.get(path)) for path in (RATES, "/partner/walletable/products")]
+        await until(lambda: hang.waiting and delay.hits)
+        async with asyncio.timeout(5):
+            await sandbox.aclose()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(isinstance(result, aiohttp.ClientError) for result in results)
+        await sandbox.aclose()

@@ -1,0 +1,105 @@
+import sqlite3
+
+import pytest
+
+from minted_connect.sandbox import ManualClock
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def state(tmp_path):
+    return tmp_path / "shop.sqlite"
+
+
+async def everything(api):
+    orders = (await api.get("/partner/walletable/orders", total=30)).data["data"]
+    customer = (await api.get("/partner/customer/cust-1")).data
+    basket = (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data
+    balance = (await api.get("/partner/walletable/balance", external_customer_id="cust-1")).data
+    rates = (await api.get("/partner/walletable/rates")).data
+    return orders, customer, basket, balance, rates
+
+
+async def test_a_restart_finds_everything_again(serving, clock, state, shipping):
+    async with serving(state=state, password="p") as (_, api):
+        await api.customer(email="a@example.com")
+        await api.bought("MNTBAE0001", 3)
+        delivery = (await api.add("MNTBAE0001", 1, type="delivery")).data
+        await api.complete(delivery, "delivery", shipping=shipping)
+        sell = (await api.add("MNTBAE0001", 1, type="sell")).data
+        await api.complete(sell, "sell")
+        clock.advance(17)
+        await api.add("MNTBAE0013", 2)
+        await api.add("MNTBAE0001", 1)
+        before = await everything(api)
+    assert len(before[0]) == 3
+    async with serving(state=state, password="p") as (sandbox, api):
+        assert [order["id"] for order in before[0]] == [order.id for order in reversed(sandbox.shop.orders)]
+        after = await everything(api)
+        order = (await api.complete(after[2])).data
+        assert (await api.complete(after[2])).status == 409
+    assert after == before
+    assert order["paid_total"] == before[2]["paid_total"]
+    async with serving(state=state, password="p") as (sandbox, api):
+        assert sandbox.shop.orders[-1].token == order["token"]
+        assert sandbox.shop.baskets == []
+        assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 2, "MNTBAE0013": 2}
+
+
+async def test_time_goes_on_while_it_is_down(serving, state):
+    clock = ManualClock()
+    async with serving(state=state, clock=clock) as (_, api):
+        await api.customer()
+        order = await api.bought()
+        basket = (await api.add()).data
+    later = ManualClock()
+    later.jump_wall(3600)
+    async with serving(state=state, clock=later) as (_, api):
+        (row,) = (await api.get("/partner/walletable/orders", orderId=order["id"])).data["data"]
+        assert row["status_name"] == "Completed"
+        found = (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data
+        assert found["pricefix"]["updated"] is True
+        assert found["token"] == basket["token"]
+
+
+async def test_a_restart_draws_new_tokens(serving, state):
+    tokens = set()
+    for number in range(3):
+        async with serving(state=state) as (_, api):
+            await api.customer(f"cust-{number}")
+            basket = (await api.add(customer=f"cust-{number}")).data
+            tokens |= {basket["token"], basket["price_token"], basket["guid"]}
+            assert basket["id"] == 10984 + number
+    assert len(tokens) == 9
+
+
+async def test_removed_ids_and_cleared_baskets_stay_so(serving, state):
+    async with serving(state=state) as (_, api):
+        await api.customer()
+        await api.customer("gone")
+        basket = (await api.add()).data
+        key = {"external_customer_id": "cust-1", "cart_token": basket["token"]}
+        await api.send("DELETE", "/partner/walletable/basket/empty", key)
+        await api.send("DELETE", "/partner/customer/gone")
+    async with serving(state=state) as (_, api):
+        assert (await api.get("/partner/customer/gone")).status == 404
+        assert (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data["items"] == []
+        assert (await api.customer("gone"))["id"] == 3
+
+
+async def test_memory_forgets(serving):
+    async with serving() as (_, api):
+        await api.customer()
+    async with serving() as (_, api):
+        assert (await api.get("/partner/customer/cust-1")).status == 404
+
+
+async def test_a_file_that_is_no_database_is_an_error(serving, state):
+    state.write_text("this is not SQLite, and never was, however long one looks at it" * 20)
+    with pytest.raises(sqlite3.DatabaseError):
+        async with serving(state=state):
+            pass
+    with pytest.raises(sqlite3.OperationalError):
+        async with serving(state=state.parent / "missing" / "shop.sqlite"):
+            pass
