@@ -6,7 +6,7 @@ import os
 import ssl
 import warnings
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -18,7 +18,7 @@ import attrs
 from minted_connect import __version__
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import Journal, open_journal
-from minted_connect.config import STAGING, Clock, Credentials, Options, RetryPolicy, Secret, Timeouts
+from minted_connect.config import STAGING, Credentials, Options, RetryPolicy, Secret, Timeouts
 from minted_connect.core.caller import Caller, Settings, Shared
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
@@ -33,6 +33,7 @@ from minted_connect.resources.wallet import AsyncWallet
 
 if TYPE_CHECKING:
     from minted_connect.sandbox import Sandbox
+    from minted_connect.sandbox.clock import Clock as SandboxClock
 
 __all__ = ["AsyncMintedConnect"]
 
@@ -62,6 +63,21 @@ class AsyncMintedConnect:
     Raises:
         ConfigurationError: an argument that cannot work.
     """
+
+    customers: AsyncCustomers
+    """Create, get, update, remove."""
+    products: AsyncProducts
+    """The catalogue."""
+    baskets: AsyncBaskets
+    """Lines under one price lock."""
+    complete: AsyncComplete
+    """Buy, sell, have delivered: once."""
+    orders: AsyncOrders
+    """What was completed, and what became of it."""
+    wallet: AsyncWallet
+    """What a customer holds."""
+    rates: AsyncRates
+    """What a gram costs: now, over time, as a feed."""
 
     def __init__(
         self,
@@ -95,19 +111,19 @@ class AsyncMintedConnect:
             proxy=proxy,
         )
         caller = Caller(Shared(transport, settings), settings, f"minted-connect/{__version__}")
-        self._assemble(caller, AsyncComplete(caller, open_journal(journal)))
+        self._assemble(caller, AsyncComplete(caller, open_journal(journal)), None)
         self._owns = True
 
-    def _assemble(self, caller: Caller, complete: AsyncComplete) -> None:
+    def _assemble(self, caller: Caller, complete: AsyncComplete, server: Sandbox | None) -> None:
         self._caller = caller
-        self._server: Sandbox | None = None
-        self.customers: Final = AsyncCustomers(caller)
-        self.products: Final = AsyncProducts(caller)
-        self.baskets: Final = AsyncBaskets(caller)
-        self.complete: Final = complete
-        self.orders: Final = AsyncOrders(caller)
-        self.wallet: Final = AsyncWallet(caller)
-        self.rates: Final = AsyncRates(caller)
+        self._server = server
+        self.customers = AsyncCustomers(caller)
+        self.products = AsyncProducts(caller)
+        self.baskets = AsyncBaskets(caller)
+        self.complete = complete
+        self.orders = AsyncOrders(caller)
+        self.wallet = AsyncWallet(caller)
+        self.rates = AsyncRates(caller)
 
     @classmethod
     def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
@@ -119,17 +135,18 @@ class AsyncMintedConnect:
         return cls(timeouts=timeouts, options=options, **settings_from_env())
 
     @classmethod
-    def sandbox(
+    @asynccontextmanager
+    async def sandbox(
         cls,
         *,
         seed: int = 1,
         state: str | Path | None = None,
-        clock: Any = None,
+        clock: SandboxClock | None = None,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         journal: Journal | str | Path | None = None,
         options: Options | None = None,
-    ) -> AbstractAsyncContextManager[Self]:
+    ) -> AsyncGenerator[Self, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `async with` gives the client.
 
         Args:
@@ -141,11 +158,25 @@ class AsyncMintedConnect:
             journal: As for the client.
             options: As for the client; its clock is replaced if `clock` is given.
         """
-        return _sandboxed(
-            cls,
-            {"seed": seed, "state": state, "clock": clock},
-            {"timeouts": timeouts, "retry": retry, "journal": journal, "options": options},
-        )
+        # The sandbox is the other side of the wire: loaded only where it is asked for.
+        from minted_connect.sandbox import Sandbox  # noqa: PLC0415
+
+        if clock is not None:
+            options = attrs.evolve(options or Options(), clock=clock)
+        async with (
+            Sandbox(seed=seed, state=state, clock=clock) as server,
+            cls(
+                server.username,
+                server.password,
+                base_url=server.url,
+                timeouts=timeouts,
+                retry=retry,
+                journal=journal,
+                options=options,
+            ) as client,
+        ):
+            client._server = server
+            yield client
 
     @property
     def sandbox_server(self) -> Sandbox:
@@ -178,20 +209,18 @@ class AsyncMintedConnect:
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
         """
-        changes = {
-            "timeouts": timeouts,
-            "retry": retry,
-            "deadline": deadline,
-            "language": language,
-            "client_id": client_id,
-        }
+        now = self._caller.settings
         settings = attrs.evolve(
-            self._caller.settings, **{name: value for name, value in changes.items() if value is not None}
+            now,
+            timeouts=timeouts or now.timeouts,
+            retry=retry or now.retry,
+            deadline=now.deadline if deadline is None else deadline,
+            language=now.language if language is None else language,
+            client_id=now.client_id if client_id is None else client_id,
         )
         sibling = object.__new__(type(self))
         caller = self._caller.with_settings(settings)
-        sibling._assemble(caller, self.complete.with_caller(caller))
-        sibling._server = self._server
+        sibling._assemble(caller, self.complete.with_caller(caller), self._server)
         sibling._owns = False
         return sibling
 
@@ -223,8 +252,8 @@ class AsyncMintedConnect:
     def _refuse_completion(self, path: str) -> None:
         paths = self._caller.settings.options.paths
         for operation in OPERATIONS.values():
-            known = paths.get(operation.name, operation.path)
-            if operation.effect is Effect.COMPLETE and path.rstrip("/").casefold() == known.casefold():
+            known = {operation.path.casefold(), paths.get(operation.name, operation.path).casefold()}
+            if operation.effect is Effect.COMPLETE and path.rstrip("/").casefold() in known:
                 raise ConfigurationError(f"request: use {operation.name}, which never completes a basket twice")
 
     async def aclose(self) -> None:
@@ -267,21 +296,3 @@ def settings_from_env() -> dict[str, Any]:
         elif name in {"username", "password"}:
             raise ConfigurationError(f"{variable}: is not set")
     return settings
-
-
-@asynccontextmanager
-async def _sandboxed(
-    cls: type[AsyncMintedConnect], server_settings: dict[str, Any], client_settings: dict[str, Any]
-) -> AsyncGenerator[Any, None]:
-    # The sandbox is the other side of the wire: loaded only where it is asked for.
-    from minted_connect.sandbox import Sandbox  # noqa: PLC0415
-
-    clock: Clock | None = server_settings["clock"]
-    if clock is not None:
-        client_settings["options"] = attrs.evolve(client_settings["options"] or Options(), clock=clock)
-    async with (
-        Sandbox(**server_settings) as server,
-        cls(server.username, server.password, base_url=server.url, **client_settings) as client,
-    ):
-        client._server = server
-        yield client

@@ -29,6 +29,7 @@ __all__ = [
     "SystemClock",
     "Timeouts",
     "check_base_url",
+    "check_header",
 ]
 
 STAGING: Final = "https://api.staging.mintedconnect.com"
@@ -279,8 +280,8 @@ def check_base_url(url: str) -> str:
         raise ConfigurationError("base_url: must be an absolute http or https URL")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError("base_url: must hold no user name or password; give them as arguments")
-    if parts.query or parts.fragment or "?" in url or "#" in url or not url.isascii() or not url.isprintable():
-        raise ConfigurationError("base_url: must hold no query, fragment or unprintable character")
+    if set("?# \\") & set(url) or not url.isascii() or not url.isprintable():
+        raise ConfigurationError("base_url: must hold no query, fragment, space or unprintable character")
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise ConfigurationError("base_url: plain http is allowed to this machine only; use https")
     return url.rstrip("/")

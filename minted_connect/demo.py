@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TextIO
 
 from minted_connect.client import AsyncMintedConnect
-from minted_connect.models import Basket, Completion, Shipping
+from minted_connect.models import Basket, Completion, Kind, Shipping
 
 __all__ = ["run"]
 
@@ -120,7 +120,8 @@ class _Story:
             [(item.product_name, item.amount, item.price, item.total) for item in basket.items],
         )
         fees = basket.charge_fee + basket.minting_fee + basket.storage_fee
-        self.say(f"fees {fees}, VAT on them {basket.charges_vat}; paid in all: {basket.paid_total} {money}")
+        what = "received" if basket.kind is Kind.SELL else "paid"
+        self.say(f"fees {fees}, VAT on them {basket.charges_vat}; {what} in all: {basket.paid_total} {money}")
         if basket.price_fix and basket.price_fix.seconds_left is not None:
             self.say(f"this price holds for {basket.price_fix.seconds_left:.0f} s")
 

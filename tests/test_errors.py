@@ -82,11 +82,11 @@ def test_every_error_survives_pickle_and_copy(cls):
         assert [getattr(twin, name) for name in fields] == [getattr(error, name) for name in fields]
 
 
-@pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [cls for cls in CLASSES if "attempts" in attrs.fields_dict(cls)], ids=lambda cls: cls.__name__
+)
 def test_what_was_filled_in_later_survives_too(cls):
     error = an(cls)
-    if not hasattr(error, "attempts"):
-        pytest.skip("carries no attempts")
     error.attempts = 7
     assert pickle.loads(pickle.dumps(error)).attempts == 7
 
@@ -192,6 +192,7 @@ def test_no_broad_except_swallows_cancellation():
             if isinstance(node, ast.ExceptHandler):
                 caught = ast.unparse(node.type) if node.type else "everything"
                 if caught in {"everything", "BaseException"} or "CancelledError" in caught:
-                    assert any(isinstance(inner, ast.Raise) for inner in ast.walk(node)) or "blocking" in path.parts, (
-                        f"{path}:{node.lineno} catches {caught} and does not raise again"
-                    )
+                    assert any(isinstance(inner, ast.Raise) for inner in ast.walk(node)) or {
+                        "blocking",
+                        "sandbox",
+                    } & set(path.parts), f"{path}:{node.lineno} catches {caught} and does not raise again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from ssl import SSLError
 from types import TracebackType
 from typing import Any, Self
 
@@ -47,6 +48,19 @@ class Connection:
         self.writer.transport.abort()
 
 
+def _forgive_broken_handshakes() -> None:
+    """Let the loop take no notice of a client that refuses the certificate: that is what is tested."""
+    loop = asyncio.get_running_loop()
+    usual = loop.get_exception_handler()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), ConnectionResetError | SSLError):
+            return
+        (usual or asyncio.AbstractEventLoop.default_exception_handler)(loop, context)
+
+    loop.set_exception_handler(handle)
+
+
 Script = Callable[[Connection], Awaitable[None]]
 
 
@@ -83,6 +97,8 @@ class WireServer:
             writer.close()
 
     async def __aenter__(self) -> Self:
+        if self._ssl:
+            _forgive_broken_handshakes()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._ssl)
         return self
 

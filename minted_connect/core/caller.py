@@ -179,29 +179,26 @@ class Caller:
         total = settings.deadline or (timeouts.complete_total if wire.completes else timeouts.total)
         started = clock.monotonic()
         deadline = started + total
-        attempts = 0
-        landed = False
+        tally = _Tally()
 
         async def attempt() -> Reply:
-            nonlocal attempts
-            attempts += 1
+            tally.attempts += 1
             try:
-                raw = await self._attempt(wire, deadline - clock.monotonic(), progress, attempts)
+                raw = await self._attempt(wire, deadline - clock.monotonic(), progress, tally.attempts)
                 return open_reply(
                     raw,
                     request=request,
-                    attempts=attempts,
+                    attempts=tally.attempts,
                     max_depth=options.max_depth,
                     keep_body=options.keep_error_bodies,
                     now=clock.wall,
                 )
             except MintedConnectError as error:
-                _fill_in(error, attempts, clock.monotonic() - started, landed=landed)
+                _fill_in(error, tally, clock.monotonic() - started)
                 raise
 
         def decide(error: MintedConnectError, number: int) -> float | None:
-            nonlocal landed
-            landed = landed or may_have_landed(error)
+            tally.landed = tally.landed or may_have_landed(error)
             now = clock.monotonic()
             left = (deadline if not_after is None else min(deadline, not_after)) - now
             pause = pause_before_retry(request.effect, error, number, settings.retry, left=left, roll=options.random())
@@ -222,7 +219,7 @@ class Caller:
             return pause
 
         reply = await with_retries(attempt, decide, clock.sleep)
-        if attempts == 1:
+        if tally.attempts == 1:
             shared.budget.refund()
         return reply
 
@@ -274,10 +271,19 @@ def _in_doubt(error: MintedConnectError) -> bool:
     return may_have_landed(error) or (isinstance(error, NotFound) and error.after_unknown)
 
 
-def _fill_in(error: MintedConnectError, attempts: int, elapsed: float, *, landed: bool) -> None:
+@attrs.define
+class _Tally:
+    """What one call has been through so far."""
+
+    attempts: int = 0
+    landed: bool = False
+    """Whether an earlier attempt may have been carried out."""
+
+
+def _fill_in(error: MintedConnectError, tally: _Tally, elapsed: float) -> None:
     if isinstance(error, ApiError | ProtocolError | TransportError | ConnectFailed):
-        error.attempts = attempts
+        error.attempts = tally.attempts
     if isinstance(error, TransportError | ConnectFailed):
         error.elapsed = elapsed
     if isinstance(error, ApiError):
-        error.after_unknown = landed
+        error.after_unknown = tally.landed

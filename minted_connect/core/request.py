@@ -15,7 +15,7 @@ import attrs
 
 from minted_connect.errors import ConfigurationError, InvalidInput
 
-__all__ = ["OPERATIONS", "Effect", "Evidence", "Operation", "Request", "check_paths"]
+__all__ = ["OPERATIONS", "Effect", "Evidence", "Operation", "Request", "check_paths", "path_segment"]
 
 _PLACEHOLDER = "{}"
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")

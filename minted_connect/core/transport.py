@@ -300,7 +300,11 @@ class Transport:
                     # A challenge is a refusal before execution: sending again is the protocol, not a retry.
                     if exchange.challenged(response.headers.getall("WWW-Authenticate", ())):
                         continue
-                elif response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                elif (
+                    response.status < HTTPStatus.INTERNAL_SERVER_ERROR
+                    and response.status != HTTPStatus.TOO_MANY_REQUESTS
+                ):
+                    # A throttle or a failing server may answer before it looks at the signature.
                     exchange.accepted(response.headers.getall("Authentication-Info", ()))
                 return RawReply(response.status, response.headers, body)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from minted_connect.core.request import OPERATIONS, Request
@@ -136,7 +137,9 @@ class AsyncBaskets(Resource):
 
         return await self._change("baskets.clear", body, read_back)
 
-    async def _change(self, name: str, body: dict[str, Any], read_back: Any) -> Basket:
+    async def _change(
+        self, name: str, body: dict[str, Any], read_back: Callable[[MintedConnectError], Awaitable[Basket]]
+    ) -> Basket:
         request = Request(OPERATIONS[name], body=body)
         changed = await self._caller.send(request, Basket, read_back=read_back)
         return _same(changed, body["external_customer_id"], body["cart_token"], request)
@@ -165,7 +168,7 @@ def _pieces(basket: Basket, sku: str) -> int:
 
 def _same(basket: Basket, customer_id: str, cart_token: str | None, request: Request) -> Basket:
     """Return the basket if it is the one asked for: a proxy or a cache may mix up answers."""
-    wrong = []
+    wrong: list[str] = []
     if basket.customer.external_id != customer_id:
         wrong.append("data.customer.external_id: is another customer's")
     if cart_token is not None and basket.token != cart_token:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from minted_connect.errors import InvalidInput
 
-__all__ = ["customer_id", "day", "joined", "new_customer_id", "one_of", "text", "token", "whole"]
+__all__ = ["customer_id", "day", "flag", "joined", "new_customer_id", "one_of", "span", "text", "token", "whole"]
 
 _EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -62,6 +62,13 @@ def whole(field: str, value: Any, least: int, most: int | None = None) -> int:
     if value < least or (most is not None and value > most):
         raise InvalidInput.of(field, f"must be from {least}" + ("" if most is None else f" to {most}"))
     return value
+
+
+def flag(field: str, value: Any) -> str:
+    """Check a bool, and return it as the vendor's queries spell it."""
+    if not isinstance(value, bool):
+        raise InvalidInput.of(field, f"must be True or False, not {type(value).__name__}")
+    return "true" if value else "false"
 
 
 def day(field: str, value: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import InvalidInput
 from minted_connect.models import Holding, MetalType
 from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
@@ -32,7 +31,5 @@ class AsyncWallet(Resource):
         if metals is not None:
             query.append(("metal_type", checks.joined("metals", metals)))
         if deliverable is not None:
-            if not isinstance(deliverable, bool):
-                raise InvalidInput.of("deliverable", "must be True, False or None")
-            query.append(("is_deliverable", "true" if deliverable else "false"))
+            query.append(("is_deliverable", checks.flag("deliverable", deliverable)))
         return await self._caller.send(Request(OPERATIONS["wallet.balance"], query=query), tuple[Holding, ...])
