@@ -149,7 +149,7 @@ class AsyncOrders(base.Resource):
         """Return the order once its status is (one of) `until`, or final: completed, cancelled or refunded.
 
         Look at `status` of what comes back: an order waited for until `Shipped` may have been cancelled instead.
-        It is looked at after 2, 4, 8, 15 and then every 30 seconds.
+        It is looked at after 2, 4, 8, 15 and then every 30 seconds, and a last time at the end of `timeout`.
 
         Args:
             order: As last seen.
@@ -168,19 +168,18 @@ class AsyncOrders(base.Resource):
         started = clock.monotonic()
         polls = 0
         while not (order.is_final or order.status in wanted):
-            pause = _POLLS[min(polls, len(_POLLS) - 1)]
             elapsed = clock.monotonic() - started
-            if elapsed + pause > timeout:
+            if elapsed >= timeout:
                 operation = OPERATIONS["orders.page"]
                 raise RequestTimeout(
-                    f"the order is still {order.status} after {elapsed:.0f} of at most {timeout:g} s",
+                    f"the order is still {order.status} after {elapsed:.0f} s",
                     operation.method,
                     operation.path,
                     elapsed=elapsed,
                     phase=Phase.ANSWERED,
                     idempotent=True,
                 )
-            await clock.sleep(pause)
+            await clock.sleep(min(_POLLS[min(polls, len(_POLLS) - 1)], timeout - elapsed))
             polls += 1
             order = await self._get(order.id, order.customer.external_id)
         return order

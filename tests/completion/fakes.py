@@ -106,9 +106,14 @@ def deal_json(**changes: Any) -> dict[str, Any]:
 
 def order_json(**changes: Any) -> dict[str, Any]:
     """What that basket becomes."""
-    order = deal_json(
-        order_creation_status="order", type="walletable_ecommerce", status_id=2, status_name="Pending", **changes
-    )
+    made = {
+        "order_creation_status": "order",
+        "type": "walletable_ecommerce",
+        "status_id": 2,
+        "status_name": "Pending",
+        **changes,
+    }
+    order = deal_json(**made)
     del order["pricefix"]
     return order
 

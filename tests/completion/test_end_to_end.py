@@ -1,0 +1,365 @@
+"""The real client against the sandbox: however the wire fails, one intent makes at most one order, and it is found."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minted_connect import AsyncMintedConnect
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.config import Options, Timeouts
+from minted_connect.errors import (
+    AlreadyInFlight,
+    ApiError,
+    AuthenticationFailed,
+    InvalidInput,
+    NotFound,
+    OutcomeUnknown,
+    Phase,
+    PriceChanged,
+    RateLimited,
+    RequestTimeout,
+    ValidationFailed,
+)
+from minted_connect.models import Basket, IntentState, Kind, Status
+from minted_connect.sandbox import ManualClock, Sandbox
+from tests.completion.fakes import SHIPPING
+
+pytestmark = pytest.mark.anyio
+
+CUSTOMER = "customer-1"
+GOLD = "MNTBAE0001"
+COMPLETE = "*/complete/*"
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(auto_advance=True)
+
+
+@pytest.fixture
+async def server(clock: ManualClock) -> AsyncIterator[Sandbox]:
+    async with Sandbox(clock=clock) as server:
+        yield server
+
+
+def connect(server: Sandbox, clock: ManualClock, **settings: Any) -> AsyncMintedConnect:
+    return AsyncMintedConnect(
+        server.username, server.password, base_url=server.url, options=Options(clock=clock), **settings
+    )
+
+
+@pytest.fixture
+async def minted(server: Sandbox, clock: ManualClock, tmp_path: Path) -> AsyncIterator[AsyncMintedConnect]:
+    timeouts = Timeouts(complete_read=0.2)
+    async with connect(server, clock, journal=tmp_path / "journal.db", timeouts=timeouts) as client:
+        await client.customers.create(CUSTOMER, firstname="Brant", lastname="Ankunding")
+        yield client
+
+
+async def filled(minted: AsyncMintedConnect, *, qty: int = 3, kind: Kind = Kind.BUY) -> Basket:
+    return await minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=qty, type=kind)
+
+
+async def test_buy_sell_and_ship(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await filled(minted)
+    bought = await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert bought.order is not None
+    assert (bought.order.kind, bought.differences) == (Kind.BUY, ())
+    basket = await filled(minted, qty=1, kind=Kind.SELL)
+    sold = await minted.complete.sell(basket, expected_total=basket.paid_total)
+    assert sold.order is not None
+    assert (sold.order.kind, sold.differences) == (Kind.SELL, ())
+    basket = await filled(minted, qty=1, kind=Kind.DELIVERY)
+    shipped = await minted.complete.delivery(basket, shipping=SHIPPING, expected_total=basket.paid_total)
+    assert shipped.order is not None
+    assert (shipped.order.kind, shipped.differences) == (Kind.DELIVERY, ())
+    assert shipped.order.shippingaddress is not None
+    assert server.shop.holdings(CUSTOMER) == {GOLD: 1}
+    assert len(server.shop.orders) == 3
+
+
+async def test_a_completed_basket_is_not_completed_again(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await filled(minted)
+    await minted.complete.buy(basket, expected_total=basket.paid_total)
+    with pytest.raises(InvalidInput, match="not open any more"):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert len(server.shop.orders) == 1
+
+
+async def test_a_price_that_moved(minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock) -> None:
+    basket = await filled(minted)
+    clock.advance(3600)
+    with pytest.raises(PriceChanged) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert caught.value.expected == basket.paid_total
+    assert isinstance(caught.value.actual, Decimal)
+    assert server.shop.orders == []
+    assert (await minted.complete.buy(basket, expected_total=caught.value.actual)).order is not None
+
+
+COMMITTED: list[tuple[str, dict[str, Any]]] = [
+    ("drop_after_commit", {}),
+    ("drop_after_commit", {"reset": True}),
+    ("truncate", {}),
+    ("truncate", {"chunked": True}),
+    ("html", {}),
+    ("invalid_json", {}),
+    ("duplicate_keys", {}),
+    ("nan", {}),
+    ("deep", {}),
+    ("empty", {}),
+    ("too_large", {}),
+    ("gzip_bomb", {}),
+    ("wrong_customer", {}),
+    ("hang", {"commit": True}),
+    ("status", {"status": 500, "commit": True}),
+    ("status", {"status": 502, "html": True, "commit": True}),
+    ("redirect", {"commit": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), COMMITTED, ids=str)
+async def test_bought_but_not_answered(
+    minted: AsyncMintedConnect, server: Sandbox, kind: Any, arguments: dict[str, Any]
+) -> None:
+    basket = await filled(minted)
+    fault = server.faults.add(kind, path=COMPLETE, **arguments)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert fault.hits == 1
+    assert caught.value.phase is not Phase.NOT_SENT
+    with pytest.raises((AlreadyInFlight, InvalidInput)):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    server.faults.clear()
+    done = await caught.value.reconcile()
+    assert done.order is not None
+    assert (done.reconciled, done.order.token, done.differences) == (True, basket.token, ())
+    assert len(server.shop.orders) == 1
+    assert await minted.complete.pending() == []
+
+
+LOST: list[tuple[str, dict[str, Any]]] = [
+    ("drop_before_read", {}),
+    ("drop_before_read", {"reset": True}),
+    ("hang", {}),
+    ("status", {"status": 500}),
+    ("status", {"status": 503, "retry_after": 1}),
+    ("redirect", {}),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments"), LOST, ids=str)
+async def test_sent_and_lost(minted: AsyncMintedConnect, server: Sandbox, kind: Any, arguments: dict[str, Any]) -> None:
+    basket = await filled(minted)
+    server.faults.add(kind, path=COMPLETE, **arguments)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    with pytest.raises(AlreadyInFlight):
+        await minted.complete.buy(basket, accept_price="current")
+    with pytest.raises(OutcomeUnknown) as still:
+        await minted.complete.reconcile(caught.value, fence=True)
+    assert still.value.evidence[1] == "leaning not executed"
+    assert server.shop.orders == []
+    assert len(await minted.complete.pending()) == 1
+
+
+REFUSED: list[tuple[str, dict[str, Any], type[Exception]]] = [
+    ("status", {"status": 422}, ValidationFailed),
+    ("status", {"status": 422, "envelope": False}, ValidationFailed),
+    ("status", {"status": 403}, ApiError),
+    ("status", {"status": 404}, NotFound),
+    ("status", {"status": 409}, ApiError),
+    ("success_false", {}, ApiError),
+    ("rate_limit", {"retry_after": 3600}, RateLimited),
+]
+
+
+@pytest.mark.parametrize(("kind", "arguments", "error"), REFUSED, ids=str)
+async def test_refused(
+    minted: AsyncMintedConnect, server: Sandbox, kind: Any, arguments: dict[str, Any], error: type[Exception]
+) -> None:
+    basket = await filled(minted)
+    server.faults.add(kind, path=COMPLETE, **arguments)
+    with pytest.raises(error):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert await minted.complete.pending() == []
+    assert server.shop.orders == []
+    # It is known that nothing happened, so the basket may be tried again.
+    await minted.complete.buy(basket, accept_price="current")
+    assert len(server.shop.orders) == 1
+
+
+async def test_a_throttled_completion_is_sent_once_more(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await filled(minted)
+    server.faults.add("rate_limit", path=COMPLETE, retry_after=1)
+    assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).order is not None
+    assert len(server.shop.orders) == 1
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_a_no_that_is_a_lie(minted: AsyncMintedConnect, server: Sandbox, committed: bool) -> None:
+    basket = await filled(minted)
+    server.faults.add("status", path=COMPLETE, status=403, commit=committed)
+    if committed:
+        assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).reconciled
+    else:
+        with pytest.raises(ApiError):
+            await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert len(server.shop.orders) == int(committed)
+
+
+async def test_a_stale_nonce_is_no_attempt(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await filled(minted)
+    server.faults.add("stale_nonce", path=COMPLETE)
+    assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).order is not None
+    assert len(server.shop.orders) == 1
+
+
+async def test_a_field_that_is_missing(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await filled(minted)
+    server.faults.add("drop_field", path=COMPLETE, field="paid_total")
+    done = await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert done.order is None
+    assert done.keys["id"] == str(server.shop.orders[0].id)
+
+
+async def test_a_wrong_password(minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock) -> None:
+    basket = await filled(minted)
+    async with AsyncMintedConnect(server.username, "wrong", base_url=server.url, options=Options(clock=clock)) as other:
+        with pytest.raises(AuthenticationFailed):
+            await other.complete.buy(basket, expected_total=basket.paid_total)
+    assert server.shop.orders == []
+
+
+async def test_cancelled_while_the_server_works(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await filled(minted)
+    fault = server.faults.add("hang", path=COMPLETE, commit=True)
+    task = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
+    while not fault.waiting:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    [intent] = await minted.complete.pending()
+    assert intent.id in caught.value.__notes__[0]
+    assert (await minted.complete.reconcile(intent)).reconciled
+    assert len(server.shop.orders) == 1
+
+
+async def test_after_a_crash_the_journal_tells(
+    minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock, tmp_path: Path
+) -> None:
+    basket = await filled(minted)
+    server.faults.add("drop_after_commit", path=COMPLETE)
+    with pytest.raises(OutcomeUnknown):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    async with connect(server, clock, journal=SqliteJournal(tmp_path / "journal.db")) as restarted:
+        with pytest.raises((AlreadyInFlight, InvalidInput)):
+            await restarted.complete.buy(basket, expected_total=basket.paid_total)
+        [intent] = await restarted.complete.pending()
+        assert (await restarted.complete.reconcile(intent)).reconciled
+        assert await restarted.complete.pending() == []
+    assert len(server.shop.orders) == 1
+
+
+BUYER = """
+import asyncio, sys
+from minted_connect import AsyncMintedConnect
+async def main():
+    url, username, password, journal = sys.argv[1:]
+    async with AsyncMintedConnect(username, password, base_url=url, journal=journal) as minted:
+        basket = await minted.baskets.get_active("customer-1")
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("committed", [False, True])
+async def test_killed_between_sending_and_answer(
+    minted: AsyncMintedConnect, server: Sandbox, tmp_path: Path, committed: bool
+) -> None:
+    await filled(minted)
+    fault = server.faults.add("hang", path=COMPLETE, commit=committed)
+    arguments = (server.url, server.username, server.password, str(tmp_path / "journal.db"))
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", BUYER, *arguments, cwd=ROOT)
+    while not fault.waiting:
+        assert process.returncode is None
+        await asyncio.sleep(0.01)
+    process.kill()
+    await process.wait()
+    server.faults.clear()
+    [intent] = await minted.complete.pending()
+    assert intent.state == IntentState.PREPARED
+    if committed:
+        assert (await minted.complete.reconcile(intent)).reconciled
+        assert await minted.complete.pending() == []
+    assert len(server.shop.orders) == int(committed)
+
+
+async def test_two_processes_with_one_journal(
+    minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock, tmp_path: Path
+) -> None:
+    basket = await filled(minted)
+    async with connect(server, clock, journal=tmp_path / "journal.db") as other:
+        results = await asyncio.gather(
+            *(client.complete.buy(basket, expected_total=basket.paid_total) for client in (minted, other)),
+            return_exceptions=True,
+        )
+    assert sum(isinstance(result, AlreadyInFlight | InvalidInput) for result in results) == 1
+    assert len(server.shop.orders) == 1
+
+
+async def test_many_tasks_one_basket(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await filled(minted)
+    results = await asyncio.gather(*(minted.complete.buy(basket, expected_total=basket.paid_total) for _ in range(8)))
+    assert len({id(result) for result in results}) == 1
+    assert len(server.shop.orders) == 1
+
+
+async def test_orders_that_lag_are_waited_for(clock: ManualClock) -> None:
+    async with Sandbox(clock=clock, orders_lag=20.0) as server, connect(server, clock) as minted:
+        await minted.customers.create(CUSTOMER)
+        basket = await filled(minted)
+        server.faults.add("drop_after_commit", path=COMPLETE)
+        with pytest.raises(OutcomeUnknown) as caught:
+            await minted.complete.buy(basket, expected_total=basket.paid_total)
+        assert (await caught.value.reconcile()).reconciled
+
+
+async def test_a_basket_of_last_week(minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock) -> None:
+    await filled(minted)
+    clock.advance(7 * 86_400)
+    basket = await minted.baskets.get_active(CUSTOMER)
+    assert basket is not None
+    server.faults.add("drop_after_commit", path=COMPLETE)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    done = await caught.value.reconcile()
+    assert done.order is not None
+    assert (clock.wall() - done.order.order_at).days >= 6
+
+
+async def test_waiting_for_and_watching_an_order(minted: AsyncMintedConnect, clock: ManualClock) -> None:
+    basket = await filled(minted)
+    order = (await minted.complete.buy(basket, expected_total=basket.paid_total)).order
+    assert order is not None
+    with pytest.raises(RequestTimeout, match="still Pending"):
+        await minted.orders.wait(order, timeout=5)
+    seen = [one.status async for one in minted.orders.watch(order)]
+    assert seen[-1] == Status.COMPLETED
+    assert len(seen) == len(set(seen))
+    final = await minted.orders.wait(order)
+    assert final.is_final
+    assert await minted.orders.wait(final, until="Shipped") == final
+    assert [one async for one in minted.orders.watch(final)] == []
+    receipt = await minted.orders.receipt(order.id, customer_id=CUSTOMER)
+    assert receipt.order_id == order.id
+    assert (await minted.orders.invoice(order.guid)).guid == order.guid

@@ -1,0 +1,198 @@
+"""orders.*: what is sent, what is refused before, and whose rows are believed."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Any
+
+import pytest
+
+from minted_connect.errors import IntegrityError, InvalidInput, NotFound, RequestTimeout
+from minted_connect.models import Kind, Order
+from minted_connect.resources.orders import AsyncOrders
+from tests.completion.fakes import CUSTOMER, World, of, order_json, page_json
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def orders(world: World) -> AsyncOrders:
+    return AsyncOrders(world)
+
+
+async def test_a_plain_page(world: World, orders: AsyncOrders) -> None:
+    world.orders = [order_json(), of("somebody else")]
+    page = await orders.page()
+    assert [order.customer.external_id for order in page] == [CUSTOMER, "somebody else"]
+    assert world.sent[0].query == [("page", "1"), ("total", "10"), ("sortBy", "created_at"), ("sortType", "desc")]
+
+
+async def test_every_filter(world: World, orders: AsyncOrders) -> None:
+    await orders.page(
+        customer_external_id=CUSTOMER,
+        status=[2, 5],
+        tx_type=[Kind.BUY, "sell"],
+        start=date(2026, 2, 1),
+        end=date(2026, 2, 28),
+        order_id=11114,
+        sort_by="total",
+        sort_type="asc",
+        page=3,
+        per_page=30,
+    )
+    assert dict(world.sent[0].query) == {
+        "page": "3",
+        "total": "30",
+        "sortBy": "total",
+        "sortType": "asc",
+        "status": "2,5",
+        "startDate": "2026-02-01",
+        "endDate": "2026-02-28",
+        "tx_type": "buy,sell",
+        "customer_external_id": CUSTOMER,
+        "orderId": "11114",
+    }
+    await orders.page(status=2, tx_type="delivery")
+    assert dict(world.sent[1].query)["status"] == "2"
+    assert dict(world.sent[1].query)["tx_type"] == "delivery"
+
+
+@pytest.mark.parametrize(
+    ("field", "filters"),
+    [
+        ("page", {"page": 0}),
+        ("page", {"page": True}),
+        ("page", {"page": "1"}),
+        ("per_page", {"per_page": 4}),
+        ("per_page", {"per_page": 31}),
+        ("per_page", {"per_page": 10.0}),
+        ("status", {"status": "Pending"}),
+        ("status", {"status": []}),
+        ("status", {"status": [2, "5"]}),
+        ("status", {"status": True}),
+        ("status", {"status": 0}),
+        ("tx_type", {"tx_type": "oneoffpurchase"}),
+        ("tx_type", {"tx_type": []}),
+        ("tx_type", {"tx_type": ["buy", "gift"]}),
+        ("end", {"start": date(2026, 1, 1)}),
+        ("start", {"end": date(2026, 1, 1)}),
+        ("end", {"start": date(2026, 1, 2), "end": date(2026, 1, 1)}),
+        ("start", {"start": datetime(2026, 1, 1), "end": date(2026, 1, 1)}),
+        ("start", {"start": "2026-01-01", "end": date(2026, 1, 1)}),
+        ("order_id", {"order_id": 0}),
+        ("order_id", {"order_id": "11114"}),
+        ("sort_by", {"sort_by": "price"}),
+        ("sort_type", {"sort_type": "up"}),
+        ("customer_external_id", {"customer_external_id": ""}),
+        ("customer_external_id", {"customer_external_id": "x" * 111}),
+    ],
+)
+async def test_what_cannot_be_asked_is_not_sent(
+    world: World, orders: AsyncOrders, field: str, filters: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await orders.page(**filters)
+    assert caught.value.field == field
+    assert world.sent == []
+
+
+async def test_assumed_limits_can_be_switched_off() -> None:
+    world = World(limits=None)
+    await AsyncOrders(world).page(per_page=100, customer_external_id="x" * 200)
+    assert dict(world.sent[0].query)["total"] == "100"
+    with pytest.raises(InvalidInput):
+        await AsyncOrders(world).page(per_page=0)
+
+
+async def test_rows_of_other_customers_are_refused(world: World, orders: AsyncOrders) -> None:
+    world.orders = [order_json(), of("customer-2"), of("customer-2")]
+    with pytest.raises(IntegrityError) as caught:
+        await orders.page(customer_external_id=CUSTOMER)
+    assert len(caught.value.problems) == 2
+    assert "customer-2" not in f"{caught.value}{caught.value!r}{caught.value.problems}"
+
+
+async def test_walking(world: World, orders: AsyncOrders) -> None:
+    def pages(request: Any) -> dict[str, Any]:
+        number = int(dict(request.query)["page"])
+        return page_json([order_json(id=number * 10), order_json(id=number * 10 + 1)], number=number, last=3)
+
+    world.orders = pages
+    assert [page.current_page async for page in orders.pages(page=2)] == [2, 3]
+    world.sent.clear()
+    assert [order.id async for order in orders.iterate(status=2, per_page=5)] == [10, 11, 20, 21, 30, 31]
+    assert {dict(request.query)["status"] for request in world.sent} == {"2"}
+    assert {dict(request.query)["total"] for request in world.sent} == {"5"}
+
+
+async def test_one_order(world: World, orders: AsyncOrders) -> None:
+    world.orders = [order_json(id=1), of("somebody else", id=10984), order_json()]
+    assert (await orders.get(10984, customer_external_id=CUSTOMER)).id == 10984
+    assert dict(world.sent[0].query) == {"customer_external_id": CUSTOMER, "orderId": "10984"}
+    with pytest.raises(NotFound) as caught:
+        await orders.get(2, customer_external_id=CUSTOMER)
+    assert caught.value.status == 0
+    for wrong in (True, 0, "10984"):
+        with pytest.raises(InvalidInput):
+            await orders.get(wrong, customer_external_id=CUSTOMER)  # type: ignore[arg-type]
+
+
+def turning(world: World, *turns: tuple[float, str]) -> Any:
+    """An order whose status turns at these seconds."""
+
+    def now(request: Any) -> list[Any]:
+        status = [name for second, name in turns if world.clock.monotonic() >= second][-1]
+        return [order_json(status_name=status)]
+
+    return now
+
+
+async def seen(world: World, orders: AsyncOrders) -> Order:
+    return await orders.get(10984, customer_external_id=CUSTOMER)
+
+
+async def test_waiting(world: World, orders: AsyncOrders) -> None:
+    world.orders = turning(world, (0, "Pending"), (20, "Shipped"), (100, "Completed"))
+    order = await seen(world, orders)
+    assert (await orders.wait(order, until="Shipped")).status == "Shipped"
+    assert world.clock.sleeps == [2, 4, 8, 15]  # type: ignore[attr-defined]
+    assert (await orders.wait(order, until=["Packed", "Transferring"])).status == "Completed"
+    assert (await orders.wait(order)).status == "Completed"
+    assert await orders.wait(order, until="Pending") is order
+
+
+async def test_waiting_has_an_end(world: World, orders: AsyncOrders) -> None:
+    world.orders = turning(world, (0, "Pending"))
+    order = await seen(world, orders)
+    with pytest.raises(RequestTimeout) as caught:
+        await orders.wait(order, timeout=10)
+    assert world.clock.sleeps == [2, 4, 4]  # type: ignore[attr-defined]
+    assert caught.value.safe_to_retry
+    for wrong in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(InvalidInput):
+            await orders.wait(order, timeout=wrong)
+
+
+async def test_watching(world: World, orders: AsyncOrders) -> None:
+    world.orders = turning(world, (0, "Pending"), (10, "Processing"), (60, "never seen"), (200, "Cancelled"))
+    order = await seen(world, orders)
+    assert [one.status async for one in orders.watch(order)] == ["Processing", "never seen", "Cancelled"]
+    assert world.clock.sleeps[:6] == [2, 4, 8, 2, 4, 8]  # type: ignore[attr-defined]
+
+
+async def test_receipt_and_invoice(world: World, orders: AsyncOrders) -> None:
+    world.complete = {"order_id": 10984, "new": 1}
+    receipt = await orders.receipt(10984, customer_id=CUSTOMER)
+    assert (receipt.order_id, receipt.url, receipt.raw["new"]) == (10984, None, 1)
+    assert dict(world.sent[0].query) == {"external_customer_id": CUSTOMER, "orderId": "10984"}
+    world.complete = {"guid": "G", "order_code": "FE9HURU6"}
+    assert (await orders.invoice("HYAQA01373")).order_code == "FE9HURU6"
+    assert world.sent[1].params == ("HYAQA01373",)
+    for wrong in ("", " ", "a\nb"):
+        with pytest.raises(InvalidInput):
+            await orders.invoice(wrong)

@@ -1,0 +1,414 @@
+"""Reading back: which order is the intent's, when it is enough, and that a failed read proves nothing."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minted_connect.completion.complete import AsyncComplete, CompletionPolicy
+from minted_connect.completion.journal import MemoryJournal
+from minted_connect.completion.match import Match, match
+from minted_connect.core import codec
+from minted_connect.core.request import Request
+from minted_connect.errors import (
+    BadRequest,
+    ClientClosedError,
+    Conflict,
+    MintedConnectError,
+    NotExecuted,
+    NotFound,
+    OutcomeUnknown,
+    ProtocolError,
+    RateLimited,
+    Rejected,
+    RequestTimeout,
+    ServerError,
+)
+from minted_connect.models import IntentState, Order
+from tests.completion.fakes import CUSTOMER, TOKEN, World, deal_json, intent_of, of, order_json, page_json
+
+pytestmark = pytest.mark.anyio
+
+STRANGE = {"token": "X" * 32, "guid": "ANOTHER", "increment_id": "1", "id": 77}
+PROVING = CompletionPolicy(fence_proves_not_executed=True)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+async def journal() -> MemoryJournal:
+    journal = MemoryJournal()
+    await journal.prepare(intent_of())
+    return journal
+
+
+@pytest.fixture
+def complete(world: World, journal: MemoryJournal) -> AsyncComplete:
+    return AsyncComplete(world, journal)
+
+
+def waits(world: World) -> list[float]:
+    return world.clock.sleeps  # type: ignore[attr-defined]
+
+
+def state(journal: MemoryJournal) -> str:
+    [intent] = journal._intents.values()
+    return intent.state
+
+
+def cleared(world: World, **changes: Any) -> Any:
+    """A server that clears the basket; the answer differs by `changes`."""
+
+    def clear(request: Request) -> dict[str, Any]:
+        assert request.body == {"external_customer_id": CUSTOMER, "cart_token": TOKEN}
+        world.basket = deal_json(items=[], paid_total=0)
+        return {**world.basket, **changes}
+
+    return clear
+
+
+# --- recognising -------------------------------------------------------------------------------------------------
+
+
+def strength(raw: dict[str, Any], **intent: Any) -> Match:
+    try:
+        order = codec.structure(raw, Order, monotonic=float)
+    except codec.Unfit:
+        order = None
+    return match(raw, order, intent_of(**intent))
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        (order_json(), Match.TOKEN),
+        (order_json(**{**STRANGE, "token": TOKEN}), Match.TOKEN),
+        (order_json(**{**STRANGE, "guid": intent_of().guid}), Match.GUID),
+        (order_json(**{**STRANGE, "increment_id": intent_of().increment_id}), Match.INCREMENT_ID),
+        (order_json(**{**STRANGE, "id": 10984}), Match.ID),
+        # Orders may be numbered apart from baskets: the same number with other lines is another purchase.
+        (order_json(**{**STRANGE, "id": 10984, "items": []}), Match.NONE),
+        (order_json(**STRANGE), Match.LIKELY),
+        (order_json(**STRANGE, paid_total=Decimal("1852.61")), Match.NONE),
+        (order_json(**STRANGE, tx_type="sell"), Match.NONE),
+        (order_json(**STRANGE, tx_type="never seen"), Match.LIKELY),
+        (order_json(**STRANGE, order_at="2026-02-20T12:18:29Z"), Match.NONE),
+        (order_json(**STRANGE, order_at="2026-02-20T12:18:30Z"), Match.LIKELY),
+        (order_json(**STRANGE, order_creation_status="basket"), Match.NONE),
+        (of("somebody else"), Match.NONE),
+        # What cannot be read is told apart by its keys, and is a doubt without them.
+        ({"customer": {"external_id": CUSTOMER}, "token": TOKEN}, Match.TOKEN),
+        ({"customer": {"external_id": CUSTOMER}, "token": "X"}, Match.NONE),
+        ({"customer": {"external_id": CUSTOMER}}, Match.LIKELY),
+        ({"token": TOKEN}, Match.LIKELY),
+        ({"customer": {"external_id": ["odd"]}, "token": TOKEN}, Match.NONE),
+    ],
+)
+def test_how_surely_an_order_is_ours(row: dict[str, Any], expected: Match) -> None:
+    assert strength(row) is expected
+
+
+def test_lines_are_compared_by_their_sum() -> None:
+    line = deal_json()["items"][0]
+    split = [{**line, "amount": 1}, {**line, "amount": 2}]
+    assert strength(order_json(**STRANGE, items=split)) is Match.LIKELY
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(order_json(), st.none() | st.text() | st.integers())))
+def test_an_order_of_somebody_else_is_never_ours(changes: dict[str, Any]) -> None:
+    raw = {**order_json(), **changes, "customer": {"external_id": "somebody else"}}
+    assert strength(raw) is Match.NONE
+
+
+# --- looking until it is known -----------------------------------------------------------------------------------
+
+
+async def test_an_order_is_found_at_once(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:
+    world.basket, world.orders = None, [of("somebody else", token=TOKEN), order_json()]
+    done = await complete.reconcile(intent_of())
+    assert done.order is not None
+    assert done.order.customer.external_id == CUSTOMER
+    assert (done.reconciled, done.differences) == (True, ())
+    assert state(journal) == IntentState.CONFIRMED
+    assert waits(world) == []
+
+
+async def test_it_is_looked_for_the_way_the_vendor_documents(world: World, complete: AsyncComplete) -> None:
+    world.orders = [order_json()]
+    await complete.reconcile(intent_of())
+    by_number, by_time = (dict(request.query) for request in world.sent if request.operation.name == "orders.page")
+    assert by_number == {"page": "1", "total": "30", "customer_external_id": CUSTOMER, "orderId": "10984"}
+    assert by_time == {
+        "page": "1",
+        "total": "30",
+        "customer_external_id": CUSTOMER,
+        "tx_type": "buy",
+        "sortBy": "created_at",
+        "sortType": "desc",
+        "startDate": "2026-02-19",
+        "endDate": "2026-02-21",
+    }
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_the_window_holds_when_the_wall_clock_jumped(world: World, complete: AsyncComplete, hours: int) -> None:
+    world.clock.jump_wall(hours * 3600)  # type: ignore[attr-defined]
+    world.clock.advance(13 * 3600)  # type: ignore[attr-defined] - past midnight
+    world.orders = [order_json()]
+    await complete.reconcile(intent_of())
+    query = dict(world.sent[-1].query)
+    assert query["startDate"] <= "2026-02-19"
+    assert query["endDate"] >= "2026-02-21"
+
+
+async def test_an_order_that_shows_late(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:
+    def lagging(request: Request) -> list[Any]:
+        return [order_json()] if world.clock.monotonic() > 30 else []
+
+    world.basket, world.orders = None, lagging
+    assert (await complete.reconcile(intent_of())).reconciled
+    assert waits(world) == [0.5, 1, 2, 4, 8, 15]
+
+
+async def test_an_order_on_a_later_page_among_other_peoples(world: World, complete: AsyncComplete) -> None:
+    def pages(request: Request) -> dict[str, Any]:
+        query = dict(request.query)
+        if "orderId" in query:
+            return page_json([])
+        number = int(query["page"])
+        rows = [order_json()] if number == 3 else [of("somebody else", id=number)]
+        return page_json(rows, number=number, last=9)
+
+    world.orders = pages
+    assert (await complete.reconcile(intent_of())).order is not None
+
+
+async def test_the_search_ends_at_orders_older_than_the_intent(world: World, complete: AsyncComplete) -> None:
+    old = order_json(**STRANGE, order_at="2026-02-18T00:00:00Z")
+    world.orders = lambda request: page_json([old], number=int(dict(request.query)["page"]), last=99)
+    with pytest.raises(OutcomeUnknown):
+        await AsyncComplete(world, MemoryJournal(), policy=CompletionPolicy(reconcile_budget=0)).reconcile(intent_of())
+    assert world.count("orders.page") == 2
+
+
+async def test_a_search_that_never_ends_proves_nothing(world: World) -> None:
+    world.orders = lambda request: page_json([of("somebody else")], number=1, last=10**6)
+    world.clear = cleared(world)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncComplete(world, MemoryJournal(), policy=PROVING).reconcile(intent_of(), fence=True)
+    assert any("was not looked at" in line for line in caught.value.evidence)
+    assert world.count("baskets.clear") == 0
+
+
+async def test_an_order_that_was_cancelled(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:
+    world.orders = [order_json(status_name="Refunded")]
+    with pytest.raises(Rejected) as caught:
+        await complete.reconcile(intent_of())
+    assert caught.value.order is not None
+    assert state(journal) == IntentState.REJECTED
+
+
+async def test_two_orders_with_our_keys_are_both_told(world: World, complete: AsyncComplete) -> None:
+    world.orders = [
+        order_json(**{**STRANGE, "increment_id": intent_of().increment_id}),
+        order_json(id=5, status_name="Cancelled"),
+        order_json(),
+    ]
+    done = await complete.reconcile(intent_of())
+    assert done.keys["id"] == "10984"
+    assert [line for line in done.differences if "same basket" in line] == [
+        "order 77 carries keys of the same basket",
+        "order 5 carries keys of the same basket",
+    ]
+
+
+async def test_an_order_that_cannot_be_read_is_found_by_its_keys(world: World, complete: AsyncComplete) -> None:
+    world.orders = [{**order_json(), "paid_total": "a lot"}]
+    done = await complete.reconcile(intent_of())
+    assert done.order is None
+    assert done.keys["id"] == "10984"
+
+
+async def test_a_row_that_is_still_a_basket_is_no_order(world: World, complete: AsyncComplete) -> None:
+    world.orders = [{**deal_json(), "status_name": "Created"}]
+    with pytest.raises(OutcomeUnknown):
+        await complete.reconcile(intent_of())
+
+
+async def test_a_likely_order_is_for_a_person_to_decide(world: World, journal: MemoryJournal) -> None:
+    world.orders, world.clear = [order_json(**STRANGE)], cleared(world)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert "order 77 looks like it" in caught.value.evidence
+    assert world.count("baskets.clear") == 0
+    assert state(journal) == IntentState.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("basket", "leaning"),
+    [
+        (None, "leaning executed"),
+        (NotFound("none", 404), "leaning executed"),
+        (deal_json(token="X" * 32), "leaning executed"),
+        (deal_json(items=[]), "leaning executed"),
+        (deal_json(order_creation_status="order"), "leaning executed"),
+        (deal_json(), "leaning not executed"),
+        (of("somebody else"), "undecided"),
+        (ServerError("down", 500), "undecided"),
+        ("odd", "undecided"),
+    ],
+)
+async def test_without_an_order_it_stays_unknown(
+    world: World, journal: MemoryJournal, complete: AsyncComplete, basket: Any, leaning: str
+) -> None:
+    world.basket = basket
+    with pytest.raises(OutcomeUnknown) as caught:
+        await complete.reconcile(intent_of())
+    assert caught.value.evidence[1] == leaning
+    assert waits(world) == [0.5, 1, 2, 4, 8, *[15] * 6]
+    assert state(journal) == IntentState.UNKNOWN
+    assert len(await complete.pending()) == 1
+
+
+# --- the fence ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_fence_proves_only_what_staging_has_shown(
+    world: World, journal: MemoryJournal, complete: AsyncComplete
+) -> None:
+    world.clear = cleared(world)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await complete.reconcile(intent_of(), fence=True)
+    assert caught.value.evidence[1] == "leaning not executed"
+    world.basket = deal_json()
+    with pytest.raises(NotExecuted) as proven:
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert proven.value.intent == intent_of()
+    assert not proven.value.safe_to_retry
+    assert state(journal) == IntentState.NOT_EXECUTED
+
+
+async def test_a_fence_waits_for_a_late_order(world: World, journal: MemoryJournal) -> None:
+    world.clear = cleared(world)
+    world.orders = lambda request: [order_json()] if world.clock.monotonic() > 25 else []
+    done = await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert done.reconciled
+    assert world.count("baskets.clear") == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"token": "X" * 32},
+        {"items": deal_json()["items"]},
+        {"order_creation_status": "order"},
+        {"customer": {"external_id": "somebody else"}},
+        {"order_creation_status": None},
+    ],
+)
+async def test_a_fence_that_is_not_seen_to_hold_proves_nothing(
+    world: World, journal: MemoryJournal, answer: dict[str, Any]
+) -> None:
+    def claim(request: Request) -> dict[str, Any]:
+        world.basket = None
+        return deal_json(**{"items": [], **answer})
+
+    world.clear = claim
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert caught.value.evidence[1] == "leaning executed"
+
+
+@pytest.mark.parametrize("answer", [Conflict("completed", 409, 409), NotFound("none", 404), BadRequest("no", 400)])
+async def test_a_refused_fence_leans_to_executed(world: World, journal: MemoryJournal, answer: Exception) -> None:
+    world.clear = answer
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert caught.value.evidence[1] == "leaning executed"
+    assert world.count("baskets.clear") == 1
+
+
+@pytest.mark.parametrize(
+    "trouble", [ServerError("down", 500), RequestTimeout("slow"), RateLimited("slower", 429), ProtocolError("odd")]
+)
+async def test_a_fence_that_failed_is_tried_again(world: World, journal: MemoryJournal, trouble: Exception) -> None:
+    def flaky(request: Request) -> Any:
+        return trouble if world.count("baskets.clear") == 1 else cleared(world)(request)
+
+    world.clear = flaky
+    with pytest.raises(NotExecuted):
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert world.count("baskets.clear") == 2
+
+
+async def test_a_fence_whose_answer_was_lost_is_seen_afterwards(world: World, journal: MemoryJournal) -> None:
+    def lost(request: Request) -> Exception:
+        cleared(world)(request)
+        return RequestTimeout("slow")
+
+    world.clear = lost
+    with pytest.raises(NotExecuted):
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert world.count("baskets.clear") == 1
+
+
+@pytest.mark.parametrize("basket", [None, deal_json(items=[])])
+async def test_a_basket_that_is_gone_is_not_fenced(world: World, journal: MemoryJournal, basket: Any) -> None:
+    world.basket, world.clear = basket, cleared(world)
+    with pytest.raises(OutcomeUnknown):
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert world.count("baskets.clear") == 0
+
+
+# --- reads that fail (F44) ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        ServerError("down", 500),
+        RequestTimeout("slow"),
+        ProtocolError("odd"),
+        NotFound("no orders", 404),
+        "odd",
+        None,
+        {"data": "odd"},
+    ],
+)
+async def test_a_failed_search_never_becomes_a_verdict(world: World, journal: MemoryJournal, trouble: Any) -> None:
+    world.orders, world.clear = (lambda request: trouble), cleared(world)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    assert caught.value.evidence[1] == "undecided"
+    assert world.count("baskets.clear") == 0
+
+
+async def test_one_failed_search_of_two_is_a_failed_search(world: World, journal: MemoryJournal) -> None:
+    def half(request: Request) -> Any:
+        return [] if "orderId" in dict(request.query) else MintedConnectError("odd")
+
+    world.orders, world.clear = half, cleared(world)
+    with pytest.raises(OutcomeUnknown):
+        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+
+
+async def test_a_closed_client_does_not_go_on_waiting(world: World, complete: AsyncComplete) -> None:
+    world.basket = ClientClosedError("closed")
+    with pytest.raises(OutcomeUnknown):
+        await complete.reconcile(intent_of())
+    assert waits(world) == []
+
+
+async def test_reads_that_recover(world: World, complete: AsyncComplete) -> None:
+    def flaky(request: Request) -> Any:
+        return [order_json()] if world.clock.monotonic() > 5 else ServerError("down", 500)
+
+    world.orders = flaky
+    assert (await complete.reconcile(intent_of())).reconciled
