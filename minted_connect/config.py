@@ -30,6 +30,7 @@ __all__ = [
     "Timeouts",
     "check_base_url",
     "check_header",
+    "check_proxy_url",
 ]
 
 STAGING: Final = "https://api.staging.mintedconnect.com"
@@ -124,9 +125,9 @@ class Timeouts:
     pool: float = attrs.field(default=5.0, validator=_seconds)
     """Waiting for a free connection."""
     connect: float = attrs.field(default=5.0, validator=_seconds)
-    """Name resolution, TCP and TLS handshake."""
+    """Name resolution, TCP and TLS handshake; part of `read`."""
     read: float = attrs.field(default=15.0, validator=_seconds)
-    """From the last byte sent to the last byte of the answer, one attempt."""
+    """One whole attempt, login round included: from asking for a connection to the last byte of the answer."""
     total: float = attrs.field(default=30.0, validator=_seconds)
     """The deadline: attempts, waits and digest rounds together."""
     complete_read: float = attrs.field(default=45.0, validator=_seconds)
@@ -285,3 +286,21 @@ def check_base_url(url: str) -> str:
     if parts.scheme == "http" and host not in _LOOPBACK:
         raise ConfigurationError("base_url: plain http is allowed to this machine only; use https")
     return url.rstrip("/")
+
+
+def check_proxy_url(url: str) -> str:
+    """Return the URL of a proxy; it may carry user name and password.
+
+    Raises:
+        ConfigurationError: not an absolute http(s) URL.
+    """
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+        parts = None
+    if parts is None or parts.scheme not in {"http", "https"} or not host or not url.isprintable():
+        # The URL is not shown: it may hold the proxy's password.
+        raise ConfigurationError("proxy: must be an absolute http or https URL")
+    return url

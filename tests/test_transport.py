@@ -635,3 +635,43 @@ async def test_an_error_page_keeps_its_body_only_when_asked(connect):
             await keeping.rates.current()
         assert caught.value.body == b"<h1>canary</h1>"
         assert "canary" not in repr(caught.value)
+
+
+async def test_through_a_proxy(connect):
+    async with WireServer(scripted(fine)) as proxy:
+        minted = await connect("http://127.0.0.1:9", proxy=proxy.url.replace("//", "//user:canary@"))
+        assert await minted.rates.current() == ()
+    first, headers, _ = proxy.requests[0]
+    assert first == "GET http://127.0.0.1:9/partner/walletable/rates HTTP/1.1"
+    assert headers["proxy-authorization"].startswith("Basic ")
+
+
+async def test_a_proxy_that_cannot_be_reached(connect):
+    minted = await connect("https://api.example.com", proxy="http://user:canary@127.0.0.1:9", **ONCE)
+    with pytest.raises(ConnectFailed) as caught:
+        await minted.rates.current()
+    assert "canary" not in repr(caught.value)
+
+
+async def test_a_proxy_that_refuses_the_tunnel(connect):
+    async with WireServer(scripted(status(403, body=b"no"))) as proxy:
+        minted = await connect("https://api.example.com", proxy=proxy.url, **ONCE)
+        with pytest.raises(ConnectFailed):
+            await minted.rates.current()
+    assert proxy.requests[0][0].startswith("CONNECT api.example.com:443")
+
+
+async def test_the_environment_changes_nothing(connect, monkeypatch, tmp_path):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login canary password canary\n")
+    netrc.chmod(0o600)
+    for name, value in {
+        "NETRC": str(netrc),
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "http_proxy": "http://127.0.0.1:9",
+    }.items():
+        monkeypatch.setenv(name, value)
+    async with WireServer(scripted(fine)) as server:
+        minted = await connect(server.url)
+        assert await minted.rates.current() == ()
+    assert "authorization" not in server.requests[0][1]

@@ -16,7 +16,7 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from minted_connect.config import Credentials, Options, Timeouts, check_base_url
+from minted_connect.config import Credentials, Options, Timeouts, check_base_url, check_proxy_url
 from minted_connect.core.digest import ChallengeRefused, DigestAuth, Exchange
 from minted_connect.core.replies import RawReply
 from minted_connect.errors import (
@@ -148,7 +148,7 @@ class Transport:
         if ssl_context is not None and not ssl_context.minimum_version >= ssl.TLSVersion.TLSv1_2:
             raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
         self._ssl = ssl_context
-        self._proxy = proxy
+        self._proxy = None if proxy is None else check_proxy_url(proxy)
         self._lanes: tuple[_Lane, _Lane] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
