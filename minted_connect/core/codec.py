@@ -191,15 +191,15 @@ def to_wire(model: Any) -> Any:
     """
     wire = converter().unstructure(model)
     if isinstance(model, list | tuple):
-        received: Any = [getattr(item, "raw", None) for item in cast("Iterable[Any]", model)]
+        received: Any = [getattr(item, "raw", None) or None for item in cast("Iterable[Any]", model)]
     else:
-        received = getattr(model, "raw", None)
+        received = getattr(model, "raw", None) or None
     return _overlaid(wire, received)
 
 
 def _overlaid(wire: Any, received: Any) -> Any:
     """Lay what a model says over what it was made of."""
-    if isinstance(wire, dict) and isinstance(received, Mapping) and received:
+    if isinstance(wire, dict) and isinstance(received, Mapping):
         now, was = cast("dict[str, Any]", wire), cast("Mapping[str, Any]", received)
         said = {name: _overlaid(now[name], was.get(name)) for name in now if name in was or now[name] not in _NOTHING}
         return {**was, **said}

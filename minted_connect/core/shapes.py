@@ -113,8 +113,16 @@ def _is_union(type_: Any) -> bool:
     return get_origin(type_) in {Union, types.UnionType}
 
 
+def _is_open_enum(type_: Any) -> bool:
+    return _is_union(type_) and any(map(_is_enum, get_args(type_)))
+
+
 def _is_tuple(type_: Any) -> bool:
     return get_origin(type_) is tuple and get_args(type_)[-1] is Ellipsis
+
+
+def _is_row(type_: Any) -> bool:
+    return get_origin(type_) is tuple and get_args(type_)[-1] is not Ellipsis
 
 
 def _is_model(type_: Any) -> bool:
@@ -157,6 +165,18 @@ def _tuple_hook(type_: Any, converter: Converter) -> _Hook:
         return tuple(map(inner, _array(value)))
 
     return structure_tuple
+
+
+def _row_hook(type_: Any, converter: Converter) -> _Hook:
+    hooks: list[_Hook] = [converter.get_structure_hook(part) for part in get_args(type_)]
+
+    def structure_row(value: Any, _: Any = None) -> Any:
+        row = [*_array(value)]
+        if len(row) != len(hooks):
+            raise _Wrong(f"must have {len(hooks)} members")
+        return tuple([hook(item) for hook, item in zip(hooks, row, strict=True)])
+
+    return structure_row
 
 
 def _explained_tuple_hook(type_: Any, converter: Converter) -> _Hook:
@@ -254,9 +274,13 @@ def _same(value: Decimal) -> Decimal:
     return value
 
 
+def _written_word(value: Any) -> Any:
+    return None if value is None else str(value)
+
+
 def _written_time(moment: datetime) -> str:
     if moment.tzname() == ASSUMED_UTC.tzname(None):
-        return moment.strftime("%Y-%m-%d %H:%M:%S")
+        return moment.replace(tzinfo=None).isoformat(sep=" ")
     if moment.tzinfo is UTC:
         return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     return moment.isoformat()
@@ -275,11 +299,13 @@ def converter(*, detailed: bool = False) -> Converter:
     made.register_structure_hook_func(_is_mapping, _mapping)
     made.register_structure_hook_factory(_is_enum, _enum_hook)
     made.register_structure_hook_factory(_is_union, _union_hook)
+    made.register_structure_hook_factory(_is_row, _row_hook)
     made.register_structure_hook_factory(_is_tuple, _explained_tuple_hook if detailed else _tuple_hook)
     made.register_structure_hook_factory(_is_model, _explained_class_hook if detailed else _class_hook)
     made.register_unstructure_hook(Decimal, _same)
     made.register_unstructure_hook(datetime, _written_time)
     made.register_unstructure_hook(date, date.isoformat)
+    made.register_unstructure_hook_func(_is_open_enum, _written_word)
     made.register_unstructure_hook_factory(_is_model, _unstructure_hook)
     return made
 
