@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import cast
 
-from .shop import ShopError
+from .rules import ShopError
 from .wire import Object
 
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")

@@ -17,9 +17,7 @@ ALGORITHMS = ("MD5", "MD5-sess", "SHA-256", "SHA-256-sess", "SHA-512-256", "SHA-
 QOPS = (None, "auth", "auth-int", "auth,auth-int")
 
 _HASHES = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
-_PARAMETER = r'([A-Za-z*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,[\s,]*|$)'
-_PAIR = re.compile(_PARAMETER)
-_PAIRS = re.compile(rf"(?:{_PARAMETER})+")
+_PAIR = re.compile(r'(([A-Za-z*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,[\s,]*|$))')
 _ESCAPE = re.compile(r"\\(.)")
 _NC = re.compile(r"[0-9a-fA-F]{8}")
 _REMEMBERED = 100_000  # nonces; older ones are forgotten and read as unknown
@@ -85,10 +83,11 @@ def parse_authorization(header: str) -> dict[str, str] | None:
     if scheme.lower() != "digest" or not rest.isprintable():  # lone surrogates cannot be hashed
         return None
     rest = rest.strip()
-    if not _PAIRS.fullmatch(rest):
+    pairs: list[tuple[str, str, str, str]] = _PAIR.findall(rest)
+    if not rest or "".join([whole for whole, *_ in pairs]) != rest:
         return None
     found: dict[str, str] = {}
-    for name, quoted, token in _PAIR.findall(rest):
+    for _, name, quoted, token in pairs:
         key = name.lower()
         if key in found:
             return None

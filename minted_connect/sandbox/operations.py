@@ -11,7 +11,8 @@ from . import views
 from .checks import Check
 from .entities import Customer, Order
 from .pricing import METALS, Kind
-from .shop import SECOND, Shop, ShopError, at, invalid
+from .rules import ShopError, invalid
+from .shop import SECOND, Shop, at
 from .wire import Object
 
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_-]+")

@@ -8,9 +8,9 @@ from typing import Literal, TypedDict
 from attrs import field, frozen
 
 from .catalogue import PRODUCTS, Product
-from .clock import Clock, SystemClock
+from .clock import Clock
 from .pricing import Rates
-from .shop import Rules
+from .rules import Rules
 
 
 class Options(TypedDict, total=False):
@@ -70,7 +70,7 @@ class Settings(Rules):
     port: int = 0
     username: str = "sandbox"
     password: str | None = field(default=None, repr=False)
-    clock: Clock | None = field(factory=SystemClock)
+    clock: Clock | None = None
     ssl_context: ssl.SSLContext | None = None
     paths: Mapping[str, str] | None = None
     log_limit: int = 10_000

@@ -9,7 +9,8 @@ from attrs import field, frozen
 
 from . import operations
 from .operations import Call
-from .shop import Shop, ShopError, invalid
+from .rules import ShopError, invalid
+from .shop import Shop
 from .texts import say
 from .wire import Object, decode, encode, failure, success
 

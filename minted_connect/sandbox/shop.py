@@ -6,13 +6,11 @@ Where the vendor's behaviour is not known it is a working assumption, said where
 import random
 import string
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from os import PathLike
-from typing import Any, Literal
-
-from attrs import field, frozen
+from typing import Any
 
 from .catalogue import PRODUCTS, Product
 from .clock import Clock
@@ -27,7 +25,8 @@ from .entities import (
     unpack_customer,
     unpack_order,
 )
-from .pricing import METALS, Figures, Kind, Line, Metal, PriceWalk, Quote, Rates, fees, minting_price
+from .pricing import METALS, Figures, Kind, Line, Metal, PriceWalk, Quote, fees, minting_price
+from .rules import Rules, ShopError, invalid
 from .store import Store
 from .wire import Object
 
@@ -38,55 +37,6 @@ _FIRST_BASKET, _FIRST_ADDRESS = 10984, 1931
 
 _BUY_STEPS = ((2, "Pending"), (3, "Processing"), (5, "Completed"))
 _DELIVERY_STEPS = ((2, "Pending"), (6, "Preparing"), (7, "Packed"), (8, "Shipped"), (5, "Completed"))
-
-
-class ShopError(Exception):
-    """A request the shop turns down.
-
-    Attributes:
-        status: of the HTTP answer.
-        text: key of the message in `texts`.
-        fields: field -> (key of a text, its values).
-    """
-
-    def __init__(self, status: int, text: str, /, **fields: tuple[str, dict[str, object]]) -> None:
-        super().__init__(status, text)
-        self.status = status
-        self.text = text
-        self.fields = fields
-
-
-def invalid(name: str, text: str, /, **values: object) -> ShopError:
-    """Return the 422 for one field."""
-    return ShopError(422, "invalid", **{name: (text, values)})
-
-
-@frozen(kw_only=True)
-class Rules:
-    """How this shop behaves where the vendor's shop may behave differently.
-
-    Attributes:
-        rates: fees, see `Rates`.
-        storage_free: no storage fee while a customer stays under 50 kg of metal.
-        lock_seconds: length of a price lock (240 s is inferred, section 3).
-        price_interval: seconds between price ticks.
-        status_interval: seconds an order stays in one status.
-        late_complete: what a completion after the end of the lock does: `refuse` answers 422 on `cart_token`,
-            `reprice` completes at the new price. Nobody knows which one is true (question Q3).
-        orders_lag: seconds before a fresh order shows up in Get Orders and Receipt (question Q5).
-        card_payment: buy baskets carry the `payment` object of the Feb 2026 examples, else null as in Mar 2026.
-        strict_update: Update Customer insists on the fields that the E-Commerce page calls required.
-    """
-
-    rates: Rates = field(factory=Rates)
-    storage_free: bool = False
-    lock_seconds: float = 240.0
-    price_interval: float = 5.0
-    status_interval: float = 60.0
-    late_complete: Literal["refuse", "reprice"] = "refuse"
-    orders_lag: float = 0.0
-    card_payment: bool = True
-    strict_update: bool = False
 
 
 class Shop:
@@ -121,6 +71,7 @@ class Shop:
         self._customers: dict[int, Customer] = {}
         self._known: dict[tuple[str, str], Customer] = {}
         self._baskets: dict[str, Basket] = {}
+        self._carts: dict[int, dict[str, Basket]] = {}
         self._orders: dict[str, Order] = {}
         self._store = Store(state) if state is not None else None
         meta = self._load(seed)
@@ -214,9 +165,7 @@ class Shop:
 
         With a `token`, only that basket will do.
         """
-        mine = [basket for basket in self._baskets.values() if basket.customer == customer.id]
-        if token is not None:
-            mine = [basket for basket in mine if basket.token == token]
+        mine = [one for one in self._carts_of(customer) if token is None or one.token == token]
         if not mine:
             return None
         basket = max(mine, key=lambda one: (one.touched, one.id))
@@ -335,7 +284,7 @@ class Shop:
         )
         for sku, amount in pieces.items():
             customer.holdings[sku] = customer.holdings.get(sku, 0) + (amount if kind == "buy" else -amount)
-        del self._baskets[basket.token]
+        del self._baskets[basket.token], self._carts[customer.id][basket.token]
         self._orders[order.token] = order
         self._save(order, customer, dropped=[("basket", basket.token)])
         return order
@@ -356,7 +305,7 @@ class Shop:
 
         Working assumption (unverified): these are what Balance means by "in open orders".
         """
-        mine = (b for b in self._baskets.values() if b.customer == customer.id and b.kind != "buy")
+        mine = (basket for basket in self._carts_of(customer) if basket.kind != "buy")
         return sum(item.amount for basket in mine for item in basket.items if item.sku == sku)
 
     def close(self) -> None:
@@ -380,7 +329,7 @@ class Shop:
             if customer.external_id is not None:
                 self._known[customer.partner, customer.external_id] = customer
         for basket in map(unpack_basket, self._store.load("basket")):
-            self._baskets[basket.token] = basket
+            self._keep(basket)
         for order in map(unpack_order, self._store.load("order")):
             self._orders[order.token] = order
         return meta
@@ -401,10 +350,14 @@ class Shop:
             raise invalid("sku", "choice", field="sku") from None
 
     def _open(self, customer: Customer, kind: Kind) -> Basket | None:
-        for basket in self._baskets.values():
-            if basket.customer == customer.id and basket.kind == kind:
-                return basket
-        return None
+        return next((basket for basket in self._carts_of(customer) if basket.kind == kind), None)
+
+    def _carts_of(self, customer: Customer) -> Iterable[Basket]:
+        return self._carts.get(customer.id, {}).values()
+
+    def _keep(self, basket: Basket) -> None:
+        self._baskets[basket.token] = basket
+        self._carts.setdefault(basket.customer, {})[basket.token] = basket
 
     def _basket(self, customer: Customer, token: str) -> Basket:
         basket = self._baskets.get(token)
@@ -431,7 +384,7 @@ class Shop:
             priced=now,
             touched=now,
         )
-        self._baskets[basket.token] = basket
+        self._keep(basket)
         return basket
 
     def _draw(self) -> str:

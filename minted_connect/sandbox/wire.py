@@ -1,7 +1,7 @@
 """JSON as the vendor writes it: exact decimals both ways, inside the envelope."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
@@ -21,22 +21,30 @@ def number(value: Decimal) -> str:
 
 def encode(value: object) -> str:
     """Write a value as compact JSON in ASCII; money never passes a float."""
-    kind = type(value)
-    if kind is str:
-        return encode_basestring_ascii(cast("str", value))
-    if kind is Decimal:
-        return number(cast("Decimal", value))
-    if kind is int:
-        return str(value)
-    if value is None:
-        return "null"
-    if kind is bool:
-        return "true" if value else "false"
-    if kind is dict:
-        return "{" + ",".join([_key(k) + encode(v) for k, v in cast("dict[str, object]", value).items()]) + "}"
-    if kind is list or kind is tuple:
-        return "[" + ",".join([encode(item) for item in cast("Iterable[object]", value)]) + "]"
-    raise TypeError(f"{kind.__name__} does not belong into an answer")
+    try:
+        return _WRITERS[type(value)](value)
+    except KeyError:
+        raise TypeError(f"{type(value).__name__} does not belong into an answer") from None
+
+
+def _object(value: dict[str, object]) -> str:
+    return "{" + ",".join([_key(name) + encode(item) for name, item in value.items()]) + "}"
+
+
+def _array(value: Iterable[object]) -> str:
+    return "[" + ",".join([encode(item) for item in value]) + "]"
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    bool: lambda value: "true" if value else "false",
+    Decimal: number,
+    dict: _object,
+    int: str,
+    list: _array,
+    str: encode_basestring_ascii,
+    tuple: _array,
+    type(None): lambda _: "null",
+}
 
 
 @lru_cache(maxsize=1024)
