@@ -99,7 +99,8 @@ class Sandbox:
         """Open the state and listen.
 
         Raises:
-            OSError: the port is in use, or the state file cannot be opened.
+            OSError: the port is in use.
+            sqlite3.Error: the state file cannot be opened, or is no database.
         """
         if self._shop is not None:
             raise RuntimeError("a sandbox starts once")
@@ -116,6 +117,7 @@ class Sandbox:
                 ssl=settings.ssl_context,
                 ssl_shutdown_timeout=patience,
                 backlog=1024,
+                start_serving=False,
             )
         except BaseException:
             shop.close()
@@ -123,6 +125,7 @@ class Sandbox:
         self._shop, self._http = shop, http
         self._url = _url(settings.host, self._listener.sockets[0].getsockname()[1], settings.ssl_context)
         self._routes = Routes(shop, self._router, self._url)
+        await self._listener.start_serving()
 
     async def aclose(self) -> None:
         """Stop listening, cut every connection, close the state. Harmless when called again."""
@@ -167,13 +170,12 @@ class Sandbox:
     async def _answer(self, request: web.BaseRequest, entry: LoggedRequest | None, request_id: str) -> web.Response:
         """Look for a fault, check the digest, look for a fault again, answer."""
         method, path = request.method, request.raw_path.partition("?")[0]
-        faulty = bool(self.faults)
-        if faulty and (fault := self.faults.strike(method, path, before_auth=True)):
+        if self.faults and (fault := self.faults.strike(method, path, before_auth=True)):
             return await self._misbehave(fault, request, entry, request_id, None)
         username = await self._admit(request, entry)
         if isinstance(username, Reply):
             return self._respond(username, request_id, entry)
-        if faulty and (fault := self.faults.strike(method, path, before_auth=False)):
+        if self.faults and (fault := self.faults.strike(method, path, before_auth=False)):
             return await self._misbehave(fault, request, entry, request_id, username)
         return self._respond(await self._process(request, entry, username), request_id, entry)
 
