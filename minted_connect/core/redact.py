@@ -15,11 +15,12 @@ _SHORTEST_ANYWHERE: Final = 4
 """A shorter secret ("tr") is masked as a word only, or it would eat up other words."""
 _STARS: Final = "***"
 
+_MAIL: Final = r"[^\s@<>\"'(),;:]"
 # Each pattern has one way to match a text, so that a hostile text takes no longer than a friendly one.
 _PATTERNS: Final = (
-    (re.compile(r"//[^/\s@]*@"), "//***@"),
+    (re.compile(r"//[^/\s@]*@"), "//"),
     (re.compile(r"\?[^\s?]*=\S*"), "?***"),
-    (re.compile(r"[^\s@<>\"'(),;:]+@[^\s@<>\"'(),;:]+"), _STARS),
+    (re.compile(rf"(?<!{_MAIL}){_MAIL}+@{_MAIL}+"), _STARS),
     # Cart tokens, UUIDs, signatures: long, and no plain words.
     (re.compile(r"(?<![\w-])(?=[\w-]*[0-9A-Z])[\w-]{24,}"), _STARS),
     # Phones, identity numbers, dates.

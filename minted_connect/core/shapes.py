@@ -20,7 +20,7 @@ from cattrs import ClassValidationError, Converter, IterableValidationError
 from cattrs.cols import homogenous_tuple_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from minted_connect.models import Basket, Holding, Page, PriceFix
+from minted_connect.models import Basket, Holding, Kind, Page, PriceFix
 
 __all__ = ["ASSUMED_UTC", "converter", "explain"]
 
@@ -129,14 +129,11 @@ def _is_model(type_: Any) -> bool:
     return attrs.has(get_origin(type_) or type_)
 
 
-def _enum_hook(type_: Any, _: Converter) -> _Hook:
-    def structure_enum(value: Any, _: Any = None) -> Any:
-        try:
-            return type_(value)
-        except ValueError:
-            raise _Wrong("must be one of the known words") from None
-
-    return structure_enum
+def _kind(value: Any, _: Any = None) -> Kind:
+    try:
+        return Kind(value)
+    except ValueError:
+        raise _Wrong("must be buy, sell or delivery") from None
 
 
 def _union_hook(type_: Any, converter: Converter) -> _Hook:
@@ -240,7 +237,7 @@ def _expression(field: attrs.Attribute[Any], key: str, hook: str) -> str:
             made = f"v if type({{0}}) is {plain.__name__} else {hook}(v)"
     if field.default is attrs.NOTHING:
         return made.format(f"v := value[{key!r}]")
-    default = "NOTHING" if field.default == () else repr(field.default)
+    default = "None" if field.default is None else f"default_{field.name}"
     return f"{default} if (v := value.get({key!r}, {default})) is {default} else {made.format('v')}"
 
 
@@ -250,17 +247,16 @@ def _class_hook(type_: Any, converter: Converter) -> _Hook:
     Most values arrive with the right type: calling a hook for each takes as long as parsing the bytes.
     """
     class_ = get_origin(type_) or type_
-    scope: dict[str, Any] = {"make": class_, "refuse": _mapping, "Decimal": Decimal, "ZERO": Decimal(0), "NOTHING": ()}
+    scope: dict[str, Any] = {"make": class_, "refuse": _mapping, "Decimal": Decimal, "ZERO": Decimal(0)}
     values: list[str] = []
     for field in attrs.fields(attrs.resolve_types(class_)):
+        scope[f"default_{field.name}"] = field.default
         if field.eq:
             bound = field.type[get_args(type_)] if getattr(field.type, "__parameters__", ()) else field.type
             scope[f"hook_{field.name}"] = converter.get_structure_hook(bound)
             values.append(_expression(field, _wire_name(class_, field.name), f"hook_{field.name}"))
-        elif field.name == "raw":
-            values.append("value")
         else:
-            values.append(repr(field.default))
+            values.append("value" if field.name == "raw" else f"default_{field.name}")
     # Source made of the names in this library's own classes.
     made = f"lambda value, _=None: make({', '.join(values)}) if type(value) is dict else refuse(value)"
     return cast("_Hook", eval(made, scope))  # noqa: S307
@@ -297,7 +293,8 @@ def converter(*, detailed: bool = False) -> Converter:
     for type_, hook in hooks.items():
         made.register_structure_hook(type_, hook)
     made.register_structure_hook_func(_is_mapping, _mapping)
-    made.register_structure_hook_factory(_is_enum, _enum_hook)
+    # The only closed enum; by itself cattrs would take it for the `str` it is too.
+    made.register_structure_hook(Kind, _kind)
     made.register_structure_hook_factory(_is_union, _union_hook)
     made.register_structure_hook_factory(_is_row, _row_hook)
     made.register_structure_hook_factory(_is_tuple, _explained_tuple_hook if detailed else _tuple_hook)

@@ -484,7 +484,7 @@ def test_an_intent_survives_being_written_down():
     assert again == intent
     assert (str(again.paid_total), again.state, type(again.kind)) == ("1852.60", IntentState.PREPARED, Kind)
     wrong = {**to_wire(intent), "kind": "canary"}
-    assert problems(wrong, Intent) == ("data.kind: must be one of the known words",)
+    assert problems(wrong, Intent) == ("data.kind: must be buy, sell or delivery",)
 
 
 # --- anything at all ---------------------------------------------------------------------------------------------

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any, get_args, get_origin, get_type_hints
+
+import attrs
+import pytest
+
+from minted_connect import models
+from minted_connect.core.codec import loads, structure
+from minted_connect.models import (
+    Basket,
+    BasketKey,
+    Completion,
+    Customer,
+    Intent,
+    IntentState,
+    Kind,
+    Order,
+    Page,
+    PriceFix,
+    Receipt,
+    Shipping,
+    Status,
+    to_dict,
+)
+from tests.strategies import SAMPLES
+
+CLASSES = [value for value in vars(models).values() if inspect.isclass(value) and attrs.has(value)]
+TOP_LEVEL = {"Customer", "Product", "Basket", "Order", "Holding", "Rate", "RatePoint", "Receipt", "Invoice", "Page"}
+
+
+def sample(name: str, type_: Any) -> Any:
+    return structure(loads((SAMPLES / name).read_bytes())["data"], type_)
+
+
+@pytest.fixture
+def basket() -> Basket:
+    return sample("update_basket_item.response.json", Basket)
+
+
+@pytest.fixture
+def order() -> Order:
+    return sample("complete_delivery.response.json", Order)
+
+
+def test_all_public_names_are_exported_in_order():
+    public = {
+        name
+        for name, value in vars(models).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and value.__module__.startswith("minted_connect")
+    }
+    assert models.__all__ == sorted(public)
+
+
+@pytest.mark.parametrize("class_", CLASSES)
+def test_models_are_frozen_positional_documented_and_resolvable(class_: type):
+    assert class_.__doc__
+    assert class_.__module__.startswith("minted_connect.models.")
+    assert get_type_hints(class_)
+    fields = attrs.fields(class_)
+    assert not any(field.kw_only for field in fields)
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(object.__new__(class_), fields[0].name, None)
+
+
+def test_no_money_is_a_float():
+    hints = [hint for class_ in CLASSES for name, hint in get_type_hints(class_).items() if name != "received_at"]
+    assert not [hint for hint in hints if float in {hint, *get_args(hint)}]
+
+
+@pytest.mark.parametrize("name", sorted({*TOP_LEVEL, "Completion"}))
+def test_what_was_received_is_kept_out_of_sight_and_comparison(name: str):
+    raw = attrs.fields_dict(getattr(models, name))["raw"]
+    assert (raw.repr, raw.eq, raw.hash) == (False, False, None)
+
+
+def test_raw_makes_no_difference(basket: Basket):
+    bare = attrs.evolve(basket, raw={})
+    assert (bare == basket, hash(bare) == hash(basket), repr(bare) == repr(basket)) == (True, True, True)
+
+
+@pytest.mark.parametrize("again", [lambda model: pickle.loads(pickle.dumps(model)), copy.copy, copy.deepcopy])
+def test_models_survive_pickle_and_copy(basket: Basket, order: Order, again: Any):
+    for model in (basket, order, Page((order,), 1, 1, 10, 1)):
+        twin = again(model)
+        assert (twin, twin.raw) == (model, model.raw)
+
+
+# --- kinds and states --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("type_", "tx_type", "delivered", "kind"),
+    [
+        ("buy", "sell", True, Kind.BUY),
+        ("sell", "oneoffpurchase", False, Kind.SELL),
+        ("delivery", "", False, Kind.DELIVERY),
+        ("walletable_ecommerce", "oneoffpurchase", True, Kind.BUY),
+        ("walletable_ecommerce", "buy", False, Kind.BUY),
+        ("walletable_ecommerce", "sell", False, Kind.SELL),
+        ("walletable_ecommerce", "delivery", False, Kind.DELIVERY),
+        ("walletable_ecommerce", "gift", True, Kind.DELIVERY),
+        ("walletable_ecommerce", "gift", False, None),
+    ],
+)
+def test_the_kind_is_told_by_type_then_transaction_then_shipment(
+    order: Order, type_: str, tx_type: str, delivered: bool, kind: Kind | None
+):
+    shipment = order.delivery if delivered else None
+    assert attrs.evolve(order, type=type_, tx_type=tx_type, delivery=shipment).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("update_basket_item.response.json", Kind.BUY),
+        ("complete_buy.response.assumed.json", Kind.BUY),
+        ("complete_sell.response.assumed.json", Kind.SELL),
+        ("complete_delivery.response.json", Kind.DELIVERY),
+    ],
+)
+def test_the_kinds_of_the_samples(name: str, kind: Kind):
+    assert sample(name, Order).kind is kind
+
+
+@pytest.mark.parametrize("status", [*Status, "Lost at sea"])
+def test_three_states_are_final_and_two_of_them_failures(order: Order, status: Status | str):
+    order = attrs.evolve(order, status_name=status)
+    assert order.status == status
+    assert order.is_final == (status in {"Completed", "Cancelled", "Refunded"})
+    assert order.is_failed == (status in {"Cancelled", "Refunded"})
+
+
+def test_a_basket_names_itself(basket: Basket):
+    assert basket.key == BasketKey("ea0982a7-4fd3-43ff-a682-cae5870d1eac", "SKTHzfR4HnKXmcM4XeHfFRUPq6n3jJGL")
+
+
+@pytest.mark.parametrize(("current", "last", "more"), [(1, 1, False), (1, 2, True), (2, 2, False), (1, 0, False)])
+def test_a_page_knows_whether_another_follows(current: int, last: int, more: bool):
+    page = Page(("a", "b"), current, last, 2, 3)
+    assert (page.has_next, [*page], len(page)) == (more, ["a", "b"], 2)
+
+
+# --- the price lock ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("remaining", "left", "expired"), [(201, 101.0, False), (100, 0.0, True), (-2, 0.0, True)])
+def test_a_lock_runs_on_the_monotonic_clock(remaining: int, left: float, expired: bool):
+    fix = PriceFix(remaining, datetime.now(UTC), None, None, 500.0, lambda: 600.0)
+    assert (fix.seconds_left, fix.expired) == (left, expired)
+
+
+def test_a_lock_keeps_its_stamp_when_evolved_and_loses_it_when_copied():
+    fix = PriceFix(201, datetime.now(UTC), True, "token", 500.0, lambda: 600.0)
+    assert attrs.evolve(fix, token="other").seconds_left == 101.0
+    for twin in (pickle.loads(pickle.dumps(fix)), copy.deepcopy(fix)):
+        assert twin == fix
+        assert (twin.seconds_left, twin.expired) == (None, True)
+
+
+def test_the_stamp_makes_no_difference():
+    at = datetime.now(UTC)
+    fix, twin = PriceFix(1, at, None, None, 1.0, lambda: 2.0), PriceFix(1, at)
+    assert (fix, hash(fix), repr(fix)) == (twin, hash(twin), repr(twin))
+
+
+# --- personal data -----------------------------------------------------------------------------------------------
+
+WORDS = [
+    "Zerrin",
+    "Kanarya",
+    "zerrin@kanarya.example",
+    "+905559998877",
+    "987654321",
+    "1961",
+    "Papağan",
+    "Kafes",
+    "34711",
+]
+
+
+def customer() -> Customer:
+    return Customer(
+        *("kanarya-Kanarya-0001", "Zerrin", "Kanarya", "Kanarya", "Zerrin Kanarya", "zerrin@kanarya.example"),
+        *("+905559998877", "F", "98765432109", "Kanarya V.D.", date(1961, 7, 17)),
+    )
+
+
+def shipping() -> Shipping:
+    return Shipping(
+        *("Zerrin Kanarya", "+905559998877", "Kanarya", "Kanarya", "Kafes Mah.", "Papağan Sk.", "98765432109"),
+        *("Kanarya", "Papağan Sk.", "34711", "zerrin@kanarya.example"),
+    )
+
+
+def test_nobody_is_named_in_a_repr(basket: Basket, order: Order):
+    address = attrs.evolve(order.shippingaddress, fullname="Zerrin Kanarya", phone="+905559998877", address="Papağan")
+    billing = {"fullname": "Zerrin Kanarya"}
+    payment = attrs.evolve(basket.payment, details={"card": "Zerrin 98765432109"})
+    named = attrs.evolve(
+        order, customer=customer(), shippingaddress=address, billingaddress=billing, payment=payment, raw=billing
+    )
+    intent = Intent(
+        *(
+            "id",
+            Kind.BUY,
+            "Kanarya-customer-id",
+            "SKTHzfR4HnKXmcM4XeHfFRUPq6n3jJGL",
+            1,
+            "guid",
+            "number",
+            "price-token",
+        ),
+        *(Decimal(1), "AED", (), datetime.now(UTC), IntentState.UNKNOWN),
+    )
+    page = Page((named,), 1, 1, 10, 1, billing)
+    shown = repr(
+        [named, customer(), shipping(), intent, page, Completion(named, {}, billing), basket.key, Receipt(url="Zerrin")]
+    )
+    assert [word for word in [*WORDS, "SKTHzfR4HnKXmcM4XeHf"] if word in shown] == []
+
+
+def test_a_repr_still_tells_two_apart():
+    assert "identity_number='***09'" in repr(customer())
+    assert "external_id='***0001'" in repr(customer())
+    assert "firstname=None" in repr(Customer("x"))
+    assert repr(Customer("short", identity_number="1234")).count("***") == 2
+
+
+def test_a_dict_shows_all_unless_asked_to_redact(basket: Basket):
+    named = attrs.evolve(basket, customer=customer())
+    plain, redacted = to_dict(named), to_dict(named, redact=True)
+    assert plain["customer"]["firstname"] == "Zerrin"
+    assert plain["items"][0]["prices"][2]["price"] == Decimal("11.85")
+    assert [word for word in WORDS if word in repr(redacted)] == []
+    assert (redacted["customer"]["middlename"], redacted["customer"]["wallets"]) == ("***", [])
+    assert (redacted["paid_total"], redacted["items"]) == (Decimal("1852.6"), plain["items"])
+    assert "raw" not in {*plain, *plain["customer"]}
+    assert set(plain["price_fix"]) == {"remaining", "next_update", "updated", "token"}
+
+
+def test_open_words_are_typed_as_word_or_string():
+    hints = [hint for class_ in CLASSES for hint in get_type_hints(class_).values() if get_origin(hint) is not None]
+    for hint in hints:
+        if {Status, models.MetalType, models.Gender} & {*get_args(hint)}:
+            assert str in get_args(hint)
