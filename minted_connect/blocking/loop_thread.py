@@ -146,14 +146,16 @@ class _Worker(threading.Thread):
             _workers.discard(self)
 
     async def _wind_up(self) -> None:
-        await _cancel_all({call.task for call in self.calls if call.task is not None})
+        # Calls before everything else: what a purchase started to write its outcome down must not be cancelled.
+        await _cancel({call.task for call in self.calls if call.task is not None})
+        await _cancel(asyncio.all_tasks())
         if self._last is not None:
             try:
                 async with asyncio.timeout(PATIENCE):
                     await self._last()
             except Exception as error:  # noqa: BLE001 - `close` raises it
                 self.failure = error
-        await _cancel_all(asyncio.all_tasks() - {asyncio.current_task()})
+        await _cancel(asyncio.all_tasks())
         await self.loop.shutdown_asyncgens()
 
     def execute(self, coro: Coroutine[Any, Any, T]) -> T:
@@ -197,11 +199,13 @@ def _stop_all() -> None:
         worker.join(PATIENCE)
 
 
-async def _cancel_all(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks, all but this one, and wait for their end."""
+    others = tasks - {asyncio.current_task()}
+    for task in others:
         task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=PATIENCE)
+    if others:
+        await asyncio.wait(others, timeout=PATIENCE)
 
 
 class _Call(Generic[T]):

@@ -290,7 +290,7 @@ class TestOutcomeUnknown:
         assert BlockingOutcomeUnknown is type(twin)
         assert (twin.intent, twin.phase, twin.evidence) == ("intent", Phase.SENT, ("evidence",))
         assert twin.__notes__ == ["a note"]
-        with pytest.raises(ConfigurationError, match="complete.reconcile"):
+        with pytest.raises(ConfigurationError, match=r"complete\.reconcile"):
             twin.reconcile()
 
     def test_after_close_it_says_so(self, error, loop_thread):
