@@ -1,0 +1,1 @@
+"""What the SDK costs beside its peers, measured in one run: `python -m benchmarks`."""

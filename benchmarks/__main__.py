@@ -1,0 +1,40 @@
+"""`python -m benchmarks`: measure, print one table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import attrs
+
+from benchmarks.cases import CASES, Effort
+from benchmarks.report import Row, machine, table
+
+FULL = Effort(repetitions=25, calls=320, steps=4000)
+QUICK = Effort(repetitions=7, calls=160, steps=1000)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What the SDK costs beside its peers.")
+    parser.add_argument("--quick", action="store_true", help="fewer calls: less than a minute, and noisier")
+    parser.add_argument("--only", action="append", choices=[*CASES], help="this case (may be repeated)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+    arguments = parser.parse_args()
+
+    rows: list[Row] = []
+    for name in arguments.only or CASES:
+        print(f"{name} ...", file=sys.stderr)
+        rows += CASES[name](QUICK if arguments.quick else FULL)
+    about = machine()
+    versions = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
+    print(f"{about['python']}, {about['system']}, {about['cpus']} CPUs; {versions}\n")
+    print(table(rows))
+    if arguments.json:
+        data = {"machine": about, "rows": [attrs.asdict(row) for row in rows]}
+        arguments.json.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

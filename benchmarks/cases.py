@@ -1,0 +1,265 @@
+"""What is measured: one function a case, each a comparison with a stated baseline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import ExitStack
+from decimal import Decimal
+from itertools import repeat
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, Final
+
+import aiohttp
+import attrs
+from multidict import CIMultiDict
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+from yarl import URL
+
+from benchmarks import peers
+from benchmarks.measure import Cost, Measure, interleave, timed
+from benchmarks.report import Row, compare
+from benchmarks.server import MINIMAL, ROOT, SAMPLE, SANDBOX, Served
+from minted_connect import Basket, MintedConnectError
+from minted_connect.core.codec import loads, structure
+from minted_connect.core.digest import DigestAuth, Signer, Terms, parse_challenges
+from minted_connect.core.retry import with_retries
+
+__all__ = ["CASES", "Effort"]
+
+_SDK: Final = "SDK: typed, exact, signed"
+_PEERS: Final = {
+    "aiohttp, no auth, json.loads": peers.plain,
+    "aiohttp, DigestAuthMiddleware, json.loads": peers.digest_middleware,
+    _SDK: peers.typed,
+}
+_FLOOR: Final = next(iter(_PEERS))
+
+
+@attrs.frozen
+class Effort:
+    """How much is measured."""
+
+    repetitions: int
+    calls: int
+    """Of one contender in one repetition, over HTTP."""
+    steps: int
+    """The same for what takes microseconds."""
+
+
+def sequential(effort: Effort) -> list[Row]:
+    """One GET after the other."""
+    costs = _over_http(effort, 1)
+    return compare("GET, one at a time", costs, _FLOOR, goals={_SDK: "<= 1.20 x wall; 1 request"})
+
+
+def concurrent(effort: Effort) -> list[Row]:
+    """As many at once as there are connections."""
+    costs = _over_http(attrs.evolve(effort, calls=max(1, effort.calls // peers.WIDTH * 4) * peers.WIDTH), peers.WIDTH)
+    rates = {what: f"{1 / median([cost.wall for cost in row]):.0f} calls/s" for what, row in costs.items()}
+    return compare(f"GET, {peers.WIDTH} at once", costs, _FLOOR, notes=rates)
+
+
+def _over_http(effort: Effort, at_once: int) -> dict[str, list[Cost]]:
+    with Served(MINIMAL) as server, peers.Driver() as driver:
+        contenders = {
+            what: timed(driver.repeat(driver.open(peer(server)), at_once), requests=server.requests)
+            for what, peer in _PEERS.items()
+        }
+        return interleave(contenders, calls=effort.calls, repetitions=effort.repetitions)
+
+
+def burst(effort: Effort) -> list[Row]:
+    """A fresh client, and all at once: who challenges whom."""
+    with Served(MINIMAL) as server, peers.Driver() as driver:
+        contenders = {
+            what: timed(driver.burst(peer, server), requests=server.requests) for what, peer in _PEERS.items()
+        }
+        costs = interleave(contenders, calls=1, repetitions=effort.repetitions)
+    return compare(f"cold burst of {peers.WIDTH}", costs, _FLOOR, goals={_SDK: f"{peers.WIDTH + 1} requests"})
+
+
+def blocking(effort: Effort) -> list[Row]:
+    """The blocking twin beside the async client, and beside `requests` where that is installed."""
+    rows: list[Row] = []
+    for number, goal in ((1, "0.60"), (8, "0.45")):
+        calls = effort.calls // 8 * 8
+        with Served(MINIMAL) as server, peers.Driver() as driver, ExitStack() as stack:
+            get = stack.enter_context(peers.typed_blocking(server))
+            spread = stack.enter_context(peers.threads(number))
+            contenders = {
+                "SDK, async": timed(driver.repeat(driver.open(peers.typed(server)), number), requests=server.requests),
+                "SDK, blocking": timed(spread(get), requests=server.requests),
+            }
+            if peers.HAS_REQUESTS:
+                other = stack.enter_context(peers.requests_typed(server))
+                contenders["requests, HTTPDigestAuth, SDK's decoding"] = timed(spread(other), requests=server.requests)
+            costs = interleave(contenders, calls=calls, repetitions=effort.repetitions)
+        case = f"blocking, {number} thread{'s' if number > 1 else ''}"
+        ours = {what: costs[what] for what in ("SDK, async", "SDK, blocking")}
+        rows += compare(case, ours, "SDK, async")
+        if peers.HAS_REQUESTS:
+            theirs = {what: row for what, row in reversed(costs.items()) if what != "SDK, async"}
+            goals = {"SDK, blocking": f"<= {goal} x wall"}
+            rows += compare(f"{case}, beside requests", theirs, next(iter(theirs)), goals=goals)
+    return rows
+
+
+def decode(effort: Effort) -> list[Row]:
+    """Bytes of one basket to a `Basket`."""
+    exact = json.JSONDecoder(parse_float=Decimal)
+    text = SAMPLE.decode()
+    contenders = {
+        "json.loads, floats": _steps(lambda: json.loads(SAMPLE)),
+        "json with Decimals": _steps(lambda: exact.decode(text)),
+        "SDK, parsing alone": _steps(lambda: loads(SAMPLE)),
+        "SDK, bytes to Basket": _steps(lambda: structure(loads(SAMPLE)["data"], Basket)),
+    }
+    costs = interleave(contenders, calls=effort.steps, repetitions=effort.repetitions)
+    return compare("decode one basket", costs, "json.loads, floats")
+
+
+def digest(effort: Effort) -> list[Row]:
+    """The signature of one request."""
+    field = 'Digest realm="benchmarks", qop="auth", algorithm=SHA-256, nonce="c2l4dGVlbiBieXRlcyE"'
+    (challenge,) = parse_challenges([field])
+    ha1 = hashlib.sha256(b"partner:benchmarks:secret").hexdigest()
+    signer = Signer(challenge, Terms(challenge.realm, "SHA-256", "auth"), 'username="partner"', ha1)
+    target = f"/partner/walletable/basket?external_customer_id={peers.CUSTOMER}"
+    hashed = f"{ha1}:{challenge.nonce}:00000001:0123456789abcdef:auth:{ha1}".encode()
+    auth = DigestAuth("partner", "secret")
+    middleware = aiohttp.DigestAuthMiddleware("partner", "secret")
+    request: Any = SimpleNamespace(
+        url=URL(f"http://127.0.0.1{target}", encoded=True), method="GET", body=b"", headers=CIMultiDict[str]()
+    )
+    answers = {
+        False: SimpleNamespace(status=401, headers={"www-authenticate": field}, url=request.url),
+        True: SimpleNamespace(status=200),
+    }
+
+    async def handler(asked: Any) -> Any:
+        return answers["Authorization" in asked.headers]
+
+    async def theirs() -> None:
+        request.headers.clear()
+        await middleware(request, handler)
+
+    async def ours() -> None:
+        async with auth.exchange() as exchange:
+            while exchange.header("GET", target) is None:
+                exchange.challenged([field])
+            exchange.accepted()
+
+    contenders = {
+        "one SHA-256": _steps(lambda: hashlib.sha256(hashed).hexdigest()),
+        "SDK, header alone": _steps(lambda: signer.header("GET", target)),
+        "SDK, exchange of one call": _awaited(ours),
+        "aiohttp.DigestAuthMiddleware": _awaited(theirs),
+    }
+    costs = interleave(contenders, calls=effort.steps, repetitions=effort.repetitions)
+    return compare("digest", costs, "one SHA-256", goals={"SDK, header alone": "<= 6 x wall"})
+
+
+def retries(effort: Effort) -> list[Row]:
+    """What being ready to try again costs a call that succeeds."""
+
+    async def attempt() -> None: ...
+
+    async def sleep(_: float) -> None: ...
+
+    async def ours() -> None:
+        await with_retries(attempt, lambda _error, _number: None, sleep)
+
+    decorated = retry(retry=retry_if_exception_type(MintedConnectError), stop=stop_after_attempt(3))(attempt)
+    contenders = {
+        "bare await": _awaited(attempt),
+        "SDK": _awaited(ours),
+        "tenacity's decorator": _awaited(decorated),
+    }
+    costs = interleave(contenders, calls=effort.steps, repetitions=effort.repetitions)
+    bare = median([cost.wall for cost in costs["bare await"]])
+    notes = {
+        what: f"adds {(median([cost.wall for cost in row]) - bare) * 1e6:.2f} µs"
+        for what, row in costs.items()
+        if what != "bare await"
+    }
+    return compare("retries, success", costs, "bare await", goals={"SDK": "adds <= 1 µs"}, notes=notes)
+
+
+def imports(effort: Effort) -> list[Row]:
+    """Imports, each in a new interpreter."""
+    contenders = {
+        "the five dependencies": _imported("import aiohttp, anyio, attrs, cattrs, tenacity"),
+        "import minted_connect": _imported("import minted_connect"),
+        "its AsyncMintedConnect": _imported("from minted_connect import AsyncMintedConnect"),
+        "its MintedConnect": _imported("from minted_connect import MintedConnect"),
+    }
+    costs = interleave(contenders, calls=1, repetitions=max(3, effort.repetitions // 2))
+    return compare("import", costs, "the five dependencies", goals={"import minted_connect": "<= 60 ms"})
+
+
+def sandbox(effort: Effort) -> list[Row]:
+    """How much the sandbox serves: the processor time is the server's, not the client's."""
+    with Served(MINIMAL) as minimal, Served(SANDBOX) as server, peers.Driver() as driver:
+        contenders = {
+            "minimal server": timed(driver.repeat(driver.open(peers.typed(minimal)), 16), cpu=minimal.cpu),
+            "sandbox": timed(driver.repeat(driver.open(peers.in_sandbox(server)), 16), cpu=server.cpu),
+        }
+        costs = interleave(contenders, calls=effort.calls // 16 * 16, repetitions=effort.repetitions)
+    notes = {
+        what: f"{1 / median([cost.cpu for cost in row]):.0f} signed GETs/s on one core" for what, row in costs.items()
+    }
+    return compare("sandbox, 16 at once, server's CPU", costs, "minimal server", notes=notes)
+
+
+def _steps(step: Callable[[], object]) -> Measure:
+    def run(calls: int) -> None:
+        for _ in repeat(None, calls):
+            step()
+
+    return timed(run)
+
+
+def _awaited(step: Callable[[], Coroutine[Any, Any, object]]) -> Measure:
+    """Measure a coroutine function that never has to wait: no event loop is in the way."""
+
+    def run(calls: int) -> None:
+        for _ in repeat(None, calls):
+            try:
+                step().send(None)
+            except StopIteration:
+                continue
+            raise RuntimeError("it waited")
+
+    return timed(run)
+
+
+def _imported(statement: str) -> Measure:
+    script = (
+        "import time; wall, cpu = time.perf_counter(), time.process_time()\n"
+        f"{statement}\n"
+        "print(time.perf_counter() - wall, time.process_time() - cpu)"
+    )
+
+    def measure(_: int) -> Cost:
+        done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+        return Cost(*map(float, done.stdout.split()))
+
+    return measure
+
+
+CASES: Final[Mapping[str, Callable[[Effort], list[Row]]]] = {
+    "sequential": sequential,
+    "concurrent": concurrent,
+    "burst": burst,
+    "blocking": blocking,
+    "decode": decode,
+    "digest": digest,
+    "retries": retries,
+    "imports": imports,
+    "sandbox": sandbox,
+}

@@ -1,0 +1,117 @@
+"""Rows of medians, as a Markdown table or as data."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from statistics import median, quantiles
+from typing import Any
+
+import attrs
+
+from benchmarks.measure import Cost
+
+__all__ = ["Row", "compare", "machine", "table"]
+
+_HEADINGS = ("case", "what", "wall", "x wall", "quartiles", "CPU", "x CPU", "requests", "goal", "note")
+_NUMBERS = frozenset({"wall", "x wall", "quartiles", "CPU", "x CPU", "requests"})
+_UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
+
+
+@attrs.frozen
+class Row:
+    """One contender: seconds for a call, and how often the baseline's time that is."""
+
+    case: str
+    what: str
+    wall: float
+    wall_ratio: float
+    quartiles: tuple[float, float]
+    """Of `wall_ratio`: how much the run wobbled."""
+    cpu: float
+    cpu_ratio: float
+    requests: float | None
+    goal: str
+    note: str
+
+
+def compare(
+    case: str,
+    costs: Mapping[str, list[Cost]],
+    baseline: str,
+    *,
+    goals: Mapping[str, str] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> list[Row]:
+    """Return a row for each contender; ratios are medians of the ratios within each repetition."""
+    rows: list[Row] = []
+    for what, own in costs.items():
+        pairs = list(zip(own, costs[baseline], strict=True))
+        wall = [cost.wall / base.wall for cost, base in pairs]
+        cpu = [cost.cpu / base.cpu for cost, base in pairs if base.cpu]
+        low, _, high = quantiles(wall, n=4, method="inclusive")
+        rows.append(
+            Row(
+                case=case,
+                what=what,
+                wall=median(cost.wall for cost in own),
+                wall_ratio=median(wall),
+                quartiles=(low, high),
+                cpu=median(cost.cpu for cost in own),
+                cpu_ratio=median(cpu) if cpu else float("nan"),
+                requests=None if own[0].requests is None else median(cost.requests or 0.0 for cost in own),
+                goal=(goals or {}).get(what, ""),
+                note=(notes or {}).get(what, ""),
+            )
+        )
+    return rows
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader needs to know to compare runs."""
+    packages = ("minted-connect", "aiohttp", "anyio", "attrs", "cattrs", "tenacity", "requests")
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "packages": {name: version for name in packages if (version := _version(name))},
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def table(rows: Iterable[Row]) -> str:
+    """Return a Markdown table."""
+    lines = [_line(_HEADINGS), _line("--:" if name in _NUMBERS else "---" for name in _HEADINGS)]
+    for row in rows:
+        low, high = row.quartiles
+        cells = (
+            row.case,
+            row.what,
+            _time(row.wall),
+            f"{row.wall_ratio:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            _time(row.cpu),
+            f"{row.cpu_ratio:.2f}",
+            "" if row.requests is None else f"{row.requests:.4g}",
+            row.goal,
+            row.note,
+        )
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _time(seconds: float) -> str:
+    unit, name = next((unit for unit in _UNITS if seconds >= unit[0]), _UNITS[-1])
+    return f"{seconds / unit:.3g} {name}"

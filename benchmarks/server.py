@@ -1,0 +1,135 @@
+"""Servers in processes of their own, so that the measured client has a core to itself.
+
+`MINIMAL` answers as fast as asyncio can: the documented basket, to whoever sends a Digest `Authorization` (it is not
+verified), and below `/open` to everybody. `SANDBOX` is the SDK's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Self
+
+__all__ = ["MINIMAL", "OPEN", "SAMPLE", "SANDBOX", "Served"]
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+MINIMAL: Final = "minimal"
+SANDBOX: Final = "sandbox"
+OPEN: Final = "/open"
+_END: Final = b"\r\n\r\n"
+
+
+def _sample() -> bytes:
+    document = json.loads((ROOT / "tests" / "samples" / "update_basket_item.response.json").read_text("utf-8"))
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+SAMPLE: Final = _sample()
+"""The documented basket in its envelope, compact."""
+
+
+def _answer(status: str, body: bytes, *fields: str) -> bytes:
+    head = "\r\n".join(
+        [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", *fields]
+    )
+    return head.encode() + _END + body
+
+
+_BASKET: Final = _answer("200 OK", SAMPLE)
+_CHALLENGE: Final = _answer(
+    "401 Unauthorized",
+    b'{"data":null,"success":false,"code":401,"message":""}',
+    'WWW-Authenticate: Digest realm="benchmarks", qop="auth", algorithm=SHA-256, nonce="c2l4dGVlbiBieXRlcyE"',
+)
+
+
+class _Minimal(asyncio.Protocol):
+    """Understands GET without a body, which is all it is asked."""
+
+    served = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        *heads, self._rest = (self._rest + data).split(_END)
+        for head in heads:
+            _Minimal.served += 1
+            known = head.startswith(b"GET /open/") or b"\r\nauthorization: digest " in head.lower()
+            self._transport.write(_BASKET if known else _CHALLENGE)
+
+
+class Served:
+    """A server process, from `with` to its end; it also ends when this process does."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "benchmarks.server", self._kind]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        hello = self._ask()
+        self.url: str = hello["url"]
+        self.username: str = hello["username"]
+        self.password: str = hello["password"]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def requests(self) -> int:
+        """Return the number of requests that came in so far."""
+        return self._ask()["requests"]
+
+    def cpu(self) -> float:
+        """Return the seconds of processor time that the server has used."""
+        return self._ask()["cpu"]
+
+    def _ask(self) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+async def _serve_minimal() -> None:
+    server = await asyncio.get_running_loop().create_server(_Minimal, "127.0.0.1", 0, backlog=1024)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        await _attend(f"http://127.0.0.1:{port}", "partner", "secret", lambda: _Minimal.served)
+
+
+async def _serve_sandbox() -> None:
+    from minted_connect.sandbox import Sandbox  # noqa: PLC0415 - the minimal server starts without the SDK
+
+    async with Sandbox(log_limit=0) as sandbox:
+        await _attend(sandbox.url, sandbox.username, sandbox.password, lambda: 0)
+
+
+async def _attend(url: str, username: str, password: str, requests: Callable[[], int]) -> None:
+    """Answer every line on stdin with the state of affairs, until stdin ends."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def listen() -> None:
+        # A thread, since pipes and asyncio do not go together on every system; it sleeps while requests come in.
+        for _ in sys.stdin:
+            state = {"url": url, "username": username, "password": password}
+            print(json.dumps({**state, "requests": requests(), "cpu": time.process_time()}), flush=True)
+        loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=listen, daemon=True).start()
+    await ended.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve_sandbox() if sys.argv[1] == SANDBOX else _serve_minimal())

@@ -1,0 +1,20 @@
+"""The benchmarks run; how fast is said by them, not here."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_a_case_prints_a_table():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "--only", "decode"],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if line.startswith("| decode one basket |")]
+    assert any("SDK, bytes to Basket" in row for row in rows)
