@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Clamped, Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow, Rounded, Subnormal
 from functools import cache
-from itertools import islice
+from itertools import islice, repeat
 from json.encoder import encode_basestring
 from typing import Any, Final, NoReturn, TypeVar, cast
 
@@ -199,13 +199,14 @@ def to_wire(model: Any) -> Any:
 
 def _overlaid(wire: Any, received: Any) -> Any:
     """Lay what a model says over what it was made of."""
-    if isinstance(wire, dict) and isinstance(received, Mapping):
+    if isinstance(wire, dict):
         now, was = cast("dict[str, Any]", wire), cast("Mapping[str, Any]", received)
+        if not isinstance(received, Mapping):
+            return {name: _overlaid(value, None) for name, value in now.items()}
         said = {name: _overlaid(now[name], was.get(name)) for name in now if name in was or now[name] not in _NOTHING}
         return {**was, **said}
     if isinstance(wire, list | tuple):
         rows, old = cast("list[Any]", wire), cast("list[Any]", received)
-        if isinstance(received, list) and len(old) == len(rows):
-            return [_overlaid(row, was) for row, was in zip(rows, old, strict=True)]
-        return list(rows)
+        same = isinstance(received, list) and len(old) == len(rows)
+        return [_overlaid(row, was) for row, was in zip(rows, old if same else repeat(None), strict=False)]
     return cast("Any", wire)

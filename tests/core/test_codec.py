@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from minted_connect.core import codec
 from minted_connect.core.codec import Malformed, Unfit, dumps, loads, structure, to_wire
 from minted_connect.core.shapes import ASSUMED_UTC
 from minted_connect.errors import InvalidInput
@@ -270,6 +271,10 @@ def test_bottomless_nesting_is_refused_like_any_other():
 def test_breadth_is_not_depth():
     rows = loads(b"[" + b",".join([b"[{}]"] * 500) + b"]")
     assert len(rows) == 500
+
+
+def test_the_c_scanner_does_the_parsing():
+    assert isinstance(codec._DECODER.scan_once, json.scanner.c_make_scanner)
 
 
 def test_a_problem_never_quotes_the_body():
