@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Literal, Self
 
@@ -257,15 +258,17 @@ class AsyncComplete:
                 return await self._failed(intent, error, progress.phase)
             return await self._answered(intent, request, reply)
         except asyncio.CancelledError as cancelled:
-            # Writing into the journal is all that is done now: no second request in the back of whoever cancelled.
-            if progress.phase is Phase.NOT_SENT:
-                await self._settle(intent, IntentState.NOT_SENT)
-            else:
-                await self._settle(intent, IntentState.UNKNOWN)
+            # Writing into the journal is all that is done now: no second request behind the canceller's back.
+            state = IntentState.NOT_SENT
+            if progress.phase is not Phase.NOT_SENT:
+                state = IntentState.UNKNOWN
                 flight.error = self._unknown(intent, progress.phase, ("the call was cancelled",))
                 cancelled.add_note(
                     f"intent {intent.id} may have been carried out: find it in complete.pending() and reconcile it"
                 )
+            # A cancel scope cancels every await anew; the first cancellation is the one that goes on.
+            with suppress(asyncio.CancelledError):
+                await self._settle(intent, state)
             raise
 
     async def _prepare(self, intent: Intent, not_after: float) -> None:

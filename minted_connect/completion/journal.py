@@ -72,14 +72,16 @@ class MemoryJournal:
     def __init__(self) -> None:
         self._intents: dict[str, Intent] = {}
         self._orders: dict[str, int | None] = {}
+        self._holders: dict[tuple[str, str], str] = {}
 
     async def prepare(self, intent: Intent) -> None:
         """Keep an intent until the process ends."""
-        for other in self._intents.values():
-            same = (other.external_customer_id, other.cart_token) == (intent.external_customer_id, intent.cart_token)
-            if same and other.state in HOLDING:
-                raise already_in_flight(other.id, other.state, self._orders.get(other.id))
+        key = (intent.external_customer_id, intent.cart_token)
+        holder = self._intents.get(self._holders.get(key, ""))
+        if holder is not None and holder.state in HOLDING:
+            raise already_in_flight(holder.id, holder.state, self._orders.get(holder.id))
         self._intents[intent.id] = intent
+        self._holders[key] = intent.id
 
     async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
         """Note what became of an intent."""
@@ -87,6 +89,8 @@ class MemoryJournal:
         if intent is not None and (intent.state in OPEN or state is IntentState.CONFIRMED):
             self._intents[intent_id] = attrs.evolve(intent, state=state)
             self._orders[intent_id] = order_id
+            if state is IntentState.CONFIRMED:
+                self._holders[intent.external_customer_id, intent.cart_token] = intent_id
 
     async def pending(self) -> list[Intent]:
         """Return the open intents, oldest first."""

@@ -208,4 +208,5 @@ class World(Caller):
 
 
 def reply_with(data: Any) -> Reply:
+    # The server's clock stands still, and on time: ManualClock starts at this second.
     return Reply(200, {"Date": "Fri, 20 Feb 2026 12:27:57 GMT"}, data, None)

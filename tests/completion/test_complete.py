@@ -10,6 +10,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+import anyio
 import attrs
 import pytest
 
@@ -435,13 +436,15 @@ async def test_read_back_and_find_it_cancelled(world: World, journal: Watched, c
     assert journal.states == [IntentState.REJECTED]
 
 
-@pytest.mark.parametrize("blind", ["orders", "basket", "gone"])
+@pytest.mark.parametrize("blind", ["orders", "basket", "gone", "likely"])
 async def test_read_back_and_see_too_little(
     world: World, journal: Watched, complete: AsyncComplete, blind: str
 ) -> None:
     def refuse(request: Request, progress: Progress) -> Exception:
         if blind == "orders":
             world.orders = RequestTimeout("slow")
+        elif blind == "likely":
+            world.orders = [order_json(token="X" * 32, guid="G", increment_id="1", id=77)]
         else:
             world.basket = None if blind == "gone" else ServerError("down", 500)
         return NotFound("no", 404, 404)
@@ -567,6 +570,28 @@ async def test_cancelled_after_it_was_sent(
         await second
     assert world.count("complete.buy") == 1
     assert world.count("orders.page") == 0
+
+
+async def test_a_cancel_scope_that_cancels_every_await(world: World, journal: Watched, complete: AsyncComplete) -> None:
+    world.complete = held = Held(world)
+    second: asyncio.Task[Any] | None = None
+    with anyio.CancelScope() as scope:
+
+        async def cancel() -> None:
+            nonlocal second
+            await held.started.wait()
+            second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+            await asyncio.sleep(0)
+            scope.cancel()
+
+        canceller = asyncio.create_task(cancel())
+        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    await canceller
+    assert scope.cancelled_caught
+    assert journal.states == [IntentState.UNKNOWN]
+    assert second is not None
+    with pytest.raises(OutcomeUnknown):
+        await second
 
 
 async def test_cancelled_before_it_was_sent(world: World, journal: Watched, complete: AsyncComplete) -> None:

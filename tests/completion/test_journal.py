@@ -80,6 +80,16 @@ async def test_a_settled_intent_stays_settled_unless_an_order_is_found(journal: 
         await journal.prepare(intent_of(id="again"))
 
 
+async def test_a_late_confirmation_keeps_others_out(journal: Journal) -> None:
+    await journal.prepare(intent_of(id="first"))
+    await journal.settle("first", IntentState.NOT_EXECUTED)
+    await journal.prepare(intent_of(id="second"))
+    await journal.settle("second", IntentState.REJECTED)
+    await journal.settle("first", IntentState.CONFIRMED, order_id=10984)
+    with pytest.raises(AlreadyInFlight, match=r"first.*10984"):
+        await journal.prepare(intent_of(id="third"))
+
+
 async def test_an_unknown_id_is_ignored(journal: Journal) -> None:
     await journal.settle("another journal's", IntentState.CONFIRMED)
     assert await journal.pending() == []

@@ -132,7 +132,8 @@ async def test_walking(world: World, orders: AsyncOrders) -> None:
 
 async def test_one_order(world: World, orders: AsyncOrders) -> None:
     world.orders = [order_json(id=1), of("somebody else", id=10984), order_json()]
-    assert (await orders.get(10984, customer_external_id=CUSTOMER)).id == 10984
+    found = await orders.get(10984, customer_external_id=CUSTOMER)
+    assert (found.id, found.customer.external_id) == (10984, CUSTOMER)
     assert dict(world.sent[0].query) == {"customer_external_id": CUSTOMER, "orderId": "10984"}
     with pytest.raises(NotFound) as caught:
         await orders.get(2, customer_external_id=CUSTOMER)

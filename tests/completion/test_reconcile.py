@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minted_connect.completion.complete import AsyncComplete, CompletionPolicy
@@ -121,6 +121,7 @@ def test_lines_are_compared_by_their_sum() -> None:
     assert strength(order_json(**STRANGE, items=split)) is Match.LIKELY
 
 
+@settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(order_json(), st.none() | st.text() | st.integers())))
 def test_an_order_of_somebody_else_is_never_ours(changes: dict[str, Any]) -> None:
     raw = {**order_json(), **changes, "customer": {"external_id": "somebody else"}}
@@ -157,12 +158,11 @@ async def test_it_is_looked_for_the_way_the_vendor_documents(world: World, compl
     }
 
 
-@pytest.mark.parametrize("hours", [-1, 1])
-async def test_the_window_holds_when_the_wall_clock_jumped(world: World, complete: AsyncComplete, hours: int) -> None:
-    world.clock.jump_wall(hours * 3600)  # type: ignore[attr-defined]
-    world.clock.advance(13 * 3600)  # type: ignore[attr-defined] - past midnight
+@pytest.mark.parametrize("days", [-3, 0, 3])
+async def test_the_window_covers_both_clocks(world: World, complete: AsyncComplete, days: int) -> None:
+    world.clock.jump_wall(days * 86_400)  # type: ignore[attr-defined]
     world.orders = [order_json()]
-    await complete.reconcile(intent_of())
+    await complete.reconcile(intent_of(created_at=world.clock.wall()))
     query = dict(world.sent[-1].query)
     assert query["startDate"] <= "2026-02-19"
     assert query["endDate"] >= "2026-02-21"
@@ -205,6 +205,23 @@ async def test_a_search_that_never_ends_proves_nothing(world: World) -> None:
         await AsyncComplete(world, MemoryJournal(), policy=PROVING).reconcile(intent_of(), fence=True)
     assert any("was not looked at" in line for line in caught.value.evidence)
     assert world.count("baskets.clear") == 0
+
+
+async def test_half_a_search_proves_nothing(world: World) -> None:
+    def pages(request: Request) -> dict[str, Any]:
+        return page_json([of("somebody else")], last=10**6 if "orderId" in dict(request.query) else 1)
+
+    world.orders, world.clear = pages, cleared(world)
+    with pytest.raises(OutcomeUnknown):
+        await AsyncComplete(world, MemoryJournal(), policy=PROVING).reconcile(intent_of(), fence=True)
+    assert world.count("baskets.clear") == 0
+
+
+async def test_a_basket_that_was_away_meanwhile_is_not_stable(world: World, complete: AsyncComplete) -> None:
+    world.basket = lambda request: None if 60 < world.clock.monotonic() < 70 else deal_json()
+    with pytest.raises(OutcomeUnknown) as caught:
+        await complete.reconcile(intent_of())
+    assert caught.value.evidence[1] == "undecided"
 
 
 async def test_an_order_that_was_cancelled(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:
