@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 
 import attrs
 
@@ -38,6 +37,7 @@ from minted_connect.resources.wallet import AsyncWallet
 
 if TYPE_CHECKING:
     from minted_connect.sandbox import ThreadedSandbox
+    from minted_connect.sandbox.clock import Clock as SandboxClock
 
 __all__ = [
     "Baskets",
@@ -241,12 +241,12 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             proxy=proxy,
             options=options,
         )
-        self._assemble(inner, LoopThread(type(self).__name__, inner.aclose))
+        self._assemble(inner, LoopThread(type(self).__name__, inner.aclose), None)
         self._owns = True
 
-    def _assemble(self, inner: AsyncMintedConnect, loop_thread: LoopThread) -> None:
+    def _assemble(self, inner: AsyncMintedConnect, loop_thread: LoopThread, server: ThreadedSandbox | None) -> None:
         super().__init__(inner, loop_thread)
-        self._server: ThreadedSandbox | None = None
+        self._server = server
         self.customers = Customers(inner.customers, loop_thread)
         self.products = Products(inner.products, loop_thread)
         self.baskets = Baskets(inner.baskets, loop_thread)
@@ -265,17 +265,18 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         return cls(timeouts=timeouts, options=options, **settings_from_env())
 
     @classmethod
+    @contextlib.contextmanager
     def sandbox(
         cls,
         *,
         seed: int = 1,
         state: str | Path | None = None,
-        clock: Any = None,
+        clock: SandboxClock | None = None,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         journal: Journal | str | Path | None = None,
         options: Options | None = None,
-    ) -> AbstractContextManager[Self]:
+    ) -> Generator[Self, None, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `with` gives the client.
 
         Args:
@@ -287,13 +288,25 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             journal: As for the client.
             options: As for the client; its clock is replaced if `clock` is given.
         """
+        # The sandbox is the other side of the wire: loaded only where it is asked for.
+        from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
+
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
-        return _sandboxed(
-            cls,
-            {"seed": seed, "state": state, "clock": clock},
-            {"timeouts": timeouts, "retry": retry, "journal": journal, "options": options},
-        )
+        with (
+            ThreadedSandbox(seed=seed, state=state, clock=clock) as server,
+            cls(
+                server.username,
+                server.password,
+                base_url=server.url,
+                timeouts=timeouts,
+                retry=retry,
+                journal=journal,
+                options=options,
+            ) as client,
+        ):
+            client._server = server
+            yield client
 
     @property
     def sandbox_server(self) -> ThreadedSandbox:
@@ -330,8 +343,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             timeouts=timeouts, retry=retry, deadline=deadline, language=language, client_id=client_id
         )
         sibling = object.__new__(type(self))
-        sibling._assemble(inner, self._loop_thread)
-        sibling._server = self._server
+        sibling._assemble(inner, self._loop_thread, self._server)
         sibling._owns = False
         return sibling
 
@@ -365,18 +377,3 @@ def _leave(close: Callable[[], object], error: BaseException | None) -> None:
         if error is None:
             raise
         error.add_note(f"Closing failed too: {failure!r}")
-
-
-@contextlib.contextmanager
-def _sandboxed(
-    cls: type[MintedConnect], server_settings: dict[str, Any], client_settings: dict[str, Any]
-) -> Generator[Any, None, None]:
-    # The sandbox is the other side of the wire: loaded only where it is asked for.
-    from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
-
-    with (
-        ThreadedSandbox(**server_settings) as server,
-        cls(server.username, server.password, base_url=server.url, **client_settings) as client,
-    ):
-        client._server = server  # pyright: ignore[reportPrivateUsage]
-        yield client
