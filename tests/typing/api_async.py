@@ -1,0 +1,160 @@
+"""Never run: mypy and pyright read what users of the async client see."""
+
+# An error that is not there any more has to be noticed by both checkers.
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import assert_type
+
+from minted_connect import (
+    AsyncMintedConnect,
+    Basket,
+    BasketKey,
+    Completion,
+    Customer,
+    Holding,
+    Intent,
+    Invoice,
+    Kind,
+    MemoryJournal,
+    MintedConnectError,
+    Options,
+    Order,
+    OutcomeUnknown,
+    Page,
+    Product,
+    Rate,
+    RateFeed,
+    RatePoint,
+    Receipt,
+    Reply,
+    RetryPolicy,
+    Shipping,
+    Status,
+    Tick,
+    Timeouts,
+    ValidationFailed,
+)
+from minted_connect.feed import Subscription
+from minted_connect.sandbox import ManualClock, Sandbox
+
+
+class Mine(AsyncMintedConnect):
+    """A subclass keeps its own type."""
+
+
+async def construction() -> None:
+    assert_type(AsyncMintedConnect("user", "password"), AsyncMintedConnect)
+    AsyncMintedConnect(
+        "user",
+        "password",
+        base_url="https://api.example.com",
+        timeouts=Timeouts(read=5),
+        retry=RetryPolicy.none(),
+        journal=MemoryJournal(),
+        options=Options(pool_size=5),
+    )
+    AsyncMintedConnect("user", "password", journal=Path("journal.db"))
+    AsyncMintedConnect("user", "password", "url")  # type: ignore[call-arg]
+    AsyncMintedConnect("user", 1)  # type: ignore[arg-type]
+
+    assert_type(Mine.from_env(), Mine)
+    async with Mine.sandbox(seed=7, clock=ManualClock()) as minted:
+        assert_type(minted, Mine)
+        assert_type(minted.sandbox_server, Sandbox)
+        assert_type(minted.with_options(deadline=5, language="en"), Mine)
+    async with AsyncMintedConnect("user", "password") as entered:
+        assert_type(entered, AsyncMintedConnect)
+        assert_type(await entered.request("GET", "/anything", query={"a": "b"}), Reply)
+
+
+async def customers(minted: AsyncMintedConnect) -> None:
+    assert_type(await minted.customers.create("id", firstname="Ada"), Customer)
+    assert_type(await minted.customers.get("id"), Customer)
+    assert_type(await minted.customers.update("id", email=None), Customer)
+    assert_type(await minted.customers.remove("id"), None)
+    await minted.customers.get()  # type: ignore[call-arg]
+    await minted.customers.get(5)  # type: ignore[arg-type]
+
+
+async def walks(minted: AsyncMintedConnect, order: Order) -> None:
+    assert_type(await minted.products.page(per_page=5), Page[Product])
+    assert_type(minted.products.pages(), AsyncGenerator[Page[Product], None])
+    async for page in minted.products.pages(page=2, per_page=5):
+        assert_type(page, Page[Product])
+        assert_type(page.items, tuple[Product, ...])
+        assert_type(next(iter(page)), Product)
+    async for product in minted.products.iterate():
+        assert_type(product, Product)
+    assert_type(await minted.orders.page(tx_type=Kind.BUY, start=date(2026, 1, 1), end=date(2026, 2, 1)), Page[Order])
+    async for one in minted.orders.iterate(customer_external_id="id", status=[1, 2]):
+        assert_type(one, Order)
+    async for orders in minted.orders.pages(page=2, sort_by="total"):
+        assert_type(orders, Page[Order])
+    async for seen in minted.orders.watch(order):
+        assert_type(seen, Order)
+    minted.orders.iterate(page=2)  # type: ignore[call-arg]
+    minted.orders.pages(sort_by="colour")  # type: ignore[arg-type]
+
+
+async def baskets(minted: AsyncMintedConnect, key: BasketKey) -> None:
+    assert_type(await minted.baskets.get_active("id"), Basket | None)
+    basket = await minted.baskets.add_item("id", sku="MNTBAE0001", type="sell")
+    assert_type(basket, Basket)
+    assert_type(basket.paid_total, Decimal)
+    assert_type(await minted.baskets.add_item(key, sku="MNTBAE0001", qty=2), Basket)
+    assert_type(await minted.baskets.update_item(basket, sku="MNTBAE0001", qty=3), Basket)
+    assert_type(await minted.baskets.delete_item(key, sku="MNTBAE0001"), Basket)
+    assert_type(await minted.baskets.clear(basket), Basket)
+    await minted.baskets.update_item("id", sku="MNTBAE0001", qty=3)  # type: ignore[arg-type]
+
+
+async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipping) -> None:
+    done = await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert_type(done, Completion)
+    assert_type(done.order, Order | None)
+    assert_type(await minted.complete.sell(basket, accept_price="current"), Completion)
+    assert_type(await minted.complete.delivery(basket, shipping=shipping, expected_total=Decimal(1)), Completion)
+    assert_type(await minted.complete.pending(), list[Intent])
+    await minted.complete.buy(basket, expected_total=1.5)  # type: ignore[arg-type]
+    try:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    except OutcomeUnknown as unknown:
+        assert_type(unknown.intent, Intent)
+        assert_type(await unknown.reconcile(fence=True), Completion)
+        assert_type(await minted.complete.reconcile(unknown), Completion)
+    except ValidationFailed as refused:
+        assert_type(refused.fields["sku"], tuple[str, ...])
+    except MintedConnectError as error:
+        assert_type(error.safe_to_retry, bool)
+
+
+async def orders_and_wallet(minted: AsyncMintedConnect, order: Order) -> None:
+    assert_type(await minted.orders.get(1, customer_external_id="id"), Order)
+    assert_type(await minted.orders.wait(order, until=Status.SHIPPED, timeout=5), Order)
+    assert_type(await minted.orders.receipt(1, customer_id="id"), Receipt)
+    assert_type(await minted.orders.invoice("id"), Invoice)
+    assert_type(await minted.wallet.balance("id", metals=["gold", "silver"]), tuple[Holding, ...])
+
+
+async def rates(minted: AsyncMintedConnect) -> None:
+    assert_type(await minted.rates.current(metals="gold"), tuple[Rate, ...])
+    assert_type(await minted.rates.history(metal="gold", interval="hour"), tuple[RatePoint, ...])
+    await minted.rates.history(metal="gold", interval="year")  # type: ignore[arg-type]
+
+    feed = minted.rates.feed(interval=1)
+    assert_type(feed, RateFeed)
+    async with feed as entered:
+        assert_type(entered, RateFeed)
+        assert_type(feed.subscribe(metal="gold", buffer=10), Subscription)
+        async for tick in feed.subscribe():
+            assert_type(tick, Tick)
+            assert_type(tick.buy, Decimal)
+        assert_type(feed.latest(), Tick | None)
+        assert_type(await feed.wait_for(lambda tick: tick.buy < 500, timeout=60), Tick)
+        assert_type(feed.last_error, MintedConnectError | None)

@@ -1,0 +1,159 @@
+"""Never run: mypy and pyright read what users of the blocking client see, lifted methods included."""
+
+# An error that is not there any more has to be noticed by both checkers.
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import assert_type
+
+from minted_connect import (
+    Basket,
+    BasketKey,
+    BlockingRateFeed,
+    Completion,
+    Customer,
+    Holding,
+    Intent,
+    Invoice,
+    Kind,
+    MemoryJournal,
+    MintedConnect,
+    MintedConnectError,
+    Options,
+    Order,
+    OutcomeUnknown,
+    Page,
+    Product,
+    Rate,
+    RatePoint,
+    Receipt,
+    Reply,
+    RetryPolicy,
+    Shipping,
+    Status,
+    Tick,
+    Timeouts,
+)
+from minted_connect.blocking import BlockingOutcomeUnknown, BlockingSubscription
+from minted_connect.sandbox import ManualClock, ThreadedSandbox
+
+
+class Mine(MintedConnect):
+    """A subclass keeps its own type."""
+
+
+def construction() -> None:
+    assert_type(MintedConnect("user", "password"), MintedConnect)
+    MintedConnect(
+        "user",
+        "password",
+        base_url="https://api.example.com",
+        timeouts=Timeouts(read=5),
+        retry=RetryPolicy.none(),
+        journal=MemoryJournal(),
+        options=Options(pool_size=5),
+    )
+    MintedConnect("user", "password", journal=Path("journal.db"))
+    MintedConnect("user", "password", "url")  # type: ignore[call-arg]
+    MintedConnect("user", "password", session=None)  # type: ignore[call-arg]
+
+    assert_type(Mine.from_env(), Mine)
+    with Mine.sandbox(seed=7, clock=ManualClock()) as minted:
+        assert_type(minted, Mine)
+        assert_type(minted.sandbox_server, ThreadedSandbox)
+        assert_type(minted.with_options(deadline=5, language="en"), Mine)
+    with MintedConnect("user", "password") as entered:
+        assert_type(entered, MintedConnect)
+        assert_type(entered.request("GET", "/anything", query={"a": "b"}), Reply)
+        entered.close()
+
+
+def customers(minted: MintedConnect) -> None:
+    assert_type(minted.customers.create("id", firstname="Ada"), Customer)
+    assert_type(minted.customers.get("id"), Customer)
+    assert_type(minted.customers.update("id", email=None), Customer)
+    assert_type(minted.customers.remove("id"), None)
+    minted.customers.get()  # type: ignore[call-arg]
+    minted.customers.get(5)  # type: ignore[arg-type]
+    minted.customers.update("id", colour="red")  # type: ignore[call-arg]
+
+
+def walks(minted: MintedConnect, order: Order) -> None:
+    assert_type(minted.products.page(per_page=5), Page[Product])
+    assert_type(minted.products.pages(), Generator[Page[Product], None, None])
+    for page in minted.products.pages(page=2, per_page=5):
+        assert_type(page, Page[Product])
+        assert_type(page.items, tuple[Product, ...])
+        assert_type(next(iter(page)), Product)
+    for product in minted.products.iterate():
+        assert_type(product, Product)
+    assert_type(minted.orders.page(tx_type=Kind.BUY, start=date(2026, 1, 1), end=date(2026, 2, 1)), Page[Order])
+    for one in minted.orders.iterate(customer_external_id="id", status=[1, 2]):
+        assert_type(one, Order)
+    for orders in minted.orders.pages(page=2, sort_by="total"):
+        assert_type(orders, Page[Order])
+    for seen in minted.orders.watch(order):
+        assert_type(seen, Order)
+    minted.orders.iterate(page=2)  # type: ignore[call-arg]
+    minted.orders.pages(sort_by="colour")  # type: ignore[arg-type]
+
+
+def baskets(minted: MintedConnect, key: BasketKey) -> None:
+    assert_type(minted.baskets.get_active("id"), Basket | None)
+    basket = minted.baskets.add_item("id", sku="MNTBAE0001", type="sell")
+    assert_type(basket, Basket)
+    assert_type(basket.paid_total, Decimal)
+    assert_type(minted.baskets.add_item(key, sku="MNTBAE0001", qty=2), Basket)
+    assert_type(minted.baskets.update_item(basket, sku="MNTBAE0001", qty=3), Basket)
+    assert_type(minted.baskets.delete_item(key, sku="MNTBAE0001"), Basket)
+    assert_type(minted.baskets.clear(basket), Basket)
+    minted.baskets.update_item("id", sku="MNTBAE0001", qty=3)  # type: ignore[arg-type]
+
+
+def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> None:
+    done = minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert_type(done, Completion)
+    assert_type(done.order, Order | None)
+    assert_type(minted.complete.sell(basket, accept_price="current"), Completion)
+    assert_type(minted.complete.delivery(basket, shipping=shipping, expected_total=Decimal(1)), Completion)
+    assert_type(minted.complete.pending(), list[Intent])
+    minted.complete.buy(basket, expected_total=1.5)  # type: ignore[arg-type]
+    try:
+        minted.complete.buy(basket, expected_total=basket.paid_total)
+    except BlockingOutcomeUnknown as unknown:
+        assert_type(unknown.intent, Intent)
+        assert_type(unknown.reconcile(fence=True), Completion)
+    except OutcomeUnknown as known_by_its_parent:
+        assert_type(minted.complete.reconcile(known_by_its_parent), Completion)
+
+
+def orders_and_wallet(minted: MintedConnect, order: Order) -> None:
+    assert_type(minted.orders.get(1, customer_external_id="id"), Order)
+    assert_type(minted.orders.wait(order, until=Status.SHIPPED, timeout=5), Order)
+    assert_type(minted.orders.receipt(1, customer_id="id"), Receipt)
+    assert_type(minted.orders.invoice("id"), Invoice)
+    assert_type(minted.wallet.balance("id", metals=["gold", "silver"]), tuple[Holding, ...])
+
+
+def rates(minted: MintedConnect) -> None:
+    assert_type(minted.rates.current(metals="gold"), tuple[Rate, ...])
+    assert_type(minted.rates.history(metal="gold", interval="hour"), tuple[RatePoint, ...])
+    minted.rates.history(metal="gold", interval="year")  # type: ignore[arg-type]
+
+    feed = minted.rates.feed(interval=1)
+    assert_type(feed, BlockingRateFeed)
+    with feed as entered:
+        assert_type(entered, BlockingRateFeed)
+        assert_type(feed.subscribe(metal="gold", buffer=10), BlockingSubscription)
+        for tick in feed.subscribe():
+            assert_type(tick, Tick)
+            assert_type(tick.buy, Decimal)
+        assert_type(feed.latest(), Tick | None)
+        assert_type(feed.wait_for(lambda tick: tick.buy < 500, timeout=60), Tick)
+        assert_type(feed.last_error, MintedConnectError | None)
+        feed.close()
