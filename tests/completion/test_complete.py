@@ -585,7 +585,10 @@ async def test_a_cancel_scope_that_cancels_every_await(world: World, journal: Wa
             scope.cancel()
 
         canceller = asyncio.create_task(cancel())
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        assert "may have been carried out" in caught.value.__notes__[0]
+        raise caught.value
     await canceller
     assert scope.cancelled_caught
     assert journal.states == [IntentState.UNKNOWN]
