@@ -218,6 +218,7 @@ def test_nobody_is_named_in_a_repr(basket: Basket, order: Order):
         ),
         *(Decimal(1), "AED", (), datetime.now(UTC), IntentState.UNKNOWN),
     )
+    assert hash(named) == hash(attrs.evolve(named, raw={}))
     page = Page((named,), 1, 1, 10, 1, billing)
     shown = repr(
         [named, customer(), shipping(), intent, page, Completion(named, {}, billing), basket.key, Receipt(url="Zerrin")]

@@ -209,4 +209,4 @@ def _overlaid(wire: Any, received: Any) -> Any:
         rows, old = cast("list[Any]", wire), cast("list[Any]", received)
         same = isinstance(received, list) and len(old) == len(rows)
         return [_overlaid(row, was) for row, was in zip(rows, old if same else repeat(None), strict=False)]
-    return cast("Any", wire)
+    return wire

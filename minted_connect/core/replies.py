@@ -106,7 +106,7 @@ def open_reply(
     request_id = _request_id(raw.headers)
     failure: ApiError | ProtocolError
     if raw.status // 100 == 2:  # noqa: PLR2004 - as statuses are spoken of
-        if raw.status == _NO_CONTENT and not raw.body:
+        if raw.status == _NO_CONTENT:
             return Reply(raw.status, raw.headers, None, request_id)
         try:
             document = loads(raw.body, max_depth=max_depth)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from minted_connect.core import codec
 from minted_connect.core.codec import Malformed, Unfit, dumps, loads, structure, to_wire
-from minted_connect.core.shapes import ASSUMED_UTC
+from minted_connect.core.shapes import ASSUMED_UTC, explain
 from minted_connect.errors import InvalidInput
 from minted_connect.models import (
     AccountType,
@@ -207,7 +207,7 @@ def test_only_true_and_false_are_flags(value: Any):
 
 
 def test_a_number_beyond_reason_is_refused():
-    for digits in ("1e999999999", "1e100", "-1E+5000", "1e-999999999", "0e-999999", "0." + "1" * 101):
+    for digits in ("1e999999999", "1e100", "-1E+5000", "1e-999999999", "1e-150", "0e-999999", "0." + "1" * 101):
         with pytest.raises(Malformed, match="out of range"):
             loads(f'{{"price": {digits}}}'.encode())
     with pytest.raises(Malformed, match="out of range"):
@@ -438,6 +438,7 @@ def test_a_changed_model_writes_its_change():
     basket = structure(basket_data(), Basket)
     line = attrs.evolve(basket.items[0], amount=7)
     changed = to_wire(attrs.evolve(basket, external_id="mine", items=(line, line)))
+    assert to_wire(attrs.evolve(basket, payment=None))["payment"] is None
     assert (changed["external_id"], [row["amount"] for row in changed["items"]]) == ("mine", [7, 7])
 
 
@@ -489,6 +490,8 @@ def test_an_intent_survives_being_written_down():
     assert again == intent
     assert (str(again.paid_total), again.state, type(again.kind)) == ("1852.60", IntentState.PREPARED, Kind)
     wrong = {**to_wire(intent), "kind": "canary"}
+    long = {**to_wire(intent), "items": [["MNTBAE0001", 3, 3]]}
+    assert problems(long, Intent) == ("data.items[0]: must have 2 members",)
     assert problems(wrong, Intent) == ("data.kind: must be buy, sell or delivery",)
 
 
@@ -536,6 +539,10 @@ def test_problems_name_places_and_never_values():
     shown = f"{caught.value} {caught.value!r} {caught.value.__cause__}"
     assert "data.customer.birthdate" in shown
     assert [word for word in ("Kanarya", "Zerrin", "98765432109", "17.07") if word in shown] == []
+
+
+def test_the_words_of_a_foreign_exception_are_not_repeated():
+    assert [*explain(OverflowError("canary"), "data.x")] == ["data.x: not of the promised shape"]
 
 
 def test_the_hot_path_and_the_explaining_path_agree_on_classes():

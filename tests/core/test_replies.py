@@ -336,6 +336,12 @@ def test_a_server_that_repeats_the_request_gives_nobody_away(status: int):
         assert "/partner/customer/{}" in shown
 
 
+def test_parameters_of_path_and_query_are_not_repeated_either():
+    request = Request(OPERATIONS["customers.get"], ("kanarya-1",), (("q", "Papağan"),))
+    error = failure(404, {"message": "No kanarya-1 and no Papağan here."}, request=request)
+    assert str(error) == "GET /partner/customer/{}: 404 No *** and no *** here."
+
+
 junk = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8)),
     lambda inner: (
@@ -373,4 +379,4 @@ def test_whatever_comes_only_the_error_tree_comes_out(
         assert pickle.loads(pickle.dumps(error)).args == error.args
     else:
         assert 200 <= status < 300
-        assert reply.data == json.loads(body)["data"] if body else status == 204
+        assert reply.data == (None if status == 204 else json.loads(body)["data"])
