@@ -17,7 +17,8 @@ import attrs
 
 from minted_connect import __version__
 from minted_connect.completion.complete import AsyncComplete
-from minted_connect.completion.journal import Journal, open_journal
+from minted_connect.completion.journal import Journal
+from minted_connect.completion.journals import open_journal
 from minted_connect.config import STAGING, Credentials, Options, RetryPolicy, Secret, Timeouts
 from minted_connect.core.caller import Caller, Settings, Shared
 from minted_connect.core.replies import Reply

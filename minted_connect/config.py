@@ -20,6 +20,7 @@ __all__ = [
     "SYSTEM_CLOCK",
     "Breaker",
     "Clock",
+    "CompletionPolicy",
     "Credentials",
     "Limits",
     "Options",
@@ -203,6 +204,19 @@ class Breaker:
     cooldown: float = attrs.field(default=30.0, validator=_seconds)
 
 
+@attrs.frozen(kw_only=True)
+class CompletionPolicy:
+    """What stays open until the vendor's staging server has answered it, with the safe answers as defaults."""
+
+    price_fix_margin: float = attrs.field(default=3.0, validator=_seconds)
+    """Seconds that have to be left of the price lock when the request goes out."""
+    reconcile_budget: float = attrs.field(default=120.0, validator=_seconds)
+    """Seconds that `reconcile` reads on before it gives up for now."""
+    fence_proves_not_executed: bool = False
+    """Whether a cleared basket makes a late completion fail (question Q6). While it is not known, `fence=True` makes
+    the outcome lean, and never proves it."""
+
+
 class Clock(Protocol):
     """Where all time comes from, so that a test can move it."""
 
@@ -247,6 +261,8 @@ class Options:
     clock: Clock = SYSTEM_CLOCK
     rate_limit: RateLimit | None = None
     breaker: Breaker | None = None
+    completion: CompletionPolicy = CompletionPolicy()
+    """How completions and reconciliation treat what the vendor has not answered yet."""
     digest_policy: Literal["any", "modern"] = attrs.field(default="any", validator=_known_policy)
     """``modern`` refuses MD5 and challenges without qop."""
     keep_error_bodies: bool = False

@@ -42,22 +42,9 @@ from minted_connect.errors import (
 from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, Order, Shipping
 from minted_connect.resources.baskets import AsyncBaskets
 
-__all__ = ["AsyncComplete", "CompletionPolicy"]
+__all__ = ["AsyncComplete"]
 
 _logger = logging.getLogger("minted_connect.completion")
-
-
-@attrs.frozen(kw_only=True)
-class CompletionPolicy:
-    """What stays open until the vendor's staging server has answered it, with the safe answers as defaults."""
-
-    price_fix_margin: float = 3.0
-    """Seconds that have to be left of the price lock when the request goes out."""
-    reconcile_budget: float = 120.0
-    """Seconds that `reconcile` reads on before it gives up for now."""
-    fence_proves_not_executed: bool = False
-    """Whether a cleared basket makes a late completion fail (question Q6). While it is not known, `fence=True` makes
-    the outcome lean, and never proves it."""
 
 
 @attrs.define(eq=False)
@@ -78,7 +65,6 @@ class _Shared:
     """What the siblings of one client have in common."""
 
     journal: Journal
-    policy: CompletionPolicy
     flights: dict[tuple[str, str], _Flight] = attrs.field(factory=dict[tuple[str, str], _Flight])
     warned: bool = False
 
@@ -86,10 +72,11 @@ class _Shared:
 class AsyncComplete:
     """Completes baskets, each exactly once, and finds out what became of those whose outcome is not known."""
 
-    def __init__(self, caller: Caller, journal: Journal, *, policy: CompletionPolicy | None = None) -> None:
+    def __init__(self, caller: Caller, journal: Journal) -> None:
         self._caller = caller
         self._baskets = AsyncBaskets(caller)
-        self._shared = _Shared(journal, policy or CompletionPolicy())
+        self._policy = caller.settings.options.completion
+        self._shared = _Shared(journal)
 
     def with_caller(self, caller: Caller) -> Self:
         """Return the same with another caller; the journal and the completions under way are shared."""
@@ -172,11 +159,11 @@ class AsyncComplete:
         flying = {flight.intent.id for flight in self._shared.flights.values() if flight.intent is not None}
         return [intent for intent in await self._shared.journal.pending() if intent.id not in flying]
 
-    async def reconcile(self, intent: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
+    async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
         """Find out what became of an intent, reading orders and basket for up to two minutes.
 
         Args:
-            intent: From `pending()`, or the error that told of it.
+            intent_or_error: From `pending()`, or the error that told of it.
             fence: Clear the basket, if it is still open and no order shows, so that a request still under way finds
                 nothing to complete.
 
@@ -185,11 +172,11 @@ class AsyncComplete:
             NotExecuted: it provably did not happen; buying again, at another price, is your decision.
             OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
         """
-        wanted = intent.intent if isinstance(intent, OutcomeUnknown) else intent
+        wanted = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
         flight = self._shared.flights.get((wanted.external_customer_id, wanted.cart_token))
         if flight is not None:
             await flight.landed.wait()
-        finding = await self._read_back(wanted, budget=self._shared.policy.reconcile_budget, fence=fence)
+        finding = await self._read_back(wanted, budget=self._policy.reconcile_budget, fence=fence)
         match finding.verdict.outcome:
             case Outcome.CONFIRMED:
                 return await self._found(wanted, finding)
@@ -240,7 +227,7 @@ class AsyncComplete:
     async def _fly(self, flight: _Flight, basket: Basket) -> Completion:
         clock = self._caller.clock
         fresh, not_after = await look_again(
-            self._baskets, basket, flight.agreed, margin=self._shared.policy.price_fix_margin, clock=clock
+            self._baskets, basket, flight.agreed, margin=self._policy.price_fix_margin, clock=clock
         )
         intent = flight.intent = new_intent(fresh, flight.kind, clock)
         body = {
@@ -342,7 +329,7 @@ class AsyncComplete:
         return await self._confirmed(intent, order, raw, reconciled=False)
 
     async def _read_back(self, intent: Intent, *, budget: float, fence: bool) -> Finding:
-        look = ReadBack(self._caller, intent, fence_proves=self._shared.policy.fence_proves_not_executed)
+        look = ReadBack(self._caller, intent, fence_proves=self._policy.fence_proves_not_executed)
         return await look.run(budget=budget, fence=fence)
 
     async def _found(self, intent: Intent, finding: Finding) -> Completion:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 import anyio
 import attrs
 
-from minted_connect.errors import AlreadyInFlight, ConfigurationError
+from minted_connect.errors import AlreadyInFlight
 from minted_connect.models import Intent, IntentState
 
-__all__ = ["HOLDING", "OPEN", "Journal", "MemoryJournal", "already_in_flight", "open_journal", "to_the_end"]
+__all__ = ["HOLDING", "OPEN", "Journal", "MemoryJournal", "already_in_flight", "to_the_end"]
 
 _T = TypeVar("_T")
 
@@ -98,26 +97,6 @@ class MemoryJournal:
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to let go of."""
-
-
-def open_journal(journal: Journal | str | Path | None) -> Journal:
-    """Return the journal itself, the SQLite journal in a file of that path, or for None one in memory.
-
-    Raises:
-        ConfigurationError: neither of these.
-    """
-    if journal is None:
-        return MemoryJournal()
-    if isinstance(journal, str | Path):
-        if not str(journal) or "://" in str(journal):
-            raise ConfigurationError("journal: must be the path of a file, or an object with the methods of Journal")
-        # Lazily: most clients have no journal file.
-        from minted_connect.completion.journals.sqlite import SqliteJournal  # noqa: PLC0415
-
-        return SqliteJournal(journal)
-    if not isinstance(journal, Journal):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError("journal: must be the path of a file, or an object with the methods of Journal")
-    return journal
 
 
 def already_in_flight(intent_id: str, state: str, order_id: int | None) -> AlreadyInFlight:

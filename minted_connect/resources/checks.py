@@ -100,7 +100,10 @@ def one_of(field: str, value: Any, allowed: Collection[str]) -> str:
 
 def joined(field: str, value: Any) -> str:
     """Check one string or several, and return them as the comma list the vendor's queries take."""
-    parts = [value] if isinstance(value, str) else list(value)
+    try:
+        parts = [value] if isinstance(value, str) else list(value)
+    except TypeError:
+        raise InvalidInput.of(field, f"must be a string or several, not {type(value).__name__}") from None
     if not parts:
         raise InvalidInput.of(field, "must name at least one")
     for part in parts:

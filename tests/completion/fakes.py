@@ -5,9 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
-from minted_connect.config import Options, RetryPolicy
+import attrs
+
+from minted_connect.config import CompletionPolicy, Options, RetryPolicy
 from minted_connect.core import codec
 from minted_connect.core.caller import Caller, Settings
 from minted_connect.core.replies import Reply
@@ -163,6 +165,12 @@ class World(Caller):
         self.complete: Any = self.execute
         self.sent: list[Request] = []
         self.not_after: list[float | None] = []
+
+    def following(self, policy: CompletionPolicy) -> Self:
+        """Take up another policy."""
+        options = attrs.evolve(self.settings.options, completion=policy)
+        self.settings = attrs.evolve(self.settings, options=options)
+        return self
 
     def execute(self, request: Request, progress: Progress | None = None) -> dict[str, Any]:
         """Complete the basket, as the server does."""

@@ -16,7 +16,8 @@ from typing import Any
 import anyio
 import pytest
 
-from minted_connect.completion.journal import Journal, MemoryJournal, open_journal, to_the_end
+from minted_connect.completion.journal import Journal, MemoryJournal, to_the_end
+from minted_connect.completion.journals import open_journal
 from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.models import IntentState

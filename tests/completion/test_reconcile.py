@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minted_connect.completion.complete import AsyncComplete, CompletionPolicy
+from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import MemoryJournal
 from minted_connect.completion.match import Match, match
+from minted_connect.config import CompletionPolicy
 from minted_connect.core import codec
 from minted_connect.core.request import Request
 from minted_connect.errors import (
@@ -194,7 +195,9 @@ async def test_the_search_ends_at_orders_older_than_the_intent(world: World, com
     old = order_json(**STRANGE, order_at="2026-02-18T00:00:00Z")
     world.orders = lambda request: page_json([old], number=int(dict(request.query)["page"]), last=99)
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world, MemoryJournal(), policy=CompletionPolicy(reconcile_budget=0)).reconcile(intent_of())
+        await AsyncComplete(world.following(CompletionPolicy(reconcile_budget=0.001)), MemoryJournal()).reconcile(
+            intent_of()
+        )
     assert world.count("orders.page") == 2
 
 
@@ -202,7 +205,7 @@ async def test_a_search_that_never_ends_proves_nothing(world: World) -> None:
     world.orders = lambda request: page_json([of("somebody else")], number=1, last=10**6)
     world.clear = cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world, MemoryJournal(), policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
     assert any("was not looked at" in line for line in caught.value.evidence)
     assert world.count("baskets.clear") == 0
 
@@ -213,7 +216,7 @@ async def test_half_a_search_proves_nothing(world: World) -> None:
 
     world.orders, world.clear = pages, cleared(world)
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world, MemoryJournal(), policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 0
 
 
@@ -262,7 +265,7 @@ async def test_a_row_that_is_still_a_basket_is_no_order(world: World, complete: 
 async def test_a_likely_order_is_for_a_person_to_decide(world: World, journal: MemoryJournal) -> None:
     world.orders, world.clear = [order_json(**STRANGE)], cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert "order 77 looks like it" in caught.value.evidence
     assert world.count("baskets.clear") == 0
     assert state(journal) == IntentState.UNKNOWN
@@ -306,7 +309,7 @@ async def test_a_fence_proves_only_what_staging_has_shown(
     assert caught.value.evidence[1] == "leaning not executed"
     world.basket = deal_json()
     with pytest.raises(NotExecuted) as proven:
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert proven.value.intent == intent_of()
     assert not proven.value.safe_to_retry
     assert state(journal) == IntentState.NOT_EXECUTED
@@ -315,7 +318,7 @@ async def test_a_fence_proves_only_what_staging_has_shown(
 async def test_a_fence_waits_for_a_late_order(world: World, journal: MemoryJournal) -> None:
     world.clear = cleared(world)
     world.orders = lambda request: [order_json()] if world.clock.monotonic() > 25 else []
-    done = await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+    done = await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert done.reconciled
     assert world.count("baskets.clear") == 1
 
@@ -339,7 +342,7 @@ async def test_a_fence_that_is_not_seen_to_hold_proves_nothing(
 
     world.clear = claim
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "leaning executed"
 
 
@@ -347,7 +350,7 @@ async def test_a_fence_that_is_not_seen_to_hold_proves_nothing(
 async def test_a_refused_fence_leans_to_executed(world: World, journal: MemoryJournal, answer: Exception) -> None:
     world.clear = answer
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "leaning executed"
     assert world.count("baskets.clear") == 1
 
@@ -361,7 +364,7 @@ async def test_a_fence_that_failed_is_tried_again(world: World, journal: MemoryJ
 
     world.clear = flaky
     with pytest.raises(NotExecuted):
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 2
 
 
@@ -372,7 +375,7 @@ async def test_a_fence_whose_answer_was_lost_is_seen_afterwards(world: World, jo
 
     world.clear = lost
     with pytest.raises(NotExecuted):
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 1
 
 
@@ -380,7 +383,7 @@ async def test_a_fence_whose_answer_was_lost_is_seen_afterwards(world: World, jo
 async def test_a_basket_that_is_gone_is_not_fenced(world: World, journal: MemoryJournal, basket: Any) -> None:
     world.basket, world.clear = basket, cleared(world)
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 0
 
 
@@ -402,7 +405,7 @@ async def test_a_basket_that_is_gone_is_not_fenced(world: World, journal: Memory
 async def test_a_failed_search_never_becomes_a_verdict(world: World, journal: MemoryJournal, trouble: Any) -> None:
     world.orders, world.clear = (lambda request: trouble), cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "undecided"
     assert world.count("baskets.clear") == 0
 
@@ -413,7 +416,7 @@ async def test_one_failed_search_of_two_is_a_failed_search(world: World, journal
 
     world.orders, world.clear = half, cleared(world)
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world, journal, policy=PROVING).reconcile(intent_of(), fence=True)
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
 
 
 async def test_a_closed_client_does_not_go_on_waiting(world: World, complete: AsyncComplete) -> None:
