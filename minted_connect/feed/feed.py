@@ -165,7 +165,7 @@ class RateFeed:
         wanted = _filter(currency_id, metal, sku)
         return next((tick for tick in self._board.ticks.values() if wanted(tick.rate)), None)
 
-    async def wait_for(self, predicate: Callable[[Tick], bool], *, timeout: float) -> Tick: - on our clock
+    async def wait_for(self, predicate: Callable[[Tick], bool], *, timeout: float) -> Tick:
         """Return the first tick that satisfies the predicate, what is known already included.
 
         Stale ticks do not count: an alert must not go off on an old price.
