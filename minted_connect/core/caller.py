@@ -68,9 +68,9 @@ class Shared:
     def __init__(self, transport: Transport, settings: Settings) -> None:
         options = settings.options
         self.transport = transport
-        self.budget = RetryBudget(settings.retry.budget)
-        self.limiter = RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None
-        self.breaker = CircuitBreaker(options.breaker, options.clock) if options.breaker else None
+        self.budget: RetryBudget = RetryBudget(settings.retry.budget)
+        self.limiter: RateLimiter | None = RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None
+        self.breaker: CircuitBreaker | None = CircuitBreaker(options.breaker, options.clock) if options.breaker else None
 
 
 class Caller:

@@ -137,8 +137,8 @@ class Transport:
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | None = None,
     ) -> None:
-        self.base_url = check_base_url(base_url)
-        self.is_loopback = URL(self.base_url).host in {"localhost", "127.0.0.1", "::1"}
+        self.base_url: str = check_base_url(base_url)
+        self.is_loopback: bool = URL(self.base_url).host in {"localhost", "127.0.0.1", "::1"}
         self._prefix = URL(self.base_url).raw_path.rstrip("/")
         self._origin = str(URL(self.base_url).origin())
         self._options = options

@@ -137,13 +137,13 @@ class Doorman:
         if qop is None and any(name.endswith("-sess") for name in algorithms):
             raise ValueError("-sess needs a qop: without one the client sends no cnonce")
         self.realm = realm
-        self.algorithms = tuple(algorithms)
+        self.algorithms: tuple[str, ...] = tuple(algorithms)
         self.qop = qop
         self.nonce_lifetime = nonce_lifetime
         self.nonce_uses = nonce_uses
         self.strict_nc = strict_nc
         self.basic_first = basic_first
-        self.opaque = secrets.token_hex(16)
+        self.opaque: str = secrets.token_hex(16)
         self._clock = clock
         self._qops = tuple(qop.split(",")) if qop else ()
         self._passwords: dict[str, str] = {}

@@ -4,7 +4,7 @@ Everything is exact: integers inside the walk, `Decimal` outside. Money is AED, 
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from typing import Literal
@@ -176,7 +176,7 @@ class PriceWalk:
         self.seed = seed
         self._anchor = round(anchor * 1_000_000)
         self._interval = max(1, round(interval * 1_000_000))
-        self.at = lru_cache(maxsize=4096)(self._at)
+        self.at: Callable[[Metal, int], Quote] = lru_cache(maxsize=4096)(self._at)
 
     def tick(self, moment: int) -> int:
         """Return the number of the tick that rules at `moment` (microseconds since 1970)."""

@@ -62,9 +62,9 @@ class Shop:
         rules: Rules | None = None,
         products: tuple[Product, ...] = PRODUCTS,
     ) -> None:
-        self.rules = rules or Rules()
+        self.rules: Rules = rules or Rules()
         self.products = products
-        self.by_sku = {product.sku: product for product in products}
+        self.by_sku: dict[str, Product] = {product.sku: product for product in products}
         self._clock = clock
         self._began = round(clock.wall().timestamp() * SECOND)
         self._ticked = clock.monotonic()
@@ -76,7 +76,7 @@ class Shop:
         self._store = Store(state) if state is not None else None
         meta = self._load(seed)
         self._random = random.Random(f"{meta['seed']}/{meta['starts']}")
-        self.walk = PriceWalk(meta["seed"], meta["anchor"] / SECOND, self.rules.price_interval)
+        self.walk: PriceWalk = PriceWalk(meta["seed"], meta["anchor"] / SECOND, self.rules.price_interval)
 
     # Reading the truth, for tests.
 
