@@ -113,5 +113,6 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def _time(seconds: float) -> str:
-    unit, name = next((unit for unit in _UNITS if seconds >= unit[0]), _UNITS[-1])
+    # Three digits are shown: what rounds up to 1000 belongs to the next unit.
+    unit, name = next((unit for unit in _UNITS if seconds >= 0.9995 * unit[0]), _UNITS[-1])
     return f"{seconds / unit:.3g} {name}"

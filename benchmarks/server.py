@@ -87,18 +87,19 @@ class Served:
 
     def requests(self) -> int:
         """Return the number of requests that came in so far."""
-        return self._ask()["requests"]
+        return int(self._ask()["requests"])
 
     def cpu(self) -> float:
         """Return the seconds of processor time that the server has used."""
-        return self._ask()["cpu"]
+        return float(self._ask()["cpu"])
 
     def _ask(self) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return answer
 
 
 async def _serve_minimal() -> None:
