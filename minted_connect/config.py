@@ -236,7 +236,9 @@ class Clock(Protocol):
 class SystemClock:
     """The clock of the machine."""
 
-    monotonic = staticmethod(time.monotonic)
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+        return time.monotonic()
 
     def wall(self) -> datetime:
         """Return the time of day, UTC."""

@@ -69,8 +69,12 @@ class Shared:
         options = settings.options
         self.transport = transport
         self.budget: RetryBudget = RetryBudget(settings.retry.budget)
-        self.limiter: RateLimiter | None = RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None
-        self.breaker: CircuitBreaker | None = CircuitBreaker(options.breaker, options.clock) if options.breaker else None
+        self.limiter: RateLimiter | None = (
+            RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None
+        )
+        self.breaker: CircuitBreaker | None = (
+            CircuitBreaker(options.breaker, options.clock) if options.breaker else None
+        )
 
 
 class Caller:

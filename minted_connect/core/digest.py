@@ -226,8 +226,8 @@ class Signer(_Secretive):
     __slots__ = ("_after", "_before", "_count", "_hash", "_prefix", "challenge", "terms")
 
     def __init__(self, challenge: Challenge, terms: Terms, user: str, ha1: str) -> None:
-        self.challenge = challenge
-        self.terms = terms
+        self.challenge: Challenge = challenge
+        self.terms: Terms = terms
         self._hash = _HASHES[terms.hash_name]
         self._count = count(1)
         cnonce = secrets.token_urlsafe(12)
@@ -278,7 +278,7 @@ class _Shared(_Secretive):
         self.policy: Final = policy
         self.signer: Signer | None = None
         self.leader: asyncio.Event | None = None  # set when the call that fetches the first challenge is done
-        self.rejected = False  # whether the last thing known about the credentials is that they are wrong
+        self.rejected: bool = False  # whether the last thing known about the credentials is that they are wrong
         self.pinned: Terms | None = None
 
     def sign_with(self, challenge: Challenge, terms: Terms) -> Signer:

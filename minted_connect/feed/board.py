@@ -70,10 +70,10 @@ class Board:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.ticks: dict[int, Tick] = {}  # by currency; replaced each round, never changed, so any thread may read it
-        self.round = 0
-        self.due = -math.inf  # when the next poll starts, while the poller waits for it
+        self.round: int = 0
+        self.due: float = -math.inf  # when the next poll starts, while the poller waits for it
         self.poller: asyncio.Task[None] | None = None
-        self.closed = False
+        self.closed: bool = False
         # Weak, so that a subscription left by `break` is forgotten with its last reference.
         self.buffered: WeakSet[Buffered] = WeakSet()
         self._waiting: set[asyncio.Future[None]] = set()
@@ -152,10 +152,9 @@ class Subscription(AsyncIterator[Tick]):
     cancelled in it, needs no clean-up; a cancelled `anext` loses no tick.
     """
 
-    dropped: int = 0
-    """Ticks lost because the buffer was full; always 0 without a buffer."""
-
     def __init__(self, board: Board, wanted: Callable[[Rate], bool], *, changes_only: bool) -> None:
+        self.dropped: int = 0
+        """Ticks lost because the buffer was full; always 0 without a buffer."""
         self._board = board
         self._wanted = wanted
         self._changes_only = changes_only
@@ -183,6 +182,9 @@ class Subscription(AsyncIterator[Tick]):
     @abstractmethod
     def _take(self) -> Tick | None:
         """Return the next tick if there is one already."""
+
+    def _lose(self, lost: bool) -> None:
+        self.dropped += lost
 
     def _is_news(self, tick: Tick) -> bool:
         """Tell whether the subscriber asked for this tick and has not had it, and remember that it has now."""
@@ -231,7 +233,7 @@ class Buffered(Subscription):
     def push(self, ticks: Iterable[Tick]) -> None:
         """Keep those of these ticks that are wanted; the oldest make room."""
         for tick in filter(self._is_news, ticks):
-            self.dropped += len(self._buffer) == self._buffer.maxlen
+            self._lose(len(self._buffer) == self._buffer.maxlen)
             self._buffer.append(tick)
 
     async def aclose(self) -> None:

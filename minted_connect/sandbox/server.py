@@ -47,13 +47,14 @@ class Sandbox:
     """
 
     def __init__(self, **options: Unpack[Options]) -> None:
-        self.settings = settings = Settings(**options)
-        self.username = settings.username
-        self.password = settings.password or secrets.token_urlsafe(18)
+        self.settings: Settings = Settings(**options)
+        settings = self.settings
+        self.username: str = settings.username
+        self.password: str = settings.password or secrets.token_urlsafe(18)
         self.clock: Clock = settings.clock or SystemClock()
-        self.faults = Faults()
-        self.requests = RequestLog(settings.log_limit)
-        self.doorman = Doorman(
+        self.faults: Faults = Faults()
+        self.requests: RequestLog = RequestLog(settings.log_limit)
+        self.doorman: Doorman = Doorman(
             self.clock,
             realm=settings.realm,
             algorithms=settings.algorithms,

@@ -113,7 +113,7 @@ class SqliteJournal:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self._patience = patience
 
     def __repr__(self) -> str:
