@@ -180,7 +180,8 @@ def _denied(raw: RawReply, document: Any, request: Request, now: Callable[[], da
         error = kind("")
     error.code = code if isinstance(code, int) and not isinstance(code, bool) else None
     error.message = message
-    error.reason = redact(shown, _sent(request)) or _phrase(raw.status)
+    # Words of the vendor's own fields are shown, masked; a page of something else on the way may hold anything.
+    error.reason = (redact(shown, _sent(request)) if envelope else "") or _phrase(raw.status)
     return error
 
 
