@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 20.0
+PATIENCE = 40.0
 """Seconds after which something that should have happened at once counts as hanging."""
 
 

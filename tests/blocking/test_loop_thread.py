@@ -196,7 +196,8 @@ class TestRun:
         assert bridge.run(inside()) == 42
         other.close()
 
-    def test_windows_waits_in_slices(self, bridge, monkeypatch):
+    def test_waiting_in_slices_returns_what_came(self, bridge, monkeypatch):
+        assert 0 < loop_thread._SLICE <= 0.1
         monkeypatch.setattr(loop_thread, "_SLICE", 0.001)
 
         assert bridge.run(asyncio.sleep(0.02, 42)) == 42
