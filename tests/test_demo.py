@@ -1,0 +1,99 @@
+"""The command that the README begins with, as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+
+from minted_connect import __version__
+from minted_connect.__main__ import main
+
+PATIENCE = 60.0
+CHAPTERS = [
+    "An embedded Minted Connect",
+    "A customer",
+    "Prices per gram",
+    "A basket",
+    "Bought",
+    "One gold bar sold back",
+    "One gold bar sent home",
+    "Orders",
+    "The receipt of the newest",
+]
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "minted_connect", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def finished(*arguments: str) -> tuple[int, str, str]:
+    with started(*arguments) as process:
+        out, err = process.communicate(timeout=PATIENCE)
+    # -X dev makes asyncio report steps that took long, on a busy machine.
+    return process.returncode, out, "".join(line for line in err.splitlines(True) if not line.startswith("Executing <"))
+
+
+def test_the_demo_tells_its_story():
+    status, out, err = finished("demo")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    titles = [above for above, line in pairwise(lines) if line and line == "-" * len(above)]
+    assert titles == CHAPTERS
+    assert "Ada Demo" in out
+    assert "Minted 1 g 999.9 Gold Bar" in out
+    assert out.count(" is Pending: ") == 3
+    assert lines[-1].endswith("the sandbox is gone now.")
+
+
+def test_help_says_what_there_is():
+    status, out, err = finished("--help")
+    assert (status, err) == (0, "")
+    assert "demo" in out
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("demo", "--nonsense")])
+def test_wrong_usage(arguments):
+    status, out, err = finished(*arguments)
+    assert (status, out) == (2, "")
+    assert err.startswith("usage: ")
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize("chapter", [CHAPTERS[0], CHAPTERS[3]])
+def test_ctrl_c_ends_it_quietly(chapter):
+    with started("demo") as process:
+        for line in process.stdout:
+            if line.rstrip() == chapter:
+                break
+        # Held up by its full pipe, or still at work: either way it is in the middle.
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert "Traceback" not in err
+    assert process.returncode == 130
+
+
+def test_what_goes_wrong_is_one_line(capsys, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no port is free")
+
+    monkeypatch.setattr("minted_connect.client.AsyncMintedConnect.sandbox", refuse)
+    assert main(["demo"]) == 1
+    assert capsys.readouterr().err == "minted_connect: no port is free\n"
