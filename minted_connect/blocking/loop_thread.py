@@ -69,13 +69,12 @@ class LoopThread:
         """
         if os.getpid() != self._pid:
             return
-        if self._last is not None and not self._closed:
-            self._ready()
         with self._lock:
-            worker = self._worker
+            first = not self._closed
+            worker = self._start() if first and self._last is not None else self._worker
             if worker is not None:
                 worker.refuse_own_thread()
-            first, self._closed = not self._closed, True
+            self._closed = True
         if worker is None:
             return
         worker.stop()
@@ -147,15 +146,15 @@ class _Worker(threading.Thread):
 
     async def _wind_up(self) -> None:
         # Calls before everything else: what a purchase started to write its outcome down must not be cancelled.
-        await _cancel({call.task for call in self.calls if call.task is not None})
-        await _cancel(asyncio.all_tasks())
+        await _cancel_and_wait({call.task for call in self.calls if call.task is not None})
+        await _cancel_and_wait(asyncio.all_tasks())
         if self._last is not None:
             try:
                 async with asyncio.timeout(PATIENCE):
                     await self._last()
             except Exception as error:  # noqa: BLE001 - `close` raises it
                 self.failure = error
-        await _cancel(asyncio.all_tasks())
+        await _cancel_and_wait(asyncio.all_tasks())
         await self.loop.shutdown_asyncgens()
 
     def execute(self, coro: Coroutine[Any, Any, T]) -> T:
@@ -199,7 +198,7 @@ def _stop_all() -> None:
         worker.join(PATIENCE)
 
 
-async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+async def _cancel_and_wait(tasks: set[asyncio.Task[Any]]) -> None:
     """Cancel the tasks, all but this one, and wait for their end."""
     others = tasks - {asyncio.current_task()}
     for task in others:
@@ -264,7 +263,8 @@ class _Call(Generic[T]):
             if error is None:
                 return self.result
             if isinstance(error, asyncio.CancelledError | GeneratorExit):
-                closed = ClientClosedError(f"this {self.worker.owner} was closed while the call was under way")
+                what = "was closed while the call was under way" if self.worker.closing else "gave up the call"
+                closed = ClientClosedError(f"this {self.worker.owner} {what}")
                 _carry_notes(error, closed)
                 raise closed from error
             raise error

@@ -364,6 +364,30 @@ class TestProcess:
             "5 True",
         ]
 
+    def test_a_forked_child_that_merely_exits_does_so_quietly(self, finished, sandbox):
+        status, out, err = finished(
+            dedent(
+                """
+                import os, sys
+                from minted_connect import MintedConnect
+
+                url, username, password = sys.argv[1:]
+                minted = MintedConnect(username, password, base_url=url)
+                minted.rates.current()
+                pid = os.fork()
+                if pid == 0:
+                    sys.exit(5)
+                print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), len(minted.rates.current()) > 0)
+                minted.close()
+                """
+            ),
+            sandbox.url,
+            sandbox.username,
+            sandbox.password,
+            warnings="ignore",
+        )
+        assert (status, out, err) == (0, "5 True\n", "")
+
     def test_never_closed_it_exits_quietly_and_lets_go_of_its_connections(self, finished, sandbox):
         source = """
             import sys

@@ -170,11 +170,11 @@ class TestRun:
         with pytest.raises(ClientClosedError):
             bridge.run(answer())
 
-    def test_a_call_cancelled_on_the_loop_is_reported_as_closed(self, bridge):
+    def test_a_call_cancelled_on_the_loop_says_so(self, bridge):
         async def give_up() -> None:
             raise asyncio.CancelledError
 
-        with pytest.raises(ClientClosedError, match="Thing"):
+        with pytest.raises(ClientClosedError, match="this Thing gave up the call"):
             bridge.run(give_up())
 
     @pytest.mark.parametrize("use", [lambda bridge: bridge.run(answer()), lambda bridge: bridge.close()])
@@ -457,13 +457,15 @@ class TestClose:
                     call.result(PATIENCE)
             assert set() == bridge._worker.calls
 
-    def test_eight_threads_may_close_at_once_and_all_find_it_closed(self, bridge):
-        bridge.run(answer())
-        thread = bridge._worker
+    @pytest.mark.parametrize("used", [False, True])
+    def test_eight_threads_may_close_at_once_and_all_find_it_closed(self, used):
+        bridge = LoopThread("Thing", answer)
+        if used:
+            bridge.run(answer())
 
         def close(_: int) -> bool:
             bridge.close()
-            return thread.is_alive()
+            return bridge._worker.is_alive()
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(close, range(8))) == [False] * 8
