@@ -102,7 +102,11 @@ class LoopThread:
                 worker = _Worker(self._owner, self._last)
                 # Only stops, never waits: garbage is collected in any thread, whatever locks that one holds.
                 weakref.finalize(self, worker.stop).atexit = False
-                worker.start()
+                try:
+                    worker.start()
+                except RuntimeError:  # no more threads: too many, or the interpreter is on its way out
+                    worker.loop.close()
+                    raise
                 self._worker = worker
             return self._worker
 

@@ -202,6 +202,20 @@ class TestRun:
 
         assert bridge.run(asyncio.sleep(0.02, 42)) == 42
 
+    def test_when_no_thread_can_be_started_nothing_is_left_behind(self, monkeypatch):
+        def refuse(_: threading.Thread) -> NoReturn:
+            raise RuntimeError("can't start new thread")
+
+        bridge = LoopThread("Thing")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="new thread"):
+                bridge.run(answer())
+        gc.collect()  # an open loop would warn
+
+        assert bridge.run(answer()) == 42
+        bridge.close()
+
 
 class TestInterruption:
     def test_ctrl_c_cancels_the_call_and_waits_for_its_end(self, bridge):

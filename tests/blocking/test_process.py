@@ -337,6 +337,7 @@ class TestExit:
         status, out, err = finished(
             code(
                 """
+                bridge.run(answer())  # at exit Python starts no new thread
                 gate = asyncio.Event()
 
                 async def slow():
