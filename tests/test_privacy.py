@@ -276,7 +276,6 @@ async def test_a_server_that_says_it_back(connect, canaries, caplog, status, ech
     assert_private(logged(caplog), tokens(canaries))
 
 
-@pytest.mark.xfail(strict=True, reason="the user name is not among the words that are masked in a server's message")
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_server_that_names_the_user(connect, status):
     async def script(connection: Connection) -> None:
@@ -291,7 +290,6 @@ async def test_a_server_that_names_the_user(connect, status):
     assert_private(texts_of(caught.value))
 
 
-@pytest.mark.xfail(strict=True, reason="what was sent is masked as it is, not as it stands percent-encoded in the URL")
 async def test_a_server_that_shows_the_url_as_it_was_sent(connect):
     async def script(connection: Connection) -> None:
         while True:

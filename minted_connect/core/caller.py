@@ -5,6 +5,7 @@ Every resource and every completion sends through here; nothing else touches the
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -20,13 +21,16 @@ from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, may_have_landed,
 from minted_connect.core.transport import Progress, Transport, Wire
 from minted_connect.errors import (
     ApiError,
+    AuthenticationFailed,
     BudgetExhausted,
     ConfigurationError,
     ConnectFailed,
     MintedConnectError,
-    NotFound,
     NotSent,
+    PermissionDenied,
+    Phase,
     ProtocolError,
+    RateLimited,
     RequestTimeout,
     TransportError,
 )
@@ -195,6 +199,7 @@ class Caller:
                     attempts=tally.attempts,
                     max_depth=options.max_depth,
                     keep_body=options.keep_error_bodies,
+                    secrets=shared.transport.secrets,
                     now=clock.wall,
                 )
             except MintedConnectError as error:
@@ -222,7 +227,12 @@ class Caller:
             )
             return pause
 
-        reply = await with_retries(attempt, decide, clock.sleep)
+        try:
+            reply = await with_retries(attempt, decide, clock.sleep)
+        except asyncio.CancelledError as cancelled:
+            if request.effect is Effect.ADD and progress.phase is not Phase.NOT_SENT:
+                cancelled.add_note(f"{wire.method} {wire.route} may have been carried out: look before you repeat it")
+            raise
         if tally.attempts == 1:
             shared.budget.refund()
         return reply
@@ -272,7 +282,10 @@ class Caller:
 
 
 def _in_doubt(error: MintedConnectError) -> bool:
-    return may_have_landed(error) or (isinstance(error, NotFound) and error.after_unknown)
+    """Return whether the work may be done although the call failed: a no to a second try can mean «already done»."""
+    if isinstance(error, ApiError) and error.after_unknown:
+        return not isinstance(error, AuthenticationFailed | PermissionDenied | RateLimited)
+    return may_have_landed(error)
 
 
 @attrs.define

@@ -7,10 +7,13 @@ import http
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any, Final, cast
+from urllib.parse import quote
 
 import attrs
 
+from minted_connect.config import Secret
 from minted_connect.core.codec import Malformed, loads
 from minted_connect.core.redact import redact
 from minted_connect.core.request import Effect, Request
@@ -84,6 +87,7 @@ def open_reply(
     attempts: int = 1,
     max_depth: int = 64,
     keep_body: bool = False,
+    secrets: Iterable[Secret] = (),
     now: Callable[[], datetime] = _utc_now,
 ) -> Reply:
     """Return what stands in the envelope ``{data, success, code, message}`` of an answer.
@@ -96,6 +100,7 @@ def open_reply(
         attempts: How many attempts were made, for errors.
         max_depth: Deepest nesting of the JSON.
         keep_body: Keep the raw body on errors.
+        secrets: Masked in the texts of errors, as everything is that was sent.
         now: The time of day, to read a `Retry-After` date against if the answer has no `Date`.
 
     Raises:
@@ -116,9 +121,9 @@ def open_reply(
             problems = _problems(document)
             if not problems and document["success"]:
                 return Reply(raw.status, raw.headers, document["data"], request_id)
-            failure = _untrusted(problems) if problems else _denied(raw, document, request, now)
+            failure = _untrusted(problems) if problems else _denied(raw, document, request, secrets, now)
     elif raw.status // 100 in {4, 5}:
-        failure = _denied(raw, _tolerant(raw.body, max_depth), request, now)
+        failure = _denied(raw, _tolerant(raw.body, max_depth), request, secrets, now)
     elif raw.status // 100 == 3:  # noqa: PLR2004
         failure = UnexpectedRedirect("redirects are never followed")
     else:
@@ -155,7 +160,9 @@ def _tolerant(body: bytes, max_depth: int) -> Any:
         return " ".join(_TAG.sub(" ", body[:_LONGEST_TEXT].decode("utf-8", "replace")).split())
 
 
-def _denied(raw: RawReply, document: Any, request: Request, now: Callable[[], datetime]) -> ApiError:
+def _denied(
+    raw: RawReply, document: Any, request: Request, secrets: Iterable[Secret], now: Callable[[], datetime]
+) -> ApiError:
     envelope = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
     # A `code` proves that the vendor itself said no: completions rely on it. Gateways send JSON with codes too.
     code = envelope.get("code") if envelope.get("success") is False else None
@@ -181,7 +188,9 @@ def _denied(raw: RawReply, document: Any, request: Request, now: Callable[[], da
     error.code = code if isinstance(code, int) and not isinstance(code, bool) else None
     error.message = message
     # Words of the vendor's own fields are shown, masked; a page of something else on the way may hold anything.
-    error.reason = (redact(shown, _sent(request)) if envelope else "") or _phrase(raw.status)
+    error.reason = (
+        redact(shown, chain((secret.reveal() for secret in secrets), _sent(request))) if envelope else ""
+    ) or _phrase(raw.status)
     return error
 
 
@@ -193,8 +202,9 @@ def _phrase(status: int) -> str:
 
 
 def _sent(request: Request) -> Iterator[str]:
-    yield from request.params
-    yield from (value for _, value in request.query)
+    for value in (*request.params, *(value for _, value in request.query)):
+        yield value
+        yield quote(value, safe="")
     yield from _strings(request.body)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import aiohttp
 import attrs
 from yarl import URL
 
-from minted_connect.config import Credentials, Options, Timeouts, check_base_url, check_proxy_url
+from minted_connect.config import Credentials, Options, Secret, Timeouts, check_base_url, check_proxy_url
 from minted_connect.core.digest import ChallengeRefused, DigestAuth, Exchange
 from minted_connect.core.replies import RawReply
 from minted_connect.errors import (
@@ -37,7 +38,8 @@ from minted_connect.errors import (
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
-    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse, TraceRequestHeadersSentParams
+    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+    from aiohttp.connector import Connection
 
 __all__ = ["Progress", "Transport", "Wire"]
 
@@ -73,7 +75,26 @@ class _Dropped(aiohttp.ClientError):
     """The connection broke; of a class that aiohttp does not re-send on."""
 
 
-async def _send_once(request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+class _Request(aiohttp.ClientRequest):
+    """A request that notes when it leaves, and leaves only over a connection that has nothing to say by itself.
+
+    A `TraceConfig` would note the former too, at 20 us a call: one trace makes aiohttp run every hook it has.
+    """
+
+    progress: Progress
+
+    async def send(self, conn: Connection) -> ClientResponse:
+        # What arrived on an idle connection would be taken for the answer to this request.
+        if conn.protocol is None or conn.protocol.should_close:
+            raise _Dropped("an answer came before the request")
+        # Before the first byte is written: without this mark, nothing was sent.
+        self.progress.phase = Phase.SENT
+        return await super().send(conn)
+
+
+async def _send_once(progress: Progress, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    assert isinstance(request, _Request)
+    request.progress = progress
     # aiohttp re-sends GET, PUT and DELETE by itself when it sees ClientOSError or ServerDisconnectedError.
     try:
         return await handler(request)
@@ -90,11 +111,6 @@ def _cause(error: BaseException) -> str:
     return f"{name}, errno {number}" if isinstance(number, int) else name
 
 
-async def _note_sent(_session: object, context: SimpleNamespace, _params: TraceRequestHeadersSentParams) -> None:
-    # Fired before the first byte is written: without it, nothing was sent.
-    context.trace_request_ctx.phase = Phase.SENT
-
-
 async def _note_queued(_session: object, context: SimpleNamespace, _params: object) -> None:
     context.trace_request_ctx.queued = True
 
@@ -107,18 +123,19 @@ class _Lane:
     """A session and the number of requests that may use it at once."""
 
     def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, slots: int) -> None:
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_note_sent)
+        traces: list[aiohttp.TraceConfig] = []
         if not owns_connector:
+            trace = aiohttp.TraceConfig()
             trace.on_connection_queued_start.append(_note_queued)
             trace.on_connection_queued_end.append(_note_unqueued)
+            traces.append(trace)
         self.session = aiohttp.ClientSession(
             connector=connector,
             connector_owner=owns_connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            trace_configs=[trace],
-            middlewares=(_send_once,),
+            trace_configs=traces,
+            request_class=_Request,
         )
         # Our own queue instead of the connector's: waiting in it is provably not sent, and has its own timeout.
         self.slots = asyncio.Semaphore(slots)
@@ -143,6 +160,8 @@ class Transport:
         self._origin = str(URL(self.base_url).origin())
         self._options = options
         self._digest = DigestAuth(credentials.username, credentials.password.reveal, policy=options.digest_policy)
+        self.secrets: tuple[Secret, ...] = (Secret(credentials.username), credentials.password)
+        """What no text of the server may bring back into an error."""
         self._lender = session
         # A context that allows less than TLS 1.2 is refused, not changed: it is the caller's.
         if ssl_context is not None and not ssl_context.minimum_version >= ssl.TLSVersion.TLSv1_2:
@@ -292,6 +311,7 @@ class Transport:
                 allow_redirects=False,
                 timeout=timeout,
                 trace_request_ctx=progress,
+                middlewares=(partial(_send_once, progress),),
                 **kwargs,
             ) as response:
                 progress.phase = Phase.ANSWERED
