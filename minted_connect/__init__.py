@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from minted_connect.blocking import BlockingRateFeed, MintedConnect
+    from minted_connect.blocking import BlockingOutcomeUnknown, BlockingRateFeed, BlockingSubscription, MintedConnect
     from minted_connect.client import AsyncMintedConnect
     from minted_connect.completion.journal import Journal, MemoryJournal
     from minted_connect.config import (
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
         UnexpectedRedirect,
         ValidationFailed,
     )
-    from minted_connect.feed import RateFeed, Tick
+    from minted_connect.feed import RateFeed, Subscription, Tick
     from minted_connect.models import (
         AccountType,
         BaseCurrency,
@@ -115,7 +115,9 @@ _HOME = {
     "BaseCurrency": "minted_connect.models",
     "Basket": "minted_connect.models",
     "BasketKey": "minted_connect.models",
+    "BlockingOutcomeUnknown": "minted_connect.blocking",
     "BlockingRateFeed": "minted_connect.blocking",
+    "BlockingSubscription": "minted_connect.blocking",
     "Breaker": "minted_connect.config",
     "BudgetExhausted": "minted_connect.errors",
     "Category": "minted_connect.models",
@@ -183,6 +185,7 @@ _HOME = {
     "Shipping": "minted_connect.models",
     "ShippingAddress": "minted_connect.models",
     "Status": "minted_connect.models",
+    "Subscription": "minted_connect.feed",
     "SystemClock": "minted_connect.config",
     "TLSFailed": "minted_connect.errors",
     "Tick": "minted_connect.feed",
@@ -206,7 +209,9 @@ __all__ = [
     "BaseCurrency",
     "Basket",
     "BasketKey",
+    "BlockingOutcomeUnknown",
     "BlockingRateFeed",
+    "BlockingSubscription",
     "Breaker",
     "BudgetExhausted",
     "Category",
@@ -273,6 +278,7 @@ __all__ = [
     "Shipping",
     "ShippingAddress",
     "Status",
+    "Subscription",
     "SystemClock",
     "TLSFailed",
     "Tick",

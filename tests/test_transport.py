@@ -207,16 +207,31 @@ async def test_a_dripping_answer_ends_at_the_read_timeout(connect):
 
 
 async def test_one_deadline_over_all_attempts(connect):
+    clock = ManualClock(auto_advance=True)
+
+    async def slow_failure(connection: Connection) -> None:
+        clock.advance(10)
+        connection.envelope(None, 500)
+
+    async with WireServer(scripted(slow_failure)) as server:
+        options = Options(clock=clock, random=lambda: 0.0)
+        minted = await connect(server.url, options=options, retry=RetryPolicy(reads=10))
+        with pytest.raises(ServerError) as caught:
+            await minted.with_options(deadline=25).rates.current()
+    assert caught.value.attempts == 3  # begun at 0, 10 and 20 s
+
+
+async def test_an_attempt_gets_no_more_than_what_is_left(connect):
     async def silent(connection: Connection) -> None:
         await connection.request()
         await connection.reader.read()
 
     async with WireServer(silent) as server:
-        minted = await connect(server.url, timeouts=Timeouts(read=0.15), options=Options(random=lambda: 0.0))
+        minted = await connect(server.url, timeouts=Timeouts(read=50, total=0.2))
         with pytest.raises(RequestTimeout) as caught:
-            await minted.with_options(deadline=0.4).rates.current()
-    assert caught.value.attempts == 3
-    assert 0.4 <= caught.value.elapsed < 1.0
+            await minted.rates.current()
+    assert caught.value.attempts == 1
+    assert 0.2 <= caught.value.elapsed < 50
 
 
 @pytest.mark.parametrize(

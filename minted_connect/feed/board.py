@@ -153,8 +153,7 @@ class Subscription(AsyncIterator[Tick]):
     """
 
     def __init__(self, board: Board, wanted: Callable[[Rate], bool], *, changes_only: bool) -> None:
-        self.dropped: int = 0
-        """Ticks lost because the buffer was full; always 0 without a buffer."""
+        self._dropped = 0
         self._board = board
         self._wanted = wanted
         self._changes_only = changes_only
@@ -183,8 +182,10 @@ class Subscription(AsyncIterator[Tick]):
     def _take(self) -> Tick | None:
         """Return the next tick if there is one already."""
 
-    def _lose(self, lost: bool) -> None:
-        self.dropped += lost
+    @property
+    def dropped(self) -> int:
+        """Ticks lost because the buffer was full; always 0 without a buffer."""
+        return self._dropped
 
     def _is_news(self, tick: Tick) -> bool:
         """Tell whether the subscriber asked for this tick and has not had it, and remember that it has now."""
@@ -233,7 +234,7 @@ class Buffered(Subscription):
     def push(self, ticks: Iterable[Tick]) -> None:
         """Keep those of these ticks that are wanted; the oldest make room."""
         for tick in filter(self._is_news, ticks):
-            self._lose(len(self._buffer) == self._buffer.maxlen)
+            self._dropped += len(self._buffer) == self._buffer.maxlen
             self._buffer.append(tick)
 
     async def aclose(self) -> None:
