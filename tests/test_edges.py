@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 
+import aiohttp
 import pytest
 
 import minted_connect
 from minted_connect import (
     AsyncMintedConnect,
+    ClientClosedError,
     Completion,
     ConfigurationError,
     InvalidInput,
+    Options,
     PriceFixExpired,
     Secret,
     demo,
@@ -63,3 +67,26 @@ def test_the_demo_can_tell_of_an_order_it_cannot_read():
     out = io.StringIO()
     demo._Story(out).completed(Completion(None, {"id": "10984"}))
     assert "10984" in out.getvalue()
+
+
+async def test_a_place_in_a_lent_pool_is_waited_for(sandbox):
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
+        AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, session=session) as minted,
+    ):
+        rates = await asyncio.gather(*(minted.rates.current() for _ in range(3)))
+    assert rates[0] == rates[1] == rates[2]
+    assert len(sandbox.requests) == 4
+
+
+async def test_closing_under_a_running_call_ends_it(sandbox):
+    options = Options(random=lambda: 0.0)  # the try after the broken one comes at once
+    minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options)
+    fault = sandbox.faults.add("hang")
+    running = asyncio.create_task(minted.rates.current())
+    while not fault.waiting:
+        await asyncio.sleep(0)
+    await minted.aclose()
+    with pytest.raises(ClientClosedError, match="closed"):
+        await running
+    assert len(sandbox.requests) == 2  # the challenge, and the call that was hanging
