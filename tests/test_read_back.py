@@ -461,7 +461,6 @@ BIG = "x" * 12_000_000
 """More than any socket buffers, so that its writing is interrupted."""
 
 
-@pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_dropped_while_the_body_is_written(connect):  # F12
     async def script(connection: Connection) -> None:
         while True:

@@ -235,7 +235,7 @@ class ReadBack:
             self._fence, self._fenced_at = Fence.CLEARED, self._caller.clock.monotonic()
 
     async def _read(self, request: Request) -> Reply:
-        reply = await self._caller.exchange(request)
+        reply = await self._caller.exchange(request, recovering=True)
         with suppress(ValueError, TypeError):  # no such header, or none that can be read
             self._skew = parsedate_to_datetime(reply.headers.get("Date", "")) - self._caller.clock.wall()
         return reply

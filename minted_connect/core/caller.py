@@ -38,6 +38,8 @@ from minted_connect.errors import (
 __all__ = ["Caller", "Settings", "Shared"]
 
 _logger = logging.getLogger("minted_connect")
+# A library is silent in a program that did not configure logging.
+_logger.addHandler(logging.NullHandler())
 _T = TypeVar("_T")
 
 API_VERSION = "3"
@@ -168,7 +170,12 @@ class Caller:
         )
 
     async def exchange(
-        self, request: Request, *, not_after: float | None = None, progress: Progress | None = None
+        self,
+        request: Request,
+        *,
+        not_after: float | None = None,
+        progress: Progress | None = None,
+        recovering: bool = False,
     ) -> Reply:
         """Send, again where the rules allow it, and return the opened envelope.
 
@@ -176,13 +183,15 @@ class Caller:
             request: What to send.
             not_after: Monotonic time after which nothing is sent again (the end of a price fix).
             progress: Keeps the phase that the request reached, also through a cancellation.
+            recovering: Finds out what became of a completion: goes over a connection of its own, past limiter, breaker
+                and retry budget, which may be exhausted by what made the outcome unknown.
 
         Raises:
             MintedConnectError: whatever the last attempt raised, with `attempts` and `elapsed` filled in.
         """
         clock, settings, shared = self.clock, self.settings, self.shared
         progress = progress or Progress()
-        wire = self._wire(request)
+        wire = self._wire(request, apart=recovering or request.effect is Effect.COMPLETE)
         timeouts, options = settings.timeouts, settings.options
         total = settings.deadline or (timeouts.complete_total if wire.completes else timeouts.total)
         started = clock.monotonic()
@@ -192,7 +201,9 @@ class Caller:
         async def attempt() -> Reply:
             tally.attempts += 1
             try:
-                raw = await self._attempt(wire, deadline - clock.monotonic(), progress, tally.attempts)
+                raw = await self._attempt(
+                    wire, deadline - clock.monotonic(), progress, tally.attempts, guarded=not recovering
+                )
                 return open_reply(
                     raw,
                     request=request,
@@ -211,9 +222,12 @@ class Caller:
             now = clock.monotonic()
             left = (deadline if not_after is None else min(deadline, not_after)) - now
             pause = pause_before_retry(request.effect, error, number, settings.retry, left=left, roll=options.random())
-            if pause is None:
+            # A client that was closed under the call has nothing to try again with: what the first try met stands.
+            if pause is None or shared.transport.closed:
                 return None
-            if not shared.budget.take(TIMEOUT_COST if isinstance(error, RequestTimeout) else RETRY_COST):
+            if not recovering and not shared.budget.take(
+                TIMEOUT_COST if isinstance(error, RequestTimeout) else RETRY_COST
+            ):
                 if isinstance(error, NotSent):
                     raise BudgetExhausted(f"{error}; not tried again: too many calls failed lately") from None
                 return None
@@ -233,17 +247,17 @@ class Caller:
             if request.effect is Effect.ADD and progress.phase is not Phase.NOT_SENT:
                 cancelled.add_note(f"{wire.method} {wire.route} may have been carried out: look before you repeat it")
             raise
-        if tally.attempts == 1:
+        if tally.attempts == 1 and not recovering:
             shared.budget.refund()
         return reply
 
-    async def _attempt(self, wire: Wire, left: float, progress: Progress, number: int) -> RawReply:
+    async def _attempt(self, wire: Wire, left: float, progress: Progress, number: int, *, guarded: bool) -> RawReply:
         clock, shared = self.clock, self.shared
-        if shared.limiter is not None:
+        if guarded and shared.limiter is not None:
             before = clock.monotonic()
             await shared.limiter.wait(left)
             left -= clock.monotonic() - before
-        breaker = shared.breaker
+        breaker = shared.breaker if guarded else None
         probe = breaker is not None and breaker.enter()
         failed: bool | None = None
         started = clock.monotonic()
@@ -267,7 +281,7 @@ class Caller:
             )
         return raw
 
-    def _wire(self, request: Request) -> Wire:
+    def _wire(self, request: Request, *, apart: bool) -> Wire:
         options, operation = self.settings.options, request.operation
         body = b"" if request.body is None else codec.dumps(request.body)
         return Wire(
@@ -277,6 +291,7 @@ class Caller:
             self._headers_with_body if body else self._headers,
             body,
             operation.effect is Effect.COMPLETE,
+            apart,
             operation.effect in {Effect.READ, Effect.SET},
         )
 

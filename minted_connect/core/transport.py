@@ -7,6 +7,7 @@ proxies and credentials from the environment.
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import ssl
 from functools import partial
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Progress", "Transport", "Wire"]
 
+_LARGE = 2**20
 _TLS_FAILURES = (aiohttp.ClientSSLError, ssl.SSLError, ssl.CertificateError)
 _CONNECT_FAILURES = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)
 
@@ -67,7 +69,9 @@ class Wire:
     headers: dict[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     completes: bool
-    """Whether it moves money: such a request gets a fresh connection of its own."""
+    """Whether it moves money: such a request gets more time."""
+    apart: bool
+    """Whether it goes over a fresh connection of its own, as what moves money does, and what finds out about it."""
     idempotent: bool
 
 
@@ -174,6 +178,11 @@ class Transport:
         self._closed = False
 
     @property
+    def closed(self) -> bool:
+        """Whether `aclose` was called."""
+        return self._closed
+
+    @property
     def is_open(self) -> bool:
         """Whether there is something left to close, here and not in a forked child."""
         return self._lanes is not None and self._pid == os.getpid()
@@ -243,7 +252,7 @@ class Transport:
             AuthDowngrade: the server's challenge is not acceptable.
             ClientClosedError: closed, forked, or on another event loop.
         """
-        lane = self._usable_lanes()[wire.completes]
+        lane = self._usable_lanes()[wire.apart]
         if lane.slots.locked():
             patience = min(timeouts.pool, left)
             started = asyncio.get_running_loop().time()
@@ -307,7 +316,7 @@ class Transport:
                 wire.method,
                 url,
                 headers=headers,
-                data=wire.body or None,
+                data=_payload(wire.body),
                 allow_redirects=False,
                 timeout=timeout,
                 trace_request_ctx=progress,
@@ -343,6 +352,11 @@ class Transport:
                     f"{wire.method} {wire.route}: {text}", (text,), response.status, None, wire.method, wire.route
                 )
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _payload(body: bytes) -> bytes | io.BytesIO | None:
+    # aiohttp warns of large bodies given as bytes.
+    return (body if len(body) < _LARGE else io.BytesIO(body)) if body else None
 
 
 def _explained(

@@ -21,6 +21,9 @@ class _Absent(enum.Enum):
     ABSENT = enum.auto()
 
 
+_NOT_SHOWN: Final = frozenset({"tax_office", "account_type"})
+"""What Create Customer takes and Get Customer, as documented, does not show."""
+
 _ABSENT: Final = _Absent.ABSENT
 _MaybeText = str | None | Literal[_Absent.ABSENT]
 
@@ -157,9 +160,7 @@ class AsyncCustomers(Resource):
             found = await self.get(external_id)
         except MintedConnectError:
             raise error from None
-        # What Get Customer does not show at all (tax office, account type) proves nothing either way.
-        shown = found.raw
-        if all(shown[name] == value for name, value in sent.items() if name in shown):
+        if all(found.raw.get(name) == value for name, value in sent.items() if name not in _NOT_SHOWN):
             return found
         raise error
 

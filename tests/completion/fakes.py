@@ -181,7 +181,12 @@ class World(Caller):
         return order
 
     async def exchange(
-        self, request: Request, *, not_after: float | None = None, progress: Progress | None = None
+        self,
+        request: Request,
+        *,
+        not_after: float | None = None,
+        progress: Progress | None = None,
+        recovering: bool = False,
     ) -> Reply:
         self.sent.append(request)
         name = request.operation.name
