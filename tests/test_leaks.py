@@ -18,6 +18,7 @@ import anyio
 import pytest
 
 from minted_connect import AsyncMintedConnect, ClientClosedError, MintedConnect, MintedConnectError, Options
+from minted_connect.core.transport import Lane
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.tour import GOLD
 
@@ -130,9 +131,9 @@ async def test_the_async_client_leaves_nothing_open():
             files, _, threads = await settled((baseline[0] + 2 * POOL, *baseline[1:]))
             assert files <= baseline[0] + 2 * POOL
             assert threads == baseline[2]
-            lane = minted._caller.shared.transport._lanes[0]
-            assert not lane.session.connector._acquired
-            assert lane.slots._value == POOL
+            road = minted._caller.shared.transport._roads[Lane.EVERYDAY]
+            assert not road.session.connector._acquired
+            assert road.slots._value == POOL
             assert isinstance(await minted.rates.current(), tuple)
         assert await settled(baseline) == baseline
     assert sum(ends.values()) == 200 * AT_ONCE

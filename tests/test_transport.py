@@ -610,12 +610,12 @@ async def test_a_forgotten_close_is_said(sandbox: Sandbox):
 
     minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
     await minted.rates.current()
-    lanes = minted._caller.shared.transport._lanes
+    roads = minted._caller.shared.transport._roads or {}
     with pytest.warns(ResourceWarning, match="unclosed"):
         del minted
         gc.collect()
-    for lane in lanes or ():
-        await lane.session.close()
+    for road in roads.values():
+        await road.session.close()
 
 
 async def test_cancelling_a_call_leaves_nothing(sandbox: Sandbox):

@@ -18,7 +18,7 @@ from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.replies import RawReply, Reply, open_reply
 from minted_connect.core.request import Effect, Request, check_paths
 from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, may_have_landed, pause_before_retry, with_retries
-from minted_connect.core.transport import Progress, Transport, Wire
+from minted_connect.core.transport import Lane, Progress, Transport, Wire
 from minted_connect.errors import (
     ApiError,
     AuthenticationFailed,
@@ -156,7 +156,9 @@ class Caller:
             ProtocolError: it is not of that shape; `.problems` names each path.
         """
         try:
-            return codec.structure(data, returns, monotonic=self.clock.monotonic)
+            return codec.structure(
+                data, returns, monotonic=self.clock.monotonic, asked_at=reply.asked_at if reply else None
+            )
         except codec.Unfit as unfit:
             problems = unfit.problems
         method, path = (request.operation.method, request.route) if request else ("", "")
@@ -181,7 +183,7 @@ class Caller:
 
         Args:
             request: What to send.
-            not_after: Monotonic time after which nothing is sent again (the end of a price fix).
+            not_after: Monotonic time after which nothing is sent any more (the end of a price fix).
             progress: Keeps the phase that the request reached, also through a cancellation.
             recovering: Finds out what became of a completion: goes over a connection of its own, past limiter, breaker
                 and retry budget, which may be exhausted by what made the outcome unknown.
@@ -191,9 +193,10 @@ class Caller:
         """
         clock, settings, shared = self.clock, self.settings, self.shared
         progress = progress or Progress()
-        wire = self._wire(request, apart=recovering or request.effect is Effect.COMPLETE)
+        progress.monotonic, progress.not_after = clock.monotonic, not_after
+        wire = self._wire(request, recovering=recovering)
         timeouts, options = settings.timeouts, settings.options
-        total = settings.deadline or (timeouts.complete_total if wire.completes else timeouts.total)
+        total = settings.deadline or (timeouts.complete_total if wire.lane is Lane.MONEY else timeouts.total)
         started = clock.monotonic()
         deadline = started + total
         tally = _Tally()
@@ -211,6 +214,7 @@ class Caller:
                     max_depth=options.max_depth,
                     keep_body=options.keep_error_bodies,
                     secrets=shared.transport.secrets,
+                    asked_at=progress.sent_at,
                     now=clock.wall,
                 )
             except MintedConnectError as error:
@@ -218,7 +222,8 @@ class Caller:
                 raise
 
         def decide(error: MintedConnectError, number: int) -> float | None:
-            tally.landed = tally.landed or may_have_landed(error)
+            if may_have_landed(error):
+                tally.landed = error
             now = clock.monotonic()
             left = (deadline if not_after is None else min(deadline, not_after)) - now
             pause = pause_before_retry(request.effect, error, number, settings.retry, left=left, roll=options.random())
@@ -247,9 +252,16 @@ class Caller:
             if request.effect is Effect.ADD and progress.phase is not Phase.NOT_SENT:
                 cancelled.add_note(f"{wire.method} {wire.route} may have been carried out: look before you repeat it")
             raise
-        if tally.attempts == 1 and not recovering:
-            shared.budget.refund()
-        return reply
+        except NotSent:
+            # True of the last attempt, and not of the call: an earlier one may have been carried out.
+            if tally.landed is None or request.effect is Effect.READ:
+                raise
+            doubt = tally.landed
+        else:
+            if tally.attempts == 1 and not recovering:
+                shared.budget.refund()
+            return reply
+        raise doubt
 
     async def _attempt(self, wire: Wire, left: float, progress: Progress, number: int, *, guarded: bool) -> RawReply:
         clock, shared = self.clock, self.shared
@@ -281,17 +293,17 @@ class Caller:
             )
         return raw
 
-    def _wire(self, request: Request, *, apart: bool) -> Wire:
+    def _wire(self, request: Request, *, recovering: bool) -> Wire:
         options, operation = self.settings.options, request.operation
         body = b"" if request.body is None else codec.dumps(request.body)
+        money = Lane.MONEY if operation.effect is Effect.COMPLETE else Lane.EVERYDAY
         return Wire(
             operation.method,
             request.target(options.paths),
             request.route,
             self._headers_with_body if body else self._headers,
             body,
-            operation.effect is Effect.COMPLETE,
-            apart,
+            Lane.RECOVERY if recovering else money,
             operation.effect in {Effect.READ, Effect.SET},
         )
 
@@ -308,8 +320,8 @@ class _Tally:
     """What one call has been through so far."""
 
     attempts: int = 0
-    landed: bool = False
-    """Whether an earlier attempt may have been carried out."""
+    landed: MintedConnectError | None = None
+    """How an earlier attempt failed that may have been carried out."""
 
 
 def _fill_in(error: MintedConnectError, tally: _Tally, elapsed: float) -> None:
@@ -318,4 +330,4 @@ def _fill_in(error: MintedConnectError, tally: _Tally, elapsed: float) -> None:
     if isinstance(error, TransportError | ConnectFailed):
         error.elapsed = elapsed
     if isinstance(error, ApiError):
-        error.after_unknown = tally.landed
+        error.after_unknown = tally.landed is not None

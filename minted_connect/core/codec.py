@@ -118,8 +118,8 @@ def dumps(data: Any) -> bytes:
     """Write JSON; Decimals become exact numbers. `to_wire` makes such data out of models.
 
     Raises:
-        InvalidInput: a text that is not valid Unicode, or a Decimal that is not finite.
-        TypeError: a float or anything else JSON does not know.
+        InvalidInput: a text that is not valid Unicode, a Decimal that is not finite, a float, or anything else that
+            JSON or exact money does not know.
     """
     try:
         return _written(data).encode()
@@ -145,7 +145,7 @@ def _written(value: Any) -> str:
         return "{" + ",".join([f"{encode_basestring(name)}:{_written(item)}" for name, item in members]) + "}"
     if isinstance(value, list | tuple):
         return "[" + ",".join([_written(item) for item in cast("list[Any]", value)]) + "]"
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+    raise InvalidInput.of("body", f"must hold JSON values and Decimals, not {type(value).__name__}")
 
 
 @cache
@@ -153,13 +153,16 @@ def _hook(type_: Any) -> Callable[[Any, Any], Any]:
     return converter().get_structure_hook(type_)
 
 
-def structure(data: Any, type_: type[T], *, monotonic: Callable[[], float] | None = None) -> T:
+def structure(
+    data: Any, type_: type[T], *, monotonic: Callable[[], float] | None = None, asked_at: float | None = None
+) -> T:
     """Make a model, a `tuple[Model, ...]` or a `Page[Model]` out of parsed JSON; unknown keys stay in `raw`.
 
     Args:
         data: What `loads` returned, or its ``data``.
         type_: What to make of it.
-        monotonic: The client's clock; stamps the price lock of a basket with the moment of receipt.
+        monotonic: The client's clock; stamps the price lock of a basket.
+        asked_at: When the request went out; without it the lock is stamped with now.
 
     Raises:
         Unfit: the data is not of that shape.
@@ -170,7 +173,7 @@ def structure(data: Any, type_: type[T], *, monotonic: Callable[[], float] | Non
         raise Unfit(_problems(data, type_)) from None
     if monotonic is not None and isinstance(made, Basket) and made.price_fix is not None:
         # Frozen from here on; `attrs.evolve` would build both objects a second time.
-        object.__setattr__(made.price_fix, "received_at", monotonic())
+        object.__setattr__(made.price_fix, "received_at", monotonic() if asked_at is None else asked_at)
         object.__setattr__(made.price_fix, "monotonic", monotonic)
     return cast("T", made)
 

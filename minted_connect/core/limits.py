@@ -5,6 +5,8 @@ None of them does I/O or locks: every method runs in one step on the client's ev
 
 from __future__ import annotations
 
+import asyncio
+
 import attrs
 
 from minted_connect.config import Breaker, Clock, RateLimit
@@ -59,7 +61,12 @@ class RateLimiter:
             raise LimiterTimeout(f"the rate limit allows this call in {pause:.1f} s, after its deadline")
         self._due = due + self._gap
         if pause > 0:
-            await self._clock.sleep(pause)
+            try:
+                await self._clock.sleep(pause)
+            except asyncio.CancelledError:
+                # Who gives up gives the turn back, or those who come later wait for nobody.
+                self._due -= self._gap
+                raise
 
 
 class CircuitBreaker:

@@ -74,6 +74,8 @@ class Reply:
     """Parsed JSON: fractions are exact Decimals."""
     request_id: str | None = None
     """The server's name for this exchange, if it gave one."""
+    asked_at: float | None = attrs.field(default=None, repr=False, eq=False)
+    """When the request went out, on the client's monotonic clock."""
 
 
 def _utc_now() -> datetime:
@@ -88,6 +90,7 @@ def open_reply(
     max_depth: int = 64,
     keep_body: bool = False,
     secrets: Iterable[Secret] = (),
+    asked_at: float | None = None,
     now: Callable[[], datetime] = _utc_now,
 ) -> Reply:
     """Return what stands in the envelope ``{data, success, code, message}`` of an answer.
@@ -100,6 +103,7 @@ def open_reply(
         attempts: How many attempts were made, for errors.
         max_depth: Deepest nesting of the JSON.
         keep_body: Keep the raw body on errors.
+        asked_at: When the request went out, in monotonic seconds.
         secrets: Masked in the texts of errors, as everything is that was sent.
         now: The time of day, to read a `Retry-After` date against if the answer has no `Date`.
 
@@ -112,7 +116,7 @@ def open_reply(
     failure: ApiError | ProtocolError
     if raw.status // 100 == 2:  # noqa: PLR2004 - as statuses are spoken of
         if raw.status == _NO_CONTENT:
-            return Reply(raw.status, raw.headers, None, request_id)
+            return Reply(raw.status, raw.headers, None, request_id, asked_at)
         try:
             document = loads(raw.body, max_depth=max_depth)
         except Malformed as malformed:
@@ -120,7 +124,7 @@ def open_reply(
         else:
             problems = _problems(document)
             if not problems and document["success"]:
-                return Reply(raw.status, raw.headers, document["data"], request_id)
+                return Reply(raw.status, raw.headers, document["data"], request_id, asked_at)
             failure = _untrusted(problems) if problems else _denied(raw, document, request, secrets, now)
     elif raw.status // 100 in {4, 5}:
         failure = _denied(raw, _tolerant(raw.body, max_depth), request, secrets, now)
@@ -203,8 +207,8 @@ def _phrase(status: int) -> str:
 
 def _sent(request: Request) -> Iterator[str]:
     for value in (*request.params, *(value for _, value in request.query)):
-        yield value
-        yield quote(value, safe="")
+        yield str(value)
+        yield quote(str(value), safe="")
     yield from _strings(request.body)
 
 

@@ -7,9 +7,13 @@ proxies and credentials from the environment.
 from __future__ import annotations
 
 import asyncio
+import enum
 import io
 import os
 import ssl
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -28,8 +32,10 @@ from minted_connect.errors import (
     ConfigurationError,
     ConnectFailed,
     MintedConnectError,
+    NotSent,
     Phase,
     PoolTimeout,
+    PriceFixExpired,
     ProtocolError,
     RequestTimeout,
     TLSFailed,
@@ -42,11 +48,21 @@ if TYPE_CHECKING:
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
     from aiohttp.connector import Connection
 
-__all__ = ["Progress", "Transport", "Wire"]
+__all__ = ["Lane", "Progress", "Transport", "Wire"]
 
 _LARGE = 2**20
-_TLS_FAILURES = (aiohttp.ClientSSLError, ssl.SSLError, ssl.CertificateError)
+_TLS_FAILURES = (aiohttp.ClientSSLError, ssl.SSLError)
 _CONNECT_FAILURES = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)
+
+
+class Lane(enum.Enum):
+    """Which connections a request uses; each lane has places of its own, so that none can starve another."""
+
+    EVERYDAY = "everyday"
+    MONEY = "money"
+    """A fresh connection for each completion: a stale one manufactures unknown outcomes."""
+    RECOVERY = "recovery"
+    """Finding out what became of a completion, also over fresh connections."""
 
 
 @attrs.define
@@ -56,6 +72,21 @@ class Progress:
     phase: Phase = Phase.NOT_SENT
     queued: bool = False
     """Waiting for a connection of a connector that is not ours."""
+    logging_in: bool = False
+    """Waiting for the login that another call has begun."""
+    monotonic: Callable[[], float] = time.monotonic
+    not_after: float | None = None
+    """On that clock: when it is too late to send."""
+    sent_at: float | None = None
+    """On that clock: when the request last went out."""
+
+    def leave(self) -> None:
+        """Mark the request as sent, if it is not too late for that."""
+        now = self.monotonic()
+        if self.not_after is not None and now > self.not_after:
+            raise _TooLate
+        self.sent_at = now
+        self.phase = Phase.SENT
 
 
 @attrs.frozen
@@ -68,11 +99,16 @@ class Wire:
     """The path template: the only part of the URL that errors and logs may show."""
     headers: dict[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
-    completes: bool
-    """Whether it moves money: such a request gets more time."""
-    apart: bool
-    """Whether it goes over a fresh connection of its own, as what moves money does, and what finds out about it."""
+    lane: Lane
     idempotent: bool
+
+
+class _TooLate(aiohttp.ClientError):
+    """The price fix ran out before the request could leave."""
+
+
+class _TooLarge(aiohttp.ClientError):
+    """The body is larger than the cap."""
 
 
 class _Dropped(aiohttp.ClientError):
@@ -92,7 +128,7 @@ class _Request(aiohttp.ClientRequest):
         if conn.protocol is None or conn.protocol.should_close:
             raise _Dropped("an answer came before the request")
         # Before the first byte is written: without this mark, nothing was sent.
-        self.progress.phase = Phase.SENT
+        self.progress.leave()
         return await super().send(conn)
 
 
@@ -123,8 +159,8 @@ async def _note_unqueued(_session: object, context: SimpleNamespace, _params: ob
     context.trace_request_ctx.queued = False
 
 
-class _Lane:
-    """A session and the number of requests that may use it at once."""
+class _Road:
+    """The session of a lane, and the number of requests that may use it at once."""
 
     def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, slots: int) -> None:
         traces: list[aiohttp.TraceConfig] = []
@@ -171,8 +207,8 @@ class Transport:
         if ssl_context is not None and not ssl_context.minimum_version >= ssl.TLSVersion.TLSv1_2:
             raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
         self._ssl = ssl_context
-        self._proxy = None if proxy is None else check_proxy_url(proxy)
-        self._lanes: tuple[_Lane, _Lane] | None = None
+        self._proxy = None if proxy is None else Secret(check_proxy_url(proxy))
+        self._roads: dict[Lane, _Road] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -185,10 +221,10 @@ class Transport:
     @property
     def is_open(self) -> bool:
         """Whether there is something left to close, here and not in a forked child."""
-        return self._lanes is not None and self._pid == os.getpid()
+        return self._roads is not None and self._pid == os.getpid()
 
-    def _usable_lanes(self) -> tuple[_Lane, _Lane]:
-        """Return the lanes, opening them at first use, so that a client can be built outside any loop.
+    def _usable_roads(self) -> dict[Lane, _Road]:
+        """Return the session of each lane, opening them at first use, so that a client can be built outside any loop.
 
         Raises:
             ClientClosedError: closed, inherited through a fork, or opened on another event loop.
@@ -200,14 +236,14 @@ class Transport:
         loop = asyncio.get_running_loop()
         if self._loop is not None and self._loop is not loop:
             raise ClientClosedError("this client belongs to another event loop: build one in each loop")
-        if self._lanes is None:
-            self._lanes = self._open()
+        if self._roads is None:
+            self._roads = self._open(loop)
             self._loop = loop
         elif self._lender is not None and self._lender.closed:
             raise ClientClosedError("the aiohttp session that this client was built on is closed")
-        return self._lanes
+        return self._roads
 
-    def _open(self) -> tuple[_Lane, _Lane]:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> dict[Lane, _Road]:
         options = self._options
         tls: ssl.SSLContext | bool = True
         if self._origin.startswith("https"):
@@ -220,45 +256,49 @@ class Transport:
             shared = self._lender.connector
             if self._lender.closed or shared is None:
                 raise ClientClosedError("the aiohttp session that this client was built on is closed")
-        everyday = _Lane(
+            # aiohttp has no public word for the loop of a connector.
+            if getattr(shared, "_loop", loop) is not loop:
+                raise ClientClosedError(
+                    "the aiohttp session that this client was built on belongs to another event loop"
+                )
+        everyday = _Road(
             shared or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls),
             owns_connector=shared is None,
             slots=options.pool_size,
         )
-        # Never a reused connection under a purchase: a stale keep-alive connection manufactures unknown outcomes.
-        money = _Lane(
-            aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls), owns_connector=True, slots=options.pool_size
-        )
-        return everyday, money
+        fresh = (aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls) for _ in range(2))
+        money, recovery = (_Road(connector, owns_connector=True, slots=options.pool_size) for connector in fresh)
+        return {Lane.EVERYDAY: everyday, Lane.MONEY: money, Lane.RECOVERY: recovery}
 
     async def aclose(self) -> None:
         """Close what this transport opened; a lent session stays open. Repeating it does nothing."""
         if self._closed:
             return
         self._closed = True
-        lanes, self._lanes = self._lanes, None
-        if lanes is None or self._pid != os.getpid():
+        roads, self._roads = self._roads, None
+        if roads is None or self._pid != os.getpid():
             return
-        for lane in lanes:
-            await lane.session.close()
+        async with AsyncExitStack() as stack:
+            for road in roads.values():
+                stack.push_async_callback(road.session.close)
 
     async def attempt(self, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
         """Make one attempt, digest rounds included, within `left` seconds; return whatever the server answered.
 
         Raises:
-            NotSent: PoolTimeout, ConnectFailed or TLSFailed.
+            NotSent: PoolTimeout, ConnectFailed, TLSFailed, PriceFixExpired, or no time was left.
             TransportError: sent, but no whole answer came; RequestTimeout when time ran out.
             ProtocolError: the answer is too large or not HTTP.
             AuthDowngrade: the server's challenge is not acceptable.
             ClientClosedError: closed, forked, or on another event loop.
         """
-        lane = self._usable_lanes()[wire.apart]
-        if lane.slots.locked():
+        road = self._usable_roads()[wire.lane]
+        if road.slots.locked():
             patience = min(timeouts.pool, left)
             started = asyncio.get_running_loop().time()
             try:
                 async with asyncio.timeout(patience):
-                    await lane.slots.acquire()
+                    await road.slots.acquire()
             except TimeoutError:
                 raise PoolTimeout(
                     f"{wire.method} {wire.route}: no connection came free within {patience:g} s; "
@@ -266,18 +306,23 @@ class Transport:
                 ) from None
             left -= asyncio.get_running_loop().time() - started
         else:
-            await lane.slots.acquire()
+            await road.slots.acquire()
         try:
-            return await self._within(lane, wire, timeouts, left, progress)
+            return await self._within(road, wire, timeouts, left, progress)
         finally:
-            lane.slots.release()
+            road.slots.release()
 
-    async def _within(self, lane: _Lane, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
-        limit = min(timeouts.complete_read if wire.completes else timeouts.read, left)
+    async def _within(self, road: _Road, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
+        limit = min(timeouts.complete_read if wire.lane is Lane.MONEY else timeouts.read, left)
+        if limit <= 0:
+            raise NotSent(f"{wire.method} {wire.route}: the deadline passed before it could be sent")
         failure: MintedConnectError
         try:
-            async with asyncio.timeout(limit), self._digest.exchange() as exchange:
-                return await self._signed(lane, wire, timeouts, exchange, progress)
+            async with asyncio.timeout(limit):
+                progress.phase, progress.logging_in = Phase.NOT_SENT, True
+                async with self._digest.exchange() as exchange:
+                    progress.logging_in = False
+                    return await self._signed(road, wire, timeouts, exchange, progress)
         except ChallengeRefused as refusal:
             failure = AuthDowngrade(
                 f"{wire.method} {wire.route}: {refusal.reason}",
@@ -286,7 +331,7 @@ class Transport:
                 path=wire.route,
             )
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            failure = _explained(error, wire, timeouts, limit, progress)
+            failure = self._explained(error, wire, timeouts, limit, progress)
         except RuntimeError:
             # aiohttp's word for a session or connector that was closed under a running call.
             if not self._closed:
@@ -296,13 +341,13 @@ class Transport:
         raise failure
 
     async def _signed(
-        self, lane: _Lane, wire: Wire, timeouts: Timeouts, exchange: Exchange, progress: Progress
+        self, road: _Road, wire: Wire, timeouts: Timeouts, exchange: Exchange, progress: Progress
     ) -> RawReply:
         target = self._prefix + wire.target
         url = URL(self._origin + target, encoded=True)
         kwargs: dict[str, Any] = {}
         if self._proxy is not None:
-            kwargs["proxy"] = self._proxy
+            kwargs["proxy"] = self._proxy.reveal()
         if self._ssl is not None and self._lender is not None:
             kwargs["ssl"] = self._ssl
         timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
@@ -312,7 +357,7 @@ class Transport:
             if signature is not None:
                 headers = {**headers, "Authorization": signature}
             progress.phase = Phase.NOT_SENT
-            async with lane.session.request(
+            async with road.session.request(
                 wire.method,
                 url,
                 headers=headers,
@@ -324,7 +369,7 @@ class Transport:
                 **kwargs,
             ) as response:
                 progress.phase = Phase.ANSWERED
-                body = await self._body(response, wire)
+                body = await self._body(response)
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     # A challenge is a refusal before execution: sending again is the protocol, not a retry.
                     if exchange.challenged(response.headers.getall("WWW-Authenticate", ())):
@@ -337,60 +382,67 @@ class Transport:
                     exchange.accepted(response.headers.getall("Authentication-Info", ()))
                 return RawReply(response.status, response.headers, body)
 
-    async def _body(self, response: aiohttp.ClientResponse, wire: Wire) -> bytes:
-        cap = self._options.max_body
+    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
         chunks: list[bytes] = []
-        room = cap
+        room = self._options.max_body
         # Counted as it is inflated, chunk by chunk: a compressed bomb never stands in memory whole.
         while chunk := await response.content.readany():
             chunks.append(chunk)
             room -= len(chunk)
             if room < 0:
                 response.close()
-                text = f"the answer is larger than {cap} bytes (Options.max_body)"
-                raise AnswerTooLarge(
-                    f"{wire.method} {wire.route}: {text}", (text,), response.status, None, wire.method, wire.route
-                )
+                raise _TooLarge
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def _explained(
+        self, error: BaseException, wire: Wire, timeouts: Timeouts, limit: float, progress: Progress
+    ) -> MintedConnectError:
+        """Turn a failure of aiohttp or the operating system into one of ours, by phase and class."""
+        where, cause = f"{wire.method} {wire.route}", str(error) if isinstance(error, _Dropped) else _cause(error)
+        if progress.phase is Phase.NOT_SENT:
+            return _unsent(error, wire, timeouts, limit, progress, cause)
+        if isinstance(error, TimeoutError):
+            return RequestTimeout(
+                f"{where}: no whole answer within {limit:.3g} s",
+                wire.method,
+                wire.route,
+                phase=progress.phase,
+                idempotent=wire.idempotent,
+            )
+        if isinstance(error, _TooLarge):
+            text = f"the answer is larger than {self._options.max_body} bytes (Options.max_body)"
+            return AnswerTooLarge(f"{where}: {text}", (text,), method=wire.method, path=wire.route)
+        if isinstance(error, aiohttp.ClientResponseError):
+            text = f"the answer is not HTTP that can be read ({cause})"
+            return ProtocolError(f"{where}: {text}", (text,), method=wire.method, path=wire.route)
+        answered = progress.phase is Phase.ANSWERED
+        text = "the answer broke off" if answered else "the connection broke before an answer came"
+        return TransportError(
+            f"{where}: {text} ({cause})", wire.method, wire.route, phase=progress.phase, idempotent=wire.idempotent
+        )
+
+
+def _unsent(
+    error: BaseException, wire: Wire, timeouts: Timeouts, limit: float, progress: Progress, cause: str
+) -> NotSent:
+    where = f"{wire.method} {wire.route}"
+    if isinstance(error, _TooLate):
+        return PriceFixExpired(f"{where}: the price lock ran out before it could be sent: read the basket again")
+    if isinstance(error, _TLS_FAILURES):
+        return TLSFailed(f"{where}: no TLS connection that can be trusted ({cause})", wire.method, wire.route)
+    if isinstance(error, TimeoutError):
+        patience = min(timeouts.connect, limit)
+        if progress.queued:
+            return PoolTimeout(f"{where}: the lent session's connections were all busy for {patience:g} s")
+        text = f"no connection to the server within {patience:g} s"
+        if progress.logging_in:
+            text = f"the login that another call had begun was not answered within {limit:.3g} s"
+        return ConnectFailed(f"{where}: {text}", wire.method, wire.route)
+    broke = not isinstance(error, _CONNECT_FAILURES)
+    text = "the connection broke before anything was sent" if broke else "no connection to the server"
+    return ConnectFailed(f"{where}: {text} ({cause})", wire.method, wire.route)
 
 
 def _payload(body: bytes) -> bytes | io.BytesIO | None:
     # aiohttp warns of large bodies given as bytes.
     return (body if len(body) < _LARGE else io.BytesIO(body)) if body else None
-
-
-def _explained(
-    error: BaseException, wire: Wire, timeouts: Timeouts, limit: float, progress: Progress
-) -> MintedConnectError:
-    """Turn a failure of aiohttp or the operating system into one of ours, by class and phase."""
-    where, cause = f"{wire.method} {wire.route}", _cause(error)
-    if isinstance(error, _TLS_FAILURES):
-        return TLSFailed(f"{where}: no TLS connection that can be trusted ({cause})", wire.method, wire.route)
-    if isinstance(error, _CONNECT_FAILURES):
-        return ConnectFailed(f"{where}: no connection to the server ({cause})", wire.method, wire.route)
-    if isinstance(error, TimeoutError):
-        if progress.phase is Phase.NOT_SENT:
-            patience = min(timeouts.connect, limit)
-            if progress.queued:
-                return PoolTimeout(f"{where}: the lent session's connections were all busy for {patience:g} s")
-            return ConnectFailed(f"{where}: no connection to the server within {patience:g} s", wire.method, wire.route)
-        return RequestTimeout(
-            f"{where}: no whole answer within {limit:.3g} s",
-            wire.method,
-            wire.route,
-            phase=progress.phase,
-            idempotent=wire.idempotent,
-        )
-    if isinstance(error, aiohttp.ClientResponseError):
-        text = f"the answer is not HTTP that can be read ({cause})"
-        return ProtocolError(f"{where}: {text}", (text,), 0, None, wire.method, wire.route)
-    if isinstance(error, _Dropped):
-        cause = str(error)
-    if progress.phase is Phase.NOT_SENT:
-        return ConnectFailed(
-            f"{where}: the connection broke before anything was sent ({cause})", wire.method, wire.route
-        )
-    text = "the answer broke off" if progress.phase is Phase.ANSWERED else "the connection broke before an answer came"
-    return TransportError(
-        f"{where}: {text} ({cause})", wire.method, wire.route, phase=progress.phase, idempotent=wire.idempotent
-    )

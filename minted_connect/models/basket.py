@@ -26,8 +26,9 @@ class BasketKey:
 class PriceFix:
     """The price lock of a basket (api-26503573, api-26503549; documented examples).
 
-    How much of it is left is counted from the moment of receipt on the client's monotonic clock, never from
-    the time of day. A lock that was built by hand, pickled or deep-copied has no such moment: it counts as over.
+    How much of it is left is counted on the client's monotonic clock from the moment the request for it went out,
+    which errs on the safe side, and never from the time of day. A lock that was built by hand, pickled or deep-copied
+    has no such moment: it counts as over.
     """
 
     remaining: int
@@ -39,20 +40,20 @@ class PriceFix:
     token: str | None = attrs.field(default=None, repr=last_letters)
     """Equal to the basket's `price_token`, where seen."""
     received_at: float | None = attrs.field(default=None, eq=False, repr=False)
-    """Monotonic seconds at receipt."""
+    """Monotonic seconds when the request for it went out."""
     monotonic: Callable[[], float] | None = attrs.field(default=None, eq=False, repr=False)
     """The clock `received_at` was read from."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the lock ends, not below 0; `None` if the moment of receipt is not known."""
+        """Seconds until the lock ends, not below 0; `None` if that moment is not known."""
         if self.monotonic is None or self.received_at is None:
             return None
         return max(0.0, self.remaining - (self.monotonic() - self.received_at))
 
     @property
     def expired(self) -> bool:
-        """Whether the lock is over, or may be because the moment of receipt is not known."""
+        """Whether the lock is over, or may be because that moment is not known."""
         return not self.seconds_left
 
     def __reduce__(self) -> tuple[Any, ...]:

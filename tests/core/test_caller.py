@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
 from minted_connect import (
@@ -17,14 +18,17 @@ from minted_connect import (
     CircuitOpen,
     LimiterTimeout,
     NotFound,
+    NotSent,
     Options,
     OutcomeUnknown,
+    PriceFixExpired,
     ProtocolError,
     RateLimit,
     RetryPolicy,
     ServerError,
     TransportError,
 )
+from minted_connect.core.limits import RateLimiter
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.tour import GOLD
 from tests.wire import Connection, WireServer
@@ -212,3 +216,76 @@ async def test_a_change_that_cannot_be_seen_is_not_confirmed(connect, clock):
         minted = await connect(server.url, options=Options(clock=clock))
         with pytest.raises(ProtocolError):
             await minted.customers.update("customer-1", email="grace@mail.example")
+
+
+# A no of the last attempt is not a no of the call.
+
+
+@pytest.mark.parametrize("last", ["refused", "breaker"])
+async def test_what_may_have_landed_is_never_called_not_sent(connect, clock, last):
+    async def once(connection: Connection) -> None:
+        await connection.request()  # taken in, and never answered
+        if last == "refused":
+            server._server.close()
+
+    async with WireServer(once) as server:
+        minted = await connect(
+            server.url,
+            options=Options(clock=clock, breaker=Breaker(failures=1) if last == "breaker" else None),
+        )
+        with pytest.raises(TransportError) as caught:
+            await minted.customers.update("customer-1", firstname="Grace")
+        assert not isinstance(caught.value, NotSent)
+        assert server.requests[0][0].startswith("PATCH")
+
+
+async def test_a_price_that_runs_out_while_waiting_for_the_limiter_is_not_bought(client, sandbox, clock):
+    minted = await client(rate_limit=RateLimit(rate=0.1))
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    clock.advance(228)  # the basket can still be read, and 10 s later its lock is over
+    with pytest.raises(PriceFixExpired):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert sandbox.requests.of("complete.buy") == []
+
+
+async def test_the_lock_counts_from_when_it_was_asked_for(client, sandbox, clock):
+    minted = await client()
+    await minted.customers.create("customer-1")
+    await minted.baskets.add_item("customer-1", sku=GOLD)
+    sandbox.faults.add("delay_after_commit", method="GET", seconds=7)
+    basket = await minted.baskets.get_active("customer-1")
+    assert basket.price_fix.seconds_left <= basket.price_fix.remaining - 7
+
+
+async def test_reconciling_leaves_the_places_of_purchases_alone(client, sandbox):
+    minted = await client(pool_size=1)
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    hang = sandbox.faults.add("hang", path="*/orders", times=None)
+    sandbox.faults.add("drop_after_commit", path="*/complete/*")
+    with pytest.raises(OutcomeUnknown) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    other = await minted.baskets.add_item("customer-1", sku=GOLD)
+    async with anyio.create_task_group() as group:
+        group.start_soon(minted.complete.reconcile, caught.value)
+        while not hang.waiting:
+            await anyio.sleep(0)
+        assert (await minted.complete.buy(other, expected_total=other.paid_total)).order
+        hang.remove()
+        group.cancel_scope.cancel()
+
+
+async def test_who_gives_up_gives_the_turn_back():
+    clock = ManualClock()
+    limiter = RateLimiter(RateLimit(rate=1), clock)
+    await limiter.wait(60)
+    for _ in range(5):
+        task = asyncio.create_task(limiter.wait(60))
+        while not clock.sleepers:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    clock.advance(1)
+    await limiter.wait(0)
