@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,48 @@ async def test_of_racing_processes_one_wins_each_basket(tmp_path: Path) -> None:
     assert len(await SqliteJournal(path).pending()) == 10
 
 
+async def test_processes_of_many_tasks_lose_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    body = """
+    journal = SqliteJournal(sys.argv[1], patience=30)
+    async def buyer(task):
+        for number in range(30):
+            name = f"{sys.argv[2]}-{task}-{number}"
+            await journal.prepare(intent_of(id=name, cart_token=name))
+            await journal.settle(name, "confirmed", order_id=number)
+            print(name)
+    await asyncio.gather(*(buyer(task) for task in range(4)))
+    """
+    processes = [child(body.strip(), path, name) for name in ("a", "b")]
+    outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=50) for process in processes))
+    problems = [output[1] for output in outputs]
+    assert [process.returncode for process in processes] == [0, 0], problems
+    with sqlite3.connect(path) as database:
+        kept = {name for (name,) in database.execute("SELECT id FROM intents WHERE state = 'confirmed'")}
+        sound = database.execute("PRAGMA integrity_check").fetchall()
+    database.close()
+    assert kept == {name for output in outputs for name in output[0].split()}
+    assert len(kept) == 2 * 4 * 30
+    assert sound == [("ok",)]
+
+
+async def test_no_operation_takes_the_locks_of_another_away(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(path)
+    database = journal._open()
+    try:
+        database.execute("SELECT * FROM intents").fetchall()
+        await journal.prepare(intent_of(id="ours", cart_token="ours"))
+        # A process that believes itself alone removes the log when it is done.
+        process = child("await journal.prepare(intent_of())", path)
+        _, problems = await asyncio.to_thread(process.communicate, timeout=30)
+        assert process.returncode == 0, problems
+        assert (tmp_path / "journal.db-wal").exists()
+    finally:
+        database.close()
+    assert len(await journal.pending()) == 2
+
+
 async def test_of_racing_tasks_one_wins(journal: Journal) -> None:
     results = await asyncio.gather(
         *(journal.prepare(intent_of(id=str(number))) for number in range(8)), return_exceptions=True
@@ -239,7 +282,7 @@ def unreadable_record(path: Path) -> None:
         (damaged, "is damaged"),
         (unreadable_record, "cannot be read"),
         (lambda path: path.write_bytes(b"not a database at all" * 100), "is not a journal"),
-        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.mkdir(), "cannot be opened"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
@@ -265,18 +308,55 @@ async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
         await SqliteJournal(tmp_path / "nowhere" / "journal.db").prepare(intent_of())
 
 
-async def test_a_file_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    await SqliteJournal(path).pending()
-    path.chmod(0o400)
+    journal = SqliteJournal(path)
+    await journal.pending()
     if os.geteuid() == 0:  # to whom no file is read-only
-        monkeypatch.setattr(os, "open", _denied)
+        set_up = journal._set_up
+
+        def read_only(database: sqlite3.Connection) -> None:
+            set_up(database)
+            database.execute("PRAGMA query_only = 1")
+
+        journal._set_up = read_only  # type: ignore[method-assign]
+    path.chmod(0o400)
+    with pytest.raises(JournalError, match="cannot be written"):
+        await journal.prepare(intent_of())
+
+
+async def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o500)
+    if os.geteuid() == 0:
+        monkeypatch.setattr(tempfile, "mkstemp", _denied)
     with pytest.raises(JournalError, match="Permission denied"):
-        await SqliteJournal(path).prepare(intent_of())
+        await SqliteJournal(tmp_path / "journal.db").prepare(intent_of())
+    tmp_path.chmod(0o700)
+    assert list(tmp_path.iterdir()) == []
 
 
-def _denied(*_: Any) -> int:
+def _denied(*_: Any, **__: Any) -> Any:
     raise PermissionError(13, "Permission denied")
+
+
+@pytest.mark.parametrize("links", [True, False])
+async def test_a_new_file_is_made_once_and_nothing_is_left_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", _denied)
+    path = tmp_path / "a b?c#d%20.db"
+    await asyncio.gather(*(SqliteJournal(path).prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(4)))
+    assert len(await SqliteJournal(path).pending()) == 4
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+async def test_a_link_to_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "journal.db")
+    await SqliteJournal(tmp_path / "link.db").prepare(intent_of())
+    assert stat.S_IMODE((tmp_path / "journal.db").stat().st_mode) == 0o600
+    assert await SqliteJournal(tmp_path / "journal.db").pending() == [intent_of()]
 
 
 async def test_a_full_disk(tmp_path: Path) -> None:

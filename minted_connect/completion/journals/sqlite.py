@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -174,9 +175,11 @@ class SqliteJournal:
             raise JournalError(f"the journal {self.path} holds a record that cannot be read") from error
 
     def _open(self) -> sqlite3.Connection:
-        # It names customers and baskets: for the owner's eyes only, and so are the files SQLite puts beside it.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
-        database = sqlite3.connect(self.path, timeout=self._patience, isolation_level=None)
+        if not self.path.exists():
+            _create(self.path)
+        # `rw`: SQLite itself would create it for everybody to read.
+        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        database = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
         try:
             self._set_up(database)
         except BaseException:
@@ -232,6 +235,27 @@ def _transaction(database: sqlite3.Connection) -> Generator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
+
+
+def _create(path: Path) -> None:
+    """Make an empty file unless there is one, for the owner's eyes only: it names customers and baskets.
+
+    Closing any descriptor of a file drops every POSIX lock this process has on it, those of SQLite in other threads
+    too. So the file is made, and closed, before it gets its name.
+    """
+    path = Path(os.path.realpath(path))
+    descriptor, draft = tempfile.mkstemp(prefix=".minted-", dir=path.parent)
+    os.close(descriptor)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    except OSError:
+        # No hard links here (FAT). Left open for that reason: once for a new file, never again.
+        with suppress(FileExistsError):
+            os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    finally:
+        Path(draft).unlink()
 
 
 def _sync_directory(directory: Path) -> None:
