@@ -8,8 +8,9 @@ process or worker from completing it again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, Final, Protocol, TypeVar, runtime_checkable
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import anyio
 import attrs
@@ -45,7 +46,8 @@ class Journal(Protocol):
         """Note what became of an intent.
 
         An intent that is not open any more stays as it is, unless `state` is confirmed: an order that was found
-        outweighs every earlier verdict. An id that is not written down here is ignored (it is another journal's).
+        outweighs every earlier verdict. It does so even if another intent holds the basket by now: that one stays open
+        until it is settled itself. An id that is not written down here is ignored (it is another journal's).
 
         Raises:
             JournalError: it could not be written.
@@ -110,17 +112,21 @@ def already_in_flight(intent_id: str, state: str, order_id: int | None) -> Alrea
     )
 
 
-async def to_the_end(work: Coroutine[Any, Any, _T]) -> _T:
+async def to_the_end(work: Awaitable[_T]) -> _T:
     """Await local work that must not be left half done: a cancellation waits for its end, then goes on.
+
+    So do all further ones: what is written next may not overtake it.
 
     For the journal only, which answers within its patience; never for a request.
     """
-    task = asyncio.ensure_future(work)
+    future = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(task)
+        return await asyncio.shield(future)
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True):
-            await asyncio.wait({task})
-        if not task.cancelled():
-            task.exception()  # seen, so that the loop does not complain that nobody asked
+            while not future.done():
+                with suppress(asyncio.CancelledError):
+                    await asyncio.wait({future})
+        if not future.cancelled():
+            future.exception()  # seen, so that the loop does not complain that nobody asked
         raise

@@ -612,6 +612,30 @@ async def test_cancelled_before_it_was_sent(world: World, journal: Watched, comp
     assert journal.states == [IntentState.NOT_SENT, IntentState.CONFIRMED]
 
 
+async def test_cancelled_again_while_the_intent_is_written_down(
+    world: World, journal: Watched, complete: AsyncComplete, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(self: MemoryJournal, intent: Intent) -> None:
+        started.set()
+        await go_on.wait()
+        await MemoryJournal.prepare(self, intent)
+
+    monkeypatch.setattr(Watched, "prepare", slow)
+    task = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    await started.wait()
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert journal.states == [IntentState.NOT_SENT]
+    assert await complete.pending() == []
+    assert world.count("complete.buy") == 0
+
+
 async def test_cancelled_at_every_step(world: World) -> None:
     for step in range(100):
         journal = Watched()

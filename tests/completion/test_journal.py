@@ -92,6 +92,31 @@ async def test_a_late_confirmation_keeps_others_out(journal: Journal) -> None:
         await journal.prepare(intent_of(id="third"))
 
 
+@pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN])
+async def test_a_confirmation_counts_also_beside_an_open_intent(journal: Journal, state: IntentState) -> None:
+    await journal.prepare(intent_of(id="first"))
+    await journal.settle("first", IntentState.NOT_EXECUTED)
+    await journal.prepare(intent_of(id="second"))
+    await journal.settle("second", state)
+    await journal.settle("first", IntentState.CONFIRMED, order_id=10984)
+    assert [intent.id for intent in await journal.pending()] == ["second"]
+    with pytest.raises(AlreadyInFlight, match=r"first.*10984"):
+        await journal.prepare(intent_of(id="third"))
+    # The same order may be found by the keys of both.
+    await journal.settle("second", IntentState.CONFIRMED, order_id=10984)
+    assert await journal.pending() == []
+    with pytest.raises(AlreadyInFlight, match="10984"):
+        await journal.prepare(intent_of(id="third"))
+
+
+async def test_an_order_number_of_any_size_is_noted_as_confirmed(journal: Journal) -> None:
+    await journal.prepare(intent_of())
+    await journal.settle(intent_of().id, IntentState.CONFIRMED, order_id=10**30)
+    assert await journal.pending() == []
+    with pytest.raises(AlreadyInFlight, match="completed already"):
+        await journal.prepare(intent_of(id="again"))
+
+
 async def test_an_unknown_id_is_ignored(journal: Journal) -> None:
     await journal.settle("another journal's", IntentState.CONFIRMED)
     assert await journal.pending() == []
@@ -118,6 +143,15 @@ async def test_everything_is_kept_exactly(tmp_path: Path) -> None:
     intent = intent_of(items=(("A'; DROP", 1), ("B", 2)), guid="")
     await SqliteJournal(tmp_path / "journal.db").prepare(intent)
     assert await SqliteJournal(tmp_path / "journal.db").pending() == [intent]
+
+
+@pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}])
+async def test_what_it_cannot_hold_is_refused(tmp_path: Path, odd: dict[str, Any]) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    with pytest.raises(JournalError, match="cannot hold"):
+        await journal.prepare(intent_of(**odd))
+    assert await journal.pending() == []
+    await journal.prepare(intent_of(basket_id=2**63 - 1))
 
 
 async def test_only_the_owner_reads_it(tmp_path: Path) -> None:
@@ -386,6 +420,32 @@ async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
     await SqliteJournal(path).prepare(intent_of())
 
 
+async def test_a_cancelled_operation_ends_before_it_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(path)
+    await journal.pending()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        task = asyncio.create_task(journal.prepare(intent_of()))
+        for _ in range(3):
+            await asyncio.sleep(0.02)
+            task.cancel()
+        await asyncio.sleep(0.02)
+        assert not task.done()
+    finally:
+        other.close()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await journal.pending() == [intent_of()]
+
+
+async def test_without_a_thread_it_is_an_error_of_the_journal(tmp_path: Path) -> None:
+    await asyncio.get_running_loop().shutdown_default_executor()
+    with pytest.raises(JournalError, match="no thread"):
+        await SqliteJournal(tmp_path / "journal.db").prepare(intent_of())
+
+
 async def test_a_new_file_that_another_process_is_making(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     other = sqlite3.connect(path, isolation_level=None)
@@ -418,6 +478,29 @@ async def test_a_cancellation_waits_for_the_end_and_goes_on() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert steps == ["done"]
+
+
+async def test_further_cancellations_wait_as_well() -> None:
+    go_on = asyncio.Event()
+    task = asyncio.create_task(to_the_end(go_on.wait()))
+    for _ in range(5):
+        await asyncio.sleep(0)
+        task.cancel()
+    await asyncio.sleep(0)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_work_that_is_cancelled_by_others_ends_the_waiting() -> None:
+    work = asyncio.create_task(asyncio.sleep(60))
+    task = asyncio.create_task(to_the_end(work))
+    await asyncio.sleep(0)
+    task.cancel()
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def test_a_cancel_scope_waits_too_and_errors_of_the_work_are_seen() -> None:

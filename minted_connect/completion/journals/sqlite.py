@@ -6,6 +6,7 @@ inherited through a fork, used from a wrong thread, or left open.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sqlite3
@@ -18,9 +19,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from anyio import to_thread
-
-from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight
+from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, to_the_end
 from minted_connect.errors import JournalError
 from minted_connect.models import Intent, IntentState, Kind
 
@@ -50,6 +49,10 @@ _FIELDS: Final = (
 )
 
 
+_BIGGEST: Final = 2**63
+"""What no whole number of SQLite reaches."""
+
+
 def _quoted(states: frozenset[IntentState]) -> str:
     return ", ".join(f"'{state}'" for state in sorted(states))
 
@@ -71,14 +74,16 @@ CREATE TABLE intents (
     state TEXT NOT NULL,
     order_id INTEGER
 );
-CREATE UNIQUE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE state IN ({_quoted(HOLDING)});
+CREATE UNIQUE INDEX one_open ON intents (external_customer_id, cart_token) WHERE state IN ({_quoted(OPEN)});
+CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE state IN ({_quoted(HOLDING)});
 PRAGMA application_id = {APPLICATION};
 PRAGMA user_version = {VERSION};
 """
 _INSERT: Final = f"INSERT INTO intents ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608
 _HOLDER: Final = (
     "SELECT id, state, order_id FROM intents "  # noqa: S608
-    f"WHERE external_customer_id = ? AND cart_token = ? AND state IN ({_quoted(HOLDING)})"
+    f"WHERE external_customer_id = ? AND cart_token = ? AND state IN ({_quoted(HOLDING)}) "
+    f"ORDER BY state = '{IntentState.CONFIRMED}' DESC LIMIT 1"
 )
 _SETTLE: Final = (
     "UPDATE intents SET state = ?, order_id = ? "  # noqa: S608
@@ -124,23 +129,26 @@ class SqliteJournal:
         """Write an intent down, on the disk before returning."""
 
         def work(database: sqlite3.Connection) -> None:
-            try:
-                with _transaction(database):
-                    database.execute(_INSERT, _row(intent))
-            except sqlite3.IntegrityError:
-                holder = database.execute(_HOLDER, (intent.external_customer_id, intent.cart_token)).fetchone()
-                if holder is None:
-                    raise
-                raise already_in_flight(*holder) from None
+            with _transaction(database):
+                try:
+                    holder = database.execute(_HOLDER, (intent.external_customer_id, intent.cart_token)).fetchone()
+                    if holder is None:
+                        database.execute(_INSERT, _row(intent))
+                except (ValueError, OverflowError) as error:
+                    raise JournalError(f"the journal {self.path} cannot hold this intent") from error
+                if holder is not None:
+                    raise already_in_flight(*holder)
 
         await self._run(work)
 
     async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
         """Note what became of an intent."""
+        # What came of it counts more than the number.
+        number = order_id if order_id is not None and abs(order_id) < _BIGGEST else None
 
         def work(database: sqlite3.Connection) -> None:
             with _transaction(database):
-                database.execute(_SETTLE, (str(state), order_id, intent_id, str(state)))
+                database.execute(_SETTLE, (str(state), number, intent_id, str(state)))
 
         await self._run(work)
 
@@ -156,7 +164,12 @@ class SqliteJournal:
         """Do nothing: no connection outlives an operation."""
 
     async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        return await to_thread.run_sync(self._do, work)
+        try:
+            running = asyncio.get_running_loop().run_in_executor(None, self._do, work)
+        except RuntimeError as error:
+            raise JournalError(f"the journal {self.path} cannot be used: there is no thread for it") from error
+        # The thread goes on under a cancelled task; unlike a task, this future cannot be cancelled by anyone else.
+        return await to_the_end(running)
 
     def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
