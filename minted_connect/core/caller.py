@@ -191,109 +191,27 @@ class Caller:
         Raises:
             MintedConnectError: whatever the last attempt raised, with `attempts` and `elapsed` filled in.
         """
-        clock, settings, shared = self.clock, self.settings, self.shared
-        progress = progress or Progress()
-        progress.monotonic, progress.not_after = clock.monotonic, not_after
-        wire = self._wire(request, recovering=recovering)
-        timeouts, options = settings.timeouts, settings.options
-        total = settings.deadline or (timeouts.complete_total if wire.lane is Lane.MONEY else timeouts.total)
-        started = clock.monotonic()
-        deadline = started + total
-        tally = _Tally()
-
-        async def attempt() -> Reply:
-            tally.attempts += 1
-            try:
-                raw = await self._attempt(
-                    wire, deadline - clock.monotonic(), progress, tally.attempts, guarded=not recovering
-                )
-                return open_reply(
-                    raw,
-                    request=request,
-                    attempts=tally.attempts,
-                    max_depth=options.max_depth,
-                    keep_body=options.keep_error_bodies,
-                    secrets=shared.transport.secrets,
-                    asked_at=progress.sent_at,
-                    now=clock.wall,
-                )
-            except MintedConnectError as error:
-                _fill_in(error, tally, clock.monotonic() - started)
-                raise
-
-        def decide(error: MintedConnectError, number: int) -> float | None:
-            if may_have_landed(error):
-                tally.landed = error
-            now = clock.monotonic()
-            left = (deadline if not_after is None else min(deadline, not_after)) - now
-            pause = pause_before_retry(request.effect, error, number, settings.retry, left=left, roll=options.random())
-            # A client that was closed under the call has nothing to try again with: what the first try met stands.
-            if pause is None or shared.transport.closed:
-                return None
-            if not recovering and not shared.budget.take(
-                TIMEOUT_COST if isinstance(error, RequestTimeout) else RETRY_COST
-            ):
-                if isinstance(error, NotSent):
-                    raise BudgetExhausted(f"{error}; not tried again: too many calls failed lately") from None
-                return None
-            _logger.warning(
-                "%s %s: attempt %d failed (%s); next in %.2f s",
-                wire.method,
-                wire.route,
-                number,
-                type(error).__name__,
-                pause,
-            )
-            return pause
-
+        call = _Call(self, request, progress or Progress(), not_after, recovering)
         try:
-            reply = await with_retries(attempt, decide, clock.sleep)
+            reply = await with_retries(call.attempt, call.decide, self.clock.sleep)
         except asyncio.CancelledError as cancelled:
-            if request.effect is Effect.ADD and progress.phase is not Phase.NOT_SENT:
-                cancelled.add_note(f"{wire.method} {wire.route} may have been carried out: look before you repeat it")
+            if request.effect is Effect.ADD and call.progress.phase is not Phase.NOT_SENT:
+                where = f"{request.operation.method} {request.route}"
+                cancelled.add_note(f"{where} may have been carried out: look before you repeat it")
             raise
         except NotSent:
             # True of the last attempt, and not of the call: an earlier one may have been carried out.
-            if tally.landed is None or request.effect is Effect.READ:
+            if call.landed is None or request.effect is Effect.READ:
                 raise
-            doubt = tally.landed
+            doubt = call.landed
         else:
-            if tally.attempts == 1 and not recovering:
-                shared.budget.refund()
+            if call.attempts == 1 and not recovering:
+                self.shared.budget.refund()
             return reply
         raise doubt
 
-    async def _attempt(self, wire: Wire, left: float, progress: Progress, number: int, *, guarded: bool) -> RawReply:
-        clock, shared = self.clock, self.shared
-        if guarded and shared.limiter is not None:
-            before = clock.monotonic()
-            await shared.limiter.wait(left)
-            left -= clock.monotonic() - before
-        breaker = shared.breaker if guarded else None
-        probe = breaker is not None and breaker.enter()
-        failed: bool | None = None
-        started = clock.monotonic()
-        try:
-            raw = await shared.transport.attempt(wire, self.settings.timeouts, left, progress)
-            failed = raw.status >= 500  # noqa: PLR2004 - the class of statuses that blame the server
-        except (ConnectFailed, TransportError, ProtocolError):
-            failed = True
-            raise
-        finally:
-            if breaker is not None:
-                breaker.leave(probe=probe, failed=failed)
-        if _logger.isEnabledFor(logging.DEBUG):
-            _logger.debug(
-                "%s %s: %d in %.1f ms, attempt %d",
-                wire.method,
-                wire.route,
-                raw.status,
-                (clock.monotonic() - started) * 1e3,
-                number,
-            )
-        return raw
-
-    def _wire(self, request: Request, *, recovering: bool) -> Wire:
+    def wire(self, request: Request, *, recovering: bool) -> Wire:
+        """Return the request as it goes out."""
         options, operation = self.settings.options, request.operation
         body = b"" if request.body is None else codec.dumps(request.body)
         money = Lane.MONEY if operation.effect is Effect.COMPLETE else Lane.EVERYDAY
@@ -315,19 +233,94 @@ def _in_doubt(error: MintedConnectError) -> bool:
     return may_have_landed(error)
 
 
-@attrs.define
-class _Tally:
-    """What one call has been through so far."""
+class _Call:
+    """One call on its way through its attempts."""
 
-    attempts: int = 0
-    landed: MintedConnectError | None = None
-    """How an earlier attempt failed that may have been carried out."""
+    def __init__(
+        self, caller: Caller, request: Request, progress: Progress, not_after: float | None, recovering: bool
+    ) -> None:
+        timeouts, clock = caller.settings.timeouts, caller.clock
+        self._caller, self._shared, self._options = caller, caller.shared, caller.settings.options
+        self._request, self._not_after = request, not_after
+        self._guarded = not recovering
+        self._wire = caller.wire(request, recovering=recovering)
+        total = timeouts.complete_total if self._wire.lane is Lane.MONEY else timeouts.total
+        self._started = clock.monotonic()
+        self._deadline = self._started + (caller.settings.deadline or total)
+        self.progress = progress
+        progress.monotonic, progress.not_after = clock.monotonic, not_after
+        self.attempts = 0
+        self.landed: MintedConnectError | None = None
+        """How an earlier attempt failed that may have been carried out."""
 
+    async def attempt(self) -> Reply:
+        """Send once, and open the answer."""
+        self.attempts += 1
+        try:
+            raw = await self._send()
+            return open_reply(
+                raw,
+                request=self._request,
+                attempts=self.attempts,
+                max_depth=self._options.max_depth,
+                keep_body=self._options.keep_error_bodies,
+                secrets=self._shared.transport.secrets,
+                asked_at=self.progress.sent_at,
+                now=self._caller.clock.wall,
+            )
+        except MintedConnectError as error:
+            self._fill_in(error)
+            raise
 
-def _fill_in(error: MintedConnectError, tally: _Tally, elapsed: float) -> None:
-    if isinstance(error, ApiError | ProtocolError | TransportError | ConnectFailed):
-        error.attempts = tally.attempts
-    if isinstance(error, TransportError | ConnectFailed):
-        error.elapsed = elapsed
-    if isinstance(error, ApiError):
-        error.after_unknown = tally.landed is not None
+    async def _send(self) -> RawReply:
+        clock, shared, wire = self._caller.clock, self._shared, self._wire
+        if self._guarded and shared.limiter is not None:
+            await shared.limiter.wait(self._deadline - clock.monotonic())
+        breaker = shared.breaker if self._guarded else None
+        probe = breaker is not None and breaker.enter()
+        failed: bool | None = None
+        started = clock.monotonic()
+        try:
+            left = self._deadline - started
+            raw = await shared.transport.attempt(wire, self._caller.settings.timeouts, left, self.progress)
+            failed = raw.status >= 500  # noqa: PLR2004 - the class of statuses that blame the server
+        except (ConnectFailed, TransportError, ProtocolError):
+            failed = True
+            raise
+        finally:
+            if breaker is not None:
+                breaker.leave(probe=probe, failed=failed)
+        if _logger.isEnabledFor(logging.DEBUG):
+            took = (clock.monotonic() - started) * 1e3
+            text = "%s %s: %d in %.1f ms, attempt %d"
+            _logger.debug(text, wire.method, wire.route, raw.status, took, self.attempts)
+        return raw
+
+    def decide(self, error: MintedConnectError, number: int) -> float | None:
+        """Return the pause before another attempt, or None for no more."""
+        if may_have_landed(error):
+            self.landed = error
+        until = self._deadline if self._not_after is None else min(self._deadline, self._not_after)
+        left = until - self._caller.clock.monotonic()
+        policy, roll = self._caller.settings.retry, self._options.random()
+        pause = pause_before_retry(self._request.effect, error, number, policy, left=left, roll=roll)
+        # A client that was closed under the call has nothing to try again with: what the first try met stands.
+        if pause is None or self._shared.transport.closed:
+            return None
+        cost = TIMEOUT_COST if isinstance(error, RequestTimeout) else RETRY_COST
+        if self._guarded and not self._shared.budget.take(cost):
+            if isinstance(error, NotSent):
+                raise BudgetExhausted(f"{error}; not tried again: too many calls failed lately") from None
+            return None
+        wire = self._wire
+        text = "%s %s: attempt %d failed (%s); next in %.2f s"
+        _logger.warning(text, wire.method, wire.route, number, type(error).__name__, pause)
+        return pause
+
+    def _fill_in(self, error: MintedConnectError) -> None:
+        if isinstance(error, ApiError | ProtocolError | TransportError | ConnectFailed):
+            error.attempts = self.attempts
+        if isinstance(error, TransportError | ConnectFailed):
+            error.elapsed = self._caller.clock.monotonic() - self._started
+        if isinstance(error, ApiError):
+            error.after_unknown = self.landed is not None
