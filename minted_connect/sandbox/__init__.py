@@ -3,11 +3,27 @@
 It shares no code with the client. `python -m minted_connect.sandbox` serves it by hand.
 """
 
-from .clock import ManualClock, SystemClock
-from .faults import Fault
-from .log import LoggedRequest
+from .clock import Clock, ManualClock, SystemClock
+from .faults import Fault, FaultKind, Faults
+from .log import LoggedRequest, RequestLog
+from .options import Settings
 from .pricing import Rates
+from .rules import Rules
 from .server import Sandbox
 from .threaded import ThreadedSandbox
 
-__all__ = ["Fault", "LoggedRequest", "ManualClock", "Rates", "Sandbox", "SystemClock", "ThreadedSandbox"]
+__all__ = [
+    "Clock",
+    "Fault",
+    "FaultKind",
+    "Faults",
+    "LoggedRequest",
+    "ManualClock",
+    "Rates",
+    "RequestLog",
+    "Rules",
+    "Sandbox",
+    "Settings",
+    "SystemClock",
+    "ThreadedSandbox",
+]

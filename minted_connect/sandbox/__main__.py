@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from .doorman import ALGORITHMS
-from .options import Options
+from .options import Options, Settings
 from .server import Sandbox
 
 
@@ -26,12 +26,29 @@ def _arguments(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--state", type=Path, help="SQLite file to keep everything in (default: memory)")
     parser.add_argument("--username", default="sandbox", help="(default: %(default)s)")
     parser.add_argument("--password-file", type=Path, help="file whose first line is the password")
+    offered = Settings().algorithms
     parser.add_argument(
-        "--algorithm", action="append", choices=ALGORITHMS, help="digest algorithm to offer; repeatable"
+        "--algorithm",
+        action="append",
+        choices=ALGORITHMS,
+        help=f"digest algorithm to offer; repeat it to offer several (default: {' and '.join(offered)})",
     )
-    parser.add_argument("--price-interval", type=float, default=5.0, help="seconds (default: %(default)s)")
+    parser.add_argument(
+        "--price-interval",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="time from one price to the next, in seconds (default: %(default)s)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser.parse_args(words)
+
+
+def _first_line(file: Path) -> str:
+    line = file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    if not line:
+        raise ValueError(f"the first line of {file} is empty: it has to hold the password")
+    return line
 
 
 async def _serve(sandbox: Sandbox, *, quiet: bool, show_password: bool) -> None:
@@ -55,7 +72,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         password = os.environ.get("MINTED_CONNECT_PASSWORD")
         if given.password_file is not None:
-            password = given.password_file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+            password = _first_line(given.password_file)
         options: Options = {
             "host": given.host,
             "port": given.port,

@@ -153,6 +153,8 @@ class Doorman:
 
     def add(self, username: str, password: str) -> None:
         """Let a partner in; a second call changes the password."""
+        if not username:
+            raise ValueError("a username must not be empty")
         if ":" in username:
             raise ValueError("a username must not contain a colon")
         self._passwords[username] = password

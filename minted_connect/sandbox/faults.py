@@ -72,7 +72,12 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "truncate": {"chunked": False, "keep": 0.5},
     "wrong_customer": {"external_id": "somebody-else"},
 }
-"""Fault kind -> its arguments and what they are when left out. Kinds that are not here take none."""
+"""Fault kind -> its arguments and what they are when left out. Kinds that are not here take none.
+
+`field`, which has to be given to `drop_field`, is a dotted path inside `data` (`pricefix.remaining`, `items.0.sku`).
+In a list, `*` or leaving the place out means every row; rows of a page count as such a list. Where an answer has no
+such field, nothing is dropped.
+"""
 
 
 @define(eq=False)
@@ -174,12 +179,19 @@ class Faults:
             after: how many matching requests to let pass first.
             before_auth: strike before the digest is looked at.
             args: the kind's own arguments, see `ARGUMENTS`.
+
+        Raises:
+            ValueError: there is no such kind, or `field` is no path.
+            TypeError: the kind does not take one of `args`.
         """
         if kind not in KINDS:
             raise ValueError(f"no such fault: {kind!r}; there are {', '.join(KINDS)}")
         known = ARGUMENTS.get(kind, {})
         if unknown := set(args) - set(known):
             raise TypeError(f"{kind} takes no {', '.join(sorted(unknown))}")
+        name = args.get("field", known.get("field", "-"))
+        if not isinstance(name, str) or not all(name.split(".")):
+            raise ValueError(f"{kind} needs field= with a dotted path, such as 'paid_total' or 'items.*.sku'")
         method = method.upper() if method else None
         fault = Fault(kind, method, path, times, after, before_auth, {**known, **args}, script=self)
         with self._lock:

@@ -19,7 +19,7 @@ KEPT_HEADERS = (
 
 @define
 class LoggedRequest:
-    """One request. Personal data and credentials stay out of its repr; `Authorization` is not kept at all.
+    """One request. `Authorization` is not kept at all; the repr has no path, query or body: ids of people are in them.
 
     Attributes:
         method: as on the request line.
@@ -38,7 +38,7 @@ class LoggedRequest:
     """
 
     method: str
-    path: str
+    path: str = field(repr=False)
     operation: str
     query: dict[str, str] = field(repr=False)
     headers: dict[str, str] = field(repr=False)

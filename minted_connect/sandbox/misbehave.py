@@ -297,9 +297,12 @@ def _swap_customer(value: object, external_id: str, key: str = "") -> Any:
 
 
 def _with_data(reply: Reply, path: str, act: Literal["drop", "set"], value: object = None) -> Reply:
-    """Copy an answer with one field of `data` changed; `*` in the dotted path stands for every row."""
+    """Copy an answer with one field of `data` changed; see `ARGUMENTS` for the dotted path."""
     copy = _copied(dict(reply.envelope))
-    _edit(copy, ["data", *path.split(".")], act, value)
+    words, data = path.split("."), copy.get("data")
+    if isinstance(data, dict) and "current_page" in data and words[0] not in data:
+        words = ["data", *words]
+    _edit(copy, ["data", *words], act, value)
     return evolve(reply, envelope=copy)
 
 
@@ -312,11 +315,20 @@ def _copied(value: object) -> Any:
 
 
 def _edit(where: object, path: list[str], act: Literal["drop", "set"], value: object) -> None:
+    """Change a field in place; what the answer does not have is passed over."""
     first, rest = path[0], path[1:]
     if isinstance(where, list):
         rows = cast("list[object]", where)
-        for row in rows if first == "*" else [rows[int(first)]]:
-            _edit(row, rest, act, value)
+        if first != "*" and not first.isdecimal():
+            first, rest = "*", path
+        # From the end, so that dropping a row moves none that is still to come.
+        for place in reversed(range(len(rows)) if first == "*" else range(len(rows))[int(first) :][:1]):
+            if rest:
+                _edit(rows[place], rest, act, value)
+            elif act == "drop":
+                del rows[place]
+            else:
+                rows[place] = value
     elif isinstance(where, dict):
         fields = cast("dict[str, object]", where)
         if rest:

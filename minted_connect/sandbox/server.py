@@ -1,6 +1,7 @@
 """The sandbox on the wire: one listening socket, a handler, and a clean stop."""
 
 import asyncio
+import logging
 import secrets
 import ssl
 from email.utils import formatdate
@@ -8,6 +9,7 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from .clock import Clock, SystemClock
@@ -24,6 +26,15 @@ from .wire import decode, failure
 _PATIENCE = 0.05  # seconds a request in progress gets when the sandbox closes
 
 
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    # aiohttp logs a traceback also for what a client did wrong, such as an overlong URL; the 400 is all it needs.
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+_log = logging.getLogger("minted_connect.sandbox")
+_log.addFilter(_is_our_fault)
+
+
 class Sandbox:
     """An embedded Minted Connect: stateful, deterministic, and on nobody's bill.
 
@@ -35,7 +46,7 @@ class Sandbox:
     ```
 
     Args:
-        options: see `Settings` and `Rules`.
+        options: keyword arguments, all optional: those that `ThreadedSandbox` lists.
 
     Attributes:
         username: of the first partner.
@@ -107,7 +118,7 @@ class Sandbox:
             raise RuntimeError("a sandbox starts once")
         settings = self.settings
         shop = Shop(self.clock, seed=settings.seed, state=settings.state, rules=settings, products=settings.products)
-        http = web.Server(self._handle, access_log=None)
+        http = web.Server(self._handle, access_log=None, logger=_log)
         # Without this, a TLS close waits 30 s for a client that may not answer.
         patience = None if settings.ssl_context is None else _PATIENCE
         try:

@@ -19,13 +19,40 @@ class ThreadedSandbox:
 
     ```python
     with ThreadedSandbox(seed=7) as sandbox:
-        print(sandbox.url, sandbox.username, sandbox.password)
+        minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
+        sandbox.faults.add("status", path="*/complete/*", status=503)
+        ...
+        print(sandbox.requests.of("complete.buy"))
     ```
 
     Reading its attributes, moving its clock and scripting faults is fine from any thread.
 
     Args:
-        options: those of `Sandbox`.
+        options: keyword arguments, all optional.
+
+            - `seed` (1): of ids, tokens and prices.
+            - `state` (None): SQLite file that survives a restart; None keeps everything in memory.
+            - `clock` (None): time; a `ManualClock` moves only when told to, None is the machine's.
+            - `host` ("127.0.0.1"), `port` (0): where to listen; port 0 is any free one.
+            - `username` ("sandbox"), `password` (None): of the first partner; None makes one up.
+            - `ssl_context` (None): serve https.
+            - `paths` (None): operation -> another path template, to play a vendor who answers elsewhere.
+            - `products`: the catalogue.
+            - `log_limit` (10000): requests kept in the log; 0 for no log.
+            - `rates` (`Rates()`): fees, in percent and AED.
+            - `storage_free` (False): no storage fee while a customer stays under 50 kg of metal.
+            - `lock_seconds` (240): length of a price lock.
+            - `price_interval` (5): seconds from one price to the next.
+            - `status_interval` (60): seconds an order stays in one status.
+            - `late_complete` ("refuse"): what a completion after the price lock does; or "reprice".
+            - `orders_lag` (0): seconds before a fresh order shows up in Get Orders and Receipt.
+            - `card_payment` (True): buy baskets carry the `payment` object.
+            - `strict_update` (False): Update Customer insists on the fields that a sister family requires.
+            - `realm` ("Minted Connect"), `algorithms` (("SHA-256", "MD5")), `qop` ("auth"),
+              `basic_first` (False): the Digest challenges it sends.
+            - `nonce_lifetime` (300): seconds a nonce is good for.
+            - `nonce_uses` (None): how many requests a nonce is good for; None for any number.
+            - `strict_nc` (False): nonce counts must increase, not only never repeat.
     """
 
     def __init__(self, **options: Unpack[Options]) -> None:

@@ -87,13 +87,42 @@ def test_a_used_port_is_one_clear_line(capsys, monkeypatch):
         ["--port", "70000"],
         ["--price-interval", "0"],
         ["--username", "a:b"],
+        ["--username", ""],
         ["--password-file", "/nowhere/at/all"],
+        ["--password-file", os.devnull],
         ["--state", "/nowhere/at/all"],
     ],
 )
 def test_nonsense_is_one_clear_line(capsys, words):
     assert main(["--port", "0", *words]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_empty_password_file_is_named(capsys, tmp_path):
+    empty = tmp_path / "password"
+    empty.write_text("\nsecond line\n")
+    assert main(["--password-file", str(empty)]) == 2
+    assert capsys.readouterr().err == f"sandbox: the first line of {empty} is empty: it has to hold the password\n"
+
+
+def test_help_shows_defaults_and_units(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(default: SHA-256 and MD5)" in shown
+    assert "--price-interval SECONDS" in shown
+    assert "in seconds (default: 5.0)" in shown
+
+
+def test_an_overlong_url_is_no_traceback(launch):
+    process = launch("--port", "0")
+    url = process.stdout.readline().split()[0]
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(f"{url}/{'a' * 20_000}")
+    error.value.close()
+    assert error.value.code == 400
+    process.terminate()
+    assert process.communicate(timeout=20) == ("", "")
 
 
 def test_the_password_is_never_an_argument(capsys):

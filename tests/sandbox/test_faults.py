@@ -297,8 +297,45 @@ async def test_fields_come_and_go(api, sandbox, basket):
     sandbox.faults.add("extra_field", field="items.*.gift", value={"wrapped": True})
     found = (await api.get("/partner/walletable/basket", **path)).data
     assert found["items"][0]["gift"] == {"wrapped": True}
-    sandbox.faults.add("drop_field", field="not.there")
-    assert (await api.get("/partner/walletable/basket", **path)).data == basket
+    for field in ("not.there", "total.there", "items.9.sku", "items.sku.x"):
+        sandbox.faults.add("drop_field", field=field)
+        assert (await api.get("/partner/walletable/basket", **path)).data == basket
+    sandbox.faults.add("drop_field", field="items.0")
+    assert (await api.get("/partner/walletable/basket", **path)).data["items"] == []
+    sandbox.faults.add("extra_field", field="items.0", value=7)
+    assert (await api.get("/partner/walletable/basket", **path)).data["items"] == [7]
+
+
+@pytest.mark.parametrize("field", ["sell_price", "*.sell_price"])
+async def test_a_field_of_a_list_goes_from_every_row(api, sandbox, field):
+    sandbox.faults.add("drop_field", field=field)
+    rows = (await api.get(RATES)).data
+    assert len(rows) == 2
+    assert all("buy_price" in row and "sell_price" not in row for row in rows)
+
+
+@pytest.mark.parametrize("field", ["sku", "*.sku", "data.sku", "data.*.sku"])
+async def test_a_field_of_a_page_goes_from_every_row(api, sandbox, field):
+    sandbox.faults.add("drop_field", field=field)
+    found = (await api.get("/partner/walletable/products")).data
+    assert found["current_page"] == 1
+    assert len(found["data"]) == 10
+    assert all("name" in row and "sku" not in row for row in found["data"])
+
+
+async def test_every_row_goes_and_the_keys_of_a_page_stay_in_reach(api, sandbox):
+    sandbox.faults.add("drop_field", field="*")
+    assert (await api.get(RATES)).data == []
+    sandbox.faults.add("drop_field", field="last_page")
+    assert "last_page" not in (await api.get("/partner/walletable/products")).data
+
+
+@pytest.mark.parametrize("args", [{}, {"field": ""}, {"field": "items..sku"}, {"field": 7}, {"field": None}])
+def test_a_field_has_to_be_a_path(args):
+    faults = Faults()
+    with pytest.raises(ValueError, match="drop_field needs field="):
+        faults.add("drop_field", **args)
+    assert len(faults) == 0
 
 
 async def test_closing_does_not_wait_for_hanging_requests(serving):

@@ -1,5 +1,7 @@
+import ast
 import asyncio
 import gc
+import inspect
 import re
 import socket
 import ssl
@@ -8,11 +10,13 @@ import urllib.error
 import urllib.request
 
 import aiohttp
+import attrs
 import pytest
 import trustme
 
 import minted_connect.sandbox
-from minted_connect.sandbox import LoggedRequest, ManualClock, Sandbox, ThreadedSandbox
+from minted_connect.sandbox import LoggedRequest, ManualClock, Sandbox, Settings, ThreadedSandbox
+from minted_connect.sandbox.options import Options
 from minted_connect.sandbox.routes import OPERATIONS
 
 pytestmark = pytest.mark.anyio
@@ -24,6 +28,16 @@ def test_exports_are_sorted_and_there():
     names = minted_connect.sandbox.__all__
     assert names == sorted(names)
     assert all(hasattr(minted_connect.sandbox, name) for name in names)
+
+
+def test_help_lists_every_option_with_its_default():
+    shown = inspect.getdoc(ThreadedSandbox)
+    for one in attrs.fields(Settings):
+        default = re.search(rf"`{one.name}` \((.+?)\)[,:]", shown)
+        if one.name not in {"products", "rates"}:
+            assert default, one.name
+            assert ast.literal_eval(default[1]) == one.default, one.name
+    assert {f"`{name}`" for name in Options.__annotations__} <= set(re.findall(r"`\w+`", shown))
 
 
 def test_there_are_nineteen_operations():
@@ -114,11 +128,12 @@ async def test_the_log_tells_everything_but_secrets(sandbox, api, clock):
     assert (orders.query, orders.headers["api-version"], orders.body) == ({"page": "1"}, "3", None)
     assert orders.headers["x-client-id"] == "web"
     assert "authorization" not in {name.lower() for name in create.headers}
-    assert "example.com" not in repr(create)
+    await api.get("/partner/customer/cust-1")
+    assert not any("cust-1" in repr(entry) or "example.com" in repr(entry) for entry in sandbox.requests)
     assert create.nonce not in repr(create)
     assert sandbox.requests.of("orders.page") == [orders]
     assert sandbox.requests[:2] == [challenge, create]
-    assert "3 of at most" in repr(sandbox.requests)
+    assert "4 of at most" in repr(sandbox.requests)
     sandbox.requests.clear()
     assert len(sandbox.requests) == 0
 
