@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.sandbox import Sandbox
+
+# Shells start background jobs (`&`) with SIGINT ignored, and Python leaves it so: the tests of Ctrl-C would hang.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _DONE = object()
 _WALKS = {"pages", "iterate", "watch"}

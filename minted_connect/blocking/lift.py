@@ -9,7 +9,8 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import inspect
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator, Iterable
 from types import MethodType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
@@ -50,12 +51,13 @@ class Facade(Generic[A]):
 
 
 class Lifted(Generic[A, P, R]):
-    """A method of `A`, shown as a plain method of `Facade[A]`.
+    """A method of `A`, shown as a plain method of `Facade[A]`: to editors, to `help()` and to `inspect`.
 
     Args:
         method: What it looks like.
         face: Makes what a blocking caller gets of what the method returns at once: a coroutine, an iterator.
         target: What is called, if not `method`; it takes whatever `method` takes.
+        returns: The annotation of what a blocking caller gets, where it is not what `method` names.
     """
 
     def __init__(
@@ -63,11 +65,32 @@ class Lifted(Generic[A, P, R]):
         method: Callable[Concatenate[A, P], Any],
         face: Callable[[LoopThread, Any], R],
         target: Callable[Concatenate[A, ...], Any] | None = None,
+        returns: object = None,
     ) -> None:
         self.__wrapped__: Final = method
-        self.__doc__ = method.__doc__
+        self.__name__: str = method.__name__
+        self.__qualname__: str = method.__qualname__
+        self.__module__ = method.__module__
+        self.__doc__ = _in_blocking_words(method.__doc__)
+        self.__annotations__: dict[str, Any] = dict(method.__annotations__)
+        signature = inspect.signature(method)
+        if returns is not None:
+            self.__annotations__["return"] = returns
+            signature = signature.replace(return_annotation=_shown(returns))
+        self.__signature__: inspect.Signature = signature
+        self._bound_signature: Final = signature.replace(parameters=[*signature.parameters.values()][1:])
         self._face: Final = face
         self._target: Final = target or method
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        """Take the name that readers of the blocking class see."""
+        self.__name__ = name
+        self.__qualname__ = f"{owner.__qualname__}.{name}"
+        self.__module__ = owner.__module__
+
+    def __call__(self, instance: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call it with the object in front, as with any function found on a class."""
+        return self.__get__(instance, type(instance))(*args, **kwargs)
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
@@ -81,11 +104,30 @@ class Lifted(Generic[A, P, R]):
         inner, loop_thread = instance._inner, instance._loop_thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         target, face = self._target, self._face
 
-        @functools.wraps(MethodType(self.__wrapped__, inner))  # bound: so its signature has no `self`
         def lifted(*args: P.args, **kwargs: P.kwargs) -> R:
             return face(loop_thread, target(inner, *args, **kwargs))
 
+        lifted.__name__, lifted.__qualname__ = self.__name__, self.__qualname__
+        lifted.__module__, lifted.__doc__ = self.__module__, self.__doc__
+        lifted.__annotations__ = self.__annotations__
+        vars(lifted).update(__wrapped__=MethodType(self.__wrapped__, inner), __signature__=self._bound_signature)
         return lifted
+
+
+def _in_blocking_words(doc: str | None) -> str | None:
+    """Say what the async side says about itself without `await`, `async with` and `async for`."""
+    return doc and re.sub(r"\basync (?=with\b|for\b)|\bawait (?=\w)", "", doc)
+
+
+def _shown(returns: object) -> str:
+    """Write an annotation as source code has it, as all the others are."""
+    return returns.__name__ if isinstance(returns, type) else re.sub(r"collections\.abc\.|'", "", str(returns))
+
+
+def _generator(method: Callable[..., AsyncGenerator[Any, None]]) -> object:
+    """Return the annotation of a generator of what an async one yields; names in it stay to be looked up."""
+    returned: str = method.__annotations__["return"]
+    return Generator[returned.removeprefix("AsyncGenerator[").removesuffix(", None]"), None, None]  # type: ignore[misc]
 
 
 def blocking(method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]]) -> Lifted[A, P, R]:
@@ -97,7 +139,7 @@ def blocking_iter(
     method: Callable[Concatenate[A, P], AsyncGenerator[T, None]],
 ) -> Lifted[A, P, Generator[T, None, None]]:
     """Lift a method that returns an async generator: every element is one trip to the loop thread."""
-    return Lifted(method, _elements)
+    return Lifted(method, _elements, returns=_generator(method))
 
 
 def blocking_items(
@@ -105,7 +147,7 @@ def blocking_items(
     pages: Callable[Concatenate[A, ...], AsyncGenerator[Iterable[T], None]],
 ) -> Lifted[A, P, Generator[T, None, None]]:
     """Lift a method that walks the rows of `pages`: every page is one trip to the loop thread, its rows cost none."""
-    return Lifted(method, _rows, pages)
+    return Lifted(method, _rows, pages, _generator(method))
 
 
 def blocking_as(method: Callable[Concatenate[A, P], T], face: Callable[[T, LoopThread], R]) -> Lifted[A, P, R]:
@@ -114,7 +156,12 @@ def blocking_as(method: Callable[Concatenate[A, P], T], face: Callable[[T, LoopT
     async def on_loop(inner: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return method(inner, *args, **kwargs)
 
-    return Lifted(method, lambda loop_thread, coro: face(run(loop_thread, coro), loop_thread), on_loop)
+    return Lifted(
+        method,
+        lambda loop_thread, coro: face(run(loop_thread, coro), loop_thread),
+        on_loop,
+        face if isinstance(face, type) else None,
+    )
 
 
 def direct(method: Callable[Concatenate[A, P], R]) -> Lifted[A, P, R]:
@@ -127,8 +174,6 @@ def run(loop_thread: LoopThread, coro: Coroutine[Any, Any, T]) -> T:
     try:
         return loop_thread.run(coro)
     except OutcomeUnknown as error:
-        if isinstance(error, BlockingOutcomeUnknown):
-            raise
         raise BlockingOutcomeUnknown.of(error, loop_thread) from error.__cause__
 
 

@@ -7,10 +7,12 @@ import copy
 import gc
 import inspect
 import pickle
+import pydoc
 import threading
-from collections.abc import AsyncGenerator, Coroutine
+import typing
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import pytest
 
@@ -77,7 +79,7 @@ class AsyncShop:
         yield 1
 
     def thread(self, *, prefix: str = "") -> str:
-        """Return the name of the thread."""
+        """Return the name of the thread: `async with it:`, `async for x in it`, then `await it.aclose()`."""
         return prefix + threading.current_thread().name
 
     async def buy(self, cause: Exception | None = None) -> None:
@@ -87,12 +89,19 @@ class AsyncShop:
         raise error from cause
 
 
+class Named(NamedTuple):
+    """A blocking face of a name."""
+
+    name: str
+    loop_thread: LoopThread
+
+
 class Shop(Facade[AsyncShop]):
     price: Final = blocking(AsyncShop.price)
     pages: Final = blocking_iter(AsyncShop.pages)
     iterate: Final = blocking_items(AsyncShop.iterate, AsyncShop.pages)
     watch: Final = blocking_iter(AsyncShop.watch)
-    thread: Final = blocking_as(AsyncShop.thread, lambda name, loop_thread: (name, loop_thread))
+    thread: Final = blocking_as(AsyncShop.thread, Named)
     thread_of_caller: Final = direct(AsyncShop.thread)
     buy: Final = blocking(AsyncShop.buy)
 
@@ -119,11 +128,37 @@ class TestLooks:
         assert inspect.signature(inner.price) == inspect.signature(shop.price)
         assert list(inspect.signature(shop.price).parameters) == ["sku", "qty", "note"]
 
-    def test_name_docs_and_annotations_are_kept(self, shop):
-        assert shop.price.__name__ == "price"
-        assert shop.price.__qualname__ == "AsyncShop.price"
+    def test_names_are_those_of_the_blocking_class(self, shop):
+        for method in (shop.price, Shop.price):
+            assert (method.__module__, method.__qualname__, method.__name__) == (__name__, "Shop.price", "price")
+
+    def test_docs_and_annotations_are_kept(self, shop):
         assert AsyncShop.price.__doc__ == shop.price.__doc__ == Shop.price.__doc__
         assert AsyncShop.price.__annotations__ == shop.price.__annotations__
+
+    def test_docs_speak_of_no_awaiting(self, shop):
+        expected = "Return the name of the thread: `with it:`, `for x in it`, then `it.aclose()`."
+        assert Shop.thread.__doc__ == shop.thread.__doc__ == expected
+
+    @pytest.mark.parametrize(
+        ("name", "shown", "meant"),
+        [
+            ("price", "tuple[str, int, str | None]", tuple[str, int, str | None]),
+            ("pages", "Generator[list[int], None, None]", Generator[list[int], None, None]),
+            ("iterate", "Generator[int, None, None]", Generator[int, None, None]),
+            ("thread", "Named", Named),
+            ("thread_of_caller", "str", str),
+        ],
+    )
+    def test_what_is_returned_is_what_a_blocking_caller_gets(self, shop, name, shown, meant):
+        for method in (getattr(Shop, name), getattr(shop, name)):
+            assert inspect.signature(method).return_annotation == shown
+            assert typing.get_type_hints(method)["return"] == meant
+
+    def test_the_signature_on_the_class_has_the_object_in_front(self, shop):
+        first, *others = inspect.signature(Shop.price).parameters.values()
+        assert first.name == "self"
+        assert others == [*inspect.signature(shop.price).parameters.values()]
 
     def test_it_is_no_coroutine_function(self, shop):
         assert not inspect.iscoroutinefunction(shop.price)
@@ -133,8 +168,14 @@ class TestLooks:
         assert AsyncShop.price is Shop.price.__wrapped__
         assert AsyncShop.iterate is Shop.iterate.__wrapped__
 
-    def test_help_can_be_shown(self):
-        assert "Return a price." in inspect.getdoc(Shop.price)
+    def test_help_shows_parameters_and_docs(self, shop):
+        shown = "price(sku: 'str', /, *, qty: 'int' = 1, note: 'str | None' = None) -> 'tuple[str, int, str | None]'"
+        of_class = pydoc.render_doc(Shop, renderer=pydoc.plaintext)
+        assert shown.replace("(sku", "(self, sku") in of_class
+        assert "iterate(self, *, last: 'int' = 3) -> 'Generator[int, None, None]'" in of_class
+        assert "Return a price." in of_class
+        assert "Lifted object" not in of_class
+        assert shown in pydoc.render_doc(shop.price, renderer=pydoc.plaintext)
 
     def test_wrong_arguments_are_refused_at_the_call(self, shop):
         with pytest.raises(TypeError, match="price"):
@@ -153,6 +194,9 @@ class TestCalls:
     def test_arguments_arrive(self, shop, loop_thread):
         assert shop.price("a", qty=2, note="b") == ("a", 2, "b")
         assert loop_thread.trips == 1
+
+    def test_a_method_found_on_the_class_takes_the_object(self, shop):
+        assert Shop.price(shop, "a", qty=2) == ("a", 2, None)
 
     def test_a_plain_method_with_a_face_runs_on_the_loop(self, shop, loop_thread):
         assert ("> Thing loop", loop_thread) == shop.thread(prefix="> ")
