@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import warnings
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 from urllib.parse import unquote
 
 import aiohttp
@@ -19,12 +21,24 @@ from minted_connect import __version__
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import Journal
 from minted_connect.completion.journals import open_journal
-from minted_connect.config import STAGING, Credentials, Options, RetryPolicy, Secret, Timeouts
+from minted_connect.config import (
+    STAGING,
+    Credentials,
+    Options,
+    RetryPolicy,
+    Secret,
+    Timeouts,
+    as_secret,
+    check_type,
+    is_seconds,
+)
 from minted_connect.core.caller import Caller, Settings, Shared
+from minted_connect.core.codec import dumps
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.resources import checks
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
@@ -39,6 +53,8 @@ if TYPE_CHECKING:
 __all__ = ["AsyncMintedConnect"]
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_PATH: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
+"""What may stand in a path (RFC 3986 section 3.3)."""
 
 
 class AsyncMintedConnect:
@@ -55,7 +71,8 @@ class AsyncMintedConnect:
         language: Sent as `Accept-Language`: the language of names and messages.
         timeouts: Seconds for each part of a call; see `Timeouts`.
         retry: How often and how patiently a call is repeated; see `RetryPolicy`.
-        journal: Where intents to buy, sell or ship are kept: a path (SQLite), a `Journal`, or None (memory).
+        journal: Where intents to buy, sell or ship are kept: the path of a file (SQLite) in a directory that exists, a
+            `Journal`, which is never closed here, or None (memory).
         session: An aiohttp session whose connector is borrowed; it is never closed or changed.
         ssl_context: TLS settings of your own, at least TLS 1.2.
         proxy: URL of an http proxy.
@@ -96,6 +113,10 @@ class AsyncMintedConnect:
         proxy: str | None = None,
         options: Options | None = None,
     ) -> None:
+        password = as_secret(password)  # before anything can fail: tracebacks may show local variables
+        _check_settings(timeouts, retry, options)
+        check_type("session", session, aiohttp.ClientSession, optional=True)
+        check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)
         settings = Settings(
             timeouts=timeouts or Timeouts(),
             retry=retry or RetryPolicy(),
@@ -112,8 +133,10 @@ class AsyncMintedConnect:
             proxy=proxy,
         )
         caller = Caller(Shared(transport, settings), settings, f"minted-connect/{__version__}")
-        self._assemble(caller, AsyncComplete(caller, open_journal(journal)), None)
+        self._assemble(caller, AsyncComplete(caller, _opened(journal)), None)
         self._owns = True
+        # A journal object is lent, as a session is: its owner may go on using it.
+        self._owns_journal = journal is None or isinstance(journal, str | Path)
 
     def _assemble(self, caller: Caller, complete: AsyncComplete, server: Sandbox | None) -> None:
         self._caller = caller
@@ -162,6 +185,7 @@ class AsyncMintedConnect:
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import Sandbox  # noqa: PLC0415
 
+        _check_settings(timeouts, retry, options)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         async with (
@@ -209,7 +233,13 @@ class AsyncMintedConnect:
             deadline: Seconds for each whole call, in place of `Timeouts.total` and `complete_total`.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
+
+        Raises:
+            ConfigurationError: an argument that cannot work.
         """
+        _check_settings(timeouts, retry, None)
+        if deadline is not None and not is_seconds(deadline):
+            raise ConfigurationError("deadline: must be seconds above 0, and finite")
         now = self._caller.settings
         settings = attrs.evolve(
             now,
@@ -222,7 +252,7 @@ class AsyncMintedConnect:
         sibling = object.__new__(type(self))
         caller = self._caller.with_settings(settings)
         sibling._assemble(caller, self.complete.with_caller(caller), self._server)
-        sibling._owns = False
+        sibling._owns = sibling._owns_journal = False
         return sibling
 
     async def request(
@@ -233,19 +263,27 @@ class AsyncMintedConnect:
         For what this library does not know. GET is repeated after failures, everything else is sent once. Completions
         are refused here: they go through the journal.
 
+        Args:
+            method: GET, POST, PUT, PATCH or DELETE.
+            path: Absolute and percent-encoded, without query.
+            query: Strings by name, not encoded yet.
+            json: The body, of dict, list, str, int, bool, None and Decimal.
+
         Raises:
             ConfigurationError: the path is one of Complete Buy, Sell or Delivery.
-            InvalidInput: a method or path that cannot be sent.
+            InvalidInput: an argument that cannot be sent.
         """
-        verb = method.upper()
+        verb = checks.text("method", method).upper()
         if verb not in _METHODS:
             raise InvalidInput.of("method", f"must be one of {', '.join(sorted(_METHODS))}")
-        plain = unquote(path)
-        if not plain.startswith("/") or not plain.isprintable() or not path.isascii() or set("?#\\ {}") & set(path):
+        plain = unquote(checks.text("path", path))
+        if not _PATH.fullmatch(path) or not plain.isprintable():
             raise InvalidInput.of("path", "must be an absolute, percent-encoded path; give the query as `query`")
         if not set(plain.split("/")[1:-1]).isdisjoint({"", ".", ".."}) or plain.endswith(("/.", "/..")):
             raise InvalidInput.of("path", "must not hold empty or dot segments")
         self._refuse_completion(plain)
+        _check_query(query)
+        _check_json(json)
         effect = Effect.READ if verb == "GET" else Effect.ADD
         operation = Operation("request", verb, path, effect, Evidence.INFERRED, "raw request")
         return await self._caller.exchange(Request(operation, query=tuple((query or {}).items()), body=json))
@@ -261,6 +299,7 @@ class AsyncMintedConnect:
         """Close what this client opened; repeating it does nothing. A sibling's does nothing at all."""
         if self._owns:
             await self._caller.shared.transport.aclose()
+        if self._owns_journal:
             await self.complete.aclose()
 
     async def __aenter__(self) -> Self:
@@ -272,7 +311,9 @@ class AsyncMintedConnect:
         await self.aclose()
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._caller.shared.transport.base_url}>"
+        # A debugger may show a client whose constructor has just failed.
+        caller: Caller | None = getattr(self, "_caller", None)
+        return f"<{type(self).__name__} {caller.shared.transport.base_url if caller else '(not built)'}>"
 
     def __del__(self) -> None:
         # Only said, not mended: closing takes an event loop, and whichever runs now need not be ours.
@@ -280,6 +321,46 @@ class AsyncMintedConnect:
             warnings.warn(
                 f"unclosed {self!r}: use `async with`, or await aclose()", ResourceWarning, stacklevel=2, source=self
             )
+
+
+def _check_settings(timeouts: object, retry: object, options: object) -> None:
+    check_type("timeouts", timeouts, Timeouts, optional=True)
+    check_type("retry", retry, RetryPolicy, optional=True)
+    check_type("options", options, Options, optional=True)
+
+
+def _opened(journal: Journal | str | Path | None) -> Journal:
+    opened = open_journal(journal)
+    if isinstance(journal, str | Path):
+        path = str(journal)
+        # Not `Path.is_dir`, which raises where it may not look.
+        if "\0" in path or os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):  # noqa: PTH112, PTH120
+            raise ConfigurationError("journal: must be the path of a file in a directory that exists")
+    elif isinstance(journal, type):
+        raise ConfigurationError(f"journal: is a class; give an instance, {journal.__name__}(...)")
+    return opened
+
+
+def _check_query(query: object) -> None:
+    if query is None:
+        return
+    if not isinstance(query, Mapping):
+        raise InvalidInput.of("query", f"must be a mapping of strings, not {type(query).__name__}")
+    for text in chain.from_iterable(cast("Mapping[object, object]", query).items()):
+        if not isinstance(text, str):
+            raise InvalidInput.of("query", f"must be strings, names and values, not {type(text).__name__}")
+
+
+def _check_json(json: Any) -> None:
+    try:
+        dumps(json)
+    except (InvalidInput, TypeError, ValueError, RecursionError):
+        pass
+    else:
+        return
+    raise InvalidInput.of(
+        "json", "must hold dict, list, valid str, int, bool, None and finite Decimal only; use Decimal for a float"
+    )
 
 
 def settings_from_env() -> dict[str, Any]:

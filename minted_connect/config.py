@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -29,9 +30,12 @@ __all__ = [
     "Secret",
     "SystemClock",
     "Timeouts",
+    "as_secret",
     "check_base_url",
     "check_header",
     "check_proxy_url",
+    "check_type",
+    "is_seconds",
 ]
 
 STAGING: Final = "https://api.staging.mintedconnect.com"
@@ -40,15 +44,46 @@ STAGING: Final = "https://api.staging.mintedconnect.com"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
+_MOST: Final = 2**63 - 1
+
+
+def check_type(name: str, value: object, *kinds: type, optional: bool = False) -> None:
+    """Raise ConfigurationError unless `value` is of one of `kinds`, or None where it is `optional`."""
+    if not isinstance(value, kinds) and not (optional and value is None):
+        allowed = [kind.__name__ for kind in kinds] + ["None"] * optional
+        raise ConfigurationError(f"{name}: must be {' or '.join(allowed)}, not {type(value).__name__}")
+
+
+def is_seconds(value: object) -> bool:
+    """Return whether this is a number of seconds above 0, and finite."""
+    # Compared with the largest float, and not with infinity: an int may be beyond all floats.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+
+
 def check_header(name: str, value: str) -> str:
     """Return `value` if it can stand in a request header; raise ConfigurationError if it could break out of it."""
+    check_type(name, value, str)
     if not value or not value.isascii() or not value.isprintable():
         raise ConfigurationError(f"{name}: must be printable ASCII, without line breaks")
     return value
 
 
+_Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
+
+
+def _name(instance: object, attribute: attrs.Attribute[Any]) -> str:
+    return f"{type(instance).__name__}.{attribute.name}"
+
+
+def _of(*kinds: type, optional: bool = False) -> _Validator:
+    def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        check_type(_name(instance, attribute), value, *kinds, optional=optional)
+
+    return check
+
+
 def _known_policy(_instance: object, _attribute: attrs.Attribute[Any], value: object) -> None:
-    if value not in {"any", "modern"}:
+    if value not in ("any", "modern"):
         raise ConfigurationError("Options.digest_policy: must be 'any' or 'modern'")
 
 
@@ -63,6 +98,7 @@ class Secret:
     __slots__ = ("_value",)
 
     def __init__(self, value: str) -> None:
+        check_type("a secret", value, str)
         self._value = value
 
     def reveal(self) -> str:
@@ -74,7 +110,9 @@ class Secret:
 
     def __eq__(self, other: object) -> bool:
         # Constant time, so that comparing does not leak the secret byte by byte.
-        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+        return isinstance(other, Secret) and hmac.compare_digest(
+            self._value.encode(errors="surrogatepass"), other._value.encode(errors="surrogatepass")
+        )
 
     def __hash__(self) -> int:
         return hash((Secret, self._value))
@@ -83,35 +121,45 @@ class Secret:
         raise TypeError("a secret is not pickled: build the client where it is used")
 
 
-def _secret(value: str | Secret) -> Secret:
-    return value if isinstance(value, Secret) else Secret(value)
+def as_secret(value: str | Secret) -> Secret:
+    """Return a string as a `Secret`; anything else as it is, for `Credentials` to refuse."""
+    return Secret(value) if isinstance(value, str) else value
 
 
-def _filled(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    text = value.reveal() if isinstance(value, Secret) else value
-    if not isinstance(text, str) or not text:
-        raise ConfigurationError(f"{attribute.name}: must be a non-empty string")
+def _user_name(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError("username: must be a non-empty string")
+    if not value.isprintable():
+        raise ConfigurationError("username: must be printable, without a line break at its end or elsewhere")
+
+
+def _pass_word(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    # The cleartext is never bound to a name here: tracebacks with local variables would show it.
+    if not isinstance(value, Secret) or not value.reveal():
+        raise ConfigurationError("password: must be a non-empty string")
+    if value.reveal().endswith(("\n", "\r")):
+        raise ConfigurationError("password: must not end in a line break; strip what was read from a file")
+    if any("\ud800" <= char <= "\udfff" for char in value.reveal()):
+        raise ConfigurationError("password: must be valid Unicode")
 
 
 @attrs.frozen
 class Credentials:
     """User name and password of the partner, as the vendor gave them."""
 
-    username: str = attrs.field(repr=False, validator=_filled)
-    password: Secret = attrs.field(repr=False, converter=_secret, validator=_filled)
+    username: str = attrs.field(repr=False, validator=_user_name)
+    password: Secret = attrs.field(repr=False, converter=as_secret, validator=_pass_word)
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"{type(instance).__name__}.{attribute.name}: must be seconds above 0, and finite")
+    if not is_seconds(value):
+        raise ConfigurationError(f"{_name(instance, attribute)}: must be seconds above 0, and finite")
 
 
-def _at_least(lowest: int) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+def _at_least(lowest: int) -> _Validator:
     def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-            raise ConfigurationError(
-                f"{type(instance).__name__}.{attribute.name}: must be a whole number from {lowest}"
-            )
+        if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= _MOST:
+            raise ConfigurationError(f"{_name(instance, attribute)}: must be a whole number from {lowest}, below 2**63")
 
     return check
 
@@ -159,6 +207,13 @@ class RetryPolicy:
         return cls(reads=1, sets=1, budget=0)
 
 
+def _least_and_most(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    name = _name(instance, attribute)
+    check_type(name, value, tuple, optional=True)
+    if value is not None and ([type(bound) for bound in value] != [int, int] or not 0 <= value[0] <= value[1] <= _MOST):
+        raise ConfigurationError(f"{name}: must be (least, most), whole numbers from 0, or None")
+
+
 @attrs.frozen(kw_only=True)
 class Limits:
     """Length limits that the vendor's sister families document and Walletable only suggests (inferred).
@@ -167,19 +222,19 @@ class Limits:
     that follow from meaning (a whole `qty` from 1) stay.
     """
 
-    external_id: tuple[int, int] | None = (3, 40)
+    external_id: tuple[int, int] | None = attrs.field(default=(3, 40), validator=_least_and_most)
     """Customer id that is being created; checked for its alphabet too."""
-    external_customer_id: tuple[int, int] | None = (1, 110)
+    external_customer_id: tuple[int, int] | None = attrs.field(default=(1, 110), validator=_least_and_most)
     """Customer id in every other call."""
-    name: tuple[int, int] | None = (3, 40)
+    name: tuple[int, int] | None = attrs.field(default=(3, 40), validator=_least_and_most)
     """First, middle and last name; an empty middle name passes."""
-    tax_office: tuple[int, int] | None = (3, 40)
-    identity_number: tuple[int, int] | None = (3, 40)
-    cart_token: tuple[int, int] | None = (32, 32)
-    zipcode: tuple[int, int] | None = (0, 5)
-    products_per_page: tuple[int, int] | None = (5, 100)
+    tax_office: tuple[int, int] | None = attrs.field(default=(3, 40), validator=_least_and_most)
+    identity_number: tuple[int, int] | None = attrs.field(default=(3, 40), validator=_least_and_most)
+    cart_token: tuple[int, int] | None = attrs.field(default=(32, 32), validator=_least_and_most)
+    zipcode: tuple[int, int] | None = attrs.field(default=(0, 5), validator=_least_and_most)
+    products_per_page: tuple[int, int] | None = attrs.field(default=(5, 100), validator=_least_and_most)
     """Rows, not characters."""
-    orders_per_page: tuple[int, int] | None = (5, 30)
+    orders_per_page: tuple[int, int] | None = attrs.field(default=(5, 30), validator=_least_and_most)
     """Rows, not characters."""
 
     @classmethod
@@ -212,7 +267,7 @@ class CompletionPolicy:
     """Seconds that have to be left of the price lock when the request goes out."""
     reconcile_budget: float = attrs.field(default=120.0, validator=_seconds)
     """Seconds that `reconcile` reads on before it gives up for now."""
-    fence_proves_not_executed: bool = False
+    fence_proves_not_executed: bool = attrs.field(default=False, validator=_of(bool))
     """Whether a cleared basket makes a late completion fail (question Q6). While it is not known, `fence=True` makes
     the outcome lean, and never proves it."""
 
@@ -252,22 +307,39 @@ class SystemClock:
 SYSTEM_CLOCK: Final = SystemClock()
 
 
+def _is_clock(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    methods = ("monotonic", "wall", "sleep")
+    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+        raise ConfigurationError("Options.clock: must have the methods of Clock: monotonic, wall and sleep")
+
+
+def _is_source(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not callable(value):
+        raise ConfigurationError("Options.random: must be a function that returns a number in [0, 1)")
+
+
+def _by_name(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_type("Options.paths", value, Mapping)
+    if not all(isinstance(text, str) for pair in value.items() for text in pair):
+        raise ConfigurationError("Options.paths: must hold strings only: names of operations and their paths")
+
+
 @attrs.frozen(kw_only=True)
 class Options:
     """What few callers change: corrections of inferred paths, limits, the clock, the size of things."""
 
-    paths: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    paths: Mapping[str, str] = attrs.field(factory=dict[str, str], validator=_by_name)
     """Corrected path by operation (``{"rates.current": "/partner/walletable/currency-rates"}``)."""
-    limits: Limits | None = Limits()
+    limits: Limits | None = attrs.field(default=Limits(), validator=_of(Limits, optional=True))
     """Inferred length limits, checked before sending; None = leave them to the server."""
-    clock: Clock = SYSTEM_CLOCK
-    rate_limit: RateLimit | None = None
-    breaker: Breaker | None = None
-    completion: CompletionPolicy = CompletionPolicy()
+    clock: Clock = attrs.field(default=SYSTEM_CLOCK, validator=_is_clock)
+    rate_limit: RateLimit | None = attrs.field(default=None, validator=_of(RateLimit, optional=True))
+    breaker: Breaker | None = attrs.field(default=None, validator=_of(Breaker, optional=True))
+    completion: CompletionPolicy = attrs.field(default=CompletionPolicy(), validator=_of(CompletionPolicy))
     """How completions and reconciliation treat what the vendor has not answered yet."""
     digest_policy: Literal["any", "modern"] = attrs.field(default="any", validator=_known_policy)
     """``modern`` refuses MD5 and challenges without qop."""
-    keep_error_bodies: bool = False
+    keep_error_bodies: bool = attrs.field(default=False, validator=_of(bool))
     """Keep the raw body on errors (`.body`). It can hold personal data."""
     pool_size: int = attrs.field(default=20, validator=_at_least(1))
     """Requests in flight at once; completions have connections of their own."""
@@ -279,7 +351,7 @@ class Options:
     """Deepest nesting of an answer."""
     user_agent: str | None = attrs.field(default=None, validator=_header_safe)
     """What `User-Agent` says; None = this library and its version."""
-    random: Callable[[], float] = attrs.field(default=random.random, repr=False)
+    random: Callable[[], float] = attrs.field(default=random.random, repr=False, validator=_is_source)
     """Source of jitter, in [0, 1)."""
 
 
@@ -290,6 +362,7 @@ def check_base_url(url: str) -> str:
         ConfigurationError: the URL is not absolute http(s), carries user info, a query or a fragment, or is
             plain http to another machine.
     """
+    check_type("base_url", url, str)
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
@@ -312,6 +385,7 @@ def check_proxy_url(url: str) -> str:
     Raises:
         ConfigurationError: not an absolute http(s) URL.
     """
+    check_type("proxy", url, str)
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port

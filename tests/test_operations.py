@@ -18,6 +18,7 @@ from minted_connect import (
     Customer,
     Gender,
     Holding,
+    InvalidInput,
     Invoice,
     Kind,
     MetalType,
@@ -281,18 +282,24 @@ async def test_open_a_basket(minted, sandbox, known):
 async def test_lines_of_one_sku_are_not_merged(minted, sandbox, known, by):
     basket = await minted.baskets.add_item(known, sku=SILVER)
     basket = await minted.baskets.add_item(by(basket), sku=SILVER)
-    assert sent(sandbox) == ("POST", BASKET, {}, named(basket, type="buy", sku=SILVER, qty=1))
     assert lines(basket) == [(SILVER, 1), (SILVER, 1)]
     assert basket.total == 2 * Decimal(496)
     assert basket.total_amount == 2
 
 
 async def test_a_line_added_to_a_basket_is_of_its_kind(minted, sandbox, known):
-    sandbox.shop.give(known, GOLD, 3)
+    sandbox.shop.give(known, GOLD, 4)
     basket = await minted.baskets.add_item(known, sku=GOLD, type=Kind.SELL)
     basket = await minted.baskets.add_item(basket, sku=GOLD)
-    assert sent(sandbox)[3]["type"] == "sell"
+    assert sent(sandbox) == ("POST", BASKET, {}, named(basket, type="sell", sku=GOLD, qty=1))
     assert basket.kind is Kind.SELL
+    with pytest.raises(InvalidInput, match=r"type: must be sell, as the basket is, or left out"):
+        await minted.baskets.add_item(basket, sku=GOLD, type="buy")
+    basket = await minted.baskets.add_item(basket.key, sku=GOLD)
+    assert sent(sandbox) == ("POST", BASKET, {}, named(basket, sku=GOLD, qty=1))
+    basket = await minted.baskets.add_item(basket.key, sku=GOLD, type="sell", qty=1)
+    assert sent(sandbox)[3]["type"] == "sell"
+    assert lines(basket) == [(GOLD, 1)] * 4
 
 
 async def test_update_sets_the_amount_and_leaves_one_line(minted, sandbox, known):
@@ -335,6 +342,16 @@ async def test_the_active_basket(minted, sandbox, known):
     assert await minted.baskets.get_active(known, cart_token=basket.token) == basket
     assert sent(sandbox)[2] == {"external_customer_id": CUSTOMER, "cart_token": basket.token}
     assert await minted.baskets.get_active(known, cart_token="T" * 32) is None
+
+
+@pytest.mark.parametrize("fault", [{"html": True}, {"envelope": False}], ids=["page", "json"])
+async def test_a_404_of_somebody_else_says_nothing_about_a_basket(minted, sandbox, known, fault):
+    sandbox.faults.add("status", status=404, **fault)
+    with pytest.raises(NotFound) as caught:
+        await minted.baskets.get_active(known)
+    assert caught.value.code is None
+    sandbox.faults.add("status", status=404)
+    assert await minted.baskets.get_active(known) is None
 
 
 @pytest.mark.parametrize(
@@ -694,7 +711,7 @@ async def test_a_raw_request(minted, sandbox, known):
 async def test_money_in_a_raw_request_is_exact(minted, sandbox):
     with pytest.raises(NotFound):
         await minted.request("POST", "/partner/pay", json={"amount": Decimal("0.10"), "of": [Decimal("1e-7")]})
-    with pytest.raises(TypeError, match="float"):
+    with pytest.raises(InvalidInput, match=r"json: .*use Decimal"):
         await minted.request("POST", "/partner/pay", json={"amount": 0.1})
 
 

@@ -25,7 +25,7 @@ from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.client import AsyncMintedConnect, settings_from_env
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import Journal
-from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts
+from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
 from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
 from minted_connect.feed import RateFeed, Subscription, Tick
 from minted_connect.resources.baskets import AsyncBaskets
@@ -196,7 +196,8 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         language: Sent as `Accept-Language`: the language of names and messages.
         timeouts: Seconds for each part of a call; see `Timeouts`.
         retry: How often and how patiently a call is repeated; see `RetryPolicy`.
-        journal: Where intents to buy, sell or ship are kept: a path (SQLite), a `Journal`, or None (memory).
+        journal: Where intents to buy, sell or ship are kept: the path of a file (SQLite) in a directory that exists, a
+            `Journal`, which is never closed here, or None (memory).
         ssl_context: TLS settings of your own, at least TLS 1.2.
         proxy: URL of an http proxy.
         options: What few callers change; see `Options`.
@@ -228,6 +229,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         proxy: str | None = None,
         options: Options | None = None,
     ) -> None:
+        password = as_secret(password)  # before anything can fail: tracebacks may show local variables
         inner = AsyncMintedConnect(
             username,
             password,
@@ -291,6 +293,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
 
+        check_type("options", options, Options, optional=True)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         with (
@@ -338,6 +341,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             deadline: Seconds for each whole call, in place of `Timeouts.total` and `complete_total`.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
+
+        Raises:
+            ConfigurationError: an argument that cannot work.
         """
         inner = self._inner.with_options(
             timeouts=timeouts, retry=retry, deadline=deadline, language=language, client_id=client_id
@@ -366,7 +372,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         _leave(self.close, error)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._inner!r}>"
+        # A debugger may show a client whose constructor has just failed.
+        inner: AsyncMintedConnect | None = getattr(self, "_inner", None)
+        return f"<{type(self).__name__} {'(not built)' if inner is None else f'of {inner!r}'}>"
 
 
 def _leave(close: Callable[[], object], error: BaseException | None) -> None:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
+import sys
 from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
 
 from minted_connect.config import Clock
+from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
+    ApiError,
     ClientClosedError,
     ConfigurationError,
     InvalidInput,
     MintedConnectError,
+    Phase,
     RateLimited,
+    RequestTimeout,
     ServerError,
 )
 from minted_connect.feed.board import Board, Buffered, Latest, Subscription, Tick
 from minted_connect.models.rate import Rate
+from minted_connect.resources import checks
 
 __all__ = ["RateFeed"]
 
@@ -29,6 +37,9 @@ _log = logging.getLogger("minted_connect.feed")
 
 _HOPELESS: Final = (ClientClosedError, ConfigurationError, InvalidInput)
 """Failures that polling again cannot mend: they end the feed, as a programming error does."""
+
+_PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+"""The refusals that another poll may not meet again; wrong credentials and the other 4xx stay what they are."""
 
 _MOST_DOUBLINGS: Final = 32
 """Keeps 2**n a finite float in an outage of any length."""
@@ -39,7 +50,8 @@ class RateFeed:
 
     A failed poll does not end it: subscribers get the last good values again, marked stale, and the next poll
     waits longer each time. An error that polling again cannot mend (one that is not of this library, a closed
-    client, a bad option) does end it, and is raised to the subscribers and on leaving the `async with`.
+    client, a bad option, wrong credentials, a request the server refuses) does end it, and is raised to the
+    subscribers and on leaving the `async with`.
 
     Args:
         fetch: gets the rates once; called by one task, never twice at a time.
@@ -66,8 +78,8 @@ class RateFeed:
         jitter: float = 0.1,
         max_backoff: float = 60.0,
     ) -> None:
-        _check_seconds("interval", interval)
-        _check_seconds("max_backoff", max_backoff)
+        checks.seconds("interval", interval)
+        checks.seconds("max_backoff", max_backoff)
         if not _is_number(jitter) or not 0 <= jitter < 1:
             raise InvalidInput.of("jitter", "must be a number from 0 to below 1")
         self._fetch = fetch
@@ -144,14 +156,14 @@ class RateFeed:
                 `Subscription.dropped`.
 
         Raises:
-            InvalidInput: `buffer` is not a whole number from 1.
+            InvalidInput: `buffer` is not a whole number from 1, or a filter cannot fit anything.
         """
         wanted = _filter(currency_id, metal, sku)
+        checks.flag("changes_only", changes_only)
         if buffer is None:
             return Latest(self._board, wanted, changes_only=changes_only)
-        if isinstance(buffer, bool) or not isinstance(buffer, int) or buffer < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInput.of("buffer", "must be a whole number from 1")
-        return Buffered(self._board, wanted, changes_only=changes_only, size=buffer)
+        size = checks.whole("buffer", buffer, 1, sys.maxsize)
+        return Buffered(self._board, wanted, changes_only=changes_only, size=size)
 
     def latest(
         self, *, currency_id: int | None = None, metal: str | None = None, sku: str | None = None
@@ -160,9 +172,12 @@ class RateFeed:
 
         `Tick.age` says how old it is, `Tick.stale` whether the latest poll renewed it. Raises what ended the
         feed if that was an error; after a close it keeps answering.
+
+        Raises:
+            InvalidInput: a filter cannot fit anything.
         """
-        self._board.over()
         wanted = _filter(currency_id, metal, sku)
+        self._board.over()
         return next((tick for tick in self._board.ticks.values() if wanted(tick.rate)), None)
 
     async def wait_for(self, predicate: Callable[[Tick], bool], *, timeout: float) -> Tick:
@@ -175,11 +190,14 @@ class RateFeed:
             timeout: seconds on the feed's clock. A poll under way is let finish first.
 
         Raises:
-            TimeoutError: no tick did in time; its cause is what the latest poll failed with, if it failed.
+            RequestTimeout: no tick did in time (also a TimeoutError); its cause is what the latest poll failed with,
+                if it failed.
             ClientClosedError: the feed was closed meanwhile, or is not running.
-            InvalidInput: `timeout` is not finite or not above 0.
+            InvalidInput: `timeout` is not finite or not above 0, or `predicate` is not a plain function.
         """
-        _check_seconds("timeout", timeout)
+        if not callable(predicate) or inspect.iscoroutinefunction(predicate):
+            raise InvalidInput.of("predicate", "must be a plain function of a tick")
+        timeout = checks.seconds("timeout", timeout)
         search = asyncio.ensure_future(self._first(predicate))
         timer = asyncio.ensure_future(self._pass(self._clock.monotonic() + timeout))
         try:
@@ -187,7 +205,15 @@ class RateFeed:
             if search.done():
                 return search.result()
             timer.result()
-            raise TimeoutError(f"no tick satisfied the condition within {timeout:g} s") from self._last_error
+            operation = OPERATIONS["rates.current"]
+            raise RequestTimeout(
+                f"no tick satisfied the condition within {timeout:g} s",
+                operation.method,
+                operation.path,
+                elapsed=timeout,
+                phase=Phase.ANSWERED,
+                idempotent=True,
+            ) from self._last_error
         finally:
             search.cancel()
             timer.cancel()
@@ -214,9 +240,9 @@ class RateFeed:
             started = self._clock.monotonic()
             try:
                 rates = await self._fetch()
-            except _HOPELESS:
-                raise
             except MintedConnectError as error:
+                if _hopeless(error):
+                    raise
                 due = self._clock.monotonic() + self._fail(error)
                 self._board.post(())
             else:
@@ -246,7 +272,19 @@ class RateFeed:
         self._outage = 0
 
 
+def _hopeless(error: MintedConnectError) -> bool:
+    if isinstance(error, ApiError):
+        return error.status // 100 == 4 and error.status not in _PASSING  # noqa: PLR2004 - as statuses are spoken of
+    return isinstance(error, _HOPELESS)
+
+
 def _filter(currency_id: int | None, metal: str | None, sku: str | None) -> Callable[[Rate], bool]:
+    if currency_id is not None:
+        checks.whole("currency_id", currency_id, 1)
+    for name, value in (("metal", metal), ("sku", sku)):
+        if value is not None:
+            checks.text(name, value)
+
     def wanted(rate: Rate) -> bool:
         return (
             (currency_id is None or rate.currency_id == currency_id)
@@ -259,8 +297,3 @@ def _filter(currency_id: int | None, metal: str | None, sku: str | None) -> Call
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _check_seconds(name: str, value: float) -> None:
-    if not _is_number(value) or not 0 < value < math.inf:
-        raise InvalidInput.of(name, "must be seconds above 0, and finite")

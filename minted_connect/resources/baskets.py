@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import IntegrityError, MintedConnectError, NotFound
+from minted_connect.errors import IntegrityError, InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import Basket, BasketKey, Kind
 from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
@@ -23,6 +23,7 @@ class AsyncBaskets(Resource):
         """Return the customer's open basket, or None without one. Reading may re-price it.
 
         Raises:
+            NotFound: a 404 that is not the vendor's own word: of a gateway, or from a wrong path.
             IntegrityError: the answer is about another customer or another basket.
 
         Source: Get Active Basket (api-26503549): partly documented (the answer); path, query and what is answered
@@ -34,7 +35,9 @@ class AsyncBaskets(Resource):
         request = Request(OPERATIONS["baskets.get_active"], query=query)
         try:
             basket = await self._caller.send_optional(request, Basket)
-        except NotFound:
+        except NotFound as error:
+            if error.code is None:
+                raise
             return None
         return None if basket is None else _same(basket, customer_id, cart_token, request)
 
@@ -44,28 +47,45 @@ class AsyncBaskets(Resource):
         *,
         sku: str,
         qty: int = 1,
-        type: Kind | Literal["buy", "sell", "delivery"] = "buy",  # noqa: A002 - the vendor's word
+        type: Kind | Literal["buy", "sell", "delivery"] | None = None,  # noqa: A002 - the vendor's word
     ) -> Basket:
         """Add `qty` pieces of `sku` as a new line; with a customer's id instead of a basket, open one of `type`.
 
         Lines of one sku are not merged. Never sent twice unless provably not received: when it is not known whether
-        it was, the basket is read back, and without proof the error is raised. Then read the basket and set the
-        amount with `update_item` rather than adding again.
+        it was, and a `Basket` was given, the basket is read back, and without proof the error is raised. Then read the
+        basket and set the amount with `update_item` rather than adding again.
+
+        The proof is that the basket now has `qty` more pieces of `sku` than the `Basket` that was given. It can be
+        trusted only while nobody else changes that basket: a line that another process added meanwhile counts too.
+
+        Args:
+            basket: The basket; its key, if that is all there is; or a customer's id, to open one.
+            sku: What to add.
+            qty: Pieces of it.
+            type: For a customer's id: what to open, `buy` unless said otherwise. A `Basket` has its own, which another
+                may not contradict. With a `BasketKey` it is sent only if given.
 
         Raises:
+            InvalidInput: among others, a `type` that is not the basket's.
             IntegrityError: the answer is about another customer or another basket.
 
         Source: Create Basket / Add Basket Item (api-26503559, Feb and Mar 2026): partly documented (the answer); path
         and body are inferred, above all what selects buy, sell or delivery (S23).
         """
         before = basket if isinstance(basket, Basket) else None
+        kind = None if type is None else Kind(checks.one_of("type", type, _KINDS))
         body: dict[str, Any]
         if isinstance(basket, str):
             body = {"external_customer_id": checks.customer_id(basket, self._limits.external_customer_id)}
+            kind = kind or Kind.BUY
         else:
-            body = self._named(basket)
-        kind = (before.kind if before else None) or checks.one_of("type", type, _KINDS)
-        body["type"] = str(kind)
+            body = self._named(basket, "the customer's id, the Basket or BasketKey")
+        if before and before.kind:
+            if kind not in {None, before.kind}:
+                raise InvalidInput.of("type", f"must be {before.kind}, as the basket is, or left out")
+            kind = before.kind
+        if kind is not None:
+            body["type"] = str(kind)
         body["sku"] = checks.text("sku", sku)
         body["qty"] = checks.whole("qty", qty, 1)
         request = Request(OPERATIONS["baskets.add_item"], body=body)
@@ -154,8 +174,10 @@ class AsyncBaskets(Resource):
             raise error
         return found
 
-    def _named(self, basket: Basket | BasketKey) -> dict[str, Any]:
+    def _named(self, basket: Basket | BasketKey, wanted: str = "the Basket or BasketKey") -> dict[str, Any]:
         key = basket.key if isinstance(basket, Basket) else basket
+        if not isinstance(key, BasketKey):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput.of("basket", f"give {wanted}, not {type(basket).__name__}")
         return {
             "external_customer_id": checks.customer_id(key.external_customer_id, self._limits.external_customer_id),
             "cart_token": checks.token(key.cart_token, self._limits.cart_token),

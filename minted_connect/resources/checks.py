@@ -11,10 +11,27 @@ from collections.abc import Collection
 from datetime import date, datetime
 from typing import Any, Final
 
+from minted_connect.config import is_seconds
 from minted_connect.errors import InvalidInput
 
-__all__ = ["customer_id", "day", "flag", "joined", "new_customer_id", "one_of", "span", "text", "token", "whole"]
+__all__ = [
+    "customer_id",
+    "day",
+    "flag",
+    "instance",
+    "joined",
+    "new_customer_id",
+    "one_of",
+    "seconds",
+    "several",
+    "span",
+    "text",
+    "token",
+    "whole",
+]
 
+_MOST: Final = 2**63 - 1
+"""No id and no amount is larger: it is what a database holds."""
 _EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -26,7 +43,7 @@ def text(field: str, value: Any, length: tuple[int, int] | None = None, *, empty
         return value
     if not value or value.isspace():
         raise InvalidInput.of(field, "must not be empty")
-    if not value.isprintable():
+    if not value.isprintable():  # nor is half a character, a surrogate without the other
         raise InvalidInput.of(field, "must be printable, without line breaks")
     if length is not None and not length[0] <= len(value) <= length[1]:
         raise InvalidInput.of(field, _span(*length))
@@ -56,12 +73,26 @@ def token(value: Any, length: tuple[int, int] | None) -> str:
 
 
 def whole(field: str, value: Any, least: int, most: int | None = None) -> int:
-    """Check an int (not a bool, not a float) from `least` to `most`."""
+    """Check an int (not a bool, not a float) from `least` to `most`, or to the largest of 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidInput.of(field, f"must be a whole number (int), not {type(value).__name__}")
-    if value < least or (most is not None and value > most):
-        raise InvalidInput.of(field, f"must be from {least}" + ("" if most is None else f" to {most}"))
+    if not least <= value <= (_MOST if most is None else most):
+        shown = most if most is not None or value < least else _MOST
+        raise InvalidInput.of(field, f"must be from {least}" + ("" if shown is None else f" to {shown}"))
     return value
+
+
+def seconds(field: str, value: Any) -> float:
+    """Check a number of seconds above 0, and finite."""
+    if not is_seconds(value):
+        raise InvalidInput.of(field, "must be seconds above 0, and finite")
+    return float(value)
+
+
+def instance(field: str, value: Any, kind: type) -> None:
+    """Check that a value is what another call of this library gave."""
+    if not isinstance(value, kind):
+        raise InvalidInput.of(field, f"give the {kind.__name__}, not {type(value).__name__}")
 
 
 def flag(field: str, value: Any) -> str:
@@ -98,14 +129,22 @@ def one_of(field: str, value: Any, allowed: Collection[str]) -> str:
     return str(checked)
 
 
+def several(field: str, value: Any) -> list[Any]:
+    """Return one value or the values of a collection as a list, not empty; a string is one value, and so are bytes."""
+    if isinstance(value, str | bytes | bytearray):
+        return [value]
+    try:
+        values = list(value)
+    except TypeError:  # no collection: what looks at each value says what is wrong with it
+        return [value]
+    if not values:
+        raise InvalidInput.of(field, "must name at least one")
+    return values
+
+
 def joined(field: str, value: Any) -> str:
     """Check one string or several, and return them as the comma list the vendor's queries take."""
-    try:
-        parts = [value] if isinstance(value, str) else list(value)
-    except TypeError:
-        raise InvalidInput.of(field, f"must be a string or several, not {type(value).__name__}") from None
-    if not parts:
-        raise InvalidInput.of(field, "must name at least one")
+    parts = several(field, value)
     for part in parts:
         if "," in text(field, part):
             raise InvalidInput.of(field, "must not hold commas; give several as a list")

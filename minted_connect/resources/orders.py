@@ -7,7 +7,7 @@ from datetime import date
 from typing import Final, Literal, TypedDict, Unpack
 
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import IntegrityError, InvalidInput, NotFound, Phase, RequestTimeout
+from minted_connect.errors import IntegrityError, NotFound, Phase, RequestTimeout
 from minted_connect.models import Invoice, Kind, Order, Page, Receipt, Status
 from minted_connect.resources import base, checks
 
@@ -161,9 +161,9 @@ class AsyncOrders(base.Resource):
 
         Source: as `get`.
         """
-        if not 0 < timeout < float("inf"):
-            raise InvalidInput.of("timeout", "must be seconds above 0, and finite")
-        wanted = () if until is None else (until,) if isinstance(until, str) else tuple(until)
+        checks.instance("order", order, Order)
+        timeout = checks.seconds("timeout", timeout)
+        wanted = () if until is None else [checks.text("until", one) for one in checks.several("until", until)]
         clock = self._caller.clock
         started = clock.monotonic()
         polls = 0
@@ -192,6 +192,7 @@ class AsyncOrders(base.Resource):
 
         Source: as `get`.
         """
+        checks.instance("order", order, Order)
         clock = self._caller.clock
         polls = 0
         while not order.is_final:
@@ -225,10 +226,7 @@ class AsyncOrders(base.Resource):
 
 
 def _status_ids(status: int | Sequence[int]) -> str:
-    several = [status] if isinstance(status, int | str) else list(status)
-    if not several:
-        raise InvalidInput.of("status", "must name at least one")
-    return ",".join(str(checks.whole("status", one, 1)) for one in several)
+    return ",".join(str(checks.whole("status", one, 1)) for one in checks.several("status", status))
 
 
 def _check_owner(found: Page[Order], customer_external_id: str, request: Request) -> None:

@@ -61,6 +61,8 @@ class AsyncRates(Resource):
         `async with feed:` starts it; `async for tick in feed.subscribe(...)` listens.
         """
         options = self._caller.settings.options
+        # Looked at now, not by the poller; and a collection that can be read only once is read here.
+        wanted = None if metals is None else checks.joined("metals", metals).split(",")
         return RateFeed(
-            lambda: self.current(metals=metals), interval=interval, clock=options.clock, random=options.random
+            lambda: self.current(metals=wanted), interval=interval, clock=options.clock, random=options.random
         )

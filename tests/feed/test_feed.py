@@ -14,12 +14,18 @@ import attrs
 import pytest
 
 from minted_connect.errors import (
+    ApiError,
+    AuthenticationFailed,
     ClientClosedError,
     ConfigurationError,
     InvalidInput,
+    NotFound,
+    PermissionDenied,
     RateLimited,
+    RequestTimeout,
     ServerError,
     TransportError,
+    ValidationFailed,
 )
 from minted_connect.feed import RateFeed, Tick
 from minted_connect.models.rate import Rate
@@ -501,10 +507,23 @@ class TestLife:
         with pytest.raises(InvalidInput, match="jitter"):
             make((GOLD,), jitter=value)
 
-    @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3"])
+    @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3", 2**70])
     async def test_buffer_is_checked(self, make, value):
         with pytest.raises(InvalidInput, match="buffer"):
             make((GOLD,)).subscribe(buffer=value)
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("currency_id", "1"), ("currency_id", True), ("metal", 5), ("metal", ""), ("sku", b"x"), ("sku", "\ud800")],
+    )
+    async def test_filters_are_checked(self, make, field, value):
+        feed = make((GOLD,))
+        for look in (feed.subscribe, feed.latest):
+            with pytest.raises(InvalidInput) as caught:
+                look(**{field: value})
+            assert caught.value.field == field
+        with pytest.raises(InvalidInput, match="changes_only"):
+            feed.subscribe(changes_only="no")
 
 
 class TestOutage:
@@ -538,6 +557,14 @@ class TestOutage:
             ("minted_connect.feed", "INFO"),
         ]
         assert "TransportError: no answer" in caplog.text
+
+    @pytest.mark.parametrize(
+        "error", [ApiError("", 408), ApiError("", 425), RateLimited("", 429), ServerError("", 503), ApiError("", 200)]
+    )
+    async def test_what_may_pass_is_polled_through(self, make, clock, error):
+        async with make(error, (GOLD,)) as feed:
+            await clock.advance(3 * INTERVAL)
+            assert (feed.failures, feed.latest().rate) == (1, GOLD)
 
     async def test_each_outage_is_logged(self, make, clock, caplog):
         async with make(DOWN, DOWN, (GOLD,), DOWN, DOWN):
@@ -602,6 +629,10 @@ class TestEnd:
             ClientClosedError("closed"),
             ConfigurationError("no"),
             InvalidInput.of("metals", "must be known"),
+            AuthenticationFailed("no", 401),
+            PermissionDenied("no", 403),
+            NotFound("no", 404),
+            ValidationFailed("no", 422),
         ],
         ids=lambda error: type(error).__name__,
     )
@@ -671,8 +702,11 @@ class TestWaitFor:
             await clock.advance(timeout - 0.5)
             assert not alert.done()
             await clock.advance(0.5)
-            with pytest.raises(TimeoutError, match=f"within {timeout} s"):
+            with pytest.raises(RequestTimeout, match=f"within {timeout} s") as caught:
                 await alert
+            assert isinstance(caught.value, TimeoutError)
+            assert (caught.value.method, caught.value.path) == ("GET", "/partner/walletable/rates")
+            assert (caught.value.elapsed, caught.value.safe_to_retry) == (timeout, True)
             assert clock.now == 1000 + timeout
             assert nobody_waits(feed)
             assert len(clock.sleepers) == 1
@@ -717,7 +751,15 @@ class TestWaitFor:
             with pytest.raises(ZeroDivisionError):
                 await feed.wait_for(lambda tick: 1 / 0, timeout=5)
 
-    @pytest.mark.parametrize("timeout", [0, -1, math.inf, True, None])
+    async def test_the_condition_is_a_plain_function(self, make):
+        async def later(tick):
+            return True
+
+        for predicate in (None, "spot > 600", later):
+            with pytest.raises(InvalidInput, match="predicate"):
+                await make((GOLD,)).wait_for(predicate, timeout=1)
+
+    @pytest.mark.parametrize("timeout", [0, -1, math.inf, True, None, "1", 10**400])
     async def test_timeout_is_checked(self, make, timeout):
         with pytest.raises(InvalidInput, match="timeout"):
             await make((GOLD,)).wait_for(bool, timeout=timeout)
