@@ -18,7 +18,7 @@ import attrs
 from minted_connect.completion.classify import Fate, classify
 from minted_connect.completion.guard import address, agreed_total, check_basket, look_again, new_intent
 from minted_connect.completion.journal import Journal, MemoryJournal, to_the_end
-from minted_connect.completion.match import differences, identifiers, is_about, is_failed, is_order, mapping
+from minted_connect.completion.match import differences, identifiers, is_about, is_failed, is_order, lines, mapping
 from minted_connect.completion.reconcile import Finding, ReadBack
 from minted_connect.completion.verdict import BasketSeen, Outcome
 from minted_connect.config import Limits
@@ -54,6 +54,8 @@ class _Flight:
     kind: Kind
     agreed: Decimal | None
     extra: Mapping[str, Any]
+    seen: tuple[Mapping[str, int], str]
+    """Lines and currency of the basket that the caller agreed to."""
     landed: asyncio.Event = attrs.field(factory=asyncio.Event)
     intent: Intent | None = None
     result: Completion | None = None
@@ -93,11 +95,14 @@ class AsyncComplete:
     ) -> Completion:
         """Buy what is in the basket, once, at the price that was agreed to.
 
-        The basket is read again first. A second call for the same basket while this one runs waits and gets the
-        same result.
+        The basket is read again first, and has to hold the same lines in the same currency. A second call for the same
+        basket while this one runs waits and gets the same result.
+
+        `deadline` and `Timeouts` bound each step, not their sum: the look at the basket, the sending, and the look
+        afterwards that a doubtful answer takes.
 
         Args:
-            basket: As last seen.
+            basket: As last seen. If its lines were changed since, nothing is sent (`InvalidInput`).
             expected_total: The `paid_total` agreed to, money in the basket's currency; another one raises
                 `PriceChanged`.
             accept_price: `"current"` in place of `expected_total` buys at whatever the basket costs by then.
@@ -204,8 +209,9 @@ class AsyncComplete:
         agreed = agreed_total(expected_total, accept_price)
         check_basket(basket, kind)
         key = (basket.customer.external_id, basket.token)
+        seen = (lines(basket), basket.currency_code)
         while (flight := self._shared.flights.get(key)) is not None:
-            if (flight.kind, flight.agreed, flight.extra) != (kind, agreed, extra):
+            if (flight.kind, flight.agreed, flight.extra, flight.seen) != (kind, agreed, extra, seen):
                 raise AlreadyInFlight("this basket is being completed right now, on other terms")
             await flight.landed.wait()
             if flight.error is not None:
@@ -213,7 +219,7 @@ class AsyncComplete:
             if flight.result is not None:
                 return flight.result
             # Given up before anything was sent: the next one in line takes over.
-        flight = self._shared.flights[key] = _Flight(kind, agreed, extra)
+        flight = self._shared.flights[key] = _Flight(kind, agreed, extra, seen)
         try:
             flight.result = await self._fly(flight, basket)
         except Exception as error:

@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from minted_connect.completion.match import is_order
+from minted_connect.completion.match import is_order, lines
 from minted_connect.config import Clock, Limits
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import IntegrityError, InvalidInput, PriceChanged, PriceFixExpired
@@ -78,7 +78,7 @@ async def look_again(
     the completion normally goes out once.
 
     Raises:
-        InvalidInput: it is not open any more, or empty.
+        InvalidInput: it is not open any more, empty, or holds other lines or another currency than the caller saw.
         PriceChanged: it costs something else than was agreed to.
         PriceFixExpired: its price lock has less than `margin` seconds left, or none is shown.
         IntegrityError: the answer is about another customer, another basket or another kind.
@@ -96,6 +96,11 @@ async def look_again(
         )
     if not fresh.items:
         raise InvalidInput.of("basket", "is empty")
+    # Whoever accepts any price, or the same one, agreed to what was seen, not to what somebody made of it since.
+    if lines(fresh) != lines(basket):
+        raise InvalidInput.of("basket", "was changed since it was read: read it again, and look at its lines")
+    if fresh.currency_code != basket.currency_code:
+        raise InvalidInput.of("basket", "is in another currency than when it was read: read it again")
     if agreed is not None and fresh.paid_total != agreed:
         raise PriceChanged(
             f"the basket costs {fresh.paid_total} {fresh.currency_code} now; {agreed} was agreed to",

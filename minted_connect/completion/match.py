@@ -22,6 +22,7 @@ __all__ = [
     "is_cleared",
     "is_failed",
     "is_order",
+    "lines",
     "mapping",
     "match",
 ]
@@ -37,7 +38,7 @@ class Match(enum.IntEnum):
 
     NONE = 0
     LIKELY = 1
-    """Same kind, lines, total and time, but no common key: for a person to decide."""
+    """Same kind, lines, total and time, but no common key; or the same number under other keys: for a person."""
     ID = 2
     INCREMENT_ID = 3
     GUID = 4
@@ -49,23 +50,29 @@ def match(raw: Mapping[str, Any], order: Order | None, intent: Intent) -> Match:
     customer = customer_of(raw)
     if customer not in (intent.external_customer_id, None):
         return Match.NONE
+    other_keys = False
     for found, name, wanted in (
         (Match.TOKEN, "token", intent.cart_token),
         (Match.GUID, "guid", intent.guid),
         (Match.INCREMENT_ID, "increment_id", intent.increment_id),
     ):
-        if raw.get(name) == wanted:
+        # Two empty keys have nothing in common, and an empty one differs from none.
+        if not wanted or not raw.get(name):
+            continue
+        if raw[name] == wanted:
             return Match.LIKELY if customer is None else found
+        other_keys = True
     if order is None:
-        # Without a single key it cannot be told from ours.
-        return Match.NONE if any(raw.get(name) for name in ("token", "guid", "increment_id")) else Match.LIKELY
+        # Without a single key to compare it cannot be told from ours.
+        return Match.NONE if other_keys else Match.LIKELY
     if order.order_creation_status != CreationStatus.ORDER or order.kind not in {intent.kind, None}:
         return Match.NONE
-    if _lines(order) != _agreed_lines(intent):
+    if lines(order) != _agreed_lines(intent):
         return Match.NONE
-    # Orders may be numbered apart from baskets (Q4): an equal number alone could be another purchase.
+    # Orders may be numbered apart from baskets (Q4): an equal number alone could be another purchase, and with equal
+    # lines too if it names another basket.
     if order.id == intent.basket_id:
-        return Match.ID
+        return Match.LIKELY if other_keys or customer is None else Match.ID
     recent = order.order_at >= intent.created_at - BEFORE
     return Match.LIKELY if recent and order.paid_total == intent.paid_total else Match.NONE
 
@@ -82,7 +89,7 @@ def _differences(order: Order, intent: Intent) -> Iterator[str]:
         yield f"currency_code: agreed {intent.currency_code}, ordered {order.currency_code}"
     if order.kind not in {intent.kind, None}:
         yield f"kind: agreed {intent.kind}, ordered {order.kind}"
-    agreed, ordered = _agreed_lines(intent), _lines(order)
+    agreed, ordered = _agreed_lines(intent), lines(order)
     for sku in sorted(agreed.keys() | ordered.keys()):
         if agreed[sku] != ordered[sku]:
             yield f"pieces of {sku}: agreed {agreed[sku]}, ordered {ordered[sku]}"
@@ -127,7 +134,8 @@ def mapping(data: Any) -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", data) if isinstance(data, Mapping) else {}
 
 
-def _lines(deal: Deal) -> Counter[str]:
+def lines(deal: Deal) -> Counter[str]:
+    """Return the pieces by sku, whatever lines they are split into."""
     pieces: Counter[str] = Counter()
     for item in deal.items:
         pieces[item.sku] += item.amount

@@ -255,6 +255,38 @@ async def test_a_basket_that_is_not_as_agreed(
     assert journal.states == []
 
 
+LINE = deal_json()["items"][0]
+
+
+@pytest.mark.parametrize("terms", [{"expected_total": TOTAL}, {"accept_price": "current"}], ids=str)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"items": [{**LINE, "amount": 7}]}, "lines"),
+        ({"items": [{**LINE, "sku": "OTHER"}]}, "lines"),
+        ({"items": [LINE, {**LINE, "sku": "OTHER", "amount": 1}]}, "lines"),
+        # What is in the basket matters more than that it also costs something else.
+        ({"items": [{**LINE, "amount": 7}], "paid_total": Decimal(4000)}, "lines"),
+        ({"currency_code": "USD"}, "currency"),
+    ],
+)
+async def test_a_basket_that_was_changed_behind_the_caller(
+    world: World, journal: Watched, complete: AsyncComplete, terms: Any, change: dict[str, Any], said: str
+) -> None:
+    world.basket = deal_json(**change)
+    with pytest.raises(InvalidInput, match="basket: ") as caught:
+        await complete.buy(world.seen_basket(), **terms)
+    assert said in str(caught.value)
+    assert "read it again" in str(caught.value)
+    assert world.count("complete.buy") == 0
+    assert journal.states == []
+
+
+async def test_lines_that_are_only_split_otherwise_are_the_same(world: World, complete: AsyncComplete) -> None:
+    world.basket = deal_json(items=[{**LINE, "amount": 1}, {**LINE, "amount": 2}])
+    assert (await complete.buy(world.seen_basket(), accept_price="current")).order is not None
+
+
 async def test_nothing_is_sent_without_the_journal(world: World, journal: Watched, complete: AsyncComplete) -> None:
     journal.broken = JournalError("the disk is full")
     with pytest.raises(JournalError):
@@ -534,6 +566,9 @@ async def test_a_second_call_gets_the_result_of_the_first(world: World, complete
     second = asyncio.create_task(sibling.buy(world.seen_basket(), expected_total=TOTAL))
     with pytest.raises(AlreadyInFlight, match="other terms"):
         await complete.buy(world.seen_basket(), accept_price="current")
+    for change in ({"items": [{**LINE, "amount": 7}]}, {"currency_code": "USD"}):
+        with pytest.raises(AlreadyInFlight, match="other terms"):
+            await complete.buy(world.seen_basket(**change), expected_total=TOTAL)
     assert await complete.pending() == []
     held.go_on.set()
     assert await first is await second

@@ -35,6 +35,7 @@ from tests.completion.fakes import CUSTOMER, TOKEN, World, deal_json, intent_of,
 pytestmark = pytest.mark.anyio
 
 STRANGE = {"token": "X" * 32, "guid": "ANOTHER", "increment_id": "1", "id": 77}
+KEYLESS = {"token": "", "guid": "", "increment_id": "", "id": 77}
 PROVING = CompletionPolicy(fence_proves_not_executed=True)
 
 
@@ -93,7 +94,14 @@ def strength(raw: dict[str, Any], **intent: Any) -> Match:
         (order_json(**{**STRANGE, "token": TOKEN}), Match.TOKEN),
         (order_json(**{**STRANGE, "guid": intent_of().guid}), Match.GUID),
         (order_json(**{**STRANGE, "increment_id": intent_of().increment_id}), Match.INCREMENT_ID),
-        (order_json(**{**STRANGE, "id": 10984}), Match.ID),
+        (order_json(**{**KEYLESS, "id": 10984}), Match.ID),
+        (order_json(**{**KEYLESS, "id": 10984, "paid_total": 1}), Match.ID),
+        (order_json(**{**KEYLESS, "id": 10984, "customer": {}}), Match.LIKELY),
+        # One key that names another basket: a person has to look, whatever else is equal.
+        (order_json(**{**STRANGE, "id": 10984}), Match.LIKELY),
+        (order_json(**{**STRANGE, "id": 10984, "paid_total": 1, "order_at": "2020-01-01T00:00:00Z"}), Match.LIKELY),
+        (order_json(**{**KEYLESS, "id": 10984, "token": "X" * 32}), Match.LIKELY),
+        (order_json(**{**KEYLESS, "id": 10984, "guid": "ANOTHER"}), Match.LIKELY),
         # Orders may be numbered apart from baskets: the same number with other lines is another purchase.
         (order_json(**{**STRANGE, "id": 10984, "items": []}), Match.NONE),
         (order_json(**STRANGE), Match.LIKELY),
@@ -114,6 +122,31 @@ def strength(raw: dict[str, Any], **intent: Any) -> Match:
 )
 def test_how_surely_an_order_is_ours(row: dict[str, Any], expected: Match) -> None:
     assert strength(row) is expected
+
+
+@pytest.mark.parametrize("name", ["cart_token", "guid", "increment_id"])
+def test_empty_keys_have_nothing_in_common(name: str) -> None:
+    key = name.removeprefix("cart_")
+    row = order_json(**{**STRANGE, key: "", "paid_total": 1})
+    assert strength(row, **{name: ""}) is Match.NONE
+    del row["paid_total"]
+    assert strength(row, **{name: ""}) is Match.NONE
+
+
+def test_what_cannot_be_read_and_has_no_key_to_compare_is_a_doubt() -> None:
+    row = {"customer": {"external_id": CUSTOMER}, "guid": "ANOTHER"}
+    assert strength(row, guid="") is Match.LIKELY
+    assert strength(row, guid="OURS") is Match.NONE
+
+
+async def test_the_same_number_under_other_keys_is_never_confirmed(
+    world: World, journal: MemoryJournal, complete: AsyncComplete
+) -> None:
+    world.basket, world.orders = None, [order_json(**{**STRANGE, "id": 10984})]
+    with pytest.raises(OutcomeUnknown) as caught:
+        await complete.reconcile(intent_of())
+    assert "order 10984 looks like it" in caught.value.evidence
+    assert state(journal) == IntentState.UNKNOWN
 
 
 def test_lines_are_compared_by_their_sum() -> None:
