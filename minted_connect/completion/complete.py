@@ -58,6 +58,8 @@ class _Flight:
     """Lines and currency of the basket that the caller agreed to."""
     landed: asyncio.Event = attrs.field(factory=asyncio.Event)
     intent: Intent | None = None
+    state: IntentState | None = None
+    """What became of the intent, once that is known: before it is written down."""
     result: Completion | None = None
     error: Exception | None = None
 
@@ -191,8 +193,7 @@ class AsyncComplete:
                 await self._settle(wanted, IntentState.NOT_EXECUTED)
                 raise NotExecuted(f"intent {wanted.id}: {finding.verdict.reason}", wanted)
             case Outcome.UNKNOWN:
-                await self._settle(wanted, IntentState.UNKNOWN)
-                raise self._unknown(wanted, Phase.SENT, finding.notes)
+                raise await self._doubted(wanted, Phase.SENT, finding.notes)
 
     async def aclose(self) -> None:
         """Let go of the journal."""
@@ -251,17 +252,18 @@ class AsyncComplete:
                 return await self._failed(intent, error, progress.phase)
             return await self._answered(intent, request, reply)
         except asyncio.CancelledError as cancelled:
-            # Writing into the journal is all that is done now: no second request behind the canceller's back.
-            state = IntentState.NOT_SENT
-            if progress.phase is not Phase.NOT_SENT:
-                state = IntentState.UNKNOWN
-                flight.error = self._unknown(intent, progress.phase, ("the call was cancelled",))
-                cancelled.add_note(
-                    f"intent {intent.id} may have been carried out: find it in complete.pending() and reconcile it"
-                )
-            # A cancel scope cancels every await anew; the first cancellation is the one that goes on.
-            with suppress(asyncio.CancelledError):
-                await self._settle(intent, state)
+            # Writing into the journal is all that is done now: no second request behind the canceller's back. What
+            # was known already stands, and is written down by now.
+            if flight.state is None:
+                state, error = IntentState.NOT_SENT, None
+                if progress.phase is not Phase.NOT_SENT:
+                    error = self._unknown(intent, progress.phase, ("the call was cancelled",))
+                    state = IntentState.UNKNOWN
+                # A cancel scope cancels every await anew; the first cancellation is the one that goes on.
+                with suppress(asyncio.CancelledError):
+                    await self._settle(intent, state, error)
+            if (note := _became(flight)) is not None:
+                cancelled.add_note(f"intent {intent.id} {note}")
             raise
 
     async def _prepare(self, intent: Intent, not_after: float) -> None:
@@ -285,14 +287,13 @@ class AsyncComplete:
                     raise NotSent(f"nothing was sent: {_said_by(error)}") from error
                 raise error
             case Fate.REFUSED:
-                await self._settle(intent, IntentState.REJECTED)
+                await self._settle(intent, IntentState.REJECTED, error)
                 raise error
             case Fate.READ_BACK:
                 return await self._doubt(intent, error)
             case Fate.UNKNOWN:
                 reached = error.phase if isinstance(error, TransportError) else phase
-                await self._settle(intent, IntentState.UNKNOWN)
-                raise self._unknown(intent, reached, (_said_by(error),)) from error
+                raise await self._doubted(intent, reached, (_said_by(error),)) from error
 
     async def _doubt(self, intent: Intent, error: Exception) -> Completion:
         """Look once before believing the server's no."""
@@ -303,10 +304,9 @@ class AsyncComplete:
             raise await self._rejected(intent, finding.order) from error
         seen = finding.evidence
         if seen.searched and not seen.likely and seen.basket is BasketSeen.ACTIVE:
-            await self._settle(intent, IntentState.REJECTED)
+            await self._settle(intent, IntentState.REJECTED, error)
             raise error
-        await self._settle(intent, IntentState.UNKNOWN)
-        raise self._unknown(intent, Phase.ANSWERED, (_said_by(error), *finding.notes)) from error
+        raise await self._doubted(intent, Phase.ANSWERED, (_said_by(error), *finding.notes)) from error
 
     async def _answered(self, intent: Intent, request: Request, reply: Reply) -> Completion:
         """Read the answer of a completion that the server calls a success."""
@@ -327,9 +327,8 @@ class AsyncComplete:
                     request.operation.method,
                     request.route,
                 )
-            await self._settle(intent, IntentState.UNKNOWN)
             assert problem is not None
-            raise self._unknown(intent, Phase.ANSWERED, (_said_by(problem),)) from problem
+            raise await self._doubted(intent, Phase.ANSWERED, (_said_by(problem),)) from problem
         if is_failed(raw):
             raise await self._rejected(intent, order)
         return await self._confirmed(intent, order, raw, reconciled=False)
@@ -350,19 +349,38 @@ class AsyncComplete:
         reconciled: bool,
         notes: tuple[str, ...] = (),
     ) -> Completion:
-        number = raw.get("id")
-        await self._settle(intent, IntentState.CONFIRMED, number if isinstance(number, int) else None)
         differing = (*(differences(order, intent) if order is not None else ()), *notes)
         for difference in differing:
             _logger.warning("intent %s: %s", intent.id, difference)
-        return Completion(order, identifiers(raw), raw, reconciled, differing)
+        completion = Completion(order, identifiers(raw), raw, reconciled, differing)
+        await self._settle(intent, IntentState.CONFIRMED, completion)
+        return completion
 
     async def _rejected(self, intent: Intent, order: Order | None) -> Rejected:
-        await self._settle(intent, IntentState.REJECTED)
-        return Rejected(f"intent {intent.id}: the order was made, and cancelled or refunded", order)
+        rejected = Rejected(f"intent {intent.id}: the order was made, and cancelled or refunded", order)
+        await self._settle(intent, IntentState.REJECTED, rejected)
+        return rejected
 
-    async def _settle(self, intent: Intent, state: IntentState, order_id: int | None = None) -> None:
-        """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe."""
+    async def _doubted(self, intent: Intent, phase: Phase, evidence: tuple[str, ...]) -> OutcomeUnknown:
+        unknown = self._unknown(intent, phase, evidence)
+        await self._settle(intent, IntentState.UNKNOWN, unknown)
+        return unknown
+
+    async def _settle(self, intent: Intent, state: IntentState, outcome: Completion | Exception | None = None) -> None:
+        """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe.
+
+        Args:
+            intent: Whose outcome.
+            state: What became of it.
+            outcome: What everybody who waits for it gets, also if the call is cancelled over the writing.
+        """
+        completion = outcome if isinstance(outcome, Completion) else None
+        flight = self._shared.flights.get((intent.external_customer_id, intent.cart_token))
+        if flight is not None and flight.intent is intent:
+            flight.state, flight.result = state, completion
+            flight.error = outcome if isinstance(outcome, Exception) else None
+        number: object = completion.raw.get("id") if completion is not None else None
+        order_id = number if isinstance(number, int) else None
         try:
             await to_the_end(self._shared.journal.settle(intent.id, state, order_id=order_id))
         except Exception:
@@ -378,6 +396,20 @@ class AsyncComplete:
         )
         error.__dict__["_bound"] = self.reconcile
         return error
+
+
+def _became(flight: _Flight) -> str | None:
+    """Return what whoever cancelled a completion should know, or None if nothing was sent."""
+    match flight.state:
+        case IntentState.CONFIRMED:
+            number = flight.result.keys.get("id") if flight.result is not None else None
+            return "was confirmed" if number is None else f"was confirmed as order {number}"
+        case IntentState.REJECTED:
+            return f"was rejected ({type(flight.error).__name__})"
+        case IntentState.UNKNOWN:
+            return "may have been carried out: find it in complete.pending() and reconcile it"
+        case _:
+            return None
 
 
 def _said_by(error: Exception) -> str:

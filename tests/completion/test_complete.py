@@ -647,6 +647,101 @@ async def test_cancelled_before_it_was_sent(world: World, journal: Watched, comp
     assert journal.states == [IntentState.NOT_SENT, IntentState.CONFIRMED]
 
 
+class SlowToSettle(Watched):
+    """A journal that takes its time to note an outcome."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started, self.go_on = asyncio.Event(), asyncio.Event()
+        self.settled: list[str] = []
+
+    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
+        self.settled.append(state)
+        self.started.set()
+        await self.go_on.wait()
+        await super().settle(intent_id, state, order_id=order_id)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state", "note", "told"),
+    [
+        (None, IntentState.CONFIRMED, "was confirmed as order 10984", None),
+        (lambda *_: {**order_json(), "id": None}, IntentState.CONFIRMED, "was confirmed", None),
+        (
+            lambda *_: {**order_json(), "status_name": "Cancelled"},
+            IntentState.REJECTED,
+            "was rejected (Rejected)",
+            Rejected,
+        ),
+        (
+            ValidationFailed("no", 422, 422),
+            IntentState.REJECTED,
+            "was rejected (ValidationFailed)",
+            ValidationFailed,
+        ),
+        (Conflict("no", 409, 409), IntentState.REJECTED, "was rejected (Conflict)", Conflict),
+        (ServerError("down", 500), IntentState.UNKNOWN, "may have been carried out", OutcomeUnknown),
+        (lambda *_: of("somebody else"), IntentState.UNKNOWN, "may have been carried out", OutcomeUnknown),
+    ],
+)
+@pytest.mark.parametrize("how", ["task", "scope"])
+async def test_cancelled_while_the_outcome_is_written_down(
+    world: World, answer: Any, state: IntentState, note: str, told: type[Exception] | None, how: str
+) -> None:
+    journal = SlowToSettle()
+    complete = AsyncComplete(world, journal)
+    world.complete = answer or world.execute
+    scope = anyio.CancelScope()
+    notes: list[str] = []
+
+    async def buy() -> None:
+        with scope:
+            try:
+                await complete.buy(world.seen_basket(), expected_total=TOTAL)
+            except asyncio.CancelledError as cancelled:
+                notes.extend(cancelled.__notes__)
+                raise
+
+    first = asyncio.create_task(buy())
+    await journal.started.wait()
+    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    for _ in range(3):
+        scope.cancel() if how == "scope" else first.cancel()
+        await asyncio.sleep(0)
+    journal.go_on.set()
+    await asyncio.wait({first})
+    assert first.cancelled() == (how == "task")
+    assert journal.settled == journal.states == [state]
+    [intent] = journal._intents.values()
+    assert len(notes) == 1
+    assert notes[0].startswith(f"intent {intent.id} {note}")
+    if told is None:
+        assert (await second).raw["token"] == TOKEN
+    else:
+        with pytest.raises(told):
+            await second
+    assert world.count("complete.buy") == 1
+
+
+async def test_cancelled_while_it_is_noted_that_nothing_was_sent(world: World) -> None:
+    journal = SlowToSettle()
+    complete = AsyncComplete(world, journal)
+    # The wire was touched, and yet it is proven that nothing arrived.
+    world.complete = sending(ConnectFailed("no way"), Phase.SENT)
+    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    await journal.started.wait()
+    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    await asyncio.sleep(0)
+    first.cancel()
+    world.complete = world.execute
+    journal.go_on.set()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await first
+    assert not hasattr(caught.value, "__notes__")
+    assert (await second).order is not None
+    assert journal.states == [IntentState.NOT_SENT, IntentState.CONFIRMED]
+
+
 async def test_cancelled_again_while_the_intent_is_written_down(
     world: World, journal: Watched, complete: AsyncComplete, monkeypatch: pytest.MonkeyPatch
 ) -> None:
