@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pydoc
+import re
 import subprocess
 import sys
 
 import pytest
 
 import minted_connect
+from minted_connect.blocking import client as blocking
+from minted_connect.blocking import lift
 
 
 def fresh(code: str) -> str:
@@ -123,6 +127,27 @@ def test_signatures(client, name):
     finally:
         if client is minted_connect.MintedConnect:
             instance.close()
+
+
+@pytest.mark.parametrize("client", [minted_connect.AsyncMintedConnect, minted_connect.MintedConnect])
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_help_shows_parameters_and_docs_of_every_operation(client, name):
+    resource, method = name.split(".")
+    instance = client("u", "p")
+    found = type(getattr(instance, resource))
+    for shown in (getattr(found, method), getattr(getattr(instance, resource), method)):
+        text = pydoc.render_doc(shown, renderer=pydoc.plaintext)
+        assert len(inspect.getdoc(shown)) > 20
+        assert inspect.getdoc(shown).splitlines()[0] in text
+        assert all(parameter in text for parameter in SIGNATURES[name].split())
+        assert shown.__qualname__ == f"{found.__qualname__}.{method}"
+
+
+def test_help_of_the_blocking_side_speaks_of_no_awaiting():
+    for cls in vars(blocking).values():
+        if inspect.isclass(cls) and cls.__module__ in {blocking.__name__, lift.__name__}:
+            text = pydoc.render_doc(cls, renderer=pydoc.plaintext)
+            assert not re.search(r"\bawait \w|\basync (with|for) |AsyncGenerator|Lifted object", text), cls.__name__
 
 
 def test_every_operation_states_its_source_and_evidence():

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 import minted_connect
-from minted_connect import MintedConnectError
+from minted_connect import MintedConnectError, errors
 from minted_connect.core.request import OPERATIONS
+from minted_connect.sandbox.faults import ARGUMENTS, KINDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -32,8 +33,9 @@ def cells(row: str) -> list[str]:
 
 def table(text: str) -> list[list[str]]:
     """The rows of the first table in a text, without its head."""
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    return [cells(row) for row in rows[2:]]
+    rows = re.search(r"(?:^\|.*\n?)+", text, re.MULTILINE)
+    assert rows
+    return [cells(row) for row in rows[0].splitlines()[2:]]
 
 
 def section(title: str) -> str:
@@ -75,11 +77,28 @@ def test_there_are_two_commands(name):
     assert ("demo" if name == "one" else "pytest") in words
 
 
-def test_every_error_exists():
+def test_every_error_exists_and_none_is_missing():
     named = set(re.findall(r"`([A-Z]\w+)`", " ".join(row[0] for row in table(section("Errors")))))
-    assert len(named) > 20
-    for name in named - {"ValueError", "TimeoutError"}:
+    bases = {"MintedConnectError", "NotSent"}
+    assert named - {"ValueError", "TimeoutError"} == set(errors.__all__) - bases - {"Phase"}
+    for name in bases | named - {"ValueError", "TimeoutError"}:
         assert issubclass(getattr(minted_connect, name), MintedConnectError), name
+
+
+def test_every_fault_is_listed_with_its_arguments():
+    listed = {
+        kind: set(re.findall(r"`(\w+)", arguments))
+        for kinds, _, arguments in table(README.partition("\n### Faults\n")[2].partition("\n## ")[0])
+        for kind in re.findall(r"`(\w+)`", kinds)
+    }
+    assert listed == {kind: set(ARGUMENTS.get(kind, ())) for kind in KINDS}
+
+
+def test_every_open_question_is_listed():
+    listed = [row[0] for row in table(section("Open questions"))]
+    assert listed == [f"S{number}" for number in range(1, 28)] + [f"Q{number}" for number in range(1, 10)]
+    for file in (ROOT / "minted_connect").rglob("*.py"):
+        assert set(re.findall(r"\b[SQ][0-9]{1,2}\b", file.read_text("utf-8"))) <= set(listed), file.name
 
 
 def test_every_method_exists():
@@ -104,4 +123,4 @@ def test_nothing_of_one_machine():
     assert not re.search(r"/(home|root|work|Users|tmp|mnt|opt)/", README)
     assert not re.search(r"--(extra-)?index-url|\.internal\b|\.local\b|\.corp\b", README)
     hosts = set(re.findall(r"https?://([^\s/)\"`]+)", README)) - {"..."}
-    assert hosts <= {"docs.mintedconnect.com", "api.staging.mintedconnect.com"}
+    assert hosts <= {"docs.mintedconnect.com", "api.staging.mintedconnect.com", "127.0.0.1:8787"}
