@@ -333,8 +333,10 @@ def _opened(journal: Journal | str | Path | None) -> Journal:
     opened = open_journal(journal)
     if isinstance(journal, str | Path):
         path = str(journal)
+        if not path.isprintable() or path.isspace():
+            raise ConfigurationError("journal: must be a printable path")
         # Not `Path.is_dir`, which raises where it may not look.
-        if "\0" in path or os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):  # noqa: PTH112, PTH120
+        if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):  # noqa: PTH112, PTH120
             raise ConfigurationError("journal: must be the path of a file in a directory that exists")
     elif isinstance(journal, type):
         raise ConfigurationError(f"journal: is a class; give an instance, {journal.__name__}(...)")

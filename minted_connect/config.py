@@ -63,8 +63,8 @@ def is_seconds(value: object) -> bool:
 def check_header(name: str, value: str) -> str:
     """Return `value` if it can stand in a request header; raise ConfigurationError if it could break out of it."""
     check_type(name, value, str)
-    if not value or not value.isascii() or not value.isprintable():
-        raise ConfigurationError(f"{name}: must be printable ASCII, without line breaks")
+    if not value or not value.isascii() or not value.isprintable() or value != value.strip():
+        raise ConfigurationError(f"{name}: must be printable ASCII, without line breaks, and without spaces around it")
     return value
 
 

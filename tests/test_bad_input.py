@@ -2,34 +2,276 @@
 
 from __future__ import annotations
 
+import inspect
+import traceback
+from collections.abc import Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Any
 
+import attrs
 import pytest
 
 from minted_connect import (
     AsyncMintedConnect,
+    AuthenticationFailed,
+    Basket,
     BasketKey,
+    Breaker,
+    CompletionPolicy,
     ConfigurationError,
     Credentials,
     InvalidInput,
     Limits,
+    MemoryJournal,
+    MintedConnect,
+    MintedConnectError,
     NotFound,
     Options,
+    Order,
     RateLimit,
     RetryPolicy,
     Secret,
     Timeouts,
     ValidationFailed,
 )
-from minted_connect.sandbox import Sandbox
+from minted_connect.core import codec
+from minted_connect.feed import RateFeed
+from minted_connect.resources.orders import AsyncOrders
+from minted_connect.sandbox import ManualClock, Sandbox
+from tests.completion.fakes import deal_json, order_json
 
 TOKEN = "T" * 32
 KEY = BasketKey("customer-1", TOKEN)
 LONG = "x" * 111
 
-# (field, what is called); `m` is the client.
+# Every parameter of every method, fed every wrong value.
+
+WRONG: dict[str, Any] = {
+    "None": None,
+    "1.5": 1.5,
+    "nan": float("nan"),
+    "Decimal": Decimal("1.5"),
+    "True": True,
+    "0": 0,
+    "-1": -1,
+    "10**5000": 10**5000,
+    "bytes": b"x",
+    "object": object(),
+    "class": str,
+    "''": "",
+    "blank": " ",
+    "lines": "a\nb",
+    "surrogate": "\ud800",
+    "[]": [],
+    "{}": {},
+}
+
+BASKET = codec.structure(deal_json(), Basket)
+ORDER = codec.structure(order_json(), Order)
+PERIOD = {"start": date(2026, 1, 1), "end": date(2026, 1, 2)}
+
+# Completions are tested with what they do: tests/completion.
+VALID: list[tuple[str, dict[str, Any]]] = [
+    ("customers.create", {"external_id": "customer-1"}),
+    ("customers.get", {"external_id": "customer-1"}),
+    ("customers.update", {"external_id": "customer-1", "lastname": "Hopper"}),
+    ("customers.remove", {"external_id": "customer-1"}),
+    ("products.page", {}),
+    ("products.pages", {}),
+    ("products.iterate", {}),
+    ("baskets.get_active", {"customer_id": "customer-1"}),
+    ("baskets.add_item", {"basket": "customer-1", "sku": "S"}),
+    ("baskets.add_item", {"basket": KEY, "sku": "S"}),
+    ("baskets.add_item", {"basket": BASKET, "sku": "S"}),
+    ("baskets.update_item", {"basket": KEY, "sku": "S", "qty": 1}),
+    ("baskets.delete_item", {"basket": KEY, "sku": "S"}),
+    ("baskets.clear", {"basket": KEY}),
+    ("orders.page", PERIOD),
+    ("orders.pages", PERIOD),
+    ("orders.iterate", PERIOD),
+    ("orders.get", {"order_id": 10984, "customer_external_id": "customer-1"}),
+    ("orders.wait", {"order": ORDER}),
+    ("orders.watch", {"order": ORDER}),
+    ("orders.receipt", {"order_id": 10984, "customer_id": "customer-1"}),
+    ("orders.invoice", {"external_order_id": "10984"}),
+    ("wallet.balance", {"customer_id": "customer-1"}),
+    ("rates.current", {}),
+    ("rates.history", {"metal": "gold", **PERIOD}),
+    ("rates.history", {"currency_id": 1000013, **PERIOD}),
+    ("rates.feed", {"interval": 60}),
+    ("request", {"method": "POST", "path": "/partner/whatever"}),
+    ("with_options", {}),
+    ("feed.subscribe", {}),
+    ("feed.latest", {}),
+    ("feed.wait_for", {"predicate": bool, "timeout": 1}),
+]
+
+# What is not wrong, beside None where the annotation allows it.
+ACCEPTED: dict[str, set[str]] = {
+    "customers.create middlename": {"''"},
+    "customers.update middlename": {"''"},
+    "orders.wait timeout": {"1.5"},
+    "wallet.balance deliverable": {"True"},
+    "rates.feed interval": {"1.5"},
+    "request query": {"{}"},
+    "request json": {"None", "Decimal", "True", "0", "-1", "''", "blank", "lines", "[]", "{}"},
+    "with_options deadline": {"1.5"},
+    "feed.subscribe changes_only": {"True"},
+    "feed.wait_for predicate": {"class"},
+    "feed.wait_for timeout": {"1.5"},
+    "RetryPolicy budget": {"0"},
+    "CompletionPolicy fence_proves_not_executed": {"True"},
+    "Options keep_error_bodies": {"True"},
+    "Options paths": {"{}"},
+    "Options random": {"class"},
+    "AsyncMintedConnect username": {"blank"},
+    "AsyncMintedConnect password": {"blank", "lines"},
+    **{f"{name} {field.name}": {"1.5"} for name in ("Timeouts",) for field in attrs.fields(Timeouts)},
+    "RetryPolicy initial": {"1.5"},
+    "RetryPolicy maximum": {"1.5"},
+    "RateLimit rate": {"1.5"},
+    "Breaker cooldown": {"1.5"},
+    "CompletionPolicy price_fix_margin": {"1.5"},
+    "CompletionPolicy reconcile_budget": {"1.5"},
+    "Options keepalive": {"1.5"},
+}
+
+SAID_AS = {
+    "customer_id": {"external_customer_id"},
+    "external_id": {"external_customer_id"},
+    "basket": {"external_customer_id"},
+    "currency_id": {"metal"},
+}
+"""The vendor's word for a parameter, where the error uses it."""
+
+
+def shown(case: Any) -> str:
+    return case if isinstance(case, str) else "-".join(case)
+
+
+def wrong(owner: str, parameters: Any) -> Iterator[tuple[str, str, Any]]:
+    """Every parameter with every value that it cannot mean."""
+    for name, annotation in parameters:
+        accepted = set(ACCEPTED.get(f"{owner} {name}", ()))
+        if "None" in str(annotation) or "MaybeText" in str(annotation):
+            accepted.add("None")
+        yield from ((name, label, value) for label, value in WRONG.items() if label not in accepted)
+
+
+def parameters_of(function: Any) -> list[tuple[str, Any]]:
+    return [(one.name, one.annotation) for one in inspect.signature(function).parameters.values() if one.name != "self"]
+
+
+def parameters_named(name: str) -> list[tuple[str, Any]]:
+    if name.startswith("feed."):
+        return parameters_of(getattr(RateFeed, name.removeprefix("feed.")))
+    found = parameters_of(attrgetter(name)(AsyncMintedConnect("u", "p")))
+    if found and found[-1][0] == "filters":
+        paging = {"page"} if name == "orders.iterate" else set()
+        found = [one for one in parameters_of(AsyncOrders.page) if one[0] not in paging]
+    return found
+
+
+async def method_of(minted: Any, name: str) -> Any:
+    if not name.startswith("feed."):
+        return attrgetter(name)(minted)
+    feed = minted.rates.feed(interval=60)
+    return getattr(await feed if inspect.isawaitable(feed) else feed, name.removeprefix("feed."))
+
+
+async def play(method: Any, arguments: dict[str, Any]) -> None:
+    result = method(**arguments)
+    if hasattr(result, "__anext__") and not hasattr(result, "dropped"):  # a walk, not a subscription
+        result = anext(result, None)
+    if inspect.isawaitable(result):
+        await result
+
+
+@pytest.mark.parametrize(("name", "valid"), VALID, ids=[shown([name, *valid]) for name, valid in VALID])
+async def test_no_parameter_takes_what_it_cannot_mean(minted, sandbox: Sandbox, name, valid):
+    method = await method_of(minted, name)
+    surprises = []
+    for parameter, label, value in wrong(name, parameters_named(name)):
+        try:
+            await play(method, {**valid, parameter: value})
+        except InvalidInput as error:
+            if error.field not in {parameter, *SAID_AS.get(parameter, ())} or not error.rule:
+                surprises.append(f"{parameter}={label}: {error!r}")
+        except ConfigurationError as error:
+            if not str(error).startswith(f"{parameter}: "):
+                surprises.append(f"{parameter}={label}: {error!r}")
+        except Exception as error:
+            surprises.append(f"{parameter}={label}: {error!r}")
+        else:
+            surprises.append(f"{parameter}={label}: accepted")
+    assert surprises == []
+    assert len(sandbox.requests) == 0
+
+
+@pytest.mark.parametrize(("name", "valid"), VALID, ids=[shown([name, *valid]) for name, valid in VALID])
+async def test_the_other_arguments_are_valid(connect, sandbox: Sandbox, name, valid):
+    options = Options(clock=ManualClock(auto_advance=True))
+    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
+    if name == "feed.wait_for":
+        return  # it waits
+    try:
+        await play(await method_of(minted, name), valid)
+    except MintedConnectError as error:
+        assert not isinstance(error, InvalidInput | ConfigurationError), error
+
+
+def test_no_method_is_left_out():
+    client = AsyncMintedConnect("u", "p")
+    offered = {
+        f"{resource}.{name}"
+        for resource, value in vars(client).items()
+        if not resource.startswith("_") and resource != "complete"
+        for name, _ in inspect.getmembers(value, callable)
+        if not name.startswith("_")
+    }
+    feed = {f"feed.{name}" for name in vars(RateFeed) if not name.startswith("_")}
+    feed -= {"feed.aclose", "feed.failures", "feed.last_error"}
+    assert {name for name, _ in VALID} == offered | feed | {"request", "with_options"}
+
+
+@pytest.mark.parametrize(
+    "cls", [Timeouts, RetryPolicy, Limits, RateLimit, Breaker, CompletionPolicy, Options], ids=lambda cls: cls.__name__
+)
+def test_no_setting_takes_what_it_cannot_mean(cls):
+    valid = {"rate": 1} if cls is RateLimit else {}
+    surprises = []
+    for name, label, value in wrong(cls.__name__, [(field.name, field.type) for field in attrs.fields(cls)]):
+        try:
+            cls(**{**valid, name: value})
+        except ConfigurationError as error:
+            if name not in str(error):
+                surprises.append(f"{name}={label}: {error!r}")
+        except Exception as error:
+            surprises.append(f"{name}={label}: {error!r}")
+        else:
+            surprises.append(f"{name}={label}: accepted")
+    assert surprises == []
+
+
+@pytest.mark.parametrize("cls", [AsyncMintedConnect, MintedConnect])
+def test_no_client_is_built_of_what_cannot_work(cls):
+    surprises = []
+    for name, label, value in wrong("AsyncMintedConnect", parameters_of(cls)):
+        try:
+            cls(**{"username": "u", "password": "p", name: value})
+        except ConfigurationError as error:
+            if not str(error).startswith(f"{name}: "):
+                surprises.append(f"{name}={label}: {error!r}")
+        except Exception as error:
+            surprises.append(f"{name}={label}: {error!r}")
+        else:
+            surprises.append(f"{name}={label}: accepted")
+    assert surprises == []
+
+
+# What the product above does not reach: wrong by a rule of its own. (field, what is called); `m` is the client.
 REFUSED: list[tuple[str, Any]] = [
     ("external_id", lambda m: m.customers.create("")),
     ("external_id", lambda m: m.customers.create("ab")),
@@ -67,6 +309,14 @@ REFUSED: list[tuple[str, Any]] = [
     ("qty", lambda m: m.baskets.add_item("customer-1", sku="S", qty="1")),
     ("type", lambda m: m.baskets.add_item("customer-1", sku="S", type="gift")),
     ("cart_token", lambda m: m.baskets.add_item(BasketKey("customer-1", "short"), sku="S")),
+    ("type", lambda m: m.baskets.add_item(BASKET, sku="S", type="sell")),
+    ("type", lambda m: m.baskets.add_item(BASKET, sku="S", type="gift")),
+    ("type", lambda m: m.baskets.add_item(KEY, sku="S", type="gift")),
+    ("basket", lambda m: m.baskets.update_item("customer-1", sku="S", qty=1)),
+    ("qty", lambda m: m.baskets.update_item(KEY, sku="S", qty=2**63)),
+    ("order", lambda m: m.orders.wait(10984)),
+    ("until", lambda m: m.orders.wait(ORDER, until=[5])),
+    ("status", lambda m: m.orders.page(status=[1, b"x"])),
     ("qty", lambda m: m.baskets.update_item(KEY, sku="S", qty=0)),
     ("sku", lambda m: m.baskets.update_item(KEY, sku=None, qty=1)),
     ("sku", lambda m: m.baskets.delete_item(KEY, sku=" ")),
@@ -101,6 +351,18 @@ REFUSED: list[tuple[str, Any]] = [
     ("path", lambda m: m.request("GET", "/a\r\nHost: evil")),
     ("path", lambda m: m.request("GET", "//evil.example/x")),
     ("path", lambda m: m.request("GET", "/ü")),
+    *[("path", lambda m, char=char: m.request("POST", f"/a{char}b")) for char in '"<>^|`\\{}[] %#'],
+    ("query", lambda m: m.request("GET", "/a", query={"page": 1})),
+    ("query", lambda m: m.request("GET", "/a", query={"page": None})),
+    ("query", lambda m: m.request("GET", "/a", query={"page": True})),
+    ("query", lambda m: m.request("GET", "/a", query={1: "page"})),
+    ("query", lambda m: m.request("GET", "/a", query=[("page", "1")])),
+    ("query", lambda m: m.request("GET", "/a", query={"page": "\ud800"})),
+    ("json", lambda m: m.request("POST", "/a", json={"amount": [0.1]})),
+    ("json", lambda m: m.request("POST", "/a", json={1: "a"})),
+    ("json", lambda m: m.request("POST", "/a", json={"a": {1, 2}})),
+    ("json", lambda m: m.request("POST", "/a", json={"a": Decimal("NaN")})),
+    ("json", lambda m: m.request("POST", "/a", json={"a\ud800": "b"})),
 ]
 
 
@@ -189,6 +451,82 @@ async def test_the_escape_hatch_does_not_complete(connect, sandbox: Sandbox, ver
 def test_settings_that_cannot_work(build):
     with pytest.raises(ConfigurationError):
         build()
+
+
+@pytest.mark.parametrize(
+    ("username", "password", "said"),
+    [
+        ("canary\n", "canary", "username: must be printable"),
+        ("can\x00ary", "canary", "username: must be printable"),
+        ("user", "canary\n", "password: must not end in a line break"),
+        ("user", "canary\r\n", "password: must not end in a line break"),
+        ("user", "canary\udcff", "password: must be valid Unicode"),
+        ("user", Secret("canary\n"), "password: must not end in a line break"),
+    ],
+)
+@pytest.mark.parametrize("build", [Credentials, AsyncMintedConnect, MintedConnect])
+def test_refused_credentials_are_not_shown(build, username, password, said):
+    with pytest.raises(ConfigurationError, match=said) as caught:
+        build(username, password)
+    assert "canary" not in repr(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    if build is not Credentials:
+        # Some write local variables into their logs; the first frame is this test's own.
+        frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack[1:]
+        values = [value for frame in frames for value in (frame.locals or {}).values()]
+        assert "canary" not in "".join(value for value in values if value != repr(username))
+
+
+def test_a_client_that_was_not_built_can_be_shown():
+    for cls in (AsyncMintedConnect, MintedConnect):
+        assert repr(object.__new__(cls)) == f"<{cls.__name__} (not built)>"
+
+
+def test_half_a_character_in_a_secret():
+    assert Secret("\ud800") != Secret("a")
+    with pytest.raises(ConfigurationError):
+        Secret(5)
+
+
+async def test_a_lent_journal_stays_open():
+    class Journal(MemoryJournal):
+        closed = 0
+
+        async def aclose(self) -> None:
+            self.closed += 1
+
+    journal = Journal()
+    async with AsyncMintedConnect("u", "p", journal=journal) as minted:
+        await minted.with_options(language="en").aclose()
+    with MintedConnect("u", "p", journal=journal):
+        pass
+    assert journal.closed == 0
+
+
+@pytest.mark.parametrize("cls", [AsyncMintedConnect, MintedConnect])
+def test_a_journal_needs_a_directory(cls, tmp_path):
+    for path in (tmp_path / "none" / "journal.db", str(tmp_path / "none" / "journal.db"), tmp_path, "a\0b"):
+        with pytest.raises(ConfigurationError, match=r"^journal: "):
+            cls("u", "p", journal=path)
+    with pytest.raises(ConfigurationError, match=r"^journal: is a class"):
+        cls("u", "p", journal=MemoryJournal)
+    cls("u", "p", journal=tmp_path / "journal.db")
+
+
+async def test_no_sandbox_of_settings_that_cannot_work():
+    for settings in ({"options": "x"}, {"timeouts": 30}, {"retry": 5}, {"options": 5, "clock": ManualClock()}):
+        with pytest.raises(ConfigurationError):
+            async with AsyncMintedConnect.sandbox(**settings):
+                pass
+        with pytest.raises(ConfigurationError), MintedConnect.sandbox(**settings):
+            pass
+
+
+async def test_wrong_credentials_end_a_feed(sandbox: Sandbox):
+    async with AsyncMintedConnect(sandbox.username, "wrong", base_url=sandbox.url) as minted:
+        with pytest.raises(AuthenticationFailed):
+            async with minted.rates.feed(interval=60) as feed:
+                await anext(feed.subscribe())
 
 
 def test_credentials_show_nothing():
