@@ -169,6 +169,9 @@ class AsyncComplete:
     async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
         """Find out what became of an intent, reading orders and basket for up to two minutes.
 
+        The time is `CompletionPolicy.reconcile_budget`, and bounds every read too. It begins after a call for the same
+        basket that is under way here, which is waited for.
+
         Args:
             intent_or_error: From `pending()`, or the error that told of it.
             fence: Clear the basket, if it is still open and no order shows, so that a request still under way finds
@@ -183,7 +186,8 @@ class AsyncComplete:
         flight = self._shared.flights.get((wanted.external_customer_id, wanted.cart_token))
         if flight is not None:
             await flight.landed.wait()
-        finding = await self._read_back(wanted, budget=self._policy.reconcile_budget, fence=fence)
+        look = self._looking_for(wanted)
+        finding = await look.run(budget=self._policy.reconcile_budget, fence=fence)
         match finding.verdict.outcome:
             case Outcome.CONFIRMED:
                 return await self._found(wanted, finding)
@@ -255,13 +259,13 @@ class AsyncComplete:
             # Writing into the journal is all that is done now: no second request behind the canceller's back. What
             # was known already stands, and is written down by now.
             if flight.state is None:
-                state, error = IntentState.NOT_SENT, None
+                state, doubt = IntentState.NOT_SENT, None
                 if progress.phase is not Phase.NOT_SENT:
-                    error = self._unknown(intent, progress.phase, ("the call was cancelled",))
+                    doubt = self._unknown(intent, progress.phase, ("the call was cancelled",))
                     state = IntentState.UNKNOWN
                 # A cancel scope cancels every await anew; the first cancellation is the one that goes on.
                 with suppress(asyncio.CancelledError):
-                    await self._settle(intent, state, error)
+                    await self._settle(intent, state, doubt)
             if (note := _became(flight)) is not None:
                 cancelled.add_note(f"intent {intent.id} {note}")
             raise
@@ -297,7 +301,8 @@ class AsyncComplete:
 
     async def _doubt(self, intent: Intent, error: Exception) -> Completion:
         """Look once before believing the server's no."""
-        finding = await self._read_back(intent, budget=0.0, fence=False)
+        settings = self._caller.settings
+        finding = await self._looking_for(intent).once(within=settings.deadline or settings.timeouts.total)
         if finding.verdict.outcome is Outcome.CONFIRMED:
             return await self._found(intent, finding)
         if finding.verdict.outcome is Outcome.REJECTED:
@@ -333,9 +338,8 @@ class AsyncComplete:
             raise await self._rejected(intent, order)
         return await self._confirmed(intent, order, raw, reconciled=False)
 
-    async def _read_back(self, intent: Intent, *, budget: float, fence: bool) -> Finding:
-        look = ReadBack(self._caller, intent, fence_proves=self._policy.fence_proves_not_executed)
-        return await look.run(budget=budget, fence=fence)
+    def _looking_for(self, intent: Intent) -> ReadBack:
+        return ReadBack(self._caller, intent, fence_proves=self._policy.fence_proves_not_executed)
 
     async def _found(self, intent: Intent, finding: Finding) -> Completion:
         return await self._confirmed(intent, finding.order, finding.raw, reconciled=True, notes=finding.notes)

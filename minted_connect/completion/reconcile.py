@@ -6,7 +6,6 @@ Nothing here sends a completion. A read that fails tells nothing: it never turns
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -24,7 +23,9 @@ from minted_connect.errors import (
     ClientClosedError,
     MintedConnectError,
     NotFound,
+    Phase,
     ProtocolError,
+    RequestTimeout,
 )
 from minted_connect.models import Intent, Order
 
@@ -32,7 +33,11 @@ __all__ = ["Finding", "ReadBack"]
 
 WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between two looks; the last one repeats."""
+LEAST: Final = 2.0
+"""Seconds that a further look needs; one that is cut short shows less than the one before it."""
 _DAY: Final = timedelta(days=1)
+_FARTHEST: Final = timedelta(days=31)
+"""How far two clocks may differ; a date beyond that is no reading of a clock."""
 _ROWS: Final = 30
 _MOST_PAGES: Final = 20
 # Of a 4xx, these say nothing about the basket: the credentials, the time, the pace.
@@ -70,6 +75,7 @@ class ReadBack:
         self._caller = caller
         self._intent = intent
         self._fence_proves = fence_proves
+        self._give_up = 0.0
         self._skew = timedelta()
         self._basket = BasketSeen.UNREAD
         self._active_since: float | None = None
@@ -80,10 +86,15 @@ class ReadBack:
         self._trouble: list[str] = []
         self._closed = False
 
+    async def once(self, *, within: float) -> Finding:
+        """Look once, for at most so many seconds."""
+        self._give_up = self._caller.clock.monotonic() + within
+        return await self._look()
+
     async def run(self, *, budget: float, fence: bool) -> Finding:
-        """Look, and go on looking for `budget` seconds until something is proven; 0 looks once."""
+        """Look, and go on looking until something is proven, for at most `budget` seconds."""
         clock = self._caller.clock
-        give_up = clock.monotonic() + budget
+        give_up = self._give_up = clock.monotonic() + budget
         looks = 0
         while True:
             finding = await self._look()
@@ -92,7 +103,7 @@ class ReadBack:
             if fence and self._fence is Fence.NOT_USED and _may_fence(finding.evidence):
                 await self._clear()
             pause = WAITS[min(looks, len(WAITS) - 1)]
-            if clock.monotonic() + pause > give_up:
+            if clock.monotonic() + pause + LEAST > give_up:
                 return finding
             await clock.sleep(pause)
             looks += 1
@@ -235,15 +246,29 @@ class ReadBack:
             self._fence, self._fenced_at = Fence.CLEARED, self._caller.clock.monotonic()
 
     async def _read(self, request: Request) -> Reply:
-        reply = await self._caller.exchange(request, recovering=True)
-        with suppress(ValueError, TypeError):  # no such header, or none that can be read
-            self._skew = parsedate_to_datetime(reply.headers.get("Date", "")) - self._caller.clock.wall()
+        settings, clock = self._caller.settings, self._caller.clock
+        left = self._give_up - clock.monotonic()
+        if left <= 0:
+            raise RequestTimeout("the time for reading back is over", phase=Phase.NOT_SENT, idempotent=True)
+        deadline = min(left, settings.deadline or settings.timeouts.total)
+        caller = self._caller.with_settings(attrs.evolve(settings, deadline=deadline))
+        reply = await caller.exchange(request, recovering=True)
+        self._skew = _skew(reply.headers.get("Date", ""), clock.wall(), self._skew)
         return reply
 
     def _note(self, error: MintedConnectError) -> None:
         # Waiting does not open a closed client again.
         self._closed = self._closed or isinstance(error, ClientClosedError)
         self._trouble.append(f"{type(error).__name__}: {error}")
+
+
+def _skew(date: str, now: datetime, known: timedelta) -> timedelta:
+    """Return how far the server's clock is ahead, or what was known if this header does not tell."""
+    try:
+        skew = parsedate_to_datetime(date) - now
+    except (ValueError, TypeError, OverflowError, LookupError):  # there is none, or none that can be read
+        return known
+    return skew if abs(skew) <= _FARTHEST else known
 
 
 def _order_seen(row: _Row) -> OrderSeen:

@@ -165,6 +165,13 @@ class World(Caller):
         self.complete: Any = self.execute
         self.sent: list[Request] = []
         self.not_after: list[float | None] = []
+        self.deadlines: list[float | None] = []
+        self.date = "Fri, 20 Feb 2026 12:27:57 GMT"
+
+    def with_settings(self, settings: Settings) -> Self:
+        """Send with other settings: there is but one world, so only their deadline is noted."""
+        self.deadlines.append(settings.deadline)
+        return self
 
     def following(self, policy: CompletionPolicy) -> Self:
         """Take up another policy."""
@@ -206,7 +213,8 @@ class World(Caller):
             raise answer
         if name == "orders.page" and isinstance(answer, list):
             answer = page_json(answer)
-        return reply_with(answer)
+        # The server's clock stands still, and on time: ManualClock starts at this second.
+        return Reply(200, {"Date": self.date}, answer, None)
 
     def count(self, name: str) -> int:
         return sum(request.operation.name == name for request in self.sent)
@@ -218,8 +226,3 @@ class World(Caller):
     def ago(self, **delta: float) -> str:
         """A time of the server, some time ago."""
         return (self.clock.wall() - timedelta(**delta)).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
-
-
-def reply_with(data: Any) -> Reply:
-    # The server's clock stands still, and on time: ManualClock starts at this second.
-    return Reply(200, {"Date": "Fri, 20 Feb 2026 12:27:57 GMT"}, data, None)

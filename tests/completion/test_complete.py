@@ -468,6 +468,36 @@ async def test_read_back_and_find_it_cancelled(world: World, journal: Watched, c
     assert journal.states == [IntentState.REJECTED]
 
 
+async def test_reading_back_takes_no_longer_than_one_call(
+    world: World, journal: Watched, complete: AsyncComplete
+) -> None:
+    async def hang(request: Request) -> Exception:
+        await world.clock.sleep(world.deadlines[-1] or 0)
+        return RequestTimeout("slow")
+
+    def refuse(request: Request, progress: Progress) -> Exception:
+        world.basket = world.orders = hang
+        return Conflict("no", 409, 409)
+
+    world.complete = refuse
+    begun = world.clock.monotonic()
+    with pytest.raises(OutcomeUnknown):
+        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    assert world.clock.monotonic() - begun == 30
+    assert journal.states == [IntentState.UNKNOWN]
+
+
+async def test_an_odd_date_does_not_hide_what_became_of_it(
+    world: World, journal: Watched, complete: AsyncComplete
+) -> None:
+    world.date = "Fri, 31 Dec 9999 23:59:59 GMT"
+    world.complete = error = Conflict("no", 409, 409)
+    with pytest.raises(Conflict) as caught:
+        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    assert caught.value is error
+    assert journal.states == [IntentState.REJECTED]
+
+
 @pytest.mark.parametrize("blind", ["orders", "basket", "gone", "likely"])
 async def test_read_back_and_see_too_little(
     world: World, journal: Watched, complete: AsyncComplete, blind: str

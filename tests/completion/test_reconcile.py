@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from email.utils import format_datetime
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import MemoryJournal
 from minted_connect.completion.match import Match, match
+from minted_connect.completion.reconcile import _skew
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import codec
 from minted_connect.core.request import Request
@@ -200,6 +204,35 @@ async def test_the_window_covers_both_clocks(world: World, complete: AsyncComple
     query = dict(world.sent[-1].query)
     assert query["startDate"] <= "2026-02-19"
     assert query["endDate"] >= "2026-02-21"
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "",
+        "yesterday",
+        "Fri, 31 Dec 9999 23:59:59 GMT",
+        "Mon, 01 Jan 0001 00:00:00 GMT",
+        "Mon, 01 Jan 2024 00:00:00 GMT",
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+        "Mon, 01 Jan 2024 00:00:00 -0000",
+        "Mon, 99999999999999999999999 Jan 2024 00:00:00 GMT",
+        "Mon, 01 Jan 2024 99999999999999999999:00:00 GMT",
+    ],
+)
+async def test_a_date_that_is_none_is_ignored(world: World, complete: AsyncComplete, date: str) -> None:
+    world.date = date
+    world.orders = [order_json()]
+    assert (await complete.reconcile(intent_of())).reconciled
+    query = dict(world.sent[-1].query)
+    assert (query["startDate"], query["endDate"]) == ("2026-02-19", "2026-02-21")
+
+
+@given(st.text(), st.datetimes(timezones=st.just(UTC)))
+def test_no_date_header_breaks_anything(date: str, moment: datetime) -> None:
+    now = datetime(2026, 2, 20, tzinfo=UTC)
+    for header in (date, format_datetime(moment), f"{format_datetime(moment)[:-5]}{date}"):
+        assert abs(_skew(header, now, timedelta())) <= timedelta(days=31)
 
 
 async def test_an_order_that_shows_late(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:
@@ -450,6 +483,40 @@ async def test_one_failed_search_of_two_is_a_failed_search(world: World, journal
     world.orders, world.clear = half, cleared(world)
     with pytest.raises(OutcomeUnknown):
         await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+
+
+async def test_no_read_outlasts_the_budget(world: World, journal: MemoryJournal) -> None:
+    async def hang(request: Request) -> Exception:
+        await world.clock.sleep(world.deadlines[-1] or 0)
+        return RequestTimeout("slow")
+
+    world.basket = world.orders = hang
+    begun = world.clock.monotonic()
+    with pytest.raises(OutcomeUnknown):
+        await AsyncComplete(world.following(CompletionPolicy(reconcile_budget=40)), journal).reconcile(intent_of())
+    assert world.clock.monotonic() - begun == 40
+    # The third read of the look is not begun: there is no time left for it.
+    assert world.deadlines == [30, 10]
+
+
+async def test_a_short_deadline_bounds_each_read(world: World, complete: AsyncComplete) -> None:
+    world.settings = attrs.evolve(world.settings, deadline=0.5)
+    world.orders = [order_json()]
+    await complete.reconcile(intent_of())
+    assert world.deadlines == [0.5] * 3
+
+
+async def test_a_search_of_many_pages_ends_with_the_budget(world: World, journal: MemoryJournal) -> None:
+    async def slow(request: Request) -> dict[str, Any]:
+        await world.clock.sleep(5)
+        return page_json([of("somebody else")], last=10**6)
+
+    world.orders = slow
+    begun = world.clock.monotonic()
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncComplete(world.following(CompletionPolicy(reconcile_budget=12)), journal).reconcile(intent_of())
+    assert world.clock.monotonic() - begun <= 15
+    assert any("is over" in line for line in caught.value.evidence)
 
 
 async def test_a_closed_client_does_not_go_on_waiting(world: World, complete: AsyncComplete) -> None:
