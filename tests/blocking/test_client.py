@@ -180,17 +180,18 @@ class TestClose:
         with pytest.raises(ClientClosedError, match="this MintedConnect is closed"):
             minted.rates.current()
 
-    def test_one_that_was_never_used_closes_its_journal(self):
+    @pytest.mark.parametrize(("journal", "times"), [(None, 1), (MemoryJournal(), 0)], ids=["its own", "a lent one"])
+    def test_one_that_was_never_used_closes_its_own_journal_only(self, monkeypatch, journal, times):
         closed = []
 
-        class Journal(MemoryJournal):
-            async def aclose(self) -> None:
-                closed.append(True)
+        async def aclose(journal: MemoryJournal) -> None:
+            closed.append(journal)
 
-        with MintedConnect("partner", "secret", journal=Journal()):
+        monkeypatch.setattr(MemoryJournal, "aclose", aclose)
+        with MintedConnect("partner", "secret", journal=journal):
             pass
 
-        assert closed == [True]
+        assert len(closed) == times
 
     def test_the_server_sees_the_connections_go(self):
         with Silent() as server:
@@ -202,17 +203,17 @@ class TestClose:
                 assert isinstance(call.exception(PATIENCE), ClientClosedError)
             assert server.sees_the_end()
 
-    def test_leaving_the_body_with_an_error_keeps_the_error(self):
-        class Journal(MemoryJournal):
-            async def aclose(self) -> None:
-                raise OSError("disk")
+    def test_leaving_the_body_with_an_error_keeps_the_error(self, monkeypatch):
+        async def aclose(_: MemoryJournal) -> None:
+            raise OSError("disk")
 
-        minted = MintedConnect("partner", "secret", journal=Journal())
+        monkeypatch.setattr(MemoryJournal, "aclose", aclose)
+        minted = MintedConnect("partner", "secret")
         with pytest.raises(ZeroDivisionError) as caught, minted:
             raise ZeroDivisionError
 
         assert caught.value.__notes__ == ["Closing failed too: OSError('disk')"]
-        with pytest.raises(OSError, match="disk"), MintedConnect("partner", "secret", journal=Journal()):
+        with pytest.raises(OSError, match="disk"), MintedConnect("partner", "secret"):
             pass
 
     def test_a_forgotten_client_is_collected_and_warns_once(self, sandbox, monkeypatch):
@@ -237,6 +238,7 @@ class Silent:
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.settimeout(PATIENCE)
+        self._connection = self._socket  # if nobody ever comes, there is something to close all the same
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         return self
 
