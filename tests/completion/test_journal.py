@@ -145,6 +145,15 @@ async def test_everything_is_kept_exactly(tmp_path: Path) -> None:
     assert await SqliteJournal(tmp_path / "journal.db").pending() == [intent]
 
 
+async def test_it_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    journal = SqliteJournal("journal.db")
+    await journal.prepare(intent_of())
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert await journal.pending() == [intent_of()]
+
+
 @pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}])
 async def test_what_it_cannot_hold_is_refused(tmp_path: Path, odd: dict[str, Any]) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")

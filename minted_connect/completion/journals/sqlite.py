@@ -119,7 +119,8 @@ class SqliteJournal:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
-        self.path: Path = Path(path)
+        # Now: a process that changes its directory later must not find another journal, without what is pending.
+        self.path: Path = Path(path).absolute()
         self._patience = patience
 
     def __repr__(self) -> str:
@@ -191,7 +192,7 @@ class SqliteJournal:
         if not self.path.exists():
             _create(self.path)
         # `rw`: SQLite itself would create it for everybody to read.
-        uri = f"{self.path.absolute().as_uri()}?mode=rw"
+        uri = f"{self.path.as_uri()}?mode=rw"
         database = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
         try:
             self._set_up(database)
