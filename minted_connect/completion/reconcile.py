@@ -149,9 +149,10 @@ class ReadBack:
         query = (("external_customer_id", intent.external_customer_id), ("cart_token", intent.cart_token))
         try:
             reply = await self._read(Request(OPERATIONS["baskets.get_active"], query=query))
-        except NotFound:
-            return BasketSeen.GONE
         except MintedConnectError as error:
+            # A 404 without the vendor's code may be a gateway's, and says nothing about the basket.
+            if isinstance(error, NotFound) and error.code is not None:
+                return BasketSeen.GONE
             self._note(error)
             return BasketSeen.UNREAD
         if reply.data is None:

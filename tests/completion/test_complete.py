@@ -230,7 +230,8 @@ async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncComple
     ("found", "error"),
     [
         (None, InvalidInput),
-        (NotFound("none", 404), InvalidInput),
+        (NotFound("none", 404, 404), InvalidInput),
+        (NotFound("of a gateway", 404), NotFound),
         (deal_json(items=[]), InvalidInput),
         (deal_json(token="X" * 32), IntegrityError),
         (of("somebody else"), IntegrityError),

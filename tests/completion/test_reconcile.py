@@ -341,7 +341,8 @@ async def test_a_likely_order_is_for_a_person_to_decide(world: World, journal: M
     ("basket", "leaning"),
     [
         (None, "leaning executed"),
-        (NotFound("none", 404), "leaning executed"),
+        (NotFound("none", 404, 404), "leaning executed"),
+        (NotFound("of a gateway", 404), "undecided"),
         (deal_json(token="X" * 32), "leaning executed"),
         (deal_json(items=[]), "leaning executed"),
         (deal_json(order_creation_status="order"), "leaning executed"),
