@@ -147,13 +147,14 @@ class AsyncCustomers(Resource):
         known = checks.customer_id(external_id, self._limits.external_customer_id)
 
         async def read_back(error: MintedConnectError) -> None:
-            if isinstance(error, NotFound):  # a repeated removal finds nothing: the first one worked
-                return
+            # Of the vendor's own 404s only: one without its code may be a gateway's, and says nothing.
+            if isinstance(error, NotFound) and error.code is not None:
+                return  # a repeated removal finds nothing: the first one worked
             try:
                 await self.get(known)
-            except NotFound:
-                return
-            except MintedConnectError:
+            except MintedConnectError as found:
+                if isinstance(found, NotFound) and found.code is not None:
+                    return
                 raise error from None
             raise error
 
