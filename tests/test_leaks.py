@@ -18,7 +18,7 @@ import anyio
 import pytest
 
 from minted_connect import AsyncMintedConnect, ClientClosedError, MintedConnect, MintedConnectError, Options
-from minted_connect.core.transport import Lane
+from minted_connect.core.wire import Lane
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.tour import GOLD
 

@@ -25,7 +25,7 @@ from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.core.transport import Progress
+from minted_connect.core.wire import Progress
 from minted_connect.errors import (
     AlreadyInFlight,
     IntegrityError,

@@ -18,7 +18,8 @@ from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.replies import RawReply, Reply, open_reply
 from minted_connect.core.request import Effect, Request, check_paths
 from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, may_have_landed, pause_before_retry, with_retries
-from minted_connect.core.transport import Lane, Progress, Transport, Wire
+from minted_connect.core.transport import Transport
+from minted_connect.core.wire import Lane, Progress, Wire
 from minted_connect.errors import (
     ApiError,
     AuthenticationFailed,

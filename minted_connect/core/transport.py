@@ -7,24 +7,31 @@ proxies and credentials from the environment.
 from __future__ import annotations
 
 import asyncio
-import enum
-import io
 import os
 import ssl
-import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
-import attrs
 from yarl import URL
 
 from minted_connect.config import Credentials, Options, Secret, Timeouts, check_base_url, check_proxy_url
 from minted_connect.core.digest import ChallengeRefused, DigestAuth, Exchange
 from minted_connect.core.replies import RawReply
+from minted_connect.core.wire import (
+    Dropped,
+    Lane,
+    Progress,
+    Road,
+    TooLarge,
+    TooLate,
+    Wire,
+    cause_of,
+    payload,
+    send_once,
+)
 from minted_connect.errors import (
     AnswerTooLarge,
     AuthDowngrade,
@@ -42,143 +49,10 @@ from minted_connect.errors import (
     TransportError,
 )
 
-if TYPE_CHECKING:
-    from types import SimpleNamespace
+__all__ = ["Transport"]
 
-    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
-    from aiohttp.connector import Connection
-
-__all__ = ["Lane", "Progress", "Transport", "Wire"]
-
-_LARGE = 2**20
 _TLS_FAILURES = (aiohttp.ClientSSLError, ssl.SSLError)
 _CONNECT_FAILURES = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)
-
-
-class Lane(enum.Enum):
-    """Which connections a request uses; each lane has places of its own, so that none can starve another."""
-
-    EVERYDAY = "everyday"
-    MONEY = "money"
-    """A fresh connection for each completion: a stale one manufactures unknown outcomes."""
-    RECOVERY = "recovery"
-    """Finding out what became of a completion, also over fresh connections."""
-
-
-@attrs.define
-class Progress:
-    """How far a request got, for whoever has to tell after a cancellation."""
-
-    phase: Phase = Phase.NOT_SENT
-    queued: bool = False
-    """Waiting for a connection of a connector that is not ours."""
-    logging_in: bool = False
-    """Waiting for the login that another call has begun."""
-    monotonic: Callable[[], float] = time.monotonic
-    not_after: float | None = None
-    """On that clock: when it is too late to send."""
-    sent_at: float | None = None
-    """On that clock: when the request last went out."""
-
-    def leave(self) -> None:
-        """Mark the request as sent, if it is not too late for that."""
-        now = self.monotonic()
-        if self.not_after is not None and now > self.not_after:
-            raise _TooLate
-        self.sent_at = now
-        self.phase = Phase.SENT
-
-
-@attrs.frozen
-class Wire:
-    """One request as it goes out: everything but the signature."""
-
-    method: str
-    target: str = attrs.field(repr=False)
-    route: str
-    """The path template: the only part of the URL that errors and logs may show."""
-    headers: dict[str, str] = attrs.field(repr=False)
-    body: bytes = attrs.field(repr=False)
-    lane: Lane
-    idempotent: bool
-
-
-class _TooLate(aiohttp.ClientError):
-    """The price fix ran out before the request could leave."""
-
-
-class _TooLarge(aiohttp.ClientError):
-    """The body is larger than the cap."""
-
-
-class _Dropped(aiohttp.ClientError):
-    """The connection broke; of a class that aiohttp does not re-send on."""
-
-
-class _Request(aiohttp.ClientRequest):
-    """A request that notes when it leaves, and leaves only over a connection that has nothing to say by itself.
-
-    A `TraceConfig` would note the former too, at 20 us a call: one trace makes aiohttp run every hook it has.
-    """
-
-    progress: Progress
-
-    async def send(self, conn: Connection) -> ClientResponse:
-        # What arrived on an idle connection would be taken for the answer to this request.
-        if conn.protocol is None or conn.protocol.should_close:
-            raise _Dropped("an answer came before the request")
-        # Before the first byte is written: without this mark, nothing was sent.
-        self.progress.leave()
-        return await super().send(conn)
-
-
-async def _send_once(progress: Progress, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
-    assert isinstance(request, _Request)
-    request.progress = progress
-    # aiohttp re-sends GET, PUT and DELETE by itself when it sees ClientOSError or ServerDisconnectedError.
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _Dropped(_cause(error)) from None
-
-
-def _cause(error: BaseException) -> str:
-    """Return the class and error number of a foreign error; its text may hold addresses, headers or bodies."""
-    number = getattr(error, "errno", None)
-    name = type(error).__name__
-    return f"{name}, errno {number}" if isinstance(number, int) else name
-
-
-async def _note_queued(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.queued = True
-
-
-async def _note_unqueued(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.queued = False
-
-
-class _Road:
-    """The session of a lane, and the number of requests that may use it at once."""
-
-    def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, slots: int) -> None:
-        traces: list[aiohttp.TraceConfig] = []
-        if not owns_connector:
-            trace = aiohttp.TraceConfig()
-            trace.on_connection_queued_start.append(_note_queued)
-            trace.on_connection_queued_end.append(_note_unqueued)
-            traces.append(trace)
-        self.session = aiohttp.ClientSession(
-            connector=connector,
-            connector_owner=owns_connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            trace_configs=traces,
-            request_class=_Request,
-        )
-        # Our own queue instead of the connector's: waiting in it is provably not sent, and has its own timeout.
-        self.slots = asyncio.Semaphore(slots)
 
 
 class Transport:
@@ -208,7 +82,7 @@ class Transport:
             raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
         self._ssl = ssl_context
         self._proxy = None if proxy is None else Secret(check_proxy_url(proxy))
-        self._roads: dict[Lane, _Road] | None = None
+        self._roads: dict[Lane, Road] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -223,7 +97,7 @@ class Transport:
         """Whether there is something left to close, here and not in a forked child."""
         return self._roads is not None and self._pid == os.getpid()
 
-    def _usable_roads(self) -> dict[Lane, _Road]:
+    def _usable_roads(self) -> dict[Lane, Road]:
         """Return the session of each lane, opening them at first use, so that a client can be built outside any loop.
 
         Raises:
@@ -243,7 +117,7 @@ class Transport:
             raise ClientClosedError("the aiohttp session that this client was built on is closed")
         return self._roads
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> dict[Lane, _Road]:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> dict[Lane, Road]:
         options = self._options
         tls: ssl.SSLContext | bool = True
         if self._origin.startswith("https"):
@@ -261,13 +135,13 @@ class Transport:
                 raise ClientClosedError(
                     "the aiohttp session that this client was built on belongs to another event loop"
                 )
-        everyday = _Road(
+        everyday = Road(
             shared or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls),
             owns_connector=shared is None,
             slots=options.pool_size,
         )
         fresh = (aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls) for _ in range(2))
-        money, recovery = (_Road(connector, owns_connector=True, slots=options.pool_size) for connector in fresh)
+        money, recovery = (Road(connector, owns_connector=True, slots=options.pool_size) for connector in fresh)
         return {Lane.EVERYDAY: everyday, Lane.MONEY: money, Lane.RECOVERY: recovery}
 
     async def aclose(self) -> None:
@@ -312,7 +186,7 @@ class Transport:
         finally:
             road.slots.release()
 
-    async def _within(self, road: _Road, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
+    async def _within(self, road: Road, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
         limit = min(timeouts.complete_read if wire.lane is Lane.MONEY else timeouts.read, left)
         if limit <= 0:
             raise NotSent(f"{wire.method} {wire.route}: the deadline passed before it could be sent")
@@ -341,7 +215,7 @@ class Transport:
         raise failure
 
     async def _signed(
-        self, road: _Road, wire: Wire, timeouts: Timeouts, exchange: Exchange, progress: Progress
+        self, road: Road, wire: Wire, timeouts: Timeouts, exchange: Exchange, progress: Progress
     ) -> RawReply:
         target = self._prefix + wire.target
         url = URL(self._origin + target, encoded=True)
@@ -361,11 +235,11 @@ class Transport:
                 wire.method,
                 url,
                 headers=headers,
-                data=_payload(wire.body),
+                data=payload(wire.body),
                 allow_redirects=False,
                 timeout=timeout,
                 trace_request_ctx=progress,
-                middlewares=(partial(_send_once, progress),),
+                middlewares=(partial(send_once, progress),),
                 **kwargs,
             ) as response:
                 progress.phase = Phase.ANSWERED
@@ -391,14 +265,14 @@ class Transport:
             room -= len(chunk)
             if room < 0:
                 response.close()
-                raise _TooLarge
+                raise TooLarge
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _explained(
         self, error: BaseException, wire: Wire, timeouts: Timeouts, limit: float, progress: Progress
     ) -> MintedConnectError:
         """Turn a failure of aiohttp or the operating system into one of ours, by phase and class."""
-        where, cause = f"{wire.method} {wire.route}", str(error) if isinstance(error, _Dropped) else _cause(error)
+        where, cause = f"{wire.method} {wire.route}", str(error) if isinstance(error, Dropped) else cause_of(error)
         if progress.phase is Phase.NOT_SENT:
             return _unsent(error, wire, timeouts, limit, progress, cause)
         if isinstance(error, TimeoutError):
@@ -409,7 +283,7 @@ class Transport:
                 phase=progress.phase,
                 idempotent=wire.idempotent,
             )
-        if isinstance(error, _TooLarge):
+        if isinstance(error, TooLarge):
             text = f"the answer is larger than {self._options.max_body} bytes (Options.max_body)"
             return AnswerTooLarge(f"{where}: {text}", (text,), method=wire.method, path=wire.route)
         if isinstance(error, aiohttp.ClientResponseError):
@@ -426,7 +300,7 @@ def _unsent(
     error: BaseException, wire: Wire, timeouts: Timeouts, limit: float, progress: Progress, cause: str
 ) -> NotSent:
     where = f"{wire.method} {wire.route}"
-    if isinstance(error, _TooLate):
+    if isinstance(error, TooLate):
         return PriceFixExpired(f"{where}: the price lock ran out before it could be sent: read the basket again")
     if isinstance(error, _TLS_FAILURES):
         return TLSFailed(f"{where}: no TLS connection that can be trusted ({cause})", wire.method, wire.route)
@@ -441,8 +315,3 @@ def _unsent(
     broke = not isinstance(error, _CONNECT_FAILURES)
     text = "the connection broke before anything was sent" if broke else "no connection to the server"
     return ConnectFailed(f"{where}: {text} ({cause})", wire.method, wire.route)
-
-
-def _payload(body: bytes) -> bytes | io.BytesIO | None:
-    # aiohttp warns of large bodies given as bytes.
-    return (body if len(body) < _LARGE else io.BytesIO(body)) if body else None

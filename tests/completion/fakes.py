@@ -14,7 +14,7 @@ from minted_connect.core import codec
 from minted_connect.core.caller import Caller, Settings
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import Request
-from minted_connect.core.transport import Progress
+from minted_connect.core.wire import Progress
 from minted_connect.errors import NotFound, Phase
 from minted_connect.models import Basket, Intent, Kind, Shipping
 from minted_connect.sandbox import ManualClock

@@ -18,7 +18,7 @@ from minted_connect.completion.classify import Fate, classify
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import MemoryJournal
 from minted_connect.core.request import Request
-from minted_connect.core.transport import Progress
+from minted_connect.core.wire import Progress
 from minted_connect.errors import (
     AlreadyInFlight,
     ApiError,

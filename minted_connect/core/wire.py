@@ -1,0 +1,158 @@
+"""What goes over the wire, how far it got, and over which connections: the lowest layer of ours above aiohttp."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import io
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import aiohttp
+import attrs
+
+from minted_connect.errors import Phase
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+    from aiohttp.connector import Connection
+
+__all__ = ["Dropped", "Lane", "Progress", "Road", "TooLarge", "TooLate", "Wire", "cause_of", "payload", "send_once"]
+
+_LARGE = 2**20
+
+
+class Lane(enum.Enum):
+    """Which connections a request uses; each lane has places of its own, so that none can starve another."""
+
+    EVERYDAY = "everyday"
+    MONEY = "money"
+    """A fresh connection for each completion: a stale one manufactures unknown outcomes."""
+    RECOVERY = "recovery"
+    """Finding out what became of a completion, also over fresh connections."""
+
+
+@attrs.define
+class Progress:
+    """How far a request got, for whoever has to tell after a cancellation."""
+
+    phase: Phase = Phase.NOT_SENT
+    queued: bool = False
+    """Waiting for a connection of a connector that is not ours."""
+    logging_in: bool = False
+    """Waiting for the login that another call has begun."""
+    monotonic: Callable[[], float] = time.monotonic
+    not_after: float | None = None
+    """On that clock: when it is too late to send."""
+    sent_at: float | None = None
+    """On that clock: when the request last went out."""
+
+    def leave(self) -> None:
+        """Mark the request as sent, if it is not too late for that."""
+        now = self.monotonic()
+        if self.not_after is not None and now > self.not_after:
+            raise TooLate
+        self.sent_at = now
+        self.phase = Phase.SENT
+
+
+@attrs.frozen
+class Wire:
+    """One request as it goes out: everything but the signature."""
+
+    method: str
+    target: str = attrs.field(repr=False)
+    route: str
+    """The path template: the only part of the URL that errors and logs may show."""
+    headers: dict[str, str] = attrs.field(repr=False)
+    body: bytes = attrs.field(repr=False)
+    lane: Lane
+    idempotent: bool
+
+
+class TooLate(aiohttp.ClientError):
+    """The price fix ran out before the request could leave."""
+
+
+class TooLarge(aiohttp.ClientError):
+    """The body is larger than the cap."""
+
+
+class Dropped(aiohttp.ClientError):
+    """The connection broke; of a class that aiohttp does not re-send on."""
+
+
+class WatchedRequest(aiohttp.ClientRequest):
+    """A request that notes when it leaves, and leaves only over a connection that has nothing to say by itself.
+
+    A `TraceConfig` would note the former too, at 20 us a call: one trace makes aiohttp run every hook it has.
+    """
+
+    progress: Progress
+
+    async def send(self, conn: Connection) -> ClientResponse:
+        # What arrived on an idle connection would be taken for the answer to this request.
+        if conn.protocol is None or conn.protocol.should_close:
+            raise Dropped("an answer came before the request")
+        # Before the first byte is written: without this mark, nothing was sent.
+        self.progress.leave()
+        return await super().send(conn)
+
+
+async def send_once(progress: Progress, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    """Let a request go, and keep aiohttp from sending it again (a client middleware)."""
+    assert isinstance(request, WatchedRequest)
+    request.progress = progress
+    # aiohttp re-sends GET, PUT and DELETE by itself when it sees ClientOSError or ServerDisconnectedError.
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise Dropped(cause_of(error)) from None
+
+
+def cause_of(error: BaseException) -> str:
+    """Return the class and error number of a foreign error; its text may hold addresses, headers or bodies."""
+    number = getattr(error, "errno", None)
+    name = type(error).__name__
+    return f"{name}, errno {number}" if isinstance(number, int) else name
+
+
+async def _note_queued(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.queued = True
+
+
+async def _note_unqueued(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.queued = False
+
+
+class Road:
+    """The session of a lane, and the number of requests that may use it at once."""
+
+    def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, slots: int) -> None:
+        traces: list[aiohttp.TraceConfig] = []
+        if not owns_connector:
+            trace = aiohttp.TraceConfig()
+            trace.on_connection_queued_start.append(_note_queued)
+            trace.on_connection_queued_end.append(_note_unqueued)
+            traces.append(trace)
+        self.session: aiohttp.ClientSession = aiohttp.ClientSession(
+            connector=connector,
+            connector_owner=owns_connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            trace_configs=traces,
+            request_class=WatchedRequest,
+        )
+        # Our own queue instead of the connector's: waiting in it is provably not sent, and has its own timeout.
+        self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
+
+
+def payload(body: bytes) -> bytes | io.BytesIO | None:
+    """Return a body as aiohttp takes it."""
+    # aiohttp warns of large bodies given as bytes.
+    return (body if len(body) < _LARGE else io.BytesIO(body)) if body else None
