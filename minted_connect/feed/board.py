@@ -134,9 +134,13 @@ class Board:
         for waiter in waiting:
             _complete(waiter)
 
-    def end(self, _poller: asyncio.Task[None] | None = None) -> None:
+    def end(self, poller: asyncio.Task[None] | None = None) -> None:
         """Close the board and tell everybody."""
         self.closed = True
+        if poller is not None and not poller.cancelled():
+            # Taken note of: `over` raises it where somebody listens, and leaving the feed does otherwise. The loop
+            # would complain, at some later time, of an error that the error of the `async with` body has outrun.
+            poller.exception()
         self.wake()
 
 

@@ -672,6 +672,16 @@ class TestEnd:
                 await clock.advance(1)
                 raise ZeroDivisionError
 
+    async def test_an_error_that_nobody_asked_for_is_no_complaint_of_the_loop(self, make, clock):
+        complaints = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
+        with pytest.raises(ZeroDivisionError):
+            async with make(KeyError("rates")):
+                await clock.advance(1)
+                raise ZeroDivisionError
+        gc.collect()
+        assert complaints == []
+
     async def test_raising_it_often_does_not_grow_its_traceback(self, make, clock):
         feed = make(KeyError("rates"))
         lengths = set()
