@@ -30,7 +30,6 @@ from minted_connect.config import (
     Timeouts,
     as_secret,
     check_type,
-    is_seconds,
 )
 from minted_connect.core.caller import Caller, Settings, Shared
 from minted_connect.core.codec import dumps
@@ -230,7 +229,8 @@ class AsyncMintedConnect:
         Args:
             timeouts: In place of this client's.
             retry: In place of this client's; the budget stays.
-            deadline: Seconds for each whole call, in place of `Timeouts.total` and `complete_total`.
+            deadline: Seconds for each request with its retries, in place of `Timeouts.total` and `complete_total`; a
+                purchase, or a change that has to be read back, is more than one.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
 
@@ -238,8 +238,6 @@ class AsyncMintedConnect:
             ConfigurationError: an argument that cannot work.
         """
         _check_settings(timeouts, retry, None)
-        if deadline is not None and not is_seconds(deadline):
-            raise ConfigurationError("deadline: must be seconds above 0, and finite")
         now = self._caller.settings
         settings = attrs.evolve(
             now,

@@ -178,7 +178,7 @@ class Timeouts:
     read: float = attrs.field(default=15.0, validator=_seconds)
     """One whole attempt, login round included: from asking for a connection to the last byte of the answer."""
     total: float = attrs.field(default=30.0, validator=_seconds)
-    """The deadline: attempts, waits and digest rounds together."""
+    """The deadline of one request: attempts, waits and digest rounds together."""
     complete_read: float = attrs.field(default=45.0, validator=_seconds)
     """As `read`, for completions."""
     complete_total: float = attrs.field(default=60.0, validator=_seconds)

@@ -33,6 +33,7 @@ from minted_connect import (
     RateLimit,
     RetryPolicy,
     Secret,
+    Shipping,
     Timeouts,
     ValidationFailed,
 )
@@ -555,3 +556,37 @@ def test_from_env(monkeypatch, tmp_path):
     monkeypatch.setenv("MINTED_CONNECT_BASE_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("MINTED_CONNECT_JOURNAL", str(tmp_path / "journal.db"))
     assert "http://127.0.0.1:1" in repr(AsyncMintedConnect.from_env())
+
+
+ADDRESS = {
+    "fullname": "Ada Demo",
+    "phone": "+905550001122",
+    "city": "c",
+    "county": "c",
+    "district": "d",
+    "address": "a",
+    "tax_number": "12345678910",
+}
+
+
+@pytest.mark.parametrize("value", [5, 1.5, True, b"x", "\n", "  ", "a\nb", "\ud800", object()], ids=repr)
+@pytest.mark.parametrize("name", [*ADDRESS, "external_id", "street", "zipcode", "email"])
+async def test_no_part_of_an_address_is_left_to_the_server(minted, sandbox: Sandbox, name, value):
+    await minted.customers.create("customer-1")
+    sandbox.shop.give("customer-1", "MNTBAE0001", 1)
+    basket = await minted.baskets.add_item("customer-1", sku="MNTBAE0001", type="delivery")
+    sandbox.requests.clear()
+    with pytest.raises(InvalidInput) as caught:
+        await minted.complete.delivery(
+            basket, shipping=Shipping(**{**ADDRESS, name: value}), expected_total=basket.paid_total
+        )
+    assert caught.value.field == f"shipping.{name}"
+    assert len(sandbox.requests) == 0
+    assert await minted.complete.pending() == []
+
+
+@pytest.mark.parametrize("value", ["id", None, 5, object()], ids=repr)
+async def test_only_an_intent_or_its_error_is_reconciled(minted, sandbox: Sandbox, value):
+    with pytest.raises(InvalidInput, match="pending"):
+        await minted.complete.reconcile(value)
+    assert len(sandbox.requests) == 0

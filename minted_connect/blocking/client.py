@@ -338,7 +338,8 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         Args:
             timeouts: In place of this client's.
             retry: In place of this client's; the budget stays.
-            deadline: Seconds for each whole call, in place of `Timeouts.total` and `complete_total`.
+            deadline: Seconds for each request with its retries, in place of `Timeouts.total` and `complete_total`; a
+                purchase, or a change that has to be read back, is more than one.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
 

@@ -29,6 +29,7 @@ from minted_connect.core.wire import Progress
 from minted_connect.errors import (
     AlreadyInFlight,
     IntegrityError,
+    InvalidInput,
     MintedConnectError,
     NotExecuted,
     NotSent,
@@ -183,6 +184,8 @@ class AsyncComplete:
             OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
         """
         wanted = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
+        if not isinstance(wanted, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput.of("intent_or_error", "give the Intent from pending(), or the OutcomeUnknown")
         flight = self._shared.flights.get((wanted.external_customer_id, wanted.cart_token))
         if flight is not None:
             await flight.landed.wait()

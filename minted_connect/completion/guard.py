@@ -19,6 +19,7 @@ from minted_connect.resources.baskets import AsyncBaskets
 __all__ = ["address", "agreed_total", "check_basket", "look_again", "new_intent"]
 
 _SHIPPING_REQUIRED: Final = ("fullname", "phone", "city", "county", "district", "address", "tax_number")
+_SHIPPING_MAY_BE_EMPTY: Final = ("street", "zipcode")
 
 
 def agreed_total(expected_total: Decimal | None, accept_price: str | None) -> Decimal | None:
@@ -62,11 +63,12 @@ def address(shipping: Shipping, limits: Limits) -> dict[str, str]:
     """
     if not isinstance(shipping, Shipping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInput.of("shipping", f"must be a Shipping, not {type(shipping).__name__}")
-    for name in _SHIPPING_REQUIRED:
-        checks.text(f"shipping.{name}", getattr(shipping, name))
-    if shipping.zipcode is not None:
-        checks.text("shipping.zipcode", shipping.zipcode, limits.zipcode, empty=True)
-    return {name: value for name, value in attrs.asdict(shipping).items() if value is not None}
+    sent: dict[str, str] = {}
+    for name, value in attrs.asdict(shipping).items():
+        if value is not None or name in _SHIPPING_REQUIRED:
+            length = limits.zipcode if name == "zipcode" else None
+            sent[name] = checks.text(f"shipping.{name}", value, length, empty=name in _SHIPPING_MAY_BE_EMPTY)
+    return sent
 
 
 async def look_again(

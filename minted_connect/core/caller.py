@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import attrs
 
-from minted_connect.config import Clock, Options, RetryPolicy, Timeouts, check_header
+from minted_connect.config import Clock, Options, RetryPolicy, Timeouts, check_header, is_seconds
 from minted_connect.core import codec
 from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.replies import RawReply, Reply, open_reply
@@ -58,14 +58,14 @@ class Settings:
     timeouts: Timeouts = attrs.field(factory=Timeouts)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     deadline: float | None = None
-    """Seconds for a whole call, in place of `Timeouts.total` and `complete_total`."""
+    """Seconds for each request, in place of `Timeouts.total` and `complete_total`."""
     client_id: str = attrs.field(default="web", validator=_header)
     language: str = attrs.field(default="tr", validator=_header)
     options: Options = attrs.field(factory=Options)
 
     def __attrs_post_init__(self) -> None:
         check_paths(self.options.paths)
-        if self.deadline is not None and not 0 < self.deadline < float("inf"):
+        if self.deadline is not None and not is_seconds(self.deadline):
             raise ConfigurationError("deadline: must be seconds above 0, and finite")
 
 
