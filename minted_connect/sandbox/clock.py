@@ -165,3 +165,17 @@ class ManualClock:
     def _forget(self, alarm: Alarm) -> None:
         with self._lock:
             self._alarms.pop(alarm, None)
+
+
+async def passed(clock: Clock, seconds: float) -> None:
+    """Wait until so many seconds have passed, without moving a clock that moves when somebody sleeps."""
+    call_later = getattr(clock, "call_later", None)
+    if call_later is None:
+        await clock.sleep(seconds)
+        return
+    due = asyncio.Event()
+    alarm = call_later(seconds, due.set)
+    try:
+        await due.wait()
+    finally:
+        alarm.cancel()
