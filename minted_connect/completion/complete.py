@@ -40,7 +40,7 @@ from minted_connect.errors import (
     Rejected,
     TransportError,
 )
-from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, Order, Shipping
+from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, Order, OrderProgress, Shipping
 from minted_connect.resources.baskets import AsyncBaskets
 
 __all__ = ["AsyncComplete"]
@@ -388,8 +388,10 @@ class AsyncComplete:
             flight.error = outcome if isinstance(outcome, Exception) else None
         number: object = completion.raw.get("id") if completion is not None else None
         order_id = number if isinstance(number, int) else None
+        order = completion.order if completion is not None else None
+        progress = OrderProgress.of(order) if order is not None else None
         try:
-            await to_the_end(self._shared.journal.settle(intent.id, state, order_id=order_id))
+            await to_the_end(self._shared.journal.settle(intent.id, state, order_id=order_id, progress=progress))
         except Exception:
             _logger.exception("intent %s: the journal could not note that it is %s", intent.id, state)
 

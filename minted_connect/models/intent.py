@@ -9,6 +9,7 @@ from decimal import Decimal
 import attrs
 
 from minted_connect.models.deal import Kind
+from minted_connect.models.order import OrderProgress
 from minted_connect.models.privacy import last_letters
 
 __all__ = ["Intent", "IntentState"]
@@ -52,3 +53,9 @@ class Intent:
     created_at: datetime
     """Aware, by the client's clock."""
     state: IntentState | str = IntentState.PREPARED
+    known_orders: tuple[int, ...] = ()
+    """Numbers of orders that the customer had before (`CompletionPolicy.pre_image`): none of them is this one's."""
+    order_id: int | None = None
+    """Number of the order that it became, once confirmed and as far as it could be read."""
+    progress: OrderProgress | None = None
+    """What was last seen of that order; None if nothing was."""

@@ -69,17 +69,17 @@ class Watched(MemoryJournal):
 
     @property
     def states(self) -> list[str]:
-        return [intent.state for intent in self._intents.values()]
+        return [str(intent.state) for intent in (*self._closed.values(), *self._open.values())]
 
     async def prepare(self, intent: Intent) -> None:
         if self.broken:
             raise self.broken
         await super().prepare(intent)
 
-    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
+    async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
         if self.settling_broken:
             raise self.settling_broken
-        await super().settle(intent_id, state, order_id=order_id)
+        await super().settle(intent_id, state, **what)
 
 
 @pytest.fixture
@@ -686,11 +686,11 @@ class SlowToSettle(Watched):
         self.started, self.go_on = asyncio.Event(), asyncio.Event()
         self.settled: list[str] = []
 
-    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
+    async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
         self.settled.append(state)
         self.started.set()
         await self.go_on.wait()
-        await super().settle(intent_id, state, order_id=order_id)
+        await super().settle(intent_id, state, **what)
 
 
 @pytest.mark.parametrize(
@@ -743,7 +743,7 @@ async def test_cancelled_while_the_outcome_is_written_down(
     await asyncio.wait({first})
     assert first.cancelled() == (how == "task")
     assert journal.settled == journal.states == [state]
-    [intent] = journal._intents.values()
+    [intent] = [*journal._closed.values(), *journal._open.values()]
     assert len(notes) == 1
     assert notes[0].startswith(f"intent {intent.id} {note}")
     if told is None:

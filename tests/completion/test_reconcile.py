@@ -65,7 +65,7 @@ def waits(world: World) -> list[float]:
 
 
 def state(journal: MemoryJournal) -> str:
-    [intent] = journal._intents.values()
+    [intent] = [*journal._closed.values(), *journal._open.values()]
     return intent.state
 
 
