@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import attrs
@@ -53,9 +53,16 @@ class Intent:
     created_at: datetime
     """Aware, by the client's clock."""
     state: IntentState | str = IntentState.PREPARED
+    clock_offset: int = 0
+    """Seconds that the server's clock was ahead of the client's then, as far as it showed: widens the search."""
     known_orders: tuple[int, ...] = ()
     """Numbers of orders that the customer had before (`CompletionPolicy.pre_image`): none of them is this one's."""
     order_id: int | None = None
     """Number of the order that it became, once confirmed and as far as it could be read."""
     progress: OrderProgress | None = None
     """What was last seen of that order; None if nothing was."""
+
+    @property
+    def created_by_server(self) -> datetime:
+        """When it was written down, by the server's clock."""
+        return self.created_at + timedelta(seconds=self.clock_offset)

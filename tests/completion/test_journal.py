@@ -126,7 +126,7 @@ COMPLETED = OrderProgress(Status.COMPLETED, is_final=True)
 
 
 async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
-    intent = intent_of(known_orders=(10980, 10981))
+    intent = intent_of(known_orders=(10980, 10981), clock_offset=-3601)
     await journal.prepare(intent)
     assert await journal.unfinished() == []
     await journal.note(intent.external_customer_id, intent.cart_token, PENDING)  # not an order yet
@@ -554,7 +554,9 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         database.execute("PRAGMA max_page_count = 1")
         for number in range(100):
             values = (number, "x" * 9000, number)
-            statement = "INSERT INTO intents VALUES (?, ?, '', ?, 0, '', '', '', '', '', '', '', '', 0, '[]', NULL, 0)"
+            statement = (
+                "INSERT INTO intents VALUES (?, ?, '', ?, 0, '', '', '', '', '', '', '', '', 0, 0, '[]', NULL, 0)"
+            )
             database.execute(statement, values)
 
     with pytest.raises(JournalError, match="the disk is full"):

@@ -29,6 +29,7 @@ COLUMNS: Final = (
     "items",
     "created_at",
     "state",
+    "clock_offset",
     "known_orders",
     "order_id",
     "progress",

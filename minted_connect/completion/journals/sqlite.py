@@ -54,6 +54,7 @@ CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE stat
 PRAGMA application_id = {APPLICATION}
 """,
     f"""
+ALTER TABLE intents ADD COLUMN clock_offset INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE intents ADD COLUMN known_orders TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE intents ADD COLUMN progress TEXT;
 ALTER TABLE intents ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
