@@ -79,7 +79,7 @@ class Shared:
         options = settings.options
         self.transport = transport
         self.observed: Observed = Observed()
-        self.turns: Turns = Turns()
+        self.turns: Turns = Turns(options.clock)
         self.budget: RetryBudget = RetryBudget(settings.retry.budget)
         self.limiter: RateLimiter | None = (
             RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
+from minted_connect.config import Clock
+from minted_connect.core.timing import timeout
 from minted_connect.errors import NotSent
 
 __all__ = ["Turns"]
@@ -15,7 +17,8 @@ __all__ = ["Turns"]
 class Turns:
     """One queue for each thing that is being changed; shared by the siblings of a client."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         # Weak: whoever has or awaits the turn keeps the lock, and the last one takes it along.
         self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
 
@@ -29,7 +32,7 @@ class Turns:
         lock = self._locks.setdefault(thing, asyncio.Lock())
         if lock.locked():
             try:
-                async with asyncio.timeout(patience):
+                async with timeout(self._clock, patience):
                     await lock.acquire()
             except TimeoutError:
                 raise NotSent(f"other changes of the same basket or customer took longer than {patience:g} s") from None

@@ -161,7 +161,7 @@ class World(Caller):
         self.clock = ManualClock(auto_advance=True)
         self.settings = Settings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
         transport = SimpleNamespace(is_loopback=loopback)
-        self.shared = SimpleNamespace(transport=transport, observed=Observed(), turns=Turns())  # type: ignore[assignment]
+        self.shared = SimpleNamespace(transport=transport, observed=Observed(), turns=Turns(self.clock))  # type: ignore[assignment]
         self.basket: Any = deal_json()
         self.orders: Any = []
         self.clear: Any = NotFound("no such basket", 404)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minted_connect.config import SYSTEM_CLOCK
 from minted_connect.core.observed import Observed
 from minted_connect.core.turns import Turns
 from minted_connect.errors import NotSent
@@ -23,7 +24,7 @@ NOW = datetime(2026, 2, 20, 12, 0, tzinfo=UTC)
 
 
 async def test_one_thing_at_a_time_in_order_of_arrival():
-    turns, log = Turns(), []
+    turns, log = Turns(SYSTEM_CLOCK), []
 
     async def change(name: str, thing: str) -> None:
         async with turns.of(thing, 5):
@@ -39,7 +40,7 @@ async def test_one_thing_at_a_time_in_order_of_arrival():
 
 
 async def test_waiting_has_an_end():
-    turns = Turns()
+    turns = Turns(SYSTEM_CLOCK)
     async with turns.of("a", 5):
         with pytest.raises(NotSent, match=r"longer than 0\.01 s"):
             async with turns.of("a", 0.01):
@@ -49,7 +50,7 @@ async def test_waiting_has_an_end():
 
 
 async def test_who_gives_up_or_fails_lets_the_next_one_in():
-    turns = Turns()
+    turns = Turns(SYSTEM_CLOCK)
     with pytest.raises(ValueError, match="odd"):
         async with turns.of("a", 5):
             raise ValueError("odd")
@@ -69,7 +70,7 @@ async def test_who_gives_up_or_fails_lets_the_next_one_in():
 
 
 async def test_nothing_is_kept_of_what_is_over():
-    turns = Turns()
+    turns = Turns(SYSTEM_CLOCK)
     for number in range(10):
         async with turns.of(number, 5):
             pass
