@@ -42,8 +42,6 @@ from minted_connect.errors import (
 __all__ = ["Caller", "Settings", "Shared"]
 
 _logger = logging.getLogger("minted_connect")
-# A library is silent in a program that did not configure logging.
-_logger.addHandler(logging.NullHandler())
 _T = TypeVar("_T")
 
 API_VERSION = "3"
