@@ -273,7 +273,12 @@ class CompletionPolicy:
 
 
 class Clock(Protocol):
-    """Where all time comes from, so that a test can move it."""
+    """Where all time comes from, so that a test can move it.
+
+    A clock may also offer `call_later(seconds, callback)`, which returns something with a `cancel()` and has
+    `callback()` called on the running event loop once `monotonic` has moved that far. Then a request times out on this
+    clock too, not only in real time.
+    """
 
     def monotonic(self) -> float:
         """Return seconds that never run backwards."""
