@@ -122,7 +122,7 @@ class Shop:
         if name is not None and name not in STATUSES:
             raise ValueError(f"no such status: {name!r}; there are {', '.join(STATUSES)}")
         order = self._orders[order_id]
-        order.status = name
+        order.status = None if name is None else str(name)  # an enum of strings would not be JSON
         self._save(order)
 
     # Time and prices.
