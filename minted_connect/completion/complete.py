@@ -167,6 +167,16 @@ class AsyncComplete:
         flying = {flight.intent.id for flight in self._shared.flights.values() if flight.intent is not None}
         return [intent for intent in await self._shared.journal.pending() if intent.id not in flying]
 
+    async def unfinished(self) -> list[Intent]:
+        """Return the confirmed intents whose order was not seen to be final yet, oldest first.
+
+        After a restart these are the orders to follow: give each to `orders.watch` or `orders.wait`.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        return await self._shared.journal.unfinished()
+
     async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
         """Find out what became of an intent, reading orders and basket for up to two minutes.
 
@@ -201,6 +211,10 @@ class AsyncComplete:
                 raise NotExecuted(f"intent {wanted.id}: {finding.verdict.reason}", wanted)
             case Outcome.UNKNOWN:
                 raise await self._doubted(wanted, Phase.SENT, finding.notes)
+
+    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+        """Note what was seen of the order that a basket became, if the journal knows of it."""
+        await to_the_end(self._shared.journal.note(external_customer_id, cart_token, progress))
 
     async def aclose(self) -> None:
         """Let go of the journal."""

@@ -9,13 +9,14 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
 from typing import Any, Final, cast
 
 import attrs
 
 from minted_connect.config import Clock
+from minted_connect.core import timing
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
     ApiError,
@@ -30,7 +31,7 @@ from minted_connect.errors import (
     ServerError,
     TransportError,
 )
-from minted_connect.models import Completion, CreationStatus, Intent, IntentState, Order, OrderProgress
+from minted_connect.models import Completion, CreationStatus, Intent, IntentState, Order, OrderProgress, Page
 
 __all__ = ["FIRST", "Following", "Looks", "Noted", "Target", "not_listed", "passes_by", "pause_before_look"]
 
@@ -103,13 +104,23 @@ class Target:
         return cls(customer, int(number), token if isinstance(token, str) else "")
 
     def among(self, rows: Iterable[Order]) -> Order | None:
-        """Return the row that is this order, if there is one."""
-        return next((row for row in rows if self._is(row)), None)
+        """Return the row that is this order, if there is one.
+
+        Raises:
+            IntegrityError: it is shown as somebody else's.
+        """
+        # A row that is still a basket is one of before the purchase.
+        found = (row for row in rows if self._is(row) and row.order_creation_status != CreationStatus.BASKET)
+        order = next(found, None)
+        if order is not None and order.customer.external_id != self.customer:
+            problem = "customer.external_id: is another customer's"
+            where = f"{_ASKED.method} {_ASKED.path}"
+            raise IntegrityError(
+                f"{where}: the answer is about somebody else", (problem,), method=_ASKED.method, path=_ASKED.path
+            )
+        return order
 
     def _is(self, row: Order) -> bool:
-        # A row that is still a basket is one of before the purchase.
-        if row.customer.external_id != self.customer or row.order_creation_status == CreationStatus.BASKET:
-            return False
         if not self.keys:
             return row.id == self.number
         theirs = (row.token, row.guid, row.increment_id)
@@ -156,19 +167,19 @@ class _Look:
 
     began: float
     landed: asyncio.Event = attrs.field(factory=asyncio.Event)
-    rows: Sequence[Order] | None = None
+    rows: Page[Order] | None = None
     error: Exception | None = None
 
 
 class Looks:
     """Looks at orders: at each but once at a time, however many follow it."""
 
-    def __init__(self, fetch: Callable[[str, int], Awaitable[Sequence[Order]]], clock: Clock) -> None:
+    def __init__(self, fetch: Callable[[str, int], Awaitable[Page[Order]]], clock: Clock) -> None:
         self._fetch = fetch
         self._clock = clock
         self._flying: dict[tuple[object, ...], _Look] = {}
 
-    async def rows(self, customer: str, number: int, *, since: float) -> Sequence[Order]:
+    async def rows(self, customer: str, number: int, *, since: float) -> Page[Order]:
         """Return what Get Orders shows of an order, as it was at `since` or later."""
         # Another loop, or the parent of this process, will never tell how its look ended.
         key = (os.getpid(), asyncio.get_running_loop(), customer, number)
@@ -245,12 +256,13 @@ class Following:
         self._count += 1
         if progress != self._seen:
             self._seen, self._changed, self._count = progress, self.clock.monotonic(), 0
-        await self.note(progress)
+        await self.keep()
         return order
 
-    async def note(self, progress: OrderProgress) -> None:
-        """Write down what was seen, unless it is written down already; that it cannot be is no reason to stop."""
-        if self._noted is None or progress == self._kept:
+    async def keep(self) -> None:
+        """Write down how far the order has come, unless that is; if it cannot be, that is no reason to stop."""
+        progress = self._seen
+        if self._noted is None or progress is None or progress == self._kept:
             return
         self._kept = progress
         try:
@@ -266,9 +278,7 @@ class Following:
         if self.failure is not None:
             was = "has not been seen" if status is None else f"was {status} when last seen"
             text = f"the order {was}: after {elapsed:.0f} s looks still fail ({type(self.failure).__name__})"
-        return RequestTimeout(
-            text, _ASKED.method, _ASKED.path, elapsed=elapsed, phase=Phase.ANSWERED, idempotent=True
-        )
+        return RequestTimeout(text, _ASKED.method, _ASKED.path, elapsed=elapsed, phase=Phase.ANSWERED, idempotent=True)
 
     def _pause(self) -> float:
         if self._first is not None:
@@ -278,16 +288,20 @@ class Following:
         return max(pause_before_look(self._count, quiet, self._random()), self.asked)
 
     async def _look_within(self, end: float | None) -> Order:
-        target = self.target
+        if end is None:
+            return await self._look()
         try:
-            async with asyncio.timeout(None if end is None else max(end - self.clock.monotonic(), _LEAST)):
-                rows = await self._looks.rows(target.customer, target.number, since=self._started)
+            async with timing.timeout(self.clock, max(end - self.clock.monotonic(), _LEAST)):
+                return await self._look()
         except TimeoutError as error:
             if isinstance(error, MintedConnectError):
                 raise
             text = f"{_ASKED.method} {_ASKED.path}: no answer before the time to wait was up"
             raise RequestTimeout(text, _ASKED.method, _ASKED.path, idempotent=True) from None
-        order = target.among(rows)
+
+    async def _look(self) -> Order:
+        target = self.target
+        order = target.among(await self._looks.rows(target.customer, target.number, since=self._started))
         if order is None:
             raise not_listed()
         return order
@@ -295,12 +309,13 @@ class Following:
     def _failed(self, error: MintedConnectError) -> None:
         """Take note of a look that failed; raise its error if the next one would fail as well."""
         now = self.clock.monotonic()
+        trouble = passes_by(error)
         lagging = isinstance(error, NotFound) and now - self._started < _LAG
-        if not lagging and not passes_by(error):
+        if not trouble and not lagging:
             raise error
         if self.failure is None:
             self.failing_since = now
-        if not lagging and not self._warned:
+        if trouble and not self._warned:
             self._warned = True
             text = "%s %s: order %d cannot be looked at for now (%s); it is tried on"
             _logger.warning(text, _ASKED.method, _ASKED.path, self.target.number, type(error).__name__)
