@@ -7,8 +7,10 @@ import gc
 import itertools
 import logging
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -551,6 +553,36 @@ def test_a_closed_iterator_leaves_nothing_open(clock):
         with pytest.raises(ClientClosedError):
             next(left)
         assert len(looks(sandbox)) > count
+
+
+def test_closing_the_client_ends_a_watch_in_another_thread(clock):
+    clock.auto_advance = False
+    with ThreadedSandbox(clock=clock) as sandbox, ThreadPoolExecutor() as pool:
+        minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options(clock))
+        with minted:
+            minted.customers.create(CUSTOMER)
+            basket = minted.baskets.add_item(CUSTOMER, sku=GOLD)
+            done = minted.complete.buy(basket, expected_total=basket.paid_total)
+            watching = pool.submit(next, minted.orders.watch(done))
+            while not clock.sleepers:
+                time.sleep(0.001)
+        assert isinstance(watching.exception(), ClientClosedError)
+        assert clock.sleepers == 0
+
+
+async def test_on_another_loop_nobody_waits_for_a_look_of_this_one(sandbox, clock, tmp_path):
+    settings = {"options": options(clock), "journal": tmp_path / "journal.db"}
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
+        await bought(minted)
+        (intent,) = await minted.complete.unfinished()
+        hang = sandbox.faults.add("hang", path=ORDERS)
+        waiting = asyncio.ensure_future(minted.orders.wait(intent, until="Pending"))
+        while not hang.waiting:
+            await asyncio.sleep(0.001)
+        with pytest.raises(ClientClosedError, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(minted.orders.wait(intent)))
+        sandbox.faults.clear()
+        assert (await waiting).status is Status.PENDING
 
 
 async def test_many_watchers_look_at_an_order_once_at_a_time(sandbox, clock, tmp_path):

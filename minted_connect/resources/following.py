@@ -15,7 +15,7 @@ from typing import Any, Final, cast
 
 import attrs
 
-from minted_connect.config import Clock
+from minted_connect.config import Clock, Options
 from minted_connect.core import timing
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
@@ -204,36 +204,35 @@ class Looks:
         return look.rows
 
 
-@attrs.define(eq=False)
 class Following:
-    """One caller at the heels of one order."""
+    """One caller at the heels of one order.
 
-    target: Target
-    clock: Clock
-    _looks: Looks
-    _random: Callable[[], float]
-    _noted: Noted | None
-    _first: float | None
-    """Seconds before the first look, where the usual ones are not right."""
-    failure: MintedConnectError | None = attrs.field(default=None, init=False)
-    """How the latest look failed; None if it did not."""
-    asked: float = attrs.field(default=0.0, init=False)
-    """Seconds that the server then wants to be left alone."""
-    failing_since: float = attrs.field(default=0.0, init=False)
-    _started: float = attrs.field(init=False)
-    _changed: float = attrs.field(init=False)
-    _count: int = attrs.field(default=0, init=False)
-    """Looks since the last change."""
-    _seen: OrderProgress | None = attrs.field(init=False)
-    _kept: OrderProgress | None = attrs.field(init=False)
-    """What was noted last."""
-    _warned: bool = attrs.field(default=False, init=False)
+    Args:
+        target: Whom to follow.
+        looks: Those of the client.
+        options: Of the client: its clock and its randomness.
+        noted: Where to write down what is seen.
+        first: Seconds before the first look at an order that was not handed in.
 
-    def __attrs_post_init__(self) -> None:
-        self._started = self._changed = self.clock.monotonic()
-        self._seen = self.target.progress
+    Attributes:
+        failure: How the latest look failed; None if it did not.
+        failing_since: When looks began to fail, as long as they do.
+        asked: Seconds that the server then wants to be left alone.
+    """
+
+    def __init__(self, target: Target, looks: Looks, options: Options, noted: Noted | None, *, first: float) -> None:
+        self.target = target
+        self.failure: MintedConnectError | None = None
+        self.failing_since = 0.0
+        self.asked = 0.0
+        self._looks, self._clock, self._random, self._noted = looks, options.clock, options.random, noted
+        self._first = first if target.order is None else None
+        self._started = self._changed = self._clock.monotonic()
+        self._count = 0  # of looks since the last change
+        self._seen: OrderProgress | None = target.progress
         # What an order shows that was handed in is not written down yet; what an intent shows was read from there.
-        self._kept = None if self.target.order is not None else self.target.progress
+        self._kept: OrderProgress | None = target.progress if target.order is None else None
+        self._warned = False
 
     async def look(self, end: float | None = None) -> Order | None:
         """Pause, then look once: return the order, or None if that failed as the next look may not.
@@ -245,7 +244,7 @@ class Following:
             MintedConnectError: the look failed as the next one would.
         """
         pause = self._pause()
-        await self.clock.sleep(pause if end is None else min(pause, max(0.0, end - self.clock.monotonic())))
+        await self._clock.sleep(pause if end is None else min(pause, max(0.0, end - self._clock.monotonic())))
         try:
             order = await self._look_within(end)
         except MintedConnectError as error:
@@ -255,7 +254,7 @@ class Following:
         progress = OrderProgress.of(order)
         self._count += 1
         if progress != self._seen:
-            self._seen, self._changed, self._count = progress, self.clock.monotonic(), 0
+            self._seen, self._changed, self._count = progress, self._clock.monotonic(), 0
         await self.keep()
         return order
 
@@ -272,7 +271,7 @@ class Following:
 
     def late(self) -> RequestTimeout:
         """Build the error for time that is up."""
-        elapsed = self.clock.monotonic() - self._started
+        elapsed = self._clock.monotonic() - self._started
         status = None if self._seen is None else self._seen.status
         text = f"the order is still {status} after {elapsed:.0f} s"
         if self.failure is not None:
@@ -284,14 +283,14 @@ class Following:
         if self._first is not None:
             first, self._first = self._first, None
             return first
-        quiet = self.clock.monotonic() - self._changed
+        quiet = self._clock.monotonic() - self._changed
         return max(pause_before_look(self._count, quiet, self._random()), self.asked)
 
     async def _look_within(self, end: float | None) -> Order:
         if end is None:
             return await self._look()
         try:
-            async with timing.timeout(self.clock, max(end - self.clock.monotonic(), _LEAST)):
+            async with timing.timeout(self._clock, max(end - self._clock.monotonic(), _LEAST)):
                 return await self._look()
         except TimeoutError as error:
             if isinstance(error, MintedConnectError):
@@ -308,7 +307,7 @@ class Following:
 
     def _failed(self, error: MintedConnectError) -> None:
         """Take note of a look that failed; raise its error if the next one would fail as well."""
-        now = self.clock.monotonic()
+        now = self._clock.monotonic()
         trouble = passes_by(error)
         lagging = isinstance(error, NotFound) and now - self._started < _LAG
         if not trouble and not lagging:

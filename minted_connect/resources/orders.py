@@ -171,8 +171,8 @@ class AsyncOrders(base.Resource):
             timeout: Most seconds to wait.
 
         Raises:
-            RequestTimeout: the order still has another status after `timeout` seconds, or could not be looked at any
-                more; its cause is then what the last look failed with.
+            RequestTimeout: the order still has another status after `timeout` seconds. If looks failed at the end, or
+                the server asks to be left alone for longer than that, the text says so and the cause is their error.
             NotFound: it is still not listed two minutes after the first look.
             ApiError: the server refuses to show it: credentials, permission.
 
@@ -204,13 +204,15 @@ class AsyncOrders(base.Resource):
         before does not come again, not even if the process ended before it was dealt with.
 
         It is looked at 2, 4, 8, 15 and then every 30 seconds after the last change; every minute after an hour without
-        one, every five minutes after a day. Failures that pass by do not end the watch: no connection, 5xx, 429 (whose
-        `retry_after` is obeyed), an answer that cannot be read, a limiter or breaker of your own. A purchase that is
-        not listed yet is waited for two minutes.
+        one, every five minutes after a day. All who follow an order through one client share a look under way.
+        Failures that pass by do not end the watch: no connection, 5xx, 429 (whose `retry_after` is obeyed), an answer
+        that cannot be read, a limiter or breaker of your own. A purchase that is not listed yet is waited for two
+        minutes. A status that is not documented does not count as final (S7).
 
         Args:
             order: As last seen; or what `complete` gave, or an intent of `complete.unfinished()`.
-            patience: Seconds that looks may fail on end; then the last error is raised.
+            patience: Seconds that looks may fail on end; then the last error is raised. So it is, at once, if the
+                server asks to be left alone for longer than that.
 
         Raises:
             NotFound: it is not listed, two minutes after the watch began.
@@ -243,10 +245,7 @@ class AsyncOrders(base.Resource):
             before = change.after
 
     def _follow(self, target: Target, *, first: float) -> Following:
-        random = self._caller.settings.options.random
-        return Following(
-            target, self._caller.clock, self._looks, random, self._noted, None if target.order is not None else first
-        )
+        return Following(target, self._looks, self._caller.settings.options, self._noted, first=first)
 
     async def receipt(self, order_id: int, *, customer_id: str) -> Receipt:
         """Return the identifiers of an order and a link to its receipt; `Receipt.raw` holds what else there is.
