@@ -255,7 +255,6 @@ class Following:
         self._count += 1
         if progress != self._seen:
             self._seen, self._changed, self._count = progress, self._clock.monotonic(), 0
-        await self.keep()
         return order
 
     async def keep(self) -> None:

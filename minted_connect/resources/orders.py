@@ -185,12 +185,13 @@ class AsyncOrders(base.Resource):
         clock = self._caller.clock
         end = clock.monotonic() + timeout
         seen = target.order
-        if seen is not None and seen.is_final:
-            await following.keep()
         while seen is None or not (seen.is_final or seen.status in wanted):
             if clock.monotonic() + following.asked >= end:
                 raise following.late() from following.failure
             seen = await following.look(end) or seen
+            await following.keep()
+        if seen.is_final:
+            await following.keep()
         return seen
 
     def watch(
@@ -199,9 +200,9 @@ class AsyncOrders(base.Resource):
         """Yield each change of an order until its status is final; nothing if it is final already.
 
         A change is another status, or another cargo tracking number or estimated arrival of its delivery. It is
-        written into the journal before it is yielded, if the order came of an intent there: after a restart, watch
-        each of `complete.unfinished()`. What happened meanwhile then comes first, as one change; what was yielded
-        before does not come again, not even if the process ended before it was dealt with.
+        written into the journal when the next one is asked for, if the order came of an intent there: after a restart,
+        watch each of `complete.unfinished()`. What happened meanwhile then comes first, as one change, and so does the
+        one that was being dealt with when the process ended; what was dealt with before does not come again.
 
         It is looked at 2, 4, 8, 15 and then every 30 seconds after the last change; every minute after an hour without
         one, every five minutes after a day. All who follow an order through one client share a look under way.
@@ -242,6 +243,8 @@ class AsyncOrders(base.Resource):
             change = OrderChange(order, before, OrderProgress.of(order))
             if change.changed:
                 yield change
+            # Only now: whoever is told of a cancelled order and dies over it has to be told again.
+            await following.keep()
             before = change.after
 
     def _follow(self, target: Target, *, first: float) -> Following:
