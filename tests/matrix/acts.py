@@ -8,7 +8,9 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.matrix.proxy import Act, Answer, Passage
+from tests.matrix.proxy import Act, Answer, Passage, pass_on
+
+__all__ = ["pass_on"]
 
 BIG: Final = 9 * 1024 * 1024
 """More than the client takes for an answer."""
@@ -71,6 +73,35 @@ def unending(raw: bytes, drip: bytes, *, landed: bool = False) -> Act:
             passage.send(drip)
             await passage.connection.writer.drain()
             await asyncio.sleep(0.01)  # its pace is the fault
+
+    return act
+
+
+def challenge(*challenges: str) -> Act:
+    """Refuse with these challenges."""
+    lines = [("WWW-Authenticate", challenge) for challenge in challenges]
+    return answer(envelope(401, *lines))
+
+
+async def unsigned(passage: Passage) -> None:
+    """Lose the signature on the way: the server asks for one, as it does of a stranger."""
+    answer = await passage.forward(without="authorization")
+    passage.send(answer.raw)
+
+
+async def outdated(passage: Passage) -> None:
+    """Let every nonce run out while the request is on its way."""
+    passage.proxy.sandbox.doorman.rotate_nonces()
+    passage.send((await passage.forward()).raw)
+
+
+def redirect(status: int, *, landed: bool = False) -> Act:
+    """Point to the server itself, where the request would be carried out."""
+
+    async def act(passage: Passage) -> None:
+        await _arrive(passage, landed)
+        host, port = passage.proxy.target
+        passage.send(page(status, ("Location", f"http://{host}:{port}{passage.line.split(' ')[1]}")))
 
     return act
 

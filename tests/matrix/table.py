@@ -85,6 +85,12 @@ SENT = "test_sent.py::test_sent"
 REUSED = "test_sent.py::test_on_a_reused_connection"
 IN_PART = "test_sent.py::test_written_in_part"
 GAPS = "test_sent.py::test_answers_with_gaps"
+LOGIN = "test_refused.py::test_one_more_round_of_the_login"
+PASSWORD = "test_refused.py::test_a_password_that_was_changed"
+SPUN_OUT = "test_on_the_wire.py::test_answers_without_end"
+EARLY = "test_on_the_wire.py::test_an_answer_before_the_request"
+MIXED_UP = "test_on_the_wire.py::test_answers_about_somebody_else"
+SAID_NO = "test_refused.py::test_refused"
 
 ROWS: Final = (
     Row("F10", "reset on a reused idle connection (headers event seen)", RT, RT, RB, U, REUSED),
@@ -104,11 +110,75 @@ ROWS: Final = (
         {"missing": CONFIRMED, "no keys": U, "new": FINE},
         GAPS,
     ),
+    Row("F21", "401 first challenge", ROUND, ROUND, ROUND, ROUND, LOGIN),
+    Row("F22", "401 stale=true", ROUND, ROUND, ROUND, ROUND, LOGIN),
+    # An earlier attempt of a completion that is unknown ends it: there is no later one that a 401 or a 422 could meet.
+    Row("F23", "401 after correct digest", X, X, X, X, PASSWORD),
+    Row("F24", "challenge weaker than pinned / Basic only / other origin / empty nonce", X, X, X, X, SAID_NO),
+    Row("F25", "403", X, X, X, RBX, SAID_NO),
+    Row("F26", "404", X, {"first": X, "second": FINE}, X, RBX, SAID_NO),
+    Row("F27", "409", X, RB, RB, RBX, SAID_NO),
+    Row("F28", "422", X, {"first": X, "second": RB}, X, {"": X, "bare": RBX}, SAID_NO),
+    Row(
+        "F29",
+        "429 with Retry-After within deadline / beyond / absent",
+        {"": RT, "beyond": X},
+        {"": RT, "beyond": X},
+        {"": RT1, "beyond": X},
+        {"": RT1, "beyond": X, "after the fix": X, "bare": RBX},
+        SAID_NO,
+    ),
+    Row("F30", "500", RT, RT, RB, U, SAID_NO),
+    Row("F31", "502 / 504", RT, RT, RB, U, SAID_NO),
+    Row("F32", "503 (+ Retry-After)", RT, RT, RB, U, SAID_NO),
+    Row("F33", "408 / 425", RT, RT, RB, U, SAID_NO),
+    Row("F34", "3xx any", X, X, X, U, SAID_NO),
+    Row(
+        "F35",
+        "endless 1xx, slow-loris headers/body, > 128 headers, > 8190 B line",
+        {"slow": X, "deadline": X, "unreadable": X},
+        RB,
+        RB,
+        U,
+        SPUN_OUT,
+    ),
+    Row(
+        "F36",
+        "two answers on one connection / answer before request",
+        {"two": RT, "early": RT},
+        {"two": RB, "early": RB},
+        {"two": RB, "early": RB},
+        {"two": U, "early": U},
+        EARLY,
+    ),
+    Row("F37", "answer for another customer or another token", X, X, X, U, MIXED_UP),
 )
 
 
 DEVIATIONS: Final[Mapping[tuple[str, str, str], tuple[Outcome, str]]] = {
     ("F20", "S", "missing"): (RB, "the change can be seen in the basket: looked for before it counts as failed"),
+    ("F34", "S", ""): (RB, "whoever redirects may have passed it on first, and the change can be seen"),
+    ("F34", "A", ""): (RB, "whoever redirects may have passed it on first, and the change can be seen"),
+    ("F35", "R", "slow"): (
+        RT,
+        "a read that is late is one like any other (F13): repeated as long as the deadline allows",
+    ),
+    ("F35", "R", "unreadable"): (ONCE, "a head that cannot be read is junk like a body (F17): asked once more"),
+    ("F36", "R", "two"): (FINE, "the first answer is whole and the one asked for; the connection is not used again"),
+    ("F36", "S", "two"): (FINE, "the first answer is whole and about this basket; the connection is not used again"),
+    ("F36", "A", "two"): (FINE, "the first answer is whole and about this basket; the connection is not used again"),
+    ("F36", "S", "early"): (
+        RT,
+        "seen before the first byte leaves: provably not sent, so another connection will do",
+    ),
+    ("F36", "A", "early"): (
+        RT1,
+        "seen before the first byte leaves: provably not sent, so another connection will do",
+    ),
+    ("F36", "M", "early"): (
+        RT1,
+        "seen before the first byte leaves: provably not sent, so another connection will do",
+    ),
 }
 """By row, effect and case: what this client does instead, and why it is better."""
 
