@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minted_connect.blocking import BlockingOutcomeUnknown, BlockingRateFeed, BlockingSubscription, MintedConnect
     from minted_connect.client import AsyncMintedConnect
     from minted_connect.completion.journal import Journal, MemoryJournal
+    from minted_connect.completion.journals.sqlite import SqliteJournal
     from minted_connect.config import (
         STAGING,
         Breaker,
@@ -89,6 +90,8 @@ if TYPE_CHECKING:
         Kind,
         MetalType,
         Order,
+        OrderChange,
+        OrderProgress,
         Page,
         Payment,
         PriceFix,
@@ -157,6 +160,8 @@ _HOME = {
     "NotSent": "minted_connect.errors",
     "Options": "minted_connect.config",
     "Order": "minted_connect.models",
+    "OrderChange": "minted_connect.models",
+    "OrderProgress": "minted_connect.models",
     "OutcomeUnknown": "minted_connect.errors",
     "Page": "minted_connect.models",
     "Payment": "minted_connect.models",
@@ -184,6 +189,7 @@ _HOME = {
     "ServerError": "minted_connect.errors",
     "Shipping": "minted_connect.models",
     "ShippingAddress": "minted_connect.models",
+    "SqliteJournal": "minted_connect.completion.journals.sqlite",
     "Status": "minted_connect.models",
     "Subscription": "minted_connect.feed",
     "SystemClock": "minted_connect.config",
@@ -251,6 +257,8 @@ __all__ = [
     "NotSent",
     "Options",
     "Order",
+    "OrderChange",
+    "OrderProgress",
     "OutcomeUnknown",
     "Page",
     "Payment",
@@ -277,6 +285,7 @@ __all__ = [
     "ServerError",
     "Shipping",
     "ShippingAddress",
+    "SqliteJournal",
     "Status",
     "Subscription",
     "SystemClock",

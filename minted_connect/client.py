@@ -33,6 +33,7 @@ from minted_connect.config import (
 )
 from minted_connect.core.caller import Caller, Settings, Shared
 from minted_connect.core.codec import dumps
+from minted_connect.core.logs import obey_environment
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
 from minted_connect.core.transport import Transport
@@ -113,6 +114,7 @@ class AsyncMintedConnect:
         options: Options | None = None,
     ) -> None:
         password = as_secret(password)  # before anything can fail: tracebacks may show local variables
+        obey_environment()
         _check_settings(timeouts, retry, options)
         check_type("session", session, aiohttp.ClientSession, optional=True)
         check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)

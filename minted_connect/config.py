@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hmac
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, NoReturn, Protocol
+from typing import Any, Final, Literal, NoReturn, Protocol, cast
 from urllib.parse import urlsplit
 
 import attrs
@@ -156,6 +157,11 @@ def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> N
         raise ConfigurationError(f"{_name(instance, attribute)}: must be seconds above 0, and finite")
 
 
+def _maybe_seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None:
+        _seconds(instance, attribute, value)
+
+
 def _at_least(lowest: int) -> _Validator:
     def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= _MOST:
@@ -259,21 +265,78 @@ class Breaker:
     cooldown: float = attrs.field(default=30.0, validator=_seconds)
 
 
+def _statuses(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    name = _name(instance, attribute)
+    if not isinstance(value, frozenset):
+        raise ConfigurationError(f"{name}: must be a frozenset of HTTP statuses")
+    for status in cast("frozenset[object]", value):
+        if not isinstance(status, int) or isinstance(status, bool) or not 400 <= status < 500 or status in _IN_DOUBT:  # noqa: PLR2004 - the class of statuses that blame the request
+            raise ConfigurationError(f"{name}: must hold statuses from 400 to 499 only, and neither 401, 408 nor 425")
+
+
+_IN_DOUBT: Final = frozenset({401, 408, 425})
+"""A 401 is judged by its challenge; the other two are said by servers that may have begun the work."""
+
+
+def _token(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not (isinstance(value, str) and _HEADER_NAME.fullmatch(value)):
+        raise ConfigurationError(f"{_name(instance, attribute)}: must be the name of a header (RFC 9110 section 5.1)")
+
+
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
+def _known_image(_instance: object, _attribute: attrs.Attribute[Any], value: object) -> None:
+    if value not in ("off", "try", "require"):
+        raise ConfigurationError("CompletionPolicy.pre_image: must be 'off', 'try' or 'require'")
+
+
 @attrs.frozen(kw_only=True)
 class CompletionPolicy:
-    """What stays open until the vendor's staging server has answered it, with the safe answers as defaults."""
+    """What stays open until the vendor's staging server has answered it, with the safe answers as defaults.
+
+    Change one only on the strength of an answer from staging or from the vendor: Q1 to Q9 are the open questions of
+    the README.
+    """
 
     price_fix_margin: float = attrs.field(default=3.0, validator=_seconds)
-    """Seconds that have to be left of the price lock when the request goes out."""
+    """Seconds that have to be left of the price lock when the request goes out (Q3); more if the server is slower than
+    that lately. So what a completion after the lock would do never comes to the test."""
     reconcile_budget: float = attrs.field(default=120.0, validator=_seconds)
     """Seconds that `reconcile` reads on before it gives up for now."""
+    refusals: frozenset[int] = attrs.field(default=frozenset({422, 429}), validator=_statuses)
+    """Statuses that, in the vendor's own envelope, prove that a completion did not happen (Q2, and for 429 Q8). After
+    every other one it is read back. Without 429, a throttled completion is not sent again either."""
+    orders_lag: float = attrs.field(default=30.0, validator=_seconds)
+    """Seconds within which a fresh order shows in Get Orders (Q5): how long after a fence none may have shown."""
+    order_keeps_number: bool = attrs.field(default=True, validator=_of(bool))
+    """Whether an order has the number (`id`) of its basket (Q4). If not, an order of that number is never taken for
+    the basket's without a token, guid or order number in common."""
+    token_is_single_shot: bool = attrs.field(default=False, validator=_of(bool))
+    """Whether two completions of one cart token make one order at most (Q1). Only if that was proven: a completion
+    whose outcome is not known, with no order listed and the basket still open, is then sent once more within the price
+    lock. While it is not known, nothing is ever sent again."""
+    latest_landing: float | None = attrs.field(default=None, validator=_maybe_seconds)
+    """Seconds after which a completion that was sent can no longer be carried out (Q1, Q3). Only with such a bound is a
+    basket that stays open so long proof that nothing happened; None = it never is."""
     fence_proves_not_executed: bool = attrs.field(default=False, validator=_of(bool))
-    """Whether a cleared basket makes a late completion fail (question Q6). While it is not known, `fence=True` makes
-    the outcome lean, and never proves it."""
+    """Whether a cleared basket makes a late completion fail (Q6). While it is not known, `fence=True` makes the outcome
+    lean, and never proves it."""
+    idempotency_header: str | None = attrs.field(default=None, validator=_token)
+    """Header in which a completion carries the id of its intent, such as `Idempotency-Key`, once the vendor knows one
+    (Q9); None = none."""
+    pre_image: Literal["off", "try", "require"] = attrs.field(default="off", validator=_known_image)
+    """Whether the customer's latest orders are listed before a completion, so that none of them is ever taken for it:
+    one more request. `try` goes on where that fails, `require` does not (`NotSent`)."""
 
 
 class Clock(Protocol):
-    """Where all time comes from, so that a test can move it."""
+    """Where all time comes from, so that a test can move it.
+
+    A clock may also offer `call_later(seconds, callback)`, which returns something with a `cancel()` and has
+    `callback()` called on the running event loop once `monotonic` has moved that far. Then a request times out on this
+    clock too, not only in real time.
+    """
 
     def monotonic(self) -> float:
         """Return seconds that never run backwards."""

@@ -14,7 +14,7 @@ MintedConnectError              .safe_to_retry
  |   +- JournalError            the intent could not be made durable
  |   +- PriceFixExpired         the price lock has too few seconds left
  |   +- PriceChanged            .expected .actual
- |   +- AlreadyInFlight         this basket is being completed elsewhere
+ |   +- AlreadyInFlight         this basket is being completed elsewhere, or was  .intent_id .order_id
  +- TransportError              sent, and no usable answer  .method .path .attempts .elapsed .phase
  |   +- RequestTimeout          (also a TimeoutError)
  +- ApiError                    the server said no          .status .code .message .request_id
@@ -236,7 +236,12 @@ class PriceChanged(NotSent):
 
 @_error
 class AlreadyInFlight(NotSent):
-    """Another task, process or machine is completing this basket."""
+    """Another task, process or machine is completing this basket, or has completed it."""
+
+    intent_id: str | None = None
+    """The intent in the journal that holds the basket."""
+    order_id: int | None = None
+    """Number of the order that the basket is already."""
 
     @property
     def safe_to_retry(self) -> bool:

@@ -41,7 +41,7 @@ from minted_connect.core import codec
 from minted_connect.feed import RateFeed
 from minted_connect.resources.orders import AsyncOrders
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.completion.fakes import deal_json, order_json
+from tests.completion.fakes import deal_json, intent_of, order_json
 
 TOKEN = "T" * 32
 KEY = BasketKey("customer-1", TOKEN)
@@ -136,6 +136,10 @@ ACCEPTED: dict[str, set[str]] = {
     "Breaker cooldown": {"1.5"},
     "CompletionPolicy price_fix_margin": {"1.5"},
     "CompletionPolicy reconcile_budget": {"1.5"},
+    "CompletionPolicy orders_lag": {"1.5"},
+    "CompletionPolicy latest_landing": {"1.5"},
+    "CompletionPolicy order_keeps_number": {"True"},
+    "CompletionPolicy token_is_single_shot": {"True"},
     "Options keepalive": {"1.5"},
 }
 
@@ -583,6 +587,36 @@ async def test_no_part_of_an_address_is_left_to_the_server(minted, sandbox: Sand
     assert caught.value.field == f"shipping.{name}"
     assert len(sandbox.requests) == 0
     assert await minted.complete.pending() == []
+
+
+@pytest.mark.parametrize("value", [1, "yes", None, []])
+async def test_a_fence_is_wanted_or_not(minted, sandbox: Sandbox, value):
+    with pytest.raises(InvalidInput, match="fence: must be True or False"):
+        await minted.complete.reconcile(intent_of(), fence=value)
+    assert len(sandbox.requests) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"refusals": {422}},
+        {"refusals": frozenset({500})},
+        {"refusals": frozenset({200})},
+        {"refusals": frozenset({401})},
+        {"refusals": frozenset({408})},
+        {"refusals": frozenset({"422"})},
+        {"refusals": frozenset({True})},
+        {"idempotency_header": "Idempotency Key"},
+        {"idempotency_header": "Key\r\nX"},
+        {"pre_image": "always"},
+        {"latest_landing": 0},
+    ],
+    ids=str,
+)
+def test_a_policy_that_cannot_be(wrong: dict[str, Any]):
+    [name] = wrong
+    with pytest.raises(ConfigurationError, match=rf"^CompletionPolicy\.{name}: "):
+        CompletionPolicy(**wrong)
 
 
 @pytest.mark.parametrize("value", ["id", None, 5, object()], ids=repr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 from http import HTTPStatus
 from typing import Final
 
@@ -12,9 +13,7 @@ from minted_connect.errors import (
     NotSent,
     Phase,
     ProtocolError,
-    RateLimited,
     TransportError,
-    ValidationFailed,
 )
 
 __all__ = ["Fate", "classify"]
@@ -35,24 +34,25 @@ class Fate(enum.Enum):
     """It may have happened."""
 
 
-def classify(error: Exception, phase: Phase) -> Fate:
+def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> Fate:
     """Return what the failure of the one sending says; UNKNOWN unless it proves something.
 
     Args:
         error: What the sending raised.
         phase: How far the request got, for errors that do not tell by themselves.
+        refusals: Statuses that prove, in the vendor's envelope, that nothing happened (`CompletionPolicy.refusals`).
     """
     if isinstance(error, NotSent):
         return Fate.NOT_SENT
     if isinstance(error, ApiError):
-        return _answered(error)
+        return _answered(error, refusals)
     if isinstance(error, TransportError):
         phase = error.phase
     # A protocol error is about an answer, so something was sent whatever the phase says.
     return Fate.NOT_SENT if phase is Phase.NOT_SENT and not isinstance(error, ProtocolError) else Fate.UNKNOWN
 
 
-def _answered(error: ApiError) -> Fate:
+def _answered(error: ApiError, refusals: Collection[int]) -> Fate:
     if error.after_unknown:
         # A no to the second try may be the echo of a yes to the first.
         return Fate.UNKNOWN
@@ -61,6 +61,6 @@ def _answered(error: ApiError) -> Fate:
     if isinstance(error, AuthenticationFailed):
         return Fate.REFUSED
     # Only the vendor's own envelope proves that it was not a proxy speaking.
-    if isinstance(error, ValidationFailed | RateLimited) and error.code is not None:
+    if error.status in refusals and error.code is not None:
         return Fate.REFUSED
     return Fate.READ_BACK

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Awaitable
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeVar
 
 import attrs
 
 from minted_connect.completion.match import is_order, lines
-from minted_connect.config import Clock, Limits
+from minted_connect.config import Limits
+from minted_connect.core.caller import Caller
 from minted_connect.core.request import OPERATIONS
-from minted_connect.errors import IntegrityError, InvalidInput, PriceChanged, PriceFixExpired
+from minted_connect.errors import (
+    IntegrityError,
+    InvalidInput,
+    MintedConnectError,
+    NotSent,
+    PriceChanged,
+    PriceFixExpired,
+    ProtocolError,
+    ServerError,
+    TransportError,
+)
 from minted_connect.models import Basket, Intent, Kind, Shipping
 from minted_connect.resources import checks
 from minted_connect.resources.baskets import AsyncBaskets
+from minted_connect.resources.orders import AsyncOrders
 
-__all__ = ["address", "agreed_total", "check_basket", "look_again", "new_intent"]
+__all__ = ["address", "agreed_total", "check_basket", "look_again", "new_intent", "pre_image"]
+
+_T = TypeVar("_T")
 
 _SHIPPING_REQUIRED: Final = ("fullname", "phone", "city", "county", "district", "address", "tax_number")
 _SHIPPING_MAY_BE_EMPTY: Final = ("street", "zipcode")
@@ -71,21 +86,20 @@ def address(shipping: Shipping, limits: Limits) -> dict[str, str]:
     return sent
 
 
-async def look_again(
-    baskets: AsyncBaskets, basket: Basket, agreed: Decimal | None, *, margin: float, clock: Clock
-) -> tuple[Basket, float]:
+async def look_again(caller: Caller, basket: Basket, agreed: Decimal | None) -> tuple[Basket, float]:
     """Read the basket again; return it, and the monotonic time until which its price may be relied on.
 
     Reading may re-price it, so the figures are compared after it. It also brings the digest state up to date, so that
     the completion normally goes out once.
 
     Raises:
+        NotSent: it could not be read.
         InvalidInput: it is not open any more, empty, or holds other lines or another currency than the caller saw.
         PriceChanged: it costs something else than was agreed to.
-        PriceFixExpired: its price lock has less than `margin` seconds left, or none is shown.
+        PriceFixExpired: too few seconds are left of its price lock, or none is shown.
         IntegrityError: the answer is about another customer, another basket or another kind.
     """
-    fresh = await baskets.get_active(basket.customer.external_id, cart_token=basket.token)
+    fresh = await _unsent(AsyncBaskets(caller).get_active(basket.customer.external_id, cart_token=basket.token))
     if fresh is None:
         raise InvalidInput.of("basket", "is not open any more: it was completed, cleared or replaced")
     if fresh.kind != basket.kind or is_order(fresh.raw):
@@ -109,13 +123,47 @@ async def look_again(
             agreed,
             fresh.paid_total,
         )
+    # A server that is slow lately would carry it out only after the lock.
+    margin = max(caller.settings.options.completion.price_fix_margin, caller.shared.observed.slowest)
     left = fresh.price_fix.seconds_left if fresh.price_fix is not None else None
     if left is None or left < margin:
-        raise PriceFixExpired(f"the price lock has {left or 0:.0f} s left: read the basket again")
-    return fresh, clock.monotonic() + left - margin
+        raise PriceFixExpired(
+            f"the price lock has {left or 0:.0f} s left, and {margin:.0f} s are needed: read the basket again"
+        )
+    return fresh, caller.clock.monotonic() + left - margin
 
 
-def new_intent(basket: Basket, kind: Kind, clock: Clock) -> Intent:
+async def pre_image(caller: Caller, basket: Basket, kind: Kind) -> tuple[int, ...]:
+    """Return the numbers of the customer's latest orders of that kind, if the policy wants them.
+
+    Raises:
+        NotSent: they could not be read, and the policy requires them.
+    """
+    wanted = caller.settings.options.completion.pre_image
+    if wanted == "off":
+        return ()
+    customer = basket.customer.external_id
+    try:
+        page = await _unsent(AsyncOrders(caller).page(customer_external_id=customer, tx_type=kind, per_page=30))
+    except MintedConnectError as error:
+        if wanted == "try":
+            return ()
+        raise NotSent(f"the orders before this one could not be read: {error}") from error
+    return tuple(order.id for order in page)
+
+
+async def _unsent(read: Awaitable[_T]) -> _T:
+    """Await a read before the completion: where it fails for whatever reason, nothing of that was sent."""
+    try:
+        return await read
+    except IntegrityError:
+        raise
+    except (TransportError, ServerError, ProtocolError) as error:
+        # A timeout of a completion is either NotSent or OutcomeUnknown, never something in between.
+        raise NotSent(f"nothing was completed: {error}") from error
+
+
+def new_intent(basket: Basket, kind: Kind, caller: Caller, known_orders: tuple[int, ...]) -> Intent:
     """Build the record of completing this basket: every key it could be found by later."""
     return Intent(
         id=str(uuid.uuid4()),
@@ -129,5 +177,7 @@ def new_intent(basket: Basket, kind: Kind, clock: Clock) -> Intent:
         paid_total=basket.paid_total,
         currency_code=basket.currency_code,
         items=tuple((item.sku, item.amount) for item in basket.items),
-        created_at=clock.wall(),
+        created_at=caller.clock.wall(),
+        clock_offset=round(caller.shared.observed.offset.total_seconds()),
+        known_orders=known_orders,
     )

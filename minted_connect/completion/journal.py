@@ -2,7 +2,7 @@
 
 A record that is still open - prepared or unknown - may have been sent: after a crash it is all that tells a purchase
 that happened from one that did not. One basket has at most one open or confirmed record, which keeps a second task,
-process or worker from completing it again.
+process or machine from completing it again. A confirmed record also keeps how far its order has come.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import anyio
 import attrs
 
 from minted_connect.errors import AlreadyInFlight
-from minted_connect.models import Intent, IntentState
+from minted_connect.models import Intent, IntentState, OrderProgress
 
 __all__ = ["HOLDING", "OPEN", "Journal", "MemoryJournal", "already_in_flight", "to_the_end"]
 
@@ -28,10 +28,12 @@ OPEN: Final = frozenset({IntentState.PREPARED, IntentState.UNKNOWN})
 HOLDING: Final = OPEN | {IntentState.CONFIRMED}
 """States that keep every other completion of the same basket out."""
 
+_REMEMBERED: Final = 10_000
+
 
 @runtime_checkable
 class Journal(Protocol):
-    """Where intents are written down. Bring your own by offering these four methods."""
+    """Where intents are written down. Bring your own by offering these methods."""
 
     async def prepare(self, intent: Intent) -> None:
         """Write an intent down, durably before returning.
@@ -42,8 +44,15 @@ class Journal(Protocol):
         """
         ...
 
-    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
-        """Note what became of an intent.
+    async def settle(
+        self,
+        intent_id: str,
+        state: IntentState,
+        *,
+        order_id: int | None = None,
+        progress: OrderProgress | None = None,
+    ) -> None:
+        """Note what became of an intent, and of a confirmed one the order and what was seen of it.
 
         An intent that is not open any more stays as it is, unless `state` is confirmed: an order that was found
         outweighs every earlier verdict. It does so even if another intent holds the basket by now: that one stays open
@@ -54,8 +63,32 @@ class Journal(Protocol):
         """
         ...
 
+    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+        """Note what was last seen of the order that this basket became; without a confirmed intent, nothing.
+
+        Raises:
+            JournalError: it could not be written.
+        """
+        ...
+
+    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
+        """Return the intent that keeps others from completing this basket, a confirmed one before an open one.
+
+        Raises:
+            JournalError: it could not be read.
+        """
+        ...
+
     async def pending(self) -> list[Intent]:
         """Return the open intents, oldest first: after a crash, those whose outcome has to be found out.
+
+        Raises:
+            JournalError: it could not be read.
+        """
+        ...
+
+    async def unfinished(self) -> list[Intent]:
+        """Return the confirmed intents whose order was not seen to be final yet, oldest first.
 
         Raises:
             JournalError: it could not be read.
@@ -68,48 +101,93 @@ class Journal(Protocol):
 
 
 class MemoryJournal:
-    """A journal that ends with the process: it keeps tasks apart, and cannot tell anything after a crash."""
+    """A journal that ends with the process: it keeps tasks apart, and cannot tell anything after a crash.
+
+    Of closed intents it remembers the latest 10,000, so that a process may run for years. A basket that was completed
+    longer ago is refused by the server alone.
+    """
 
     def __init__(self) -> None:
-        self._intents: dict[str, Intent] = {}
-        self._orders: dict[str, int | None] = {}
-        self._holders: dict[tuple[str, str], str] = {}
+        self._open: dict[str, Intent] = {}
+        self._closed: dict[str, Intent] = {}
+        self._by_basket: dict[tuple[str, str], list[str]] = {}
 
     async def prepare(self, intent: Intent) -> None:
         """Keep an intent until the process ends."""
-        key = (intent.external_customer_id, intent.cart_token)
-        holder = self._intents.get(self._holders.get(key, ""))
-        if holder is not None and holder.state in HOLDING:
-            raise already_in_flight(holder.id, holder.state, self._orders.get(holder.id))
-        self._intents[intent.id] = intent
-        self._holders[key] = intent.id
+        holder = await self.holder(intent.external_customer_id, intent.cart_token)
+        if holder is not None:
+            raise already_in_flight(holder)
+        self._open[intent.id] = intent
+        self._by_basket.setdefault((intent.external_customer_id, intent.cart_token), []).append(intent.id)
 
-    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
+    async def settle(
+        self,
+        intent_id: str,
+        state: IntentState,
+        *,
+        order_id: int | None = None,
+        progress: OrderProgress | None = None,
+    ) -> None:
         """Note what became of an intent."""
-        intent = self._intents.get(intent_id)
-        if intent is not None and (intent.state in OPEN or state is IntentState.CONFIRMED):
-            self._intents[intent_id] = attrs.evolve(intent, state=state)
-            self._orders[intent_id] = order_id
-            if state is IntentState.CONFIRMED:
-                self._holders[intent.external_customer_id, intent.cart_token] = intent_id
+        intent = self._open.get(intent_id)
+        if intent is None and state is IntentState.CONFIRMED:
+            intent = self._closed.get(intent_id)
+        if intent is None:
+            return
+        settled = attrs.evolve(
+            intent, state=state, order_id=order_id or intent.order_id, progress=progress or intent.progress
+        )
+        if state in OPEN:
+            self._open[intent_id] = settled
+            return
+        self._open.pop(intent_id, None)
+        self._closed[intent_id] = settled
+        if len(self._closed) > _REMEMBERED:
+            oldest = self._closed.pop(next(iter(self._closed)))
+            basket = (oldest.external_customer_id, oldest.cart_token)
+            self._by_basket[basket].remove(oldest.id)
+            if not self._by_basket[basket]:
+                del self._by_basket[basket]
+
+    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+        """Note what was last seen of an order."""
+        for intent in self._of(external_customer_id, cart_token):
+            if intent.state == IntentState.CONFIRMED:
+                self._closed[intent.id] = attrs.evolve(intent, progress=progress)
+
+    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
+        """Return the intent that holds a basket."""
+        holding = [intent for intent in self._of(external_customer_id, cart_token) if intent.state in HOLDING]
+        return min(holding, key=lambda intent: intent.state != IntentState.CONFIRMED, default=None)
 
     async def pending(self) -> list[Intent]:
         """Return the open intents, oldest first."""
-        return [intent for intent in self._intents.values() if intent.state in OPEN]
+        return list(self._open.values())
+
+    async def unfinished(self) -> list[Intent]:
+        """Return the confirmed intents with an order that was not seen to be final, oldest first."""
+        confirmed = (intent for intent in self._closed.values() if intent.state == IntentState.CONFIRMED)
+        return [intent for intent in confirmed if intent.progress is None or not intent.progress.is_final]
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
+    def _of(self, external_customer_id: str, cart_token: str) -> list[Intent]:
+        ids = self._by_basket.get((external_customer_id, cart_token), ())
+        return [self._open.get(one) or self._closed[one] for one in ids]
 
-def already_in_flight(intent_id: str, state: str, order_id: int | None) -> AlreadyInFlight:
+
+def already_in_flight(holder: Intent) -> AlreadyInFlight:
     """Build the error that names the intent holding a basket, and what to do about it."""
-    if state == IntentState.CONFIRMED:
-        became = "an order" if order_id is None else f"order {order_id}"
-        return AlreadyInFlight(f"this basket was completed already (intent {intent_id}): it is {became}")
-    return AlreadyInFlight(
-        f"this basket is being completed, or its outcome is not known yet (intent {intent_id}): "
-        "find it in complete.pending() and reconcile it"
-    )
+    if holder.state == IntentState.CONFIRMED:
+        became = "an order" if holder.order_id is None else f"order {holder.order_id}"
+        text = f"this basket was completed already (intent {holder.id}): it is {became}"
+    else:
+        text = (
+            f"this basket is being completed, or its outcome is not known yet (intent {holder.id}): "
+            "find it in complete.pending() and reconcile it"
+        )
+    return AlreadyInFlight(text, holder.id, holder.order_id)
 
 
 async def to_the_end(work: Awaitable[_T]) -> _T:

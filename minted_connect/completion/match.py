@@ -45,8 +45,15 @@ class Match(enum.IntEnum):
     TOKEN = 5
 
 
-def match(raw: Mapping[str, Any], order: Order | None, intent: Intent) -> Match:
-    """Return how surely a listed order is the one of the intent; orders of other customers are never it."""
+def match(raw: Mapping[str, Any], order: Order | None, intent: Intent, *, keeps_number: bool = True) -> Match:
+    """Return how surely a listed order is the one of the intent; orders of other customers are never it.
+
+    Args:
+        raw: The order as received.
+        order: The same, if it can be read.
+        intent: Whose order is looked for.
+        keeps_number: Whether an order has the number of its basket (question Q4).
+    """
     customer = customer_of(raw)
     if customer not in (intent.external_customer_id, None):
         return Match.NONE
@@ -62,6 +69,8 @@ def match(raw: Mapping[str, Any], order: Order | None, intent: Intent) -> Match:
         if raw[name] == wanted:
             return Match.LIKELY if customer is None else found
         other_keys = True
+    if raw.get("id") in intent.known_orders:
+        return Match.NONE  # it was there before
     if order is None:
         # Without a single key to compare it cannot be told from ours.
         return Match.NONE if other_keys else Match.LIKELY
@@ -72,8 +81,8 @@ def match(raw: Mapping[str, Any], order: Order | None, intent: Intent) -> Match:
     # Orders may be numbered apart from baskets (Q4): an equal number alone could be another purchase, and with equal
     # lines too if it names another basket.
     if order.id == intent.basket_id:
-        return Match.LIKELY if other_keys or customer is None else Match.ID
-    recent = order.order_at >= intent.created_at - BEFORE
+        return Match.LIKELY if other_keys or customer is None or not keeps_number else Match.ID
+    recent = order.order_at >= min(intent.created_at, intent.created_by_server) - BEFORE
     return Match.LIKELY if recent and order.paid_total == intent.paid_total else Match.NONE
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -15,11 +14,14 @@ import attrs
 
 from minted_connect.completion.match import Match, customer_of, is_cleared, is_failed, is_order, mapping, match
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
+from minted_connect.config import CompletionPolicy
 from minted_connect.core.caller import Caller
+from minted_connect.core.observed import clock_offset
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import (
     ApiError,
+    AuthenticationFailed,
     ClientClosedError,
     MintedConnectError,
     NotFound,
@@ -36,8 +38,6 @@ WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 LEAST: Final = 2.0
 """Seconds that a further look needs; one that is cut short shows less than the one before it."""
 _DAY: Final = timedelta(days=1)
-_FARTHEST: Final = timedelta(days=31)
-"""How far two clocks may differ; a date beyond that is no reading of a clock."""
 _ROWS: Final = 30
 _MOST_PAGES: Final = 20
 # Of a 4xx, these say nothing about the basket: the credentials, the time, the pace.
@@ -71,12 +71,12 @@ class Finding:
 class ReadBack:
     """Everything read back about one intent."""
 
-    def __init__(self, caller: Caller, intent: Intent, *, fence_proves: bool) -> None:
+    def __init__(self, caller: Caller, intent: Intent) -> None:
         self._caller = caller
         self._intent = intent
-        self._fence_proves = fence_proves
+        self._policy: CompletionPolicy = caller.settings.options.completion
         self._give_up = 0.0
-        self._skew = timedelta()
+        self._offset = timedelta()
         self._basket = BasketSeen.UNREAD
         self._active_since: float | None = None
         self._active_reads = 0
@@ -84,7 +84,7 @@ class ReadBack:
         self._fence_tried = False
         self._fenced_at = 0.0
         self._trouble: list[str] = []
-        self._closed = False
+        self._hopeless = False
 
     async def once(self, *, within: float) -> Finding:
         """Look once, for at most so many seconds."""
@@ -98,7 +98,7 @@ class ReadBack:
         looks = 0
         while True:
             finding = await self._look()
-            if finding.verdict.outcome is not Outcome.UNKNOWN or self._closed:
+            if finding.verdict.outcome is not Outcome.UNKNOWN or self._hopeless:
                 return finding
             if fence and self._fence is Fence.NOT_USED and _may_fence(finding.evidence):
                 await self._clear()
@@ -131,7 +131,9 @@ class ReadBack:
             active_seconds=0.0 if self._active_since is None else asked - self._active_since,
             fence=self._fence,
             fence_seconds=asked - self._fenced_at if self._fence is Fence.CLEARED else 0.0,
-            fence_proves=self._fence_proves,
+            fence_proves=self._policy.fence_proves_not_executed,
+            orders_lag=self._policy.orders_lag,
+            latest_landing=self._policy.latest_landing,
         )
         decided = verdict(evidence)
         if decided.outcome is Outcome.UNKNOWN:
@@ -173,9 +175,9 @@ class ReadBack:
         """Return this customer's orders that match, and whether all there are were looked at."""
         intent, now = self._intent, self._caller.clock.wall()
         # An order says when its basket was made (seen in the examples), so a day back is the least to look at.
-        # Both ends are widened by what the server's clock and ours differ.
-        first = min(intent.created_at, intent.created_at + self._skew) - _DAY
-        last = max(now, now + self._skew) + _DAY
+        # Both ends are widened by what the server's clock and ours differ, and differed when it was sent.
+        first = min(intent.created_at, intent.created_at + self._offset, intent.created_by_server) - _DAY
+        last = max(now, now + self._offset) + _DAY
         customer = ("customer_external_id", intent.external_customer_id)
         listed = (
             customer,
@@ -225,7 +227,8 @@ class ReadBack:
             order = self._caller.structure(raw, Order)
         except ProtocolError:
             order = None
-        return _Row(raw, order, match(raw, order, self._intent))
+        found = match(raw, order, self._intent, keeps_number=self._policy.order_keeps_number)
+        return _Row(raw, order, found)
 
     async def _clear(self) -> None:
         """Clear the basket by customer and token, so that no other basket is touched."""
@@ -254,22 +257,13 @@ class ReadBack:
         deadline = min(left, settings.deadline or settings.timeouts.total)
         caller = self._caller.with_settings(attrs.evolve(settings, deadline=deadline))
         reply = await caller.exchange(request, recovering=True)
-        self._skew = _skew(reply.headers.get("Date", ""), clock.wall(), self._skew)
+        self._offset = clock_offset(reply.headers.get("Date", ""), clock.wall(), self._offset)
         return reply
 
     def _note(self, error: MintedConnectError) -> None:
-        # Waiting does not open a closed client again.
-        self._closed = self._closed or isinstance(error, ClientClosedError)
+        # Waiting opens no closed client again, and makes no password right.
+        self._hopeless = self._hopeless or isinstance(error, ClientClosedError | AuthenticationFailed)
         self._trouble.append(f"{type(error).__name__}: {error}")
-
-
-def _skew(date: str, now: datetime, known: timedelta) -> timedelta:
-    """Return how far the server's clock is ahead, or what was known if this header does not tell."""
-    try:
-        skew = parsedate_to_datetime(date) - now
-    except (ValueError, TypeError, OverflowError, LookupError):  # there is none, or none that can be read
-        return known
-    return skew if abs(skew) <= _FARTHEST else known
 
 
 def _order_seen(row: _Row) -> OrderSeen:

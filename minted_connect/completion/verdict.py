@@ -14,7 +14,6 @@ __all__ = ["BasketSeen", "Evidence", "Fence", "Leaning", "OrderSeen", "Outcome",
 
 STABLE_READS: Final = 3
 STABLE_SECONDS: Final = 60.0
-FENCE_SECONDS: Final = 30.0
 
 
 class OrderSeen(enum.Enum):
@@ -83,6 +82,10 @@ class Evidence:
     """From the clearing of the basket to the latest search."""
     fence_proves: bool = False
     """Whether a cleared basket is known to make a late completion fail (question Q6)."""
+    orders_lag: float = 30.0
+    """Seconds within which a fresh order shows (question Q5)."""
+    latest_landing: float | None = None
+    """Seconds after which what was sent can no longer be carried out, if that is known (questions Q1 and Q3)."""
 
 
 @attrs.frozen
@@ -107,7 +110,7 @@ def verdict(evidence: Evidence) -> Verdict:
     if evidence.fence is Fence.REFUSED:
         return _unknown("no order yet, and the basket cannot be cleared any more", Leaning.EXECUTED)
     if evidence.fence is Fence.CLEARED:
-        if evidence.fence_seconds < FENCE_SECONDS:
+        if evidence.fence_seconds < evidence.orders_lag:
             return _unknown("no order yet, and the basket was cleared a moment ago", Leaning.NOT_EXECUTED)
         if evidence.fence_proves:
             return Verdict(Outcome.NOT_EXECUTED, "the basket was cleared, and no order appeared afterwards")
@@ -119,6 +122,10 @@ def verdict(evidence: Evidence) -> Verdict:
         and evidence.active_reads >= STABLE_READS
         and evidence.active_seconds >= STABLE_SECONDS
     ):
+        # It was sent before the first of these reads, so it is older than they span.
+        bound = evidence.latest_landing
+        if bound is not None and evidence.active_seconds >= bound + evidence.orders_lag:
+            return Verdict(Outcome.NOT_EXECUTED, "the basket stays open, and it is too late for an order to appear")
         return _unknown("no order, and the basket stays open", Leaning.NOT_EXECUTED)
     return _unknown("no order yet; the request may still be under way")
 

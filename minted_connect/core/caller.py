@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import attrs
@@ -15,10 +16,12 @@ import attrs
 from minted_connect.config import Clock, Options, RetryPolicy, Timeouts, check_header, is_seconds
 from minted_connect.core import codec
 from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
+from minted_connect.core.observed import Observed
 from minted_connect.core.replies import RawReply, Reply, open_reply
 from minted_connect.core.request import Effect, Request, check_paths
 from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, may_have_landed, pause_before_retry, with_retries
 from minted_connect.core.transport import Transport
+from minted_connect.core.turns import Turns
 from minted_connect.core.wire import Lane, Progress, Wire
 from minted_connect.errors import (
     ApiError,
@@ -39,8 +42,6 @@ from minted_connect.errors import (
 __all__ = ["Caller", "Settings", "Shared"]
 
 _logger = logging.getLogger("minted_connect")
-# A library is silent in a program that did not configure logging.
-_logger.addHandler(logging.NullHandler())
 _T = TypeVar("_T")
 
 API_VERSION = "3"
@@ -70,11 +71,13 @@ class Settings:
 
 
 class Shared:
-    """What siblings have in common: the transport, the retry budget, the limiter and the breaker."""
+    """What siblings have in common: the transport, what is known of the server, turns, budget, limiter and breaker."""
 
     def __init__(self, transport: Transport, settings: Settings) -> None:
         options = settings.options
         self.transport = transport
+        self.observed: Observed = Observed()
+        self.turns: Turns = Turns(options.clock)
         self.budget: RetryBudget = RetryBudget(settings.retry.budget)
         self.limiter: RateLimiter | None = (
             RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None
@@ -116,34 +119,59 @@ class Caller:
         returns: type[_T],
         *,
         read_back: Callable[[MintedConnectError], Awaitable[_T]] | None = None,
+        changes: Hashable = None,
     ) -> _T:
         """Send and return the answer's `data` as `returns`.
 
-        `read_back` is asked, instead of sending again, when a change may or may not have happened: it returns the
-        state if the change is there, and raises otherwise (the error it was given, if it has nothing better).
+        Args:
+            request: What to send.
+            returns: What the answer is.
+            read_back: Asked, instead of sending again, when a change may or may not have happened: it returns the
+                state if the change is there, and raises otherwise (the error it was given, if it has nothing better).
+            changes: What is changed, with `read_back`: the changes of one thing go one after the other.
         """
-        try:
+        if read_back is None:
             reply = await self.exchange(request)
             return self.structure(reply.data, returns, request, reply)
-        except MintedConnectError as error:
-            if read_back is None or not _in_doubt(error):
-                raise
-            failure = error
-        return await read_back(failure)
+
+        async def change() -> _T:
+            reply = await self.exchange(request)
+            return self.structure(reply.data, returns, request, reply)
+
+        return await self._change(change, read_back, changes)
 
     async def run(
-        self, request: Request, *, read_back: Callable[[MintedConnectError], Awaitable[None]] | None = None
+        self, request: Request, *, read_back: Callable[[MintedConnectError], Awaitable[None]], changes: Hashable
     ) -> None:
-        """Send, and take no notice of the answer's `data`; `read_back` as for `send`."""
-        try:
+        """Make a change, and take no notice of the answer's `data`; the arguments are those of `send`."""
+
+        async def change() -> None:
             await self.exchange(request)
-        except MintedConnectError as error:
-            if read_back is None or not _in_doubt(error):
-                raise
-            failure = error
-        else:
-            return
-        await read_back(failure)
+
+        await self._change(change, read_back, changes)
+
+    async def _change(
+        self,
+        change: Callable[[], Awaitable[_T]],
+        read_back: Callable[[MintedConnectError], Awaitable[_T]],
+        changes: Hashable,
+    ) -> _T:
+        async with self.turn(changes):
+            try:
+                return await change()
+            except MintedConnectError as error:
+                if not _in_doubt(error):
+                    raise
+                failure = error
+            return await read_back(failure)
+
+    def turn(self, thing: Hashable) -> AbstractAsyncContextManager[None]:
+        """Return the turn to change `thing`, to be entered; waiting for it takes no longer than a call may.
+
+        Raises:
+            NotSent: on entering, when it takes longer.
+        """
+        return self.shared.turns.of(thing, self.settings.deadline or self.settings.timeouts.total)
 
     async def send_optional(self, request: Request, returns: type[_T]) -> _T | None:
         """Send and return the answer's `data` as `returns`, or None where the server answers null."""
@@ -215,12 +243,13 @@ class Caller:
         """Return the request as it goes out."""
         options, operation = self.settings.options, request.operation
         body = b"" if request.body is None else codec.dumps(request.body)
+        headers = self._headers_with_body if body else self._headers
         money = Lane.MONEY if operation.effect is Effect.COMPLETE else Lane.EVERYDAY
         return Wire(
             operation.method,
             request.target(options.paths),
             request.route,
-            self._headers_with_body if body else self._headers,
+            {**headers, **request.headers} if request.headers else headers,
             body,
             Lane.RECOVERY if recovering else money,
             operation.effect in {Effect.READ, Effect.SET},
@@ -285,6 +314,7 @@ class _Call:
             left = self._deadline - started
             raw = await shared.transport.attempt(wire, self._caller.settings.timeouts, left, self.progress)
             failed = raw.status >= 500  # noqa: PLR2004 - the class of statuses that blame the server
+            shared.observed.note(clock.monotonic() - started, raw.headers.get("Date", ""), clock.wall())
         except (ConnectFailed, TransportError, ProtocolError):
             failed = True
             raise
@@ -303,8 +333,11 @@ class _Call:
             self.landed = error
         until = self._deadline if self._not_after is None else min(self._deadline, self._not_after)
         left = until - self._caller.clock.monotonic()
-        policy, roll = self._caller.settings.retry, self._options.random()
-        pause = pause_before_retry(self._request.effect, error, number, policy, left=left, roll=roll)
+        policy, roll, effect = self._caller.settings.retry, self._options.random(), self._request.effect
+        pause = pause_before_retry(effect, error, number, policy, left=left, roll=roll)
+        if effect is Effect.COMPLETE and isinstance(error, ApiError):
+            # Sent again only if the refusal proves that nothing happened.
+            pause = pause if error.status in self._options.completion.refusals else None
         # A client that was closed under the call has nothing to try again with: what the first try met stands.
         if pause is None or self._shared.transport.closed:
             return None

@@ -136,6 +136,8 @@ class Request:
     params: tuple[str, ...] = attrs.field(default=(), repr=False)
     query: Sequence[tuple[str, str]] = attrs.field(default=(), repr=False)
     body: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    headers: Mapping[str, str] | None = attrs.field(default=None, repr=False)
+    """Beside those that every request has."""
 
     @property
     def effect(self) -> Effect:

@@ -18,6 +18,7 @@ import aiohttp
 from yarl import URL
 
 from minted_connect.config import Credentials, Options, Secret, Timeouts, check_base_url, check_proxy_url
+from minted_connect.core import timing
 from minted_connect.core.digest import ChallengeRefused, DigestAuth, Exchange
 from minted_connect.core.replies import RawReply
 from minted_connect.core.wire import (
@@ -169,16 +170,17 @@ class Transport:
         road = self._usable_roads()[wire.lane]
         if road.slots.locked():
             patience = min(timeouts.pool, left)
-            started = asyncio.get_running_loop().time()
+            clock = self._options.clock
+            started = clock.monotonic()
             try:
-                async with asyncio.timeout(patience):
+                async with timing.timeout(clock, patience):
                     await road.slots.acquire()
             except TimeoutError:
                 raise PoolTimeout(
                     f"{wire.method} {wire.route}: no connection came free within {patience:g} s; "
                     f"all {self._options.pool_size} are busy (Options.pool_size)"
                 ) from None
-            left -= asyncio.get_running_loop().time() - started
+            left -= clock.monotonic() - started
         else:
             await road.slots.acquire()
         try:
@@ -192,7 +194,7 @@ class Transport:
             raise NotSent(f"{wire.method} {wire.route}: the deadline passed before it could be sent")
         failure: MintedConnectError
         try:
-            async with asyncio.timeout(limit):
+            async with timing.timeout(self._options.clock, limit):
                 progress.phase, progress.logging_in = Phase.NOT_SENT, True
                 async with self._digest.exchange() as exchange:
                     progress.logging_in = False

@@ -19,7 +19,16 @@ from minted_connect.models.deal import (
     Status,
 )
 from minted_connect.models.intent import Intent, IntentState
-from minted_connect.models.order import Completion, Invoice, InvoiceItem, Order, Receipt, Shipping
+from minted_connect.models.order import (
+    Completion,
+    Invoice,
+    InvoiceItem,
+    Order,
+    OrderChange,
+    OrderProgress,
+    Receipt,
+    Shipping,
+)
 from minted_connect.models.page import Page
 from minted_connect.models.privacy import to_dict
 from minted_connect.models.product import BaseCurrency, Category, MetalType, Product
@@ -48,6 +57,8 @@ __all__ = [
     "Kind",
     "MetalType",
     "Order",
+    "OrderChange",
+    "OrderProgress",
     "Page",
     "Payment",
     "PriceFix",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import attrs
 
 from minted_connect.models.deal import Kind
+from minted_connect.models.order import OrderProgress
 from minted_connect.models.privacy import last_letters
 
 __all__ = ["Intent", "IntentState"]
@@ -52,3 +53,16 @@ class Intent:
     created_at: datetime
     """Aware, by the client's clock."""
     state: IntentState | str = IntentState.PREPARED
+    clock_offset: int = 0
+    """Seconds that the server's clock was ahead of the client's then, as far as it showed: widens the search."""
+    known_orders: tuple[int, ...] = ()
+    """Numbers of orders that the customer had before (`CompletionPolicy.pre_image`): none of them is this one's."""
+    order_id: int | None = None
+    """Number of the order that it became, once confirmed and as far as it could be read."""
+    progress: OrderProgress | None = None
+    """What was last seen of that order; None if nothing was."""
+
+    @property
+    def created_by_server(self) -> datetime:
+        """When it was written down, by the server's clock."""
+        return self.created_at + timedelta(seconds=self.clock_offset)

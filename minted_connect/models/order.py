@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 
@@ -12,7 +13,7 @@ from minted_connect.models.customer import Customer
 from minted_connect.models.deal import Deal, Status
 from minted_connect.models.privacy import hidden, last_digits
 
-__all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "Receipt", "Shipping"]
+__all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
 
 _FAILED: Final = frozenset({Status.CANCELLED, Status.REFUNDED})
 _FINAL: Final = _FAILED | {Status.COMPLETED}
@@ -35,6 +36,50 @@ class Order(Deal):
     def is_failed(self) -> bool:
         """Whether it ended without the goods: cancelled or refunded."""
         return self.status_name in _FAILED
+
+
+@attrs.frozen
+class OrderProgress:
+    """How far an order has come: what `orders.watch` compares, and the journal keeps across a restart."""
+
+    status: Status | str
+    is_final: bool = False
+    """Whether it will not change any more: completed, cancelled or refunded."""
+    cargo_tracking_number: str | None = attrs.field(default=None, repr=hidden)
+    """Of the shipment; only deliveries have one."""
+    estimated_arrival_date: date | None = None
+    """Of the shipment; only deliveries have one."""
+
+    @classmethod
+    def of(cls, order: Order) -> Self:
+        """Read it off an order."""
+        shipment = order.delivery
+        return cls(
+            order.status,
+            order.is_final,
+            shipment.cargo_tracking_number if shipment else None,
+            shipment.estimated_arrival_date if shipment else None,
+        )
+
+
+@attrs.frozen
+class OrderChange:
+    """One step of an order, as `orders.watch` yields it."""
+
+    order: Order
+    """As it is now."""
+    before: OrderProgress | None
+    """What was known of it until now; None if nothing was."""
+    after: OrderProgress
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """What differs: of `status`, `cargo_tracking_number` and `estimated_arrival_date`."""
+        return frozenset(
+            name
+            for name in ("status", "cargo_tracking_number", "estimated_arrival_date")
+            if getattr(self.before, name, None) != getattr(self.after, name)
+        )
 
 
 @attrs.frozen

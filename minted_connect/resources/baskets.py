@@ -97,7 +97,7 @@ class AsyncBaskets(Resource):
                 return found
             raise error
 
-        added = await self._caller.send(request, Basket, read_back=read_back)
+        added = await self._caller.send(request, Basket, read_back=read_back, changes=_thing(body))
         return _same(added, body["external_customer_id"], body.get("cart_token"), request)
 
     async def update_item(self, basket: Basket | BasketKey, *, sku: str, qty: int) -> Basket:
@@ -161,7 +161,7 @@ class AsyncBaskets(Resource):
         self, name: str, body: dict[str, Any], read_back: Callable[[MintedConnectError], Awaitable[Basket]]
     ) -> Basket:
         request = Request(OPERATIONS[name], body=body)
-        changed = await self._caller.send(request, Basket, read_back=read_back)
+        changed = await self._caller.send(request, Basket, read_back=read_back, changes=_thing(body))
         return _same(changed, body["external_customer_id"], body["cart_token"], request)
 
     async def _after(self, error: MintedConnectError, body: dict[str, Any]) -> Basket:
@@ -182,6 +182,12 @@ class AsyncBaskets(Resource):
             "external_customer_id": checks.customer_id(key.external_customer_id, self._limits.external_customer_id),
             "cart_token": checks.token(key.cart_token, self._limits.cart_token),
         }
+
+
+def _thing(body: dict[str, Any]) -> BasketKey | str:
+    """Return what takes turns: the basket, or without one the customer for whom one is opened."""
+    customer, token = body["external_customer_id"], body.get("cart_token")
+    return customer if token is None else BasketKey(customer, token)
 
 
 def _pieces(basket: Basket, sku: str) -> int:

@@ -80,7 +80,8 @@ class AsyncCustomers(Resource):
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(new, given, error)
 
-        return _same(await self._caller.send(request, Customer, read_back=read_back), new, request)
+        changed = await self._caller.send(request, Customer, read_back=read_back, changes=new)
+        return _same(changed, new, request)
 
     async def get(self, external_id: str) -> Customer:
         """Return a customer with the wallets.
@@ -138,7 +139,8 @@ class AsyncCustomers(Resource):
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(known, changes, error)
 
-        return _same(await self._caller.send(request, Customer, read_back=read_back), known, request)
+        changed = await self._caller.send(request, Customer, read_back=read_back, changes=known)
+        return _same(changed, known, request)
 
     async def remove(self, external_id: str) -> None:
         """Detach the partner's id from a customer (by its name; what exactly is removed is not known, S10).
@@ -162,7 +164,8 @@ class AsyncCustomers(Resource):
                 raise error from None
             raise error
 
-        await self._caller.run(Request(OPERATIONS["customers.remove"], (known,)), read_back=read_back)
+        request = Request(OPERATIONS["customers.remove"], (known,))
+        await self._caller.run(request, read_back=read_back, changes=known)
 
     async def _confirmed(self, external_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
         """Return the customer if it is as `sent`; otherwise the change is not there, and `error` stands."""

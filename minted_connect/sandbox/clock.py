@@ -5,11 +5,13 @@ Client and sandbox share one clock object by structural typing: `monotonic()`, `
 
 import asyncio
 import contextlib
-import heapq
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+
+from attrs import define
 
 START = datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC)
 """Where a `ManualClock` starts: `order_at` of the documented basket (api-26503573, 2026-01-22)."""
@@ -47,10 +49,36 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+@define(eq=False)
+class Alarm:
+    """What `ManualClock.call_later` owes to an event loop."""
+
+    due: float
+    _loop: asyncio.AbstractEventLoop
+    _callback: Callable[[], object]
+    _forget: Callable[["Alarm"], None]
+    is_sleep: bool
+    _cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Call nothing any more, also if it is due already: on its own loop, and more than once."""
+        self._cancelled = True
+        self._forget(self)
+
+    def ring(self) -> None:
+        """Have the callback called on its loop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # that loop is closed already
+            self._loop.call_soon_threadsafe(self._call)
+
+    def _call(self) -> None:
+        if not self._cancelled:
+            self._callback()
+
+
 class ManualClock:
     """A clock that stands still until it is told to move.
 
-    `advance()` may be called from any thread, also while sleepers wait on the event loop of another one.
+    `advance()` may be called from any thread, also while somebody waits on the event loop of another one.
 
     Args:
         start: first value of `wall()`, aware.
@@ -69,8 +97,7 @@ class ManualClock:
         self._monotonic = 0.0
         self._start = start.astimezone(UTC)
         self._jumped = 0.0
-        self._order = 0
-        self._sleepers: list[tuple[float, int, asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
+        self._alarms: dict[Alarm, None] = {}
 
     def monotonic(self) -> float:
         """Return the seconds advanced so far."""
@@ -85,7 +112,7 @@ class ManualClock:
     def sleepers(self) -> int:
         """How many `sleep()` calls wait for the clock to move."""
         with self._lock:
-            return sum(not future.done() for *_, future in self._sleepers)
+            return sum(alarm.is_sleep for alarm in self._alarms)
 
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock has been advanced by `seconds`."""
@@ -94,12 +121,20 @@ class ManualClock:
             self.advance(max(seconds, 0.0))
             await asyncio.sleep(0)
             return
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        with self._lock:
-            self._order += 1
-            heapq.heappush(self._sleepers, (self._monotonic + seconds, self._order, loop, future))
-        await future
+        woken = asyncio.Event()
+        alarm = self._set(seconds, woken.set, is_sleep=True)
+        try:
+            await woken.wait()
+        finally:
+            alarm.cancel()
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+        """Have `callback()` called on the running event loop once the clock was advanced that far.
+
+        Nothing but `advance()` and the `sleep()` of an `auto_advance` clock moves it there. What is returned has a
+        `cancel()`.
+        """
+        return self._set(seconds, callback, is_sleep=False)
 
     def advance(self, seconds: float) -> None:
         """Move both clocks forward and wake whoever is due, earliest first."""
@@ -107,20 +142,40 @@ class ManualClock:
             raise ValueError("a monotonic clock never goes back; see jump_wall()")
         with self._lock:
             self._monotonic += seconds
-            due: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
-            while self._sleepers and self._sleepers[0][0] <= self._monotonic:
-                *_, loop, future = heapq.heappop(self._sleepers)
-                due.append((loop, future))
-        for loop, future in due:
-            with contextlib.suppress(RuntimeError):  # the sleeper's loop is closed already
-                loop.call_soon_threadsafe(_wake, future)
+            due = sorted((alarm for alarm in self._alarms if alarm.due <= self._monotonic), key=lambda one: one.due)
+            for alarm in due:
+                del self._alarms[alarm]
+        for alarm in due:
+            alarm.ring()
 
     def jump_wall(self, seconds: float) -> None:
         """Move only the wall clock, either way, as a clock correction does."""
         with self._lock:
             self._jumped += seconds
 
+    def _set(self, seconds: float, callback: Callable[[], object], *, is_sleep: bool) -> Alarm:
+        with self._lock:
+            due = self._monotonic + seconds
+            alarm = Alarm(due, asyncio.get_running_loop(), callback, self._forget, is_sleep)
+            self._alarms[alarm] = None
+        if due <= self._monotonic:
+            self.advance(0)
+        return alarm
 
-def _wake(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
+    def _forget(self, alarm: Alarm) -> None:
+        with self._lock:
+            self._alarms.pop(alarm, None)
+
+
+async def passed(clock: Clock, seconds: float) -> None:
+    """Wait until so many seconds have passed, without moving a clock that moves when somebody sleeps."""
+    call_later = getattr(clock, "call_later", None)
+    if call_later is None:
+        await clock.sleep(seconds)
+        return
+    due = asyncio.Event()
+    alarm = call_later(seconds, due.set)
+    try:
+        await due.wait()
+    finally:
+        alarm.cancel()

@@ -76,7 +76,10 @@ class OrderLine:
 
 @define
 class Order:
-    """A completed basket. `ordered` is the basket's own moment, `completed` when it became an order."""
+    """A completed basket. `ordered` is the basket's own moment, `completed` when it became an order.
+
+    `status` is the name of a status that was set by hand; None while the order runs its course.
+    """
 
     id: int
     guid: str
@@ -95,6 +98,7 @@ class Order:
     figures: Figures
     rates: Rates
     shipping: Object | None = field(default=None, repr=False)
+    status: str | None = None
 
 
 def pack(entity: Customer | Basket | Order) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class Exchange:
         respond: turns an answer into aiohttp's response.
         headers: returns the header lines of an answer with a body of that length.
         challenge: returns a 401 with `stale=true`.
+        later: has `process` called so many seconds later, whatever becomes of the connection.
         clock: for delays.
     """
 
@@ -44,6 +45,7 @@ class Exchange:
     respond: Callable[[Reply], web.Response]
     headers: Callable[[Reply], Iterable[tuple[str, str]]]
     challenge: Callable[[], Reply]
+    later: Callable[[float], None]
     clock: Clock
 
 
@@ -92,6 +94,12 @@ async def _drop_before_read(exchange: Exchange, args: dict[str, Any]) -> web.Res
 
 async def _drop_after_commit(exchange: Exchange, args: dict[str, Any]) -> web.Response:
     await exchange.process()
+    return _hang_up(exchange, reset=args["reset"])
+
+
+async def _late_commit(exchange: Exchange, args: dict[str, Any]) -> web.Response:
+    await exchange.request.read()  # aiohttp keeps it; from a closed connection it could not be read any more
+    exchange.later(args["seconds"])
     return _hang_up(exchange, reset=args["reset"])
 
 
@@ -202,6 +210,7 @@ _ACTS: dict[str, _Act] = {
     "drop_before_read": _drop_before_read,
     "html": _html,
     "interim": _interim,
+    "late_commit": _late_commit,
     "long_header": _long_header,
     "many_headers": _many_headers,
     "rate_limit": _rate_limit,

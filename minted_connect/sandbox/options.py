@@ -40,6 +40,7 @@ class Options(TypedDict, total=False):
     price_interval: float
     status_interval: float
     late_complete: Literal["refuse", "reprice"]
+    single_shot: bool
     orders_lag: float
     card_payment: bool
     strict_update: bool

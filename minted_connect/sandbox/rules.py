@@ -40,6 +40,8 @@ class Rules:
         status_interval: seconds an order stays in one status.
         late_complete: what a completion after the end of the lock does: `refuse` answers 422 on `cart_token`,
             `reprice` completes at the new price. Nobody knows which one is true (question Q3).
+        single_shot: a used cart token is a 409. Without, it makes a second order, so that a client that sends twice is
+            found out. Nobody knows which one is true (question Q1).
         orders_lag: seconds before a fresh order shows up in Get Orders and Receipt (question Q5).
         card_payment: buy baskets carry the `payment` object of the Feb 2026 examples, else null as in Mar 2026.
         strict_update: Update Customer insists on the fields that the E-Commerce page calls required.
@@ -51,6 +53,7 @@ class Rules:
     price_interval: float = 5.0
     status_interval: float = 60.0
     late_complete: Literal["refuse", "reprice"] = "refuse"
+    single_shot: bool = True
     orders_lag: float = 0.0
     card_payment: bool = True
     strict_update: bool = False

@@ -4,15 +4,16 @@ import asyncio
 import logging
 import secrets
 import ssl
+from collections.abc import Awaitable, Callable
 from email.utils import formatdate
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
-from .clock import Clock, SystemClock
+from .clock import Clock, SystemClock, passed
 from .doorman import Doorman
 from .faults import Fault, Faults
 from .log import KEPT_HEADERS, LoggedRequest, RequestLog
@@ -82,7 +83,7 @@ class Sandbox:
         self._routes: Routes | None = None
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        self._misbehaving: set[asyncio.Task[web.Response]] = set()
+        self._misbehaving: set[asyncio.Task[Any]] = set()
         self._served = 0
         self._date = (0, "")
 
@@ -145,9 +146,11 @@ class Sandbox:
         if listener is None or self._http is None:
             return
         listener.close()
-        for task in self._misbehaving:
+        misbehaving = list(self._misbehaving)
+        for task in misbehaving:
             task.cancel()
         await self._http.shutdown(_PATIENCE)
+        await asyncio.gather(*misbehaving, return_exceptions=True)
         await listener.wait_closed()
         await asyncio.sleep(0)  # transports close one turn of the loop after they are told to
         self.shop.close()
@@ -243,6 +246,7 @@ class Sandbox:
             respond=lambda reply: self._respond(reply, request_id, entry),
             headers=lambda reply: self._headers(reply, request_id, len(reply.payload())),
             challenge=lambda: self._challenge(language, stale=True),
+            later=lambda seconds: self._do_later(seconds, process),
             clock=self.clock,
         )
         # Tasks that wait in a fault are cancelled on closing, they would never end by themselves.
@@ -252,6 +256,17 @@ class Sandbox:
             return await task
         finally:
             self._misbehaving.discard(task)
+
+    def _do_later(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
+        """Do work so many seconds of the shop's time later, unless it closes before."""
+
+        async def land() -> None:
+            await passed(self.clock, seconds)
+            await work()
+
+        task = asyncio.ensure_future(land())
+        self._misbehaving.add(task)
+        task.add_done_callback(self._misbehaving.discard)
 
     def _note(self, request: web.BaseRequest, request_id: str) -> LoggedRequest | None:
         """Write the request into the log before anything can go wrong with it."""

@@ -12,6 +12,8 @@ from decimal import Decimal
 from os import PathLike
 from typing import Any
 
+from attrs import evolve
+
 from .catalogue import PRODUCTS, Product
 from .clock import Clock
 from .entities import (
@@ -27,6 +29,7 @@ from .entities import (
 )
 from .pricing import METALS, Figures, Kind, Line, Metal, PriceWalk, Quote, fees, minting_price
 from .rules import Rules, ShopError, invalid
+from .statuses import COURSES, STATUSES
 from .store import Store
 from .wire import Object
 
@@ -34,9 +37,6 @@ SECOND = 1_000_000
 _TOKEN = string.ascii_letters + string.digits
 _FREE_STORAGE_GRAMS = 50_000  # "50 kg of gold and/or silver", the vendor's example (api-27307650)
 _FIRST_BASKET, _FIRST_ADDRESS = 10984, 1931
-
-_BUY_STEPS = ((2, "Pending"), (3, "Processing"), (5, "Completed"))
-_DELIVERY_STEPS = ((2, "Pending"), (6, "Preparing"), (7, "Packed"), (8, "Shipped"), (5, "Completed"))
 
 
 class Shop:
@@ -72,7 +72,8 @@ class Shop:
         self._known: dict[tuple[str, str], Customer] = {}
         self._baskets: dict[str, Basket] = {}
         self._carts: dict[int, dict[str, Basket]] = {}
-        self._orders: dict[str, Order] = {}
+        self._orders: dict[int, Order] = {}
+        self._used: dict[str, Order] = {}
         self._store = Store(state) if state is not None else None
         meta = self._load(seed)
         self._random = random.Random(f"{meta['seed']}/{meta['starts']}")
@@ -110,6 +111,17 @@ class Shop:
                 self._save(customer)
                 return
         raise KeyError(external_customer_id)
+
+    def set_status(self, order_id: int, name: str | None) -> None:
+        """Put an order into a status, such as `Cancelled`, where it stays; None lets it run its course again.
+
+        Only the status: the wallet stays as it is.
+        """
+        if name is not None and name not in STATUSES:
+            raise ValueError(f"no such status: {name!r}; there are {', '.join(STATUSES)}")
+        order = self._orders[order_id]
+        order.status = name
+        self._save(order)
 
     # Time and prices.
 
@@ -246,7 +258,10 @@ class Shop:
     # Orders.
 
     def complete(self, kind: Kind, customer: Customer, token: str, shipping: Object | None = None) -> Order:
-        """Turn a basket into an order, exactly once: a used token is a 409 (working assumption, Q1 and Q2)."""
+        """Turn a basket into an order; what a used token does is `Rules.single_shot` (questions Q1 and Q2)."""
+        used = None if self.rules.single_shot else self._used.get(token)
+        if used is not None and (used.customer, used.kind) == (customer.id, kind):
+            return self._order_again(used, customer)
         basket = self._basket(customer, token)
         if basket.kind != kind:
             raise invalid("cart_token", "kind")
@@ -255,9 +270,7 @@ class Shop:
         if self.now() >= self.lock_end(basket) and self.rules.late_complete == "refuse":
             raise invalid("cart_token", "expired")
         self._refresh(basket)
-        pieces: dict[str, int] = {}
-        for item in basket.items:
-            pieces[item.sku] = pieces.get(item.sku, 0) + item.amount
+        pieces = _pieces(basket.items)
         for sku, amount in pieces.items():
             self._check_amount(customer, self.by_sku[sku], kind, amount)
         lines = self.lines(basket)
@@ -275,25 +288,24 @@ class Shop:
             kind=kind,
             ordered=basket.created,
             completed=self.now(),
-            code="".join(self._random.choices(string.ascii_uppercase + string.digits, k=8)),
+            code=self._code(),
             person=dict(customer.person),
             lines=lines,
             figures=self.figures(basket, lines),
             rates=self.rules.rates,
             shipping=shipping,
         )
-        for sku, amount in pieces.items():
-            customer.holdings[sku] = customer.holdings.get(sku, 0) + (amount if kind == "buy" else -amount)
         del self._baskets[basket.token], self._carts[customer.id][basket.token]
-        self._orders[order.token] = order
+        self._book(order, customer)
         self._save(order, customer, dropped=[("basket", basket.token)])
         return order
 
     def status(self, order: Order) -> tuple[int, str]:
-        """Return id and name of the status an order has reached by now (ids: section 5, unverified)."""
-        steps = _DELIVERY_STEPS if order.kind == "delivery" else _BUY_STEPS
+        """Return id and name of the status an order has reached by now, or was put into."""
+        steps = COURSES[order.kind]
         step = (self.now() - order.completed) // max(1, round(self.rules.status_interval * SECOND))
-        return steps[min(step, len(steps) - 1)]
+        name = order.status or steps[min(step, len(steps) - 1)]
+        return STATUSES[name], name
 
     def orders_of(self, partner: str) -> list[Order]:
         """Return a partner's orders as far as Get Orders shows them already, oldest first."""
@@ -331,7 +343,7 @@ class Shop:
         for basket in map(unpack_basket, self._store.load("basket")):
             self._keep(basket)
         for order in map(unpack_order, self._store.load("order")):
-            self._orders[order.token] = order
+            self._keep_order(order)
         return meta
 
     def _save(self, *entities: Customer | Basket | Order, dropped: Sequence[tuple[str, str]] = ()) -> None:
@@ -339,7 +351,7 @@ class Shop:
             return
         rows: list[tuple[str, str, dict[str, Any]]] = []
         for entity in entities:
-            key = str(entity.id) if isinstance(entity, Customer) else entity.token
+            key = entity.token if isinstance(entity, Basket) else str(entity.id)
             rows.append((type(entity).__name__.lower(), key, pack(entity)))
         self._store.put(rows, dropped)
 
@@ -363,16 +375,15 @@ class Shop:
         basket = self._baskets.get(token)
         if basket is not None and basket.customer == customer.id:
             return basket
-        order = self._orders.get(token)
+        order = self._used.get(token)
         if order is not None and order.customer == customer.id:
             raise ShopError(409, "completed")
         raise invalid("cart_token", "choice", field="cart_token")
 
     def _new_basket(self, customer: Customer, kind: Kind) -> Basket:
         now = self.now()
-        number = _FIRST_BASKET + len(self._baskets) + len(self._orders)
         basket = Basket(
-            id=number,
+            id=self._number(),
             guid=str(uuid.UUID(int=self._random.getrandbits(128), version=4)).upper(),
             increment_id=f"{self._random.randrange(10**11):011}",
             token=self._draw(),
@@ -386,6 +397,32 @@ class Shop:
         )
         self._keep(basket)
         return basket
+
+    def _order_again(self, order: Order, customer: Customer) -> Order:
+        """Make a second order of a used basket, at the prices of the first."""
+        for sku, amount in _pieces(order.lines).items():
+            self._check_amount(customer, self.by_sku[sku], order.kind, amount)
+        again = evolve(order, id=self._number(), completed=self.now(), code=self._code(), status=None)
+        self._book(again, customer)
+        self._save(again, customer)
+        return again
+
+    def _book(self, order: Order, customer: Customer) -> None:
+        """Move the pieces, and keep the order."""
+        for sku, amount in _pieces(order.lines).items():
+            customer.holdings[sku] = customer.holdings.get(sku, 0) + (amount if order.kind == "buy" else -amount)
+        self._keep_order(order)
+
+    def _keep_order(self, order: Order) -> None:
+        self._orders[order.id] = order
+        self._used.setdefault(order.token, order)
+
+    def _number(self) -> int:
+        """Return the next number; baskets keep theirs when they become orders."""
+        return _FIRST_BASKET + len(self._baskets) + len(self._orders)
+
+    def _code(self) -> str:
+        return "".join(self._random.choices(string.ascii_uppercase + string.digits, k=8))
 
     def _draw(self) -> str:
         return "".join(self._random.choices(_TOKEN, k=32))
@@ -425,6 +462,14 @@ class Shop:
         grams = sum((self.by_sku[sku].weight * pieces for sku, pieces in held.items()), Decimal(0))
         grams += sum((self.by_sku[item.sku].weight * item.amount for item in basket.items), Decimal(0))
         return grams <= _FREE_STORAGE_GRAMS
+
+
+def _pieces(lines: Iterable[Item | OrderLine]) -> dict[str, int]:
+    """Return the pieces per sku, whatever lines they are split into."""
+    pieces: dict[str, int] = {}
+    for line in lines:
+        pieces[line.sku] = pieces.get(line.sku, 0) + line.amount
+    return pieces
 
 
 def at(moment: int) -> datetime:

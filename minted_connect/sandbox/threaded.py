@@ -45,6 +45,7 @@ class ThreadedSandbox:
             - `price_interval` (5): seconds from one price to the next.
             - `status_interval` (60): seconds an order stays in one status.
             - `late_complete` ("refuse"): what a completion after the price lock does; or "reprice".
+            - `single_shot` (True): a used cart token is a 409; False makes a second order of it.
             - `orders_lag` (0): seconds before a fresh order shows up in Get Orders and Receipt.
             - `card_payment` (True): buy baskets carry the `payment` object.
             - `strict_update` (False): Update Customer insists on the fields that a sister family requires.

@@ -12,8 +12,10 @@ import attrs
 from minted_connect.config import CompletionPolicy, Options, RetryPolicy
 from minted_connect.core import codec
 from minted_connect.core.caller import Caller, Settings
+from minted_connect.core.observed import Observed
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import Request
+from minted_connect.core.turns import Turns
 from minted_connect.core.wire import Progress
 from minted_connect.errors import NotFound, Phase
 from minted_connect.models import Basket, Intent, Kind, Shipping
@@ -158,7 +160,8 @@ class World(Caller):
     def __init__(self, *, loopback: bool = True, **options: Any) -> None:
         self.clock = ManualClock(auto_advance=True)
         self.settings = Settings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
-        self.shared = SimpleNamespace(transport=SimpleNamespace(is_loopback=loopback))  # type: ignore[assignment]
+        transport = SimpleNamespace(is_loopback=loopback)
+        self.shared = SimpleNamespace(transport=transport, observed=Observed(), turns=Turns(self.clock))  # type: ignore[assignment]
         self.basket: Any = deal_json()
         self.orders: Any = []
         self.clear: Any = NotFound("no such basket", 404)

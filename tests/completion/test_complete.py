@@ -17,6 +17,7 @@ import pytest
 from minted_connect.completion.classify import Fate, classify
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import MemoryJournal
+from minted_connect.config import CompletionPolicy
 from minted_connect.core.request import Request
 from minted_connect.core.wire import Progress
 from minted_connect.errors import (
@@ -69,17 +70,17 @@ class Watched(MemoryJournal):
 
     @property
     def states(self) -> list[str]:
-        return [intent.state for intent in self._intents.values()]
+        return [str(intent.state) for intent in (*self._closed.values(), *self._open.values())]
 
     async def prepare(self, intent: Intent) -> None:
         if self.broken:
             raise self.broken
         await super().prepare(intent)
 
-    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
+    async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
         if self.settling_broken:
             raise self.settling_broken
-        await super().settle(intent_id, state, order_id=order_id)
+        await super().settle(intent_id, state, **what)
 
 
 @pytest.fixture
@@ -241,17 +242,21 @@ async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncComple
         (deal_json(pricefix={"remaining": 2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
         (deal_json(pricefix={"remaining": -2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
         (deal_json(pricefix=None), PriceFixExpired),
-        ({"token": TOKEN}, ProtocolError),
+        ({"token": TOKEN}, NotSent),
         (ConnectFailed("no way"), ConnectFailed),
-        (RequestTimeout("slow"), RequestTimeout),
+        (TransportError("gone"), NotSent),
+        (RequestTimeout("slow"), NotSent),
+        (ServerError("sick", 503, 503), NotSent),
+        (PermissionDenied("not you", 403, 403), PermissionDenied),
     ],
 )
 async def test_a_basket_that_is_not_as_agreed(
     world: World, journal: Watched, complete: AsyncComplete, found: Any, error: type[Exception]
 ) -> None:
     world.basket = found
-    with pytest.raises(error):
+    with pytest.raises(error) as caught:
         await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    assert not isinstance(caught.value, TimeoutError)
     assert world.count("complete.buy") == 0
     assert journal.states == []
 
@@ -320,6 +325,7 @@ async def test_a_basket_that_is_held_elsewhere(world: World, journal: Watched, c
 
 # --- what a failure means: column M of the fault matrix ----------------------------------------------------------
 
+REFUSALS = CompletionPolicy().refusals
 NOT_SENT = [
     ConnectFailed("F01-F03"),
     TLSFailed("F04-F05"),
@@ -521,10 +527,10 @@ async def test_read_back_and_see_too_little(
 
 def test_classes_of_failures_are_as_said() -> None:
     for fate, errors in ((Fate.NOT_SENT, NOT_SENT), (Fate.UNKNOWN, UNKNOWN), (Fate.REFUSED, REFUSED)):
-        assert {classify(error, Phase.SENT) for error in errors} == {fate}
-    assert {classify(error, phase) for error in READ_BACK for phase in Phase} == {Fate.READ_BACK}
+        assert {classify(error, Phase.SENT, REFUSALS) for error in errors} == {fate}
+    assert {classify(error, phase, REFUSALS) for error in READ_BACK for phase in Phase} == {Fate.READ_BACK}
     # What is about an answer was sent, whatever the phase says.
-    assert classify(ProtocolError("odd"), Phase.NOT_SENT) is Fate.UNKNOWN
+    assert classify(ProtocolError("odd"), Phase.NOT_SENT, REFUSALS) is Fate.UNKNOWN
 
 
 @pytest.mark.parametrize(
@@ -686,11 +692,11 @@ class SlowToSettle(Watched):
         self.started, self.go_on = asyncio.Event(), asyncio.Event()
         self.settled: list[str] = []
 
-    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
+    async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
         self.settled.append(state)
         self.started.set()
         await self.go_on.wait()
-        await super().settle(intent_id, state, order_id=order_id)
+        await super().settle(intent_id, state, **what)
 
 
 @pytest.mark.parametrize(
@@ -743,7 +749,7 @@ async def test_cancelled_while_the_outcome_is_written_down(
     await asyncio.wait({first})
     assert first.cancelled() == (how == "task")
     assert journal.settled == journal.states == [state]
-    [intent] = journal._intents.values()
+    [intent] = [*journal._closed.values(), *journal._open.values()]
     assert len(notes) == 1
     assert notes[0].startswith(f"intent {intent.id} {note}")
     if told is None:
@@ -821,7 +827,7 @@ async def test_cancelled_at_every_step(world: World) -> None:
             assert journal.states in ([IntentState.UNKNOWN], [IntentState.CONFIRMED])
         if not sent:
             assert journal.states in ([], [IntentState.NOT_SENT])
-        assert complete._shared.flights == {}
+        assert complete._outcomes.flights == {}
     else:
         pytest.fail("the purchase never ended")
 
@@ -853,7 +859,7 @@ async def test_reconciling_waits_for_the_call_under_way(world: World, complete: 
     world.complete = held = Held(world)
     first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
     await held.started.wait()
-    [intent] = await complete._shared.journal.pending()
+    [intent] = await complete._outcomes.journal.pending()
     asked = asyncio.create_task(complete.reconcile(intent, fence=True))
     for _ in range(5):
         await asyncio.sleep(0)

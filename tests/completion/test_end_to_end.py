@@ -88,7 +88,18 @@ async def test_buy_sell_and_ship(minted: AsyncMintedConnect, server: Sandbox) ->
 
 async def test_a_completed_basket_is_not_completed_again(minted: AsyncMintedConnect, server: Sandbox) -> None:
     basket = await filled(minted)
-    await minted.complete.buy(basket, expected_total=basket.paid_total)
+    done = await minted.complete.buy(basket, expected_total=basket.paid_total)
+    with pytest.raises(AlreadyInFlight, match=f"it is order {done.keys['id']}"):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert len(server.shop.orders) == 1
+
+
+async def test_a_basket_that_others_completed_is_not_open_any_more(
+    minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock
+) -> None:
+    basket = await filled(minted)
+    async with connect(server, clock) as another:
+        await another.complete.buy(basket, expected_total=basket.paid_total)
     with pytest.raises(InvalidInput, match="not open any more"):
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert len(server.shop.orders) == 1

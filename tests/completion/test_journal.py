@@ -11,17 +11,20 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import anyio
+import attrs
 import pytest
 
 from minted_connect.completion.journal import Journal, MemoryJournal, to_the_end
 from minted_connect.completion.journals import open_journal
+from minted_connect.completion.journals.rows import to_row
 from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
-from minted_connect.models import IntentState
+from minted_connect.models import IntentState, OrderProgress, Status
 from tests.completion.fakes import intent_of
 
 pytestmark = pytest.mark.anyio
@@ -117,6 +120,74 @@ async def test_an_order_number_of_any_size_is_noted_as_confirmed(journal: Journa
         await journal.prepare(intent_of(id="again"))
 
 
+PENDING = OrderProgress(Status.PENDING)
+SHIPPED = OrderProgress("Shipped", cargo_tracking_number="MNT1", estimated_arrival_date=date(2026, 2, 24))
+COMPLETED = OrderProgress(Status.COMPLETED, is_final=True)
+
+
+async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
+    intent = intent_of(known_orders=(10980, 10981), clock_offset=-3601)
+    await journal.prepare(intent)
+    assert await journal.unfinished() == []
+    await journal.note(intent.external_customer_id, intent.cart_token, PENDING)  # not an order yet
+    assert await journal.pending() == [intent]
+    await journal.settle(intent.id, IntentState.CONFIRMED, order_id=10984, progress=PENDING)
+    confirmed = attrs.evolve(intent, state=IntentState.CONFIRMED, order_id=10984, progress=PENDING)
+    assert await journal.unfinished() == [confirmed]
+    await journal.note(intent.external_customer_id, intent.cart_token, SHIPPED)
+    assert await journal.unfinished() == [attrs.evolve(confirmed, progress=SHIPPED)]
+    await journal.settle(intent.id, IntentState.CONFIRMED)  # found once more, and less was seen of it
+    assert await journal.unfinished() == [attrs.evolve(confirmed, progress=SHIPPED)]
+    await journal.note(intent.external_customer_id, intent.cart_token, COMPLETED)
+    assert await journal.unfinished() == []
+    assert await journal.holder(intent.external_customer_id, intent.cart_token) == attrs.evolve(
+        confirmed, progress=COMPLETED
+    )
+
+
+async def test_an_order_that_was_final_at_once_is_not_followed(journal: Journal) -> None:
+    await journal.prepare(intent_of())
+    await journal.settle(intent_of().id, IntentState.CONFIRMED, progress=COMPLETED)
+    assert await journal.unfinished() == []
+
+
+async def test_the_unfinished_are_oldest_first(journal: Journal) -> None:
+    for name in ("c", "a", "b"):
+        await journal.prepare(intent_of(id=name, cart_token=name))
+        await journal.settle(name, IntentState.CONFIRMED)
+    assert [intent.id for intent in await journal.unfinished()] == ["c", "a", "b"]
+
+
+async def test_who_holds_a_basket(journal: Journal) -> None:
+    intent = intent_of(id="first")
+    assert await journal.holder(intent.external_customer_id, intent.cart_token) is None
+    await journal.prepare(intent)
+    assert await journal.holder(intent.external_customer_id, intent.cart_token) == intent
+    assert await journal.holder("another customer", intent.cart_token) is None
+    await journal.settle("first", IntentState.REJECTED)
+    assert await journal.holder(intent.external_customer_id, intent.cart_token) is None
+    await journal.prepare(intent_of(id="second"))
+    await journal.settle("first", IntentState.CONFIRMED, order_id=7)
+    holder = await journal.holder(intent.external_customer_id, intent.cart_token)
+    assert holder is not None
+    assert (holder.id, holder.order_id) == ("first", 7)
+
+
+async def test_memory_forgets_only_what_is_long_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minted_connect.completion.journal._REMEMBERED", 3)
+    journal = MemoryJournal()
+    await journal.prepare(intent_of(id="open", cart_token="open"))
+    for number in range(5):
+        await journal.prepare(intent_of(id=str(number), cart_token=str(number)))
+        await journal.settle(str(number), IntentState.CONFIRMED)
+    assert [intent.id for intent in await journal.pending()] == ["open"]
+    assert [intent.id for intent in await journal.unfinished()] == ["2", "3", "4"]
+    await journal.settle("0", IntentState.CONFIRMED)  # forgotten, so it is another journal's
+    assert [intent.id for intent in await journal.unfinished()] == ["2", "3", "4"]
+    assert len(journal._by_basket) == 4
+    await journal.prepare(intent_of(id="again", cart_token="0"))
+
+
 async def test_an_unknown_id_is_ignored(journal: Journal) -> None:
     await journal.settle("another journal's", IntentState.CONFIRMED)
     assert await journal.pending() == []
@@ -143,6 +214,79 @@ async def test_everything_is_kept_exactly(tmp_path: Path) -> None:
     intent = intent_of(items=(("A'; DROP", 1), ("B", 2)), guid="")
     await SqliteJournal(tmp_path / "journal.db").prepare(intent)
     assert await SqliteJournal(tmp_path / "journal.db").pending() == [intent]
+
+
+VERSION_1 = """
+CREATE TABLE intents (
+    id TEXT PRIMARY KEY, kind TEXT NOT NULL, external_customer_id TEXT NOT NULL, cart_token TEXT NOT NULL,
+    basket_id INTEGER NOT NULL, guid TEXT NOT NULL, increment_id TEXT NOT NULL, price_token TEXT NOT NULL,
+    paid_total TEXT NOT NULL, currency_code TEXT NOT NULL, items TEXT NOT NULL, created_at TEXT NOT NULL,
+    state TEXT NOT NULL, order_id INTEGER
+);
+CREATE UNIQUE INDEX one_open ON intents (external_customer_id, cart_token) WHERE state IN ('prepared', 'unknown');
+CREATE INDEX one_holder ON intents (external_customer_id, cart_token)
+    WHERE state IN ('confirmed', 'prepared', 'unknown');
+PRAGMA application_id = 1296979011;
+PRAGMA user_version = 1;
+"""
+
+
+def of_version_1(path: Path) -> None:
+    """A journal as the first schema had it, with an open and a confirmed intent."""
+    with sqlite3.connect(path) as database:
+        database.executescript(VERSION_1)
+        for name, state, order in (("open", "unknown", None), ("done", "confirmed", 10984)):
+            row = to_row(intent_of(id=name, cart_token=name))[:12]
+            database.execute(f"INSERT INTO intents VALUES ({', '.join('?' * 14)})", (*row, state, order))
+    database.close()
+
+
+async def test_a_journal_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    of_version_1(path)
+    journal = SqliteJournal(path)
+    expected = intent_of(id="open", cart_token="open", state=IntentState.UNKNOWN)
+    assert await journal.pending() == [expected]
+    assert [(intent.id, intent.order_id) for intent in await journal.unfinished()] == [("done", 10984)]
+    with pytest.raises(AlreadyInFlight, match="10984"):
+        await journal.prepare(intent_of(id="again", cart_token="done"))
+    await journal.settle("open", IntentState.CONFIRMED, order_id=1, progress=SHIPPED)
+    assert [intent.progress for intent in await journal.unfinished()] == [SHIPPED, None]
+
+
+async def test_processes_that_take_a_journal_over_at_once_do_so_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    of_version_1(path)
+    body = """
+    print("ready", flush=True); sys.stdin.readline()
+    print(len(await journal.pending()), flush=True)
+    """
+    processes = [child(body.strip(), path) for _ in range(3)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=30) for process in processes]
+    assert [output[0] for output in outputs] == ["1\n"] * 3, outputs
+
+
+async def test_a_takeover_that_fails_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    of_version_1(path)
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TABLE unfinished (x)")  # in the way of the index of that name
+    database.close()
+    with pytest.raises(JournalError):
+        await SqliteJournal(path).pending()
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (1,)
+        assert len(database.execute("PRAGMA table_info(intents)").fetchall()) == 14
+        database.execute("DROP TABLE unfinished")
+    database.close()
+    assert len(await SqliteJournal(path).pending()) == 1
 
 
 async def test_it_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +320,7 @@ async def test_writes_are_synchronous(tmp_path: Path) -> None:
             database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
         ]
     )
-    assert modes == ["wal", 2, 1]
+    assert modes == ["wal", 2, 2]
 
 
 CHILD = """
@@ -299,7 +443,7 @@ def foreign(path: Path) -> None:
 def newer(path: Path) -> None:
     asyncio.run(SqliteJournal(path).pending())
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 2")
+        database.execute("PRAGMA user_version = 3")
     database.close()
 
 
@@ -321,7 +465,7 @@ def unreadable_record(path: Path) -> None:
     ("make", "said"),
     [
         (foreign, "something else"),
-        (newer, "schema 2"),
+        (newer, "schema 3"),
         (damaged, "is damaged"),
         (unreadable_record, "cannot be read"),
         (lambda path: path.write_bytes(b"not a database at all" * 100), "is not a journal"),
@@ -410,7 +554,10 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         database.execute("PRAGMA max_page_count = 1")
         for number in range(100):
             values = (number, "x" * 9000, number)
-            database.execute("INSERT INTO intents VALUES (?, ?, '', ?, 0, '', '', '', '', '', '', '', '', 0)", values)
+            statement = (
+                "INSERT INTO intents VALUES (?, ?, '', ?, 0, '', '', '', '', '', '', '', '', 0, 0, '[]', NULL, 0)"
+            )
+            database.execute(statement, values)
 
     with pytest.raises(JournalError, match="the disk is full"):
         journal._do(fill)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import MemoryJournal
 from minted_connect.completion.match import Match, match
-from minted_connect.completion.reconcile import _skew
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import codec
+from minted_connect.core.observed import clock_offset
 from minted_connect.core.request import Request
 from minted_connect.errors import (
     BadRequest,
@@ -65,7 +65,7 @@ def waits(world: World) -> list[float]:
 
 
 def state(journal: MemoryJournal) -> str:
-    [intent] = journal._intents.values()
+    [intent] = [*journal._closed.values(), *journal._open.values()]
     return intent.state
 
 
@@ -232,7 +232,7 @@ async def test_a_date_that_is_none_is_ignored(world: World, complete: AsyncCompl
 def test_no_date_header_breaks_anything(date: str, moment: datetime) -> None:
     now = datetime(2026, 2, 20, tzinfo=UTC)
     for header in (date, format_datetime(moment), f"{format_datetime(moment)[:-5]}{date}"):
-        assert abs(_skew(header, now, timedelta())) <= timedelta(days=31)
+        assert abs(clock_offset(header, now, timedelta())) <= timedelta(days=31)
 
 
 async def test_an_order_that_shows_late(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:

@@ -21,6 +21,8 @@ EVIDENCE = st.builds(
     fence=st.sampled_from(Fence),
     fence_seconds=st.floats(0, 300),
     fence_proves=st.booleans(),
+    orders_lag=st.floats(0, 60),
+    latest_landing=st.none() | st.floats(0, 300),
 )
 NO_ORDER = (OrderSeen.NONE, OrderSeen.STILL_BASKET)
 
@@ -82,14 +84,40 @@ def test_a_failed_search_never_decides(seen: Evidence) -> None:
         fence=seen.fence,
         fence_seconds=seen.fence_seconds,
         fence_proves=seen.fence_proves,
+        latest_landing=seen.latest_landing,
     )
     assert verdict(blind).outcome is Outcome.UNKNOWN
 
 
 @given(EVIDENCE)
 def test_without_the_staging_answer_nothing_proves_that_it_did_not_happen(seen: Evidence) -> None:
-    if not seen.fence_proves:
+    if not seen.fence_proves and seen.latest_landing is None:
         assert verdict(seen).outcome is not Outcome.NOT_EXECUTED
+
+
+@pytest.mark.parametrize(
+    ("bound", "seconds", "reads", "proven"),
+    [
+        (None, 300, 9, False),
+        (60, 89, 9, False),
+        (60, 90, 9, True),
+        (10, 59, 9, False),  # the table's own three reads over 60 s hold beside it
+        (10, 60, 2, False),
+        (10, 60, 3, True),
+    ],
+)
+def test_a_basket_that_stays_open_proves_something_only_with_a_known_bound(
+    bound: float | None, seconds: float, reads: int, proven: bool
+) -> None:
+    seen = Evidence(
+        searched=True, basket=BasketSeen.ACTIVE, active_reads=reads, active_seconds=seconds, latest_landing=bound
+    )
+    assert (verdict(seen).outcome is Outcome.NOT_EXECUTED) == proven
+
+
+def test_after_a_fence_an_order_gets_the_time_it_may_take_to_show() -> None:
+    seen = Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=45, fence_proves=True, orders_lag=60)
+    assert verdict(seen).outcome is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,88 @@ def test_a_sleeper_whose_loop_is_gone_does_not_disturb():
     sleeper.get_coro().close()
 
 
+async def turns(count=3):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def test_alarms_go_off_when_due_in_order():
+    clock, rung = ManualClock(), []
+    for seconds in (3, 1, 2, 2, 10):
+        clock.call_later(seconds, lambda seconds=seconds: rung.append((seconds, clock.monotonic())))
+    clock.advance(0.5)
+    await turns()
+    assert rung == []
+    clock.advance(2.5)
+    assert rung == []  # on the loop, not inside of advance()
+    await turns()
+    assert rung == [(1, 3), (2, 3), (2, 3), (3, 3)]
+    assert (clock.sleepers, clock.sleeps) == (0, [])
+    clock.advance(7)
+    await turns()
+    assert rung[4:] == [(10, 10)]
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+async def test_an_alarm_that_is_due_at_once(seconds):
+    clock, rung = ManualClock(), []
+    clock.call_later(seconds, lambda: rung.append(clock.monotonic()))
+    assert rung == []
+    await turns()
+    assert rung == [0]
+
+
+async def test_a_cancelled_alarm_is_silent_also_when_it_was_due():
+    clock, rung = ManualClock(), []
+    early, late = (clock.call_later(seconds, lambda: rung.append("ring")) for seconds in (1, 2))
+    late.cancel()
+    clock.advance(1)
+    early.cancel()
+    early.cancel()
+    clock.advance(60)
+    await turns()
+    assert rung == []
+
+
+async def test_an_alarm_goes_off_on_the_loop_it_was_set_from():
+    clock = ManualClock()
+    rung = asyncio.Event()
+    clock.call_later(5, lambda: rung.set() if threading.current_thread() is threading.main_thread() else None)
+    thread = threading.Thread(target=clock.advance, args=(5,))
+    thread.start()
+    await asyncio.wait_for(rung.wait(), 10)
+    thread.join()
+
+
+async def test_an_alarm_does_not_move_the_clock_and_every_sleep_does():
+    clock, rung = ManualClock(auto_advance=True), []
+    for seconds in (45, 60):
+        clock.call_later(seconds, lambda seconds=seconds: rung.append(seconds))
+    await turns()
+    assert clock.monotonic() == 0
+    await clock.sleep(44)
+    assert rung == []
+    await asyncio.gather(clock.sleep(1), clock.sleep(2))
+    assert (rung, clock.monotonic()) == ([45], 47)
+    await clock.sleep(13)
+    assert rung == [45, 60]
+
+
+def test_an_alarm_needs_a_loop_and_outlives_it_in_silence():
+    clock = ManualClock()
+    with pytest.raises(RuntimeError):
+        clock.call_later(1, print)
+    loop = asyncio.new_event_loop()
+
+    async def ask():
+        return clock.call_later(1, print)
+
+    alarm = loop.run_until_complete(ask())
+    loop.close()
+    clock.advance(2)
+    alarm.cancel()
+
+
 async def test_system_clock_is_the_machines():
     clock = SystemClock()
     begin = clock.monotonic()

@@ -4,6 +4,7 @@ import json
 import aiohttp
 import pytest
 
+from minted_connect.sandbox import ManualClock
 from minted_connect.sandbox.faults import ARGUMENTS, KINDS, Faults
 from minted_connect.sandbox.misbehave import _ACTS, _EDITS
 
@@ -129,6 +130,59 @@ async def test_delays_wait_on_the_clock(api, sandbox, clock, basket, kind, order
     clock.advance(30)
     assert (await call).status == 200
     assert clock.sleeps == [30]
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("auto_advance", [False, True])
+async def test_a_late_commit_lands_after_the_connection_is_gone(api, sandbox, clock, basket, reset, auto_advance):
+    clock.auto_advance = auto_advance
+    sandbox.faults.add("late_commit", path="*/complete/*", reset=reset)
+    with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
+        await api.complete(basket)
+    entry = sandbox.requests[-1]
+    assert (entry.operation, entry.status, entry.body, entry.fault) == ("complete.buy", None, None, "late_commit")
+    await until(lambda: clock._alarms)
+    clock.advance(29)
+    await api.get(RATES)
+    assert (sandbox.shop.orders, entry.body) == ([], None)
+    clock.advance(1)
+    await until(lambda: sandbox.shop.orders)
+    assert [order.token for order in sandbox.shop.orders] == [basket["token"]]
+    assert sandbox.shop.orders[0].completed - sandbox.shop.orders[0].ordered == 30_000_000
+    assert entry.body["cart_token"] == basket["token"]
+    assert clock.sleeps == []
+
+
+async def test_a_late_commit_on_a_clock_without_alarms(serving):
+    class Plain:
+        def __init__(self):
+            self.inner = ManualClock()
+            self.monotonic, self.wall, self.sleep = self.inner.monotonic, self.inner.wall, self.inner.sleep
+
+    clock = Plain()
+    async with serving(clock=clock) as (sandbox, api):
+        await api.customer()
+        basket = (await api.add()).data
+        sandbox.faults.add("late_commit", path="*/complete/*", seconds=5)
+        with pytest.raises(aiohttp.ClientError):
+            await api.complete(basket)
+        await until(lambda: clock.inner.sleepers)
+        clock.inner.advance(5)
+        await until(lambda: sandbox.shop.orders)
+        assert clock.inner.sleeps == [5]
+
+
+async def test_what_would_land_after_closing_never_does(serving, clock):
+    async with serving() as (sandbox, api):
+        await api.customer()
+        basket = (await api.add()).data
+        sandbox.faults.add("late_commit", path="*/complete/*")
+        with pytest.raises(aiohttp.ClientError):
+            await api.complete(basket)
+    clock.advance(60)
+    await asyncio.sleep(0)
+    assert sandbox.shop.orders == []
+    assert clock._alarms == {}
 
 
 @pytest.mark.parametrize(("commit", "orders"), [(False, 0), (True, 1)])

@@ -82,6 +82,55 @@ async def test_concurrent_completions_make_one_order(serving):
         assert len(sandbox.shop.orders) == 1
 
 
+async def test_a_shop_that_is_not_single_shot_makes_an_order_each_time(serving):
+    async with serving(single_shot=False) as (sandbox, api):
+        await api.customer()
+        sandbox.shop.give("cust-1", "MNTBAE0001", 1)
+        other = (await api.add("MNTBAE0001", type="sell")).data
+        first = await api.bought("MNTBAE0013", 2)
+        second, third = [(await api.complete(first)).data for _ in range(2)]
+        assert len({first["id"], second["id"], third["id"], other["id"]}) == 4
+        assert second == {**first, "id": second["id"]}
+        assert [order.token for order in sandbox.shop.orders] == [first["token"]] * 3
+        assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 1, "MNTBAE0013": 6}
+        rows = (await api.get(ORDERS, sortType="asc")).data["data"]
+        assert [row["id"] for row in rows] == [first["id"], second["id"], third["id"]]
+        assert (await api.complete(first, "sell")).status == 409
+        key = {"external_customer_id": "cust-1", "cart_token": first["token"]}
+        assert (await api.send("DELETE", "/partner/walletable/basket/empty", key)).status == 409
+
+
+async def test_what_was_sold_once_cannot_be_sold_again_without_pieces(serving):
+    async with serving(single_shot=False) as (sandbox, api):
+        await api.customer()
+        sandbox.shop.give("cust-1", "MNTBAE0001", 3)
+        basket = (await api.add("MNTBAE0001", 2, type="sell")).data
+        assert (await api.complete(basket, "sell")).status == 200
+        assert set((await api.complete(basket, "sell")).errors) == {"qty"}
+        assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 1}
+
+
+async def test_an_order_stays_in_the_status_it_was_put_into(api, sandbox, clock):
+    await api.customer()
+    order = await api.bought()
+
+    async def status():
+        (row,) = (await api.get(ORDERS, orderId=order["id"])).data["data"]
+        return row["status_id"], row["status_name"]
+
+    sandbox.shop.set_status(order["id"], "Cancelled")
+    assert await status() == (4, "Cancelled")
+    clock.advance(3600)
+    assert await status() == (4, "Cancelled")
+    assert (await api.get(ORDERS, status=4)).data["total"] == 1
+    sandbox.shop.set_status(order["id"], None)
+    assert await status() == (5, "Completed")
+    with pytest.raises(ValueError, match="no such status: 'Lost'"):
+        sandbox.shop.set_status(order["id"], "Lost")
+    with pytest.raises(KeyError):
+        sandbox.shop.set_status(0, "Cancelled")
+
+
 async def test_after_the_lock_a_completion_is_refused(api, clock, sandbox):
     await api.customer()
     basket = (await api.add()).data

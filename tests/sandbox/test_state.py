@@ -88,6 +88,22 @@ async def test_removed_ids_and_cleared_baskets_stay_so(serving, state):
         assert (await api.customer("gone"))["id"] == 3
 
 
+async def test_second_orders_and_set_statuses_stay_so(serving, state):
+    async with serving(state=state, single_shot=False) as (sandbox, api):
+        await api.customer()
+        first = await api.bought()
+        second = (await api.complete(first)).data
+        sandbox.shop.set_status(first["id"], "Refunded")
+    async with serving(state=state, single_shot=False) as (sandbox, api):
+        rows = (await api.get("/partner/walletable/orders", sortType="asc")).data["data"]
+        assert [(row["id"], row["status_name"]) for row in rows] == [
+            (first["id"], "Refunded"),
+            (second["id"], "Pending"),
+        ]
+        assert (await api.complete(first)).data["id"] == second["id"] + 1
+        assert len(sandbox.shop.orders) == 3
+
+
 async def test_memory_forgets(serving):
     async with serving() as (_, api):
         await api.customer()

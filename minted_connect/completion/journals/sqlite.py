@@ -7,57 +7,32 @@ inherited through a fork, used from a wrong thread, or left open.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import InvalidOperation
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, to_the_end
+from minted_connect.completion.journals.rows import COLUMNS, from_row, number_of, progress_text, quoted, to_row
 from minted_connect.errors import JournalError
-from minted_connect.models import Intent, IntentState, Kind
+from minted_connect.models import Intent, IntentState, OrderProgress
 
 __all__ = ["SqliteJournal"]
 
 _T = TypeVar("_T")
 
-VERSION: Final = 1
-"""Of the schema (`PRAGMA user_version`)."""
 APPLICATION: Final = 0x4D4E5443
 """Marks the file as ours (`PRAGMA application_id`, "MNTC")."""
 
-_FIELDS: Final = (
-    "id",
-    "kind",
-    "external_customer_id",
-    "cart_token",
-    "basket_id",
-    "guid",
-    "increment_id",
-    "price_token",
-    "paid_total",
-    "currency_code",
-    "items",
-    "created_at",
-    "state",
-)
+_UNFINISHED: Final = f"state = '{IntentState.CONFIRMED}' AND NOT finished"
 
-
-_BIGGEST: Final = 2**63
-"""What no whole number of SQLite reaches."""
-
-
-def _quoted(states: frozenset[IntentState]) -> str:
-    return ", ".join(f"'{state}'" for state in sorted(states))
-
-
-_SCHEMA: Final = f"""
+_STEPS: Final = (
+    f"""
 CREATE TABLE intents (
     id TEXT PRIMARY KEY,
     kind TEXT NOT NULL,
@@ -74,22 +49,41 @@ CREATE TABLE intents (
     state TEXT NOT NULL,
     order_id INTEGER
 );
-CREATE UNIQUE INDEX one_open ON intents (external_customer_id, cart_token) WHERE state IN ({_quoted(OPEN)});
-CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE state IN ({_quoted(HOLDING)});
-PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
-"""
-_INSERT: Final = f"INSERT INTO intents ({', '.join(_FIELDS)}) VALUES ({', '.join('?' * len(_FIELDS))})"  # noqa: S608
+CREATE UNIQUE INDEX one_open ON intents (external_customer_id, cart_token) WHERE state IN ({quoted(OPEN)});
+CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE state IN ({quoted(HOLDING)});
+PRAGMA application_id = {APPLICATION}
+""",
+    f"""
+ALTER TABLE intents ADD COLUMN clock_offset INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE intents ADD COLUMN known_orders TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE intents ADD COLUMN progress TEXT;
+ALTER TABLE intents ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX unfinished ON intents (state) WHERE {_UNFINISHED}
+""",
+)
+"""How to come from each version of the schema to the next; what was released is never changed."""
+
+VERSION: Final = len(_STEPS)
+"""Of the schema (`PRAGMA user_version`)."""
+
+_NAMES: Final = ", ".join(COLUMNS)
+_INSERT: Final = f"INSERT INTO intents ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
 _HOLDER: Final = (
-    "SELECT id, state, order_id FROM intents "  # noqa: S608
-    f"WHERE external_customer_id = ? AND cart_token = ? AND state IN ({_quoted(HOLDING)}) "
+    f"SELECT {_NAMES} FROM intents "  # noqa: S608
+    f"WHERE external_customer_id = ? AND cart_token = ? AND state IN ({quoted(HOLDING)}) "
     f"ORDER BY state = '{IntentState.CONFIRMED}' DESC LIMIT 1"
 )
 _SETTLE: Final = (
-    "UPDATE intents SET state = ?, order_id = ? "  # noqa: S608
-    f"WHERE id = ? AND (state IN ({_quoted(OPEN)}) OR ? = '{IntentState.CONFIRMED}')"
+    "UPDATE intents SET state = :state, order_id = coalesce(:order_id, order_id), "  # noqa: S608
+    "progress = coalesce(:progress, progress), finished = :finished OR finished "
+    f"WHERE id = :id AND (state IN ({quoted(OPEN)}) OR :state = '{IntentState.CONFIRMED}')"
 )
-_PENDING: Final = f"SELECT {', '.join(_FIELDS)} FROM intents WHERE state IN ({_quoted(OPEN)}) ORDER BY rowid"  # noqa: S608
+_NOTE: Final = (
+    "UPDATE intents SET progress = :progress, finished = :finished "  # noqa: S608
+    f"WHERE external_customer_id = :customer AND cart_token = :token AND state = '{IntentState.CONFIRMED}'"
+)
+_PENDING: Final = f"SELECT {_NAMES} FROM intents WHERE state IN ({quoted(OPEN)}) ORDER BY rowid"  # noqa: S608
+_FOLLOWED: Final = f"SELECT {_NAMES} FROM intents WHERE {_UNFINISHED} ORDER BY rowid"  # noqa: S608
 
 # One statement, so that it sees one state of a file that another process is just making.
 _STATE: Final = (
@@ -134,35 +128,66 @@ class SqliteJournal:
                 try:
                     holder = database.execute(_HOLDER, (intent.external_customer_id, intent.cart_token)).fetchone()
                     if holder is None:
-                        database.execute(_INSERT, _row(intent))
+                        database.execute(_INSERT, to_row(intent))
                 except (ValueError, OverflowError) as error:
                     raise JournalError(f"the journal {self.path} cannot hold this intent") from error
                 if holder is not None:
-                    raise already_in_flight(*holder)
+                    raise already_in_flight(from_row(holder))
 
         await self._run(work)
 
-    async def settle(self, intent_id: str, state: IntentState, *, order_id: int | None = None) -> None:
+    async def settle(
+        self,
+        intent_id: str,
+        state: IntentState,
+        *,
+        order_id: int | None = None,
+        progress: OrderProgress | None = None,
+    ) -> None:
         """Note what became of an intent."""
-        # What came of it counts more than the number.
-        number = order_id if order_id is not None and abs(order_id) < _BIGGEST else None
+        await self._write(
+            _SETTLE,
+            id=intent_id,
+            state=str(state),
+            order_id=number_of(order_id),
+            progress=progress_text(progress),
+            finished=progress is not None and progress.is_final,
+        )
 
-        def work(database: sqlite3.Connection) -> None:
-            with _transaction(database):
-                database.execute(_SETTLE, (str(state), number, intent_id, str(state)))
+    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+        """Note what was last seen of an order."""
+        await self._write(
+            _NOTE,
+            customer=external_customer_id,
+            token=cart_token,
+            progress=progress_text(progress),
+            finished=progress.is_final,
+        )
 
-        await self._run(work)
+    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
+        """Return the intent that holds a basket."""
+        return next(iter(await self._read(_HOLDER, external_customer_id, cart_token)), None)
 
     async def pending(self) -> list[Intent]:
         """Return the open intents, oldest first; those of processes that still run are among them."""
+        return await self._read(_PENDING)
 
-        def work(database: sqlite3.Connection) -> list[Intent]:
-            return [_intent(row) for row in database.execute(_PENDING)]
-
-        return await self._run(work)
+    async def unfinished(self) -> list[Intent]:
+        """Return the confirmed intents with an order that was not seen to be final, oldest first."""
+        return await self._read(_FOLLOWED)
 
     async def aclose(self) -> None:
         """Do nothing: no connection outlives an operation."""
+
+    async def _write(self, statement: str, **values: str | int | None) -> None:
+        def work(database: sqlite3.Connection) -> None:
+            with _transaction(database):
+                database.execute(statement, values)
+
+        await self._run(work)
+
+    async def _read(self, query: str, *values: str) -> list[Intent]:
+        return await self._run(lambda database: [from_row(row) for row in database.execute(query, values)])
 
     async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         try:
@@ -185,7 +210,7 @@ class SqliteJournal:
             raise JournalError(f"the journal {self.path} {problem}") from error
         except OSError as error:
             raise JournalError(f"the journal {self.path} cannot be opened or created: {error.strerror}") from error
-        except (ValueError, TypeError, InvalidOperation) as error:
+        except (ValueError, TypeError, LookupError, InvalidOperation) as error:
             raise JournalError(f"the journal {self.path} holds a record that cannot be read") from error
 
     def _open(self) -> sqlite3.Connection:
@@ -202,7 +227,7 @@ class SqliteJournal:
         return database
 
     def _set_up(self, database: sqlite3.Connection) -> None:
-        ready = self._is_ready(database)
+        version = self._version(database)
         # Changing the mode of a new file fails at once, without SQLite's own waiting, if another process is there.
         give_up = time.monotonic() + self._patience
         while True:
@@ -214,28 +239,29 @@ class SqliteJournal:
                     raise
                 time.sleep(0.01)
         database.execute("PRAGMA synchronous = FULL")
-        if ready:
+        if version == VERSION:
             return
         with _transaction(database):
-            # Looked at again, now that nobody else can be making it.
-            if self._is_ready(database):
-                return
-            for statement in _SCHEMA.split(";"):
-                database.execute(statement)
+            # Looked at again, now that nobody else can be making or changing it.
+            version = self._version(database)
+            for step in _STEPS[version:]:
+                for statement in step.split(";"):
+                    database.execute(statement)
+            database.execute(f"PRAGMA user_version = {VERSION}")
         _sync_directory(self.path.parent)
 
-    def _is_ready(self, database: sqlite3.Connection) -> bool:
-        """Return whether the schema is there, False if the file is empty; refuse everything else."""
+    def _version(self, database: sqlite3.Connection) -> int:
+        """Return the version of the schema that is there, 0 if the file is empty; refuse everything else."""
         version, application, tables = database.execute(_STATE).fetchone()
-        if application == APPLICATION and version == VERSION:
-            return True
+        if application == APPLICATION and 0 < version <= VERSION:
+            return int(version)
         if application == APPLICATION:
             raise JournalError(
                 f"the journal {self.path} has schema {version}, this library knows {VERSION}: upgrade the library"
             )
         if application or version or tables:
             raise JournalError(f"the journal {self.path} is a database of something else")
-        return False
+        return 0
 
 
 @contextmanager
@@ -280,24 +306,3 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _row(intent: Intent) -> tuple[Any, ...]:
-    plain = {
-        "kind": str(intent.kind),
-        "paid_total": str(intent.paid_total),
-        "items": json.dumps(intent.items),
-        "created_at": intent.created_at.isoformat(),
-        "state": str(intent.state),
-    }
-    return tuple(plain.get(name, getattr(intent, name)) for name in _FIELDS)
-
-
-def _intent(row: tuple[Any, ...]) -> Intent:
-    values = dict(zip(_FIELDS, row, strict=True))
-    values["kind"] = Kind(values["kind"])
-    values["paid_total"] = Decimal(values["paid_total"])
-    values["items"] = tuple((str(sku), int(amount)) for sku, amount in json.loads(values["items"]))
-    values["created_at"] = datetime.fromisoformat(values["created_at"])
-    values["state"] = IntentState(values["state"])
-    return Intent(**values)

@@ -1,0 +1,154 @@
+"""What became of an intent: said to whoever waits for it, written down, logged, and made into the right error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+import attrs
+
+from minted_connect.completion.journal import Journal, to_the_end
+from minted_connect.completion.match import differences, identifiers
+from minted_connect.errors import MintedConnectError, NotExecuted, OutcomeUnknown, Phase, Rejected
+from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress
+
+__all__ = ["Flight", "Outcomes", "said_by"]
+
+_logger = logging.getLogger("minted_connect.completion")
+
+
+@attrs.define(eq=False)
+class Flight:
+    """One completion under way, and who else waits for it."""
+
+    kind: Kind
+    agreed: Decimal | None
+    extra: Mapping[str, Any]
+    seen: tuple[Mapping[str, int], str]
+    """Lines and currency of the basket that the caller agreed to."""
+    landed: asyncio.Event = attrs.field(factory=asyncio.Event)
+    intent: Intent | None = None
+    in_doubt: bool = False
+    """Whether an earlier sending may have been carried out."""
+    state: IntentState | None = None
+    """What became of the intent, once that is known: before it is written down."""
+    result: Completion | None = None
+    error: Exception | None = None
+
+    def became(self) -> str | None:
+        """Return what whoever cancels a completion should know, or None if nothing was sent."""
+        match self.state:
+            case IntentState.CONFIRMED:
+                number = self.result.keys.get("id") if self.result is not None else None
+                return "was confirmed" if number is None else f"was confirmed as order {number}"
+            case IntentState.REJECTED:
+                return f"was rejected ({type(self.error).__name__})"
+            case IntentState.UNKNOWN:
+                return "may have been carried out: find it in complete.pending() and reconcile it"
+            case _:
+                return None
+
+
+@attrs.define(eq=False)
+class Outcomes:
+    """The journal, and the completions under way: what the siblings of one client have in common."""
+
+    journal: Journal
+    flights: dict[tuple[str, str], Flight] = attrs.field(factory=dict[tuple[str, str], Flight])
+    warned: bool = False
+    """Whether it was said that nothing survives a crash."""
+
+    async def settle(self, intent: Intent, state: IntentState, outcome: Completion | Exception | None = None) -> None:
+        """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe.
+
+        Args:
+            intent: Whose outcome.
+            state: What became of it.
+            outcome: What everybody who waits for it gets, also if the call is cancelled over the writing.
+        """
+        completion = outcome if isinstance(outcome, Completion) else None
+        flight = self.flights.get((intent.external_customer_id, intent.cart_token))
+        if flight is not None and flight.intent is intent:
+            flight.state, flight.result = state, completion
+            flight.error = outcome if isinstance(outcome, Exception) else None
+        number: object = completion.raw.get("id") if completion is not None else None
+        order = completion.order if completion is not None else None
+        try:
+            await to_the_end(
+                self.journal.settle(
+                    intent.id,
+                    state,
+                    order_id=number if isinstance(number, int) else None,
+                    progress=OrderProgress.of(order) if order is not None else None,
+                )
+            )
+        except Exception:
+            _logger.exception(
+                "%s: the journal could not note that it is %s; it stays pending, and reconciling it again is safe",
+                _named(intent),
+                state,
+            )
+
+    async def confirmed(
+        self,
+        intent: Intent,
+        order: Order | None,
+        raw: Mapping[str, Any],
+        *,
+        reconciled: bool,
+        notes: tuple[str, ...] = (),
+    ) -> Completion:
+        """Note that the order exists, and return it with what differs from what was agreed to."""
+        differing = (*(differences(order, intent) if order is not None else ()), *notes)
+        completion = Completion(order, identifiers(raw), raw, reconciled, differing)
+        for difference in differing:
+            _logger.warning("%s: %s", _named(intent), difference)
+        if reconciled:
+            _logger.warning("%s: settled, it is order %s", _named(intent), completion.keys.get("id", "without number"))
+        await self.settle(intent, IntentState.CONFIRMED, completion)
+        return completion
+
+    async def rejected(self, intent: Intent, order: Order | None) -> Rejected:
+        """Note that the order was made and cancelled, and return the error that says so."""
+        rejected = Rejected(f"intent {intent.id}: the order was made, and cancelled or refunded", order)
+        _logger.warning("%s: settled, its order was cancelled or refunded", _named(intent))
+        await self.settle(intent, IntentState.REJECTED, rejected)
+        return rejected
+
+    async def not_executed(self, intent: Intent, reason: str) -> NotExecuted:
+        """Note that it provably did not happen, and return the error that says so."""
+        _logger.warning("%s: settled, it was not carried out: %s", _named(intent), reason)
+        error = NotExecuted(f"intent {intent.id}: {reason}", intent)
+        await self.settle(intent, IntentState.NOT_EXECUTED, error)
+        return error
+
+    async def doubted(self, intent: Intent, phase: Phase, evidence: tuple[str, ...]) -> OutcomeUnknown:
+        """Note that it is not known, and return the error that says so."""
+        unknown = OutcomeUnknown(
+            f"it is not known whether intent {intent.id} was carried out: reconcile it, do not repeat it",
+            intent,
+            phase,
+            evidence,
+        )
+        _logger.error(
+            "%s: it is not known whether it was carried out (%s; %s). Do not repeat it: reconcile it, with "
+            "complete.reconcile() or python -m minted_connect reconcile",
+            _named(intent),
+            phase,
+            "; ".join(evidence),
+        )
+        await self.settle(intent, IntentState.UNKNOWN, unknown)
+        return unknown
+
+
+def _named(intent: Intent) -> str:
+    # Numbers and ids of ours only: the customer's id and the token stay out of logs.
+    return f"{intent.kind} of basket {intent.basket_id}, intent {intent.id}"
+
+
+def said_by(error: Exception) -> str:
+    """Return what an error says, as far as its text is ours: those of others may hold anything."""
+    return f"{type(error).__name__}: {error}" if isinstance(error, MintedConnectError) else type(error).__name__

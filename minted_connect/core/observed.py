@@ -1,0 +1,50 @@
+"""What a client observes of its server: how long answers take lately, and how far the server's clock is ahead.
+
+Noting costs next to nothing, because every call does it; the working out is left to the few that ask.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+__all__ = ["Observed", "clock_offset"]
+
+_KEPT: Final = 128
+_FARTHEST: Final = timedelta(days=31)
+"""How far two clocks may differ; a date beyond that is no reading of a clock."""
+
+
+class Observed:
+    """Filled by every answered attempt, shared by the siblings of a client."""
+
+    def __init__(self) -> None:
+        self._took: deque[float] = deque(maxlen=_KEPT)
+        self._dated: tuple[str, datetime] | None = None
+
+    def note(self, took: float, date: str, received: datetime) -> None:
+        """Note one answer: seconds it took, its `Date` header, and when it came by the client's clock."""
+        self._took.append(took)
+        self._dated = (date, received)
+
+    @property
+    def slowest(self) -> float:
+        """Seconds within which 99 of 100 answers came lately; 0 before the first."""
+        ordered = sorted(self._took)
+        return ordered[-1 - len(ordered) // 100] if ordered else 0.0
+
+    @property
+    def offset(self) -> timedelta:
+        """How far the server's clock was ahead at the latest answer; nothing if it did not tell."""
+        return timedelta() if self._dated is None else clock_offset(*self._dated, timedelta())
+
+
+def clock_offset(date: str, now: datetime, known: timedelta) -> timedelta:
+    """Return how far the server's clock is ahead by its `Date` header, or `known` if that does not tell."""
+    try:
+        offset = parsedate_to_datetime(date) - now
+    except (ValueError, TypeError, OverflowError, LookupError):  # there is none, or none that can be read
+        return known
+    return offset if abs(offset) <= _FARTHEST else known

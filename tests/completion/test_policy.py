@@ -1,0 +1,313 @@
+"""The open questions Q1 to Q9 as settings: what changes with an answer, and that the default is the safe one."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.journal import MemoryJournal
+from minted_connect.completion.match import Match, match
+from minted_connect.config import CompletionPolicy
+from minted_connect.core import codec
+from minted_connect.core.request import Request
+from minted_connect.core.wire import Progress
+from minted_connect.errors import (
+    AlreadyInFlight,
+    Conflict,
+    NotExecuted,
+    NotSent,
+    OutcomeUnknown,
+    PermissionDenied,
+    Phase,
+    PriceFixExpired,
+    RateLimited,
+    Rejected,
+    TransportError,
+    ValidationFailed,
+)
+from minted_connect.models import Completion, IntentState, Order
+from tests.completion.fakes import TOTAL, World, deal_json, intent_of, of, order_json
+
+pytestmark = pytest.mark.anyio
+
+LOST = TransportError("gone", phase=Phase.SENT)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def following(world: World, **policy: Any) -> AsyncComplete:
+    return AsyncComplete(world.following(CompletionPolicy(**policy)), MemoryJournal())
+
+
+async def buy(world: World, complete: AsyncComplete) -> Completion:
+    return await complete.buy(world.seen_basket(), expected_total=TOTAL)
+
+
+def lost(world: World, *, landed: bool = False) -> Any:
+    """Complete on the way, or not, and lose the answer."""
+
+    def fail(request: Request, progress: Progress) -> Exception:
+        progress.phase = Phase.SENT
+        if landed:
+            world.execute(request)
+        return LOST
+
+    return fail
+
+
+def then(*answers: Any) -> Any:
+    """One answer after the other."""
+    left = list(answers)
+
+    def answer(request: Request, progress: Progress) -> Any:
+        one = left.pop(0)
+        return one(request, progress) if callable(one) else one
+
+    return answer
+
+
+# --- Q1: is a token single-shot? ---------------------------------------------------------------------------------
+
+
+async def test_q1_nothing_is_sent_again_by_default(world: World) -> None:
+    world.complete = lost(world)
+    with pytest.raises(OutcomeUnknown):
+        await buy(world, following(world))
+    assert world.count("complete.buy") == 1
+
+
+async def test_q1_once_more_if_a_token_is_single_shot(world: World) -> None:
+    complete = following(world, token_is_single_shot=True)
+    world.complete = then(lost(world), world.execute)
+    done = await buy(world, complete)
+    assert (done.reconciled, world.count("complete.buy")) == (False, 2)
+    assert await complete.pending() == []
+
+
+async def test_q1_what_landed_is_found_and_not_sent_again(world: World) -> None:
+    world.complete = lost(world, landed=True)
+    done = await buy(world, following(world, token_is_single_shot=True))
+    assert (done.reconciled, world.count("complete.buy")) == (True, 1)
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        LOST,
+        ValidationFailed("no", 422, 422),
+        Conflict("used", 409, 409),
+        RateLimited("slow down", 429, 429),
+        PriceFixExpired("too late"),
+        NotSent("no connection"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_q1_a_no_to_the_second_may_echo_a_yes_to_the_first(world: World, second: Exception) -> None:
+    complete = following(world, token_is_single_shot=True)
+    world.complete = then(lost(world), second)
+    with pytest.raises(OutcomeUnknown):
+        await buy(world, complete)
+    assert world.count("complete.buy") == 2
+    assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
+
+
+@pytest.mark.parametrize("what", ["the basket is gone", "the lock is over", "the orders cannot be read"])
+async def test_q1_not_again_unless_it_is_clearly_untouched(world: World, what: str) -> None:
+    def fail(request: Request, progress: Progress) -> Exception:
+        if what == "the basket is gone":
+            world.basket = None
+        elif what == "the lock is over":
+            world.clock.advance(240)  # type: ignore[attr-defined]
+        else:
+            world.orders = PermissionDenied("not you", 403, 403)
+        progress.phase = Phase.SENT
+        return LOST
+
+    world.complete = fail
+    with pytest.raises(OutcomeUnknown):
+        await buy(world, following(world, token_is_single_shot=True))
+    assert world.count("complete.buy") == 1
+
+
+# --- Q2 and Q8: which noes are proof? ----------------------------------------------------------------------------
+
+
+async def test_q2_a_known_refusal_needs_no_look(world: World) -> None:
+    world.complete = Conflict("used", 409, 409)
+    with pytest.raises(Conflict):
+        await buy(world, following(world))
+    assert world.count("orders.page") == 2  # looked for by number and in the list
+    with pytest.raises(Conflict):
+        await buy(world, following(world, refusals=frozenset({409, 422, 429})))
+    assert world.count("orders.page") == 2
+
+
+async def test_q8_a_throttled_purchase_may_have_been_made(world: World) -> None:
+    def throttled(request: Request, progress: Progress) -> Exception:
+        world.execute(request)
+        return RateLimited("slow down", 429, 429)
+
+    world.complete = throttled
+    done = await buy(world, following(world, refusals=frozenset({422})))
+    assert (done.reconciled, world.count("complete.buy")) == (True, 1)
+
+
+# --- Q3: the price lock ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("slow", "left"), [(0.2, 3.0), (7.5, 7.5)])
+async def test_q3_a_slow_server_needs_more_of_the_lock(world: World, slow: float, left: float) -> None:
+    world.shared.observed.note(slow, "", world.clock.wall())
+    await buy(world, following(world))
+    assert world.not_after == [201 - left]
+
+
+async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
+    world.shared.observed.note(10.0, "", world.clock.wall())
+    world.basket = deal_json(pricefix={"remaining": 9, "nextUpdate": "2026-02-20T15:31:57+03:00"})
+    with pytest.raises(PriceFixExpired, match="9 s left, and 10 s are needed"):
+        await buy(world, following(world))
+    assert world.count("complete.buy") == 0
+
+
+# --- Q4: does an order keep the number of its basket? ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kept", "strength"), [(True, Match.ID), (False, Match.LIKELY)])
+def test_q4_an_equal_number_alone(kept: bool, strength: Match) -> None:
+    row = order_json(token="", guid="", increment_id="")
+    order = codec.structure(row, Order, monotonic=lambda: 0.0)
+    assert match(row, order, intent_of(), keeps_number=kept) is strength
+
+
+async def test_q4_is_asked_of_the_policy(world: World) -> None:
+    world.basket, world.orders = None, [order_json(token="", guid="", increment_id="")]
+    assert (await following(world).reconcile(intent_of())).reconciled
+    with pytest.raises(OutcomeUnknown) as caught:
+        await following(world, order_keeps_number=False).reconcile(intent_of())
+    assert "order 10984 looks like it" in caught.value.evidence
+
+
+# --- Q5, Q6: how late may it show, and what does a fence prove? --------------------------------------------------
+
+
+async def test_q5_after_a_fence_an_order_may_take_its_time(world: World) -> None:
+    def clear(_: Request) -> Any:
+        world.basket = deal_json(items=[])
+        return world.basket
+
+    world.clear = clear
+    world.orders = lambda _: [order_json()] if world.clock.monotonic() > 45 else []
+    complete = following(world, fence_proves_not_executed=True, orders_lag=60.0)
+    assert (await complete.reconcile(intent_of(), fence=True)).reconciled
+
+
+@pytest.mark.parametrize(("bound", "error"), [(None, OutcomeUnknown), (50.0, NotExecuted), (110.0, OutcomeUnknown)])
+async def test_a_basket_that_stays_open(world: World, bound: float | None, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        await following(world, latest_landing=bound).reconcile(intent_of())
+    assert world.count("baskets.clear") == 0
+
+
+# --- Q9: an idempotency key --------------------------------------------------------------------------------------
+
+
+async def test_q9_the_intent_is_the_key(world: World) -> None:
+    await buy(world, following(world))
+    assert world.sent[-1].headers is None
+    world.basket = deal_json()
+    complete = following(world, idempotency_header="Idempotency-Key")
+    world.complete = LOST
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    assert world.sent[-1].headers == {"Idempotency-Key": caught.value.intent.id}
+
+
+# --- the orders before -------------------------------------------------------------------------------------------
+
+
+TWIN = {"id": 77, "token": "X" * 32, "guid": "ANOTHER", "increment_id": "1"}
+
+
+@pytest.mark.parametrize("wanted", ["off", "try", "require"])
+async def test_an_order_that_was_there_before_is_not_the_one(world: World, wanted: str) -> None:
+    world.orders = [order_json(**TWIN)]
+    world.complete = lost(world)
+    complete = following(world, pre_image=wanted)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    assert caught.value.intent.known_orders == (() if wanted == "off" else (77,))
+    with pytest.raises(OutcomeUnknown) as still:
+        await complete.reconcile(caught.value)
+    assert ("order 77 looks like it" in still.value.evidence) == (wanted == "off")
+
+
+@pytest.mark.parametrize("trouble", [LOST, PermissionDenied("not you", 403, 403), [of("somebody else")]], ids=str)
+async def test_the_orders_before_cannot_be_read(world: World, trouble: Any) -> None:
+    world.orders = trouble
+    with pytest.raises(NotSent, match="orders before"):
+        await buy(world, following(world, pre_image="require"))
+    assert world.count("complete.buy") == 0
+    world.complete = order_json()
+    await buy(world, following(world, pre_image="try"))
+    assert world.count("complete.buy") == 1
+
+
+# --- who holds the basket ----------------------------------------------------------------------------------------
+
+
+async def test_a_basket_that_was_completed_says_as_which_order(world: World) -> None:
+    complete = following(world)
+    done = await buy(world, complete)
+    with pytest.raises(AlreadyInFlight, match="it is order 10984") as caught:
+        await buy(world, complete)
+    assert (caught.value.order_id, world.count("complete.buy")) == (10984, 1)
+    assert done.order is not None
+    # It says so also where the basket still shows.
+    world.basket = deal_json()
+    with pytest.raises(AlreadyInFlight, match="it is order 10984"):
+        await buy(world, complete)
+    # And where it shows with other lines, and its outcome is not known.
+    world.basket, world.complete = deal_json(token="Y" * 32), LOST
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await complete.buy(world.seen_basket(token="Y" * 32), expected_total=TOTAL)
+    world.basket = deal_json(token="Y" * 32, items=[])
+    with pytest.raises(AlreadyInFlight, match="reconcile it") as held:
+        await complete.buy(world.seen_basket(token="Y" * 32), expected_total=TOTAL)
+    assert held.value.intent_id == unknown.value.intent.id
+
+
+async def test_the_clock_of_the_server_is_written_down(world: World) -> None:
+    world.shared.observed.note(0.1, "Fri, 20 Feb 2026 13:27:57 GMT", world.clock.wall())
+    world.complete = LOST
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, following(world))
+    assert caught.value.intent.clock_offset == 3600
+    assert caught.value.intent.created_by_server == world.clock.wall() + timedelta(hours=1)
+
+
+@pytest.mark.parametrize("offset", [0, -3600])
+def test_an_order_made_by_a_clock_that_was_behind(offset: int) -> None:
+    """Ours was an hour ahead when it was sent, so the order seems to be from before."""
+    row = order_json(**TWIN, order_at="2026-02-20T11:28:00.000000Z")
+    order = codec.structure(row, Order, monotonic=lambda: 0.0)
+    found = match(row, order, intent_of(clock_offset=offset))
+    assert found is (Match.LIKELY if offset else Match.NONE)
+
+
+async def test_a_cancelled_order_after_a_doubtful_no(world: World) -> None:
+    def refused(request: Request, progress: Progress) -> Exception:
+        world.execute(request)
+        world.orders = [order_json(status_name="Cancelled")]
+        return Conflict("used", 409, 409)
+
+    world.complete = refused
+    with pytest.raises(Rejected) as caught:
+        await buy(world, following(world))
+    assert caught.value.order is not None

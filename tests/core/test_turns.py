@@ -1,0 +1,132 @@
+"""Changes of one thing go one after the other, and what is known of the server is shared."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minted_connect.config import SYSTEM_CLOCK
+from minted_connect.core.observed import Observed
+from minted_connect.core.turns import Turns
+from minted_connect.errors import NotSent
+from minted_connect.sandbox import Sandbox
+from tests.tour import GOLD, SILVER
+
+pytestmark = pytest.mark.anyio
+
+NOW = datetime(2026, 2, 20, 12, 0, tzinfo=UTC)
+
+
+async def test_one_thing_at_a_time_in_order_of_arrival():
+    turns, log = Turns(SYSTEM_CLOCK), []
+
+    async def change(name: str, thing: str) -> None:
+        async with turns.of(thing, 5):
+            log.append(f"{name} begins")
+            await asyncio.sleep(0)
+            log.append(f"{name} ends")
+
+    await asyncio.gather(change("1", "a"), change("2", "a"), change("3", "a"))
+    assert log == [f"{name} {what}" for name in "123" for what in ("begins", "ends")]
+    log.clear()
+    await asyncio.gather(change("1", "a"), change("2", "b"))
+    assert log == ["1 begins", "2 begins", "1 ends", "2 ends"]
+
+
+async def test_waiting_has_an_end():
+    turns = Turns(SYSTEM_CLOCK)
+    async with turns.of("a", 5):
+        with pytest.raises(NotSent, match=r"longer than 0\.01 s"):
+            async with turns.of("a", 0.01):
+                pytest.fail("it is not free")
+    async with turns.of("a", 0.01):
+        pass
+
+
+async def test_who_gives_up_or_fails_lets_the_next_one_in():
+    turns = Turns(SYSTEM_CLOCK)
+    with pytest.raises(ValueError, match="odd"):
+        async with turns.of("a", 5):
+            raise ValueError("odd")
+    async with turns.of("a", 5):
+
+        async def wait() -> None:
+            async with turns.of("a", 5):
+                pass
+
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait({waiting})
+        assert waiting.cancelled()
+    async with turns.of("a", 0.01):
+        pass
+
+
+async def test_nothing_is_kept_of_what_is_over():
+    turns = Turns(SYSTEM_CLOCK)
+    for number in range(10):
+        async with turns.of(number, 5):
+            pass
+    gc.collect()
+    assert len(turns._locks) == 0
+
+
+async def test_changes_of_one_basket_do_not_overlap(minted, sandbox: Sandbox):
+    """Each of two additions is proven by what the basket held before, so neither may count the other's line."""
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    fault = sandbox.faults.add("hang", method="PATCH", commit=True)
+    first = asyncio.create_task(minted.baskets.update_item(basket, sku=GOLD, qty=2))
+    while not fault.waiting:
+        await asyncio.sleep(0.001)
+    second = asyncio.create_task(minted.baskets.add_item(basket, sku=SILVER))
+    english = minted.with_options(language="en")
+    third = asyncio.create_task(english.baskets.delete_item(basket, sku=GOLD))
+    await minted.baskets.get_active("customer-1")  # reading waits for nobody
+    assert [entry.operation for entry in sandbox.requests][-2:] == ["baskets.update_item", "baskets.get_active"]
+    fault.remove()
+    await asyncio.gather(first, second, third)
+    assert [entry.operation for entry in sandbox.requests][-2:] == ["baskets.add_item", "baskets.delete_item"]
+    assert [(item.sku, item.amount) for item in sandbox.shop.baskets[0].items] == [(SILVER, 1)]
+
+
+async def test_nobody_changes_a_basket_that_is_being_completed(minted, sandbox: Sandbox):
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    fault = sandbox.faults.add("hang", method="POST", path="*/complete/buy")
+    buying = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
+    while not fault.waiting:
+        await asyncio.sleep(0.001)
+    hurried = minted.with_options(deadline=0.05)
+    with pytest.raises(NotSent, match="longer than"):
+        await hurried.baskets.update_item(basket, sku=GOLD, qty=5)
+    assert sandbox.requests.of("baskets.update_item") == []
+    fault.remove()
+    assert (await buying).differences == ()
+
+
+@given(st.lists(st.floats(0, 60), max_size=200))
+def test_the_slowest_of_a_hundred(times: list[float]):
+    observed = Observed()
+    for took in times:
+        observed.note(took, "", NOW)
+    latest = times[-128:]
+    assert observed.slowest <= max(latest, default=0.0)
+    assert sum(took > observed.slowest for took in latest) <= len(latest) // 100
+
+
+@given(st.integers(-86_400 * 40, 86_400 * 40))
+def test_how_far_the_clock_of_the_server_is_ahead(seconds: int):
+    observed = Observed()
+    assert observed.offset == timedelta()
+    observed.note(0.1, format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
+    assert observed.offset == timedelta(seconds=seconds if abs(seconds) <= 31 * 86_400 else 0)
+    observed.note(0.1, "yesterday", NOW)
+    assert observed.offset == timedelta()
