@@ -36,16 +36,32 @@ def drop(*, landed: bool = False, reset: bool = False) -> Act:
     return act
 
 
+class Held:
+    """An act that keeps the request waiting, and passes it on in the end: before the work, or after it."""
+
+    def __init__(self, *, landed: bool = False) -> None:
+        self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
+        self._landed = landed
+
+    async def __call__(self, passage: Passage) -> None:
+        await passage.read()
+        answer = await passage.forward() if self._landed else None
+        self.arrived.set()
+        await self.go_on.wait()
+        passage.send((answer or await passage.forward()).raw)
+
+
 async def drop_unread(passage: Passage) -> None:
     """Break the connection while the body is still on its way."""
     await passage.close(reset=True)
 
 
-def silence(*, landed: bool = False) -> Act:
-    """Never answer."""
+def silence(seconds: float, *, landed: bool = False) -> Act:
+    """Never answer: let so many seconds go by on the client's clock."""
 
     async def act(passage: Passage) -> None:
         await _arrive(passage, landed)
+        passage.proxy.clock.advance(seconds)
         await passage.gone()
 
     return act
@@ -63,16 +79,20 @@ def answer(raw: bytes, *, landed: bool = False, close: bool = False) -> Act:
     return act
 
 
-def unending(raw: bytes, drip: bytes, *, landed: bool = False) -> Act:
-    """Answer these bytes, and then a little for ever."""
+def unending(seconds: float, raw: bytes, drip: bytes, *, landed: bool = False) -> Act:
+    """Answer these bytes, and then a little for ever: the client's clock is so many seconds further meanwhile."""
 
     async def act(passage: Passage) -> None:
         await _arrive(passage, landed)
         passage.send(raw)
+        for _ in range(20):
+            passage.send(drip)
+            await passage.connection.writer.drain()
+        passage.proxy.clock.advance(seconds)
         while not passage.connection.writer.is_closing():
             passage.send(drip)
             await passage.connection.writer.drain()
-            await asyncio.sleep(0.01)  # its pace is the fault
+            await asyncio.sleep(0.001)
 
     return act
 

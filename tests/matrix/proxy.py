@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import Awaitable, Callable, Iterable
 from fnmatch import fnmatchcase
@@ -173,20 +174,33 @@ class _Plan:
         return self.acts[0] if self.endless and len(self.acts) == 1 else self.acts.pop(0)
 
 
+def _bound(port: int) -> socket.socket:
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    bound.bind(("127.0.0.1", port))
+    return bound
+
+
 class Chaos(WireServer):
     """`async with Chaos(sandbox, clock) as proxy`: passes everything on, except what it is told to play tricks on."""
 
-    def __init__(self, sandbox: Sandbox, clock: ManualClock, ssl: Any = None) -> None:
-        super().__init__(self._pass, ssl)
+    def __init__(self, sandbox: Sandbox, clock: ManualClock, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(self._pass, tls)
+        self.tls = tls
         parts = urlsplit(sandbox.url)
         assert parts.hostname is not None
         self.target = (parts.hostname, parts.port)
         self.sandbox, self.clock = sandbox, clock
+        # Bound, never listening: so that nobody else gets the port while the proxy does not listen.
+        self._claim = _bound(0)
+        self._full: list[socket.socket] = []
         self.keep_alive = True
         """Whether the client may use a connection again."""
         self.passages: list[Passage] = []
         self.failures: list[Exception] = []
         """What went wrong in the acts themselves."""
+        self.refused: list[str] = []
+        """Why handshakes done by hand failed."""
         self._plans: list[_Plan] = []
 
     def play(self, method: str, path: str, acts: Iterable[Act], *, endless: bool = False) -> None:
@@ -203,6 +217,76 @@ class Chaos(WireServer):
 
     def of(self, method: str, path: str) -> list[Passage]:
         return [one for one in self.passages if one.method == method and fnmatchcase(one.path, path)]
+
+    # Whether it can be reached at all.
+
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, sock=_bound(self._claim.getsockname()[1]), ssl=self._ssl)
+
+    async def refuse(self) -> None:
+        """Stop listening: the port refuses, and connections that are there go on."""
+        self._server.close()
+
+    async def fill(self) -> None:
+        """Have a backlog that is full: the kernel answers no handshake any more, as behind a silent firewall."""
+        self._server.close()
+        listener = _bound(self._claim.getsockname()[1])
+        listener.listen(0)
+        self._full.append(listener)
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+            self._full.append(filler)
+
+    async def stall(self) -> asyncio.Event:
+        """Take connections from now on, and say nothing in their handshakes; return what tells of the first."""
+        heard = asyncio.Event()
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            heard.set()
+            while await reader.read(65536):
+                pass
+            writer.close()
+
+        self._server.close()
+        self._server = await asyncio.start_server(listen, sock=_bound(self._claim.getsockname()[1]))
+        return heard
+
+    async def shake_hands(self, context: ssl.SSLContext, early: bytes = b"") -> None:
+        """Do the TLS handshakes by hand from now on, and answer before anything is asked: in the last message of it.
+
+        asyncio would close a handshake that fails without the alert that says why.
+        """
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            talk = context.wrap_bio(incoming, outgoing, server_side=True)
+            try:
+                while True:
+                    try:
+                        talk.do_handshake()
+                        break
+                    except ssl.SSLWantReadError:
+                        writer.write(outgoing.read())
+                        incoming.write(await reader.read(65536))
+                talk.write(early)
+            except ssl.SSLError as error:
+                self.refused.append(error.reason)
+            writer.write(outgoing.read())
+            while await reader.read(65536):
+                pass
+            writer.close()
+
+        self._server.close()
+        self._server = await asyncio.start_server(listen, sock=_bound(self._claim.getsockname()[1]))
+
+    async def accept(self) -> None:
+        """Listen again."""
+        while self._full:
+            self._full.pop().close()
+        self._server = await self._listen()
 
     async def _pass(self, connection: Connection) -> None:
         served = 0
@@ -228,5 +312,7 @@ class Chaos(WireServer):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await super().__aexit__(kind, error, trace)
+        for each in (self._claim, *self._full):
+            each.close()
         if self.failures:
             raise self.failures[0]

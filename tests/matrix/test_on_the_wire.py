@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from minted_connect import IntegrityError, ProtocolError, RequestTimeout
 from tests.matrix import acts
-from tests.matrix.proxy import Answer, Passage
-from tests.matrix.scene import Play, Strike, World, both, both_clients, perform, plays
+from tests.matrix.proxy import Answer
+from tests.matrix.scene import PATIENCE, Play, Strike, World, both, both_clients, perform, plays
 
 NEVER = {
     "interim": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"),
@@ -29,13 +29,11 @@ SPUN_OUT = [
         for strike in both(
             "F35",
             name,
-            lambda landed, raw=raw, drip=drip: acts.unending(raw, drip, landed=landed),
+            lambda landed, raw=raw, drip=drip: acts.unending(PATIENCE, raw, drip, landed=landed),
             RequestTimeout,
             case="slow",
             slow=True,
         )
-        # Of each pair one: they take their time.
-        if strike.landed is (name != "body")
     ],
     *[
         strike
@@ -51,12 +49,8 @@ SPUN_OUT = [
 ]
 
 
-async def drip_to_the_deadline(passage: Passage) -> None:
-    passage.proxy.clock.advance(60)
-    await acts.unending(*NEVER["body"])(passage)
-
-
-DEADLINE = [Strike("F35", "", drip_to_the_deadline, RequestTimeout, case="deadline", slow=True, effects="R")]
+TO_THE_END = acts.unending(60, *NEVER["body"])
+DEADLINE = [Strike("F35", "", TO_THE_END, RequestTimeout, case="deadline", effects="R")]
 
 
 @both_clients([*plays(SPUN_OUT), *plays(DEADLINE)])

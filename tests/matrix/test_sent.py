@@ -13,10 +13,11 @@ from minted_connect import (
 )
 from tests.completion.fakes import SHIPPING
 from tests.matrix import acts
-from tests.matrix.proxy import BULK, Passage
+from tests.matrix.proxy import BULK
 from tests.matrix.scene import (
     CUSTOMER,
     DELIVERY,
+    PATIENCE,
     SELL,
     Deed,
     Play,
@@ -48,19 +49,18 @@ def resetting(*, landed: bool = False):
     return acts.drop(landed=landed, reset=True)
 
 
+def late(*, landed: bool = False):
+    return acts.silence(PATIENCE, landed=landed)
+
+
 REUSED = both("F10", "", resetting, TransportError)
 DROPPED = [*both("F11", "", acts.drop, TransportError), *both("F11", "reset", resetting, TransportError)]
 
 
-async def out_of_time(passage: Passage) -> None:
-    """Say nothing until the deadline of the call has passed."""
-    passage.proxy.clock.advance(60)
-    await passage.gone()
-
-
 LATE = [
-    *both("F13", "", acts.silence, RequestTimeout, case="timeout", slow=True),
-    Strike("F13", "", out_of_time, RequestTimeout, case="deadline", slow=True),
+    *both("F13", "", late, RequestTimeout, case="timeout", slow=True),
+    Strike("F13", "", acts.silence(60), RequestTimeout, case="deadline"),
+    Strike("F13", "landed", acts.silence(60, landed=True), RequestTimeout, landed=True, case="deadline"),
 ]
 CUT = [
     *spoilings("F16", TransportError, (acts.cut, acts.no_last_chunk), close=True),
