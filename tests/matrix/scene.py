@@ -6,9 +6,11 @@ asked of the proxy (what left the client), the sandbox (what was done) and the j
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import closing
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,13 +28,14 @@ from minted_connect import (
     RequestTimeout,
     Timeouts,
 )
-from minted_connect.models import Basket
+from minted_connect.models import Basket, Intent
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import SHIPPING
 from tests.matrix.proxy import Act, Chaos
 from tests.matrix.table import EFFECTS, Outcome, outcome
 from tests.tour import GOLD, SILVER
 
+ROOT: Final = Path(__file__).parents[2]
 CUSTOMER: Final = "customer-1"
 BEFORE: Final = [(GOLD, 1), (SILVER, 1)]
 PATIENCE: Final = 8.0
@@ -341,9 +344,18 @@ async def is_unknown(world: World, deed: Deed, error: OutcomeUnknown, *, landed:
 
 
 async def settled(world: World, deed: Deed, error: OutcomeUnknown, *, landed: bool) -> None:
-    """Reconcile, and hold the verdict to what the server did."""
+    """Reconcile through the error, and hold the verdict to what the server did."""
+    await _judged(world, deed, error.intent, lambda: world.settle(error), landed=landed)
+
+
+async def reconciled(world: World, deed: Deed, intent: Intent, *, landed: bool) -> None:
+    """Reconcile what was found in `pending()`, and hold the verdict to what the server did."""
+    await _judged(world, deed, intent, lambda: world.minted.complete.reconcile(intent), landed=landed)
+
+
+async def _judged(world: World, deed: Deed, intent: Intent, reconcile: Call, *, landed: bool) -> None:
     if landed:
-        done = await world.settle(error)
+        done = await reconcile()
         assert done.reconciled
         assert done.differences == ()
         assert done.order is not None
@@ -352,8 +364,8 @@ async def settled(world: World, deed: Deed, error: OutcomeUnknown, *, landed: bo
         assert await world.minted.complete.pending() == []
     else:
         with pytest.raises(OutcomeUnknown) as still:
-            await world.settle(error)
-        assert still.value.intent.id == error.intent.id
+            await reconcile()
+        assert still.value.intent.id == intent.id
         assert world.states() == ["unknown"]
         assert len(await world.minted.complete.pending()) == 1
         assert world.sandbox.shop.orders == []
@@ -458,3 +470,19 @@ async def _is_free_again(world: World, deed: Deed) -> None:
     assert done.order is not None
     assert not done.reconciled
     assert len(world.sandbox.shop.orders) == 1
+
+
+@asynccontextmanager
+async def child(world: World, deed: Deed) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Make the call in another process, with the same journal."""
+    credentials = (world.sandbox.username, world.sandbox.password)
+    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, deed.effect)
+    command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.matrix.child", *arguments)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
