@@ -46,6 +46,11 @@ def _parser() -> argparse.ArgumentParser:
         "--journal", metavar="FILE", help="file or database URL of the journal (default: MINTED_CONNECT_JOURNAL)"
     )
     recover.add_argument("--intent", metavar="ID", action="append", help="only this one; may be repeated")
+    recover.add_argument(
+        "--decide",
+        choices=("confirmed", "rejected", "not_executed"),
+        help="of one --intent, write down what a person found out; ask no server",
+    )
     recover.add_argument("--list", action="store_true", help="only list what is open: ask no server, change nothing")
     recover.add_argument(
         "--fence",
@@ -69,6 +74,7 @@ def _command(given: argparse.Namespace) -> Coroutine[Any, Any, int | None]:
     return recover.run(
         given.journal,
         intents=given.intent,
+        decide=given.decide,
         only_list=given.list,
         fence=given.fence,
         seconds=given.seconds,

@@ -37,6 +37,7 @@ async def run(
     journal: str | None,
     *,
     intents: Sequence[str] | None = None,
+    decide: str | None = None,
     only_list: bool = False,
     fence: bool = False,
     seconds: float = 120.0,
@@ -50,6 +51,7 @@ async def run(
     Args:
         journal: File or database URL; None = that of `MINTED_CONNECT_JOURNAL`.
         intents: Only these ids.
+        decide: What a person found out about one of them: `confirmed`, `rejected` or `not_executed`. Asks no server.
         only_list: Ask no server, and change nothing.
         fence: As for `complete.reconcile`; not for what another process may be completing this moment.
         seconds: How long to read back each of them.
@@ -62,15 +64,10 @@ async def run(
     """
     where = _found(journal)
     report = _Report(out or sys.stdout, as_json)
-    if only_list:
-        opened = open_journal(where)
-        try:
-            chosen = _chosen(await opened.pending(), intents)
-        finally:
-            await opened.aclose()
-        for intent in chosen:
-            report.say(intent, str(intent.state))
-        return report.end(len(chosen), settled=0)
+    if decide is not None and (only_list or intents is None or len(intents) != 1):
+        raise ConfigurationError("decide: takes exactly one --intent, and no --list")
+    if only_list or decide is not None:
+        return await _without_server(where, intents, decide, report)
     policy = CompletionPolicy(reconcile_budget=seconds)
     settings = {**settings_from_env(), "journal": where, "options": Options(completion=policy)}
     async with AsyncMintedConnect(**settings) as minted:
@@ -97,6 +94,19 @@ async def run(
         # What counts is what the journal holds now: an outcome that could not be written down is still open.
         left = {intent.id for intent in await minted.complete.pending()} & {intent.id for intent in chosen}
     return report.end(len(left), settled=len(chosen) - len(left))
+
+
+async def _without_server(where: str, intents: Sequence[str] | None, decide: str | None, report: _Report) -> int:
+    journal = open_journal(where)
+    try:
+        chosen = _chosen(await journal.pending(), intents)
+        if decide is not None:
+            await journal.settle(chosen[0].id, IntentState(decide))
+    finally:
+        await journal.aclose()
+    for intent in chosen:
+        report.say(intent, decide or str(intent.state))
+    return report.end(0, settled=1) if decide else report.end(len(chosen), settled=0)
 
 
 def _found(journal: str | None) -> str:

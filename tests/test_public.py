@@ -100,6 +100,7 @@ SIGNATURES = {
     "complete.delivery": "basket shipping expected_total accept_price",
     "complete.pending": "",
     "complete.reconcile": "intent_or_error fence",
+    "complete.decide": "intent_or_error state order_id",
     "orders.get": "order_id customer_external_id",
     "orders.page": "customer_external_id status tx_type start end order_id sort_by sort_type page per_page",
     "orders.pages": "page filters",

@@ -223,3 +223,20 @@ def test_help_loads_no_client() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.endswith("False\n")
     assert "75 something does" in " ".join(done.stdout.split())
+
+
+def test_what_a_person_found_out(run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox) -> None:
+    intent, other = lose("drop_before_read"), lose("drop_before_read")
+    seen = len(sandbox.requests)
+    status, out, _ = run("--journal", journal, "--intent", intent, "--decide", "not_executed")
+    assert status == 0
+    assert out.splitlines()[0].endswith(": not_executed")
+    assert len(sandbox.requests) == seen
+    assert run("--journal", journal, "--list")[1].split()[0] == other
+
+
+@pytest.mark.parametrize("arguments", [(), ("--intent", "a", "--intent", "b"), ("--intent", "a", "--list")])
+def test_a_decision_is_about_one_intent(run: Run, surroundings: None, journal: Path, arguments: tuple[str]) -> None:
+    journal.touch()
+    status, _, err = run("--journal", journal, "--decide", "confirmed", *arguments)
+    assert (status, err) == (2, "minted_connect: decide: takes exactly one --intent, and no --list\n")

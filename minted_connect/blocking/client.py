@@ -92,6 +92,7 @@ class Complete(Facade[AsyncComplete]):
     delivery: Final = blocking(AsyncComplete.delivery)
     pending: Final = blocking(AsyncComplete.pending)
     reconcile: Final = blocking(AsyncComplete.reconcile)
+    decide: Final = blocking(AsyncComplete.decide)
 
 
 class Orders(Facade[AsyncOrders]):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.guard import address, agreed_total, check_basket
@@ -20,10 +20,12 @@ from minted_connect.completion.verdict import Outcome
 from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
-from minted_connect.models import Basket, Completion, Intent, Kind, Shipping
+from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, Shipping
 from minted_connect.resources import checks
 
 __all__ = ["AsyncComplete"]
+
+_DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
 
 
 class AsyncComplete:
@@ -135,9 +137,7 @@ class AsyncComplete:
             NotExecuted: it provably did not happen; buying again, at another price, is your decision.
             OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
         """
-        wanted = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
-        if not isinstance(wanted, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInput.of("intent_or_error", "give the Intent from pending(), or the OutcomeUnknown")
+        wanted = _intent_of(intent_or_error)
         checks.flag("fence", fence)
         flight = self._outcomes.flights.get((wanted.external_customer_id, wanted.cart_token))
         if flight is not None:
@@ -158,6 +158,28 @@ class AsyncComplete:
                 unknown = await self._outcomes.doubted(wanted, Phase.SENT, finding.notes)
                 self._bind(unknown)
                 raise unknown
+
+    async def decide(
+        self, intent_or_error: Intent | OutcomeUnknown, state: IntentState | str, *, order_id: int | None = None
+    ) -> None:
+        """Write down what a person found out about an intent that reading back could not settle.
+
+        For when the vendor has told: nothing is looked up here, and nothing sent. Not executed or rejected, the basket
+        is free to be completed again; confirmed, it never is.
+
+        Args:
+            intent_or_error: From `pending()`, or the error that told of it.
+            state: `confirmed`, `rejected` or `not_executed`.
+            order_id: Number of the order, of a confirmed one.
+
+        Raises:
+            JournalError: it could not be written down.
+        """
+        wanted = _intent_of(intent_or_error)
+        decided = IntentState(checks.one_of("state", state, _DECISIONS))
+        if order_id is not None:
+            checks.whole("order_id", order_id, 1)
+        await self._outcomes.decided(wanted, decided, order_id)
 
     async def aclose(self) -> None:
         """Let go of the journal."""
@@ -207,3 +229,10 @@ class AsyncComplete:
         """Let an error that is to be reconciled know the client that does it."""
         if isinstance(error, OutcomeUnknown):
             error.__dict__["_bound"] = self.reconcile
+
+
+def _intent_of(intent_or_error: Intent | OutcomeUnknown) -> Intent:
+    wanted = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
+    if not isinstance(wanted, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput.of("intent_or_error", "give the Intent from pending(), or the OutcomeUnknown")
+    return wanted

@@ -179,9 +179,9 @@ class ReadBack:
         first = min(intent.created_at, intent.created_at + self._offset, intent.created_by_server) - _DAY
         last = max(now, now + self._offset) + _DAY
         customer = ("customer_external_id", intent.external_customer_id)
+        # Not by kind: a filter can only hide what is looked for, and the kind of each order is compared here.
         listed = (
             customer,
-            ("tx_type", str(intent.kind)),
             ("sortBy", "created_at"),
             ("sortType", "desc"),
             ("startDate", first.date().isoformat()),
