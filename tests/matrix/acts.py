@@ -209,14 +209,9 @@ UNTRUSTED: Final = {
 """Bodies of a 200 that prove nothing."""
 
 
-def without(field: str, instead: str = "external_id") -> Act:
-    """Leave a field out of the answer's data; `instead`, where data has no such field."""
-
-    def change(data: Any) -> Any:
-        name = field if field in data else instead
-        return {key: value for key, value in data.items() if key != name}
-
-    return spoilt(lambda found: found.with_data(change))
+def without(*fields: str) -> Act:
+    """Leave these fields out of the answer's data."""
+    return spoilt(lambda found: found.with_data(lambda data: {key: data[key] for key in data.keys() - {*fields}}))
 
 
 def with_values(**values: Any) -> Act:

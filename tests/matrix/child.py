@@ -1,6 +1,6 @@
 """A process of its own that makes one call through either client: `python -m tests.matrix.child ... R|S|A|M`.
 
-It prints what it raised and which notes that carries; where the call got is seen from outside.
+It says as JSON what it raised and which notes that carries; where the call got is seen from outside.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main(url: str, username: str, password: str, journal: str, flavour: str, eff
     while seen is not None:
         notes += getattr(seen, "__notes__", ())
         seen = seen.__cause__ or seen.__context__
-    print(json.dumps({"raised": raised and type(raised).__name__, "notes": notes}))
+    json.dump({"raised": raised and type(raised).__name__, "notes": notes}, sys.stdout)
 
 
 if __name__ == "__main__":

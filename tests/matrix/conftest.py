@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,7 +18,7 @@ from minted_connect.sandbox import ManualClock, Sandbox
 from tests.matrix.proxy import Chaos
 
 pytest.register_assert_rewrite("tests.matrix.scene")
-from tests.matrix.scene import World  # noqa: E402 - only what is imported afterwards is rewritten
+from tests.matrix.scene import World, contexts  # noqa: E402 - only what is imported afterwards is rewritten
 
 Build = Callable[..., Awaitable[World]]
 Hook = Callable[[], Awaitable[None]]
@@ -99,14 +98,6 @@ async def build(
             return World(sandbox, proxy, clock, await again(), path, flavour, journal, again)
 
         yield make
-
-
-def contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Return a TLS context for the proxy, and one for a client that trusts it."""
-    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(serving)
-    authority.configure_trust(trusting)
-    return serving, trusting
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.wire import Connection, WireServer
+from tests.wire import Connection, Script, WireServer
 
 BULK: Final = "x" * 12_000_000
 """More than any socket buffers, so that its writing can be interrupted; passed on as something short."""
@@ -175,7 +175,8 @@ class _Plan:
 
 
 def _bound(port: int) -> socket.socket:
-    bound = socket.socket()
+    # asyncio lets small segments go at once only where the socket is said to be of TCP.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))
     return bound
@@ -200,7 +201,9 @@ class Chaos(WireServer):
         self.failures: list[Exception] = []
         """What went wrong in the acts themselves."""
         self.refused: list[str] = []
-        """Why handshakes done by hand failed."""
+        """How connections ended whose handshakes were done by hand."""
+        self.heard = b""
+        """What was said over them."""
         self._plans: list[_Plan] = []
 
     def play(self, method: str, path: str, acts: Iterable[Act], *, endless: bool = False) -> None:
@@ -221,7 +224,17 @@ class Chaos(WireServer):
     # Whether it can be reached at all.
 
     async def _listen(self) -> asyncio.Server:
-        return await asyncio.start_server(self._serve, sock=_bound(self._claim.getsockname()[1]), ssl=self._ssl)
+        self._script = self._pass
+        return await asyncio.start_server(self._serve, sock=self._another(), ssl=self._ssl)
+
+    async def _instead(self, script: Script) -> None:
+        """Give new connections to this script, without TLS of asyncio's."""
+        self._server.close()
+        self._script = script
+        self._server = await asyncio.start_server(self._serve, sock=self._another())
+
+    def _another(self) -> socket.socket:
+        return _bound(self._claim.getsockname()[1])
 
     async def refuse(self) -> None:
         """Stop listening: the port refuses, and connections that are there go on."""
@@ -230,7 +243,7 @@ class Chaos(WireServer):
     async def fill(self) -> None:
         """Have a backlog that is full: the kernel answers no handshake any more, as behind a silent firewall."""
         self._server.close()
-        listener = _bound(self._claim.getsockname()[1])
+        listener = self._another()
         listener.listen(0)
         self._full.append(listener)
         for _ in range(4):
@@ -243,15 +256,11 @@ class Chaos(WireServer):
         """Take connections from now on, and say nothing in their handshakes; return what tells of the first."""
         heard = asyncio.Event()
 
-        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.read(1)
-            heard.set()
-            while await reader.read(65536):
-                pass
-            writer.close()
+        async def listen(connection: Connection) -> None:
+            while await connection.reader.read(65536):
+                heard.set()
 
-        self._server.close()
-        self._server = await asyncio.start_server(listen, sock=_bound(self._claim.getsockname()[1]))
+        await self._instead(listen)
         return heard
 
     async def shake_hands(self, context: ssl.SSLContext, early: bytes = b"") -> None:
@@ -260,32 +269,34 @@ class Chaos(WireServer):
         asyncio would close a handshake that fails without the alert that says why.
         """
 
-        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def listen(connection: Connection) -> None:
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             talk = context.wrap_bio(incoming, outgoing, server_side=True)
+            shaken = False
             try:
                 while True:
                     try:
-                        talk.do_handshake()
-                        break
+                        if not shaken:
+                            talk.do_handshake()
+                            shaken = True
+                            talk.write(early)
+                        if not (said := talk.read()):
+                            return  # they said goodbye
+                        self.heard += said
                     except ssl.SSLWantReadError:
-                        writer.write(outgoing.read())
-                        incoming.write(await reader.read(65536))
-                talk.write(early)
+                        connection.send(outgoing.read())
+                        incoming.write(await connection.reader.read(65536) or await connection.reader.readexactly(1))
             except ssl.SSLError as error:
                 self.refused.append(error.reason)
-            writer.write(outgoing.read())
-            while await reader.read(65536):
-                pass
-            writer.close()
+                connection.send(outgoing.read())
 
-        self._server.close()
-        self._server = await asyncio.start_server(listen, sock=_bound(self._claim.getsockname()[1]))
+        await self._instead(listen)
 
     async def accept(self) -> None:
         """Listen again."""
         while self._full:
             self._full.pop().close()
+        self._server.close()
         self._server = await self._listen()
 
     async def _pass(self, connection: Connection) -> None:

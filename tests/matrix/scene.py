@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -17,6 +18,7 @@ from typing import Any, Final
 import anyio.to_thread
 import attrs
 import pytest
+import trustme
 
 from minted_connect import (
     AlreadyInFlight,
@@ -149,11 +151,10 @@ class Strike:
 
 
 def both(row: str, name: str, make: Callable[..., Act], error: type[Exception], **more: Any) -> list[Strike]:
-    """Return a strike before and one after the work of the server."""
-    return [
-        Strike(row, f"{'landed' if landed else 'lost'}-{name}".rstrip("-"), make(landed=landed), error, landed, **more)
-        for landed in (False, True)
-    ]
+    """Return a strike before and one after the work of the server; to a read these two are one."""
+    lost = Strike(row, f"lost-{name}".rstrip("-"), make(landed=False), error, **more)
+    landed = Strike(row, f"landed-{name}".rstrip("-"), make(landed=True), error, landed=True, **more)
+    return [lost, attrs.evolve(landed, effects=landed.effects.replace("R", ""))]
 
 
 FLAVOURS: Final = ("async", "blocking")
@@ -486,3 +487,11 @@ async def child(world: World, deed: Deed) -> AsyncIterator[asyncio.subprocess.Pr
         if process.returncode is None:
             process.kill()
         await process.communicate()
+
+
+def contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return a TLS context for the proxy, and one for a client that trusts it."""
+    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    authority.configure_trust(trusting)
+    return serving, trusting

@@ -7,6 +7,7 @@ import socket
 import ssl
 import warnings
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -122,9 +123,7 @@ def other_host(world: World, authority: Any) -> None:
 
 
 def expired(world: World, authority: Any) -> None:
-    import datetime
-
-    long_ago = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
     authority.issue_cert("127.0.0.1", not_before=long_ago, not_after=long_ago).configure_cert(world.proxy.tls)
 
 
@@ -156,6 +155,20 @@ async def test_a_protocol_of_the_past(build: Any, authority: Any, cell: str) -> 
     await world.proxy.shake_hands(old)
     await distrusted(world, deed)
     assert world.proxy.refused == ["UNSUPPORTED_PROTOCOL"]
+    await served_to_who_wants_it(world, authority)
+
+
+async def served_to_who_wants_it(world: World, authority: Any) -> None:
+    """So that the refusal is the client's, and not the server's."""
+    lax = ssl.create_default_context()
+    authority.configure_trust(lax)
+    with warnings.catch_warnings(action="ignore"):
+        lax.minimum_version = ssl.TLSVersion.TLSv1
+    lax.set_ciphers("ALL:@SECLEVEL=0")
+    host, _, port = world.proxy.url.partition("//")[2].partition(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=lax)
+    assert writer.get_extra_info("ssl_object").version() == "TLSv1.1"
+    writer.transport.abort()
 
 
 async def distrusted(world: World, deed: Deed) -> None:

@@ -1,4 +1,4 @@
-"""The caller gives up after sending, or is killed: nothing more is sent, and what may have happened is not forgotten."""
+"""The caller gives up after sending, or is killed: nothing more is sent, and what may have happened is kept in mind."""
 
 from __future__ import annotations
 

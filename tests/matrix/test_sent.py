@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import attrs
+import pytest
 
 from minted_connect import (
     AnswerTooLarge,
     ApiError,
+    OutcomeUnknown,
     ProtocolError,
     RequestTimeout,
     TransportError,
 )
 from tests.completion.fakes import SHIPPING
 from tests.matrix import acts
-from tests.matrix.proxy import BULK
+from tests.matrix.proxy import BULK, Passage
 from tests.matrix.scene import (
+    BUY,
     CUSTOMER,
     DELIVERY,
     PATIENCE,
@@ -25,6 +28,8 @@ from tests.matrix.scene import (
     World,
     both,
     both_clients,
+    cells,
+    is_done,
     perform,
     plays,
 )
@@ -104,6 +109,28 @@ async def test_on_a_reused_connection(world: World, play: Play) -> None:
     assert (first.earlier > 0) is not play.deed.is_money
 
 
+@cells("F13-M-timeout-lands-later", "F11-M-lands-later")
+async def test_a_request_that_lands_while_it_is_looked_for(world: World, cell: str) -> None:
+    await world.ready(BUY)
+
+    async def slow_on_the_way(passage: Passage) -> None:
+        await passage.read()
+        world.clock.meanwhile = passage.forward  # in the first pause of reading back
+        if cell.startswith("F13"):
+            world.clock.advance(45)
+            await passage.gone()
+        else:
+            await passage.close()
+
+    world.proxy.play(BUY.method, BUY.path, [slow_on_the_way])
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(world.minted, world.basket)
+    assert world.sandbox.shop.orders == []
+    assert (await world.settle(caught.value)).reconciled
+    await is_done(world, BUY)
+    assert world.sent(BUY) == 1
+
+
 # F12. It takes a body that no socket holds: one call of each effect that can carry one.
 
 _RATES = "/partner/walletable/rates"
@@ -156,12 +183,21 @@ async def test_written_in_part(world: World, play: Play) -> None:
 
 MISTYPED = {"paid_total": [], "external_id": []}
 NEW = {"status_name": "Levitating", "gender": "levitating", "new_field": {"a": [1]}}
+KEYS = ("token", "guid", "increment_id")
 SPOILT = [
-    Strike("F20", "", acts.without("paid_total"), ProtocolError, landed=True, case="missing"),
+    Strike("F20", "", acts.without("paid_total", "external_id"), ProtocolError, landed=True, case="missing"),
     Strike(
         "F20", "mistyped", acts.with_values(paid_total=[], external_id=[]), ProtocolError, landed=True, case="missing"
     ),
-    Strike("F20", "", acts.without("token"), ProtocolError, landed=True, case="no keys", effects="M"),
+    Strike(
+        "F20",
+        "",
+        acts.without("token", "guid", "increment_id"),
+        ProtocolError,
+        landed=True,
+        case="no keys",
+        effects="M",
+    ),
     Strike(
         "F20",
         "",
