@@ -18,6 +18,7 @@ from minted_connect import (
     Customer,
     Gender,
     Holding,
+    IntegrityError,
     InvalidInput,
     Invoice,
     Kind,
@@ -161,6 +162,23 @@ async def test_update_sends_what_is_given_and_none_as_null(minted, sandbox, know
     assert sent(sandbox) == ("PATCH", f"/partner/customer/{CUSTOMER}", {}, body)
     assert (customer.firstname, customer.lastname, customer.phone) == ("Brant", "Schmidt", None)
     assert (await minted.customers.get(known)).birthdate == date(1980, 2, 29)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.customers.create("customer-2"),
+        lambda m: m.customers.get(CUSTOMER),
+        lambda m: m.customers.update(CUSTOMER, lastname="Changed"),
+    ],
+    ids=["create", "get", "update"],
+)
+async def test_another_customer_is_not_taken_for_the_one_asked_for(minted, sandbox, known, call):
+    sandbox.faults.add("wrong_customer")
+    with pytest.raises(IntegrityError, match="another customer's") as caught:
+        await call(minted)
+    assert "somebody-else" not in str(caught.value)
+    assert len(sandbox.requests) == 3  # the login, the customer, and this: it is not asked for again
 
 
 async def test_remove_detaches_the_id(minted, sandbox, known):

@@ -151,6 +151,7 @@ class AsyncComplete:
         checks.flag("fence", fence)
         flight = self._outcomes.flights.get((wanted.external_customer_id, wanted.cart_token))
         if flight is not None:
+            self._caller.check_usable()
             await flight.landed.wait()
         look = ReadBack(self._caller, wanted)
         finding = await look.run(budget=self._caller.settings.options.completion.reconcile_budget, fence=fence)
@@ -210,6 +211,8 @@ class AsyncComplete:
         check_basket(basket, kind)
         key = (basket.customer.external_id, basket.token)
         seen = (lines(basket), basket.currency_code)
+        # A flight of the parent process, or of another event loop, lands there only.
+        self._caller.check_usable()
         flights = self._outcomes.flights
         while (flight := flights.get(key)) is not None:
             if (flight.kind, flight.agreed, flight.extra, flight.seen) != (kind, agreed, extra, seen):
