@@ -113,6 +113,14 @@ class Caller:
         """Whether the server is on this machine, as the sandbox is."""
         return self.shared.transport.is_loopback
 
+    def check_usable(self) -> None:
+        """Check that this process and event loop may use the client, before waiting for what goes on in its own.
+
+        Raises:
+            ClientClosedError: closed, inherited through a fork, or opened on another event loop.
+        """
+        self.shared.transport.check_usable()
+
     async def send(
         self,
         request: Request,
@@ -170,7 +178,9 @@ class Caller:
 
         Raises:
             NotSent: on entering, when it takes longer.
+            ClientClosedError: closed, forked, or on another event loop, where that turn never comes.
         """
+        self.check_usable()
         return self.shared.turns.of(thing, self.settings.deadline or self.settings.timeouts.total)
 
     async def send_optional(self, request: Request, returns: type[_T]) -> _T | None:
