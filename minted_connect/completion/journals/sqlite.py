@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 
 from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, to_the_end
 from minted_connect.completion.journals.rows import from_row, quoted
-from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion, note, settlement
+from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion, settlement, sighting
 from minted_connect.errors import JournalError
 from minted_connect.models import Intent, IntentState, OrderProgress
 
@@ -131,7 +131,7 @@ class SqliteJournal:
 
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         """Note what was last seen of an order."""
-        await self._write(_SQL.note, note(external_customer_id, cart_token, progress))
+        await self._write(_SQL.note, sighting(external_customer_id, cart_token, progress))
 
     async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
         """Return the intent that holds a basket."""

@@ -12,7 +12,7 @@ from minted_connect.completion.journal import HOLDING, OPEN
 from minted_connect.completion.journals.rows import COLUMNS, number_of, progress_text, quoted, to_row
 from minted_connect.models import Intent, IntentState, OrderProgress
 
-__all__ = ["UNFINISHED", "Statements", "insertion", "note", "settlement"]
+__all__ = ["UNFINISHED", "Statements", "insertion", "settlement", "sighting"]
 
 _CONFIRMED: Final = f"'{IntentState.CONFIRMED}'"
 
@@ -76,7 +76,7 @@ def settlement(
     }
 
 
-def note(external_customer_id: str, cart_token: str, progress: OrderProgress) -> Mapping[str, Any]:
+def sighting(external_customer_id: str, cart_token: str, progress: OrderProgress) -> Mapping[str, Any]:
     """Return the values of `note`."""
     return {
         "customer": external_customer_id,
