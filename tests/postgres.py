@@ -108,8 +108,8 @@ class Cluster:
         with self.template.connect() as connection:
             connection.execute(statement)
 
-    def start(self) -> None:
-        settings = [f"-c{name}={value}" for name, value in {**SETTINGS, "port": self.port}.items()]
+    def start(self, **more: str) -> None:
+        settings = [f"-c{name}={value}" for name, value in {**SETTINGS, "port": self.port, **more}.items()]
         deadline = time.monotonic() + START
         while True:
             if self.process is None or self.process.poll() is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +20,9 @@ def cluster() -> Iterator[Cluster]:
 def database(cluster: Cluster) -> Iterator[Database]:
     with cluster.database() as database:
         yield database
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where a journal is that outlives the process, as a client takes it."""
+    return str(tmp_path / "journal.db") if request.param == "sqlite" else request.getfixturevalue("database").url

@@ -7,8 +7,6 @@ import os
 import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from datetime import date
@@ -26,16 +24,9 @@ from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.models import IntentState, OrderProgress, Status
 from tests.completion.fakes import intent_of
+from tests.completion.processes import child, together
 
 pytestmark = pytest.mark.anyio
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a journal is that outlives the process, as `open_journal` takes it."""
-    return str(tmp_path / "journal.db") if request.param == "sqlite" else request.getfixturevalue("database").url
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
@@ -235,30 +226,6 @@ async def test_everything_is_kept_exactly(kept: str) -> None:
     assert await open_journal(kept).holder(intent.external_customer_id, intent.cart_token) == intent
 
 
-CHILD = """
-import asyncio, os, signal, sys
-sys.path.insert(0, {root!r})
-from minted_connect.completion.journals import open_journal
-from minted_connect.errors import AlreadyInFlight
-from tests.completion.fakes import intent_of
-async def main():
-    journal = open_journal(sys.argv[1])
-    {body}
-asyncio.run(main())
-"""
-
-
-def child(body: str, where: str | Path, *arguments: str) -> subprocess.Popen[str]:
-    source = CHILD.format(root=str(ROOT), body=body)
-    return subprocess.Popen(
-        [sys.executable, "-c", source, str(where), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 async def test_an_intent_survives_kill_9(kept: str) -> None:
     process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", kept)
     _, problems = process.communicate(timeout=30)
@@ -278,19 +245,7 @@ async def test_of_racing_processes_one_wins_each_basket(kept: str) -> None:
             continue
         print(number, flush=True)
     """
-    processes = [child(body.strip(), kept, name) for name in ("a", "b")]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    won: list[str] = []
-    for process in processes:
-        output, problems = process.communicate(timeout=30)
-        assert process.returncode == 0, problems
-        won += output.split()
+    won = " ".join(together([child(body.strip(), kept, name) for name in ("a", "b")])).split()
     assert sorted(won, key=int) == [str(number) for number in range(10)]
     assert len(await open_journal(kept).pending()) == 10
 
@@ -367,16 +322,7 @@ async def test_processes_that_take_a_journal_over_at_once_do_so_once(tmp_path: P
     print("ready", flush=True); sys.stdin.readline()
     print(len(await journal.pending()), flush=True)
     """
-    processes = [child(body.strip(), path) for _ in range(3)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=30) for process in processes]
-    assert [output[0] for output in outputs] == ["1\n"] * 3, outputs
+    assert together([child(body.strip(), path) for _ in range(3)]) == ["1\n"] * 3
 
 
 async def test_a_takeover_that_fails_changes_nothing(tmp_path: Path) -> None:

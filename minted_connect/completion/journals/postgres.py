@@ -7,7 +7,7 @@ inherited through a fork, bound to an event loop that has ended, gone stale behi
 from __future__ import annotations
 
 import asyncio
-import re
+import importlib
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -119,12 +119,15 @@ class PostgresJournal:
         ConfigurationError: no such URL, or psycopg is not installed (`pip install "minted-connect[postgres]"`).
     """
 
+    _place = "(not built)"
+    """The URL as it may be shown."""
+
     def __init__(self, url: str | Secret, *, patience: float = 5.0) -> None:
         url = as_secret(url)  # before anything can fail: tracebacks may show local variables
         if not is_seconds(patience):
             raise ConfigurationError("patience: must be seconds above 0, and finite")
         self._url = url
-        self._place = _place(url)
+        self._place = _checked(url)
         self._patience = patience
 
     def __repr__(self) -> str:
@@ -280,8 +283,8 @@ class PostgresJournal:
         connection.add_notice_handler(warned)
         await connection.commit()
         if warnings:
-            # The one thing it warns of then: the wait for the standby was cancelled, by a timeout or by hand.
-            raise JournalError(f"the journal {self._place} wrote it down, but the standby did not in time")
+            # The one thing it warns of then: somebody cancelled the wait for the standby.
+            raise JournalError(f"the journal {self._place} wrote it down, but the standby did not")
         progress.committing = False
 
 
@@ -304,30 +307,47 @@ async def _lock(connection: _Connection, intent: Intent) -> None:
     await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [_LOCKS, basket])
 
 
-def _place(url: Secret) -> str:
-    """Return the URL with nothing in it but host, port and database: this is what may be shown."""
+def _checked(url: Secret) -> str:
+    """Return the URL as it may be shown: host, port and database."""
     if not url.reveal().startswith(_SCHEMES):
         raise ConfigurationError(
             "journal: must be the path of a file, a URL postgresql://..., or an object with the methods of Journal"
         )
     try:
-        from psycopg import Error, conninfo, pq  # noqa: PLC0415
+        importlib.import_module("psycopg")
     except ImportError as error:
         raise ConfigurationError(
             'journal: a PostgreSQL journal needs psycopg: pip install "minted-connect[postgres]"'
         ) from error
-    parts: dict[str, Any] = {one.keyword.decode(): (one.val or b"").decode() for one in pq.Conninfo.get_defaults()}
-    try:
-        parts |= conninfo.conninfo_to_dict(url.reveal())
-    except (Error, ValueError):  # their texts quote the URL
-        parts = {}
-    host = str(parts.get("host") or parts.get("hostaddr") or "localhost")
-    port, database = str(parts.get("port")), str(parts.get("dbname") or parts.get("user"))
-    # What libpq takes for the host or the database may be the rest of a password.
-    odd = "@" in host + database or not f"{host}{database}".isprintable()
-    if odd or not re.fullmatch(r"[\d,]*", port):
+    place = _shown(url)
+    if place is None:
         raise ConfigurationError(
             "journal: must be a URL like postgresql://user:password@host:5432/database; in a password write %40 for @, "
             "%2F for /, and so on"
         )
-    return f"postgresql://{f'[{host}]' if ':' in host else host}:{port}/{database}"
+    return place
+
+
+def _shown(url: Secret) -> str | None:
+    # A function of its own, which raises nothing, because its variables hold the password.
+    from psycopg import Error, conninfo, pq  # noqa: PLC0415
+
+    parts: dict[str, Any] = {one.keyword.decode(): (one.val or b"").decode() for one in pq.Conninfo.get_defaults()}
+    try:
+        parts |= conninfo.conninfo_to_dict(url.reveal())
+    except (Error, ValueError):
+        return None
+    hosts = str(parts["host"] or parts["hostaddr"] or "localhost").split(",")
+    ports, database = str(parts["port"]).split(","), str(parts["dbname"] or parts["user"])
+    # What libpq takes for a host or the database may be the rest of a password.
+    names = "".join([*hosts, database])
+    if "@" in names or not (names.isprintable() and url.reveal().isprintable()):
+        return None
+    if not all(port.isdecimal() for port in ports if port):
+        return None
+    addresses = zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=False)
+    return f"postgresql://{','.join(_address(host, port) for host, port in addresses)}/{database}"
+
+
+def _address(host: str, port: str) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -21,6 +21,7 @@ _READ_ONLY: Final = "cannot be written: the server is a standby, or set to read 
 _PROBLEMS: Final = {
     "08": "broke the connection off",
     "22": "cannot hold this intent",
+    "23": "refuses this intent: another has its basket, or its id",
     "25006": _READ_ONLY,
     "28": "refused the user name or the password",
     "3F": "has no schema to hold its tables: see the search_path",
