@@ -87,18 +87,20 @@ def always(database: Database, setting: str) -> None:
     database.execute(f'ALTER ROLE "{BUYER}" IN DATABASE {database.name} SET {setting}')
 
 
-def on_insert(database: Database, action: str) -> None:
+def on_insert(database: Database, action: str, *, at_commit: bool = False) -> None:
     """Let the server do this in the middle of writing an intent down."""
+    kind, when = ("CONSTRAINT TRIGGER", "DEFERRABLE INITIALLY DEFERRED") if at_commit else ("TRIGGER", "")
     database.execute(
         f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {action}; RETURN NEW; END $$;"
-        "CREATE TRIGGER act BEFORE INSERT ON minted_connect_intents FOR EACH ROW EXECUTE FUNCTION act()",
+        f"CREATE {kind} act {'AFTER' if at_commit else 'BEFORE'} INSERT ON minted_connect_intents {when} "
+        "FOR EACH ROW EXECUTE FUNCTION act()",
         user=BUYER,
     )
 
 
 @attrs.define
 class Wire:
-    """A wire to the server that breaks at the first COMMIT on it: before or after that did its work, or silently."""
+    """A wire to the server that breaks at the first COMMIT: before, during or after its work, or without a sign."""
 
     port: int
     breaks: str
@@ -130,6 +132,8 @@ class Wire:
                     if self.breaks == "before":
                         break
                 to_server.write(data)
+                if mine and self.breaks == "during":
+                    to_client.close()
             to_server.close()
 
         async def back() -> None:
@@ -206,12 +210,19 @@ async def test_the_server_goes_down_in_the_middle(
 
 @pytest.mark.parametrize(
     ("breaks", "said"),
-    [("before", "broke the connection off"), ("after", "broke the connection off"), ("silently", "no answer in time")],
+    [
+        ("before", "broke the connection off"),
+        ("during", "broke the connection off"),
+        ("after", "broke the connection off"),
+        ("silently", "no answer in time"),
+    ],
 )
 async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, breaks: str, said: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
-    async with Wire(database.port, breaks, again=True) as port:
+    if breaks == "during":
+        on_insert(database, "PERFORM pg_sleep(0.2)", at_commit=True)
+    async with Wire(database.port, breaks, again=True) as port, asyncio.timeout(5):  # psycopg alone would wait longer
         await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), said)
     assert await direct.pending() == []
     rows = database.execute("SELECT state FROM minted_connect_intents")
@@ -298,9 +309,9 @@ async def test_who_does_not_ask_for_the_lock_is_kept_out_by_the_index(
 async def test_machines_that_meet_at_an_empty_database_make_the_tables_once(database: Database) -> None:
     body = """
     print("ready", flush=True); sys.stdin.readline()
-    await asyncio.gather(*(journal.prepare(intent_of(id=f"{sys.argv[2]}{n}", cart_token=str(n))) for n in range(4)),
-                         return_exceptions=True)
-    print(len(await journal.pending()), flush=True)
+    intents = [intent_of(id=f"{sys.argv[2]}{n}", cart_token=str(n)) for n in range(4)]
+    said = await asyncio.gather(*map(journal.prepare, intents), return_exceptions=True)
+    print(*(error for error in said if not isinstance(error, AlreadyInFlight | None)), len(await journal.pending()))
     """
     assert together([child(body.strip(), database.url, name) for name in "abc"]) == ["4\n"] * 3
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
@@ -483,6 +494,12 @@ async def test_letters_that_the_database_does_not_have(cluster: Cluster) -> None
         await refused(journal.prepare(intent_of(guid="şifre")), "cannot hold this intent", database)
         await journal.prepare(intent_of(guid="clé"))
         assert await journal.pending() == [intent_of(guid="clé")]
+
+
+async def test_a_database_that_knows_no_letters(cluster: Cluster) -> None:
+    with cluster.database("ENCODING 'SQL_ASCII' TEMPLATE template0") as database:
+        await PostgresJournal(database.url).prepare(intent_of(guid="şifre"))
+        assert await PostgresJournal(database.url).pending() == [intent_of(guid="şifre")]
 
 
 @pytest.mark.parametrize(

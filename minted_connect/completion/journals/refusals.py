@@ -33,7 +33,7 @@ _PROBLEMS: Final = {
     "55P03": _LOCKED,
     "57": _STOPPED,
     "57014": f"{_SLOW}: the server was too slow, or was told to cancel",
-    "58": "cannot be read or written: the server reports an error of its disk",
+    "58030": "cannot be read or written: the server reports an error of its disk",
     "XX": "is damaged",
 }
 
