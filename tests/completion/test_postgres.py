@@ -6,6 +6,7 @@ What every journal does is in `test_journal`.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -222,7 +223,7 @@ async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, b
     await direct.pending()
     if breaks == "during":
         on_insert(database, "PERFORM pg_sleep(0.2)", at_commit=True)
-    async with Wire(database.port, breaks, again=True) as port, asyncio.timeout(5):  # psycopg alone would wait longer
+    async with Wire(database.port, breaks, again=True) as port, asyncio.timeout(5):  # psycopg alone would wait on
         await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), said)
     assert await direct.pending() == []
     rows = database.execute("SELECT state FROM minted_connect_intents")
@@ -637,6 +638,19 @@ async def test_what_is_no_problem_of_the_database_is_not_called_one(journal: Pos
 
     with pytest.raises(ZeroDivisionError):
         await journal._run(work, _Progress())
+
+
+async def test_what_psycopg_logs(
+    database: Database, journal: PostgresJournal, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "psycopg")
+    await journal.prepare(intent_of())
+    await journal.settle(intent_of().id, IntentState.CONFIRMED, order_id=1)
+    await refused(PostgresJournal(database.url_with(name="nowhere")).pending(), "no such database")
+    logged = "".join(caplog.handler.format(record) + repr(record.args) for record in caplog.records)
+    assert "psycopg" in logged
+    assert not [secret for secret in (PASSWORD, "canary-p", TOKEN, CUSTOMER) if secret in logged]
 
 
 # --- The URL, and the clients ---------------------------------------------------------------------------------------

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import socket
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
@@ -87,8 +89,8 @@ _SET_LOCAL: Final = (
     "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', %s, true), "
     f"set_config('statement_timeout', %s, true), {_THERE}"
 )
-# Parts of the time that is left. Whoever can tell more of what was waited for in vain gives up earlier.
-_LOCK, _STATEMENT, _ASK = 0.7, 0.8, 0.9
+# Parts of the time that is left: the server gives up before we do, since it can tell what was waited for in vain.
+_LOCK, _STATEMENT = 0.8, 0.9
 _LONGEST: Final = 2**31 - 1
 """Milliseconds of a timeout of the server."""
 
@@ -99,7 +101,9 @@ class _Progress:
 
     connected: bool = False
     committing: bool = False
-    """It is not known, or not for sure, whether it was committed."""
+    """It is not known for sure whether it was committed."""
+    late: bool = False
+    """Its time was up, and we hung up on the server."""
 
 
 class PostgresJournal:
@@ -215,36 +219,39 @@ class PostgresJournal:
         return await to_the_end(self._run(work, _Progress()))
 
     async def _run(self, work: _Work[_T], progress: _Progress) -> _T:
-        deadline = asyncio.get_running_loop().time() + self._patience
         try:
-            # Asked once to stop, psycopg has the server cancel the statement, and waits for that longer than we may.
-            async with asyncio.timeout_at(deadline), asyncio.timeout(self._patience * _ASK):
-                return await self._converse(work, progress, deadline)
+            return await self._converse(work, progress)
         except Exception as error:
-            problem = said_by(error, connected=progress.connected)
+            problem = said_by(TimeoutError() if progress.late else error, connected=progress.connected)
             if problem is None:
                 raise
         # Not inside `except`: the error of psycopg would hang on ours, with rows of ours in its text, and the password.
         raise JournalError(f"the journal {self._place} {problem}")
 
-    async def _converse(self, work: _Work[_T], progress: _Progress, deadline: float) -> _T:
+    async def _converse(self, work: _Work[_T], progress: _Progress) -> _T:
         import psycopg  # noqa: PLC0415
 
-        connection = await psycopg.AsyncConnection.connect(
-            self._url.reveal(),
-            prepare_threshold=None,  # a pooler in between gives each transaction another session
-            client_encoding="utf8",
-            fallback_application_name="minted_connect",
-        )
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience
+        async with asyncio.timeout_at(deadline):
+            connection = await psycopg.AsyncConnection.connect(
+                self._url.reveal(),
+                prepare_threshold=None,  # a pooler in between gives each transaction another session
+                client_encoding="utf8",
+                fallback_application_name="minted_connect",
+            )
         progress.connected = True
+        # No timeout from here on: psycopg, cancelled, waits for a server to stop that may be there no more.
+        alarm = loop.call_at(deadline, _hang_up, connection, progress)
         try:
             # Or the transaction would see what there was before it got the lock, and look for a holder in vain.
             await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            await self._set_up(connection, deadline - asyncio.get_running_loop().time())
+            await self._set_up(connection, deadline - loop.time())
             result = await work(connection)
             await self._commit(connection, progress)
             return result
         finally:
+            alarm.cancel()
             # What was not committed, the server rolls back.
             await connection.close()
 
@@ -273,19 +280,26 @@ class PostgresJournal:
         return int(version)
 
     async def _commit(self, connection: _Connection, progress: _Progress) -> None:
-        warnings: list[str] = []
+        told: list[str | None] = []
 
-        def warned(told: Diagnostic) -> None:
-            if told.severity_nonlocalized == "WARNING":
-                warnings.append("")
+        def hear(notice: Diagnostic) -> None:
+            told.append(notice.severity_nonlocalized)
 
         progress.committing = True
-        connection.add_notice_handler(warned)
+        connection.add_notice_handler(hear)
         await connection.commit()
-        if warnings:
+        if "WARNING" in told:
             # The one thing it warns of then: somebody cancelled the wait for the standby.
             raise JournalError(f"the journal {self._place} wrote it down, but the standby did not")
         progress.committing = False
+
+
+def _hang_up(connection: _Connection, progress: _Progress) -> None:
+    """End every wait for this server."""
+    progress.late = True
+    # The family is not looked at: a socket of any kind is shut down by its number. It may be down already.
+    with suppress(Exception), socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 async def _execute(

@@ -49,7 +49,7 @@ _REASONS: Final = tuple(
         (r"starting up|shutting down|in recovery mode|not (yet )?accepting connections", _STOPPED),
         (r"session is read-only|not in (standby|hot standby) mode|is in hot standby mode", _READ_ONLY),
         (r"SSL|certificate", "cannot be connected to: there is no encryption that both sides accept"),
-        (r"[Rr]efused|Is the server running|resolve|[Tt]imed? ?out|unreachable|closed the connection", _UNREACHABLE),
+        (r"[Rr]efused|Is the server running|resolve|[Tt]imed? ?out|unreachable|closed the|Errno", _UNREACHABLE),
         (r"", "cannot be connected to"),
     )
 )
