@@ -6,7 +6,6 @@ import asyncio
 import html
 import json
 import logging
-import traceback
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import date
 from typing import Any
@@ -14,10 +13,11 @@ from urllib.parse import unquote
 
 import pytest
 
-from minted_connect import ApiError, MintedConnectError, Options, OutcomeUnknown, Shipping, Timeouts, to_dict
+from minted_connect import ApiError, MintedConnectError, Options, Shipping, Timeouts, to_dict
 from minted_connect.core.request import OPERATIONS
 from minted_connect.models import BasketKey
 from minted_connect.sandbox import ManualClock, Sandbox
+from tests.shown import local_variables, texts_of
 from tests.tour import CALLS, GOLD, Person, Scene, scene
 from tests.wire import Connection, WireServer
 
@@ -71,20 +71,6 @@ CANARIES = {
     "67123",
     "canary-home",
 }
-
-
-def texts_of(error: BaseException) -> list[str]:
-    """Everything an error shows of itself and of what hangs on it, also what a traceback leaves out."""
-    seen: list[BaseException] = []
-    todo: list[BaseException | None] = [error]
-    while todo:
-        one = todo.pop()
-        if one is not None and one not in seen:
-            seen.append(one)
-            todo += [one.__cause__, one.__context__]
-    texts = [f"{one} {one!r} {getattr(one, '__notes__', '')}" for one in seen]
-    texts += [f"{one.evidence}" for one in seen if isinstance(one, OutcomeUnknown)]
-    return [*texts, *traceback.format_exception(error)]
 
 
 def assert_private(texts: Iterable[str], more: Iterable[str] = ()) -> None:
@@ -304,11 +290,6 @@ async def test_a_server_that_shows_the_url_as_it_was_sent(connect):
 
 
 # What a traceback holds beyond its text.
-
-
-def local_variables(error: BaseException) -> str:
-    """A traceback with the variables of every frame, as error reporters send it."""
-    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
 
 
 @pytest.mark.parametrize("kind", ["drop_before_read", "truncate", "html", "status", "hang"])

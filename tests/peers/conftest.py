@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ import attrs
 import pytest
 
 from minted_connect.core.digest import DigestAuth
+from tests.servers import find
 
 REALM = "Minted Connect"
 USERS = {"partner": 'pass:word "x"', "Gümüş Ltd": "şifre"}
@@ -25,17 +25,6 @@ START = 10.0  # seconds for a server to start or stop: only a broken one takes m
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
-
-
-def find(*candidates):
-    """The first of these files that exists; without one, CI fails and a developer's machine skips."""
-    for candidate in candidates:
-        if path := shutil.which(candidate, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"):
-            return path
-    reason = f"{' or '.join(candidates)} is not installed"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @contextmanager
