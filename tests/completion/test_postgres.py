@@ -50,7 +50,7 @@ def journal(database: Database) -> PostgresJournal:
 
 @pytest.fixture
 def hurried(database: Database) -> PostgresJournal:
-    return PostgresJournal(database.url, patience=0.5)
+    return PostgresJournal(database.url, patience=1.0)
 
 
 def assert_private(error: BaseException) -> None:
@@ -566,19 +566,23 @@ async def test_a_session_that_is_ended_by_hand(database: Database, journal: Post
     await refused(journal.prepare(intent_of()), "is starting or shutting down|broke the connection off", database)
 
 
-async def test_a_lock_of_another_session_is_given_up_in_time(database: Database, hurried: PostgresJournal) -> None:
-    await hurried.pending()
+async def test_a_lock_of_another_session_is_given_up_in_time(
+    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+) -> None:
+    await journal.pending()
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
         await refused(hurried.prepare(intent_of()), "is locked by another session", database)
         await refused(hurried.settle("any", IntentState.UNKNOWN), "is locked by another session", database)
-        assert await hurried.pending() == []  # reading goes on
+        assert await journal.pending() == []  # reading goes on
         other.execute("ROLLBACK")
-    await hurried.prepare(intent_of())
+    await journal.prepare(intent_of())
 
 
-async def test_a_server_that_is_too_slow_is_given_up_in_time(database: Database, hurried: PostgresJournal) -> None:
-    await hurried.pending()
+async def test_a_server_that_is_too_slow_is_given_up_in_time(
+    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+) -> None:
+    await journal.pending()
     on_insert(database, "PERFORM pg_sleep(60)")
     await refused(hurried.prepare(intent_of()), "gave no answer in time: the server was too slow", database)
     await eventually(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER))
@@ -606,8 +610,10 @@ async def test_a_cancelled_operation_ends_before_it_lets_go(database: Database, 
     assert await journal.pending() == [intent_of()]
 
 
-async def test_a_cancelled_operation_is_given_up_in_time_too(database: Database, hurried: PostgresJournal) -> None:
-    await hurried.pending()
+async def test_a_cancelled_operation_is_given_up_in_time_too(
+    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+) -> None:
+    await journal.pending()
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
         task = asyncio.create_task(hurried.prepare(intent_of()))
@@ -617,7 +623,7 @@ async def test_a_cancelled_operation_is_given_up_in_time_too(database: Database,
             await task
         assert_private(caught.value)
         other.execute("ROLLBACK")
-    assert await hurried.pending() == []
+    assert await journal.pending() == []
 
 
 async def test_without_a_thread_it_is_an_error_of_the_journal(database: Database) -> None:
