@@ -14,13 +14,14 @@ from minted_connect import (
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    PriceFixExpired,
     RateLimited,
     ServerError,
     UnexpectedRedirect,
     ValidationFailed,
 )
 from tests.matrix import acts
-from tests.matrix.proxy import Act
+from tests.matrix.proxy import Act, Passage
 from tests.matrix.scene import (
     BUY,
     CUSTOMER,
@@ -88,6 +89,27 @@ async def test_a_completion_that_is_dropped_after_its_challenge(world: World, ce
         await BUY.call(world.minted, world.basket)
     assert world.sent(BUY) == 2
     await is_unknown(world, BUY, caught.value, landed=True)
+
+
+@cells("F21-M-fix-over", "F22-M-fix-over")
+async def test_a_login_that_outlasts_the_price_fix(world: World, cell: str) -> None:
+    await world.ready(BUY)
+    world.clock.advance(230)  # of 240 s
+    challenged = acts.unsigned if cell.startswith("F21") else acts.outdated
+
+    async def slowly(passage: Passage) -> None:
+        world.clock.advance(8)
+        await challenged(passage)
+
+    world.proxy.play(BUY.method, BUY.path, [slowly])
+    with pytest.raises(PriceFixExpired):
+        await BUY.call(world.minted, world.basket)
+    # The one request was refused before anything was done, and there is no other.
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    assert world.sent(BUY) == 1
+    assert world.states() == ["not_sent"]
+    world.clock.advance(10)  # and the price is fixed anew
+    assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
 
 
 @cells(*(f"F23-{deed.effect}" for deed in DEEDS))
