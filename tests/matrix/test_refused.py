@@ -34,6 +34,7 @@ from tests.matrix.scene import (
     World,
     both_clients,
     cells,
+    deed_of,
     is_done,
     is_unknown,
     perform,
@@ -72,13 +73,25 @@ async def test_one_more_round_of_the_login(world: World, play: Play) -> None:
 
 @cells(*(f"F21-{deed.effect}-stranger" for deed in DEEDS))
 async def test_the_first_request_of_all(world: World, connect: Any, cell: str) -> None:
-    [deed] = [deed for deed in DEEDS if deed.effect == cell[4]]
+    deed = deed_of(cell)
     await world.ready(deed)
     stranger = await connect(world.proxy.url, world.sandbox.username, world.sandbox.password)
     assert deed.shown(await deed.call(stranger, world.basket))
     # The look before a completion takes the challenge, so that money goes out once.
     statuses = [entry.status for entry in world.sandbox.requests.of(deed.operation)]
     assert statuses == ([200] if deed.is_money else [401, 200])
+
+
+@cells(*(f"F22-{deed.effect}-for-ever" for deed in DEEDS))
+async def test_a_nonce_that_is_always_outdated(world: World, cell: str) -> None:
+    deed = deed_of(cell)
+    await world.ready(deed)
+    world.proxy.play(deed.method, deed.path, [acts.outdated], endless=True)
+    with pytest.raises(AuthenticationFailed):
+        await deed.call(world.minted, world.basket)
+    assert (world.sent(deed), world.clock.sleeps) == (2, [])
+    assert not deed.made(world.sandbox)
+    assert world.states() == ["rejected"] * deed.is_money
 
 
 @cells("F22-M-then-dropped")
@@ -114,7 +127,7 @@ async def test_a_login_that_outlasts_the_price_fix(world: World, cell: str) -> N
 
 @cells(*(f"F23-{deed.effect}" for deed in DEEDS))
 async def test_a_password_that_was_changed(world: World, cell: str) -> None:
-    [deed] = [deed for deed in DEEDS if deed.effect == cell[4]]
+    deed = deed_of(cell)
     await world.ready(deed)
     doorman, sandbox = world.sandbox.doorman, world.sandbox
 
@@ -212,7 +225,7 @@ async def test_sales_and_deliveries(world: World, play: Play) -> None:
 
 @cells(*(f"F28-{deed.effect}-names" for deed in DEEDS))
 async def test_a_422_names_the_fields(world: World, cell: str) -> None:
-    [deed] = [deed for deed in DEEDS if deed.effect == cell[4]]
+    deed = deed_of(cell)
     await world.ready(deed)
     world.proxy.play(deed.method, deed.path, [said(FIELDS)])
     with pytest.raises(ValidationFailed) as caught:
@@ -264,7 +277,7 @@ async def test_a_throttle_that_outlasts_the_price_fix(world: World, cell: str) -
 
 @cells("F29-R-seconds", "F32-R-seconds", "F29-S-seconds", "F32-S-seconds", "F29-A-seconds", "F29-M-seconds")
 async def test_the_server_says_how_long_to_wait(world: World, cell: str) -> None:
-    [deed] = [deed for deed in DEEDS if deed.effect == cell[4]]
+    deed = deed_of(cell)
     await world.ready(deed)
     status = 429 if cell.startswith("F29") else 503
     world.proxy.play(deed.method, deed.path, [said(acts.envelope(status, ("Retry-After", "7")))])
