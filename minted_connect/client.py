@@ -146,7 +146,7 @@ class AsyncMintedConnect:
         self.products = AsyncProducts(caller)
         self.baskets = AsyncBaskets(caller)
         self.complete = complete
-        self.orders = AsyncOrders(caller)
+        self.orders = AsyncOrders(caller, complete.note)
         self.wallet = AsyncWallet(caller)
         self.rates = AsyncRates(caller)
 

@@ -31,7 +31,6 @@ from minted_connect import (
     Rate,
     RatePoint,
     Receipt,
-    RequestTimeout,
     ServerError,
     Status,
     ValidationFailed,
@@ -591,32 +590,6 @@ async def test_get_an_order(minted, sandbox, history):
 async def bought(minted: Any) -> Order:
     basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
     return (await minted.complete.buy(basket, expected_total=basket.paid_total)).order
-
-
-async def test_wait_for_an_order(minted, sandbox, clock, known):
-    order = await bought(minted)
-    processing = await minted.orders.wait(order, until=Status.PROCESSING)
-    assert processing.status is Status.PROCESSING
-    assert clock.sleeps == [2.0, 4.0, 8.0, 15.0, 30.0, 30.0]  # 89 s: a status stays for 60
-    done = await minted.orders.wait(processing)
-    assert (done.status, done.is_final, done.is_failed) == (Status.COMPLETED, True, False)
-    sandbox.requests.clear()
-    assert await minted.orders.wait(done, until={"Shipped"}) is done
-    assert len(sandbox.requests) == 0
-
-
-async def test_a_wait_ends(minted, clock, known):
-    order = await bought(minted)
-    with pytest.raises(RequestTimeout, match="still Pending after 10 s") as caught:
-        await minted.orders.wait(order, until="Shipped", timeout=10)
-    assert clock.sleeps == [2.0, 4.0, 4.0]
-    assert caught.value.safe_to_retry
-
-
-async def test_watch_an_order(minted, known):
-    order = await bought(minted)
-    seen = [one.status async for one in minted.orders.watch(order)]
-    assert seen == [Status.PROCESSING, Status.COMPLETED]
 
 
 async def test_receipt_and_invoice(minted, sandbox, clock, known):

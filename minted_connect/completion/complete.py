@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Self
 
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.guard import address, agreed_total, check_basket
-from minted_connect.completion.journal import Journal
+from minted_connect.completion.journal import Journal, to_the_end
 from minted_connect.completion.match import lines
 from minted_connect.completion.outcomes import Flight, Outcomes
 from minted_connect.completion.reconcile import ReadBack
@@ -20,7 +20,7 @@ from minted_connect.completion.verdict import Outcome
 from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
-from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, Shipping
+from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, OrderProgress, Shipping
 from minted_connect.resources import checks
 
 __all__ = ["AsyncComplete"]
@@ -121,6 +121,16 @@ class AsyncComplete:
         flying = {flight.intent.id for flight in self._outcomes.flights.values() if flight.intent is not None}
         return [intent for intent in await self._outcomes.journal.pending() if intent.id not in flying]
 
+    async def unfinished(self) -> list[Intent]:
+        """Return the confirmed intents whose order was not seen to be final yet, oldest first.
+
+        After a restart these are the orders to follow: give each to `orders.watch` or `orders.wait`.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        return await self._outcomes.journal.unfinished()
+
     async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
         """Find out what became of an intent, reading orders and basket for up to two minutes.
 
@@ -180,6 +190,10 @@ class AsyncComplete:
         if order_id is not None:
             checks.whole("order_id", order_id, 1)
         await self._outcomes.decided(wanted, decided, order_id)
+
+    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+        """Note what was seen of the order that a basket became, if the journal knows of it."""
+        await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress))
 
     async def aclose(self) -> None:
         """Let go of the journal."""

@@ -100,6 +100,22 @@ async def test_a_shop_that_is_not_single_shot_makes_an_order_each_time(serving):
         assert (await api.send("DELETE", "/partner/walletable/basket/empty", key)).status == 409
 
 
+async def test_orders_that_are_numbered_apart(serving):
+    async with serving(keep_ids=False) as (_, api):
+        await api.customer()
+        baskets, orders = [], []
+        for _ in range(2):
+            baskets.append((await api.add()).data)
+            orders.append((await api.complete(baskets[-1])).data)
+        numbers = [one["id"] for one in (*baskets, *orders)]
+        assert len(set(numbers)) == 4
+        for basket, order in zip(baskets, orders, strict=True):
+            assert (order["token"], order["guid"]) == (basket["token"], basket["guid"])
+            (row,) = (await api.get(ORDERS, orderId=order["id"])).data["data"]
+            assert row == order
+            assert (await api.get(ORDERS, orderId=basket["id"])).data["data"] == []
+
+
 async def test_what_was_sold_once_cannot_be_sold_again_without_pieces(serving):
     async with serving(single_shot=False) as (sandbox, api):
         await api.customer()
@@ -199,6 +215,26 @@ async def test_a_delivery_moves_by_cargo(serving, clock, shipping):
             (2, "Pending", None), (6, "Preparing", None), (7, "Packed", None), (8, "Shipped", number),
             (5, "Completed", number), (5, "Completed", number),
         ]  # fmt: skip
+
+
+async def test_a_shipment_is_put_off_by_a_day_on_its_way(api, clock, sandbox, shipping):
+    await api.customer()
+    sandbox.shop.give("cust-1", "MNTBAE0001", 1)
+    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    order = (await api.complete(basket, "delivery", shipping=shipping)).data
+
+    async def arrival():
+        (row,) = (await api.get(ORDERS, orderId=order["id"])).data["data"]
+        return row["delivery"]["estimated_arrival_date"]
+
+    clock.advance(209.999)
+    assert await arrival() == "2026-02-24"
+    clock.advance(0.001)
+    assert await arrival() == "2026-02-25"
+    clock.advance(86_400)
+    assert await arrival() == "2026-02-25"
+    sandbox.shop.set_status(order["id"], "Packed")  # it is not on its way at all
+    assert await arrival() == "2026-02-24"
 
 
 @pytest.fixture
