@@ -71,7 +71,7 @@ def test_threads_with_one_basket_make_one_order(minted, sandbox):
     with ThreadPoolExecutor(4) as pool:
         running = [pool.submit(buy, number) for number in range(4)]
         until(lambda: fault.waiting)
-        [flight] = minted._inner.complete._shared.flights.values()
+        [flight] = minted._inner.complete._outcomes.flights.values()
         until(lambda: len(flight.landed._waiters) == len(running) - 1)  # the others wait for the one that was sent
         fault.remove()
         done = [one.result(PATIENCE) for one in running]
