@@ -134,11 +134,13 @@ class AsyncComplete:
             Rejected: the order was made and cancelled.
             NotExecuted: it provably did not happen; buying again, at another price, is your decision.
             OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
+            ClientClosedError: closed, forked, or on another event loop.
         """
         wanted = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
         if not isinstance(wanted, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("intent_or_error", "give the Intent from pending(), or the OutcomeUnknown")
         checks.flag("fence", fence)
+        self._caller.check_usable()
         flight = self._outcomes.flights.get((wanted.external_customer_id, wanted.cart_token))
         if flight is not None:
             await flight.landed.wait()
@@ -174,6 +176,7 @@ class AsyncComplete:
         check_basket(basket, kind)
         key = (basket.customer.external_id, basket.token)
         seen = (lines(basket), basket.currency_code)
+        self._caller.check_usable()
         flights = self._outcomes.flights
         while (flight := flights.get(key)) is not None:
             if (flight.kind, flight.agreed, flight.extra, flight.seen) != (kind, agreed, extra, seen):

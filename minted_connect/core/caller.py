@@ -167,12 +167,22 @@ class Caller:
                 failure = error
             return await read_back(failure)
 
+    def check_usable(self) -> None:
+        """Check that this client may be used here, before waiting for anything that only its own loop can end.
+
+        Raises:
+            ClientClosedError: closed, inherited through a fork, or opened on another event loop.
+        """
+        self.shared.transport.claim()
+
     def turn(self, thing: Hashable) -> AbstractAsyncContextManager[None]:
         """Return the turn to change `thing`, to be entered; waiting for it takes no longer than a call may.
 
         Raises:
+            ClientClosedError: as `check_usable`.
             NotSent: on entering, when it takes longer.
         """
+        self.check_usable()
         return self.shared.turns.of(thing, self.settings.deadline or self.settings.timeouts.total)
 
     async def send_optional(self, request: Request, returns: type[_T]) -> _T | None:

@@ -98,8 +98,10 @@ class Transport:
         """Whether there is something left to close, here and not in a forked child."""
         return self._roads is not None and self._pid == os.getpid()
 
-    def _usable_roads(self) -> dict[Lane, Road]:
+    def claim(self) -> dict[Lane, Road]:
         """Return the session of each lane, opening them at first use, so that a client can be built outside any loop.
+
+        From then on it belongs to the running loop, and nobody elsewhere may so much as wait for what goes on there.
 
         Raises:
             ClientClosedError: closed, inherited through a fork, or opened on another event loop.
@@ -167,7 +169,7 @@ class Transport:
             AuthDowngrade: the server's challenge is not acceptable.
             ClientClosedError: closed, forked, or on another event loop.
         """
-        road = self._usable_roads()[wire.lane]
+        road = self.claim()[wire.lane]
         if road.slots.locked():
             patience = min(timeouts.pool, left)
             clock = self._options.clock
