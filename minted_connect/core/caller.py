@@ -92,9 +92,10 @@ class Shared:
 class Caller:
     """Sends requests with one set of settings."""
 
-    def __init__(self, shared: Shared, settings: Settings, user_agent: str) -> None:
+    def __init__(self, shared: Shared, settings: Settings, user_agent: str, *, hurried: bool = False) -> None:
         self.shared = shared
         self.settings = settings
+        self._hurried = hurried
         self.clock: Clock = settings.options.clock
         self._user_agent = user_agent
         self._headers = {
@@ -108,7 +109,11 @@ class Caller:
 
     def with_settings(self, settings: Settings) -> Caller:
         """Return a sibling: other settings, everything else shared."""
-        return Caller(self.shared, settings, self._user_agent)
+        return Caller(self.shared, settings, self._user_agent, hurried=self._hurried)
+
+    def hurry(self) -> Caller:
+        """Return a sibling for the reads that a completion begins with, which everyday ones must not hold up."""
+        return Caller(self.shared, self.settings, self._user_agent, hurried=True)
 
     @property
     def is_loopback(self) -> bool:
@@ -265,6 +270,7 @@ class Caller:
             body,
             Lane.RECOVERY if recovering else money,
             operation.effect in {Effect.READ, Effect.SET},
+            self._hurried,
         )
 
 

@@ -169,7 +169,10 @@ class Transport:
             AuthDowngrade: the server's challenge is not acceptable.
             ClientClosedError: closed, forked, or on another event loop.
         """
-        road = self.claim()[wire.lane]
+        roads = self.claim()
+        road = roads[wire.lane]
+        if wire.hurried and road.slots.locked():
+            road = roads[Lane.MONEY]
         if road.slots.locked():
             patience = min(timeouts.pool, left)
             clock = self._options.clock

@@ -16,16 +16,19 @@ from minted_connect import (
     Breaker,
     BudgetExhausted,
     CircuitOpen,
+    CompletionPolicy,
     LimiterTimeout,
     NotFound,
     NotSent,
     Options,
     OutcomeUnknown,
+    PoolTimeout,
     PriceFixExpired,
     ProtocolError,
     RateLimit,
     RetryPolicy,
     ServerError,
+    Timeouts,
     TransportError,
 )
 from minted_connect.core.limits import RateLimiter
@@ -274,6 +277,80 @@ async def test_reconciling_leaves_the_places_of_purchases_alone(client, sandbox)
         assert (await minted.complete.buy(other, expected_total=other.paid_total)).order
         hang.remove()
         group.cancel_scope.cancel()
+
+
+async def test_everyday_calls_do_not_hold_purchases_up(client, sandbox):
+    minted = await client(pool_size=1, completion=CompletionPolicy(pre_image="require"))
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    hang = sandbox.faults.add("hang", path="*/rates")
+    async with anyio.create_task_group() as group:
+        group.start_soon(minted.rates.current)
+        while not hang.waiting:
+            await anyio.sleep(0)
+        done = await minted.complete.buy(basket, expected_total=basket.paid_total)
+        assert done.order.token == basket.token
+        assert hang.waiting == 1
+        hang.remove()
+
+
+TROUBLES: dict[str, tuple[dict[str, Any], type[Exception]]] = {
+    "no place in the pool": ({"pool_size": 1}, PoolTimeout),
+    "an open breaker": ({"breaker": Breaker(failures=1, cooldown=3600)}, CircuitOpen),
+    "a rate limit": ({"rate_limit": RateLimit(rate=0.001, burst=4)}, LimiterTimeout),
+    "a spent budget": ({}, ServerError),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_nothing_holds_reconciling_up(connect, sandbox, clock, trouble):
+    options, refusal = TROUBLES[trouble]
+    minted = await connect(
+        sandbox.url,
+        sandbox.username,
+        sandbox.password,
+        retry=RetryPolicy(budget=0),
+        timeouts=Timeouts(pool=0.05),
+        options=Options(clock=clock, **options),
+    )
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    sandbox.faults.add("drop_after_commit", path="*/complete/*")
+    with pytest.raises(OutcomeUnknown) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    async with anyio.create_task_group() as group:
+        if trouble == "no place in the pool":
+            hang = sandbox.faults.add("hang", path="*/rates")
+            group.start_soon(minted.rates.current)
+            while not hang.waiting:
+                await anyio.sleep(0)
+        if trouble == "a spent budget":
+            sandbox.faults.add("status", path="*/rates")
+        with pytest.raises(refusal):  # everybody else
+            await minted.rates.current()
+        sandbox.faults.add("status", path="*/orders")  # tried again without a token
+        assert (await minted.complete.reconcile(caught.value)).reconciled
+        assert len(sandbox.requests.of("orders.page")) == 3
+        sandbox.faults.clear()
+
+
+@pytest.mark.parametrize("trouble", ["an open breaker", "a rate limit"])
+async def test_a_purchase_that_is_held_back_was_not_sent(client, clock, sandbox, trouble):
+    options, refusal = TROUBLES[trouble]
+    minted = await client(**{**options, "rate_limit": options.get("rate_limit") and RateLimit(rate=0.001, burst=3)})
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    if trouble == "an open breaker":
+        sandbox.faults.add("status", path="*/rates")
+        await fails(minted, 1)
+    before = len(sandbox.requests)
+    with pytest.raises(refusal) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert isinstance(caught.value, NotSent)
+    assert len(sandbox.requests) - before == (0 if trouble == "an open breaker" else 1)  # the look at the basket
+    assert sandbox.requests.of("complete.buy") == []
+    assert await minted.complete.pending() == []
+    assert clock.sleeps == []
 
 
 async def test_who_gives_up_gives_the_turn_back():
