@@ -76,6 +76,8 @@ class Reply:
     """The server's name for this exchange, if it gave one."""
     asked_at: float | None = attrs.field(default=None, repr=False, eq=False)
     """When the request went out, on the client's monotonic clock."""
+    attempts: int = 1
+    """How many attempts it took."""
 
 
 def _utc_now() -> datetime:
@@ -100,7 +102,7 @@ def open_reply(
     Args:
         raw: The answer.
         request: What it answers; names the route in errors, and its values are masked in them.
-        attempts: How many attempts were made, for errors.
+        attempts: How many attempts were made.
         max_depth: Deepest nesting of the JSON.
         keep_body: Keep the raw body on errors.
         asked_at: When the request went out, in monotonic seconds.
@@ -116,7 +118,7 @@ def open_reply(
     failure: ApiError | ProtocolError
     if raw.status // 100 == 2:  # noqa: PLR2004 - as statuses are spoken of
         if raw.status == _NO_CONTENT:
-            return Reply(raw.status, raw.headers, None, request_id, asked_at)
+            return Reply(raw.status, raw.headers, None, request_id, asked_at, attempts)
         try:
             document = loads(raw.body, max_depth=max_depth)
         except Malformed as malformed:
@@ -124,7 +126,7 @@ def open_reply(
         else:
             problems = _problems(document)
             if not problems and document["success"]:
-                return Reply(raw.status, raw.headers, document["data"], request_id, asked_at)
+                return Reply(raw.status, raw.headers, document["data"], request_id, asked_at, attempts)
             failure = _untrusted(problems) if problems else _denied(raw, document, request, secrets, now)
     elif raw.status // 100 in {4, 5}:
         failure = _denied(raw, _tolerant(raw.body, max_depth), request, secrets, now)

@@ -12,16 +12,20 @@ import anyio
 import pytest
 
 from minted_connect import (
+    AnswerTooLarge,
+    ApiError,
     AsyncMintedConnect,
     Breaker,
     BudgetExhausted,
     CircuitOpen,
     CompletionPolicy,
+    IntegrityError,
     LimiterTimeout,
     NotFound,
     NotSent,
     Options,
     OutcomeUnknown,
+    PermissionDenied,
     PoolTimeout,
     PriceFixExpired,
     ProtocolError,
@@ -30,6 +34,7 @@ from minted_connect import (
     ServerError,
     Timeouts,
     TransportError,
+    UnexpectedRedirect,
 )
 from minted_connect.core.limits import RateLimiter
 from minted_connect.sandbox import ManualClock, Sandbox
@@ -204,6 +209,54 @@ async def test_an_answer_of_another_shape_names_the_request(client, sandbox):
     assert (error.status, error.method, error.path) == (200, "GET", "/partner/walletable/rates")
     assert error.request_id == sandbox.requests[-1].request_id
     assert error.problems == tuple(f"data[{row}].buy_price: required field missing" for row in (0, 1))
+
+
+THIRD: list[tuple[str, dict[str, Any], type[Exception]]] = [
+    ("status", {"status": 403}, PermissionDenied),
+    ("status", {"status": 500}, ServerError),
+    ("success_false", {}, ApiError),
+    ("drop_field", {"field": "paid_total"}, ProtocolError),
+    ("redirect", {}, UnexpectedRedirect),
+    ("wrong_customer", {}, IntegrityError),
+    ("too_large", {"size": 20_000}, AnswerTooLarge),
+    ("truncate", {}, TransportError),
+]
+
+
+@pytest.mark.parametrize(("kind", "args", "error"), THIRD, ids=[kind for kind, _, _ in THIRD])
+async def test_what_fails_says_which_exchange_it_was_and_at_which_attempt(client, sandbox, kind, args, error):
+    minted = await client(retry=RetryPolicy(), random=lambda: 0.0, max_body=16_384)
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    sandbox.faults.add("status", method="GET", status=503, times=2)
+    sandbox.faults.add(kind, method="GET", **args)
+    with pytest.raises(error) as caught:
+        await minted.baskets.get_active("customer-1", cart_token=basket.token)
+    assert caught.value.attempts == 3
+    assert (caught.value.method, caught.value.path) == ("GET", "/partner/walletable/basket")
+    # Where no whole answer came, there is nothing to read it from.
+    known = not isinstance(caught.value, TransportError | AnswerTooLarge)
+    assert getattr(caught.value, "request_id", None) == (sandbox.requests[-1].request_id if known else None)
+
+
+async def test_rows_of_others_say_which_exchange_it_was(client, sandbox):
+    minted = await client(retry=RetryPolicy(), random=lambda: 0.0)
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    await minted.complete.buy(basket, expected_total=basket.paid_total)
+    sandbox.faults.add("status", method="GET", status=503)
+    sandbox.faults.add("wrong_customer", method="GET")
+    with pytest.raises(IntegrityError) as caught:
+        await minted.orders.page(customer_external_id="customer-1")
+    assert (caught.value.request_id, caught.value.attempts) == (sandbox.requests[-1].request_id, 2)
+
+
+async def test_a_result_says_which_exchange_it_was_and_at_which_attempt(client, sandbox):
+    minted = await client(retry=RetryPolicy(), random=lambda: 0.0)
+    sandbox.faults.add("status", method="GET", status=503, times=2)
+    reply = await minted.request("GET", "/partner/walletable/rates")
+    assert (reply.request_id, reply.attempts) == (sandbox.requests[-1].request_id, 3)
+    assert (await minted.request("GET", "/partner/walletable/rates")).attempts == 1
 
 
 async def test_a_change_that_cannot_be_seen_is_not_confirmed(connect, clock):
