@@ -74,7 +74,7 @@ class AsyncMintedConnect:
             `Journal`, which is never closed here, or None (memory).
         session: An aiohttp session whose connector is borrowed; it is never closed or changed.
         ssl_context: TLS settings of your own, at least TLS 1.2.
-        proxy: URL of an http proxy.
+        proxy: URL of an http proxy, with its user name and password if it wants them.
         options: What few callers change; see `Options`.
 
     Raises:
@@ -109,10 +109,12 @@ class AsyncMintedConnect:
         journal: Journal | str | Path | None = None,
         session: aiohttp.ClientSession | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        proxy: str | None = None,
+        proxy: str | Secret | None = None,
         options: Options | None = None,
     ) -> None:
-        password = as_secret(password)  # before anything can fail: tracebacks may show local variables
+        # Before anything can fail: tracebacks may show local variables.
+        password = as_secret(password)
+        proxy = None if proxy is None else as_secret(proxy)
         _check_settings(timeouts, retry, options)
         check_type("session", session, aiohttp.ClientSession, optional=True)
         check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)

@@ -199,7 +199,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         journal: Where intents to buy, sell or ship are kept: the path of a file (SQLite) in a directory that exists, a
             `Journal`, which is never closed here, or None (memory).
         ssl_context: TLS settings of your own, at least TLS 1.2.
-        proxy: URL of an http proxy.
+        proxy: URL of an http proxy, with its user name and password if it wants them.
         options: What few callers change; see `Options`.
 
     Raises:
@@ -226,10 +226,12 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         retry: RetryPolicy | None = None,
         journal: Journal | str | Path | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        proxy: str | None = None,
+        proxy: str | Secret | None = None,
         options: Options | None = None,
     ) -> None:
-        password = as_secret(password)  # before anything can fail: tracebacks may show local variables
+        # Before anything can fail: tracebacks may show local variables.
+        password = as_secret(password)
+        proxy = None if proxy is None else as_secret(proxy)
         inner = AsyncMintedConnect(
             username,
             password,

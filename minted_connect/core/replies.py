@@ -169,7 +169,13 @@ def _tolerant(body: bytes, max_depth: int) -> Any:
 def _denied(
     raw: RawReply, document: Any, request: Request, secrets: Iterable[Secret], now: Callable[[], datetime]
 ) -> ApiError:
+    def masked(text: str) -> str:
+        return redact(text, chain((secret.reveal() for secret in secrets), _sent(request)))
+
     envelope = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+    if isinstance(document, str):
+        # The page of something on the way: a body, of which an error holds no more than a line fit to be shown.
+        document = masked(document)
     # A `code` proves that the vendor itself said no: completions rely on it. Gateways send JSON with codes too.
     code = envelope.get("code") if envelope.get("success") is False else None
     said = document if isinstance(document, str) else envelope.get("message")
@@ -194,9 +200,7 @@ def _denied(
     error.code = code if isinstance(code, int) and not isinstance(code, bool) else None
     error.message = message
     # Words of the vendor's own fields are shown, masked; a page of something else on the way may hold anything.
-    error.reason = (
-        redact(shown, chain((secret.reveal() for secret in secrets), _sent(request))) if envelope else ""
-    ) or _phrase(raw.status)
+    error.reason = (masked(shown) if envelope else "") or _phrase(raw.status)
     return error
 
 
