@@ -1,34 +1,85 @@
-"""`python -m minted_connect demo`: the walk-through, without any extra installed."""
+"""`python -m minted_connect demo | reconcile`: what works without any extra installed."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import sys
+from collections.abc import Coroutine
+from typing import Any
 
 from minted_connect import __version__
 
+_FAILED = 1
+_USAGE = 2
 _INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m minted_connect", description="Minted Connect SDK")
-    parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("demo", help="buy, hold, sell and receive gold in an embedded sandbox")
-    parser.parse_args(arguments)
+    """Run a command and return its exit code: 0 done, 1 failed, 2 wrong usage, 75 still unknown, 130 interrupted."""
+    given = _parser().parse_args(arguments)
 
-    from minted_connect import MintedConnectError, demo  # noqa: PLC0415 - `--help` loads no aiohttp
+    from minted_connect import ConfigurationError, MintedConnectError  # noqa: PLC0415 - `--help` loads no aiohttp
 
     try:
-        asyncio.run(demo.run())
+        return asyncio.run(_command(given)) or 0
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (MintedConnectError, OSError) as error:
         print(f"minted_connect: {error}", file=sys.stderr)
-        return 1
-    return 0
+        return _USAGE if isinstance(error, ConfigurationError) else _FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m minted_connect", description="Minted Connect SDK")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("demo", help="buy, hold, sell and receive gold in an embedded sandbox")
+    recover = commands.add_parser(
+        "reconcile",
+        help="find out what became of purchases whose outcome is not known",
+        description="Find out what became of purchases whose outcome is not known. Nothing is bought.",
+        epilog="Server and credentials are those of MINTED_CONNECT_BASE_URL (staging without it), _USERNAME and "
+        "_PASSWORD. Exit code: 0 nothing stays unknown, 75 something does, 1 it failed, 2 wrong usage.",
+    )
+    recover.add_argument(
+        "--journal", metavar="FILE", help="file or database URL of the journal (default: MINTED_CONNECT_JOURNAL)"
+    )
+    recover.add_argument("--intent", metavar="ID", action="append", help="only this one; may be repeated")
+    recover.add_argument(
+        "--decide",
+        choices=("confirmed", "rejected", "not_executed"),
+        help="of one --intent, write down what a person found out; ask no server",
+    )
+    recover.add_argument("--list", action="store_true", help="only list what is open: ask no server, change nothing")
+    recover.add_argument(
+        "--fence",
+        action="store_true",
+        help="clear baskets that are still open, so that a request under way finds nothing to complete",
+    )
+    recover.add_argument(
+        "--seconds", type=float, default=120.0, help="how long to read back each of them (default: %(default)g)"
+    )
+    recover.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
+    return parser
+
+
+def _command(given: argparse.Namespace) -> Coroutine[Any, Any, int | None]:
+    if given.command == "demo":
+        from minted_connect import demo  # noqa: PLC0415 - as above
+
+        return demo.run()
+    from minted_connect import recover  # noqa: PLC0415 - as above
+
+    return recover.run(
+        given.journal,
+        intents=given.intent,
+        decide=given.decide,
+        only_list=given.list,
+        fence=given.fence,
+        seconds=given.seconds,
+        as_json=given.json,
+    )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from minted_connect.config import (
 )
 from minted_connect.core.caller import Caller, Settings, Shared
 from minted_connect.core.codec import dumps
+from minted_connect.core.logs import obey_environment
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
 from minted_connect.core.transport import Transport
@@ -115,6 +116,7 @@ class AsyncMintedConnect:
         # Before anything can fail: tracebacks may show local variables.
         password = as_secret(password)
         proxy = None if proxy is None else as_secret(proxy)
+        obey_environment()
         _check_settings(timeouts, retry, options)
         check_type("session", session, aiohttp.ClientSession, optional=True)
         check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)
@@ -146,7 +148,7 @@ class AsyncMintedConnect:
         self.products = AsyncProducts(caller)
         self.baskets = AsyncBaskets(caller)
         self.complete = complete
-        self.orders = AsyncOrders(caller)
+        self.orders = AsyncOrders(caller, complete.note)
         self.wallet = AsyncWallet(caller)
         self.rates = AsyncRates(caller)
 

@@ -19,9 +19,11 @@ from minted_connect import (
     Basket,
     BasketKey,
     Breaker,
+    Completion,
     CompletionPolicy,
     ConfigurationError,
     Credentials,
+    IntentState,
     InvalidInput,
     Limits,
     MemoryJournal,
@@ -71,6 +73,8 @@ WRONG: dict[str, Any] = {
 
 BASKET = codec.structure(deal_json(), Basket)
 ORDER = codec.structure(order_json(), Order)
+COMPLETION = Completion(None, {"id": "10984"}, {"customer": {"external_id": "customer-1"}})
+INTENT = intent_of(state=IntentState.CONFIRMED)
 PERIOD = {"start": date(2026, 1, 1), "end": date(2026, 1, 2)}
 
 # Completions are tested with what they do: tests/completion.
@@ -93,8 +97,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("orders.pages", PERIOD),
     ("orders.iterate", PERIOD),
     ("orders.get", {"order_id": 10984, "customer_external_id": "customer-1"}),
-    ("orders.wait", {"order": ORDER}),
-    ("orders.watch", {"order": ORDER}),
+    *((f"orders.{how}", {"order": order}) for how in ("wait", "watch") for order in (ORDER, COMPLETION, INTENT)),
     ("orders.receipt", {"order_id": 10984, "customer_id": "customer-1"}),
     ("orders.invoice", {"external_order_id": "10984"}),
     ("wallet.balance", {"customer_id": "customer-1"}),
@@ -114,6 +117,7 @@ ACCEPTED: dict[str, set[str]] = {
     "customers.create middlename": {"''"},
     "customers.update middlename": {"''"},
     "orders.wait timeout": {"1.5"},
+    "orders.watch patience": {"1.5"},
     "wallet.balance deliverable": {"True"},
     "rates.feed interval": {"1.5"},
     "request query": {"{}"},
@@ -320,6 +324,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("basket", lambda m: m.baskets.update_item("customer-1", sku="S", qty=1)),
     ("qty", lambda m: m.baskets.update_item(KEY, sku="S", qty=2**63)),
     ("order", lambda m: m.orders.wait(10984)),
+    ("order", lambda m: m.orders.wait(intent_of())),
+    ("order", lambda m: m.orders.wait(Completion(None))),
     ("until", lambda m: m.orders.wait(ORDER, until=[5])),
     ("status", lambda m: m.orders.page(status=[1, b"x"])),
     ("qty", lambda m: m.baskets.update_item(KEY, sku="S", qty=0)),

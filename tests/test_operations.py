@@ -18,6 +18,7 @@ from minted_connect import (
     Customer,
     Gender,
     Holding,
+    IntegrityError,
     InvalidInput,
     Invoice,
     Kind,
@@ -30,7 +31,6 @@ from minted_connect import (
     Rate,
     RatePoint,
     Receipt,
-    RequestTimeout,
     ServerError,
     Status,
     ValidationFailed,
@@ -162,6 +162,23 @@ async def test_update_sends_what_is_given_and_none_as_null(minted, sandbox, know
     assert sent(sandbox) == ("PATCH", f"/partner/customer/{CUSTOMER}", {}, body)
     assert (customer.firstname, customer.lastname, customer.phone) == ("Brant", "Schmidt", None)
     assert (await minted.customers.get(known)).birthdate == date(1980, 2, 29)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.customers.create("customer-2"),
+        lambda m: m.customers.get(CUSTOMER),
+        lambda m: m.customers.update(CUSTOMER, lastname="Changed"),
+    ],
+    ids=["create", "get", "update"],
+)
+async def test_another_customer_is_not_taken_for_the_one_asked_for(minted, sandbox, known, call):
+    sandbox.faults.add("wrong_customer")
+    with pytest.raises(IntegrityError, match="another customer's") as caught:
+        await call(minted)
+    assert "somebody-else" not in str(caught.value)
+    assert len(sandbox.requests) == 3  # the login, the customer, and this: it is not asked for again
 
 
 async def test_remove_detaches_the_id(minted, sandbox, known):
@@ -573,32 +590,6 @@ async def test_get_an_order(minted, sandbox, history):
 async def bought(minted: Any) -> Order:
     basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
     return (await minted.complete.buy(basket, expected_total=basket.paid_total)).order
-
-
-async def test_wait_for_an_order(minted, sandbox, clock, known):
-    order = await bought(minted)
-    processing = await minted.orders.wait(order, until=Status.PROCESSING)
-    assert processing.status is Status.PROCESSING
-    assert clock.sleeps == [2.0, 4.0, 8.0, 15.0, 30.0, 30.0]  # 89 s: a status stays for 60
-    done = await minted.orders.wait(processing)
-    assert (done.status, done.is_final, done.is_failed) == (Status.COMPLETED, True, False)
-    sandbox.requests.clear()
-    assert await minted.orders.wait(done, until={"Shipped"}) is done
-    assert len(sandbox.requests) == 0
-
-
-async def test_a_wait_ends(minted, clock, known):
-    order = await bought(minted)
-    with pytest.raises(RequestTimeout, match="still Pending after 10 s") as caught:
-        await minted.orders.wait(order, until="Shipped", timeout=10)
-    assert clock.sleeps == [2.0, 4.0, 4.0]
-    assert caught.value.safe_to_retry
-
-
-async def test_watch_an_order(minted, known):
-    order = await bought(minted)
-    seen = [one.status async for one in minted.orders.watch(order)]
-    assert seen == [Status.PROCESSING, Status.COMPLETED]
 
 
 async def test_receipt_and_invoice(minted, sandbox, clock, known):

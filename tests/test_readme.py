@@ -8,22 +8,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import pytest
 
 import minted_connect
-from minted_connect import MintedConnectError, errors
+from minted_connect import CompletionPolicy, MintedConnectError, errors
 from minted_connect.core.request import OPERATIONS
 from minted_connect.sandbox.faults import ARGUMENTS, KINDS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 SNIPPETS = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+TITLES = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
 PATIENCE = 60.0
 
 
 def complaints(text: str) -> list[str]:
-    """What stands on standard error, but for slow steps that -X dev reports and the log of an unknown outcome."""
-    usual = ("Executing <", "intent ")
+    """What stands on standard error, but for slow steps, which -X dev reports."""
+    usual = ("Executing <",)
     return [line for line in text.splitlines() if not line.startswith(usual)]
 
 
@@ -68,6 +70,15 @@ def test_the_operations_are_those_of_the_code():
     ]
 
 
+def test_every_setting_of_completions_is_there_with_its_question():
+    rows = table(README.partition("\n### Open questions, as settings\n")[2])
+    assert [row[0] for row in rows] == [f"Q{number}" for number in range(1, 10)]
+    section_text = README.partition("\n## Money safety\n")[2].partition("\n## ")[0]
+    for field in attrs.fields(CompletionPolicy):
+        if field.name != "reconcile_budget":
+            assert f"`{field.name}`" in section_text
+
+
 @pytest.mark.parametrize("name", ["one", "two"])
 def test_there_are_two_commands(name):
     found = re.search(rf"<!-- command {name} -->\n```sh\n(.*)\n```\n", README)
@@ -96,7 +107,8 @@ def test_every_fault_is_listed_with_its_arguments():
 
 def test_every_open_question_is_listed():
     listed = [row[0] for row in table(section("Open questions"))]
-    assert listed == [f"S{number}" for number in range(1, 28)] + [f"Q{number}" for number in range(1, 10)]
+    assert listed == [f"S{number}" for number in range(1, 28)]
+    listed += [row[0] for row in table(README.partition("\n### Open questions, as settings\n")[2])]
     for file in (ROOT / "minted_connect").rglob("*.py"):
         assert set(re.findall(r"\b[SQ][0-9]{1,2}\b", file.read_text("utf-8"))) <= set(listed), file.name
 
@@ -116,7 +128,8 @@ def test_every_name_that_is_imported_is_public():
 
 def test_every_link_leads_somewhere():
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists(), target
+        anchors = {f"#{title.lower().replace(',', '').replace(' ', '-')}" for title in TITLES}
+        assert target.startswith("https://") or target in anchors or (ROOT / target).exists(), target
 
 
 def test_nothing_of_one_machine():

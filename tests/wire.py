@@ -96,10 +96,13 @@ class WireServer:
             self._tasks.discard(task)
             writer.close()
 
+    async def _listen(self) -> asyncio.Server:
+        return await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._ssl)
+
     async def __aenter__(self) -> Self:
         if self._ssl:
             forgive_broken_handshakes()
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._ssl)
+        self._server = await self._listen()
         return self
 
     async def __aexit__(

@@ -91,7 +91,9 @@ class Complete(Facade[AsyncComplete]):
     sell: Final = blocking(AsyncComplete.sell)
     delivery: Final = blocking(AsyncComplete.delivery)
     pending: Final = blocking(AsyncComplete.pending)
+    unfinished: Final = blocking(AsyncComplete.unfinished)
     reconcile: Final = blocking(AsyncComplete.reconcile)
+    decide: Final = blocking(AsyncComplete.decide)
 
 
 class Orders(Facade[AsyncOrders]):

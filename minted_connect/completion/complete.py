@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.guard import address, agreed_total, check_basket
-from minted_connect.completion.journal import Journal
+from minted_connect.completion.journal import Journal, to_the_end
 from minted_connect.completion.match import lines
 from minted_connect.completion.outcomes import Flight, Outcomes
 from minted_connect.completion.reconcile import ReadBack
@@ -20,10 +20,12 @@ from minted_connect.completion.verdict import Outcome
 from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
-from minted_connect.models import Basket, Completion, Intent, Kind, Shipping
+from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, OrderProgress, Shipping
 from minted_connect.resources import checks
 
 __all__ = ["AsyncComplete"]
+
+_DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
 
 
 class AsyncComplete:
@@ -119,6 +121,16 @@ class AsyncComplete:
         flying = {flight.intent.id for flight in self._outcomes.flights.values() if flight.intent is not None}
         return [intent for intent in await self._outcomes.journal.pending() if intent.id not in flying]
 
+    async def unfinished(self) -> list[Intent]:
+        """Return the confirmed intents whose order was not seen to be final yet, oldest first.
+
+        After a restart these are the orders to follow: give each to `orders.watch` or `orders.wait`.
+
+        Raises:
+            JournalError: the journal cannot be read.
+        """
+        return await self._outcomes.journal.unfinished()
+
     async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
         """Find out what became of an intent, reading orders and basket for up to two minutes.
 
@@ -136,9 +148,7 @@ class AsyncComplete:
             OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
             ClientClosedError: closed, forked, or on another event loop.
         """
-        wanted = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
-        if not isinstance(wanted, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInput.of("intent_or_error", "give the Intent from pending(), or the OutcomeUnknown")
+        wanted = _intent_of(intent_or_error)
         checks.flag("fence", fence)
         self._caller.check_usable()
         flight = self._outcomes.flights.get((wanted.external_customer_id, wanted.cart_token))
@@ -160,6 +170,32 @@ class AsyncComplete:
                 self._bind(unknown)
                 raise unknown
 
+    async def decide(
+        self, intent_or_error: Intent | OutcomeUnknown, state: IntentState | str, *, order_id: int | None = None
+    ) -> None:
+        """Write down what a person found out about an intent that reading back could not settle.
+
+        For when the vendor has told: nothing is looked up here, and nothing sent. Not executed or rejected, the basket
+        is free to be completed again; confirmed, it never is.
+
+        Args:
+            intent_or_error: From `pending()`, or the error that told of it.
+            state: `confirmed`, `rejected` or `not_executed`.
+            order_id: Number of the order, of a confirmed one.
+
+        Raises:
+            JournalError: it could not be written down.
+        """
+        wanted = _intent_of(intent_or_error)
+        decided = IntentState(checks.one_of("state", state, _DECISIONS))
+        if order_id is not None:
+            checks.whole("order_id", order_id, 1)
+        await self._outcomes.decided(wanted, decided, order_id)
+
+    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+        """Note what was seen of the order that a basket became, if the journal knows of it."""
+        await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress))
+
     async def aclose(self) -> None:
         """Let go of the journal."""
         await self._outcomes.journal.aclose()
@@ -176,6 +212,7 @@ class AsyncComplete:
         check_basket(basket, kind)
         key = (basket.customer.external_id, basket.token)
         seen = (lines(basket), basket.currency_code)
+        # A flight of the parent process, or of another event loop, lands there only.
         self._caller.check_usable()
         flights = self._outcomes.flights
         while (flight := flights.get(key)) is not None:
@@ -207,3 +244,10 @@ class AsyncComplete:
         """Let an error that is to be reconciled know the client that does it."""
         if isinstance(error, OutcomeUnknown):
             error.__dict__["_bound"] = self.reconcile
+
+
+def _intent_of(intent_or_error: Intent | OutcomeUnknown) -> Intent:
+    wanted = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
+    if not isinstance(wanted, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput.of("intent_or_error", "give the Intent from pending(), or the OutcomeUnknown")
+    return wanted

@@ -110,8 +110,17 @@ def identifiers(raw: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_about(raw: Mapping[str, Any], intent: Intent) -> bool:
-    """Return whether an answer names the customer and the basket of the intent."""
-    return customer_of(raw) == intent.external_customer_id and raw.get("token") == intent.cart_token
+    """Return whether an answer names the customer and the basket of the intent.
+
+    The token decides. Where the answer has none, the other keys do, unless one of them contradicts.
+    """
+    if customer_of(raw) != intent.external_customer_id:
+        return False
+    if raw.get("token"):
+        return bool(raw["token"] == intent.cart_token)
+    keys = (("guid", intent.guid), ("increment_id", intent.increment_id))
+    agree = [raw[name] == wanted for name, wanted in keys if wanted and raw.get(name)]
+    return bool(agree) and all(agree)
 
 
 def is_order(raw: Mapping[str, Any]) -> bool:

@@ -125,6 +125,15 @@ class Outcomes:
         await self.settle(intent, IntentState.NOT_EXECUTED, error)
         return error
 
+    async def decided(self, intent: Intent, state: IntentState, order_id: int | None) -> None:
+        """Note what a person found out.
+
+        Raises:
+            JournalError: it could not be written.
+        """
+        await to_the_end(self.journal.settle(intent.id, state, order_id=order_id))
+        _logger.warning("%s: settled by hand, it is %s", _named(intent), state)
+
     async def doubted(self, intent: Intent, phase: Phase, evidence: tuple[str, ...]) -> OutcomeUnknown:
         """Note that it is not known, and return the error that says so."""
         unknown = OutcomeUnknown(

@@ -21,6 +21,7 @@ from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import (
     ApiError,
+    AuthenticationFailed,
     ClientClosedError,
     MintedConnectError,
     NotFound,
@@ -83,7 +84,7 @@ class ReadBack:
         self._fence_tried = False
         self._fenced_at = 0.0
         self._trouble: list[str] = []
-        self._closed = False
+        self._hopeless = False
 
     async def once(self, *, within: float) -> Finding:
         """Look once, for at most so many seconds."""
@@ -97,7 +98,7 @@ class ReadBack:
         looks = 0
         while True:
             finding = await self._look()
-            if finding.verdict.outcome is not Outcome.UNKNOWN or self._closed:
+            if finding.verdict.outcome is not Outcome.UNKNOWN or self._hopeless:
                 return finding
             if fence and self._fence is Fence.NOT_USED and _may_fence(finding.evidence):
                 await self._clear()
@@ -178,9 +179,9 @@ class ReadBack:
         first = min(intent.created_at, intent.created_at + self._offset, intent.created_by_server) - _DAY
         last = max(now, now + self._offset) + _DAY
         customer = ("customer_external_id", intent.external_customer_id)
+        # Not by kind: a filter can only hide what is looked for, and the kind of each order is compared here.
         listed = (
             customer,
-            ("tx_type", str(intent.kind)),
             ("sortBy", "created_at"),
             ("sortType", "desc"),
             ("startDate", first.date().isoformat()),
@@ -260,8 +261,8 @@ class ReadBack:
         return reply
 
     def _note(self, error: MintedConnectError) -> None:
-        # Waiting does not open a closed client again.
-        self._closed = self._closed or isinstance(error, ClientClosedError)
+        # Waiting opens no closed client again, and makes no password right.
+        self._hopeless = self._hopeless or isinstance(error, ClientClosedError | AuthenticationFailed)
         self._trouble.append(f"{type(error).__name__}: {error}")
 
 

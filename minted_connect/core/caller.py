@@ -43,8 +43,6 @@ from minted_connect.errors import (
 __all__ = ["Caller", "Settings", "Shared"]
 
 _logger = logging.getLogger("minted_connect")
-# A library is silent in a program that did not configure logging.
-_logger.addHandler(logging.NullHandler())
 _T = TypeVar("_T")
 
 API_VERSION = "3"
@@ -121,6 +119,14 @@ class Caller:
         """Whether the server is on this machine, as the sandbox is."""
         return self.shared.transport.is_loopback
 
+    def check_usable(self) -> None:
+        """Check that this process and event loop may use the client, before waiting for what goes on in its own.
+
+        Raises:
+            ClientClosedError: closed, inherited through a fork, or opened on another event loop.
+        """
+        self.shared.transport.check_usable()
+
     async def send(
         self,
         request: Request,
@@ -191,20 +197,12 @@ class Caller:
                 failure = error
             return await read_back(failure)
 
-    def check_usable(self) -> None:
-        """Check that this client may be used here, before waiting for anything that only its own loop can end.
-
-        Raises:
-            ClientClosedError: closed, inherited through a fork, or opened on another event loop.
-        """
-        self.shared.transport.claim()
-
     def turn(self, thing: Hashable) -> AbstractAsyncContextManager[None]:
         """Return the turn to change `thing`, to be entered; waiting for it takes no longer than a call may.
 
         Raises:
-            ClientClosedError: as `check_usable`.
             NotSent: on entering, when it takes longer.
+            ClientClosedError: closed, forked, or on another event loop, where that turn never comes.
         """
         self.check_usable()
         return self.shared.turns.of(thing, self.settings.deadline or self.settings.timeouts.total)

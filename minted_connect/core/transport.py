@@ -97,10 +97,8 @@ class Transport:
         """Whether there is something left to close, here and not in a forked child."""
         return self._roads is not None and self._pid == os.getpid()
 
-    def claim(self) -> dict[Lane, Road]:
-        """Return the session of each lane, opening them at first use, so that a client can be built outside any loop.
-
-        From then on it belongs to the running loop, and nobody elsewhere may so much as wait for what goes on there.
+    def check_usable(self) -> None:
+        """Check that requests can be sent from here.
 
         Raises:
             ClientClosedError: closed, inherited through a fork, or opened on another event loop.
@@ -109,9 +107,17 @@ class Transport:
             raise ClientClosedError("this client is closed: build a new one")
         if self._pid != os.getpid():
             raise ClientClosedError("this client was built before a fork: build one in each process")
-        loop = asyncio.get_running_loop()
-        if self._loop is not None and self._loop is not loop:
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise ClientClosedError("this client belongs to another event loop: build one in each loop")
+
+    def _usable_roads(self) -> dict[Lane, Road]:
+        """Return the session of each lane, opening them at first use, so that a client can be built outside any loop.
+
+        Raises:
+            ClientClosedError: closed, inherited through a fork, or opened on another event loop.
+        """
+        self.check_usable()
+        loop = asyncio.get_running_loop()
         if self._roads is None:
             self._roads = self._open(loop)
             self._loop = loop
@@ -168,7 +174,7 @@ class Transport:
             AuthDowngrade: the server's challenge is not acceptable.
             ClientClosedError: closed, forked, or on another event loop.
         """
-        roads = self.claim()
+        roads = self._usable_roads()
         road = roads[wire.lane]
         if wire.hurried and road.slots.locked():
             road = roads[Lane.MONEY]

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, Final, Literal
 
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
+from minted_connect.errors import IntegrityError, InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import AccountType, Customer, Gender
 from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
@@ -56,6 +56,7 @@ class AsyncCustomers(Resource):
 
         Raises:
             ValidationFailed: among others, for an id that is taken (assumed, S8).
+            IntegrityError: the answer is about another customer.
 
         Source: Create Customer (api-25995712, 2025-12-24): documented. `tax_office` and `account_type` are from
         Partner Create Business Customer (api-15819241).
@@ -79,18 +80,21 @@ class AsyncCustomers(Resource):
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(new, given, error)
 
-        return await self._caller.send(request, Customer, read_back=read_back, changes=new)
+        changed = await self._caller.send(request, Customer, read_back=read_back, changes=new)
+        return _same(changed, new, request)
 
     async def get(self, external_id: str) -> Customer:
         """Return a customer with the wallets.
 
         Raises:
             NotFound: no such customer (assumed, S11).
+            IntegrityError: the answer is about another customer.
 
         Source: Get Customer (E-Commerce page api-8228811, 2024-08-07): partly documented; wallet rows are inferred.
         """
         known = checks.customer_id(external_id, self._limits.external_customer_id)
-        return await self._caller.send(Request(OPERATIONS["customers.get"], (known,)), Customer)
+        request = Request(OPERATIONS["customers.get"], (known,))
+        return _same(await self._caller.send(request, Customer), known, request)
 
     async def update(
         self,
@@ -112,6 +116,7 @@ class AsyncCustomers(Resource):
 
         Raises:
             NotFound: no such customer (assumed).
+            IntegrityError: the answer is about another customer.
 
         Source: Update Customer (E-Commerce page api-8228809, 2024-08-07): partly documented; the answer is inferred.
         """
@@ -134,7 +139,8 @@ class AsyncCustomers(Resource):
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(known, changes, error)
 
-        return await self._caller.send(request, Customer, read_back=read_back, changes=known)
+        changed = await self._caller.send(request, Customer, read_back=read_back, changes=known)
+        return _same(changed, known, request)
 
     async def remove(self, external_id: str) -> None:
         """Detach the partner's id from a customer (by its name; what exactly is removed is not known, S10).
@@ -190,3 +196,14 @@ class AsyncCustomers(Resource):
             else:
                 sent[name] = checks.text(name, value, lengths.get(name), empty=name == "middlename")
         return sent
+
+
+def _same(customer: Customer, external_id: str, request: Request) -> Customer:
+    """Return the customer if it is the one asked for: a proxy or a cache may mix up answers."""
+    if customer.external_id == external_id:
+        return customer
+    method, path = request.operation.method, request.operation.path
+    wrong = "data.external_id: is another customer's"
+    raise IntegrityError(
+        f"{method} {path}: the answer is about somebody else: {wrong}", (wrong,), method=method, path=path
+    )

@@ -6,10 +6,22 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from datetime import date
 from typing import Final, Literal, TypedDict, Unpack
 
+from minted_connect.core.caller import Caller
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import NotFound, Phase, RequestTimeout
-from minted_connect.models import Invoice, Kind, Order, Page, Receipt, Status
+from minted_connect.models import (
+    Completion,
+    Intent,
+    Invoice,
+    Kind,
+    Order,
+    OrderChange,
+    OrderProgress,
+    Page,
+    Receipt,
+    Status,
+)
 from minted_connect.resources import base, checks
+from minted_connect.resources.following import FIRST, Following, Looks, Noted, Target, not_listed
 
 __all__ = ["AsyncOrders", "OrderFilters", "SortBy"]
 
@@ -19,8 +31,6 @@ SortBy = Literal["type", "total", "customer_external_id", "created_at"]
 _KINDS: Final = frozenset(Kind)
 _SORT_BY: Final = frozenset({"type", "total", "customer_external_id", "created_at"})
 _SORT_TYPES: Final = frozenset({"asc", "desc"})
-_POLLS: Final = (2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds between two looks at an order whose status stays; the last one repeats."""
 
 
 class OrderFilters(TypedDict, total=False):
@@ -39,6 +49,11 @@ class OrderFilters(TypedDict, total=False):
 
 class AsyncOrders(base.Resource):
     """The orders of all customers of the partner, or of one."""
+
+    def __init__(self, caller: Caller, noted: Noted | None = None) -> None:
+        super().__init__(caller)
+        self._looks = Looks(self._rows, caller.clock)
+        self._noted = noted
 
     async def page(
         self,
@@ -121,25 +136,21 @@ class AsyncOrders(base.Resource):
         Source: Get Orders (api-26192668, 2026-03-16): partly documented (the filter); that `orderId` is the `id` of
         the order is inferred (Q4).
         """
-        return await self._get(checks.whole("order_id", order_id, 1), customer_external_id)
+        number = checks.whole("order_id", order_id, 1)
+        for row in await self._rows(customer_external_id, number):
+            if row.id == number and row.customer.external_id == customer_external_id:
+                return row
+        raise not_listed()
 
-    async def _get(self, order_id: int, customer_external_id: str) -> Order:
+    async def _rows(self, customer_external_id: str, order_id: int) -> Page[Order]:
+        """Return what is listed for one order: a filter that the server does not know is ignored (assumed)."""
         wanted = checks.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
         query = (("customer_external_id", wanted), ("orderId", str(order_id)))
-        request = Request(OPERATIONS["orders.page"], query=query)
-        # A filter that the server does not know is ignored (assumed), so other rows may come too: they are dropped.
-        for row in await self._caller.send(request, Page[Order]):
-            if row.id == order_id and row.customer.external_id == customer_external_id:
-                return row
-        raise NotFound(
-            f"{request.operation.method} {request.operation.path}: no order of this id and this customer was listed",
-            method=request.operation.method,
-            path=request.operation.path,
-        )
+        return await self._caller.send(Request(OPERATIONS["orders.page"], query=query), Page[Order])
 
     async def wait(
         self,
-        order: Order,
+        order: Order | Completion | Intent,
         *,
         until: Status | str | Collection[Status | str] | None = None,
         timeout: float = 600.0,
@@ -147,60 +158,94 @@ class AsyncOrders(base.Resource):
         """Return the order once its status is (one of) `until`, or final: completed, cancelled or refunded.
 
         Look at `status` of what comes back: an order waited for until `Shipped` may have been cancelled instead.
-        It is looked at after 2, 4, 8, 15 and then every 30 seconds, and a last time at the end of `timeout`.
+        It is looked at as by `watch`, and a last time at the end of `timeout`; that look may take two seconds more.
+        What passes by is waited out as by `watch`, for as long as `timeout` allows.
 
         Args:
-            order: As last seen.
+            order: As last seen; or what `complete` gave, or an intent of `complete.unfinished()`, which are looked at
+                at once unless they hold the order.
             until: Status names that end the wait; None = only a final one does.
             timeout: Most seconds to wait.
 
         Raises:
-            RequestTimeout: the order still has another status after `timeout` seconds.
+            RequestTimeout: the order still has another status after `timeout` seconds. If looks failed at the end, or
+                the server asks to be left alone for longer than that, the text says so and the cause is their error.
+            NotFound: it is still not listed two minutes after the first look.
+            ApiError: the server refuses to show it: credentials, permission.
 
         Source: as `get`.
         """
-        checks.instance("order", order, Order)
+        target = Target.of(order)
         timeout = checks.seconds("timeout", timeout)
         wanted = () if until is None else [checks.text("until", one) for one in checks.several("until", until)]
+        following = self._follow(target, first=0.0)
         clock = self._caller.clock
-        started = clock.monotonic()
-        polls = 0
-        while not (order.is_final or order.status in wanted):
-            elapsed = clock.monotonic() - started
-            if elapsed >= timeout:
-                operation = OPERATIONS["orders.page"]
-                raise RequestTimeout(
-                    f"the order is still {order.status} after {elapsed:.0f} s",
-                    operation.method,
-                    operation.path,
-                    elapsed=elapsed,
-                    phase=Phase.ANSWERED,
-                    idempotent=True,
-                )
-            await clock.sleep(min(_POLLS[min(polls, len(_POLLS) - 1)], timeout - elapsed))
-            polls += 1
-            order = await self._get(order.id, order.customer.external_id)
-        return order
+        end = clock.monotonic() + timeout
+        seen = target.order
+        while seen is None or not (seen.is_final or seen.status in wanted):
+            if clock.monotonic() + following.asked >= end:
+                raise following.late() from following.failure
+            seen = await following.look(end) or seen
+            await following.keep()
+        if seen.is_final:
+            await following.keep()
+        return seen
 
-    async def watch(self, order: Order) -> AsyncGenerator[Order, None]:
-        """Yield the order each time its status changed, until that is final; nothing if it is final already.
+    def watch(
+        self, order: Order | Completion | Intent, *, patience: float = 600.0
+    ) -> AsyncGenerator[OrderChange, None]:
+        """Yield each change of an order until its status is final; nothing if it is final already.
 
-        It is looked at 2, 4, 8, 15 and then every 30 seconds after the last change. A failed look raises and ends
-        the watch; start another one from the order last seen.
+        A change is another status, or another cargo tracking number or estimated arrival of its delivery. It is
+        written into the journal when the next one is asked for, if the order came of an intent there: after a restart,
+        watch each of `complete.unfinished()`. What happened meanwhile then comes first, as one change, and so does the
+        one that was being dealt with when the process ended; what was dealt with before does not come again.
+
+        It is looked at 2, 4, 8, 15 and then every 30 seconds after the last change; every minute after an hour without
+        one, every five minutes after a day. All who follow an order through one client share a look under way.
+        Failures that pass by do not end the watch: no connection, 5xx, 429 (whose `retry_after` is obeyed), an answer
+        that cannot be read, a limiter or breaker of your own. A purchase that is not listed yet is waited for two
+        minutes. A status that is not documented does not count as final (S7).
+
+        Args:
+            order: As last seen; or what `complete` gave, or an intent of `complete.unfinished()`.
+            patience: Seconds that looks may fail on end; then the last error is raised. So it is, at once, if the
+                server asks to be left alone for longer than that.
+
+        Raises:
+            NotFound: it is not listed, two minutes after the watch began.
+            ApiError: the server refuses to show it: credentials, permission.
+            IntegrityError: the answer is about somebody else.
+            ClientClosedError: the client was closed; noticed at the next look.
 
         Source: as `get`.
         """
-        checks.instance("order", order, Order)
+        target = Target.of(order)
+        return self._watch(target, checks.seconds("patience", patience))
+
+    async def _watch(self, target: Target, patience: float) -> AsyncGenerator[OrderChange, None]:
         clock = self._caller.clock
-        polls = 0
-        while not order.is_final:
-            await clock.sleep(_POLLS[min(polls, len(_POLLS) - 1)])
-            polls += 1
-            seen = await self._get(order.id, order.customer.external_id)
-            if seen.status != order.status:
-                polls = 0
-                order = seen
-                yield order
+        # At a restart all of them are watched from the same moment on.
+        following = self._follow(target, first=FIRST * self._caller.settings.options.random())
+        before = target.progress
+        if target.order is not None and target.order.is_final:
+            await following.keep()
+        while before is None or not before.is_final:
+            order = await following.look()
+            if order is None:
+                if clock.monotonic() + following.asked >= following.failing_since + patience:
+                    assert following.failure is not None
+                    raise following.failure
+                continue
+            change = OrderChange(order, before, OrderProgress.of(order))
+            if change.changed:
+                yield change
+            # Only now: whoever is told of a cancelled order and dies over it has to be told again.
+            await following.keep()
+            before = change.after
+
+    def _follow(self, target: Target, *, first: float) -> Following:
+        return Following(target, self._looks, self._caller.settings.options, self._noted, first=first)
 
     async def receipt(self, order_id: int, *, customer_id: str) -> Receipt:
         """Return the identifiers of an order and a link to its receipt; `Receipt.raw` holds what else there is.

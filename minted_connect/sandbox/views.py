@@ -16,7 +16,6 @@ _ISTANBUL = timezone(timedelta(hours=3))
 _TX_TYPES: dict[Kind, str] = {"buy": "oneoffpurchase", "sell": "sell", "delivery": "delivery"}
 _PERSON = ("firstname", "middlename", "lastname", "email", "phone", "gender", "identity_number", "birthdate")
 _BUY_PARTS = ((6, "Fiziksel Dönüşüm"), (4, "Kargo"), (7, "Mint Ücreti"), (2, "Sigorta"))
-_DELIVERY_DAYS = 4  # between order_at and estimated_arrival_date in the one example (api-27307650)
 
 
 def stamp(moment: int) -> str:
@@ -136,7 +135,7 @@ def order(one: Order, shop: Shop, language: str) -> dict[str, Any]:
         "order_at": stamp(one.ordered),
     }
     if one.kind == "delivery":
-        document["delivery"] = _delivery(one, shipped=status_name in ("Shipped", "Completed"))
+        document["delivery"] = _delivery(one, shop, shipped=status_name in ("Shipped", "Completed"))
     return document
 
 
@@ -316,13 +315,12 @@ def _payment(total: Decimal) -> Object:
     }
 
 
-def _delivery(one: Order, *, shipped: bool) -> Object:
+def _delivery(one: Order, shop: Shop, *, shipped: bool) -> Object:
     number = f"MNT{one.increment_id}" if shipped else None
-    arrival = at(one.completed) + timedelta(days=_DELIVERY_DAYS)
     return {
         "cargo_tracking_url": f"https://cargo.example.com/track/{quote(number)}" if number else None,
         "cargo_tracking_number": number,
-        "estimated_arrival_date": arrival.date().isoformat(),
+        "estimated_arrival_date": at(shop.arrival(one, shipped=shipped)).date().isoformat(),
     }
 
 

@@ -111,7 +111,7 @@ class TestCalls:
             seen = list(minted.orders.watch(order))
 
         assert final.is_final
-        assert seen[-1].status == final.status
+        assert seen[-1].after.status == final.status
 
     def test_from_env(self, sandbox, monkeypatch):
         for name, value in (("USERNAME", sandbox.username), ("PASSWORD", sandbox.password), ("BASE_URL", sandbox.url)):

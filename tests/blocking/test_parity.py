@@ -37,7 +37,7 @@ TWINS = [
     (Subscription, BlockingSubscription),
 ]
 
-INTERNAL = {(AsyncComplete, "with_caller"), (AsyncComplete, "aclose")}
+INTERNAL = {(AsyncComplete, "with_caller"), (AsyncComplete, "note"), (AsyncComplete, "aclose")}
 """For the async client itself: the blocking one shares what it carries."""
 
 BY_HAND = {

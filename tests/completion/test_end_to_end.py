@@ -364,7 +364,7 @@ async def test_waiting_for_and_watching_an_order(minted: AsyncMintedConnect, clo
     assert order is not None
     with pytest.raises(RequestTimeout, match="still Pending"):
         await minted.orders.wait(order, timeout=5)
-    seen = [one.status async for one in minted.orders.watch(order)]
+    seen = [change.after.status async for change in minted.orders.watch(order)]
     assert seen[-1] == Status.COMPLETED
     assert len(seen) == len(set(seen))
     final = await minted.orders.wait(order)

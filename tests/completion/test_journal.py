@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import sqlite3
 import stat
@@ -355,6 +356,47 @@ async def test_an_intent_survives_kill_9(tmp_path: Path) -> None:
     assert await SqliteJournal(path).pending() == [intent_of()]
     with pytest.raises(AlreadyInFlight):
         await SqliteJournal(path).prepare(intent_of(id="after the crash"))
+
+
+async def test_killed_at_any_point_it_has_lost_nothing_that_it_had_said(tmp_path: Path) -> None:
+    """Acknowledged is what a process printed before it died; of the last step either state will do."""
+    path = tmp_path / "journal.db"
+    body = """
+    number = int(sys.argv[2])
+    while True:
+        await journal.prepare(intent_of(id=str(number), cart_token=str(number)))
+        print("prepared", number, flush=True)
+        await journal.settle(str(number), "confirmed", order_id=number)
+        print("confirmed", number, flush=True)
+        number += 1
+    """
+    states: dict[str, str] = {}
+    rng = random.Random(7)
+    for life in range(8):
+        process = child(body.strip(), path, str(life * 1000))
+        assert process.stdout is not None
+        for _ in range(rng.randrange(1, 12)):
+            state, number = process.stdout.readline().split()
+            states[number] = state
+        # Somewhere in the next step, wherever that happens to be.
+        await asyncio.sleep(rng.random() * 0.004)
+        process.kill()
+        rest, problems = process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGKILL, problems
+        for line in rest.splitlines():
+            state, number = line.split()
+            states[number] = state
+    journal = SqliteJournal(path)
+    pending = {intent.id for intent in await journal.pending()}
+    confirmed = {intent.id: intent.order_id for intent in await journal.unfinished()}
+    assert {number for number, state in states.items() if state == "confirmed"} <= confirmed.keys()
+    assert {number for number, state in states.items() if state == "prepared"} <= pending | confirmed.keys()
+    assert all(order == int(number) for number, order in confirmed.items())
+    # Of each life one step at most was under way that nothing had been said of.
+    assert len((pending | confirmed.keys()) - states.keys()) <= 8
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    database.close()
 
 
 async def test_of_racing_processes_one_wins_each_basket(tmp_path: Path) -> None:

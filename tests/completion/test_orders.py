@@ -7,17 +7,47 @@ from typing import Any
 
 import pytest
 
-from minted_connect.errors import IntegrityError, InvalidInput, NotFound, RequestTimeout
-from minted_connect.models import Kind, Order
+from minted_connect.core import codec
+from minted_connect.errors import (
+    AnswerTooLarge,
+    ApiError,
+    AuthDowngrade,
+    AuthenticationFailed,
+    BadRequest,
+    BudgetExhausted,
+    CircuitOpen,
+    ClientClosedError,
+    ConfigurationError,
+    Conflict,
+    ConnectFailed,
+    IntegrityError,
+    InvalidInput,
+    LimiterTimeout,
+    MintedConnectError,
+    NotFound,
+    NotSent,
+    PermissionDenied,
+    PoolTimeout,
+    ProtocolError,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+    TLSFailed,
+    TransportError,
+    UnexpectedRedirect,
+    ValidationFailed,
+)
+from minted_connect.models import IntentState, Kind, Order
+from minted_connect.resources.following import not_listed, passes_by
 from minted_connect.resources.orders import AsyncOrders
-from tests.completion.fakes import CUSTOMER, World, of, order_json, page_json
+from tests.completion.fakes import CUSTOMER, World, intent_of, of, order_json, page_json
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
 def world() -> World:
-    return World()
+    return World(random=lambda: 0.5)
 
 
 @pytest.fixture
@@ -182,8 +212,89 @@ async def test_waiting_has_an_end(world: World, orders: AsyncOrders) -> None:
 async def test_watching(world: World, orders: AsyncOrders) -> None:
     world.orders = turning(world, (0, "Pending"), (10, "Processing"), (60, "never seen"), (200, "Cancelled"))
     order = await seen(world, orders)
-    assert [one.status async for one in orders.watch(order)] == ["Processing", "never seen", "Cancelled"]
+    changes = [change async for change in orders.watch(order)]
+    assert [change.after.status for change in changes] == ["Processing", "never seen", "Cancelled"]
+    assert [change.before.status for change in changes if change.before] == ["Pending", "Processing", "never seen"]
     assert world.clock.sleeps[:6] == [2, 4, 8, 2, 4, 8]  # type: ignore[attr-defined]
+
+
+async def test_what_is_still_a_basket_is_no_order_yet(world: World, orders: AsyncOrders) -> None:
+    order = codec.structure(order_json(), Order)
+    basket = order_json(order_creation_status="basket", status_name="Created")
+    world.orders = lambda request: [basket if world.clock.monotonic() < 30 else order_json(status_name="Completed")]
+    assert [change.after.status async for change in orders.watch(order)] == ["Completed"]
+    world.orders = [basket]
+    with pytest.raises(NotFound):
+        await orders.wait(order)
+
+
+async def test_other_rows_are_passed_over(world: World, orders: AsyncOrders) -> None:
+    order = codec.structure(order_json(), Order)
+    others = [order_json(id=1, status_name="Cancelled"), of("somebody else", id=2, status_name="Cancelled")]
+    world.orders = [*others, order_json(status_name="Completed")]
+    assert (await orders.wait(order)).status == "Completed"
+
+
+@pytest.mark.parametrize("sure", [True, False])
+async def test_an_order_that_became_somebody_else_s_is_not_believed(
+    world: World, orders: AsyncOrders, sure: bool
+) -> None:
+    intent = intent_of(state=IntentState.CONFIRMED, order_id=10984 if sure else None)
+    world.orders = [of("customer-2")]
+    with pytest.raises(IntegrityError) as caught:
+        await orders.wait(intent)
+    assert "customer-2" not in f"{caught.value}{caught.value!r}{caught.value.problems}"
+    assert len(world.sent) == 1
+
+
+@pytest.mark.parametrize("shared", ["token", "guid", "increment_id"])
+async def test_an_intent_knows_its_order_by_any_key(world: World, orders: AsyncOrders, shared: str) -> None:
+    strange = {"token": "X" * 32, "guid": "", "increment_id": "1", "id": 77}
+    del strange[shared]
+    intent = intent_of(state=IntentState.CONFIRMED)
+    world.orders = [order_json(**{**strange, shared: ""}), order_json(status_name="Completed", **strange)]
+    assert (await orders.wait(intent)).status == "Completed"
+    assert dict(world.sent[0].query) == {"customer_external_id": CUSTOMER, "orderId": "10984"}
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (ConfigurationError(""), False),
+        (ClientClosedError(""), False),
+        (NotSent(""), True),
+        (InvalidInput.of("field", "rule"), False),
+        (ConnectFailed(""), True),
+        (TLSFailed(""), False),
+        (PoolTimeout(""), True),
+        (LimiterTimeout(""), True),
+        (CircuitOpen(""), True),
+        (BudgetExhausted(""), True),
+        (TransportError(""), True),
+        (RequestTimeout(""), True),
+        (ApiError("success: false", 200), False),
+        (ApiError("", 408), True),
+        (ApiError("", 425), True),
+        (BadRequest("", 400), False),
+        (AuthenticationFailed("", 401), False),
+        (AuthDowngrade("", 401), False),
+        (PermissionDenied("", 403), False),
+        (NotFound("", 404, 404), False),
+        (NotFound("of a gateway", 404), True),
+        (not_listed(), False),
+        (Conflict("", 409), False),
+        (ValidationFailed("", 422), False),
+        (RateLimited("", 429), True),
+        (ServerError("", 500), True),
+        (ProtocolError(""), True),
+        (AnswerTooLarge(""), True),
+        (UnexpectedRedirect(""), True),
+        (IntegrityError(""), False),
+    ],
+    ids=repr,
+)
+def test_which_failures_pass_by(error: MintedConnectError, passing: bool) -> None:
+    assert passes_by(error) is passing
 
 
 async def test_receipt_and_invoice(world: World, orders: AsyncOrders) -> None:

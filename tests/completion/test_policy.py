@@ -9,7 +9,7 @@ import pytest
 
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import MemoryJournal
-from minted_connect.completion.match import Match, match
+from minted_connect.completion.match import Match, is_about, match
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import codec
 from minted_connect.core.request import Request
@@ -17,6 +17,8 @@ from minted_connect.core.wire import Progress
 from minted_connect.errors import (
     AlreadyInFlight,
     Conflict,
+    InvalidInput,
+    JournalError,
     NotExecuted,
     NotSent,
     OutcomeUnknown,
@@ -311,3 +313,80 @@ async def test_a_cancelled_order_after_a_doubtful_no(world: World) -> None:
     with pytest.raises(Rejected) as caught:
         await buy(world, following(world))
     assert caught.value.order is not None
+
+
+# --- what an answer is about -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "about"),
+    [
+        ({}, True),
+        ({"guid": "ANOTHER", "increment_id": "1"}, True),  # the token decides
+        ({"token": "X" * 32}, False),
+        ({"token": None}, True),
+        ({"token": None, "guid": None}, True),
+        ({"token": None, "guid": "ANOTHER"}, False),
+        ({"token": "", "guid": "", "increment_id": ""}, False),
+        ({"customer": {"external_id": "somebody else"}}, False),
+        ({"customer": None}, False),
+        ({"token": ["odd"]}, False),
+    ],
+    ids=str,
+)
+async def test_an_answer_is_about_the_basket_by_its_keys(world: World, changes: dict[str, Any], about: bool) -> None:
+    assert is_about({**order_json(), **changes}, intent_of()) is about
+    world.complete = {**order_json(), **changes}
+    complete = following(world)
+    if about:
+        await buy(world, complete)
+    else:
+        with pytest.raises(OutcomeUnknown):
+            await buy(world, complete)
+    assert len(await complete.pending()) == (not about)
+
+
+# --- what a person found out -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["confirmed", "rejected", "not_executed"])
+async def test_what_a_person_found_out_ends_it(world: World, state: str, caplog: pytest.LogCaptureFixture) -> None:
+    complete = following(world)
+    world.complete = LOST
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    sent = len(world.sent)
+    await complete.decide(caught.value, state, order_id=7 if state == "confirmed" else None)
+    assert len(world.sent) == sent
+    assert await complete.pending() == []
+    assert f"settled by hand, it is {state}" in caplog.text
+    world.complete = world.execute
+    if state == "confirmed":
+        with pytest.raises(AlreadyInFlight, match="it is order 7"):
+            await buy(world, complete)
+    else:
+        assert (await buy(world, complete)).order is not None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("id", "confirmed"), "intent_or_error"),
+        ((intent_of(), "unknown"), "state"),
+        ((intent_of(), "prepared"), "state"),
+        ((intent_of(), None), "state"),
+    ],
+)
+async def test_decisions_that_are_none(world: World, arguments: tuple[Any, ...], field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await following(world).decide(*arguments)
+    assert caught.value.field == field
+
+
+async def test_a_decision_that_cannot_be_written_down_is_said(world: World) -> None:
+    class Broken(MemoryJournal):
+        async def settle(self, *_: Any, **__: Any) -> None:
+            raise JournalError("the disk is full")
+
+    with pytest.raises(JournalError):
+        await AsyncComplete(world, Broken()).decide(intent_of(), "rejected")

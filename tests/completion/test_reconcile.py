@@ -188,7 +188,6 @@ async def test_it_is_looked_for_the_way_the_vendor_documents(world: World, compl
         "page": "1",
         "total": "30",
         "customer_external_id": CUSTOMER,
-        "tx_type": "buy",
         "sortBy": "created_at",
         "sortType": "desc",
         "startDate": "2026-02-19",

@@ -201,6 +201,26 @@ async def test_a_delivery_moves_by_cargo(serving, clock, shipping):
         ]  # fmt: skip
 
 
+async def test_a_shipment_is_put_off_by_a_day_on_its_way(api, clock, sandbox, shipping):
+    await api.customer()
+    sandbox.shop.give("cust-1", "MNTBAE0001", 1)
+    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    order = (await api.complete(basket, "delivery", shipping=shipping)).data
+
+    async def arrival():
+        (row,) = (await api.get(ORDERS, orderId=order["id"])).data["data"]
+        return row["delivery"]["estimated_arrival_date"]
+
+    clock.advance(209.999)
+    assert await arrival() == "2026-02-24"
+    clock.advance(0.001)
+    assert await arrival() == "2026-02-25"
+    clock.advance(86_400)
+    assert await arrival() == "2026-02-25"
+    sandbox.shop.set_status(order["id"], "Packed")  # it is not on its way at all
+    assert await arrival() == "2026-02-24"
+
+
 @pytest.fixture
 async def history(api, sandbox, clock, shipping):
     """Seven orders over three days: five buys of cust-1, one sell and one delivery of cust-2."""

@@ -25,6 +25,8 @@ from minted_connect import (
     MintedConnectError,
     Options,
     Order,
+    OrderChange,
+    OrderProgress,
     OutcomeUnknown,
     Page,
     Product,
@@ -96,8 +98,13 @@ async def walks(minted: AsyncMintedConnect, order: Order) -> None:
         assert_type(one, Order)
     async for orders in minted.orders.pages(page=2, sort_by="total"):
         assert_type(orders, Page[Order])
-    async for seen in minted.orders.watch(order):
-        assert_type(seen, Order)
+    async for change in minted.orders.watch(order, patience=60):
+        assert_type(change, OrderChange)
+        assert_type(change.order, Order)
+        assert_type(change.before, OrderProgress | None)
+        assert_type(change.after.status, Status | str)
+        assert_type(change.changed, frozenset[str])
+    minted.orders.watch("id")  # type: ignore[arg-type]
     minted.orders.iterate(page=2)  # type: ignore[call-arg]
     minted.orders.pages(sort_by="colour")  # type: ignore[arg-type]
 
@@ -121,6 +128,12 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
     assert_type(await minted.complete.sell(basket, accept_price="current"), Completion)
     assert_type(await minted.complete.delivery(basket, shipping=shipping, expected_total=Decimal(1)), Completion)
     assert_type(await minted.complete.pending(), list[Intent])
+    for intent in await minted.complete.pending():
+        await minted.complete.decide(intent, "not_executed")
+    for intent in await minted.complete.unfinished():
+        assert_type(minted.orders.watch(intent), AsyncGenerator[OrderChange, None])
+        assert_type(await minted.orders.wait(intent), Order)
+    assert_type(await minted.orders.wait(done), Order)
     await minted.complete.buy(basket, expected_total=1.5)  # type: ignore[arg-type]
     try:
         await minted.complete.buy(basket, expected_total=basket.paid_total)

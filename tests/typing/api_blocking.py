@@ -26,6 +26,8 @@ from minted_connect import (
     MintedConnectError,
     Options,
     Order,
+    OrderChange,
+    OrderProgress,
     OutcomeUnknown,
     Page,
     Product,
@@ -97,8 +99,13 @@ def walks(minted: MintedConnect, order: Order) -> None:
         assert_type(one, Order)
     for orders in minted.orders.pages(page=2, sort_by="total"):
         assert_type(orders, Page[Order])
-    for seen in minted.orders.watch(order):
-        assert_type(seen, Order)
+    for change in minted.orders.watch(order, patience=60):
+        assert_type(change, OrderChange)
+        assert_type(change.order, Order)
+        assert_type(change.before, OrderProgress | None)
+        assert_type(change.after.status, Status | str)
+        assert_type(change.changed, frozenset[str])
+    minted.orders.watch("id")  # type: ignore[arg-type]
     minted.orders.iterate(page=2)  # type: ignore[call-arg]
     minted.orders.pages(sort_by="colour")  # type: ignore[arg-type]
 
@@ -122,6 +129,12 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
     assert_type(minted.complete.sell(basket, accept_price="current"), Completion)
     assert_type(minted.complete.delivery(basket, shipping=shipping, expected_total=Decimal(1)), Completion)
     assert_type(minted.complete.pending(), list[Intent])
+    for intent in minted.complete.pending():
+        minted.complete.decide(intent, "not_executed")
+    for intent in minted.complete.unfinished():
+        assert_type(minted.orders.watch(intent), Generator[OrderChange, None, None])
+        assert_type(minted.orders.wait(intent), Order)
+    assert_type(minted.orders.wait(done), Order)
     minted.complete.buy(basket, expected_total=1.5)  # type: ignore[arg-type]
     try:
         minted.complete.buy(basket, expected_total=basket.paid_total)

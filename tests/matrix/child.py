@@ -1,0 +1,54 @@
+"""A process of its own that makes one call through either client: `python -m tests.matrix.child ... R|S|A|M`.
+
+It says as JSON what it raised and which notes that carries; where the call got is seen from outside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from minted_connect import AsyncMintedConnect, MintedConnect
+
+CUSTOMER = "customer-1"
+
+CALLS: dict[str, Any] = {
+    "R": lambda m, b: m.customers.get(CUSTOMER),
+    "S": lambda m, b: m.baskets.update_item(b, sku="MNTBAE0001", qty=3),
+    "A": lambda m, b: m.baskets.add_item(b, sku="MNTBAE0013", qty=2),
+    "M": lambda m, b: m.complete.buy(b, expected_total=b.paid_total),
+}
+
+
+async def asynchronous(effect: str, *credentials: str, **settings: Any) -> None:
+    async with AsyncMintedConnect(*credentials, **settings) as minted:
+        await CALLS[effect](minted, await minted.baskets.get_active(CUSTOMER))
+
+
+def blocking(effect: str, *credentials: str, **settings: Any) -> None:
+    with MintedConnect(*credentials, **settings) as minted:
+        CALLS[effect](minted, minted.baskets.get_active(CUSTOMER))
+
+
+def main(url: str, username: str, password: str, journal: str, flavour: str, effect: str) -> None:
+    settings: dict[str, Any] = {"base_url": url, "journal": journal}
+    raised: BaseException | None = None
+    try:
+        if flavour == "async":
+            asyncio.run(asynchronous(effect, username, password, **settings))
+        else:
+            blocking(effect, username, password, **settings)
+    except (Exception, KeyboardInterrupt) as error:
+        raised = error
+    notes: list[str] = []
+    seen = raised
+    while seen is not None:
+        notes += getattr(seen, "__notes__", ())
+        seen = seen.__cause__ or seen.__context__
+    json.dump({"raised": raised and type(raised).__name__, "notes": notes}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

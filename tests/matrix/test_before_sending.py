@@ -1,0 +1,289 @@
+"""Nothing leaves: no connection, none that can be trusted, no place, no turn, or the caller gives up in time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import warnings
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from minted_connect import (
+    Breaker,
+    CircuitOpen,
+    ClientClosedError,
+    ConnectFailed,
+    LimiterTimeout,
+    PoolTimeout,
+    RateLimit,
+    RetryPolicy,
+    ServerError,
+    Timeouts,
+    TLSFailed,
+)
+from tests.matrix import acts
+from tests.matrix.scene import BUY, DEEDS, Deed, World, cells, deed_of, is_done, nothing_was_sent
+
+# F01, F02, F03: no connection. It fails for good, or until the first pause.
+
+
+async def unresolvable(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    """Let the server's name be one that no resolver knows."""
+    known, lost = socket.getaddrinfo, True
+
+    def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
+        return known("no-such-host.invalid" if lost and host == "localhost" else host, *args, **kwargs)
+
+    async def found() -> None:
+        nonlocal lost
+        lost = False
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    return found
+
+
+async def refused(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    await world.proxy.refuse()
+    return world.proxy.accept
+
+
+async def unanswered(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+    await world.proxy.fill()
+    return world.proxy.accept
+
+
+FAULTS = {"F01": unresolvable, "F02": refused, "F03": unanswered}
+WAYS = ("once", "always")
+
+
+async def cut_off(build: Any, row: str, deed: Deed) -> World:
+    """Return a world with a client that has a connection to look at baskets at most, and none for this deed."""
+    # A name is looked up once for each lane: only a client that is new has to look again.
+    world = await build(host="localhost" if row == "F01" else "127.0.0.1", timeouts=Timeouts(connect=0.2))
+    world.proxy.keep_alive = deed.is_money
+    await world.ready(deed)
+    if row == "F01" and not deed.is_money:
+        world.minted = await world.another()
+    return world
+
+
+@cells(*(f"{row}-{deed.effect}-{way}" for row in FAULTS for deed in DEEDS for way in WAYS))
+async def test_no_connection(build: Any, monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
+    deed = deed_of(cell)
+    world = await cut_off(build, cell[:3], deed)
+    mend = await FAULTS[cell[:3]](world, monkeypatch)
+    if cell.endswith("once"):
+        world.clock.meanwhile = mend
+        assert deed.shown(await deed.call(world.minted, world.basket))
+        await is_done(world, deed)
+        assert [entry.status for entry in world.sandbox.requests.of(deed.operation)].count(200) == 1
+        assert len(world.clock.sleeps) == 1
+        return
+    with pytest.raises(ConnectFailed) as caught:
+        await deed.call(world.minted, world.basket)
+    assert type(caught.value) is ConnectFailed
+    assert caught.value.attempts == deed.most
+    assert len(world.clock.sleeps) == deed.most - 1
+    assert caught.value.safe_to_retry
+    await nothing_was_sent(world, deed)
+    await mend()
+    assert deed.shown(await deed.call(world.minted, world.basket))
+    await is_done(world, deed)
+
+
+@cells(*(f"{row}-M-fix_over" for row in FAULTS))
+async def test_no_connection_until_the_price_fix_is_over(
+    build: Any, monkeypatch: pytest.MonkeyPatch, cell: str
+) -> None:
+    world = await cut_off(build, cell[:3], BUY)
+    world.clock.advance(236.9)  # of 240 s; with the 3 s that have to be left there is no time for a pause
+    mend = await FAULTS[cell[:3]](world, monkeypatch)
+    with pytest.raises(ConnectFailed) as caught:
+        await BUY.call(world.minted, world.basket)
+    assert caught.value.attempts == 1
+    assert world.clock.sleeps == []
+    await nothing_was_sent(world, BUY)
+    await mend()
+    assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
+
+
+# F04, F05: nobody to be trusted.
+
+
+def unknown_authority(world: World, authority: Any) -> None:
+    type(authority)().issue_cert("127.0.0.1").configure_cert(world.proxy.tls)
+
+
+def other_host(world: World, authority: Any) -> None:
+    authority.issue_cert("elsewhere.example").configure_cert(world.proxy.tls)
+
+
+def expired(world: World, authority: Any) -> None:
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    authority.issue_cert("127.0.0.1", not_before=long_ago, not_after=long_ago).configure_cert(world.proxy.tls)
+
+
+UNTRUSTED = {"authority": unknown_authority, "host": other_host, "expired": expired}
+
+
+@cells(*(f"F04-{deed.effect}-{name}" for name in UNTRUSTED for deed in DEEDS))
+async def test_nobody_to_be_trusted(build: Any, authority: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    world = await build(tls=True)
+    world.proxy.keep_alive = deed.is_money
+    await world.ready(deed)
+    # Under the running server: it was right when the basket was looked at.
+    UNTRUSTED[cell.rsplit("-", 1)[1]](world, authority)
+    await distrusted(world, deed)
+
+
+@cells(*(f"F05-{deed.effect}" for deed in DEEDS))
+async def test_a_protocol_of_the_past(build: Any, authority: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    world = await build(tls=True)
+    world.proxy.keep_alive = deed.is_money
+    await world.ready(deed)
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(old)
+    with warnings.catch_warnings(action="ignore"):
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("ALL:@SECLEVEL=0")  # OpenSSL itself would not serve it otherwise
+    await world.proxy.shake_hands(old)
+    await distrusted(world, deed)
+    assert world.proxy.refused == ["UNSUPPORTED_PROTOCOL"]
+    await served_to_who_wants_it(world, authority)
+
+
+async def served_to_who_wants_it(world: World, authority: Any) -> None:
+    """So that the refusal is the client's, and not the server's."""
+    lax = ssl.create_default_context()
+    authority.configure_trust(lax)
+    with warnings.catch_warnings(action="ignore"):
+        lax.minimum_version = ssl.TLSVersion.TLSv1
+    lax.set_ciphers("ALL:@SECLEVEL=0")
+    host, _, port = world.proxy.url.partition("//")[2].partition(":")
+    _, writer = await asyncio.open_connection(host, int(port), ssl=lax)
+    assert writer.get_extra_info("ssl_object").version() == "TLSv1.1"
+    writer.transport.abort()
+
+
+async def distrusted(world: World, deed: Deed) -> None:
+    with pytest.raises(TLSFailed) as caught:
+        await deed.call(world.minted, world.basket)
+    assert type(caught.value) is TLSFailed
+    assert caught.value.attempts == 1
+    assert not caught.value.safe_to_retry
+    assert world.clock.sleeps == []
+    await nothing_was_sent(world, deed)
+
+
+# F06, F07, F08: no place, no turn, no hope.
+
+
+@cells(*(f"F06-{deed.effect}" for deed in DEEDS))
+async def test_no_place_comes_free(build: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    world = await build(options={"pool_size": 1})
+    await world.ready(deed)
+    held = acts.Held()
+    if deed.is_money:
+        # Money has places of its own: only another completion can take them.
+        other = world.sandbox.shop.create_customer(world.sandbox.username, "customer-2", {})
+        world.sandbox.shop.add_item(other, "MNTBAE0001", 1)
+        theirs = await world.minted.baskets.get_active("customer-2")
+        world.proxy.play("POST", BUY.path, [held])
+        occupied = asyncio.ensure_future(BUY.call(world.minted, theirs))
+    else:
+        world.proxy.play("GET", "/partner/walletable/rates", [held])
+        occupied = asyncio.ensure_future(world.minted.rates.current())
+    await held.arrived.wait()
+    world.proxy.passages.clear()
+    with pytest.raises(PoolTimeout):
+        await deed.call(world.minted.with_options(timeouts=Timeouts(pool=0.05)), world.basket)
+    assert (world.sent(deed), world.clock.sleeps) == (0, [])
+    held.go_on.set()
+    await occupied
+    if deed.is_money:
+        assert world.states() == ["confirmed", "not_sent"]
+        assert len(world.sandbox.shop.orders) == 1
+
+
+@cells(*(f"F07-{deed.effect}" for deed in DEEDS))
+async def test_no_turn_before_the_deadline(build: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    # Setting the scene takes one turn, and the look at the basket another.
+    world = await build(options={"rate_limit": RateLimit(rate=0.001, burst=2 if deed.is_money else 1)})
+    await world.ready(deed)
+    with pytest.raises(LimiterTimeout):
+        await deed.call(world.minted, world.basket)
+    assert world.clock.sleeps == []
+    await nothing_was_sent(world, deed)
+
+
+async def open_the_circuit(world: World) -> None:
+    world.proxy.play("GET", "/partner/walletable/rates", [acts.answer(acts.envelope(500))])
+    with pytest.raises(ServerError):
+        await world.minted.with_options(retry=RetryPolicy.none()).rates.current()
+
+
+@cells(*(f"F08-{deed.effect}" for deed in DEEDS), "F08-M-after-the-look")
+async def test_the_circuit_is_open(build: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    world = await build(options={"breaker": Breaker(failures=1, cooldown=30)})
+    await world.ready(deed)
+    if cell.endswith("look"):
+        world.writing.meanwhile = lambda: open_the_circuit(world)
+    else:
+        await open_the_circuit(world)
+    with pytest.raises(CircuitOpen):
+        await deed.call(world.minted, world.basket)
+    assert world.clock.sleeps == []
+    await nothing_was_sent(world, deed, written=cell.endswith("look"))
+    world.clock.advance(30)
+    assert deed.shown(await deed.call(world.minted, world.basket))
+
+
+# F09: given up before anything left, in the middle of a handshake.
+
+
+async def in_the_handshake(build: Any, deed: Deed) -> tuple[World, asyncio.Event]:
+    world = await build(tls=True)
+    world.proxy.keep_alive = deed.is_money
+    await world.ready(deed)
+    return world, await world.proxy.stall()
+
+
+@cells(*(f"F09-{deed.effect}-{way}" for deed in DEEDS for way in ("cancel", "timeout")), flavours=("async",))
+async def test_given_up_before_sending(build: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    world, heard = await in_the_handshake(build, deed)
+    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await heard.wait()
+    if cell.endswith("cancel"):
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        assert not hasattr(caught.value, "__notes__")
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await call
+    await nothing_was_sent(world, deed, written=True)
+
+
+@cells(*(f"F09-{deed.effect}-close" for deed in DEEDS), flavours=("blocking",))
+async def test_closed_before_sending(build: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    world, heard = await in_the_handshake(build, deed)
+    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await heard.wait()
+    await world.minted.close()
+    with pytest.raises(ClientClosedError, match="closed while the call was under way") as caught:
+        await call
+    assert not hasattr(caught.value, "__notes__")
+    world.minted = await world.another()
+    await nothing_was_sent(world, deed, written=True)

@@ -1,0 +1,198 @@
+"""The wall clock jumps, which nothing minds; the journal cannot be written, and nothing is sent."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from datetime import timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+
+from minted_connect import JournalError, OutcomeUnknown, PriceFixExpired
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from tests.matrix import acts
+from tests.matrix.proxy import Act, Passage
+from tests.matrix.scene import BUY, READ, World, cells, deed_of, is_done, is_unknown, nothing_was_sent, reconciled
+
+# F40.
+
+JUMPS = {"ahead": 3600.0, "back": -3600.0}
+
+
+def jumping(seconds: float, act: Act) -> Act:
+    """Set the clock of the machine while the request is on its way."""
+
+    async def jump(passage: Passage) -> None:
+        passage.proxy.clock.jump_wall(seconds)
+        await act(passage)
+
+    return jump
+
+
+@cells(*(f"F40-{effect}-{name}" for effect in "RSAM" for name in JUMPS))
+async def test_the_wall_clock_jumps(world: World, cell: str) -> None:
+    deed, jump = deed_of(cell), JUMPS[cell.split("-")[2]]
+    await world.ready(deed)
+    dropped = acts.drop() if deed.effect in "RS" else acts.spoilt(acts.cut, close=True)
+    world.proxy.play(deed.method, deed.path, [jumping(jump, acts.pass_on if deed.is_money else dropped)])
+    world.writing.meanwhile = lambda: jumped(world, jump)
+    left = world.basket.price_fix.seconds_left
+    assert deed.shown(await deed.call(world.minted, world.basket))
+    await is_done(world, deed)
+    assert world.sent(deed) == (2 if deed.effect in "RS" else 1)
+    # Every pause and every lock as long as ever.
+    assert world.clock.sleeps == ([0.25] if deed.effect in "RS" else [])
+    assert left - world.basket.price_fix.seconds_left == world.clock.monotonic()
+
+
+async def jumped(world: World, seconds: float) -> None:
+    world.clock.jump_wall(seconds)
+
+
+@cells(*(f"F40-M-{name}-dropped" for name in JUMPS), *(f"F40-M-{name}-lost" for name in JUMPS))
+async def test_an_order_is_found_however_the_clock_jumps(world: World, cell: str) -> None:
+    _, _, name, stage = cell.split("-")
+    await world.ready(BUY)
+    landed = stage == "dropped"
+    world.proxy.play(BUY.method, BUY.path, [jumping(JUMPS[name], acts.drop(landed=landed))])
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(world.minted, world.basket)
+    await is_unknown(world, BUY, caught.value, landed=landed)
+
+
+@cells(*(f"F40-M-{name}-expired" for name in JUMPS))
+async def test_a_price_fix_ends_when_it_ends(world: World, cell: str) -> None:
+    await world.ready(BUY)
+    world.clock.advance(238)  # of 240 s; 3 s have to be left
+    world.clock.jump_wall(JUMPS[cell.split("-")[2]])
+    with pytest.raises(PriceFixExpired):
+        await BUY.call(world.minted, world.basket)
+    await nothing_was_sent(world, BUY, written=False)
+
+
+@cells(*(f"F40-R-{name}-date" for name in JUMPS))
+async def test_a_date_to_wait_for_is_read_by_the_servers_clock(world: World, cell: str) -> None:
+    await world.ready(READ)
+    now = world.clock.wall()
+    until = format_datetime(now + timedelta(seconds=5), usegmt=True)
+    headers = (("Date", format_datetime(now, usegmt=True)), ("Retry-After", until))
+    busy = acts.answer(acts.envelope(503, *headers))
+    world.proxy.play(READ.method, READ.path, [jumping(JUMPS[cell.split("-")[2]], busy)])
+    assert READ.shown(await READ.call(world.minted, world.basket))
+    assert world.clock.sleeps == [5.0]
+
+
+# F43.
+
+
+class Full(SqliteJournal):
+    """A journal on a disk without room: SQLite may not add a page to its file."""
+
+    full = True
+
+    def _open(self) -> sqlite3.Connection:
+        database = super()._open()
+        if self.full:
+            database.execute("PRAGMA max_page_count = 1")  # no more than there are
+        return database
+
+
+@asynccontextmanager
+async def full(path: Path) -> AsyncIterator[SqliteJournal]:
+    journal = Full(path)
+    journal.full = False
+    await journal.pending()
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA max_page_count = 1")
+        names = [name for _, name, *_ in database.execute("PRAGMA table_info(intents)")]
+        insert = f"INSERT INTO intents ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})"
+        for size in (9000, 100, 0):
+            with pytest.raises(sqlite3.OperationalError, match="full"):
+                for number in range(1000):
+                    values = {"id": f"{size}-{number}", "guid": "x" * size, "state": "rejected", "order_id": None}
+                    database.execute(insert, [values.get(name, "") for name in names])
+    journal.full = True
+    yield journal
+    journal.full = False
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("DELETE FROM intents")
+
+
+@asynccontextmanager
+async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
+    journal = SqliteJournal(path, patience=0.05)
+    await journal.pending()
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield journal
+
+
+@asynccontextmanager
+async def read_only(path: Path) -> AsyncIterator[SqliteJournal]:
+    journal = SqliteJournal(path)
+    await journal.pending()
+    set_up = journal._set_up
+
+    def refuse(database: sqlite3.Connection) -> None:
+        set_up(database)
+        database.execute("PRAGMA query_only = 1")
+
+    if os.geteuid() == 0:  # to whom no file is read-only
+        journal._set_up = refuse  # type: ignore[method-assign]
+    path.chmod(0o400)
+    yield journal
+    journal._set_up = set_up  # type: ignore[method-assign]
+    path.chmod(0o600)
+
+
+@asynccontextmanager
+async def nowhere(path: Path) -> AsyncIterator[SqliteJournal]:
+    journal = SqliteJournal(path.parent / "elsewhere" / path.name)
+    yield journal
+    journal.path = path
+
+
+BREACHES = {
+    "full": (full, "the disk is full"),
+    "locked": (locked, "locked by another process"),
+    "read_only": (read_only, "cannot be written"),
+    "nowhere": (nowhere, "cannot be opened or created"),
+}
+
+
+@cells(*(f"F43-M-{name}" for name in BREACHES))
+async def test_nothing_is_sent_unwritten(world: World, cell: str) -> None:
+    breach, said = BREACHES[cell.split("-")[2]]
+    await world.ready(BUY)
+    async with breach(world.journal) as journal:
+        world.minted = await world.another(journal=journal)
+        with pytest.raises(JournalError, match=said) as caught:
+            await BUY.call(world.minted, world.basket)
+        assert caught.value.safe_to_retry
+        assert (world.sent(BUY), world.sandbox.shop.orders) == (0, [])
+    # Mended, it is neither barred nor forgotten.
+    assert BUY.shown(await BUY.call(world.minted, world.basket))
+    assert world.states() == ["confirmed"]
+    assert world.sent(BUY) == 1
+
+
+@cells("F43-M-afterwards")
+async def test_a_journal_that_fails_after_sending_hides_nothing(world: World, cell: str) -> None:
+    await world.ready(BUY)
+    world.minted = await world.another(journal=SqliteJournal(world.journal, patience=0.05))
+
+    async def locking(passage: Passage) -> None:
+        other.execute("BEGIN IMMEDIATE")
+        await acts.pass_on(passage)
+
+    with closing(sqlite3.connect(world.journal, isolation_level=None)) as other:
+        world.proxy.play(BUY.method, BUY.path, [locking])
+        assert BUY.shown(await BUY.call(world.minted, world.basket))
+    assert world.states() == ["prepared"]  # open, which is safe
+    [intent] = await world.minted.complete.pending()
+    await reconciled(world, BUY, intent, landed=True)
+    assert world.sent(BUY) == 1

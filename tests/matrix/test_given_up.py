@@ -1,0 +1,153 @@
+"""The caller gives up after sending, or is killed: nothing more is sent, and what may have happened is kept in mind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+
+import anyio.to_thread
+import pytest
+
+from minted_connect import AlreadyInFlight, AsyncMintedConnect, ClientClosedError, InvalidInput, Options
+from tests.matrix import acts
+from tests.matrix.scene import BUY, CUSTOMER, DEEDS, Deed, World, cells, child, deed_of, reconciled
+
+STAGES = ("lost", "landed")
+
+
+def names(row: str, *ways: str, deeds: tuple[Deed, ...] = DEEDS) -> list[str]:
+    return [f"{row}-{deed.effect}-{way}-{stage}" for deed in deeds for way in ways for stage in STAGES]
+
+
+def way_of(cell: str) -> tuple[str, bool]:
+    _, _, way, stage = cell.split("-")
+    return way, stage == "landed"
+
+
+async def held_up(world: World, cell: str) -> acts.Held:
+    """Set the scene, and let the next request of this deed wait at the server's door, or behind it."""
+    deed = deed_of(cell)
+    await world.ready(deed)
+    held = acts.Held(landed=cell.endswith("landed"))
+    world.proxy.play(deed.method, deed.path, [held])
+    return held
+
+
+async def is_left_as_it_was(world: World, deed: Deed, notes: list[str], *, landed: bool) -> None:
+    """Check that one request was all, that the caller was told, and that money is found again."""
+    assert world.sent(deed) == 1
+    if deed.effect != "R":
+        assert deed.made(world.sandbox) is landed
+    if deed.effect in "RS":
+        assert notes == []
+        return
+    [note] = notes
+    if deed.effect == "A":
+        assert note == f"POST {deed.path} may have been carried out: look before you repeat it"
+        return
+    assert world.states() == ["unknown"]
+    [intent] = await world.minted.complete.pending()
+    assert intent.id in note
+    world.proxy.behave()
+    await reconciled(world, deed, intent, landed=landed)
+    assert world.sent(deed) == 1
+
+
+@cells(*names("F14", "cancel", "timeout"), flavours=("async",))
+async def test_given_up_after_sending(world: World, cell: str) -> None:
+    deed, (way, landed) = deed_of(cell), way_of(cell)
+    held = await held_up(world, cell)
+    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await held.arrived.wait()
+    if way == "cancel":
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await call
+        cancelled: BaseException | None = caught.value
+    else:
+        with pytest.raises(TimeoutError) as late:
+            async with asyncio.timeout(0):
+                await call
+        cancelled = late.value.__cause__
+    assert type(cancelled) is asyncio.CancelledError
+    await is_left_as_it_was(world, deed, getattr(cancelled, "__notes__", []), landed=landed)
+
+
+@cells(*names("F14", "shutdown"), flavours=("async",))
+async def test_the_loop_comes_to_its_end(world: World, cell: str) -> None:
+    deed, (_, landed) = deed_of(cell), way_of(cell)
+    held = await held_up(world, cell)
+    notes: list[str] = []
+
+    async def call() -> None:
+        credentials = (world.sandbox.username, world.sandbox.password)
+        options = Options(clock=world.clock)
+        async with AsyncMintedConnect(
+            *credentials, base_url=world.proxy.url, journal=world.journal, options=options
+        ) as minted:
+            basket = await minted.baskets.get_active(CUSTOMER)  # which logs in
+            try:
+                await deed.call(minted, basket)
+            except asyncio.CancelledError as cancelled:
+                notes.extend(getattr(cancelled, "__notes__", []))
+                raise
+
+    async def main() -> None:
+        task = asyncio.ensure_future(call())
+        while not held.arrived.is_set():
+            await asyncio.sleep(0.005)  # the other loop has no event of this one
+        assert not task.done()
+
+    await anyio.to_thread.run_sync(asyncio.run, main())
+    await is_left_as_it_was(world, deed, notes, landed=landed)
+
+
+@cells(*names("F14", "close"), flavours=("blocking",))
+async def test_closed_under_the_call(world: World, cell: str) -> None:
+    deed, (_, landed) = deed_of(cell), way_of(cell)
+    held = await held_up(world, cell)
+    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await held.arrived.wait()
+    await world.minted.close()
+    with pytest.raises(ClientClosedError, match="closed while the call was under way") as caught:
+        await call
+    world.minted = await world.another()
+    await is_left_as_it_was(world, deed, getattr(caught.value, "__notes__", []), landed=landed)
+
+
+# In a process of its own.
+
+
+@cells(*names("F14", "sigint"))
+async def test_interrupted_from_the_keyboard(world: World, cell: str) -> None:
+    deed, (_, landed) = deed_of(cell), way_of(cell)
+    held = await held_up(world, cell)
+    async with child(world, deed) as process:
+        await held.arrived.wait()
+        process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    assert err == b""
+    said = json.loads(out)
+    assert said["raised"] == "KeyboardInterrupt"
+    await is_left_as_it_was(world, deed, said["notes"], landed=landed)
+
+
+@cells("F15-M-killed-lost", "F15-M-killed-landed")
+async def test_killed_after_sending(world: World, cell: str) -> None:
+    landed = cell.endswith("landed")
+    held = await held_up(world, cell)
+    async with child(world, BUY) as process:
+        await held.arrived.wait()
+        process.kill()
+        assert await process.wait() == -signal.SIGKILL
+    assert world.states() == ["prepared"]
+    assert BUY.made(world.sandbox) is landed
+    restarted = world.minted = await world.another()
+    [intent] = await restarted.complete.pending()
+    assert (intent.state, intent.cart_token) == ("prepared", world.basket.token)
+    world.proxy.behave()
+    with pytest.raises((AlreadyInFlight, InvalidInput)):
+        await BUY.call(restarted, world.basket)
+    await reconciled(world, BUY, intent, landed=landed)
+    assert world.sent(BUY) == 1

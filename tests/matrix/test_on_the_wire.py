@@ -1,0 +1,191 @@
+"""Answers that never end, that cannot be read, that nobody asked for, or that are about somebody else."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import pytest
+
+from minted_connect import ConnectFailed, IntegrityError, ProtocolError, RequestTimeout
+from tests.matrix import acts
+from tests.matrix.proxy import Answer, Passage
+from tests.matrix.scene import (
+    BUY,
+    PATIENCE,
+    Play,
+    Strike,
+    World,
+    both,
+    both_clients,
+    cells,
+    contexts,
+    deed_of,
+    is_done,
+    nothing_was_sent,
+    perform,
+    plays,
+)
+
+NEVER = {
+    "interim": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"),
+    "head": (b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x"),
+    "body": (b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"data":', b" "),
+}
+
+
+def many_headers(answer: Answer) -> Answer:
+    return answer.having(*((f"X-Filler-{number}", "x") for number in range(150)))
+
+
+def long_line(answer: Answer) -> Answer:
+    return answer.having(("X-Filler", "x" * 9000))
+
+
+SPUN_OUT = [
+    *[
+        strike
+        for name, (raw, drip) in NEVER.items()
+        for strike in both(
+            "F35",
+            name,
+            lambda landed, raw=raw, drip=drip: acts.unending(PATIENCE, raw, drip, landed=landed),
+            RequestTimeout,
+            case="slow",
+            slow=True,
+        )
+    ],
+    *[
+        strike
+        for change in (many_headers, long_line)
+        for strike in both(
+            "F35",
+            change.__name__.replace("_", "-"),
+            lambda landed, change=change: acts.spoilt(change, landed=landed),
+            ProtocolError,
+            case="unreadable",
+        )
+    ],
+]
+
+
+TO_THE_END = acts.unending(60, *NEVER["body"])
+DEADLINE = [Strike("F35", "", TO_THE_END, RequestTimeout, case="deadline", effects="R")]
+
+
+@both_clients([*plays(SPUN_OUT), *plays(DEADLINE)])
+async def test_answers_without_end(world: World, play: Play) -> None:
+    await perform(world, play)
+
+
+# F36.
+
+
+def twice(answer: Answer) -> bytes:
+    return answer.raw * 2
+
+
+def then_another(answer: Answer) -> bytes:
+    return answer.raw + acts.envelope(500)
+
+
+TWO = [
+    Strike("F36", "same", acts.spoilt(twice), ProtocolError, landed=True, case="two"),
+    Strike("F36", "other", acts.spoilt(then_another), ProtocolError, landed=True, case="two"),
+]
+
+
+@both_clients(plays(TWO))
+async def test_two_answers(world: World, play: Play) -> None:
+    await perform(world, play)
+    first = world.proxy.of(play.deed.method, play.deed.path)[0].connection
+    assert (await world.minted.customers.get("customer-1")).external_id == "customer-1"
+    assert world.proxy.passages[-1].connection is not first
+
+
+async def in_the_mailbox(world: World) -> None:
+    """Let the client's loop take in what lies in its sockets: it comes round more than once for this."""
+    await world.minted.complete.pending()
+
+
+def an_order(found: Answer) -> bytes:
+    """Return what the completion of this very basket would be answered."""
+    order = {"order_creation_status": "order", "status_id": 2, "status_name": "Pending"}
+    return found.with_data(lambda basket: basket | order).raw
+
+
+@cells("F36-R-early", "F36-S-early", "F36-A-early")
+async def test_an_answer_before_the_request(world: World, cell: str) -> None:
+    deed = deed_of(cell)
+    await world.ready(deed)
+    idle = world.proxy.connections[-1]
+    idle.envelope({"external_id": "customer-1", "lastname": "nobody asked"})
+    await idle.writer.drain()
+    await in_the_mailbox(world)
+    assert deed.shown(await deed.call(world.minted, world.basket))
+    await is_done(world, deed)
+    # It never left over that connection, so it is sent once, over another one.
+    assert world.sent(deed) == world.arrived(deed) == 1
+    assert len(world.clock.sleeps) == 1
+    assert world.proxy.passages[-1].connection is not idle
+
+
+@cells("F36-M-early-once", "F36-M-early-always")
+async def test_an_order_that_was_answered_before_it_was_asked_for(build: Any, authority: Any, cell: str) -> None:
+    """In the last message of the handshake, so that it is there before the first byte of the request can leave."""
+    world = await build(tls=True)
+    await world.ready(BUY)
+    answers: list[bytes] = []
+
+    async def copied(passage: Passage) -> None:
+        answer = await passage.forward()
+        answers.append(an_order(answer))
+        passage.send(answer.raw)
+
+    world.proxy.play("GET", "/partner/walletable/basket", [copied])
+    await world.minted.baskets.get_active("customer-1")
+    eager, _ = contexts(authority)
+    eager.maximum_version = ssl.TLSVersion.TLSv1_2  # where the server has the last word in the handshake
+    await world.proxy.shake_hands(eager, answers[0])
+    if cell.endswith("once"):
+        world.clock.meanwhile = world.proxy.accept
+        done = await BUY.call(world.minted, world.basket)
+        assert BUY.shown(done)
+        await is_done(world, BUY)
+        assert world.sent(BUY) == world.arrived(BUY) == 1
+        return
+    with pytest.raises(ConnectFailed, match="before anything was sent") as caught:
+        await BUY.call(world.minted, world.basket)
+    assert caught.value.attempts == 2
+    await nothing_was_sent(world, BUY)
+    assert world.proxy.heard == b""
+    assert world.sandbox.shop.orders == []
+
+
+# F37.
+
+
+def another_customer(answer: Answer) -> Answer:
+    """Return the answer that somebody else is waiting for."""
+
+    def change(data):
+        if "customer" in data:
+            return data | {"customer": data["customer"] | {"external_id": "customer-2"}}
+        return data | {"external_id": "customer-2"}
+
+    return answer.with_data(change)
+
+
+def another_basket(answer: Answer) -> Answer:
+    return answer.with_data(lambda data: data | {"token": "T" * 32})
+
+
+MIXED_UP = [
+    Strike("F37", "customer", acts.spoilt(another_customer), IntegrityError, landed=True),
+    Strike("F37", "basket", acts.spoilt(another_basket), IntegrityError, landed=True, effects="SAM"),
+]
+
+
+@both_clients(plays(MIXED_UP))
+async def test_answers_about_somebody_else(world: World, play: Play) -> None:
+    await perform(world, play)

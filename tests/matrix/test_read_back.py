@@ -1,0 +1,101 @@
+"""F44. Finding out fails as well: nothing is made of that, and the question stays open until it can be answered."""
+
+from __future__ import annotations
+
+from itertools import cycle
+from typing import Any
+
+import pytest
+
+from minted_connect import OutcomeUnknown, Timeouts
+from tests.matrix import acts
+from tests.matrix.proxy import Act, Answer
+from tests.matrix.scene import BUY, PATIENCE, World, cells, is_unknown
+
+BASKET, ORDERS = "/partner/walletable/basket", "/partner/walletable/orders"
+
+
+def nobodys(answer: Answer) -> Answer:
+    """Return the answer that somebody else is waiting for: a basket, or a page of orders."""
+
+    def change(data: Any) -> Any:
+        if data is None:
+            data = {"token": "T" * 32, "items": [], "customer": {}}
+        if "customer" in data:
+            return data | {"customer": data["customer"] | {"external_id": "customer-2"}}
+        return data | {"data": [change(row) for row in data["data"]]}
+
+    return answer.with_data(change)
+
+
+FAULTS: dict[str, Act] = {
+    "dropped": acts.drop(landed=True),
+    "reset": acts.drop(reset=True),
+    "late": acts.silence(PATIENCE),
+    "cut": acts.spoilt(acts.cut, close=True),
+    "page": acts.answer(acts.document(acts.UNTRUSTED["page"])),
+    "no": acts.answer(acts.envelope(200, code=1)),
+    "bomb": acts.answer(acts.bomb()),
+    "login": acts.unsigned,
+    "weak": acts.challenge('Basic realm="x"'),
+    "403": acts.answer(acts.page(403)),
+    "404": acts.answer(acts.page(404)),
+    "409": acts.answer(acts.envelope(409)),
+    "422": acts.answer(acts.envelope(422)),
+    "429": acts.answer(acts.envelope(429, ("Retry-After", "3600"))),
+    "500": acts.answer(acts.envelope(500)),
+    "503": acts.answer(acts.page(503, ("Retry-After", "1"))),
+    "302": acts.redirect(302),
+    "nobodys": acts.spoilt(nobodys),
+}
+LEAST_PER_LOOK = 3
+"""Reads of one look: the basket, the order of its number, the list of orders."""
+
+
+async def doubted(world: World, *, landed: bool) -> OutcomeUnknown:
+    await world.ready(BUY)
+    world.proxy.play(BUY.method, BUY.path, [acts.drop(landed=landed)])
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(world.minted, world.basket)
+    return caught.value
+
+
+def reads(world: World) -> int:
+    return world.proxy.count("GET", BASKET) + world.proxy.count("GET", ORDERS)
+
+
+@cells(*(f"F44-M-{name}-{stage}" for name, stage in zip(FAULTS, cycle(("lost", "landed")), strict=False)))
+async def test_nothing_can_be_read(build: Any, cell: str) -> None:
+    _, _, name, stage = cell.split("-")
+    world = await build(timeouts=Timeouts(read=PATIENCE))
+    error = await doubted(world, landed=stage == "landed")
+    for path in (BASKET, ORDERS):
+        world.proxy.play("GET", path, [FAULTS[name]], endless=True)
+    began, world.clock.sleeps[:] = world.clock.monotonic(), []
+    world.proxy.passages.clear()
+    with pytest.raises(OutcomeUnknown) as still:
+        await world.settle(error)
+    assert still.value.intent.id == error.intent.id
+    assert still.value.evidence[1] == "undecided"
+    # Within its time, and each read tried three times at most.
+    assert world.clock.monotonic() - began <= 120 + PATIENCE
+    assert 0 < reads(world) <= 3 * LEAST_PER_LOOK * (len(world.clock.sleeps) + 1)
+    assert world.sent(BUY) == 0
+    world.proxy.behave()
+    world.proxy.passages.clear()
+    await is_unknown(world, BUY, still.value, landed=stage == "landed")
+
+
+@cells(*(f"F44-M-{name}-look" for name in ("dropped", "late", "page", "404", "500")))
+async def test_neither_can_the_look_after_a_doubtful_no(build: Any, cell: str) -> None:
+    world = await build(timeouts=Timeouts(read=PATIENCE))
+    await world.ready(BUY)
+    fault = FAULTS[cell.split("-")[2]]
+    world.proxy.play(BUY.method, BUY.path, [acts.answer(acts.page(403), landed=True)])
+    world.proxy.play("GET", BASKET, [acts.pass_on, fault], endless=True)
+    world.proxy.play("GET", ORDERS, [fault], endless=True)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(world.minted, world.basket)
+    assert caught.value.evidence[0].startswith("PermissionDenied")
+    world.proxy.behave()
+    await is_unknown(world, BUY, caught.value, landed=True)

@@ -1,0 +1,214 @@
+"""The request left: the connection breaks, time runs out, or what comes back is cut short, junk, or a hidden no."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from minted_connect import (
+    AnswerTooLarge,
+    ApiError,
+    OutcomeUnknown,
+    ProtocolError,
+    RequestTimeout,
+    TransportError,
+)
+from tests.completion.fakes import SHIPPING
+from tests.matrix import acts
+from tests.matrix.proxy import BULK, Passage
+from tests.matrix.scene import (
+    BUY,
+    CUSTOMER,
+    DELIVERY,
+    PATIENCE,
+    SELL,
+    Deed,
+    Play,
+    Strike,
+    World,
+    both,
+    both_clients,
+    cells,
+    is_done,
+    perform,
+    plays,
+)
+
+
+def spoilings(row, error, changes, *, landed=True, **more):
+    """Return a strike for each way of spoiling a proper answer."""
+    word = "landed" if landed else "lost"
+    return [
+        Strike(
+            row,
+            f"{word}-{change.__name__.replace('_', '-')}",
+            acts.spoilt(change, landed=landed, **more),
+            error,
+            landed,
+        )
+        for change in changes
+    ]
+
+
+def resetting(*, landed: bool = False):
+    return acts.drop(landed=landed, reset=True)
+
+
+def late(*, landed: bool = False):
+    return acts.silence(PATIENCE, landed=landed)
+
+
+REUSED = both("F10", "", resetting, TransportError)
+DROPPED = [*both("F11", "", acts.drop, TransportError), *both("F11", "reset", resetting, TransportError)]
+
+
+LATE = [
+    *both("F13", "", late, RequestTimeout, case="timeout", slow=True),
+    Strike("F13", "", acts.silence(60), RequestTimeout, case="deadline"),
+    Strike("F13", "landed", acts.silence(60, landed=True), RequestTimeout, landed=True, case="deadline"),
+]
+CUT = [
+    *spoilings("F16", TransportError, (acts.cut, acts.no_last_chunk), close=True),
+    *spoilings("F16", TransportError, (acts.cut_chunk,), landed=False, close=True),
+]
+PROXY_SAYS = {"page", "empty", "list", "bytes"}
+"""What something on the way may say by itself, without the server."""
+JUNK = [
+    Strike(
+        "F17",
+        f"{'lost' if name in PROXY_SAYS else 'landed'}-{name}",
+        acts.answer(acts.document(body), landed=name not in PROXY_SAYS),
+        ProtocolError,
+        landed=name not in PROXY_SAYS,
+    )
+    for name, body in acts.UNTRUSTED.items()
+]
+LARGE = [
+    *both("F18", "too-large", lambda landed: acts.answer(acts.too_large(), landed=landed), AnswerTooLarge),
+    *both("F18", "bomb", lambda landed: acts.answer(acts.bomb(), landed=landed), AnswerTooLarge),
+    Strike("F18", "landed-too-long", acts.answer(acts.too_long(), landed=True), AnswerTooLarge, landed=True),
+]
+NO = both("F19", "", lambda landed: acts.answer(acts.envelope(200, code=1), landed=landed), ApiError)
+
+
+@both_clients([*plays(DROPPED), *plays(LATE), *plays(CUT), *plays(JUNK), *plays(LARGE), *plays(NO)])
+async def test_sent(world: World, play: Play) -> None:
+    await perform(world, play)
+
+
+@both_clients(plays([*DROPPED[:2], *NO], [SELL, DELIVERY]))
+async def test_sales_and_deliveries(world: World, play: Play) -> None:
+    await perform(world, play)
+
+
+@both_clients(plays(REUSED))
+async def test_on_a_reused_connection(world: World, play: Play) -> None:
+    await perform(world, play)
+    first = world.proxy.of(play.deed.method, play.deed.path)[0]
+    # Money never goes over a connection that was used before: there it cannot occur.
+    assert (first.earlier > 0) is not play.deed.is_money
+
+
+@cells("F13-M-timeout-lands-later", "F11-M-lands-later")
+async def test_a_request_that_lands_while_it_is_looked_for(world: World, cell: str) -> None:
+    await world.ready(BUY)
+
+    async def slow_on_the_way(passage: Passage) -> None:
+        await passage.read()
+        world.clock.meanwhile = passage.forward  # in the first pause of reading back
+        if cell.startswith("F13"):
+            world.clock.advance(45)
+            await passage.gone()
+        else:
+            await passage.close()
+
+    world.proxy.play(BUY.method, BUY.path, [slow_on_the_way])
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(world.minted, world.basket)
+    assert world.sandbox.shop.orders == []
+    assert (await world.settle(caught.value)).reconciled
+    await is_done(world, BUY)
+    assert world.sent(BUY) == 1
+
+
+# F12. It takes a body that no socket holds: one call of each effect that can carry one.
+
+_RATES = "/partner/walletable/rates"
+_AT_THE_CUSTOMER = "/partner/customer/*"
+TO = attrs.evolve(SHIPPING, address=BULK)
+BULKY = (
+    Deed(
+        "R",
+        "rates.current",
+        "GET",
+        _RATES,
+        lambda m, b: m.request("GET", _RATES, json={"padding": BULK}),
+        lambda reply: reply.status == 200,
+        lambda sandbox: False,
+        3,
+    ),
+    Deed(
+        "S",
+        "customers.update",
+        "PATCH",
+        _AT_THE_CUSTOMER,
+        lambda m, b: m.customers.update(CUSTOMER, lastname="Changed", email=BULK),
+        lambda customer: customer.lastname == "Changed",
+        lambda sandbox: sandbox.shop.customers[0].person["lastname"] == "Changed",
+        2,
+        look=_AT_THE_CUSTOMER,
+    ),
+    Deed(
+        "A",
+        "customers.create",
+        "POST",
+        "/partner/customer",
+        lambda m, b: m.customers.create("customer-2", email=BULK),
+        lambda customer: customer.external_id == "customer-2",
+        lambda sandbox: len(sandbox.shop.customers) == 2,
+        2,
+        look=_AT_THE_CUSTOMER,
+    ),
+    attrs.evolve(DELIVERY, call=lambda m, b: m.complete.delivery(b, shipping=TO, expected_total=b.paid_total)),
+)
+UNREAD = [Strike("F12", "lost", acts.drop_unread, TransportError)]
+
+
+@both_clients(plays(UNREAD, BULKY))
+async def test_written_in_part(world: World, play: Play) -> None:
+    await perform(world, play)
+
+
+# F20. It was done, and the answer lacks something, or says something new.
+
+MISTYPED = {"paid_total": [], "external_id": []}
+NEW = {"status_name": "Levitating", "gender": "levitating", "new_field": {"a": [1]}}
+KEYS = ("token", "guid", "increment_id")
+SPOILT = [
+    Strike("F20", "", acts.without("paid_total", "external_id"), ProtocolError, landed=True, case="missing"),
+    Strike(
+        "F20", "mistyped", acts.with_values(paid_total=[], external_id=[]), ProtocolError, landed=True, case="missing"
+    ),
+    Strike(
+        "F20",
+        "",
+        acts.without("token", "guid", "increment_id"),
+        ProtocolError,
+        landed=True,
+        case="no keys",
+        effects="M",
+    ),
+    Strike(
+        "F20",
+        "",
+        acts.with_values(**NEW),
+        ProtocolError,
+        landed=True,
+        case="new",
+    ),
+]
+
+
+@both_clients(plays(SPOILT))
+async def test_answers_with_gaps(world: World, play: Play) -> None:
+    await perform(world, play)

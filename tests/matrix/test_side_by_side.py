@@ -1,0 +1,329 @@
+"""Several tasks, processes, forks and loops at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import anyio.to_thread
+import pytest
+
+from minted_connect import AlreadyInFlight, ClientClosedError, Conflict
+from minted_connect.sandbox import ThreadedSandbox
+from tests.matrix import acts
+from tests.matrix.scene import BUY, DEEDS, READ, ROOT, SET, World, cells, child, deed_of, is_done
+from tests.tour import GOLD, SILVER
+
+# F38: two tasks.
+
+
+async def caught_up(world: World) -> None:
+    """Let whatever was begun so far come to the wire, or to where it waits."""
+    for _ in range(3):
+        await world.minted.rates.current()
+
+
+@cells("F38-R")
+async def test_two_reads_are_independent(world: World, cell: str) -> None:
+    await world.ready(READ)
+    held = acts.Held()
+    world.proxy.play(READ.method, READ.path, [held])
+    first = asyncio.ensure_future(READ.call(world.minted, world.basket))
+    await held.arrived.wait()
+    assert READ.shown(await READ.call(world.minted, world.basket))  # while the first one waits
+    assert not first.done()
+    held.go_on.set()
+    assert READ.shown(await first)
+    assert world.sent(READ) == 2
+
+
+@cells("F38-S", "F38-A")
+async def test_two_changes_go_one_after_the_other(world: World, cell: str) -> None:
+    deed = deed_of(cell)
+    await world.ready(deed)
+    held = acts.Held()
+    world.proxy.play(deed.method, deed.path, [held])
+    first = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await held.arrived.wait()
+    second = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await caught_up(world)
+    assert world.sent(deed) == 1
+    held.go_on.set()
+    first_basket, second_basket = await asyncio.gather(first, second)
+    assert deed.shown(first_basket)
+    assert world.sent(deed) == world.arrived(deed) == 2
+    pieces = {GOLD: 3, SILVER: 1} if deed is SET else {GOLD: 1, SILVER: 5}
+    for sku, wanted in pieces.items():
+        assert sum(item.amount for item in second_basket.items if item.sku == sku) == wanted
+
+
+@cells("F38-S-dropped", "F38-A-dropped")
+async def test_neither_takes_the_work_of_the_other_for_its_own(world: World, cell: str) -> None:
+    """Both are read back: without turns, each could see what the other did, and call it its own."""
+    deed = deed_of(cell)
+    await world.ready(deed)
+    held = acts.Held(landed=True)
+    cut = acts.spoilt(acts.cut, landed=False, close=True)
+
+    async def held_and_cut(passage: Any) -> None:
+        await passage.read()
+        held.arrived.set()
+        await held.go_on.wait()
+        await cut(passage)
+
+    world.proxy.play(deed.method, deed.path, [held_and_cut, acts.spoilt(acts.cut, close=True)])
+    lost = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await held.arrived.wait()
+    landed = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await caught_up(world)
+    held.go_on.set()
+    outcomes = await asyncio.gather(lost, landed, return_exceptions=True)
+    assert isinstance(outcomes[0], Exception)
+    assert deed.shown(outcomes[1])
+    assert deed.made(world.sandbox)
+
+
+@cells("F38-S-behind-a-completion", "F38-A-behind-a-completion")
+async def test_a_change_waits_for_the_completion_under_way(world: World, cell: str) -> None:
+    deed = deed_of(cell)
+    await world.ready(BUY)
+    held = acts.Held()
+    world.proxy.play(BUY.method, BUY.path, [held])
+    bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
+    await held.arrived.wait()
+    change = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await caught_up(world)
+    assert world.sent(deed) == 0
+    held.go_on.set()
+    assert BUY.shown(await bought)
+    with pytest.raises(Conflict):  # by then there is no such basket
+        await change
+    await is_done(world, BUY)
+
+
+@cells("F38-M")
+async def test_a_second_completion_gets_the_first_ones_result(world: World, cell: str) -> None:
+    await world.ready(BUY)
+    held = acts.Held()
+    world.proxy.play(BUY.method, BUY.path, [held])
+    first = asyncio.ensure_future(BUY.call(world.minted, world.basket))
+    await held.arrived.wait()
+    second = asyncio.ensure_future(BUY.call(world.minted, world.basket))
+    await caught_up(world)
+    held.go_on.set()
+    done, same = await asyncio.gather(first, second)
+    assert done is same
+    assert BUY.shown(done)
+    await is_done(world, BUY)
+    assert world.sent(BUY) == world.arrived(BUY) == 1
+    assert world.states() == ["confirmed"]
+
+
+# F39: two processes with one journal.
+
+
+@cells("F39-M")
+async def test_a_second_process_is_kept_out(world: World, cell: str) -> None:
+    await world.ready(BUY)
+    held = acts.Held()
+    world.proxy.play(BUY.method, BUY.path, [held])
+    async with child(world, BUY) as process:
+        await held.arrived.wait()
+        with pytest.raises(AlreadyInFlight) as caught:
+            await BUY.call(world.minted, world.basket)
+        assert world.sent(BUY) == 1
+        held.go_on.set()
+        out, err = await process.communicate()
+    assert (json.loads(out)["raised"], err) == (None, b"")
+    [intent] = [intent for intent in world.states()]
+    assert intent == "confirmed"
+    assert caught.value.safe_to_retry is False
+    assert len(world.sandbox.shop.orders) == 1
+    # Nor is it let in afterwards.
+    with pytest.raises(Exception) as refused:
+        await BUY.call(world.minted, world.basket)
+    assert world.sent(BUY) == 1
+    assert refused.value.safe_to_retry is False  # type: ignore[attr-defined]
+
+
+# F41: a fork.
+
+FORKING = """
+import asyncio, json, os, sys, threading, time
+from minted_connect import AsyncMintedConnect, ClientClosedError, MintedConnect
+from tests.matrix.child import CALLS, CUSTOMER
+
+url, username, password, journal, flavour = sys.argv[1:]
+settings = {"base_url": url, "journal": journal}
+
+
+def reap(pid):
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    return "hangs"
+
+
+def tell(said):
+    print(json.dumps(said), flush=True)
+
+
+def in_the_child(call):
+    try:
+        call()
+    except ClientClosedError as error:
+        return str(error)
+    except BaseException as error:
+        return repr(error)
+    return "it worked"
+
+
+async def asynchronous():
+    async with AsyncMintedConnect(username, password, **settings) as minted:
+        basket = await minted.baskets.get_active(CUSTOMER)
+        buying = asyncio.ensure_future(CALLS["M"](minted, basket))
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)  # it is with the server
+        pid = os.fork()
+        if pid == 0:
+            for effect, call in CALLS.items():
+                tell([effect, in_the_child(lambda: asyncio.run(call(minted, basket)))])
+            os._exit(0)
+        tell(["child", reap(pid)])
+        tell(["parent", (await buying).order.status])
+
+
+def blocking():
+    with MintedConnect(username, password, **settings) as minted:
+        basket = minted.baskets.get_active(CUSTOMER)
+        done = []
+        buying = threading.Thread(target=lambda: done.append(CALLS["M"](minted, basket)))
+        buying.start()
+        sys.stdin.readline()
+        pid = os.fork()
+        if pid == 0:
+            for effect, call in CALLS.items():
+                tell([effect, in_the_child(lambda: call(minted, basket))])
+            os._exit(0)
+        tell(["child", reap(pid)])
+        buying.join()
+        tell(["parent", done[0].order.status])
+
+
+asyncio.run(asynchronous()) if flavour == "async" else blocking()
+"""
+
+
+@pytest.fixture(scope="module")
+def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return, for a flavour, what the parent and its forked child met; each is forked once for all cells."""
+    said: dict[str, dict[str, Any]] = {}
+
+    def run(flavour: str) -> dict[str, Any]:
+        journal = tmp_path_factory.mktemp("forked") / "journal.db"
+        with ThreadedSandbox() as sandbox:
+            customer = sandbox.shop.create_customer(sandbox.username, "customer-1", {"firstname": "Grace"})
+            sandbox.shop.add_item(customer, GOLD, 1)
+            fault = sandbox.faults.add("hang", path="*/complete/buy")
+            arguments = (sandbox.url, sandbox.username, sandbox.password, str(journal), flavour)
+            # Forking with threads around is what this is about.
+            flags = ("-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning")
+            command = (sys.executable, *flags, "-c", FORKING, *arguments)
+            pipe = subprocess.PIPE
+            with subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+                while not fault.waiting and process.poll() is None:
+                    threading.Event().wait(0.01)
+                assert process.stdin is not None
+                process.stdin.write("\n")
+                process.stdin.flush()
+                seen: dict[str, Any] = {}
+                assert process.stdout is not None
+                for line in process.stdout:
+                    who, what = json.loads(line)
+                    seen[who] = what
+                    if who == "child":
+                        seen["requests"] = [entry.operation for entry in sandbox.requests]
+                        fault.remove()
+                assert process.stderr is not None
+                seen["err"] = process.stderr.read()
+            seen["orders"] = len(sandbox.shop.orders)
+            return seen
+
+    def once(flavour: str) -> dict[str, Any]:
+        if flavour not in said:
+            said[flavour] = run(flavour)
+        return said[flavour]
+
+    yield once
+
+
+@cells(*(f"F41-{deed.effect}" for deed in DEEDS))
+def test_a_fork(forked: Any, cell: str, flavour: str) -> None:
+    said = forked(flavour)
+    assert said["err"] == "", said
+    assert "before a fork" in said[cell[4]]
+    assert said["child"] == 0
+    assert said["requests"].count("complete.buy") == 1
+    # What the parent had under way stays the parent's.
+    assert (said["parent"], said["orders"]) == ("Pending", 1)
+
+
+# F42: another event loop.
+
+
+@cells(*(f"F42-{deed.effect}" for deed in DEEDS), flavours=("async",))
+async def test_another_event_loop(world: World, cell: str) -> None:
+    deed = deed_of(cell)
+    await world.ready(deed)
+
+    async def call() -> None:
+        await deed.call(world.minted, world.basket)
+
+    with pytest.raises(ClientClosedError, match="another event loop"):
+        await anyio.to_thread.run_sync(asyncio.run, call())
+    assert (world.sent(deed), world.states()) == (0, [])
+    assert deed.shown(await deed.call(world.minted, world.basket))
+
+
+@cells(*(f"F42-{deed.effect}-meanwhile" for deed in DEEDS), "F42-M-reconcile", flavours=("async",))
+async def test_another_event_loop_while_its_own_completes_the_basket(world: World, cell: str) -> None:
+    await world.ready(BUY)
+    held = acts.Held()
+    world.proxy.play(BUY.method, BUY.path, [held])
+    bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
+    await held.arrived.wait()
+    [flight] = world.minted.complete._outcomes.flights.values()
+
+    async def call() -> None:
+        if cell.endswith("reconcile"):
+            await world.minted.complete.reconcile(flight.intent)
+        await deed_of(cell).call(world.minted, world.basket)
+
+    with pytest.raises(ClientClosedError, match="another event loop"):
+        await anyio.to_thread.run_sync(asyncio.run, call())
+    held.go_on.set()
+    assert BUY.shown(await bought)
+    assert world.sent(BUY) == 1
+
+
+@cells(*(f"F42-{deed.effect}-blocking" for deed in DEEDS), flavours=("blocking",))
+async def test_any_event_loop(world: World, cell: str) -> None:
+    """The blocking client brings its own: that another one runs where it is called changes nothing."""
+    deed = deed_of(cell)
+    await world.ready(deed)
+
+    async def call() -> Any:
+        asyncio.get_running_loop()
+        return deed.call(world.minted._target, world.basket)
+
+    assert deed.shown(await anyio.to_thread.run_sync(asyncio.run, call()))
+    assert (world.sent(deed), world.arrived(deed)) == (1, 1)

@@ -1,0 +1,76 @@
+"""The matrix is complete: every cell has an outcome, and a test of each client that was collected to prove it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.matrix.scene import FLAVOURS, ROOT
+from tests.matrix.table import DEVIATIONS, EFFECTS, ROWS, TABLE, Outcome
+
+CELLS = [(row, effect) for row in ROWS for effect in EFFECTS]
+APPLICABLE = [(row, effect) for row, effect in CELLS if row.cases(effect) != {"": Outcome.NONE}]
+NOT_APPLICABLE = {"F15": "RSA", "F39": "RSA", "F43": "RSA", "F44": "RSA"}
+
+
+# Test, row, effect, what else the id says, client.
+_ID = re.compile(r"tests/matrix/(\S+)\[(F\d\d)-([RSAM])-?(\S*?)-?(async|blocking)\]")
+Collected = set[tuple[str, ...]]
+
+
+@pytest.fixture(scope="module")
+def collected() -> Collected:
+    """Return every cell that pytest collects."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/matrix"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return {found.groups() for line in listed.splitlines() if (found := _ID.fullmatch(line))}
+
+
+def test_no_cell_is_missing() -> None:
+    assert [row.name for row in ROWS] == [f"F{number:02}" for number in range(1, 45)]
+    assert (len(CELLS), len(APPLICABLE)) == (176, 164)
+    rest = {(row.name, effect) for row, effect in CELLS} - {(row.name, effect) for row, effect in APPLICABLE}
+    assert rest == {(row, effect) for row, effects in NOT_APPLICABLE.items() for effect in effects}
+
+
+def test_each_cell_is_proved_through_both_clients(collected: Collected) -> None:
+    wanted = {
+        (row.proved_by(effect, client), row.name, effect, client) for row, effect in APPLICABLE for client in FLAVOURS
+    }
+    assert wanted - {(test, row, effect, client) for test, row, effect, _, client in collected} == set()
+
+
+def test_so_is_each_case_of_a_cell(collected: Collected) -> None:
+    seen = {(row, effect, client, *_cases(rest)) for _, row, effect, rest, client in collected}
+    for row, effect in APPLICABLE:
+        for case in filter(None, row.cases(effect)):
+            for client in {case} & {*FLAVOURS} or FLAVOURS:
+                marked = [found for found in seen if found[:3] == (row.name, effect, client)]
+                assert any(case in found[3:] for found in marked), (row.name, effect, case, client)
+
+
+def _cases(rest: str) -> Iterator[str]:
+    """Yield what a case may be called in an id: its first word, or the client."""
+    yield rest.split("-", maxsplit=1)[0].replace("_", " ")
+    yield rest.rsplit("-", 1)[-1]
+
+
+def test_nothing_is_proved_that_is_not_in_the_table(collected: Collected) -> None:
+    cells = {(row.name, effect) for row, effect in APPLICABLE}
+    assert {(row, effect) for _, row, effect, *_ in collected} - cells == set()
+
+
+def _differing() -> Iterator[tuple[str, str, str]]:
+    for row, effect, case in DEVIATIONS:
+        expected = TABLE[row].cases(effect)[case]
+        if DEVIATIONS[row, effect, case][0] is not expected:
+            yield row, effect, case
+
+
+def test_deviations_are_about_cells_and_do_deviate() -> None:
+    assert list(_differing()) == list(DEVIATIONS)
+    assert all(reason for _, reason in DEVIATIONS.values())
