@@ -65,6 +65,13 @@ def coverage(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Make 20,000 purchases with everything going wrong at random: none twice, none lost."""
+    groups(session, "test")
+    session.run("python", "-m", "tests.completion.chaos", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, check what is in them, and run the sdist's tests against the wheel."""
     session.install("-q", "-U", "pip>=25.1", "build")

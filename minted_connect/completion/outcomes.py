@@ -40,16 +40,7 @@ class Flight:
 
     def became(self) -> str | None:
         """Return what whoever cancels a completion should know, or None if nothing was sent."""
-        match self.state:
-            case IntentState.CONFIRMED:
-                number = self.result.keys.get("id") if self.result is not None else None
-                return "was confirmed" if number is None else f"was confirmed as order {number}"
-            case IntentState.REJECTED:
-                return f"was rejected ({type(self.error).__name__})"
-            case IntentState.UNKNOWN:
-                return "may have been carried out: find it in complete.pending() and reconcile it"
-            case _:
-                return None
+        return _became(self.state, self.result or self.error)
 
 
 @attrs.define(eq=False)
@@ -71,7 +62,9 @@ class Outcomes:
         """
         completion = outcome if isinstance(outcome, Completion) else None
         flight = self.flights.get((intent.external_customer_id, intent.cart_token))
-        if flight is not None and flight.intent is intent:
+        if flight is not None and flight.intent is not intent:
+            flight = None
+        if flight is not None:
             flight.state, flight.result = state, completion
             flight.error = outcome if isinstance(outcome, Exception) else None
         number: object = completion.raw.get("id") if completion is not None else None
@@ -85,6 +78,12 @@ class Outcomes:
                     progress=OrderProgress.of(order) if order is not None else None,
                 )
             )
+        except asyncio.CancelledError as cancelled:
+            # Whoever completes is told by the flight. Whoever reconciles is told here or never: what is written down
+            # is not pending any more.
+            if flight is None and (became := _became(state, outcome)) is not None:
+                cancelled.add_note(f"intent {intent.id} {became}")
+            raise
         except Exception:
             _logger.exception(
                 "%s: the journal could not note that it is %s; it stays pending, and reconciling it again is safe",
@@ -151,6 +150,22 @@ class Outcomes:
         )
         await self.settle(intent, IntentState.UNKNOWN, unknown)
         return unknown
+
+
+def _became(state: IntentState | None, outcome: Completion | Exception | None) -> str | None:
+    """Return in words what became of an intent, or None if nothing was sent."""
+    match state:
+        case IntentState.CONFIRMED:
+            number = outcome.keys.get("id") if isinstance(outcome, Completion) else None
+            return "was confirmed" if number is None else f"was confirmed as order {number}"
+        case IntentState.REJECTED:
+            return f"was rejected ({type(outcome).__name__})"
+        case IntentState.NOT_EXECUTED:
+            return "was not carried out"
+        case IntentState.UNKNOWN:
+            return "may have been carried out: find it in complete.pending() and reconcile it"
+        case _:
+            return None
 
 
 def _named(intent: Intent) -> str:

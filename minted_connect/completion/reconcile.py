@@ -6,7 +6,7 @@ Nothing here sends a completion. A read that fails tells nothing: it never turns
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -38,6 +38,7 @@ WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 LEAST: Final = 2.0
 """Seconds that a further look needs; one that is cut short shows less than the one before it."""
 _DAY: Final = timedelta(days=1)
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 _ROWS: Final = 30
 _MOST_PAGES: Final = 20
 # Of a 4xx, these say nothing about the basket: the credentials, the time, the pace.
@@ -184,22 +185,28 @@ class ReadBack:
             customer,
             ("sortBy", "created_at"),
             ("sortType", "desc"),
-            ("startDate", first.date().isoformat()),
-            ("endDate", last.date().isoformat()),
         )
+        days = (("startDate", first.date().isoformat()), ("endDate", last.date().isoformat()))
         rows: dict[tuple[str, str], _Row] = {}
-        complete = True
-        # By number first: without dates it also finds what a basket of last week became, if ids are kept (Q4).
-        for query in ((customer, ("orderId", str(intent.basket_id))), listed):
-            try:
-                found, whole = await self._pages(query, first)
-            except MintedConnectError as error:
-                self._note(error)
-                complete = False
-                continue
-            complete = complete and whole
-            rows.update(((str(row.raw.get("id")), str(row.raw.get("guid"))), row) for row in found)
+        complete = await self._search((customer, ("orderId", str(intent.basket_id))), first, rows)
+        complete = await self._search((*listed, *days), first, rows) and complete
+        # A basket of last week becomes an order of last week. By number it was found above, if ids are kept (Q4).
+        missing = self._basket is BasketSeen.GONE and self._fence is not Fence.CLEARED
+        if missing and not any(row.match > Match.LIKELY for row in rows.values()):
+            complete = await self._search(listed, _EVER, rows) and complete
         return list(rows.values()), complete
+
+    async def _search(
+        self, query: Sequence[tuple[str, str]], oldest: datetime, rows: dict[tuple[str, str], _Row]
+    ) -> bool:
+        """Add to `rows` what matches; return whether all there are were looked at."""
+        try:
+            found, whole = await self._pages(query, oldest)
+        except MintedConnectError as error:
+            self._note(error)
+            return False
+        rows.update(((str(row.raw.get("id")), str(row.raw.get("guid"))), row) for row in found)
+        return whole
 
     async def _pages(self, query: Sequence[tuple[str, str]], oldest: datetime) -> tuple[list[_Row], bool]:
         found: list[_Row] = []

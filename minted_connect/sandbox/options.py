@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     status_interval: float
     late_complete: Literal["refuse", "reprice"]
     single_shot: bool
+    keep_ids: bool
     orders_lag: float
     card_payment: bool
     strict_update: bool

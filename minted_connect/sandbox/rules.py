@@ -42,6 +42,7 @@ class Rules:
             `reprice` completes at the new price. Nobody knows which one is true (question Q3).
         single_shot: a used cart token is a 409. Without, it makes a second order, so that a client that sends twice is
             found out. Nobody knows which one is true (question Q1).
+        keep_ids: an order has the `id` of its basket. Without, orders are numbered apart (question Q4).
         orders_lag: seconds before a fresh order shows up in Get Orders and Receipt (question Q5).
         card_payment: buy baskets carry the `payment` object of the Feb 2026 examples, else null as in Mar 2026.
         strict_update: Update Customer insists on the fields that the E-Commerce page calls required.
@@ -54,6 +55,7 @@ class Rules:
     status_interval: float = 60.0
     late_complete: Literal["refuse", "reprice"] = "refuse"
     single_shot: bool = True
+    keep_ids: bool = True
     orders_lag: float = 0.0
     card_payment: bool = True
     strict_update: bool = False

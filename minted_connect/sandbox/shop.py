@@ -37,6 +37,7 @@ SECOND = 1_000_000
 _TOKEN = string.ascii_letters + string.digits
 _FREE_STORAGE_GRAMS = 50_000  # "50 kg of gold and/or silver", the vendor's example (api-27307650)
 _FIRST_BASKET, _FIRST_ADDRESS = 10984, 1931
+_FIRST_ORDER = 500_001  # of those that are numbered apart
 _DAY = 86_400 * SECOND
 _DELIVERY_DAYS = 4  # between order_at and estimated_arrival_date in the one example (api-27307650)
 
@@ -279,7 +280,7 @@ class Shop:
         if shipping is not None:
             shipping = {"id": _FIRST_ADDRESS + len(self._orders), **shipping}
         order = Order(
-            id=basket.id,
+            id=basket.id if self.rules.keep_ids else self._order_number(),
             guid=basket.guid,
             increment_id=basket.increment_id,
             token=basket.token,
@@ -394,7 +395,7 @@ class Shop:
     def _new_basket(self, customer: Customer, kind: Kind) -> Basket:
         now = self.now()
         basket = Basket(
-            id=self._number(),
+            id=_FIRST_BASKET + len(self._baskets) + len(self._orders),
             guid=str(uuid.UUID(int=self._random.getrandbits(128), version=4)).upper(),
             increment_id=f"{self._random.randrange(10**11):011}",
             token=self._draw(),
@@ -413,7 +414,7 @@ class Shop:
         """Make a second order of a used basket, at the prices of the first."""
         for sku, amount in _pieces(order.lines).items():
             self._check_amount(customer, self.by_sku[sku], order.kind, amount)
-        again = evolve(order, id=self._number(), completed=self.now(), code=self._code(), status=None)
+        again = evolve(order, id=self._order_number(), completed=self.now(), code=self._code(), status=None)
         self._book(again, customer)
         self._save(again, customer)
         return again
@@ -428,9 +429,9 @@ class Shop:
         self._orders[order.id] = order
         self._used.setdefault(order.token, order)
 
-    def _number(self) -> int:
-        """Return the next number; baskets keep theirs when they become orders."""
-        return _FIRST_BASKET + len(self._baskets) + len(self._orders)
+    def _order_number(self) -> int:
+        """Return the number of an order that has not the one of its basket."""
+        return _FIRST_ORDER + len(self._orders)
 
     def _code(self) -> str:
         return "".join(self._random.choices(string.ascii_uppercase + string.digits, k=8))

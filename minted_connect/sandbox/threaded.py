@@ -46,6 +46,7 @@ class ThreadedSandbox:
             - `status_interval` (60): seconds an order stays in one status.
             - `late_complete` ("refuse"): what a completion after the price lock does; or "reprice".
             - `single_shot` (True): a used cart token is a 409; False makes a second order of it.
+            - `keep_ids` (True): an order has the `id` of its basket; False numbers orders apart.
             - `orders_lag` (0): seconds before a fresh order shows up in Get Orders and Receipt.
             - `card_payment` (True): buy baskets carry the `payment` object.
             - `strict_update` (False): Update Customer insists on the fields that a sister family requires.

@@ -345,17 +345,21 @@ async def test_orders_that_lag_are_waited_for(clock: ManualClock) -> None:
         assert (await caught.value.reconcile()).reconciled
 
 
-async def test_a_basket_of_last_week(minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock) -> None:
-    await filled(minted)
-    clock.advance(7 * 86_400)
-    basket = await minted.baskets.get_active(CUSTOMER)
-    assert basket is not None
-    server.faults.add("drop_after_commit", path=COMPLETE)
-    with pytest.raises(OutcomeUnknown) as caught:
-        await minted.complete.buy(basket, expected_total=basket.paid_total)
-    done = await caught.value.reconcile()
+@pytest.mark.parametrize("keep_ids", [True, False])
+async def test_a_basket_of_last_week(clock: ManualClock, keep_ids: bool) -> None:
+    async with Sandbox(clock=clock, keep_ids=keep_ids) as server, connect(server, clock) as minted:
+        await minted.customers.create(CUSTOMER)
+        await filled(minted)
+        clock.advance(7 * 86_400)
+        basket = await minted.baskets.get_active(CUSTOMER)
+        assert basket is not None
+        server.faults.add("drop_after_commit", path=COMPLETE)
+        with pytest.raises(OutcomeUnknown) as caught:
+            await minted.complete.buy(basket, expected_total=basket.paid_total)
+        done = await caught.value.reconcile()
     assert done.order is not None
     assert (clock.wall() - done.order.order_at).days >= 6
+    assert (done.order.id == basket.id) is keep_ids
 
 
 async def test_waiting_for_and_watching_an_order(minted: AsyncMintedConnect, clock: ManualClock) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
@@ -232,6 +233,38 @@ def test_no_date_header_breaks_anything(date: str, moment: datetime) -> None:
     now = datetime(2026, 2, 20, tzinfo=UTC)
     for header in (date, format_datetime(moment), f"{format_datetime(moment)[:-5]}{date}"):
         assert abs(clock_offset(header, now, timedelta())) <= timedelta(days=31)
+
+
+@pytest.mark.parametrize(
+    ("rows", "note"),
+    [
+        ([order_json()], "was confirmed as order 10984"),
+        ([order_json(status_name="Refunded")], "was rejected (Rejected)"),
+        ([], "was not carried out"),
+    ],
+)
+async def test_cancelled_while_it_is_written_down_what_was_found(world: World, rows: list[Any], note: str) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(MemoryJournal):
+        async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
+            started.set()
+            await go_on.wait()
+            await super().settle(intent_id, state, **what)
+
+    journal = Slow()
+    await journal.prepare(intent_of())
+    world.orders, world.clear = rows, cleared(world)
+    complete = AsyncComplete(world.following(PROVING), journal)
+    task = asyncio.create_task(complete.reconcile(intent_of(), fence=True))
+    await started.wait()
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    # It is not pending any more, so this is the only one who can be told.
+    assert await complete.pending() == []
+    assert caught.value.__notes__ == [f"intent {intent_of().id} {note}"]
 
 
 async def test_an_order_that_shows_late(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:

@@ -100,6 +100,22 @@ async def test_a_shop_that_is_not_single_shot_makes_an_order_each_time(serving):
         assert (await api.send("DELETE", "/partner/walletable/basket/empty", key)).status == 409
 
 
+async def test_orders_that_are_numbered_apart(serving):
+    async with serving(keep_ids=False) as (_, api):
+        await api.customer()
+        baskets, orders = [], []
+        for _ in range(2):
+            baskets.append((await api.add()).data)
+            orders.append((await api.complete(baskets[-1])).data)
+        numbers = [one["id"] for one in (*baskets, *orders)]
+        assert len(set(numbers)) == 4
+        for basket, order in zip(baskets, orders, strict=True):
+            assert (order["token"], order["guid"]) == (basket["token"], basket["guid"])
+            (row,) = (await api.get(ORDERS, orderId=order["id"])).data["data"]
+            assert row == order
+            assert (await api.get(ORDERS, orderId=basket["id"])).data["data"] == []
+
+
 async def test_what_was_sold_once_cannot_be_sold_again_without_pieces(serving):
     async with serving(single_shot=False) as (sandbox, api):
         await api.customer()

@@ -1,0 +1,95 @@
+"""A thousand purchases with everything going wrong at random; `python -m tests.completion.chaos` makes many more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from minted_connect.completion import execution
+from minted_connect.completion.classify import Fate, classify
+from minted_connect.core import retry
+from minted_connect.core.request import Effect
+from tests.completion.chaos.__main__ import main
+from tests.completion.chaos.run import run
+from tests.completion.chaos.stopping import interrupted
+
+pytestmark = pytest.mark.anyio
+swiftly = pytest.mark.usefixtures("swift")
+
+
+@pytest.fixture
+async def swift(caplog: pytest.LogCaptureFixture) -> None:
+    """Leave out what makes it slower than it need be: asyncio's own checks, and thousands of log records."""
+    caplog.set_level(logging.CRITICAL, "minted_connect")
+    asyncio.get_running_loop().set_debug(False)
+
+
+@swiftly
+@pytest.mark.parametrize("single_shot", [True, False])
+async def test_nothing_is_bought_twice_and_nothing_is_lost(single_shot: bool) -> None:
+    tally = await run(500, seed=2026, single_shot=single_shot)
+    assert tally.reports == []
+    assert (tally.purchases, tally.violations.total()) == (500, 0)
+    # It was not all sunshine.
+    told = [tally.first[name] for name in ("confirmed", "unknown", "refused", "not sent", "cancelled", "crashed")]
+    told += [tally.later[name] for name in ("found", "unknown for good, never executed")]
+    assert min(told) > 5
+    assert tally.orders < 400 < tally.faults.total()
+
+
+@swiftly
+async def test_a_client_that_sends_again_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = retry._attempts
+
+    def eager(effect: Effect, *failed: Any) -> int:
+        return 2 if effect is Effect.COMPLETE else attempts(effect, *failed)
+
+    monkeypatch.setattr(retry, "_attempts", eager)
+    tally = await run(200, seed=5, single_shot=False)
+    assert tally.violations["double"] + tally.violations["sent again"] == len(tally.reports) > 0
+
+
+@swiftly
+async def test_a_client_that_believes_a_doubt_is_found_out_and_caught_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rash(*failed: Any) -> Fate:
+        fate = classify(*failed)
+        return Fate.REFUSED if fate is Fate.UNKNOWN else fate
+
+    monkeypatch.setattr(execution, "classify", rash)
+    tally = await run(100, seed=5)
+    [report] = tally.reports
+    assert report.startswith("seed 5: lost: order ")
+    assert tally.violations == {"double": 0, "lost": 1}
+    assert "Plan(number=" in report
+    last = tally.purchases - 1
+    again = await run(100, seed=5, only=last)
+    assert again.reports == tally.reports
+    assert str(tally) == str(again).replace(f"{again.seconds:>9.0f}", f"{tally.seconds:>9.0f}")
+
+
+def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--purchases", "20", "--seed", "3"]) == 0
+    rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert (rows["purchases"], rows["double"], rows["lost"]) == ("20", "0", "0")
+
+
+async def test_work_is_stopped_at_the_await_that_was_asked_for() -> None:
+    reached: list[Any] = []
+
+    async def work() -> str:
+        try:
+            for step in range(3):
+                reached.append(step)
+                await asyncio.sleep(0)
+        finally:
+            reached.append("end")
+        return "done"
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.ensure_future(interrupted(work(), 2, lambda: reached.append("stop")))
+    assert reached == [0, 1, "stop", "end"]
+    assert await interrupted(work(), 4, lambda: reached.append("never")) == "done"
+    assert "never" not in reached
