@@ -76,7 +76,7 @@ class AsyncMintedConnect:
             here, or None (memory).
         session: An aiohttp session whose connector is borrowed; it is never closed or changed.
         ssl_context: TLS settings of your own, at least TLS 1.2.
-        proxy: URL of an http proxy.
+        proxy: URL of an http proxy, with its user name and password if it wants them.
         options: What few callers change; see `Options`.
 
     Raises:
@@ -111,11 +111,12 @@ class AsyncMintedConnect:
         journal: Journal | str | Path | Secret | None = None,
         session: aiohttp.ClientSession | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        proxy: str | None = None,
+        proxy: str | Secret | None = None,
         options: Options | None = None,
     ) -> None:
         # Before anything can fail: tracebacks may show local variables.
         password, journal = as_secret(password), sealed(journal)
+        proxy = None if proxy is None else as_secret(proxy)
         obey_environment()
         _check_settings(timeouts, retry, options)
         check_type("session", session, aiohttp.ClientSession, optional=True)

@@ -123,7 +123,7 @@ class Secret:
 
 
 def as_secret(value: str | Secret) -> Secret:
-    """Return a string as a `Secret`; anything else as it is, for `Credentials` to refuse."""
+    """Return a string as a `Secret`; anything else as it is, for others to refuse."""
     return Secret(value) if isinstance(value, str) else value
 
 
@@ -443,20 +443,25 @@ def check_base_url(url: str) -> str:
     return url.rstrip("/")
 
 
-def check_proxy_url(url: str) -> str:
+def check_proxy_url(url: Secret) -> Secret:
     """Return the URL of a proxy; it may carry user name and password.
 
     Raises:
         ConfigurationError: not an absolute http(s) URL.
     """
-    check_type("proxy", url, str)
+    if not isinstance(url, Secret):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"proxy: must be str or None, not {type(url).__name__}")
+    # Looked at elsewhere: here tracebacks with local variables would show the password.
+    if not _is_http_url(url):
+        raise ConfigurationError("proxy: must be an absolute http or https URL")
+    return url
+
+
+def _is_http_url(secret: Secret) -> bool:
+    url = secret.reveal()
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        host = None
-        parts = None
-    if parts is None or parts.scheme not in {"http", "https"} or not host or not url.isprintable():
-        # The URL is not shown: it may hold the proxy's password.
-        raise ConfigurationError("proxy: must be an absolute http or https URL")
-    return url
+        return False
+    return parts.scheme in {"http", "https"} and bool(host) and url.isprintable()

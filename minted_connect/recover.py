@@ -69,7 +69,7 @@ async def run(
     if only_list or decide is not None:
         return await _without_server(where, intents, decide, report)
     policy = CompletionPolicy(reconcile_budget=seconds)
-    settings = {**settings_from_env(), "journal": where, "options": Options(completion=policy)}
+    settings: dict[str, Any] = {**settings_from_env(), "journal": where, "options": Options(completion=policy)}
     async with AsyncMintedConnect(**settings) as minted:
         places = anyio.CapacityLimiter(_AT_ONCE)
 

@@ -1,24 +1,37 @@
-"""Purchases from several threads at once, and one that is interrupted in one process and settled in the next."""
+"""Purchases of several threads, loops and processes: nobody waits for ever, and nothing is bought twice or lost."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import random
 import signal
-import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from minted_connect import MintedConnect
-from minted_connect.sandbox import ThreadedSandbox
+from minted_connect import (
+    AsyncMintedConnect,
+    ClientClosedError,
+    MintedConnect,
+    NotSent,
+    Options,
+    OutcomeUnknown,
+    PriceFixExpired,
+    RateLimited,
+)
+from minted_connect.models import Basket, Completion
+from minted_connect.sandbox import ManualClock, ThreadedSandbox
+from tests.scripts import PATIENCE, python, until
 from tests.tour import GOLD
 
 BUY = "*/complete/buy"
-PATIENCE = 20.0
 
 
 @pytest.fixture
@@ -31,15 +44,6 @@ def sandbox() -> Iterator[ThreadedSandbox]:
 def minted(sandbox: ThreadedSandbox) -> Iterator[MintedConnect]:
     with MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as client:
         yield client
-
-
-def until(condition: Callable[[], object]) -> None:
-    waiting = threading.Event()
-    for _ in range(int(PATIENCE * 100)):
-        if condition():
-            return
-        waiting.wait(0.01)
-    raise AssertionError("it did not happen")
 
 
 def filled(minted: MintedConnect, customer: str):
@@ -71,7 +75,7 @@ def test_threads_with_one_basket_make_one_order(minted, sandbox):
     with ThreadPoolExecutor(4) as pool:
         running = [pool.submit(buy, number) for number in range(4)]
         until(lambda: fault.waiting)
-        [flight] = minted._inner.complete._shared.flights.values()
+        [flight] = minted._inner.complete._outcomes.flights.values()
         until(lambda: len(flight.landed._waiters) == len(running) - 1)  # the others wait for the one that was sent
         fault.remove()
         done = [one.result(PATIENCE) for one in running]
@@ -114,15 +118,6 @@ with MintedConnect(username, password, base_url=url, journal=journal) as minted:
 """
 
 
-def python(source: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", source, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("flavour", ["async", "blocking"])
 def test_interrupted_in_one_process_and_found_out_in_the_next(sandbox, minted, tmp_path: Path, flavour):
@@ -145,3 +140,172 @@ def test_interrupted_in_one_process_and_found_out_in_the_next(sandbox, minted, t
     assert process.returncode == 0, err
     assert json.loads(out) == {"states": ["unknown"], "orders": [[order.id, True, []]], "open": 0}
     assert len(sandbox.requests.of("complete.buy")) == 1
+
+
+# What goes wrong while many threads, or many loops, buy.
+
+STORM: list[tuple[str, dict[str, Any]]] = [
+    ("drop_before_read", {}),
+    ("drop_after_commit", {"reset": True}),
+    ("truncate", {}),
+    ("html", {}),
+    ("stale_nonce", {}),
+    ("status", {"status": 503, "commit": True}),
+    ("status", {"status": 500}),
+    ("rate_limit", {"retry_after": 1}),
+]
+
+
+def storm(sandbox: ThreadedSandbox, weather: random.Random, requests: int) -> None:
+    """Have one in five of the requests to come go wrong, each in its own way."""
+    for after in range(0, requests, 5):
+        kind, args = weather.choice(STORM)
+        sandbox.faults.add(kind, after=after + weather.randrange(5), **args)
+
+
+class Till:
+    """Purchases side by side, and what came of them."""
+
+    def __init__(self) -> None:
+        self.ends: Counter[str] = Counter()
+        self.settled: list[Completion] = []
+
+    async def ring_up(
+        self, buy: Callable[[], Awaitable[Completion]], find_out: Callable[[OutcomeUnknown], Awaitable[Completion]]
+    ) -> None:
+        """Buy, again where nothing was sent, and find out what became of it where that is not known."""
+        while True:
+            try:
+                self.settled.append(await buy())
+                self.ends["bought"] += 1
+            except (NotSent, RateLimited) as error:
+                assert error.safe_to_retry or isinstance(error, PriceFixExpired), error
+                continue
+            except OutcomeUnknown as unknown:
+                self.ends["unknown"] += 1
+                try:
+                    self.settled.append(await find_out(unknown))
+                except OutcomeUnknown:  # lost on the way, which nothing proves
+                    self.ends["open"] += 1
+            return
+
+    def balance(self, sandbox: ThreadedSandbox, baskets: list[Basket], pending: list[Any]) -> None:
+        """Check that every basket was bought once and is known to be, or is known to be in doubt."""
+        bought = [order.token for order in sandbox.shop.orders]
+        assert sorted(bought) == sorted(done.order.token for done in self.settled)
+        assert len(bought) == len(set(bought))
+        assert {intent.cart_token for intent in pending} == {basket.token for basket in baskets} - set(bought)
+        assert len(pending) == self.ends["open"]
+        assert self.ends["bought"] + self.ends["unknown"] == len(baskets)
+        assert self.ends["bought"]
+        assert self.ends["unknown"]
+
+
+def blocking(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine that never waits, without a loop."""
+    with pytest.raises(StopIteration):
+        work.send(None)
+
+
+def test_thirty_two_threads_buy_while_a_lot_goes_wrong(tmp_path: Path):
+    clock, till = ManualClock(auto_advance=True), Till()
+    with (
+        ThreadedSandbox(clock=clock) as sandbox,
+        MintedConnect(
+            sandbox.username,
+            sandbox.password,
+            base_url=sandbox.url,
+            journal=tmp_path / "journal.db",
+            options=Options(clock=clock),
+        ) as minted,
+        ThreadPoolExecutor(32) as pool,
+    ):
+        baskets = list(pool.map(lambda number: filled(minted, f"customer-{number}"), range(32)))
+        together = threading.Barrier(len(baskets))
+
+        def customer(basket: Basket) -> None:
+            async def buy() -> Completion:
+                return minted.complete.buy(basket, accept_price="current")
+
+            async def find_out(unknown: OutcomeUnknown) -> Completion:
+                return unknown.reconcile()  # type: ignore[return-value]
+
+            together.wait(PATIENCE)
+            blocking(till.ring_up(buy, find_out))
+
+        storm(sandbox, random.Random(7), 200)
+        list(pool.map(customer, baskets))
+        sandbox.faults.clear()
+        till.balance(sandbox, baskets, minted.complete.pending())
+
+
+def test_a_client_for_each_of_eight_loops(tmp_path: Path):
+    clock, till = ManualClock(auto_advance=True), Till()
+    together = threading.Barrier(8, action=lambda: storm(sandbox, random.Random(8), 150))
+    baskets: list[Basket] = []
+
+    def client() -> AsyncMintedConnect:
+        return AsyncMintedConnect(
+            sandbox.username,
+            sandbox.password,
+            base_url=sandbox.url,
+            journal=tmp_path / "journal.db",
+            options=Options(clock=clock),
+        )
+
+    async def shop(number: int) -> None:
+        async with client() as minted:
+            mine = []
+            for customer in (f"customer-{number}-{one}" for one in range(3)):
+                await minted.customers.create(customer)
+                mine.append(await minted.baskets.add_item(customer, sku=GOLD))
+            baskets.extend(mine)
+            together.wait(PATIENCE)
+
+            async def customer(basket: Basket) -> None:
+                await till.ring_up(
+                    lambda: minted.complete.buy(basket, accept_price="current"), OutcomeUnknown.reconcile
+                )
+
+            await asyncio.gather(*map(customer, mine))
+
+    async def pending() -> list[Any]:
+        async with client() as minted:
+            return await minted.complete.pending()
+
+    with ThreadedSandbox(clock=clock) as sandbox, ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: asyncio.run(shop(number)), range(8)))
+        sandbox.faults.clear()
+        till.balance(sandbox, baskets, asyncio.run(pending()))
+
+
+async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox):
+    """Who waited on one loop for what goes on on another one would never be woken."""
+
+    async def elsewhere() -> list[str]:
+        said = []
+        for call in (
+            lambda: minted.complete.buy(basket, expected_total=basket.paid_total),
+            lambda: minted.complete.reconcile(flight.intent),
+            lambda: minted.baskets.update_item(basket, sku=GOLD, qty=2),
+            lambda: minted.baskets.get_active("customer-1"),
+        ):
+            with pytest.raises(ClientClosedError) as caught:
+                await call()
+            said.append(str(caught.value))
+        return said
+
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
+        await minted.customers.create("customer-1")
+        basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+        fault = sandbox.faults.add("hang", path=BUY)
+        purchase = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
+        while not fault.waiting:
+            await asyncio.sleep(0)
+        [flight] = minted.complete._outcomes.flights.values()
+        said = await asyncio.to_thread(asyncio.run, elsewhere())
+        fault.remove()
+        assert (await purchase).order is not None
+    assert len(said) == 4
+    assert all("another event loop" in text for text in said)
+    assert len(sandbox.requests.of("complete.buy")) == len(sandbox.shop.orders) == 1

@@ -48,7 +48,7 @@ class Connection:
         self.writer.transport.abort()
 
 
-def _forgive_broken_handshakes() -> None:
+def forgive_broken_handshakes() -> None:
     """Let the loop take no notice of a client that refuses the certificate: that is what is tested."""
     loop = asyncio.get_running_loop()
     usual = loop.get_exception_handler()
@@ -101,7 +101,7 @@ class WireServer:
 
     async def __aenter__(self) -> Self:
         if self._ssl:
-            _forgive_broken_handshakes()
+            forgive_broken_handshakes()
         self._server = await self._listen()
         return self
 

@@ -203,7 +203,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which is never closed
             here, or None (memory).
         ssl_context: TLS settings of your own, at least TLS 1.2.
-        proxy: URL of an http proxy.
+        proxy: URL of an http proxy, with its user name and password if it wants them.
         options: What few callers change; see `Options`.
 
     Raises:
@@ -230,11 +230,12 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         retry: RetryPolicy | None = None,
         journal: Journal | str | Path | Secret | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        proxy: str | None = None,
+        proxy: str | Secret | None = None,
         options: Options | None = None,
     ) -> None:
         # Before anything can fail: tracebacks may show local variables.
         password, journal = as_secret(password), sealed(journal)
+        proxy = None if proxy is None else as_secret(proxy)
         inner = AsyncMintedConnect(
             username,
             password,

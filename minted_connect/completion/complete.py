@@ -146,12 +146,13 @@ class AsyncComplete:
             Rejected: the order was made and cancelled.
             NotExecuted: it provably did not happen; buying again, at another price, is your decision.
             OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
+            ClientClosedError: closed, forked, or on another event loop.
         """
         wanted = _intent_of(intent_or_error)
         checks.flag("fence", fence)
+        self._caller.check_usable()
         flight = self._outcomes.flights.get((wanted.external_customer_id, wanted.cart_token))
         if flight is not None:
-            self._caller.check_usable()
             await flight.landed.wait()
         look = ReadBack(self._caller, wanted)
         finding = await look.run(budget=self._caller.settings.options.completion.reconcile_budget, fence=fence)

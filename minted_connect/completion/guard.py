@@ -99,7 +99,7 @@ async def look_again(caller: Caller, basket: Basket, agreed: Decimal | None) -> 
         PriceFixExpired: too few seconds are left of its price lock, or none is shown.
         IntegrityError: the answer is about another customer, another basket or another kind.
     """
-    fresh = await _unsent(AsyncBaskets(caller).get_active(basket.customer.external_id, cart_token=basket.token))
+    fresh = await _unsent(AsyncBaskets(caller.hurry()).get_active(basket.customer.external_id, cart_token=basket.token))
     if fresh is None:
         raise InvalidInput.of("basket", "is not open any more: it was completed, cleared or replaced")
     if fresh.kind != basket.kind or is_order(fresh.raw):
@@ -144,7 +144,7 @@ async def pre_image(caller: Caller, basket: Basket, kind: Kind) -> tuple[int, ..
         return ()
     customer = basket.customer.external_id
     try:
-        page = await _unsent(AsyncOrders(caller).page(customer_external_id=customer, tx_type=kind, per_page=30))
+        page = await _unsent(AsyncOrders(caller.hurry()).page(customer_external_id=customer, tx_type=kind, per_page=30))
     except MintedConnectError as error:
         if wanted == "try":
             return ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
@@ -29,6 +29,7 @@ from minted_connect.errors import (
     BudgetExhausted,
     ConfigurationError,
     ConnectFailed,
+    IntegrityError,
     MintedConnectError,
     NotSent,
     PermissionDenied,
@@ -90,9 +91,10 @@ class Shared:
 class Caller:
     """Sends requests with one set of settings."""
 
-    def __init__(self, shared: Shared, settings: Settings, user_agent: str) -> None:
+    def __init__(self, shared: Shared, settings: Settings, user_agent: str, *, hurried: bool = False) -> None:
         self.shared = shared
         self.settings = settings
+        self._hurried = hurried
         self.clock: Clock = settings.options.clock
         self._user_agent = user_agent
         self._headers = {
@@ -106,7 +108,11 @@ class Caller:
 
     def with_settings(self, settings: Settings) -> Caller:
         """Return a sibling: other settings, everything else shared."""
-        return Caller(self.shared, settings, self._user_agent)
+        return Caller(self.shared, settings, self._user_agent, hurried=self._hurried)
+
+    def hurry(self) -> Caller:
+        """Return a sibling for the reads that a completion begins with, which everyday ones must not hold up."""
+        return Caller(self.shared, self.settings, self._user_agent, hurried=True)
 
     @property
     def is_loopback(self) -> bool:
@@ -128,6 +134,7 @@ class Caller:
         *,
         read_back: Callable[[MintedConnectError], Awaitable[_T]] | None = None,
         changes: Hashable = None,
+        check: Callable[[_T], Sequence[str]] | None = None,
     ) -> _T:
         """Send and return the answer's `data` as `returns`.
 
@@ -137,16 +144,33 @@ class Caller:
             read_back: Asked, instead of sending again, when a change may or may not have happened: it returns the
                 state if the change is there, and raises otherwise (the error it was given, if it has nothing better).
             changes: What is changed, with `read_back`: the changes of one thing go one after the other.
+            check: Says what in the answer is about somebody else; what was read back is not asked.
+
+        Raises:
+            IntegrityError: something is.
         """
-        if read_back is None:
-            reply = await self.exchange(request)
-            return self.structure(reply.data, returns, request, reply)
 
-        async def change() -> _T:
-            reply = await self.exchange(request)
-            return self.structure(reply.data, returns, request, reply)
+        async def ask() -> _T:
+            return self._checked(await self.exchange(request), returns, request, check)
 
-        return await self._change(change, read_back, changes)
+        return await (ask() if read_back is None else self._change(ask, read_back, changes))
+
+    def _checked(
+        self, reply: Reply, returns: type[_T], request: Request, check: Callable[[_T], Sequence[str]] | None
+    ) -> _T:
+        made = self.structure(reply.data, returns, request, reply)
+        if check is not None and (wrong := tuple(check(made))):
+            raise IntegrityError(
+                f"{request.operation.method} {request.route}: the answer is about somebody else: "
+                f"{'; '.join(wrong[:3])}",
+                wrong,
+                reply.status,
+                reply.request_id,
+                request.operation.method,
+                request.route,
+                reply.attempts,
+            )
+        return made
 
     async def run(
         self, request: Request, *, read_back: Callable[[MintedConnectError], Awaitable[None]], changes: Hashable
@@ -183,10 +207,12 @@ class Caller:
         self.check_usable()
         return self.shared.turns.of(thing, self.settings.deadline or self.settings.timeouts.total)
 
-    async def send_optional(self, request: Request, returns: type[_T]) -> _T | None:
-        """Send and return the answer's `data` as `returns`, or None where the server answers null."""
+    async def send_optional(
+        self, request: Request, returns: type[_T], *, check: Callable[[_T], Sequence[str]] | None = None
+    ) -> _T | None:
+        """Send and return the answer's `data` as `returns`, or None where it is null; `check` is that of `send`."""
         reply = await self.exchange(request)
-        return None if reply.data is None else self.structure(reply.data, returns, request, reply)
+        return None if reply.data is None else self._checked(reply, returns, request, check)
 
     def structure(self, data: Any, returns: type[_T], request: Request | None = None, reply: Reply | None = None) -> _T:
         """Return the data of an answer as `returns`; `request` and `reply` only serve the error.
@@ -208,6 +234,7 @@ class Caller:
             reply.request_id if reply else None,
             method,
             path,
+            reply.attempts if reply else 1,
         )
 
     async def exchange(
@@ -263,11 +290,14 @@ class Caller:
             body,
             Lane.RECOVERY if recovering else money,
             operation.effect in {Effect.READ, Effect.SET},
+            self._hurried,
         )
 
 
 def _in_doubt(error: MintedConnectError) -> bool:
     """Return whether the work may be done although the call failed: a no to a second try can mean «already done»."""
+    if isinstance(error, IntegrityError):
+        return False  # an alarm to be heard, and not a doubt to be settled
     if isinstance(error, ApiError) and error.after_unknown:
         return not isinstance(error, AuthenticationFailed | PermissionDenied | RateLimited)
     return may_have_landed(error)

@@ -76,6 +76,8 @@ class Reply:
     """The server's name for this exchange, if it gave one."""
     asked_at: float | None = attrs.field(default=None, repr=False, eq=False)
     """When the request went out, on the client's monotonic clock."""
+    attempts: int = 1
+    """How many attempts it took."""
 
 
 def _utc_now() -> datetime:
@@ -100,7 +102,7 @@ def open_reply(
     Args:
         raw: The answer.
         request: What it answers; names the route in errors, and its values are masked in them.
-        attempts: How many attempts were made, for errors.
+        attempts: How many attempts were made.
         max_depth: Deepest nesting of the JSON.
         keep_body: Keep the raw body on errors.
         asked_at: When the request went out, in monotonic seconds.
@@ -116,7 +118,7 @@ def open_reply(
     failure: ApiError | ProtocolError
     if raw.status // 100 == 2:  # noqa: PLR2004 - as statuses are spoken of
         if raw.status == _NO_CONTENT:
-            return Reply(raw.status, raw.headers, None, request_id, asked_at)
+            return Reply(raw.status, raw.headers, None, request_id, asked_at, attempts)
         try:
             document = loads(raw.body, max_depth=max_depth)
         except Malformed as malformed:
@@ -124,7 +126,7 @@ def open_reply(
         else:
             problems = _problems(document)
             if not problems and document["success"]:
-                return Reply(raw.status, raw.headers, document["data"], request_id, asked_at)
+                return Reply(raw.status, raw.headers, document["data"], request_id, asked_at, attempts)
             failure = _untrusted(problems) if problems else _denied(raw, document, request, secrets, now)
     elif raw.status // 100 in {4, 5}:
         failure = _denied(raw, _tolerant(raw.body, max_depth), request, secrets, now)
@@ -167,7 +169,13 @@ def _tolerant(body: bytes, max_depth: int) -> Any:
 def _denied(
     raw: RawReply, document: Any, request: Request, secrets: Iterable[Secret], now: Callable[[], datetime]
 ) -> ApiError:
+    def masked(text: str) -> str:
+        return redact(text, chain((secret.reveal() for secret in secrets), _sent(request)))
+
     envelope = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+    if isinstance(document, str):
+        # The page of something on the way: a body, of which an error holds no more than a line fit to be shown.
+        document = masked(document)
     # A `code` proves that the vendor itself said no: completions rely on it. Gateways send JSON with codes too.
     code = envelope.get("code") if envelope.get("success") is False else None
     said = document if isinstance(document, str) else envelope.get("message")
@@ -192,9 +200,7 @@ def _denied(
     error.code = code if isinstance(code, int) and not isinstance(code, bool) else None
     error.message = message
     # Words of the vendor's own fields are shown, masked; a page of something else on the way may hold anything.
-    error.reason = (
-        redact(shown, chain((secret.reveal() for secret in secrets), _sent(request))) if envelope else ""
-    ) or _phrase(raw.status)
+    error.reason = (masked(shown) if envelope else "") or _phrase(raw.status)
     return error
 
 

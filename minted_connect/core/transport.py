@@ -12,7 +12,6 @@ import ssl
 from contextlib import AsyncExitStack
 from functools import partial
 from http import HTTPStatus
-from typing import Any
 
 import aiohttp
 from yarl import URL
@@ -67,7 +66,7 @@ class Transport:
         *,
         session: aiohttp.ClientSession | None = None,
         ssl_context: ssl.SSLContext | None = None,
-        proxy: str | None = None,
+        proxy: Secret | None = None,
     ) -> None:
         self.base_url: str = check_base_url(base_url)
         self.is_loopback: bool = URL(self.base_url).host in {"localhost", "127.0.0.1", "::1"}
@@ -82,7 +81,7 @@ class Transport:
         if ssl_context is not None and not ssl_context.minimum_version >= ssl.TLSVersion.TLSv1_2:
             raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
         self._ssl = ssl_context
-        self._proxy = None if proxy is None else Secret(check_proxy_url(proxy))
+        self._proxy = None if proxy is None else check_proxy_url(proxy)
         self._roads: dict[Lane, Road] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -175,7 +174,10 @@ class Transport:
             AuthDowngrade: the server's challenge is not acceptable.
             ClientClosedError: closed, forked, or on another event loop.
         """
-        road = self._usable_roads()[wire.lane]
+        roads = self._usable_roads()
+        road = roads[wire.lane]
+        if wire.hurried and road.slots.locked():
+            road = roads[Lane.MONEY]
         if road.slots.locked():
             patience = min(timeouts.pool, left)
             clock = self._options.clock
@@ -229,28 +231,23 @@ class Transport:
     ) -> RawReply:
         target = self._prefix + wire.target
         url = URL(self._origin + target, encoded=True)
-        kwargs: dict[str, Any] = {}
-        if self._proxy is not None:
-            kwargs["proxy"] = self._proxy.reveal()
-        if self._ssl is not None and self._lender is not None:
-            kwargs["ssl"] = self._ssl
+        # Our own connectors have it already; a lent one has what its owner gave it.
+        context = self._ssl if self._lender is not None and self._ssl is not None else True
         timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
         while True:
-            headers = wire.headers
-            signature = exchange.header(wire.method, target, wire.body)
-            if signature is not None:
-                headers = {**headers, "Authorization": signature}
             progress.phase = Phase.NOT_SENT
+            # No name is given to what is secret: a cancellation takes this frame along, and some log its variables.
             async with road.session.request(
                 wire.method,
                 url,
-                headers=headers,
+                headers=_signed(wire.headers, exchange.header(wire.method, target, wire.body)),
                 data=payload(wire.body),
                 allow_redirects=False,
                 timeout=timeout,
                 trace_request_ctx=progress,
                 middlewares=(partial(send_once, progress),),
-                **kwargs,
+                proxy=None if self._proxy is None else self._proxy.reveal(),
+                ssl=context,
             ) as response:
                 progress.phase = Phase.ANSWERED
                 body = await self._body(road, response)
@@ -308,6 +305,10 @@ class Transport:
         return TransportError(
             f"{where}: {text} ({cause})", wire.method, wire.route, phase=progress.phase, idempotent=wire.idempotent
         )
+
+
+def _signed(headers: dict[str, str], signature: str | None) -> dict[str, str]:
+    return headers if signature is None else {**headers, "Authorization": signature}
 
 
 def _unsent(

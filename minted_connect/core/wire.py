@@ -71,6 +71,8 @@ class Wire:
     body: bytes = attrs.field(repr=False)
     lane: Lane
     idempotent: bool
+    hurried: bool = False
+    """Whether it takes a place of the completions where its own lane has none left."""
 
 
 class TooLate(aiohttp.ClientError):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import IntegrityError, InvalidInput, MintedConnectError, NotFound
+from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import Basket, BasketKey, Kind
 from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
@@ -34,12 +34,11 @@ class AsyncBaskets(Resource):
             query.append(("cart_token", checks.token(cart_token, self._limits.cart_token)))
         request = Request(OPERATIONS["baskets.get_active"], query=query)
         try:
-            basket = await self._caller.send_optional(request, Basket)
+            return await self._caller.send_optional(request, Basket, check=_is_of(customer_id, cart_token))
         except NotFound as error:
             if error.code is None:
                 raise
             return None
-        return None if basket is None else _same(basket, customer_id, cart_token, request)
 
     async def add_item(
         self,
@@ -97,8 +96,7 @@ class AsyncBaskets(Resource):
                 return found
             raise error
 
-        added = await self._caller.send(request, Basket, read_back=read_back, changes=_thing(body))
-        return _same(added, body["external_customer_id"], body.get("cart_token"), request)
+        return await self._send(request, body, read_back)
 
     async def update_item(self, basket: Basket | BasketKey, *, sku: str, qty: int) -> Basket:
         """Set the amount of `sku` to `qty` pieces (it does not add); several lines of it become one (assumed, S25).
@@ -160,9 +158,13 @@ class AsyncBaskets(Resource):
     async def _change(
         self, name: str, body: dict[str, Any], read_back: Callable[[MintedConnectError], Awaitable[Basket]]
     ) -> Basket:
-        request = Request(OPERATIONS[name], body=body)
-        changed = await self._caller.send(request, Basket, read_back=read_back, changes=_thing(body))
-        return _same(changed, body["external_customer_id"], body["cart_token"], request)
+        return await self._send(Request(OPERATIONS[name], body=body), body, read_back)
+
+    async def _send(
+        self, request: Request, body: dict[str, Any], read_back: Callable[[MintedConnectError], Awaitable[Basket]]
+    ) -> Basket:
+        is_ours = _is_of(body["external_customer_id"], body.get("cart_token"))
+        return await self._caller.send(request, Basket, read_back=read_back, changes=_thing(body), check=is_ours)
 
     async def _after(self, error: MintedConnectError, body: dict[str, Any]) -> Basket:
         """Return the basket as it is after `error`, which stands if there is none to be seen."""
@@ -194,19 +196,15 @@ def _pieces(basket: Basket, sku: str) -> int:
     return sum(item.amount for item in basket.items if item.sku == sku)
 
 
-def _same(basket: Basket, customer_id: str, cart_token: str | None, request: Request) -> Basket:
-    """Return the basket if it is the one asked for: a proxy or a cache may mix up answers."""
-    wrong: list[str] = []
-    if basket.customer.external_id != customer_id:
-        wrong.append("data.customer.external_id: is another customer's")
-    if cart_token is not None and basket.token != cart_token:
-        wrong.append("data.token: is another basket's")
-    if not wrong:
-        return basket
-    where = f"{request.operation.method} {request.operation.path}"
-    raise IntegrityError(
-        f"{where}: the answer is about somebody else: {'; '.join(wrong)}",
-        tuple(wrong),
-        method=request.operation.method,
-        path=request.operation.path,
-    )
+def _is_of(customer_id: str, cart_token: str | None) -> Callable[[Basket], list[str]]:
+    """Return what tells why a basket is not the one asked for: a proxy or a cache may mix up answers."""
+
+    def wrong(basket: Basket) -> list[str]:
+        said: list[str] = []
+        if basket.customer.external_id != customer_id:
+            said.append("data.customer.external_id: is another customer's")
+        if cart_token is not None and basket.token != cart_token:
+            said.append("data.token: is another basket's")
+        return said
+
+    return wrong

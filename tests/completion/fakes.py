@@ -176,6 +176,9 @@ class World(Caller):
         self.deadlines.append(settings.deadline)
         return self
 
+    def hurry(self) -> Self:
+        return self
+
     def following(self, policy: CompletionPolicy) -> Self:
         """Take up another policy."""
         options = attrs.evolve(self.settings.options, completion=policy)

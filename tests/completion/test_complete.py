@@ -878,15 +878,15 @@ async def test_a_forgetful_journal_is_warned_about_once(caplog: pytest.LogCaptur
     with pytest.raises(AlreadyInFlight, match="10984"):
         await complete.with_caller(world).buy(world.seen_basket(), expected_total=TOTAL)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 1
-    assert warnings[0].name == "minted_connect.completion"
+    assert [record.name for record in warnings if record.name != "asyncio"] == ["minted_connect.completion"]
 
 
 async def test_nothing_is_warned_about_on_this_machine(
     world: World, complete: AsyncComplete, caplog: pytest.LogCaptureFixture
 ) -> None:
     await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert caplog.records == []
+    # On a busy machine -X dev makes asyncio complain of slow callbacks.
+    assert [record for record in caplog.records if record.name.startswith("minted_connect")] == []
 
 
 async def test_neither_logs_nor_errors_hold_personal_data(

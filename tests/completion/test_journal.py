@@ -146,6 +146,16 @@ async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
     )
 
 
+async def test_what_was_seen_last_says_whether_it_is_final(journal: Journal) -> None:
+    intent = intent_of()
+    await journal.prepare(intent)
+    await journal.settle(intent.id, IntentState.CONFIRMED, progress=COMPLETED)
+    await journal.settle(intent.id, IntentState.CONFIRMED)
+    assert await journal.unfinished() == []
+    await journal.settle(intent.id, IntentState.CONFIRMED, progress=SHIPPED)
+    assert [one.progress for one in await journal.unfinished()] == [SHIPPED]
+
+
 async def test_an_order_that_was_final_at_once_is_not_followed(journal: Journal) -> None:
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, progress=COMPLETED)

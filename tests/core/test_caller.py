@@ -12,21 +12,29 @@ import anyio
 import pytest
 
 from minted_connect import (
+    AnswerTooLarge,
+    ApiError,
     AsyncMintedConnect,
     Breaker,
     BudgetExhausted,
     CircuitOpen,
+    CompletionPolicy,
+    IntegrityError,
     LimiterTimeout,
     NotFound,
     NotSent,
     Options,
     OutcomeUnknown,
+    PermissionDenied,
+    PoolTimeout,
     PriceFixExpired,
     ProtocolError,
     RateLimit,
     RetryPolicy,
     ServerError,
+    Timeouts,
     TransportError,
+    UnexpectedRedirect,
 )
 from minted_connect.core.limits import RateLimiter
 from minted_connect.sandbox import ManualClock, Sandbox
@@ -203,6 +211,54 @@ async def test_an_answer_of_another_shape_names_the_request(client, sandbox):
     assert error.problems == tuple(f"data[{row}].buy_price: required field missing" for row in (0, 1))
 
 
+THIRD: list[tuple[str, dict[str, Any], type[Exception]]] = [
+    ("status", {"status": 403}, PermissionDenied),
+    ("status", {"status": 500}, ServerError),
+    ("success_false", {}, ApiError),
+    ("drop_field", {"field": "paid_total"}, ProtocolError),
+    ("redirect", {}, UnexpectedRedirect),
+    ("wrong_customer", {}, IntegrityError),
+    ("too_large", {"size": 20_000}, AnswerTooLarge),
+    ("truncate", {}, TransportError),
+]
+
+
+@pytest.mark.parametrize(("kind", "args", "error"), THIRD, ids=[kind for kind, _, _ in THIRD])
+async def test_what_fails_says_which_exchange_it_was_and_at_which_attempt(client, sandbox, kind, args, error):
+    minted = await client(retry=RetryPolicy(), random=lambda: 0.0, max_body=16_384)
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    sandbox.faults.add("status", method="GET", status=503, times=2)
+    sandbox.faults.add(kind, method="GET", **args)
+    with pytest.raises(error) as caught:
+        await minted.baskets.get_active("customer-1", cart_token=basket.token)
+    assert caught.value.attempts == 3
+    assert (caught.value.method, caught.value.path) == ("GET", "/partner/walletable/basket")
+    # Where no whole answer came, there is nothing to read it from.
+    known = not isinstance(caught.value, TransportError | AnswerTooLarge)
+    assert getattr(caught.value, "request_id", None) == (sandbox.requests[-1].request_id if known else None)
+
+
+async def test_rows_of_others_say_which_exchange_it_was(client, sandbox):
+    minted = await client(retry=RetryPolicy(), random=lambda: 0.0)
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    await minted.complete.buy(basket, expected_total=basket.paid_total)
+    sandbox.faults.add("status", method="GET", status=503)
+    sandbox.faults.add("wrong_customer", method="GET")
+    with pytest.raises(IntegrityError) as caught:
+        await minted.orders.page(customer_external_id="customer-1")
+    assert (caught.value.request_id, caught.value.attempts) == (sandbox.requests[-1].request_id, 2)
+
+
+async def test_a_result_says_which_exchange_it_was_and_at_which_attempt(client, sandbox):
+    minted = await client(retry=RetryPolicy(), random=lambda: 0.0)
+    sandbox.faults.add("status", method="GET", status=503, times=2)
+    reply = await minted.request("GET", "/partner/walletable/rates")
+    assert (reply.request_id, reply.attempts) == (sandbox.requests[-1].request_id, 3)
+    assert (await minted.request("GET", "/partner/walletable/rates")).attempts == 1
+
+
 async def test_a_change_that_cannot_be_seen_is_not_confirmed(connect, clock):
     async def script(connection: Connection) -> None:
         while True:
@@ -274,6 +330,80 @@ async def test_reconciling_leaves_the_places_of_purchases_alone(client, sandbox)
         assert (await minted.complete.buy(other, expected_total=other.paid_total)).order
         hang.remove()
         group.cancel_scope.cancel()
+
+
+async def test_everyday_calls_do_not_hold_purchases_up(client, sandbox):
+    minted = await client(pool_size=1, completion=CompletionPolicy(pre_image="require"))
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    hang = sandbox.faults.add("hang", path="*/rates")
+    async with anyio.create_task_group() as group:
+        group.start_soon(minted.rates.current)
+        while not hang.waiting:
+            await anyio.sleep(0)
+        done = await minted.complete.buy(basket, expected_total=basket.paid_total)
+        assert done.order.token == basket.token
+        assert hang.waiting == 1
+        hang.remove()
+
+
+TROUBLES: dict[str, tuple[dict[str, Any], type[Exception]]] = {
+    "no place in the pool": ({"pool_size": 1}, PoolTimeout),
+    "an open breaker": ({"breaker": Breaker(failures=1, cooldown=3600)}, CircuitOpen),
+    "a rate limit": ({"rate_limit": RateLimit(rate=0.001, burst=4)}, LimiterTimeout),
+    "a spent budget": ({}, ServerError),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_nothing_holds_reconciling_up(connect, sandbox, clock, trouble):
+    options, refusal = TROUBLES[trouble]
+    minted = await connect(
+        sandbox.url,
+        sandbox.username,
+        sandbox.password,
+        retry=RetryPolicy(budget=0),
+        timeouts=Timeouts(pool=0.05),
+        options=Options(clock=clock, **options),
+    )
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    sandbox.faults.add("drop_after_commit", path="*/complete/*")
+    with pytest.raises(OutcomeUnknown) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    async with anyio.create_task_group() as group:
+        if trouble == "no place in the pool":
+            hang = sandbox.faults.add("hang", path="*/rates")
+            group.start_soon(minted.rates.current)
+            while not hang.waiting:
+                await anyio.sleep(0)
+        if trouble == "a spent budget":
+            sandbox.faults.add("status", path="*/rates")
+        with pytest.raises(refusal):  # everybody else
+            await minted.rates.current()
+        sandbox.faults.add("status", path="*/orders")  # tried again without a token
+        assert (await minted.complete.reconcile(caught.value)).reconciled
+        assert len(sandbox.requests.of("orders.page")) == 3
+        sandbox.faults.clear()
+
+
+@pytest.mark.parametrize("trouble", ["an open breaker", "a rate limit"])
+async def test_a_purchase_that_is_held_back_was_not_sent(client, clock, sandbox, trouble):
+    options, refusal = TROUBLES[trouble]
+    minted = await client(**{**options, "rate_limit": options.get("rate_limit") and RateLimit(rate=0.001, burst=3)})
+    await minted.customers.create("customer-1")
+    basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+    if trouble == "an open breaker":
+        sandbox.faults.add("status", path="*/rates")
+        await fails(minted, 1)
+    before = len(sandbox.requests)
+    with pytest.raises(refusal) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert isinstance(caught.value, NotSent)
+    assert len(sandbox.requests) - before == (0 if trouble == "an open breaker" else 1)  # the look at the basket
+    assert sandbox.requests.of("complete.buy") == []
+    assert await minted.complete.pending() == []
+    assert clock.sleeps == []
 
 
 async def test_who_gives_up_gives_the_turn_back():

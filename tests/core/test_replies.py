@@ -196,6 +196,16 @@ def test_a_page_of_html_is_told_as_its_text():
     assert failure(502, body).message == "502 Bad gateway"
 
 
+@pytest.mark.parametrize("status", [403, 422, 502])
+def test_a_page_is_held_as_one_line_that_may_be_shown(status: int):
+    page = f"<h1>Sorry</h1> zerrin@kanarya.example, 98765432109 {'and so on ' * 300}".encode()
+    error = failure(status, page)
+    for held in (error.message, *getattr(error, "fields", {}).get("", ())):
+        assert held.startswith("Sorry ***, *** and so on")
+        assert len(held) <= 200
+    assert b"kanarya" not in pickle.dumps(error)
+
+
 def test_without_a_word_the_status_speaks():
     assert str(failure(409)) == "PATCH /partner/walletable/basket: 409 Conflict"
     assert str(failure(499)) == "PATCH /partner/walletable/basket: 499"

@@ -48,7 +48,7 @@ class Statements:
             "holder": f"SELECT {names} FROM {table} WHERE {basket} AND state IN ({quoted(HOLDING)}) "  # noqa: S608
             f"ORDER BY state = {_CONFIRMED} DESC LIMIT 1",
             "settle": f"UPDATE {table} SET state = :state, order_id = coalesce(:order_id, order_id), "  # noqa: S608
-            "progress = coalesce(:progress, progress), finished = :finished OR finished "
+            "progress = coalesce(:progress, progress), finished = coalesce(:finished, finished) "
             f"WHERE id = :id AND (state IN ({quoted(OPEN)}) OR :state = {_CONFIRMED})",
             "note": f"UPDATE {table} SET progress = :progress, finished = :finished "  # noqa: S608
             f"WHERE {basket} AND state = {_CONFIRMED}",
@@ -72,7 +72,7 @@ def settlement(
         "state": str(state),
         "order_id": number_of(order_id),
         "progress": progress_text(progress),
-        "finished": progress is not None and progress.is_final,
+        "finished": None if progress is None else progress.is_final,
     }
 
 

@@ -1,0 +1,320 @@
+"""How long a call may take, and how often it is tried: one deadline over everything, one budget for everybody."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minted_connect import (
+    ApiError,
+    AsyncMintedConnect,
+    ConfigurationError,
+    MintedConnectError,
+    Options,
+    OutcomeUnknown,
+    RateLimited,
+    RequestTimeout,
+    RetryPolicy,
+    ServerError,
+    Timeouts,
+)
+from minted_connect.core.request import Effect
+from minted_connect.core.retry import pause_before_retry
+from minted_connect.core.wire import Lane
+from minted_connect.sandbox import ManualClock, Sandbox
+from tests.tour import GOLD
+from tests.wire import Connection, WireServer
+
+CHALLENGE = 'WWW-Authenticate: Digest realm="x", nonce="{}", qop="auth", algorithm=SHA-256, stale=true\r\n'
+
+
+# One deadline.
+
+
+class Diary(ManualClock):
+    """A clock that moves when somebody sleeps, and remembers until when."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_advance=True)
+        self.slept_until: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept_until.append(self.monotonic() + seconds)
+        await super().sleep(seconds)
+
+
+steps = st.tuples(
+    st.sampled_from(["fine", "challenge", "500", "503", "429", "drop", "cut", "html"]),
+    st.floats(0, 12),
+    st.integers(0, 30),
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(steps, min_size=1, max_size=12), st.floats(5, 40), st.floats(1, 30), st.floats(0, 1, exclude_max=True))
+def test_nothing_begins_after_the_deadline(plan, deadline, read, roll):
+    clock = Diary()
+    begun: list[float] = []
+
+    async def script(connection: Connection) -> None:
+        while True:
+            await connection.request()
+            begun.append(clock.monotonic())
+            what, seconds, asked = plan[min(len(begun), len(plan)) - 1]
+            clock.advance(seconds)
+            for _ in range(10):
+                await asyncio.sleep(0)  # a client that has given up by now has noticed
+            if what == "drop":
+                return
+            if what == "challenge":
+                connection.envelope(None, 401, CHALLENGE.format(len(begun)))
+            elif what == "cut":
+                connection.answer(b"{", length=100)
+                return
+            elif what == "html":
+                connection.answer(b"<html>")
+            elif what == "fine":
+                connection.envelope([])
+            else:
+                connection.envelope(None, int(what), f"Retry-After: {asked}\r\n" if what != "500" else "")
+
+    async def story() -> None:
+        options = Options(clock=clock, random=lambda: roll)
+        async with (
+            WireServer(script) as server,
+            AsyncMintedConnect(
+                "u",
+                "p",
+                base_url=server.url,
+                options=options,
+                retry=RetryPolicy(reads=8),
+                timeouts=Timeouts(read=read, total=deadline),
+            ) as minted,
+        ):
+            try:
+                await minted.rates.current()
+            except MintedConnectError as error:
+                assert getattr(error, "attempts", 1) <= len(begun)
+
+    asyncio.run(story())
+    assert all(moment < deadline for moment in [*begun, *clock.slept_until])
+
+
+@pytest.mark.parametrize(("read", "total", "begun"), [(15, 100, [0, 15, 30]), (15, 20, [0, 15]), (60, 20, [0])])
+async def test_an_attempt_gets_its_own_time_or_what_is_left_if_that_is_less(connect, read, total, begun):
+    clock = ManualClock()
+    asked: list[float] = []
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        asked.append(clock.monotonic())
+        for _ in range(4):  # in steps, so that it shows who gives up too early
+            clock.advance(min(read, total - asked[-1]) / 4)
+            await asyncio.sleep(0.01)  # the client may live in another thread
+        await connection.reader.read()
+
+    async with WireServer(script) as server:
+        options = Options(clock=clock, random=lambda: 0.0)
+        minted = await connect(server.url, options=options, timeouts=Timeouts(read=read, total=total))
+        with pytest.raises(RequestTimeout) as caught:
+            await minted.rates.current()
+    assert asked == begun
+    assert caught.value.attempts == len(begun)
+    assert caught.value.elapsed == min(total, read * len(begun))
+
+
+@pytest.mark.parametrize(("deadline", "ends"), [(None, 45), (10, 10)])
+async def test_a_completion_has_times_of_its_own(connect, deadline, ends):
+    clock = ManualClock()
+    async with Sandbox(clock=clock) as sandbox:
+        minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
+        await minted.customers.create("customer-1")
+        basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+        fault = sandbox.faults.add("hang", path="*/complete/*")
+        minted = minted if deadline is None else minted.with_options(deadline=deadline)
+        buying = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
+        while not fault.waiting:
+            await asyncio.sleep(0)
+        clock.advance(ends - 0.1)
+        await asyncio.wait({buying}, timeout=0.05)
+        assert not buying.done()
+        clock.advance(0.1)
+        with pytest.raises(OutcomeUnknown, match="not known") as caught:
+            await buying
+        assert f"no whole answer within {ends} s" in caught.value.evidence[0]
+
+
+async def test_waiting_for_a_place_is_part_of_the_time(connect):
+    clock = ManualClock()
+    waits = asyncio.Event()
+
+    async def script(connection: Connection) -> None:
+        await connection.request()
+        await waits.wait()
+        connection.envelope([])
+        await connection.request()
+        clock.advance(6.1)  # 4 s of the 10 went by before this one could leave
+        await connection.reader.read()
+
+    async with WireServer(script) as server:
+        minted = await connect(server.url, options=Options(clock=clock, pool_size=1), retry=RetryPolicy.none())
+        first = asyncio.create_task(minted.rates.current())
+        while not server.requests:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(minted.with_options(deadline=10).rates.current())
+        client = minted if isinstance(minted, AsyncMintedConnect) else minted._target._inner
+        while not client._caller.shared.transport._roads[Lane.EVERYDAY].slots._waiters:
+            await asyncio.sleep(0)
+        clock.advance(4)
+        waits.set()
+        await first
+        with pytest.raises(RequestTimeout, match="within 6 s"):
+            await second
+
+
+@pytest.mark.parametrize("field", attrs.fields(Timeouts), ids=lambda field: field.name)
+def test_every_time_limit_is_finite_and_stays_it(field):
+    assert 0 < field.default < math.inf
+    for endless in (math.inf, math.nan, 0, None):
+        with pytest.raises(ConfigurationError, match=field.name):
+            Timeouts(**{field.name: endless})
+
+
+async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
+    clock = ManualClock()
+
+    async def silent(connection: Connection) -> None:
+        await connection.request()
+        clock.advance(Timeouts().read)
+        await connection.reader.read()
+
+    async with WireServer(silent) as server:
+        minted = await connect(server.url, options=Options(clock=clock), retry=RetryPolicy.none())
+        with pytest.raises(RequestTimeout, match="within 15 s"):
+            await minted.rates.current()
+
+
+# How often, and when.
+
+
+@given(
+    st.integers(1, 30),
+    st.floats(0, 1, exclude_max=True),
+    st.floats(0.001, 10),
+    st.floats(0.001, 100),
+)
+def test_the_jitter_is_full(attempt, roll, initial, maximum):
+    policy = RetryPolicy(reads=99, initial=initial, maximum=maximum)
+    pause = pause_before_retry(Effect.READ, ServerError("x", 500), attempt, policy, left=1e6, roll=roll)
+    assert pause == roll * min(maximum, initial * 2 ** (attempt - 1))
+
+
+def test_the_jitter_is_random():
+    assert Options().random is random.random
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 410, 418, 422, 451])
+async def test_a_no_is_not_asked_again(connect, status):
+    async def script(connection: Connection) -> None:
+        while True:
+            await connection.request()
+            connection.envelope(None, status)
+
+    clock = ManualClock(auto_advance=True)
+    async with WireServer(script) as server:
+        minted = await connect(server.url, options=Options(clock=clock))
+        with pytest.raises(ApiError) as caught:
+            await minted.rates.current()
+    assert (caught.value.status, len(server.requests), clock.sleeps) == (status, 1, [])
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("asked", ["31", "86400", "Fri, 20 Feb 2026 13:00:00 GMT", "99999999999999999999"])
+async def test_a_server_that_asks_for_more_than_the_deadline_ends_it_at_once(connect, status, asked):
+    async def script(connection: Connection) -> None:
+        while True:
+            await connection.request()
+            connection.envelope(None, status, f"Retry-After: {asked}\r\n")
+
+    clock = ManualClock(auto_advance=True)
+    async with WireServer(script) as server:
+        minted = await connect(server.url, options=Options(clock=clock))
+        with pytest.raises((RateLimited, ServerError)) as caught:
+            await minted.rates.current()
+    assert (len(server.requests), clock.sleeps) == (1, [])
+    assert 30 < caught.value.retry_after < 400 * 86_400
+
+
+@pytest.mark.parametrize(("asked", "orders"), [(36, 1), (38, 0)])
+async def test_a_throttled_purchase_waits_no_longer_than_its_price_holds(connect, asked, orders):
+    clock = ManualClock(auto_advance=True)
+    async with Sandbox(clock=clock) as sandbox:
+        minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
+        await minted.customers.create("customer-1")
+        basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+        clock.advance(200)  # 40 s are left, 3 of them the margin
+        sandbox.faults.add("rate_limit", path="*/complete/*", retry_after=asked)
+        buying = minted.complete.buy(basket, expected_total=basket.paid_total)
+        if orders:
+            assert (await buying).order.paid_total == basket.paid_total
+        else:
+            with pytest.raises(RateLimited):
+                await buying
+        assert clock.sleeps == [asked] * orders
+        assert len(sandbox.shop.orders) == orders
+        assert await minted.complete.pending() == []
+
+
+# One budget.
+
+
+@pytest.fixture
+async def sick() -> AsyncIterator[WireServer]:
+    async def script(connection: Connection) -> None:
+        while True:
+            await connection.request()
+            connection.envelope(None, 500)
+
+    async with WireServer(script) as server:
+        yield server
+
+
+SIBLINGS: list[dict[str, Any]] = [
+    {"language": "en"},
+    {"deadline": 20},
+    {"retry": RetryPolicy(reads=5, budget=1000)},
+    {"timeouts": Timeouts(read=20)},
+]
+
+
+async def test_siblings_share_one_budget(connect, sick):
+    options = Options(clock=ManualClock(auto_advance=True))
+    minted = await connect(sick.url, options=options, retry=RetryPolicy(budget=12))
+    family = [minted, *(minted.with_options(**settings) for settings in SIBLINGS)]
+    for one in [*family, family[1].with_options(language="ar")]:
+        with pytest.raises(ServerError):
+            await one.rates.current()
+    assert len(sick.requests) == 6 + 2  # two retries for 5 tokens each, whoever had them
+
+
+async def test_calls_at_once_share_one_budget(connect, sick):
+    options = Options(clock=ManualClock(auto_advance=True))
+    minted = await connect(sick.url, options=options, retry=RetryPolicy(budget=12))
+
+    async def call() -> None:
+        with pytest.raises(ServerError):
+            await minted.rates.current()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(16):
+            group.start_soon(call)
+    assert len(sick.requests) == 16 + 2

@@ -1,0 +1,194 @@
+"""Forks of a process that has a client: the child is refused at once, and what the parent began stays the parent's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minted_connect import MintedConnect
+from minted_connect.sandbox import ThreadedSandbox
+from tests.scripts import spoken, until
+from tests.tour import GOLD
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="POSIX forks, Windows does not"),
+    pytest.mark.parametrize("flavour", ["async", "blocking"]),
+]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[ThreadedSandbox]:
+    with ThreadedSandbox() as server:
+        yield server
+
+
+@pytest.fixture
+def arguments(sandbox: ThreadedSandbox, tmp_path: Path, flavour: str) -> tuple[str, ...]:
+    return (sandbox.url, sandbox.username, sandbox.password, str(tmp_path / "journal.db"), flavour)
+
+
+def fill(sandbox: ThreadedSandbox, *customers: str) -> None:
+    with MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
+        for customer in customers:
+            minted.customers.create(customer, firstname="Grace")
+            minted.baskets.add_item(customer, sku=GOLD)
+
+
+PRELUDE = """
+import asyncio, os, sys, threading
+from minted_connect import AsyncMintedConnect, ClientClosedError, MintedConnect
+
+url, username, password, journal, flavour = sys.argv[1:]
+is_async = flavour == "async"
+
+def build():
+    return (AsyncMintedConnect if is_async else MintedConnect)(username, password, base_url=url, journal=journal)
+
+def run(call):
+    async def awaited():
+        async with asyncio.timeout(20):
+            return await call()
+    return asyncio.run(awaited()) if is_async else call()
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + chr(10)).encode())
+
+def attempt(name, call):
+    try:
+        say(name, "done", run(call))
+    except ClientClosedError as error:
+        say(name, "refused" if "before a fork" in str(error) else error)
+
+def fork(work, *args):
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work(*args)
+        finally:
+            os._exit(0)
+    return pid
+
+def reap(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+IN_THE_MIDDLE = """
+minted = build()
+
+def child():
+    attempt("buy", lambda: minted.complete.buy(basket, expected_total=basket.paid_total))
+    attempt("reconcile", lambda: minted.complete.reconcile(intent))
+    attempt("change", lambda: minted.baskets.update_item(basket, sku="MNTBAE0001", qty=9))
+    attempt("read", lambda: minted.baskets.get_active("customer-1"))
+
+def fork_when_it_is_sent():
+    global intent
+    sys.stdin.readline()
+    [flight] = (minted if is_async else minted._inner).complete._outcomes.flights.values()
+    intent = flight.intent
+    say("child", reap(fork(child)))
+
+async def awaited():
+    global basket
+    async with minted:
+        basket = await minted.baskets.get_active("customer-1")
+        buying = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
+        await asyncio.to_thread(fork_when_it_is_sent)
+        say("parent", (await buying).order.id, await minted.complete.pending())
+
+def blocking():
+    global basket
+    with minted:
+        basket = minted.baskets.get_active("customer-1")
+        forking = threading.Thread(target=fork_when_it_is_sent)
+        forking.start()
+        done = minted.complete.buy(basket, expected_total=basket.paid_total)
+        forking.join()
+        say("parent", done.order.id, minted.complete.pending())
+
+asyncio.run(awaited()) if is_async else blocking()
+"""
+
+
+def test_in_the_middle_of_a_purchase(sandbox, arguments):
+    fill(sandbox, "customer-1")
+    fault = sandbox.faults.add("hang", path="*/complete/buy")
+    said: list[str] = []
+
+    def meanwhile(process: subprocess.Popen[str]) -> None:
+        until(lambda: fault.waiting or process.poll() is not None)
+        process.stdin.write("it is sent\n")
+        process.stdin.flush()
+        while not "".join(said[-1:]).startswith("child") and process.poll() is None:
+            said.append(process.stdout.readline().strip())
+        fault.remove()
+
+    parent = spoken(PRELUDE + IN_THE_MIDDLE, *arguments, meanwhile=meanwhile)
+    assert said == ["buy refused", "reconcile refused", "change refused", "read refused", "child 0"]
+    [order] = sandbox.shop.orders
+    assert parent == [f"parent {order.id} []"]
+    assert len(sandbox.requests.of("complete.buy")) == 1
+
+
+BUILT_BEFORE = """
+minted = build()
+
+def child():
+    attempt("read", minted.rates.current)
+    attempt("raw", lambda: minted.request("GET", "/partner/walletable/rates"))
+    attempt("change", lambda: minted.customers.update("customer-1", firstname="Grace"))
+
+say("child", reap(fork(child)))
+"""
+
+
+def test_built_before_it_and_used_in_the_child_only(sandbox, arguments):
+    said = spoken(PRELUDE + BUILT_BEFORE, *arguments)
+    assert said == ["read refused", "raw refused", "change refused", "child 0"]
+    assert len(sandbox.requests) == 0
+
+
+PRELOADED = """
+minted = build()  # by a server that loads the application, and then forks its workers
+
+async def order(customer):
+    async with build() as own:
+        basket = await own.baskets.get_active(customer)
+        return (await own.complete.buy(basket, expected_total=basket.paid_total)).order.id
+
+def order_blocking(customer):
+    with build() as own:
+        basket = own.baskets.get_active(customer)
+        return own.complete.buy(basket, expected_total=basket.paid_total).order.id
+
+def worker(customer):
+    attempt(customer, minted.rates.current)
+    say(customer, "order", asyncio.run(order(customer)) if is_async else order_blocking(customer))
+
+async def first():
+    async with minted:
+        await minted.rates.current()
+        return [fork(worker, f"customer-{number}") for number in range(4)]
+
+def first_blocking():
+    with minted:
+        minted.rates.current()
+        return [fork(worker, f"customer-{number}") for number in range(4)]
+
+say("workers", *map(reap, asyncio.run(first()) if is_async else first_blocking()))
+"""
+
+
+def test_workers_of_a_preloaded_application(sandbox, arguments):
+    customers = [f"customer-{number}" for number in range(4)]
+    fill(sandbox, *customers)
+    *said, last = spoken(PRELUDE + PRELOADED, *arguments)
+    assert last == "workers 0 0 0 0"
+    assert sorted(line for line in said if "order" not in line) == [f"{customer} refused" for customer in customers]
+    orders = {line.split()[0]: int(line.split()[-1]) for line in said if "order" in line}
+    assert sorted(orders) == customers
+    assert sorted(orders.values()) == sorted(order.id for order in sandbox.shop.orders)
