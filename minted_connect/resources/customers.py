@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from datetime import date
 from typing import Any, Final, Literal
 
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import IntegrityError, InvalidInput, MintedConnectError, NotFound
+from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import AccountType, Customer, Gender
 from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
@@ -80,8 +81,7 @@ class AsyncCustomers(Resource):
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(new, given, error)
 
-        changed = await self._caller.send(request, Customer, read_back=read_back, changes=new)
-        return _same(changed, new, request)
+        return await self._caller.send(request, Customer, read_back=read_back, changes=new, check=_is_named(new))
 
     async def get(self, external_id: str) -> Customer:
         """Return a customer with the wallets.
@@ -94,7 +94,7 @@ class AsyncCustomers(Resource):
         """
         known = checks.customer_id(external_id, self._limits.external_customer_id)
         request = Request(OPERATIONS["customers.get"], (known,))
-        return _same(await self._caller.send(request, Customer), known, request)
+        return await self._caller.send(request, Customer, check=_is_named(known))
 
     async def update(
         self,
@@ -139,8 +139,7 @@ class AsyncCustomers(Resource):
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(known, changes, error)
 
-        changed = await self._caller.send(request, Customer, read_back=read_back, changes=known)
-        return _same(changed, known, request)
+        return await self._caller.send(request, Customer, read_back=read_back, changes=known, check=_is_named(known))
 
     async def remove(self, external_id: str) -> None:
         """Detach the partner's id from a customer (by its name; what exactly is removed is not known, S10).
@@ -198,12 +197,10 @@ class AsyncCustomers(Resource):
         return sent
 
 
-def _same(customer: Customer, external_id: str, request: Request) -> Customer:
-    """Return the customer if it is the one asked for: a proxy or a cache may mix up answers."""
-    if customer.external_id == external_id:
-        return customer
-    method, path = request.operation.method, request.operation.path
-    wrong = "data.external_id: is another customer's"
-    raise IntegrityError(
-        f"{method} {path}: the answer is about somebody else: {wrong}", (wrong,), method=method, path=path
-    )
+def _is_named(external_id: str) -> Callable[[Customer], list[str]]:
+    """Return what tells why a customer is not the one asked for: a proxy or a cache may mix up answers."""
+
+    def wrong(customer: Customer) -> list[str]:
+        return [] if customer.external_id == external_id else ["data.external_id: is another customer's"]
+
+    return wrong
