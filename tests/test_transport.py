@@ -7,13 +7,18 @@ import gzip
 import json
 import socket
 import ssl
+import tracemalloc
+import zlib
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from types import FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any
 
 import aiohttp
 import anyio
 import pytest
 import trustme
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from minted_connect import (
     AnswerTooLarge,
@@ -282,6 +287,25 @@ async def test_a_gzip_bomb_is_cut_off(connect):
         minted = await connect(server.url, options=swift())
         with pytest.raises(AnswerTooLarge, match="8388608 bytes"):
             await minted.rates.current()
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("code", [200, 401, 404, 500])
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+async def test_a_bomb_never_stands_in_memory_whole(connect, code, encoding):
+    size = 100_000_000
+    squeeze = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)
+    bomb = b"".join(squeeze.compress(b" " * 1_000_000) for _ in range(size // 1_000_000)) + squeeze.flush()
+    async with WireServer(scripted(status(code, f"Content-Encoding: {encoding}\r\n", bomb))) as server:
+        minted = await connect(server.url, options=Options(max_body=1_000_000), **ONCE)
+        tracemalloc.start()
+        try:
+            with pytest.raises(AnswerTooLarge):
+                await minted.rates.current()
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert peak < size / 10
     assert len(server.requests) == 1
 
 
@@ -673,6 +697,51 @@ async def test_an_error_page_keeps_its_body_only_when_asked(connect):
             await keeping.rates.current()
         assert caught.value.body == b"<h1>canary</h1>"
         assert "canary" not in repr(caught.value)
+
+
+def held_by(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Everything that hangs on an error, however deep."""
+    if id(value) in seen or isinstance(value, type | ModuleType | FunctionType | FrameType | TracebackType):
+        return
+    seen.add(id(value))
+    yield value
+    inside: list[Any] = []
+    if isinstance(value, BaseException):
+        inside = [value.args, value.__dict__, value.__cause__, value.__context__]
+    elif isinstance(value, Mapping):
+        inside = [*value.keys(), *value.values()]
+    elif isinstance(value, list | tuple | set | frozenset):
+        inside = list(value)
+    elif hasattr(value, "__dict__"):
+        inside = [vars(value)]
+    for each in inside:
+        yield from held_by(each, seen)
+
+
+CANARY = b'{"data": {"canary": 1}, "success": false, "code": 7, "message": "No.", "canary": ["canary"]}'
+HELD: dict[str, tuple[int, str, bytes]] = {
+    **{str(code): (code, "X-Canary: canary\r\n", CANARY) for code in (400, 401, 403, 404, 409, 422, 429, 500, 302)},
+    "a no with 200": (200, "X-Canary: canary\r\n", CANARY),
+    "no json": (200, "X-Canary: canary\r\n", b"<canary>"),
+    "no envelope": (200, "X-Canary: canary\r\n", b'{"canary": "canary"}'),
+    "another shape": (200, "X-Canary: canary\r\n", b'{"success": true, "data": {"canary": "canary"}}'),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("kept", [False, True])
+async def test_an_error_holds_neither_body_nor_headers_unless_asked(connect, name, kept):
+    code, headers, body = HELD[name]
+    async with WireServer(scripted(status(code, headers, body))) as server:
+        minted = await connect(server.url, options=Options(keep_error_bodies=kept), **ONCE)
+        with pytest.raises((ApiError, ProtocolError)) as caught:
+            await minted.rates.current()
+    held = list(held_by(caught.value, set()))
+    bodies = [one for one in held if isinstance(one, bytes)]
+    # The shape is found wanting when the bytes have gone already.
+    assert bodies == ([body] if kept and name != "another shape" else [])
+    assert not any(isinstance(one, aiohttp.ClientResponse | CIMultiDictProxy | CIMultiDict) for one in held)
+    assert "canary" not in "".join(one for one in held if isinstance(one, str))
 
 
 async def test_through_a_proxy(connect):

@@ -81,7 +81,7 @@ class AsyncCustomers(Resource):
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(new, given, error)
 
-        return await self._caller.send(request, Customer, read_back=read_back, changes=new, check=_is(new))
+        return await self._caller.send(request, Customer, read_back=read_back, changes=new, check=_is_named(new))
 
     async def get(self, external_id: str) -> Customer:
         """Return a customer with the wallets.
@@ -93,7 +93,8 @@ class AsyncCustomers(Resource):
         Source: Get Customer (E-Commerce page api-8228811, 2024-08-07): partly documented; wallet rows are inferred.
         """
         known = checks.customer_id(external_id, self._limits.external_customer_id)
-        return await self._caller.send(Request(OPERATIONS["customers.get"], (known,)), Customer, check=_is(known))
+        request = Request(OPERATIONS["customers.get"], (known,))
+        return await self._caller.send(request, Customer, check=_is_named(known))
 
     async def update(
         self,
@@ -138,7 +139,7 @@ class AsyncCustomers(Resource):
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(known, changes, error)
 
-        return await self._caller.send(request, Customer, read_back=read_back, changes=known, check=_is(known))
+        return await self._caller.send(request, Customer, read_back=read_back, changes=known, check=_is_named(known))
 
     async def remove(self, external_id: str) -> None:
         """Detach the partner's id from a customer (by its name; what exactly is removed is not known, S10).
@@ -196,7 +197,7 @@ class AsyncCustomers(Resource):
         return sent
 
 
-def _is(external_id: str) -> Callable[[Customer], list[str]]:
+def _is_named(external_id: str) -> Callable[[Customer], list[str]]:
     """Return what tells why a customer is not the one asked for: a proxy or a cache may mix up answers."""
 
     def wrong(customer: Customer) -> list[str]:

@@ -84,6 +84,17 @@ def htdigest(path, *hashes):
     return path
 
 
+def httpd_login(folder):
+    """What Apache httpd has to be told of Digest, in each place: one that sets any of it inherits none (2.4.68)."""
+    return f"""
+        AuthType Digest
+        AuthName "{REALM}"
+        AuthDigestProvider file
+        AuthUserFile "{htdigest(folder / "users", hashlib.md5)}"
+        Require valid-user
+    """
+
+
 @pytest.fixture(scope="session")
 def apache():
     """Apache httpd with MD5: `/long/`, and `/short/` where a nonce lives for one second."""
@@ -105,6 +116,7 @@ def apache():
                 name for name in ("www-data", "apache", "nobody") if name in {u.pw_name for u in pwd.getpwall()}
             )
             lines.append(f"User {account}")
+        login = httpd_login(folder)
         lines.append(f"""
             ServerRoot "{folder}"
             ServerName 127.0.0.1
@@ -116,13 +128,10 @@ def apache():
             StartServers 1
             KeepAlive On
             <Location "/">
-                AuthType Digest
-                AuthName "{REALM}"
-                AuthDigestProvider file
-                AuthUserFile "{htdigest(folder / "users", hashlib.md5)}"
-                Require valid-user
+                {login}
             </Location>
             <Location "/short/">
+                {login}
                 AuthDigestNonceLifetime 1
             </Location>
         """)

@@ -1,0 +1,70 @@
+"""Nothing holds the event loop up: no file, no lock, no sleep on the way of any call, and the journal in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import BlockingError, blockbuster_ctx
+
+from minted_connect import AsyncMintedConnect, MintedConnect, Options, OutcomeUnknown
+from minted_connect.sandbox import ManualClock, ThreadedSandbox
+from tests.conftest import Awaitably
+from tests.tour import CALLS, GOLD, scene
+
+
+async def every_call(minted: Any, sandbox: Any, clock: ManualClock) -> None:
+    prepared = await scene(minted, sandbox, clock)
+    for name, call in CALLS.items():
+        if name not in {"customers.remove", "baskets.clear", "baskets.delete_item", "complete.buy"}:
+            await call(minted, prepared)
+    basket = await minted.baskets.get_active(prepared.person.customer, cart_token=prepared.buying.token)
+    sandbox.faults.add("drop_after_commit", path="*/complete/*")
+    with pytest.raises(OutcomeUnknown) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    sandbox.faults.add("status", path="*/orders")
+    sandbox.faults.add("truncate", path="*/basket")
+    done = await minted.complete.reconcile(caught.value)
+    assert [change.after.is_final async for change in minted.orders.watch(done)][-1]
+    assert (await minted.orders.wait(done)).is_final
+    assert await minted.complete.pending() == []
+    assert done.order.id not in [intent.order_id for intent in await minted.complete.unfinished()]
+    basket = await minted.baskets.add_item(prepared.person.customer, sku=GOLD)
+    for name in ("baskets.delete_item", "baskets.clear"):
+        await CALLS[name](minted, prepared.__class__(prepared.person, prepared.bought, basket, basket, basket))
+    await CALLS["customers.remove"](minted, prepared)
+
+
+@pytest.mark.parametrize("flavour", ["async", "blocking"])
+def test_no_call_holds_the_loop_up(flavour, tmp_path: Path):
+    clock = ManualClock(auto_advance=True)
+    with ThreadedSandbox(clock=clock) as sandbox:
+        cls = AsyncMintedConnect if flavour == "async" else MintedConnect
+        # Building one looks once whether the journal's directory is there.
+        client = cls(
+            sandbox.username,
+            sandbox.password,
+            base_url=sandbox.url,
+            journal=tmp_path / "journal.db",
+            options=Options(clock=clock),
+        )
+
+        async def story() -> None:
+            with pytest.raises(BlockingError):
+                time.sleep(0)  # the guard is awake
+            if isinstance(client, MintedConnect):
+                await every_call(Awaitably(client), sandbox, clock)
+            else:
+                async with client:
+                    await every_call(client, sandbox, clock)
+                    async with client.rates.feed(interval=0.01) as feed:
+                        await anext(feed.subscribe())
+
+        with blockbuster_ctx():
+            asyncio.run(story())
+        if isinstance(client, MintedConnect):
+            client.close()
+    assert (tmp_path / "journal.db").stat().st_size > 0
