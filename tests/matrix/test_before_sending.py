@@ -27,7 +27,9 @@ from minted_connect import (
     TLSFailed,
 )
 from tests.matrix import acts
-from tests.matrix.scene import BUY, DEEDS, Deed, World, cells, deed_of, is_done, nothing_was_sent
+from tests.matrix.cells import BUY, DEEDS, Deed, cells, deed_of
+from tests.matrix.outcomes import is_done, nothing_was_sent
+from tests.matrix.world import World
 
 # F01, F02, F03: no connection. It fails for good, or until the first pause.
 

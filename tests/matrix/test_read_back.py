@@ -9,8 +9,10 @@ import pytest
 
 from minted_connect import CompletionPolicy, NotExecuted, OutcomeUnknown, Timeouts
 from tests.matrix import acts
+from tests.matrix.cells import BEFORE, BUY, PATIENCE, cells, lines
+from tests.matrix.outcomes import is_unknown
 from tests.matrix.proxy import Act, Answer
-from tests.matrix.scene import BEFORE, BUY, PATIENCE, World, cells, is_unknown, lines
+from tests.matrix.world import World
 
 BASKET, ORDERS = "/partner/walletable/basket", "/partner/walletable/orders"
 
@@ -67,7 +69,7 @@ def reads(world: World) -> int:
 @cells(*(f"F44-M-{name}-{stage}" for name, stage in zip(FAULTS, cycle(("lost", "landed")), strict=False)))
 async def test_nothing_can_be_read(build: Any, cell: str) -> None:
     _, _, name, stage = cell.split("-")
-    world = await build(timeouts=Timeouts(read=PATIENCE))
+    world = await build(timeouts=Timeouts(read=PATIENCE), options={"max_body": 65536})
     error = await doubted(world, landed=stage == "landed")
     for path in (BASKET, ORDERS):
         world.proxy.play("GET", path, [FAULTS[name]], endless=True)

@@ -21,8 +21,7 @@ from minted_connect import (
     ValidationFailed,
 )
 from tests.matrix import acts
-from tests.matrix.proxy import Act, Passage
-from tests.matrix.scene import (
+from tests.matrix.cells import (
     BUY,
     CUSTOMER,
     DEEDS,
@@ -31,15 +30,14 @@ from tests.matrix.scene import (
     SET,
     Play,
     Strike,
-    World,
     both_clients,
     cells,
     deed_of,
-    is_done,
-    is_unknown,
-    perform,
     plays,
 )
+from tests.matrix.outcomes import is_done, is_unknown, perform
+from tests.matrix.proxy import Act, Passage
+from tests.matrix.world import World
 
 # The doorman.
 
