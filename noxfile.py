@@ -72,6 +72,16 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def stateful(session: nox.Session) -> None:
+    """Purchases through 100,000 random steps: faults, cancellations, crashes, restarts, two machines."""
+    groups(session, "test")
+    session.run(
+        *("python", "-m", "pytest", "-q", "-s", "--timeout=0", "tests/completion/test_stateful.py", *session.posargs),
+        env={"STATEFUL_STEPS": "100000"},
+    )
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, check what is in them, and run the sdist's tests against the wheel."""
     session.install("-q", "-U", "pip>=25.1", "build")
