@@ -19,10 +19,11 @@ import attrs
 from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, to_the_end
 from minted_connect.completion.journals.refusals import said_by
 from minted_connect.completion.journals.rows import from_row, quoted
-from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion, settlement, sighting
+from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion, settlement
+from minted_connect.completion.journals.stored import StoredJournal
 from minted_connect.config import Secret, as_secret, is_seconds
 from minted_connect.errors import ConfigurationError, JournalError
-from minted_connect.models import Intent, IntentState, OrderProgress
+from minted_connect.models import Intent, IntentState
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -79,7 +80,6 @@ CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE 
 VERSION: Final = len(_STEPS)
 """Of the schema, as `minted_connect_journal` tells it."""
 
-_SQL: Final = Statements.of(table="minted_connect_intents", age="number", mark=r"%(\1)s")
 
 # Not `to_regclass`: within a transaction that one goes on saying no while another session makes the table.
 _THERE: Final = (
@@ -107,7 +107,7 @@ class _Progress:
     """Its time was up, and we hung up on the server."""
 
 
-class PostgresJournal:
+class PostgresJournal(StoredJournal):
     """A journal in a PostgreSQL database; its two tables are made at first use.
 
     Machines share it if they find the same tables: the same database, and the same schema by the `search_path` of
@@ -127,6 +127,8 @@ class PostgresJournal:
     _place = "(not built)"
     """The URL as it may be shown."""
 
+    _sql = Statements.of(table="minted_connect_intents", age="number", mark=r"%(\1)s")
+
     def __init__(self, url: str | Secret, *, patience: float = 5.0) -> None:
         url = as_secret(url)  # before anything can fail: tracebacks may show local variables
         if not is_seconds(patience):
@@ -142,43 +144,13 @@ class PostgresJournal:
         """Write an intent down, on the server's disk before returning."""
         await to_the_end(self._prepare(intent))
 
-    async def settle(
-        self,
-        intent_id: str,
-        state: IntentState,
-        *,
-        order_id: int | None = None,
-        progress: OrderProgress | None = None,
-    ) -> None:
-        """Note what became of an intent."""
-        await self._write(_SQL.settle, settlement(intent_id, state, order_id, progress))
-
-    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
-        """Note what was last seen of an order."""
-        await self._write(_SQL.note, sighting(external_customer_id, cart_token, progress))
-
-    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
-        """Return the intent that holds a basket."""
-        return next(iter(await self._read(_SQL.holder, customer=external_customer_id, token=cart_token)), None)
-
-    async def pending(self) -> list[Intent]:
-        """Return the open intents, oldest first; those of processes that still run are among them."""
-        return await self._read(_SQL.pending)
-
-    async def unfinished(self) -> list[Intent]:
-        """Return the confirmed intents with an order that was not seen to be final, oldest first."""
-        return await self._read(_SQL.unfinished)
-
-    async def aclose(self) -> None:
-        """Do nothing: no connection outlives an operation."""
-
     async def _prepare(self, intent: Intent) -> None:
         async def work(connection: _Connection) -> Intent | None:
             await _lock(connection, intent)
             basket = {"customer": intent.external_customer_id, "token": intent.cart_token}
-            for row in await _execute(connection, _SQL.holder, basket):
+            for row in await _execute(connection, self._sql.holder, basket):
                 return from_row(row)
-            await _execute(connection, _SQL.insert, insertion(intent))
+            await _execute(connection, self._sql.insert, insertion(intent))
             return None
 
         progress = _Progress()
@@ -199,7 +171,7 @@ class PostgresJournal:
         async def work(connection: _Connection) -> None:
             # If the server still works on the record, it does so under this lock.
             await _lock(connection, intent)
-            await _execute(connection, _SQL.settle, settlement(intent.id, IntentState.NOT_SENT, None, None))
+            await _execute(connection, self._sql.settle, settlement(intent.id, IntentState.NOT_SENT, None, None))
 
         try:
             await self._run(work, _Progress())

@@ -19,9 +19,10 @@ from typing import Any, Final, TypeVar
 
 from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, to_the_end
 from minted_connect.completion.journals.rows import from_row, quoted
-from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion, settlement, sighting
+from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion
+from minted_connect.completion.journals.stored import StoredJournal
 from minted_connect.errors import JournalError
-from minted_connect.models import Intent, IntentState, OrderProgress
+from minted_connect.models import Intent
 
 __all__ = ["SqliteJournal"]
 
@@ -65,7 +66,6 @@ CREATE INDEX unfinished ON intents (state) WHERE {UNFINISHED}
 VERSION: Final = len(_STEPS)
 """Of the schema (`PRAGMA user_version`)."""
 
-_SQL: Final = Statements.of(table="intents", age="rowid")
 
 # One statement, so that it sees one state of a file that another process is just making.
 _STATE: Final = (
@@ -86,13 +86,15 @@ _PROBLEMS: Final = {
 }
 
 
-class SqliteJournal:
+class SqliteJournal(StoredJournal):
     """A journal in the file `path`, made at first use; its directory has to exist, on a disk of this machine.
 
     Args:
         path: The file. Beside it SQLite keeps `<path>-wal` and `<path>-shm` while it is in use.
         patience: Seconds to wait for other processes that are writing.
     """
+
+    _sql = Statements.of(table="intents", age="rowid")
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
         # Now: a process that changes its directory later must not find another journal, without what is pending.
@@ -109,45 +111,15 @@ class SqliteJournal:
             with _transaction(database):
                 try:
                     basket = {"customer": intent.external_customer_id, "token": intent.cart_token}
-                    holder = database.execute(_SQL.holder, basket).fetchone()
+                    holder = database.execute(self._sql.holder, basket).fetchone()
                     if holder is None:
-                        database.execute(_SQL.insert, insertion(intent))
+                        database.execute(self._sql.insert, insertion(intent))
                 except (ValueError, OverflowError) as error:
                     raise JournalError(f"the journal {self.path} cannot hold this intent") from error
                 if holder is not None:
                     raise already_in_flight(from_row(holder))
 
         await self._run(work)
-
-    async def settle(
-        self,
-        intent_id: str,
-        state: IntentState,
-        *,
-        order_id: int | None = None,
-        progress: OrderProgress | None = None,
-    ) -> None:
-        """Note what became of an intent."""
-        await self._write(_SQL.settle, settlement(intent_id, state, order_id, progress))
-
-    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
-        """Note what was last seen of an order."""
-        await self._write(_SQL.note, sighting(external_customer_id, cart_token, progress))
-
-    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
-        """Return the intent that holds a basket."""
-        return next(iter(await self._read(_SQL.holder, customer=external_customer_id, token=cart_token)), None)
-
-    async def pending(self) -> list[Intent]:
-        """Return the open intents, oldest first; those of processes that still run are among them."""
-        return await self._read(_SQL.pending)
-
-    async def unfinished(self) -> list[Intent]:
-        """Return the confirmed intents with an order that was not seen to be final, oldest first."""
-        return await self._read(_SQL.unfinished)
-
-    async def aclose(self) -> None:
-        """Do nothing: no connection outlives an operation."""
 
     async def _write(self, statement: str, values: Mapping[str, Any]) -> None:
         def work(database: sqlite3.Connection) -> None:
