@@ -56,10 +56,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """All tests with branch coverage: the client side must reach 98 %."""
+    """All tests with branch coverage: the client side must reach 98 %. Without the checks of `-X dev`, for time's sake."""
     groups(session, "test")
     session.run("coverage", "erase")
-    session.run("python", "-X", "dev", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report", f"--omit={CLIENT_SIDE_OMITS}", "--skip-covered", "--fail-under=98")
 
