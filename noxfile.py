@@ -56,8 +56,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """All tests with branch coverage: the client side must reach 98 %. Without the checks of `-X dev`, for time's sake."""
+    """All tests with branch coverage: the client side must reach 98 %."""
     groups(session, "test")
+    # Without -X dev, for time's sake: the tests have run with it.
     session.run("coverage", "erase")
     session.run("python", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "-q")
