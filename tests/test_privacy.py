@@ -556,13 +556,16 @@ async def test_a_journal_that_fails(minted, sandbox, canaries, tmp_path, caplog)
 
 async def test_a_debugging_loop_shows_nothing(sandbox, caplog):
     """asyncio's debug mode logs slow tasks and futures by their repr."""
-
-    asyncio.get_running_loop().slow_callback_duration = 0.0
+    loop = asyncio.get_running_loop()
+    usual, debugs = loop.slow_callback_duration, loop.get_debug()
+    loop.slow_callback_duration = 0.0
+    loop.set_debug(True)
     try:
         async with AsyncMintedConnect(USERNAME, PASSWORD, base_url=sandbox.url) as minted:
             await minted.customers.create(PERSON.customer, **PERSON.details)
             await asyncio.create_task(minted.baskets.add_item(PERSON.customer, sku=GOLD))
     finally:
-        asyncio.get_running_loop().slow_callback_duration = 0.1
+        loop.slow_callback_duration = usual
+        loop.set_debug(debugs)
     assert any(record.name == "asyncio" for record in caplog.records)
     assert_private(logged(caplog))
