@@ -6,10 +6,10 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from contextlib import closing
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from minted_connect import AsyncMintedConnect
 from minted_connect.completion.journal import HOLDING, OPEN, Journal, MemoryJournal
@@ -18,6 +18,8 @@ from minted_connect.config import CompletionPolicy, Options
 from minted_connect.errors import JournalError
 from minted_connect.models import Completion, Intent, IntentState, OrderProgress
 from minted_connect.sandbox import Sandbox
+
+_T = TypeVar("_T")
 
 HEADER: Final = "Idempotency-Key"
 """Carries the intent's id to the sandbox, which takes no notice of it: the books do."""
@@ -155,28 +157,28 @@ class Till:
 class Books:
     """What the sandbox made of which intent, and what has to be true of it at any moment."""
 
-    def __init__(self, server: Sandbox, tills: list[Till]) -> None:
-        self.server, self.tills = server, tills
+    def __init__(self, server: Sandbox, *stores: Store) -> None:
+        self.server, self.stores = server, stores
         self.made: dict[str, list[int]] = {}
-        self.given: dict[str, Counter[str]] = {}
+        self.given: dict[int, Counter[str]] = {}
         self.closed: dict[str, str] = {}
         routes = server._routes
         assert routes is not None
         answer = routes.answer
 
         def watched(partner: str, incoming: Any) -> Any:
-            before = {order.id for order in server.shop.orders}
+            before = len(server.shop.orders)
             reply = answer(partner, incoming)
-            for order in server.shop.orders:
-                if order.id not in before:
-                    self.made.setdefault(incoming.headers[HEADER], []).append(order.id)
+            for order in server.shop.orders[before:]:
+                self.made.setdefault(incoming.headers[HEADER], []).append(order.id)
             return reply
 
         routes.answer = watched  # type: ignore[method-assign]
 
     def give(self, customer: str, sku: str, pieces: int) -> None:
         self.server.shop.give(customer, sku, pieces)
-        self.given.setdefault(customer, Counter())[sku] += pieces
+        [number] = [one.id for one in self.server.shop.customers if one.external_id == customer]
+        self.given.setdefault(number, Counter())[sku] += pieces
 
     def orders(self, cart_token: str) -> list[Any]:
         return [order for order in self.server.shop.orders if order.token == cart_token]
@@ -186,34 +188,36 @@ class Books:
 
     def check(self) -> None:
         """Assert what holds at any moment, whatever went wrong so far."""
-        journals = [till.store.entries() for till in self.tills]
-        states = {name: entry for journal in journals for name, entry in journal.items()}
+        journals = [store.entries() for store in self.stores]
+        entries = {name: entry for journal in journals for name, entry in journal.items()}
+        ordered = {order.token for order in self.server.shop.orders}
+        cancelled = {order.token for order in self.server.shop.orders if self.is_failed(order)}
         assert sum(map(len, self.made.values())) == len(self.server.shop.orders)
-        for intent, orders in self.made.items():
-            assert len(orders) == 1, f"intent {intent} made the orders {orders}"
-            entry = states[intent]
-            known = entry.state in HOLDING
+        for name, orders in self.made.items():
+            assert len(orders) == 1, f"intent {name} made the orders {orders}"
+            entry = entries[name]
             # The order of another machine for the same basket, found cancelled, speaks for this one too.
-            cancelled = any(map(self.is_failed, self.orders(entry.cart_token)))
-            rejected = entry.state == IntentState.REJECTED and cancelled
-            assert known or rejected, f"intent {intent} is {entry.state}, and made order {orders[0]}"
-        for name, state in self.closed.items():
-            assert states[name].state in {state, IntentState.CONFIRMED}, f"{name} was {state}, is {states[name].state}"
-        self.closed = {name: entry.state for name, entry in states.items() if entry.state not in OPEN}
+            rejected = entry.state == IntentState.REJECTED and entry.cart_token in cancelled
+            assert entry.state in HOLDING or rejected, f"intent {name} is {entry.state}, and made order {orders[0]}"
+        for name, entry in entries.items():
+            was = self.closed.get(name, entry.state)
+            assert entry.state in {was, IntentState.CONFIRMED}, f"intent {name} was {was}, and is {entry.state}"
+            confirmed = entry.state == IntentState.CONFIRMED
+            assert not confirmed or entry.cart_token in ordered, f"intent {name} is confirmed, and there is no order"
+        self.closed = {name: entry.state for name, entry in entries.items() if entry.state not in OPEN}
         for journal in journals:
             bought = Counter(entry.cart_token for name, entry in journal.items() if name in self.made)
             assert all(times == 1 for times in bought.values()), "one journal, one basket, two orders"
-            for name, entry in journal.items():
-                if entry.state == IntentState.CONFIRMED:
-                    assert self.orders(entry.cart_token), f"intent {name} is confirmed, and there is no order"
+        self._check_wallets()
+
+    def _check_wallets(self) -> None:
+        held = {one.id: Counter(self.given.get(one.id, {})) for one in self.server.shop.customers}
+        for order in self.server.shop.orders:
+            for line in order.lines:
+                held[order.customer][line.sku] += line.amount if order.kind == "buy" else -line.amount
         for customer in self.server.shop.customers:
-            held = Counter(self.given.get(customer.external_id or "", {}))
-            for order in self.server.shop.orders:
-                if order.customer == customer.id:
-                    for line in order.lines:
-                        held[line.sku] += line.amount if order.kind == "buy" else -line.amount
             wallet = Counter(customer.holdings)
-            assert (+held, -held) == (+wallet, -wallet)
+            assert (+held[customer.id], -held[customer.id]) == (+wallet, -wallet)
 
     def check_completion(self, done: Completion, entry: Entry) -> None:
         """Assert that what is called done is done, and that it says so where it differs from what was agreed to."""
@@ -230,3 +234,17 @@ class Books:
             return  # a spoilt answer
         same = (order.figures.paid_total, ordered) == (entry.paid_total, entry.pieces)
         assert bool(done.differences) is not same, f"{done.differences}; agreed: {entry}"
+
+
+async def passing(turns: int) -> None:
+    """Let the event loop go round."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def ended(call: Awaitable[_T]) -> _T | BaseException:
+    """Return how a call ends. (`asyncio.gather` would lose the notes of a cancelled one.)"""
+    try:
+        return await call
+    except BaseException as error:
+        return error

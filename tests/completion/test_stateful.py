@@ -38,7 +38,7 @@ from minted_connect.config import CompletionPolicy
 from minted_connect.models import Basket, Completion, IntentState
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.fakes import SHIPPING
-from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Till
+from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Till, ended, passing
 from tests.completion.trouble import Trouble, broken, late
 from tests.tour import GOLD, SILVER
 
@@ -131,7 +131,7 @@ class Purchases(RuleBasedStateMachine):
     async def _open(self, policy: CompletionPolicy) -> None:
         await self.server.start()
         self.tills = [Till(self.server, self._store(place), policy) for place in ("here", "there")]
-        self.books = Books(self.server, self.tills)
+        self.books = Books(self.server, *(till.store for till in self.tills))
         await self._create_customer(CUSTOMERS[0])
 
     def _store(self, place: str) -> MemoryStore | FileStore:
@@ -525,20 +525,6 @@ class Purchases(RuleBasedStateMachine):
         self.books.check()
         for name, entry in till.store.entries().items():
             assert name not in self.books.made or entry.state not in OPEN, "an order that was made was not found"
-
-
-async def passing(turns: int) -> None:
-    """Let the event loop go round."""
-    for _ in range(turns):
-        await asyncio.sleep(0)
-
-
-async def ended(call: Awaitable[_T]) -> _T | BaseException:
-    """Return how a call ends. (`asyncio.gather` would lose the notes of a cancelled one.)"""
-    try:
-        return await call
-    except BaseException as error:
-        return error
 
 
 class DurablePurchases(Purchases):
