@@ -235,7 +235,7 @@ async def test_memory_stays_flat(connect, calls, tmp_path: Path):
         tracemalloc.stop()
         server.stdin.close()
     # Buffers of open connections and Python's own stocks come and go; what every call leaves behind adds up to more.
-    # (Measured over 6,000 calls: 250 kB within the first thousand that are traced, then some 30 kB a thousand, falling.)
+    # (Seen over 6,000 calls: 250 kB in the first thousand that are traced, then some 30 kB a thousand, falling.)
     assert sizes[2] - sizes[1] < 200_000 + 100 * (calls * 3 // 8)
     assert load.ends["ServerError"] + load.ends["TransportError"] > 20
 
