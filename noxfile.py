@@ -72,6 +72,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """A mixed load with one request in twenty going wrong: ten minutes, or `nox -s soak -- MINUTES`."""
+    groups(session, "test")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, check what is in them, and run the sdist's tests against the wheel."""
     session.install("-q", "-U", "pip>=25.1", "build")
