@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minted_connect.blocking import BlockingOutcomeUnknown, BlockingRateFeed, BlockingSubscription, MintedConnect
     from minted_connect.client import AsyncMintedConnect
     from minted_connect.completion.journal import Journal, MemoryJournal
+    from minted_connect.completion.journals.postgres import PostgresJournal
     from minted_connect.completion.journals.sqlite import SqliteJournal
     from minted_connect.config import (
         STAGING,
@@ -168,6 +169,7 @@ _HOME = {
     "PermissionDenied": "minted_connect.errors",
     "Phase": "minted_connect.errors",
     "PoolTimeout": "minted_connect.errors",
+    "PostgresJournal": "minted_connect.completion.journals.postgres",
     "PriceChanged": "minted_connect.errors",
     "PriceFix": "minted_connect.models",
     "PriceFixExpired": "minted_connect.errors",
@@ -265,6 +267,7 @@ __all__ = [
     "PermissionDenied",
     "Phase",
     "PoolTimeout",
+    "PostgresJournal",
     "PriceChanged",
     "PriceFix",
     "PriceFixExpired",

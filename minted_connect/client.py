@@ -20,7 +20,7 @@ import attrs
 from minted_connect import __version__
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import Journal
-from minted_connect.completion.journals import open_journal
+from minted_connect.completion.journals import open_journal, sealed
 from minted_connect.config import (
     STAGING,
     Credentials,
@@ -72,7 +72,8 @@ class AsyncMintedConnect:
         timeouts: Seconds for each part of a call; see `Timeouts`.
         retry: How often and how patiently a call is repeated; see `RetryPolicy`.
         journal: Where intents to buy, sell or ship are kept: the path of a file (SQLite) in a directory that exists, a
-            `Journal`, which is never closed here, or None (memory).
+            `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which is never closed
+            here, or None (memory).
         session: An aiohttp session whose connector is borrowed; it is never closed or changed.
         ssl_context: TLS settings of your own, at least TLS 1.2.
         proxy: URL of an http proxy, with its user name and password if it wants them.
@@ -107,14 +108,14 @@ class AsyncMintedConnect:
         language: str = "tr",
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
-        journal: Journal | str | Path | None = None,
+        journal: Journal | str | Path | Secret | None = None,
         session: aiohttp.ClientSession | None = None,
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | Secret | None = None,
         options: Options | None = None,
     ) -> None:
         # Before anything can fail: tracebacks may show local variables.
-        password = as_secret(password)
+        password, journal = as_secret(password), sealed(journal)
         proxy = None if proxy is None else as_secret(proxy)
         obey_environment()
         _check_settings(timeouts, retry, options)
@@ -139,7 +140,7 @@ class AsyncMintedConnect:
         self._assemble(caller, AsyncComplete(caller, _opened(journal)), None)
         self._owns = True
         # A journal object is lent, as a session is: its owner may go on using it.
-        self._owns_journal = journal is None or isinstance(journal, str | Path)
+        self._owns_journal = journal is None or isinstance(journal, str | Path | Secret)
 
     def _assemble(self, caller: Caller, complete: AsyncComplete, server: Sandbox | None) -> None:
         self._caller = caller
@@ -171,7 +172,7 @@ class AsyncMintedConnect:
         clock: SandboxClock | None = None,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
-        journal: Journal | str | Path | None = None,
+        journal: Journal | str | Path | Secret | None = None,
         options: Options | None = None,
     ) -> AsyncGenerator[Self, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `async with` gives the client.
@@ -188,6 +189,7 @@ class AsyncMintedConnect:
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import Sandbox  # noqa: PLC0415
 
+        journal = sealed(journal)
         _check_settings(timeouts, retry, options)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
@@ -331,7 +333,7 @@ def _check_settings(timeouts: object, retry: object, options: object) -> None:
     check_type("options", options, Options, optional=True)
 
 
-def _opened(journal: Journal | str | Path | None) -> Journal:
+def _opened(journal: Journal | str | Path | Secret | None) -> Journal:
     opened = open_journal(journal)
     if isinstance(journal, str | Path):
         path = str(journal)

@@ -321,7 +321,8 @@ class CompletionPolicy:
     basket that stays open so long proof that nothing happened; None = it never is."""
     fence_proves_not_executed: bool = attrs.field(default=False, validator=_of(bool))
     """Whether a cleared basket makes a late completion fail (Q6). While it is not known, `fence=True` makes the outcome
-    lean, and never proves it."""
+    lean, and never proves it. The proof is that the basket is empty, so it also waits for `latest_landing`; where that
+    is not known, the proof ends with the first line that anybody puts into that basket again."""
     idempotency_header: str | None = attrs.field(default=None, validator=_token)
     """Header in which a completion carries the id of its intent, such as `Idempotency-Key`, once the vendor knows one
     (Q9); None = none."""

@@ -9,6 +9,9 @@ from collections.abc import Callable
 
 PATIENCE = 20.0
 
+# In development mode asyncio tells stderr of every callback that took long, which on a busy machine is no fault.
+QUIET = "import logging; logging.getLogger('asyncio').setLevel(logging.ERROR)\n"
+
 
 def until(condition: Callable[[], object]) -> None:
     waiting = threading.Event()
@@ -22,7 +25,16 @@ def until(condition: Callable[[], object]) -> None:
 def python(source: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         # Forking with threads around is what some of these scripts are about.
-        [sys.executable, "-X", "dev", "-Werror", "-Wignore:This process:DeprecationWarning", "-c", source, *arguments],
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-Werror",
+            "-Wignore:This process:DeprecationWarning",
+            "-c",
+            QUIET + source,
+            *arguments,
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -11,7 +11,6 @@ import json
 import logging
 import pickle
 import re
-import traceback
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import date
@@ -31,13 +30,13 @@ from minted_connect import (
     MintedConnect,
     MintedConnectError,
     Options,
-    OutcomeUnknown,
     Shipping,
     to_dict,
 )
 from minted_connect.models import BasketKey, Intent, Kind, OrderProgress
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.faults import FaultKind
+from tests.shown import local_variables, texts_of
 from tests.tour import CALLS, GOLD, Call, Person, Scene, scene
 from tests.wire import Connection, WireServer
 
@@ -63,7 +62,7 @@ PERSON = Person(
         address="Nightingale Lane 88",
         tax_number="9182736455",
         street="Kestrelstraße",
-        zipcode="67123",
+        zipcode="Zq9xK",
         email="door@canary.example",
         external_id="canary-home",
     ),
@@ -88,36 +87,9 @@ CANARIES = {
     "Nightingale",
     "9182736455",
     "Kestrelstraße",
-    "67123",
+    "Zq9xK",
     "canary-home",
 }
-
-
-def texts_of(error: BaseException) -> list[str]:
-    """Everything an error shows of itself and of what hangs on it, also what a traceback leaves out."""
-    seen: list[BaseException] = []
-    todo: list[BaseException | None] = [error]
-    while todo:
-        one = todo.pop()
-        if one is not None and one not in seen:
-            seen.append(one)
-            todo += [one.__cause__, one.__context__]
-    texts = [f"{one} {one!r} {getattr(one, '__notes__', '')}" for one in seen]
-    texts += [f"{one.evidence} {one.intent!r}" for one in seen if isinstance(one, OutcomeUnknown)]
-    return [*texts, pickled(error), *traceback.format_exception(error)]
-
-
-def pickled(error: BaseException) -> str:
-    """What an error is outside of this process, but for what it is there to carry: an intent, the server's words."""
-    bare = copy.copy(error)
-    for words, none in (("message", ""), ("fields", {}), ("request_id", None)):
-        if hasattr(bare, words):
-            setattr(bare, words, none)
-            bare.args = bare.args[:1]
-    text = pickle.dumps(bare).decode("utf-8", "replace")
-    for carried in (bare.intent.external_customer_id, bare.intent.cart_token) if hasattr(bare, "intent") else ():
-        text = text.replace(carried, "")
-    return text
 
 
 def assert_private(texts: Iterable[str], more: Iterable[str] = ()) -> None:
@@ -456,16 +428,6 @@ async def test_a_server_that_shows_the_url_as_it_was_sent(connect):
 # What a traceback holds beyond its text, and what else an error leads to.
 
 
-def local_variables(error: BaseException) -> str:
-    """The variables of every frame of this library, as error reporters send them."""
-    ours, shown = str(Path(minted_connect.__file__).parent), []
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename.startswith(ours):
-            shown.append(f"{frame.f_code.co_qualname}: {frame.f_locals!r}")
-    shown += [local_variables(cause) for cause in (error.__cause__, error.__context__) if cause is not None]
-    return "\n".join(shown)
-
-
 SECRETS = (PASSWORD, "Digest username", "canary-proxy")
 
 
@@ -594,13 +556,16 @@ async def test_a_journal_that_fails(minted, sandbox, canaries, tmp_path, caplog)
 
 async def test_a_debugging_loop_shows_nothing(sandbox, caplog):
     """asyncio's debug mode logs slow tasks and futures by their repr."""
-
-    asyncio.get_running_loop().slow_callback_duration = 0.0
+    loop = asyncio.get_running_loop()
+    usual, debugs = loop.slow_callback_duration, loop.get_debug()
+    loop.slow_callback_duration = 0.0
+    loop.set_debug(True)
     try:
         async with AsyncMintedConnect(USERNAME, PASSWORD, base_url=sandbox.url) as minted:
             await minted.customers.create(PERSON.customer, **PERSON.details)
             await asyncio.create_task(minted.baskets.add_item(PERSON.customer, sku=GOLD))
     finally:
-        asyncio.get_running_loop().slow_callback_duration = 0.1
+        loop.slow_callback_duration = usual
+        loop.set_debug(debugs)
     assert any(record.name == "asyncio" for record in caplog.records)
     assert_private(logged(caplog))

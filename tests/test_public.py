@@ -59,6 +59,15 @@ def test_importing_the_package_loads_nothing_heavy():
     assert loaded == "[]"
 
 
+def test_only_a_journal_in_postgresql_loads_its_driver():
+    loaded = fresh(
+        "import sys; from minted_connect import AsyncMintedConnect, MintedConnect, PostgresJournal;"
+        "before = 'psycopg' in sys.modules; AsyncMintedConnect('u', 'p', journal='postgresql://host/db');"
+        "print(before, 'psycopg' in sys.modules)"
+    )
+    assert loaded == "False True"
+
+
 def test_the_client_does_not_load_the_sandbox():
     loaded = fresh(
         "import sys; from minted_connect import AsyncMintedConnect, MintedConnect;"

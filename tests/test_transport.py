@@ -629,6 +629,29 @@ async def test_closing_twice_and_closing_a_sibling(sandbox: Sandbox):
     await minted.aclose()
 
 
+async def test_closing_ends_a_call_at_whatever_point_it_is():
+    async def half(connection: Connection) -> None:
+        await connection.request()
+        connection.answer(b"{", length=100)
+        await connection.reader.read()
+
+    ends: set[str] = set()
+    async with WireServer(half) as server:
+        for turns in range(40):
+            minted = AsyncMintedConnect("u", "p", base_url=server.url, timeouts=Timeouts(read=1))
+            call = asyncio.ensure_future(minted.rates.current())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await minted.aclose()
+            with pytest.raises((ClientClosedError, ConnectFailed, TransportError)) as caught:
+                await call
+            assert not isinstance(caught.value, RequestTimeout)
+            ends.add(type(caught.value).__name__)
+            if "the answer broke off" in str(caught.value):
+                return
+    pytest.fail(f"the answer was never under way: {ends}")
+
+
 async def test_a_forgotten_close_is_said(sandbox: Sandbox):
     import gc
 

@@ -25,6 +25,7 @@ from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.client import AsyncMintedConnect, settings_from_env
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import Journal
+from minted_connect.completion.journals import sealed
 from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
 from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
 from minted_connect.feed import RateFeed, Subscription, Tick
@@ -199,7 +200,8 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         timeouts: Seconds for each part of a call; see `Timeouts`.
         retry: How often and how patiently a call is repeated; see `RetryPolicy`.
         journal: Where intents to buy, sell or ship are kept: the path of a file (SQLite) in a directory that exists, a
-            `Journal`, which is never closed here, or None (memory).
+            `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which is never closed
+            here, or None (memory).
         ssl_context: TLS settings of your own, at least TLS 1.2.
         proxy: URL of an http proxy, with its user name and password if it wants them.
         options: What few callers change; see `Options`.
@@ -226,13 +228,13 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         language: str = "tr",
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
-        journal: Journal | str | Path | None = None,
+        journal: Journal | str | Path | Secret | None = None,
         ssl_context: ssl.SSLContext | None = None,
         proxy: str | Secret | None = None,
         options: Options | None = None,
     ) -> None:
         # Before anything can fail: tracebacks may show local variables.
-        password = as_secret(password)
+        password, journal = as_secret(password), sealed(journal)
         proxy = None if proxy is None else as_secret(proxy)
         inner = AsyncMintedConnect(
             username,
@@ -280,7 +282,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         clock: SandboxClock | None = None,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
-        journal: Journal | str | Path | None = None,
+        journal: Journal | str | Path | Secret | None = None,
         options: Options | None = None,
     ) -> Generator[Self, None, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `with` gives the client.
@@ -297,6 +299,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
 
+        journal = sealed(journal)
         check_type("options", options, Options, optional=True)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)

@@ -140,7 +140,7 @@ class AsyncComplete:
         Args:
             intent_or_error: From `pending()`, or the error that told of it.
             fence: Clear the basket, if it is still open and no order shows, so that a request still under way finds
-                nothing to complete.
+                nothing to complete. Put nothing into that basket afterwards: it would be completed.
 
         Raises:
             Rejected: the order was made and cancelled.

@@ -109,10 +109,12 @@ def verdict(evidence: Evidence) -> Verdict:
         return _unknown("the orders could not be read completely")
     if evidence.fence is Fence.REFUSED:
         return _unknown("no order yet, and the basket cannot be cleared any more", Leaning.EXECUTED)
-    if evidence.fence is Fence.CLEARED:
-        if evidence.fence_seconds < evidence.orders_lag:
+    bound = evidence.latest_landing
+    # A fence holds as long as the basket is empty: what lands later completes whatever was put into it since.
+    if evidence.fence is Fence.CLEARED and evidence.basket is not BasketSeen.ACTIVE:
+        if evidence.fence_seconds < max(evidence.orders_lag, bound or 0.0):
             return _unknown("no order yet, and the basket was cleared a moment ago", Leaning.NOT_EXECUTED)
-        if evidence.fence_proves:
+        if evidence.fence_proves and evidence.basket is BasketSeen.GONE:
             return Verdict(Outcome.NOT_EXECUTED, "the basket was cleared, and no order appeared afterwards")
         return _unknown("the basket was cleared, and no order appeared afterwards", Leaning.NOT_EXECUTED)
     if evidence.basket is BasketSeen.GONE:
@@ -123,7 +125,6 @@ def verdict(evidence: Evidence) -> Verdict:
         and evidence.active_seconds >= STABLE_SECONDS
     ):
         # It was sent before the first of these reads, so it is older than they span.
-        bound = evidence.latest_landing
         if bound is not None and evidence.active_seconds >= bound + evidence.orders_lag:
             return Verdict(Outcome.NOT_EXECUTED, "the basket stays open, and it is too late for an order to appear")
         return _unknown("no order, and the basket stays open", Leaning.NOT_EXECUTED)

@@ -162,7 +162,7 @@ class Transport:
             return
         async with AsyncExitStack() as stack:
             for road in roads.values():
-                stack.push_async_callback(road.session.close)
+                stack.push_async_callback(road.aclose)
 
     async def attempt(self, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
         """Make one attempt, digest rounds included, within `left` seconds; return whatever the server answered.
@@ -250,7 +250,7 @@ class Transport:
                 ssl=context,
             ) as response:
                 progress.phase = Phase.ANSWERED
-                body = await self._body(response)
+                body = await self._body(road, response)
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     # A challenge is a refusal before execution: sending again is the protocol, not a retry.
                     if exchange.challenged(response.headers.getall("WWW-Authenticate", ())):
@@ -263,16 +263,20 @@ class Transport:
                     exchange.accepted(response.headers.getall("Authentication-Info", ()))
                 return RawReply(response.status, response.headers, body)
 
-    async def _body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, road: Road, response: aiohttp.ClientResponse) -> bytes:
         chunks: list[bytes] = []
         room = self._options.max_body
-        # Counted as it is inflated, chunk by chunk: a compressed bomb never stands in memory whole.
-        while chunk := await response.content.readany():
-            chunks.append(chunk)
-            room -= len(chunk)
-            if room < 0:
-                response.close()
-                raise TooLarge
+        road.reading.add(response)
+        try:
+            # Counted as it is inflated, chunk by chunk: a compressed bomb never stands in memory whole.
+            while chunk := await response.content.readany():
+                chunks.append(chunk)
+                room -= len(chunk)
+                if room < 0:
+                    response.close()
+                    raise TooLarge
+        finally:
+            road.reading.discard(response)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _explained(

@@ -152,6 +152,16 @@ class Road:
         )
         # Our own queue instead of the connector's: waiting in it is provably not sent, and has its own timeout.
         self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
+        self.reading: set[aiohttp.ClientResponse] = set()
+        """Answers whose body is still coming in."""
+
+    async def aclose(self) -> None:
+        """Close the session, and end the calls on connections of ours."""
+        if self.session.connector_owner:
+            # aiohttp forgets whoever reads a body when it closes a connection: they would wait until their timeout.
+            for response in self.reading:
+                response.close()
+        await self.session.close()
 
 
 def payload(body: bytes) -> bytes | io.BytesIO | None:

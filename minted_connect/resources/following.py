@@ -223,8 +223,8 @@ class Following:
     def __init__(self, target: Target, looks: Looks, options: Options, noted: Noted | None, *, first: float) -> None:
         self.target = target
         self.failure: MintedConnectError | None = None
-        self.failing_since = 0.0
-        self.asked = 0.0
+        self.failing_since: float = 0.0
+        self.asked: float = 0.0
         self._looks, self._clock, self._random, self._noted = looks, options.clock, options.random, noted
         self._first = first if target.order is None else None
         self._started = self._changed = self._clock.monotonic()

@@ -1,6 +1,6 @@
 """The statuses of an order: their ids (section 5, unverified), and the course an order runs by itself."""
 
-STATUSES = {
+STATUSES: dict[str, int] = {
     "Created": 1,
     "Pending": 2,
     "Processing": 3,
@@ -16,7 +16,7 @@ STATUSES = {
 }
 """Name -> id."""
 
-COURSES = {
+COURSES: dict[str, tuple[str, ...]] = {
     "buy": ("Pending", "Processing", "Completed"),
     "sell": ("Pending", "Processing", "Completed"),
     "delivery": ("Pending", "Preparing", "Packed", "Shipped", "Completed"),

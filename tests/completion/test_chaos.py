@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from typing import Any
 
 import pytest
@@ -29,8 +30,12 @@ async def swift(caplog: pytest.LogCaptureFixture) -> None:
 
 @swiftly
 @pytest.mark.parametrize("single_shot", [True, False])
-async def test_nothing_is_bought_twice_and_nothing_is_lost(single_shot: bool) -> None:
+async def test_nothing_is_bought_twice_and_nothing_is_lost(
+    single_shot: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     tally = await run(500, seed=2026, single_shot=single_shot)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{tally}\n")
     assert tally.reports == []
     assert (tally.purchases, tally.violations.total()) == (500, 0)
     # It was not all sunshine.

@@ -13,12 +13,13 @@ import pytest
 
 from minted_connect import AsyncMintedConnect
 from minted_connect.completion.journals.sqlite import SqliteJournal
-from minted_connect.config import Options, Timeouts
+from minted_connect.config import CompletionPolicy, Options, Timeouts
 from minted_connect.errors import (
     AlreadyInFlight,
     ApiError,
     AuthenticationFailed,
     InvalidInput,
+    NotExecuted,
     NotFound,
     OutcomeUnknown,
     Phase,
@@ -343,6 +344,26 @@ async def test_orders_that_lag_are_waited_for(clock: ManualClock) -> None:
         with pytest.raises(OutcomeUnknown) as caught:
             await minted.complete.buy(basket, expected_total=basket.paid_total)
         assert (await caught.value.reconcile()).reconciled
+
+
+async def test_a_fence_outlasts_what_may_still_land(server: Sandbox, clock: ManualClock) -> None:
+    policy = CompletionPolicy(fence_proves_not_executed=True, latest_landing=60.0)
+    options = Options(clock=clock, completion=policy)
+    async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
+        await minted.customers.create(CUSTOMER)
+        basket = await filled(minted)
+        fault = server.faults.add("late_commit", path=COMPLETE, seconds=50.0)
+        with pytest.raises(OutcomeUnknown) as caught:
+            await minted.complete.buy(basket, expected_total=basket.paid_total)
+        with pytest.raises(NotExecuted):
+            await caught.value.reconcile(fence=True)
+        # The next purchase goes into the same basket: nothing of the last one may be on its way to it.
+        await filled(minted, qty=1)
+        clock.advance(60.0)
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert fault.hits == 1
+    assert server.shop.orders == []
 
 
 @pytest.mark.parametrize("keep_ids", [True, False])

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from datetime import date
@@ -27,15 +24,18 @@ from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.models import IntentState, OrderProgress, Status
 from tests.completion.fakes import intent_of
+from tests.completion.processes import child, together
 
 pytestmark = pytest.mark.anyio
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
-    return MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
+    if request.param == "memory":
+        return MemoryJournal()
+    return open_journal(
+        tmp_path / "journal.db" if request.param == "sqlite" else request.getfixturevalue("database").url
+    )
 
 
 async def test_an_intent_is_pending_until_it_is_settled(journal: Journal) -> None:
@@ -146,6 +146,16 @@ async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
     )
 
 
+async def test_what_was_seen_last_says_whether_it_is_final(journal: Journal) -> None:
+    intent = intent_of()
+    await journal.prepare(intent)
+    await journal.settle(intent.id, IntentState.CONFIRMED, progress=COMPLETED)
+    await journal.settle(intent.id, IntentState.CONFIRMED)
+    assert await journal.unfinished() == []
+    await journal.settle(intent.id, IntentState.CONFIRMED, progress=SHIPPED)
+    assert [one.progress for one in await journal.unfinished()] == [SHIPPED]
+
+
 async def test_an_order_that_was_final_at_once_is_not_followed(journal: Journal) -> None:
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, progress=COMPLETED)
@@ -202,19 +212,79 @@ async def test_every_journal_is_one(journal: Journal, tmp_path: Path) -> None:
     assert isinstance(open_journal(str(tmp_path / "a.db")), SqliteJournal)
 
 
-@pytest.mark.parametrize("wrong", ["", "postgresql://host/db", 7, object()])
+@pytest.mark.parametrize("wrong", ["", "mysql://canary@host/db", "POSTGRESQL://canary@host/db", 7, object()])
 def test_what_is_no_journal_is_refused(wrong: Any) -> None:
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match=r"^journal: ") as caught:
         open_journal(wrong)
+    assert "canary" not in str(caught.value)
+
+
+async def test_of_racing_tasks_one_wins(journal: Journal) -> None:
+    results = await asyncio.gather(
+        *(journal.prepare(intent_of(id=str(number))) for number in range(8)), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == [*["AlreadyInFlight"] * 7, "NoneType"]
+
+
+# --- What outlives the process ----------------------------------------------------------------------------------------
+
+
+async def test_everything_is_kept_exactly(kept: str) -> None:
+    intent = intent_of(items=(("A'; DROP", 1), ("%s", 2)), guid="", external_customer_id="Ağrı %(id)s :id \\")
+    await open_journal(kept).prepare(intent)
+    assert await open_journal(kept).pending() == [intent]
+    assert await open_journal(kept).holder(intent.external_customer_id, intent.cart_token) == intent
+
+
+async def test_an_intent_survives_kill_9(kept: str) -> None:
+    process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", kept)
+    _, problems = process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL, problems
+    assert await open_journal(kept).pending() == [intent_of()]
+    with pytest.raises(AlreadyInFlight):
+        await open_journal(kept).prepare(intent_of(id="after the crash"))
+
+
+async def test_of_racing_processes_one_wins_each_basket(kept: str) -> None:
+    body = """
+    print("ready", flush=True); sys.stdin.readline()
+    for number in range(10):
+        try:
+            await journal.prepare(intent_of(id=f"{sys.argv[2]}-{number}", cart_token=f"basket-{number}"))
+        except AlreadyInFlight:
+            continue
+        print(number, flush=True)
+    """
+    won = " ".join(together([child(body.strip(), kept, name) for name in ("a", "b")])).split()
+    assert sorted(won, key=int) == [str(number) for number in range(10)]
+    assert len(await open_journal(kept).pending()) == 10
+
+
+async def test_processes_of_many_tasks_lose_nothing(kept: str) -> None:
+    body = """
+    journal._patience = 30.0
+    async def buyer(task):
+        for number in range(30):
+            name = f"{sys.argv[2]}-{task}-{number}"
+            await journal.prepare(intent_of(id=name, cart_token=name))
+            await journal.settle(name, "confirmed", order_id=number)
+            print(name)
+    await asyncio.gather(*(buyer(task) for task in range(4)))
+    """
+    processes = [child(body.strip(), kept, name) for name in ("a", "b")]
+    outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=50) for process in processes))
+    problems = [output[1] for output in outputs]
+    assert [process.returncode for process in processes] == [0, 0], problems
+    found = {intent.id for intent in await open_journal(kept).unfinished()}
+    assert found == {name for output in outputs for name in output[0].split()}
+    assert len(found) == 2 * 4 * 30
+    if not kept.startswith("postgresql"):
+        with sqlite3.connect(kept) as database:
+            assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        database.close()
 
 
 # --- SQLite ------------------------------------------------------------------------------------------------------
-
-
-async def test_everything_is_kept_exactly(tmp_path: Path) -> None:
-    intent = intent_of(items=(("A'; DROP", 1), ("B", 2)), guid="")
-    await SqliteJournal(tmp_path / "journal.db").prepare(intent)
-    assert await SqliteJournal(tmp_path / "journal.db").pending() == [intent]
 
 
 VERSION_1 = """
@@ -262,16 +332,7 @@ async def test_processes_that_take_a_journal_over_at_once_do_so_once(tmp_path: P
     print("ready", flush=True); sys.stdin.readline()
     print(len(await journal.pending()), flush=True)
     """
-    processes = [child(body.strip(), path) for _ in range(3)]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=30) for process in processes]
-    assert [output[0] for output in outputs] == ["1\n"] * 3, outputs
+    assert together([child(body.strip(), path) for _ in range(3)]) == ["1\n"] * 3
 
 
 async def test_a_takeover_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -324,134 +385,6 @@ async def test_writes_are_synchronous(tmp_path: Path) -> None:
     assert modes == ["wal", 2, 2]
 
 
-CHILD = """
-import asyncio, os, signal, sys
-sys.path.insert(0, {root!r})
-from minted_connect.completion.journals.sqlite import SqliteJournal
-from minted_connect.errors import AlreadyInFlight
-from tests.completion.fakes import intent_of
-async def main():
-    journal = SqliteJournal(sys.argv[1])
-    {body}
-asyncio.run(main())
-"""
-
-
-def child(body: str, path: Path, *arguments: str) -> subprocess.Popen[str]:
-    source = CHILD.format(root=str(ROOT), body=body)
-    return subprocess.Popen(
-        [sys.executable, "-c", source, str(path), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-async def test_an_intent_survives_kill_9(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", path)
-    _, problems = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGKILL, problems
-    assert await SqliteJournal(path).pending() == [intent_of()]
-    with pytest.raises(AlreadyInFlight):
-        await SqliteJournal(path).prepare(intent_of(id="after the crash"))
-
-
-async def test_killed_at_any_point_it_has_lost_nothing_that_it_had_said(tmp_path: Path) -> None:
-    """Acknowledged is what a process printed before it died; of the last step either state will do."""
-    path = tmp_path / "journal.db"
-    body = """
-    number = int(sys.argv[2])
-    while True:
-        await journal.prepare(intent_of(id=str(number), cart_token=str(number)))
-        print("prepared", number, flush=True)
-        await journal.settle(str(number), "confirmed", order_id=number)
-        print("confirmed", number, flush=True)
-        number += 1
-    """
-    states: dict[str, str] = {}
-    rng = random.Random(7)
-    for life in range(8):
-        process = child(body.strip(), path, str(life * 1000))
-        assert process.stdout is not None
-        for _ in range(rng.randrange(1, 12)):
-            state, number = process.stdout.readline().split()
-            states[number] = state
-        # Somewhere in the next step, wherever that happens to be.
-        await asyncio.sleep(rng.random() * 0.004)
-        process.kill()
-        rest, problems = process.communicate(timeout=30)
-        assert process.returncode == -signal.SIGKILL, problems
-        for line in rest.splitlines():
-            state, number = line.split()
-            states[number] = state
-    journal = SqliteJournal(path)
-    pending = {intent.id for intent in await journal.pending()}
-    confirmed = {intent.id: intent.order_id for intent in await journal.unfinished()}
-    assert {number for number, state in states.items() if state == "confirmed"} <= confirmed.keys()
-    assert {number for number, state in states.items() if state == "prepared"} <= pending | confirmed.keys()
-    assert all(order == int(number) for number, order in confirmed.items())
-    # Of each life one step at most was under way that nothing had been said of.
-    assert len((pending | confirmed.keys()) - states.keys()) <= 8
-    with sqlite3.connect(path) as database:
-        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    database.close()
-
-
-async def test_of_racing_processes_one_wins_each_basket(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    body = """
-    print("ready", flush=True); sys.stdin.readline()
-    for number in range(10):
-        try:
-            await journal.prepare(intent_of(id=f"{sys.argv[2]}-{number}", cart_token=f"basket-{number}"))
-        except AlreadyInFlight:
-            continue
-        print(number, flush=True)
-    """
-    processes = [child(body.strip(), path, name) for name in ("a", "b")]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    won: list[str] = []
-    for process in processes:
-        output, problems = process.communicate(timeout=30)
-        assert process.returncode == 0, problems
-        won += output.split()
-    assert sorted(won, key=int) == [str(number) for number in range(10)]
-    assert len(await SqliteJournal(path).pending()) == 10
-
-
-async def test_processes_of_many_tasks_lose_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "journal.db"
-    body = """
-    journal = SqliteJournal(sys.argv[1], patience=30)
-    async def buyer(task):
-        for number in range(30):
-            name = f"{sys.argv[2]}-{task}-{number}"
-            await journal.prepare(intent_of(id=name, cart_token=name))
-            await journal.settle(name, "confirmed", order_id=number)
-            print(name)
-    await asyncio.gather(*(buyer(task) for task in range(4)))
-    """
-    processes = [child(body.strip(), path, name) for name in ("a", "b")]
-    outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=50) for process in processes))
-    problems = [output[1] for output in outputs]
-    assert [process.returncode for process in processes] == [0, 0], problems
-    with sqlite3.connect(path) as database:
-        kept = {name for (name,) in database.execute("SELECT id FROM intents WHERE state = 'confirmed'")}
-        sound = database.execute("PRAGMA integrity_check").fetchall()
-    database.close()
-    assert kept == {name for output in outputs for name in output[0].split()}
-    assert len(kept) == 2 * 4 * 30
-    assert sound == [("ok",)]
-
-
 async def test_no_operation_takes_the_locks_of_another_away(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
@@ -467,13 +400,6 @@ async def test_no_operation_takes_the_locks_of_another_away(tmp_path: Path) -> N
     finally:
         database.close()
     assert len(await journal.pending()) == 2
-
-
-async def test_of_racing_tasks_one_wins(journal: Journal) -> None:
-    results = await asyncio.gather(
-        *(journal.prepare(intent_of(id=str(number))) for number in range(8)), return_exceptions=True
-    )
-    assert sorted(type(result).__name__ for result in results) == [*["AlreadyInFlight"] * 7, "NoneType"]
 
 
 def foreign(path: Path) -> None:

@@ -58,6 +58,7 @@ def test_every_combination_of_the_columns() -> None:
             and seen.fence is Fence.CLEARED
             and seen.fence_seconds >= 30
             and seen.fence_proves
+            and seen.basket is BasketSeen.GONE
         )
         assert (outcome is Outcome.NOT_EXECUTED) == proven
 
@@ -115,6 +116,17 @@ def test_a_basket_that_stays_open_proves_something_only_with_a_known_bound(
     assert (verdict(seen).outcome is Outcome.NOT_EXECUTED) == proven
 
 
+def test_a_fence_holds_until_nothing_can_land_any_more() -> None:
+    names = {"searched": True, "fence": Fence.CLEARED, "fence_proves": True, "latest_landing": 60.0}
+    assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=59)).outcome is Outcome.UNKNOWN
+    assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=60)).outcome is Outcome.NOT_EXECUTED
+
+
+def test_a_fence_around_a_basket_that_was_filled_again_proves_nothing() -> None:
+    seen = Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=300, fence_proves=True, basket=BasketSeen.ACTIVE)
+    assert verdict(seen).outcome is Outcome.UNKNOWN
+
+
 def test_after_a_fence_an_order_gets_the_time_it_may_take_to_show() -> None:
     seen = Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=45, fence_proves=True, orders_lag=60)
     assert verdict(seen).outcome is Outcome.UNKNOWN
@@ -133,6 +145,7 @@ def test_after_a_fence_an_order_gets_the_time_it_may_take_to_show() -> None:
         (Evidence(searched=True, fence=Fence.REFUSED), Leaning.EXECUTED),
         (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=29), Leaning.NOT_EXECUTED),
         (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31), Leaning.NOT_EXECUTED),
+        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31, basket=BasketSeen.ACTIVE), Leaning.NONE),
         # Cleared by ourselves, so its absence tells nothing.
         (
             Evidence(searched=True, basket=BasketSeen.GONE, fence=Fence.CLEARED, fence_seconds=31),

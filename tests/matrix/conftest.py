@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,57 +13,23 @@ import pytest
 import trustme
 
 from minted_connect import Options
-from minted_connect.completion.journals.sqlite import SqliteJournal
-from minted_connect.models import Intent
-from minted_connect.sandbox import ManualClock, Sandbox
+from minted_connect.sandbox import Sandbox
 from tests.matrix.proxy import Chaos
+from tests.matrix.world import Clock, World, Written, contexts
 
-pytest.register_assert_rewrite("tests.matrix.scene")
-from tests.matrix.scene import World, contexts  # noqa: E402 - only what is imported afterwards is rewritten
+# Before anybody imports it: it holds assertions, and is no test.
+pytest.register_assert_rewrite("tests.matrix.outcomes")
+
+# Its faults are those of POSIX: sockets, signals, forks.
+collect_ignore_glob = ["test_*.py"] if sys.platform == "win32" else []
 
 Build = Callable[..., Awaitable[World]]
-Hook = Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
 async def fast_loop(anyio_backend: str) -> None:
     """Keep asyncio from taking a stack for each future: in development mode that is half of the time here."""
     asyncio.get_running_loop().set_debug(False)
-
-
-class Clock(ManualClock):
-    """Jumps over every pause; in the first one, `meanwhile` happens in the loop of the test."""
-
-    def __init__(self) -> None:
-        super().__init__(auto_advance=True)
-        self.meanwhile: Hook | None = None
-        self._loop = asyncio.get_running_loop()
-
-    async def sleep(self, seconds: float) -> None:
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            await in_loop(self._loop, meanwhile)
-        await super().sleep(seconds)
-
-
-class Written(SqliteJournal):
-    """A journal after whose writing, and before anything is sent, `meanwhile` happens in the loop of the test."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.meanwhile: Hook | None = None
-        self._loop = asyncio.get_running_loop()
-
-    async def prepare(self, intent: Intent) -> None:
-        await super().prepare(intent)
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            await in_loop(self._loop, meanwhile)
-
-
-async def in_loop(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
-    """Wait for something that has to happen in another loop, or in this one."""
-    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hook(), loop))
 
 
 @pytest.fixture(scope="session")

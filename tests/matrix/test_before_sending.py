@@ -19,6 +19,7 @@ from minted_connect import (
     ConnectFailed,
     LimiterTimeout,
     PoolTimeout,
+    PriceFixExpired,
     RateLimit,
     RetryPolicy,
     ServerError,
@@ -26,7 +27,9 @@ from minted_connect import (
     TLSFailed,
 )
 from tests.matrix import acts
-from tests.matrix.scene import BUY, DEEDS, Deed, World, cells, deed_of, is_done, nothing_was_sent
+from tests.matrix.cells import BUY, DEEDS, Deed, cells, deed_of
+from tests.matrix.outcomes import is_done, nothing_was_sent
+from tests.matrix.world import World
 
 # F01, F02, F03: no connection. It fails for good, or until the first pause.
 
@@ -109,6 +112,25 @@ async def test_no_connection_until_the_price_fix_is_over(
     await nothing_was_sent(world, BUY)
     await mend()
     assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
+
+
+@cells(*(f"F{row:02}-M-fix_over-meanwhile" for row in (1, 2, 3)))
+async def test_a_connection_that_comes_after_the_price_fix(
+    build: Any, monkeypatch: pytest.MonkeyPatch, cell: str
+) -> None:
+    world = await cut_off(build, cell[:3], BUY)
+    world.clock.advance(230)
+    mend = await FAULTS[cell[:3]](world, monkeypatch)
+
+    async def late() -> None:
+        await mend()
+        world.clock.advance(10)
+
+    world.clock.meanwhile = late
+    with pytest.raises(PriceFixExpired):
+        await BUY.call(world.minted, world.basket)
+    assert len(world.clock.sleeps) == 1
+    await nothing_was_sent(world, BUY)
 
 
 # F04, F05: nobody to be trusted.

@@ -15,8 +15,10 @@ import pytest
 from minted_connect import JournalError, OutcomeUnknown, PriceFixExpired
 from minted_connect.completion.journals.sqlite import SqliteJournal
 from tests.matrix import acts
+from tests.matrix.cells import BUY, READ, cells, deed_of
+from tests.matrix.outcomes import is_done, is_unknown, nothing_was_sent, reconciled
 from tests.matrix.proxy import Act, Passage
-from tests.matrix.scene import BUY, READ, World, cells, deed_of, is_done, is_unknown, nothing_was_sent, reconciled
+from tests.matrix.world import World
 
 # F40.
 

@@ -11,7 +11,9 @@ import pytest
 
 from minted_connect import AlreadyInFlight, AsyncMintedConnect, ClientClosedError, InvalidInput, Options
 from tests.matrix import acts
-from tests.matrix.scene import BUY, CUSTOMER, DEEDS, Deed, World, cells, child, deed_of, reconciled
+from tests.matrix.cells import BUY, CUSTOMER, DEEDS, Deed, cells, deed_of
+from tests.matrix.outcomes import reconciled
+from tests.matrix.world import World, child
 
 STAGES = ("lost", "landed")
 

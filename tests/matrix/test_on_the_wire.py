@@ -9,23 +9,10 @@ import pytest
 
 from minted_connect import ConnectFailed, IntegrityError, ProtocolError, RequestTimeout
 from tests.matrix import acts
+from tests.matrix.cells import BUY, PATIENCE, Play, Strike, both, both_clients, cells, deed_of, plays
+from tests.matrix.outcomes import is_done, nothing_was_sent, perform
 from tests.matrix.proxy import Answer, Passage
-from tests.matrix.scene import (
-    BUY,
-    PATIENCE,
-    Play,
-    Strike,
-    World,
-    both,
-    both_clients,
-    cells,
-    contexts,
-    deed_of,
-    is_done,
-    nothing_was_sent,
-    perform,
-    plays,
-)
+from tests.matrix.world import World, contexts
 
 NEVER = {
     "interim": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"),

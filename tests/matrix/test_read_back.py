@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from minted_connect import OutcomeUnknown, Timeouts
+from minted_connect import CompletionPolicy, NotExecuted, OutcomeUnknown, Timeouts
 from tests.matrix import acts
+from tests.matrix.cells import BEFORE, BUY, PATIENCE, cells, lines
+from tests.matrix.outcomes import is_unknown
 from tests.matrix.proxy import Act, Answer
-from tests.matrix.scene import BUY, PATIENCE, World, cells, is_unknown
+from tests.matrix.world import World
 
 BASKET, ORDERS = "/partner/walletable/basket", "/partner/walletable/orders"
 
@@ -67,7 +69,7 @@ def reads(world: World) -> int:
 @cells(*(f"F44-M-{name}-{stage}" for name, stage in zip(FAULTS, cycle(("lost", "landed")), strict=False)))
 async def test_nothing_can_be_read(build: Any, cell: str) -> None:
     _, _, name, stage = cell.split("-")
-    world = await build(timeouts=Timeouts(read=PATIENCE))
+    world = await build(timeouts=Timeouts(read=PATIENCE), options={"max_body": 65536})
     error = await doubted(world, landed=stage == "landed")
     for path in (BASKET, ORDERS):
         world.proxy.play("GET", path, [FAULTS[name]], endless=True)
@@ -99,3 +101,44 @@ async def test_neither_can_the_look_after_a_doubtful_no(build: Any, cell: str) -
     assert caught.value.evidence[0].startswith("PermissionDenied")
     world.proxy.behave()
     await is_unknown(world, BUY, caught.value, landed=True)
+
+
+FENCED = CompletionPolicy(fence_proves_not_executed=True)
+
+
+@cells("F44-M-fence-unseen")
+async def test_without_the_orders_no_basket_is_cleared(build: Any, cell: str) -> None:
+    world = await build(options={"completion": FENCED})
+    error = await doubted(world, landed=False)
+    world.proxy.play("GET", ORDERS, [FAULTS["500"]], endless=True)
+    with pytest.raises(OutcomeUnknown) as still:
+        await world.minted.complete.reconcile(error, fence=True)
+    assert still.value.evidence[0] == "the orders could not be read completely"
+    assert lines(world.sandbox) == BEFORE
+    assert world.states() == ["unknown"]
+
+
+@cells("F44-M-fence-blind")
+async def test_without_the_orders_a_cleared_basket_proves_nothing(build: Any, cell: str) -> None:
+    world = await build(options={"completion": FENCED})
+    error = await doubted(world, landed=False)
+    # Two reads of the first look can be made, and none of what comes after the basket was cleared.
+    world.proxy.play("GET", ORDERS, [acts.pass_on, acts.pass_on, FAULTS["500"]], endless=True)
+    with pytest.raises(OutcomeUnknown) as still:
+        await world.minted.complete.reconcile(error, fence=True)
+    assert still.value.evidence[0] == "the orders could not be read completely"
+    assert lines(world.sandbox) == []
+    assert world.states() == ["unknown"]
+    assert (world.sent(BUY), world.sandbox.shop.orders) == (1, [])
+
+
+@cells("F44-M-fence-seen")
+async def test_with_them_it_does(build: Any, cell: str) -> None:
+    """So that it was the missing orders that kept the question open above."""
+    world = await build(options={"completion": FENCED})
+    error = await doubted(world, landed=False)
+    world.proxy.behave()
+    with pytest.raises(NotExecuted):
+        await world.minted.complete.reconcile(error, fence=True)
+    assert world.states() == ["not_executed"]
+    assert (world.sent(BUY), world.sandbox.shop.orders) == (1, [])

@@ -14,14 +14,14 @@ from minted_connect import (
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    PriceFixExpired,
     RateLimited,
     ServerError,
     UnexpectedRedirect,
     ValidationFailed,
 )
 from tests.matrix import acts
-from tests.matrix.proxy import Act
-from tests.matrix.scene import (
+from tests.matrix.cells import (
     BUY,
     CUSTOMER,
     DEEDS,
@@ -30,14 +30,14 @@ from tests.matrix.scene import (
     SET,
     Play,
     Strike,
-    World,
     both_clients,
     cells,
-    is_done,
-    is_unknown,
-    perform,
+    deed_of,
     plays,
 )
+from tests.matrix.outcomes import is_done, is_unknown, perform
+from tests.matrix.proxy import Act, Passage
+from tests.matrix.world import World
 
 # The doorman.
 
@@ -71,13 +71,25 @@ async def test_one_more_round_of_the_login(world: World, play: Play) -> None:
 
 @cells(*(f"F21-{deed.effect}-stranger" for deed in DEEDS))
 async def test_the_first_request_of_all(world: World, connect: Any, cell: str) -> None:
-    [deed] = [deed for deed in DEEDS if deed.effect == cell[4]]
+    deed = deed_of(cell)
     await world.ready(deed)
     stranger = await connect(world.proxy.url, world.sandbox.username, world.sandbox.password)
     assert deed.shown(await deed.call(stranger, world.basket))
     # The look before a completion takes the challenge, so that money goes out once.
     statuses = [entry.status for entry in world.sandbox.requests.of(deed.operation)]
     assert statuses == ([200] if deed.is_money else [401, 200])
+
+
+@cells(*(f"F22-{deed.effect}-for-ever" for deed in DEEDS))
+async def test_a_nonce_that_is_always_outdated(world: World, cell: str) -> None:
+    deed = deed_of(cell)
+    await world.ready(deed)
+    world.proxy.play(deed.method, deed.path, [acts.outdated], endless=True)
+    with pytest.raises(AuthenticationFailed):
+        await deed.call(world.minted, world.basket)
+    assert (world.sent(deed), world.clock.sleeps) == (2, [])
+    assert not deed.made(world.sandbox)
+    assert world.states() == ["rejected"] * deed.is_money
 
 
 @cells("F22-M-then-dropped")
@@ -90,9 +102,30 @@ async def test_a_completion_that_is_dropped_after_its_challenge(world: World, ce
     await is_unknown(world, BUY, caught.value, landed=True)
 
 
+@cells("F21-M-fix-over", "F22-M-fix-over")
+async def test_a_login_that_outlasts_the_price_fix(world: World, cell: str) -> None:
+    await world.ready(BUY)
+    world.clock.advance(230)  # of 240 s
+    challenged = acts.unsigned if cell.startswith("F21") else acts.outdated
+
+    async def slowly(passage: Passage) -> None:
+        world.clock.advance(8)
+        await challenged(passage)
+
+    world.proxy.play(BUY.method, BUY.path, [slowly])
+    with pytest.raises(PriceFixExpired):
+        await BUY.call(world.minted, world.basket)
+    # The one request was refused before anything was done, and there is no other.
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    assert world.sent(BUY) == 1
+    assert world.states() == ["not_sent"]
+    world.clock.advance(10)  # and the price is fixed anew
+    assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
+
+
 @cells(*(f"F23-{deed.effect}" for deed in DEEDS))
 async def test_a_password_that_was_changed(world: World, cell: str) -> None:
-    [deed] = [deed for deed in DEEDS if deed.effect == cell[4]]
+    deed = deed_of(cell)
     await world.ready(deed)
     doorman, sandbox = world.sandbox.doorman, world.sandbox
 
@@ -190,7 +223,7 @@ async def test_sales_and_deliveries(world: World, play: Play) -> None:
 
 @cells(*(f"F28-{deed.effect}-names" for deed in DEEDS))
 async def test_a_422_names_the_fields(world: World, cell: str) -> None:
-    [deed] = [deed for deed in DEEDS if deed.effect == cell[4]]
+    deed = deed_of(cell)
     await world.ready(deed)
     world.proxy.play(deed.method, deed.path, [said(FIELDS)])
     with pytest.raises(ValidationFailed) as caught:
@@ -242,7 +275,7 @@ async def test_a_throttle_that_outlasts_the_price_fix(world: World, cell: str) -
 
 @cells("F29-R-seconds", "F32-R-seconds", "F29-S-seconds", "F32-S-seconds", "F29-A-seconds", "F29-M-seconds")
 async def test_the_server_says_how_long_to_wait(world: World, cell: str) -> None:
-    [deed] = [deed for deed in DEEDS if deed.effect == cell[4]]
+    deed = deed_of(cell)
     await world.ready(deed)
     status = 429 if cell.startswith("F29") else 503
     world.proxy.play(deed.method, deed.path, [said(acts.envelope(status, ("Retry-After", "7")))])

@@ -15,8 +15,7 @@ from minted_connect import (
 )
 from tests.completion.fakes import SHIPPING
 from tests.matrix import acts
-from tests.matrix.proxy import BULK, Passage
-from tests.matrix.scene import (
+from tests.matrix.cells import (
     BUY,
     CUSTOMER,
     DELIVERY,
@@ -25,14 +24,14 @@ from tests.matrix.scene import (
     Deed,
     Play,
     Strike,
-    World,
     both,
     both_clients,
     cells,
-    is_done,
-    perform,
     plays,
 )
+from tests.matrix.outcomes import is_done, perform
+from tests.matrix.proxy import BULK, Passage
+from tests.matrix.world import World
 
 
 def spoilings(row, error, changes, *, landed=True, **more):

@@ -16,7 +16,9 @@ import pytest
 from minted_connect import AlreadyInFlight, ClientClosedError, Conflict
 from minted_connect.sandbox import ThreadedSandbox
 from tests.matrix import acts
-from tests.matrix.scene import BUY, DEEDS, READ, ROOT, SET, World, cells, child, deed_of, is_done
+from tests.matrix.cells import BUY, DEEDS, READ, SET, cells, deed_of
+from tests.matrix.outcomes import is_done
+from tests.matrix.world import ROOT, World, child
 from tests.tour import GOLD, SILVER
 
 # F38: two tasks.

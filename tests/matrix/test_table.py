@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.matrix.scene import FLAVOURS, ROOT
+from tests.matrix.cells import FLAVOURS
 from tests.matrix.table import DEVIATIONS, EFFECTS, ROWS, TABLE, Outcome
+from tests.matrix.world import ROOT
 
 CELLS = [(row, effect) for row in ROWS for effect in EFFECTS]
 APPLICABLE = [(row, effect) for row, effect in CELLS if row.cases(effect) != {"": Outcome.NONE}]

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ import attrs
 import pytest
 
 from minted_connect.core.digest import DigestAuth
+from tests.servers import find
 
 REALM = "Minted Connect"
 USERS = {"partner": 'pass:word "x"', "Gümüş Ltd": "şifre"}
@@ -25,17 +25,6 @@ START = 10.0  # seconds for a server to start or stop: only a broken one takes m
 @pytest.fixture
 def anyio_backend():
     return "asyncio"
-
-
-def find(*candidates):
-    """The first of these files that exists; without one, CI fails and a developer's machine skips."""
-    for candidate in candidates:
-        if path := shutil.which(candidate, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"):
-            return path
-    reason = f"{' or '.join(candidates)} is not installed"
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
 
 
 @contextmanager
@@ -95,6 +84,17 @@ def htdigest(path, *hashes):
     return path
 
 
+def httpd_login(folder):
+    """What Apache httpd has to be told of Digest, in each place: one that sets any of it inherits none (2.4.68)."""
+    return f"""
+        AuthType Digest
+        AuthName "{REALM}"
+        AuthDigestProvider file
+        AuthUserFile "{htdigest(folder / "users", hashlib.md5)}"
+        Require valid-user
+    """
+
+
 @pytest.fixture(scope="session")
 def apache():
     """Apache httpd with MD5: `/long/`, and `/short/` where a nonce lives for one second."""
@@ -116,6 +116,7 @@ def apache():
                 name for name in ("www-data", "apache", "nobody") if name in {u.pw_name for u in pwd.getpwall()}
             )
             lines.append(f"User {account}")
+        login = httpd_login(folder)
         lines.append(f"""
             ServerRoot "{folder}"
             ServerName 127.0.0.1
@@ -127,13 +128,10 @@ def apache():
             StartServers 1
             KeepAlive On
             <Location "/">
-                AuthType Digest
-                AuthName "{REALM}"
-                AuthDigestProvider file
-                AuthUserFile "{htdigest(folder / "users", hashlib.md5)}"
-                Require valid-user
+                {login}
             </Location>
             <Location "/short/">
+                {login}
                 AuthDigestNonceLifetime 1
             </Location>
         """)

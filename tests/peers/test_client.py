@@ -21,7 +21,7 @@ from minted_connect import AuthenticationFailed, NotFound, Options, ProtocolErro
 from minted_connect.sandbox import ManualClock
 from tests.conftest import connect  # noqa: F401 - in place of the one beside this file, which is a Digest without a client
 
-from .conftest import REALM, USERS, find, htdigest, served
+from .conftest import REALM, USERS, find, htdigest, httpd_login, served
 
 USER, PASSWORD = "partner", USERS["partner"]
 ENVELOPE = {"data": {"metal": "gold"}, "success": True, "code": 0, "message": ""}
@@ -79,6 +79,7 @@ def logging_apache() -> Iterator[Peer]:
             known = {user.pw_name for user in pwd.getpwall()}
             loads.append(f"User {next(name for name in ('www-data', 'apache', 'nobody') if name in known)}")
         logs.append(folder / "access.log")
+        login = httpd_login(folder)
         (folder / "httpd.conf").write_text(
             "\n".join(loads)
             + f"""
@@ -93,13 +94,10 @@ def logging_apache() -> Iterator[Peer]:
             StartServers 1
             KeepAlive On
             <Location "/">
-                AuthType Digest
-                AuthName "{REALM}"
-                AuthDigestProvider file
-                AuthUserFile "{htdigest(folder / "users", hashlib.md5)}"
-                Require valid-user
+                {login}
             </Location>
             <Location "/short/">
+                {login}
                 AuthDigestNonceLifetime 1
             </Location>
             """

@@ -56,10 +56,12 @@ def test_a_given_password_is_not_shown(launch, tmp_path):
     secret = tmp_path / "password"
     secret.write_text("from-file\r\nsecond line\n")
     words = ["--port", "0", "--state", str(tmp_path / "shop.sqlite"), "--algorithm", "MD5", "--username", "me"]
-    for process in (
-        launch(*words, MINTED_CONNECT_PASSWORD="from-environment"),
-        launch(*words, "--password-file", str(secret)),
+    # One after the other: a state file has one sandbox at a time.
+    for more, environment in (
+        ((), {"MINTED_CONNECT_PASSWORD": "from-environment"}),
+        (("--password-file", str(secret)), {}),
     ):
+        process = launch(*words, *more, **environment)
         line = process.stdout.readline()
         assert "username: me" in line
         assert "(as given)" in line

@@ -5,26 +5,39 @@ from __future__ import annotations
 from pathlib import Path
 
 from minted_connect.completion.journal import Journal, MemoryJournal
+from minted_connect.config import Secret
 from minted_connect.errors import ConfigurationError
 
-__all__ = ["open_journal"]
+__all__ = ["open_journal", "sealed"]
 
 
-def open_journal(journal: Journal | str | Path | None) -> Journal:
-    """Return the journal itself, the SQLite journal in a file of that path, or for None one in memory.
+def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
+    """Return the journal itself, the one in a file of that path or a database of that URL, or for None one in memory.
 
     Raises:
-        ConfigurationError: neither of these.
+        ConfigurationError: none of these, or what the database needs is not installed.
     """
-    if journal is None:
-        return MemoryJournal()
-    if isinstance(journal, str | Path):
-        if not str(journal) or "://" in str(journal):
-            raise ConfigurationError("journal: must be the path of a file, or an object with the methods of Journal")
-        # Lazily: most clients have no journal file.
-        from minted_connect.completion.journals.sqlite import SqliteJournal  # noqa: PLC0415
+    journal = sealed(journal)
+    # Lazily: most clients have no journal file, and fewer a database.
+    match journal:
+        case None:
+            return MemoryJournal()
+        case Secret():
+            from minted_connect.completion.journals.postgres import PostgresJournal  # noqa: PLC0415
 
-        return SqliteJournal(journal)
-    if not isinstance(journal, Journal):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError("journal: must be the path of a file, or an object with the methods of Journal")
-    return journal
+            return PostgresJournal(journal)
+        case str() | Path() if str(journal):
+            from minted_connect.completion.journals.sqlite import SqliteJournal  # noqa: PLC0415
+
+            return SqliteJournal(journal)
+        case Journal():
+            return journal
+        case _:
+            raise ConfigurationError(
+                "journal: must be the path of a file, a URL postgresql://..., or an object with the methods of Journal"
+            )
+
+
+def sealed(journal: Journal | str | Path | Secret | None) -> Journal | str | Path | Secret | None:
+    """Return a URL as a `Secret`, for it may hold a password; anything else as it is."""
+    return Secret(journal) if isinstance(journal, str) and "://" in journal else journal

@@ -11,16 +11,18 @@ import os
 import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from decimal import InvalidOperation
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, to_the_end
-from minted_connect.completion.journals.rows import COLUMNS, from_row, number_of, progress_text, quoted, to_row
+from minted_connect.completion.journals.rows import from_row, quoted
+from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion
+from minted_connect.completion.journals.stored import StoredJournal
 from minted_connect.errors import JournalError
-from minted_connect.models import Intent, IntentState, OrderProgress
+from minted_connect.models import Intent
 
 __all__ = ["SqliteJournal"]
 
@@ -28,8 +30,6 @@ _T = TypeVar("_T")
 
 APPLICATION: Final = 0x4D4E5443
 """Marks the file as ours (`PRAGMA application_id`, "MNTC")."""
-
-_UNFINISHED: Final = f"state = '{IntentState.CONFIRMED}' AND NOT finished"
 
 _STEPS: Final = (
     f"""
@@ -58,7 +58,7 @@ ALTER TABLE intents ADD COLUMN clock_offset INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE intents ADD COLUMN known_orders TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE intents ADD COLUMN progress TEXT;
 ALTER TABLE intents ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX unfinished ON intents (state) WHERE {_UNFINISHED}
+CREATE INDEX unfinished ON intents (state) WHERE {UNFINISHED}
 """,
 )
 """How to come from each version of the schema to the next; what was released is never changed."""
@@ -66,24 +66,6 @@ CREATE INDEX unfinished ON intents (state) WHERE {_UNFINISHED}
 VERSION: Final = len(_STEPS)
 """Of the schema (`PRAGMA user_version`)."""
 
-_NAMES: Final = ", ".join(COLUMNS)
-_INSERT: Final = f"INSERT INTO intents ({_NAMES}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
-_HOLDER: Final = (
-    f"SELECT {_NAMES} FROM intents "  # noqa: S608
-    f"WHERE external_customer_id = ? AND cart_token = ? AND state IN ({quoted(HOLDING)}) "
-    f"ORDER BY state = '{IntentState.CONFIRMED}' DESC LIMIT 1"
-)
-_SETTLE: Final = (
-    "UPDATE intents SET state = :state, order_id = coalesce(:order_id, order_id), "  # noqa: S608
-    "progress = coalesce(:progress, progress), finished = :finished OR finished "
-    f"WHERE id = :id AND (state IN ({quoted(OPEN)}) OR :state = '{IntentState.CONFIRMED}')"
-)
-_NOTE: Final = (
-    "UPDATE intents SET progress = :progress, finished = :finished "  # noqa: S608
-    f"WHERE external_customer_id = :customer AND cart_token = :token AND state = '{IntentState.CONFIRMED}'"
-)
-_PENDING: Final = f"SELECT {_NAMES} FROM intents WHERE state IN ({quoted(OPEN)}) ORDER BY rowid"  # noqa: S608
-_FOLLOWED: Final = f"SELECT {_NAMES} FROM intents WHERE {_UNFINISHED} ORDER BY rowid"  # noqa: S608
 
 # One statement, so that it sees one state of a file that another process is just making.
 _STATE: Final = (
@@ -104,13 +86,15 @@ _PROBLEMS: Final = {
 }
 
 
-class SqliteJournal:
+class SqliteJournal(StoredJournal):
     """A journal in the file `path`, made at first use; its directory has to exist, on a disk of this machine.
 
     Args:
         path: The file. Beside it SQLite keeps `<path>-wal` and `<path>-shm` while it is in use.
         patience: Seconds to wait for other processes that are writing.
     """
+
+    _sql = Statements.of(table="intents", age="rowid")
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
         # Now: a process that changes its directory later must not find another journal, without what is pending.
@@ -126,9 +110,10 @@ class SqliteJournal:
         def work(database: sqlite3.Connection) -> None:
             with _transaction(database):
                 try:
-                    holder = database.execute(_HOLDER, (intent.external_customer_id, intent.cart_token)).fetchone()
+                    basket = {"customer": intent.external_customer_id, "token": intent.cart_token}
+                    holder = database.execute(self._sql.holder, basket).fetchone()
                     if holder is None:
-                        database.execute(_INSERT, to_row(intent))
+                        database.execute(self._sql.insert, insertion(intent))
                 except (ValueError, OverflowError) as error:
                     raise JournalError(f"the journal {self.path} cannot hold this intent") from error
                 if holder is not None:
@@ -136,57 +121,14 @@ class SqliteJournal:
 
         await self._run(work)
 
-    async def settle(
-        self,
-        intent_id: str,
-        state: IntentState,
-        *,
-        order_id: int | None = None,
-        progress: OrderProgress | None = None,
-    ) -> None:
-        """Note what became of an intent."""
-        await self._write(
-            _SETTLE,
-            id=intent_id,
-            state=str(state),
-            order_id=number_of(order_id),
-            progress=progress_text(progress),
-            finished=progress is not None and progress.is_final,
-        )
-
-    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
-        """Note what was last seen of an order."""
-        await self._write(
-            _NOTE,
-            customer=external_customer_id,
-            token=cart_token,
-            progress=progress_text(progress),
-            finished=progress.is_final,
-        )
-
-    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
-        """Return the intent that holds a basket."""
-        return next(iter(await self._read(_HOLDER, external_customer_id, cart_token)), None)
-
-    async def pending(self) -> list[Intent]:
-        """Return the open intents, oldest first; those of processes that still run are among them."""
-        return await self._read(_PENDING)
-
-    async def unfinished(self) -> list[Intent]:
-        """Return the confirmed intents with an order that was not seen to be final, oldest first."""
-        return await self._read(_FOLLOWED)
-
-    async def aclose(self) -> None:
-        """Do nothing: no connection outlives an operation."""
-
-    async def _write(self, statement: str, **values: str | int | None) -> None:
+    async def _write(self, statement: str, values: Mapping[str, Any]) -> None:
         def work(database: sqlite3.Connection) -> None:
             with _transaction(database):
                 database.execute(statement, values)
 
         await self._run(work)
 
-    async def _read(self, query: str, *values: str) -> list[Intent]:
+    async def _read(self, query: str, **values: str) -> list[Intent]:
         return await self._run(lambda database: [from_row(row) for row in database.execute(query, values)])
 
     async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:

@@ -1,0 +1,86 @@
+"""What a journal says to its database: the rules of the `Journal` protocol in SQL, written once for all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+import attrs
+
+from minted_connect.completion.journal import HOLDING, OPEN
+from minted_connect.completion.journals.rows import COLUMNS, number_of, progress_text, quoted, to_row
+from minted_connect.models import Intent, IntentState, OrderProgress
+
+__all__ = ["UNFINISHED", "Statements", "insertion", "settlement", "sighting"]
+
+_CONFIRMED: Final = f"'{IntentState.CONFIRMED}'"
+
+UNFINISHED: Final = f"state = {_CONFIRMED} AND NOT finished"
+"""Which records `unfinished` returns; an index is for them alone."""
+
+
+@attrs.frozen
+class Statements:
+    """The statements of one kind of database."""
+
+    insert: str
+    holder: str
+    settle: str
+    note: str
+    pending: str
+    unfinished: str
+
+    @classmethod
+    def of(cls, *, table: str, age: str, mark: str = r":\1") -> Self:
+        """Write the statements.
+
+        Args:
+            table: Where the intents are.
+            age: The column that grows with every intent.
+            mark: What this database writes for `:name`, the place of a value (as for `re.sub`).
+        """
+        names = ", ".join(COLUMNS)
+        basket = "external_customer_id = :customer AND cart_token = :token"
+        # No word of these is input: names and states are our own, values have marks.
+        written = {
+            "insert": f"INSERT INTO {table} ({names}) VALUES (:{', :'.join(COLUMNS)})",  # noqa: S608
+            "holder": f"SELECT {names} FROM {table} WHERE {basket} AND state IN ({quoted(HOLDING)}) "  # noqa: S608
+            f"ORDER BY state = {_CONFIRMED} DESC LIMIT 1",
+            "settle": f"UPDATE {table} SET state = :state, order_id = coalesce(:order_id, order_id), "  # noqa: S608
+            "progress = coalesce(:progress, progress), finished = coalesce(:finished, finished) "
+            f"WHERE id = :id AND (state IN ({quoted(OPEN)}) OR :state = {_CONFIRMED})",
+            "note": f"UPDATE {table} SET progress = :progress, finished = :finished "  # noqa: S608
+            f"WHERE {basket} AND state = {_CONFIRMED}",
+            "pending": f"SELECT {names} FROM {table} WHERE state IN ({quoted(OPEN)}) ORDER BY {age}",  # noqa: S608
+            "unfinished": f"SELECT {names} FROM {table} WHERE {UNFINISHED} ORDER BY {age}",  # noqa: S608
+        }
+        return cls(**{name: re.sub(r":(\w+)", mark, text) for name, text in written.items()})
+
+
+def insertion(intent: Intent) -> Mapping[str, Any]:
+    """Return the values of `insert`."""
+    return dict(zip(COLUMNS, to_row(intent), strict=True))
+
+
+def settlement(
+    intent_id: str, state: IntentState, order_id: int | None, progress: OrderProgress | None
+) -> Mapping[str, Any]:
+    """Return the values of `settle`."""
+    return {
+        "id": intent_id,
+        "state": str(state),
+        "order_id": number_of(order_id),
+        "progress": progress_text(progress),
+        "finished": None if progress is None else progress.is_final,
+    }
+
+
+def sighting(external_customer_id: str, cart_token: str, progress: OrderProgress) -> Mapping[str, Any]:
+    """Return the values of `note`."""
+    return {
+        "customer": external_customer_id,
+        "token": cart_token,
+        "progress": progress_text(progress),
+        "finished": progress.is_final,
+    }

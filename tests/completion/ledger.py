@@ -1,0 +1,250 @@
+"""The books of a sandbox: which order was made for which intent, held against what every journal says of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Awaitable, Iterable
+from contextlib import closing
+from decimal import Decimal
+from typing import Any, Final, NamedTuple, TypeVar
+
+from minted_connect import AsyncMintedConnect
+from minted_connect.completion.journal import HOLDING, OPEN, Journal, MemoryJournal
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.config import CompletionPolicy, Options
+from minted_connect.errors import JournalError
+from minted_connect.models import Completion, Intent, IntentState, OrderProgress
+from minted_connect.sandbox import Sandbox
+
+_T = TypeVar("_T")
+
+HEADER: Final = "Idempotency-Key"
+"""Carries the intent's id to the sandbox, which takes no notice of it: the books do."""
+FAILED: Final = ("Cancelled", "Refunded")
+
+
+class Entry(NamedTuple):
+    """What a journal says about one intent."""
+
+    cart_token: str
+    state: str
+    paid_total: Decimal
+    pieces: Counter[str]
+
+
+def entry(cart_token: str, state: str, paid_total: Decimal | str, items: Iterable[tuple[str, int]]) -> Entry:
+    agreed: Counter[str] = Counter()
+    for sku, amount in items:
+        agreed[sku] += amount
+    return Entry(cart_token, str(state), Decimal(paid_total), agreed)
+
+
+def pieces(lines: Iterable[Any]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for line in lines:
+        found[line.sku] += line.amount
+    return found
+
+
+class MemoryStore(MemoryJournal):
+    """A journal in memory that can be looked into."""
+
+    def entries(self) -> dict[str, Entry]:
+        intents = (*self._closed.values(), *self._open.values())
+        return {one.id: entry(one.cart_token, one.state, one.paid_total, one.items) for one in intents}
+
+
+class FileStore(SqliteJournal):
+    """A journal in a file that can be looked into, without the code that reads it for the client."""
+
+    def entries(self) -> dict[str, Entry]:
+        if not self.path.exists():
+            return {}
+        with closing(sqlite3.connect(self.path)) as database:
+            rows = database.execute("SELECT id, cart_token, state, paid_total, items FROM intents")
+            return {name: entry(*rest, json.loads(items)) for name, *rest, items in rows}
+
+
+Store = MemoryStore | FileStore
+
+
+class Wire(Journal):
+    """The way from one process to the journal of its machine: cut, as by a kill, nothing more is written down."""
+
+    def __init__(self, till: Till) -> None:
+        self._till, self._store = till, till.store
+        self.cut = False
+
+    async def prepare(self, intent: Intent) -> None:
+        if self._writes():
+            await self._store.prepare(intent)
+
+    async def settle(
+        self,
+        intent_id: str,
+        state: IntentState,
+        *,
+        order_id: int | None = None,
+        progress: OrderProgress | None = None,
+    ) -> None:
+        if self._writes():
+            await self._store.settle(intent_id, state, order_id=order_id, progress=progress)
+
+    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+        if self._writes():
+            await self._store.note(external_customer_id, cart_token, progress)
+
+    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
+        return await self._store.holder(external_customer_id, cart_token)
+
+    async def pending(self) -> list[Intent]:
+        return await self._store.pending()
+
+    async def unfinished(self) -> list[Intent]:
+        return await self._store.unfinished()
+
+    async def aclose(self) -> None:
+        pass
+
+    def _writes(self) -> bool:
+        if self._till.failing and not self.cut:
+            self._till.failing -= 1
+            self._till.missed += 1
+            raise JournalError("the disk is full")
+        return not self.cut
+
+
+class Till:
+    """A machine of the partner: its clients come and go, its journal stays."""
+
+    def __init__(self, server: Sandbox, store: Store, policy: CompletionPolicy, **options: Any) -> None:
+        self._server, self._policy, self._options = server, policy, options
+        self.store = store
+        self.asked: dict[str, Intent] = {}
+        """Intents that were pending once, and so may be asked for."""
+        self.failing = 0
+        """How many of the next writes into the journal fail."""
+        self.missed = 0
+        """How many have."""
+        self.start()
+
+    def start(self) -> None:
+        self.wire = Wire(self)
+        self.client = AsyncMintedConnect(
+            self._server.username,
+            self._server.password,
+            base_url=self._server.url,
+            journal=self.wire,
+            options=Options(clock=self._server.clock, completion=self._policy, **self._options),
+        )
+
+    async def restart(self) -> None:
+        await self.client.aclose()
+        self.start()
+
+    async def crash(self, *tasks: asyncio.Task[Any]) -> None:
+        """Die in the middle of the tasks: whatever they still do, no journal hears of it; then start again."""
+        self.wire.cut = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.restart()
+
+
+class Books:
+    """What the sandbox made of which intent, and what has to be true of it at any moment."""
+
+    def __init__(self, server: Sandbox, *stores: Store) -> None:
+        self.server, self.stores = server, stores
+        self.made: dict[str, list[int]] = {}
+        self.given: dict[int, Counter[str]] = {}
+        self.closed: dict[str, str] = {}
+        routes = server._routes
+        assert routes is not None
+        answer = routes.answer
+
+        def watched(partner: str, incoming: Any) -> Any:
+            before = len(server.shop.orders)
+            reply = answer(partner, incoming)
+            for order in server.shop.orders[before:]:
+                self.made.setdefault(incoming.headers[HEADER], []).append(order.id)
+            return reply
+
+        routes.answer = watched  # type: ignore[method-assign]
+
+    def give(self, customer: str, sku: str, pieces: int) -> None:
+        self.server.shop.give(customer, sku, pieces)
+        [number] = [one.id for one in self.server.shop.customers if one.external_id == customer]
+        self.given.setdefault(number, Counter())[sku] += pieces
+
+    def orders(self, cart_token: str) -> list[Any]:
+        return [order for order in self.server.shop.orders if order.token == cart_token]
+
+    def is_failed(self, order: Any) -> bool:
+        return self.server.shop.status(order)[1] in FAILED
+
+    def check(self) -> None:
+        """Assert what holds at any moment, whatever went wrong so far."""
+        journals = [store.entries() for store in self.stores]
+        entries = {name: entry for journal in journals for name, entry in journal.items()}
+        ordered = {order.token for order in self.server.shop.orders}
+        cancelled = {order.token for order in self.server.shop.orders if self.is_failed(order)}
+        assert sum(map(len, self.made.values())) == len(self.server.shop.orders)
+        for name, orders in self.made.items():
+            assert len(orders) == 1, f"intent {name} made the orders {orders}"
+            entry = entries[name]
+            # The order of another machine for the same basket, found cancelled, speaks for this one too.
+            rejected = entry.state == IntentState.REJECTED and entry.cart_token in cancelled
+            assert entry.state in HOLDING or rejected, f"intent {name} is {entry.state}, and made order {orders[0]}"
+        for name, entry in entries.items():
+            was = self.closed.get(name, entry.state)
+            assert entry.state in {was, IntentState.CONFIRMED}, f"intent {name} was {was}, and is {entry.state}"
+            confirmed = entry.state == IntentState.CONFIRMED
+            assert not confirmed or entry.cart_token in ordered, f"intent {name} is confirmed, and there is no order"
+        self.closed = {name: entry.state for name, entry in entries.items() if entry.state not in OPEN}
+        for journal in journals:
+            bought = Counter(entry.cart_token for name, entry in journal.items() if name in self.made)
+            assert all(times == 1 for times in bought.values()), "one journal, one basket, two orders"
+        self._check_wallets()
+
+    def _check_wallets(self) -> None:
+        held = {one.id: Counter(self.given.get(one.id, {})) for one in self.server.shop.customers}
+        for order in self.server.shop.orders:
+            for line in order.lines:
+                held[order.customer][line.sku] += line.amount if order.kind == "buy" else -line.amount
+        for customer in self.server.shop.customers:
+            wallet = Counter(customer.holdings)
+            assert (+held[customer.id], -held[customer.id]) == (+wallet, -wallet)
+
+    def check_completion(self, done: Completion, entry: Entry) -> None:
+        """Assert that what is called done is done, and that it says so where it differs from what was agreed to."""
+        orders = self.orders(entry.cart_token)
+        assert orders, "called done, and there is no order"
+        if "id" in done.keys:
+            assert done.keys["id"] in {str(order.id) for order in orders}
+        if len(orders) > 1 or done.order is None:
+            return
+        [order] = orders
+        assert not done.reconciled or "status_name" not in done.raw or not self.is_failed(order)
+        ordered, shown = pieces(order.lines), pieces(done.order.items)
+        if shown != ordered:
+            return  # a spoilt answer
+        same = (order.figures.paid_total, ordered) == (entry.paid_total, entry.pieces)
+        assert bool(done.differences) is not same, f"{done.differences}; agreed: {entry}"
+
+
+async def passing(turns: int) -> None:
+    """Let the event loop go round."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def ended(call: Awaitable[_T]) -> _T | BaseException:
+    """Return how a call ends. (`asyncio.gather` would lose the notes of a cancelled one.)"""
+    try:
+        return await call
+    except BaseException as error:
+        return error

@@ -1,0 +1,204 @@
+"""Processes that play machines: they share the vendor and the journal, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from minted_connect import AsyncMintedConnect
+from minted_connect.completion.journals import open_journal
+from minted_connect.models import IntentState
+from minted_connect.sandbox import Sandbox
+from tests.postgres import Database
+from tests.tour import GOLD
+
+pytestmark = pytest.mark.anyio
+
+BUY = "*/complete/buy"
+BASKETS = 20
+
+
+@pytest.fixture
+async def minted(sandbox: Sandbox) -> AsyncIterator[AsyncMintedConnect]:
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as client:
+        yield client
+
+
+Start = Callable[[str, str], Awaitable[Process]]
+
+
+@pytest.fixture
+async def machine(sandbox: Sandbox) -> AsyncIterator[Start]:
+    """A function that starts a process: its source, and where its journal is."""
+    started: list[Process] = []
+
+    async def start(source: str, journal: str) -> Process:
+        arguments = ("-W", "error", "-c", source, sandbox.url, sandbox.username, sandbox.password, journal)
+        started.append(await create_subprocess_exec(sys.executable, *arguments, stdin=PIPE, stdout=PIPE, stderr=PIPE))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def tell(process: Process, line: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{line}\n".encode())
+    await process.stdin.drain()
+
+
+async def hear(process: Process) -> str:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    line = await process.stdout.readline()
+    assert line, (await process.stderr.read()).decode()
+    return line.decode().strip()
+
+
+# One awaits and one blocks: it is the journal that keeps them apart.
+AWAITS = """
+import asyncio, sys
+from minted_connect import AlreadyInFlight, AsyncMintedConnect
+
+async def main():
+    url, username, password, journal = sys.argv[1:]
+    async with AsyncMintedConnect(username, password, base_url=url, journal=journal) as minted:
+        for line in sys.stdin:
+            basket = await minted.baskets.get_active(line.strip())
+            print("seen", flush=True)
+            sys.stdin.readline()
+            try:
+                done = await minted.complete.buy(basket, expected_total=basket.paid_total)
+            except AlreadyInFlight as error:
+                print(type(error).__name__, flush=True)
+            else:
+                print(done.order.token, flush=True)
+
+asyncio.run(main())
+"""
+BLOCKS = """
+import sys
+from minted_connect import AlreadyInFlight, MintedConnect
+
+url, username, password, journal = sys.argv[1:]
+with MintedConnect(username, password, base_url=url, journal=journal) as minted:
+    for line in sys.stdin:
+        basket = minted.baskets.get_active(line.strip())
+        print("seen", flush=True)
+        sys.stdin.readline()
+        try:
+            done = minted.complete.buy(basket, expected_total=basket.paid_total)
+        except AlreadyInFlight as error:
+            print(type(error).__name__, flush=True)
+        else:
+            print(done.order.token, flush=True)
+"""
+
+
+async def test_of_two_machines_one_completes_each_basket(
+    minted: AsyncMintedConnect, sandbox: Sandbox, database: Database, machine: Start
+) -> None:
+    machines = [await machine(source, database.url) for source in (AWAITS, BLOCKS)]
+    tokens: list[str] = []
+    for number in range(BASKETS):
+        customer = f"customer-{number}"
+        await minted.customers.create(customer)
+        tokens.append((await minted.baskets.add_item(customer, sku=GOLD)).token)
+        for process in machines:
+            await tell(process, customer)
+        assert [await hear(process) for process in machines] == ["seen", "seen"]
+        # The basket stays open until the vendor goes on: whoever is too late finds nothing but the journal in the way.
+        fault = sandbox.faults.add("hang", path=BUY, times=None)
+        for process in machines:
+            await tell(process, "go")
+        heard = {asyncio.create_task(hear(process)) for process in machines}
+        [first], [second] = await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
+        assert first.result() == "AlreadyInFlight"
+        while not fault.waiting:
+            await asyncio.sleep(0.01)
+        fault.remove()
+        assert await second == tokens[-1]
+        assert fault.hits == 1
+    for process in machines:
+        _, problems = await process.communicate(b"")
+        assert (process.returncode, problems) == (0, b"")
+    assert [order.token for order in sandbox.shop.orders] == tokens
+    journal = open_journal(database.url)
+    assert await journal.pending() == []
+    assert [intent.cart_token for intent in await journal.unfinished()] == tokens
+
+
+BUYS = """
+import asyncio, sys
+from minted_connect import AsyncMintedConnect
+
+async def main():
+    url, username, password, journal = sys.argv[1:]
+    async with AsyncMintedConnect(username, password, base_url=url, journal=journal) as minted:
+        basket = await minted.baskets.get_active("customer-1")
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+
+asyncio.run(main())
+"""
+FINDS_OUT = """
+import asyncio, json, sys
+from minted_connect import AlreadyInFlight, AsyncMintedConnect, CompletionPolicy, Options, OutcomeUnknown
+
+async def main():
+    url, username, password, journal = sys.argv[1:]
+    options = Options(completion=CompletionPolicy(reconcile_budget=1.0))
+    async with AsyncMintedConnect(username, password, base_url=url, journal=journal, options=options) as minted:
+        [intent] = await minted.complete.pending()
+        said = {"before": intent.state}
+        if basket := await minted.baskets.get_active("customer-1"):
+            try:
+                await minted.complete.buy(basket, expected_total=basket.paid_total)
+            except AlreadyInFlight as error:
+                said["again"] = error.intent_id == intent.id
+        try:
+            done = await minted.complete.reconcile(intent)
+        except OutcomeUnknown as error:
+            said["unknown"] = error.evidence
+        else:
+            said["order"] = [done.order.id, done.reconciled, done.differences]
+        said["after"] = [one.state for one in await minted.complete.pending()]
+        print(json.dumps(said))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("committed", [True, False], ids=["done", "not done"])
+async def test_killed_between_sending_and_answer_and_found_out_by_another(
+    minted: AsyncMintedConnect, sandbox: Sandbox, kept: str, machine: Start, committed: bool
+) -> None:
+    await minted.customers.create("customer-1")
+    await minted.baskets.add_item("customer-1", sku=GOLD)
+    fault = sandbox.faults.add("hang", path=BUY, commit=committed)
+    buyer = await machine(BUYS, kept)
+    while not fault.waiting:
+        assert buyer.returncode is None, await buyer.communicate()
+        await asyncio.sleep(0.01)
+    buyer.kill()
+    await buyer.wait()
+    [intent] = await open_journal(kept).pending()
+    assert intent.state is IntentState.PREPARED
+
+    output, problems = await (await machine(FINDS_OUT, kept)).communicate()
+    said = json.loads(output or problems)
+    if committed:
+        [order] = sandbox.shop.orders
+        assert said == {"before": "prepared", "order": [order.id, True, []], "after": []}
+    else:
+        assert said.pop("unknown")
+        assert said == {"before": "prepared", "again": True, "after": ["unknown"]}
+        assert sandbox.shop.orders == []
+    assert len(sandbox.requests.of("complete.buy")) == 1

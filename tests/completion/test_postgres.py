@@ -1,0 +1,761 @@
+"""The journal in PostgreSQL: what only a server that many machines share can do to it.
+
+What every journal does is in `test_journal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from psycopg import sql
+
+import minted_connect
+from minted_connect import AsyncMintedConnect, MintedConnect
+from minted_connect.completion.journal import Journal
+from minted_connect.completion.journals import postgres
+from minted_connect.completion.journals.postgres import PostgresJournal, _execute, _lock, _Progress
+from minted_connect.completion.journals.refusals import said_by
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.config import Secret
+from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
+from minted_connect.models import IntentState, OrderProgress, Status
+from tests.completion.fakes import CUSTOMER, TOKEN, intent_of
+from tests.completion.processes import child, together
+from tests.postgres import BUYER, PASSWORD, Cluster, Database
+from tests.shown import local_variables, texts_of
+
+pytestmark = pytest.mark.anyio
+
+GUEST = "canary-guest"
+
+
+@pytest.fixture
+def journal(database: Database) -> PostgresJournal:
+    return PostgresJournal(database.url)
+
+
+@pytest.fixture
+def hurried(database: Database) -> PostgresJournal:
+    return PostgresJournal(database.url, patience=1.0)
+
+
+def assert_private(error: BaseException) -> None:
+    shown = "".join([*texts_of(error), local_variables(error)])
+    for secret in (PASSWORD, "canary-p", BUYER, GUEST, TOKEN, CUSTOMER):
+        assert secret not in shown
+
+
+async def refused(call: Awaitable[object], said: str, database: Database | None = None) -> JournalError:
+    """Await a call that has to fail like this, without a word too many."""
+    with pytest.raises(JournalError, match=said) as caught:
+        await call
+    error = caught.value
+    assert isinstance(error, NotSent)
+    assert database is None or f"the journal postgresql://127.0.0.1:{database.port}/{database.name} " in str(error)
+    assert_private(error)
+    return error
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    for _ in range(1000):
+        if await asyncio.to_thread(condition):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it did not happen")
+
+
+def is_waiting(database: Database) -> bool:
+    """Whether a session waits for a lock of another."""
+    return bool(database.execute("SELECT 1 FROM pg_locks WHERE NOT granted"))
+
+
+def always(database: Database, setting: str) -> None:
+    """Make it the default of the journal's role there."""
+    database.execute(f'ALTER ROLE "{BUYER}" IN DATABASE {database.name} SET {setting}')
+
+
+def on_insert(database: Database, action: str, *, at_commit: bool = False) -> None:
+    """Let the server do this in the middle of writing an intent down."""
+    kind, when = ("CONSTRAINT TRIGGER", "DEFERRABLE INITIALLY DEFERRED") if at_commit else ("TRIGGER", "")
+    database.execute(
+        f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {action}; RETURN NEW; END $$;"
+        f"CREATE {kind} act {'AFTER' if at_commit else 'BEFORE'} INSERT ON minted_connect_intents {when} "
+        "FOR EACH ROW EXECUTE FUNCTION act()",
+        user=BUYER,
+    )
+
+
+@attrs.define
+class Wire:
+    """A wire to the server that breaks at the first COMMIT: before, during or after its work, or without a sign."""
+
+    port: int
+    breaks: str
+    again: bool
+    """Whether a later connection gets through."""
+    server: asyncio.Server | None = None
+    broken: bool = False
+
+    async def __aenter__(self) -> int:
+        self.server = await asyncio.start_server(self.carry, "127.0.0.1", 0)
+        return self.server.sockets[0].getsockname()[1]
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self.server is not None
+        self.server.close()
+
+    async def carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        if self.broken and not self.again:
+            to_client.close()
+            return
+        server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
+        mine = False
+
+        async def there() -> None:
+            nonlocal mine
+            while data := await client.read(65536):
+                if b"COMMIT\0" in data and not self.broken:
+                    self.broken = mine = True
+                    if self.breaks == "before":
+                        break
+                to_server.write(data)
+                if mine and self.breaks == "during":
+                    to_client.close()
+            to_server.close()
+
+        async def back() -> None:
+            while data := await server.read(65536):
+                if not mine:
+                    to_client.write(data)
+                elif self.breaks == "after":
+                    break
+            to_client.close()
+
+        await asyncio.gather(there(), back(), return_exceptions=True)
+
+
+# --- On the disk when `prepare` returns --------------------------------------------------------------------------
+
+
+async def test_what_holds_in_every_transaction(database: Database, journal: PostgresJournal) -> None:
+    always(database, "synchronous_commit = off")
+    always(database, "default_transaction_isolation = 'serializable'")
+    assert database.execute("SHOW synchronous_commit", user=BUYER) == [("off",)]
+    names = ["synchronous_commit", "transaction_isolation", "lock_timeout", "statement_timeout", "application_name"]
+
+    async def work(connection: Any) -> Any:
+        assert connection.prepare_threshold is None
+        [row] = await _execute(connection, f"SELECT {', '.join(f'''current_setting('{name}')''' for name in names)}")
+        return row
+
+    commit, isolation, lock, statement, name = await journal._run(work, _Progress())
+    assert (commit, isolation, name) == ("on", "read committed", "minted_connect")
+    assert 0 < int(lock.removesuffix("ms")) < int(statement.removesuffix("ms")) < 5000
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL])
+async def test_an_intent_survives_a_server_that_stops_at_once(
+    cluster: Cluster, database: Database, journal: PostgresJournal, how: signal.Signals
+) -> None:
+    always(database, "synchronous_commit = off")
+    await journal.pending()
+    await journal.prepare(intent_of())
+    cluster.stop(how)  # what is not on the disk by now is lost
+    try:
+        await refused(journal.prepare(intent_of(id="while it is down")), "cannot be reached", database)
+    finally:
+        cluster.start()
+    assert await journal.pending() == [intent_of()]
+
+
+async def test_the_server_is_restarted_between_operations(cluster: Cluster, journal: PostgresJournal) -> None:
+    await journal.prepare(intent_of())
+    cluster.stop()
+    cluster.start()
+    await journal.settle(intent_of().id, IntentState.UNKNOWN)
+    assert [intent.state for intent in await journal.pending()] == [IntentState.UNKNOWN]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
+async def test_the_server_goes_down_in_the_middle(
+    cluster: Cluster, database: Database, journal: PostgresJournal, how: signal.Signals
+) -> None:
+    await journal.prepare(intent_of(id="first", cart_token="first"))
+    other = database.connect()
+    other.execute("BEGIN; LOCK TABLE minted_connect_intents")
+    preparing = asyncio.create_task(journal.prepare(intent_of()))
+    await eventually(lambda: is_waiting(database))
+    cluster.stop(how)
+    try:
+        await refused(preparing, "broke the connection off|shutting down", database)
+    finally:
+        other.close()
+        cluster.start()
+    assert [intent.id for intent in await journal.pending()] == ["first"]
+    await journal.prepare(intent_of())
+
+
+@pytest.mark.parametrize(
+    ("breaks", "said"),
+    [
+        ("before", "broke the connection off"),
+        ("during", "broke the connection off"),
+        ("after", "broke the connection off"),
+        ("silently", "no answer in time"),
+    ],
+)
+async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, breaks: str, said: str) -> None:
+    direct = PostgresJournal(database.url)
+    await direct.pending()
+    if breaks == "during":
+        on_insert(database, "PERFORM pg_sleep(0.2)", at_commit=True)
+    async with Wire(database.port, breaks, again=True) as port, asyncio.timeout(5):  # psycopg alone would wait on
+        await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), said)
+    assert await direct.pending() == []
+    rows = database.execute("SELECT state FROM minted_connect_intents")
+    assert rows == ([] if breaks == "before" else [("not_sent",)])
+    await direct.prepare(intent_of(id="again"))
+
+
+@pytest.mark.parametrize("breaks", ["before", "after"])
+async def test_a_commit_that_cannot_be_taken_back_is_told_of(database: Database, breaks: str) -> None:
+    direct = PostgresJournal(database.url)
+    await direct.pending()
+    async with Wire(database.port, breaks, again=False) as port:
+        error = await refused(PostgresJournal(database.url_with(port=port)).prepare(intent_of()), "broke the")
+    assert "may be written down all the same, and show in complete.pending(): nothing was sent" in str(error)
+    assert await direct.pending() == ([] if breaks == "before" else [intent_of()])
+
+
+@pytest.fixture
+def no_standby(cluster: Cluster, database: Database) -> Iterator[None]:
+    """The journal is there, and the server waits at every commit for a standby that never comes."""
+    asyncio.run(PostgresJournal(database.url).pending())
+    cluster.stop()
+    cluster.start(synchronous_standby_names="nobody")
+    yield
+    cluster.stop()
+    cluster.start()
+
+
+@pytest.mark.parametrize("cancelled", ["in time", "by hand"])
+@pytest.mark.usefixtures("no_standby")
+async def test_a_commit_without_a_copy_on_the_standby_is_none(
+    database: Database, journal: PostgresJournal, hurried: PostgresJournal, cancelled: str
+) -> None:
+    if cancelled == "in time":
+        error = await refused(hurried.prepare(intent_of()), "no answer in time", database)
+    else:
+        preparing = asyncio.create_task(journal.prepare(intent_of()))
+        stop = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+        await eventually(lambda: [database.execute(stop), preparing.done()][-1])
+        error = await refused(preparing, "wrote it down, but the standby did not", database)
+    assert "may be written down all the same" in str(error)
+    assert await journal.pending() == []  # here it was taken back
+
+
+# --- One holder a basket, on any number of machines ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
+@pytest.mark.parametrize("state", ["prepared", "confirmed"])
+async def test_nothing_comes_between_a_look_and_its_insert(
+    database: Database, journal: PostgresJournal, isolation: str, state: str
+) -> None:
+    always(database, f"default_transaction_isolation = '{isolation}'")
+    await journal.prepare(intent_of(id="first"))
+    await journal.settle("first", IntentState.REJECTED)
+    other = await psycopg.AsyncConnection.connect(database.url)
+    async with other:
+        await _lock(other, intent_of())  # as if another machine were preparing right now
+        preparing = asyncio.create_task(journal.prepare(intent_of(id="second")))
+        await eventually(lambda: is_waiting(database))
+        await other.execute(f"UPDATE minted_connect_intents SET state = '{state}', order_id = 10984")
+    with pytest.raises(AlreadyInFlight, match="first"):
+        await preparing
+
+
+async def test_who_does_not_ask_for_the_lock_is_kept_out_by_the_index(
+    database: Database, journal: PostgresJournal
+) -> None:
+    await journal.prepare(intent_of())
+    again = 'INSERT INTO minted_connect_intents SELECT (jsonb_populate_record(one, \'{"id": "again"}\')).*'
+    copy = f"{again.replace('INTO minted_connect_intents', 'INTO minted_connect_intents OVERRIDING USER VALUE')}"
+    with pytest.raises(psycopg.errors.UniqueViolation, match="minted_connect_one_open"):
+        database.execute(f"{copy} FROM minted_connect_intents AS one")
+    await journal.settle(intent_of().id, IntentState.REJECTED)
+    with database.connect() as other:
+        other.execute(f"BEGIN; {copy} FROM minted_connect_intents AS one".replace('"again"', '"x", "state": "unknown"'))
+        preparing = asyncio.create_task(journal.prepare(intent_of(id="third")))
+        await eventually(lambda: is_waiting(database))
+        other.execute("COMMIT")
+        await refused(preparing, "refuses this intent: another has its basket", database)
+    await refused(journal.prepare(intent_of(cart_token="another")), "refuses this intent", database)  # the same id
+
+
+async def test_machines_that_meet_at_an_empty_database_make_the_tables_once(database: Database) -> None:
+    body = """
+    print("ready", flush=True); sys.stdin.readline()
+    intents = [intent_of(id=f"{sys.argv[2]}{n}", cart_token=str(n)) for n in range(4)]
+    said = await asyncio.gather(*map(journal.prepare, intents), return_exceptions=True)
+    print(*(error for error in said if not isinstance(error, AlreadyInFlight | None)), len(await journal.pending()))
+    """
+    assert together([child(body.strip(), database.url, name) for name in "abc"]) == ["4\n"] * 3
+    assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
+
+
+async def test_a_role_that_may_not_create_uses_what_is_there(database: Database, guest: str) -> None:
+    await refused(PostgresJournal(guest).prepare(intent_of()), "role has no permission", database)
+    await PostgresJournal(database.url).prepare(intent_of())
+    await refused(PostgresJournal(guest).pending(), "role has no permission", database)
+    database.execute(f'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO "{GUEST}"')
+    await PostgresJournal(guest).prepare(intent_of(id="second", cart_token="second"))
+    await PostgresJournal(guest).settle("second", IntentState.UNKNOWN)
+    assert len(await PostgresJournal(guest).pending()) == 2
+    database.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM PUBLIC")
+    await refused(PostgresJournal(guest).pending(), "no permission for the database", database)
+
+
+@pytest.fixture
+def guest(database: Database) -> Iterator[str]:
+    """The URL of a role that owns nothing."""
+    name = sql.Identifier(GUEST)
+    with database.connect() as admin:
+        admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, PASSWORD))
+        yield database.url_with(user=GUEST)
+        admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
+
+
+async def test_every_schema_is_a_journal_of_its_own(database: Database) -> None:
+    database.execute("CREATE SCHEMA one; CREATE SCHEMA two", user=BUYER)
+    journals = [PostgresJournal(database.url_with(query=f"options=-csearch_path%3D{name}")) for name in ("one", "two")]
+    for journal in journals:
+        await journal.prepare(intent_of())
+        assert await journal.pending() == [intent_of()]
+    nowhere = PostgresJournal(database.url_with(query="options=-csearch_path%3Dthree"))
+    await refused(nowhere.pending(), "has no schema to hold its tables: see the search_path", database)
+
+
+async def test_the_first_server_that_answers_is_taken(database: Database) -> None:
+    journal = PostgresJournal(database.url_with(host="127.0.0.1:1,127.0.0.1"))
+    assert repr(journal) == f"PostgresJournal('postgresql://127.0.0.1:1,127.0.0.1:{database.port}/{database.name}')"
+    await journal.prepare(intent_of())
+
+
+def test_a_journal_is_bound_to_no_event_loop_and_leaves_no_connection(database: Database) -> None:
+    journal = PostgresJournal(database.url)
+    asyncio.run(journal.prepare(intent_of()))
+    assert asyncio.run(journal.pending()) == [intent_of()]
+    asyncio.run(eventually(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER)))
+
+
+BASKETS = st.sampled_from(["0", "1"])
+PROGRESS = st.builds(OrderProgress, st.sampled_from([*Status, "Shipped"]), is_final=st.booleans())
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("prepare"), BASKETS),
+        st.tuples(
+            st.just("settle"),
+            st.integers(0, 3),
+            st.sampled_from(IntentState),
+            st.none() | st.integers(-(2**64), 2**64),
+            st.none() | PROGRESS,
+        ),
+        st.tuples(st.just("note"), BASKETS, PROGRESS),
+    ),
+    max_size=10,
+)
+
+
+async def seen(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
+    """What a journal says to these steps, and knows after them."""
+    said: list[Any] = []
+    ids: list[str] = []
+    for kind, *values in steps:
+        try:
+            match kind, values:
+                case "prepare", [basket]:
+                    ids.append(f"{name}-{len(ids)}")
+                    await journal.prepare(intent_of(id=ids[-1], external_customer_id=name, cart_token=basket))
+                case "settle", [number, state, order, progress]:
+                    await journal.settle(f"{name}-{number}", state, order_id=order, progress=progress)
+                case "note", [basket, progress]:
+                    await journal.note(name, basket, progress)
+        except AlreadyInFlight as error:
+            said.append((str(error), error.intent_id, error.order_id))
+    for intents in (await journal.pending(), await journal.unfinished()):
+        said.append([intent for intent in intents if intent.external_customer_id == name])
+    return [*said, await journal.holder(name, "0"), await journal.holder(name, "1")]
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(steps=STEPS)
+def test_it_does_what_the_one_in_sqlite_does(database: Database, tmp_path: Path, steps: list[Any]) -> None:
+    name = os.urandom(8).hex()
+
+    async def both() -> tuple[list[Any], list[Any]]:
+        journals = (PostgresJournal(database.url), SqliteJournal(tmp_path / "journal.db"))
+        ours, theirs = await asyncio.gather(*(seen(journal, name, steps) for journal in journals))
+        return ours, theirs
+
+    ours, theirs = asyncio.run(both())
+    assert ours == theirs
+
+
+# --- Versions of the schema ----------------------------------------------------------------------------------------
+
+
+TAKEOVER = "ALTER TABLE minted_connect_intents ADD COLUMN weather TEXT; CREATE TABLE in_the_way ()"
+
+
+async def test_a_journal_of_an_older_schema_is_taken_over_once(
+    database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.prepare(intent_of())
+    monkeypatch.setattr(postgres, "_STEPS", (*postgres._STEPS, TAKEOVER))
+    monkeypatch.setattr(postgres, "VERSION", len(postgres._STEPS))
+    found = await asyncio.gather(*(PostgresJournal(database.url).pending() for _ in range(6)))
+    assert found == [[intent_of()]] * 6
+    assert database.execute("SELECT version FROM minted_connect_journal") == [(2,)]
+    assert database.execute("SELECT weather FROM minted_connect_intents") == [(None,)]
+
+
+async def test_a_takeover_that_fails_changes_nothing(
+    database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.prepare(intent_of())
+    database.execute("CREATE TABLE in_the_way ()", user=BUYER)
+    with monkeypatch.context() as patch:
+        patch.setattr(postgres, "_STEPS", (*postgres._STEPS, TAKEOVER))
+        patch.setattr(postgres, "VERSION", 2)
+        await refused(journal.pending(), "something else", database)
+    assert database.execute("SELECT version FROM minted_connect_journal") == [(1,)]
+    assert await journal.pending() == [intent_of()]
+
+
+NEWER = "UPDATE minted_connect_journal SET version = 2"
+NO_VERSION = "DELETE FROM minted_connect_journal"
+UNREADABLE = "UPDATE minted_connect_intents SET paid_total = 'a lot'"
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (NEWER, "has schema 2, this library knows 1: upgrade the library$"),
+        (NO_VERSION, "holds a record that cannot be read$"),
+        (UNREADABLE, "holds a record that cannot be read$"),
+        (
+            "ALTER TABLE minted_connect_journal RENAME version TO x",
+            "holds tables of these names that are something else$",
+        ),
+        ("DROP TABLE minted_connect_journal", "holds tables of these names that are something else$"),
+        ("ALTER TABLE minted_connect_intents DROP COLUMN items", "something else$"),
+    ],
+)
+async def test_tables_that_cannot_be_used_say_why(
+    database: Database, journal: PostgresJournal, statement: str, said: str
+) -> None:
+    await journal.prepare(intent_of())
+    database.execute(statement)
+    await refused(journal.pending(), said, database)
+    await refused(journal.prepare(intent_of(id="second")), said, database)
+
+
+# --- What else can go wrong ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}, {"guid": "a\0b"}])
+async def test_what_it_cannot_hold_is_refused(
+    database: Database, journal: PostgresJournal, odd: dict[str, Any]
+) -> None:
+    await refused(journal.prepare(intent_of(**odd)), "cannot hold this intent", database)
+    assert await journal.pending() == []
+    await journal.prepare(intent_of(basket_id=2**63 - 1))
+
+
+async def test_letters_that_the_database_does_not_have(cluster: Cluster) -> None:
+    with cluster.database("ENCODING 'LATIN1' TEMPLATE template0") as database:
+        journal = PostgresJournal(database.url)
+        await refused(journal.prepare(intent_of(guid="şifre")), "cannot hold this intent", database)
+        await journal.prepare(intent_of(guid="clé"))
+        assert await journal.pending() == [intent_of(guid="clé")]
+
+
+async def test_a_database_that_knows_no_letters(cluster: Cluster) -> None:
+    with cluster.database("ENCODING 'SQL_ASCII' TEMPLATE template0") as database:
+        await PostgresJournal(database.url).prepare(intent_of(guid="şifre"))
+        assert await PostgresJournal(database.url).pending() == [intent_of(guid="şifre")]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"password": "canary-password"}, "refused the user name or the password"),
+        ({"password": ""}, "refused the user name or the password"),
+        ({"user": "canary-nobody"}, "refused the user name or the password"),
+        ({"name": "nowhere"}, "cannot be used: there is no such database"),
+        ({"port": 1}, "cannot be reached"),
+        ({"host": "nowhere.invalid"}, "cannot be reached"),
+        ({"host": "", "query": "host=/nowhere"}, "cannot be reached"),
+        ({"query": "sslmode=require"}, "cannot be connected to: there is no encryption"),
+        ({"query": "target_session_attrs=standby"}, "cannot be written: the server is a standby, or set to read only"),
+    ],
+)
+async def test_a_server_that_cannot_be_used_says_why(database: Database, parts: dict[str, Any], said: str) -> None:
+    await refused(PostgresJournal(database.url_with(**parts)).prepare(intent_of()), said)
+
+
+async def test_a_server_that_takes_no_more(database: Database, journal: PostgresJournal) -> None:
+    database.execute(f'ALTER ROLE "{BUYER}" CONNECTION LIMIT 0')
+    try:
+        await refused(journal.pending(), "has no connection free", database)
+    finally:
+        database.execute(f'ALTER ROLE "{BUYER}" CONNECTION LIMIT -1')
+
+
+async def test_a_server_that_is_read_only(database: Database, journal: PostgresJournal) -> None:
+    always(database, "default_transaction_read_only = on")
+    await refused(journal.pending(), "cannot be written: the server is a standby, or set to read only", database)
+    always(database, "default_transaction_read_only = off")
+    await journal.prepare(intent_of())
+    always(database, "default_transaction_read_only = on")
+    await refused(journal.prepare(intent_of(id="second", cart_token="second")), "cannot be written", database)
+    await refused(journal.settle(intent_of().id, IntentState.CONFIRMED), "cannot be written", database)
+    assert await journal.pending() == [intent_of()]
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("53100", "cannot grow: the disk is full"),
+        ("53200", "the server is out of memory, connections or disk"),
+        ("40P01", "is locked by another session"),
+        ("57P03", "is starting or shutting down"),
+        ("58030", "the server reports an error of its disk"),
+        ("XX001", "is damaged"),
+        ("08006", "broke the connection off"),
+        ("P0001", r"failed \(RaiseException\)"),
+    ],
+)
+async def test_what_the_server_reports(database: Database, journal: PostgresJournal, state: str, said: str) -> None:
+    await journal.pending()
+    on_insert(database, f"RAISE EXCEPTION 'no: %', NEW USING ERRCODE = '{state}', DETAIL = NEW.cart_token")
+    await refused(journal.prepare(intent_of()), said, database)
+    assert await journal.pending() == []
+
+
+async def test_a_session_that_is_ended_by_hand(database: Database, journal: PostgresJournal) -> None:
+    await journal.pending()
+    on_insert(database, "PERFORM pg_terminate_backend(pg_backend_pid())")
+    await refused(journal.prepare(intent_of()), "is starting or shutting down|broke the connection off", database)
+
+
+async def test_a_lock_of_another_session_is_given_up_in_time(
+    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+) -> None:
+    await journal.pending()
+    with database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
+        await refused(hurried.prepare(intent_of()), "is locked by another session", database)
+        await refused(hurried.settle("any", IntentState.UNKNOWN), "is locked by another session", database)
+        assert await journal.pending() == []  # reading goes on
+        other.execute("ROLLBACK")
+    await journal.prepare(intent_of())
+
+
+async def test_a_server_that_is_too_slow_is_given_up_in_time(
+    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+) -> None:
+    await journal.pending()
+    on_insert(database, "PERFORM pg_sleep(60)")
+    await refused(hurried.prepare(intent_of()), "gave no answer in time: the server was too slow", database)
+    await eventually(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER))
+
+
+async def test_a_server_that_says_nothing_at_all_is_given_up_in_time() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        journal = PostgresJournal(f"postgresql://u:canary@127.0.0.1:{silent.getsockname()[1]}/db", patience=0.2)
+        await refused(journal.prepare(intent_of()), "cannot be reached: no answer in time")
+
+
+async def test_a_cancelled_operation_ends_before_it_lets_go(database: Database, journal: PostgresJournal) -> None:
+    await journal.pending()
+    with database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
+        task = asyncio.create_task(journal.prepare(intent_of()))
+        await eventually(lambda: is_waiting(database))
+        for _ in range(3):
+            task.cancel()
+            await asyncio.sleep(0.01)
+        assert not task.done()
+        other.execute("ROLLBACK")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await journal.pending() == [intent_of()]
+
+
+async def test_a_cancelled_operation_is_given_up_in_time_too(
+    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+) -> None:
+    await journal.pending()
+    with database.connect() as other:
+        other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
+        task = asyncio.create_task(hurried.prepare(intent_of()))
+        await eventually(lambda: is_waiting(database))
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert_private(caught.value)
+        other.execute("ROLLBACK")
+    assert await journal.pending() == []
+
+
+async def test_without_a_thread_it_is_an_error_of_the_journal(database: Database) -> None:
+    await asyncio.get_running_loop().shutdown_default_executor()
+    await refused(PostgresJournal(database.url_with(host="localhost")).pending(), "there is no thread for it")
+
+
+def test_an_event_loop_that_psycopg_cannot_use() -> None:
+    text = said_by(psycopg.InterfaceError("Psycopg cannot use the 'ProactorEventLoop'"), connected=False)
+    assert text == "cannot be used on this event loop: psycopg needs a SelectorEventLoop"
+    assert said_by(psycopg.OperationalError("Verbindung nicht möglich"), connected=False) == "cannot be connected to"
+    assert said_by(AssertionError(), connected=True) is None
+
+
+async def test_what_is_no_problem_of_the_database_is_not_called_one(journal: PostgresJournal) -> None:
+    async def work(_: object) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await journal._run(work, _Progress())
+
+
+async def test_what_psycopg_logs(
+    database: Database, journal: PostgresJournal, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, "psycopg")
+    await journal.prepare(intent_of())
+    await journal.settle(intent_of().id, IntentState.CONFIRMED, order_id=1)
+    await refused(PostgresJournal(database.url_with(name="nowhere")).pending(), "no such database")
+    logged = "".join(caplog.handler.format(record) + repr(record.args) for record in caplog.records)
+    assert "psycopg" in logged
+    assert not [secret for secret in (PASSWORD, "canary-p", TOKEN, CUSTOMER) if secret in logged]
+
+
+# --- The URL, and the clients ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://canary-u:canary-p@db.example/orders", "postgresql://db.example:5432/orders"),
+        ("postgres://db.example:6432/orders?password=canary-p&user=canary-u", "postgresql://db.example:6432/orders"),
+        ("postgresql://canary-u:canary%40%2Fp@[::1]:6432/orders", "postgresql://[::1]:6432/orders"),
+        ("postgresql://canary-u@a,b:6432/orders", "postgresql://a:,b:6432/orders"),
+        ("postgresql:///orders?host=/run/postgresql", "postgresql:///run/postgresql:5432/orders"),
+        ("postgresql:///orders?hostaddr=10.0.0.1&port=7", "postgresql://10.0.0.1:7/orders"),
+    ],
+)
+def test_it_is_shown_without_user_and_password(url: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"):
+        monkeypatch.delenv(name, raising=False)
+    assert repr(PostgresJournal(url)) == repr(PostgresJournal(Secret(url))) == f"PostgresJournal('{shown}')"
+
+
+def test_what_the_url_leaves_out_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("PGHOST", "db.example"), ("PGPORT", "6432"), ("PGDATABASE", "orders")):
+        monkeypatch.setenv(name, value)
+    assert repr(PostgresJournal("postgresql://")) == "PostgresJournal('postgresql://db.example:6432/orders')"
+
+
+WRONG_URLS = [
+    "postgresql://canary:p@canary@db.example/orders",
+    "postgresql://canary:p@canary/word@db.example/orders",
+    "postgresql://canary:a/canary@db.example/orders",
+    "postgresql://canary:%zz@db.example/orders",
+    "postgresql://db.example:canary/orders",
+    "postgresql://db.example/orders?canary=1",
+    "postgresql://db.example/orders%0Acanary",
+    "postgresql://db.example/orders\0canary",
+    "postgresql://db.example/orders\ud800canary",
+    "mysql://canary:canary@db.example/orders",
+    "https://canary:canary@db.example/orders",
+    "sqlite:///canary.db",
+]
+
+
+@pytest.mark.parametrize("url", WRONG_URLS)
+@pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
+def test_a_wrong_url_is_refused_and_not_shown(url: str, client: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^journal: must be ") as caught:
+        client("partner", "secret", journal=url)
+    frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack[1:]
+    assert "canary" not in "".join([*texts_of(caught.value), *(str(frame.locals) for frame in frames)])
+
+
+@pytest.mark.parametrize("patience", [0, -1, float("nan"), float("inf"), True, "5", None])
+def test_patience_is_seconds(patience: Any) -> None:
+    with pytest.raises(ConfigurationError, match="patience: must be seconds"):
+        PostgresJournal("postgresql://db.example/orders", patience=patience)
+
+
+async def test_any_patience_will_do(database: Database) -> None:
+    await PostgresJournal(database.url, patience=sys.float_info.max).prepare(intent_of())
+    await refused(PostgresJournal(database.url, patience=1e-9).pending(), "no answer in time", database)
+
+
+@pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
+def test_without_psycopg_a_client_says_what_to_install(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    assert minted_connect.PostgresJournal is PostgresJournal  # naming it needs nothing
+    with pytest.raises(ConfigurationError, match=r'pip install "minted-connect\[postgres\]"') as caught:
+        client("partner", "secret", journal="postgresql://canary:canary@db.example/orders")
+    assert "canary" not in "".join(texts_of(caught.value)).replace('journal="postgresql://canary:canary', "")
+
+
+@pytest.mark.parametrize("how", ["argument", "environment", "object"])
+async def test_a_client_keeps_its_journal_there(
+    database: Database, flavour: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[object] = []
+
+    async def aclose(journal: PostgresJournal) -> None:
+        closed.append(journal)
+
+    monkeypatch.setattr(PostgresJournal, "aclose", aclose)
+    await PostgresJournal(database.url).prepare(intent_of())
+    for name, value in (("USERNAME", "partner"), ("PASSWORD", "secret"), ("JOURNAL", database.url)):
+        monkeypatch.setenv(f"MINTED_CONNECT_{name}", value)
+    journal = PostgresJournal(database.url) if how == "object" else database.url.replace("postgresql", "postgres", 1)
+
+    def build(client: Any) -> Any:
+        return client.from_env() if how == "environment" else client("partner", "secret", journal=journal)
+
+    if flavour == "async":
+        async with build(AsyncMintedConnect) as minted:
+            assert await minted.complete.pending() == [intent_of()]
+    else:
+
+        def work() -> None:
+            with build(MintedConnect) as minted:
+                assert minted.complete.pending() == [intent_of()]
+
+        await asyncio.to_thread(work)
+    assert len(closed) == (how != "object")

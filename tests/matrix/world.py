@@ -1,0 +1,147 @@
+"""Where a cell is played: the real client of either flavour, a proxy, and the sandbox behind it.
+
+What happened is asked of the proxy (what left the client), the sandbox (what was done) and the journal's file (what
+was written down).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import ssl
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, Final
+
+import anyio.to_thread
+import attrs
+import trustme
+
+from minted_connect import Completion, OutcomeUnknown
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.models import Basket, Intent
+from minted_connect.sandbox import ManualClock, Sandbox
+from tests.matrix.cells import BEFORE, CUSTOMER, Deed
+from tests.matrix.proxy import Chaos
+
+ROOT: Final = Path(__file__).parents[2]
+Hook = Callable[[], Awaitable[None]]
+
+
+class Clock(ManualClock):
+    """Jumps over every pause; in the first one, `meanwhile` happens in the loop of the test."""
+
+    def __init__(self) -> None:
+        super().__init__(auto_advance=True)
+        self.meanwhile: Hook | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def sleep(self, seconds: float) -> None:
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await in_loop(self._loop, meanwhile)
+        await super().sleep(seconds)
+
+
+class Written(SqliteJournal):
+    """A journal after whose writing, and before anything is sent, `meanwhile` happens in the loop of the test."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.meanwhile: Hook | None = None
+        self._loop = asyncio.get_running_loop()
+
+    async def prepare(self, intent: Intent) -> None:
+        await super().prepare(intent)
+        meanwhile, self.meanwhile = self.meanwhile, None
+        if meanwhile is not None:
+            await in_loop(self._loop, meanwhile)
+
+
+async def in_loop(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
+    """Wait for something that has to happen in another loop, or in this one."""
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hook(), loop))
+
+
+@attrs.define(eq=False)
+class World:
+    """A client, the proxy it talks to, and the sandbox behind."""
+
+    sandbox: Sandbox
+    proxy: Chaos
+    clock: Clock
+    minted: Any
+    journal: Path
+    flavour: str
+    writing: Written
+    """The journal of that path."""
+    another: Callable[..., Awaitable[Any]]
+    """Builds another client of the same flavour."""
+    basket: Basket = attrs.field(init=False)
+
+    async def ready(self, deed: Deed) -> None:
+        """Set the scene: a customer with a basket that the client has seen, and a login that is done."""
+        shop = self.sandbox.shop
+        owner = shop.create_customer(self.sandbox.username, CUSTOMER, {"firstname": "Grace", "lastname": "Hopper"})
+        if deed.kind != "buy":
+            for sku, amount in BEFORE:
+                shop.give(CUSTOMER, sku, amount)
+        for sku, amount in BEFORE:
+            shop.add_item(owner, sku, amount, kind=deed.kind)  # type: ignore[arg-type]
+        self.basket = await self.minted.baskets.get_active(CUSTOMER)
+        self.sandbox.requests.clear()
+        self.proxy.passages.clear()
+
+    # What happened.
+
+    def sent(self, deed: Deed) -> int:
+        """Return how many requests of this deed left the client."""
+        return self.proxy.count(deed.method, deed.path)
+
+    def arrived(self, deed: Deed) -> int:
+        """Return how many of them reached the server."""
+        return len(self.sandbox.requests.of(deed.operation))
+
+    def reads(self, deed: Deed) -> int:
+        """Return how often it was looked at where reading back looks."""
+        return self.proxy.count("GET", deed.look)
+
+    def states(self) -> list[str]:
+        """Return the states of all intents in the journal's file."""
+        if not self.journal.exists():
+            return []
+        with closing(sqlite3.connect(self.journal)) as database:
+            return [state for (state,) in database.execute("SELECT state FROM intents ORDER BY rowid")]
+
+    async def settle(self, error: OutcomeUnknown) -> Completion:
+        """Reconcile through the error, as a caller of this flavour does."""
+        if self.flavour == "async":
+            return await error.reconcile()
+        reconcile: Any = error.reconcile
+        return await anyio.to_thread.run_sync(reconcile)
+
+
+@asynccontextmanager
+async def child(world: World, deed: Deed) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Make the call in another process, with the same journal."""
+    credentials = (world.sandbox.username, world.sandbox.password)
+    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, deed.effect)
+    command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.matrix.child", *arguments)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+def contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Return a TLS context for the proxy, and one for a client that trusts it."""
+    serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(serving)
+    authority.configure_trust(trusting)
+    return serving, trusting
