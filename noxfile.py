@@ -73,6 +73,13 @@ def chaos(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """A mixed load with one request in twenty going wrong: ten minutes, or `nox -s soak -- MINUTES`."""
+    groups(session, "test")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def stateful(session: nox.Session) -> None:
     """Purchases through 100,000 random steps: faults, cancellations, crashes, restarts, two machines."""
     groups(session, "test")
