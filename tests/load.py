@@ -152,7 +152,7 @@ class Load:
             await self.call(self.minted.orders.get, done.order.id, customer_external_id=done.order.customer.external_id)
             await self.call(self.minted.orders.receipt, done.order.id, customer_id=done.order.customer.external_id)
 
-    async def find_out(self) -> None:
+    async def find_out(self, *, fence: bool = False) -> None:
         """Find out what became of the purchases that are open, those that were cancelled among them."""
         for intent in await self.call(self.minted.complete.pending) or ():
-            await self.call(self.minted.complete.reconcile, intent, fence=True)
+            await self.call(self.minted.complete.reconcile, intent, fence=fence)

@@ -46,15 +46,23 @@ TIMEOUTS = Timeouts(read=3, complete_read=3)
 
 
 def serve() -> None:
-    """Be the server, until standard input ends; then tell how many orders there are."""
-    over = threading.Event()
-    threading.Thread(target=lambda: (sys.stdin.read(), over.set())).start()
+    """Be the server: in bad weather until a line comes on standard input; count the orders once that has ended."""
+    over, end = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        sys.stdin.readline()
+        over.set()
+        sys.stdin.read()
+        end.set()
+
+    threading.Thread(target=listen).start()
     with ThreadedSandbox(log_limit=0, status_interval=2.0) as sandbox:
         weather = Weather(sandbox.faults, random.Random(), 0.05)
         say(f"{sandbox.url} {sandbox.username} {sandbox.password}")
         while not over.wait(1.0):
             weather.turn(1000)
         weather.clear_up()
+        end.wait()
         say(str(len(sandbox.shop.orders)))
 
 
@@ -101,9 +109,11 @@ class Soak:
                 stack.push_async_callback(anyio.to_thread.run_sync, twin.close)
                 loads = [Load(minted, random.Random()), Load(Awaitably(twin), random.Random())]
                 first, last = await self.work(minted, loads)
+                server.stdin.write("calm\n")
+                server.stdin.flush()
                 for load in loads:
-                    for _ in range(5):
-                        await load.find_out()
+                    # A fence that breaks off in bad weather leaves a basket of which nobody can tell who emptied it.
+                    await load.find_out(fence=True)
                 left = sum([len(await load.minted.complete.pending()) for load in loads])
             server.stdin.close()
             orders = int(server.stdout.readline())

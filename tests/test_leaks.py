@@ -179,7 +179,7 @@ async def test_ten_thousand_calls_leave_nothing(flavour, calls, tmp_path: Path):
             for part in range(1, 6):
                 await storm(load, weather, clock, part * calls // 5 - load.calls, cancels=flavour == "async")
                 weather.clear_up()
-                await load.find_out()
+                await load.find_out(fence=True)
                 kept = idle_connections(inner)
                 # Both ends of a connection are in this process; the sandbox has a task for each.
                 assert await settled(base + loops + 2 * kept, tasks + kept)

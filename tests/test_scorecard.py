@@ -214,9 +214,10 @@ SCORECARD: dict[int, tuple[str, ...]] = {
         "core/test_caller.py::test_a_result_says_which_exchange_it_was_and_at_which_attempt",
     ),
     41: (
-        "leak tests in the land gate",
+        "leak tests in the land gate, and a soak that runs as long as one likes",
         "test_leaks.py::test_ten_thousand_calls_leave_nothing",
         "test_leaks.py::test_memory_stays_flat",
+        "test_soak.py::test_a_second_of_it",
     ),
     42: (
         "faults injected at the socket",
