@@ -265,25 +265,24 @@ class Breaker:
     cooldown: float = attrs.field(default=30.0, validator=_seconds)
 
 
+_IN_DOUBT: Final = frozenset({401, 408, 425})
+"""A 401 is judged by its challenge; the other two are said by servers that may have begun the work."""
+_REFUSING: Final = frozenset(range(400, 500)) - _IN_DOUBT
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+
 def _statuses(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     name = _name(instance, attribute)
     if not isinstance(value, frozenset):
         raise ConfigurationError(f"{name}: must be a frozenset of HTTP statuses")
     for status in cast("frozenset[object]", value):
-        if not isinstance(status, int) or isinstance(status, bool) or not 400 <= status < 500 or status in _IN_DOUBT:  # noqa: PLR2004 - the class of statuses that blame the request
+        if not isinstance(status, int) or isinstance(status, bool) or status not in _REFUSING:
             raise ConfigurationError(f"{name}: must hold statuses from 400 to 499 only, and neither 401, 408 nor 425")
 
 
-_IN_DOUBT: Final = frozenset({401, 408, 425})
-"""A 401 is judged by its challenge; the other two are said by servers that may have begun the work."""
-
-
-def _token(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _header_name(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not (isinstance(value, str) and _HEADER_NAME.fullmatch(value)):
         raise ConfigurationError(f"{_name(instance, attribute)}: must be the name of a header (RFC 9110 section 5.1)")
-
-
-_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
 def _known_image(_instance: object, _attribute: attrs.Attribute[Any], value: object) -> None:
@@ -323,7 +322,7 @@ class CompletionPolicy:
     """Whether a cleared basket makes a late completion fail (Q6). While it is not known, `fence=True` makes the outcome
     lean, and never proves it. The proof is that the basket is empty, so it also waits for `latest_landing`; where that
     is not known, the proof ends with the first line that anybody puts into that basket again."""
-    idempotency_header: str | None = attrs.field(default=None, validator=_token)
+    idempotency_header: str | None = attrs.field(default=None, validator=_header_name)
     """Header in which a completion carries the id of its intent, such as `Idempotency-Key`, once the vendor knows one
     (Q9); None = none."""
     pre_image: Literal["off", "try", "require"] = attrs.field(default="off", validator=_known_image)

@@ -16,7 +16,6 @@ from minted_connect.completion.journal import Journal, to_the_end
 from minted_connect.completion.match import lines
 from minted_connect.completion.outcomes import Flight, Outcomes
 from minted_connect.completion.reconcile import ReadBack
-from minted_connect.completion.verdict import Outcome
 from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
@@ -156,19 +155,11 @@ class AsyncComplete:
             await flight.landed.wait()
         look = ReadBack(self._caller, wanted)
         finding = await look.run(budget=self._caller.settings.options.completion.reconcile_budget, fence=fence)
-        match finding.verdict.outcome:
-            case Outcome.CONFIRMED:
-                return await self._outcomes.confirmed(
-                    wanted, finding.order, finding.raw, reconciled=True, notes=finding.notes
-                )
-            case Outcome.REJECTED:
-                raise await self._outcomes.rejected(wanted, finding.order)
-            case Outcome.NOT_EXECUTED:
-                raise await self._outcomes.not_executed(wanted, finding.verdict.reason)
-            case Outcome.UNKNOWN:
-                unknown = await self._outcomes.doubted(wanted, Phase.SENT, finding.notes)
-                self._bind(unknown)
-                raise unknown
+        try:
+            return await self._outcomes.weighed(wanted, finding, Phase.SENT)
+        except OutcomeUnknown as unknown:
+            self._bind(unknown)
+            raise
 
     async def decide(
         self, intent_or_error: Intent | OutcomeUnknown, state: IntentState | str, *, order_id: int | None = None

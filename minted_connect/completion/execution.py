@@ -137,7 +137,7 @@ class Execution:
                 if _is_untouched(finding):
                     await outcomes.settle(intent, IntentState.REJECTED, error)
                     raise error
-                return await self._decided(intent, finding, Phase.ANSWERED, error)
+                return await outcomes.weighed(intent, finding, Phase.ANSWERED, error)
             case Fate.UNKNOWN:
                 if not self._policy.token_is_single_shot or self._flight.in_doubt:
                     raise await outcomes.doubted(intent, phase, (said_by(error),)) from error
@@ -145,23 +145,11 @@ class Execution:
                 finding = await self._look_once(intent)
                 if _is_untouched(finding) and self._caller.clock.monotonic() < self._not_after:
                     return await self._send(intent)
-                return await self._decided(intent, finding, phase, error)
+                return await outcomes.weighed(intent, finding, phase, error)
 
     async def _look_once(self, intent: Intent) -> Finding:
         settings = self._caller.settings
         return await ReadBack(self._caller, intent).once(within=settings.deadline or settings.timeouts.total)
-
-    async def _decided(self, intent: Intent, finding: Finding, phase: Phase, error: Exception) -> Completion:
-        """Return or raise what a look showed; `error` is what made it necessary."""
-        match finding.verdict.outcome:
-            case Outcome.CONFIRMED:
-                return await self._outcomes.confirmed(
-                    intent, finding.order, finding.raw, reconciled=True, notes=finding.notes
-                )
-            case Outcome.REJECTED:
-                raise await self._outcomes.rejected(intent, finding.order) from error
-            case _:
-                raise await self._outcomes.doubted(intent, phase, (said_by(error), *finding.notes)) from error
 
     async def _answered(self, intent: Intent, request: Request, reply: Reply) -> Completion:
         """Read the answer of a completion that the server calls a success."""

@@ -12,6 +12,8 @@ import attrs
 
 from minted_connect.completion.journal import Journal, to_the_end
 from minted_connect.completion.match import differences, identifiers
+from minted_connect.completion.reconcile import Finding
+from minted_connect.completion.verdict import Outcome
 from minted_connect.errors import MintedConnectError, NotExecuted, OutcomeUnknown, Phase, Rejected
 from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress
 
@@ -90,6 +92,31 @@ class Outcomes:
                 _named(intent),
                 state,
             )
+
+    async def weighed(
+        self, intent: Intent, finding: Finding, phase: Phase, error: Exception | None = None
+    ) -> Completion:
+        """Return or raise what reading back showed, once it is noted; `error` is what made it necessary.
+
+        Raises:
+            Rejected: the order was made and cancelled.
+            NotExecuted: it provably did not happen.
+            OutcomeUnknown: still not known.
+        """
+        raised: MintedConnectError
+        match finding.verdict.outcome:
+            case Outcome.CONFIRMED:
+                return await self.confirmed(intent, finding.order, finding.raw, reconciled=True, notes=finding.notes)
+            case Outcome.REJECTED:
+                raised = await self.rejected(intent, finding.order)
+            case Outcome.NOT_EXECUTED:
+                raised = await self.not_executed(intent, finding.verdict.reason)
+            case Outcome.UNKNOWN:
+                said = () if error is None else (said_by(error),)
+                raised = await self.doubted(intent, phase, (*said, *finding.notes))
+        if error is None:
+            raise raised
+        raise raised from error
 
     async def confirmed(
         self,

@@ -149,11 +149,13 @@ class Caller:
         Raises:
             IntegrityError: something is.
         """
-
-        async def ask() -> _T:
+        if read_back is None:
             return self._checked(await self.exchange(request), returns, request, check)
 
-        return await (ask() if read_back is None else self._change(ask, read_back, changes))
+        async def change() -> _T:
+            return self._checked(await self.exchange(request), returns, request, check)
+
+        return await self._change(change, read_back, changes)
 
     def _checked(
         self, reply: Reply, returns: type[_T], request: Request, check: Callable[[_T], Sequence[str]] | None

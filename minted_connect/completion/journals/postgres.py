@@ -80,7 +80,6 @@ CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE 
 VERSION: Final = len(_STEPS)
 """Of the schema, as `minted_connect_journal` tells it."""
 
-
 # Not `to_regclass`: within a transaction that one goes on saying no while another session makes the table.
 _THERE: Final = (
     "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = 'minted_connect_journal' AND pg_table_is_visible(oid))"

@@ -66,7 +66,6 @@ CREATE INDEX unfinished ON intents (state) WHERE {UNFINISHED}
 VERSION: Final = len(_STEPS)
 """Of the schema (`PRAGMA user_version`)."""
 
-
 # One statement, so that it sees one state of a file that another process is just making.
 _STATE: Final = (
     "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
