@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
@@ -12,13 +13,13 @@ import anyio
 import attrs
 import pytest
 
-from minted_connect import AsyncMintedConnect, OutcomeUnknown
+from minted_connect import AsyncMintedConnect, MintedConnectError, OutcomeUnknown, RequestTimeout
 from minted_connect.completion.journal import OPEN
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.wire import Progress
 from minted_connect.models import Basket, Intent, IntentState, Order
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from tests.completion.ledger import HEADER, Books, FileStore, MemoryStore, Store, Till, ended, passing
+from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Store, Till, ended, passing
 from tests.tour import GOLD, TO_COMPLETED, Person
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +30,9 @@ PERSON: Final = Person()
 COMPLETE: Final = "*/complete/*"
 MOST: Final = 400
 """Awaits that no operation here has."""
-HOWS: Final = ("waiting", "woken", "scope", "timeout")
+WAYS: Final = (("waiting", "cold"), ("woken", "cold"), ("woken", "warm"), ("scope", "warm"), ("timeout", "cold"))
+"""How it is cancelled: while it waits, or just as it is woken; by its task, a cancel scope, or a timeout. And whether
+its client is new, or connected and logged in."""
 
 
 class Stopped(Generic[_T]):
@@ -108,6 +111,10 @@ class Market:
     basket: Basket = attrs.field(init=False)
     intent: Intent = attrs.field(init=False)
     """Its outcome was not known, and it was carried out."""
+    left: bool = False
+    """Whether what is swept may have been carried out at an earlier await: then it may have been at every later one."""
+    closed: set[str] = attrs.field(factory=set)
+    """The states that intents were left in."""
 
     def shop(self, **answers: Any) -> Till:
         policy = CompletionPolicy(idempotency_header=HEADER, reconcile_budget=3.0, **answers)
@@ -189,6 +196,12 @@ async def twice_out_of_order(market: Market) -> None:
     market.trouble("status", "*/rates", status=500, times=2)
 
 
+async def dripped(market: Market) -> str:
+    name = await market.newcomer()
+    market.trouble("slow_loris", f"*/{name}", interval=0.01)
+    return name
+
+
 async def refused(market: Market) -> Basket:
     basket = await market.filled()
     market.trouble("status", COMPLETE, status=403)
@@ -226,6 +239,7 @@ CALLS: Final[dict[str, tuple[Prepare, Call]]] = {
         lambda c, _, m: c.customers.update(m.basket.customer.external_id, **PERSON.details),
     ),
     "customers.remove": (Market.newcomer, lambda c, name, _: c.customers.remove(name)),
+    "customers.remove, in drops": (dripped, lambda c, name, _: c.customers.remove(name)),
     "products.page": (nothing, lambda c, *_: c.products.page()),
     "products.iterate": (nothing, lambda c, *_: rows(c.products.iterate(per_page=10))),
     "baskets.get_active": (
@@ -275,6 +289,11 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
     "complete.buy, read back": (refused, lambda c, basket, _: bought(c, basket)),
     "complete.buy, sent again": (lost, lambda c, basket, _: bought(c, basket)),
     "complete.pending": (nothing, lambda c, *_: c.complete.pending()),
+    "complete.unfinished": (nothing, lambda c, *_: c.complete.unfinished()),
+    "complete.decide": (
+        lambda m: m.doubted("drop_before_read"),
+        lambda c, intent, _: c.complete.decide(intent, "not_executed"),
+    ),
     "complete.reconcile": (nothing, lambda c, _, m: c.complete.reconcile(m.intent)),
     "complete.reconcile, fenced": (
         lambda m: m.doubted("drop_before_read"),
@@ -323,23 +342,27 @@ def begun(work: Coroutine[Any, Any, Any], at: int, how: str) -> tuple[asyncio.Ta
     return task, stopped
 
 
-async def sweep(market: Market, shop: Till, name: str, how: str, *, warm: bool) -> None:
-    """Cancel at one await after the other, until it ends before that."""
+async def sweep(market: Market, name: str, way: str, stop_at: Callable[[int], Awaitable[bool]]) -> None:
+    """Stop it at one await after the other, until it ends before that."""
+    market.left = False
     for at in range(MOST):
         try:
-            if await ends_before(market, shop, name, how, at, warm=warm):
+            if await stop_at(at):
                 return
         except AssertionError as error:
-            error.add_note(f"{name}, cancelled ({how}) at await {at}, {'warm' if warm else 'cold'}")
+            error.add_note(f"{name}, stopped at await {at} ({way})")
             raise
     pytest.fail(f"{name} never ends")
 
 
-async def ends_before(market: Market, shop: Till, name: str, how: str, at: int, *, warm: bool) -> bool:
-    """Cancel at await number `at`, and hold what came out against the journal, the pool and the sandbox."""
+async def cancel(market: Market, shop: Till, name: str, how: str, start: str, at: int) -> bool:
+    """Cancel at await number `at`, and hold what came out against the journal, the pool and the sandbox.
+
+    Returns whether it ended before.
+    """
     prepare, call = OPERATIONS[name]
     argument = await prepare(market)
-    if warm:
+    if start == "warm":
         await shop.client.rates.current()
     else:
         await shop.restart()
@@ -351,19 +374,56 @@ async def ends_before(market: Market, shop: Till, name: str, how: str, at: int, 
     await passing(3)
     assert asyncio.all_tasks() == tasks
     await nothing_is_held(shop.client)
-    market.check_the_books()
     if came:
         assert isinstance(end, asyncio.CancelledError), end
         assert left == stopped.left, "sent behind the back of whoever cancelled it"
     else:
         assert not isinstance(end, BaseException) or name in ENDS_BADLY, end
     notes = " ".join(getattr(end, "__notes__", ()))
-    after = shop.store.entries()
-    for intent in after.keys() - before.keys():
-        assert after[intent].state != IntentState.PREPARED
-        if came:
-            assert (intent in notes) == (after[intent].state != IntentState.NOT_SENT)
+    for intent, state in closed(market, shop, before).items():
+        assert (intent in notes) == (state != IntentState.NOT_SENT) or not came
     return not stopped.reached
+
+
+async def close(market: Market, shop: Till, name: str, start: str, at: int) -> bool:
+    """Close the client at await number `at`: the call ends with it, and says the truth.
+
+    Returns whether it ended before.
+    """
+    prepare, call = OPERATIONS[name]
+    argument = await prepare(market)
+    await shop.restart()
+    client, before = shop.client, shop.store.entries()
+    if start == "warm":
+        await client.rates.current()
+    closing: list[asyncio.Task[int]] = []
+
+    async def aclose() -> int:
+        await client.aclose()
+        return len(departures)
+
+    work = call(client, argument, market)
+    end = await ended(Stopped(work, at, woken=False, cancel=lambda: closing.append(asyncio.create_task(aclose()))))
+    market.server.faults.clear()
+    assert not isinstance(end, RequestTimeout), "it waited for what could not come any more"
+    assert not isinstance(end, BaseException) or isinstance(end, MintedConnectError), end
+    for task in closing:
+        assert await task == len(departures), "sent after the client was closed"
+    for state in closed(market, shop, before).values():
+        assert (state in OPEN) == isinstance(end, OutcomeUnknown)
+    return not closing
+
+
+def closed(market: Market, shop: Till, before: Mapping[str, Entry]) -> dict[str, str]:
+    """Return the states of the intents that came since, which have to be right."""
+    market.check_the_books()
+    states = {intent: entry.state for intent, entry in shop.store.entries().items() if intent not in before}
+    for state in states.values():
+        assert state != IntentState.PREPARED
+        assert state != IntentState.NOT_SENT or not market.left, "sent at an earlier await, and not at this one?"
+        market.left = state != IntentState.NOT_SENT
+    market.closed.update(states.values())
+    return states
 
 
 async def nothing_is_held(client: AsyncMintedConnect) -> None:
@@ -388,21 +448,51 @@ async def everything_is_found(market: Market, shop: Till) -> None:
         assert intent not in market.books.made or entry.state not in OPEN
 
 
+SENDING: Final = ("buy", "sell", "delivery", "buy, read back", "buy, sent again")
+DURABLE: Final = ("buy", "pending", "unfinished", "decide", "reconcile")
+
+
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_cancelled_at_every_await(market: Market, name: str) -> None:
     shop = market.shop()
-    for how in HOWS:
-        for warm in (False, True):
-            await sweep(market, shop, name, how, warm=warm)
+    for how, start in WAYS:
+        await sweep(market, name, f"{how}, {start}", partial(cancel, market, shop, name, how, start))
     await shop.client.aclose()
 
 
-@pytest.mark.parametrize("name", COMPLETIONS)
+@pytest.mark.parametrize(
+    ("store", "name"),
+    [*(("memory", name) for name in COMPLETIONS), *(("file", f"complete.{name}") for name in DURABLE)],
+    indirect=["store"],
+)
 async def test_a_completion_cancelled_at_every_await(market: Market, name: str) -> None:
     shop = market.shop(token_is_single_shot=name == "complete.buy, sent again")
-    for how in HOWS:
-        for warm in (False, True):
-            await sweep(market, shop, name, how, warm=warm)
+    for how, start in WAYS:
+        await sweep(market, name, f"{how}, {start}", partial(cancel, market, shop, name, how, start))
+    if name.removeprefix("complete.") in SENDING:
+        assert market.closed >= {IntentState.NOT_SENT, IntentState.UNKNOWN}
     await everything_is_found(market, shop)
     await shop.client.aclose()
+
+
+@pytest.mark.parametrize("store", ["memory"], indirect=True)
+@pytest.mark.parametrize("name", OPERATIONS)
+async def test_its_client_closed_at_every_await(market: Market, name: str) -> None:
+    shop = market.shop(token_is_single_shot=name == "complete.buy, sent again")
+    for start in ("cold", "warm"):
+        await sweep(market, name, f"closed, {start}", partial(close, market, shop, name, start))
+    await shop.restart()
+    await everything_is_found(market, shop)
+    await shop.client.aclose()
+
+
+ELSEWHERE: Final = {"complete.aclose", "complete.note", "complete.with_caller", "orders.pages", "products.pages"}
+"""Not for callers, or what `iterate` walks along."""
+
+
+async def test_no_operation_is_left_out() -> None:
+    async with AsyncMintedConnect("partner", "secret") as minted:
+        resources = {name: value for name, value in vars(minted).items() if not name.startswith("_")}
+        public = {f"{name}.{one}" for name, value in resources.items() for one in dir(value) if not one.startswith("_")}
+    assert public - ELSEWHERE == {name.split(",")[0] for name in OPERATIONS} - {"request"}
