@@ -48,6 +48,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     8: (
         "one deadline over attempts, waits and digest",
         "core/test_patience.py::test_nothing_begins_after_the_deadline",
+        "core/test_patience.py::test_waiting_for_a_place_is_part_of_the_time",
         "test_transport.py::test_one_deadline_over_all_attempts",
     ),
     9: (
@@ -61,6 +62,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     11: (
         "not sent and maybe executed told apart by phase",
+        "core/test_patience.py::test_waiting_for_a_login_that_another_call_began_is_not_sent",
         "matrix/test_before_sending.py::test_no_connection",
         "matrix/test_sent.py::test_sent",
     ),
@@ -72,6 +74,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     13: (
         "the key is fixed before the first try, and persisted",
         "completion/test_complete.py::test_nothing_is_sent_without_the_journal",
+        "completion/test_end_to_end.py::test_killed_between_sending_and_answer",
         "completion/test_stateful.py::test_money_is_spent_once_and_knowingly",
     ),
     14: (
@@ -100,12 +103,15 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     19: (
         "the price lock on a monotonic clock, with a margin",
+        "test_operations.py::test_the_price_lock_runs_on_the_monotonic_clock",
+        "core/test_caller.py::test_a_price_that_runs_out_while_waiting_for_the_limiter_is_not_bought",
         "completion/test_agreed.py::test_the_time_of_day_does_not_end_a_lock_and_does_not_prolong_it",
         "completion/test_agreed.py::test_a_few_seconds_of_the_lock_are_kept_back",
     ),
     20: (
         "clock skew from Date, for search windows only",
         "completion/test_agreed.py::test_neither_lock_nor_pause_nor_deadline_minds_the_servers_clock",
+        "completion/test_agreed.py::test_what_became_of_a_purchase_is_looked_for_in_both_times",
         "completion/test_agreed.py::test_a_date_that_lies_only_widens_the_search",
     ),
     21: (
@@ -145,6 +151,8 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     28: (
         "TLS from 1.2, checking not switchable by environment, http to loopback only",
         "test_tls.py::test_a_server_of_the_last_century",
+        "test_tls.py::test_the_context_of_every_lane_is_strict",
+        "test_tls.py::test_a_lender_who_checks_nothing_does_not_decide_for_us",
         "test_tls.py::test_no_variable_switches_the_checking_off",
         "test_tls.py::test_plain_http_goes_no_further_than_this_machine",
     ),
@@ -153,6 +161,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
         "core/test_downgrade.py::test_the_strongest_on_offer_is_taken_at_once",
         "core/test_downgrade.py::test_nothing_weaker_is_answered_after_the_first_success",
         "core/test_downgrade.py::test_a_signed_request_is_not_sent_on",
+        "core/test_downgrade.py::test_no_path_leads_to_another_server",
     ),
     30: (
         "digest: one challenge at a time, stale once, 401 twice is a failure",
@@ -164,7 +173,9 @@ SCORECARD: dict[int, tuple[str, ...]] = {
         "no secret in log, repr, str, pickle, local variables of ours",
         "test_privacy.py::test_what_fails",
         "test_privacy.py::test_no_variable_of_ours_shows_a_secret",
+        "test_privacy.py::test_neither_does_a_call_that_is_cut_short",
         "test_privacy.py::test_a_client_is_not_pickled",
+        "core/test_digest.py::test_nothing_secret_shows_and_nothing_is_pickled",
     ),
     32: (
         "logs are an allow-list",
@@ -175,6 +186,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
         "personal data masked in reprs and errors",
         "test_models.py::test_nobody_is_named_in_a_repr",
         "test_privacy.py::test_a_server_that_says_it_back",
+        "core/test_redact.py::test_what_is_shown_of_a_text",
     ),
     34: (
         "errors hold neither body nor headers unless asked",

@@ -18,6 +18,7 @@ from minted_connect import (
     ApiError,
     AsyncMintedConnect,
     ConfigurationError,
+    ConnectFailed,
     MintedConnectError,
     Options,
     OutcomeUnknown,
@@ -179,6 +180,33 @@ async def test_waiting_for_a_place_is_part_of_the_time(connect):
         await first
         with pytest.raises(RequestTimeout, match="within 6 s"):
             await second
+
+
+async def test_waiting_for_a_login_that_another_call_began_is_not_sent(connect):
+    clock = ManualClock()
+
+    async def silent(connection: Connection) -> None:
+        await connection.request()
+        await connection.reader.read()
+
+    async with WireServer(silent) as server:
+        minted = await connect(server.url, options=Options(clock=clock), retry=RetryPolicy.none())
+        patient = minted.with_options(timeouts=Timeouts(read=100, total=100))
+        first = asyncio.create_task(patient.rates.current())
+        while not server.requests:
+            await asyncio.sleep(0)
+        second = asyncio.create_task(minted.request("POST", "/partner/x", json={}))
+        client = minted if isinstance(minted, AsyncMintedConnect) else minted._target._inner
+        while not client._caller.shared.transport._digest._shared.leader._waiters:
+            await asyncio.sleep(0)
+        clock.advance(15)
+        with pytest.raises(ConnectFailed, match="login that another call had begun") as caught:
+            await second
+        clock.advance(85)
+        with pytest.raises(RequestTimeout):  # and this one was sent
+            await first
+    assert caught.value.safe_to_retry
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("field", attrs.fields(Timeouts), ids=lambda field: field.name)
