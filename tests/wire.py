@@ -61,6 +61,15 @@ def forgive_broken_handshakes() -> None:
     loop.set_exception_handler(handle)
 
 
+async def close_listener(server: asyncio.Server) -> None:
+    """Close a server so that no connection falls between accepting and its transport (CPython 3.11 forgets those)."""
+    for sock in server.sockets:
+        asyncio.get_running_loop().remove_reader(sock)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    server.close()
+
+
 Script = Callable[[Connection], Awaitable[None]]
 
 
@@ -108,7 +117,7 @@ class WireServer:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.close()
+        await close_listener(self._server)
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -5,6 +5,7 @@ import logging
 import secrets
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self, Unpack
@@ -24,6 +25,7 @@ from .shop import SECOND, Shop
 from .texts import say
 from .wire import decode, failure
 
+_TURNS_TO_ACCEPT = 3  # turns of the loop: the accepting task, `connection_made`, and one to spare
 _PATIENCE = 0.05  # seconds a request in progress gets when the sandbox closes
 
 
@@ -145,6 +147,13 @@ class Sandbox:
         listener, self._listener = self._listener, None
         if listener is None or self._http is None:
             return
+        # A connection that was accepted and has no transport yet would outlive a listener that closes now (CPython 3.11
+        # raises in Server._attach and forgets it): take no more, and let those that came get theirs.
+        with suppress(NotImplementedError):  # Windows' loop has no readers, and accepts in one step
+            for sock in listener.sockets:
+                asyncio.get_running_loop().remove_reader(sock)
+        for _ in range(_TURNS_TO_ACCEPT):
+            await asyncio.sleep(0)
         listener.close()
         misbehaving = list(self._misbehaving)
         for task in misbehaving:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.wire import Connection, Script, WireServer
+from tests.wire import Connection, Script, WireServer, close_listener
 
 BULK: Final = "x" * 12_000_000
 """More than any socket buffers, so that its writing can be interrupted; passed on as something short."""
@@ -229,7 +229,7 @@ class Chaos(WireServer):
 
     async def _instead(self, script: Script) -> None:
         """Give new connections to this script, without TLS of asyncio's."""
-        self._server.close()
+        await close_listener(self._server)
         self._script = script
         self._server = await asyncio.start_server(self._serve, sock=self._another())
 
@@ -238,11 +238,11 @@ class Chaos(WireServer):
 
     async def refuse(self) -> None:
         """Stop listening: the port refuses, and connections that are there go on."""
-        self._server.close()
+        await close_listener(self._server)
 
     async def fill(self) -> None:
         """Have a backlog that is full: the kernel answers no handshake any more, as behind a silent firewall."""
-        self._server.close()
+        await close_listener(self._server)
         listener = self._another()
         listener.listen(0)
         self._full.append(listener)
@@ -296,7 +296,7 @@ class Chaos(WireServer):
         """Listen again."""
         while self._full:
             self._full.pop().close()
-        self._server.close()
+        await close_listener(self._server)
         self._server = await self._listen()
 
     async def _pass(self, connection: Connection) -> None:

@@ -8,6 +8,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import aiohttp
 import attrs
@@ -270,6 +271,18 @@ async def test_closing_leaves_nothing_behind(clock):
         with pytest.raises(aiohttp.ClientConnectorError):
             await session.get(sandbox.url)
         writer.close()
+    gc.collect()  # an unclosed socket would warn, and warnings are errors
+
+
+def test_connections_that_come_as_it_closes_are_closed_too():
+    for _ in range(20):
+        with ThreadedSandbox() as sandbox:
+            address = ("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
+            callers = [socket.create_connection(address) for _ in range(5)]
+        for caller in callers:
+            caller.settimeout(10)
+            with caller, suppress(ConnectionResetError):
+                assert caller.recv(1) == b""
     gc.collect()  # an unclosed socket would warn, and warnings are errors
 
 
