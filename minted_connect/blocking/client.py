@@ -156,6 +156,11 @@ class BlockingRateFeed(Facade[RateFeed]):
         """What the latest poll failed with; None while polls succeed."""
         return self._inner.last_error
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the circuit breaker is open: so many polls failed in a row that only single probes are sent."""
+        return self._inner.is_open
+
     def close(self) -> None:
         """Stop the poller and end every subscription; may be called again, from any thread."""
         with contextlib.suppress(ClientClosedError):

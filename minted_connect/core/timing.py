@@ -5,11 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from minted_connect.config import Clock
 
-__all__ = ["timeout"]
+__all__ = ["Alarm", "alarm", "timeout"]
+
+
+class Alarm(Protocol):
+    """Something that is to happen later."""
+
+    def cancel(self) -> object:
+        """Have it not happen."""
+
+
+def alarm(clock: Clock, seconds: float, callback: Callable[[], object]) -> Alarm:
+    """Call back in so many seconds of `clock` if it can set alarms, of the event loop's time otherwise."""
+    call_later: Callable[[float, Callable[[], object]], Alarm] | None = getattr(clock, "call_later", None)
+    return (asyncio.get_running_loop().call_later if call_later is None else call_later)(seconds, callback)
 
 
 def timeout(clock: Clock, seconds: float) -> AbstractAsyncContextManager[object]:

@@ -1,6 +1,7 @@
 """Prices over time: takes fetch callables, knows no resource and no client."""
 
-from minted_connect.feed.board import Subscription, Tick
-from minted_connect.feed.feed import RateFeed
+from minted_connect.feed.board import Subscription
+from minted_connect.feed.feed import BREAKER, RateFeed
+from minted_connect.feed.tick import Tick
 
-__all__ = ["RateFeed", "Subscription", "Tick"]
+__all__ = ["BREAKER", "RateFeed", "Subscription", "Tick"]

@@ -11,8 +11,7 @@ import asyncio
 import math
 from abc import abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
-from decimal import Decimal
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from weakref import WeakSet
 
@@ -20,48 +19,9 @@ import attrs
 
 from minted_connect.config import Clock
 from minted_connect.errors import ClientClosedError
-from minted_connect.models.rate import Rate
+from minted_connect.feed.tick import Filter, Round, Tick
 
-__all__ = ["Board", "Buffered", "Latest", "Subscription", "Tick"]
-
-
-@attrs.frozen
-class Tick:
-    """One price of one item currency, as a poll saw it."""
-
-    rate: Rate
-    observed_at: float
-    """Monotonic seconds of the feed's clock when `rate` arrived; a stale tick keeps those of the last good value."""
-    change: Decimal | None = None
-    """Spot price minus that of the value before, money per gram; None on the first value and on a stale tick."""
-    stale: bool = False
-    """Whether the latest poll failed or left this currency out, so that `rate` is the last good value."""
-    _clock: Clock = attrs.field(alias="clock", kw_only=True, eq=False, repr=False)
-
-    @property
-    def buy(self) -> Decimal:
-        """What the customer pays, money per gram."""
-        return self.rate.buy_price
-
-    @property
-    def sell(self) -> Decimal:
-        """What the customer gets, money per gram."""
-        return self.rate.sell_price
-
-    @property
-    def spot(self) -> Decimal:
-        """The market price, money per gram."""
-        return self.rate.spot_price
-
-    @property
-    def spread(self) -> Decimal:
-        """`buy` minus `sell`, money per gram."""
-        return self.buy - self.sell
-
-    @property
-    def age(self) -> float:
-        """Seconds since `observed_at`, now: it grows while the tick is kept."""
-        return self._clock.monotonic() - self.observed_at
+__all__ = ["Board", "Buffered", "Latest", "Subscription"]
 
 
 class Board:
@@ -79,14 +39,20 @@ class Board:
         self._waiting: set[asyncio.Future[None]] = set()
         self._traceback: TracebackType | None = None  # of the error that ended the poller, as it left it
 
-    def post(self, rates: Iterable[Rate]) -> None:
-        """Put up the next round: these rates fresh, every other known one stale."""
-        now = self.clock.monotonic()
+    def post(self, posted: Round) -> None:
+        """Put up the next round: its rates fresh, every other known one stale."""
         ticks = {key: attrs.evolve(tick, change=None, stale=True) for key, tick in self.ticks.items()}
-        for rate in rates:
+        for rate in posted.rates:
             before = self.ticks.get(rate.currency_id)
-            change = None if before is None else rate.spot_price - before.spot
-            ticks[rate.currency_id] = Tick(rate, now, change, clock=self.clock)
+            ticks[rate.currency_id] = Tick(
+                rate,
+                posted.observed_at,
+                posted.at,
+                None if before is None else rate.spot_price - before.spot,
+                number=posted.number,
+                gap=posted.gap,
+                clock=self.clock,
+            )
         self.ticks = ticks
         self.round += 1
         for subscription in self.buffered:
@@ -153,10 +119,11 @@ class Subscription(AsyncIterator[Tick]):
     """The ticks of one subscriber; ends when the feed closes, and raises what ended the feed otherwise.
 
     Each `anext` may come from another task of the feed's event loop. Leaving the loop with `break`, or being
-    cancelled in it, needs no clean-up; a cancelled `anext` loses no tick.
+    cancelled in it, needs no clean-up; a cancelled `anext` loses no tick. It raises InvalidInput once the rates are
+    known and none of them is what was asked for.
     """
 
-    def __init__(self, board: Board, wanted: Callable[[Rate], bool], *, changes_only: bool) -> None:
+    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool) -> None:
         self._dropped = 0
         self._board = board
         self._wanted = wanted
@@ -172,6 +139,8 @@ class Subscription(AsyncIterator[Tick]):
                 return tick
             if self._board.over():
                 break
+            if not self._seen and self._board.ticks:
+                self._wanted.check([known.rate for known in self._board.ticks.values()])
             self._waiter = self._board.waiter()
             await self._board.wait(self._waiter)
         raise StopAsyncIteration
@@ -205,7 +174,7 @@ class Subscription(AsyncIterator[Tick]):
 class Latest(Subscription):
     """Reads the board itself: whatever was posted meanwhile is skipped."""
 
-    def __init__(self, board: Board, wanted: Callable[[Rate], bool], *, changes_only: bool) -> None:
+    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool) -> None:
         super().__init__(board, wanted, changes_only=changes_only)
         self._round = 0
         # The currencies not yet looked at in this turn. All of them have theirs before the first comes again:
@@ -229,7 +198,7 @@ class Latest(Subscription):
 class Buffered(Subscription):
     """Has its ticks put aside by the poller; what is buffered can still be read after the end."""
 
-    def __init__(self, board: Board, wanted: Callable[[Rate], bool], *, changes_only: bool, size: int) -> None:
+    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool, size: int) -> None:
         super().__init__(board, wanted, changes_only=changes_only)
         self._buffer: deque[Tick] = deque(maxlen=size)
         self.push(board.ticks.values())

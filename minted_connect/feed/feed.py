@@ -4,45 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
-import math
 import sys
 from collections.abc import Awaitable, Callable, Iterable
-from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Self
 
 import anyio
 
-from minted_connect.config import Clock
+from minted_connect.config import Breaker, Clock
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
-    ApiError,
     ClientClosedError,
-    ConfigurationError,
     InvalidInput,
     MintedConnectError,
     Phase,
-    RateLimited,
     RequestTimeout,
-    ServerError,
 )
-from minted_connect.feed.board import Board, Buffered, Latest, Subscription, Tick
+from minted_connect.feed.board import Board, Buffered, Latest, Subscription
+from minted_connect.feed.poller import Poller
+from minted_connect.feed.tick import Filter, Tick
 from minted_connect.models.rate import Rate
 from minted_connect.resources import checks
 
 __all__ = ["RateFeed"]
 
-_log = logging.getLogger("minted_connect.feed")
-
-_HOPELESS: Final = (ClientClosedError, ConfigurationError, InvalidInput)
-"""Failures that polling again cannot mend: they end the feed, as a programming error does."""
-
-_PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
-"""The refusals that another poll may not meet again; wrong credentials and the other 4xx stay what they are."""
-
-_MOST_DOUBLINGS: Final = 32
-"""Keeps 2**n a finite float in an outage of any length."""
+BREAKER: Final = Breaker(failures=5, cooldown=30.0)
+"""The default of a feed: five failed polls in a row, then a probe every half minute."""
 
 
 class RateFeed:
@@ -60,12 +47,14 @@ class RateFeed:
         random: source of jitter, in [0, 1).
         jitter: how far each wait may differ from `interval`, as a fraction of it, so that many processes
             started together do not poll together; 0 to below 1.
-        max_backoff: longest wait after failures in seconds, unless `interval` is longer or the server asks for
-            more. Waits are drawn evenly from `interval` to `interval` * 2^failures: never sooner than without
-            a failure.
+        max_backoff: longest wait after failures in seconds, unless `interval` or the breaker's cooldown is longer or
+            the server asks for more. Waits are drawn evenly from `interval` to `interval` * 2^failures: never sooner
+            than without a failure.
+        breaker: after so many failures in a row, single probes at least `cooldown` seconds apart; None for none.
 
     Raises:
         InvalidInput: `interval`, `jitter` or `max_backoff` is out of range.
+        ConfigurationError: `breaker` is something else.
     """
 
     def __init__(
@@ -77,31 +66,34 @@ class RateFeed:
         random: Callable[[], float],
         jitter: float = 0.1,
         max_backoff: float = 60.0,
+        breaker: Breaker | None = BREAKER,
     ) -> None:
-        checks.seconds("interval", interval)
-        checks.seconds("max_backoff", max_backoff)
-        if not _is_number(jitter) or not 0 <= jitter < 1:
-            raise InvalidInput.of("jitter", "must be a number from 0 to below 1")
-        self._fetch = fetch
-        self._interval = interval
-        self._jitter = jitter
-        self._max_backoff = max_backoff
+        self._poller = Poller(
+            fetch,
+            interval=interval,
+            clock=clock,
+            random=random,
+            jitter=jitter,
+            max_backoff=max_backoff,
+            breaker=breaker,
+        )
         self._clock = clock
-        self._random = random
         self._board = Board(clock)
-        self._outage = 0  # failed polls since the last good one
-        self._failures = 0
-        self._last_error: MintedConnectError | None = None
 
     @property
     def failures(self) -> int:
         """How many polls have failed since the feed was opened."""
-        return self._failures
+        return self._poller.failures
 
     @property
     def last_error(self) -> MintedConnectError | None:
         """What the latest poll failed with; None while polls succeed."""
-        return self._last_error
+        return self._poller.last_error
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the circuit breaker is open: so many polls failed in a row that only single probes are sent."""
+        return self._poller.is_open
 
     async def __aenter__(self) -> Self:
         """Start the poller; the first poll begins at once and is not waited for.
@@ -113,7 +105,7 @@ class RateFeed:
             raise ClientClosedError("a feed is opened once: make another one")
         # Not a task group: its cancel scope would have to be left by the task that entered it, and the blocking
         # twin enters and leaves in two tasks.
-        self._board.poller = asyncio.create_task(self._poll(), name="minted_connect.feed")
+        self._board.poller = asyncio.create_task(self._poller.run(self._board), name="minted_connect.feed")
         self._board.poller.add_done_callback(self._board.end)
         return self
 
@@ -158,7 +150,7 @@ class RateFeed:
         Raises:
             InvalidInput: `buffer` is not a whole number from 1, or a filter cannot fit anything.
         """
-        wanted = _filter(currency_id, metal, sku)
+        wanted = Filter(currency_id, metal, sku)
         checks.flag("changes_only", changes_only)
         if buffer is None:
             return Latest(self._board, wanted, changes_only=changes_only)
@@ -174,11 +166,14 @@ class RateFeed:
         feed if that was an error; after a close it keeps answering.
 
         Raises:
-            InvalidInput: a filter cannot fit anything.
+            InvalidInput: a filter cannot fit anything, or the rates are known and it fits none of them.
         """
-        wanted = _filter(currency_id, metal, sku)
+        wanted = Filter(currency_id, metal, sku)
         self._board.over()
-        return next((tick for tick in self._board.ticks.values() if wanted(tick.rate)), None)
+        ticks = self._board.ticks
+        if ticks:
+            wanted.check([tick.rate for tick in ticks.values()])
+        return next((tick for tick in ticks.values() if wanted(tick.rate)), None)
 
     async def wait_for(self, predicate: Callable[[Tick], bool], *, timeout: float) -> Tick:
         """Return the first tick that satisfies the predicate, what is known already included.
@@ -213,7 +208,7 @@ class RateFeed:
                 elapsed=timeout,
                 phase=Phase.ANSWERED,
                 idempotent=True,
-            ) from self._last_error
+            ) from self._poller.last_error
         finally:
             search.cancel()
             timer.cancel()
@@ -234,66 +229,3 @@ class RateFeed:
                 await self._clock.sleep(left)
             else:
                 await self._board.wait(self._board.waiter())
-
-    async def _poll(self) -> None:
-        while True:
-            started = self._clock.monotonic()
-            try:
-                rates = await self._fetch()
-            except MintedConnectError as error:
-                if _hopeless(error):
-                    raise
-                due = self._clock.monotonic() + self._fail(error)
-                self._board.post(())
-            else:
-                due = started + self._interval * (1 + self._jitter * (2 * self._random() - 1))
-                self._recover()
-                self._board.post(rates)
-            self._board.due = due
-            await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
-            self._board.due = -math.inf
-
-    def _fail(self, error: MintedConnectError) -> float:
-        """Count a failed poll; return the seconds to wait."""
-        if self._last_error is None:
-            _log.warning("rates are stale until a poll succeeds again: %s: %s", type(error).__name__, error)
-        self._last_error = error
-        self._failures += 1
-        self._outage += 1
-        longest = min(self._interval * 2.0 ** min(self._outage, _MOST_DOUBLINGS), self._max_backoff)
-        wait = self._interval + self._random() * max(0.0, longest - self._interval)
-        asked = error.retry_after if isinstance(error, RateLimited | ServerError) else None
-        return max(wait, asked or 0.0)
-
-    def _recover(self) -> None:
-        if self._last_error is not None:
-            _log.info("rates are fresh again after %d failed polls", self._outage)
-        self._last_error = None
-        self._outage = 0
-
-
-def _hopeless(error: MintedConnectError) -> bool:
-    if isinstance(error, ApiError):
-        return error.status // 100 == 4 and error.status not in _PASSING  # noqa: PLR2004 - as statuses are spoken of
-    return isinstance(error, _HOPELESS)
-
-
-def _filter(currency_id: int | None, metal: str | None, sku: str | None) -> Callable[[Rate], bool]:
-    if currency_id is not None:
-        checks.whole("currency_id", currency_id, 1)
-    for name, value in (("metal", metal), ("sku", sku)):
-        if value is not None:
-            checks.text(name, value)
-
-    def wanted(rate: Rate) -> bool:
-        return (
-            (currency_id is None or rate.currency_id == currency_id)
-            and (metal is None or rate.metal_type == metal)
-            and (sku is None or rate.sku == sku)
-        )
-
-    return wanted
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Final, Literal
 
+import attrs
+
+from minted_connect.config import Breaker
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput
-from minted_connect.feed import RateFeed
+from minted_connect.feed import BREAKER, RateFeed
 from minted_connect.models import MetalType, Rate, RatePoint
 from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
@@ -55,14 +58,43 @@ class AsyncRates(Resource):
         ]
         return await self._caller.send(Request(OPERATIONS["rates.history"], query=query), tuple[RatePoint, ...])
 
-    def feed(self, *, interval: float, metals: MetalType | str | Sequence[MetalType | str] | None = None) -> RateFeed:
+    def feed(
+        self,
+        *,
+        interval: float,
+        metals: MetalType | str | Sequence[MetalType | str] | None = None,
+        jitter: float = 0.1,
+        max_backoff: float = 60.0,
+        breaker: Breaker | None = BREAKER,
+    ) -> RateFeed:
         """Return a feed that asks for the prices every `interval` seconds, however many subscribe to it.
 
-        `async with feed:` starts it; `async for tick in feed.subscribe(...)` listens.
+        `async with feed:` starts it; `async for tick in feed.subscribe(...)` listens. A poll is sent once, whatever
+        `RetryPolicy` says: the next poll is what follows a failed one.
+
+        Args:
+            interval: Seconds between the starts of two polls, on average.
+            metals: Only these; all if left out.
+            jitter: How far each wait may differ from `interval`, as a fraction of it: 0 to below 1.
+            max_backoff: Longest wait in seconds after failed polls, unless the others or the server ask for more.
+            breaker: After so many failed polls in a row, single probes at least `cooldown` seconds apart; None: none.
+
+        Raises:
+            InvalidInput: a value is out of range.
+            ConfigurationError: `breaker` is no `Breaker`.
         """
-        options = self._caller.settings.options
+        settings = self._caller.settings
         # Looked at now, not by the poller; and a collection that can be read only once is read here.
         wanted = None if metals is None else checks.joined("metals", metals).split(",")
+        polls = AsyncRates(
+            self._caller.with_settings(attrs.evolve(settings, retry=attrs.evolve(settings.retry, reads=1)))
+        )
         return RateFeed(
-            lambda: self.current(metals=wanted), interval=interval, clock=options.clock, random=options.random
+            lambda: polls.current(metals=wanted),
+            interval=interval,
+            clock=settings.options.clock,
+            random=settings.options.random,
+            jitter=jitter,
+            max_backoff=max_backoff,
+            breaker=breaker,
         )

@@ -47,6 +47,7 @@ BY_HAND = {
     (AsyncMintedConnect, "sandbox_server"),
     (RateFeed, "failures"),
     (RateFeed, "last_error"),
+    (RateFeed, "is_open"),
     (Subscription, "dropped"),
 }
 """What is not an operation: written out on both sides."""

@@ -6,13 +6,14 @@ import itertools
 import logging
 import math
 import weakref
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import anyio
 import attrs
 import pytest
 
+from minted_connect.config import Breaker
 from minted_connect.errors import (
     ApiError,
     AuthenticationFailed,
@@ -28,7 +29,9 @@ from minted_connect.errors import (
     ValidationFailed,
 )
 from minted_connect.feed import RateFeed, Tick
+from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate
+from minted_connect.sandbox import ManualClock
 
 pytestmark = pytest.mark.anyio
 
@@ -80,7 +83,7 @@ class HandClock:
         return self.now
 
     def wall(self):
-        raise AssertionError("the feed asks for monotonic time only")
+        return datetime(2026, 2, 20, 12, tzinfo=UTC) + timedelta(seconds=self.now)
 
     async def sleep(self, seconds):
         self.slept.append(seconds)
@@ -160,7 +163,7 @@ async def collect(subscription, into):
 
 
 def requests(feed):
-    return feed._fetch.calls
+    return feed._poller._fetch.calls
 
 
 def nobody_waits(feed):
@@ -235,14 +238,18 @@ class TestTicks:
         assert (first.spot, first.buy, first.sell) == (Decimal("600.10"), Decimal("606.10"), Decimal("594.10"))
         assert (first.spread, first.change, second.change) == (12, None, Decimal("-0.15"))
         assert (first.observed_at, second.observed_at) == (1000, 1010)
+        assert second.at - first.at == timedelta(seconds=10)
+        assert (first.currency, first.weight_unit, first.source_time) == ("AED", "g", GOLD.updated_at)
+        assert (first.number, second.number) == (1, 2)
         assert not first.stale
 
     def test_age_grows_while_a_tick_is_kept_and_is_no_part_of_it(self, clock):
-        tick = Tick(GOLD, 990.0, clock=clock)
+        tick = Tick(GOLD, 990.0, clock.wall(), clock=clock)
+        at = tick.at
         assert tick.age == 10
         clock.now += 5
         assert tick.age == 15
-        assert tick == Tick(GOLD, 990.0, clock=JumpClock())
+        assert tick == Tick(GOLD, 990.0, at, clock=JumpClock())
         assert "clock" not in repr(tick).lower()
 
     async def test_latest(self, make, clock):
@@ -252,7 +259,8 @@ class TestTicks:
             await clock.advance(4)
             assert feed.latest().rate == GOLD
             assert feed.latest(metal="silver").rate == SILVER
-            assert feed.latest(sku="no such") is None
+            with pytest.raises(InvalidInput, match="sku: fits none of the rates; there are MNTBAE0001"):
+                feed.latest(sku="no such")
             assert feed.latest(currency_id=GOLD.currency_id).age == 4
         assert feed.latest().rate == GOLD  # closed, and honest about its age
 
@@ -265,7 +273,6 @@ class TestSubscriptions:
             ({"currency_id": 1000019}, [SILVER]),
             ({"metal": "gold"}, [GOLD]),
             ({"sku": "MNTBAE0001"}, [GOLD]),
-            ({"sku": "MNTBAE0001", "metal": "silver"}, []),
         ],
     )
     @pytest.mark.parametrize("buffer", [None, 8])
@@ -276,6 +283,27 @@ class TestSubscriptions:
             await clock.advance(1)
             await feed.aclose()
         assert [tick.rate for tick in got] == rates
+
+    @pytest.mark.parametrize(
+        ("wanted", "says"),
+        [
+            ({"currency_id": 7}, "currency_id: fits none of the rates; there are 1000013, 1000019"),
+            ({"metal": "platinum"}, "metal: fits none of the rates; there are gold, silver"),
+            ({"metal": "gold", "sku": "no such"}, "sku: fits none of the rates; there are MNTBAE0001"),
+            ({"metal": "silver", "sku": "MNTBAE0001"}, "metal: no rate fits all of metal, sku"),
+        ],
+    )
+    @pytest.mark.parametrize("buffer", [None, 8])
+    async def test_nobody_waits_for_what_never_comes(self, make, clock, wanted, says, buffer):
+        async with make(DOWN, (GOLD, SILVER)) as feed:
+            early = asyncio.ensure_future(anext(feed.subscribe(**wanted, buffer=buffer)))
+            await clock.advance(INTERVAL / 2)
+            assert not early.done()  # nothing is known yet
+            await clock.advance(2 * INTERVAL)
+            for waiting in (early, anext(feed.subscribe(**wanted, buffer=buffer))):
+                with pytest.raises(InvalidInput) as caught:
+                    await waiting
+                assert says in str(caught.value)
 
     @pytest.mark.parametrize("buffer", [None, 8])
     async def test_changes_only(self, make, clock, buffer):
@@ -382,7 +410,7 @@ class TestSubscriptions:
             await anext(ticks)
             task = asyncio.ensure_future(anext(ticks))
             await settle()
-            feed._board.post((gold(602),))
+            feed._board.post(Round((gold(602),), 2, clock.wall(), clock.monotonic()))
             task.cancel()
             await asyncio.wait({task})
             assert task.cancelled()
@@ -590,9 +618,80 @@ class TestOutage:
         ("drawn", "waits"), [(0.0, [10, 10, 10, 10, 10]), (0.5, [15, 25, 35, 35, 35]), (1.0, [20, 40, 60, 60, 60])]
     )
     async def test_waits_are_drawn_from_the_interval_to_a_doubling_limit(self, make, clock, drawn, waits):
-        async with make(DOWN, random=lambda: drawn, jitter=0):
+        async with make(DOWN, random=lambda: drawn, jitter=0, breaker=None):
             await clock.advance(sum(waits[:-1]))
         assert clock.slept == waits
+
+    async def test_an_open_circuit_lets_single_probes_through_until_one_succeeds(self, make, clock):
+        failing = make(
+            *[DOWN] * 4, (GOLD,), DOWN, jitter=0, random=lambda: 0.0, breaker=Breaker(failures=3, cooldown=45)
+        )
+        async with failing as feed:
+            states = []
+            for _ in range(6):
+                await settle()
+                states.append((feed.is_open, clock.slept[-1]))
+                await clock.advance(clock.slept[-1])
+        assert states == [(False, 10), (False, 10), (True, 45), (True, 45), (False, 10), (False, 10)]
+
+    async def test_the_server_may_ask_for_more_than_the_cooldown(self, make, clock):
+        busy = RateLimited("slow down", 429, retry_after=77.0)
+        async with make(busy, random=lambda: 0.0, breaker=Breaker(failures=1, cooldown=45)):
+            await settle()
+        assert clock.slept == [77]
+
+    @pytest.mark.parametrize("value", [5, "on", True])
+    async def test_the_breaker_is_checked(self, make, value):
+        with pytest.raises(ConfigurationError, match="breaker"):
+            make((GOLD,), breaker=value)
+
+    async def test_a_poll_that_takes_long_is_not_met_with_silence(self):
+        clock = ManualClock()
+        answer = asyncio.Event()
+        calls = 0
+
+        async def fetch():
+            nonlocal calls
+            calls += 1
+            if calls == 2:
+                await answer.wait()
+            return (GOLD,)
+
+        feed = RateFeed(fetch, interval=INTERVAL, clock=clock, random=lambda: 0.5, breaker=None)
+        got = []
+        async with feed, asyncio.TaskGroup() as group:
+            group.create_task(collect(feed.subscribe(), got))
+            await settle()
+            clock.advance(INTERVAL)  # the second poll begins
+            await settle()
+            assert [tick.stale for tick in got] == [False]
+            clock.advance(2 * INTERVAL)
+            await settle()
+            assert [(tick.stale, tick.age) for tick in got] == [(False, 30), (True, 30)]
+            answer.set()
+            await settle()
+            await feed.aclose()
+        assert [(tick.stale, tick.number, tick.gap) for tick in got[:3]] == [
+            (False, 1, 0),
+            (True, 1, 0),
+            (False, 2, 30),
+        ]
+        assert feed.failures == 0
+
+    async def test_the_tick_after_an_outage_states_the_gap(self, make, clock):
+        script = (GOLD,), DOWN, DOWN, (GOLD,), (GOLD,)
+        got = []
+        async with make(*script, jitter=0, random=lambda: 0.0) as feed, asyncio.TaskGroup() as group:
+            group.create_task(collect(feed.subscribe(buffer=9), got))
+            await clock.advance(4 * INTERVAL)
+            await feed.aclose()
+        assert [(tick.number, tick.stale, tick.gap) for tick in got] == [
+            (1, False, 0),
+            (1, True, 0),
+            (1, True, 0),
+            (4, False, 30),
+            (5, False, 0),
+        ]
 
     async def test_an_interval_beyond_the_limit_stays_the_interval(self, make, clock):
         async with make(DOWN, interval=3600, random=lambda: 0.9):

@@ -1,0 +1,147 @@
+"""The one task of a feed that asks the server: when it asks, what a failure means, how long it waits after one."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from http import HTTPStatus
+from typing import Final
+
+from minted_connect.config import Breaker, Clock, check_type
+from minted_connect.core.timing import alarm
+from minted_connect.errors import (
+    ApiError,
+    ClientClosedError,
+    ConfigurationError,
+    InvalidInput,
+    MintedConnectError,
+    RateLimited,
+    ServerError,
+)
+from minted_connect.feed.board import Board
+from minted_connect.feed.tick import Round
+from minted_connect.models.rate import Rate
+from minted_connect.resources import checks
+
+__all__ = ["Poller"]
+
+_log = logging.getLogger("minted_connect.feed")
+
+_HOPELESS: Final = (ClientClosedError, ConfigurationError, InvalidInput)
+"""Failures that polling again cannot mend: they end the feed, as a programming error does."""
+
+_PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+"""The refusals that another poll may not meet again; wrong credentials and the other 4xx stay what they are."""
+
+_MOST_DOUBLINGS: Final = 32
+"""Keeps 2**n a finite float in an outage of any length."""
+
+_UNSEEN: Final = 2
+"""Intervals without a good round after which prices went unseen, and a poll under way is overdue."""
+
+
+class Poller:
+    """Polls for ever and posts each round on the board; the arguments are those of `RateFeed`.
+
+    Raises:
+        InvalidInput: `interval`, `jitter` or `max_backoff` is out of range.
+        ConfigurationError: `breaker` is something else.
+    """
+
+    def __init__(
+        self,
+        fetch: Callable[[], Awaitable[Iterable[Rate]]],
+        *,
+        interval: float,
+        clock: Clock,
+        random: Callable[[], float],
+        jitter: float,
+        max_backoff: float,
+        breaker: Breaker | None,
+    ) -> None:
+        if not _is_number(jitter) or not 0 <= jitter < 1:
+            raise InvalidInput.of("jitter", "must be a number from 0 to below 1")
+        check_type("breaker", breaker, Breaker, optional=True)
+        self._fetch = fetch
+        self._interval = checks.seconds("interval", interval)
+        self._max_backoff = checks.seconds("max_backoff", max_backoff)
+        self._jitter = jitter
+        self._clock = clock
+        self._random = random
+        self._breaker = breaker
+        self._number = 0
+        self._good_at = math.inf  # when the last good round came
+        self._outage = 0  # failed polls since then
+        self.failures: int = 0
+        self.last_error: MintedConnectError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether so many polls failed in a row that the breaker holds back all but single probes."""
+        return self._breaker is not None and self._outage >= self._breaker.failures
+
+    async def run(self, board: Board) -> None:
+        """Poll until cancelled, or until something goes wrong that polling again cannot mend, which is raised."""
+        while True:
+            due = await self._poll(board)
+            board.due = due
+            await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+            board.due = -math.inf
+
+    async def _poll(self, board: Board) -> float:
+        """Poll once and post what came; return when the next one starts."""
+        started = self._clock.monotonic()
+        self._number += 1
+        overdue = alarm(self._clock, _UNSEEN * self._interval, lambda: board.post(self._round(())))
+        try:
+            rates = tuple(await self._fetch())
+        except MintedConnectError as error:
+            if _hopeless(error):
+                raise
+            wait = self._fail(error)
+            board.post(self._round(()))
+            return self._clock.monotonic() + wait
+        finally:
+            overdue.cancel()
+        self._recover()
+        board.post(self._round(rates))
+        return started + self._interval * (1 + self._jitter * (2 * self._random() - 1))
+
+    def _round(self, rates: tuple[Rate, ...]) -> Round:
+        now, gap = self._clock.monotonic(), 0.0
+        if rates:
+            since = now - self._good_at
+            gap = since if since > _UNSEEN * self._interval else 0.0
+            self._good_at = now
+        return Round(rates, self._number, self._clock.wall(), now, gap)
+
+    def _fail(self, error: MintedConnectError) -> float:
+        """Count a failed poll; return the seconds to wait."""
+        if self.last_error is None:
+            _log.warning("rates are stale until a poll succeeds again: %s: %s", type(error).__name__, error)
+        self.last_error = error
+        self.failures += 1
+        self._outage += 1
+        longest = min(self._interval * 2.0 ** min(self._outage, _MOST_DOUBLINGS), self._max_backoff)
+        wait = self._interval + self._random() * max(0.0, longest - self._interval)
+        if self._breaker is not None and self.is_open:
+            wait = max(wait, self._breaker.cooldown)
+        asked = error.retry_after if isinstance(error, RateLimited | ServerError) else None
+        return max(wait, asked or 0.0)
+
+    def _recover(self) -> None:
+        if self.last_error is not None:
+            _log.info("rates are fresh again after %d failed polls", self._outage)
+        self.last_error = None
+        self._outage = 0
+
+
+def _hopeless(error: MintedConnectError) -> bool:
+    if isinstance(error, ApiError):
+        return error.status // 100 == 4 and error.status not in _PASSING  # noqa: PLR2004 - as statuses are spoken of
+    return isinstance(error, _HOPELESS)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,133 @@
+"""One price at one moment, and the round of a poll that brought it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
+from typing import Final
+
+import attrs
+
+from minted_connect.config import Clock
+from minted_connect.errors import InvalidInput
+from minted_connect.models.rate import Rate
+from minted_connect.resources import checks
+
+__all__ = ["WEIGHT_UNIT", "Filter", "Round", "Tick"]
+
+WEIGHT_UNIT: Final = "g"
+"""What all prices are for: one gram (assumed, S26)."""
+
+
+@attrs.frozen
+class Tick:
+    """One price of one item currency, as a poll saw it: money per gram in `currency`."""
+
+    rate: Rate
+    observed_at: float
+    """Monotonic seconds of the feed's clock when `rate` arrived; a stale tick keeps those of the last good value."""
+    at: datetime
+    """Time of day when `rate` arrived, aware; a stale tick keeps that of the last good value."""
+    change: Decimal | None = None
+    """Spot price minus that of the value before, money per gram; None on the first value and on a stale tick."""
+    stale: bool = False
+    """Whether the latest poll failed, is overdue or left this currency out, so that `rate` is the last good value."""
+    number: int = 0
+    """Number of the poll that brought it, from 1."""
+    gap: float = 0.0
+    """Seconds since the last good poll if those are more than two intervals, so that prices went unseen; or 0."""
+    _clock: Clock = attrs.field(alias="clock", kw_only=True, eq=False, repr=False)
+
+    @property
+    def buy(self) -> Decimal:
+        """What the customer pays, money per gram."""
+        return self.rate.buy_price
+
+    @property
+    def sell(self) -> Decimal:
+        """What the customer gets, money per gram."""
+        return self.rate.sell_price
+
+    @property
+    def spot(self) -> Decimal:
+        """The market price, money per gram."""
+        return self.rate.spot_price
+
+    @property
+    def spread(self) -> Decimal:
+        """`buy` minus `sell`, money per gram."""
+        return self.buy - self.sell
+
+    @property
+    def currency(self) -> str:
+        """Currency of the prices (`AED`)."""
+        return self.rate.currency_code
+
+    @property
+    def weight_unit(self) -> str:
+        """What the prices are for one of: `g` (assumed, S26)."""
+        return WEIGHT_UNIT
+
+    @property
+    def source_time(self) -> datetime:
+        """When the server says that the price was made, aware."""
+        return self.rate.updated_at
+
+    @property
+    def age(self) -> float:
+        """Seconds since `observed_at`, now: it grows while the tick is kept."""
+        return self._clock.monotonic() - self.observed_at
+
+
+@attrs.frozen
+class Round:
+    """What one poll brought: rates, or none if it failed."""
+
+    rates: tuple[Rate, ...]
+    number: int
+    at: datetime
+    observed_at: float
+    gap: float = 0.0
+
+
+class Filter:
+    """Which currencies a subscriber wants: all that fit everything that is given.
+
+    Raises:
+        InvalidInput: a value that no currency can have.
+    """
+
+    def __init__(self, currency_id: int | None, metal: str | None, sku: str | None) -> None:
+        self._asked: dict[str, Callable[[Rate], bool]] = {}
+        if currency_id is not None:
+            checks.whole("currency_id", currency_id, 1)
+            self._asked["currency_id"] = lambda rate: rate.currency_id == currency_id
+        if metal is not None:
+            checks.text("metal", metal)
+            self._asked["metal"] = lambda rate: rate.metal_type == metal
+        if sku is not None:
+            checks.text("sku", sku)
+            self._asked["sku"] = lambda rate: rate.sku == sku
+
+    def __call__(self, rate: Rate) -> bool:
+        """Tell whether this rate is wanted."""
+        return all(fits(rate) for fits in self._asked.values())
+
+    def check(self, known: list[Rate]) -> None:
+        """Refuse to wait for what never comes.
+
+        Raises:
+            InvalidInput: none of these rates, which are all there are, fits.
+        """
+        if any(map(self, known)):
+            return
+        for name, fits in self._asked.items():
+            if not any(map(fits, known)):
+                there = sorted({str(value) for rate in known if (value := _value(rate, name)) is not None})
+                raise InvalidInput.of(name, f"fits none of the rates; there are {', '.join(there)}")
+        raise InvalidInput.of(next(iter(self._asked)), f"no rate fits all of {', '.join(self._asked)}")
+
+
+def _value(rate: Rate, name: str) -> object:
+    return rate.metal_type if name == "metal" else getattr(rate, name)
