@@ -69,7 +69,7 @@ if TYPE_CHECKING:
         UnexpectedRedirect,
         ValidationFailed,
     )
-    from minted_connect.feed import RateFeed, Subscription, Tick
+    from minted_connect.feed import Candle, RateFeed, Subscription, Tick, ohlc
     from minted_connect.models import (
         AccountType,
         BaseCurrency,
@@ -124,6 +124,7 @@ _HOME = {
     "BlockingSubscription": "minted_connect.blocking",
     "Breaker": "minted_connect.config",
     "BudgetExhausted": "minted_connect.errors",
+    "Candle": "minted_connect.feed",
     "Category": "minted_connect.models",
     "CircuitOpen": "minted_connect.errors",
     "ClientClosedError": "minted_connect.errors",
@@ -201,6 +202,7 @@ _HOME = {
     "TransportError": "minted_connect.errors",
     "UnexpectedRedirect": "minted_connect.errors",
     "ValidationFailed": "minted_connect.errors",
+    "ohlc": "minted_connect.feed",
     "to_dict": "minted_connect.models",
 }
 
@@ -222,6 +224,7 @@ __all__ = [
     "BlockingSubscription",
     "Breaker",
     "BudgetExhausted",
+    "Candle",
     "Category",
     "CircuitOpen",
     "ClientClosedError",
@@ -299,6 +302,7 @@ __all__ = [
     "UnexpectedRedirect",
     "ValidationFailed",
     "__version__",
+    "ohlc",
     "to_dict",
 ]
 
