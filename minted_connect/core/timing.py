@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from minted_connect.config import Clock
 
@@ -19,10 +19,12 @@ class Alarm(Protocol):
         """Have it not happen."""
 
 
+_CallLater = Callable[[float, Callable[[], object]], Alarm]
+
+
 def alarm(clock: Clock, seconds: float, callback: Callable[[], object]) -> Alarm:
     """Call back in so many seconds of `clock` if it can set alarms, of the event loop's time otherwise."""
-    call_later: Callable[[float, Callable[[], object]], Alarm] | None = getattr(clock, "call_later", None)
-    return (asyncio.get_running_loop().call_later if call_later is None else call_later)(seconds, callback)
+    return (_call_later(clock) or asyncio.get_running_loop().call_later)(seconds, callback)
 
 
 def timeout(clock: Clock, seconds: float) -> AbstractAsyncContextManager[object]:
@@ -30,12 +32,16 @@ def timeout(clock: Clock, seconds: float) -> AbstractAsyncContextManager[object]
 
     Real time counts in any case: a test whose clock stands still must not hang.
     """
-    call_later = getattr(clock, "call_later", None)
+    call_later = _call_later(clock)
     return asyncio.timeout(seconds) if call_later is None else _either(call_later, seconds)
 
 
+def _call_later(clock: Clock) -> _CallLater | None:
+    return getattr(clock, "call_later", None)
+
+
 @asynccontextmanager
-async def _either(call_later: Callable[[float, Callable[[], object]], Any], seconds: float) -> AsyncGenerator[None]:
+async def _either(call_later: _CallLater, seconds: float) -> AsyncGenerator[None]:
     async with asyncio.timeout(seconds) as limit:
 
         def expire() -> None:
@@ -43,8 +49,8 @@ async def _either(call_later: Callable[[float, Callable[[], object]], Any], seco
             if not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())
 
-        alarm = call_later(seconds, expire)
+        armed = call_later(seconds, expire)
         try:
             yield
         finally:
-            alarm.cancel()
+            armed.cancel()

@@ -28,7 +28,7 @@ from minted_connect.resources import checks
 
 __all__ = ["RateFeed"]
 
-BREAKER: Final = Breaker(failures=5, cooldown=30.0)
+BREAKER: Final = Breaker()
 """The default of a feed: five failed polls in a row, then a probe every half minute."""
 
 
