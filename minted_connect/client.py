@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import aiohttp
 import attrs
 
-from minted_connect import __version__
+from minted_connect import __version__, checks
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import Journal
 from minted_connect.completion.journals import open_journal, sealed
@@ -38,7 +38,6 @@ from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ConfigurationError, InvalidInput
-from minted_connect.resources import checks
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal, Self
 
+from minted_connect import checks
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.guard import address, agreed_total, check_basket
 from minted_connect.completion.journal import Journal, to_the_end
@@ -20,7 +21,6 @@ from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
 from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, OrderProgress, Shipping
-from minted_connect.resources import checks
 
 __all__ = ["AsyncComplete"]
 

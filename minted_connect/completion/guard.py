@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import attrs
 
+from minted_connect import checks
 from minted_connect.completion.match import is_order, lines
 from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
@@ -25,7 +26,6 @@ from minted_connect.errors import (
     TransportError,
 )
 from minted_connect.models import Basket, Intent, Kind, Shipping
-from minted_connect.resources import checks
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.orders import AsyncOrders
 

@@ -11,7 +11,8 @@ import asyncio
 import math
 from abc import abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from decimal import Decimal
 from types import TracebackType
 from weakref import WeakSet
 
@@ -20,6 +21,7 @@ import attrs
 from minted_connect.config import Clock
 from minted_connect.errors import ClientClosedError
 from minted_connect.feed.tick import Filter, Round, Tick
+from minted_connect.models.rate import RatePoint
 
 __all__ = ["Board", "Buffered", "Latest", "Subscription"]
 
@@ -30,6 +32,7 @@ class Board:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.ticks: dict[int, Tick] = {}  # by currency; replaced each round, never changed, so any thread may read it
+        self.past: tuple[Tick, ...] | None = None  # from Rate History, oldest first; None until it is known
         self.round: int = 0
         self.due: float = -math.inf  # when the next poll starts, while the poller waits for it
         self.poller: asyncio.Task[None] | None = None
@@ -57,6 +60,31 @@ class Board:
         self.round += 1
         for subscription in self.buffered:
             subscription.push(ticks.values())
+        self.wake()
+
+    def recall(self, points: Iterable[RatePoint]) -> None:
+        """Put up what was before the feed; currencies that are not known are left out."""
+        past: list[Tick] = []
+        before: dict[int, Decimal] = {}
+        now, today = self.clock.monotonic(), self.clock.wall()
+        for point in sorted(points, key=lambda point: (point.time, point.currency_id)):
+            known = self.ticks.get(point.currency_id)
+            if known is None:
+                continue
+            rate = attrs.evolve(
+                known.rate,
+                spot_price=point.spot_price,
+                buy_price=point.buy_price,
+                sell_price=point.sell_price,
+                currency_code=point.currency_code,
+                updated_at=point.time,
+                raw=point.raw,
+            )
+            change = None if (last := before.get(point.currency_id)) is None else rate.spot_price - last
+            before[point.currency_id] = rate.spot_price
+            age = (today - point.time).total_seconds()
+            past.append(Tick(rate, now - age, point.time, change, backfilled=True, clock=self.clock))
+        self.past = tuple(past)
         self.wake()
 
     def over(self) -> bool:
@@ -123,9 +151,10 @@ class Subscription(AsyncIterator[Tick]):
     known and none of them is what was asked for.
     """
 
-    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool) -> None:
+    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool, history: bool) -> None:
         self._dropped = 0
         self._board = board
+        self._past: deque[Tick] | None = None if history else deque()  # None until it is known
         self._wanted = wanted
         self._changes_only = changes_only
         self._seen: dict[int, Tick] = {}
@@ -134,7 +163,7 @@ class Subscription(AsyncIterator[Tick]):
 
     async def __anext__(self) -> Tick:
         while not self._closed:
-            tick = self._take()
+            tick = self._recalled() or (None if self._past is None else self._take())
             if tick is not None:
                 return tick
             if self._board.over():
@@ -155,6 +184,22 @@ class Subscription(AsyncIterator[Tick]):
     def _take(self) -> Tick | None:
         """Return the next tick if there is one already."""
 
+    def _recalled(self) -> Tick | None:
+        """Return the next tick from before the feed, if the subscriber asked for them."""
+        if self._past is None and self._board.past is not None:
+            self._past = deque(filter(self._is_past_news(), self._board.past))
+        return self._past.popleft() if self._past else None
+
+    def _is_past_news(self) -> Callable[[Tick], bool]:
+        last: dict[int, Tick] = {}
+
+        def is_news(tick: Tick) -> bool:
+            before = last.get(tick.rate.currency_id)
+            last[tick.rate.currency_id] = tick
+            return self._wanted(tick.rate) and not (self._changes_only and before is not None and _alike(before, tick))
+
+        return is_news
+
     @property
     def dropped(self) -> int:
         """Ticks lost because the buffer was full; always 0 without a buffer."""
@@ -174,8 +219,8 @@ class Subscription(AsyncIterator[Tick]):
 class Latest(Subscription):
     """Reads the board itself: whatever was posted meanwhile is skipped."""
 
-    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool) -> None:
-        super().__init__(board, wanted, changes_only=changes_only)
+    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool, history: bool) -> None:
+        super().__init__(board, wanted, changes_only=changes_only, history=history)
         self._round = 0
         # The currencies not yet looked at in this turn. All of them have theirs before the first comes again:
         # otherwise a slow subscriber would only ever see the first one.
@@ -198,8 +243,8 @@ class Latest(Subscription):
 class Buffered(Subscription):
     """Has its ticks put aside by the poller; what is buffered can still be read after the end."""
 
-    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool, size: int) -> None:
-        super().__init__(board, wanted, changes_only=changes_only)
+    def __init__(self, board: Board, wanted: Filter, *, changes_only: bool, history: bool, size: int) -> None:
+        super().__init__(board, wanted, changes_only=changes_only, history=history)
         self._buffer: deque[Tick] = deque(maxlen=size)
         self.push(board.ticks.values())
         board.buffered.add(self)

@@ -10,10 +10,10 @@ from typing import Final, Literal
 
 import attrs
 
+from minted_connect import checks
 from minted_connect.errors import InvalidInput
 from minted_connect.feed.tick import Tick
 from minted_connect.models.rate import RatePoint
-from minted_connect.resources import checks
 
 __all__ = ["Candle", "ohlc"]
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Final, Self
+from typing import Protocol, Self
 
 import anyio
 
-from minted_connect.config import Breaker, Clock
+from minted_connect import checks
+from minted_connect.config import Clock
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
     ClientClosedError,
@@ -21,15 +23,39 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.feed.board import Board, Buffered, Latest, Subscription
-from minted_connect.feed.poller import Poller
 from minted_connect.feed.tick import Filter, Tick
-from minted_connect.models.rate import Rate
-from minted_connect.resources import checks
+from minted_connect.models.rate import Rate, RatePoint
 
 __all__ = ["RateFeed"]
 
-BREAKER: Final = Breaker()
-"""The default of a feed: five failed polls in a row, then a probe every half minute."""
+
+_log = logging.getLogger("minted_connect.feed")
+
+History = Callable[[Iterable[Rate]], Awaitable[Iterable[RatePoint]]]
+"""Gets the past prices of these currencies."""
+
+
+class Source(Protocol):
+    """Where a feed's rounds come from."""
+
+    @property
+    def failures(self) -> int:
+        """How many polls have failed."""
+        ...
+
+    @property
+    def last_error(self) -> MintedConnectError | None:
+        """What the latest poll failed with; None while polls succeed."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the circuit breaker is open."""
+        ...
+
+    async def run(self, board: Board) -> None:
+        """Post rounds until cancelled; raise what cannot be mended."""
+        ...
 
 
 class RateFeed:
@@ -40,60 +66,34 @@ class RateFeed:
     client, a bad option, wrong credentials, a request the server refuses) does end it, and is raised to the
     subscribers and on leaving the `async with`.
 
-    Args:
-        fetch: gets the rates once; called by one task, never twice at a time.
-        interval: seconds between the starts of two polls, on average.
-        clock: where time comes from.
-        random: source of jitter, in [0, 1).
-        jitter: how far each wait may differ from `interval`, as a fraction of it, so that many processes
-            started together do not poll together; 0 to below 1.
-        max_backoff: longest wait after failures in seconds, unless `interval` or the breaker's cooldown is longer or
-            the server asks for more. Waits are drawn evenly from `interval` to `interval` * 2^failures: never sooner
-            than without a failure.
-        breaker: after so many failures in a row, single probes at least `cooldown` seconds apart; None for none.
+    Made by `rates.feed`.
 
-    Raises:
-        InvalidInput: `interval`, `jitter` or `max_backoff` is out of range.
-        ConfigurationError: `breaker` is something else.
+    Args:
+        source: posts the rounds on the feed's board.
+        clock: where time comes from.
+        history: gets what was before the feed, once the first rates are known; None for nothing.
     """
 
-    def __init__(
-        self,
-        fetch: Callable[[], Awaitable[Iterable[Rate]]],
-        *,
-        interval: float,
-        clock: Clock,
-        random: Callable[[], float],
-        jitter: float = 0.1,
-        max_backoff: float = 60.0,
-        breaker: Breaker | None = BREAKER,
-    ) -> None:
-        self._poller = Poller(
-            fetch,
-            interval=interval,
-            clock=clock,
-            random=random,
-            jitter=jitter,
-            max_backoff=max_backoff,
-            breaker=breaker,
-        )
+    def __init__(self, source: Source, *, clock: Clock, history: History | None = None) -> None:
+        self._source = source
         self._clock = clock
+        self._history = history
         self._board = Board(clock)
 
     @property
     def failures(self) -> int:
         """How many polls have failed since the feed was opened."""
-        return self._poller.failures
+        return self._source.failures
 
     @property
     def last_error(self) -> MintedConnectError | None:
         """What the latest poll failed with; None while polls succeed."""
-        return self._poller.last_error
+        return self._source.last_error
 
     @property
     def is_open(self) -> bool:
         """Whether the circuit breaker is open: so many polls failed in a row that only single probes are sent."""
-        return self._poller.is_open
+        return self._source.is_open
 
     async def __aenter__(self) -> Self:
         """Start the poller; the first poll begins at once and is not waited for.
@@ -105,7 +105,7 @@ class RateFeed:
             raise ClientClosedError("a feed is opened once: make another one")
         # Not a task group: its cancel scope would have to be left by the task that entered it, and the blocking
         # twin enters and leaves in two tasks.
-        self._board.poller = asyncio.create_task(self._poller.run(self._board), name="minted_connect.feed")
+        self._board.poller = asyncio.create_task(self._run(), name="minted_connect.feed")
         self._board.poller.add_done_callback(self._board.end)
         return self
 
@@ -133,6 +133,7 @@ class RateFeed:
         sku: str | None = None,
         changes_only: bool = False,
         buffer: int | None = None,
+        history: bool = False,
     ) -> Subscription:
         """Iterate over ticks: first what is known already, then each poll's.
 
@@ -146,16 +147,22 @@ class RateFeed:
             changes_only: leave out ticks with the prices and the staleness of the one before.
             buffer: ticks to keep for this subscriber; when it is full, the oldest goes and is counted in
                 `Subscription.dropped`.
+            history: begin with what was before the feed (`Tick.backfilled`), oldest first, once it is known. It is
+                not part of the buffer.
 
         Raises:
-            InvalidInput: `buffer` is not a whole number from 1, or a filter cannot fit anything.
+            InvalidInput: `buffer` is not a whole number from 1, a filter cannot fit anything, or the feed has no
+                `backfill` to take the history from.
         """
         wanted = Filter(currency_id, metal, sku)
         checks.flag("changes_only", changes_only)
+        checks.flag("history", history)
+        if history and self._history is None:
+            raise InvalidInput.of("history", "needs a feed that was made with backfill=...")
         if buffer is None:
-            return Latest(self._board, wanted, changes_only=changes_only)
+            return Latest(self._board, wanted, changes_only=changes_only, history=history)
         size = checks.whole("buffer", buffer, 1, sys.maxsize)
-        return Buffered(self._board, wanted, changes_only=changes_only, size=size)
+        return Buffered(self._board, wanted, changes_only=changes_only, history=history, size=size)
 
     def latest(
         self, *, currency_id: int | None = None, metal: str | None = None, sku: str | None = None
@@ -208,11 +215,34 @@ class RateFeed:
                 elapsed=timeout,
                 phase=Phase.ANSWERED,
                 idempotent=True,
-            ) from self._poller.last_error
+            ) from self._source.last_error
         finally:
             search.cancel()
             timer.cancel()
             await asyncio.gather(search, timer, return_exceptions=True)
+
+    async def _run(self) -> None:
+        if self._history is None:
+            await self._source.run(self._board)
+            return
+        past = asyncio.create_task(self._recall(self._history), name="minted_connect.feed.history")
+        try:
+            await self._source.run(self._board)
+        finally:
+            past.cancel()
+            await asyncio.wait({past})
+
+    async def _recall(self, history: History) -> None:
+        """Get what was before the feed; without it, the feed goes on and the subscribers begin with the present."""
+        points: Iterable[RatePoint] = ()
+        try:
+            while not self._board.ticks:
+                await self._board.wait(self._board.waiter())
+            points = await history([tick.rate for tick in self._board.ticks.values()])
+        except MintedConnectError as error:
+            _log.warning("the feed starts without its history: %s: %s", type(error).__name__, error)
+        finally:
+            self._board.recall(points)
 
     async def _first(self, predicate: Callable[[Tick], bool]) -> Tick:
         async for tick in self.subscribe():

@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
+import attrs
+
+from minted_connect import checks
 from minted_connect.config import Breaker, Clock, check_type
 from minted_connect.core.timing import alarm
 from minted_connect.errors import (
@@ -22,9 +25,11 @@ from minted_connect.errors import (
 from minted_connect.feed.board import Board
 from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate
-from minted_connect.resources import checks
 
-__all__ = ["Poller"]
+__all__ = ["BREAKER", "UNSEEN", "Polled", "Poller"]
+
+BREAKER: Final = Breaker()
+"""The default of a feed: five failed polls in a row, then a probe every half minute."""
 
 _log = logging.getLogger("minted_connect.feed")
 
@@ -37,12 +42,34 @@ _PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, H
 _MOST_DOUBLINGS: Final = 32
 """Keeps 2**n a finite float in an outage of any length."""
 
-_UNSEEN: Final = 2
+UNSEEN: Final = 2
 """Intervals without a good round after which prices went unseen, and a poll under way is overdue."""
 
 
+@attrs.frozen
+class Polled:
+    """What one poll brought."""
+
+    rates: tuple[Rate, ...]
+    """None if it failed."""
+    due: float
+    """When the next one is to start, in monotonic seconds of the poller's clock."""
+
+
 class Poller:
-    """Polls for ever and posts each round on the board; the arguments are those of `RateFeed`.
+    """Asks for the rates, one poll at a time.
+
+    Args:
+        fetch: gets the rates once; never called twice at a time.
+        interval: seconds between the starts of two polls, on average.
+        clock: where time comes from.
+        random: source of jitter, in [0, 1).
+        jitter: how far each wait may differ from `interval`, as a fraction of it, so that many processes
+            started together do not poll together; 0 to below 1.
+        max_backoff: longest wait after failures in seconds, unless `interval` or the breaker's cooldown is longer or
+            the server asks for more. Waits are drawn evenly from `interval` to `interval` * 2^failures: never sooner
+            than without a failure.
+        breaker: after so many failures in a row, single probes at least `cooldown` seconds apart; None for none.
 
     Raises:
         InvalidInput: `interval`, `jitter` or `max_backoff` is out of range.
@@ -56,15 +83,15 @@ class Poller:
         interval: float,
         clock: Clock,
         random: Callable[[], float],
-        jitter: float,
-        max_backoff: float,
-        breaker: Breaker | None,
+        jitter: float = 0.1,
+        max_backoff: float = 60.0,
+        breaker: Breaker | None = BREAKER,
     ) -> None:
         if not _is_number(jitter) or not 0 <= jitter < 1:
             raise InvalidInput.of("jitter", "must be a number from 0 to below 1")
         check_type("breaker", breaker, Breaker, optional=True)
         self._fetch = fetch
-        self._interval = checks.seconds("interval", interval)
+        self.interval: float = checks.seconds("interval", interval)
         self._max_backoff = checks.seconds("max_backoff", max_backoff)
         self._jitter = jitter
         self._clock = clock
@@ -84,35 +111,38 @@ class Poller:
     async def run(self, board: Board) -> None:
         """Poll until cancelled, or until something goes wrong that polling again cannot mend, which is raised."""
         while True:
-            due = await self._poll(board)
-            board.due = due
-            await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+            overdue = alarm(self._clock, UNSEEN * self.interval, lambda: board.post(self._round(())))
+            try:
+                polled = await self.poll()
+            finally:
+                overdue.cancel()
+            board.post(self._round(polled.rates))
+            board.due = polled.due
+            await self._clock.sleep(max(0.0, polled.due - self._clock.monotonic()))
             board.due = -math.inf
 
-    async def _poll(self, board: Board) -> float:
-        """Poll once and post what came; return when the next one starts."""
+    async def poll(self) -> Polled:
+        """Poll once.
+
+        Raises:
+            MintedConnectError: one that polling again cannot mend; any other is logged, counted and waited for.
+        """
         started = self._clock.monotonic()
         self._number += 1
-        overdue = alarm(self._clock, _UNSEEN * self._interval, lambda: board.post(self._round(())))
         try:
             rates = tuple(await self._fetch())
         except MintedConnectError as error:
             if _hopeless(error):
                 raise
-            wait = self._fail(error)
-            board.post(self._round(()))
-            return self._clock.monotonic() + wait
-        finally:
-            overdue.cancel()
+            return Polled((), self._clock.monotonic() + self._fail(error))
         self._recover()
-        board.post(self._round(rates))
-        return started + self._interval * (1 + self._jitter * (2 * self._random() - 1))
+        return Polled(rates, started + self.interval * (1 + self._jitter * (2 * self._random() - 1)))
 
     def _round(self, rates: tuple[Rate, ...]) -> Round:
         now, gap = self._clock.monotonic(), 0.0
         if rates:
             since = now - self._good_at
-            gap = since if since > _UNSEEN * self._interval else 0.0
+            gap = since if since > UNSEEN * self.interval else 0.0
             self._good_at = now
         return Round(rates, self._number, self._clock.wall(), now, gap)
 
@@ -123,8 +153,8 @@ class Poller:
         self.last_error = error
         self.failures += 1
         self._outage += 1
-        longest = min(self._interval * 2.0 ** min(self._outage, _MOST_DOUBLINGS), self._max_backoff)
-        wait = self._interval + self._random() * max(0.0, longest - self._interval)
+        longest = min(self.interval * 2.0 ** min(self._outage, _MOST_DOUBLINGS), self._max_backoff)
+        wait = self.interval + self._random() * max(0.0, longest - self.interval)
         if self._breaker is not None and self.is_open:
             wait = max(wait, self._breaker.cooldown)
         asked = error.retry_after if isinstance(error, RateLimited | ServerError) else None

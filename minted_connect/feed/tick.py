@@ -9,10 +9,10 @@ from typing import Final
 
 import attrs
 
+from minted_connect import checks
 from minted_connect.config import Clock
 from minted_connect.errors import InvalidInput
 from minted_connect.models.rate import Rate
-from minted_connect.resources import checks
 
 __all__ = ["WEIGHT_UNIT", "Filter", "Round", "Tick"]
 
@@ -37,6 +37,8 @@ class Tick:
     """Number of the poll that brought it, from 1."""
     gap: float = 0.0
     """Seconds since the last good poll if those are more than two intervals, so that prices went unseen; or 0."""
+    backfilled: bool = False
+    """Whether it comes from Rate History: `at` is the start of its interval (assumed, S27), `number` is 0."""
     _clock: Clock = attrs.field(alias="clock", kw_only=True, eq=False, repr=False)
 
     @property

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
+from minted_connect import checks
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import Basket, BasketKey, Kind
-from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
 
 __all__ = ["AsyncBaskets"]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, Final, Literal
 
+from minted_connect import checks
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import AccountType, Customer, Gender
-from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
 
 __all__ = ["AsyncCustomers"]

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from datetime import date
 from typing import Final, Literal, TypedDict, Unpack
 
+from minted_connect import checks
 from minted_connect.core.caller import Caller
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.models import (
@@ -20,7 +21,7 @@ from minted_connect.models import (
     Receipt,
     Status,
 )
-from minted_connect.resources import base, checks
+from minted_connect.resources import base
 from minted_connect.resources.following import FIRST, Following, Looks, Noted, Target, not_listed
 
 __all__ = ["AsyncOrders", "OrderFilters", "SortBy"]

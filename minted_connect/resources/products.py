@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
+from minted_connect import checks
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.models import Page, Product
-from minted_connect.resources import base, checks
+from minted_connect.resources import base
 
 __all__ = ["AsyncProducts"]
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
 from typing import Final, Literal
 
 import attrs
 
+from minted_connect import checks
 from minted_connect.config import Breaker
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput
-from minted_connect.feed import BREAKER, RateFeed
+from minted_connect.feed import BREAKER, Poller, RateFeed
 from minted_connect.models import MetalType, Rate, RatePoint
-from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
 
 __all__ = ["AsyncRates"]
 
 _INTERVALS: Final = frozenset({"hour", "day", "week", "month"})
+_HOURLY: Final = timedelta(days=31)
+"""Up to here, a backfill is by the hour: at most 744 points a metal account."""
 
 
 class AsyncRates(Resource):
@@ -66,6 +68,7 @@ class AsyncRates(Resource):
         jitter: float = 0.1,
         max_backoff: float = 60.0,
         breaker: Breaker | None = BREAKER,
+        backfill: timedelta | None = None,
     ) -> RateFeed:
         """Return a feed that asks for the prices every `interval` seconds, however many subscribe to it.
 
@@ -78,23 +81,43 @@ class AsyncRates(Resource):
             jitter: How far each wait may differ from `interval`, as a fraction of it: 0 to below 1.
             max_backoff: Longest wait in seconds after failed polls, unless the others or the server ask for more.
             breaker: After so many failed polls in a row, single probes at least `cooldown` seconds apart; None: none.
+            backfill: How far back Rate History is asked once the first poll has come, a request a metal account, for
+                `subscribe(history=True)`: hours, or days if it is more than 31 of them. None: not at all.
 
         Raises:
             InvalidInput: a value is out of range.
             ConfigurationError: `breaker` is no `Breaker`.
         """
+        if backfill is not None:
+            checks.instance("backfill", backfill, timedelta)
+            if backfill <= timedelta(0):
+                raise InvalidInput.of("backfill", "must be above 0")
         settings = self._caller.settings
         # Looked at now, not by the poller; and a collection that can be read only once is read here.
         wanted = None if metals is None else checks.joined("metals", metals).split(",")
         polls = AsyncRates(
             self._caller.with_settings(attrs.evolve(settings, retry=attrs.evolve(settings.retry, reads=1)))
         )
-        return RateFeed(
+        clock = settings.options.clock
+
+        async def history(rates: Iterable[Rate]) -> list[RatePoint]:
+            assert backfill is not None
+            now = clock.wall()
+            start = now - backfill
+            by: Literal["hour", "day"] = "hour" if backfill <= _HOURLY else "day"
+            points = [
+                await polls.history(currency_id=rate.currency_id, interval=by, start=start.date(), end=now.date())
+                for rate in rates
+            ]
+            return [point for some in points for point in some if point.time >= start]
+
+        poller = Poller(
             lambda: polls.current(metals=wanted),
             interval=interval,
-            clock=settings.options.clock,
+            clock=clock,
             random=settings.options.random,
             jitter=jitter,
             max_backoff=max_backoff,
             breaker=breaker,
         )
+        return RateFeed(poller, clock=clock, history=None if backfill is None else history)

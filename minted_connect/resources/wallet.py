@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from minted_connect import checks
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.models import Holding, MetalType
-from minted_connect.resources import checks
 from minted_connect.resources.base import Resource
 
 __all__ = ["AsyncWallet"]

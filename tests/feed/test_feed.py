@@ -28,7 +28,7 @@ from minted_connect.errors import (
     TransportError,
     ValidationFailed,
 )
-from minted_connect.feed import RateFeed, Tick
+from minted_connect.feed import Poller, RateFeed, Tick
 from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate
 from minted_connect.sandbox import ManualClock
@@ -151,10 +151,14 @@ async def no_leaks(anyio_backend):
 @pytest.fixture
 def make(clock):
     def make(*script, **options):
-        options = {"interval": INTERVAL, "clock": clock, "random": lambda: 0.5, **options}
-        return RateFeed(Fetch(*script), **options)
+        return feed_of(Fetch(*script), **{"clock": clock, **options})
 
     return make
+
+
+def feed_of(fetch, clock, *, history=None, **options):
+    options = {"interval": INTERVAL, "random": lambda: 0.5, **options}
+    return RateFeed(Poller(fetch, clock=clock, **options), clock=clock, history=history)
 
 
 async def collect(subscription, into):
@@ -163,7 +167,7 @@ async def collect(subscription, into):
 
 
 def requests(feed):
-    return feed._poller._fetch.calls
+    return feed._source._fetch.calls
 
 
 def nobody_waits(feed):
@@ -202,7 +206,7 @@ class TestOnePoller:
             running -= 1
             return (GOLD,)
 
-        feed = RateFeed(slow, interval=INTERVAL, clock=clock, random=lambda: 0.5)
+        feed = feed_of(slow, clock, interval=INTERVAL)
         async with feed:
             await clock.advance(10 * INTERVAL)
         assert clock.slept[:4] == [25, 0, 25, 0]
@@ -212,7 +216,7 @@ class TestOnePoller:
             await clock.sleep(3)
             return (GOLD,)
 
-        async with RateFeed(three_seconds, interval=INTERVAL, clock=clock, random=lambda: 0.5):
+        async with feed_of(three_seconds, clock, interval=INTERVAL):
             await clock.advance(2 * INTERVAL)
         assert clock.slept[:4] == [3, 7, 3, 7]
 
@@ -471,7 +475,7 @@ class TestLife:
                 cancelled.append(True)
                 raise
 
-        async with RateFeed(hangs, interval=1, clock=clock, random=lambda: 0.5):
+        async with feed_of(hangs, clock, interval=1):
             await settle()
         assert cancelled
 
@@ -490,7 +494,7 @@ class TestLife:
                 await settle()
 
         with anyio.CancelScope() as scope:
-            async with RateFeed(tidies_up, interval=1, clock=clock, random=lambda: 0.5) as feed:
+            async with feed_of(tidies_up, clock, interval=1) as feed:
                 await settle()
                 scope.cancel()
                 await anyio.sleep_forever()
@@ -657,7 +661,7 @@ class TestOutage:
                 await answer.wait()
             return (GOLD,)
 
-        feed = RateFeed(fetch, interval=INTERVAL, clock=clock, random=lambda: 0.5, breaker=None)
+        feed = feed_of(fetch, clock, interval=INTERVAL, breaker=None)
         got = []
         async with feed, asyncio.TaskGroup() as group:
             group.create_task(collect(feed.subscribe(), got))
