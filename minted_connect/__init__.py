@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ConfigurationError,
         Conflict,
         ConnectFailed,
+        FleetError,
         IntegrityError,
         InvalidInput,
         JournalError,
@@ -69,7 +70,7 @@ if TYPE_CHECKING:
         UnexpectedRedirect,
         ValidationFailed,
     )
-    from minted_connect.feed import Candle, RateFeed, Subscription, Tick, ohlc
+    from minted_connect.feed import Candle, Fleet, RateFeed, Subscription, Tick, ohlc
     from minted_connect.models import (
         AccountType,
         BaseCurrency,
@@ -141,6 +142,8 @@ _HOME = {
     "Delivery": "minted_connect.models",
     "Gender": "minted_connect.models",
     "Holding": "minted_connect.models",
+    "Fleet": "minted_connect.feed",
+    "FleetError": "minted_connect.errors",
     "IntegrityError": "minted_connect.errors",
     "Intent": "minted_connect.models",
     "IntentState": "minted_connect.models",
@@ -239,6 +242,8 @@ __all__ = [
     "Customer",
     "CustomerWallet",
     "Delivery",
+    "Fleet",
+    "FleetError",
     "Gender",
     "Holding",
     "IntegrityError",

@@ -12,6 +12,7 @@ MintedConnectError              .safe_to_retry
  |   +- CircuitOpen             the breaker is open
  |   +- BudgetExhausted         the shared retry budget has no token left
  |   +- JournalError            the intent could not be made durable
+ |   +- FleetError              the Redis server of a fleet of feeds could not be used
  |   +- PriceFixExpired         the price lock has too few seconds left
  |   +- PriceChanged            .expected .actual
  |   +- AlreadyInFlight         this basket is being completed elsewhere, or was  .intent_id .order_id
@@ -65,6 +66,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "ConnectFailed",
+    "FleetError",
     "IntegrityError",
     "InvalidInput",
     "JournalError",
@@ -209,6 +211,11 @@ class BudgetExhausted(NotSent):
 @_error
 class JournalError(NotSent):
     """The journal could not record the intent, so nothing was sent."""
+
+
+@_error
+class FleetError(NotSent):
+    """The Redis server that a fleet of feeds shares could not be used; the text names it, without its password."""
 
 
 @_error

@@ -119,6 +119,11 @@ class Caller:
         """Whether the server is on this machine, as the sandbox is."""
         return self.shared.transport.is_loopback
 
+    @property
+    def account(self) -> str:
+        """What tells this server and user from all others, without naming them."""
+        return self.shared.transport.account
+
     def check_usable(self) -> None:
         """Check that this process and event loop may use the client, before waiting for what goes on in its own.
 

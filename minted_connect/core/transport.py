@@ -7,6 +7,7 @@ proxies and credentials from the environment.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import ssl
 from contextlib import AsyncExitStack
@@ -74,6 +75,8 @@ class Transport:
         self._origin = str(URL(self.base_url).origin())
         self._options = options
         self._digest = DigestAuth(credentials.username, credentials.password.reveal, policy=options.digest_policy)
+        self.account: str = hashlib.sha256(f"{self.base_url} {credentials.username}".encode()).hexdigest()
+        """Tells this server and user from all others, without naming them."""
         self.secrets: tuple[Secret, ...] = (Secret(credentials.username), credentials.password)
         """What no text of the server may bring back into an error."""
         self._lender = session

@@ -3,7 +3,8 @@
 from minted_connect.feed.board import Subscription
 from minted_connect.feed.candles import Candle, ohlc
 from minted_connect.feed.feed import RateFeed
+from minted_connect.feed.fleet import Fleet, Member
 from minted_connect.feed.poller import BREAKER, Poller
 from minted_connect.feed.tick import Tick
 
-__all__ = ["BREAKER", "Candle", "Poller", "RateFeed", "Subscription", "Tick", "ohlc"]
+__all__ = ["BREAKER", "Candle", "Fleet", "Member", "Poller", "RateFeed", "Subscription", "Tick", "ohlc"]

@@ -54,6 +54,7 @@ class Board:
                 None if before is None else rate.spot_price - before.spot,
                 number=posted.number,
                 gap=posted.gap,
+                missed=posted.missed,
                 clock=self.clock,
             )
         self.ticks = ticks

@@ -53,6 +53,14 @@ class Source(Protocol):
         """Whether the circuit breaker is open."""
         ...
 
+    async def open(self) -> None:
+        """Get ready to run, or raise why that cannot be."""
+        ...
+
+    async def aclose(self) -> None:
+        """Let go of what it holds; also called if it never ran, and again."""
+        ...
+
     async def run(self, board: Board) -> None:
         """Post rounds until cancelled; raise what cannot be mended."""
         ...
@@ -100,9 +108,11 @@ class RateFeed:
 
         Raises:
             ClientClosedError: the feed was started or closed before.
+            FleetError: the fleet's Redis server cannot be used.
         """
         if self._board.closed or self._board.poller is not None:
             raise ClientClosedError("a feed is opened once: make another one")
+        await self._source.open()
         # Not a task group: its cancel scope would have to be left by the task that entered it, and the blocking
         # twin enters and leaves in two tasks.
         self._board.poller = asyncio.create_task(self._run(), name="minted_connect.feed")
@@ -124,6 +134,7 @@ class RateFeed:
             poller.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait({poller})
+        await self._source.aclose()
 
     def subscribe(
         self,

@@ -108,6 +108,15 @@ class Poller:
         """Whether so many polls failed in a row that the breaker holds back all but single probes."""
         return self._breaker is not None and self._outage >= self._breaker.failures
 
+    async def open(self) -> None:
+        """Do nothing: there is nothing to share."""
+
+    async def aclose(self) -> None:
+        """Do nothing."""
+
+    async def turn(self) -> None:
+        """Do nothing: the client's own rate limit holds."""
+
     async def run(self, board: Board) -> None:
         """Poll until cancelled, or until something goes wrong that polling again cannot mend, which is raised."""
         while True:

@@ -34,9 +34,11 @@ class Tick:
     stale: bool = False
     """Whether the latest poll failed, is overdue or left this currency out, so that `rate` is the last good value."""
     number: int = 0
-    """Number of the poll that brought it, from 1."""
+    """Number of the poll that brought it, from 1; in a fleet, of all its polls, and 0 for one outside of it."""
     gap: float = 0.0
     """Seconds since the last good poll if those are more than two intervals, so that prices went unseen; or 0."""
+    missed: int = 0
+    """Polls of the fleet before this one that this process was too far behind to see."""
     backfilled: bool = False
     """Whether it comes from Rate History: `at` is the start of its interval (assumed, S27), `number` is 0."""
     _clock: Clock = attrs.field(alias="clock", kw_only=True, eq=False, repr=False)
@@ -91,6 +93,7 @@ class Round:
     at: datetime
     observed_at: float
     gap: float = 0.0
+    missed: int = 0
 
 
 class Filter:

@@ -9,10 +9,10 @@ from typing import Final, Literal
 import attrs
 
 from minted_connect import checks
-from minted_connect.config import Breaker
+from minted_connect.config import Breaker, check_type
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput
-from minted_connect.feed import BREAKER, Poller, RateFeed
+from minted_connect.feed import BREAKER, Fleet, Member, Poller, RateFeed
 from minted_connect.models import MetalType, Rate, RatePoint
 from minted_connect.resources.base import Resource
 
@@ -69,6 +69,7 @@ class AsyncRates(Resource):
         max_backoff: float = 60.0,
         breaker: Breaker | None = BREAKER,
         backfill: timedelta | None = None,
+        fleet: Fleet | None = None,
     ) -> RateFeed:
         """Return a feed that asks for the prices every `interval` seconds, however many subscribe to it.
 
@@ -84,10 +85,13 @@ class AsyncRates(Resource):
             backfill: How far back Rate History is asked once the first poll has come, a request a metal account, for
                 `subscribe(history=True)`: hours, or days if it is more than 31 of them. None: not at all.
 
+            fleet: What this process shares with others over Redis, of which only one polls; None: it polls.
+
         Raises:
             InvalidInput: a value is out of range.
-            ConfigurationError: `breaker` is no `Breaker`.
+            ConfigurationError: `breaker` is no `Breaker`, or `fleet` no `Fleet`.
         """
+        check_type("fleet", fleet, Fleet, optional=True)
         if backfill is not None:
             checks.instance("backfill", backfill, timedelta)
             if backfill <= timedelta(0):
@@ -100,17 +104,6 @@ class AsyncRates(Resource):
         )
         clock = settings.options.clock
 
-        async def history(rates: Iterable[Rate]) -> list[RatePoint]:
-            assert backfill is not None
-            now = clock.wall()
-            start = now - backfill
-            by: Literal["hour", "day"] = "hour" if backfill <= _HOURLY else "day"
-            points = [
-                await polls.history(currency_id=rate.currency_id, interval=by, start=start.date(), end=now.date())
-                for rate in rates
-            ]
-            return [point for some in points for point in some if point.time >= start]
-
         poller = Poller(
             lambda: polls.current(metals=wanted),
             interval=interval,
@@ -120,4 +113,29 @@ class AsyncRates(Resource):
             max_backoff=max_backoff,
             breaker=breaker,
         )
-        return RateFeed(poller, clock=clock, history=None if backfill is None else history)
+        source: Poller | Member = poller
+        if fleet is not None:
+            account = self._caller.account
+            source = Member(
+                poller,
+                fleet,
+                scope=f"{account} {wanted}",
+                account=account,
+                clock=clock,
+                random=settings.options.random,
+            )
+
+        async def history(rates: Iterable[Rate]) -> list[RatePoint]:
+            assert backfill is not None
+            now = clock.wall()
+            start = now - backfill
+            by: Literal["hour", "day"] = "hour" if backfill <= _HOURLY else "day"
+            points: list[RatePoint] = []
+            for rate in rates:
+                await source.turn()
+                points += await polls.history(
+                    currency_id=rate.currency_id, interval=by, start=start.date(), end=now.date()
+                )
+            return [point for point in points if point.time >= start]
+
+        return RateFeed(source, clock=clock, history=None if backfill is None else history)
