@@ -30,7 +30,7 @@ if not holder or not term then
     local last = math.max(tonumber(redis.call('HGET', KEYS[3], 'term') or '0'), tonumber(ARGV[3]))
     last = math.max(last, tonumber(string.match(top, '^%d+')))
     if last >= 9007199254740991 then
-        return redis.error_reply('ERR an id in the stream leaves no room for the next term')
+        return redis.error_reply('IDTOOHIGH an entry in the stream leaves no room for the next term')
     end
     term = string.format('%.0f', math.max(now, last + 1))
     redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])

@@ -293,7 +293,8 @@ def _said(error: Exception) -> str:
     from redis.exceptions import ResponseError  # noqa: PLC0415
 
     if isinstance(error, ResponseError):
-        return str(error).partition(" ")[0] or type(error).__name__
+        code = str(error).partition(" ")[0]
+        return code if code.isupper() else type(error).__name__
     cause = error.__cause__ or error.__context__
     if isinstance(error, Unconnected) and isinstance(cause, OSError) and cause.strerror:
         return f"{type(error).__name__}: {cause.strerror}"
