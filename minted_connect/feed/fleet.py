@@ -30,7 +30,7 @@ __all__ = ["Fleet", "Member"]
 _log = logging.getLogger("minted_connect.feed")
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_SHORTEST_LEASE: Final = 0.1
+_SHORTEST_LEASE: Final = 0.5
 _LONGEST_LEASE: Final = 3600.0
 _MOST: Final = 10_000_000
 """Entries of a stream: a year of a poll every three seconds."""

@@ -99,7 +99,7 @@ class TestLease:
         assert again == terms
 
     async def test_it_ends_if_nothing_is_heard_of_its_holder(self, join):
-        a, b = await join(lease=0.1), await join(lease=0.1)
+        a, b = await join(lease=1.0), await join(lease=1.0)
         first = await a.beat()
         while not (second := await b.beat()):
             pass
@@ -225,7 +225,7 @@ class TestRounds:
         assert [(entry.number, bool(entry.rates)) for entry in await b.read()] == [(2, True), (3, False), (4, False)]
 
     async def test_reading_waits_for_the_next_and_not_for_ever(self, join):
-        a, b = await join(), await join(lease=0.3)
+        a, b = await join(), await join(lease=3.0)
         term = await a.beat()
         assert await b.read() == []
         reading = asyncio.ensure_future(self._first(b))
