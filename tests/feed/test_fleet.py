@@ -1,0 +1,442 @@
+"""Feeds that share one poller over a real Redis server: what they see, and what goes wrong on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from minted_connect import (
+    AsyncMintedConnect,
+    AuthenticationFailed,
+    ConfigurationError,
+    Fleet,
+    FleetError,
+    MintedConnect,
+    Options,
+    RateFeed,
+    RateLimit,
+    Tick,
+)
+from minted_connect.config import Clock, SystemClock
+from minted_connect.sandbox import Sandbox, ThreadedSandbox
+from tests.redis_server import PASSWORD, Cable, running, url_of
+
+pytestmark = pytest.mark.anyio
+
+INTERVAL = 0.05
+LEASE = 1.0
+RATES = "*/rates"
+
+
+def polls(sandbox: Any) -> int:
+    return len([request for request in sandbox.requests.of("rates.current") if request.status != 401])
+
+
+def fleet_at(url: str, **options: Any) -> Fleet:
+    return Fleet(url, **{"lease": LEASE, **options})
+
+
+Members = Callable[..., Any]
+
+
+@pytest.fixture
+async def member(sandbox: Sandbox) -> AsyncIterator[Members]:
+    """A function that opens the feed of another client."""
+    async with AsyncExitStack() as stack:
+
+        async def member(fleet: Fleet, *, clock: Clock | None = None, **more: Any) -> RateFeed:
+            options = Options() if clock is None else Options(clock=clock)
+            client = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options)
+            await stack.enter_async_context(client)
+            feed = client.rates.feed(**{"interval": INTERVAL, "fleet": fleet, **more})
+            return await stack.enter_async_context(feed)
+
+        yield member
+
+
+def gold(feed: RateFeed, **options: Any) -> Any:
+    return feed.subscribe(metal="gold", **{"buffer": 10_000, **options})
+
+
+async def take(ticks: Any, until: Callable[[Tick], bool]) -> list[Tick]:
+    """The ticks up to the first that satisfies the condition, that one included."""
+    taken: list[Tick] = []
+    async with asyncio.timeout(20):
+        async for tick in ticks:
+            taken.append(tick)
+            if until(tick):
+                return taken
+    raise AssertionError("the feed ended")
+
+
+def leader(*feeds: RateFeed) -> RateFeed:
+    (found,) = [feed for feed in feeds if feed._source._leads()]
+    return found
+
+
+def in_order(ticks: list[Tick]) -> bool:
+    """Whether no round comes twice, none is left out, and no tick is older than one before it."""
+    fresh = [tick for tick in ticks if not tick.stale]
+    numbers = [tick.number for tick in fresh if tick.number]
+    times = [tick.at for tick in fresh]
+    return numbers == sorted(set(numbers)) and times == sorted(set(times))
+
+
+class TestTogether:
+    async def test_one_polls_and_all_see_the_same(self, member, redis_server, sandbox):
+        fleet = fleet_at(redis_server.url)
+        feeds = [await member(fleet) for _ in range(4)]
+        streams = [gold(feed) for feed in feeds]
+        seen = [await take(ticks, lambda tick: tick.number >= 20) for ticks in streams]
+        last = [{tick.number: (tick.rate, tick.at) for tick in ticks} for ticks in seen]
+        common = set.intersection(*[set(ticks) for ticks in last])
+        assert len(common) >= 15
+        assert all(one[number] == last[0][number] for one in last for number in common)
+        for ticks in seen:
+            numbers = [tick.number for tick in ticks]
+            assert numbers == list(range(numbers[0], numbers[-1] + 1))
+        leading = leader(*feeds)
+        published = max(feed._board.round for feed in feeds)
+        assert published <= polls(sandbox) <= leading._source._poller._number
+        assert [feed._source._poller._number for feed in feeds if feed is not leading] == [0, 0, 0]
+
+    async def test_who_comes_late_gets_what_is_known_without_a_poll(self, member, redis_server, sandbox):
+        fleet = fleet_at(redis_server.url, lease=30)
+        first = await member(fleet, interval=3600)
+        known = await anext(gold(first))
+        late = await member(fleet, interval=3600)
+        tick = await anext(gold(late))
+        assert (tick.number, tick.rate, tick.at, tick.stale) == (1, known.rate, known.at, False)
+        assert tick.age >= known.age - 1
+        assert polls(sandbox) == 1
+
+    async def test_a_leader_that_closes_hands_over_and_nobody_hurries(self, member, redis_server, sandbox):
+        fleet = fleet_at(redis_server.url)
+        first = await member(fleet, interval=1, jitter=0)
+        await anext(gold(first))
+        second = await member(fleet, interval=1, jitter=0)
+        ticks = gold(second)
+        one = await anext(ticks)
+        await first.aclose()
+        two = await anext(ticks)
+        assert (one.number, two.number, two.stale, two.gap) == (1, 2, False, 0)
+        # The poll that the first had announced was kept to: no sooner.
+        assert two.at - one.at > timedelta(seconds=0.9)
+
+    async def test_other_metals_are_another_fleet(self, member, redis_server, sandbox):
+        fleet = fleet_at(redis_server.url)
+        gold_only, silver_only = await member(fleet, metals="gold"), await member(fleet, metals=["silver"])
+        assert (await anext(gold_only.subscribe())).rate.metal_type == "gold"
+        assert (await anext(silver_only.subscribe())).rate.metal_type == "silver"
+        assert gold_only._source._leads() and silver_only._source._leads()
+
+    def test_the_blocking_client_is_a_member_too(self, redis_server):
+        fleet = fleet_at(redis_server.url)
+        with (
+            ThreadedSandbox() as sandbox,
+            MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as one,
+            MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as other,
+            one.rates.feed(interval=INTERVAL, fleet=fleet) as first,
+            other.rates.feed(interval=INTERVAL, fleet=fleet) as second,
+        ):
+            a, b = first.subscribe(buffer=100, metal="gold"), second.subscribe(buffer=100, metal="gold")
+            mine, theirs = [next(a) for _ in range(5)], [next(b) for _ in range(5)]
+            assert {tick.number: tick.at for tick in mine}.items() & {tick.number: tick.at for tick in theirs}.items()
+            assert len({tick.at for tick in mine} | {tick.at for tick in theirs}) <= polls(sandbox)
+
+
+class TestFailedPolls:
+    async def test_are_seen_by_all_as_stale(self, member, redis_server, sandbox):
+        fleet = fleet_at(redis_server.url)
+        feeds = [await member(fleet, max_backoff=INTERVAL, breaker=None) for _ in range(2)]
+        streams = [gold(feed) for feed in feeds]
+        for ticks in streams:
+            await anext(ticks)
+        sandbox.faults.add("status", path=RATES, times=3, status=503)
+        for ticks in streams:
+            await take(ticks, lambda tick: tick.stale)
+            (*_, fresh) = await take(ticks, lambda tick: not tick.stale)
+            assert fresh.number > 3
+        assert [feed.failures for feed in feeds] == [3, 3]
+
+    async def test_retry_after_binds_the_successor(self, member, redis_server, sandbox):
+        fleet = fleet_at(redis_server.url)
+        sandbox.faults.add("status", path=RATES, times=1, status=429, headers={"Retry-After": "3600"})
+        first = await member(fleet)
+        second = await member(fleet)
+        while not second.failures:
+            await asyncio.sleep(0.01)
+        asked = polls(sandbox)
+        await first.aclose()
+        while not second._source._leads():
+            await asyncio.sleep(0.01)
+        for _ in range(10):
+            await asyncio.sleep(0.01)  # several intervals, and nobody asks
+        assert polls(sandbox) == asked == 1
+        assert second._source._due - SystemClock().monotonic() > 3500
+
+    async def test_wrong_credentials_end_the_leader_and_free_the_lease(self, member, redis_server, sandbox):
+        async with AsyncMintedConnect(sandbox.username, "wrong", base_url=sandbox.url) as minted:
+            feed = minted.rates.feed(interval=INTERVAL, fleet=fleet_at(redis_server.url, lease=60))
+            with pytest.raises(AuthenticationFailed):
+                async with feed:
+                    await anext(feed.subscribe())
+        with redis_server.client() as db:
+            assert not db.keys("*:lease")
+        right = await member(fleet_at(redis_server.url, lease=60))
+        assert not (await anext(gold(right))).stale
+
+
+class TestRedisInTrouble:
+    async def test_at_the_start_through_both_clients(self, sandbox):
+        fleet = Fleet(url_of(1), lease=LEASE)
+        login = {"username": sandbox.username, "password": sandbox.password, "base_url": sandbox.url}
+        async with AsyncMintedConnect(**login) as minted:
+            with pytest.raises(FleetError, match=r"redis://127\.0\.0\.1:1/0") as caught:
+                async with minted.rates.feed(interval=1, fleet=fleet):
+                    pass
+        with (
+            MintedConnect(**login) as blocking,
+            pytest.raises(FleetError, match=r"redis://127\.0\.0\.1:1/0") as again,
+            blocking.rates.feed(interval=1, fleet=fleet),
+        ):
+            pass
+        assert "canary" not in f"{caught.value!r}{again.value!r}{fleet!r}"
+        assert len(sandbox.requests) == 0
+
+    async def test_a_restart_that_forgets_everything(self, member, mortal_redis, sandbox, caplog):
+        fleet = fleet_at(mortal_redis.url)
+        feeds = [await member(fleet) for _ in range(3)]
+        streams = [gold(feed) for feed in feeds]
+        seen = [await take(ticks, lambda tick: tick.number >= 5) for ticks in streams]
+        mortal_redis.stop()
+        for ticks, before in zip(streams, seen, strict=True):
+            before.extend(await take(ticks, lambda tick: tick.stale))
+            assert before[-1].age > 0
+        assert all(isinstance(feed.last_error, FleetError) for feed in feeds)
+        asked = polls(sandbox)
+        await asyncio.to_thread(mortal_redis.start)
+        for ticks, before in zip(streams, seen, strict=True):
+            before.extend(await take(ticks, lambda tick: not tick.stale))
+            before.extend(await take(ticks, lambda tick: not tick.stale))
+            assert in_order(before)
+            assert [tick.gap > 0 for tick in before[-2:]] == [True, False]
+        assert polls(sandbox) - asked < 50  # one poller again
+        assert PASSWORD not in caplog.text
+        leader(*feeds)
+
+    async def test_poll_has_every_process_ask_for_itself_meanwhile(self, member, mortal_redis, sandbox):
+        fleet = fleet_at(mortal_redis.url, on_outage="poll")
+        feeds = [await member(fleet) for _ in range(2)]
+        streams = [gold(feed) for feed in feeds]
+        seen = [await take(ticks, lambda tick: tick.number >= 3) for ticks in streams]
+        mortal_redis.stop()
+        for ticks, before in zip(streams, seen, strict=True):
+            before.extend(await take(ticks, lambda tick: not tick.stale and tick.number == 0))
+            assert before[-1].gap > LEASE
+            before.extend(await take(ticks, lambda tick: not tick.stale))
+            assert before[-1].gap == 0
+        await asyncio.to_thread(mortal_redis.start)
+        for ticks, before in zip(streams, seen, strict=True):
+            before.extend(await take(ticks, lambda tick: not tick.stale and tick.number > 0))
+            assert in_order(before)
+        leader(*feeds)
+
+    async def test_a_follower_cut_off_goes_on_where_it_was(self, member, redis_server, sandbox, caplog):
+        async with Cable(redis_server.port) as cable:
+            first = await member(fleet_at(redis_server.url))
+            await anext(gold(first))
+            second = await member(fleet_at(cable.url))
+            mine, theirs = gold(first), gold(second)
+            before = await take(theirs, lambda tick: tick.number >= 5)
+            cable.cut()
+            missed_by_nobody = await take(mine, lambda tick: tick.number >= before[-1].number + 20)
+            cable.join()
+            after = await take(theirs, lambda tick: tick.number >= missed_by_nobody[-1].number)
+            fresh = [tick.number for tick in [*before, *after] if not tick.stale]
+            assert fresh == list(range(fresh[0], fresh[-1] + 1))
+            assert {tick.missed for tick in after} == {0}
+
+    async def test_a_follower_further_behind_than_the_stream_is_told_so(self, member, redis_server, sandbox, caplog):
+        async with Cable(redis_server.port) as cable:
+            first = await member(fleet_at(redis_server.url, keep=5))
+            await anext(gold(first))
+            second = await member(fleet_at(cable.url, keep=5))
+            mine, theirs = gold(first), gold(second)
+            before = await take(theirs, lambda tick: tick.number >= 3)
+            cable.cut()
+            await take(mine, lambda tick: tick.number >= before[-1].number + 20)
+            cable.join()
+            after = await take(theirs, lambda tick: tick.missed > 0)
+            assert (
+                after[-1].number
+                == [tick.number for tick in [*before, *after] if not tick.stale][-2] + after[-1].missed + 1
+            )
+            assert "were gone before this process could read them" in caplog.text
+
+    async def test_a_leader_cut_off_is_followed_by_another(self, member, redis_server, sandbox):
+        async with Cable(redis_server.port) as cable:
+            first = await member(fleet_at(cable.url))
+            await anext(gold(first))
+            second = await member(fleet_at(redis_server.url))
+            ticks = gold(second)
+            seen = [await anext(ticks)]
+            assert leader(first, second) is first
+            cable.cut()
+            seen += await take(ticks, lambda tick: tick.gap > 0)
+            assert leader(first, second) is second
+            assert seen[-1].gap < 2 * LEASE
+            assert in_order(seen)
+            cable.join()
+            # And the first one follows now.
+            await take(gold(first), lambda tick: tick.number > seen[-1].number)
+            assert leader(first, second) is second
+
+    async def test_failover_to_a_replica(self, member, mortal_redis, sandbox):
+        with running("--replicaof", f"127.0.0.1 {mortal_redis.port}") as replica:
+            async with Cable(mortal_redis.port) as cable:
+                fleet = fleet_at(cable.url)
+                feeds = [await member(fleet) for _ in range(2)]
+                streams = [gold(feed) for feed in feeds]
+                seen = [await take(ticks, lambda tick: tick.number >= 5) for ticks in streams]
+                with replica.client() as db:
+                    while not db.keys("*:stream"):
+                        await asyncio.sleep(0.01)
+                    mortal_redis.stop()
+                    cable.cut()
+                    cable.join(replica.port)
+                    # Not promoted yet, it refuses to write: that is no Redis to work with.
+                    for ticks, before in zip(streams, seen, strict=True):
+                        before.extend(await take(ticks, lambda tick: tick.stale))
+                    db.replicaof("NO", "ONE")
+                for ticks, before in zip(streams, seen, strict=True):
+                    before.extend(await take(ticks, lambda tick: not tick.stale))
+                    before.extend(await take(ticks, lambda tick: not tick.stale))
+                    assert in_order(before)
+                leader(*feeds)
+
+    async def test_a_corrupt_entry_stops_nobody(self, member, redis_server, sandbox, caplog):
+        feeds = [await member(fleet_at(redis_server.url)) for _ in range(2)]
+        streams = [gold(feed) for feed in feeds]
+        for ticks in streams:
+            await take(ticks, lambda tick: tick.number >= 2)
+        with redis_server.client() as db:
+            (stream,) = db.keys("*:stream")
+            ((top, _),) = db.xrevrange(stream, count=1)
+            term, number = top.split("-")
+            added = None
+            while added is None:
+                number = int(number) + 1
+                with suppress(Exception):
+                    added = db.xadd(stream, {"rates": "[{"}, id=f"{term}-{number + 1000}")
+        for feed, ticks in zip(feeds, streams, strict=True):
+            while not feed._source._stream.corrupt:
+                await anext(ticks)
+            before = feed.latest(metal="gold").number
+            await take(ticks, lambda tick, before=before: tick.number > before and not tick.stale)
+            assert feed._source._stream.corrupt == 1
+        assert caplog.text.count(f"entry {added} of the fleet's stream cannot be read") == 2
+
+
+class TestClocks:
+    async def test_members_whose_clocks_differ_agree_on_the_time(self, member, redis_server, sandbox):
+        class Skewed(SystemClock):
+            def monotonic(self):
+                return super().monotonic() + 12345
+
+            def wall(self):
+                return super().wall() - timedelta(hours=5)
+
+        first = await member(fleet_at(redis_server.url), clock=Skewed())
+        await anext(gold(first))
+        second = await member(fleet_at(redis_server.url))
+        mine, theirs = gold(first), gold(second)
+        a = {tick.number: tick for tick in await take(mine, lambda tick: tick.number >= 6)}
+        b = {tick.number: tick for tick in await take(theirs, lambda tick: tick.number >= 6)}
+        for number in a.keys() & b.keys():
+            assert a[number].at == b[number].at
+            assert abs(a[number].age - b[number].age) < 5
+        assert a.keys() & b.keys()
+
+
+class TestRateLimit:
+    async def test_all_feeds_of_the_account_together_keep_to_it(self, member, redis_server, sandbox):
+        fleet = fleet_at(redis_server.url, rate_limit=RateLimit(rate=10))
+        feeds = [
+            await member(fleet, metals=metal, interval=0.001) for metal in ("gold", "silver", None, ["gold", "silver"])
+        ]
+        begun = asyncio.get_running_loop().time()
+        before = polls(sandbox)
+        for feed in feeds:
+            await take(feed.subscribe(buffer=1000), lambda tick: tick.number >= 3)
+        passed = asyncio.get_running_loop().time() - begun
+        assert polls(sandbox) - before <= 10 * passed + 2
+
+
+class TestEnds:
+    async def test_closed_before_it_ran(self, sandbox, redis_server):
+        async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
+            feed = minted.rates.feed(interval=1, fleet=fleet_at(redis_server.url))
+            await feed.__aenter__()
+            await feed.aclose()
+            await feed.aclose()
+        with redis_server.client() as db:
+            assert not db.keys("*:lease")
+
+    async def test_a_subscriber_of_a_closed_feed_ends(self, member, redis_server):
+        feed = await member(fleet_at(redis_server.url))
+        ticks = gold(feed)
+        await anext(ticks)
+        waiting = asyncio.ensure_future(take(ticks, lambda _: False))
+        await feed.aclose()
+        with pytest.raises(AssertionError, match="the feed ended"):
+            await waiting
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"url": 5}, "Fleet.url"),
+        ({"url": "http://x"}, "Fleet.url"),
+        ({"name": ""}, "Fleet.name"),
+        ({"name": "a{b}"}, "Fleet.name"),
+        ({"name": "a\nb"}, "Fleet.name"),
+        ({"name": None}, "Fleet.name"),
+        *(
+            ({"lease": lease}, "Fleet.lease")
+            for lease in (0, -1, 0.1, 3601, float("nan"), float("inf"), "1", None, True)
+        ),
+        ({"on_outage": "panic"}, "Fleet.on_outage"),
+        ({"on_outage": None}, "Fleet.on_outage"),
+        *(({"keep": keep}, "Fleet.keep") for keep in (0, -1, 1.5, "5", True, 10**9)),
+        ({"rate_limit": 5}, "Fleet.rate_limit"),
+    ],
+)
+def test_what_a_fleet_cannot_be(wrong, named):
+    with pytest.raises(ConfigurationError, match=re.escape(named)):
+        Fleet(**{"url": "redis://localhost", **wrong})
+
+
+def test_without_redis_py_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "redis.asyncio", None)
+    with pytest.raises(ConfigurationError, match=r'pip install "minted-connect\[redis\]"'):
+        Fleet("redis://localhost")
+
+
+def test_a_fleet_shows_no_password():
+    fleet = Fleet("redis://someone:canary@localhost/1")
+    assert "canary" not in f"{fleet!r}{fleet}"
+    assert fleet.place == "redis://localhost:6379/1"
+
+
+def test_redis_is_not_imported_by_who_does_not_use_it():
+    from tests.scripts import spoken
+
+    assert spoken("import sys, minted_connect.feed; print('redis' in sys.modules)") == ["False"]
