@@ -122,7 +122,7 @@ SIGNATURES = {
     "wallet.balance": "customer_id metals deliverable",
     "rates.current": "metals",
     "rates.history": "metal currency_id interval start end",
-    "rates.feed": "interval metals jitter max_backoff breaker backfill",
+    "rates.feed": "interval metals jitter max_backoff breaker backfill fleet",
 }
 
 

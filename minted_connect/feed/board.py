@@ -12,6 +12,7 @@ import math
 from abc import abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
 from weakref import WeakSet
@@ -33,6 +34,7 @@ class Board:
         self.clock = clock
         self.ticks: dict[int, Tick] = {}  # by currency; replaced each round, never changed, so any thread may read it
         self.past: tuple[Tick, ...] | None = None  # from Rate History, oldest first; None until it is known
+        self.begun: datetime | None = None  # when the first rates came
         self.round: int = 0
         self.due: float = -math.inf  # when the next poll starts, while the poller waits for it
         self.poller: asyncio.Task[None] | None = None
@@ -44,6 +46,8 @@ class Board:
 
     def post(self, posted: Round) -> None:
         """Put up the next round: its rates fresh, every other known one stale."""
+        if posted.rates:
+            self.begun = self.begun or posted.at
         ticks = {key: attrs.evolve(tick, change=None, stale=True) for key, tick in self.ticks.items()}
         for rate in posted.rates:
             before = self.ticks.get(rate.currency_id)
@@ -64,13 +68,13 @@ class Board:
         self.wake()
 
     def recall(self, points: Iterable[RatePoint]) -> None:
-        """Put up what was before the feed; currencies that are not known are left out."""
+        """Put up what was before the feed; other currencies than its own, and later times, are left out."""
         past: list[Tick] = []
         before: dict[int, Decimal] = {}
         now, today = self.clock.monotonic(), self.clock.wall()
         for point in sorted(points, key=lambda point: (point.time, point.currency_id)):
             known = self.ticks.get(point.currency_id)
-            if known is None:
+            if known is None or (self.begun is not None and point.time >= self.begun):
                 continue
             rate = attrs.evolve(
                 known.rate,

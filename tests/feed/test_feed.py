@@ -30,7 +30,7 @@ from minted_connect.errors import (
 )
 from minted_connect.feed import Poller, RateFeed, Tick
 from minted_connect.feed.tick import Round
-from minted_connect.models.rate import Rate
+from minted_connect.models.rate import Rate, RatePoint
 from minted_connect.sandbox import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -900,3 +900,157 @@ async def test_any_mix_of_comings_and_goings_leaves_the_rest_alone(make, clock):
     tasks.clear()
     gc.collect()
     assert not feed._board.buffered
+
+
+def point(spot, hour, of=GOLD):
+    """What Rate History says of one hour."""
+    return RatePoint(
+        currency_id=of.currency_id,
+        metal_type=of.metal_type,
+        currency_code=of.currency_code,
+        time=datetime(2026, 2, 20, hour, tzinfo=UTC),
+        spot_price=Decimal(spot),
+        buy_price=Decimal(spot) + 6,
+        sell_price=Decimal(spot) - 6,
+    )
+
+
+class TestBackfill:
+    class History:
+        """Answers when it is told to."""
+
+        def __init__(self, *points):
+            self.points = points
+            self.asked = []
+            self.answer = asyncio.Event()
+
+        async def __call__(self, rates):
+            self.asked.append([rate.currency_id for rate in rates])
+            await self.answer.wait()
+            if isinstance(self.points[0], BaseException):
+                raise self.points[0]
+            return self.points
+
+    async def test_comes_first_oldest_first_and_says_what_it_is(self, make, clock):
+        history = self.History(point("590", 11), point("9.5", 11, SILVER), point("580", 10))
+        history.answer.set()
+        async with make((GOLD, SILVER), history=history) as feed:
+            await clock.advance(1)
+            ticks = feed.subscribe(history=True)
+            got = [await anext(ticks) for _ in range(5)]
+            assert [(tick.rate.metal_type, str(tick.spot), tick.backfilled) for tick in got] == [
+                ("gold", "580", True),
+                ("gold", "590", True),
+                ("silver", "9.5", True),
+                ("gold", "586.48", False),
+                ("silver", "9.8218", False),
+            ]
+            assert history.asked == [[1000013, 1000019]]
+            first, second, silver, *_ = got
+            assert (first.change, second.change, silver.change) == (None, Decimal(10), None)
+            assert first.at == first.source_time == datetime(2026, 2, 20, 10, tzinfo=UTC)
+            assert (first.number, first.stale, first.gap) == (0, False, 0)
+            assert first.age == (clock.wall() - first.at).total_seconds()
+            assert first.rate.currency_name == "Dirham Gold"
+
+    async def test_is_waited_for_by_those_who_asked_for_it_and_by_nobody_else(self, make, clock):
+        history = self.History(point("580", 10))
+        async with make((GOLD,), history=history) as feed:
+            await clock.advance(1)
+            past, present, buffered = [], [], []
+            tasks = [
+                asyncio.ensure_future(collect(feed.subscribe(**options), into))
+                for options, into in (
+                    ({"history": True}, past),
+                    ({}, present),
+                    ({"history": True, "buffer": 10}, buffered),
+                )
+            ]
+            await clock.advance(2 * INTERVAL)
+            assert (len(past), len(present), len(buffered)) == (0, 3, 0)
+            history.answer.set()
+            await settle()
+            assert [tick.backfilled for tick in past] == [True, False]
+            # What went by meanwhile is in the buffer, in its order.
+            assert [tick.number for tick in buffered] == [0, 1, 2, 3]
+            await feed.aclose()
+            await asyncio.gather(*tasks)
+
+    async def test_wait_for_looks_at_the_present_only(self, make, clock):
+        history = self.History(point("580", 10))
+        history.answer.set()
+        async with make((GOLD,), history=history) as feed:
+            await clock.advance(1)
+            tick = await feed.wait_for(lambda _: True, timeout=1)
+            assert not tick.backfilled
+            assert not feed.latest().backfilled
+
+    async def test_filters_and_changes_only(self, make, clock):
+        history = self.History(
+            *(point("580", hour) for hour in (7, 8)), point("581", 9), point("580", 10), point("9", 10, SILVER)
+        )
+        history.answer.set()
+        async with make((GOLD, SILVER), history=history) as feed:
+            await clock.advance(1)
+            ticks = feed.subscribe(metal="gold", changes_only=True, history=True)
+            got = [await anext(ticks) for _ in range(4)]
+            assert [(tick.at.hour, str(tick.spot)) for tick in got[:3]] == [(7, "580"), (9, "581"), (10, "580")]
+            assert not got[3].backfilled
+
+    async def test_what_fails_is_logged_and_ends_nothing(self, make, clock, caplog):
+        history = self.History(DOWN)
+        history.answer.set()
+        async with make((GOLD,), history=history) as feed:
+            await clock.advance(1)
+            tick = await anext(feed.subscribe(history=True))
+            assert not tick.backfilled
+            assert "the feed starts without its history: TransportError" in caplog.text
+
+    async def test_currencies_that_the_feed_does_not_show_are_left_out(self, make, clock):
+        history = self.History(point("580", 10), point("9", 10, SILVER))
+        history.answer.set()
+        async with make((GOLD,), history=history) as feed:
+            await clock.advance(1)
+            ticks = feed.subscribe(history=True)
+            assert [(await anext(ticks)).rate.metal_type for _ in "12"] == ["gold", "gold"]
+
+    async def test_points_of_the_feeds_own_time_are_left_out(self, make, clock):
+        begun = clock.wall().hour
+        history = self.History(point("580", begun - 1), point("581", begun), point("582", begun + 1))
+        async with make((GOLD,), history=history) as feed:
+            await clock.advance(3 * 3600)
+            history.answer.set()
+            await settle()
+            ticks = feed.subscribe(history=True)
+            got = [await anext(ticks) for _ in range(3)]
+            assert [tick.backfilled for tick in got] == [True, True, False]
+
+    async def test_it_waits_for_the_first_rates_however_long_they_take(self, make, clock):
+        history = self.History(point("580", 10))
+        history.answer.set()
+        async with make(DOWN, DOWN, (GOLD,), history=history, max_backoff=INTERVAL) as feed:
+            await clock.advance(1)
+            assert history.asked == []
+            await clock.advance(3 * INTERVAL)
+            assert (await anext(feed.subscribe(history=True))).backfilled
+            assert len(history.asked) == 1
+
+    async def test_closing_while_it_is_fetched_leaves_nothing(self, make, clock):
+        history = self.History(point("580", 10))
+        async with make((GOLD,), history=history) as feed:
+            await clock.advance(1)
+            waiting = asyncio.ensure_future(collect(feed.subscribe(history=True), []))
+            await settle()
+        await waiting
+        assert nobody_waits(feed)
+
+    async def test_closing_before_the_first_rates_leaves_nothing(self, make, clock):
+        async with make(DOWN, history=self.History(point("580", 10))) as feed:
+            await clock.advance(1)
+        assert nobody_waits(feed)
+
+    async def test_a_feed_without_one_says_so(self, make):
+        async with make((GOLD,)) as feed:
+            with pytest.raises(InvalidInput, match="history: needs a feed that was made with backfill") as caught:
+                feed.subscribe(history=True)
+            assert caught.value.field == "history"

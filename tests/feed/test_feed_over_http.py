@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -64,3 +65,55 @@ def test_the_blocking_feed_refuses_what_never_comes():
         with pytest.raises(InvalidInput, match="there are gold, silver"):
             next(feed.subscribe(metal="platinum"))
         assert len(polls(sandbox)) == 1
+
+
+@pytest.mark.parametrize(
+    ("backfill", "interval", "most"), [(timedelta(hours=30), "hour", 30), (timedelta(days=60), "day", 60)]
+)
+async def test_the_past_comes_from_rate_history(backfill, interval, most):
+    clock = ManualClock()
+    async with AsyncMintedConnect.sandbox(clock=clock) as minted:
+        begun = clock.wall()
+        async with minted.rates.feed(interval=3600, metals="gold", backfill=backfill) as feed:
+            got = []
+            async for tick in feed.subscribe(history=True, buffer=10):
+                got.append(tick)
+                if not tick.backfilled:
+                    break
+        *past, now = got
+        assert most - 2 <= len({tick.at for tick in past}) <= most + 1
+        assert all(begun - backfill <= tick.at < now.at == begun for tick in past)
+        assert [tick.at for tick in past] == sorted(tick.at for tick in past)
+        currencies = {tick.rate.currency_id for tick in got}
+        asked = [request for request in minted.sandbox_server.requests.of("rates.history") if request.status != 401]
+        assert {request.query["interval"] for request in asked} == {interval}
+        assert len(asked) == len({tick.rate.currency_id for tick in past}) >= len(currencies)
+        points = await minted.rates.history(
+            currency_id=now.rate.currency_id,
+            interval=interval,
+            start=(begun - backfill).date(),
+            end=begun.date(),
+        )
+        kept = [point for point in points if begun - backfill <= point.time < begun]
+        mine = [tick for tick in past if tick.rate.currency_id == now.rate.currency_id]
+        assert [(tick.at, tick.spot, tick.buy, tick.sell) for tick in mine] == [
+            (point.time, point.spot_price, point.buy_price, point.sell_price) for point in kept
+        ]
+
+
+def test_the_blocking_feed_has_a_past_too():
+    with (
+        ThreadedSandbox() as sandbox,
+        MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
+        minted.rates.feed(interval=3600, backfill=timedelta(hours=3)) as feed,
+    ):
+        ticks = feed.subscribe(metal="gold", history=True)
+        got = [next(ticks) for _ in range(4)]
+        assert [tick.backfilled for tick in got][:2] == [True, True]
+
+
+@pytest.mark.parametrize("backfill", [timedelta(0), timedelta(seconds=-1), 5, "1d"])
+async def test_a_past_that_cannot_be(backfill):
+    async with AsyncMintedConnect.sandbox() as minted:
+        with pytest.raises(InvalidInput, match="backfill"):
+            minted.rates.feed(interval=1, backfill=backfill)
