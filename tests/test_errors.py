@@ -169,6 +169,7 @@ def test_not_sent_covers_exactly_what_never_left():
         "LimiterTimeout",
         "CircuitOpen",
         "BudgetExhausted",
+        "FleetError",
         "JournalError",
         "PriceFixExpired",
         "PriceChanged",

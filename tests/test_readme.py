@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -15,6 +16,7 @@ import minted_connect
 from minted_connect import CompletionPolicy, MintedConnectError, errors
 from minted_connect.core.request import OPERATIONS
 from minted_connect.sandbox.faults import ARGUMENTS, KINDS
+from tests.redis_server import running
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -44,19 +46,27 @@ def section(title: str) -> str:
     return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
 
+@pytest.fixture
+def redis_url():
+    with running() as server:
+        yield server.url
+
+
 def test_there_are_snippets():
     assert len(SNIPPETS) == README.count("```python")
     assert len(SNIPPETS) >= 7
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=range(1, len(SNIPPETS) + 1))
-def test_a_snippet_runs(snippet, tmp_path):
+def test_a_snippet_runs(snippet, tmp_path, request):
+    env = {**os.environ, "REDIS_URL": request.getfixturevalue("redis_url")} if "REDIS_URL" in snippet else None
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", snippet],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         cwd=tmp_path,
+        env=env,
         check=False,
     )
     assert (done.returncode, complaints(done.stderr)) == (0, [])
