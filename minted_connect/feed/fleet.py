@@ -57,7 +57,8 @@ class Fleet:
     """While Redis cannot be used: `hold` keeps the last values, which go stale, and `poll` has every process poll for
     itself once that has lasted longer than a lease."""
     keep: int = 10_000
-    """The most rounds that the stream holds: who falls further behind than that misses some (`Tick.missed`)."""
+    """The most rounds that the stream holds: who falls further behind than that misses some (`Tick.missed`). A stream
+    to which nothing was added for a week is gone."""
     rate_limit: RateLimit | None = None
     """Of all feeds with the same server, account and `name` together, whatever their metals; None: none."""
     place: str = attrs.field(init=False)
@@ -301,7 +302,7 @@ class Member:
             self._good_at = now
         self._failures += not polled.rates
         # By the time of Redis, as far as it is known, so that its rounds and these come in order.
-        at = _EPOCH + timedelta(seconds=self._stream.time(now))
+        at = max(_EPOCH + timedelta(seconds=self._stream.time(now)), self._at + timedelta(microseconds=1))
         self._post(board, Round(polled.rates, 0, at, now, gap), polled.due, self._poller.interval)
 
     def _post(self, board: Board, posted: Round, due: float, every: float) -> None:

@@ -72,6 +72,9 @@ if type(added) == 'table' and added.err then
 end
 redis.call('HSET', KEYS[3], 'number', number, 'at', string.format('%.0f', at))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+-- What a fleet that has ended leaves behind goes by itself.
+redis.call('EXPIRE', KEYS[2], 604800)
+redis.call('EXPIRE', KEYS[3], 604800)
 return 1
 """
 )

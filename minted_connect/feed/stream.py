@@ -37,6 +37,9 @@ _START: Final = "0-0"
 _LONGEST: Final = 1e9
 """Seconds between two polls that are believed."""
 
+_LATEST: Final = 2**53
+"""Microseconds that Lua counts exactly: until the year 2255."""
+
 _BATCH: Final = 500
 """Entries read at once: a member far behind must not hold all of them in memory twice."""
 
@@ -319,14 +322,21 @@ def _entry(found: str, fields: dict[bytes, bytes]) -> Entry | None:
         return Entry(
             id=found,
             number=_order(found)[1],
-            at=int(fields[b"at"]),
-            gap=int(fields[b"gap"]) / _US,
+            at=_whole(fields[b"at"]),
+            gap=_whole(fields[b"gap"]) / _US,
             every=_seconds(fields[b"every"]),
             next=_seconds(fields[b"next"]),
             rates=structure(loads(payload), tuple[Rate, ...]) if payload else (),
         )
     except (KeyError, ValueError, Malformed, Unfit):
         return None
+
+
+def _whole(field: bytes) -> int:
+    value = int(field)
+    if not 0 <= value < _LATEST:
+        raise ValueError
+    return value
 
 
 def _seconds(field: bytes) -> float:

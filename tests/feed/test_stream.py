@@ -259,6 +259,13 @@ class TestRounds:
         assert db.xlen(key(db, "stream")) == 3
         assert [entry.number for entry in await b.read()] == [8, 9, 10]
 
+    async def test_a_fleet_that_has_ended_leaves_nothing_for_good(self, join, db):
+        a = await join(limit=RateLimit(rate=1))
+        await a.turn()
+        await publish(a, await a.beat())
+        assert {db.ttl(name) > 0 for name in db.keys("*")} == {True}
+        assert len(db.keys("*")) == 4
+
     async def test_the_gap_is_the_time_without_rates(self, join, db):
         a = await join()
         term = await a.beat()
@@ -333,6 +340,9 @@ class TestCorruptEntries:
         [
             {"version": "2"},
             {"at": "soon"},
+            {"at": "-1"},
+            {"at": "9" * 30},
+            {"gap": "-5"},
             {"gap": "NaN"},
             {"every": "inf"},
             {"next": "-1"},
