@@ -141,6 +141,15 @@ class TestLease:
         db.flushall()
         assert await b.beat() == future + 1
 
+    async def test_the_term_of_a_leader_that_only_readers_remember(self, join, db):
+        a, b = await join(), await join()
+        await publish(a, await a.beat())
+        last = 8 * 10**15  # microseconds: in the year 2223
+        db.xadd(key(db, "stream"), GOOD, id=f"{last}-7")
+        await b.read()
+        db.flushall()
+        assert await b.beat() == last + 1
+
     async def test_a_term_that_the_state_lost_is_made_anew(self, join, db):
         member = await join()
         first = await member.beat()
