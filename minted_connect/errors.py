@@ -16,6 +16,7 @@ MintedConnectError              .safe_to_retry
  |   +- PriceFixExpired         the price lock has too few seconds left
  |   +- PriceChanged            .expected .actual
  |   +- AlreadyInFlight         this basket is being completed elsewhere, or was  .intent_id .order_id
+ +- SinkError                   ticks could not be recorded: names the file
  +- TransportError              sent, and no usable answer  .method .path .attempts .elapsed .phase
  |   +- RequestTimeout          (also a TimeoutError)
  +- ApiError                    the server said no          .status .code .message .request_id
@@ -86,6 +87,7 @@ __all__ = [
     "Rejected",
     "RequestTimeout",
     "ServerError",
+    "SinkError",
     "TLSFailed",
     "TransportError",
     "UnexpectedRedirect",
@@ -254,6 +256,11 @@ class AlreadyInFlight(NotSent):
     def safe_to_retry(self) -> bool:
         """False: the other one decides the outcome."""
         return False
+
+
+@_error
+class SinkError(MintedConnectError):
+    """Ticks could not be recorded: the file cannot be written, is in use, or holds something else."""
 
 
 @_error

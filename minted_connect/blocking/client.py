@@ -125,6 +125,8 @@ class BlockingSubscription(Facade[Subscription], Iterator[Tick]):
             raise StopIteration
         return cast("Tick", tick)
 
+    ready: Final = blocking_as(Subscription.ready, lambda ticks, _loop_thread: ticks)
+
     @property
     def dropped(self) -> int:
         """Ticks lost because the buffer was full; always 0 without a buffer."""
@@ -143,6 +145,7 @@ class BlockingRateFeed(Facade[RateFeed]):
     """
 
     subscribe: Final = blocking_as(RateFeed.subscribe, BlockingSubscription)
+    record: Final = blocking(RateFeed.record)
     latest: Final = direct(RateFeed.latest)
     wait_for: Final = blocking(RateFeed.wait_for)
 

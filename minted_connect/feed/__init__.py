@@ -5,6 +5,22 @@ from minted_connect.feed.candles import Candle, ohlc
 from minted_connect.feed.feed import RateFeed
 from minted_connect.feed.fleet import Fleet, Member
 from minted_connect.feed.poller import BREAKER, Poller
+from minted_connect.feed.recording import record
+from minted_connect.feed.sinks import CsvSink, JsonLinesSink, Sink
 from minted_connect.feed.tick import Tick
 
-__all__ = ["BREAKER", "Candle", "Fleet", "Member", "Poller", "RateFeed", "Subscription", "Tick", "ohlc"]
+__all__ = [
+    "BREAKER",
+    "Candle",
+    "CsvSink",
+    "Fleet",
+    "JsonLinesSink",
+    "Member",
+    "Poller",
+    "RateFeed",
+    "Sink",
+    "Subscription",
+    "Tick",
+    "ohlc",
+    "record",
+]

@@ -168,7 +168,7 @@ class Subscription(AsyncIterator[Tick]):
 
     async def __anext__(self) -> Tick:
         while not self._closed:
-            tick = self._recalled() or (None if self._past is None else self._take())
+            tick = self._next()
             if tick is not None:
                 return tick
             if self._board.over():
@@ -178,6 +178,16 @@ class Subscription(AsyncIterator[Tick]):
             self._waiter = self._board.waiter()
             await self._board.wait(self._waiter)
         raise StopAsyncIteration
+
+    def ready(self) -> list[Tick]:
+        """Take what is there already, without waiting."""
+        taken: list[Tick] = []
+        while (tick := self._next()) is not None:
+            taken.append(tick)
+        return taken
+
+    def _next(self) -> Tick | None:
+        return self._recalled() or (None if self._past is None else self._take())
 
     async def aclose(self) -> None:
         """End this subscription, also for a task that waits in `anext`; may be called again."""

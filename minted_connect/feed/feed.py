@@ -23,6 +23,8 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.feed.board import Board, Buffered, Latest, Subscription
+from minted_connect.feed.recording import record
+from minted_connect.feed.sinks import Sink
 from minted_connect.feed.tick import Filter, Tick
 from minted_connect.models.rate import Rate, RatePoint
 
@@ -174,6 +176,26 @@ class RateFeed:
             return Latest(self._board, wanted, changes_only=changes_only, history=history)
         size = checks.whole("buffer", buffer, 1, sys.maxsize)
         return Buffered(self._board, wanted, changes_only=changes_only, history=history, size=size)
+
+    async def record(
+        self,
+        sink: Sink,
+        *,
+        currency_id: int | None = None,
+        metal: str | None = None,
+        sku: str | None = None,
+        history: bool = False,
+        buffer: int = 10_000,
+    ) -> int:
+        """Write ticks into a sink until the feed is closed; return how many rows were written.
+
+        The same as `record(feed, sink)`, which says more.
+
+        Raises:
+            SinkError: they cannot be written; the feed goes on.
+            InvalidInput: `sink` is none, or what `subscribe` does not take.
+        """
+        return await record(self, sink, currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer)
 
     def latest(
         self, *, currency_id: int | None = None, metal: str | None = None, sku: str | None = None

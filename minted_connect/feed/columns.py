@@ -1,0 +1,99 @@
+"""What a recorded tick consists of: the same columns in every sink and data frame."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+import attrs
+
+from minted_connect.feed.tick import Tick
+
+__all__ = ["COLUMNS", "Column", "Key", "Kind", "as_text", "from_text", "key_of", "rows_of"]
+
+
+class Kind(enum.Enum):
+    """What the values of a column are."""
+
+    TIME = "time"
+    """Aware, in UTC."""
+    WHOLE = "whole"
+    TEXT = "text"
+    MONEY = "money"
+    """Decimal, money per gram."""
+    SECONDS = "seconds"
+    FLAG = "flag"
+
+
+@attrs.frozen
+class Column:
+    """One column: None stands for what there is not."""
+
+    name: str
+    kind: Kind
+    of: Callable[[Any], Any]
+
+
+COLUMNS: Final[Sequence[Column]] = (
+    Column("at", Kind.TIME, lambda tick: tick.at),
+    Column("currency_id", Kind.WHOLE, lambda tick: tick.rate.currency_id),
+    Column("currency_name", Kind.TEXT, lambda tick: tick.rate.currency_name),
+    Column("metal", Kind.TEXT, lambda tick: str(tick.rate.metal_type)),
+    Column("sku", Kind.TEXT, lambda tick: tick.rate.sku),
+    Column("currency", Kind.TEXT, lambda tick: tick.currency),
+    Column("weight_unit", Kind.TEXT, lambda tick: tick.weight_unit),
+    Column("spot", Kind.MONEY, lambda tick: tick.spot),
+    Column("buy", Kind.MONEY, lambda tick: tick.buy),
+    Column("sell", Kind.MONEY, lambda tick: tick.sell),
+    Column("change", Kind.MONEY, lambda tick: tick.change),
+    Column("number", Kind.WHOLE, lambda tick: tick.number),
+    Column("gap", Kind.SECONDS, lambda tick: tick.gap),
+    Column("missed", Kind.WHOLE, lambda tick: tick.missed),
+    Column("source_time", Kind.TIME, lambda tick: tick.source_time),
+    Column("backfilled", Kind.FLAG, lambda tick: tick.backfilled),
+)
+"""Of a tick, in their order."""
+
+Key = tuple[int, str]
+"""What tells a row from all others: `currency_id`, and `at` as it is written."""
+
+
+def rows_of(things: Sequence[Any], columns: Sequence[Column] = COLUMNS) -> list[dict[str, Any]]:
+    """Return a row of Python values for each thing; times in UTC."""
+    return [{column.name: _value(column, thing) for column in columns} for thing in things]
+
+
+def _value(column: Column, thing: Any) -> Any:
+    value = column.of(thing)
+    return value.astimezone(UTC) if isinstance(value, datetime) else value
+
+
+def key_of(tick: Tick) -> Key:
+    """Return the key of the row that a tick makes."""
+    return tick.rate.currency_id, str(as_text(tick.at))
+
+
+def as_text(value: Any) -> Any:
+    """Return a value as formats without decimals and times hold it: exact text for these, others as they are."""
+    if isinstance(value, Decimal):
+        return format(value, "f")
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    return value
+
+
+_READ: Final[Mapping[Kind, Callable[[str], Any]]] = {Kind.MONEY: Decimal, Kind.TIME: datetime.fromisoformat}
+
+
+def from_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of JSON values, as `as_text` made them, as Python values again."""
+    made: dict[str, Any] = {}
+    for column in COLUMNS:
+        value = row[column.name]
+        if value is not None and column.kind in _READ:
+            value = _READ[column.kind](value)
+        made[column.name] = value
+    return made
