@@ -113,7 +113,6 @@ class Member:
         # The lease runs on the time of Redis, which passes whatever the feed's clock says: these two are the loop's.
         self._until = -math.inf  # to when the lease is surely this member's
         self._cut_at = math.inf  # since when Redis cannot be used
-        self._beat_now = asyncio.Event()
         self._charged = asyncio.Event()
         self._due = -math.inf  # when the next poll of the fleet starts
         self._number: int | None = None  # of the round read last
@@ -205,10 +204,8 @@ class Member:
                 self._until = asked + self._fleet.lease
             if self._in_charge():
                 self._charged.set()
-            self._beat_now.clear()
             # Apart from each other, or all followers of a leader that died would ask at once.
-            with anyio.move_on_after(pause * (0.75 + 0.25 * self._random())):
-                await self._beat_now.wait()
+            await asyncio.sleep(pause * (0.75 + 0.25 * self._random()))
 
     def _crowned(self, term: int) -> None:
         if term:
@@ -259,8 +256,7 @@ class Member:
         else:
             if not kept:
                 _log.warning("a poll came too late for the fleet at %s: its rates are dropped", self._stream.place)
-                self._term, self._until = 0, -math.inf
-                self._beat_now.set()
+                self._term = 0
 
     async def _follow(self, board: Board) -> None:
         """Read rounds and post them, for ever."""
@@ -311,7 +307,7 @@ class Member:
         if self._overdue is not None:
             self._overdue.cancel()
         patience = max(0.0, due - self._clock.monotonic()) + UNSEEN * every
-        self._overdue = alarm(self._clock, patience, lambda: board.post(attrs.evolve(posted, rates=(), missed=0)))
+        self._overdue = alarm(self._clock, patience, lambda: board.post(attrs.evolve(posted, rates=())))
 
     def _lost(self, error: FleetError) -> None:
         if self._trouble is None:

@@ -187,9 +187,11 @@ class TestFailedPolls:
             feed = minted.rates.feed(interval=INTERVAL, fleet=fleet_at(redis_server.url, lease=60))
             with pytest.raises(AuthenticationFailed):
                 async with feed:
-                    await anext(feed.subscribe())
-        with redis_server.client() as db:
-            assert not db.keys("*:lease")
+                    try:
+                        await anext(feed.subscribe())
+                    finally:
+                        with redis_server.client() as db:  # though nobody has closed it yet
+                            assert not db.keys("*:lease")
         right = await member(fleet_at(redis_server.url, lease=60))
         assert not (await anext(gold(right))).stale
 
@@ -248,6 +250,70 @@ class TestRedisInTrouble:
             before.extend(await take(ticks, lambda tick: not tick.stale and tick.number > 0))
             assert in_order(before)
         leader(*feeds)
+        assert [feed._source._in_charge() for feed in feeds].count(True) == 1
+
+    async def test_one_that_polled_for_itself_shows_nothing_older_than_that(self, member, redis_server, sandbox):
+        async with Cable(redis_server.port) as cable:
+            first = await member(fleet_at(redis_server.url))
+            await anext(gold(first))
+            second = await member(fleet_at(cable.url, on_outage="poll"))
+            mine, theirs = gold(first), gold(second)
+            seen = await take(theirs, lambda tick: tick.number >= 3)
+            cable.cut()
+            for _ in range(3):
+                seen.extend(await take(theirs, lambda tick: not tick.stale and tick.number == 0))
+            cable.join()
+            seen.extend(await take(theirs, lambda tick: tick.number > 3))
+            newest = (await take(mine, lambda tick: tick.number >= seen[-1].number))[-1].number
+            seen.extend(await take(theirs, lambda tick: tick.number > newest))
+            assert in_order(seen)
+            # They were read all the same, and not taken for lost.
+            assert {tick.missed for tick in seen} == {0}
+            assert second._source._number >= newest
+
+    async def test_hold_asks_nobody_however_long_it_lasts(self, member, mortal_redis, sandbox):
+        feed = await member(fleet_at(mortal_redis.url))
+        ticks = gold(feed)
+        await anext(ticks)
+        mortal_redis.stop()
+        await take(ticks, lambda tick: tick.stale)
+        while not feed._source._alone() or feed._source._leads():
+            await asyncio.sleep(0.01)
+        assert not feed._source._in_charge()
+
+    async def test_who_lost_the_lease_while_it_waited_for_its_turn_asks_nobody(self, member, redis_server, sandbox):
+        waiting, go = asyncio.Event(), asyncio.Event()
+
+        class Patient(SystemClock):
+            async def sleep(self, seconds):
+                if seconds < 10:
+                    return await super().sleep(seconds)
+                waiting.set()
+                return await go.wait()
+
+        fleet = fleet_at(redis_server.url, rate_limit=RateLimit(rate=0.01))
+        feed = await member(fleet, clock=Patient())
+        await anext(gold(feed))
+        await waiting.wait()
+        with redis_server.client() as db:
+            (lease,) = db.keys("*:lease")
+            db.set(lease, "somebody", px=60_000)
+        while feed._source._leads():
+            await asyncio.sleep(0.01)
+        go.set()
+        while feed._source._charged.is_set():
+            await asyncio.sleep(0.01)
+        assert polls(sandbox) == 1
+
+    async def test_a_round_that_is_refused_ends_the_lead(self, member, redis_server, sandbox, caplog):
+        feed = await member(fleet_at(redis_server.url, lease=60))
+        await anext(gold(feed))
+        with redis_server.client() as db:
+            (lease,) = db.keys("*:lease")
+            db.set(lease, "somebody", px=60_000)
+        while "came too late" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert not feed._source._leads()
 
     async def test_a_follower_cut_off_goes_on_where_it_was(self, member, redis_server, sandbox, caplog):
         async with Cable(redis_server.port) as cable:

@@ -302,6 +302,21 @@ class TestRounds:
         # What was measured by a clock that is ahead is not from the future.
         assert a.moment(third.at) <= a._clock.monotonic()
 
+    async def test_times_of_redis_are_told_by_the_feeds_clock(self, join, db):
+        class Skewed(SystemClock):
+            def monotonic(self) -> float:
+                return super().monotonic() + 1e6
+
+        member = await join(clock=Skewed())
+        for refresh in (None, member.beat):
+            if refresh is not None:
+                member._ahead = 0.0
+                await refresh()
+            seconds, more = db.time()
+            now = member._clock.monotonic()
+            assert now - 20 < member.moment(seconds * 10**6 + more) <= member._clock.monotonic()
+            assert abs(member.time(now) - seconds) < 20
+
     async def test_redis_may_forget_everything(self, join, db, caplog):
         a, b = await join(), await join()
         term = await a.beat()
