@@ -36,6 +36,7 @@ from minted_connect import (
     RetryPolicy,
     Secret,
     Shipping,
+    SqliteSink,
     Timeouts,
     ValidationFailed,
 )
@@ -109,6 +110,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("with_options", {}),
     ("feed.subscribe", {}),
     ("feed.latest", {}),
+    ("feed.record", {"sink": SqliteSink(":memory:")}),
     ("feed.wait_for", {"predicate": bool, "timeout": 1}),
 ]
 

@@ -118,7 +118,12 @@ def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = COLU
     }
     check_money(rows, columns)
     schema = pa.schema([(column.name, types[column.kind]) for column in columns])
-    return pa.table({column.name: [row[column.name] for row in rows] for column in columns}, schema=schema)
+    return pa.table({column.name: [_held(row[column.name]) for row in rows] for column in columns}, schema=schema)
+
+
+def _held(value: Any) -> Any:
+    # Arrow counts digits as they are written: 0E+21 would not fit, nor would fifty zeros behind a point.
+    return Decimal(format(value.normalize(_WIDE), "f")) if isinstance(value, Decimal) else value
 
 
 def check_money(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = COLUMNS) -> None:

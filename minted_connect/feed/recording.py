@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -55,6 +56,7 @@ async def record(
         InvalidInput: `sink` is none, or what `RateFeed.subscribe` does not take.
     """
     checks.instance("sink", sink, Sink)
+    checks.whole("buffer", buffer, 1, sys.maxsize)
     ticks = feed.subscribe(currency_id=currency_id, metal=metal, sku=sku, buffer=buffer, history=history)
     writer = _Writer(sink)
     lost = 0

@@ -55,6 +55,9 @@ class Sink(ABC):
     def append(self, ticks: Sequence[Tick]) -> int:
         """Write the ticks that are not there yet, all or none; return how many those were.
 
+        A tick is there if a row has its currency and its `at`; one of Rate History also if a row of its currency has
+        a later `at`, so that overlapping histories do not come to stand between the ticks.
+
         Raises:
             SinkError: they cannot be written.
         """
@@ -97,11 +100,7 @@ def troubles(place: Path) -> Generator[None]:
 
 
 class _Recent:
-    """Knows of a tick whether it has been recorded.
-
-    A live one has if its key is among those remembered; one of Rate History, if the recording of its currency goes
-    beyond its time: what is backfilled twice is much more than is remembered.
-    """
+    """Knows of a tick whether it has been recorded: by the keys of the last rows, and the last time of each currency."""
 
     def __init__(self) -> None:
         self._keys: dict[Key, None] = {}  # oldest first

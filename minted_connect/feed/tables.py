@@ -51,6 +51,10 @@ class SqliteSink(Sink):
         if not isinstance(table, str) or not _NAME.fullmatch(table) or table.lower().startswith("sqlite_"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("table", "must be a name of letters, digits and underscores")
         self._table = table
+        marks = ", ".join([f":{column.name}" for column in COLUMNS])
+        # What is backfilled twice would otherwise come to stand between the ticks of back then.
+        later = f'SELECT 1 FROM "{table}" WHERE currency_id = :currency_id AND at >= :at'  # noqa: S608 - a checked name
+        self._insertion = f'INSERT OR IGNORE INTO "{table}" SELECT {marks} WHERE NOT (:backfilled AND EXISTS ({later}))'
         self._fsync = fsync
         self._connection: sqlite3.Connection | None = None
 
@@ -90,13 +94,13 @@ class SqliteSink(Sink):
         connection = self._connection
         if connection is None:
             raise SinkError(f"{self.path}: this sink is not open")
-        values = [tuple(map(as_text, row.values())) for row in rows_of(ticks)]
-        marks = ", ".join("?" * len(COLUMNS))
+        rows = [{name: as_text(value) for name, value in row.items()} for row in rows_of(ticks)]
         with self._troubles(), closing(connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 before = connection.total_changes
-                cursor.executemany(f'INSERT OR IGNORE INTO "{self._table}" VALUES ({marks})', values)  # noqa: S608 - a checked name
+                for row in rows:
+                    cursor.execute(self._insertion, row)
                 written = connection.total_changes - before
                 cursor.execute("COMMIT")
             except BaseException:

@@ -1,0 +1,260 @@
+"""A feed recorded while it runs: through both clients, cancelled, broken, and again after that."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minted_connect import (
+    AsyncMintedConnect,
+    CsvSink,
+    InvalidInput,
+    JsonLinesSink,
+    MintedConnect,
+    Options,
+    Sink,
+    SinkError,
+    TransportError,
+    record,
+)
+from minted_connect.feed import Poller, RateFeed
+from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
+from tests.feed.test_sinks import KINDS, make, read
+from tests.feed.ticks import GOLD, SILVER
+
+pytestmark = pytest.mark.anyio
+
+
+class Memory(Sink):
+    """Keeps what it is given; can be held up, and can fail."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.ticks: list[Any] = []
+        self.threads: set[str] = set()
+        self.go = threading.Event()
+        self.go.set()
+        self.writing = threading.Event()
+        self.broken = False
+
+    def open(self) -> None:
+        self.said.append("open")
+
+    def append(self, ticks: Any) -> int:
+        self.writing.set()
+        assert self.go.wait(20)
+        self.threads.add(threading.current_thread().name)
+        if self.broken:
+            raise SinkError("the disk is full")
+        self.said.append("append")
+        self.ticks += ticks
+        return len(ticks)
+
+    def close(self) -> None:
+        self.said.append("close")
+
+
+class Steps:
+    """A fetch that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.answers: asyncio.Queue[Any] = asyncio.Queue()
+
+    async def __call__(self) -> Any:
+        answer = await self.answers.get()
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def feed(self) -> RateFeed:
+        clock = ManualClock(auto_advance=True)
+        return RateFeed(Poller(self, interval=1, clock=clock, random=lambda: 0.5, breaker=None), clock=clock)
+
+
+async def until(condition: Any) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+async def test_ticks_are_written_as_they_come_off_the_loop():
+    steps, sink = Steps(), Memory()
+    async with steps.feed() as feed:
+        recording = asyncio.ensure_future(feed.record(sink))
+        for count in range(1, 4):
+            steps.answers.put_nowait((GOLD, SILVER))
+            await until(lambda count=count: len(sink.ticks) == 2 * count)
+        steps.answers.put_nowait(TransportError("no answer", "GET", "/rates"))
+        await until(lambda: feed.failures)
+        assert sink.said[-1] != "close"
+    assert await recording == 6
+    assert [(tick.number, tick.rate.metal_type) for tick in sink.ticks][:3] == [(1, "gold"), (1, "silver"), (2, "gold")]
+    assert not any(tick.stale for tick in sink.ticks)
+    assert (sink.said[0], sink.said[-1], sink.said.count("close")) == ("open", "close", 1)
+    assert threading.main_thread().name not in sink.threads
+
+
+async def test_what_comes_while_it_writes_is_written_together():
+    steps, sink = Steps(), Memory()
+    async with steps.feed() as feed:
+        sink.go.clear()
+        recording = asyncio.ensure_future(record(feed, sink, metal="gold"))
+        for number in range(1, 6):
+            steps.answers.put_nowait((GOLD, SILVER))
+            await until(lambda number=number: feed._board.round == number)
+            if number == 1:
+                await until(sink.writing.is_set)
+        sink.go.set()
+    assert await recording == 5
+    assert sink.said.count("append") == 2
+    assert [tick.number for tick in sink.ticks] == [1, 2, 3, 4, 5]
+
+
+async def test_cancelled_in_the_middle_it_writes_what_had_come(caplog):
+    steps, sink = Steps(), Memory()
+    async with steps.feed() as feed:
+        sink.go.clear()
+        recording = asyncio.ensure_future(feed.record(sink))
+        for number in range(1, 4):
+            steps.answers.put_nowait((GOLD,))
+            await until(lambda number=number: feed._board.round == number)
+            await until(sink.writing.is_set)
+        recording.cancel()
+        await asyncio.sleep(0)
+        sink.go.set()
+        with pytest.raises(asyncio.CancelledError):
+            await recording
+        assert [tick.number for tick in sink.ticks] == [1, 2, 3]
+        assert sink.said[-1] == "close"
+        steps.answers.put_nowait((GOLD,))
+        await until(lambda: feed._board.round == 4)  # and the feed goes on
+
+
+async def test_an_error_that_ends_the_feed_ends_the_recording_after_the_last_tick():
+    steps, sink = Steps(), Memory()
+    with pytest.raises(ZeroDivisionError):
+        async with steps.feed() as feed:
+            recording = asyncio.ensure_future(feed.record(sink))
+            steps.answers.put_nowait((GOLD,))
+            await until(lambda: sink.ticks)
+            steps.answers.put_nowait(ZeroDivisionError())
+            with pytest.raises(ZeroDivisionError):
+                await recording
+            assert sink.said[-1] == "close"
+
+
+async def test_a_sink_that_breaks_ends_the_recording_and_not_the_feed():
+    steps, sink = Steps(), Memory()
+    async with steps.feed() as feed:
+        sink.broken = True
+        steps.answers.put_nowait((GOLD,))
+        with pytest.raises(SinkError, match="the disk is full"):
+            await feed.record(sink)
+        assert sink.said == ["open", "close"]
+        steps.answers.put_nowait((GOLD,))
+        await until(lambda: feed._board.round == 2)
+
+
+async def test_what_is_lost_is_said(caplog):
+    steps, sink = Steps(), Memory()
+    async with steps.feed() as feed:
+        sink.go.clear()
+        recording = asyncio.ensure_future(feed.record(sink, buffer=2))
+        for number in range(1, 8):
+            steps.answers.put_nowait((GOLD,))
+            await until(lambda number=number: feed._board.round == number)
+            await until(sink.writing.is_set)
+        sink.go.set()
+        await until(lambda: len(sink.ticks) == 3)
+        steps.answers.put_nowait((GOLD,))
+        await until(lambda: len(sink.ticks) == 4)
+    assert await recording == 4
+    assert [tick.number for tick in sink.ticks] == [1, 6, 7, 8]
+    assert "4 ticks went by before they could be recorded" in caplog.text
+
+
+async def test_a_sink_that_cannot_be_opened(tmp_path: Path):
+    steps = Steps()
+    async with steps.feed() as feed:
+        with pytest.raises(SinkError, match="nowhere"):
+            await feed.record(CsvSink(tmp_path / "nowhere" / "x.csv"))
+        for wrong in (None, "ticks.csv", tmp_path):
+            with pytest.raises(InvalidInput, match="sink: give the Sink"):
+                await feed.record(wrong)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_over_http_with_history_and_again(kind, tmp_path):
+    clock = ManualClock()
+    async with Sandbox(clock=clock) as sandbox:
+        for _ in range(2):
+            async with (
+                AsyncMintedConnect(
+                    sandbox.username, sandbox.password, base_url=sandbox.url, options=Options(clock=clock)
+                ) as minted,
+                minted.rates.feed(interval=3600, backfill=timedelta(hours=12)) as feed,
+            ):
+                recording = asyncio.ensure_future(feed.record(make(kind, tmp_path), history=True))
+                await until(lambda: feed._board.past is not None)
+                for hour in range(3):
+                    await until(lambda hour=hour: feed._board.round == hour + 1 and feed._board.due > clock.monotonic())
+                    clock.advance(3600 * 1.2)
+                await until(lambda: feed._board.round == 4)
+                await feed.aclose()
+                assert await recording
+                clock.advance(60)
+    rows = read(kind, tmp_path)
+    keys = [(row["currency_id"], row["at"]) for row in rows]
+    assert len(keys) == len(set(keys))
+    for currency_id in {key for key, _ in keys}:
+        times = [at for key, at in keys if key == currency_id]
+        assert times == sorted(times)
+        past = [row["at"] for row in rows if row["currency_id"] == currency_id and row["backfilled"]]
+        assert len(past) >= 12
+        assert [row["backfilled"] for row in rows if row["currency_id"] == currency_id].count(False) == 8
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_blocking_feed_records_too(kind, tmp_path):
+    with (
+        ThreadedSandbox() as sandbox,
+        MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
+        minted.rates.feed(interval=0.01) as feed,
+    ):
+        ticks = feed.subscribe(metal="silver", buffer=1000)
+
+        def close() -> None:
+            while next(ticks).number < 10:
+                pass
+            feed.close()
+
+        closer = threading.Thread(target=close)
+        closer.start()
+        rows = feed.record(make(kind, tmp_path), metal="gold")
+        closer.join()
+    assert rows >= 9
+    there = read(kind, tmp_path)
+    assert len(there) == rows
+    assert {row["metal"] for row in there} == {"gold"}
+
+
+def test_a_script_can_write_ticks_it_has(tmp_path):
+    with (
+        ThreadedSandbox() as sandbox,
+        MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
+        minted.rates.feed(interval=3600) as feed,
+        JsonLinesSink(tmp_path / "ticks.jsonl") as sink,
+    ):
+        ticks = feed.subscribe()
+        assert sink.append([next(ticks), *ticks.ready()]) == 2
+        assert ticks.ready() == []
