@@ -100,7 +100,7 @@ def troubles(place: Path) -> Generator[None]:
 
 
 class _Recent:
-    """Knows of a tick whether it has been recorded: by the keys of the last rows, and the last time of each currency."""
+    """Knows what has been recorded: the keys of the last rows, and the last time of each currency."""
 
     def __init__(self) -> None:
         self._keys: dict[Key, None] = {}  # oldest first
