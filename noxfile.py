@@ -80,6 +80,13 @@ def soak(session: nox.Session) -> None:
 
 
 @nox.session
+def soak_feed(session: nox.Session) -> None:
+    """Count the ticks of a feed at ten a second: thirty minutes, or `nox -s soak_feed -- MINUTES`."""
+    groups(session, "test")
+    session.run("python", "-m", "tests.feed.soak", *session.posargs)
+
+
+@nox.session
 def stateful(session: nox.Session) -> None:
     """Purchases through 100,000 random steps: faults, cancellations, crashes, restarts, two machines."""
     groups(session, "test")

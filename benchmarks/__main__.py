@@ -12,13 +12,13 @@ import attrs
 from benchmarks.cases import CASES, Effort
 from benchmarks.report import Row, machine, table
 
-FULL = Effort(repetitions=25, calls=320, steps=4000)
-QUICK = Effort(repetitions=7, calls=160, steps=1000)
+FULL = Effort(repetitions=25, calls=320, steps=4000, intervals=20)
+QUICK = Effort(repetitions=7, calls=160, steps=1000, intervals=4)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What the SDK costs beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="fewer calls: less than a minute, and noisier")
+    parser.add_argument("--quick", action="store_true", help="fewer calls: less than two minutes, and noisier")
     parser.add_argument("--only", action="append", choices=[*CASES], help="this case (may be repeated)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
     arguments = parser.parse_args()

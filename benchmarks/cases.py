@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from yarl import URL
 
-from benchmarks import peers
+from benchmarks import fanout, peers
 from benchmarks.measure import Cost, Measure, interleave, timed
 from benchmarks.report import Row, compare
 from benchmarks.server import MINIMAL, ROOT, SAMPLE, SANDBOX, Served
@@ -49,6 +49,8 @@ class Effort:
     """Of one contender in one repetition, over HTTP."""
     steps: int
     """The same for what takes microseconds."""
+    intervals: int
+    """Seconds of prices."""
 
 
 def sequential(effort: Effort) -> list[Row]:
@@ -252,6 +254,21 @@ def _imported(statement: str) -> Measure:
     return measure
 
 
+def fan_out(effort: Effort) -> list[Row]:
+    """Prices for many: a call is an interval of a second; wall is how long until the last subscriber has its tick."""
+    rows: list[Row] = []
+    for number, contenders in fanout.CONTENDERS.items():
+        costs: dict[str, list[Cost]] = {}
+        notes: dict[str, str] = {}
+        with Served(SANDBOX) as server:
+            for what, run in contenders.items():
+                costs[what], delays = fanout.measure(run, server, number, effort.intervals)
+                notes[what] = f"p50 {delays.p50 * 1e3:.1f} ms, p99 {delays.p99 * 1e3:.1f} ms of all deliveries"
+        goals = {fanout.FEED: "<= 10 ms, <= 20 ms CPU, 1 request"} if number == 1000 else {}
+        rows += compare(f"prices for {number:,}", costs, fanout.FEED, goals=goals, notes=notes)
+    return rows
+
+
 CASES: Final[Mapping[str, Callable[[Effort], list[Row]]]] = {
     "sequential": sequential,
     "concurrent": concurrent,
@@ -262,4 +279,5 @@ CASES: Final[Mapping[str, Callable[[Effort], list[Row]]]] = {
     "retries": retries,
     "imports": imports,
     "sandbox": sandbox,
+    "fanout": fan_out,
 }

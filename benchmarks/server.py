@@ -113,7 +113,7 @@ async def _serve_sandbox() -> None:
     from minted_connect.sandbox import Sandbox  # noqa: PLC0415 - the minimal server starts without the SDK
 
     async with Sandbox(log_limit=0) as sandbox:
-        await _attend(sandbox.url, sandbox.username, sandbox.password, lambda: 0)
+        await _attend(sandbox.url, sandbox.username, sandbox.password, lambda: sandbox.requests.total)
 
 
 async def _attend(url: str, username: str, password: str, requests: Callable[[], int]) -> None:

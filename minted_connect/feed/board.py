@@ -94,6 +94,8 @@ class Board:
 
     def over(self) -> bool:
         """Tell whether no tick will come any more; raise what ended the feed if it was an error."""
+        if not self.closed:
+            return False
         poller = self.poller
         if (
             poller is not None
@@ -104,7 +106,7 @@ class Board:
             # Without this, each raise would add its frames to those of every subscriber that raised it before.
             self._traceback = self._traceback or error.__traceback__
             raise error.with_traceback(self._traceback)
-        return self.closed
+        return True
 
     def waiter(self) -> asyncio.Future[None]:
         """Return a future that the next round, or the end, completes.
@@ -159,7 +161,7 @@ class Subscription(AsyncIterator[Tick]):
     def __init__(self, board: Board, wanted: Filter, *, changes_only: bool, history: bool) -> None:
         self._dropped = 0
         self._board = board
-        self._past: deque[Tick] | None = None if history else deque()  # None until it is known
+        self._past: deque[Tick] | None = deque() if history else None  # None once there is none left
         self._wanted = wanted
         self._changes_only = changes_only
         self._seen: dict[int, Tick] = {}
@@ -187,7 +189,7 @@ class Subscription(AsyncIterator[Tick]):
         return taken
 
     def _next(self) -> Tick | None:
-        return self._recalled() or (None if self._past is None else self._take())
+        return self._take() if self._past is None else self._next_of_the_past()
 
     async def aclose(self) -> None:
         """End this subscription, also for a task that waits in `anext`; may be called again."""
@@ -199,11 +201,16 @@ class Subscription(AsyncIterator[Tick]):
     def _take(self) -> Tick | None:
         """Return the next tick if there is one already."""
 
-    def _recalled(self) -> Tick | None:
-        """Return the next tick from before the feed, if the subscriber asked for them."""
-        if self._past is None and self._board.past is not None:
+    def _next_of_the_past(self) -> Tick | None:
+        """Return the next tick from before the feed; None while they are not known."""
+        if self._board.past is None:
+            return None
+        if not self._past:
             self._past = deque(filter(self._is_past_news(), self._board.past))
-        return self._past.popleft() if self._past else None
+        tick = self._past.popleft() if self._past else None
+        if not self._past:
+            self._past = None
+        return self._take() if tick is None else tick
 
     def _is_past_news(self) -> Callable[[Tick], bool]:
         last: dict[int, Tick] = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import Final
@@ -104,20 +103,18 @@ class Filter:
     """
 
     def __init__(self, currency_id: int | None, metal: str | None, sku: str | None) -> None:
-        self._asked: dict[str, Callable[[Rate], bool]] = {}
-        if currency_id is not None:
-            checks.whole("currency_id", currency_id, 1)
-            self._asked["currency_id"] = lambda rate: rate.currency_id == currency_id
-        if metal is not None:
-            checks.text("metal", metal)
-            self._asked["metal"] = lambda rate: rate.metal_type == metal
-        if sku is not None:
-            checks.text("sku", sku)
-            self._asked["sku"] = lambda rate: rate.sku == sku
+        # None is wanted by all: each is compared by itself, since every subscriber asks this of every tick.
+        self._currency_id = None if currency_id is None else checks.whole("currency_id", currency_id, 1)
+        self._metal = None if metal is None else checks.text("metal", metal)
+        self._sku = None if sku is None else checks.text("sku", sku)
 
     def __call__(self, rate: Rate) -> bool:
         """Tell whether this rate is wanted."""
-        return all(fits(rate) for fits in self._asked.values())
+        return (
+            (self._currency_id is None or rate.currency_id == self._currency_id)
+            and (self._metal is None or rate.metal_type == self._metal)
+            and (self._sku is None or rate.sku == self._sku)
+        )
 
     def check(self, known: list[Rate]) -> None:
         """Refuse to wait for what never comes.
@@ -127,11 +124,14 @@ class Filter:
         """
         if any(map(self, known)):
             return
-        for name, fits in self._asked.items():
-            if not any(map(fits, known)):
-                there = sorted({str(value) for rate in known if (value := _value(rate, name)) is not None})
-                raise InvalidInput.of(name, f"fits none of the rates; there are {', '.join(there)}")
-        raise InvalidInput.of(next(iter(self._asked)), f"no rate fits all of {', '.join(self._asked)}")
+        asked = {"currency_id": self._currency_id, "metal": self._metal, "sku": self._sku}
+        asked = {name: value for name, value in asked.items() if value is not None}
+        for name, value in asked.items():
+            there = {_value(rate, name) for rate in known}
+            if value not in there:
+                shown = ", ".join(sorted(str(one) for one in there if one is not None))
+                raise InvalidInput.of(name, f"fits none of the rates; there are {shown}")
+        raise InvalidInput.of(next(iter(asked)), f"no rate fits all of {', '.join(asked)}")
 
 
 def _value(rate: Rate, name: str) -> object:

@@ -62,6 +62,8 @@ class RequestLog(Sequence[LoggedRequest]):
     def __init__(self, limit: int = 10_000) -> None:
         self.limit = limit
         self._entries: deque[LoggedRequest] = deque(maxlen=limit)
+        self.total: int = 0
+        """How many came, those that are not kept included."""
 
     def __len__(self) -> int:
         return len(self._entries)

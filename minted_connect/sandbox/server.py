@@ -279,6 +279,7 @@ class Sandbox:
 
     def _note(self, request: web.BaseRequest, request_id: str) -> LoggedRequest | None:
         """Write the request into the log before anything can go wrong with it."""
+        self.requests.total += 1
         if self.requests.limit == 0:
             return None
         path, headers = request.raw_path.partition("?")[0], request.headers

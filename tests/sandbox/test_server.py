@@ -144,9 +144,10 @@ async def test_the_log_is_bounded_and_can_be_off(serving):
         for _ in range(3):
             await api.get(RATES)
         assert [entry.nc for entry in sandbox.requests] == [2, 3]
+        assert sandbox.requests.total == 4
     async with serving(log_limit=0) as (sandbox, api):
         assert (await api.get(RATES)).status == 200
-        assert len(sandbox.requests) == 0
+        assert (len(sandbox.requests), sandbox.requests.total) == (0, 2)
 
 
 async def test_a_body_that_is_not_json_is_logged_as_bytes(sandbox, api):

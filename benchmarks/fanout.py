@@ -1,0 +1,183 @@
+"""Prices for many subscribers in one process: the feed, other ways to hand on what one poller got, and polling by each.
+
+Every form runs for a number of intervals of a second. Of each interval it is measured how long it took from the answer
+(of the poll, or of one's own) until the last of the subscribers had it, and what the process and the server did.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+import anyio
+import attrs
+
+from benchmarks.measure import Cost
+from benchmarks.server import Served
+from minted_connect import AsyncMintedConnect, Options, Rate
+
+__all__ = ["CONTENDERS", "FEED", "Delays", "measure"]
+
+INTERVAL: Final = 1.0
+FEED: Final = "rates.feed, latest value"
+POOL: Final = 64
+
+
+@attrs.define
+class Delays:
+    """Seconds from an answer to a subscriber that has it, by interval."""
+
+    found: dict[int, list[float]] = attrs.field(factory=lambda: defaultdict(list))
+
+    def note(self, interval: int, answered_at: float) -> None:
+        self.found[interval].append(time.monotonic() - answered_at)
+
+    @property
+    def p50(self) -> float:
+        return self._share(0.5)
+
+    @property
+    def p99(self) -> float:
+        return self._share(0.99)
+
+    def _share(self, share: float) -> float:
+        ordered = sorted(delay for delays in self.found.values() for delay in delays)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
+Contender = Callable[[AsyncMintedConnect, int, Delays], Awaitable[None]]
+"""Serves so many subscribers until it is cancelled."""
+
+
+def measure(run: Contender, server: Served, subscribers: int, intervals: int) -> tuple[list[Cost], Delays]:
+    """Return what each interval took, and all delays."""
+    return asyncio.run(_measure(run, server, subscribers, intervals))
+
+
+async def _measure(run: Contender, server: Served, subscribers: int, intervals: int) -> tuple[list[Cost], Delays]:
+    delays = Delays()
+    options = Options(pool_size=POOL)
+    async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
+        await minted.rates.current()  # logs in
+        task = asyncio.ensure_future(run(minted, subscribers, delays))
+        # The first interval is thrown away: everybody is just starting.
+        await asyncio.sleep(1.5 * INTERVAL)
+        delays.found.clear()
+        asked, busy, started = server.requests(), time.process_time(), time.monotonic()
+        await asyncio.sleep(intervals * INTERVAL)
+        passed, used, sent = time.monotonic() - started, time.process_time() - busy, server.requests() - asked
+        whole = [found for found in delays.found.values() if len(found) == subscribers][:intervals]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    each = (used / passed, sent / passed)
+    costs = [Cost(max(found), *each) for found in whole] or [Cost(float("nan"), *each)]
+    # One interval may have been cut at either end.
+    return (costs + costs[-1:] * intervals)[:intervals], delays
+
+
+async def latest(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -> None:
+    await _feed(minted, subscribers, delays, None)
+
+
+async def buffered(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -> None:
+    await _feed(minted, subscribers, delays, 10)
+
+
+async def _feed(minted: AsyncMintedConnect, subscribers: int, delays: Delays, buffer: int | None) -> None:
+    async with minted.rates.feed(interval=INTERVAL, jitter=0) as feed:
+
+        async def subscriber() -> None:
+            async for tick in feed.subscribe(metal="gold", buffer=buffer):
+                delays.note(tick.number, tick.observed_at)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(subscribers):
+                group.create_task(subscriber())
+
+
+async def condition(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -> None:
+    news = asyncio.Condition()
+    latest: list[tuple[int, float, tuple[Rate, ...]]] = []
+
+    async def subscriber() -> None:
+        while True:
+            async with news:
+                await news.wait()
+                number, answered_at, _ = latest[0]
+            delays.note(number, answered_at)
+
+    async def publish(number: int, answered_at: float, rates: tuple[Rate, ...]) -> None:
+        async with news:
+            latest[:] = [(number, answered_at, rates)]
+            news.notify_all()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(subscribers):
+            group.create_task(subscriber())
+        group.create_task(_poll(minted, publish))
+
+
+async def streams(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -> None:
+    pairs = [anyio.create_memory_object_stream[tuple[int, float]](10) for _ in range(subscribers)]
+
+    async def subscriber(number: int) -> None:
+        async for tick, answered_at in pairs[number][1]:
+            delays.note(tick, answered_at)
+
+    async def publish(number: int, answered_at: float, _: tuple[Rate, ...]) -> None:
+        for send, _receive in pairs:
+            send.send_nowait((number, answered_at))
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number in range(subscribers):
+                group.create_task(subscriber(number))
+            group.create_task(_poll(minted, publish))
+    finally:
+        for send, receive in pairs:
+            send.close()
+            receive.close()
+
+
+async def _poll(minted: AsyncMintedConnect, publish: Callable[[int, float, tuple[Rate, ...]], Awaitable[None]]) -> None:
+    number = 0
+    while True:
+        started = time.monotonic()
+        rates = await minted.rates.current()
+        number += 1
+        await publish(number, time.monotonic(), rates)
+        await asyncio.sleep(max(0.0, started + INTERVAL - time.monotonic()))
+
+
+async def each_polls(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -> None:
+    begun = time.monotonic()
+
+    async def subscriber() -> None:
+        number = 0
+        while True:
+            await minted.rates.current()
+            # What counts for it is how long after the start of the interval its prices are there.
+            delays.note(number, begun + number * INTERVAL)
+            number += 1
+            await asyncio.sleep(max(0.0, begun + number * INTERVAL - time.monotonic()))
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(subscribers):
+            group.create_task(subscriber())
+
+
+CONTENDERS: Final[Mapping[int, Mapping[str, Contender]]] = {
+    1: {FEED: latest, "each polls": each_polls},
+    1000: {
+        FEED: latest,
+        "rates.feed, buffer of 10": buffered,
+        "one poller, asyncio.Condition": condition,
+        "one poller, anyio streams": streams,
+        "each polls": each_polls,
+    },
+    10_000: {FEED: latest, "rates.feed, buffer of 10": buffered},
+}
+"""What is compared, by the number of subscribers."""

@@ -1,0 +1,232 @@
+"""A feed at ten ticks a second: ``python -m tests.feed.soak [minutes]``; `nox -s soak_feed` runs thirty.
+
+Subscribers of every kind, of both clients, listen to a server that has one poll in a hundred go wrong. At the end no
+tick may be missing that was not counted as dropped, and nothing may have grown: the exit status says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import random
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import attrs
+
+from minted_connect import AsyncMintedConnect, MintedConnect, RateFeed, RetryPolicy, Tick
+from minted_connect.sandbox import ThreadedSandbox
+from tests.scripts import python
+from tests.soak import Weight, say
+
+SERVER = "from tests.feed.soak import serve; serve()"
+INTERVAL = 0.1
+FEED: dict[str, Any] = {"interval": INTERVAL, "jitter": 0, "max_backoff": INTERVAL, "breaker": None}
+WARM = 0.2
+"""Share of the time after which nothing may grow any more."""
+MOST_GROWTH = 8 * 2**20
+TROUBLES: list[tuple[str, dict[str, Any]]] = [
+    ("status", {"status": 503}),
+    ("drop_before_read", {"reset": True}),
+    ("drop_after_commit", {}),
+    ("truncate", {}),
+    ("html", {}),
+]
+
+
+def serve() -> None:
+    """Be the server until standard input ends; prices move with every poll, and one in a hundred goes wrong."""
+    end = threading.Event()
+    threading.Thread(target=lambda: (sys.stdin.read(), end.set())).start()
+    roll = random.Random()
+    with ThreadedSandbox(log_limit=0, price_interval=INTERVAL / 2) as sandbox:
+        say(f"{sandbox.url} {sandbox.username} {sandbox.password}")
+        while not end.wait(10 * INTERVAL):
+            # Two clients poll: twenty polls have gone by since.
+            if roll.random() < 0.2:
+                kind, arguments = roll.choice(TROUBLES)
+                sandbox.faults.add(kind, path="*/rates", times=1, **arguments)
+        say(str(sandbox.requests.total))
+
+
+@attrs.define
+class Listener:
+    """What one buffered subscription has seen: a tick of gold for each round since it began."""
+
+    what: str
+    seen: int = 0
+    fresh: int = 0
+    repeated: int = 0
+    number: int = 0
+
+    def note(self, tick: Tick) -> None:
+        self.seen += 1
+        if not tick.stale:
+            self.fresh += 1
+            self.repeated += tick.number <= self.number
+            self.number = tick.number
+
+    def lost(self, rounds: int, dropped: int = 0) -> int:
+        return rounds - self.seen - dropped
+
+
+@attrs.define
+class Soak:
+    minutes: float
+    lost: int = 0
+    repeated: int = 0
+    ticks: int = 0
+    dropped: int = 0
+    visits: int = 0
+    alerts: int = 0
+
+    async def run(self) -> int:
+        with python(SERVER) as server:
+            assert server.stdin is not None
+            assert server.stdout is not None
+            url, username, password = server.stdout.readline().split()
+            settings: dict[str, Any] = {"base_url": url, "retry": RetryPolicy.none()}
+            async with AsyncMintedConnect(username, password, **settings) as minted:
+                with MintedConnect(username, password, **settings) as twin, ThreadPoolExecutor(1) as pool:
+                    blocking = asyncio.get_running_loop().run_in_executor(pool, self.listen_in_threads, twin)
+                    first, last, feed = await self.listen(minted)
+                    polls = feed._source._number + await blocking
+            server.stdin.close()
+            requests = int(server.stdout.readline())
+        say(f"{self.minutes:g} minutes, {polls} polls, {requests} requests, {feed.failures} failed in the first feed")
+        say(
+            f"{self.ticks} ticks seen, {self.visits} visits, {self.alerts} alerts, {self.dropped} dropped by the slow one"
+        )
+        say(f"first: {first}")
+        say(f"last:  {last}")
+        grown = last.memory - first.memory > MOST_GROWTH or last.files > first.files + 3 or last.threads > first.threads
+        # A login is asked for anew now and then; what goes wrong on the way costs no second request.
+        wasteful = requests > 1.02 * polls + 10
+        say(f"lost: {self.lost}, repeated: {self.repeated}" + ", grown" * grown + ", too many requests" * wasteful)
+        return int(self.lost != 0 or self.repeated > 0 or grown or wasteful)
+
+    async def listen(self, minted: AsyncMintedConnect) -> tuple[Weight, Weight, RateFeed]:
+        feed = minted.rates.feed(**FEED)
+        listeners = [Listener(f"buffered {number}") for number in range(20)]
+        slow = Listener("slow")
+        # Before the first round, so that each has one for every round there is.
+        buffered = [feed.subscribe(metal="gold", buffer=10_000) for _ in listeners]
+        slow_ticks = feed.subscribe(metal="gold", buffer=5)
+        async with feed:
+            tasks = [
+                *(
+                    asyncio.create_task(self.hear(one, ticks, feed))
+                    for one, ticks in zip(listeners, buffered, strict=True)
+                ),
+                asyncio.create_task(self.hear(slow, slow_ticks, feed, pause=15 * INTERVAL)),
+                *(asyncio.create_task(self.look(feed, metal)) for metal in ("gold", "silver") for _ in range(50)),
+                *(asyncio.create_task(self.visit(feed)) for _ in range(5)),
+                *(asyncio.create_task(self.alert(feed)) for _ in range(5)),
+            ]
+            first, last = await self.weigh()
+        await asyncio.wait(tasks)
+        for task in tasks:
+            task.result()
+        for one in listeners:
+            self.settle(one, feed._board.round)
+        self.settle(slow, feed._board.round, slow_ticks.dropped)
+        self.dropped = slow_ticks.dropped
+        return first, last, feed
+
+    async def weigh(self) -> tuple[Weight, Weight]:
+        await asyncio.sleep(60 * self.minutes * WARM)
+        gc.collect()
+        first = Weight.now()
+        await asyncio.sleep(60 * self.minutes * (1 - WARM))
+        gc.collect()
+        return first, Weight.now()
+
+    def settle(self, listener: Listener, rounds: int, dropped: int = 0) -> None:
+        lost = listener.lost(rounds, dropped)
+        if lost or listener.repeated:
+            say(f"{listener.what}: {lost} lost, {listener.repeated} repeated, of {rounds}")
+        self.lost += abs(lost)
+        self.repeated += listener.repeated
+        self.ticks += listener.seen
+
+    async def hear(self, listener: Listener, ticks: Any, feed: RateFeed, pause: float = 0.0) -> None:
+        async for tick in ticks:
+            listener.note(tick)
+            if pause and not feed._board.closed:
+                await asyncio.sleep(pause)
+
+    async def look(self, feed: RateFeed, metal: str) -> None:
+        """See the latest values as they come."""
+        number = 0
+        async for tick in feed.subscribe(metal=metal, changes_only=True):
+            self.repeated += not tick.stale and tick.number <= number
+            number = tick.number
+            self.ticks += 1
+
+    async def visit(self, feed: RateFeed) -> None:
+        """Come, stay for some ticks, and go without a word."""
+        while not feed._board.closed:
+            numbers: list[int] = []
+            async for tick in feed.subscribe(metal="gold", buffer=100):
+                if not tick.stale:
+                    numbers.append(tick.number)
+                if len(numbers) == 20:
+                    break
+            self.repeated += numbers != sorted(set(numbers))
+            self.visits += 1
+
+    async def alert(self, feed: RateFeed) -> None:
+        """Wait for prices that come, and for some that do not."""
+        number = 0
+        while not feed._board.closed:
+            after = number
+            try:
+                tick = await feed.wait_for(lambda tick, after=after: tick.number > after + 7, timeout=5 * INTERVAL)
+            except TimeoutError:
+                continue
+            except Exception:
+                assert feed._board.closed
+                return
+            number = tick.number
+            self.alerts += 1
+
+    def listen_in_threads(self, twin: MintedConnect) -> int:
+        """Listen with the blocking client, in three threads; return how many polls there were."""
+        feed = twin.rates.feed(**FEED)
+        listeners = [Listener(f"thread {number}") for number in range(3)]
+        subscriptions = [feed.subscribe(metal="gold", buffer=10_000) for _ in listeners]
+
+        def hear(listener: Listener, ticks: Any) -> None:
+            for tick in ticks:
+                listener.note(tick)
+
+        threads = [threading.Thread(target=hear, args=pair) for pair in zip(listeners, subscriptions, strict=True)]
+        with feed:
+            for thread in threads:
+                thread.start()
+            time.sleep(60 * self.minutes)
+        for thread in threads:
+            thread.join()
+        for listener in listeners:
+            self.settle(listener, feed._inner._board.round)
+        return int(feed._inner._source._number)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    logger = logging.getLogger("minted_connect")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)  # what goes wrong is counted; half an hour of it would be a long log
+    try:
+        return asyncio.run(Soak(float(given[0]) if given else 30.0).run())
+    finally:
+        logger.setLevel(before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

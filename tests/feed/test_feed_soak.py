@@ -1,0 +1,31 @@
+"""The soak of half an hour that a release goes through, for two seconds; and that it would notice."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from minted_connect.feed.board import Buffered
+from tests.feed import soak
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="weighs itself in /proc")
+
+
+def test_two_seconds_of_it(capsys: pytest.CaptureFixture[str]):
+    assert soak.main(["0.035"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "lost: 0, repeated: 0"
+
+
+def test_it_notices_a_lost_tick(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    push = Buffered.push
+
+    def forgetful(self: Buffered, ticks: object) -> None:
+        if self._board.round != 7:
+            push(self, ticks)
+
+    monkeypatch.setattr(Buffered, "push", forgetful)
+    assert soak.main(["0.035"]) == 1
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("lost: 24, ")
