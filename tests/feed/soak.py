@@ -99,9 +99,7 @@ class Soak:
             server.stdin.close()
             requests = int(server.stdout.readline())
         say(f"{self.minutes:g} minutes, {polls} polls, {requests} requests, {feed.failures} failed in the first feed")
-        say(
-            f"{self.ticks} ticks seen, {self.visits} visits, {self.alerts} alerts, {self.dropped} dropped by the slow one"
-        )
+        say(f"{self.ticks} ticks seen, {self.visits} visits, {self.alerts} alerts, {self.dropped} dropped on purpose")
         say(f"first: {first}")
         say(f"last:  {last}")
         grown = last.memory - first.memory > MOST_GROWTH or last.files > first.files + 3 or last.threads > first.threads
