@@ -7,7 +7,6 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -22,20 +21,11 @@ from minted_connect.core.codec import dumps, to_wire
 from minted_connect.errors import ConfigurationError, FleetError
 from minted_connect.feed.stream import Entry, Stream, _digest, _entry, place
 from minted_connect.models.rate import Rate
+from tests.feed.ticks import GOLD
 from tests.redis_server import PASSWORD, RedisServer, url_of
 
 pytestmark = pytest.mark.anyio
 
-GOLD = Rate(
-    currency_id=1000013,
-    currency_name="Dirham Gold",
-    metal_type="gold",
-    spot_price=Decimal("586.480"),
-    buy_price=Decimal("592.34"),
-    sell_price=Decimal("580.62"),
-    currency_code="AED",
-    updated_at=datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC),
-)
 PREFIX = "minted_connect:rates"
 
 
@@ -47,23 +37,18 @@ def anyio_backend() -> str:
 Join = Callable[..., Any]
 
 
+def member_at(url: str, **options: Any) -> Stream:
+    usual = {"name": "rates", "scope": "all", "account": "me", "lease": 60.0, "keep": 1000, "limit": None}
+    return Stream(Secret(url), **{**usual, "clock": SystemClock(), **options})
+
+
 @pytest.fixture
 async def join(redis_server: RedisServer) -> AsyncIterator[Join]:
     """A function that connects another member."""
     async with AsyncExitStack() as stack:
 
         async def join(**options: Any) -> Stream:
-            given = {
-                "name": "rates",
-                "scope": "all",
-                "account": "me",
-                "lease": 60.0,
-                "keep": 1000,
-                "limit": None,
-                "clock": SystemClock(),
-                **options,
-            }
-            member = Stream(Secret(redis_server.url), **given)
+            member = member_at(redis_server.url, **options)
             await member.open()
             stack.push_async_callback(member.aclose)
             return member
@@ -446,7 +431,7 @@ class TestTrouble:
         ],
     )
     async def test_nobody_there(self, url, said):
-        stream = Stream(Secret(url), name="r", scope="s", account="a", lease=9, keep=9, limit=None, clock=SystemClock())
+        stream = member_at(url)
         with pytest.raises(FleetError, match=said) as caught:
             await stream.open()
         assert PASSWORD not in repr(caught.value)
@@ -454,16 +439,7 @@ class TestTrouble:
         assert caught.value.safe_to_retry
 
     async def test_a_wrong_password(self, redis_server):
-        stream = Stream(
-            Secret(url_of(redis_server.port, "canary-wrong")),
-            name="r",
-            scope="s",
-            account="a",
-            lease=9,
-            keep=9,
-            limit=None,
-            clock=SystemClock(),
-        )
+        stream = member_at(url_of(redis_server.port, "canary-wrong"))
         with pytest.raises(FleetError, match=rf"redis://127.0.0.1:{redis_server.port}/0 cannot be used") as caught:
             await stream.open()
         assert "canary" not in repr(caught.value)
@@ -471,16 +447,7 @@ class TestTrouble:
     async def test_who_does_not_answer(self):
         silent = socket.create_server(("127.0.0.1", 0))
         with silent:
-            stream = Stream(
-                Secret(url_of(silent.getsockname()[1])),
-                name="r",
-                scope="s",
-                account="a",
-                lease=0.3,
-                keep=9,
-                limit=None,
-                clock=SystemClock(),
-            )
+            stream = member_at(url_of(silent.getsockname()[1]), lease=0.3)
             with pytest.raises(FleetError, match=r"gave no answer within 0\.1 s"):
                 await stream.open()
 
