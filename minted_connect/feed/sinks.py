@@ -127,16 +127,7 @@ class _Recent:
 
 
 class _LinesSink(Sink):
-    """A file of lines, a row each.
-
-    Args:
-        path: the file; made if it is not there.
-        fsync: have each batch on the disk before going on: a power cut then loses nothing that was appended. Without
-            it, only the end of the process does not.
-
-    Raises:
-        InvalidInput: `path` is no path.
-    """
+    """A file of lines, a row each."""
 
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
         self.path: Final[Path] = checked_path(path)
@@ -161,6 +152,11 @@ class _LinesSink(Sink):
         """Read the key of a row; None if it is no row of this kind."""
 
     def open(self) -> None:
+        """Open the file, and cut off what a crash left half written.
+
+        Raises:
+            SinkError: it cannot be written, another one writes to it, or it holds something else.
+        """
         if self._file is not None:
             raise SinkError(f"{self.path}: this sink is open already")
         with troubles(self.path):
@@ -250,7 +246,16 @@ def _cut(file: BinaryIO, size: int) -> None:
 
 
 class JsonLinesSink(_LinesSink):
-    """A file of JSON objects, one a line (NDJSON): money and times are strings, exact."""
+    """A file of JSON objects, one a line (NDJSON): money and times are strings, exact.
+
+    Args:
+        path: the file; made if it is not there.
+        fsync: have each batch on the disk before going on, so that a power cut loses nothing that was appended. Without
+            it, only the end of the process does not.
+
+    Raises:
+        InvalidInput: `path` is no path.
+    """
 
     _begins = b'{"at": "'
 
@@ -293,6 +298,14 @@ class CsvSink(_LinesSink):
 
     Money is exact, times are ISO 8601, what there is not is empty. A row is a line: a name with a line break in it has
     a space there.
+
+    Args:
+        path: the file; made if it is not there.
+        fsync: have each batch on the disk before going on, so that a power cut loses nothing that was appended. Without
+            it, only the end of the process does not.
+
+    Raises:
+        InvalidInput: `path` is no path.
     """
 
     _head = _begins = (",".join(_NAMES) + "\n").encode()
