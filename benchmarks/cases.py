@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import repeat
+from math import nan
 from statistics import median
 from types import SimpleNamespace
 from typing import Any, Final
@@ -20,24 +23,48 @@ from multidict import CIMultiDict
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from yarl import URL
 
-from benchmarks import fanout, peers
+from benchmarks import fanout, mirrors, peers
 from benchmarks.measure import Cost, Measure, interleave, timed
 from benchmarks.report import Row, compare
-from benchmarks.server import MINIMAL, ROOT, SAMPLE, SANDBOX, Served
-from minted_connect import Basket, MintedConnectError
-from minted_connect.core.codec import loads, structure
+from benchmarks.server import LATENCY, MINIMAL, ROOT, SAMPLE, SANDBOX, Served
+from minted_connect import Basket, MintedConnectError, Rate
+from minted_connect.core.codec import dumps, loads, structure, to_wire
 from minted_connect.core.digest import DigestAuth, Signer, Terms, parse_challenges
 from minted_connect.core.retry import with_retries
 
 __all__ = ["CASES", "Effort"]
 
 _SDK: Final = "SDK: typed, exact, signed"
+_FLOOR: Final = "aiohttp, no auth, json.loads"
 _PEERS: Final = {
-    "aiohttp, no auth, json.loads": peers.plain,
+    _FLOOR: peers.plain,
     "aiohttp, DigestAuthMiddleware, json.loads": peers.digest_middleware,
     _SDK: peers.typed,
 }
-_FLOOR: Final = next(iter(_PEERS))
+_OTHERS: Final = {
+    "asyncio streams, bytes ready signed, json.loads": peers.streams,
+    **({"httpx, DigestAuth, pydantic": peers.httpx_typed("httpx")} if peers.HAS_HTTPX else {}),
+    **({"httpx2, DigestAuth, pydantic": peers.httpx_typed("httpx2")} if peers.HAS_HTTPX2 else {}),
+}
+_REQUESTS: Final = "requests, HTTPDigestAuth, SDK's decoding"
+_BASKETS: Final = (1, 10, 100, 1000)
+_WIDTHS: Final = (1, 4, 16, 64, 256)
+
+
+QUICKER: Final = 200
+"""Calls below which an effort is the quick one."""
+RATE: Final = Rate(
+    currency_id=1000013,
+    currency_name="Dirham Gold",
+    metal_type="gold",
+    spot_price=Decimal("586.48"),
+    buy_price=Decimal("592.34"),
+    sell_price=Decimal("580.62"),
+    currency_code="AED",
+    updated_at=datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC),
+    product_id=3000099,
+    sku="MNTBAE0001",
+)
 
 
 @attrs.frozen
@@ -55,24 +82,76 @@ class Effort:
 
 def sequential(effort: Effort) -> list[Row]:
     """One GET after the other."""
-    costs = _over_http(effort, 1)
-    return compare("GET, one at a time", costs, _FLOOR, goals={_SDK: "<= 1.20 x wall; 1 request"})
+    costs = _over_http(effort, {**_PEERS, **_OTHERS}, 1)
+    return compare("GET, one at a time", costs, _FLOOR, goals={_SDK: "<= 1.20 x wall and CPU; 1 request"})
 
 
 def concurrent(effort: Effort) -> list[Row]:
-    """As many at once as there are connections."""
-    costs = _over_http(attrs.evolve(effort, calls=max(1, effort.calls // peers.WIDTH * 4) * peers.WIDTH), peers.WIDTH)
-    rates = {what: f"{1 / median([cost.wall for cost in row]):.0f} calls/s" for what, row in costs.items()}
-    return compare(f"GET, {peers.WIDTH} at once", costs, _FLOOR, notes=rates)
+    """Several at once; nobody has more than 64 connections."""
+    rows: list[Row] = []
+    for at_once in (16, 64, 256):
+        # httpx takes seconds for what the others do in a moment: once is enough to say so.
+        contenders = {**_PEERS, **_OTHERS} if at_once == peers.WIDTH else _PEERS
+        costs = _over_http(_fewer(effort, at_once), contenders, at_once)
+        goals = {_SDK: "<= 1.25 x wall and CPU"} if at_once == peers.WIDTH else {}
+        rows += compare(f"GET, {at_once} at once", costs, _FLOOR, goals=goals, notes=_rates(costs))
+    return rows
 
 
-def _over_http(effort: Effort, at_once: int) -> dict[str, list[Cost]]:
+def changes(effort: Effort) -> list[Row]:
+    """One PATCH after the other."""
+    floor = "aiohttp, no auth, json"
+    contenders = {floor: peers.plain_patch, _SDK: peers.typed_patch}
+    return compare("PATCH, one at a time", _over_http(effort, contenders, 1), floor)
+
+
+def growth(effort: Effort) -> list[Row]:
+    """Whether more at once, or more in one answer, costs more for each."""
+    with Served(MINIMAL) as server, peers.Driver() as driver:
+        get = driver.open(peers.typed(server))
+        contenders = {f"SDK, {width} at once": timed(driver.repeat(get, width)) for width in _WIDTHS}
+        costs = interleave(contenders, calls=_fewer(effort, 256).calls, repetitions=_fewer(effort, 256).repetitions)
+    rows = compare("growth: GETs", costs, next(iter(costs)), notes=_rates(costs))
+    data = loads(SAMPLE)["data"]
+    decoded: dict[str, list[Cost]] = {}
+    for number in _BASKETS:
+        body = json.dumps([data] * number, default=float).encode()
+        step = _steps(lambda body=body: structure(loads(body), tuple[Basket, ...]))  # type: ignore[misc]
+        costs = interleave({"": step}, calls=max(3, effort.steps // number // 4), repetitions=effort.repetitions)
+        decoded[f"SDK, {number} in one answer"] = [
+            attrs.evolve(cost, wall=cost.wall / number, cpu=cost.cpu / number) for cost in costs[""]
+        ]
+    return rows + compare("growth: decode, for each basket", decoded, next(iter(decoded)))
+
+
+def _fewer(effort: Effort, at_once: int) -> Effort:
+    rounds = 2 if effort.calls < QUICKER else 4
+    return attrs.evolve(effort, calls=rounds * at_once, repetitions=max(3, effort.repetitions // 2))
+
+
+def _rates(costs: Mapping[str, list[Cost]]) -> dict[str, str]:
+    return {what: f"{1 / median([cost.wall for cost in row]):.0f} calls/s" for what, row in costs.items()}
+
+
+def _over_http(effort: Effort, contenders: Mapping[str, peers.Peer], at_once: int) -> dict[str, list[Cost]]:
+    with Served(MINIMAL) as server, peers.Driver() as driver:
+        measures = {
+            what: timed(driver.repeat(driver.open(peer(server)), at_once), requests=server.requests)
+            for what, peer in contenders.items()
+        }
+        return interleave(measures, calls=effort.calls, repetitions=effort.repetitions)
+
+
+def first_call(effort: Effort) -> list[Row]:
+    """The first signed answer of a new client, from a server that takes 20 ms for each: a round trip."""
     with Served(MINIMAL) as server, peers.Driver() as driver:
         contenders = {
-            what: timed(driver.repeat(driver.open(peer(server)), at_once), requests=server.requests)
-            for what, peer in _PEERS.items()
+            "aiohttp, DigestAuthMiddleware, json.loads": timed(driver.first(peers.digest_middleware, server)),
+            _SDK: timed(driver.first(peers.typed, server)),
         }
-        return interleave(contenders, calls=effort.calls, repetitions=effort.repetitions)
+        costs = interleave(contenders, calls=5, repetitions=max(3, effort.repetitions // 4))
+    notes = {what: f"{median([cost.wall for cost in row]) / LATENCY:.2f} round trips" for what, row in costs.items()}
+    return compare("first call, 20 ms away", costs, next(iter(costs)), goals={_SDK: "<= 2.2 round trips"}, notes=notes)
 
 
 def burst(effort: Effort) -> list[Row]:
@@ -88,8 +167,8 @@ def burst(effort: Effort) -> list[Row]:
 def blocking(effort: Effort) -> list[Row]:
     """The blocking twin beside the async client, and beside `requests` where that is installed."""
     rows: list[Row] = []
-    for number, goal in ((1, "0.60"), (8, "0.45")):
-        calls = effort.calls // 8 * 8
+    for number, goal in ((1, "0.60"), (8, "0.45"), (32, "0.45")):
+        calls = effort.calls // 32 * 32
         with Served(MINIMAL) as server, peers.Driver() as driver, ExitStack() as stack:
             get = stack.enter_context(peers.typed_blocking(server))
             spread = stack.enter_context(peers.threads(number))
@@ -99,7 +178,10 @@ def blocking(effort: Effort) -> list[Row]:
             }
             if peers.HAS_REQUESTS:
                 other = stack.enter_context(peers.requests_typed(server))
-                contenders["requests, HTTPDigestAuth, SDK's decoding"] = timed(spread(other), requests=server.requests)
+                contenders[_REQUESTS] = timed(spread(other), requests=server.requests)
+                if number == 1:
+                    usual = stack.enter_context(peers.requests_typed(server, trust_env=True))
+                    contenders[f"{_REQUESTS}, trust_env=True (its default)"] = timed(spread(usual))
             costs = interleave(contenders, calls=calls, repetitions=effort.repetitions)
         case = f"blocking, {number} thread{'s' if number > 1 else ''}"
         ours = {what: costs[what] for what in ("SDK, async", "SDK, blocking")}
@@ -107,12 +189,12 @@ def blocking(effort: Effort) -> list[Row]:
         if peers.HAS_REQUESTS:
             theirs = {what: row for what, row in reversed(costs.items()) if what != "SDK, async"}
             goals = {"SDK, blocking": f"<= {goal} x wall"}
-            rows += compare(f"{case}, beside requests", theirs, next(iter(theirs)), goals=goals)
+            rows += compare(f"{case}, beside requests", theirs, _REQUESTS, goals=goals)
     return rows
 
 
 def decode(effort: Effort) -> list[Row]:
-    """Bytes of one basket to a `Basket`."""
+    """Bytes to objects: of one basket, of a hundred, and of a thousand rates."""
     exact = json.JSONDecoder(parse_float=Decimal)
     text = SAMPLE.decode()
     contenders = {
@@ -121,8 +203,45 @@ def decode(effort: Effort) -> list[Row]:
         "SDK, parsing alone": _steps(lambda: loads(SAMPLE)),
         "SDK, bytes to Basket": _steps(lambda: structure(loads(SAMPLE)["data"], Basket)),
     }
+    if peers.HAS_HTTPX:
+        model = mirrors.pydantic_of(Basket)
+        contenders["json with Decimals, pydantic"] = _steps(lambda: model.model_validate(exact.decode(text)["data"]))
     costs = interleave(contenders, calls=effort.steps, repetitions=effort.repetitions)
-    return compare("decode one basket", costs, "json.loads, floats")
+    rows = compare("decode one basket", costs, "json.loads, floats", goals={"SDK, bytes to Basket": "<= 1.30 x wall"})
+    for case, number, sample, type_ in (
+        ("decode 100 baskets", 100, loads(SAMPLE)["data"], Basket),
+        ("decode 1,000 rates", 1000, to_wire(RATE), Rate),
+    ):
+        body = dumps([sample] * number)
+        many: dict[str, Measure] = {
+            "json.loads, floats": _steps(lambda body=body: json.loads(body)),  # type: ignore[misc]
+            "SDK": _steps(lambda body=body, type_=type_: structure(loads(body), tuple[type_, ...])),  # type: ignore[misc,valid-type]
+        }
+        costs = interleave(many, calls=max(3, effort.steps // 200), repetitions=effort.repetitions)
+        rows += compare(case, costs, "json.loads, floats")
+    return rows
+
+
+def encode(effort: Effort) -> list[Row]:
+    """A basket to bytes."""
+    basket = structure(loads(SAMPLE)["data"], Basket)
+    plain = json.loads(SAMPLE)["data"]
+    contenders = {
+        "json.dumps of a dict, floats": _steps(lambda: json.dumps(plain).encode()),
+        "SDK, Basket to bytes": _steps(lambda: dumps(to_wire(basket))),
+    }
+    costs = interleave(contenders, calls=effort.steps // 4, repetitions=effort.repetitions)
+    return compare("encode one basket", costs, next(iter(contenders)))
+
+
+def memory(_: Effort) -> list[Row]:
+    """What an idle client holds on to, and a call under way."""
+    with Served(MINIMAL) as server:
+        sizes = asyncio.run(peers.sizes(server))
+    return [
+        Row("memory", what, nan, nan, (nan, nan), nan, nan, None, "", f"{size / 1024:.1f} KiB")
+        for what, size in sizes.items()
+    ]
 
 
 def digest(effort: Effort) -> list[Row]:
@@ -272,12 +391,17 @@ def fan_out(effort: Effort) -> list[Row]:
 CASES: Final[Mapping[str, Callable[[Effort], list[Row]]]] = {
     "sequential": sequential,
     "concurrent": concurrent,
+    "changes": changes,
     "burst": burst,
+    "first": first_call,
     "blocking": blocking,
+    "growth": growth,
     "decode": decode,
+    "encode": encode,
     "digest": digest,
     "retries": retries,
     "imports": imports,
     "sandbox": sandbox,
+    "memory": memory,
     "fanout": fan_out,
 }

@@ -3,32 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import importlib.util
 import json
+import tracemalloc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from decimal import Decimal
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 
-from benchmarks.server import OPEN, SAMPLE, Served
-from minted_connect import AsyncMintedConnect, Basket, MintedConnect, Options
+from benchmarks import mirrors
+from benchmarks.server import OPEN, SAMPLE, SLOW, Served
+from minted_connect import AsyncMintedConnect, Basket, BasketKey, MintedConnect, Options
 from minted_connect.core.codec import loads, structure
 
 __all__ = [
     "CUSTOMER",
+    "HAS_HTTPX",
+    "HAS_HTTPX2",
     "HAS_REQUESTS",
     "WIDTH",
     "Driver",
+    "Peer",
     "digest_middleware",
+    "httpx_typed",
     "in_sandbox",
     "plain",
+    "plain_patch",
     "requests_typed",
+    "sizes",
+    "streams",
     "threads",
     "typed",
     "typed_blocking",
+    "typed_patch",
 ]
 
 _T = TypeVar("_T")
@@ -36,9 +50,20 @@ Get = Callable[[], Awaitable[object]]
 Peer = Callable[[Served], AbstractAsyncContextManager[Get]]
 
 HAS_REQUESTS: Final = importlib.util.find_spec("requests") is not None
+HAS_HTTPX: Final = importlib.util.find_spec("httpx") is not None and importlib.util.find_spec("pydantic") is not None
+HAS_HTTPX2: Final = HAS_HTTPX and importlib.util.find_spec("httpx2") is not None
 WIDTH: Final = 64
 """Connections that every async peer may open."""
 CUSTOMER: Final[str] = json.loads(SAMPLE)["data"]["customer"]["external_id"]
+_KEY: Final = BasketKey(CUSTOMER, json.loads(SAMPLE)["data"]["token"])
+_SKU: Final = "MNTBAE0001"
+_CHANGE: Final = {
+    "external_customer_id": _KEY.external_customer_id,
+    "cart_token": _KEY.cart_token,
+    "sku": _SKU,
+    "qty": 1,
+}
+_ITEM: Final = "/partner/walletable/basket/item"
 _PATH: Final = f"/partner/walletable/basket?external_customer_id={CUSTOMER}"
 
 
@@ -48,6 +73,73 @@ async def typed(server: Served) -> AsyncGenerator[Get, None]:
     options = Options(pool_size=WIDTH)
     async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
         yield lambda: minted.baskets.get_active(CUSTOMER)
+
+
+@asynccontextmanager
+async def typed_patch(server: Served) -> AsyncGenerator[Get, None]:
+    """Give a change through the SDK."""
+    options = Options(pool_size=WIDTH)
+    async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
+        yield lambda: minted.baskets.update_item(_KEY, sku=_SKU, qty=1)
+
+
+@asynccontextmanager
+async def plain_patch(server: Served) -> AsyncGenerator[Get, None]:
+    """Give a change through aiohttp: no authentication, floats and dicts."""
+
+    async def patch() -> Any:
+        async with session.patch(server.url + OPEN + _ITEM, json=_CHANGE) as response:
+            return json.loads(await response.read())
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=WIDTH)) as session:
+        yield patch
+
+
+@asynccontextmanager
+async def streams(server: Served) -> AsyncGenerator[Get, None]:
+    """Give what Python can do at best: bytes over an asyncio stream, ready signed, and `json.loads`."""
+    parts = urlsplit(server.url)
+    free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    head = f"GET {_PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Digest x\r\n\r\n".encode()
+
+    async def get() -> Any:
+        reader, writer = free.pop() if free else await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(head)
+        fields = await reader.readuntil(b"\r\n\r\n")
+        length = int(fields.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+        body = await reader.readexactly(length)
+        free.append((reader, writer))
+        return json.loads(body)
+
+    try:
+        yield get
+    finally:
+        for _, writer in free:
+            writer.close()
+            await writer.wait_closed()
+
+
+def httpx_typed(name: str) -> Peer:
+    """Return httpx, or its fork httpx2, with its own Digest authentication and pydantic's models."""
+
+    @asynccontextmanager
+    async def peer(server: Served) -> AsyncGenerator[Get, None]:
+        library: Any = importlib.import_module(name)
+        model = mirrors.pydantic_of(Basket)
+        # Its speed at many requests at once depends on how many connections it may hold: as many as ours.
+        limits = library.Limits(max_connections=WIDTH, max_keepalive_connections=WIDTH)
+        auth = library.DigestAuth(server.username, server.password)
+        url = server.url + _PATH
+        async with library.AsyncClient(limits=limits, auth=auth, trust_env=False) as client:
+
+            async def get() -> object:
+                response = await client.get(url)
+                return model.model_validate(json.loads(response.content, parse_float=Decimal)["data"])
+
+            yield get
+
+    peer.__name__ = name
+    return peer
 
 
 @asynccontextmanager
@@ -83,18 +175,21 @@ async def _json(session: aiohttp.ClientSession, url: str) -> Any:
 @contextmanager
 def typed_blocking(server: Served) -> Generator[Callable[[], object], None, None]:
     """Give the SDK's blocking twin."""
-    with MintedConnect(server.username, server.password, base_url=server.url) as minted:
+    options = Options(pool_size=WIDTH)
+    with MintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
         yield lambda: minted.baskets.get_active(CUSTOMER)
 
 
 @contextmanager
-def requests_typed(server: Served) -> Generator[Callable[[], object], None, None]:
-    """Give `requests` with its Digest authentication and the SDK's decoding; the environment is not consulted."""
+def requests_typed(server: Served, *, trust_env: bool = False) -> Generator[Callable[[], object], None, None]:
+    """Give `requests` with its Digest authentication and the SDK's decoding; by default it consults the environment."""
     import requests  # noqa: PLC0415 - not everybody has it
     from requests.auth import HTTPDigestAuth  # noqa: PLC0415
 
     with requests.Session() as session:
-        session.trust_env = False
+        adapter = requests.adapters.HTTPAdapter(pool_connections=WIDTH, pool_maxsize=WIDTH)
+        session.mount("http://", adapter)
+        session.trust_env = trust_env
         session.auth = HTTPDigestAuth(server.username, server.password)
         url = server.url + _PATH
 
@@ -144,6 +239,19 @@ class Driver:
         """Return what makes a number of calls, some of them at a time."""
         return lambda calls: self._runner.run(_spread(get, calls, at_once))
 
+    def first(
+        self, peer: Callable[[Served], AbstractAsyncContextManager[Get]], server: Served
+    ) -> Callable[[int], None]:
+        """Return what makes new clients, each for one call to a server that is far away."""
+        far = server.at(SLOW)
+
+        async def first(times: int) -> None:
+            for _ in range(times):
+                async with peer(far) as get:
+                    await get()
+
+        return lambda times: self._runner.run(first(times))
+
     def burst(
         self, peer: Callable[[Served], AbstractAsyncContextManager[Get]], server: Served
     ) -> Callable[[int], None]:
@@ -155,6 +263,36 @@ class Driver:
                     await _spread(get, WIDTH, WIDTH)
 
         return lambda times: self._runner.run(burst(times))
+
+
+async def sizes(server: Served) -> dict[str, float]:
+    """Return the bytes that an idle client and a call under way take up in Python's memory."""
+    clients, calls = 20, 500
+
+    async def used() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    async with AsyncExitStack() as stack:
+        for _ in range(2):  # what is made once for all of them
+            await (await stack.enter_async_context(typed(server)))()
+        tracemalloc.start()
+        try:
+            before = await used()
+            for _ in range(clients):
+                await (await stack.enter_async_context(typed(server)))()
+            idle = (await used() - before) / clients
+            far = await stack.enter_async_context(typed(server.at(SLOW)))
+            await far()
+            before = await used()
+            tasks = [asyncio.ensure_future(far()) for _ in range(calls)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            pending = (await used() - before) / calls
+            await asyncio.gather(*tasks)
+        finally:
+            tracemalloc.stop()
+    return {"an idle client that is logged in": idle, "a call under way": pending}
 
 
 async def _spread(get: Get, calls: int, at_once: int) -> None:

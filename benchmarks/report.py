@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from math import isnan
 from statistics import median, quantiles
 from typing import Any
 
@@ -71,7 +72,18 @@ def compare(
 
 def machine() -> dict[str, Any]:
     """Return what a reader needs to know to compare runs."""
-    packages = ("minted-connect", "aiohttp", "anyio", "attrs", "cattrs", "tenacity", "requests")
+    packages = (
+        "minted-connect",
+        "aiohttp",
+        "anyio",
+        "attrs",
+        "cattrs",
+        "tenacity",
+        "requests",
+        "httpx",
+        "httpx2",
+        "pydantic",
+    )
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "system": f"{platform.system()} {platform.machine()}",
@@ -96,10 +108,10 @@ def table(rows: Iterable[Row]) -> str:
             row.case,
             row.what,
             _time(row.wall),
-            f"{row.wall_ratio:.2f}",
-            f"{low:.2f} to {high:.2f}",
+            _ratio(row.wall_ratio),
+            "" if isnan(low) else f"{low:.2f} to {high:.2f}",
             _time(row.cpu),
-            f"{row.cpu_ratio:.2f}",
+            _ratio(row.cpu_ratio),
             "" if row.requests is None else f"{row.requests:.4g}",
             row.goal,
             row.note,
@@ -112,7 +124,13 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def _ratio(ratio: float) -> str:
+    return "" if isnan(ratio) else f"{ratio:.2f}"
+
+
 def _time(seconds: float) -> str:
+    if isnan(seconds):
+        return ""
     # Three digits are shown: what rounds up to 1000 belongs to the next unit.
     unit, name = next((unit for unit in _UNITS if seconds >= 0.9995 * unit[0]), _UNITS[-1])
     return f"{seconds / unit:.3g} {name}"

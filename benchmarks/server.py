@@ -1,27 +1,32 @@
 """Servers in processes of their own, so that the measured client has a core to itself.
 
 `MINIMAL` answers as fast as asyncio can: the documented basket, to whoever sends a Digest `Authorization` (it is not
-verified), and below `/open` to everybody. `SANDBOX` is the SDK's own.
+verified), below `/open` to everybody, and below `/slow` after 20 ms. `SANDBOX` is the SDK's own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, Final, Self
 
-__all__ = ["MINIMAL", "OPEN", "SAMPLE", "SANDBOX", "Served"]
+__all__ = ["LATENCY", "MINIMAL", "OPEN", "SAMPLE", "SANDBOX", "SLOW", "Served"]
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 MINIMAL: Final = "minimal"
 SANDBOX: Final = "sandbox"
 OPEN: Final = "/open"
+SLOW: Final = "/slow"
+LATENCY: Final = 0.02
+"""Seconds that an answer below `/slow` takes."""
 _END: Final = b"\r\n\r\n"
 
 
@@ -49,8 +54,11 @@ _CHALLENGE: Final = _answer(
 )
 
 
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
+
+
 class _Minimal(asyncio.Protocol):
-    """Understands GET without a body, which is all it is asked."""
+    """Answers any request with the basket, or with the challenge to sign it."""
 
     served = 0
 
@@ -60,11 +68,26 @@ class _Minimal(asyncio.Protocol):
         self._rest = b""
 
     def data_received(self, data: bytes) -> None:
-        *heads, self._rest = (self._rest + data).split(_END)
-        for head in heads:
-            _Minimal.served += 1
-            known = head.startswith(b"GET /open/") or b"\r\nauthorization: digest " in head.lower()
-            self._transport.write(_BASKET if known else _CHALLENGE)
+        self._rest += data
+        while _END in self._rest:
+            head, _, rest = self._rest.partition(_END)
+            length = 0
+            if not head.startswith(b"GET") and (found := _LENGTH.search(head)):
+                length = int(found[1])
+                if len(rest) < length:
+                    return
+            self._rest = rest[length:]
+            self._answer(head)
+
+    def _answer(self, head: bytes) -> None:
+        _Minimal.served += 1
+        target = head.partition(b" ")[2]
+        known = target.startswith(b"/open/") or b"\r\nauthorization: digest " in head.lower()
+        answer = _BASKET if known else _CHALLENGE
+        if target.startswith(b"/slow/"):
+            asyncio.get_running_loop().call_later(LATENCY, self._transport.write, answer)
+        else:
+            self._transport.write(answer)
 
 
 class Served:
@@ -84,6 +107,12 @@ class Served:
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
+
+    def at(self, path: str) -> Served:
+        """Return the same server below a path."""
+        other = copy(self)
+        other.url = self.url + path
+        return other
 
     def requests(self) -> int:
         """Return the number of requests that came in so far."""

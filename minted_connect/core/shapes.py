@@ -22,7 +22,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from minted_connect.models import Basket, Holding, Kind, Page, PriceFix
 
-__all__ = ["ASSUMED_UTC", "converter", "explain"]
+__all__ = ["ASSUMED_UTC", "converter", "explain", "wire_name"]
 
 _Hook = Callable[..., Any]
 """Called by cattrs with a value and its type, by this module with the value alone."""
@@ -202,13 +202,14 @@ _RENAMED: Final[Mapping[Any, Mapping[str, str]]] = {
 """Where the wire spells a name differently."""
 
 
-def _wire_name(class_: Any, name: str) -> str:
+def wire_name(class_: Any, name: str) -> str:
+    """Return how the vendor spells a field."""
     return _RENAMED.get(get_origin(class_) or class_, {}).get(name, name)
 
 
 def _overrides(class_: Any) -> dict[str, Any]:
     return {
-        field.name: override(rename=_wire_name(class_, field.name)) if field.eq else override(omit=True)
+        field.name: override(rename=wire_name(class_, field.name)) if field.eq else override(omit=True)
         for field in attrs.fields(get_origin(class_) or class_)
     }
 
@@ -254,7 +255,7 @@ def _class_hook(type_: Any, converter: Converter) -> _Hook:
         if field.eq:
             bound = field.type[get_args(type_)] if getattr(field.type, "__parameters__", ()) else field.type
             scope[f"hook_{field.name}"] = converter.get_structure_hook(bound)
-            values.append(_expression(field, _wire_name(class_, field.name), f"hook_{field.name}"))
+            values.append(_expression(field, wire_name(class_, field.name), f"hook_{field.name}"))
         else:
             values.append("value" if field.name == "raw" else f"default_{field.name}")
     # Source made of the names in this library's own classes.
@@ -311,7 +312,7 @@ def explain(error: BaseException, path: str) -> Iterator[str]:
     """Yield what a failure of the detailed converter says: `data.items[0].sku: required field missing`."""
     if isinstance(error, ClassValidationError):
         named, unnamed = error.group_exceptions()
-        children = [(cause, f"{path}.{_wire_name(error.cl, note.name)}") for cause, note in named]
+        children = [(cause, f"{path}.{wire_name(error.cl, note.name)}") for cause, note in named]
     elif isinstance(error, IterableValidationError):
         indexed, unnamed = error.group_exceptions()
         children = [(cause, f"{path}[{note.index}]") for cause, note in indexed]
