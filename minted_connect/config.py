@@ -18,6 +18,7 @@ import attrs
 from minted_connect.errors import ConfigurationError
 
 __all__ = [
+    "FEED_BREAKER",
     "STAGING",
     "SYSTEM_CLOCK",
     "Breaker",
@@ -264,6 +265,9 @@ class Breaker:
     failures: int = attrs.field(default=5, validator=_at_least(1))
     cooldown: float = attrs.field(default=30.0, validator=_seconds)
 
+
+FEED_BREAKER: Final = Breaker()
+"""The default of a feed of prices: five failed polls in a row, then a probe every half minute."""
 
 _IN_DOUBT: Final = frozenset({401, 408, 425})
 """A 401 is judged by its challenge; the other two are said by servers that may have begun the work."""

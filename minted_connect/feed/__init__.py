@@ -4,13 +4,12 @@ from minted_connect.feed.board import Subscription
 from minted_connect.feed.candles import Candle, ohlc
 from minted_connect.feed.feed import RateFeed
 from minted_connect.feed.fleet import Fleet, Member
-from minted_connect.feed.poller import BREAKER, Poller
+from minted_connect.feed.poller import Poller
 from minted_connect.feed.recording import record
 from minted_connect.feed.sinks import CsvSink, JsonLinesSink, Sink
 from minted_connect.feed.tick import Tick
 
 __all__ = [
-    "BREAKER",
     "Candle",
     "CsvSink",
     "Fleet",

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from minted_connect import checks
-from minted_connect.config import Breaker, Clock, check_type
+from minted_connect.config import FEED_BREAKER, Breaker, Clock, check_type
 from minted_connect.core.timing import alarm
 from minted_connect.errors import (
     ApiError,
@@ -26,10 +26,7 @@ from minted_connect.feed.board import Board
 from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate
 
-__all__ = ["BREAKER", "UNSEEN", "Polled", "Poller"]
-
-BREAKER: Final = Breaker()
-"""The default of a feed: five failed polls in a row, then a probe every half minute."""
+__all__ = ["UNSEEN", "Polled", "Poller"]
 
 _log = logging.getLogger("minted_connect.feed")
 
@@ -85,7 +82,7 @@ class Poller:
         random: Callable[[], float],
         jitter: float = 0.1,
         max_backoff: float = 60.0,
-        breaker: Breaker | None = BREAKER,
+        breaker: Breaker | None = FEED_BREAKER,
     ) -> None:
         if not _is_number(jitter) or not 0 <= jitter < 1:
             raise InvalidInput.of("jitter", "must be a number from 0 to below 1")

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
 from minted_connect import checks
-from minted_connect.config import Breaker, check_type
+from minted_connect.config import FEED_BREAKER, Breaker, check_type
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput
-from minted_connect.feed import BREAKER, Fleet, Member, Poller, RateFeed
 from minted_connect.models import MetalType, Rate, RatePoint
 from minted_connect.resources.base import Resource
+
+if TYPE_CHECKING:
+    from minted_connect.feed import Fleet, Member, Poller, RateFeed
 
 __all__ = ["AsyncRates"]
 
@@ -67,7 +69,7 @@ class AsyncRates(Resource):
         metals: MetalType | str | Sequence[MetalType | str] | None = None,
         jitter: float = 0.1,
         max_backoff: float = 60.0,
-        breaker: Breaker | None = BREAKER,
+        breaker: Breaker | None = FEED_BREAKER,
         backfill: timedelta | None = None,
         fleet: Fleet | None = None,
     ) -> RateFeed:
@@ -91,6 +93,9 @@ class AsyncRates(Resource):
             InvalidInput: a value is out of range.
             ConfigurationError: `breaker` is no `Breaker`, or `fleet` no `Fleet`.
         """
+        # A tenth of what it takes to import the client, and most programs have no feed.
+        from minted_connect.feed import Fleet, Member, Poller, RateFeed  # noqa: PLC0415
+
         check_type("fleet", fleet, Fleet, optional=True)
         if backfill is not None:
             checks.instance("backfill", backfill, timedelta)
