@@ -115,6 +115,6 @@ def test_none_of_them_is_imported_before():
 import sys
 from minted_connect import AsyncMintedConnect, CsvSink, ohlc
 
-print({"pyarrow", "polars", "pandas", "sqlite3"} & set(sys.modules))
+print({"pyarrow", "polars", "pandas"} & set(sys.modules))
 """
     assert spoken(script) == ["set()"]
