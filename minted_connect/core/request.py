@@ -9,7 +9,7 @@ import enum
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import attrs
 
@@ -18,6 +18,7 @@ from minted_connect.errors import ConfigurationError, InvalidInput
 __all__ = ["OPERATIONS", "Effect", "Evidence", "Operation", "Request", "check_paths", "path_segment"]
 
 _PLACEHOLDER = "{}"
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
 
 
@@ -128,6 +129,11 @@ def path_segment(value: str, field: str) -> str:
     return quote(value, safe="")
 
 
+def _quoted(value: str) -> str:
+    # Most need no quoting; finding that out by `quote` takes five times as long.
+    return value if _UNRESERVED.fullmatch(value) else quote(value, safe="")
+
+
 @attrs.frozen
 class Request:
     """One request to one operation: parameters for its path, query, JSON body."""
@@ -161,6 +167,6 @@ class Request:
         if not self.query:
             return path
         try:
-            return f"{path}?{urlencode(self.query, quote_via=quote, safe='')}"
+            return f"{path}?{'&'.join([f'{_quoted(name)}={_quoted(value)}' for name, value in self.query])}"
         except UnicodeEncodeError:
             raise InvalidInput.of("query", "must be valid Unicode") from None

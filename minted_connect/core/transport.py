@@ -11,7 +11,7 @@ import hashlib
 import os
 import ssl
 from contextlib import AsyncExitStack
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 
 import aiohttp
@@ -236,7 +236,7 @@ class Transport:
         url = URL(self._origin + target, encoded=True)
         # Our own connectors have it already; a lent one has what its owner gave it.
         context = self._ssl if self._lender is not None and self._ssl is not None else True
-        timeout = aiohttp.ClientTimeout(total=None, connect=timeouts.connect)
+        timeout = _connect_timeout(timeouts.connect)
         while True:
             progress.phase = Phase.NOT_SENT
             # No name is given to what is secret: a cancellation takes this frame along, and some log its variables.
@@ -308,6 +308,11 @@ class Transport:
         return TransportError(
             f"{where}: {text} ({cause})", wire.method, wire.route, phase=progress.phase, idempotent=wire.idempotent
         )
+
+
+@lru_cache(maxsize=64)
+def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
 def _signed(headers: dict[str, str], signature: str | None) -> dict[str, str]:
