@@ -96,18 +96,17 @@ def loads(body: bytes, *, max_depth: int = 64) -> Any:
 
 
 def _deeper(data: Any, limit: int) -> bool:
-    level: list[Any] = [data]
+    level: list[Any] = [[data]]
     for _ in range(limit + 1):
-        level = [child for node in level for child in _children(node)]
+        # Only what can hold something more goes on to the next level: an answer is mostly plain values.
+        level = [child for node in level for child in _children(node) if type(child) is dict or type(child) is list]
         if not level:
             return False
     return True
 
 
 def _children(node: Any) -> Iterable[Any]:
-    if isinstance(node, dict):
-        return cast("dict[str, Any]", node).values()
-    return cast("Iterable[Any]", node) if isinstance(node, list) else ()
+    return cast("dict[str, Any]", node).values() if type(node) is dict else cast("list[Any]", node)
 
 
 def _refuse_half_characters(data: Any) -> None:
