@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -16,6 +17,16 @@ from minted_connect.sandbox import Sandbox
 # Shells start background jobs (`&`) with SIGINT ignored, and Python leaves it so: the tests of Ctrl-C would hang.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Take what was collected, thousands of tests and the libraries they use, out of every later garbage collection.
+
+    Each would stand still for a quarter of a second over it, which is longer than some timeouts here.
+    """
+    gc.collect()
+    gc.freeze()
+
 
 _DONE = object()
 _WALKS = {"pages", "iterate", "watch"}

@@ -59,7 +59,7 @@ def connect(server: Sandbox, clock: ManualClock, **settings: Any) -> AsyncMinted
 
 @pytest.fixture
 async def minted(server: Sandbox, clock: ManualClock, tmp_path: Path) -> AsyncIterator[AsyncMintedConnect]:
-    timeouts = Timeouts(complete_read=0.2)
+    timeouts = Timeouts(complete_read=1.0)
     async with connect(server, clock, journal=tmp_path / "journal.db", timeouts=timeouts) as client:
         await client.customers.create(CUSTOMER, firstname="Brant", lastname="Ankunding")
         yield client
