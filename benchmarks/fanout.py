@@ -16,6 +16,7 @@ import anyio
 import attrs
 
 from benchmarks.measure import Cost
+from benchmarks.peers import WIDTH
 from benchmarks.server import Served
 from minted_connect import AsyncMintedConnect, Options, Rate
 
@@ -23,7 +24,6 @@ __all__ = ["CONTENDERS", "FEED", "Delays", "measure"]
 
 INTERVAL: Final = 1.0
 FEED: Final = "rates.feed, latest value"
-POOL: Final = 64
 
 
 @attrs.define
@@ -53,13 +53,13 @@ Contender = Callable[[AsyncMintedConnect, int, Delays], Awaitable[None]]
 
 
 def measure(run: Contender, server: Served, subscribers: int, intervals: int) -> tuple[list[Cost], Delays]:
-    """Return what each interval took, and all delays."""
+    """Return what each interval took that was not cut at either end, and all delays."""
     return asyncio.run(_measure(run, server, subscribers, intervals))
 
 
 async def _measure(run: Contender, server: Served, subscribers: int, intervals: int) -> tuple[list[Cost], Delays]:
     delays = Delays()
-    options = Options(pool_size=POOL)
+    options = Options(pool_size=WIDTH)
     async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
         await minted.rates.current()  # logs in
         task = asyncio.ensure_future(run(minted, subscribers, delays))
@@ -73,9 +73,7 @@ async def _measure(run: Contender, server: Served, subscribers: int, intervals: 
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     each = (used / passed, sent / passed)
-    costs = [Cost(max(found), *each) for found in whole] or [Cost(float("nan"), *each)]
-    # One interval may have been cut at either end.
-    return (costs + costs[-1:] * intervals)[:intervals], delays
+    return [Cost(max(found), *each) for found in whole] or [Cost(float("nan"), *each)] * intervals, delays
 
 
 async def latest(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -> None:

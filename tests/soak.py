@@ -179,15 +179,24 @@ def confirmed(journal: Path) -> int:
         return int(database.execute("SELECT count(*) FROM intents WHERE state = 'confirmed'").fetchone()[0])
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def soaked(soak: Callable[[float], Awaitable[int]], arguments: Sequence[str] | None, usual: float) -> int:
+    """Soak for as many minutes as the arguments say, or the usual ones; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logger = logging.getLogger("minted_connect")
     before = logger.level
     logger.setLevel(logging.CRITICAL)  # what goes wrong is counted; ten minutes of it would be a long log
+
+    async def run() -> int:
+        return await soak(float(given[0]) if given else usual)
+
     try:
-        return asyncio.run(Soak(float(given[0]) if given else 10.0).run())
+        return asyncio.run(run())
     finally:
         logger.setLevel(before)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return soaked(lambda minutes: Soak(minutes).run(), arguments, 10.0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import attrs
 
 from minted_connect.feed.tick import Tick
 
-__all__ = ["COLUMNS", "Column", "Key", "Kind", "as_text", "from_text", "key_of", "rows_of"]
+__all__ = ["COLUMNS", "NAMES", "Column", "Key", "Kind", "as_text", "from_text", "key_of", "rows_of", "to_text"]
 
 
 class Kind(enum.Enum):
@@ -57,6 +57,8 @@ COLUMNS: Final[Sequence[Column]] = (
 )
 """Of a tick, in their order."""
 
+NAMES: Final = [column.name for column in COLUMNS]
+
 Key = tuple[int, str]
 """What tells a row from all others: `currency_id`, and `at` as it is written."""
 
@@ -85,11 +87,16 @@ def as_text(value: Any) -> Any:
     return value
 
 
+def to_text(tick: Tick) -> dict[str, Any]:
+    """Return a tick as a row of JSON values."""
+    return {column.name: as_text(column.of(tick)) for column in COLUMNS}
+
+
 _READ: Final[Mapping[Kind, Callable[[str], Any]]] = {Kind.MONEY: Decimal, Kind.TIME: datetime.fromisoformat}
 
 
 def from_text(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of JSON values, as `as_text` made them, as Python values again."""
+    """Return a row of JSON values, as `to_text` made them, as Python values again."""
     made: dict[str, Any] = {}
     for column in COLUMNS:
         value = row[column.name]

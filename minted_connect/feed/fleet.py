@@ -21,7 +21,7 @@ from minted_connect.config import Clock, RateLimit, Secret, as_secret, check_typ
 from minted_connect.core.timing import Alarm, alarm
 from minted_connect.errors import ConfigurationError, FleetError, MintedConnectError
 from minted_connect.feed.board import Board
-from minted_connect.feed.poller import UNSEEN, Polled, Poller
+from minted_connect.feed.poller import UNSEEN, Polled, Poller, gap_of
 from minted_connect.feed.stream import Entry, Stream, place
 from minted_connect.feed.tick import Round
 
@@ -293,8 +293,7 @@ class Member:
     def _post_alone(self, board: Board, polled: Polled) -> None:
         now, gap = self._clock.monotonic(), 0.0
         if polled.rates:
-            since = now - self._good_at
-            gap = since if since > UNSEEN * self._poller.interval else 0.0
+            gap = gap_of(now - self._good_at, self._poller.interval)
             self._good_at = now
         self._failures += not polled.rates
         # By the time of Redis, as far as it is known, so that its rounds and these come in order.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Context, Decimal
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.core.extras import load
+from minted_connect.errors import InvalidInput
 from minted_connect.feed.candles import Candle
 from minted_connect.feed.columns import COLUMNS, Column, Kind, rows_of
 from minted_connect.feed.tick import Tick
@@ -98,11 +98,7 @@ def arrow(part: str = "") -> Any:
 
 
 def _extra(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = name.partition(".")[0]
-        raise ConfigurationError(f'{package} is not installed: pip install "minted-connect[dataframe]"') from error
+    return load(name, "dataframe", f"{name.partition('.')[0]} is not installed")
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = COLUMNS) -> Any:

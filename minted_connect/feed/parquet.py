@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from minted_connect import checks
+from minted_connect.core.disk import sync_directory
 from minted_connect.errors import SinkError
-from minted_connect.feed.columns import COLUMNS, Key, as_text, from_text, rows_of
+from minted_connect.feed.columns import NAMES, Key, as_text, from_text, rows_of
 from minted_connect.feed.frames import arrow, check_money, table_of
 from minted_connect.feed.sinks import JsonLinesSink, Sink, checked_path, troubles
 from minted_connect.feed.tick import Tick
@@ -111,7 +112,7 @@ class ParquetSink(Sink):
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.rename(self.directory / f"part-{number:08}.parquet")
-            _sync(self.directory)
+            sync_directory(self.directory)
         self._waiting.clear()
         self._rows = 0
 
@@ -126,17 +127,7 @@ class ParquetSink(Sink):
                 table: Any = self._parquet.read_table(part)
         except self._arrow.ArrowException as error:
             raise SinkError(f"{part}: is no Parquet file") from error
-        if table.column_names != [column.name for column in COLUMNS]:
+        if table.column_names != NAMES:
             raise SinkError(f"{part}: holds something else than ticks")
         keys = zip(table["currency_id"].to_pylist(), table["at"].to_pylist(), strict=True)
         return [(currency_id, as_text(at)) for currency_id, at in keys]
-
-
-def _sync(directory: Path) -> None:
-    """Have the names in a directory on the disk, where the system can."""
-    if os.name == "posix":
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -26,7 +26,7 @@ from minted_connect.feed.board import Board
 from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate
 
-__all__ = ["UNSEEN", "Polled", "Poller"]
+__all__ = ["UNSEEN", "Polled", "Poller", "gap_of"]
 
 _log = logging.getLogger("minted_connect.feed")
 
@@ -48,7 +48,7 @@ class Polled:
     """What one poll brought."""
 
     rates: tuple[Rate, ...]
-    """None if it failed."""
+    """Empty if it failed."""
     due: float
     """When the next one is to start, in monotonic seconds of the poller's clock."""
 
@@ -147,8 +147,7 @@ class Poller:
     def _round(self, rates: tuple[Rate, ...]) -> Round:
         now, gap = self._clock.monotonic(), 0.0
         if rates:
-            since = now - self._good_at
-            gap = since if since > UNSEEN * self.interval else 0.0
+            gap = gap_of(now - self._good_at, self.interval)
             self._good_at = now
         return Round(rates, self._number, self._clock.wall(), now, gap)
 
@@ -171,6 +170,11 @@ class Poller:
             _log.info("rates are fresh again after %d failed polls", self._outage)
         self.last_error = None
         self._outage = 0
+
+
+def gap_of(since: float, interval: float) -> float:
+    """Return the seconds since the last good round if they are so many that prices went unseen, or 0."""
+    return since if since > UNSEEN * interval else 0.0
 
 
 def _hopeless(error: MintedConnectError) -> bool:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final, Self, cast
 
 from minted_connect import checks
 from minted_connect.errors import InvalidInput, SinkError
-from minted_connect.feed.columns import COLUMNS, Key, as_text, key_of, rows_of
+from minted_connect.feed.columns import NAMES, Key, key_of, to_text
 from minted_connect.feed.tick import Tick
 
 try:
@@ -28,8 +28,7 @@ __all__ = ["CsvSink", "JsonLinesSink", "Sink", "checked_path", "troubles"]
 
 _log = logging.getLogger("minted_connect.feed")
 
-_NAMES: Final = [column.name for column in COLUMNS]
-_AT, _CURRENCY_ID = _NAMES.index("at"), _NAMES.index("currency_id")
+_AT, _CURRENCY_ID = NAMES.index("at"), NAMES.index("currency_id")
 
 _TAIL: Final = 2**20
 """Bytes at the end of a file that are looked through for what is there already."""
@@ -209,7 +208,7 @@ class _LinesSink(Sink):
         new = self._recent.new(ticks)
         if not new:
             return 0
-        text = "".join([f"{self._line(row)}\n" for row in rows_of(new)])
+        text = "".join([f"{self._line(row)}\n" for row in map(to_text, new)])
         with troubles(self.path):
             size = file.seek(0, os.SEEK_END)
             try:
@@ -260,14 +259,14 @@ class JsonLinesSink(_LinesSink):
     _begins = b'{"at": "'
 
     def _line(self, row: dict[str, Any]) -> str:
-        return json.dumps({name: as_text(value) for name, value in row.items()})
+        return json.dumps(row)
 
     def _key(self, line: bytes) -> Key | None:
         try:
             row = json.loads(line)
         except ValueError:
             return None
-        if not isinstance(row, dict) or [*cast("dict[str, Any]", row)] != _NAMES:
+        if not isinstance(row, dict) or [*cast("dict[str, Any]", row)] != NAMES:
             return None
         return _checked(row["currency_id"], row["at"])
 
@@ -308,7 +307,7 @@ class CsvSink(_LinesSink):
         InvalidInput: `path` is no path.
     """
 
-    _head = _begins = (",".join(_NAMES) + "\n").encode()
+    _head = _begins = (",".join(NAMES) + "\n").encode()
 
     def _line(self, row: dict[str, Any]) -> str:
         text = io.StringIO()
@@ -318,7 +317,7 @@ class CsvSink(_LinesSink):
     def _key(self, line: bytes) -> Key | None:
         try:
             (row,) = csv.reader([line.decode()], strict=True)
-            if len(row) != len(COLUMNS):
+            if len(row) != len(NAMES):
                 return None
             return _checked(int(row[_CURRENCY_ID]), row[_AT])
         except (ValueError, csv.Error):
@@ -326,7 +325,6 @@ class CsvSink(_LinesSink):
 
 
 def _cell(value: Any) -> Any:
-    value = as_text(value)
     if isinstance(value, bool):
         return str(value).lower()
     return " ".join(value.splitlines()) if isinstance(value, str) else value

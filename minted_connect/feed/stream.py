@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -16,6 +15,7 @@ import attrs
 
 from minted_connect.config import Clock, RateLimit, Secret
 from minted_connect.core.codec import Malformed, Unfit, dumps, loads, structure, to_wire
+from minted_connect.core.extras import load
 from minted_connect.errors import ConfigurationError, FleetError
 from minted_connect.feed import lua
 from minted_connect.models.rate import Rate
@@ -58,7 +58,7 @@ class Entry:
     next: float
     """Seconds from `at` to the next poll."""
     rates: tuple[Rate, ...]
-    """None if the poll failed."""
+    """Empty if the poll failed."""
 
 
 def place(url: Secret) -> str:
@@ -73,10 +73,7 @@ def place(url: Secret) -> str:
             "Fleet.url: must be a URL like redis://user:password@host:6379/0, rediss://... or unix:///path/to/socket; "
             "in a password write %40 for @, %2F for /, and so on"
         )
-    try:
-        importlib.import_module("redis.asyncio")
-    except ImportError as error:
-        raise ConfigurationError('Fleet: a fleet needs redis-py: pip install "minted-connect[redis]"') from error
+    load("redis.asyncio", "redis", "Fleet: a fleet needs redis-py")
     return shown
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from minted_connect import checks
 from minted_connect.errors import InvalidInput, SinkError
-from minted_connect.feed.columns import COLUMNS, Kind, as_text, rows_of
+from minted_connect.feed.columns import COLUMNS, NAMES, Kind, to_text
 from minted_connect.feed.sinks import Sink, checked_path
 from minted_connect.feed.tick import Tick
 
@@ -51,7 +51,7 @@ class SqliteSink(Sink):
         if not isinstance(table, str) or not _NAME.fullmatch(table) or table.lower().startswith("sqlite_"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("table", "must be a name of letters, digits and underscores")
         self._table = table
-        marks = ", ".join([f":{column.name}" for column in COLUMNS])
+        marks = ", ".join([f":{name}" for name in NAMES])
         # What is backfilled twice would otherwise come to stand between the ticks of back then.
         later = f'SELECT 1 FROM "{table}" WHERE currency_id = :currency_id AND at >= :at'  # noqa: S608 - a checked name
         self._insertion = f'INSERT OR IGNORE INTO "{table}" SELECT {marks} WHERE NOT (:backfilled AND EXISTS ({later}))'
@@ -86,7 +86,7 @@ class SqliteSink(Sink):
         key = 'PRIMARY KEY ("currency_id", "at")'
         connection.execute(f'CREATE TABLE IF NOT EXISTS "{self._table}" ({columns}, {key})')
         there = [row[1] for row in connection.execute(f'PRAGMA table_info("{self._table}")')]
-        if there != [column.name for column in COLUMNS]:
+        if there != NAMES:
             raise SinkError(f"{self.path}: its table {self._table} holds something else than ticks")
 
     def append(self, ticks: Sequence[Tick]) -> int:
@@ -94,13 +94,11 @@ class SqliteSink(Sink):
         connection = self._connection
         if connection is None:
             raise SinkError(f"{self.path}: this sink is not open")
-        rows = [{name: as_text(value) for name, value in row.items()} for row in rows_of(ticks)]
         with self._troubles(), closing(connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 before = connection.total_changes
-                for row in rows:
-                    cursor.execute(self._insertion, row)
+                cursor.executemany(self._insertion, map(to_text, ticks))
                 written = connection.total_changes - before
                 cursor.execute("COMMIT")
             except BaseException:

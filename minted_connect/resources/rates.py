@@ -86,7 +86,6 @@ class AsyncRates(Resource):
             breaker: After so many failed polls in a row, single probes at least `cooldown` seconds apart; None: none.
             backfill: How far back Rate History is asked once the first poll has come, a request a metal account, for
                 `subscribe(history=True)`: hours, or days if it is more than 31 of them. None: not at all.
-
             fleet: What this process shares with others over Redis, of which only one polls; None: it polls.
 
         Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import random
 import sys
 import threading
@@ -22,7 +21,7 @@ import attrs
 from minted_connect import AsyncMintedConnect, MintedConnect, RateFeed, RetryPolicy, Tick
 from minted_connect.sandbox import ThreadedSandbox
 from tests.scripts import python
-from tests.soak import Weight, say
+from tests.soak import Weight, say, soaked
 
 SERVER = "from tests.feed.soak import serve; serve()"
 INTERVAL = 0.1
@@ -216,14 +215,7 @@ class Soak:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    logger = logging.getLogger("minted_connect")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)  # what goes wrong is counted; half an hour of it would be a long log
-    try:
-        return asyncio.run(Soak(float(given[0]) if given else 30.0).run())
-    finally:
-        logger.setLevel(before)
+    return soaked(lambda minutes: Soak(minutes).run(), arguments, 30.0)
 
 
 if __name__ == "__main__":

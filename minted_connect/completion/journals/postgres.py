@@ -7,7 +7,6 @@ inherited through a fork, bound to an event loop that has ended, gone stale behi
 from __future__ import annotations
 
 import asyncio
-import importlib
 import socket
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,6 +21,7 @@ from minted_connect.completion.journals.rows import from_row, quoted
 from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion, settlement
 from minted_connect.completion.journals.stored import StoredJournal
 from minted_connect.config import Secret, as_secret, is_seconds
+from minted_connect.core.extras import load
 from minted_connect.errors import ConfigurationError, JournalError
 from minted_connect.models import Intent, IntentState
 
@@ -299,12 +299,7 @@ def _checked(url: Secret) -> str:
         raise ConfigurationError(
             "journal: must be the path of a file, a URL postgresql://..., or an object with the methods of Journal"
         )
-    try:
-        importlib.import_module("psycopg")
-    except ImportError as error:
-        raise ConfigurationError(
-            'journal: a PostgreSQL journal needs psycopg: pip install "minted-connect[postgres]"'
-        ) from error
+    load("psycopg", "postgres", "journal: a PostgreSQL journal needs psycopg")
     place = _shown(url)
     if place is None:
         raise ConfigurationError(

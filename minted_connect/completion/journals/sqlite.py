@@ -21,6 +21,7 @@ from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, 
 from minted_connect.completion.journals.rows import from_row, quoted
 from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion
 from minted_connect.completion.journals.stored import StoredJournal
+from minted_connect.core.disk import sync_directory
 from minted_connect.errors import JournalError
 from minted_connect.models import Intent
 
@@ -189,7 +190,7 @@ class SqliteJournal(StoredJournal):
                 for statement in step.split(";"):
                     database.execute(statement)
             database.execute(f"PRAGMA user_version = {VERSION}")
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def _version(self, database: sqlite3.Connection) -> int:
         """Return the version of the schema that is there, 0 if the file is empty; refuse everything else."""
@@ -237,13 +238,3 @@ def _create(path: Path) -> None:
             os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     finally:
         Path(draft).unlink()
-
-
-def _sync_directory(directory: Path) -> None:
-    # A new file is safe from a power cut only once its name is on the disk too. Windows has no such call.
-    if os.name == "posix":
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
