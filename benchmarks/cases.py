@@ -99,10 +99,16 @@ def concurrent(effort: Effort) -> list[Row]:
 
 
 def changes(effort: Effort) -> list[Row]:
-    """One PATCH after the other."""
+    """One PATCH after the other, and several at once of one basket, which the SDK sends one after the other."""
     floor = "aiohttp, no auth, json"
     contenders = {floor: peers.plain_patch, _SDK: peers.typed_patch}
-    return compare("PATCH, one at a time", _over_http(effort, contenders, 1), floor)
+    rows = compare("PATCH, one at a time", _over_http(effort, contenders, 1), floor)
+    for at_once in (16, 64, 256):
+        costs = _over_http(_fewer(effort, at_once), contenders, at_once)
+        notes = _rates(costs)
+        notes[_SDK] += ", in turn"
+        rows += compare(f"PATCH, {at_once} at once, one basket", costs, floor, notes=notes)
+    return rows
 
 
 def growth(effort: Effort) -> list[Row]:
