@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -42,11 +42,10 @@ async def run(
     fence: bool = False,
     seconds: float = 120.0,
     as_json: bool = False,
+    settings: Mapping[str, Any] | None = None,
     out: TextIO | None = None,
 ) -> int:
     """List or settle what is open in a journal; return 0 if nothing stays unknown, else 75.
-
-    Server and credentials are those of `AsyncMintedConnect.from_env`.
 
     Args:
         journal: File or database URL; None = that of `MINTED_CONNECT_JOURNAL`.
@@ -56,6 +55,7 @@ async def run(
         fence: As for `complete.reconcile`; not for what another process may be completing this moment.
         seconds: How long to read back each of them.
         as_json: One JSON object a line instead of text.
+        settings: Arguments of the client; None = those of `AsyncMintedConnect.from_env`.
         out: Where to print; standard output by default.
 
     Raises:
@@ -69,8 +69,9 @@ async def run(
     if only_list or decide is not None:
         return await _without_server(where, intents, decide, report)
     policy = CompletionPolicy(reconcile_budget=seconds)
-    settings: dict[str, Any] = {**settings_from_env(), "journal": where, "options": Options(completion=policy)}
-    async with AsyncMintedConnect(**settings) as minted:
+    given: dict[str, Any] = {**(settings_from_env() if settings is None else settings), "journal": where}
+    given["options"] = attrs.evolve(given.get("options", Options()), completion=policy)
+    async with AsyncMintedConnect(**given) as minted:
         places = anyio.CapacityLimiter(_AT_ONCE)
 
         async def settle(intent: Intent) -> None:

@@ -16,7 +16,7 @@ import minted_connect
 from minted_connect import CompletionPolicy, MintedConnectError, errors
 from minted_connect.core.request import OPERATIONS
 from minted_connect.sandbox.faults import ARGUMENTS, KINDS
-from tests.redis_server import running
+from tests.redis_server import free_port, running
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -87,6 +87,28 @@ def test_every_setting_of_completions_is_there_with_its_question():
     for field in attrs.fields(CompletionPolicy):
         if field.name != "reconcile_budget":
             assert f"`{field.name}`" in section_text
+
+
+def test_the_commands_of_the_shell_work(tmp_path):
+    found = re.search(r"<!-- shell -->\n```sh\n(.*?)```\n", README, re.DOTALL)
+    assert found
+    port = free_port()
+    script = found[1].replace(":8787", f":{port}").replace("sandbox --quiet", f"sandbox --port {port} --quiet")
+    wait = f"until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do :; done\n"
+    first, background, rest = script.partition("&\n")
+    env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"trap 'kill %1' EXIT\n{first}{background}{wait}{rest}"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        cwd=tmp_path,
+        env=env,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    assert (tmp_path / "gold.csv").read_text("utf-8").startswith("time,")
+    assert len((tmp_path / "orders.csv").read_text("utf-8").splitlines()) == 2
 
 
 @pytest.mark.parametrize("name", ["one", "two"])

@@ -13,9 +13,9 @@ from .options import Options, Settings
 from .server import Sandbox
 
 
-def _arguments(words: list[str] | None) -> argparse.Namespace:
+def _arguments(words: list[str] | None, prog: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m minted_connect.sandbox",
+        prog=prog,
         allow_abbrev=False,  # --password must not be taken for --password-file
         description="Serve a stateful fake of Minted Connect's Walletable E-Commerce API.",
         epilog="The password is taken from MINTED_CONNECT_PASSWORD or --password-file, else made up and shown.",
@@ -66,9 +66,9 @@ async def _serve(sandbox: Sandbox, *, quiet: bool, show_password: bool) -> None:
         await stop.wait()
 
 
-def main(words: list[str] | None = None) -> int:
+def main(words: list[str] | None = None, *, prog: str = "python -m minted_connect.sandbox") -> int:
     """Run until told to stop; return the exit status."""
-    given = _arguments(words)
+    given = _arguments(words, prog)
     try:
         password = os.environ.get("MINTED_CONNECT_PASSWORD")
         if given.password_file is not None:

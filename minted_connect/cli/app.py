@@ -1,0 +1,79 @@
+"""The commands of `minted`, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from minted_connect import __version__
+from minted_connect.cli import house, market, people, records, trade
+from minted_connect.cli.command import command
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="minted",
+    help="Gold and silver through Minted Connect, from the command line.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected, 4 not sent, 75 outcome unknown, 130 interrupted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = (
+        False
+    ),
+) -> None:
+    """Gold and silver through Minted Connect, from the command line."""
+
+
+def _prepared_to_complete(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    from minted_connect.cli.profiles import default_journal, settings_of  # noqa: PLC0415 - `--help` needs none of it
+
+    settings = settings_of(common)
+    # Whoever buys from a command line has to be able to find out later what became of it.
+    return settings if given["dry_run"] else {"journal": default_journal(settings), **settings}
+
+
+def _prepared_to_reconcile(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    from minted_connect.cli.profiles import settings_of  # noqa: PLC0415 - as above
+
+    return settings_of(common, account=not given["list_"] and given["decide"] is None)
+
+
+def _nothing_yet(_common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+_PRICES, _MONEY, _RECORDS, _TOOLS = "Prices", "Customers and purchases", "Records", "Tools"
+
+app.add_typer(market.rates_app, name="rates", rich_help_panel=_PRICES)
+command(app, "products", rich_help_panel=_PRICES)(market.products)
+app.add_typer(people.customer_app, name="customer", rich_help_panel=_MONEY)
+app.add_typer(people.basket_app, name="basket", rich_help_panel=_MONEY)
+command(app, "buy", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(trade.buy)
+command(app, "sell", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(trade.sell)
+command(app, "deliver", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(trade.deliver)
+command(app, "reconcile", client=False, prepare=_prepared_to_reconcile, rich_help_panel=_MONEY)(trade.reconcile)
+command(app, "wallet", rich_help_panel=_RECORDS)(people.wallet)
+command(app, "orders", rich_help_panel=_RECORDS)(records.orders)
+command(app, "receipt", rich_help_panel=_RECORDS)(records.receipt)
+command(app, "invoice", rich_help_panel=_RECORDS)(records.invoice)
+app.command(
+    "sandbox",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    rich_help_panel=_TOOLS,
+)(house.sandbox)
+command(app, "demo", client=False, prepare=None, rich_help_panel=_TOOLS)(house.demo)
+command(app, "doctor", client=False, prepare=_nothing_yet, rich_help_panel=_TOOLS)(house.doctor)

@@ -1,0 +1,185 @@
+"""A command: its own parameters, those that all have, and the way it runs and ends."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from minted_connect.cli.show import Output
+    from minted_connect.client import AsyncMintedConnect
+
+__all__ = ["Context", "command", "prepared", "run"]
+
+_PANEL: Final = "Server and account"
+_SHARED: Final[Mapping[str, tuple[Any, Any]]] = {
+    "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON: money as text, streams a line each.")], False),
+    "profile": (
+        Annotated[str | None, typer.Option(help="Profile of the configuration file.", rich_help_panel=_PANEL)],
+        None,
+    ),
+    "base_url": (
+        Annotated[str | None, typer.Option(help="Server; the vendor's staging if not given.", rich_help_panel=_PANEL)],
+        None,
+    ),
+    "username": (Annotated[str | None, typer.Option(help="User name of the partner.", rich_help_panel=_PANEL)], None),
+    "password_file": (
+        Annotated[str | None, typer.Option(help="File with the password.", rich_help_panel=_PANEL)],
+        None,
+    ),
+    "password_stdin": (
+        Annotated[bool, typer.Option("--password-stdin", help="Read the password there.", rich_help_panel=_PANEL)],
+        False,
+    ),
+    "keyring": (
+        Annotated[bool, typer.Option("--keyring", help="Ask the system's keyring for it.", rich_help_panel=_PANEL)],
+        False,
+    ),
+    "language": (
+        Annotated[str | None, typer.Option(help="Language of names and messages: tr, en.", rich_help_panel=_PANEL)],
+        None,
+    ),
+    "journal": (
+        Annotated[
+            str | None,
+            typer.Option(help="File or URL that purchases are written into.", rich_help_panel=_PANEL),
+        ],
+        None,
+    ),
+}
+
+
+class Context:
+    """What a command has at hand."""
+
+    def __init__(self, settings: dict[str, Any], common: Mapping[str, Any], out: Output) -> None:
+        self.settings = settings
+        """Arguments of a client."""
+        self.common = common
+        """The options that all commands share, as given."""
+        self.out = out
+        self._minted: AsyncMintedConnect | None = None
+
+    @property
+    def minted(self) -> AsyncMintedConnect:
+        """The client of a command that has one."""
+        assert self._minted is not None
+        return self._minted
+
+    async def run(self, body: Callable[[Context], Awaitable[int | None]], *, client: bool) -> int:
+        """Run a command, with a client if it wants one, and return its exit code."""
+        if not client:
+            return await body(self) or 0
+        from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415 - `--help` loads no aiohttp
+
+        async with AsyncMintedConnect(**self.settings) as minted:
+            self._minted = minted
+            return await body(self) or 0
+
+
+Body = Callable[..., Awaitable[int | None]]
+Prepare = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+_B = TypeVar("_B", bound=Body)
+
+
+def prepared(common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
+    """Find server and credentials, as most commands want them."""
+    from minted_connect.cli.profiles import settings_of  # noqa: PLC0415 - `--help` needs none of it
+
+    return settings_of(common)
+
+
+def command(
+    app: typer.Typer,
+    name: str | None,
+    *,
+    changes: bool = False,
+    client: bool = True,
+    prepare: Prepare | None = prepared,
+    **settings: Any,
+) -> Callable[[_B], _B]:
+    """Make a coroutine function, which gets a `Context` and its own parameters, a command of `app`.
+
+    Args:
+        app: Whose command it is.
+        name: How it is called; None = what `app` does by itself.
+        changes: Whether it does more than read: a failure after sending then has an unknown outcome.
+        client: Whether it gets a client.
+        prepare: Makes the settings of a client, before the event loop starts: it may have to ask for the password.
+            None = the command has nothing to do with a server, and no options for one.
+        settings: Of Typer.
+    """
+
+    def register(body: _B) -> _B:
+        signature = inspect.signature(body, eval_str=True)
+        _, *own = signature.parameters.values()
+        shared = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for key, (annotation, default) in _SHARED.items()
+            if prepare is not None or key == "as_json"
+        ]
+        if name is None:
+            shared.append(inspect.Parameter("_ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+        parameters = [*[one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own], *shared]
+
+        def call(**given: Any) -> None:
+            if name is None and given.pop("_ctx").invoked_subcommand is not None:
+                return
+            common = {key: given.pop(key) for key in _SHARED if key in given}
+            raise typer.Exit(run(body, given, common, changes=changes, client=client, prepare=prepare))
+
+        call.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
+        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        call.__doc__, call.__name__ = body.__doc__, body.__name__
+        if name is None:
+            app.callback(invoke_without_command=True, **settings)(call)
+        else:
+            app.command(name, **settings)(call)
+        return body
+
+    return register
+
+
+def run(
+    body: Body,
+    given: Mapping[str, Any],
+    common: Mapping[str, Any],
+    *,
+    changes: bool,
+    client: bool,
+    prepare: Prepare | None,
+) -> int:
+    """Run a command to its end; return its exit code, having said on standard error what went wrong."""
+    import asyncio  # noqa: PLC0415 - `--help` needs none of it
+
+    from minted_connect.cli import outcome, show  # noqa: PLC0415
+    from minted_connect.errors import MintedConnectError  # noqa: PLC0415
+
+    out = show.Output(as_json=common["as_json"])
+    notes: list[str] = []
+
+    async def main() -> int:
+        try:
+            return await context.run(lambda one: body(one, **given), client=client)
+        except asyncio.CancelledError as cancelled:
+            # Ctrl-C: of a purchase under way the SDK has noted what may have happened.
+            notes.extend(getattr(cancelled, "__notes__", ()))
+            raise
+
+    try:
+        context = Context({} if prepare is None else prepare(common, given), common, out)
+        return asyncio.run(main())
+    except KeyboardInterrupt:
+        for note in notes:
+            out.say(f"minted: {note}")
+        return outcome.Exit.UNKNOWN if notes and changes else outcome.Exit.INTERRUPTED
+    except BrokenPipeError:
+        show.silence()
+        return outcome.Exit.FAILED
+    except (MintedConnectError, OSError) as error:
+        for line in outcome.told(error):
+            out.say(f"minted: {show.clean(line)}")
+        return outcome.exit_of(error, changes=changes)

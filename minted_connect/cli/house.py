@@ -1,0 +1,148 @@
+"""`minted sandbox`, `demo` and `doctor`: trying things out, and finding out why they do not work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import typer
+
+from minted_connect.cli.command import Context
+
+if TYPE_CHECKING:
+    from minted_connect.errors import MintedConnectError
+
+__all__ = ["demo", "doctor", "sandbox"]
+
+_DEPENDENCIES: Final = ("aiohttp", "anyio", "attrs", "cattrs", "tenacity")
+_EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
+    "charts": ("plotext", "matplotlib"),
+    "dataframe": ("pyarrow", "polars", "pandas"),
+    "keyring": ("keyring",),
+    "postgres": ("psycopg",),
+    "redis": ("redis",),
+}
+_SKEWED: Final = 30.0
+"""Seconds that this machine's clock may differ from the server's."""
+
+
+def sandbox(ctx: typer.Context) -> None:
+    """Serve an embedded Minted Connect; its own options: minted sandbox --help."""
+    from minted_connect.sandbox.__main__ import main  # noqa: PLC0415 - `--help` needs none of it
+
+    raise typer.Exit(main(ctx.args, prog="minted sandbox"))
+
+
+async def demo(_: Context) -> None:
+    """Buy, hold, sell and receive gold in an embedded sandbox."""
+    from minted_connect import demo as story  # noqa: PLC0415 - `--help` needs none of it
+
+    await story.run()
+
+
+class _Checks:
+    """What was looked at, and whether all of it is well."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def note(self, what: str, found: str, *, well: bool | None = True) -> None:
+        """Note one thing: well, wrong, or (None) only worth knowing."""
+        self.rows.append({"check": what, "ok": well, "found": found})
+
+
+async def doctor(cli: Context) -> int:
+    """Look at installation, configuration, journal and connection; buys and changes nothing."""
+    import platform  # noqa: PLC0415 - `--help` needs none of it
+    from importlib import metadata, util  # noqa: PLC0415
+
+    from minted_connect import __version__  # noqa: PLC0415
+
+    checks = _Checks()
+    checks.note("minted-connect", f"{__version__}, Python {platform.python_version()}, {sys.platform}")
+    for name in _DEPENDENCIES:
+        checks.note(name, metadata.version(name))
+    for extra, modules in _EXTRAS.items():
+        missing = [module for module in modules if util.find_spec(module) is None]
+        checks.note(f"extra {extra}", f"missing: {', '.join(missing)}" if missing else "there", well=None)
+    settings = _settings(cli, checks)
+    if settings is not None:
+        await _journal(settings, checks)
+        await _server(settings, checks)
+    if cli.out.as_json:
+        cli.out.json(checks.rows)
+    else:
+        marks = {True: "ok", False: "WRONG", None: ""}
+        cli.out.table(
+            ["", "what", "found"], [[marks[row["ok"]], row["check"], row["found"]] for row in checks.rows], "Doctor"
+        )
+    return int(any(row["ok"] is False for row in checks.rows))
+
+
+def _settings(cli: Context, checks: _Checks) -> dict[str, Any] | None:
+    from minted_connect.cli.profiles import config_file, settings_of  # noqa: PLC0415
+    from minted_connect.errors import ConfigurationError  # noqa: PLC0415
+
+    file = config_file()
+    checks.note("configuration", f"{file}{'' if file.exists() else ' (there is none)'}", well=None)
+    try:
+        settings = settings_of(cli.common)
+    except ConfigurationError as error:
+        checks.note("account", str(error), well=False)
+        return None
+    checks.note("account", "user name and password are there")
+    return settings
+
+
+def _is_there(file: str) -> bool:
+    return Path(file).exists()
+
+
+async def _journal(settings: dict[str, Any], checks: _Checks) -> None:
+    from minted_connect.cli.profiles import default_journal  # noqa: PLC0415
+    from minted_connect.completion.journals import open_journal  # noqa: PLC0415
+    from minted_connect.errors import MintedConnectError  # noqa: PLC0415
+
+    where = settings.get("journal") or default_journal(settings)
+    shown = "database" if "://" in where else where
+    if "://" not in where and not _is_there(where):
+        checks.note("journal", f"{shown} (not made yet)", well=None)
+        return
+    try:
+        journal = open_journal(where)
+        try:
+            pending = await journal.pending()
+        finally:
+            await journal.aclose()
+    except MintedConnectError as error:
+        checks.note("journal", str(error), well=False)
+        return
+    open_ones = f"{len(pending)} open: minted reconcile" if pending else "nothing is open"
+    checks.note("journal", f"{shown}: {open_ones}", well=not pending)
+
+
+async def _server(settings: dict[str, Any], checks: _Checks) -> None:
+    from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415
+    from minted_connect.core.observed import clock_offset  # noqa: PLC0415
+    from minted_connect.core.request import OPERATIONS  # noqa: PLC0415
+    from minted_connect.errors import MintedConnectError  # noqa: PLC0415
+
+    settings = {**settings, "journal": None}
+    paths: Mapping[str, str] = settings["options"].paths if "options" in settings else {}
+    try:
+        async with AsyncMintedConnect(**settings) as minted:
+            checks.note("server", settings.get("base_url", "the vendor's staging"), well=None)
+            rates = OPERATIONS["rates.current"]
+            reply = await minted.request(rates.method, paths.get(rates.name, rates.path))
+            checks.note("login and rates", f"answered with {reply.status}")
+            skew = clock_offset(reply.headers.get("Date", ""), datetime.now(UTC), timedelta()).total_seconds()
+            checks.note("clock", f"{skew:+.0f} s by the server's", well=abs(skew) <= _SKEWED)
+    except MintedConnectError as error:
+        checks.note("login and rates", _said(error), well=False)
+
+
+def _said(error: MintedConnectError) -> str:
+    return f"{type(error).__name__}: {error}"

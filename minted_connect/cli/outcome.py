@@ -1,0 +1,63 @@
+"""How a command ended: its exit code, and one line that says why."""
+
+from __future__ import annotations
+
+import enum
+
+from minted_connect.errors import (
+    ApiError,
+    ConfigurationError,
+    InvalidInput,
+    MintedConnectError,
+    NotExecuted,
+    NotSent,
+    OutcomeUnknown,
+    ProtocolError,
+    Rejected,
+    ServerError,
+    TransportError,
+)
+
+__all__ = ["Exit", "exit_of", "told"]
+
+
+class Exit(enum.IntEnum):
+    """The exit codes of `minted`."""
+
+    DONE = 0
+    FAILED = 1
+    """No connection to read over, an answer that cannot be trusted, a file that cannot be written."""
+    USAGE = 2
+    """Wrong arguments, options or configuration; nothing was sent."""
+    REJECTED = 3
+    """The server said no, or the purchase provably did not happen."""
+    NOT_SENT = 4
+    """Nothing was sent: no connection, another price than agreed."""
+    UNKNOWN = 75
+    """It may have happened: find out before repeating it (`EX_TEMPFAIL` of sysexits.h)."""
+    INTERRUPTED = 130
+
+
+def exit_of(error: BaseException, *, changes: bool) -> Exit:
+    """Return the exit code for an error of a command; `changes` = it does more than read."""
+    if isinstance(error, ConfigurationError | InvalidInput):
+        return Exit.USAGE
+    if isinstance(error, OutcomeUnknown):
+        return Exit.UNKNOWN
+    if isinstance(error, NotSent):
+        return Exit.NOT_SENT
+    if isinstance(error, TransportError | ProtocolError | ServerError) and changes and not error.safe_to_retry:
+        return Exit.UNKNOWN
+    if isinstance(error, ApiError | Rejected | NotExecuted):
+        return Exit.REJECTED
+    return Exit.FAILED
+
+
+def told(error: BaseException) -> list[str]:
+    """Return what to say about an error, and what to do next."""
+    if not isinstance(error, MintedConnectError):
+        return [f"{type(error).__name__}: {error}"]
+    lines = [str(error)]
+    if isinstance(error, OutcomeUnknown):
+        lines.append(f"do not repeat it; find out with: minted reconcile --intent {error.intent.id}")
+    return [*lines, *getattr(error, "__notes__", ())]

@@ -1,0 +1,168 @@
+"""`minted` against a sandbox: in this process, or in one of its own where signals or terminals matter."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+import pytest
+from typer.testing import CliRunner
+
+from minted_connect.cli.app import app
+from minted_connect.sandbox import ThreadedSandbox
+
+CUSTOMER = "shop-customer-1"
+GOLD = "MNTBAE0001"
+HOME = {
+    "fullname": "Ada Lovelace",
+    "phone": "+905550001122",
+    "city": "İstanbul",
+    "county": "Çekmeköy",
+    "district": "Alemdağ",
+    "address": "No:1 D:2",
+    "tax_number": "12345678910",
+}
+
+
+@attrs.frozen
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+Minted = Callable[..., Result]
+
+
+@pytest.fixture
+def sandbox() -> Iterator[ThreadedSandbox]:
+    with ThreadedSandbox() as server:
+        yield server
+
+
+@pytest.fixture
+def environment(sandbox: ThreadedSandbox, tmp_path: Path) -> dict[str, str]:
+    """What a user's shell would have set, with a home directory of its own."""
+    return {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "MINTED_CONNECT_BASE_URL": sandbox.url,
+        "MINTED_CONNECT_USERNAME": sandbox.username,
+        "MINTED_CONNECT_PASSWORD": sandbox.password,
+        "COLUMNS": "120",
+    }
+
+
+@pytest.fixture
+def minted(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Minted:
+    for name in os.environ:
+        if name.startswith("MINTED_CONNECT_"):
+            monkeypatch.delenv(name)
+
+    def run(*words: object, stdin: str = "", env: Mapping[str, str | None] | None = None) -> Result:
+        found = CliRunner().invoke(app, [str(word) for word in words], input=stdin, env={**environment, **(env or {})})
+        assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
+        assert "Traceback" not in found.output
+        return Result(found.exit_code, found.stdout, found.stderr)
+
+    return run
+
+
+def process_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    return {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "PYTHONWARNINGS": "error", **environment}
+
+
+@pytest.fixture
+def shell(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
+    """Start `minted` in a process of its own."""
+
+    def start(*words: object, **settings: object) -> subprocess.Popen[str]:
+        return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
+            [sys.executable, "-m", "minted_connect.cli", *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=process_environment(environment),
+            **settings,
+        )
+
+    return start
+
+
+_ON_A_TERMINAL = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Makes standard input the terminal whose Ctrl-C a new session obeys."""
+
+
+class Terminal:
+    """`minted` on a terminal of its own; `screen` is everything it wrote there."""
+
+    def __init__(self, words: tuple[object, ...], environment: Mapping[str, str]) -> None:
+        self._master, slave = os.openpty()
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", _ON_A_TERMINAL, sys.executable, "-m", "minted_connect.cli", *map(str, words)],
+                stdin=slave,
+                stdout=slave,
+                stderr=slave,
+                env=process_environment(environment),
+                start_new_session=True,
+            )
+        finally:
+            os.close(slave)
+        self.screen = ""
+
+    def expect(self, pattern: str, seconds: float = 20.0) -> None:
+        """Read until the screen has shown this, since the last time."""
+        until = time.monotonic() + seconds
+        start = len(self.screen)
+        while not re.search(pattern, self.screen[start:]):
+            assert self._read(until), f"{pattern!r} did not come; there was: {self.screen!r}"
+
+    def say(self, text: str) -> None:
+        os.write(self._master, text.encode())
+
+    def end(self, seconds: float = 20.0) -> int:
+        until = time.monotonic() + seconds
+        while self._read(until):
+            pass
+        return self.process.wait(seconds)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._master)
+
+    def _read(self, until: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0.0, until - time.monotonic()))
+        if not ready:
+            return False
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # Linux: everybody on the other side has gone
+            return False
+        self.screen += data.decode()
+        return bool(data)
+
+
+@pytest.fixture
+def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def start(*words: object, env: Mapping[str, str] | None = None) -> Terminal:
+        opened.append(Terminal(words, {**environment, **(env or {})}))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()

@@ -1,0 +1,245 @@
+"""What each command does, prints and answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from minted_connect.sandbox import ThreadedSandbox
+from tests.cli.conftest import CUSTOMER, GOLD, HOME, Minted, Result
+
+
+def parsed(result: Result) -> object:
+    assert result.code == 0, result
+    return json.loads(result.out, parse_float=lambda text: pytest.fail(f"{text} is not text"))
+
+
+def fill(minted: Minted, *, qty: int = 1, kind: str = "buy") -> None:
+    minted("customer", "create", CUSTOMER)
+    assert minted("basket", "add", CUSTOMER, GOLD, "--qty", qty, "--type", kind).code == 0
+
+
+@pytest.fixture
+def owner(minted: Minted) -> Minted:
+    """Three bars are in the wallet."""
+    fill(minted, qty=3)
+    assert minted("buy", CUSTOMER, "--yes").code == 0
+    return minted
+
+
+def test_rates_are_a_line_each_and_as_json_exact_text(minted: Minted) -> None:
+    lines = minted("rates").out.splitlines()
+    assert lines[0].split("\t") == ["account", "metal", "buy at", "sell at", "spot", "currency", "updated"]
+    assert [line.split("\t")[1] for line in lines[1:]] == ["gold", "silver"]
+    rows = parsed(minted("rates", "--metal", "gold", "--json"))
+    assert isinstance(rows, list)
+    assert [row["metal_type"] for row in rows] == ["gold"]
+    assert Decimal(rows[0]["buy_price"]) > Decimal(rows[0]["sell_price"])
+
+
+def test_watch_gives_a_line_a_price(minted: Minted) -> None:
+    assert len(minted("rates", "watch", "--interval", "0.05", "--count", "4").out.splitlines()) == 4
+    ticks = [
+        json.loads(line)
+        for line in minted("rates", "watch", "--interval", "0.05", "--count", "4", "--json").out.splitlines()
+    ]
+    assert [tick["number"] for tick in ticks] == [1, 1, 2, 2]
+    assert all(isinstance(tick["buy"], str) and tick["stale"] is False for tick in ticks)
+
+
+def test_history_as_a_table_a_chart_and_files(minted: Minted, tmp_path: Path) -> None:
+    asked = ("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--end", "2026-03-10")
+    rows = parsed(minted(*asked, "--json"))
+    assert isinstance(rows, list)
+    assert len(rows) == 10
+    assert len(minted(*asked).out.splitlines()) == 11
+    drawn = minted(*asked, "--chart").out
+    assert "gold AED" in drawn
+    assert "2026-03-10" in drawn
+    assert "\x1b" not in drawn
+    for ending, begins in {
+        "csv": b"time,",
+        "svg": b"<?xml",
+        "png": b"\x89PNG",
+        "html": b"<!doctype",
+        "parquet": b"PAR1",
+    }.items():
+        file = tmp_path / f"prices.{ending}"
+        assert minted(*asked, "--save", file).code == 0
+        assert file.read_bytes().startswith(begins)
+    with (tmp_path / "prices.csv").open(encoding="utf-8") as text:
+        saved = list(csv.DictReader(text))
+    assert [row["spot"] for row in saved] == [row["spot_price"] for row in rows]
+    assert [file.name for file in tmp_path.glob(".*part")] == []
+
+
+def test_history_until_today_if_no_end_is_given(minted: Minted) -> None:
+    rows = parsed(
+        minted("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--interval", "week", "--json")
+    )
+    assert isinstance(rows, list)
+    assert len(rows) > 5
+
+
+def test_products(minted: Minted) -> None:
+    rows = parsed(minted("products", "--json"))
+    assert isinstance(rows, list)
+    assert GOLD in [row["sku"] for row in rows]
+    assert len(minted("products", "--limit", "2").out.splitlines()) == 3
+
+
+def test_a_customer_is_created_shown_changed_and_removed(minted: Minted) -> None:
+    made = minted("customer", "create", CUSTOMER, "--firstname", "Ada", "--birthdate", "1990-12-10")
+    assert made.code == 0
+    assert "first name\tAda" in made.out.splitlines()
+    assert minted("customer", "update", CUSTOMER, "--lastname", "Lovelace", "--clear", "firstname").code == 0
+    shown = parsed(minted("customer", "get", CUSTOMER, "--json"))
+    assert isinstance(shown, dict)
+    assert (shown["firstname"], shown["lastname"], shown["birthdate"]) == (None, "Lovelace", "1990-12-10")
+    assert minted("customer", "remove", CUSTOMER, "--yes").err == f"{CUSTOMER} is removed\n"
+    assert minted("customer", "get", CUSTOMER).code == 3
+
+
+def test_what_is_cleared_cannot_be_given_too(minted: Minted, sandbox: ThreadedSandbox) -> None:
+    result = minted("customer", "update", CUSTOMER, "--lastname", "L", "--clear", "lastname")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("minted: clear: must be one of")
+    assert not sandbox.requests
+
+
+def test_a_basket_is_filled_changed_and_emptied(minted: Minted) -> None:
+    minted("customer", "create", CUSTOMER)
+    assert minted("basket", "show", CUSTOMER).err == "there is no open basket\n"
+    assert minted("basket", "show", CUSTOMER, "--json").out == "null\n"
+    added = minted("basket", "add", CUSTOMER, GOLD, "--qty", "2")
+    assert added.code == 0
+    assert "this price holds for" in added.err
+    assert minted("basket", "set", CUSTOMER, GOLD, "5").code == 0
+    shown = parsed(minted("basket", "show", CUSTOMER, "--json"))
+    assert isinstance(shown, dict)
+    assert [(item["sku"], item["amount"]) for item in shown["items"]] == [(GOLD, 5)]
+    assert minted("basket", "add", CUSTOMER, "MNTBAE0013").code == 0
+    assert minted("basket", "rm", CUSTOMER, GOLD).code == 0
+    lines = minted("basket", "show", CUSTOMER).out.splitlines()
+    assert lines[1].startswith("MNTBAE0013\t")
+    assert minted("basket", "clear", CUSTOMER).code == 0
+
+
+def test_without_a_basket_there_is_nothing_to_change(minted: Minted) -> None:
+    minted("customer", "create", CUSTOMER)
+    result = minted("basket", "rm", CUSTOMER, GOLD)
+    assert (result.code, result.err) == (
+        2,
+        "minted: customer: has no open basket; open one with: minted basket add\n",
+    )
+
+
+def test_a_dry_run_shows_the_fees_and_buys_nothing(minted: Minted, sandbox: ThreadedSandbox, tmp_path: Path) -> None:
+    fill(minted)
+    result = minted("buy", CUSTOMER, "--dry-run")
+    assert result.code == 0
+    assert "charge fee\t" in result.out
+    assert "paid in all\t" in result.out
+    assert result.err.splitlines()[-1] == "nothing was done: --dry-run"
+    assert not [one for one in sandbox.requests if "complete" in one.path]
+    assert not list(tmp_path.rglob("*.journal.db"))
+
+
+def test_bought_sold_delivered_and_looked_up(owner: Minted, tmp_path: Path) -> None:
+    held = parsed(owner("wallet", CUSTOMER, "--json"))
+    assert isinstance(held, list)
+    assert [(row["sku"], row["amount"]) for row in held] == [(GOLD, "3")]
+    owner("basket", "add", CUSTOMER, GOLD, "--type", "sell")
+    sold = owner("sell", CUSTOMER, "--yes")
+    assert "received in all\t" in sold.out
+    owner("basket", "add", CUSTOMER, GOLD, "--type", "delivery")
+    address = tmp_path / "home.json"
+    address.write_text(json.dumps(HOME), "utf-8")
+    sent = parsed(owner("deliver", CUSTOMER, "--address", address, "--yes", "--json"))
+    assert isinstance(sent, dict)
+    number = sent["order"]["id"]
+    found = parsed(owner("orders", "--customer", CUSTOMER, "--json"))
+    assert isinstance(found, list)
+    assert [row["kind"] for row in found] == ["delivery", "sell", "buy"]
+    assert [row["id"] for row in found][0] == number
+    only = owner("orders", "--customer", CUSTOMER, "--kind", "sell")
+    assert [line.split("\t")[1] for line in only.out.splitlines()[1:]] == ["sell"]
+    assert len(owner("orders", "--limit", "2").out.splitlines()) == 3
+    receipt = parsed(owner("receipt", number, "--customer", CUSTOMER, "--json"))
+    assert isinstance(receipt, dict)
+    assert receipt["order_id"] == number
+
+
+def test_orders_are_exported_exactly(owner: Minted, tmp_path: Path) -> None:
+    shown = parsed(owner("orders", "--json"))
+    assert isinstance(shown, list)
+    file = tmp_path / "orders.csv"
+    assert owner("orders", "--save", file).err == f"1 orders written to {file}\n"
+    with file.open(encoding="utf-8") as text:
+        assert [row["paid_total"] for row in csv.DictReader(text)] == [row["paid_total"] for row in shown]
+    file = tmp_path / "orders.json"
+    assert owner("orders", "--save", file).code == 0
+    assert json.loads(file.read_text("utf-8")) == shown
+    assert owner("orders", "--save", tmp_path / "orders.xls").code == 2
+
+
+def test_an_invoice_is_shown(owner: Minted, sandbox: ThreadedSandbox) -> None:
+    found = parsed(owner("orders", "--json"))
+    assert isinstance(found, list)
+    assert owner("invoice", found[0]["guid"]).code == 3  # there is none before the order is completed
+    sandbox.shop.set_status(found[0]["id"], "Completed")
+    assert owner("invoice", found[0]["guid"]).out.splitlines()[0] == f"guid\t{found[0]['guid']}"
+
+
+def test_a_purchase_is_written_into_the_journal_of_its_server(owner: Minted, tmp_path: Path) -> None:
+    (journal,) = tmp_path.rglob("*.journal.db")
+    assert journal.name.startswith("127.0.0.1-")
+    assert owner("reconcile", "--list").out == "0 settled, nothing is open\n"
+
+
+def test_reconcile_without_a_journal_has_nothing_to_do(minted: Minted) -> None:
+    result = minted("reconcile")
+    assert (result.code, result.out) == (0, "")
+    assert result.err == "nothing is open: nothing was bought from this command line yet\n"
+
+
+def test_the_expected_total_is_compared_exactly(minted: Minted, sandbox: ThreadedSandbox) -> None:
+    fill(minted)
+    shown = parsed(minted("basket", "show", CUSTOMER, "--json"))
+    assert isinstance(shown, dict)
+    result = minted("buy", CUSTOMER, "--yes", "--expect-total", "1")
+    assert (result.code, result.err.splitlines()[-1]) == (
+        4,
+        f"minted: the total is {shown['paid_total']} AED, and not 1",
+    )
+    assert not [one for one in sandbox.requests if "complete" in one.path]
+    assert minted("buy", CUSTOMER, "--yes", "--expect-total", shown["paid_total"]).code == 0
+
+
+def test_doctor_says_what_is_well_and_what_is_not(minted: Minted) -> None:
+    assert minted("doctor").code == 0
+    rows = parsed(minted("doctor", "--json"))
+    assert isinstance(rows, list)
+    assert {row["check"]: row["ok"] for row in rows}["login and rates"] is True
+    wrong = minted("doctor", env={"MINTED_CONNECT_PASSWORD": "other"})
+    assert wrong.code == 1
+    assert "WRONG\tlogin and rates\tAuthenticationFailed: " in wrong.out
+    without = minted("doctor", env={"MINTED_CONNECT_USERNAME": None})
+    assert without.code == 1
+    assert "WRONG\taccount\tusername: give --username" in without.out
+
+
+def test_the_walk_through(minted: Minted) -> None:
+    result = minted("demo")
+    assert result.code == 0
+    assert "Bought" in result.out
+
+
+def test_the_version(minted: Minted) -> None:
+    from minted_connect import __version__
+
+    assert minted("--version").out == f"{__version__}\n"
