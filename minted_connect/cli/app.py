@@ -13,7 +13,7 @@ from minted_connect.cli.command import command
 
 __all__ = ["app"]
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="minted",
     help="Gold and silver through Minted Connect, from the command line.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected, 4 not sent, 75 outcome unknown, 130 interrupted.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["products", "rates_app"]
 
-rates_app = typer.Typer(help="Prices of a gram: now, live, and over time.")
+rates_app: typer.Typer = typer.Typer(help="Prices of a gram: now, live, and over time.")
 
 _Metals = Annotated[list[str] | None, typer.Option("--metal", help="Only this metal; may be repeated.")]
 _Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]

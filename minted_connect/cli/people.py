@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["basket_app", "customer_app", "show_basket", "wallet"]
 
-customer_app = typer.Typer(help="Create, show, change and remove customers.", no_args_is_help=True)
-basket_app = typer.Typer(help="The open basket of a customer.", no_args_is_help=True)
+customer_app: typer.Typer = typer.Typer(help="Create, show, change and remove customers.", no_args_is_help=True)
+basket_app: typer.Typer = typer.Typer(help="The open basket of a customer.", no_args_is_help=True)
 
 Who = Annotated[str, typer.Argument(metavar="CUSTOMER", help="Your id of the customer.")]
 _Sku = Annotated[str, typer.Argument(metavar="SKU")]

@@ -165,7 +165,7 @@ def test_bought_sold_delivered_and_looked_up(owner: Minted, tmp_path: Path) -> N
     found = parsed(owner("orders", "--customer", CUSTOMER, "--json"))
     assert isinstance(found, list)
     assert [row["kind"] for row in found] == ["delivery", "sell", "buy"]
-    assert [row["id"] for row in found][0] == number
+    assert found[0]["id"] == number
     only = owner("orders", "--customer", CUSTOMER, "--kind", "sell")
     assert [line.split("\t")[1] for line in only.out.splitlines()[1:]] == ["sell"]
     assert len(owner("orders", "--limit", "2").out.splitlines()) == 3
