@@ -1,0 +1,33 @@
+"""A shop that sells gold through Minted Connect: the kind of code that this SDK is used in."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from minted_connect import AsyncMintedConnect, MintedConnect, OutcomeUnknown, PriceChanged, PriceFixExpired, ServerError
+
+
+class Sold(Exception):
+    """The price is another by now: the customer has to see it first."""
+
+
+async def checkout(minted: AsyncMintedConnect, customer: str, sku: str, qty: int) -> tuple[int, Decimal]:
+    """Buy; return the number of the order and what was paid."""
+    basket = await minted.baskets.add_item(customer, sku=sku, qty=qty)
+    try:
+        bought = await minted.complete.buy(basket, expected_total=basket.paid_total)
+    except (PriceChanged, PriceFixExpired):
+        raise Sold from None
+    except OutcomeUnknown as unknown:
+        bought = await unknown.reconcile()
+    assert bought.order is not None
+    return bought.order.id, bought.order.paid_total
+
+
+def price_board(minted: MintedConnect) -> str:
+    """Return a line for the shop window, also when the vendor is down."""
+    try:
+        rates = minted.rates.current(metals="gold")
+    except ServerError:
+        return "gold: please ask"
+    return f"gold: {rates[0].buy_price} {rates[0].currency_code}"
