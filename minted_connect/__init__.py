@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         UnexpectedRedirect,
         ValidationFailed,
     )
+    from minted_connect.events import Attempt
     from minted_connect.feed import (
         Candle,
         CsvSink,
@@ -129,6 +130,7 @@ _HOME = {
     "AnswerTooLarge": "minted_connect.errors",
     "ApiError": "minted_connect.errors",
     "AsyncMintedConnect": "minted_connect.client",
+    "Attempt": "minted_connect.events",
     "AuthDowngrade": "minted_connect.errors",
     "AuthenticationFailed": "minted_connect.errors",
     "BadRequest": "minted_connect.errors",
@@ -241,6 +243,7 @@ __all__ = [
     "AnswerTooLarge",
     "ApiError",
     "AsyncMintedConnect",
+    "Attempt",
     "AuthDowngrade",
     "AuthenticationFailed",
     "BadRequest",

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from minted_connect.errors import ConfigurationError
+from minted_connect.events import Attempt
 
 __all__ = [
     "FEED_BREAKER",
@@ -385,6 +386,11 @@ def _is_source(_instance: object, _attribute: attrs.Attribute[Any], value: Any) 
         raise ConfigurationError("Options.random: must be a function that returns a number in [0, 1)")
 
 
+def _is_hook(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not callable(value):
+        raise ConfigurationError("Options.on_attempt: must be a function that takes an Attempt, or None")
+
+
 def _by_name(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
     check_type("Options.paths", value, Mapping)
     if not all(isinstance(text, str) for pair in value.items() for text in pair):
@@ -420,6 +426,9 @@ class Options:
     """What `User-Agent` says; None = this library and its version."""
     random: Callable[[], float] = attrs.field(default=random.random, repr=False, validator=_is_source)
     """Source of jitter, in [0, 1)."""
+    on_attempt: Callable[[Attempt], object] | None = attrs.field(default=None, repr=False, validator=_is_hook)
+    """Called after each attempt, on the event loop and in the context of the caller: it must not block. What it raises
+    is logged and goes no further. `minted_connect.otel` has one."""
 
 
 def check_base_url(url: str) -> str:

@@ -134,6 +134,7 @@ ACCEPTED: dict[str, set[str]] = {
     "CompletionPolicy fence_proves_not_executed": {"True"},
     "Options keep_error_bodies": {"True"},
     "Options paths": {"{}"},
+    "Options on_attempt": {"class", "None"},
     "Options random": {"class"},
     "AsyncMintedConnect username": {"blank"},
     "AsyncMintedConnect password": {"blank", "lines"},

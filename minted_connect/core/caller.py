@@ -22,6 +22,7 @@ from minted_connect.core.request import Effect, Request, check_paths
 from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, may_have_landed, pause_before_retry, with_retries
 from minted_connect.core.transport import Transport
 from minted_connect.core.turns import Turns
+from minted_connect.core.watch import watched
 from minted_connect.core.wire import Lane, Progress, Wire
 from minted_connect.errors import (
     ApiError,
@@ -333,6 +334,19 @@ class _Call:
     async def attempt(self) -> Reply:
         """Send once, and open the answer."""
         self.attempts += 1
+        if (hook := self._options.on_attempt) is None:
+            return await self._attempt()
+        return await watched(
+            self._attempt,
+            hook,
+            request=self._request,
+            server=self._shared.transport.origin,
+            number=self.attempts,
+            clock=self._caller.clock,
+            progress=self.progress,
+        )
+
+    async def _attempt(self) -> Reply:
         try:
             raw = await self._send()
             return open_reply(

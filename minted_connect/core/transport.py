@@ -72,7 +72,8 @@ class Transport:
         self.base_url: str = check_base_url(base_url)
         self.is_loopback: bool = URL(self.base_url).host in {"localhost", "127.0.0.1", "::1"}
         self._prefix = URL(self.base_url).raw_path.rstrip("/")
-        self._origin = str(URL(self.base_url).origin())
+        self.origin: str = str(URL(self.base_url).origin())
+        """Scheme, host and port of the server."""
         self._options = options
         self._digest = DigestAuth(credentials.username, credentials.password.reveal, policy=options.digest_policy)
         self.account: str = hashlib.sha256(f"{self.base_url} {credentials.username}".encode()).hexdigest()
@@ -131,7 +132,7 @@ class Transport:
     def _open(self, loop: asyncio.AbstractEventLoop) -> dict[Lane, Road]:
         options = self._options
         tls: ssl.SSLContext | bool = True
-        if self._origin.startswith("https"):
+        if self.origin.startswith("https"):
             if self._ssl is None:
                 self._ssl = ssl.create_default_context()
                 self._ssl.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -233,7 +234,7 @@ class Transport:
         self, road: Road, wire: Wire, timeouts: Timeouts, exchange: Exchange, progress: Progress
     ) -> RawReply:
         target = self._prefix + wire.target
-        url = URL(self._origin + target, encoded=True)
+        url = URL(self.origin + target, encoded=True)
         # Our own connectors have it already; a lent one has what its owner gave it.
         context = self._ssl if self._lender is not None and self._ssl is not None else True
         timeout = _connect_timeout(timeouts.connect)

@@ -1,0 +1,272 @@
+"""What can be watched of a client: each attempt, by hook, as spans and as metrics; nobody's data in any of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind, StatusCode
+
+from minted_connect import (
+    Attempt,
+    ConfigurationError,
+    ConnectFailed,
+    NotFound,
+    OutcomeUnknown,
+    Phase,
+    ServerError,
+)
+from minted_connect.config import Options, RateLimit
+from minted_connect.errors import LimiterTimeout
+from minted_connect.otel import OpenTelemetry
+from minted_connect.sandbox import ManualClock, Sandbox
+
+CUSTOMER = "shop-customer-1"
+GOLD = "MNTBAE0001"
+
+
+@pytest.fixture
+def seen():
+    return []
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(auto_advance=True)
+
+
+@pytest.fixture
+async def sandbox(clock):
+    async with Sandbox(clock=clock) as server:
+        yield server
+
+
+@pytest.fixture
+async def watched(connect, sandbox, clock, seen):
+    async def build(**settings):
+        options = {"clock": clock, "on_attempt": seen.append, **settings.pop("options", {})}
+        return await connect(
+            settings.pop("url", sandbox.url), sandbox.username, sandbox.password, options=Options(**options), **settings
+        )
+
+    return build
+
+
+async def test_a_call_is_one_attempt_with_its_login_in_it(watched, sandbox, seen, clock):
+    minted = await watched()
+    await minted.rates.current()
+    (attempt,) = seen
+    assert attempt == Attempt(
+        operation="rates.current",
+        method="GET",
+        route="/partner/walletable/rates",
+        server=sandbox.url,
+        number=1,
+        started_at=clock.wall(),
+        elapsed=0.0,
+        phase=Phase.ANSWERED,
+        status=200,
+    )
+
+
+async def test_every_attempt_is_told_with_its_number_and_what_it_met(watched, sandbox, seen):
+    minted = await watched()
+    sandbox.faults.add("status", path="*/rates", status=503, times=2)
+    await minted.rates.current()
+    assert [(one.number, one.status, one.error) for one in seen] == [
+        (1, 503, "ServerError"),
+        (2, 503, "ServerError"),
+        (3, 200, None),
+    ]
+
+
+async def test_routes_are_templates_and_what_is_written_by_hand_is_not_shown(watched, seen):
+    minted = await watched()
+    await minted.customers.create(CUSTOMER, firstname="Ada", email="ada@example.com")
+    await minted.customers.get(CUSTOMER)
+    with pytest.raises(NotFound):
+        await minted.request("GET", f"/partner/secret/{CUSTOMER}", query={"name": "Ada"})
+    assert [(one.operation, one.route) for one in seen] == [
+        ("customers.create", "/partner/customer"),
+        ("customers.get", "/partner/customer/{}"),
+        ("request", "(raw)"),
+    ]
+    assert not any(word in repr(seen) for word in (CUSTOMER, "Ada", "ada@", "secret"))
+
+
+async def test_how_far_a_failure_got(watched, sandbox, seen, clock):
+    minted = await watched(url="http://127.0.0.1:1")
+    with pytest.raises(ConnectFailed):
+        await minted.rates.current()
+    assert {(one.phase, one.status, one.error) for one in seen} == {(Phase.NOT_SENT, None, "ConnectFailed")}
+    seen.clear()
+    minted = await watched()
+    await minted.customers.create(CUSTOMER)
+    basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
+    sandbox.faults.add("drop_after_commit", path="*/complete/buy")
+    with pytest.raises(OutcomeUnknown):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    (bought,) = [one for one in seen if one.operation == "complete.buy"]
+    assert (bought.phase, bought.status, bought.error) == (Phase.SENT, None, "TransportError")
+
+
+async def test_what_is_held_back_was_not_sent(watched, seen, sandbox):
+    minted = await watched(options={"rate_limit": RateLimit(rate=0.001, burst=1)})
+    await minted.rates.current()
+    with pytest.raises(LimiterTimeout):
+        await minted.rates.current()
+    assert [(one.phase, one.error) for one in seen] == [(Phase.ANSWERED, None), (Phase.NOT_SENT, "LimiterTimeout")]
+
+
+async def test_a_call_that_is_given_up_is_told(sandbox, seen):
+    from minted_connect import AsyncMintedConnect
+
+    options = Options(on_attempt=seen.append)
+    hang = sandbox.faults.add("hang", path="*/rates")
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options) as minted:
+        task = asyncio.ensure_future(minted.rates.current())
+        while not hang.waiting:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert [(one.phase, one.error) for one in seen] == [(Phase.SENT, "CancelledError")]
+
+
+async def test_a_hook_that_fails_keeps_nothing_from_happening(watched, caplog):
+    def broken(attempt):
+        raise RuntimeError("the hook is broken")
+
+    minted = await watched(options={"on_attempt": broken})
+    with caplog.at_level(logging.ERROR, "minted_connect"):
+        assert await minted.rates.current()
+    assert [record.message for record in caplog.records] == ["Options.on_attempt raised"]
+
+
+def test_a_hook_has_to_be_a_function():
+    with pytest.raises(ConfigurationError, match=r"^Options\.on_attempt: must be a function"):
+        Options(on_attempt="print")
+
+
+# --- OpenTelemetry -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spans():
+    return InMemorySpanExporter()
+
+
+@pytest.fixture
+def reader():
+    return InMemoryMetricReader()
+
+
+@pytest.fixture
+def tracing(spans):
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    yield provider
+    provider.shutdown()
+
+
+@pytest.fixture
+def telemetry(tracing, reader):
+    meters = MeterProvider([reader])
+    yield OpenTelemetry(tracer_provider=tracing, meter_provider=meters)
+    meters.shutdown()
+
+
+async def test_a_span_has_the_attributes_of_the_conventions(watched, telemetry, spans, sandbox):
+    minted = await watched(options={"on_attempt": telemetry})
+    await minted.customers.create(CUSTOMER, firstname="Ada")
+    await minted.customers.get(CUSTOMER)
+    _, span = spans.get_finished_spans()
+    assert (span.name, span.kind, span.status.status_code) == (
+        "GET /partner/customer/{}",
+        SpanKind.CLIENT,
+        StatusCode.UNSET,
+    )
+    assert dict(span.attributes) == {
+        "http.request.method": "GET",
+        "http.response.status_code": 200,
+        "minted_connect.operation": "customers.get",
+        "minted_connect.phase": "answered",
+        "server.address": "127.0.0.1",
+        "server.port": int(sandbox.url.rpartition(":")[2]),
+        "url.scheme": "http",
+        "url.template": "/partner/customer/{}",
+    }
+    assert span.instrumentation_scope.name == "minted_connect"
+
+
+async def test_spans_of_attempts_are_children_of_the_callers(watched, telemetry, spans, tracing, sandbox):
+    minted = await watched(options={"on_attempt": telemetry})
+    sandbox.faults.add("status", path="*/rates", status=503)
+    with tracing.get_tracer("shop").start_as_current_span("checkout") as outer:
+        await minted.rates.current()
+    first, second, _ = spans.get_finished_spans()
+    assert {first.parent.span_id, second.parent.span_id} == {outer.get_span_context().span_id}
+    assert (first.attributes["error.type"], first.status.status_code) == ("503", StatusCode.ERROR)
+    assert "http.request.resend_count" not in first.attributes
+    assert second.attributes["http.request.resend_count"] == 1
+    assert first.start_time <= first.end_time <= second.start_time
+
+
+async def test_an_error_without_a_status_is_named_by_its_class(watched, telemetry, spans):
+    minted = await watched(url="http://127.0.0.1:1", options={"on_attempt": telemetry})
+    with pytest.raises(ConnectFailed):
+        await minted.rates.current()
+    span = spans.get_finished_spans()[0]
+    assert span.attributes["error.type"] == "ConnectFailed"
+    assert span.attributes["minted_connect.phase"] == "not sent"
+    assert "http.response.status_code" not in span.attributes
+
+
+async def test_durations_are_a_histogram_of_seconds(watched, telemetry, reader):
+    minted = await watched(options={"on_attempt": telemetry})
+    for _ in range(3):
+        await minted.rates.current()
+    ((metric,),) = [
+        scope.metrics for resource in reader.get_metrics_data().resource_metrics for scope in resource.scope_metrics
+    ]
+    assert (metric.name, metric.unit) == ("http.client.request.duration", "s")
+    (point,) = metric.data.data_points
+    assert point.count == 3
+    assert point.attributes["url.template"] == "/partner/walletable/rates"
+    assert tuple(point.explicit_bounds)[:3] == (0.005, 0.01, 0.025)
+
+
+async def test_nothing_personal_is_in_spans_or_metrics(watched, telemetry, spans, reader, sandbox):
+    minted = await watched(options={"on_attempt": telemetry})
+    await minted.customers.create(CUSTOMER, firstname="Ada", email="ada@example.com", phone="+905550001122")
+    basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
+    await minted.complete.buy(basket, expected_total=basket.paid_total)
+    with pytest.raises(NotFound):
+        await minted.customers.get("somebody-else-1")
+    sandbox.faults.add("status", path="*/rates", status=500, times=None)
+    with pytest.raises(ServerError):
+        await minted.rates.current()
+    told = "".join(span.to_json() for span in spans.get_finished_spans()) + reader.get_metrics_data().to_json()
+    for word in (CUSTOMER, "somebody", "Ada", "ada@", "905550001122", basket.token, sandbox.password, sandbox.username):
+        assert word not in told
+
+
+def test_without_opentelemetry_its_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
+    with pytest.raises(ConfigurationError, match=r'pip install "minted-connect\[otel\]"$'):
+        OpenTelemetry()
+
+
+def test_a_client_loads_nothing_of_it():
+    import subprocess
+
+    code = "import sys; from minted_connect import AsyncMintedConnect; print('opentelemetry' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
