@@ -76,4 +76,5 @@ app.command(
     rich_help_panel=_TOOLS,
 )(house.sandbox)
 command(app, "demo", client=False, prepare=None, rich_help_panel=_TOOLS)(house.demo)
+command(app, "verify", client=False, rich_help_panel=_TOOLS)(house.verify)
 command(app, "doctor", client=False, prepare=_nothing_yet, rich_help_panel=_TOOLS)(house.doctor)

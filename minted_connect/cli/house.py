@@ -1,12 +1,14 @@
-"""`minted sandbox`, `demo` and `doctor`: trying things out, and finding out why they do not work."""
+"""`minted sandbox`, `demo`, `doctor` and `verify`: trying things out, and finding out what is not as expected."""
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 
@@ -14,8 +16,9 @@ from minted_connect.cli.command import Context
 
 if TYPE_CHECKING:
     from minted_connect.errors import MintedConnectError
+    from minted_connect.verify import Report
 
-__all__ = ["demo", "doctor", "sandbox"]
+__all__ = ["demo", "doctor", "sandbox", "verify"]
 
 _DEPENDENCIES: Final = ("aiohttp", "anyio", "attrs", "cattrs", "tenacity")
 _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -41,6 +44,64 @@ async def demo(_: Context) -> None:
     from minted_connect import demo as story  # noqa: PLC0415 - `--help` needs none of it
 
     await story.run()
+
+
+async def verify(
+    cli: Context,
+    customer: Annotated[str | None, typer.Option(help="Your id of a customer whose data may be read.")] = None,
+    with_sandbox_customer: Annotated[
+        bool,
+        typer.Option("--with-sandbox-customer", help="Also create a customer, fill and empty a basket, remove both."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do so on a server that is neither staging nor here.")] = False,
+    report: Annotated[Path, typer.Option(help="Where to write it, as .json and .md.")] = Path("minted-verify"),
+) -> int:
+    """Find out which inferred paths and shapes the server really has; buys nothing."""
+    from minted_connect import verify as verification  # noqa: PLC0415 - `--help` needs none of it
+    from minted_connect.config import STAGING  # noqa: PLC0415
+    from minted_connect.errors import ConfigurationError  # noqa: PLC0415
+
+    server: str = cli.settings.get("base_url", STAGING)
+    hosts = {urlsplit(STAGING).hostname, "localhost", "127.0.0.1", "::1"}
+    if with_sandbox_customer and not yes and urlsplit(server).hostname not in hosts:
+        raise ConfigurationError(f"with-sandbox-customer: changes {server}, which is not staging: say --yes")
+    found = await verification.verify(cli.settings, customer=customer, with_sandbox_customer=with_sandbox_customer)
+    if cli.out.as_json:
+        cli.out.json(verification.as_json(found))
+    else:
+        _show(cli, found)
+    _write(report.with_name(f"{report.name}.json"), json.dumps(verification.as_json(found), indent=2) + "\n")
+    _write(report.with_name(f"{report.name}.md"), verification.as_markdown(found))
+    cli.out.say(f"written to {report}.json and {report}.md")
+    return 0 if found.is_clean else 1
+
+
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, "utf-8")
+
+
+def _show(cli: Context, found: Report) -> None:
+    head = ("operation", "request", "status", "verdict", "before", "after")
+    cli.out.table(
+        head,
+        [
+            (one.title, f"{one.method} {one.path}", one.status, one.verdict, one.evidence_before, one.evidence_after)
+            for one in found.findings
+        ],
+        "Verification",
+    )
+    for one in found.findings:
+        for what, entries in (
+            ("cannot be read", one.problems),
+            ("unknown", one.unknown),
+            ("did not come", one.missing),
+        ):
+            for entry in entries:
+                cli.out.say(f"{one.operation}: {what}: {entry}")
+        if one.note and one.verdict != "not tried":
+            cli.out.say(f"{one.operation}: {one.note}")
+    if found.suggested_paths:
+        cli.out.say(f"corrections: Options(paths={found.suggested_paths})")
 
 
 class _Checks:

@@ -1,6 +1,7 @@
 """The HTTP surface: which path and method is which operation, and envelopes around what comes out."""
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import parse_qsl, unquote
@@ -14,6 +15,7 @@ from .shop import Shop
 from .texts import say
 from .wire import Object, decode, encode, failure, success
 
+_PARAMETER = re.compile(r"\{\w*\}")
 _CUSTOMER = "/partner/customer/{external_customer_id}"
 _BASKET = "/partner/walletable/basket"
 
@@ -103,7 +105,10 @@ class Router:
         self._fixed: dict[str, dict[str, Match]] = {}
         self._templates: list[tuple[list[str], dict[str, str]]] = []
         for name, (method, path, _) in OPERATIONS.items():
-            self._add(name, method, paths.get(name, path))
+            elsewhere = paths.get(name, path)
+            if sorted(_PARAMETER.findall(elsewhere)) != sorted(_PARAMETER.findall(path)):
+                raise ValueError(f"the path of {name} must take the parameters of {path}")
+            self._add(name, method, elsewhere)
 
     def _add(self, name: str, method: str, path: str) -> None:
         if "{" not in path:

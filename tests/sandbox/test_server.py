@@ -230,6 +230,12 @@ async def test_paths_can_be_elsewhere(serving):
         Sandbox(paths={"rates.nothing": "/"})
 
 
+@pytest.mark.parametrize("path", ["/customers", "/customers/{}", "/customers/{external_customer_id}/{x}"])
+def test_a_path_keeps_its_parameters(path):
+    with pytest.raises(ValueError, match=r"^the path of customers\.get must take the parameters of /partner/customer/"):
+        Sandbox(paths={"customers.get": path})
+
+
 async def test_https(serving):
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -1,0 +1,252 @@
+"""What a verification finds on a sandbox: nothing on one that is as assumed, and what was planted on any other."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from minted_connect import AsyncMintedConnect, NotFound, Options
+from minted_connect.core.request import OPERATIONS, Effect
+from minted_connect.models import Basket, Page, Product, Rate
+from minted_connect.sandbox import Sandbox
+from minted_connect.verify import Report, Verdict, as_json, as_markdown, verify
+from minted_connect.verify.probes import ELSEWHERE, READS
+from minted_connect.verify.shape import differences
+from tests.cli.conftest import Minted
+
+CUSTOMER = "shop-customer-1"
+GOLD = "MNTBAE0001"
+PARAMETERS = {"customers.get": "{external_customer_id}", "orders.invoice": "{external_order_id}"}
+PERSONAL = {"firstname": "Zenobia", "lastname": "Quill", "email": "zenobia@example.com", "phone": "+905550001122"}
+
+
+def settings(server: Any, **more: Any) -> dict[str, Any]:
+    return {"username": server.username, "password": server.password, "base_url": server.url, **more}
+
+
+async def owning(server: Sandbox, **paths: str) -> None:
+    """Give a customer an order that is completed, a holding and an open basket."""
+    async with AsyncMintedConnect(**settings(server, options=Options(paths=paths))) as minted:
+        await minted.customers.create(CUSTOMER, **PERSONAL)
+        basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
+        bought = await minted.complete.buy(basket, expected_total=basket.paid_total)
+        assert bought.order is not None
+        server.shop.set_status(bought.order.id, "Completed")
+        await minted.baskets.add_item(CUSTOMER, sku=GOLD)
+
+
+def verdicts(report: Report) -> dict[str, Verdict]:
+    return {one.operation: one.verdict for one in report.findings}
+
+
+async def test_a_sandbox_that_is_as_assumed_is_verified_whole() -> None:
+    async with Sandbox() as server:
+        await owning(server)
+        report = await verify(settings(server), customer=CUSTOMER, with_sandbox_customer=True)
+    found = verdicts(report)
+    completions = {name for name, one in OPERATIONS.items() if one.effect is Effect.COMPLETE}
+    assert {name for name, verdict in found.items() if verdict is Verdict.UNTRIED} == completions
+    # The customer made for the run holds nothing.
+    assert {name for name in found.keys() - completions if found[name] is not Verdict.VERIFIED} <= {"wallet.balance"}
+    assert report.is_clean
+    assert not report.suggested_paths
+    assert {one.evidence_after for one in report.findings if one.verdict is Verdict.VERIFIED} == {"verified"}
+
+
+async def test_without_leave_nothing_is_changed() -> None:
+    async with Sandbox() as server:
+        await owning(server)
+        before = server.requests.total
+        report = await verify(settings(server), customer=CUSTOMER)
+        assert {one.method for one in list(server.requests)[before:]} == {"GET"}
+    found = verdicts(report)
+    assert {name for name, verdict in found.items() if verdict is Verdict.VERIFIED} == {one.operation for one in READS}
+    assert {one.note for one in report.findings if one.operation == "complete.buy"} == {"moves money: never tried"}
+
+
+async def test_no_completion_is_ever_sent_and_the_customer_made_for_the_run_is_gone() -> None:
+    async with Sandbox() as server:
+        await verify(settings(server), with_sandbox_customer=True)
+        assert not [one for one in server.requests if "complete" in one.path]
+        removed = [one for one in server.requests if one.method == "DELETE" and "/customer/" in one.path]
+        (name,) = {one.path.rpartition("/")[2] for one in removed}
+        assert name.startswith("verify-")
+        async with AsyncMintedConnect(**settings(server)) as minted:
+            with pytest.raises(NotFound):
+                await minted.customers.get(name)
+
+
+async def test_without_a_customer_what_needs_one_is_left_out() -> None:
+    async with Sandbox() as server:
+        report = await verify(settings(server))
+    untried = {one.operation: one.note for one in report.findings if one.verdict is Verdict.UNTRIED}
+    assert untried["wallet.balance"].startswith("needs a customer")
+    assert untried["orders.receipt"] == "needs an order"
+
+
+# --- planted differences -----------------------------------------------------------------------------------------
+
+
+async def test_three_planted_differences_are_diagnosed() -> None:
+    moved = "/partner/walletable/currency-rates"
+    async with Sandbox(paths={"rates.current": moved}) as server:
+        await owning(server)
+        server.faults.add("drop_field", path="*/balance", field="*.productName", times=None)
+        server.faults.add("extra_field", path="*/products", field="data.*.lock_token", value="secret", times=None)
+        report = await verify(settings(server), customer=CUSTOMER)
+    found = {one.operation: one for one in report.findings}
+    rates = found["rates.current"]
+    assert (rates.verdict, rates.suggested_path) == (Verdict.MOVED, moved)
+    assert (rates.evidence_before, rates.evidence_after) == ("inferred", "verified")
+    wallet = found["wallet.balance"]
+    assert (wallet.verdict, wallet.decoded, wallet.evidence_after) == (Verdict.CONTRADICTED, False, "contradicted")
+    assert wallet.problems == ("data[0].productName: required field missing",)
+    assert wallet.missing == ("data[].productName",)
+    products = found["products.page"]
+    assert (products.verdict, products.unknown) == (Verdict.DIFFERENT, ("data.data[].lock_token: string",))
+    others = verdicts(report).keys() - {"rates.current", "wallet.balance", "products.page"}
+    assert {found[name].verdict for name in others} <= {Verdict.VERIFIED, Verdict.UNTRIED}
+    assert report.suggested_paths == {"rates.current": moved}
+    assert not report.is_clean
+
+
+@pytest.mark.parametrize("operation", sorted(ELSEWHERE))
+async def test_every_guess_is_found(operation: str) -> None:
+    for path in ELSEWHERE[operation]:
+        named = path.replace("{}", PARAMETERS.get(operation, ""))
+        async with Sandbox(paths={operation: named}) as server:
+            await owning(server, **{operation: path})
+            report = await verify(settings(server), customer=CUSTOMER)
+        assert report.suggested_paths == {operation: path}
+
+
+async def test_the_corrections_work() -> None:
+    paths = {"rates.current": "/partner/rates", "wallet.balance": "/partner/balance"}
+    async with Sandbox(paths=paths) as server:
+        await owning(server)
+        report = await verify(settings(server), customer=CUSTOMER)
+        corrected = settings(server, options=Options(paths=report.suggested_paths))
+        again = await verify(corrected, customer=CUSTOMER)
+    assert report.suggested_paths == paths
+    assert again.is_clean
+
+
+async def test_a_path_that_nobody_guessed_is_told_and_nothing_is_suggested() -> None:
+    async with Sandbox(paths={"rates.history": "/v9/archive"}) as server:
+        report = await verify(settings(server))
+    (found,) = [one for one in report.findings if one.operation == "rates.history"]
+    assert (found.verdict, found.status, found.suggested_path) == (Verdict.CONTRADICTED, 404, None)
+    assert found.path == OPERATIONS["rates.history"].path
+
+
+@pytest.mark.parametrize(
+    ("fault", "verdict", "status"),
+    [
+        ({"kind": "status", "status": 403}, Verdict.REFUSED, 403),
+        ({"kind": "status", "status": 500}, Verdict.REFUSED, 500),
+        ({"kind": "invalid_json"}, Verdict.CONTRADICTED, 200),
+        ({"kind": "drop_before_read"}, Verdict.UNREACHED, None),
+        ({"kind": "drop_field", "field": "*.spot_price"}, Verdict.CONTRADICTED, 200),
+    ],
+)
+async def test_other_failures_are_told_apart(fault: dict[str, Any], verdict: Verdict, status: int | None) -> None:
+    async with Sandbox() as server:
+        server.faults.add(fault.pop("kind"), path="*/rates", times=None, **fault)
+        report = await verify(settings(server))
+    (found,) = [one for one in report.findings if one.operation == "rates.current"]
+    assert (found.verdict, found.status) == (verdict, status)
+
+
+async def test_a_wrong_password_refuses_everything() -> None:
+    async with Sandbox() as server:
+        report = await verify(settings(server) | {"password": "other"})
+    assert {one.verdict for one in report.findings} == {Verdict.REFUSED, Verdict.UNTRIED}
+
+
+async def test_a_run_that_cannot_make_its_customer_changes_nothing_more() -> None:
+    async with Sandbox() as server:
+        server.faults.add("status", path="*/customer", status=403, times=None)
+        report = await verify(settings(server), with_sandbox_customer=True)
+        assert {one.method for one in server.requests} == {"GET", "POST"}
+    assert verdicts(report)["customers.create"] is Verdict.REFUSED
+    assert verdicts(report)["customers.remove"] is Verdict.UNTRIED
+
+
+# --- reports -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def planted() -> tuple[Report, list[str]]:
+    async with Sandbox(paths={"rates.current": "/partner/rates"}) as server:
+        await owning(server)
+        server.faults.add("extra_field", path="*/balance", field="*.0123 456", value=PERSONAL["email"], times=None)
+        report = await verify(settings(server), customer=CUSTOMER, with_sandbox_customer=True)
+        return report, [CUSTOMER, server.password, *PERSONAL.values()]
+
+
+async def test_nothing_personal_is_in_a_report(planted: tuple[Report, list[str]]) -> None:
+    report, secret = planted
+    for text in (json.dumps(as_json(report)), as_markdown(report), repr(report)):
+        assert not [word for word in secret if word in text]
+
+
+async def test_a_report_says_how_to_correct_the_paths(planted: tuple[Report, list[str]]) -> None:
+    report, _ = planted
+    text = as_markdown(report)
+    assert 'Options(paths={\n    "rates.current": "/partner/rates",\n})' in text
+    assert '[profiles.NAME.paths]\n"rates.current" = "/partner/rates"' in text
+    assert len(re.findall(r"^\| .* \| .* `/partner", text, re.MULTILINE)) == len(OPERATIONS)
+    assert as_json(report)["suggested_paths"] == {"rates.current": "/partner/rates"}
+
+
+# --- shapes ------------------------------------------------------------------------------------------------------
+
+
+def test_rows_are_looked_at_together() -> None:
+    rows = [{"currency_id": 1, "a": 1}, {"currency_id": 2, "b": None}]
+    found = differences(rows, tuple[Rate, ...])
+    assert found.unknown == ("data[].a: number", "data[].b: null")
+    assert "data[].sku" in found.missing
+    assert "data[].currency_id" not in found.missing
+
+
+def test_the_keys_of_the_paginator_are_known() -> None:
+    page = {"data": [], "current_page": 1, "last_page": 1, "per_page": 10, "total": 0, "from": None, "pages": 3}
+    assert differences(page, Page[Product]).unknown == ("data.pages: number",)
+
+
+@pytest.mark.parametrize("data", [None, [], {}, "text", [None, 1, "x"], {"items": [{"prices": "x"}], "pricefix": []}])
+def test_whatever_comes_is_compared(data: object) -> None:
+    for type_ in (Basket, Basket | None, tuple[Rate, ...], Page[Product]):
+        differences(data, type_)
+
+
+def test_a_key_that_is_no_name_is_not_shown() -> None:
+    assert differences({"+90 555": 1, "x" * 41: 2}, Rate).unknown == (
+        "data.(a key that is not a name): number",
+        "data.(a key that is not a name): number",
+    )
+
+
+# --- from the command line ---------------------------------------------------------------------------------------
+
+
+def test_the_command_writes_both_reports(minted: Minted, sandbox: Any, tmp_path: Any) -> None:
+    done = minted("verify", "--with-sandbox-customer", "--report", tmp_path / "found")
+    assert done.code == 0, done
+    assert len(done.out.splitlines()) == 1 + len(OPERATIONS)
+    assert json.loads((tmp_path / "found.json").read_text("utf-8"))["suggested_paths"] == {}
+    assert (tmp_path / "found.md").read_text("utf-8").startswith("# Verification")
+    sandbox.faults.add("drop_field", path="*/rates", field="*.buy_price", times=None)
+    wrong = minted("verify", "--report", tmp_path / "found", "--json")
+    assert wrong.code == 1
+    assert json.loads(wrong.out)["findings"]
+
+
+def test_on_a_server_that_is_neither_staging_nor_here_changes_need_a_yes(minted: Minted) -> None:
+    done = minted("verify", "--with-sandbox-customer", "--base-url", "https://production.example.com")
+    assert done.code == 2
+    assert done.err.endswith("which is not staging: say --yes\n")
