@@ -1,0 +1,188 @@
+"""The recipes of the README as real apps in processes of their own, under the servers that people use."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from minted_connect.sandbox import ManualClock, ThreadedSandbox
+from tests.redis_server import free_port
+from tests.scripts import until
+from tests.test_readme import RECIPES
+
+PRICE = "592.34"
+RECIPE = dict(RECIPES)
+IMPORTS = {
+    "fastapi": """
+        from contextlib import asynccontextmanager
+        from fastapi import FastAPI, Request
+        from minted_connect import AsyncMintedConnect
+    """,
+    "aiohttp": """
+        from aiohttp import web
+        from minted_connect import AsyncMintedConnect
+    """,
+    "django": """
+        import atexit, os
+        from functools import cache
+        from django.http import JsonResponse
+        from minted_connect import AsyncMintedConnect, MintedConnect
+    """,
+    "worker": """
+        from multiprocessing import get_context
+        from minted_connect import MintedConnect
+    """,
+    "notebook": """
+        from minted_connect import AsyncMintedConnect, MintedConnect
+    """,
+}
+DJANGO = """
+import django
+from django.conf import settings
+from django.urls import path
+settings.configure(DEBUG=False, SECRET_KEY="x", ROOT_URLCONF=__name__, ALLOWED_HOSTS=["127.0.0.1"])
+django.setup()
+urlpatterns = [path("price", price), path("async", price_async)]
+"""
+
+
+def code(name: str, more: str = "") -> str:
+    imports = "\n".join(line.strip() for line in IMPORTS[name].strip().splitlines())
+    return f"{imports}\n\n{RECIPE[name]}\n{more}"
+
+
+@pytest.fixture
+def sandbox() -> Iterator[ThreadedSandbox]:
+    with ThreadedSandbox(clock=ManualClock()) as server:
+        yield server
+
+
+@pytest.fixture
+def environment(sandbox: ThreadedSandbox) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONDEVMODE": "1",
+        "MINTED_CONNECT_BASE_URL": sandbox.url,
+        "MINTED_CONNECT_USERNAME": sandbox.username,
+        "MINTED_CONNECT_PASSWORD": sandbox.password,
+    }
+
+
+def get(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as answer:
+            return json.load(answer)["gold"]
+    except (urllib.error.URLError, ConnectionError):
+        return None
+
+
+def unclosed(err: str) -> list[str]:
+    return [line for line in err.splitlines() if "minted" in line.lower() and "Warning" in line]
+
+
+@contextmanager
+def served(folder: Path, environment: dict[str, str], source: str, *words: str) -> Iterator[str]:
+    """Run `app` of a module under a server; give its URL; it has to end well."""
+    (folder / "recipe.py").write_text(source, "utf-8")
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, *[word.replace("PORT", str(port)) for word in words]],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: process.poll() is not None or get(f"{url}/price"))
+        yield url
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=20)
+        assert unclosed(out) == []
+        assert "Traceback" not in out, out
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def test_every_recipe_is_short() -> None:
+    assert set(RECIPE) == set(IMPORTS)
+    for name, recipe in RECIPE.items():
+        assert len([line for line in recipe.splitlines() if line.strip()]) < 12, name
+
+
+def test_fastapi(tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
+    server = ("-m", "uvicorn", "recipe:app", "--port", "PORT", "--log-level", "warning")
+    with served(tmp_path, environment, code("fastapi"), *server) as url:
+        assert [get(f"{url}/price") for _ in range(5)] == [PRICE] * 5
+    # One for the login of the one client, and one for each call.
+    assert sandbox.requests.total == 1 + 6
+
+
+def test_aiohttp(tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
+    run = "import sys; from recipe import app, web; web.run_app(app, port=int(sys.argv[1]), print=None)"
+    with served(tmp_path, environment, code("aiohttp"), "-c", run, "PORT") as url:
+        assert [get(f"{url}/price") for _ in range(5)] == [PRICE] * 5
+    assert sandbox.requests.total == 1 + 6
+
+
+def test_django_under_asgi(tmp_path: Path, environment: dict[str, str]) -> None:
+    more = f"{DJANGO}\nfrom django.core.asgi import get_asgi_application\napp = get_asgi_application()\n"
+    server = ("-m", "uvicorn", "recipe:app", "--port", "PORT", "--log-level", "warning", "--lifespan", "off")
+    with served(tmp_path, environment, code("django", more), *server) as url:
+        assert (get(f"{url}/price"), get(f"{url}/async")) == (PRICE, PRICE)
+
+
+def test_django_under_wsgi(tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
+    more = f"{DJANGO}\nfrom django.core.wsgi import get_wsgi_application\napp = get_wsgi_application()\n"
+    run = """
+import sys
+from contextlib import suppress
+from wsgiref.simple_server import make_server
+from recipe import app
+with suppress(KeyboardInterrupt), make_server("127.0.0.1", int(sys.argv[1]), app) as server:
+    server.serve_forever()
+"""
+    with served(tmp_path, environment, code("django", more), "-c", run, "PORT") as url:
+        assert (get(f"{url}/price"), get(f"{url}/async"), get(f"{url}/async")) == (PRICE, PRICE, PRICE)
+    # The blocking client logs in once for its two calls, each asynchronous one for itself.
+    assert sandbox.requests.total == (1 + 2) + 2 * (1 + 1)
+
+
+def test_a_worker_that_forks(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "recipe.py").write_text(code("worker"), "utf-8")
+    done = subprocess.run(
+        [sys.executable, "recipe.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "['592.34', '9.92']\n"), done.stderr
+    assert unclosed(done.stderr) == []
+
+
+def test_a_notebook(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    # Where kernels and histories of this user are, is none of a test's business.
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
+    monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    first, second = re.split(r"\n\n", RECIPE["notebook"])
+    imports = IMPORTS["notebook"].strip()
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in (imports, first, second)])
+    NotebookClient(book, timeout=60, kernel_name="python3").execute()
+    shown = [output.text for cell in book.cells for output in cell.outputs if output.output_type == "stream"]
+    assert shown == [f"blocking {PRICE}\n", f"awaited {PRICE}\n"]
