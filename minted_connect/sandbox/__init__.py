@@ -3,7 +3,7 @@
 It shares no code with the client. `python -m minted_connect.sandbox` serves it by hand.
 """
 
-from .clock import Clock, ManualClock, SystemClock
+from .clock import Clock, ManualClock, MovableClock, SystemClock
 from .faults import Fault, FaultKind, Faults
 from .log import LoggedRequest, RequestLog
 from .options import Settings
@@ -19,6 +19,7 @@ __all__ = [
     "Faults",
     "LoggedRequest",
     "ManualClock",
+    "MovableClock",
     "Rates",
     "RequestLog",
     "Rules",

@@ -8,6 +8,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
+from .clock import MovableClock
 from .doorman import ALGORITHMS
 from .options import Options, Settings
 from .server import Sandbox
@@ -40,6 +41,11 @@ def _arguments(words: list[str] | None, prog: str) -> argparse.Namespace:
         metavar="SECONDS",
         help="time from one price to the next, in seconds (default: %(default)s)",
     )
+    parser.add_argument(
+        "--console",
+        action=argparse.BooleanOptionalAction,
+        help="the page at /_sandbox, which asks for no password (default: where only this machine can reach it)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser.parse_args(words)
 
@@ -61,7 +67,8 @@ async def _serve(sandbox: Sandbox, *, quiet: bool, show_password: bool) -> None:
     async with sandbox:
         if not quiet:
             password = sandbox.password if show_password else "(as given)"
-            sys.stdout.write(f"{sandbox.url}  username: {sandbox.username}  password: {password}\n")
+            console = f"  console: {sandbox.console_url}" if sandbox.console_url else ""
+            sys.stdout.write(f"{sandbox.url}  username: {sandbox.username}  password: {password}{console}\n")
             sys.stdout.flush()
         await stop.wait()
 
@@ -81,6 +88,8 @@ def main(words: list[str] | None = None, *, prog: str = "python -m minted_connec
             "username": given.username,
             "password": password,
             "price_interval": given.price_interval,
+            "console": given.console,
+            "clock": MovableClock(),
         }
         if given.algorithm:
             options["algorithms"] = given.algorithm

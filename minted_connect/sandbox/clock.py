@@ -49,6 +49,27 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
+class MovableClock(SystemClock):
+    """The clock of the machine, which can be moved forward by hand."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def monotonic(self) -> float:
+        """Return seconds from an arbitrary start, those it was moved by included."""
+        return time.monotonic() + self._ahead
+
+    def wall(self) -> datetime:
+        """Return the date and time, aware, UTC, as far ahead as it was moved."""
+        return datetime.now(UTC) + timedelta(seconds=self._ahead)
+
+    def advance(self, seconds: float) -> None:
+        """Move it forward; whoever waits goes on waiting for real."""
+        if seconds < 0:
+            raise ValueError("a monotonic clock never goes back")
+        self._ahead += seconds
+
+
 @define(eq=False)
 class Alarm:
     """What `ManualClock.call_later` owes to an event loop."""

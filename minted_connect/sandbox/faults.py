@@ -200,6 +200,10 @@ class Faults:
             self._script = (*self._script, fault)
         return fault
 
+    def all(self) -> tuple[Fault, ...]:
+        """Return the faults that are armed, in the order in which they strike."""
+        return self._script
+
     def clear(self) -> None:
         """Remove every fault; requests that hang go on."""
         for fault in self._script:

@@ -45,6 +45,7 @@ class Options(TypedDict, total=False):
     orders_lag: float
     card_payment: bool
     strict_update: bool
+    console: bool | None
 
 
 @frozen(kw_only=True)
@@ -63,6 +64,7 @@ class Settings(Rules):
         paths: operation -> another path template, to play a vendor who answers elsewhere.
         log_limit: requests kept in the log; 0 for no log.
         products: the catalogue.
+        console: the page at /_sandbox, which asks for no password; None where only this machine can reach it.
         realm, algorithms, qop, nonce_lifetime, nonce_uses, strict_nc, basic_first: see `Doorman`.
     """
 
@@ -84,3 +86,4 @@ class Settings(Rules):
     nonce_uses: int | None = None
     strict_nc: bool = False
     basic_first: bool = False
+    console: bool | None = None

@@ -15,6 +15,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from .clock import Clock, SystemClock, passed
+from .console import PATH as CONSOLE
+from .console import Console
 from .doorman import Doorman
 from .faults import Fault, Faults
 from .log import KEPT_HEADERS, LoggedRequest, RequestLog
@@ -25,6 +27,7 @@ from .shop import SECOND, Shop
 from .texts import say
 from .wire import decode, failure
 
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _TURNS_TO_ACCEPT = 3  # turns of the loop: the accepting task, `connection_made`, and one to spare
 _PATIENCE = 0.05  # seconds a request in progress gets when the sandbox closes
 
@@ -86,6 +89,8 @@ class Sandbox:
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._misbehaving: set[asyncio.Task[Any]] = set()
+        shown = settings.console if settings.console is not None else settings.host in _LOOPBACK
+        self._console = Console(self, settings.host) if shown else None
         self._served = 0
         self._date = (0, "")
 
@@ -98,6 +103,11 @@ class Sandbox:
         if self._url is None:
             raise RuntimeError("the sandbox is not started")
         return self._url
+
+    @property
+    def console_url(self) -> str | None:
+        """The page that shows what goes on in it; None where it has none."""
+        return f"{self.url}{CONSOLE}" if self._console is not None else None
 
     @property
     def shop(self) -> Shop:
@@ -180,6 +190,8 @@ class Sandbox:
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request, also one that breaks off."""
+        if self._console is not None and request.path.startswith(CONSOLE):
+            return await self._console.answer(request)
         self._served += 1
         request_id = f"sbx-{self._served:08d}"
         entry = self._note(request, request_id)

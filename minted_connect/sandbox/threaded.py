@@ -39,6 +39,8 @@ class ThreadedSandbox:
             - `paths` (None): operation -> another path template, to play a vendor who answers elsewhere.
             - `products`: the catalogue.
             - `log_limit` (10000): requests kept in the log; 0 for no log.
+            - `console` (None): the page at `/_sandbox`, which asks for no password; None for where only this machine
+              can reach it.
             - `rates` (`Rates()`): fees, in percent and AED.
             - `storage_free` (False): no storage fee while a customer stays under 50 kg of metal.
             - `lock_seconds` (240): length of a price lock.
@@ -82,6 +84,11 @@ class ThreadedSandbox:
     def password(self) -> str:
         """Password of the first partner."""
         return self._sandbox.password
+
+    @property
+    def console_url(self) -> str | None:
+        """The page that shows what goes on in it; None where it has none."""
+        return self._sandbox.console_url
 
     @property
     def clock(self) -> Clock:

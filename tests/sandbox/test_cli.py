@@ -39,7 +39,9 @@ def launch():
 def test_it_serves_until_told_to_stop(launch, number):
     process = launch("--port", "0", "--seed", "7")
     line = process.stdout.readline()
-    url, username, password = re.fullmatch(r"(\S+)  username: (\S+)  password: (\S+)\n", line).groups()
+    url, username, password = re.fullmatch(
+        r"(\S+)  username: (\S+)  password: (\S+)  console: \1/_sandbox\n", line
+    ).groups()
     assert username == "sandbox"
     assert len(password) > 20
     with pytest.raises(urllib.error.HTTPError) as error:

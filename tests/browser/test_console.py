@@ -1,0 +1,181 @@
+"""The sandbox's console in a real browser: what a person sees, and what the buttons do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from minted_connect import MintedConnect
+from minted_connect.sandbox import ManualClock, ThreadedSandbox
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+CUSTOMER = "shop-customer-1"
+GOLD = "MNTBAE0001"
+PATIENCE = 20.0
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER) and "CI" not in os.environ, reason="chromium or chromedriver is not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
+    from selenium.webdriver import Chrome, ChromeOptions
+    from selenium.webdriver.chrome.service import Service
+
+    options = ChromeOptions()
+    options.binary_location = str(CHROMIUM)
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1280,1000",
+    ):
+        options.add_argument(flag)
+    options.add_argument(f"--user-data-dir={profile}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = Chrome(options=options, service=Service(executable_path=str(DRIVER)))
+    yield driver
+    driver.quit()
+    # Its own connections to the driver stay to be collected.
+    import gc
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
+@pytest.fixture
+def sandbox() -> Iterator[ThreadedSandbox]:
+    with ThreadedSandbox(clock=ManualClock(auto_advance=True)) as server:
+        yield server
+
+
+@pytest.fixture
+def minted(sandbox: ThreadedSandbox) -> Iterator[MintedConnect]:
+    with MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as client:
+        yield client
+
+
+class Console:
+    def __init__(self, browser, url: str) -> None:
+        self.browser = browser
+        browser.get(url)
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self.browser, PATIENCE, poll_frequency=0.05).until(lambda _: condition())
+
+    def text(self, place: str) -> str:
+        return str(self.browser.execute_script("return document.getElementById(arguments[0]).innerText", place))
+
+    def click(self, selector: str) -> None:
+        self.browser.find_element("css selector", selector).click()
+
+    def complaints(self) -> list[object]:
+        return [entry for entry in self.browser.get_log("browser") if entry["level"] in {"SEVERE", "WARNING"}]
+
+    def asked(self) -> set[str]:
+        import json
+
+        messages = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
+        sent = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+        return {url for url in sent if not url.startswith("data:")}
+
+
+@pytest.fixture
+def console(browser, sandbox: ThreadedSandbox) -> Console:
+    browser.get("about:blank")
+    browser.get_log("browser")
+    browser.get_log("performance")
+    assert sandbox.console_url is not None
+    return Console(browser, sandbox.console_url)
+
+
+def filled(minted: MintedConnect) -> None:
+    minted.customers.create(CUSTOMER, firstname="Ada")
+    basket = minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=3)
+    minted.complete.buy(basket, expected_total=basket.paid_total)
+    minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=2)
+
+
+def test_it_shows_what_goes_on(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
+    console.wait(lambda: "nothing yet" in console.text("orders"))
+    filled(minted)
+    console.wait(lambda: "Pending" in console.text("orders"))
+    assert f"2 x {GOLD}" in console.text("baskets")
+    assert "240 s" in console.text("baskets")
+    assert GOLD in console.text("wallets")
+    assert "/partner/walletable/complete/buy" in console.text("requests")
+    assert "gold spot 586.48, buy at 592.34, sell at 580.62" in console.text("prices")
+    points = console.browser.execute_script("return document.querySelector('polyline.gold').points.numberOfItems")
+    assert points == 120
+    assert console.complaints() == []
+    assert {url.removeprefix(sandbox.url) for url in console.asked()} == {"/_sandbox", "/_sandbox/state"}
+    if folder := os.environ.get("SCREENSHOTS"):
+        console.browser.save_screenshot(str(Path(folder) / "console.png"))
+
+
+def test_the_buttons_move_the_clock(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
+    filled(minted)
+    console.wait(lambda: "240 s" in console.text("baskets"))
+    console.click("button[data-seconds='241']")
+    console.wait(lambda: "run out" in console.text("baskets"))
+    assert sandbox.clock.monotonic() == 241
+
+
+def test_faults_are_armed_and_removed(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
+    console.wait(lambda: console.browser.execute_script("return document.querySelectorAll('option').length") > 10)
+    path = console.browser.find_element("css selector", "input[name=path]")
+    path.clear()
+    path.send_keys("*/rates")
+    console.click("#arm button")
+    console.wait(lambda: "*/rates" in console.text("faults"))
+    minted.rates.current()  # tried again after a 500
+    console.wait(lambda: "500" in console.text("requests"))
+    console.click("#faults button")
+    console.wait(lambda: "nothing yet" in console.text("faults"))
+    assert not sandbox.faults
+
+
+def test_what_is_wrong_is_said(console: Console) -> None:
+    console.wait(lambda: console.browser.execute_script("return document.querySelectorAll('option').length") > 10)
+    console.click("option[value='drop_field']")
+    console.click("#arm button")
+    console.wait(lambda: "drop_field needs field=" in console.text("trouble"))
+
+
+def test_markup_from_outside_is_text(console: Console, sandbox: ThreadedSandbox) -> None:
+    import urllib.error
+    import urllib.request
+
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{sandbox.url}/<img/src=x/onerror=document.title='hit'>", timeout=PATIENCE)
+    refused.value.close()
+    console.wait(lambda: "onerror" in console.text("requests"))
+    assert console.browser.execute_script("return document.querySelectorAll('img').length") == 0
+    assert console.browser.title == "Minted Connect sandbox"
+
+
+def test_another_site_reads_and_does_nothing(browser, console: Console, sandbox: ThreadedSandbox) -> None:
+    with ThreadedSandbox() as other:
+        # Another port is another origin of the same site.
+        browser.get(f"{other.url}/_sandbox")
+        ask = """
+            const done = arguments[arguments.length - 1];
+            fetch(arguments[0], {method: arguments[1], mode: arguments[2], body: arguments[3],
+                headers: {"Content-Type": "text/plain"}})
+                .then((answer) => done(answer.type), () => done("refused"));
+        """
+        url = f"{sandbox.url}/_sandbox"
+        assert browser.execute_async_script(ask, f"{url}/state", "GET", "cors", None) == "refused"
+        assert browser.execute_async_script(ask, f"{url}/clock", "POST", "no-cors", '{"seconds": 99}') == "refused"
+    assert sandbox.clock.monotonic() == 0

@@ -1,0 +1,213 @@
+"""The console over HTTP: what it shows, what it does, and whom it refuses."""
+
+from __future__ import annotations
+
+import json
+
+import aiohttp
+import pytest
+
+from minted_connect import AsyncMintedConnect
+from minted_connect.sandbox import ManualClock, MovableClock, Sandbox
+from minted_connect.sandbox.faults import KINDS
+
+CUSTOMER = "shop-customer-1"
+GOLD = "MNTBAE0001"
+
+
+class Page:
+    def __init__(self, sandbox, session):
+        self.sandbox, self._session = sandbox, session
+
+    async def ask(self, method="GET", path="/state", body=None, **headers):
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        data = None if body is None else json.dumps(body)
+        if data is not None:
+            named.setdefault("Content-Type", "application/json")
+        async with self._session.request(
+            method, f"{self.sandbox.url}/_sandbox{path}", data=data, headers=named
+        ) as answer:
+            return answer.status, await answer.text(), answer.headers
+
+    async def state(self):
+        status, text, _ = await self.ask()
+        assert status == 200
+        return json.loads(text)
+
+    async def act(self, path, /, **body):
+        status, text, _ = await self.ask("POST", path, body)
+        return status, json.loads(text)
+
+
+@pytest.fixture
+async def page():
+    async with Sandbox(clock=ManualClock(auto_advance=True)) as sandbox, aiohttp.ClientSession() as session:
+        yield Page(sandbox, session)
+
+
+async def filled(sandbox):
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
+        await minted.customers.create(CUSTOMER, firstname="Ada")
+        basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=3)
+        bought = await minted.complete.buy(basket, expected_total=basket.paid_total)
+        again = await minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=2)
+    return bought.order, again
+
+
+async def test_the_page_is_whole_in_itself(page):
+    status, text, headers = await page.ask(path="")
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/html")
+    for outside in ("http://", "https://", "//cdn", "@import", "src="):
+        assert outside not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert (await page.ask(path="/"))[0] == 200
+
+
+async def test_the_state_is_what_is_in_the_shop(page):
+    order, basket = await filled(page.sandbox)
+    state = await page.state()
+    assert state["baskets"] == [
+        {
+            "id": basket.id,
+            "customer": CUSTOMER,
+            "kind": "buy",
+            "lines": f"2 x {GOLD}",
+            "total": format(basket.paid_total, "f"),
+            "remaining": 240,
+        }
+    ]
+    (shown,) = state["orders"]
+    assert (shown["id"], shown["status"], shown["total"]) == (order.id, order.status, format(order.paid_total, "f"))
+    assert state["wallets"] == [{"customer": CUSTOMER, "sku": GOLD, "pieces": 3}]
+    gold = state["prices"][0]
+    assert (gold["metal"], gold["spot"], len(gold["points"])) == ("gold", "586.48", 120)
+    assert gold["points"][-1][1] == gold["spot"]
+    assert state["kinds"] == list(KINDS)
+    last = state["requests"]["last"]
+    assert (last[0]["operation"], last[0]["status"]) == ("baskets.add_item", 200)
+    # What the console asks is no request to the vendor.
+    assert (await page.state())["requests"]["total"] == state["requests"]["total"] == page.sandbox.requests.total
+
+
+async def test_the_clock_moves(page):
+    await filled(page.sandbox)
+    status, state = await page.act("/clock", seconds=241)
+    assert status == 200
+    assert state["baskets"][0]["remaining"] == -1
+    assert state["movable"]
+
+
+@pytest.mark.parametrize("seconds", [-1, "1", None, True, 1e12, [], float("nan")])
+async def test_a_clock_is_not_moved_by_nonsense(page, seconds):
+    before = page.sandbox.clock.monotonic()
+    status, said = await page.act("/clock", seconds=seconds)
+    assert status == 400
+    assert said["error"].startswith("seconds: a number") or said["error"] == "send JSON"
+    assert page.sandbox.clock.monotonic() == before
+
+
+async def test_the_clock_of_the_machine_stays():
+    async with Sandbox() as sandbox, aiohttp.ClientSession() as session:
+        page = Page(sandbox, session)
+        assert not (await page.state())["movable"]
+        assert (await page.act("/clock", seconds=1))[0] == 409
+
+
+def test_a_movable_clock_is_the_machines_moved_forward():
+    clock = MovableClock()
+    wall, monotonic = clock.wall(), clock.monotonic()
+    clock.advance(3600)
+    assert 3600 <= (clock.wall() - wall).total_seconds() < 3700
+    assert 3600 <= clock.monotonic() - monotonic < 3700
+    with pytest.raises(ValueError, match="never goes back"):
+        clock.advance(-1)
+
+
+async def test_faults_are_armed_strike_and_are_removed(page):
+    status, state = await page.act("/faults", kind="status", path="*/rates", times=2, status=503)
+    assert status == 200
+    (fault,) = state["faults"]
+    assert (fault["kind"], fault["path"], fault["times"], fault["hits"]) == ("status", "*/rates", 2, 0)
+    async with AsyncMintedConnect(page.sandbox.username, page.sandbox.password, base_url=page.sandbox.url) as minted:
+        await minted.rates.current()
+    assert (await page.state())["faults"][0]["hits"] == 2
+    assert {entry["fault"] for entry in (await page.state())["requests"]["last"]} == {"status", None}
+    status, state = await page.act("/faults/remove", id=fault["id"])
+    assert (status, state["faults"]) == (200, [])
+    assert (await page.act("/faults/remove", id=fault["id"]))[0] == 404
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"kind": "nonsense"}, {"kind": "status", "colour": "red"}, {"kind": "drop_field"}, {"kind": []}]
+)
+async def test_a_fault_that_cannot_be_is_refused(page, given):
+    status, said = await page.act("/faults", **given)
+    assert status == 400
+    assert said["error"]
+    assert not page.sandbox.faults
+
+
+# --- who is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example.com"},
+        {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site"},
+        {"Sec_Fetch_Site": "same-site"},
+        {"Host": "evil.example.com"},
+        {"Host": "127.0.0.1.evil.example.com"},
+        {"Host": ""},
+    ],
+)
+async def test_other_sites_are_refused(page, headers):
+    for method, path, body in (("GET", "/state", None), ("GET", "", None), ("POST", "/clock", {"seconds": 1})):
+        status, text, answered = await page.ask(method, path, body, **headers)
+        assert status == 403
+        assert "Access-Control-Allow-Origin" not in answered
+        assert GOLD not in text
+    assert page.sandbox.clock.monotonic() == 0
+
+
+async def test_the_page_itself_is_let_in(page):
+    origin = page.sandbox.url
+    assert (await page.ask("POST", "/clock", {"seconds": 1}, Origin=origin, Sec_Fetch_Site="same-origin"))[0] == 200
+    port = origin.rpartition(":")[2]
+    assert (await page.ask(Host=f"localhost:{port}", Sec_Fetch_Site="none"))[0] == 200
+
+
+async def test_a_form_of_another_site_cannot_act(page):
+    # Without a preflight a browser sends only these.
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        status, _, _ = await page.ask("POST", "/clock", {"seconds": 1}, Content_Type=kind)
+        assert status == 415
+    assert (await page.ask("OPTIONS", "/clock"))[0] == 405
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/nothing", 404), ("PUT", "/clock", 405), ("GET", "/clock", 405)]
+)
+async def test_what_is_not_there(page, method, path, status):
+    assert (await page.ask(method, path))[0] == status
+
+
+async def test_what_is_no_object_is_refused(page):
+    assert (await page.ask("POST", "/clock", [1]))[0] == 400
+
+
+async def test_beyond_this_machine_there_is_no_console_unless_it_is_asked_for():
+    async with Sandbox(host="0.0.0.0") as sandbox, aiohttp.ClientSession() as session:
+        assert sandbox.console_url is None
+        async with session.get(f"{sandbox.url.replace('0.0.0.0', '127.0.0.1')}/_sandbox/state") as answer:
+            assert answer.status == 401
+    async with (
+        Sandbox(host="0.0.0.0", console=True) as sandbox,
+        aiohttp.ClientSession() as session,
+        session.get(f"{sandbox.url.replace('0.0.0.0', '127.0.0.1')}/_sandbox/state") as answer,
+    ):
+        assert answer.status == 200
+    async with Sandbox(console=False) as sandbox:
+        assert sandbox.console_url is None
