@@ -21,6 +21,10 @@ PYTHONS = [
     for row in PROJECT["project"]["classifiers"]
     if row.startswith("Programming Language :: Python :: 3.")
 ]
+DOCUMENTED = [
+    "minted_connect",
+    *(f"minted_connect.{name}" for name in ("sandbox", "otel", "verify", "pytest_plugin")),
+]
 # Parts of the package that are not the client side: the sandbox is measured by what it is for.
 CLIENT_SIDE_OMITS = "minted_connect/sandbox/*"
 
@@ -106,8 +110,10 @@ def build(session: nox.Session) -> None:
     (wheel,) = target.glob("*.whl")
     (sdist,) = target.glob("*.tar.gz")
     names = set(session.run("python", "-m", "zipfile", "-l", str(wheel), silent=True).split())
-    if "minted_connect/py.typed" not in names or any(name.startswith("tests/") for name in names):
-        session.error("the wheel must hold py.typed and no tests")
+    if not {"minted_connect/py.typed", "minted_connect/sandbox/console.html"} <= names or any(
+        name.startswith("tests/") for name in names
+    ):
+        session.error("the wheel must hold py.typed, the page of the console and no tests")
     session.run("python", "-m", "tarfile", "-e", str(sdist), str(target), silent=True)
     (source,) = (path for path in target.iterdir() if path.is_dir())
     shutil.rmtree(source / "minted_connect")
@@ -115,6 +121,13 @@ def build(session: nox.Session) -> None:
     session.chdir(source)
     session.install("-q", "--group", "test")
     session.run("python", "-X", "dev", "-m", "pytest", "-q", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write the API reference, made of the docstrings, to `site/`."""
+    groups(session, "docs")
+    session.run("python", "-m", "pdoc", "--docformat", "google", "--output-directory", "site", *DOCUMENTED)
 
 
 @nox.session
