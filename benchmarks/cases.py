@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -51,6 +53,15 @@ _BASKETS: Final = (1, 10, 100, 1000)
 _WIDTHS: Final = (1, 4, 16, 64, 256)
 
 
+_EMPTY_APP: Final = """
+import typer
+app = typer.Typer()
+@app.command()
+def one() -> None: "Do nothing."
+@app.command()
+def two() -> None: "Do nothing."
+app()
+"""
 QUICKER: Final = 200
 """Calls below which an effort is the quick one."""
 RATE: Final = Rate(
@@ -329,6 +340,18 @@ def imports(effort: Effort) -> list[Row]:
     return compare("import", costs, "the five dependencies", goals={"import minted_connect": "<= 60 ms"})
 
 
+def command_line(effort: Effort) -> list[Row]:
+    """`minted --help` beside that of a Typer app with two commands that do nothing, as whole processes."""
+    if not peers.HAS_TYPER:
+        return []
+    contenders = {
+        "an empty Typer app": _ran("-c", _EMPTY_APP, "--help"),
+        "minted --help": _ran("-m", "minted_connect.cli", "--help"),
+    }
+    costs = interleave(contenders, calls=1, repetitions=max(3, effort.repetitions // 2))
+    return compare("command line", costs, "an empty Typer app", goals={"minted --help": "<= 1.30 x wall"})
+
+
 def sandbox(effort: Effort) -> list[Row]:
     """How much the sandbox serves: the processor time is the server's, not the client's."""
     with Served(MINIMAL) as minimal, Served(SANDBOX) as server, peers.Driver() as driver:
@@ -379,6 +402,17 @@ def _imported(statement: str) -> Measure:
     return measure
 
 
+def _ran(*words: str) -> Measure:
+    def measure(_: int) -> Cost:
+        before, started = os.times(), time.perf_counter()
+        subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, check=True)
+        after = os.times()
+        cpu = after.children_user + after.children_system - before.children_user - before.children_system
+        return Cost(time.perf_counter() - started, cpu)
+
+    return measure
+
+
 def fan_out(effort: Effort) -> list[Row]:
     """Prices for many: a call is an interval of a second; wall is how long until the last subscriber has its tick."""
     rows: list[Row] = []
@@ -409,6 +443,7 @@ CASES: Final[Mapping[str, Callable[[Effort], list[Row]]]] = {
     "digest": digest,
     "retries": retries,
     "imports": imports,
+    "cli": command_line,
     "sandbox": sandbox,
     "memory": memory,
     "fanout": fan_out,

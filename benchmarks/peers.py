@@ -28,6 +28,7 @@ __all__ = [
     "HAS_HTTPX",
     "HAS_HTTPX2",
     "HAS_REQUESTS",
+    "HAS_TYPER",
     "WIDTH",
     "Driver",
     "Peer",
@@ -49,6 +50,7 @@ _T = TypeVar("_T")
 Get = Callable[[], Awaitable[object]]
 Peer = Callable[[Served], AbstractAsyncContextManager[Get]]
 
+HAS_TYPER: Final = importlib.util.find_spec("typer") is not None
 HAS_REQUESTS: Final = importlib.util.find_spec("requests") is not None
 HAS_HTTPX: Final = importlib.util.find_spec("httpx") is not None and importlib.util.find_spec("pydantic") is not None
 HAS_HTTPX2: Final = HAS_HTTPX and importlib.util.find_spec("httpx2") is not None

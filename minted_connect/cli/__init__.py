@@ -6,6 +6,7 @@ tells how it ended. Nothing of the SDK is imported before a command runs, so tha
 
 from __future__ import annotations
 
+import io
 import sys
 
 __all__ = ["main"]
@@ -15,6 +16,10 @@ _USAGE = 2
 
 def main() -> int:
     """Run the command line; without its extra, say which one that is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name that the terminal's encoding does not have must not end a command that has bought something.
+            stream.reconfigure(errors="backslashreplace")
     try:
         from minted_connect.cli.app import app  # noqa: PLC0415 - the extra may be missing
     except ModuleNotFoundError as error:

@@ -75,6 +75,6 @@ app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     rich_help_panel=_TOOLS,
 )(house.sandbox)
-command(app, "demo", client=False, prepare=None, rich_help_panel=_TOOLS)(house.demo)
+app.command("demo", rich_help_panel=_TOOLS)(house.demo)
 command(app, "verify", client=False, rich_help_panel=_TOOLS)(house.verify)
 command(app, "doctor", client=False, prepare=_nothing_yet, rich_help_panel=_TOOLS)(house.doctor)

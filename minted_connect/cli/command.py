@@ -98,7 +98,7 @@ def command(
     *,
     changes: bool = False,
     client: bool = True,
-    prepare: Prepare | None = prepared,
+    prepare: Prepare = prepared,
     **settings: Any,
 ) -> Callable[[_B], _B]:
     """Make a coroutine function, which gets a `Context` and its own parameters, a command of `app`.
@@ -109,7 +109,6 @@ def command(
         changes: Whether it does more than read: a failure after sending then has an unknown outcome.
         client: Whether it gets a client.
         prepare: Makes the settings of a client, before the event loop starts: it may have to ask for the password.
-            None = the command has nothing to do with a server, and no options for one.
         settings: Of Typer.
     """
 
@@ -119,7 +118,6 @@ def command(
         shared = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
             for key, (annotation, default) in _SHARED.items()
-            if prepare is not None or key == "as_json"
         ]
         if name is None:
             shared.append(inspect.Parameter("_ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
@@ -128,7 +126,7 @@ def command(
         def call(**given: Any) -> None:
             if name is None and given.pop("_ctx").invoked_subcommand is not None:
                 return
-            common = {key: given.pop(key) for key in _SHARED if key in given}
+            common = {key: given.pop(key) for key in _SHARED}
             raise typer.Exit(run(body, given, common, changes=changes, client=client, prepare=prepare))
 
         call.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
@@ -150,7 +148,7 @@ def run(
     *,
     changes: bool,
     client: bool,
-    prepare: Prepare | None,
+    prepare: Prepare,
 ) -> int:
     """Run a command to its end; return its exit code, having said on standard error what went wrong."""
     import asyncio  # noqa: PLC0415 - `--help` needs none of it
@@ -170,15 +168,15 @@ def run(
             raise
 
     try:
-        context = Context({} if prepare is None else prepare(common, given), common, out)
+        context = Context(prepare(common, given), common, out)
         return asyncio.run(main())
     except KeyboardInterrupt:
         for note in notes:
             out.say(f"minted: {note}")
         return outcome.Exit.UNKNOWN if notes and changes else outcome.Exit.INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError as error:
         show.silence()
-        return outcome.Exit.FAILED
+        return outcome.exit_of(error, changes=changes)
     except (MintedConnectError, OSError) as error:
         for line in outcome.told(error):
             out.say(f"minted: {show.clean(line)}")

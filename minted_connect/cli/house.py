@@ -39,11 +39,11 @@ def sandbox(ctx: typer.Context) -> None:
     raise typer.Exit(main(ctx.args, prog="minted sandbox"))
 
 
-async def demo(_: Context) -> None:
+def demo() -> None:
     """Buy, hold, sell and receive gold in an embedded sandbox."""
-    from minted_connect import demo as story  # noqa: PLC0415 - `--help` needs none of it
+    from minted_connect.__main__ import main  # noqa: PLC0415 - as above
 
-    await story.run()
+    raise typer.Exit(main(["demo"]))
 
 
 async def verify(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import typer
 
@@ -64,15 +64,26 @@ async def watch(
     count: Annotated[int | None, typer.Option(min=1, help="End after so many prices.")] = None,
 ) -> None:
     """Show prices as they change, until Ctrl-C; one request an interval."""
+    import asyncio  # noqa: PLC0415 - `--help` needs none of it
+
     async with cli.minted.rates.feed(interval=interval, metals=metal) as feed:
-        screen = _Screen(cli)
-        seen = 0
-        with screen:
-            async for tick in feed.subscribe():
-                screen.show(tick)
-                seen += 1
-                if seen == count:
-                    return
+        with _Screen(cli) as screen:
+
+            async def tell_of_trouble() -> None:
+                while True:
+                    screen.trouble("" if feed.last_error is None else str(feed.last_error))
+                    await asyncio.sleep(interval)
+
+            telling = asyncio.ensure_future(tell_of_trouble())
+            try:
+                seen = 0
+                async for tick in feed.subscribe():
+                    screen.show(tick)
+                    seen += 1
+                    if seen == count:
+                        return
+            finally:
+                telling.cancel()
 
 
 class _Screen:
@@ -83,19 +94,32 @@ class _Screen:
         self._live: Any = None
         self._moved: dict[int, str] = {}
         self._ticks: dict[int, Tick] = {}
+        self._trouble = ""
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         if self._out.is_live:
             from rich.live import Live  # noqa: PLC0415 - only a terminal needs it
 
             self._live = Live(console=self._out.console, auto_refresh=False, transient=False)
             self._live.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
             self._live.stop()
 
+    def trouble(self, text: str) -> None:
+        """Say why no price comes, once; "" when they come again."""
+        if text == self._trouble:
+            return
+        self._trouble = text
+        if self._live is not None:
+            self._draw()
+        elif text:
+            self._out.say(f"minted: {text}; trying again")
+
     def show(self, tick: Tick) -> None:
+        """Show a price."""
         self._ticks[tick.rate.currency_id] = tick
         if tick.change:
             self._moved[tick.rate.currency_id] = _UP if tick.change > 0 else _DOWN
@@ -106,11 +130,16 @@ class _Screen:
         elif self._live is None:
             self._out.text("\t".join(map(str, self._row(tick))))
         else:
-            from minted_connect.cli.show import drawn  # noqa: PLC0415
+            self._draw()
 
-            head = ("account", "buy at", "sell at", "currency", "", "change", "age")
-            rows = [[*self._row(one)[:-1], self._age(one)] for one in self._ticks.values()]
-            self._live.update(drawn(head, rows, "Prices of a gram (Ctrl-C ends)"), refresh=True)
+    def _draw(self) -> None:
+        from minted_connect.cli.show import clean, drawn  # noqa: PLC0415
+
+        head = ("account", "buy at", "sell at", "currency", "", "change", "age")
+        rows = [[*self._row(one)[:-1], self._age(one)] for one in self._ticks.values()]
+        table = drawn(head, rows, "Prices of a gram (Ctrl-C ends)")
+        table.caption = clean(self._trouble) or None
+        self._live.update(table, refresh=True)
 
     def _row(self, tick: Tick) -> list[object]:
         from minted_connect.cli.show import clean  # noqa: PLC0415

@@ -34,7 +34,7 @@ class Exit(enum.IntEnum):
     NOT_SENT = 4
     """Nothing was sent: no connection, another price than agreed."""
     UNKNOWN = 75
-    """It may have happened: find out before repeating it (`EX_TEMPFAIL` of sysexits.h)."""
+    """It may have happened, or has and could not be shown: look before repeating it (`EX_TEMPFAIL` of sysexits.h)."""
     INTERRUPTED = 130
 
 
@@ -48,6 +48,8 @@ def exit_of(error: BaseException, *, changes: bool) -> Exit:
         return Exit.NOT_SENT
     if isinstance(error, TransportError | ProtocolError | ServerError) and changes and not error.safe_to_retry:
         return Exit.UNKNOWN
+    if not isinstance(error, MintedConnectError) and changes:
+        return Exit.UNKNOWN  # what was done could not be shown
     if isinstance(error, ApiError | Rejected | NotExecuted):
         return Exit.REJECTED
     return Exit.FAILED

@@ -81,6 +81,7 @@ async def _complete(
     dry_run: bool,
 ) -> int | None:
     from minted_connect.cli.asking import agreed  # noqa: PLC0415 - `--help` needs none of it
+    from minted_connect.cli.show import silence  # noqa: PLC0415
     from minted_connect.errors import PriceChanged  # noqa: PLC0415
 
     expected = _amount(expect_total)
@@ -107,7 +108,11 @@ async def _complete(
             return _DECLINED
         done = await complete(basket, expected_total=basket.paid_total)
         break
-    cli.out.facts(done, _ORDER, "Done")
+    try:
+        cli.out.facts(done, _ORDER, "Done")
+    except OSError as error:  # nobody reads it, or the disk is full: it is done all the same
+        silence()
+        cli.out.say(f"minted: done ({done.keys}), but it could not be shown: {type(error).__name__}")
     for difference in done.differences:
         cli.out.say(f"not as agreed: {difference}")
     return None

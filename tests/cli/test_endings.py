@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -307,3 +308,61 @@ def test_no_float_is_written_for_money() -> None:
     from decimal import Decimal
 
     assert plain({"a": [Decimal("1E+3"), Decimal("0.10")]}) == {"a": ["1000", "0.10"]}
+
+
+def test_a_purchase_whose_result_cannot_be_shown_is_done_and_says_so(
+    ready: Minted, shell: Shell, sandbox: ThreadedSandbox
+) -> None:
+    hang = sandbox.faults.add("hang", path=COMPLETE)
+    process = shell("buy", CUSTOMER, "--yes")
+    until(lambda: hang.waiting)
+    assert process.stdout is not None
+    process.stdout.close()
+    hang.remove()
+    assert process.wait(20) == 0
+    assert process.stderr is not None
+    said = process.stderr.read()
+    process.stderr.close()
+    assert "minted: done (" in said
+    assert "could not be shown: BrokenPipeError" in said
+    assert len(sandbox.shop.orders) == 1
+
+
+def test_a_change_whose_result_cannot_be_shown_is_not_called_a_failure(
+    ready: Minted, shell: Shell, sandbox: ThreadedSandbox
+) -> None:
+    hang = sandbox.faults.add("hang", method="PATCH", path=BASKET)
+    process = shell("basket", "set", CUSTOMER, GOLD, "2")
+    until(lambda: hang.waiting)
+    assert process.stdout is not None
+    process.stdout.close()
+    hang.remove()
+    assert process.wait(20) == 75
+    assert process.stderr is not None
+    process.stderr.close()
+
+
+def test_a_terminal_without_the_letters_shows_escapes(environment: dict[str, str], shell: Shell) -> None:
+    environment |= {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    out, err = shell("products").communicate(timeout=20)
+    assert err == ""
+    assert "\\u" in out or out.isascii()
+
+
+def test_a_watch_says_why_no_price_comes(shell: Shell, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
+    down = sandbox.faults.add("status", path="*/rates", status=503, times=None)
+    process = shell("rates", "watch", "--interval", "0.05", "--count", "1")
+    assert process.stderr is not None
+    assert re.fullmatch(r"minted: .*: 503 .*; trying again\n", process.stderr.readline())
+    down.remove()
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert out.startswith("Dirham Gold")
+
+
+def test_a_live_watch_says_why_no_price_comes(terminal: Callable[..., Terminal], sandbox: ThreadedSandbox) -> None:
+    sandbox.faults.add("status", path="*/rates", status=503, times=None)
+    watch = terminal("rates", "watch", "--interval", "0.05")
+    watch.expect(r"rates: 503 ")
+    watch.say("\x03")
+    assert watch.end() == 130
