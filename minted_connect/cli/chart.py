@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from minted_connect.cli.files import write_whole
 from minted_connect.core.extras import load
 from minted_connect.errors import ConfigurationError, InvalidInput
 from minted_connect.models import RatePoint
@@ -68,13 +69,7 @@ def check(file: Path) -> None:
 
 def save(points: Sequence[RatePoint], file: Path) -> None:
     """Write prices in the format that the ending of the file's name tells, whole or not at all."""
-    made = _WRITERS[file.suffix.lower()](points)
-    part = file.with_name(f".{file.name}.part")
-    try:
-        part.write_bytes(made)
-        part.replace(file)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(file, _WRITERS[file.suffix.lower()](points))
 
 
 def _series(points: Iterable[RatePoint]) -> dict[str, list[RatePoint]]:

@@ -58,6 +58,7 @@ async def verify(
 ) -> int:
     """Find out which inferred paths and shapes the server really has; buys nothing."""
     from minted_connect import verify as verification  # noqa: PLC0415 - `--help` needs none of it
+    from minted_connect.cli.files import write_whole  # noqa: PLC0415
     from minted_connect.config import STAGING  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
 
@@ -70,14 +71,10 @@ async def verify(
         cli.out.json(verification.as_json(found))
     else:
         _show(cli, found)
-    _write(report.with_name(f"{report.name}.json"), json.dumps(verification.as_json(found), indent=2) + "\n")
-    _write(report.with_name(f"{report.name}.md"), verification.as_markdown(found))
+    write_whole(report.with_name(f"{report.name}.json"), json.dumps(verification.as_json(found), indent=2) + "\n")
+    write_whole(report.with_name(f"{report.name}.md"), verification.as_markdown(found))
     cli.out.say(f"written to {report}.json and {report}.md")
     return 0 if found.is_clean else 1
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text, "utf-8")
 
 
 def _show(cli: Context, found: Report) -> None:

@@ -73,6 +73,7 @@ async def orders(
     if save is None:
         cli.out.records(found, _ORDER, "Orders")
         return
+    from minted_connect.cli.files import write_whole  # noqa: PLC0415
     from minted_connect.cli.show import plain  # noqa: PLC0415
 
     if save.suffix.lower() == ".json":
@@ -81,12 +82,7 @@ async def orders(
         made = json.dumps(plain(found), ensure_ascii=False, indent=2) + "\n"
     else:
         made = _csv(found)
-    part = save.with_name(f".{save.name}.part")
-    try:
-        part.write_text(made, "utf-8")
-        part.replace(save)
-    finally:
-        part.unlink(missing_ok=True)
+    write_whole(save, made)
     cli.out.say(f"{len(found)} orders written to {save}")
 
 

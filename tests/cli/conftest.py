@@ -76,7 +76,9 @@ def minted(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Mint
 
 
 def process_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "PYTHONWARNINGS": "error", **environment}
+    measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    own = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "PYTHONWARNINGS": "error"}
+    return {**measured, **own, **environment}
 
 
 @pytest.fixture
