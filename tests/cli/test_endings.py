@@ -366,3 +366,10 @@ def test_a_live_watch_says_why_no_price_comes(terminal: Callable[..., Terminal],
     watch.expect(r"rates: 503 ")
     watch.say("\x03")
     assert watch.end() == 130
+
+
+def test_the_shell_completes_commands(environment: dict[str, str]) -> None:
+    script = str(Path(sys.executable).with_name("minted"))
+    asked = {"_MINTED_COMPLETE": "complete_bash", "COMP_WORDS": "minted re", "COMP_CWORD": "1"}
+    done = subprocess.run([script], env={**environment, **asked}, capture_output=True, text=True, check=False)
+    assert sorted(done.stdout.split()) == ["receipt", "reconcile"]
