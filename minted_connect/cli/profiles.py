@@ -1,4 +1,4 @@
-"""Server and credentials of a command: options before environment before profile.
+"""Server and credentials of a command: options, a profile that was named, the environment, the default profile.
 
 A profile is a table of the configuration file, which nobody else may read:
 
@@ -114,9 +114,11 @@ def settings_of(given: Mapping[str, Any], *, account: bool = True) -> dict[str, 
         ConfigurationError: something is missing, or cannot be read.
     """
     profile = read_profile(given.get("profile"))
+    # Whoever names a profile must not buy on the server, or the account, that a variable of their shell still names.
+    environment: Mapping[str, str] = {} if given.get("profile") else os.environ
 
     def first(name: str) -> Any:
-        return given.get(name) or os.environ.get(f"MINTED_CONNECT_{name.upper()}") or profile.get(name) or None
+        return given.get(name) or environment.get(f"MINTED_CONNECT_{name.upper()}") or profile.get(name) or None
 
     settings: dict[str, Any] = {
         name: value for name in ("base_url", "client_id", "language") if (value := first(name)) is not None
@@ -129,10 +131,10 @@ def settings_of(given: Mapping[str, Any], *, account: bool = True) -> dict[str, 
                 "without an account, try it with: minted sandbox"
             )
         settings["username"] = username
-        settings["password"] = _password(given, profile, username)
+        settings["password"] = _password(given, profile, environment, username)
     if profile.get("paths"):
         settings["options"] = Options(paths=check_paths(profile["paths"]))
-    journal = given.get("journal") or os.environ.get("MINTED_CONNECT_JOURNAL")
+    journal = given.get("journal") or environment.get("MINTED_CONNECT_JOURNAL")
     if journal is None and profile.get("journal"):
         journal = profile["journal"]
         journal = journal if "://" in journal else str(config_file().parent / Path(journal).expanduser())
@@ -152,12 +154,12 @@ def default_journal(settings: Mapping[str, Any]) -> str:
     return str(folder / f"{parts.hostname}{f'-{parts.port}' if parts.port else ''}.journal.db")
 
 
-def _password(given: Mapping[str, Any], profile: Profile, username: str) -> Secret:
+def _password(given: Mapping[str, Any], profile: Profile, environment: Mapping[str, str], username: str) -> Secret:
     if given.get("password_stdin"):
         return _not_empty(sys.stdin.readline(), "standard input")
     if file := given.get("password_file"):
         return _from_file(Path(file))
-    if value := os.environ.get("MINTED_CONNECT_PASSWORD"):
+    if value := environment.get("MINTED_CONNECT_PASSWORD"):
         return Secret(value)
     if value := profile.get("password"):
         return Secret(value)

@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from urllib.parse import urlsplit
 
 import typer
 
@@ -99,7 +100,8 @@ async def _complete(
             cli.out.say("nothing was done: --dry-run")
             return None
         total = f"{basket.paid_total} {basket.currency_code}"
-        answer = yes or await agreed(cli.out, f"{kind.capitalize()} for {total}?", partial(_left, basket))
+        question = f"{kind.capitalize()} for {total} at {_server(cli)}?"
+        answer = yes or await agreed(cli.out, question, partial(_left, basket))
         if answer is None:
             cli.out.say("the price lock ran out; this is the price now:")
             continue
@@ -125,6 +127,12 @@ async def _basket(cli: Context, customer: str, kind: str) -> Basket:
     if basket is None or basket.kind != kind:
         raise InvalidInput.of("customer", f"has no open basket to {kind}: minted basket add --type {kind} opens one")
     return basket
+
+
+def _server(cli: Context) -> str:
+    from minted_connect.config import STAGING  # noqa: PLC0415
+
+    return str(urlsplit(str(cli.settings.get("base_url", STAGING))).netloc)
 
 
 def _left(basket: Basket) -> float | None:

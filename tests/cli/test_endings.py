@@ -254,7 +254,7 @@ def test_watch_is_drawn_anew_and_ctrl_c_leaves_the_cursor(terminal: Callable[...
 
 def test_the_price_lock_runs_down_while_a_person_is_asked(ready: Minted, terminal: Callable[..., Terminal]) -> None:
     buying = terminal("buy", CUSTOMER)
-    buying.expect(r"Buy for [0-9.]+ AED\? \[y/N\] ")
+    buying.expect(r"Buy for [0-9.]+ AED at 127\.0\.0\.1:[0-9]+\? \[y/N\] ")
     buying.expect(r"\x1b\[1A\r\x1b\[2Kthis price holds for [0-9]+ s")
     buying.say("y\n")
     assert buying.end() == 0

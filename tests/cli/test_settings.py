@@ -58,12 +58,30 @@ def test_a_profile_is_named_by_option_or_environment(minted: Minted, config: Cal
     assert minted("rates", env={**NOTHING, "MINTED_CONNECT_CONFIG": str(there)}).code == 0
 
 
-def test_options_go_before_the_environment_and_that_before_the_profile(
+def test_options_go_before_the_environment_and_that_before_the_default_profile(
     minted: Minted, config: Callable[..., Path], profile: str
 ) -> None:
     config(profile.replace("http://", "https://"))
     assert minted("rates").code == 0
     assert minted("rates", "--base-url", "http://127.0.0.1:1").code == 4
+
+
+def test_a_profile_that_was_named_goes_before_the_environment(
+    minted: Minted, config: Callable[..., Path], profile: str, tmp_path: Path
+) -> None:
+    config(profile)
+    elsewhere = {
+        "MINTED_CONNECT_BASE_URL": "http://127.0.0.1:1",
+        "MINTED_CONNECT_USERNAME": "somebody",
+        "MINTED_CONNECT_PASSWORD": "else",
+        "MINTED_CONNECT_JOURNAL": "/no/such/directory/orders.db",
+    }
+    assert minted("rates", env=elsewhere).code == 2
+    assert minted("rates", "--profile", "here", env=elsewhere).code == 0
+    without = [line for line in profile.splitlines() if "password" not in line]
+    config("\n".join(without))
+    # Nor is half of an account taken from one place, and half from another.
+    assert "password: give" in minted("rates", "--profile", "here", env=elsewhere).err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minted_connect import AsyncMintedConnect, NotFound, Options
+from minted_connect import AsyncMintedConnect, AuthenticationFailed, NotFound, Options
 from minted_connect.core.request import OPERATIONS, Effect
 from minted_connect.models import Basket, Page, Product, Rate
 from minted_connect.sandbox import Sandbox
@@ -160,10 +160,21 @@ async def test_other_failures_are_told_apart(fault: dict[str, Any], verdict: Ver
     assert (found.verdict, found.status) == (verdict, status)
 
 
-async def test_a_wrong_password_refuses_everything() -> None:
+async def test_a_wrong_password_is_tried_once() -> None:
     async with Sandbox() as server:
-        report = await verify(settings(server) | {"password": "other"})
-    assert {one.verdict for one in report.findings} == {Verdict.REFUSED, Verdict.UNTRIED}
+        with pytest.raises(AuthenticationFailed):
+            await verify(settings(server) | {"password": "other"}, with_sandbox_customer=True)
+        assert [one.operation for one in server.requests] == ["customers.create"] * 2  # the challenge, and the answer
+
+
+@pytest.mark.parametrize("kind", ["drop_after_commit", "invalid_json"])
+async def test_a_customer_that_may_be_there_is_removed(kind: Any) -> None:
+    async with Sandbox() as server:
+        server.faults.add(kind, method="POST", path="*/customer", times=None)
+        server.faults.add("status", method="GET", path="*/customer/*", status=500, times=None)
+        await verify(settings(server), with_sandbox_customer=True)
+        assert [customer.external_id for customer in server.shop.customers] in ([None], [])
+        assert [one for one in server.requests if one.operation == "customers.remove"]
 
 
 async def test_a_run_that_cannot_make_its_customer_changes_nothing_more() -> None:
