@@ -93,8 +93,8 @@ def _show(cli: Context, found: Report) -> None:
             ("unknown", one.unknown),
             ("did not come", one.missing),
         ):
-            for entry in entries:
-                cli.out.say(f"{one.operation}: {what}: {entry}")
+            if entries:
+                cli.out.say(f"{one.operation}: {what}: {', '.join(entries)}")
         if one.note and one.verdict != "not tried":
             cli.out.say(f"{one.operation}: {one.note}")
     if found.suggested_paths:

@@ -149,7 +149,7 @@ def show_basket(out: Output, basket: Basket | None) -> None:
     money, fix = basket.currency_code, basket.price_fix
     out.records(basket.items, _LINE, f"Basket to {basket.kind or basket.type}, in {money}")
     rows: list[list[object]] = [
-        ["lines", basket.total],
+        ["lines", basket.price],
         ["charge fee", basket.charge_fee],
         ["minting fee", basket.minting_fee],
         ["storage fee", basket.storage_fee],

@@ -27,6 +27,8 @@ class Verdict(enum.StrEnum):
     """The path is right; there was nothing to see the shape of."""
     CONTRADICTED = "contradicted"
     """Not at its path, or its answer cannot be read."""
+    UNSURE = "not found"
+    """404: there is no such path, or no such thing (a customer, a basket, an invoice that is not made yet)."""
     REFUSED = "refused"
     """The server said no for another reason."""
     UNREACHED = "not reached"

@@ -181,7 +181,7 @@ class _Run:
         decoded: bool | None = None
         note = ""
         if failed is None and status in _GONE:
-            verdict, note = Verdict.CONTRADICTED, "the answer reads as «there is none»: a wrong path looks the same"
+            verdict, note = Verdict.CONTRADICTED, "read as «there is none»: a wrong path looks the same"
         elif failed is None:
             decoded = True
             empty = type_ is not None and _is_empty(data)
@@ -219,7 +219,8 @@ class _Run:
                     note=f"{there.status} at {there.path}; found at {path}",
                 )
                 return
-        self.findings[read.operation] = there
+        # What is asked for by name may just not be there.
+        self.findings[read.operation] = attrs.evolve(there, verdict=Verdict.UNSURE) if read.needs else there
 
     def _untried(self, read: Read) -> None:
         what = "a customer (--customer, or --with-sandbox-customer)" if read.needs == "customer" else "an order"

@@ -142,6 +142,16 @@ async def test_a_path_that_nobody_guessed_is_told_and_nothing_is_suggested() -> 
     assert found.path == OPERATIONS["rates.history"].path
 
 
+async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
+    async with Sandbox() as server:
+        await owning(server)
+        server.shop.set_status(server.shop.orders[0].id, "Pending")  # whose invoice is not made yet
+        report = await verify(settings(server), customer=CUSTOMER)
+    (found,) = [one for one in report.findings if one.operation == "orders.invoice"]
+    assert (found.verdict, found.status, found.evidence_after) == (Verdict.UNSURE, 404, found.evidence_before)
+    assert report.is_clean
+
+
 @pytest.mark.parametrize(
     ("fault", "verdict", "status"),
     [
