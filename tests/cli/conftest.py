@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import select
@@ -122,13 +123,16 @@ class Terminal:
         finally:
             os.close(slave)
         self.screen = ""
+        self._seen = 0
+        # A character may be cut in two by the size of a read.
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def expect(self, pattern: str, seconds: float = 20.0) -> None:
-        """Read until the screen has shown this, since the last time."""
+        """Read until the screen has shown this, after what was expected before."""
         until = time.monotonic() + seconds
-        start = len(self.screen)
-        while not re.search(pattern, self.screen[start:]):
+        while not (found := re.compile(pattern).search(self.screen, self._seen)):
             assert self._read(until), f"{pattern!r} did not come; there was: {self.screen!r}"
+        self._seen = found.end()
 
     def say(self, text: str) -> None:
         os.write(self._master, text.encode())
@@ -153,7 +157,7 @@ class Terminal:
             data = os.read(self._master, 65536)
         except OSError:  # Linux: everybody on the other side has gone
             return False
-        self.screen += data.decode()
+        self.screen += self._decoder.decode(data)
         return bool(data)
 
 
