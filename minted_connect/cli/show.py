@@ -129,7 +129,8 @@ def drawn(head: Sequence[str], rows: Sequence[Sequence[object]], title: str = ""
     for number, name in enumerate(head):
         values = [row[number] for row in rows if row[number] is not None]
         right = bool(values) and all(isinstance(value, int | Decimal) for value in values)
-        table.add_column(name, justify="right" if right else "left")
+        # Folded where there is no room, never cut: half an amount is another amount.
+        table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in rows:
         table.add_row(*[cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row])
     return table

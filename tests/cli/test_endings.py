@@ -304,6 +304,22 @@ def test_what_a_terminal_would_obey_is_not_shown() -> None:
     assert clean(None) == ""
 
 
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_an_amount_is_never_cut(width: int) -> None:
+    import io
+    from decimal import Decimal
+
+    from rich.console import Console
+
+    from minted_connect.cli.show import drawn
+
+    shown = io.StringIO()
+    rows = [["Minted 1 g 999.9 Gold Bar", "shop-customer-with-a-long-name", Decimal("1234567.89")]]
+    Console(file=shown, width=width, force_terminal=True).print(drawn(["line", "customer", "total"], rows))
+    assert "1234567.89" in shown.getvalue()
+    assert "\u2026" not in shown.getvalue()
+
+
 def test_no_float_is_written_for_money() -> None:
     from decimal import Decimal
 
