@@ -81,7 +81,10 @@ class Console:
     def _check(self, request: web.BaseRequest) -> None:
         """Refuse what another site, or a name that was made to lead here, has sent the browser to ask."""
         host = request.headers.get("Host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            name = ""
         if name not in _LOOPBACK and name != self._host and not _is_address(name):
             raise _Refused(403, "ask by the address, or by localhost")
         origin = request.headers.get("Origin")

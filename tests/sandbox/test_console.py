@@ -161,6 +161,7 @@ async def test_a_fault_that_cannot_be_is_refused(page, given):
         {"Host": "evil.example.com"},
         {"Host": "127.0.0.1.evil.example.com"},
         {"Host": ""},
+        {"Host": "[::1"},
     ],
 )
 async def test_other_sites_are_refused(page, headers):
