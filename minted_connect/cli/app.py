@@ -42,7 +42,7 @@ def _prepared_to_complete(common: Mapping[str, Any], given: Mapping[str, Any]) -
 
     settings = settings_of(common)
     # Whoever buys from a command line has to be able to find out later what became of it.
-    return settings if given["dry_run"] else {"journal": default_journal(settings), **settings}
+    return settings if given["dry_run"] or "journal" in settings else {**settings, "journal": default_journal(settings)}
 
 
 def _prepared_to_reconcile(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,14 +5,13 @@ Tables keep exact amounts; what is only drawn (terminal, svg, png) is drawn with
 
 from __future__ import annotations
 
-import csv
 import html
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from minted_connect.cli.files import write_whole
+from minted_connect.cli.files import csv_of, write_whole
 from minted_connect.core.extras import load
 from minted_connect.errors import ConfigurationError, InvalidInput
 from minted_connect.models import RatePoint
@@ -91,11 +90,7 @@ def _cells(point: RatePoint) -> tuple[str, ...]:
 
 
 def _csv(points: Sequence[RatePoint]) -> bytes:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_HEAD)
-    writer.writerows(map(_cells, points))
-    return text.getvalue().encode()
+    return csv_of(_HEAD, map(_cells, points)).encode()
 
 
 def _parquet(points: Sequence[RatePoint]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
@@ -12,7 +13,10 @@ if TYPE_CHECKING:
     from minted_connect.cli.show import Output
     from minted_connect.client import AsyncMintedConnect
 
-__all__ = ["Context", "command", "prepared", "run"]
+__all__ = ["Context", "Day", "command", "prepared", "run"]
+
+Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
+"""An option that is a day."""
 
 _PANEL: Final = "Server and account"
 _SHARED: Final[Mapping[str, tuple[Any, Any]]] = {

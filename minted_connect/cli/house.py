@@ -15,7 +15,6 @@ import typer
 from minted_connect.cli.command import Context
 
 if TYPE_CHECKING:
-    from minted_connect.errors import MintedConnectError
     from minted_connect.verify import Report
 
 __all__ = ["demo", "doctor", "sandbox", "verify"]
@@ -59,19 +58,21 @@ async def verify(
     """Find out which inferred paths and shapes the server really has; buys nothing."""
     from minted_connect import verify as verification  # noqa: PLC0415 - `--help` needs none of it
     from minted_connect.cli.files import write_whole  # noqa: PLC0415
+    from minted_connect.cli.profiles import server_of  # noqa: PLC0415
     from minted_connect.config import STAGING  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
 
-    server: str = cli.settings.get("base_url", STAGING)
+    server = server_of(cli.settings)
     hosts = {urlsplit(STAGING).hostname, "localhost", "127.0.0.1", "::1"}
     if with_sandbox_customer and not yes and urlsplit(server).hostname not in hosts:
         raise ConfigurationError(f"with-sandbox-customer: changes {server}, which is not staging: say --yes")
     found = await verification.verify(cli.settings, customer=customer, with_sandbox_customer=with_sandbox_customer)
+    document = verification.as_json(found)
     if cli.out.as_json:
-        cli.out.json(verification.as_json(found))
+        cli.out.json(document)
     else:
         _show(cli, found)
-    write_whole(report.with_name(f"{report.name}.json"), json.dumps(verification.as_json(found), indent=2) + "\n")
+    write_whole(report.with_name(f"{report.name}.json"), json.dumps(document, indent=2) + "\n")
     write_whole(report.with_name(f"{report.name}.md"), verification.as_markdown(found))
     cli.out.say(f"written to {report}.json and {report}.md")
     return 0 if found.is_clean else 1
@@ -155,18 +156,16 @@ def _settings(cli: Context, checks: _Checks) -> dict[str, Any] | None:
     return settings
 
 
-def _is_there(file: str) -> bool:
-    return Path(file).exists()
-
-
 async def _journal(settings: dict[str, Any], checks: _Checks) -> None:
+    from anyio import Path as AsyncPath  # noqa: PLC0415
+
     from minted_connect.cli.profiles import default_journal  # noqa: PLC0415
     from minted_connect.completion.journals import open_journal  # noqa: PLC0415
     from minted_connect.errors import MintedConnectError  # noqa: PLC0415
 
     where = settings.get("journal") or default_journal(settings)
     shown = "database" if "://" in where else where
-    if "://" not in where and not _is_there(where):
+    if "://" not in where and not await AsyncPath(where).exists():
         checks.note("journal", f"{shown} (not made yet)", well=None)
         return
     try:
@@ -199,8 +198,4 @@ async def _server(settings: dict[str, Any], checks: _Checks) -> None:
             skew = clock_offset(reply.headers.get("Date", ""), datetime.now(UTC), timedelta()).total_seconds()
             checks.note("clock", f"{skew:+.0f} s by the server's", well=abs(skew) <= _SKEWED)
     except MintedConnectError as error:
-        checks.note("login and rates", _said(error), well=False)
-
-
-def _said(error: MintedConnectError) -> str:
-    return f"{type(error).__name__}: {error}"
+        checks.note("login and rates", f"{type(error).__name__}: {error}", well=False)

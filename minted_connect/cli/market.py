@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import typer
 
-from minted_connect.cli.command import Context, command
+from minted_connect.cli.command import Context, Day, command
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -21,7 +21,6 @@ __all__ = ["products", "rates_app"]
 rates_app: typer.Typer = typer.Typer(help="Prices of a gram: now, live, and over time.")
 
 _Metals = Annotated[list[str] | None, typer.Option("--metal", help="Only this metal; may be repeated.")]
-_Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
 
 _RATE: Final = {
     "account": "currency_name",
@@ -167,8 +166,8 @@ async def history(
     metal: Annotated[str | None, typer.Option(help="Only this metal.")] = None,
     currency_id: Annotated[int | None, typer.Option(help="Only this item currency.")] = None,
     interval: Annotated[Literal["hour", "day", "week", "month"], typer.Option(help="One price for each.")] = "day",
-    start: _Day = None,
-    end: _Day = None,
+    start: Day = None,
+    end: Day = None,
     chart: Annotated[bool, typer.Option("--chart", help="Draw it in the terminal (extra charts).")] = False,
     save: Annotated[
         Path | None, typer.Option(help="Write it to a file: .csv, .parquet, .svg, .png, .html.", dir_okay=False)

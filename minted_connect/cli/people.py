@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from minted_connect.cli.command import Context, command
+from minted_connect.cli.command import Context, Day, command
 
 if TYPE_CHECKING:
     from minted_connect.cli.show import Output
@@ -21,7 +20,6 @@ basket_app: typer.Typer = typer.Typer(help="The open basket of a customer.", no_
 Who = Annotated[str, typer.Argument(metavar="CUSTOMER", help="Your id of the customer.")]
 _Sku = Annotated[str, typer.Argument(metavar="SKU")]
 _Kind = Literal["buy", "sell", "delivery"]
-_Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
 _Clear = Annotated[
     list[str] | None, typer.Option("--clear", metavar="FIELD", help="Empty this field; may be repeated.")
 ]
@@ -63,7 +61,7 @@ async def create(
     phone: str | None = None,
     gender: Annotated[Literal["M", "F"] | None, typer.Option()] = None,
     identity_number: str | None = None,
-    birthdate: _Day = None,
+    birthdate: Day = None,
 ) -> None:
     """Create a customer under an id of your own."""
     made = await cli.minted.customers.create(
@@ -97,7 +95,7 @@ async def update(
     phone: str | None = None,
     gender: Annotated[Literal["M", "F"] | None, typer.Option()] = None,
     identity_number: str | None = None,
-    birthdate: _Day = None,
+    birthdate: Day = None,
     clear: _Clear = None,
 ) -> None:
     """Change what is given of a customer; everything else stays."""

@@ -32,7 +32,7 @@ from minted_connect.core.extras import load
 from minted_connect.core.request import check_paths
 from minted_connect.errors import ConfigurationError
 
-__all__ = ["Profile", "config_file", "default_journal", "read_profile", "settings_of"]
+__all__ = ["Profile", "config_file", "default_journal", "read_profile", "server_of", "settings_of"]
 
 Profile = Mapping[str, Any]
 
@@ -143,9 +143,14 @@ def settings_of(given: Mapping[str, Any], *, account: bool = True) -> dict[str, 
     return settings
 
 
+def server_of(settings: Mapping[str, Any]) -> str:
+    """Return the URL of the server that settings name: the vendor's staging if they name none."""
+    return str(settings.get("base_url", STAGING))
+
+
 def default_journal(settings: Mapping[str, Any]) -> str:
     """Return the journal that purchases from the command line are written into: one for each server."""
-    parts = urlsplit(str(settings.get("base_url", STAGING)))
+    parts = urlsplit(server_of(settings))
     folder = Path(typer.get_app_dir("minted-connect"))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

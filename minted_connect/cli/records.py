@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import typer
 
-from minted_connect.cli.command import Context
+from minted_connect.cli.command import Context, Day
 
 if TYPE_CHECKING:
     from minted_connect.models import Order
 
 __all__ = ["invoice", "orders", "receipt"]
 
-_Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
 _ORDER: Final = {
     "order": "id",
     "kind": "kind",
@@ -43,8 +39,8 @@ async def orders(
     customer: Annotated[str | None, typer.Option(help="Only of this customer.")] = None,
     kind: Annotated[list[str] | None, typer.Option(help="buy, sell or delivery; may be repeated.")] = None,
     status: Annotated[list[int] | None, typer.Option(help="Number of a status; may be repeated.")] = None,
-    start: _Day = None,
-    end: _Day = None,
+    start: Day = None,
+    end: Day = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write them to a .csv or .json file.", dir_okay=False)] = None,
 ) -> None:
@@ -87,13 +83,11 @@ async def orders(
 
 
 def _csv(found: list[Order]) -> str:
+    from minted_connect.cli.files import csv_of  # noqa: PLC0415
     from minted_connect.cli.show import plain  # noqa: PLC0415
 
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_ORDER.values())
-    writer.writerows([[plain(getattr(order, name)) for name in _ORDER.values()] for order in found])
-    return text.getvalue()
+    names = [*_ORDER.values()]
+    return csv_of(names, [[plain(getattr(order, name)) for name in names] for order in found])
 
 
 class _Progress:

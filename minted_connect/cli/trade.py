@@ -130,9 +130,9 @@ async def _basket(cli: Context, customer: str, kind: str) -> Basket:
 
 
 def _server(cli: Context) -> str:
-    from minted_connect.config import STAGING  # noqa: PLC0415
+    from minted_connect.cli.profiles import server_of  # noqa: PLC0415
 
-    return str(urlsplit(str(cli.settings.get("base_url", STAGING))).netloc)
+    return urlsplit(server_of(cli.settings)).netloc
 
 
 def _left(basket: Basket) -> float | None:

@@ -25,7 +25,7 @@ PATH = "/_sandbox"
 _TICKS = 120
 _ROWS = 50
 _FARTHEST = 366 * 86_400
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
@@ -85,7 +85,7 @@ class Console:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             name = ""
-        if name not in _LOOPBACK and name != self._host and not _is_address(name):
+        if name not in LOOPBACK and name != self._host and not _is_address(name):
             raise _Refused(403, "ask by the address, or by localhost")
         origin = request.headers.get("Origin")
         if origin is not None and origin != f"{request.scheme}://{host}":

@@ -15,8 +15,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict
 
 from .clock import Clock, SystemClock, passed
+from .console import LOOPBACK, Console
 from .console import PATH as CONSOLE
-from .console import Console
 from .doorman import Doorman
 from .faults import Fault, Faults
 from .log import KEPT_HEADERS, LoggedRequest, RequestLog
@@ -27,7 +27,6 @@ from .shop import SECOND, Shop
 from .texts import say
 from .wire import decode, failure
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _TURNS_TO_ACCEPT = 3  # turns of the loop: the accepting task, `connection_made`, and one to spare
 _PATIENCE = 0.05  # seconds a request in progress gets when the sandbox closes
 
@@ -89,7 +88,7 @@ class Sandbox:
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._misbehaving: set[asyncio.Task[Any]] = set()
-        shown = settings.console if settings.console is not None else settings.host in _LOOPBACK
+        shown = settings.console if settings.console is not None else settings.host in LOOPBACK
         self._console = Console(self, settings.host) if shown else None
         self._served = 0
         self._date = (0, "")

@@ -115,7 +115,8 @@ class _Run:
     async def reads(self, minted: AsyncMintedConnect, known: Known) -> None:
         """Ask about what reads, as far as it was not heard of yet."""
         for read in READS:
-            if self.findings.get(read.operation, _NOTHING).verdict not in _OPEN:
+            heard = self.findings.get(read.operation)
+            if heard is not None and heard.verdict is not Verdict.UNTRIED:
                 continue
             lacks = {"customer": known.customer is None, "order": known.order is None}.get(read.needs, False)
             if lacks:
@@ -234,7 +235,3 @@ class _Run:
 
 def _is_empty(data: Any) -> bool:
     return data in (None, []) or (isinstance(data, dict) and cast("dict[str, Any]", data).get("data") == [])
-
-
-_OPEN: Final = frozenset({Verdict.UNTRIED})
-_NOTHING: Final = Finding(operation="rates.current", verdict=Verdict.UNTRIED, path="")
