@@ -123,11 +123,12 @@ class ParquetSink(Sink):
 
     def _keys(self, part: Path) -> list[Key]:
         try:
-            with troubles(part):
-                table: Any = self._parquet.read_table(part)
+            # Not `read_table`: it returns while a thread of Arrow still holds the file open.
+            with troubles(part), self._parquet.ParquetFile(part) as file:
+                if file.schema_arrow.names != NAMES:
+                    raise SinkError(f"{part}: holds something else than ticks")
+                table: Any = file.read(["currency_id", "at"])
         except self._arrow.ArrowException as error:
             raise SinkError(f"{part}: is no Parquet file") from error
-        if table.column_names != NAMES:
-            raise SinkError(f"{part}: holds something else than ticks")
         keys = zip(table["currency_id"].to_pylist(), table["at"].to_pylist(), strict=True)
         return [(currency_id, as_text(at)) for currency_id, at in keys]

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from minted_connect import CsvSink, InvalidInput, JsonLinesSink, ParquetSink, SinkError, SqliteSink
 from minted_connect.feed.columns import COLUMNS, from_text
 from tests.feed.ticks import BEGUN, GOLD, SILVER, tick
+from tests.opened import open_files
 
 NAMES = [column.name for column in COLUMNS]
 KINDS = ["csv", "jsonl", "sqlite", "parquet"]
@@ -435,10 +436,13 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch, tmp_path):
         ParquetSink(tmp_path / "x")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="another process")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only Linux tells what a process has open")
 def test_nothing_is_left_open(kind, tmp_path):
-    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
+    def ours_open() -> list[Path]:
+        return [open_ for open_ in map(Path, open_files()) if tmp_path in open_.parents]
+
     for _ in range(3):
         with make(kind, tmp_path) as sink:
             sink.append([tick(1)])
-    assert (len(os.listdir("/proc/self/fd")) if before else 0) == before
+            assert ours_open()
+        assert ours_open() == []
