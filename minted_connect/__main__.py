@@ -34,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m minted_connect", description="Minted Connect SDK")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("demo", help="buy, hold, sell and receive gold in an embedded sandbox")
+    demo = commands.add_parser("demo", help="buy, hold, sell and receive gold in an embedded sandbox")
+    demo.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     recover = commands.add_parser(
         "reconcile",
         help="find out what became of purchases whose outcome is not known",
@@ -68,7 +69,7 @@ def _command(given: argparse.Namespace) -> Coroutine[Any, Any, int | None]:
     if given.command == "demo":
         from minted_connect import demo  # noqa: PLC0415 - as above
 
-        return demo.run()
+        return demo.run(as_json=given.json)
     from minted_connect import recover  # noqa: PLC0415 - as above
 
     return recover.run(

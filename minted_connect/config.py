@@ -20,6 +20,7 @@ from minted_connect.events import Attempt
 
 __all__ = [
     "FEED_BREAKER",
+    "LOOPBACK",
     "STAGING",
     "SYSTEM_CLOCK",
     "Breaker",
@@ -44,7 +45,8 @@ __all__ = [
 STAGING: Final = "https://api.staging.mintedconnect.com"
 """The vendor's staging server (documented). Production has to be named by the caller."""
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Names of this machine, where plain http is no danger."""
 
 
 _MOST: Final = 2**63 - 1
@@ -450,7 +452,7 @@ def check_base_url(url: str) -> str:
         raise ConfigurationError("base_url: must hold no user name or password; give them as arguments")
     if set("?# \\") & set(url) or not url.isascii() or not url.isprintable():
         raise ConfigurationError("base_url: must hold no query, fragment, space or unprintable character")
-    if parts.scheme == "http" and host not in _LOOPBACK:
+    if parts.scheme == "http" and host not in LOOPBACK:
         raise ConfigurationError("base_url: plain http is allowed to this machine only; use https")
     return url.rstrip("/")
 

@@ -5,6 +5,7 @@ Everything goes through the real client over real HTTP with real Digest authenti
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
@@ -30,9 +31,9 @@ _HOME = Shipping(
 )
 
 
-async def run(out: TextIO | None = None) -> None:
-    """Play the whole story once and print it to `out` (standard output by default)."""
-    story = _Story(out or sys.stdout)
+async def run(out: TextIO | None = None, *, as_json: bool = False) -> None:
+    """Play the whole story once and print it to `out` (standard output by default), for people or as JSON lines."""
+    story = (_Lines if as_json else _Story)(out or sys.stdout)
     async with AsyncMintedConnect.sandbox() as minted:
         server = minted.sandbox_server
         story.chapter("An embedded Minted Connect")
@@ -91,7 +92,8 @@ async def run(out: TextIO | None = None) -> None:
         story.chapter("The receipt of the newest")
         receipt = await minted.orders.receipt(orders[0].id, customer_id=_CUSTOMER)
         story.say(f"order {receipt.increment_id}: {receipt.url}")
-        story.say(f"\n{len(server.requests)} HTTP requests in all; the sandbox is gone now.")
+        story.chapter("The end")
+        story.say(f"{len(server.requests)} HTTP requests in all; the sandbox is gone now.")
 
 
 async def _wallet(minted: AsyncMintedConnect, story: _Story) -> None:
@@ -142,3 +144,25 @@ class _Story:
                 for cell, width, number in zip(row, widths, right, strict=True)
             )
             self.say(f"  {line.rstrip()}")
+
+
+def _exact(amount: Decimal) -> str:
+    return format(amount, "f")
+
+
+class _Lines(_Story):
+    """The same for programs: a JSON object a line, money as exact text."""
+
+    _chapter = ""
+
+    def chapter(self, title: str) -> None:
+        self._chapter = title
+
+    def say(self, line: str) -> None:
+        self._tell(text=line)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        self._tell(rows=[dict(zip(head, row, strict=True)) for row in rows])
+
+    def _tell(self, **what: object) -> None:
+        print(json.dumps({"chapter": self._chapter, **what}, ensure_ascii=False, default=_exact), file=self._out)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-from itertools import pairwise
+from decimal import Decimal
+from itertools import groupby, pairwise
 
 import pytest
 
@@ -24,6 +26,7 @@ CHAPTERS = [
     "One gold bar sent home",
     "Orders",
     "The receipt of the newest",
+    "The end",
 ]
 
 
@@ -54,6 +57,15 @@ def test_the_demo_tells_its_story():
     assert "Minted 1 g 999.9 Gold Bar" in out
     assert out.count(" is Pending: ") == 3
     assert lines[-1].endswith("the sandbox is gone now.")
+
+
+def test_the_demo_as_json_lines():
+    status, out, err = finished("demo", "--json")
+    assert (status, err) == (0, "")
+    lines = [json.loads(line, parse_float=lambda text: pytest.fail(f"{text} is no text")) for line in out.splitlines()]
+    assert [title for title, _ in groupby(line["chapter"] for line in lines)] == CHAPTERS
+    (wallet, *_) = [line["rows"] for line in lines if line["chapter"] == "Bought" and "rows" in line]
+    assert Decimal(wallet[0]["worth"]) > 0
 
 
 def test_help_says_what_there_is():

@@ -10,11 +10,13 @@ import typer
 from minted_connect import __version__
 from minted_connect.cli import house, market, people, records, trade
 from minted_connect.cli.command import command
+from minted_connect.cli.usage import Commands
 
 __all__ = ["app"]
 
 app: typer.Typer = typer.Typer(
     name="minted",
+    cls=Commands,
     help="Gold and silver through Minted Connect, from the command line.",
     epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected, 4 not sent, 75 outcome unknown, 130 interrupted.",
     no_args_is_help=True,

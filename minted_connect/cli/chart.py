@@ -14,13 +14,15 @@ from typing import Final
 from minted_connect.cli.files import csv_of, write_whole
 from minted_connect.core.extras import load
 from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.feed.columns import as_text
+from minted_connect.feed.frames import POINTS, to_arrow
 from minted_connect.models import RatePoint
 
 __all__ = ["check", "save", "terminal"]
 
 _HEIGHT: Final = 20
 _NEEDED: Final = "a chart needs its extra"
-_HEAD: Final = ("time", "currency_id", "metal", "currency", "spot", "buy", "sell")
+_HEAD: Final = [column.name for column in POINTS]
 
 
 def terminal(points: Sequence[RatePoint], width: int, *, colour: bool) -> str:
@@ -78,15 +80,8 @@ def _series(points: Iterable[RatePoint]) -> dict[str, list[RatePoint]]:
     return made
 
 
-def _cells(point: RatePoint) -> tuple[str, ...]:
-    amounts = (point.spot_price, point.buy_price, point.sell_price)
-    return (
-        point.time.isoformat(),
-        str(point.currency_id),
-        str(point.metal_type),
-        point.currency_code,
-        *(format(amount, "f") for amount in amounts),
-    )
+def _cells(point: RatePoint) -> list[str]:
+    return [str(as_text(column.of(point))) for column in POINTS]
 
 
 def _csv(points: Sequence[RatePoint]) -> bytes:
@@ -94,8 +89,6 @@ def _csv(points: Sequence[RatePoint]) -> bytes:
 
 
 def _parquet(points: Sequence[RatePoint]) -> bytes:
-    from minted_connect.feed.frames import to_arrow  # noqa: PLC0415 - only this format needs it
-
     made = io.BytesIO()
     load("pyarrow.parquet", "dataframe", "Parquet needs its extra").write_table(to_arrow(points), made)
     return made.getvalue()

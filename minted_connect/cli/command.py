@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
@@ -18,6 +19,7 @@ __all__ = ["Context", "Day", "command", "prepared", "run"]
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
 """An option that is a day."""
 
+_BY_NAME: Final = inspect.Parameter.KEYWORD_ONLY
 _PANEL: Final = "Server and account"
 _SHARED: Final[Mapping[str, tuple[Any, Any]]] = {
     "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON: money as text, streams a line each.")], False),
@@ -103,6 +105,7 @@ def command(
     changes: bool = False,
     client: bool = True,
     prepare: Prepare = prepared,
+    takes: Mapping[str, Any] = MappingProxyType({}),
     **settings: Any,
 ) -> Callable[[_B], _B]:
     """Make a coroutine function, which gets a `Context` and its own parameters, a command of `app`.
@@ -113,19 +116,21 @@ def command(
         changes: Whether it does more than read: a failure after sending then has an unknown outcome.
         client: Whether it gets a client.
         prepare: Makes the settings of a client, before the event loop starts: it may have to ask for the password.
+        takes: Options that may be left out, by their names: what the function gets as `**fields`.
         settings: Of Typer.
     """
 
     def register(body: _B) -> _B:
         signature = inspect.signature(body, eval_str=True)
         _, *own = signature.parameters.values()
-        shared = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for key, (annotation, default) in _SHARED.items()
+        options = {**{key: (annotation, None) for key, annotation in takes.items()}, **_SHARED}
+        parameters = [one.replace(kind=_BY_NAME) for one in own if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        parameters += [
+            inspect.Parameter(key, _BY_NAME, default=default, annotation=annotation)
+            for key, (annotation, default) in options.items()
         ]
         if name is None:
-            shared.append(inspect.Parameter("_ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
-        parameters = [*[one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own], *shared]
+            parameters.append(inspect.Parameter("_ctx", _BY_NAME, annotation=typer.Context))
 
         def call(**given: Any) -> None:
             if name is None and given.pop("_ctx").invoked_subcommand is not None:

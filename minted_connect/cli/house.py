@@ -24,6 +24,7 @@ _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "charts": ("plotext", "matplotlib"),
     "dataframe": ("pyarrow", "polars", "pandas"),
     "keyring": ("keyring",),
+    "otel": ("opentelemetry",),
     "postgres": ("psycopg",),
     "redis": ("redis",),
 }
@@ -38,11 +39,11 @@ def sandbox(ctx: typer.Context) -> None:
     raise typer.Exit(main(ctx.args, prog="minted sandbox"))
 
 
-def demo() -> None:
+def demo(as_json: Annotated[bool, typer.Option("--json", help="Print JSON, an object a line.")] = False) -> None:
     """Buy, hold, sell and receive gold in an embedded sandbox."""
     from minted_connect.__main__ import main  # noqa: PLC0415 - as above
 
-    raise typer.Exit(main(["demo"]))
+    raise typer.Exit(main(["demo", *["--json"] * as_json]))
 
 
 async def verify(
@@ -59,11 +60,11 @@ async def verify(
     from minted_connect import verify as verification  # noqa: PLC0415 - `--help` needs none of it
     from minted_connect.cli.files import write_whole  # noqa: PLC0415
     from minted_connect.cli.profiles import server_of  # noqa: PLC0415
-    from minted_connect.config import STAGING  # noqa: PLC0415
+    from minted_connect.config import LOOPBACK, STAGING  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
 
     server = server_of(cli.settings)
-    hosts = {urlsplit(STAGING).hostname, "localhost", "127.0.0.1", "::1"}
+    hosts = LOOPBACK | {urlsplit(STAGING).hostname}
     if with_sandbox_customer and not yes and urlsplit(server).hostname not in hosts:
         raise ConfigurationError(f"with-sandbox-customer: changes {server}, which is not staging: say --yes")
     found = await verification.verify(cli.settings, customer=customer, with_sandbox_customer=with_sandbox_customer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
@@ -23,6 +25,24 @@ _Kind = Literal["buy", "sell", "delivery"]
 _Clear = Annotated[
     list[str] | None, typer.Option("--clear", metavar="FIELD", help="Empty this field; may be repeated.")
 ]
+
+_Text = str | None
+_FIELDS: Final[Mapping[str, Any]] = {
+    "firstname": _Text,
+    "middlename": _Text,
+    "lastname": _Text,
+    "email": _Text,
+    "phone": _Text,
+    "gender": Annotated[Literal["M", "F"] | None, typer.Option()],
+    "identity_number": _Text,
+    "birthdate": Day,
+}
+"""What a customer has, as options."""
+_AT_FIRST: Final[Mapping[str, Any]] = {
+    "tax_office": _Text,
+    "account_type": Annotated[Literal["person", "company"] | None, typer.Option()],
+}
+"""What only a new one can be given."""
 
 _CUSTOMER: Final = {
     "id": "external_id",
@@ -46,36 +66,18 @@ _HOLDING: Final = {
 _LINE: Final = {"sku": "sku", "line": "product_name", "pieces": "amount", "each": "price", "total": "total"}
 
 
+def _days(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value.date() if isinstance(value, datetime) else value for name, value in fields.items()}
+
+
 def _show_customer(out: Output, customer: Customer) -> None:
     out.facts(customer, _CUSTOMER, "Customer")
 
 
-@command(customer_app, "create", changes=True)
-async def create(
-    cli: Context,
-    customer: Who,
-    firstname: str | None = None,
-    middlename: str | None = None,
-    lastname: str | None = None,
-    email: str | None = None,
-    phone: str | None = None,
-    gender: Annotated[Literal["M", "F"] | None, typer.Option()] = None,
-    identity_number: str | None = None,
-    birthdate: Day = None,
-) -> None:
+@command(customer_app, "create", changes=True, takes={**_FIELDS, **_AT_FIRST})
+async def create(cli: Context, customer: Who, **fields: Any) -> None:
     """Create a customer under an id of your own."""
-    made = await cli.minted.customers.create(
-        customer,
-        firstname=firstname,
-        middlename=middlename,
-        lastname=lastname,
-        email=email,
-        phone=phone,
-        gender=gender,
-        identity_number=identity_number,
-        birthdate=birthdate.date() if birthdate else None,
-    )
-    _show_customer(cli.out, made)
+    _show_customer(cli.out, await cli.minted.customers.create(customer, **_days(fields)))
 
 
 @command(customer_app, "get")
@@ -84,39 +86,17 @@ async def get(cli: Context, customer: Who) -> None:
     _show_customer(cli.out, await cli.minted.customers.get(customer))
 
 
-@command(customer_app, "update", changes=True)
-async def update(
-    cli: Context,
-    customer: Who,
-    firstname: str | None = None,
-    middlename: str | None = None,
-    lastname: str | None = None,
-    email: str | None = None,
-    phone: str | None = None,
-    gender: Annotated[Literal["M", "F"] | None, typer.Option()] = None,
-    identity_number: str | None = None,
-    birthdate: Day = None,
-    clear: _Clear = None,
-) -> None:
+@command(customer_app, "update", changes=True, takes=_FIELDS)
+async def update(cli: Context, customer: Who, clear: _Clear = None, **fields: Any) -> None:
     """Change what is given of a customer; everything else stays."""
     from minted_connect.errors import InvalidInput  # noqa: PLC0415 - `--help` needs none of it
 
-    given: dict[str, Any] = {
-        "firstname": firstname,
-        "middlename": middlename,
-        "lastname": lastname,
-        "email": email,
-        "phone": phone,
-        "gender": gender,
-        "identity_number": identity_number,
-        "birthdate": birthdate.date() if birthdate else None,
-    }
     cleared = [name.replace("-", "_") for name in clear or ()]
     for name in cleared:
-        if name not in given or given[name] is not None:
-            raise InvalidInput.of("clear", f"must be one of {', '.join(given)}, and not given at the same time")
-    changes = {name: value for name, value in given.items() if value is not None} | dict.fromkeys(cleared)
-    _show_customer(cli.out, await cli.minted.customers.update(customer, **changes))
+        if name not in fields or fields[name] is not None:
+            raise InvalidInput.of("clear", f"must be one of {', '.join(fields)}, and not given at the same time")
+    changes = {name: value for name, value in fields.items() if value is not None} | dict.fromkeys(cleared)
+    _show_customer(cli.out, await cli.minted.customers.update(customer, **_days(changes)))
 
 
 @command(customer_app, "remove", changes=True)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
 from typing import Final
+
+from minted_connect.core.dates import http_date
 
 __all__ = ["Observed", "clock_offset"]
 
@@ -43,8 +44,5 @@ class Observed:
 
 def clock_offset(date: str, now: datetime, known: timedelta) -> timedelta:
     """Return how far the server's clock is ahead by its `Date` header, or `known` if that does not tell."""
-    try:
-        offset = parsedate_to_datetime(date) - now
-    except (ValueError, TypeError, OverflowError, LookupError):  # there is none, or none that can be read
-        return known
-    return offset if abs(offset) <= _FARTHEST else known
+    told = http_date(date)
+    return told - now if told is not None and abs(told - now) <= _FARTHEST else known

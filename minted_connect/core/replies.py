@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import http
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,6 +14,7 @@ import attrs
 
 from minted_connect.config import Secret
 from minted_connect.core.codec import Malformed, loads
+from minted_connect.core.dates import http_date
 from minted_connect.core.redact import redact
 from minted_connect.core.request import Effect, Request
 from minted_connect.errors import (
@@ -291,17 +291,9 @@ def _retry_after(headers: Mapping[str, str], now: Callable[[], datetime]) -> flo
     value = headers.get("Retry-After", "").strip()
     if _SECONDS.fullmatch(value):
         return min(max(0.0, float(value)), _LONGEST_WAIT)
-    until = _http_date(value)
+    until = http_date(value)
     if until is None:
         return None
     # Against the server's own clock, where it shows it: ours may be wrong.
-    since = _http_date(headers.get("Date", "")) or now()
+    since = http_date(headers.get("Date", "")) or now()
     return min(max(0.0, (until - since).total_seconds()), _LONGEST_WAIT)
-
-
-def _http_date(value: str) -> datetime | None:
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -17,7 +17,7 @@ from http import HTTPStatus
 import aiohttp
 from yarl import URL
 
-from minted_connect.config import Credentials, Options, Secret, Timeouts, check_base_url, check_proxy_url
+from minted_connect.config import LOOPBACK, Credentials, Options, Secret, Timeouts, check_base_url, check_proxy_url
 from minted_connect.core import timing
 from minted_connect.core.digest import ChallengeRefused, DigestAuth, Exchange
 from minted_connect.core.replies import RawReply
@@ -70,7 +70,7 @@ class Transport:
         proxy: Secret | None = None,
     ) -> None:
         self.base_url: str = check_base_url(base_url)
-        self.is_loopback: bool = URL(self.base_url).host in {"localhost", "127.0.0.1", "::1"}
+        self.is_loopback: bool = URL(self.base_url).host in LOOPBACK
         self._prefix = URL(self.base_url).raw_path.rstrip("/")
         self.origin: str = str(URL(self.base_url).origin())
         """Scheme, host and port of the server."""

@@ -16,7 +16,7 @@ from minted_connect.models.rate import RatePoint
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["arrow", "check_money", "table_of", "to_arrow", "to_pandas", "to_polars"]
+__all__ = ["POINTS", "arrow", "check_money", "table_of", "to_arrow", "to_pandas", "to_polars"]
 
 _PLACES: Final = 18
 _DIGITS: Final = 38
@@ -25,7 +25,7 @@ _DIGITS: Final = 38
 _WIDE: Final = Context(prec=200, Emin=-999_999, Emax=999_999)
 """Normalizes without rounding: no amount from the server has more than 100 digits."""
 
-_POINT: Final[Sequence[Column]] = (
+POINTS: Final[Sequence[Column]] = (
     Column("time", Kind.TIME, lambda point: point.time),
     Column("currency_id", Kind.WHOLE, lambda point: point.currency_id),
     Column("metal", Kind.TEXT, lambda point: str(point.metal_type)),
@@ -34,6 +34,7 @@ _POINT: Final[Sequence[Column]] = (
     Column("buy", Kind.MONEY, lambda point: point.buy_price),
     Column("sell", Kind.MONEY, lambda point: point.sell_price),
 )
+"""Columns of a point of Rate History."""
 _CANDLE: Final[Sequence[Column]] = (
     Column("start", Kind.TIME, lambda candle: candle.start),
     Column("end", Kind.TIME, lambda candle: candle.end),
@@ -45,7 +46,7 @@ _CANDLE: Final[Sequence[Column]] = (
     Column("close", Kind.MONEY, lambda candle: candle.close),
     Column("count", Kind.WHOLE, lambda candle: candle.count),
 )
-_BY_CLASS: Final[Mapping[type, Sequence[Column]]] = {Tick: COLUMNS, RatePoint: _POINT, Candle: _CANDLE}
+_BY_CLASS: Final[Mapping[type, Sequence[Column]]] = {Tick: COLUMNS, RatePoint: POINTS, Candle: _CANDLE}
 
 
 def to_arrow(rows: Iterable[Tick] | Iterable[RatePoint] | Iterable[Candle]) -> Any:

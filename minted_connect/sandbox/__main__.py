@@ -2,11 +2,15 @@
 
 import argparse
 import asyncio
+import functools
+import json
 import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from .clock import MovableClock
 from .doorman import ALGORITHMS
@@ -14,8 +18,14 @@ from .options import Options, Settings
 from .server import Sandbox
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one line, and exit."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def _arguments(words: list[str] | None, prog: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=prog,
         allow_abbrev=False,  # --password must not be taken for --password-file
         description="Serve a stateful fake of Minted Connect's Walletable E-Commerce API.",
@@ -46,6 +56,7 @@ def _arguments(words: list[str] | None, prog: str) -> argparse.Namespace:
         action=argparse.BooleanOptionalAction,
         help="the page at /_sandbox, which asks for no password (default: where only this machine can reach it)",
     )
+    parser.add_argument("--json", action="store_true", help="print where it is as a JSON object, on one line")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     return parser.parse_args(words)
 
@@ -57,7 +68,17 @@ def _first_line(file: Path) -> str:
     return line
 
 
-async def _serve(sandbox: Sandbox, *, quiet: bool, show_password: bool) -> None:
+def _said(sandbox: Sandbox, *, as_json: bool, show_password: bool) -> str:
+    if as_json:
+        password = sandbox.password if show_password else None
+        told = {"url": sandbox.url, "username": sandbox.username, "password": password, "console": sandbox.console_url}
+        return json.dumps(told)
+    password = sandbox.password if show_password else "(as given)"
+    console = f"  console: {sandbox.console_url}" if sandbox.console_url else ""
+    return f"{sandbox.url}  username: {sandbox.username}  password: {password}{console}"
+
+
+async def _serve(sandbox: Sandbox, said: Callable[[Sandbox], str] | None) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
@@ -65,11 +86,8 @@ async def _serve(sandbox: Sandbox, *, quiet: bool, show_password: bool) -> None:
         except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt
             break
     async with sandbox:
-        if not quiet:
-            password = sandbox.password if show_password else "(as given)"
-            console = f"  console: {sandbox.console_url}" if sandbox.console_url else ""
-            sys.stdout.write(f"{sandbox.url}  username: {sandbox.username}  password: {password}{console}\n")
-            sys.stdout.flush()
+        if said is not None:
+            print(said(sandbox), flush=True)
         await stop.wait()
 
 
@@ -94,7 +112,8 @@ def main(words: list[str] | None = None, *, prog: str = "python -m minted_connec
         if given.algorithm:
             options["algorithms"] = given.algorithm
         sandbox = Sandbox(**options)
-        asyncio.run(_serve(sandbox, quiet=given.quiet, show_password=not password))
+        said = functools.partial(_said, as_json=given.json, show_password=not password)
+        asyncio.run(_serve(sandbox, None if given.quiet else said))
     except KeyboardInterrupt:
         return 0
     except (OSError, OverflowError, ValueError, sqlite3.Error) as error:

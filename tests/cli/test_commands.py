@@ -104,6 +104,14 @@ def test_a_customer_is_created_shown_changed_and_removed(minted: Minted) -> None
     assert minted("customer", "get", CUSTOMER).code == 3
 
 
+def test_a_business_is_created_with_its_own_fields(minted: Minted, sandbox: ThreadedSandbox) -> None:
+    sent = ("--tax-office", "Beyoğlu", "--account-type", "company")
+    assert minted("customer", "create", CUSTOMER, *sent).code == 0
+    sent_body = {"external_id": CUSTOMER, "tax_office": "Beyoğlu", "account_type": "company"}
+    assert sandbox.requests[-1].body == sent_body
+    assert minted("customer", "update", CUSTOMER, "--tax-office", "Şişli").code == 2
+
+
 def test_what_is_cleared_cannot_be_given_too(minted: Minted, sandbox: ThreadedSandbox) -> None:
     result = minted("customer", "update", CUSTOMER, "--lastname", "L", "--clear", "lastname")
     assert (result.code, result.out) == (2, "")
@@ -237,6 +245,7 @@ def test_the_walk_through(minted: Minted) -> None:
     result = minted("demo")
     assert result.code == 0
     assert "Bought" in result.out
+    assert all(json.loads(line)["chapter"] for line in minted("demo", "--json").out.splitlines())
 
 
 def test_the_version(minted: Minted) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import signal
@@ -51,6 +52,29 @@ def test_it_serves_until_told_to_stop(launch, number):
     process.send_signal(number)
     output, errors = process.communicate(timeout=20)
     assert (process.returncode, output, errors) == (0, "", "")
+
+
+@posix
+@pytest.mark.parametrize("given", [None, "of-my-own"])
+def test_where_it_is_as_json(launch, given):
+    words = ["--port", "0", "--json", "--no-console"]
+    process = launch(*words, MINTED_CONNECT_PASSWORD=given) if given else launch(*words)
+    told = json.loads(process.stdout.readline())
+    assert told["url"].startswith("http://127.0.0.1:")
+    assert (told["username"], told["console"]) == ("sandbox", None)
+    assert told["password"] is None if given else len(told["password"]) > 20
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("", "")
+
+
+def test_wrong_usage_is_told_in_one_line(launch):
+    process = launch("--nonsense")
+    _, errors = process.communicate(timeout=20)
+    expected = (
+        "python -m minted_connect.sandbox: unrecognized arguments: --nonsense; "
+        "see python -m minted_connect.sandbox --help\n"
+    )
+    assert (process.returncode, errors) == (2, expected)
 
 
 @posix
