@@ -139,7 +139,8 @@ class AsyncComplete:
         Args:
             intent_or_error: From `pending()`, or the error that told of it.
             fence: Clear the basket, if it is still open and no order shows, so that a request still under way finds
-                nothing to complete. Put nothing into that basket afterwards: it would be completed.
+                nothing to complete; the journal remembers that. Put nothing into that basket afterwards: it would be
+                completed.
 
         Raises:
             Rejected: the order was made and cancelled.
@@ -153,8 +154,10 @@ class AsyncComplete:
         flight = self._outcomes.flights.get((wanted.external_customer_id, wanted.cart_token))
         if flight is not None:
             await flight.landed.wait()
+        wanted = await self._outcomes.remembered(wanted)
         look = ReadBack(self._caller, wanted)
-        finding = await look.run(budget=self._caller.settings.options.completion.reconcile_budget, fence=fence)
+        budget = self._caller.settings.options.completion.reconcile_budget
+        finding = await look.run(budget=budget, fence=self._outcomes.fence if fence else None)
         try:
             return await self._outcomes.weighed(wanted, finding, Phase.SENT)
         except OutcomeUnknown as unknown:

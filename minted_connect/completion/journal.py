@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from contextlib import suppress
+from datetime import datetime
 from typing import Final, Protocol, TypeVar, runtime_checkable
 
 import anyio
@@ -68,6 +69,17 @@ class Journal(Protocol):
 
         Raises:
             JournalError: it could not be written.
+        """
+        ...
+
+    async def fence(self, intent_id: str, at: datetime) -> None:
+        """Note that the basket of an open intent is about to be cleared, durably before returning.
+
+        The first time stays. After a crash it is all that tells a basket that was emptied so from one that became an
+        order.
+
+        Raises:
+            JournalError: it could not be made durable.
         """
         ...
 
@@ -154,6 +166,12 @@ class MemoryJournal:
         for intent in self._of(external_customer_id, cart_token):
             if intent.state == IntentState.CONFIRMED:
                 self._closed[intent.id] = attrs.evolve(intent, progress=progress)
+
+    async def fence(self, intent_id: str, at: datetime) -> None:
+        """Note that a basket is about to be cleared."""
+        intent = self._open.get(intent_id)
+        if intent is not None and intent.fenced_at is None:
+            self._open[intent_id] = attrs.evolve(intent, fenced_at=at)
 
     async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
         """Return the intent that holds a basket."""

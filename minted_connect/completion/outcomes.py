@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +15,7 @@ from minted_connect.completion.journal import Journal, to_the_end
 from minted_connect.completion.match import differences, identifiers
 from minted_connect.completion.reconcile import Finding
 from minted_connect.completion.verdict import Outcome
-from minted_connect.errors import MintedConnectError, NotExecuted, OutcomeUnknown, Phase, Rejected
+from minted_connect.errors import JournalError, MintedConnectError, NotExecuted, OutcomeUnknown, Phase, Rejected
 from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress
 
 __all__ = ["Flight", "Outcomes", "said_by"]
@@ -92,6 +93,24 @@ class Outcomes:
                 _named(intent),
                 state,
             )
+
+    async def fence(self, intent: Intent, at: datetime) -> None:
+        """Note that the basket is about to be cleared.
+
+        Raises:
+            JournalError: it could not be written.
+        """
+        await to_the_end(self.journal.fence(intent.id, at))
+
+    async def remembered(self, intent: Intent) -> Intent:
+        """Return an intent with what was noted of it since: its holder may have it from before."""
+        try:
+            holder = await self.journal.holder(intent.external_customer_id, intent.cart_token)
+        except JournalError:
+            return intent  # less is known, and nothing wrong
+        if holder is None or holder.id != intent.id:
+            return intent
+        return attrs.evolve(intent, fenced_at=holder.fenced_at)
 
     async def weighed(
         self, intent: Intent, finding: Finding, phase: Phase, error: Exception | None = None

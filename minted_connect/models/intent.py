@@ -61,6 +61,8 @@ class Intent:
     """Number of the order that it became, once confirmed and as far as it could be read."""
     progress: OrderProgress | None = None
     """What was last seen of that order; None if nothing was."""
+    fenced_at: datetime | None = None
+    """When its basket was first about to be cleared (`reconcile(fence=True)`), by the client's clock; None if never."""
 
     @property
     def created_by_server(self) -> datetime:

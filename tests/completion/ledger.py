@@ -8,6 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Iterable
 from contextlib import closing
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -96,6 +97,10 @@ class Wire(Journal):
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         if self._writes():
             await self._store.note(external_customer_id, cart_token, progress)
+
+    async def fence(self, intent_id: str, at: datetime) -> None:
+        if self._writes():
+            await self._store.fence(intent_id, at)
 
     async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
         return await self._store.holder(external_customer_id, cart_token)

@@ -366,6 +366,38 @@ async def test_a_fence_outlasts_what_may_still_land(server: Sandbox, clock: Manu
     assert server.shop.orders == []
 
 
+@pytest.mark.parametrize("how", ["drop_after_commit", "hang"])
+async def test_a_fence_that_broke_off_is_settled_by_the_next_process(
+    server: Sandbox, clock: ManualClock, tmp_path: Path, how: Any
+) -> None:
+    def process(budget: float) -> AsyncMintedConnect:
+        policy = CompletionPolicy(fence_proves_not_executed=True, reconcile_budget=budget)
+        options = Options(clock=clock, completion=policy)
+        account = (server.username, server.password)
+        return AsyncMintedConnect(*account, base_url=server.url, options=options, journal=tmp_path / "journal.db")
+
+    async with process(2.0) as first:
+        await first.customers.create(CUSTOMER)
+        basket = await filled(first)
+        server.faults.add("drop_before_read", path=COMPLETE)
+        with pytest.raises(OutcomeUnknown) as caught:
+            await first.complete.buy(basket, expected_total=basket.paid_total)
+        fault = server.faults.add(how, method="DELETE", path="*/basket/empty")
+        with pytest.raises(OutcomeUnknown):
+            await caught.value.reconcile(fence=True)
+        assert fault.hits == 1
+    async with process(120.0) as second:
+        (pending,) = await second.complete.pending()
+        assert pending.fenced_at is not None
+        if how == "hang":  # the basket was never cleared, and still can be
+            with pytest.raises(OutcomeUnknown):
+                await second.complete.reconcile(pending)
+        with pytest.raises(NotExecuted):
+            await second.complete.reconcile(pending, fence=how == "hang")
+        assert await second.complete.pending() == []
+    assert server.shop.orders == []
+
+
 @pytest.mark.parametrize("keep_ids", [True, False])
 async def test_a_basket_of_last_week(clock: ManualClock, keep_ids: bool) -> None:
     async with Sandbox(clock=clock, keep_ids=keep_ids) as server, connect(server, clock) as minted:

@@ -9,7 +9,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pytest
 from minted_connect.completion.journal import Journal, MemoryJournal, to_the_end
 from minted_connect.completion.journals import open_journal
 from minted_connect.completion.journals.rows import to_row
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.completion.journals.sqlite import VERSION, SqliteJournal
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.models import IntentState, OrderProgress, Status
 from tests.completion.fakes import intent_of
@@ -154,6 +154,22 @@ async def test_what_was_seen_last_says_whether_it_is_final(journal: Journal) -> 
     assert await journal.unfinished() == []
     await journal.settle(intent.id, IntentState.CONFIRMED, progress=SHIPPED)
     assert [one.progress for one in await journal.unfinished()] == [SHIPPED]
+
+
+async def test_a_fence_is_noted_of_what_is_open(journal: Journal) -> None:
+    intent = intent_of()
+    at = intent.created_at + timedelta(minutes=1)
+    await journal.prepare(intent)
+    await journal.settle(intent.id, IntentState.UNKNOWN)
+    await journal.fence(intent.id, at)
+    await journal.fence(intent.id, at + timedelta(minutes=1))  # the first time stays
+    await journal.fence("another", at)
+    fenced = attrs.evolve(intent, state=IntentState.UNKNOWN, fenced_at=at)
+    assert await journal.pending() == [fenced]
+    assert await journal.holder(intent.external_customer_id, intent.cart_token) == fenced
+    await journal.settle(intent.id, IntentState.NOT_EXECUTED)
+    await journal.fence(intent.id, at)
+    assert await journal.pending() == []
 
 
 async def test_an_order_that_was_final_at_once_is_not_followed(journal: Journal) -> None:
@@ -382,7 +398,7 @@ async def test_writes_are_synchronous(tmp_path: Path) -> None:
             database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
         ]
     )
-    assert modes == ["wal", 2, 2]
+    assert modes == ["wal", 2, VERSION]
 
 
 async def test_no_operation_takes_the_locks_of_another_away(tmp_path: Path) -> None:
@@ -411,7 +427,7 @@ def foreign(path: Path) -> None:
 def newer(path: Path) -> None:
     asyncio.run(SqliteJournal(path).pending())
     with sqlite3.connect(path) as database:
-        database.execute("PRAGMA user_version = 3")
+        database.execute(f"PRAGMA user_version = {VERSION + 1}")
     database.close()
 
 
@@ -433,7 +449,7 @@ def unreadable_record(path: Path) -> None:
     ("make", "said"),
     [
         (foreign, "something else"),
-        (newer, "schema 3"),
+        (newer, f"schema {VERSION + 1}"),
         (damaged, "is damaged"),
         (unreadable_record, "cannot be read"),
         (lambda path: path.write_bytes(b"not a database at all" * 100), "is not a journal"),
@@ -523,7 +539,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         for number in range(100):
             values = (number, "x" * 9000, number)
             statement = (
-                "INSERT INTO intents VALUES (?, ?, '', ?, 0, '', '', '', '', '', '', '', '', 0, 0, '[]', NULL, 0)"
+                "INSERT INTO intents VALUES (?, ?, '', ?, 0, '', '', '', '', '', '', '', '', 0, 0, '[]', NULL, 0, NULL)"
             )
             database.execute(statement, values)
 

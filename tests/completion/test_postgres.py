@@ -432,7 +432,7 @@ async def test_a_journal_of_an_older_schema_is_taken_over_once(
     monkeypatch.setattr(postgres, "VERSION", len(postgres._STEPS))
     found = await asyncio.gather(*(PostgresJournal(database.url).pending() for _ in range(6)))
     assert found == [[intent_of()]] * 6
-    assert database.execute("SELECT version FROM minted_connect_journal") == [(2,)]
+    assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
     assert database.execute("SELECT weather FROM minted_connect_intents") == [(None,)]
 
 
@@ -443,13 +443,26 @@ async def test_a_takeover_that_fails_changes_nothing(
     database.execute("CREATE TABLE in_the_way ()", user=BUYER)
     with monkeypatch.context() as patch:
         patch.setattr(postgres, "_STEPS", (*postgres._STEPS, TAKEOVER))
-        patch.setattr(postgres, "VERSION", 2)
+        patch.setattr(postgres, "VERSION", len(postgres._STEPS))
         await refused(journal.pending(), "something else", database)
-    assert database.execute("SELECT version FROM minted_connect_journal") == [(1,)]
+    assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
     assert await journal.pending() == [intent_of()]
 
 
-NEWER = "UPDATE minted_connect_journal SET version = 2"
+async def test_a_journal_of_the_first_schema_is_taken_over(
+    database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await journal.prepare(intent_of())
+    database.execute(
+        "ALTER TABLE minted_connect_intents DROP COLUMN fenced_at; UPDATE minted_connect_journal SET version = 1",
+        user=BUYER,
+    )
+    assert await journal.pending() == [intent_of()]
+    await journal.fence(intent_of().id, intent_of().created_at)
+    assert [one.fenced_at for one in await journal.pending()] == [intent_of().created_at]
+
+
+NEWER = f"UPDATE minted_connect_journal SET version = {postgres.VERSION + 1}"
 NO_VERSION = "DELETE FROM minted_connect_journal"
 UNREADABLE = "UPDATE minted_connect_intents SET paid_total = 'a lot'"
 
@@ -457,7 +470,10 @@ UNREADABLE = "UPDATE minted_connect_intents SET paid_total = 'a lot'"
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        (NEWER, "has schema 2, this library knows 1: upgrade the library$"),
+        (
+            NEWER,
+            f"has schema {postgres.VERSION + 1}, this library knows {postgres.VERSION}: upgrade the library$",
+        ),
         (NO_VERSION, "holds a record that cannot be read$"),
         (UNREADABLE, "holds a record that cannot be read$"),
         (

@@ -24,6 +24,7 @@ from minted_connect.errors import (
     BadRequest,
     ClientClosedError,
     Conflict,
+    JournalError,
     MintedConnectError,
     NotExecuted,
     NotFound,
@@ -409,7 +410,7 @@ async def test_a_fence_proves_only_what_staging_has_shown(
     world.basket = deal_json()
     with pytest.raises(NotExecuted) as proven:
         await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert proven.value.intent == intent_of()
+    assert proven.value.intent.id == intent_of().id
     assert not proven.value.safe_to_retry
     assert state(journal) == IntentState.NOT_EXECUTED
 
@@ -476,6 +477,72 @@ async def test_a_fence_whose_answer_was_lost_is_seen_afterwards(world: World, jo
     with pytest.raises(NotExecuted):
         await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 1
+
+
+HASTY = CompletionPolicy(fence_proves_not_executed=True, reconcile_budget=3)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+@pytest.mark.parametrize("kept", ["error", "intent", "pending"])
+async def test_a_fence_is_remembered_by_whoever_comes_later(
+    world: World, journal: MemoryJournal, answered: bool, kept: str
+) -> None:
+    def clear(request: Request) -> Any:
+        answer = cleared(world)(request)
+        return answer if answered else RequestTimeout("slow")
+
+    world.clear = clear
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncComplete(world.following(HASTY), journal).reconcile(intent_of(), fence=True)
+    later = AsyncComplete(world.following(PROVING), journal)
+    (pending,) = await later.pending()
+    assert pending.fenced_at is not None
+    began = world.clock.monotonic()
+    with pytest.raises(NotExecuted):
+        await later.reconcile({"error": caught.value, "intent": intent_of(), "pending": pending}[kept])
+    # Counted anew: how long ago the basket was emptied, nobody saw.
+    assert world.clock.monotonic() - began >= PROVING.orders_lag
+    assert world.count("baskets.clear") == 1
+
+
+async def test_an_order_outweighs_a_fence_of_long_ago(world: World, journal: MemoryJournal) -> None:
+    await journal.fence(intent_of().id, intent_of().created_at)
+    world.basket, world.orders = deal_json(items=[]), [order_json()]
+    assert (await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of())).reconciled
+
+
+async def test_a_fence_of_long_ago_proves_nothing_of_a_basket_that_is_full_or_gone(
+    world: World, journal: MemoryJournal
+) -> None:
+    await journal.fence(intent_of().id, intent_of().created_at)
+    for basket, leaning in ((deal_json(), "leaning not executed"), (None, "leaning executed")):
+        world.basket = basket
+        with pytest.raises(OutcomeUnknown) as caught:
+            await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of())
+        assert caught.value.evidence[1] == leaning
+
+
+async def test_nothing_is_cleared_that_could_not_be_noted(world: World) -> None:
+    class Full(MemoryJournal):
+        async def fence(self, intent_id: str, at: datetime) -> None:
+            raise JournalError("the disk is full")
+
+    journal = Full()
+    await journal.prepare(intent_of())
+    world.clear = cleared(world)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+    assert world.count("baskets.clear") == 0
+    assert "JournalError: the disk is full" in caught.value.evidence
+
+
+async def test_a_journal_that_cannot_be_read_hides_no_order(world: World) -> None:
+    class Mute(MemoryJournal):
+        async def holder(self, external_customer_id: str, cart_token: str) -> None:
+            raise JournalError("locked")
+
+    world.orders = [order_json()]
+    assert (await AsyncComplete(world, Mute()).reconcile(intent_of())).reconciled
 
 
 @pytest.mark.parametrize("basket", [None, deal_json(items=[])])

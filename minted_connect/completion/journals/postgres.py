@@ -74,6 +74,7 @@ CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_custo
     WHERE state IN ({quoted(HOLDING)});
 CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE {UNFINISHED}
 """,  # noqa: S608 - no word of it is input
+    "ALTER TABLE minted_connect_intents ADD COLUMN fenced_at TEXT",
 )
 """How to come from each version of the schema to the next; what was released is never changed."""
 

@@ -33,6 +33,7 @@ COLUMNS: Final = (
     "known_orders",
     "order_id",
     "progress",
+    "fenced_at",
 )
 
 _STATUSES: Final = frozenset(Status)
@@ -56,6 +57,7 @@ def to_row(intent: Intent) -> tuple[Any, ...]:
         "state": str(intent.state),
         "known_orders": json.dumps(intent.known_orders),
         "progress": progress_text(intent.progress),
+        "fenced_at": intent.fenced_at.isoformat() if intent.fenced_at else None,
     }
     return tuple(plain.get(name, getattr(intent, name)) for name in COLUMNS)
 
@@ -74,6 +76,8 @@ def from_row(row: Sequence[Any]) -> Intent:
     values["state"] = IntentState(values["state"])
     values["known_orders"] = tuple(map(int, json.loads(values["known_orders"])))
     values["progress"] = _progress(values["progress"])
+    if values["fenced_at"] is not None:
+        values["fenced_at"] = datetime.fromisoformat(values["fenced_at"])
     return Intent(**values)
 
 

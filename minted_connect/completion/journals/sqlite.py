@@ -61,6 +61,7 @@ ALTER TABLE intents ADD COLUMN progress TEXT;
 ALTER TABLE intents ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX unfinished ON intents (state) WHERE {UNFINISHED}
 """,
+    "ALTER TABLE intents ADD COLUMN fenced_at TEXT",
 )
 """How to come from each version of the schema to the next; what was released is never changed."""
 

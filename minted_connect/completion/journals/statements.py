@@ -28,6 +28,7 @@ class Statements:
     holder: str
     settle: str
     note: str
+    fence: str
     pending: str
     unfinished: str
 
@@ -52,6 +53,8 @@ class Statements:
             f"WHERE id = :id AND (state IN ({quoted(OPEN)}) OR :state = {_CONFIRMED})",
             "note": f"UPDATE {table} SET progress = :progress, finished = :finished "  # noqa: S608
             f"WHERE {basket} AND state = {_CONFIRMED}",
+            "fence": f"UPDATE {table} SET fenced_at = :at "  # noqa: S608
+            f"WHERE id = :id AND state IN ({quoted(OPEN)}) AND fenced_at IS NULL",
             "pending": f"SELECT {names} FROM {table} WHERE state IN ({quoted(OPEN)}) ORDER BY {age}",  # noqa: S608
             "unfinished": f"SELECT {names} FROM {table} WHERE {UNFINISHED} ORDER BY {age}",  # noqa: S608
         }

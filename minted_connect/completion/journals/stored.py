@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, ClassVar
 
 from minted_connect.completion.journals.statements import Statements, settlement, sighting
@@ -31,6 +32,10 @@ class StoredJournal(ABC):
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         """Note what was last seen of an order."""
         await self._write(self._sql.note, sighting(external_customer_id, cart_token, progress))
+
+    async def fence(self, intent_id: str, at: datetime) -> None:
+        """Note that a basket is about to be cleared."""
+        await self._write(self._sql.fence, {"id": intent_id, "at": at.isoformat()})
 
     async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
         """Return the intent that holds a basket."""

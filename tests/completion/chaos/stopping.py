@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import types
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from typing import Any
 
 from minted_connect.completion.journal import Journal
@@ -42,6 +43,12 @@ class Pen:
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         if not self.dead:
             await self.journal.note(external_customer_id, cart_token, progress)
+
+    async def fence(self, intent_id: str, at: datetime) -> None:
+        if self.state in {"full", "closing"}:
+            raise JournalError("nothing can be written")
+        if not self.dead:
+            await self.journal.fence(intent_id, at)
 
     async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
         return await self.journal.holder(external_customer_id, cart_token)
