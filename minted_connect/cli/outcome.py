@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import enum
 
+from minted_connect.core.retry import may_have_landed
 from minted_connect.errors import (
     ApiError,
     ConfigurationError,
+    Conflict,
     InvalidInput,
     MintedConnectError,
     NotExecuted,
     NotSent,
     OutcomeUnknown,
-    ProtocolError,
     Rejected,
-    ServerError,
-    TransportError,
 )
 
 __all__ = ["Exit", "exit_of", "told"]
@@ -46,10 +45,11 @@ def exit_of(error: BaseException, *, changes: bool) -> Exit:
         return Exit.UNKNOWN
     if isinstance(error, NotSent):
         return Exit.NOT_SENT
-    if isinstance(error, TransportError | ProtocolError | ServerError) and changes and not error.safe_to_retry:
+    if not isinstance(error, MintedConnectError):
+        return Exit.UNKNOWN if changes else Exit.FAILED  # what was done could not be shown
+    # A conflict is a no to people: a customer of that id is there.
+    if changes and not isinstance(error, Conflict) and may_have_landed(error) and not error.safe_to_retry:
         return Exit.UNKNOWN
-    if not isinstance(error, MintedConnectError) and changes:
-        return Exit.UNKNOWN  # what was done could not be shown
     if isinstance(error, ApiError | Rejected | NotExecuted):
         return Exit.REJECTED
     return Exit.FAILED

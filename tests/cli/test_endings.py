@@ -125,6 +125,18 @@ def test_reading_that_fails_ends_with_1_and_a_change_that_may_have_happened_with
     assert json.loads(minted("basket", "show", CUSTOMER, "--json").out)["items"][0]["sku"] == GOLD
 
 
+@pytest.mark.parametrize(("status", "code"), [(408, 75), (425, 75), (500, 75), (409, 3), (400, 3)])
+def test_a_change_that_cannot_be_looked_at_afterwards(
+    minted: Minted, sandbox: ThreadedSandbox, status: int, code: int
+) -> None:
+    minted("customer", "create", CUSTOMER)
+    minted("basket", "add", CUSTOMER, GOLD)
+    sandbox.faults.add("status", status=status, method="POST", path=BASKET)
+    sandbox.faults.add("status", status=500, method="GET", path=BASKET, after=1, times=None)
+    result = minted("basket", "add", CUSTOMER, GOLD)
+    assert (result.code, result.out) == (code, "")
+
+
 def test_a_purchase_of_unknown_outcome_ends_with_75_and_is_found_out(ready: Minted, sandbox: ThreadedSandbox) -> None:
     sandbox.faults.add("drop_after_commit", path=COMPLETE)
     result = ready("buy", CUSTOMER, "--yes")
