@@ -235,6 +235,14 @@ def test_what_is_no_journal_is_refused(wrong: Any) -> None:
     assert "canary" not in str(caught.value)
 
 
+def test_what_a_journal_lacks_is_named() -> None:
+    class Old:
+        prepare = settle = note = holder = pending = aclose = MemoryJournal.prepare
+
+    with pytest.raises(ConfigurationError, match=r"journal: Old lacks fence, unfinished of Journal$"):
+        open_journal(Old())  # type: ignore[arg-type]
+
+
 async def test_of_racing_tasks_one_wins(journal: Journal) -> None:
     results = await asyncio.gather(
         *(journal.prepare(intent_of(id=str(number))) for number in range(8)), return_exceptions=True

@@ -33,6 +33,10 @@ def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
         case Journal():
             return journal
         case _:
+            methods = [name for name in vars(Journal) if not name.startswith("_")]
+            missing = [name for name in methods if not hasattr(journal, name)]
+            if len(missing) < len(methods):
+                raise ConfigurationError(f"journal: {type(journal).__name__} lacks {', '.join(missing)} of Journal")
             raise ConfigurationError(
                 "journal: must be the path of a file, a URL postgresql://..., or an object with the methods of Journal"
             )
