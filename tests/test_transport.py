@@ -119,7 +119,8 @@ async def test_a_refused_port(connect):
 
 
 async def test_a_name_that_does_not_resolve(connect):
-    minted = await connect("https://no-such-host.invalid", **ONCE)
+    # A resolver asks again after five seconds.
+    minted = await connect("https://no-such-host.invalid", timeouts=Timeouts(connect=15), **ONCE)
     with pytest.raises(ConnectFailed, match="ClientConnectorDNSError"):
         await minted.rates.current()
 

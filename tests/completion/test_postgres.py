@@ -534,7 +534,8 @@ async def test_a_database_that_knows_no_letters(cluster: Cluster) -> None:
     ],
 )
 async def test_a_server_that_cannot_be_used_says_why(database: Database, parts: dict[str, Any], said: str) -> None:
-    await refused(PostgresJournal(database.url_with(**parts)).prepare(intent_of()), said)
+    # A resolver asks again after five seconds.
+    await refused(PostgresJournal(database.url_with(**parts), patience=15).prepare(intent_of()), said)
 
 
 async def test_a_server_that_takes_no_more(database: Database, journal: PostgresJournal) -> None:
