@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TextIO
 
 from minted_connect.client import AsyncMintedConnect
+from minted_connect.feed.columns import as_text
 from minted_connect.models import Basket, Completion, Kind, Shipping
 
 __all__ = ["run"]
@@ -146,10 +147,6 @@ class _Story:
             self.say(f"  {line.rstrip()}")
 
 
-def _exact(amount: Decimal) -> str:
-    return format(amount, "f")
-
-
 class _Lines(_Story):
     """The same for programs: a JSON object a line, money as exact text."""
 
@@ -165,4 +162,4 @@ class _Lines(_Story):
         self._tell(rows=[dict(zip(head, row, strict=True)) for row in rows])
 
     def _tell(self, **what: object) -> None:
-        print(json.dumps({"chapter": self._chapter, **what}, ensure_ascii=False, default=_exact), file=self._out)
+        print(json.dumps({"chapter": self._chapter, **what}, ensure_ascii=False, default=as_text), file=self._out)

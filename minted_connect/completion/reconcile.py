@@ -28,7 +28,6 @@ from minted_connect.errors import (
     Phase,
     ProtocolError,
     RequestTimeout,
-    ServerError,
 )
 from minted_connect.models import Intent, Order
 
@@ -38,7 +37,7 @@ WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between two looks; the last one repeats."""
 LEAST: Final = 2.0
 """Seconds that a further look needs; one that is cut short shows less than the one before it."""
-Note = Callable[[Intent, datetime], Awaitable[None]]
+Mark = Callable[[Intent, datetime], Awaitable[None]]
 """Writes down that the basket of an intent is about to be cleared."""
 _DAY: Final = timedelta(days=1)
 _EVER: Final = datetime.min.replace(tzinfo=UTC)
@@ -95,7 +94,7 @@ class ReadBack:
         self._give_up = self._caller.clock.monotonic() + within
         return await self._look()
 
-    async def run(self, *, budget: float, fence: Note | None) -> Finding:
+    async def run(self, *, budget: float, fence: Mark | None) -> Finding:
         """Look, and go on looking until something is proven, for at most `budget` seconds.
 
         With `fence`, which notes that it is about to be done, a basket that is still open is cleared.
@@ -103,22 +102,20 @@ class ReadBack:
         clock = self._caller.clock
         give_up = self._give_up = clock.monotonic() + budget
         looks = 0
-        trouble: Sequence[str] = ()
         while True:
-            finding = await self._look(trouble)
+            finding = await self._look()
             if finding.verdict.outcome is not Outcome.UNKNOWN or self._hopeless:
                 return finding
             if fence is not None and self._fence is Fence.NOT_USED and _may_fence(finding.evidence):
-                trouble = await self._clear(fence)
+                await self._clear(fence)
             pause = WAITS[min(looks, len(WAITS) - 1)]
             if clock.monotonic() + pause + LEAST > give_up:
                 return finding
             await clock.sleep(pause)
             looks += 1
 
-    async def _look(self, trouble: Sequence[str] = ()) -> Finding:
+    async def _look(self) -> Finding:
         clock = self._caller.clock
-        self._trouble = [*trouble]
         self._basket = await self._read_basket()
         asked = clock.monotonic()
         rows, searched = await self._read_orders()
@@ -144,11 +141,10 @@ class ReadBack:
             latest_landing=self._policy.latest_landing,
         )
         decided = verdict(evidence)
+        trouble, self._trouble = self._trouble, []
         if decided.outcome is Outcome.UNKNOWN:
             candidates = (f"order {row.raw.get('id')} looks like it" for row in likely)
-            return Finding(
-                decided, evidence, notes=(decided.reason, decided.leaning.value, *candidates, *self._trouble)
-            )
+            return Finding(decided, evidence, notes=(decided.reason, decided.leaning.value, *candidates, *trouble))
         if not strong:
             return Finding(decided, evidence)
         again = (f"order {row.raw.get('id')} carries keys of the same basket" for row in strong[1:])
@@ -244,25 +240,26 @@ class ReadBack:
         found = match(raw, order, self._intent, keeps_number=self._policy.order_keeps_number)
         return _Row(raw, order, found)
 
-    async def _clear(self, note: Note) -> list[str]:
-        """Clear the basket by customer and token, so that no other basket is touched; return what was in the way."""
+    async def _clear(self, mark: Mark) -> None:
+        """Clear the basket by customer and token, so that no other basket is touched."""
         intent, clock = self._intent, self._caller.clock
         body = {"external_customer_id": intent.external_customer_id, "cart_token": intent.cart_token}
-        self._trouble = []
         try:
             # Emptied by someone who is gone, a basket looks like one that became an order.
-            await note(intent, clock.wall())
+            await mark(intent, clock.wall())
             self._fence_tried = True
             reply = await self._read(Request(OPERATIONS["baskets.clear"], body=body))
+        except ApiError as error:
+            self._note(error)
+            if error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status not in _NO_ANSWER:
+                self._fence = Fence.REFUSED
+            return
         except MintedConnectError as error:
             self._note(error)
-            if isinstance(error, ApiError) and error.status not in _NO_ANSWER and not isinstance(error, ServerError):
-                self._fence = Fence.REFUSED
-        else:
-            # A bare "success" proves nothing: it may be about a basket that has become an order already.
-            if is_cleared(mapping(reply.data), intent):
-                self._fence, self._fenced_at = Fence.CLEARED, clock.monotonic()
-        return self._trouble
+            return
+        # A bare "success" proves nothing: it may be about a basket that has become an order already.
+        if is_cleared(mapping(reply.data), intent):
+            self._fence, self._fenced_at = Fence.CLEARED, clock.monotonic()
 
     async def _read(self, request: Request) -> Reply:
         settings, clock = self._caller.settings, self._caller.clock

@@ -449,9 +449,7 @@ async def test_a_takeover_that_fails_changes_nothing(
     assert await journal.pending() == [intent_of()]
 
 
-async def test_a_journal_of_the_first_schema_is_taken_over(
-    database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_journal_of_the_first_schema_is_taken_over(database: Database, journal: PostgresJournal) -> None:
     await journal.prepare(intent_of())
     database.execute(
         "ALTER TABLE minted_connect_intents DROP COLUMN fenced_at; UPDATE minted_connect_journal SET version = 1",

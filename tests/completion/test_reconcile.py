@@ -407,10 +407,12 @@ async def test_a_fence_proves_only_what_staging_has_shown(
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "leaning not executed"
+    (fenced,) = await complete.pending()
+    assert fenced.fenced_at is not None
     world.basket = deal_json()
     with pytest.raises(NotExecuted) as proven:
         await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert proven.value.intent.id == intent_of().id
+    assert proven.value.intent == intent_of(fenced_at=fenced.fenced_at)
     assert not proven.value.safe_to_retry
     assert state(journal) == IntentState.NOT_EXECUTED
 
