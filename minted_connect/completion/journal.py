@@ -17,9 +17,9 @@ import anyio
 import attrs
 
 from minted_connect.errors import AlreadyInFlight
-from minted_connect.models import Intent, IntentState, OrderProgress
+from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
 
-__all__ = ["HOLDING", "OPEN", "Journal", "MemoryJournal", "already_in_flight", "to_the_end"]
+__all__ = ["HOLDING", "OPEN", "Journal", "JournalAccount", "MemoryJournal", "already_in_flight", "to_the_end"]
 
 _T = TypeVar("_T")
 
@@ -32,16 +32,29 @@ HOLDING: Final = OPEN | {IntentState.CONFIRMED}
 _REMEMBERED: Final = 10_000
 
 
+@attrs.frozen
+class JournalAccount:
+    """The server and the account that an intent belongs to, as hashes."""
+
+    server: str
+    account: str
+
+
 @runtime_checkable
 class Journal(Protocol):
-    """Where intents are written down. Bring your own by offering these methods."""
+    """Where intents are written down. Bring your own by offering these methods.
+
+    One journal may hold the intents of several accounts. An intent without an account was written by an older schema:
+    it is treated as anybody's until `settle` or `adopt` assigns it.
+    """
 
     async def prepare(self, intent: Intent) -> None:
         """Write an intent down, durably before returning.
 
         Raises:
-            AlreadyInFlight: an open or confirmed intent for the same customer and cart token is written down.
-            JournalError: it could not be made durable.
+            AlreadyInFlight: if an open or confirmed intent for the same customer and cart token is stored, of the same
+                account or without one.
+            JournalError: if it could not be made durable, or if this journal has lost a record that it had written.
         """
         ...
 
@@ -52,23 +65,58 @@ class Journal(Protocol):
         *,
         order_id: int | None = None,
         progress: OrderProgress | None = None,
+        owner: JournalAccount | None = None,
     ) -> None:
         """Note what became of an intent, and of a confirmed one the order and what was seen of it.
 
         An intent that is not open any more stays as it is, unless `state` is confirmed: an order that was found
         outweighs every earlier verdict. It does so even if another intent holds the basket by now: that one stays open
-        until it is settled itself. An id that is not written down here is ignored (it is another journal's).
+        until it is settled itself. An id that is not written down here is ignored (it is another journal's), unless
+        this object prepared it: then the journal has lost it, which is logged, and `prepare` raises from then on.
+
+        Args:
+            intent_id: The intent.
+            state: The new state.
+            order_id: Number of the order.
+            progress: Last seen state of the order.
+            owner: Assigned to the intent if it has no account yet.
 
         Raises:
             JournalError: it could not be written.
         """
         ...
 
-    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+    async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
+        """Store the response that refused an open intent, durably before returning; its state becomes unknown.
+
+        Raises:
+            JournalError: if it could not be written.
+        """
+        ...
+
+    async def adopt(self, intent_id: str, owner: JournalAccount) -> None:
+        """Assign an intent to an account, whichever account it had.
+
+        Raises:
+            JournalError: if it could not be written.
+        """
+        ...
+
+    async def note(
+        self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
+    ) -> None:
         """Note what was last seen of the order that this basket became; without a confirmed intent, nothing.
 
         Raises:
             JournalError: it could not be written.
+        """
+        ...
+
+    async def get(self, intent_id: str) -> Intent | None:
+        """Return the intent with this id in any state, or None.
+
+        Raises:
+            JournalError: if it could not be read.
         """
         ...
 
@@ -83,8 +131,10 @@ class Journal(Protocol):
         """
         ...
 
-    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
+    async def holder(self, external_customer_id: str, cart_token: str, *, account: str | None = None) -> Intent | None:
         """Return the intent that keeps others from completing this basket, a confirmed one before an open one.
+
+        Only intents of this account and those without one count.
 
         Raises:
             JournalError: it could not be read.
@@ -92,7 +142,7 @@ class Journal(Protocol):
         ...
 
     async def pending(self) -> list[Intent]:
-        """Return the open intents, oldest first: after a crash, those whose outcome has to be found out.
+        """Return the open intents of all accounts, oldest first.
 
         Raises:
             JournalError: it could not be read.
@@ -100,7 +150,7 @@ class Journal(Protocol):
         ...
 
     async def unfinished(self) -> list[Intent]:
-        """Return the confirmed intents whose order was not seen to be final yet, oldest first.
+        """Return the confirmed intents of all accounts whose order was not seen to be final yet, oldest first.
 
         Raises:
             JournalError: it could not be read.
@@ -126,7 +176,7 @@ class MemoryJournal:
 
     async def prepare(self, intent: Intent) -> None:
         """Keep an intent until the process ends."""
-        holder = await self.holder(intent.external_customer_id, intent.cart_token)
+        holder = await self.holder(intent.external_customer_id, intent.cart_token, account=intent.account)
         if holder is not None:
             raise already_in_flight(holder)
         self._open[intent.id] = intent
@@ -139,6 +189,7 @@ class MemoryJournal:
         *,
         order_id: int | None = None,
         progress: OrderProgress | None = None,
+        owner: JournalAccount | None = None,
     ) -> None:
         """Note what became of an intent."""
         intent = self._open.get(intent_id)
@@ -147,7 +198,10 @@ class MemoryJournal:
         if intent is None:
             return
         settled = attrs.evolve(
-            intent, state=state, order_id=order_id or intent.order_id, progress=progress or intent.progress
+            _assigned(intent, owner if intent.account is None else None),
+            state=state,
+            order_id=order_id or intent.order_id,
+            progress=progress or intent.progress,
         )
         if state in OPEN:
             self._open[intent_id] = settled
@@ -161,9 +215,27 @@ class MemoryJournal:
             if not self._by_basket[basket]:
                 del self._by_basket[basket]
 
-    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+    async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
+        """Store the response that refused an open intent."""
+        intent = self._open.get(intent_id)
+        if intent is not None:
+            self._open[intent_id] = attrs.evolve(intent, state=IntentState.UNKNOWN, refusal=refusal)
+
+    async def adopt(self, intent_id: str, owner: JournalAccount) -> None:
+        """Assign an intent to an account."""
+        for intents in (self._open, self._closed):
+            if intent_id in intents:
+                intents[intent_id] = _assigned(intents[intent_id], owner)
+
+    async def get(self, intent_id: str) -> Intent | None:
+        """Return the intent with this id."""
+        return self._open.get(intent_id) or self._closed.get(intent_id)
+
+    async def note(
+        self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
+    ) -> None:
         """Note what was last seen of an order."""
-        for intent in self._of(external_customer_id, cart_token):
+        for intent in self._of(external_customer_id, cart_token, account):
             if intent.state == IntentState.CONFIRMED:
                 self._closed[intent.id] = attrs.evolve(intent, progress=progress)
 
@@ -173,9 +245,10 @@ class MemoryJournal:
         if intent is not None and intent.fenced_at is None:
             self._open[intent_id] = attrs.evolve(intent, fenced_at=at)
 
-    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
+    async def holder(self, external_customer_id: str, cart_token: str, *, account: str | None = None) -> Intent | None:
         """Return the intent that holds a basket."""
-        holding = [intent for intent in self._of(external_customer_id, cart_token) if intent.state in HOLDING]
+        mine = self._of(external_customer_id, cart_token, account)
+        holding = [intent for intent in mine if intent.state in HOLDING]
         return min(holding, key=lambda intent: intent.state != IntentState.CONFIRMED, default=None)
 
     async def pending(self) -> list[Intent]:
@@ -190,9 +263,14 @@ class MemoryJournal:
     async def aclose(self) -> None:
         """Do nothing: there is nothing to let go of."""
 
-    def _of(self, external_customer_id: str, cart_token: str) -> list[Intent]:
+    def _of(self, external_customer_id: str, cart_token: str, account: str | None) -> list[Intent]:
         ids = self._by_basket.get((external_customer_id, cart_token), ())
-        return [self._open.get(one) or self._closed[one] for one in ids]
+        intents = [self._open.get(one) or self._closed[one] for one in ids]
+        return [intent for intent in intents if intent.account in {account, None}]
+
+
+def _assigned(intent: Intent, owner: JournalAccount | None) -> Intent:
+    return intent if owner is None else attrs.evolve(intent, server=owner.server, account=owner.account)
 
 
 def already_in_flight(holder: Intent) -> AlreadyInFlight:

@@ -18,7 +18,7 @@ from minted_connect.models.deal import (
     ShippingAddress,
     Status,
 )
-from minted_connect.models.intent import Intent, IntentState
+from minted_connect.models.intent import Intent, IntentState, Refusal
 from minted_connect.models.order import (
     Completion,
     Invoice,
@@ -67,6 +67,7 @@ __all__ = [
     "Rate",
     "RatePoint",
     "Receipt",
+    "Refusal",
     "Shipping",
     "ShippingAddress",
     "Status",

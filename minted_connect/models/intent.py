@@ -12,7 +12,7 @@ from minted_connect.models.deal import Kind
 from minted_connect.models.order import OrderProgress
 from minted_connect.models.privacy import last_letters
 
-__all__ = ["Intent", "IntentState"]
+__all__ = ["Intent", "IntentState", "Refusal"]
 
 
 class IntentState(enum.StrEnum):
@@ -30,6 +30,18 @@ class IntentState(enum.StrEnum):
     """Proven not to have happened."""
     UNKNOWN = "unknown"
     """It may have happened: reconcile it."""
+
+
+@attrs.frozen
+class Refusal:
+    """The response that refused a completion. It is kept until it is confirmed or disproved by reading back."""
+
+    status: int
+    """HTTP status."""
+    is_vendor_response: bool
+    """Whether the response came in the vendor's envelope; a gateway may have written any other."""
+    at: datetime
+    """Time of the response, aware, by the server's clock."""
 
 
 @attrs.frozen
@@ -63,6 +75,14 @@ class Intent:
     """What was last seen of that order; None if nothing was."""
     fenced_at: datetime | None = None
     """When its basket was first about to be cleared (`reconcile(fence=True)`), by the client's clock; None if never."""
+    server: str | None = attrs.field(default=None, repr=False)
+    """Hash of the base URL it was prepared for; None for records of an older schema."""
+    account: str | None = attrs.field(default=None, repr=False)
+    """Hash of the account it was prepared by (`Options.journal_account`); None for records of an older schema."""
+    send_before: datetime | None = None
+    """Time after which it is not sent any more, aware, by the server's clock; None for records of an older schema."""
+    refusal: Refusal | None = None
+    """The response that refused it, if there was one and it is not confirmed yet."""
 
     @property
     def created_by_server(self) -> datetime:
