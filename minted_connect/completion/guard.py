@@ -13,6 +13,7 @@ from minted_connect import checks
 from minted_connect.completion.match import is_order, lines
 from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
+from minted_connect.core.failures import attach_request
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
     IntegrityError,
@@ -103,13 +104,8 @@ async def look_again(caller: Caller, basket: Basket, agreed: Decimal | None) -> 
     if fresh is None:
         raise InvalidInput.of("basket", "is not open any more: it was completed, cleared or replaced")
     if fresh.kind != basket.kind or is_order(fresh.raw):
-        operation = OPERATIONS["baskets.get_active"]
-        raise IntegrityError(
-            f"{operation.method} {operation.path}: the answer is not about a {basket.kind} basket",
-            ("data.type: is not the basket's",),
-            method=operation.method,
-            path=operation.path,
-        )
+        error = IntegrityError(f"the answer is not about a {basket.kind} basket", ("data.type: is not the basket's",))
+        raise attach_request(error, OPERATIONS["baskets.get_active"].info)
     if not fresh.items:
         raise InvalidInput.of("basket", "is empty")
     # Whoever accepts any price, or the same one, agreed to what was seen, not to what somebody made of it since.

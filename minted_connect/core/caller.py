@@ -15,28 +15,27 @@ import attrs
 
 from minted_connect.config import Clock, Options, RetryPolicy, Timeouts, check_header, is_seconds
 from minted_connect.core import codec
+from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back
 from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.observed import Observed
 from minted_connect.core.replies import RawReply, Reply, open_reply
 from minted_connect.core.request import Effect, Request, check_paths
-from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, may_have_landed, pause_before_retry, with_retries
+from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, pause_before_retry, with_retries
 from minted_connect.core.transport import Transport
 from minted_connect.core.turns import Turns
 from minted_connect.core.watch import watched
 from minted_connect.core.wire import Lane, Progress, Wire
 from minted_connect.errors import (
     ApiError,
-    AuthenticationFailed,
     BudgetExhausted,
+    ClientClosedError,
     ConfigurationError,
     ConnectFailed,
     IntegrityError,
     MintedConnectError,
     NotSent,
-    PermissionDenied,
     Phase,
     ProtocolError,
-    RateLimited,
     RequestTimeout,
     TransportError,
 )
@@ -168,16 +167,9 @@ class Caller:
     ) -> _T:
         made = self.structure(reply.data, returns, request, reply)
         if check is not None and (wrong := tuple(check(made))):
-            raise IntegrityError(
-                f"{request.operation.method} {request.route}: the answer is about somebody else: "
-                f"{'; '.join(wrong[:3])}",
-                wrong,
-                reply.status,
-                reply.request_id,
-                request.operation.method,
-                request.route,
-                reply.attempts,
-            )
+            text = f"the answer is about somebody else: {'; '.join(wrong[:3])}"
+            error = IntegrityError(text, wrong, reply.status, reply.request_id)
+            raise attach_request(error, request.info, attempts=reply.attempts)
         return made
 
     async def run(
@@ -200,7 +192,7 @@ class Caller:
             try:
                 return await change()
             except MintedConnectError as error:
-                if not _in_doubt(error):
+                if not needs_read_back(error):
                     raise
                 failure = error
             return await read_back(failure)
@@ -234,16 +226,15 @@ class Caller:
             )
         except codec.Unfit as unfit:
             problems = unfit.problems
-        method, path = (request.operation.method, request.route) if request else ("", "")
-        raise ProtocolError(
-            f"{method} {path}: the answer is not of the expected shape: {'; '.join(problems[:3])}".lstrip(" :"),
+        error = ProtocolError(
+            f"the answer is not of the expected shape: {'; '.join(problems[:3])}",
             problems,
             reply.status if reply else 0,
             reply.request_id if reply else None,
-            method,
-            path,
-            reply.attempts if reply else 1,
         )
+        if request is not None:
+            attach_request(error, request.info, attempts=reply.attempts if reply else 1)
+        raise error
 
     async def exchange(
         self,
@@ -297,18 +288,8 @@ class Caller:
             {**headers, **request.headers} if request.headers else headers,
             body,
             Lane.RECOVERY if recovering else money,
-            operation.effect in {Effect.READ, Effect.SET},
             self._hurried,
         )
-
-
-def _in_doubt(error: MintedConnectError) -> bool:
-    """Return whether the work may be done although the call failed: a no to a second try can mean «already done»."""
-    if isinstance(error, IntegrityError):
-        return False  # an alarm to be heard, and not a doubt to be settled
-    if isinstance(error, ApiError) and error.after_unknown:
-        return not isinstance(error, AuthenticationFailed | PermissionDenied | RateLimited)
-    return may_have_landed(error)
 
 
 class _Call:
@@ -360,7 +341,11 @@ class _Call:
                 now=self._caller.clock.wall,
             )
         except MintedConnectError as error:
-            self._fill_in(error)
+            if not isinstance(error, ClientClosedError):
+                elapsed = self._caller.clock.monotonic() - self._started
+                attach_request(error, self._request.info, attempts=self.attempts, elapsed=elapsed)
+            if isinstance(error, ApiError):
+                error.after_unknown = self.landed is not None
             raise
 
     async def _send(self) -> RawReply:
@@ -390,15 +375,12 @@ class _Call:
 
     def decide(self, error: MintedConnectError, number: int) -> float | None:
         """Return the pause before another attempt, or None for no more."""
-        if may_have_landed(error):
+        if may_have_executed(error):
             self.landed = error
         until = self._deadline if self._not_after is None else min(self._deadline, self._not_after)
         left = until - self._caller.clock.monotonic()
         policy, roll, effect = self._caller.settings.retry, self._options.random(), self._request.effect
         pause = pause_before_retry(effect, error, number, policy, left=left, roll=roll)
-        if effect is Effect.COMPLETE and isinstance(error, ApiError):
-            # Sent again only if the refusal proves that nothing happened.
-            pause = pause if error.status in self._options.completion.refusals else None
         # A client that was closed under the call has nothing to try again with: what the first try met stands.
         if pause is None or self._shared.transport.closed:
             return None
@@ -411,11 +393,3 @@ class _Call:
         text = "%s %s: attempt %d failed (%s); next in %.2f s"
         _logger.warning(text, wire.method, wire.route, number, type(error).__name__, pause)
         return pause
-
-    def _fill_in(self, error: MintedConnectError) -> None:
-        if isinstance(error, ApiError | ProtocolError | TransportError | ConnectFailed):
-            error.attempts = self.attempts
-        if isinstance(error, TransportError | ConnectFailed):
-            error.elapsed = self._caller.clock.monotonic() - self._started
-        if isinstance(error, ApiError):
-            error.after_unknown = self.landed is not None

@@ -70,7 +70,6 @@ class Wire:
     headers: dict[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     lane: Lane
-    idempotent: bool
     hurried: bool = False
     """Whether it takes a place of the completions where its own lane has none left."""
 

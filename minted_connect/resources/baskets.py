@@ -36,7 +36,7 @@ class AsyncBaskets(Resource):
         try:
             return await self._caller.send_optional(request, Basket, check=_is_of(customer_id, cart_token))
         except NotFound as error:
-            if error.code is None:
+            if not error.is_vendor_response:
                 raise
             return None
 
