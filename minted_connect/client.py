@@ -31,11 +31,12 @@ from minted_connect.config import (
     as_secret,
     check_type,
 )
-from minted_connect.core.caller import Caller, Settings, Shared
+from minted_connect.core.caller import Caller
 from minted_connect.core.codec import dumps
 from minted_connect.core.logs import obey_environment
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
+from minted_connect.core.state import Settings, Shared
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ConfigurationError, InvalidInput
 from minted_connect.resources.baskets import AsyncBaskets
@@ -205,6 +206,7 @@ class AsyncMintedConnect:
             ) as client,
         ):
             client._server = server
+            client._caller.shared.lag_source = server
             yield client
 
     @property

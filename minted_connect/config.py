@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from minted_connect.errors import ConfigurationError
+from minted_connect.errors import AMBIGUOUS_STATUSES, ConfigurationError
 from minted_connect.events import Attempt
 
 __all__ = [
@@ -161,6 +161,13 @@ def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> N
         raise ConfigurationError(f"{_name(instance, attribute)}: must be seconds above 0, and finite")
 
 
+def _seconds_or_zero(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None and attribute.default is None:
+        return
+    if isinstance(value, bool) or value != 0:
+        _seconds(instance, attribute, value)
+
+
 def _maybe_seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None:
         _seconds(instance, attribute, value)
@@ -272,9 +279,8 @@ class Breaker:
 FEED_BREAKER: Final = Breaker()
 """The default of a feed of prices: five failed polls in a row, then a probe every half minute."""
 
-_IN_DOUBT: Final = frozenset({401, 408, 425})
-"""A 401 is judged by its challenge; the other two are said by servers that may have begun the work."""
-_REFUSING: Final = frozenset(range(400, 500)) - _IN_DOUBT
+_REFUSING: Final = frozenset(range(400, 500)) - AMBIGUOUS_STATUSES - {401}
+"""Statuses that may be trusted as refusals: a 401 is judged by its challenge."""
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -310,25 +316,25 @@ class CompletionPolicy:
     that lately. So what a completion after the lock would do never comes to the test."""
     reconcile_budget: float = attrs.field(default=120.0, validator=_seconds)
     """Seconds that `reconcile` reads on before it gives up for now."""
-    refusals: frozenset[int] = attrs.field(default=frozenset({422, 429}), validator=_statuses)
-    """Statuses that, in the vendor's own envelope, prove that a completion did not happen (Q2, and for 429 Q8). After
-    every other one it is read back. Without 429, a throttled completion is not sent again either."""
-    orders_lag: float = attrs.field(default=30.0, validator=_seconds)
-    """Seconds within which a fresh order shows in Get Orders (Q5): how long after a fence none may have shown."""
+    refusals: frozenset[int] = attrs.field(default=frozenset({422}), validator=_statuses)
+    """Statuses that, in the vendor's envelope, are believed after one look at basket and orders (Q2). Every other
+    refusal is believed only after `settle_time`. An empty set treats all of them so."""
+    orders_lag: float = attrs.field(default=30.0, validator=_seconds_or_zero)
+    """Seconds within which an order that was made, or a basket that was changed, shows in every read (Q5)."""
+    inline_looks: float | None = attrs.field(default=None, validator=_seconds_or_zero)
+    """Seconds after a refusal in which the call itself looks for the order; None = `settle_time`, 0 = not at all. If
+    they end before the refusal is believed, the call raises `OutcomeUnknown`, and `reconcile` settles it later. It also
+    bounds how long a change of a basket or customer is read back."""
     order_keeps_number: bool = attrs.field(default=True, validator=_of(bool))
     """Whether an order has the number (`id`) of its basket (Q4). If not, an order of that number is never taken for
     the basket's without a token, guid or order number in common."""
-    token_is_single_shot: bool = attrs.field(default=False, validator=_of(bool))
-    """Whether two completions of one cart token make one order at most (Q1). Only if that was proven: a completion
-    whose outcome is not known, with no order listed and the basket still open, is then sent once more within the price
-    lock. While it is not known, nothing is ever sent again."""
-    latest_landing: float | None = attrs.field(default=None, validator=_maybe_seconds)
+    latest_landing: float | None = attrs.field(default=None, validator=_seconds_or_zero)
     """Seconds after which a completion that was sent can no longer be carried out (Q1, Q3). Only with such a bound is a
     basket that stays open so long proof that nothing happened; None = it never is."""
     fence_proves_not_executed: bool = attrs.field(default=False, validator=_of(bool))
-    """Whether a cleared basket makes a late completion fail (Q6). While it is not known, `fence=True` makes the outcome
-    lean, and never proves it. The proof is that the basket is empty, so it also waits for `latest_landing`; where that
-    is not known, the proof ends with the first line that anybody puts into that basket again."""
+    """Whether a cleared basket makes a late completion fail (Q6), also one that was queued before the basket was
+    cleared. While that is not known, `fence=True` never proves anything. The proof is that the basket is empty, so it
+    waits for `settle_time`; without `latest_landing` it ends with the first line that is added to the basket again."""
     idempotency_header: str | None = attrs.field(default=None, validator=_header_name)
     """Header in which a completion carries the id of its intent, such as `Idempotency-Key`, once the vendor knows one
     (Q9); None = none."""
@@ -336,13 +342,21 @@ class CompletionPolicy:
     """Whether the customer's latest orders are listed before a completion, so that none of them is ever taken for it:
     one more request. `try` goes on where that fails, `require` does not (`NotSent`)."""
 
+    @property
+    def settle_time(self) -> float:
+        """Seconds after a response within which an order that it did not report is made and shows in the reads."""
+        return self.orders_lag + (self.latest_landing or 0.0)
+
 
 class Clock(Protocol):
     """Where all time comes from, so that a test can move it.
 
-    A clock may also offer `call_later(seconds, callback)`, which returns something with a `cancel()` and has
-    `callback()` called on the running event loop once `monotonic` has moved that far. Then a request times out on this
-    clock too, not only in real time.
+    A clock may also offer `elapsed()`: seconds that run on while the machine sleeps, for the age of price locks.
+    Without it, forward jumps of `wall` count as such seconds.
+
+    It may also offer `call_later(seconds, callback)`, which returns something with a `cancel()` and has `callback()`
+    called on the running event loop once `monotonic` has moved that far. Then a request times out on this clock too,
+    not only in real time.
     """
 
     def monotonic(self) -> float:
@@ -372,6 +386,12 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait that many seconds."""
         await asyncio.sleep(seconds)
+
+    if sys.platform == "linux":
+
+        def elapsed(self) -> float:
+            """Return seconds that run on while the machine sleeps."""
+            return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 SYSTEM_CLOCK: Final = SystemClock()

@@ -47,7 +47,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Final, TypeVar, dataclass_transform
 
 import attrs
 
@@ -98,6 +98,9 @@ __all__ = [
 
 
 _T = TypeVar("_T")
+
+AMBIGUOUS_STATUSES: Final = frozenset({408, 425})
+"""4xx statuses of servers that may have begun the work."""
 
 
 class Phase(enum.StrEnum):

@@ -156,7 +156,7 @@ class AsyncComplete:
             await flight.landed.wait()
         wanted = await self._outcomes.remembered(wanted)
         look = ReadBack(self._caller, wanted)
-        budget = self._caller.settings.options.completion.reconcile_budget
+        budget = self._caller.completion_policy.reconcile_budget
         finding = await look.run(budget=budget, fence=self._outcomes.fence if fence else None)
         try:
             return await self._outcomes.weighed(wanted, finding, Phase.SENT)
@@ -222,8 +222,9 @@ class AsyncComplete:
             # Given up before anything was sent: the next one in line takes over.
         flight = flights[key] = Flight(kind, agreed, extra, seen)
         try:
-            # Nobody changes the basket between the look at it and its completion, as far as this client goes.
-            async with self._caller.turn(basket.key):
+            # Until the outcome is known, this client changes none of the customer's baskets: an item that is added
+            # between the look at the basket and its completion would be bought at a price that was not agreed to.
+            async with self._caller.turn(basket.customer.external_id, self._patience()):
                 flight.result = await Execution(self._caller, self._outcomes, flight).run(basket)
         except Exception as error:
             flight.error = error
@@ -233,6 +234,10 @@ class AsyncComplete:
             del flights[key]
             flight.landed.set()
         return flight.result
+
+    def _patience(self) -> float:
+        settings = self._caller.settings
+        return settings.deadline or settings.timeouts.complete_total
 
     def _bind(self, error: Exception) -> None:
         """Let an error that is to be reconciled know the client that does it."""

@@ -16,7 +16,7 @@ from minted_connect.completion.match import differences, identifiers
 from minted_connect.completion.reconcile import Finding
 from minted_connect.completion.verdict import Outcome
 from minted_connect.errors import JournalError, MintedConnectError, NotExecuted, OutcomeUnknown, Phase, Rejected
-from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress
+from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress, Refusal
 
 __all__ = ["Flight", "Outcomes", "said_by"]
 
@@ -34,8 +34,6 @@ class Flight:
     """Lines and currency of the basket that the caller agreed to."""
     landed: asyncio.Event = attrs.field(factory=asyncio.Event)
     intent: Intent | None = None
-    in_doubt: bool = False
-    """Whether an earlier sending may have been carried out."""
     state: IntentState | None = None
     """What became of the intent, once that is known: before it is written down."""
     result: Completion | None = None
@@ -54,6 +52,8 @@ class Outcomes:
     flights: dict[tuple[str, str], Flight] = attrs.field(factory=dict[tuple[str, str], Flight])
     warned: bool = False
     """Whether it was said that nothing survives a crash."""
+    prepared: set[str] = attrs.field(factory=set[str])
+    """Ids of the intents that were prepared here and are not settled."""
 
     async def settle(self, intent: Intent, state: IntentState, outcome: Completion | Exception | None = None) -> None:
         """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe.
@@ -70,6 +70,8 @@ class Outcomes:
         if flight is not None:
             flight.state, flight.result = state, completion
             flight.error = outcome if isinstance(outcome, Exception) else None
+        if state is not IntentState.UNKNOWN:
+            self.prepared.discard(intent.id)
         number: object = completion.raw.get("id") if completion is not None else None
         order = completion.order if completion is not None else None
         try:
@@ -102,15 +104,30 @@ class Outcomes:
         """
         await to_the_end(self.journal.fence(intent.id, at))
 
-    async def remembered(self, intent: Intent) -> Intent:
-        """Return an intent with what was noted of it since: its holder may have it from before."""
+    async def record_refusal(self, intent: Intent, refusal: Refusal) -> Intent:
+        """Store the response that refused a completion before looking for its order; return the intent with it.
+
+        The outcome is not hidden by a journal that fails now: then the intent stays open without its refusal.
+        """
+        flight = self.flights.get((intent.external_customer_id, intent.cart_token))
+        refused = attrs.evolve(intent, state=IntentState.UNKNOWN, refusal=refusal)
+        if flight is not None and flight.intent is intent:
+            flight.intent = refused
         try:
-            holder = await self.journal.holder(intent.external_customer_id, intent.cart_token)
+            await to_the_end(self.journal.record_refusal(intent.id, refusal))
+        except Exception:
+            _logger.exception("%s: the journal could not store that it was refused", _named(intent))
+        return refused
+
+    async def remembered(self, intent: Intent) -> Intent:
+        """Return an intent as the journal has it now: the caller may have read it before a refusal or a fence."""
+        try:
+            stored = await self.journal.get(intent.id)
         except JournalError:
             return intent  # less is known, and nothing wrong
-        if holder is None or holder.id != intent.id:
+        if stored is None:
             return intent
-        return attrs.evolve(intent, fenced_at=holder.fenced_at)
+        return attrs.evolve(intent, fenced_at=stored.fenced_at, refusal=stored.refusal, state=stored.state)
 
     async def weighed(
         self, intent: Intent, finding: Finding, phase: Phase, error: Exception | None = None
@@ -127,7 +144,7 @@ class Outcomes:
             case Outcome.CONFIRMED:
                 return await self.confirmed(intent, finding.order, finding.raw, reconciled=True, notes=finding.notes)
             case Outcome.REJECTED:
-                raised = await self.rejected(intent, finding.order)
+                raised = await self.rejected(intent, finding.order, confirmed=finding.confirms_refusal)
             case Outcome.NOT_EXECUTED:
                 raised = await self.not_executed(intent, finding.verdict.reason)
             case Outcome.UNKNOWN:
@@ -147,7 +164,7 @@ class Outcomes:
         notes: tuple[str, ...] = (),
     ) -> Completion:
         """Note that the order exists, and return it with what differs from what was agreed to."""
-        differing = (*(differences(order, intent) if order is not None else ()), *notes)
+        differing = (*differences(raw, order, intent), *notes)
         completion = Completion(order, identifiers(raw), raw, reconciled, differing)
         for difference in differing:
             _logger.warning("%s: %s", _named(intent), difference)
@@ -156,10 +173,15 @@ class Outcomes:
         await self.settle(intent, IntentState.CONFIRMED, completion)
         return completion
 
-    async def rejected(self, intent: Intent, order: Order | None) -> Rejected:
-        """Note that the order was made and cancelled, and return the error that says so."""
-        rejected = Rejected(f"intent {intent.id}: the order was made, and cancelled or refunded", order)
-        _logger.warning("%s: settled, its order was cancelled or refunded", _named(intent))
+    async def rejected(self, intent: Intent, order: Order | None, *, confirmed: bool = False) -> Rejected:
+        """Note that the order failed, or with `confirmed` that none was made, and return the error that says so."""
+        if confirmed and intent.refusal is not None:
+            text = f"it was refused with status {intent.refusal.status}, and no order was made"
+            rejected = Rejected(f"intent {intent.id}: {text}", None, intent.refusal)
+        else:
+            text = "the order was made, and cancelled, refused or paid back"
+            rejected = Rejected(f"intent {intent.id}: {text}", order)
+        _logger.warning("%s: settled, %s", _named(intent), text)
         await self.settle(intent, IntentState.REJECTED, rejected)
         return rejected
 
@@ -194,7 +216,9 @@ class Outcomes:
             phase,
             "; ".join(evidence),
         )
-        await self.settle(intent, IntentState.UNKNOWN, unknown)
+        # A prepared intent of another process may still be sent: only the client that prepared it knows more.
+        if intent.state != IntentState.PREPARED or intent.id in self.prepared:
+            await self.settle(intent, IntentState.UNKNOWN, unknown)
         return unknown
 
 

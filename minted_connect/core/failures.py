@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from minted_connect.errors import (
+    AMBIGUOUS_STATUSES,
     ApiError,
     AuthenticationFailed,
     Effect,
@@ -24,9 +25,6 @@ from minted_connect.errors import (
 __all__ = ["AMBIGUOUS_STATUSES", "attach_request", "is_transient", "may_have_executed", "needs_read_back"]
 
 _E = TypeVar("_E", bound=MintedConnectError)
-
-AMBIGUOUS_STATUSES: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
-"""4xx statuses of servers that may have begun the work (408, 425)."""
 
 
 def attach_request(error: _E, request: RequestInfo, *, attempts: int = 1, elapsed: float = 0.0) -> _E:

@@ -256,9 +256,7 @@ class Transport:
                     if exchange.challenged(challenges):
                         continue
                     # The challenge was accepted as one of the pinned realm, so this server refused the signature.
-                    return RawReply(
-                        response.status, response.headers, body, bool(challenges) and exchange.is_pinned
-                    )
+                    return RawReply(response.status, response.headers, body, bool(challenges) and exchange.is_pinned)
                 if (
                     response.status < HTTPStatus.INTERNAL_SERVER_ERROR
                     and response.status != HTTPStatus.TOO_MANY_REQUESTS

@@ -164,7 +164,8 @@ class AsyncBaskets(Resource):
         self, request: Request, body: dict[str, Any], read_back: Callable[[MintedConnectError], Awaitable[Basket]]
     ) -> Basket:
         is_ours = _is_of(body["external_customer_id"], body.get("cart_token"))
-        return await self._caller.send(request, Basket, read_back=read_back, changes=_thing(body), check=is_ours)
+        customer = body["external_customer_id"]
+        return await self._caller.send(request, Basket, read_back=read_back, changes=customer, check=is_ours)
 
     async def _after(self, error: MintedConnectError, body: dict[str, Any]) -> Basket:
         """Return the basket as it is after `error`, which stands if there is none to be seen."""
@@ -184,12 +185,6 @@ class AsyncBaskets(Resource):
             "external_customer_id": checks.customer_id(key.external_customer_id, self._limits.external_customer_id),
             "cart_token": checks.token(key.cart_token, self._limits.cart_token),
         }
-
-
-def _thing(body: dict[str, Any]) -> BasketKey | str:
-    """Return what takes turns: the basket, or without one the customer for whom one is opened."""
-    customer, token = body["external_customer_id"], body.get("cart_token")
-    return customer if token is None else BasketKey(customer, token)
 
 
 def _pieces(basket: Basket, sku: str) -> int:

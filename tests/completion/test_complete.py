@@ -353,13 +353,15 @@ UNKNOWN = [
     ClientClosedError("closed under way"),
 ]
 REFUSED = [
-    AuthenticationFailed("F23", 401, 401),
-    AuthenticationFailed("F23 without envelope", 401),
-    AuthDowngrade("F24", 401),
-    ValidationFailed("F28", 422, 422),
-    RateLimited("F29", 429, 429),
+    AuthenticationFailed("F23", 401, 401, refused_digest=True),
+    AuthenticationFailed("F23 without envelope", 401, refused_digest=True),
 ]
-READ_BACK = [
+CONFIRMED_ONCE = [ValidationFailed("F28", 422, 422)]
+CONFIRMED_LATER = [
+    AuthenticationFailed("F23 of a gateway", 401, 401),
+    AuthenticationFailed("F23 of a gateway without envelope", 401),
+    AuthDowngrade("F24", 401),
+    RateLimited("F29", 429, 429),
     ApiError("F19", 200, 1),
     BadRequest("400", 400, 400),
     PermissionDenied("F25", 403, 403),
@@ -433,21 +435,38 @@ async def test_refused(world: World, journal: Watched, complete: AsyncComplete, 
     assert [request.operation.name for request in world.sent] == ["baskets.get_active", "complete.buy"]
 
 
-@pytest.mark.parametrize("error", READ_BACK, ids=label)
-async def test_read_back_once_and_believe_it(
-    world: World, journal: Watched, complete: AsyncComplete, error: Exception
+@pytest.mark.parametrize("error", CONFIRMED_ONCE, ids=label)
+async def test_a_trusted_refusal_is_confirmed_by_one_look(
+    world: World, journal: Watched, complete: AsyncComplete, error: ApiError
 ) -> None:
-    world.complete = error
+    world.complete = error = copy.copy(error)
     with pytest.raises(type(error)) as caught:
         await complete.buy(world.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
+    assert error.is_confirmed
     assert journal.states == [IntentState.REJECTED]
     assert world.count("complete.buy") == 1
     assert world.count("orders.page") == 2
     assert world.clock.sleeps == []  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("error", READ_BACK, ids=label)
+@pytest.mark.parametrize("error", CONFIRMED_LATER, ids=label)
+async def test_another_refusal_is_confirmed_at_the_settle_time(
+    world: World, journal: Watched, complete: AsyncComplete, error: ApiError
+) -> None:
+    world.complete = error = copy.copy(error)
+    begun = world.clock.monotonic()
+    with pytest.raises(type(error)) as caught:
+        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    assert caught.value is error
+    assert error.is_confirmed
+    assert journal.states == [IntentState.REJECTED]
+    assert world.count("complete.buy") == 1
+    assert world.clock.monotonic() - begun == CompletionPolicy().settle_time == 30
+    assert world.count("orders.page") == 2 * 5
+
+
+@pytest.mark.parametrize("error", [*CONFIRMED_ONCE, *CONFIRMED_LATER], ids=label)
 async def test_read_back_and_find_that_it_happened(
     world: World, journal: Watched, complete: AsyncComplete, error: Exception
 ) -> None:
@@ -528,7 +547,8 @@ async def test_read_back_and_see_too_little(
 def test_classes_of_failures_are_as_said() -> None:
     for fate, errors in ((Fate.NOT_SENT, NOT_SENT), (Fate.UNKNOWN, UNKNOWN), (Fate.REFUSED, REFUSED)):
         assert {classify(error, Phase.SENT, REFUSALS) for error in errors} == {fate}
-    assert {classify(error, phase, REFUSALS) for error in READ_BACK for phase in Phase} == {Fate.READ_BACK}
+    for fate, refused in ((Fate.CONFIRM_ONCE, CONFIRMED_ONCE), (Fate.CONFIRM_LATER, CONFIRMED_LATER)):
+        assert {classify(error, phase, REFUSALS) for error in refused for phase in Phase} == {fate}
     # What is about an answer was sent, whatever the phase says.
     assert classify(ProtocolError("odd"), Phase.NOT_SENT, REFUSALS) is Fate.UNKNOWN
 

@@ -184,7 +184,7 @@ async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
 @pytest.mark.parametrize(("kept", "strength"), [(True, Match.ID), (False, Match.LIKELY)])
 def test_q4_an_equal_number_alone(kept: bool, strength: Match) -> None:
     row = order_json(token="", guid="", increment_id="")
-    order = codec.structure(row, Order, monotonic=lambda: 0.0)
+    order = codec.structure(row, Order, elapsed=lambda: 0.0)
     assert match(row, order, intent_of(), keeps_number=kept) is strength
 
 
@@ -298,7 +298,7 @@ async def test_the_clock_of_the_server_is_written_down(world: World) -> None:
 def test_an_order_made_by_a_clock_that_was_behind(offset: int) -> None:
     """Ours was an hour ahead when it was sent, so the order seems to be from before."""
     row = order_json(**TWIN, order_at="2026-02-20T11:28:00.000000Z")
-    order = codec.structure(row, Order, monotonic=lambda: 0.0)
+    order = codec.structure(row, Order, elapsed=lambda: 0.0)
     found = match(row, order, intent_of(clock_offset=offset))
     assert found is (Match.LIKELY if offset else Match.NONE)
 

@@ -87,7 +87,7 @@ def cleared(world: World, **changes: Any) -> Any:
 
 def strength(raw: dict[str, Any], **intent: Any) -> Match:
     try:
-        order = codec.structure(raw, Order, monotonic=float)
+        order = codec.structure(raw, Order, elapsed=float)
     except codec.Unfit:
         order = None
     return match(raw, order, intent_of(**intent))
