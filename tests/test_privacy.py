@@ -262,7 +262,7 @@ FAULTS: list[tuple[FaultKind, dict[str, Any]]] = [
     ("late_commit", {}),
     ("refusal", {}),
     ("refusal", {"is_envelope": False, "commit": "after"}),
-    ("order_status", {"name": "Processing"}),
+    ("order_status", {"name": "Completed"}),
     ("truncate", {}),
     ("truncate", {"chunked": True}),
     ("slow_loris", {"interval": 0.5}),
