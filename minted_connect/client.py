@@ -167,7 +167,7 @@ class AsyncMintedConnect:
     async def sandbox(
         cls,
         *,
-        seed: int = 1,
+        seed: int | None = None,
         state: str | Path | None = None,
         clock: SandboxClock | None = None,
         timeouts: Timeouts | None = None,
@@ -178,7 +178,7 @@ class AsyncMintedConnect:
         """Start an embedded Minted Connect on a free port, and a client for it: `async with` gives the client.
 
         Args:
-            seed: Makes prices and ids repeatable.
+            seed: Makes prices and ids repeatable; None draws one, see `sandbox_server.seed`.
             state: SQLite file that keeps the sandbox's state; None = memory.
             clock: One clock for server and client, such as `sandbox.ManualClock()`.
             timeouts: As for the client.

@@ -73,6 +73,8 @@ def minted_sandbox(request: pytest.FixtureRequest) -> Iterator[ThreadedSandbox]:
     except TypeError as error:
         raise pytest.UsageError(f"the mark {_MARK}(...): {error}") from None
     with sandbox:
+        # pytest shows it when the test fails; the mark `minted(seed=...)` repeats it.
+        request.node.add_report_section("setup", "minted_sandbox", f"seed={sandbox.seed}")
         yield sandbox
 
 

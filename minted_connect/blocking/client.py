@@ -285,7 +285,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
     def sandbox(
         cls,
         *,
-        seed: int = 1,
+        seed: int | None = None,
         state: str | Path | None = None,
         clock: SandboxClock | None = None,
         timeouts: Timeouts | None = None,
@@ -296,7 +296,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         """Start an embedded Minted Connect on a free port, and a client for it: `with` gives the client.
 
         Args:
-            seed: Makes prices and ids repeatable.
+            seed: Makes prices and ids repeatable; None draws one, see `sandbox_server.seed`.
             state: SQLite file that keeps the sandbox's state; None = memory.
             clock: One clock for server and client, such as `sandbox.ManualClock()`.
             timeouts: As for the client.
