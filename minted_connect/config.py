@@ -92,6 +92,14 @@ def _known_policy(_instance: object, _attribute: attrs.Attribute[Any], value: ob
         raise ConfigurationError("Options.digest_policy: must be 'any' or 'modern'")
 
 
+def _account_name(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_type("Options.journal_account", value, str, optional=True)
+    if value is not None and (not value.isprintable() or not value or value != value.strip()):
+        raise ConfigurationError(
+            "Options.journal_account: must not be empty, and printable, without spaces around it, or None"
+        )
+
+
 def _header_safe(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None:
         check_header(f"Options.{attribute.name}", value)
@@ -412,6 +420,13 @@ class Options:
     breaker: Breaker | None = attrs.field(default=None, validator=_of(Breaker, optional=True))
     completion: CompletionPolicy = attrs.field(default=CompletionPolicy(), validator=_of(CompletionPolicy))
     """How completions and reconciliation treat what the vendor has not answered yet."""
+    journal_account: str | None = attrs.field(default=None, repr=False, validator=_account_name)
+    """Name of the account that intents in the journal belong to; None = server and user name stand for it.
+
+    Set it before the user name or the host of the server changes: intents of another account are neither read back nor
+    fenced, and do not keep a basket from being completed again. Use one name for one account, in every process that
+    shares its journal, and a different one for each account. `complete.adopt` assigns an intent that was written under
+    another name."""
     digest_policy: Literal["any", "modern"] = attrs.field(default="any", validator=_known_policy)
     """``modern`` refuses MD5 and challenges without qop."""
     keep_error_bodies: bool = attrs.field(default=False, validator=_of(bool))

@@ -93,6 +93,7 @@ class Complete(Facade[AsyncComplete]):
     delivery: Final = blocking(AsyncComplete.delivery)
     pending: Final = blocking(AsyncComplete.pending)
     unfinished: Final = blocking(AsyncComplete.unfinished)
+    adopt: Final = blocking(AsyncComplete.adopt)
     reconcile: Final = blocking(AsyncComplete.reconcile)
     decide: Final = blocking(AsyncComplete.decide)
 
