@@ -49,6 +49,8 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names of this machine, where plain http is no danger."""
 
 
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
 _MOST: Final = 2**63 - 1
 
 
@@ -449,7 +451,7 @@ class Options:
 
 
 def check_base_url(url: str) -> str:
-    """Return the URL without its trailing slash; refuse plain http beyond this machine, and parts a base has not.
+    """Return the URL with its host in lower case, without default port and trailing slash; refuse plain http beyond this machine, and parts a base has not.
 
     Raises:
         ConfigurationError: the URL is not absolute http(s), carries user info, a query or a fragment, or is
@@ -469,7 +471,9 @@ def check_base_url(url: str) -> str:
         raise ConfigurationError("base_url: must hold no query, fragment, space or unprintable character")
     if parts.scheme == "http" and host not in LOOPBACK:
         raise ConfigurationError("base_url: plain http is allowed to this machine only; use https")
-    return url.rstrip("/")
+    # One server has one spelling here, because the journal tells servers and accounts apart by it.
+    place = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme])
+    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
 
 
 def check_proxy_url(url: Secret) -> Secret:

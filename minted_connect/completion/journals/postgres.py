@@ -104,6 +104,8 @@ class PostgresJournal(StoredJournal):
         self._patience = patience
         self._used = False
         """Whether the tables were there before: from now on they must stay."""
+        self._identity: str | None = None
+        """Drawn when the tables were made."""
 
     def __repr__(self) -> str:
         return f"PostgresJournal({self._place!r})"
@@ -235,6 +237,7 @@ class PostgresJournal(StoredJournal):
         if self._used and not there:
             raise self._report_lost("has lost its tables")
         if await self._version(connection, there) == VERSION:
+            await self._check_identity(connection)
             return
         await _execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCKS])
         # Looked at again, now that nobody else can be making or changing it.
@@ -242,6 +245,14 @@ class PostgresJournal(StoredJournal):
         for step in STEPS[await self._version(connection, there) :]:
             await _execute(connection, step)
         await _execute(connection, "UPDATE minted_connect_journal SET version = %s", [VERSION])
+        await self._check_identity(connection)
+
+    async def _check_identity(self, connection: _Connection) -> None:
+        """Check that these are the tables that were used before."""
+        [(identity,)] = await _execute(connection, "SELECT identity FROM minted_connect_journal")
+        if self._used and identity != self._identity:
+            raise self._report_lost("was replaced by another one while in use")
+        self._identity = identity
 
     async def _version(self, connection: _Connection, there: bool) -> int:
         """Return the version of the schema that is there, 0 if there is none; refuse a newer one."""

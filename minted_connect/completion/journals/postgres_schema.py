@@ -80,6 +80,8 @@ CREATE TABLE minted_connect_claims (
     expires_at TIMESTAMPTZ NOT NULL,
     PRIMARY KEY (account, reference)
 );
+ALTER TABLE minted_connect_journal ADD COLUMN identity TEXT;
+UPDATE minted_connect_journal SET identity = md5(random()::text || clock_timestamp()::text);
 CREATE UNIQUE INDEX minted_connect_one_claim
     ON minted_connect_claims (account, external_customer_id, kind) WHERE holds_customer
 """,

@@ -19,7 +19,7 @@ from minted_connect.completion.journal import already_in_flight, to_the_end
 from minted_connect.completion.journals.paths import check_path
 from minted_connect.completion.journals.rows import UNREADABLE
 from minted_connect.completion.journals.sqlite_file import FileLost, JournalFile
-from minted_connect.completion.journals.sqlite_schema import APPLICATION, STEPS, VERSION, statements_of
+from minted_connect.completion.journals.sqlite_schema import APPLICATION, IDENTIFIED, STEPS, VERSION, statements_of
 from minted_connect.completion.journals.statements import Statements, insertion
 from minted_connect.completion.journals.stored import StoredJournal
 from minted_connect.completion.journals.worker import WorkerThread
@@ -40,6 +40,7 @@ _STATE: Final = (
 )
 
 _PROBLEMS: Final = {
+    sqlite3.SQLITE_ERROR: "holds something else than a journal, or is damaged",
     sqlite3.SQLITE_BUSY: "is locked by another process",
     sqlite3.SQLITE_LOCKED: "is locked by another process",
     sqlite3.SQLITE_READONLY: "cannot be written",
@@ -105,7 +106,7 @@ class SqliteJournal(StoredJournal):
                 if (holder := self._first(holders)) is not None:
                     raise already_in_flight(holder)
             # It may have been written into a file that has lost its name by now.
-            self._file.mark_used()
+            self._file.check_name()
             self._remember(intent)
 
         self._check_not_lost()
@@ -188,7 +189,7 @@ class SqliteJournal(StoredJournal):
                 if self._file.is_used:
                     raise FileLost("was emptied while in use")
                 return ()
-            self._file.mark_used()
+            self._file.mark_used(_identity(database, version))
             sql = self._sql if version == VERSION else statements_of(version)
             return database.execute(getattr(sql, query), values).fetchall()
         finally:
@@ -202,7 +203,11 @@ class SqliteJournal(StoredJournal):
         except FileLost as lost:
             raise self._report_lost(str(lost)) from lost
         except sqlite3.Error as error:
+            if _is_about_tables(error) and self._file.is_used:
+                raise self._report_lost("has lost its tables") from error
             # The low byte is the class of the problem; the rest of an extended code says where it struck.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB and self._file.is_used:
+                raise self._report_lost("was overwritten or replaced while in use") from error
             problem = _PROBLEMS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"failed ({type(error).__name__})")
             raise JournalError(f"the journal {self.path} {problem}") from error
         except OSError as error:
@@ -226,7 +231,7 @@ class SqliteJournal(StoredJournal):
         database = self._connect("mode=rw", give_up)
         try:
             self._set_up(database)
-            self._file.mark_used()
+            self._file.mark_used(_identity(database, VERSION))
         except BaseException:
             database.close()
             raise
@@ -283,6 +288,17 @@ def _transaction(database: sqlite3.Connection) -> Generator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
+
+
+def _identity(database: sqlite3.Connection, version: int) -> str | None:
+    if version < IDENTIFIED:
+        return None
+    row = database.execute("SELECT identity FROM journal").fetchone()
+    return None if row is None else str(row[0])
+
+
+def _is_about_tables(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR and str(error).startswith("no such table")
 
 
 def _text(data: bytes) -> str | bytes:

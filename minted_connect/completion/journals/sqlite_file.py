@@ -40,6 +40,10 @@ class JournalFile:
         self.path = path
         self._known: tuple[int, int] | None = None
         """Device and inode."""
+        self._identity: str | None = None
+        """Drawn when the journal was made: the inode of a deleted file may be given to the next one."""
+        self._refused: tuple[int, int] | None = None
+        """A file that kept its second name."""
 
     @property
     def log(self) -> Path:
@@ -67,25 +71,39 @@ class JournalFile:
         if self._known is None:
             self._check_not_mounted()
         elif self._known != (found.st_dev, found.st_ino):
-            raise FileLost("was replaced by another file while in use")
+            raise FileLost("was replaced by another one while in use")
         if found.st_nlink > 1:
             self._wait_for_one_name()
         if found.st_size == 0:
             self._check_fresh()
         return found.st_size
 
-    def mark_used(self) -> None:
+    def mark_used(self, identity: str | None) -> None:
         """Remember the file that is there now; from now on it must stay.
+
+        Args:
+            identity: Of the journal in it, None for an older schema.
 
         Raises:
             FileLost: if it is not the one that was used before.
+        """
+        if self._identity not in {None, identity}:
+            raise FileLost("was replaced by another one while in use")
+        self._identity = identity
+        self.check_name()
+
+    def check_name(self) -> None:
+        """Check that the path still leads to the file in use.
+
+        Raises:
+            FileLost: if it does not.
         """
         try:
             found = os.stat(self.path)  # noqa: PTH116 - as above
         except OSError as error:
             raise FileLost("was deleted while in use") from error
         if self._known not in {None, (found.st_dev, found.st_ino)}:
-            raise FileLost("was replaced by another file while in use")
+            raise FileLost("was replaced by another one while in use")
         self._known = found.st_dev, found.st_ino
 
     @property
@@ -96,16 +114,14 @@ class JournalFile:
     def create(self) -> None:
         """Create an empty file unless one exists. Only its owner may read it: it names customers and baskets."""
         path = Path(os.path.realpath(self.path))
-        with suppress(FileExistsError):
-            try:
-                os.mknod(path, 0o600 | stat.S_IFREG)
-            except FileExistsError:
-                raise
-            except FileNotFoundError:
-                raise
-            except (OSError, AttributeError):
-                _create_by_link(path)
-            sync_directory(path.parent)
+        try:
+            # Unlike `open`, this leaves no descriptor to close.
+            os.mknod(path, 0o600 | stat.S_IFREG)
+        except FileExistsError:
+            return
+        except (OSError, AttributeError):
+            _create_by_link(path)
+        sync_directory(path.parent)
 
     def _check_fresh(self) -> None:
         if self._known is not None:
@@ -133,9 +149,11 @@ class JournalFile:
         """Wait for the end of another process's `create`, and refuse a file that keeps its second name."""
         give_up = time.monotonic() + _PATIENCE
         while (found := os.stat(self.path)).st_nlink > 1:  # noqa: PTH116 - as above
-            if time.monotonic() > give_up:
-                if self._remove_drafts((found.st_dev, found.st_ino)):
+            known = found.st_dev, found.st_ino
+            if time.monotonic() > give_up or known == self._refused:
+                if self._remove_drafts(known):
                     continue
+                self._refused = known
                 raise JournalError(
                     f"the journal {self.path} has {found.st_nlink} names (hard links), and SQLite is safe with one "
                     "only: remove the others, and use this name everywhere; a symbolic link to it is safe"

@@ -10,7 +10,7 @@ from minted_connect.completion.journals.statements import HOLDING as HOLDS
 from minted_connect.completion.journals.statements import OPEN as IS_OPEN
 from minted_connect.completion.journals.statements import UNFINISHED, Statements
 
-__all__ = ["APPLICATION", "STEPS", "VERSION", "statements_of"]
+__all__ = ["APPLICATION", "IDENTIFIED", "STEPS", "VERSION", "statements_of"]
 
 APPLICATION: Final = 0x4D4E5443
 """Marks the file as ours (`PRAGMA application_id`, "MNTC")."""
@@ -81,6 +81,8 @@ CREATE TABLE claims (
     boot_id TEXT,
     PRIMARY KEY (account, reference)
 );
+CREATE TABLE journal (identity TEXT NOT NULL);
+INSERT INTO journal VALUES (lower(hex(randomblob(16))));
 CREATE UNIQUE INDEX one_claim ON claims (account, external_customer_id, kind) WHERE holds_customer
 """,
 )
@@ -88,6 +90,9 @@ CREATE UNIQUE INDEX one_claim ON claims (account, external_customer_id, kind) WH
 
 VERSION: Final = len(STEPS)
 """Of the schema (`PRAGMA user_version`)."""
+
+IDENTIFIED: Final = 4
+"""The version since which a journal has an identity."""
 
 _ADDED: Final = {
     2: ("clock_offset", "known_orders", "progress", "finished"),
