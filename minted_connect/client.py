@@ -73,7 +73,7 @@ class AsyncMintedConnect:
         retry: How often and how patiently a call is repeated; see `RetryPolicy`.
         journal: Where intents to buy, sell or ship are kept: the path of a file (SQLite) in a directory that exists, a
             `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which is never closed
-            here, or None (memory).
+            here, or None (memory). Intents in it belong to an account: see `Options.journal_account`.
         session: An aiohttp session whose connector is borrowed; it is never closed or changed.
         ssl_context: TLS settings of your own, at least TLS 1.2.
         proxy: URL of an http proxy, with its user name and password if it wants them.
@@ -157,10 +157,12 @@ class AsyncMintedConnect:
     def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
         """Build a client from `MINTED_CONNECT_USERNAME`, `_PASSWORD`, and, where set, `_BASE_URL` and `_JOURNAL`.
 
+        `MINTED_CONNECT_JOURNAL_ACCOUNT` is `Options.journal_account`, unless `options` names one.
+
         Raises:
             ConfigurationError: user name or password is missing, or a value cannot work.
         """
-        return cls(timeouts=timeouts, options=options, **settings_from_env())
+        return cls(timeouts=timeouts, options=options_from_env(options), **settings_from_env())
 
     @classmethod
     @asynccontextmanager
@@ -368,6 +370,15 @@ def _check_json(json: Any) -> None:
     raise InvalidInput.of(
         "json", "must hold dict, list, valid str, int, bool, None and finite Decimal only; use Decimal for a float"
     )
+
+
+def options_from_env(options: Options | None) -> Options | None:
+    """Return options with the `journal_account` of the environment, unless they name one."""
+    name = os.environ.get("MINTED_CONNECT_JOURNAL_ACCOUNT")
+    check_type("options", options, Options, optional=True)
+    if not name or (options is not None and options.journal_account is not None):
+        return options
+    return attrs.evolve(options or Options(), journal_account=name)
 
 
 def settings_from_env() -> dict[str, Any]:

@@ -49,6 +49,8 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names of this machine, where plain http is no danger."""
 
 
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
 _MOST: Final = 2**63 - 1
 
 
@@ -90,6 +92,14 @@ def _of(*kinds: type, optional: bool = False) -> _Validator:
 def _known_policy(_instance: object, _attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in ("any", "modern"):
         raise ConfigurationError("Options.digest_policy: must be 'any' or 'modern'")
+
+
+def _account_name(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_type("Options.journal_account", value, str, optional=True)
+    if value is not None and (not value.isprintable() or not value or value != value.strip()):
+        raise ConfigurationError(
+            "Options.journal_account: must not be empty, and printable, without spaces around it, or None"
+        )
 
 
 def _header_safe(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -432,6 +442,13 @@ class Options:
     breaker: Breaker | None = attrs.field(default=None, validator=_of(Breaker, optional=True))
     completion: CompletionPolicy = attrs.field(default=CompletionPolicy(), validator=_of(CompletionPolicy))
     """How completions and reconciliation treat what the vendor has not answered yet."""
+    journal_account: str | None = attrs.field(default=None, repr=False, validator=_account_name)
+    """Name of the account that intents in the journal belong to; None = server and user name stand for it.
+
+    Set it before the user name or the host of the server changes: intents of another account are neither read back nor
+    fenced, and do not keep a basket from being completed again. Use one name for one account, in every process that
+    shares its journal, and a different one for each account. `complete.adopt` assigns an intent that was written under
+    another name."""
     digest_policy: Literal["any", "modern"] = attrs.field(default="any", validator=_known_policy)
     """``modern`` refuses MD5 and challenges without qop."""
     keep_error_bodies: bool = attrs.field(default=False, validator=_of(bool))
@@ -454,7 +471,7 @@ class Options:
 
 
 def check_base_url(url: str) -> str:
-    """Return the URL without its trailing slash; refuse plain http beyond this machine, and parts a base has not.
+    """Return the URL with its host in lower case, without default port and trailing slash; refuse plain http beyond this machine, and parts a base has not.
 
     Raises:
         ConfigurationError: the URL is not absolute http(s), carries user info, a query or a fragment, or is
@@ -474,7 +491,9 @@ def check_base_url(url: str) -> str:
         raise ConfigurationError("base_url: must hold no query, fragment, space or unprintable character")
     if parts.scheme == "http" and host not in LOOPBACK:
         raise ConfigurationError("base_url: plain http is allowed to this machine only; use https")
-    return url.rstrip("/")
+    # One server has one spelling here, because the journal tells servers and accounts apart by it.
+    place = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme])
+    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
 
 
 def check_proxy_url(url: Secret) -> Secret:

@@ -22,7 +22,7 @@ from minted_connect.blocking.lift import (
     step,
 )
 from minted_connect.blocking.loop_thread import LoopThread
-from minted_connect.client import AsyncMintedConnect, settings_from_env
+from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import Journal
 from minted_connect.completion.journals import sealed
@@ -93,6 +93,7 @@ class Complete(Facade[AsyncComplete]):
     delivery: Final = blocking(AsyncComplete.delivery)
     pending: Final = blocking(AsyncComplete.pending)
     unfinished: Final = blocking(AsyncComplete.unfinished)
+    adopt: Final = blocking(AsyncComplete.adopt)
     reconcile: Final = blocking(AsyncComplete.reconcile)
     decide: Final = blocking(AsyncComplete.decide)
 
@@ -278,7 +279,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         Raises:
             ConfigurationError: user name or password is missing, or a value cannot work.
         """
-        return cls(timeouts=timeouts, options=options, **settings_from_env())
+        return cls(timeouts=timeouts, options=options_from_env(options), **settings_from_env())
 
     @classmethod
     @contextlib.contextmanager

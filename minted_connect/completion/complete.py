@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal, Self
 
 from minted_connect import checks
+from minted_connect.completion.accounts import account_of
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.guard import address, agreed_total, check_basket
 from minted_connect.completion.journal import Journal, to_the_end
@@ -32,7 +33,7 @@ class AsyncComplete:
 
     def __init__(self, caller: Caller, journal: Journal) -> None:
         self._caller = caller
-        self._outcomes = Outcomes(journal)
+        self._outcomes = Outcomes(journal, account_of(caller))
 
     def with_caller(self, caller: Caller) -> Self:
         """Return the same with another caller; the journal and the completions under way are shared."""
@@ -108,27 +109,57 @@ class AsyncComplete:
         extra = {"shipping": address(shipping, limits)}
         return await self._complete(Kind.DELIVERY, basket, expected_total, accept_price, extra)
 
-    async def pending(self) -> list[Intent]:
+    async def pending(self, *, all_accounts: bool = False) -> list[Intent]:
         """Return the intents whose outcome is not known, oldest first: reconcile each of them.
 
         After a crash these are the purchases that may have happened. Those this client is completing right now are
-        left out; those of other running processes with the same journal are not.
+        left out; those of other running processes with the same journal are not. Records that cannot be read are left
+        out too, and logged at ERROR with their ids.
+
+        Args:
+            all_accounts: Include the intents of other accounts in the same journal, which this client does not
+                reconcile before `adopt`. Otherwise a warning gives their number.
 
         Raises:
-            JournalError: the journal cannot be read.
+            JournalError: if the journal cannot be read, or was lost while in use.
         """
+        checks.flag("all_accounts", all_accounts)
         flying = {flight.intent.id for flight in self._outcomes.flights.values() if flight.intent is not None}
-        return [intent for intent in await self._outcomes.journal.pending() if intent.id not in flying]
+        intents = await self._outcomes.journal.pending()
+        mine = intents if all_accounts else self._outcomes.own(intents, "open")
+        return [intent for intent in mine if intent.id not in flying]
 
-    async def unfinished(self) -> list[Intent]:
+    async def unfinished(self, *, all_accounts: bool = False) -> list[Intent]:
         """Return the confirmed intents whose order was not seen to be final yet, oldest first.
 
         After a restart these are the orders to follow: give each to `orders.watch` or `orders.wait`.
 
+        Args:
+            all_accounts: As for `pending`.
+
         Raises:
-            JournalError: the journal cannot be read.
+            JournalError: if the journal cannot be read, or was lost while in use.
         """
-        return await self._outcomes.journal.unfinished()
+        checks.flag("all_accounts", all_accounts)
+        intents = await self._outcomes.journal.unfinished()
+        return intents if all_accounts else self._outcomes.own(intents, "unfinished")
+
+    async def adopt(self, intent_or_error: Intent | OutcomeUnknown) -> Intent:
+        """Assign an intent to this client's account, and return it.
+
+        For intents that were written under another user name or host of the same account. From then on this client
+        reconciles it, reading with its own credentials from its own server: what another account did is not found
+        there, so never adopt an intent whose account is a different one.
+
+        Args:
+            intent_or_error: From `pending(all_accounts=True)`, or the error that names it.
+
+        Raises:
+            InvalidInput: if the journal does not hold it.
+            JournalError: if it could not be written.
+        """
+        wanted = await self._outcomes.stored(_intent_of(intent_or_error))
+        return await self._outcomes.adopt(wanted)
 
     async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
         """Find out what became of an intent, reading orders and basket for up to two minutes.
@@ -146,6 +177,7 @@ class AsyncComplete:
             Rejected: the order was made and cancelled.
             NotExecuted: it provably did not happen; buying again, at another price, is your decision.
             OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
+            InvalidInput: if it belongs to another account (see `adopt`); nothing was read.
             ClientClosedError: closed, forked, or on another event loop.
         """
         wanted = _intent_of(intent_or_error)
@@ -178,17 +210,20 @@ class AsyncComplete:
             order_id: Number of the order, of a confirmed one.
 
         Raises:
-            JournalError: it could not be written down.
+            InvalidInput: if the journal does not hold it, or if it belongs to another account (see `adopt`).
+            JournalError: if the journal cannot be read or written.
         """
         wanted = _intent_of(intent_or_error)
         decided = IntentState(checks.one_of("state", state, _DECISIONS))
         if order_id is not None:
             checks.whole("order_id", order_id, 1)
+        self._outcomes.check_owner(await self._outcomes.stored(wanted))
         await self._outcomes.decided(wanted, decided, order_id)
 
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         """Note what was seen of the order that a basket became, if the journal knows of it."""
-        await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress))
+        mine = self._outcomes.owner.account
+        await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress, account=mine))
 
     async def aclose(self) -> None:
         """Let go of the journal."""

@@ -89,7 +89,8 @@ class Execution:
         except InvalidInput:
             # If the journal knows what became of it, that says more than that it is not as it was.
             with suppress(JournalError):
-                holder = await self._outcomes.journal.holder(basket.customer.external_id, basket.token)
+                journal, mine = self._outcomes.journal, self._outcomes.owner.account
+                holder = await journal.holder(basket.customer.external_id, basket.token, account=mine)
                 if holder is not None:
                     raise already_in_flight(holder) from None
             raise

@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 import attrs
 
 from minted_connect import checks
+from minted_connect.completion.accounts import account_of
 from minted_connect.completion.match import is_order, lines
 from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
@@ -167,6 +168,7 @@ def new_intent(
     basket: Basket, kind: Kind, caller: Caller, known_orders: tuple[int, ...], send_before: datetime
 ) -> Intent:
     """Build the record of completing this basket: every key it could be found by later."""
+    owner = account_of(caller)
     return Intent(
         id=str(uuid.uuid4()),
         kind=kind,
@@ -183,4 +185,6 @@ def new_intent(
         clock_offset=round(caller.shared.observed.offset.total_seconds()),
         known_orders=known_orders,
         send_before=send_before,
+        server=owner.server,
+        account=owner.account,
     )

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 import attrs
 
-from minted_connect.completion.journal import Journal, to_the_end
+from minted_connect.completion.journal import Journal, JournalAccount, to_the_end
 from minted_connect.completion.match import differences, identifiers
 from minted_connect.completion.reconcile import Finding
 from minted_connect.completion.verdict import Outcome
-from minted_connect.errors import JournalError, MintedConnectError, NotExecuted, OutcomeUnknown, Phase, Rejected
+from minted_connect.errors import (
+    InvalidInput,
+    JournalError,
+    MintedConnectError,
+    NotExecuted,
+    OutcomeUnknown,
+    Phase,
+    Rejected,
+)
 from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress, Refusal
 
 __all__ = ["Flight", "Outcomes", "said_by"]
@@ -49,11 +57,15 @@ class Outcomes:
     """The journal, and the completions under way: what the siblings of one client have in common."""
 
     journal: Journal
+    owner: JournalAccount
+    """The account of this client."""
     flights: dict[tuple[str, str], Flight] = attrs.field(factory=dict[tuple[str, str], Flight])
     warned: bool = False
     """Whether it was said that nothing survives a crash."""
     prepared: set[str] = attrs.field(factory=set[str])
     """Ids of the intents that were prepared here and are not settled."""
+    _others: dict[str, int] = attrs.field(factory=dict[str, int])
+    """How many intents of other accounts each list left out, as the latest warning says."""
 
     async def settle(self, intent: Intent, state: IntentState, outcome: Completion | Exception | None = None) -> None:
         """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe.
@@ -81,6 +93,8 @@ class Outcomes:
                     state,
                     order_id=number if isinstance(number, int) else None,
                     progress=OrderProgress.of(order) if order is not None else None,
+                    # An order that was found with the credentials of this account belongs to it.
+                    owner=self.owner if state is IntentState.CONFIRMED else None,
                 )
             )
         except asyncio.CancelledError as cancelled:
@@ -120,14 +134,75 @@ class Outcomes:
         return refused
 
     async def remembered(self, intent: Intent) -> Intent:
-        """Return an intent as the journal has it now: the caller may have read it before a refusal or a fence."""
+        """Return an intent with what was noted of it since: the caller may have it from before.
+
+        Raises:
+            InvalidInput: if it belongs to another account.
+        """
         try:
             stored = await self.journal.get(intent.id)
         except JournalError:
-            return intent  # less is known, and nothing wrong
+            stored = None  # less is known, and nothing wrong
+        if stored is not None:
+            intent = attrs.evolve(
+                intent,
+                fenced_at=stored.fenced_at,
+                refusal=stored.refusal,
+                send_before=stored.send_before,
+                server=stored.server,
+                account=stored.account,
+                state=stored.state,
+            )
+        self.check_owner(intent)
+        return intent
+
+    async def stored(self, intent: Intent) -> Intent:
+        """Return an intent as the journal holds it.
+
+        Raises:
+            InvalidInput: if the journal does not hold it.
+            JournalError: if the journal cannot be read.
+        """
+        stored = await self.journal.get(intent.id)
         if stored is None:
-            return intent
-        return attrs.evolve(intent, fenced_at=stored.fenced_at, refusal=stored.refusal, state=stored.state)
+            raise InvalidInput.of("intent_or_error", f"intent {intent.id} is not in this journal")
+        return stored
+
+    def check_owner(self, intent: Intent) -> None:
+        """Check that an intent belongs to this account, or to none yet.
+
+        Raises:
+            InvalidInput: if it belongs to another account.
+        """
+        if not self.is_own(intent):
+            raise InvalidInput.of(
+                "intent_or_error",
+                f"intent {intent.id} belongs to another account: use that account's client, or assign it to this one "
+                "with complete.adopt(intent)",
+            )
+
+    def is_own(self, intent: Intent) -> bool:
+        """Return whether an intent belongs to this account, or to none yet."""
+        return intent.account in {self.owner.account, None}
+
+    def own(self, intents: Sequence[Intent], what: str) -> list[Intent]:
+        """Return the intents of this account, and log how many others are left out when that number changes.
+
+        Args:
+            intents: All intents of one kind.
+            what: Names that kind in the log: `open` or `unfinished`.
+        """
+        mine = [intent for intent in intents if self.is_own(intent)]
+        others = len(intents) - len(mine)
+        if others and others != self._others.get(what):
+            _logger.warning(
+                "%d %s intents of other accounts in this journal are left out (all_accounts=True lists them; "
+                "complete.adopt() assigns one to this account)",
+                others,
+                what,
+            )
+        self._others[what] = others
+        return mine
 
     async def weighed(
         self, intent: Intent, finding: Finding, phase: Phase, error: Exception | None = None
@@ -198,8 +273,23 @@ class Outcomes:
         Raises:
             JournalError: it could not be written.
         """
-        await to_the_end(self.journal.settle(intent.id, state, order_id=order_id))
+        await to_the_end(self.journal.settle(intent.id, state, order_id=order_id, owner=self.owner))
         _logger.warning("%s: settled by hand, it is %s", _named(intent), state)
+
+    async def adopt(self, intent: Intent) -> Intent:
+        """Assign an intent to this account, and return it.
+
+        Raises:
+            JournalError: if it could not be written.
+        """
+        if intent.account != self.owner.account:
+            await to_the_end(self.journal.adopt(intent.id, self.owner))
+            _logger.warning(
+                "%s: assigned to this account%s",
+                _named(intent),
+                "" if intent.server in {self.owner.server, None} else "; it was prepared for another server",
+            )
+        return attrs.evolve(intent, server=self.owner.server, account=self.owner.account)
 
     async def doubted(self, intent: Intent, phase: Phase, evidence: tuple[str, ...]) -> OutcomeUnknown:
         """Note that it is not known, and return the error that says so."""

@@ -26,6 +26,8 @@ from minted_connect.sandbox import ManualClock
 CUSTOMER = "ea0982a7-4fd3-43ff-a682-cae5870d1eac"
 TOKEN = "SKTHzfR4HnKXmcM4XeHfFRUPq6n3jJGL"
 TOTAL = Decimal("1852.60")
+SERVER = "http://127.0.0.1:1"
+ACCOUNT = "0" * 64
 SHIPPING = Shipping(
     fullname="Ahmet Özer",
     phone="+905550001122",
@@ -163,7 +165,9 @@ class World(Caller):
     def __init__(self, *, loopback: bool = True, **options: Any) -> None:
         self.clock = ManualClock(auto_advance=True)
         self.settings = Settings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
-        transport = SimpleNamespace(is_loopback=loopback, check_usable=lambda: None)
+        transport = SimpleNamespace(
+            is_loopback=loopback, check_usable=lambda: None, base_url=SERVER, account=ACCOUNT
+        )
         self.shared = SimpleNamespace(  # type: ignore[assignment]
             transport=transport,
             observed=Observed(),

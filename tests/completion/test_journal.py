@@ -239,7 +239,8 @@ def test_what_a_journal_lacks_is_named() -> None:
     class Old:
         prepare = settle = note = holder = pending = aclose = MemoryJournal.prepare
 
-    with pytest.raises(ConfigurationError, match=r"journal: Old lacks fence, unfinished of Journal$"):
+    lacking = "record_refusal, adopt, get, fence, unfinished"
+    with pytest.raises(ConfigurationError, match=rf"journal: Old lacks {lacking} of Journal$"):
         open_journal(Old())  # type: ignore[arg-type]
 
 
