@@ -174,7 +174,7 @@ def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> N
 def _seconds_or_zero(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is None and attribute.default is None:
         return
-    if isinstance(value, bool) or value != 0:
+    if type(value) not in {int, float} or value != 0:
         _seconds(instance, attribute, value)
 
 

@@ -90,7 +90,7 @@ async def connect(flavour: str) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         yield server
 
 

@@ -113,7 +113,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(clock=clock, username=USERNAME, password=PASSWORD) as server:
+    async with Sandbox(seed=1, clock=clock, username=USERNAME, password=PASSWORD) as server:
         yield server
 
 

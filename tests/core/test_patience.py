@@ -136,7 +136,7 @@ async def test_an_attempt_gets_its_own_time_or_what_is_left_if_that_is_less(conn
 @pytest.mark.parametrize(("deadline", "ends"), [(None, 45), (10, 10)])
 async def test_a_completion_has_times_of_its_own(connect, deadline, ends):
     clock = ManualClock()
-    async with Sandbox(clock=clock) as sandbox:
+    async with Sandbox(seed=1, clock=clock) as sandbox:
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
         await minted.customers.create("customer-1")
         basket = await minted.baskets.add_item("customer-1", sku=GOLD)
@@ -285,7 +285,7 @@ async def test_a_server_that_asks_for_more_than_the_deadline_ends_it_at_once(con
 @pytest.mark.parametrize(("asked", "error"), [(36, RateLimited), (61, OutcomeUnknown)])
 async def test_a_throttled_purchase_is_posted_once_and_looked_for_after_the_wait(connect, asked, error):
     clock = ManualClock(auto_advance=True)
-    async with Sandbox(clock=clock) as sandbox:
+    async with Sandbox(seed=1, clock=clock) as sandbox:
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
         await minted.customers.create("customer-1")
         basket = await minted.baskets.add_item("customer-1", sku=GOLD)
