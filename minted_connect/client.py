@@ -36,7 +36,7 @@ from minted_connect.core.codec import dumps
 from minted_connect.core.logs import obey_environment
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
-from minted_connect.core.state import Settings, Shared
+from minted_connect.core.state import LagSource, Settings, Shared
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ConfigurationError, InvalidInput
 from minted_connect.resources.baskets import AsyncBaskets
@@ -176,8 +176,13 @@ class AsyncMintedConnect:
         retry: RetryPolicy | None = None,
         journal: Journal | str | Path | Secret | None = None,
         options: Options | None = None,
+        orders_lag: float = 0.0,
+        reads_lag: float = 0.0,
     ) -> AsyncGenerator[Self, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `async with` gives the client.
+
+        A `CompletionPolicy` that is left at its defaults takes `orders_lag` and `latest_landing` from the server, so
+        that a refused purchase is reported at once where nothing is late, and correctly where something is.
 
         Args:
             seed: Makes prices and ids repeatable; None draws one, see `sandbox_server.seed`.
@@ -187,6 +192,8 @@ class AsyncMintedConnect:
             retry: As for the client.
             journal: As for the client.
             options: As for the client; its clock is replaced if `clock` is given.
+            orders_lag: Seconds before an order shows in Get Orders and Receipt.
+            reads_lag: Seconds by which all reads but those of prices are behind.
         """
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import Sandbox  # noqa: PLC0415
@@ -196,7 +203,7 @@ class AsyncMintedConnect:
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         async with (
-            Sandbox(seed=seed, state=state, clock=clock) as server,
+            Sandbox(seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag) as server,
             cls(
                 server.username,
                 server.password,
@@ -208,8 +215,12 @@ class AsyncMintedConnect:
             ) as client,
         ):
             client._server = server
-            client._caller.shared.lag_source = server
+            client._use_delays_of(server)
             yield client
+
+    def _use_delays_of(self, source: LagSource) -> None:
+        """Take the delays that `CompletionPolicy` leaves at their defaults from a server that knows them."""
+        self._caller.shared.lag_source = source
 
     @property
     def sandbox_server(self) -> Sandbox:

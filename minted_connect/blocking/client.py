@@ -27,6 +27,7 @@ from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.journal import Journal
 from minted_connect.completion.journals import sealed
 from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
+from minted_connect.core.state import LagSource
 from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
 from minted_connect.feed import RateFeed, Subscription, Tick
 from minted_connect.resources.baskets import AsyncBaskets
@@ -293,8 +294,13 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         retry: RetryPolicy | None = None,
         journal: Journal | str | Path | Secret | None = None,
         options: Options | None = None,
+        orders_lag: float = 0.0,
+        reads_lag: float = 0.0,
     ) -> Generator[Self, None, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `with` gives the client.
+
+        A `CompletionPolicy` that is left at its defaults takes `orders_lag` and `latest_landing` from the server, so
+        that a refused purchase is reported at once where nothing is late, and correctly where something is.
 
         Args:
             seed: Makes prices and ids repeatable; None draws one, see `sandbox_server.seed`.
@@ -304,6 +310,8 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             retry: As for the client.
             journal: As for the client.
             options: As for the client; its clock is replaced if `clock` is given.
+            orders_lag: Seconds before an order shows in Get Orders and Receipt.
+            reads_lag: Seconds by which all reads but those of prices are behind.
         """
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
@@ -313,7 +321,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         with (
-            ThreadedSandbox(seed=seed, state=state, clock=clock) as server,
+            ThreadedSandbox(seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag) as server,
             cls(
                 server.username,
                 server.password,
@@ -325,7 +333,11 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             ) as client,
         ):
             client._server = server
+            client._use_delays_of(server)
             yield client
+
+    def _use_delays_of(self, source: LagSource) -> None:
+        self._inner._use_delays_of(source)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     @property
     def sandbox_server(self) -> ThreadedSandbox:

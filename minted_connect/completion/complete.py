@@ -51,10 +51,13 @@ class AsyncComplete:
         """Buy what is in the basket, once, at the price that was agreed to.
 
         The basket is read again first, and has to hold the same lines in the same currency. A second call for the same
-        basket while this one runs waits and gets the same result.
+        basket while this one runs waits and gets the same result. Until the outcome is known, other changes of the
+        customer's baskets through this client wait.
 
-        `deadline` and `Timeouts` bound each step, not their sum: the look at the basket, the sending, and the look
-        afterwards that a doubtful answer takes.
+        The completion is posted once. A response that refuses it proves nothing by itself: the call looks for the
+        order until `CompletionPolicy.settle_time` after the response before it raises the refusal. `inline_looks` and
+        the `deadline` (else `Timeouts.complete_total`, both from the start of the call) bound that. A refusal with a
+        status of `CompletionPolicy.refusals` in the vendor's envelope takes one look.
 
         Args:
             basket: As last seen. If its lines were changed since, nothing is sent (`InvalidInput`).
@@ -63,13 +66,13 @@ class AsyncComplete:
             accept_price: `"current"` in place of `expected_total` buys at whatever the basket costs by then.
 
         Raises:
-            OutcomeUnknown: it may have happened. Reconcile it; never buy again before that. After every other error
+            OutcomeUnknown: if it may have happened. Reconcile it; never buy again before that. After every other error
                 nothing was bought:
-            NotSent: nothing was sent: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`, `JournalError`,
+            NotSent: if nothing was sent: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`, `JournalError`,
                 `InvalidInput`, no connection, or the basket could not be read.
-            ApiError: the server refused.
-            IntegrityError: the basket that was read is not the caller's; nothing was sent.
-            Rejected: the server made an order and cancelled it.
+            ApiError: if the server refused it and no order was made.
+            IntegrityError: if the basket that was read is not the caller's; nothing was sent.
+            Rejected: if the server made an order that failed or was cancelled.
 
         Source: Complete Buy (api-27307626, 2026-02-19): partly documented (path and request); the answer is inferred.
         """
@@ -174,11 +177,12 @@ class AsyncComplete:
                 completed.
 
         Raises:
-            Rejected: the order was made and cancelled.
-            NotExecuted: it provably did not happen; buying again, at another price, is your decision.
-            OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
+            Rejected: if the order failed or was cancelled, or if the completion was refused and no order was made
+                (`.refusal`).
+            NotExecuted: if it provably did not happen; buying again, at another price, is your decision.
+            OutcomeUnknown: if it is still not known; `.evidence` says what was seen. Call again later.
             InvalidInput: if it belongs to another account (see `adopt`); nothing was read.
-            ClientClosedError: closed, forked, or on another event loop.
+            ClientClosedError: if the client is closed, forked, or on another event loop.
         """
         wanted = _intent_of(intent_or_error)
         checks.flag("fence", fence)

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from minted_connect.completion.statuses import is_failing, is_known
 from minted_connect.models import CreationStatus, Deal, Intent, Order
+from minted_connect.models.order_status import is_failing, is_known
 
 __all__ = [
     "Match",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from minted_connect.models import Status
+from minted_connect.models.deal import Status
 
 __all__ = ["is_failing", "is_known"]
 
