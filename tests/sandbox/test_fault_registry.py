@@ -225,7 +225,7 @@ async def test_commit_decides_whether_the_work_is_done(api, sandbox, clock, kind
         basket = (await api.add(customer=customer)).data
         call = asyncio.ensure_future(api.complete(basket))
         await until(lambda fault=fault, call=call: fault.waiting or call.done())
-        clock.advance(3_600)
+        clock.advance(100)
         await asyncio.sleep(0)
         assert len(sandbox.shop.orders) == orders, (kind, commit)
         if kind == "hang":  # the one fault that ends with the work done in any case
