@@ -22,7 +22,7 @@ async def add(api):
 
 @pytest.mark.parametrize("how", [read, add])
 async def test_a_read_or_an_add_restarts_the_lock(serving, clock, how):
-    async with serving(lock_restart=18) as (sandbox, api):
+    async with serving(lock_restart=18) as (_, api):
         await api.customer()
         basket = (await api.add()).data
         clock.advance(17.999)
