@@ -92,7 +92,7 @@ class MovableClock(SystemClock):
 
 @define(eq=False)
 class Alarm:
-    """What `ManualClock.call_later` owes to an event loop; `runs_on`: `due` counts `elapsed()`, not `monotonic()`."""
+    """A callback that a `ManualClock` has still to make; `runs_on`: `due` counts `elapsed()`, not `monotonic()`."""
 
     due: float
     runs_on: bool
@@ -196,7 +196,7 @@ class ManualClock:
         return self._set(seconds, callback, is_sleep=False, runs_on=True)
 
     def advance(self, seconds: float) -> None:
-        """Move all clocks forward and wake whoever is due, earliest first."""
+        """Move all clocks forward and make the calls that are due, earliest first."""
         if seconds < 0:
             raise ValueError("a monotonic clock never goes back; see jump_wall()")
         self._move(monotonic=seconds, suspended=0.0)

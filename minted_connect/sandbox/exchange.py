@@ -111,7 +111,7 @@ class FaultContext:
         return self._server.routes.answer(self.username, incoming, accepted)
 
     async def process_later(self, seconds: float, reads_basket: ReadsBasket) -> None:
-        """Execute the request after some seconds of the shop's time, whatever becomes of the connection.
+        """Execute the request after some seconds of the shop's time, also when the connection is gone.
 
         Args:
             seconds: how much later.

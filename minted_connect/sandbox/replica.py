@@ -18,7 +18,7 @@ class _Change:
 
 
 class Replica(ShopState):
-    """What the shop was `Rules.reads_lag` seconds ago, for reads; every change reaches it that much later.
+    """The shop as it was `Rules.reads_lag` seconds ago, for reads: every change reaches it that much later.
 
     It holds copies, so that no read changes the primary, and no change of the primary is seen early.
     """

@@ -130,7 +130,7 @@ class Sandbox:
 
     @property
     def reads_behind(self) -> float:
-        """How many seconds reads of orders are behind at most: `orders_lag` and `reads_lag` together."""
+        """The most seconds that a read of orders may be behind: `orders_lag` and `reads_lag` together."""
         return self.settings.orders_lag + self.settings.reads_lag
 
     @property

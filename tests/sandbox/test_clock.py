@@ -260,8 +260,8 @@ async def test_a_server_does_not_sleep_with_its_client(serving, clock):
         await api.customer()
         sandbox.faults.add("refusal", path="*/complete/*", commit="after", seconds=30)
         basket = (await api.add()).data
-        answer = await api.complete(basket)
-        assert answer.status == 403
+        response = await api.complete(basket)
+        assert response.status == 403
         while not clock._alarms:
             await asyncio.sleep(0)
         clock.suspend(30)
@@ -271,8 +271,8 @@ async def test_a_server_does_not_sleep_with_its_client(serving, clock):
         clock.suspend(65)
         (row,) = (await api.get("/partner/walletable/orders")).data["data"]
         assert row["status_name"] == "Processing"
-        answer = await api.get("/partner/walletable/rates")
-        assert answer.headers["Date"] == "Fri, 20 Feb 2026 12:29:32 GMT"
+        response = await api.get("/partner/walletable/rates")
+        assert response.headers["Date"] == "Fri, 20 Feb 2026 12:29:32 GMT"
         assert clock.monotonic() == 0
 
 

@@ -1,4 +1,4 @@
-"""Whatever the console is sent, it refuses or takes it by name, and the API works on."""
+"""The console refuses faults with wrong arguments by name, and the API works on."""
 
 import contextlib
 import http.client
@@ -48,8 +48,8 @@ def send(sandbox, text, path="/faults"):
         f"{sandbox.console_url}{path}", text.encode(), {"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return answer.status, json.loads(answer.read())
+        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+            return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:
             return error.code, json.loads(error.read())
@@ -62,9 +62,9 @@ def call(sandbox):
     opener = urllib.request.build_opener(urllib.request.HTTPDigestAuthHandler(passwords))
     request = urllib.request.Request(sandbox.url + RATES, headers={"x-client-id": "web"})
     try:
-        with opener.open(request, timeout=PATIENCE) as answer:
-            answer.read()
-            return answer.status
+        with opener.open(request, timeout=PATIENCE) as response:
+            response.read()
+            return response.status
     except urllib.error.HTTPError as error:
         with error:
             return error.code

@@ -254,5 +254,5 @@ async def test_hang_with_commit_does_the_work_first(api, sandbox):
 async def test_interim_without_commit_is_a_500(api, sandbox):
     await api.customer()
     sandbox.faults.add("interim", path="*/complete/*", commit=False)
-    answer = await api.complete((await api.add()).data)
-    assert (answer.status, answer.json["success"], sandbox.shop.orders) == (500, False, [])
+    response = await api.complete((await api.add()).data)
+    assert (response.status, response.json["success"], sandbox.shop.orders) == (500, False, [])

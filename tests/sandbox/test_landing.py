@@ -1,4 +1,4 @@
-"""What a client may ask of a sandbox: how far reads are behind, and how late a request may still be executed."""
+"""The properties for clients: `reads_behind` and `latest_landing`."""
 
 import asyncio
 import threading

@@ -66,7 +66,7 @@ async def test_updating_and_deleting_lines_does_not_restart_it(serving, clock):
 
 
 async def test_a_restart_may_reprice(serving, clock):
-    async with serving(seed=1, lock_restart=30, lock_restart_reprices=True) as (sandbox, api):
+    async with serving(lock_restart=30, lock_restart_reprices=True) as (sandbox, api):
         await api.customer()
         basket = (await api.add()).data
         clock.advance(29)

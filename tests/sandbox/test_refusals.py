@@ -1,4 +1,4 @@
-"""Refusals that are none, work that is done later, and orders in unexpected statuses."""
+"""Refusals of requests that are executed all the same, late commits, and orders in unexpected statuses."""
 
 import asyncio
 
@@ -41,15 +41,15 @@ async def refused(api, sandbox, basket, **args):
 async def test_every_status_enveloped_or_bare_before_after_or_never(
     api, sandbox, clock, basket, status, is_envelope, commit
 ):
-    answer = await refused(api, sandbox, basket, status=status, is_envelope=is_envelope, commit=commit, seconds=5)
-    assert answer.status == status
+    response = await refused(api, sandbox, basket, status=status, is_envelope=is_envelope, commit=commit, seconds=5)
+    assert response.status == status
     if is_envelope:
-        assert (answer.json["success"], answer.json["code"], answer.json["data"]) == (False, status, None)
+        assert (response.json["success"], response.json["code"], response.json["data"]) == (False, status, None)
     else:
-        assert answer.headers["Content-Type"] == "text/html; charset=UTF-8"
-        assert answer.text.startswith("<!DOCTYPE")
-    assert "Retry-After" not in answer.headers
-    assert "WWW-Authenticate" not in answer.headers
+        assert response.headers["Content-Type"] == "text/html; charset=UTF-8"
+        assert response.text.startswith("<!DOCTYPE")
+    assert "Retry-After" not in response.headers
+    assert "WWW-Authenticate" not in response.headers
     assert len(sandbox.shop.orders) == (commit == "before")
     assert sandbox.latest_landing == (5 if commit == "after" else 0)
     if commit == "after":
@@ -67,11 +67,11 @@ async def test_every_status_enveloped_or_bare_before_after_or_never(
 
 
 async def test_refusals_with_retry_after(api, sandbox, basket):
-    answer = await refused(api, sandbox, basket, status=429, retry_after=7)
-    assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
+    response = await refused(api, sandbox, basket, status=429, retry_after=7)
+    assert (response.status, response.headers["Retry-After"]) == (429, "7")
     date = "Fri, 20 Feb 2026 12:28:57 GMT"
-    answer = await refused(api, sandbox, basket, status=503, retry_after=date, is_envelope=False, commit="never")
-    assert answer.headers["Retry-After"] == date
+    response = await refused(api, sandbox, basket, status=503, retry_after=date, is_envelope=False, commit="never")
+    assert response.headers["Retry-After"] == date
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ async def test_a_401_without_a_challenge_or_with_one_of_another(api, sandbox, ba
     line = sandbox.doorman.challenges()[0]
     headers["Authorization"] = authorization(line, sandbox.username, sandbox.password, "POST", target)
     body = {**ME, "cart_token": basket["token"]}
-    async with api.session.post(sandbox.url + target, json=body, headers=headers) as answer:
-        assert answer.status == 401
-        found = answer.headers.getall("WWW-Authenticate", [])
+    async with api.session.post(sandbox.url + target, json=body, headers=headers) as response:
+        assert response.status == 401
+        found = response.headers.getall("WWW-Authenticate", [])
     assert [line.startswith(expected) for line in found] == ([] if expected is None else [True])
     assert sandbox.doorman.realm not in str(found)
     assert len(sandbox.shop.orders) == 1
@@ -108,8 +108,8 @@ async def test_what_was_refused_before_the_login_is_not_executed(api, sandbox, c
     for commit in ("before", "after"):
         sandbox.faults.add("refusal", path=COMPLETE, before_auth=True, commit=commit, seconds=1)
         key = {**ME, "cart_token": basket["token"]}
-        async with api.session.post(sandbox.url + "/partner/walletable/complete/buy", json=key) as answer:
-            assert answer.status == 403
+        async with api.session.post(sandbox.url + "/partner/walletable/complete/buy", json=key) as response:
+            assert response.status == 403
     await until(lambda: clock._alarms)
     clock.advance(1)
     await until(lambda: sandbox.latest_landing is not None and not clock._alarms)
@@ -135,7 +135,7 @@ HOW = pytest.mark.parametrize("how", ["late_commit", "refusal"])
 READS = pytest.mark.parametrize("reads_basket", ["execution", "acceptance"])
 
 
-async def landed(sandbox, clock):
+async def land(sandbox, clock):
     clock.advance(10)
     await until(lambda: not any(fault.in_flight for fault in sandbox.faults.all()))
 
@@ -149,7 +149,7 @@ async def test_a_late_commit_of_a_basket_that_was_cleared(serving, clock, how, r
         await send_late(api, sandbox, clock, basket, how, reads_basket)
         key = {**ME, "cart_token": basket["token"]}
         assert (await api.send("DELETE", BASKET + "/empty", key)).data["items"] == []
-        await landed(sandbox, clock)
+        await land(sandbox, clock)
         if reads_basket == "execution":
             assert sandbox.shop.orders == []  # an empty basket is not completed
             assert (await api.get(BASKET, **ME)).data["token"] == basket["token"]
@@ -171,7 +171,7 @@ async def test_a_late_commit_of_a_basket_that_was_changed(serving, clock, how, r
         basket = (await api.add("MNTBAE0001", 2)).data
         await send_late(api, sandbox, clock, basket, how, reads_basket)
         changed = (await api.add("MNTBAE0013", 1)).data
-        await landed(sandbox, clock)
+        await land(sandbox, clock)
         (order,) = sandbox.shop.orders
         expected = basket if reads_basket == "acceptance" else changed
         assert [line.sku for line in order.lines] == [item["sku"] for item in expected["items"]]
@@ -179,27 +179,27 @@ async def test_a_late_commit_of_a_basket_that_was_changed(serving, clock, how, r
 
 
 async def test_what_was_accepted_keeps_its_price_when_the_lock_is_over(serving, clock):
-    async with serving(seed=1, lock_seconds=5) as (sandbox, api):
+    async with serving(lock_seconds=5) as (sandbox, api):
         await api.customer()
         basket = (await api.add()).data
         await send_late(api, sandbox, clock, basket, "refusal", "acceptance")
         clock.advance(6)
         repriced = (await api.get(BASKET, **ME)).data
         assert repriced["price_token"] != basket["price_token"]
-        await landed(sandbox, clock)
+        await land(sandbox, clock)
         (order,) = sandbox.shop.orders
         assert (order.figures.paid_total, order.price_token) == (basket["paid_total"], basket["price_token"])
 
 
 @pytest.mark.parametrize(("late_complete", "orders"), [("refuse", 0), ("reprice", 1)])
 async def test_what_is_accepted_after_its_lock(serving, clock, late_complete, orders):
-    async with serving(seed=1, lock_seconds=5, late_complete=late_complete) as (sandbox, api):
+    async with serving(lock_seconds=5, late_complete=late_complete) as (sandbox, api):
         await api.customer()
         basket = (await api.add()).data
         clock.advance(60)
         accepted = sandbox.shop.quote(sandbox.shop.metals(["gold"])[0]).buy
         await send_late(api, sandbox, clock, basket, "refusal", "acceptance")
-        await landed(sandbox, clock)
+        await land(sandbox, clock)
         assert [order.lines[0].price for order in sandbox.shop.orders] == [accepted] * orders
         if orders:
             assert accepted != basket["items"][0]["price"]
@@ -211,14 +211,14 @@ async def test_what_was_accepted_is_not_completed_twice(serving, clock):
         basket = (await api.add()).data
         await send_late(api, sandbox, clock, basket, "refusal", "acceptance")
         assert (await api.complete(basket)).status == 200
-        await landed(sandbox, clock)
+        await land(sandbox, clock)
         assert len(sandbox.shop.orders) == 1
     async with serving(single_shot=False) as (sandbox, api):
         await api.customer()
         basket = (await api.add()).data
         await send_late(api, sandbox, clock, basket, "refusal", "acceptance")
         assert (await api.complete(basket)).status == 200
-        await landed(sandbox, clock)
+        await land(sandbox, clock)
         assert len(sandbox.shop.orders) == 2
 
 
@@ -228,7 +228,7 @@ async def test_what_was_accepted_is_not_completed_twice(serving, clock):
         {},
         {**ME, "cart_token": 5},
         {**ME, "cart_token": "x" * 32},
-        {"external_customer_id": "nobody", "cart_token": "x" * 32},
+        {"external_customer_id": "cust-2", "cart_token": "x" * 32},
         [],
     ],
 )
@@ -238,7 +238,7 @@ async def test_what_could_not_be_accepted_is_not_executed(serving, clock, body):
         sandbox.faults.add("refusal", path=COMPLETE, commit="after", seconds=10, reads_basket="acceptance")
         assert (await api.send("POST", "/partner/walletable/complete/buy", body)).status == 403
         await until(lambda: clock._alarms)
-        await landed(sandbox, clock)
+        await land(sandbox, clock)
         assert sandbox.shop.orders == []
 
 
@@ -249,7 +249,7 @@ async def test_other_requests_are_executed_as_they_are_found(serving, clock):
         sandbox.faults.add("refusal", method="POST", path="*/basket", **late)
         assert (await api.add()).status == 403
         await until(lambda: clock._alarms)
-        await landed(sandbox, clock)
+        await land(sandbox, clock)
         assert len(sandbox.shop.baskets) == 1
 
 
