@@ -238,6 +238,39 @@ def test_a_clock_without_elapsed_time_is_taken_as_it_is():
     assert elapsed(Plain()) == 42.0
 
 
+@pytest.mark.parametrize("how", [{"kind": "delay"}, {"kind": "refusal", "commit": "after"}])
+async def test_moving_the_clock_by_hand_ends_what_the_shop_waits_for(serving, how):
+    clock = MovableClock()
+    async with serving(clock=clock) as (sandbox, api):
+        await api.customer()
+        basket = (await api.add()).data
+        fault = sandbox.faults.add(**how, path="*/complete/*", seconds=100)
+        call = asyncio.ensure_future(api.complete(basket))
+        while not clock._waiting:
+            await asyncio.sleep(0)
+        clock.advance(60)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (sandbox.shop.orders, fault.in_flight) == ([], 1)
+        await asyncio.to_thread(clock.advance, 40)
+        while not sandbox.shop.orders:
+            await asyncio.sleep(0)
+        await call
+        assert clock._waiting == set()
+
+
+async def test_a_movable_clock_waits_for_real_too():
+    clock = MovableClock()
+    await asyncio.wait_for(clock.sleep_elapsed(0.01), 10)
+    await asyncio.wait_for(clock.sleep_elapsed(0), 10)
+    waiting = asyncio.ensure_future(clock.sleep_elapsed(1_000))
+    while not clock._waiting:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert clock._waiting == set()
+
+
 BASKET = "/partner/walletable/basket"
 ME = {"external_customer_id": "cust-1"}
 
