@@ -9,10 +9,11 @@ from multidict import CIMultiDict
 
 from .clock import Clock, sleep_elapsed
 from .doorman import Doorman
+from .entities import AcceptedBasket
 from .fault_handle import Fault
 from .log import LoggedRequest
 from .routes import Incoming, Reply, Routes, language_of
-from .shop import AcceptedBasket, Shop
+from .shop import Shop
 from .texts import say
 from .wire import decode, failure
 

@@ -9,10 +9,10 @@ from attrs import frozen
 
 from . import views
 from .checks import Check
-from .entities import Customer, Order
+from .entities import AcceptedBasket, Customer, Order
 from .pricing import METALS, Kind
 from .rules import ShopError, invalid
-from .shop import AcceptedBasket, Shop
+from .shop import Shop
 from .state import SECOND, at
 from .wire import Object
 

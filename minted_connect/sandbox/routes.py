@@ -9,9 +9,10 @@ from urllib.parse import parse_qsl, unquote
 from attrs import field, frozen
 
 from . import operations
+from .entities import AcceptedBasket
 from .operations import Call
 from .rules import ShopError, invalid
-from .shop import AcceptedBasket, Shop
+from .shop import Shop
 from .texts import say
 from .wire import Object, decode, encode, failure, success
 

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from .catalogue import PRODUCTS, Product
 from .clock import Clock
 from .entities import (
+    AcceptedBasket,
     Basket,
     Customer,
     Entity,
@@ -38,14 +39,6 @@ from .wire import Object
 _TOKEN = string.ascii_letters + string.digits
 _FIRST_BASKET, _FIRST_ADDRESS = 10984, 1931
 _FIRST_ORDER = 500_001  # of those that are numbered apart
-
-
-@frozen
-class AcceptedBasket:
-    """A basket as it was when the request to complete it came in, and that moment."""
-
-    basket: Basket
-    moment: int
 
 
 class Shop(ShopState):

@@ -1,11 +1,17 @@
 """Reads from a replica that is behind: `reads_lag`, with `orders_lag` behind that."""
 
+import contextlib
 import sqlite3
 
 import aiohttp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minted_connect.sandbox import ManualClock, Rules, Sandbox, ThreadedSandbox
+from minted_connect.sandbox.rules import ShopError
+from minted_connect.sandbox.shop import Shop
+from minted_connect.sandbox.state import SECOND
 
 pytestmark = pytest.mark.anyio
 
@@ -217,6 +223,70 @@ async def test_threaded_reads_lag_too(answer_digest):
             assert (await api.get("/partner/customer/cust-1")).status == 404
             clock.advance(2)
             assert (await api.get("/partner/customer/cust-1")).status == 200
+
+
+SKUS = ("MNTBAE0001", "MNTBAE0013")
+STEPS = st.one_of(
+    st.tuples(st.just("advance"), st.sampled_from([0.5, 1, 2, 3, 100, 240])),
+    st.tuples(st.just("add"), st.sampled_from(SKUS)),
+    st.tuples(st.just("update"), st.sampled_from(SKUS)),
+    st.tuples(st.just("delete"), st.sampled_from(SKUS)),
+    st.tuples(st.sampled_from(["clear", "complete", "read", "give", "rename", "status", "replace"]), st.none()),
+)
+
+
+def picture(state):
+    return (
+        [(one.id, one.external_id, dict(one.person), dict(one.holdings)) for one in state.customers],
+        [(one.token, one.price_token, one.priced, one.locked) for one in state.baskets],
+        [[(item.sku, item.amount) for item in one.items] for one in state.baskets],
+        [(one.id, one.token, one.status) for one in state.orders],
+    )  # fmt: skip
+
+
+def act(shop, step, value):
+    """Take one step; what the shop refuses changes nothing."""
+    me = shop.customer("p", "cust-1")
+    open_ = shop.baskets[-1].token if shop.baskets else ""
+    if step == "add":
+        shop.add_item(me, value, 1)
+    elif step == "update":
+        shop.update_item(me, open_, value, 3)
+    elif step == "delete":
+        shop.delete_item(me, open_, value)
+    elif step == "clear":
+        shop.clear(me, open_)
+    elif step == "complete":
+        shop.complete("buy", me, open_)
+    elif step == "read":
+        shop.active_basket(me)
+    elif step == "give":
+        shop.give("cust-1", SKUS[0], 1)
+    elif step == "rename":
+        shop.update_customer(me, {"lastname": str(shop.now())})
+    elif step == "status" and shop.orders:
+        shop.set_status(shop.orders[-1].id, "Canceled")
+    elif step == "replace":
+        shop.remove_customer(me)
+        shop.create_customer("p", "cust-1", {})
+
+
+@given(st.sampled_from([1, 2, 5.5]), st.lists(STEPS, max_size=30))
+def test_the_replica_is_the_shop_of_some_seconds_ago(lag, steps):
+    clock = ManualClock()
+    shop = Shop(clock, seed=1, rules=Rules(reads_lag=lag, lock_restart=50, late_complete="reprice"))
+    past = [(shop.now() - 10**12, picture(shop))]
+    shop.create_customer("p", "cust-1", {})
+    for step, value in steps:
+        if step == "advance":
+            past.append((shop.now(), picture(shop)))
+            clock.advance(value)
+        else:
+            with contextlib.suppress(ShopError):
+                act(shop, step, value)
+            past.append((shop.now(), picture(shop)))
+        seen = [shown for moment, shown in past if moment <= shop.now() - round(lag * SECOND)]
+        assert picture(shop.reads()) == seen[-1]
 
 
 @pytest.mark.parametrize("name", ["reads_lag", "orders_lag", "lock_restart"])
