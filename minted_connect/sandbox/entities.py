@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any, TypeVar, cast
 
-from attrs import asdict, define, evolve, field
+from attrs import asdict, define, evolve, field, frozen
 
 from .pricing import Figures, Kind, Line, Rates
 from .wire import Object
@@ -62,6 +62,14 @@ class Basket:
     def lock_began(self) -> int:
         """When the price lock began, microseconds since 1970."""
         return self.priced if self.locked is None else self.locked
+
+
+@frozen
+class AcceptedBasket:
+    """A basket as it was when the request to complete it came in, and that moment."""
+
+    basket: Basket
+    moment: int
 
 
 def _decimals(values: dict[str, Any]) -> dict[str, Decimal]:

@@ -9,10 +9,10 @@ from attrs import frozen
 
 from . import views
 from .checks import Check
-from .entities import Customer, Order
+from .entities import AcceptedBasket, Customer, Order
 from .pricing import METALS, Kind
 from .rules import ShopError, invalid
-from .shop import AcceptedBasket, Shop
+from .shop import Shop
 from .state import SECOND, at
 from .wire import Object
 
@@ -180,7 +180,7 @@ def _complete(call: Call, kind: Kind) -> object:
 
 
 def accept(call: Call) -> AcceptedBasket | None:
-    """Return the basket that a completion means, as it is now; None if there is none or the body is not valid."""
+    """Return the basket that a completion is for, as it is now; None if it is not open or the body is not valid."""
     customer, token = call.body.get("external_customer_id"), call.body.get("cart_token")
     if not isinstance(customer, str) or not isinstance(token, str):
         return None

@@ -9,9 +9,10 @@ from urllib.parse import parse_qsl, unquote
 from attrs import field, frozen
 
 from . import operations
+from .entities import AcceptedBasket
 from .operations import Call
 from .rules import ShopError, invalid
-from .shop import AcceptedBasket, Shop
+from .shop import Shop
 from .texts import say
 from .wire import Object, decode, encode, failure, success
 
@@ -182,7 +183,7 @@ class Routes:
             return refusal(error, language)
 
     def accept(self, partner: str, request: Incoming) -> AcceptedBasket | None:
-        """Return the basket that a completion means, as it is now, to be given to `answer` later."""
+        """Return the basket that a completion is for, as it is now, to be passed to `answer` later."""
         match = self.router.find(request.method, request.path)
         if isinstance(match, int) or not match.operation.startswith("complete."):
             return None

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from .catalogue import PRODUCTS, Product
 from .clock import Clock
 from .entities import (
+    AcceptedBasket,
     Basket,
     Customer,
     Entity,
@@ -38,14 +39,6 @@ from .wire import Object
 _TOKEN = string.ascii_letters + string.digits
 _FIRST_BASKET, _FIRST_ADDRESS = 10984, 1931
 _FIRST_ORDER = 500_001  # of those that are numbered apart
-
-
-@frozen
-class AcceptedBasket:
-    """A basket as it was when the request to complete it came in, and that moment."""
-
-    basket: Basket
-    moment: int
 
 
 class Shop(ShopState):
@@ -216,7 +209,7 @@ class Shop(ShopState):
     ) -> Order:
         """Turn a basket into an order; what a used token does is `Rules.single_shot` (questions Q1 and Q2).
 
-        With `accepted`, that copy is completed, whatever became of the basket, unless its token is used by now.
+        With `accepted`, that copy is completed even if the basket was changed meanwhile, unless its token is used.
         """
         used = None if self.rules.single_shot else self._used.get(token)
         if used is not None and (used.customer, used.kind) == (customer.id, kind):
@@ -372,7 +365,7 @@ class Shop(ShopState):
     def _refresh(self, basket: Basket, *, may_restart: bool = False) -> None:
         """Re-price a basket whose lock is over; the vendor's reads seem to do that too (6.13, inferred).
 
-        With `may_restart`, `Rules.lock_restart` decides whether a lock that still runs begins anew.
+        With `may_restart`, `Rules.lock_restart` decides whether a running lock restarts.
         """
         now, limit = self.now(), self.rules.lock_restart
         is_over = now >= self.lock_end(basket)
