@@ -84,7 +84,8 @@ async def run(
         if needs_server:
             policy = CompletionPolicy(reconcile_budget=seconds)
             given["options"] = attrs.evolve(given.get("options") or Options(), completion=policy)
-            left = await _settle(AsyncMintedConnect(**{**given, "journal": opened}), open_ones.chosen, fence, report)
+            given["journal"] = opened
+            left = await _settle(AsyncMintedConnect(**given), open_ones.chosen, fence, report)
         else:
             left = len(open_ones.chosen)
             for intent in open_ones.chosen:
@@ -183,7 +184,7 @@ class _Open:
     others: Sequence[Intent]
     """Those of other accounts that are listed."""
     left_out: int
-    """How many of other accounts are not."""
+    """Number of those of other accounts that are not listed."""
     unreadable: Sequence[str]
     """Ids of records that cannot be read."""
 

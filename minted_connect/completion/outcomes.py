@@ -65,7 +65,7 @@ class Outcomes:
     warned: bool = False
     """Whether it was said that nothing survives a crash."""
     _others: dict[str, int] = attrs.field(factory=dict[str, int])
-    """How many intents of other accounts each list left out, as the latest warning says."""
+    """Number of intents of other accounts that each list left out last."""
 
     async def settle(self, intent: Intent, state: IntentState, outcome: Completion | Exception | None = None) -> None:
         """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe.

@@ -162,9 +162,7 @@ class World(Caller):
     def __init__(self, *, loopback: bool = True, **options: Any) -> None:
         self.clock = ManualClock(auto_advance=True)
         self.settings = Settings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
-        transport = SimpleNamespace(
-            is_loopback=loopback, check_usable=lambda: None, base_url=SERVER, account=ACCOUNT
-        )
+        transport = SimpleNamespace(is_loopback=loopback, check_usable=lambda: None, base_url=SERVER, account=ACCOUNT)
         self.shared = SimpleNamespace(transport=transport, observed=Observed(), turns=Turns(self.clock))  # type: ignore[assignment]
         self.basket: Any = deal_json()
         self.orders: Any = []

@@ -260,9 +260,7 @@ async def test_an_intent_of_another_account_is_neither_read_back_nor_decided(wor
     assert await journal.pending() == [of(OTHER)]
 
 
-async def test_an_adopted_intent_is_read_back(
-    world: World, journal: Journal, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_adopted_intent_is_read_back(world: World, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     complete = AsyncComplete(world, journal)
     await journal.prepare(of(OTHER))
     adopted = await complete.adopt(of(OTHER))
@@ -277,7 +275,7 @@ async def test_an_adopted_intent_is_read_back(
 async def test_what_the_journal_does_not_hold_is_neither_decided_nor_adopted(world: World, journal: Journal) -> None:
     complete = AsyncComplete(world, journal)
     for call in (complete.decide(intent_of(), "confirmed"), complete.adopt(intent_of())):
-        with pytest.raises(InvalidInput, match="intent_or_error.*is not in this journal"):
+        with pytest.raises(InvalidInput, match=r"intent_or_error.*is not in this journal"):
             await call
 
 

@@ -103,7 +103,9 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("lose", LOSSES)
 @pytest.mark.parametrize("used", ["written", "listed"])
-async def test_nothing_is_sent_with_a_journal_that_was_lost(path: Path, lose: Callable[[Path], None], used: str) -> None:
+async def test_nothing_is_sent_with_a_journal_that_was_lost(
+    path: Path, lose: Callable[[Path], None], used: str
+) -> None:
     await SqliteJournal(path).prepare(intent_of())
     journal = SqliteJournal(path)
     if used == "written":
@@ -157,7 +159,7 @@ async def test_an_emptied_file_beside_its_log_is_left_alone(path: Path) -> None:
     os.truncate(path, 0)
     Path(f"{path}-wal").write_bytes(log)
     for call in (SqliteJournal(path).pending, lambda: SqliteJournal(path).prepare(intent_of(id="third"))):
-        with pytest.raises(JournalError, match="is empty, but .*-wal still holds records"):
+        with pytest.raises(JournalError, match=r"is empty, but .*-wal still holds records"):
             await call()
     assert Path(f"{path}-wal").read_bytes() == log
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,17 @@ def journal(tmp_path: Path) -> SqliteJournal:
 
 
 @pytest.fixture(autouse=True)
-async def no_thread_is_left() -> Any:
-    gc.collect()
-    await until(lambda: not threads())
+def no_thread_is_left() -> Iterator[None]:
+    end_threads()
     yield
+    end_threads()
+
+
+def end_threads() -> None:
     gc.collect()
-    await until(lambda: not threads())
+    for thread in threads():
+        thread.join(10)
+    assert threads() == []
 
 
 async def test_one_thread_is_started_by_the_first_operation_and_ended_by_closing(journal: SqliteJournal) -> None:

@@ -29,7 +29,7 @@ _PATIENCE: Final = 1.0
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
-class FileLost(Exception):  # noqa: N818 - it never leaves the journal
+class FileLost(Exception):
     """The file is not the one that was used before; the text is the end of a sentence about it."""
 
 
