@@ -41,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
         help="find out what became of purchases whose outcome is not known",
         description="Find out what became of purchases whose outcome is not known. Nothing is bought.",
         epilog="Server and credentials are those of MINTED_CONNECT_BASE_URL (staging without it), _USERNAME and "
-        "_PASSWORD; the account in the journal is that of MINTED_CONNECT_JOURNAL_ACCOUNT, if set. Exit code: 0 nothing stays unknown, 75 something does, 1 it failed, 2 wrong usage.",
+        "_PASSWORD; the account in the journal is that of MINTED_CONNECT_JOURNAL_ACCOUNT, if set. "
+        "Exit code: 0 nothing stays unknown, 75 something does, 1 it failed, 2 wrong usage.",
     )
     recover.add_argument(
         "--journal", metavar="FILE", help="file or database URL of the journal (default: MINTED_CONNECT_JOURNAL)"

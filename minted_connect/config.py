@@ -471,7 +471,9 @@ class Options:
 
 
 def check_base_url(url: str) -> str:
-    """Return the URL with its host in lower case, without default port and trailing slash; refuse plain http beyond this machine, and parts a base has not.
+    """Validate a base URL; lower the case of its host, and strip the default port and the trailing slash.
+
+    Plain HTTP is allowed for localhost only. User info, query and fragment are rejected.
 
     Raises:
         ConfigurationError: the URL is not absolute http(s), carries user info, a query or a fragment, or is

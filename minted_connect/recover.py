@@ -84,7 +84,8 @@ async def run(
         if needs_server:
             policy = CompletionPolicy(reconcile_budget=seconds)
             given["options"] = attrs.evolve(given.get("options") or Options(), completion=policy)
-            left = await _settle(AsyncMintedConnect(**{**given, "journal": opened}), open_ones.chosen, fence, report)
+            given["journal"] = opened
+            left = await _settle(AsyncMintedConnect(**given), open_ones.chosen, fence, report)
         else:
             left = len(open_ones.chosen)
             for intent in open_ones.chosen:
@@ -96,8 +97,8 @@ async def run(
         report.say(intent, str(intent.state), named=True)
     for intent_id in open_ones.unreadable:
         report.unreadable(intent_id)
-    report.left_out(open_ones.left_out)
-    return report.end(left + len(open_ones.others) + len(open_ones.unreadable), settled=settled)
+    left += len(open_ones.others) + len(open_ones.unreadable)
+    return report.end(left, settled=settled, left_out=open_ones.left_out)
 
 
 async def _settle(client: AsyncMintedConnect, chosen: Sequence[Intent], fence: bool, report: _Report) -> int:
@@ -183,7 +184,7 @@ class _Open:
     others: Sequence[Intent]
     """Those of other accounts that are listed."""
     left_out: int
-    """How many of other accounts are not."""
+    """Number of those of other accounts that are not listed."""
     unreadable: Sequence[str]
     """Ids of records that cannot be read."""
 
@@ -208,8 +209,9 @@ class _Open:
                 raise ConfigurationError(f"intent: not open in this journal: {', '.join(sorted(missing))}")
             pending = [intent for intent in pending if intent.id in wanted]
             unreadable = [one for one in unreadable if one in wanted]
-        mine = [intent for intent in pending if owner is None or intent.account in {owner.account, None}]
-        others = [intent for intent in pending if intent not in mine]
+        known = {None} if owner is None else {owner.account, None}
+        mine = [intent for intent in pending if owner is None or intent.account in known]
+        others = [intent for intent in pending if owner is not None and intent.account not in known]
         if all_accounts or wanted is not None:
             return cls(owner, mine, others, 0, unreadable)
         return cls(owner, mine, (), len(others), unreadable)
@@ -280,15 +282,14 @@ class _Report:
             self._print(f"{intent_id}  its record cannot be read, it may be an open purchase: unreadable")
             self._print("    find out what became of it, then: reconcile --intent ID --decide STATE")
 
-    def left_out(self, number: int) -> None:
-        """Print how many open intents of other accounts are not listed."""
-        if number and not self.as_json:
-            self._print(f"{number} open of other accounts in this journal: --all-accounts lists them")
-
-    def end(self, left: int, *, settled: int) -> int:
+    def end(self, left: int, *, settled: int, left_out: int = 0) -> int:
+        """Print the totals, with the number of open intents of other accounts that are not listed."""
         if not self.as_json:
+            if left_out:
+                self._print(f"{left_out} open of other accounts in this journal: --all-accounts lists them")
             still = f"{left} open: reconcile again later, and do not repeat what they were about"
-            self._print(f"{settled} settled, {still if left else 'nothing is open'}")
+            nothing = "nothing of this account is open" if left_out else "nothing is open"
+            self._print(f"{settled} settled, {still if left else nothing}")
         return UNSETTLED if left else 0
 
     def _print(self, line: str) -> None:

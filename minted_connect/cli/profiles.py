@@ -136,7 +136,7 @@ def settings_of(given: Mapping[str, Any], *, account: bool = True) -> dict[str, 
         settings["password"] = _password(given, profile, environment, username)
     journal_account = first("journal_account")
     if profile.get("paths") or journal_account:
-        paths = check_paths(profile["paths"]) if profile.get("paths") else {}
+        paths: Mapping[str, str] = check_paths(profile["paths"]) if profile.get("paths") else {}
         settings["options"] = Options(paths=paths, journal_account=journal_account)
     journal = given.get("journal") or environment.get("MINTED_CONNECT_JOURNAL")
     if journal is None and profile.get("journal"):

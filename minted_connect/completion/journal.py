@@ -43,7 +43,7 @@ FREE: Final = frozenset({IntentState.REJECTED, IntentState.NOT_SENT, IntentState
 """States after which the basket may be completed again."""
 
 CLOSED: Final = FREE | {IntentState.CONFIRMED}
-"""States whose outcome is known. A stored state that is none of these counts as open."""
+"""States whose outcome is known. Any other stored state counts as open."""
 
 _REMEMBERED: Final = 10_000
 

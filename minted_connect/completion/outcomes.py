@@ -65,7 +65,7 @@ class Outcomes:
     prepared: set[str] = attrs.field(factory=set[str])
     """Ids of the intents that were prepared here and are not settled."""
     _others: dict[str, int] = attrs.field(factory=dict[str, int])
-    """How many intents of other accounts each list left out, as the latest warning says."""
+    """Number of intents of other accounts that each list left out last."""
 
     async def settle(self, intent: Intent, state: IntentState, outcome: Completion | Exception | None = None) -> None:
         """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe.

@@ -532,5 +532,7 @@ async def test_a_decision_that_cannot_be_written_down_is_said(world: World) -> N
         async def settle(self, *_: Any, **__: Any) -> None:
             raise JournalError("the disk is full")
 
+    broken = Broken()
+    await broken.prepare(intent_of())
     with pytest.raises(JournalError):
-        await AsyncComplete(world, Broken()).decide(intent_of(), "rejected")
+        await AsyncComplete(world, broken).decide(intent_of(), "rejected")

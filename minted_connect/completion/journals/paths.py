@@ -14,7 +14,8 @@ def check_path(path: str | bytes) -> None:
         ConfigurationError: if `path` is `:memory:`, or begins with `file:`.
     """
     name = path.decode(errors="replace") if isinstance(path, bytes) else path
-    if name.strip().casefold() == ":memory:" or (":memory:" in name and name.casefold().startswith("file:")):
+    is_uri = name.casefold().startswith("file:")
+    if name.strip().casefold() == ":memory:" or (is_uri and ":memory:" in name):
         raise ConfigurationError("journal: must be the path of a file; for a journal in memory leave `journal` out")
-    if name.casefold().startswith("file:"):
+    if is_uri:
         raise ConfigurationError("journal: must be the path of a file, not a URI: give the path alone, without `file:`")

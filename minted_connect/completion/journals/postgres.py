@@ -232,7 +232,8 @@ class PostgresJournal(StoredJournal):
         [(*_, standby, there)] = await _execute(connection, _SET_LOCAL, waits)
         if standby:
             raise JournalError(
-                f"the journal {self._place} cannot be used: the server is a standby, which lags behind; name the primary"
+                f"the journal {self._place} cannot be used: the server is a standby, which lags behind: name the "
+                "primary"
             )
         if self._used and not there:
             raise self._report_lost("has lost its tables")

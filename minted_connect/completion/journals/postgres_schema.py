@@ -84,9 +84,9 @@ ALTER TABLE minted_connect_journal ADD COLUMN identity TEXT;
 UPDATE minted_connect_journal SET identity = md5(random()::text || clock_timestamp()::text);
 CREATE UNIQUE INDEX minted_connect_one_claim
     ON minted_connect_claims (account, external_customer_id, kind) WHERE holds_customer
-""",
+""",  # noqa: S608 - no word of it is input
 )
-"""How to come from each version of the schema to the next; what was released is never changed."""
+"""The step from each version of the schema to the next. A released step is never changed."""
 
 VERSION: Final = len(STEPS)
 """Of the schema, as `minted_connect_journal` tells it."""

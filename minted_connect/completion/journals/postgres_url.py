@@ -38,7 +38,7 @@ def parse_url(url: Secret) -> tuple[str, bool]:
     if several and wanted not in {*_PRIMARY, "any"}:
         # A standby lags behind: it would say that nothing is open.
         raise ConfigurationError(
-            "journal: target_session_attrs must be read-write or primary, or left out, where the URL names several hosts"
+            "journal: target_session_attrs must be read-write or primary, or left out, if the URL names several hosts"
         )
     return place, several and wanted == "any"
 
@@ -54,7 +54,7 @@ def _shown(url: Secret) -> tuple[str, bool, str] | None:
         return None
     hosts = str(parts["host"] or parts["hostaddr"] or "localhost").split(",")
     ports, database = str(parts["port"]).split(","), str(parts["dbname"] or parts["user"])
-    # What libpq takes for a host or the database may be the rest of a password.
+    # The rest of a password may be read as a host or the database by libpq.
     names = "".join([*hosts, database])
     if "@" in names or not (names.isprintable() and url.reveal().isprintable()):
         return None

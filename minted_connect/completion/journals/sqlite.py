@@ -176,8 +176,8 @@ class SqliteJournal(StoredJournal):
             # A directory that cannot be written has no room for the files that SQLite shares with other processes.
             if self._file.log.exists():
                 raise JournalError(
-                    f"the journal {self.path} cannot be read: its directory cannot be written, and {self._file.log} may "
-                    "hold its latest records. Read it as its owner, or copy both files to another directory"
+                    f"the journal {self.path} cannot be read: its directory cannot be written, and {self._file.log} "
+                    "may hold its latest records. Read it as its owner, or copy both files to another directory"
                 ) from problem
             return self._select("immutable=1", query, values, give_up)
 

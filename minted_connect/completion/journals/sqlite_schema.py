@@ -84,9 +84,9 @@ CREATE TABLE claims (
 CREATE TABLE journal (identity TEXT NOT NULL);
 INSERT INTO journal VALUES (lower(hex(randomblob(16))));
 CREATE UNIQUE INDEX one_claim ON claims (account, external_customer_id, kind) WHERE holds_customer
-""",
+""",  # noqa: S608 - no word of it is input
 )
-"""How to come from each version of the schema to the next; what was released is never changed."""
+"""The step from each version of the schema to the next. A released step is never changed."""
 
 VERSION: Final = len(STEPS)
 """Of the schema (`PRAGMA user_version`)."""

@@ -1,4 +1,4 @@
-"""What the journals in databases have in common: the rules of `Journal`, and noticing that records are lost."""
+"""The common part of the journals in databases: the rules of `Journal`, and noticing that records are lost."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class StoredJournal(ABC):
         """
         return self._listed("unfinished", await self._read("unfinished", {}))
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> None:  # noqa: B027 - there may be nothing to release
         """Do nothing: no connection outlives an operation."""
 
     @abstractmethod
