@@ -24,6 +24,7 @@ from minted_connect.blocking.lift import (
 from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.client import AsyncMintedConnect, settings_from_env
 from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.interruption import copy_intent
 from minted_connect.completion.journal import Journal
 from minted_connect.completion.journals import sealed
 from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
@@ -85,7 +86,8 @@ class Complete(Facade[AsyncComplete]):
     """Blocking twin of `AsyncComplete`.
 
     Ctrl-C and `close()` from another thread cancel a completion under way; the exception then has a note that names
-    the intent, and `pending()` lists it.
+    the intent, `intent_of(exception)` returns it, and `pending()` lists it. So does a second Ctrl-C, which ends the
+    wait for the cancelled call (at most 5 s) at once.
     """
 
     buy: Final = blocking(AsyncComplete.buy)
@@ -374,7 +376,12 @@ class MintedConnect(Facade[AsyncMintedConnect]):
     def close(self) -> None:
         """Close connections and thread; calls under way in other threads end with ClientClosedError.
 
-        Any thread may call it, any number of times; in a forked process it does nothing. A sibling's does nothing.
+        Any number of threads and signal handlers may call it at once: each returns when the client is closed. A
+        purchase under way writes its outcome into the journal first. In a forked process, and for a sibling, it does
+        nothing.
+
+        Raises:
+            ConfigurationError: if it is called on the client's own loop thread (in a hook).
         """
         if self._owns:
             self._loop_thread.close()
@@ -401,3 +408,8 @@ def _leave(close: Callable[[], object], error: BaseException | None) -> None:
         if error is None:
             raise
         error.add_note(f"Closing failed too: {failure!r}")
+    except BaseException as interruption:
+        # A second Ctrl-C takes the place of the first, which names the purchase that it interrupted.
+        if error is not None:
+            copy_intent(error, interruption)
+        raise

@@ -6,6 +6,7 @@ send once on a connection of its own, and tell by how far the request got what i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal, Self
@@ -23,6 +24,9 @@ from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown,
 from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, OrderProgress, Shipping
 
 __all__ = ["AsyncComplete"]
+
+_PATIENCE: Final = 10.0
+"""Seconds that completions under way are given to end when the client is closed: twice the patience of a journal."""
 
 _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
 
@@ -190,9 +194,23 @@ class AsyncComplete:
         """Note what was seen of the order that a basket became, if the journal knows of it."""
         await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress))
 
-    async def aclose(self) -> None:
-        """Let go of the journal."""
-        await self._outcomes.journal.aclose()
+    async def aclose(self, *, close_journal: bool = True) -> None:
+        """Wait until the completions under way have written their outcome down, at most 10 s; then close the journal.
+
+        The connections must be closed by then, so that no completion waits for a response any more.
+
+        Args:
+            close_journal: Whether the journal belongs to this client.
+        """
+        writing = [asyncio.ensure_future(flight.landed.wait()) for flight in self._outcomes.flights.values()]
+        try:
+            if writing:
+                await asyncio.wait(writing, timeout=_PATIENCE)
+        finally:
+            for waiter in writing:
+                waiter.cancel()
+            if close_journal:
+                await self._outcomes.journal.aclose()
 
     async def _complete(
         self,

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from minted_connect.completion.classify import Fate, classify
 from minted_connect.completion.guard import look_again, new_intent, pre_image
+from minted_connect.completion.interruption import attach_intent, watch_purchase
 from minted_connect.completion.journal import MemoryJournal, already_in_flight, to_the_end
 from minted_connect.completion.match import is_about, is_failed, is_order, mapping
 from minted_connect.completion.outcomes import Flight, Outcomes, said_by
@@ -57,6 +58,7 @@ class Execution:
         intent = flight.intent = new_intent(fresh, flight.kind, self._caller, known)
         try:
             await self._prepare(intent)
+            watch_purchase(flight)
             return await self._send(intent)
         except asyncio.CancelledError as cancelled:
             # Writing into the journal is all that is done now: no second request behind the canceller's back. What
@@ -68,8 +70,8 @@ class Execution:
                         await self._outcomes.doubted(intent, self._progress.phase, ("the call was cancelled",))
                     else:
                         await self._outcomes.settle(intent, IntentState.NOT_SENT)
-            if (note := flight.became()) is not None:
-                cancelled.add_note(f"intent {intent.id} {note}")
+            if flight.state is not None and (note := flight.became()) is not None:
+                attach_intent(cancelled, intent, flight.state, note)
             raise
 
     async def _look_again(self, basket: Basket) -> Basket:
