@@ -121,7 +121,7 @@ class LoopThread:
                     self._worker = worker
                 else:  # a signal handler used or closed this object between the first line and here
                     worker.discard()
-            if self._closed:
+            if self._closed or self._worker is None:
                 raise _closed(self._owner)
             return self._worker
 
