@@ -194,6 +194,8 @@ def run(
         return outcome.Exit.INTERRUPTED
     except BrokenPipeError as error:
         process.silence(sys.stdout)
+        if context is not None and context.changes:
+            out.say("minted: the result could not be shown: look before repeating the command")
         return outcome.exit_of(error, changes=context is not None and context.changes)
     except (MintedConnectError, OSError) as error:
         for line in outcome.told(error):

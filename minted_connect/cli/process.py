@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Interrupted", "LossyOutput", "escape", "flush_streams", "repair_streams", "run_interruptible", "silence"]
+__all__ = [
+    "Interrupted",
+    "LossyOutput",
+    "MissingErrors",
+    "escape",
+    "flush_streams",
+    "repair_streams",
+    "run_interruptible",
+    "silence",
+]
 
 _T = TypeVar("_T")
 _ENDING: Final = ("SIGINT", "SIGTERM", "SIGHUP")  # by name: Windows has no SIGHUP
@@ -41,7 +50,7 @@ def repair_streams() -> None:
     if sys.stdout is None:
         sys.stdout = _MissingOutput()
     if sys.stderr is None:
-        sys.stderr = _Discard()
+        sys.stderr = MissingErrors()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name that the encoding does not have must not end a command that has bought something.
@@ -79,15 +88,19 @@ def escape(text: str, stream: TextIO) -> str:
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-class _Discard(io.TextIOBase):
-    """Stands for a missing standard error."""
+class MissingErrors(io.TextIOBase):
+    """Stands for a missing standard error: drops every text."""
 
     def write(self, text: str, /) -> int:
+        """Drop a text."""
         return len(text)
 
 
 class _MissingOutput(io.TextIOBase):
     """Stands for a missing standard output: writing fails as it does on a pipe without a reader."""
+
+    def fileno(self) -> int:
+        return 1  # the null device, by `repair_streams`
 
     def write(self, _text: str, /) -> int:
         raise BrokenPipeError(errno.EPIPE, "standard output is closed")

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from minted_connect.cli.process import escape, silence
+from minted_connect.cli.process import MissingErrors, escape, silence
 from minted_connect.models import Deal, to_dict
 
 __all__ = ["Output", "clean", "drawn", "plain"]
@@ -106,7 +106,7 @@ class Output:
         except (OSError, ValueError):
             silence(sys.stderr)
             return False
-        return True
+        return not isinstance(sys.stderr, MissingErrors)
 
     def records(self, rows: Iterable[Any], columns: Mapping[str, str], title: str = "") -> None:
         """Print models: as JSON whole, else the attributes that `columns` names by their headings."""

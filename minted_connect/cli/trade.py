@@ -91,8 +91,12 @@ async def _complete(
     cli.changes = False  # looking and asking may fail, and have bought nothing
     while True:
         basket = await _basket(cli, customer, kind)
-        if not cli.out.as_json or dry_run:
-            show_basket(cli.out, basket)
+        try:
+            if not cli.out.as_json or dry_run:
+                show_basket(cli.out, basket)
+        except (OSError, ValueError):
+            if not yes or dry_run:
+                raise  # a price that was not shown cannot be agreed to
         if expected is not None and basket.paid_total != expected:
             raise PriceChanged(
                 f"the total is {basket.paid_total} {basket.currency_code}, and not {expected}",
