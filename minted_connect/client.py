@@ -19,7 +19,7 @@ import aiohttp
 import attrs
 
 from minted_connect import __version__, checks
-from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.complete import CLOSING, AsyncComplete
 from minted_connect.completion.journal import Journal, to_the_end
 from minted_connect.completion.journals import open_journal, sealed
 from minted_connect.config import (
@@ -38,7 +38,7 @@ from minted_connect.core.logs import obey_environment
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
 from minted_connect.core.transport import Transport
-from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.errors import ClientClosedError, ConfigurationError, InvalidInput
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
@@ -320,10 +320,15 @@ class AsyncMintedConnect:
 
     async def _close(self) -> None:
         try:
+            self._caller.check_usable()
+            patience = CLOSING
+        except ClientClosedError:
+            patience = 0.0  # purchases of another event loop, or of the process that was forked, do not end here
+        try:
             await self._caller.shared.transport.aclose()
         finally:
             # Without connections, purchases under way come to their end.
-            await self.complete.aclose(close_journal=self._owns_journal)
+            await self.complete.aclose(patience, close_journal=self._owns_journal)
 
     async def __aenter__(self) -> Self:
         return self

@@ -23,9 +23,9 @@ from minted_connect.core.caller import Caller
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
 from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, OrderProgress, Shipping
 
-__all__ = ["AsyncComplete"]
+__all__ = ["CLOSING", "AsyncComplete"]
 
-_PATIENCE: Final = 10.0
+CLOSING: Final = 10.0
 """Seconds that completions under way are given to end when the client is closed: twice the patience of a journal."""
 
 _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
@@ -194,18 +194,20 @@ class AsyncComplete:
         """Note what was seen of the order that a basket became, if the journal knows of it."""
         await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress))
 
-    async def aclose(self, *, close_journal: bool = True) -> None:
-        """Wait until the completions under way have written their outcome down, at most 10 s; then close the journal.
+    async def aclose(self, patience: float = CLOSING, *, close_journal: bool = True) -> None:
+        """Wait until the completions under way have written their outcome down; then close the journal.
 
         The connections must be closed by then, so that no completion waits for a response any more.
 
         Args:
+            patience: Seconds to wait; 0 = the completions belong to another process or event loop.
             close_journal: Whether the journal belongs to this client.
         """
-        writing = [asyncio.ensure_future(flight.landed.wait()) for flight in self._outcomes.flights.values()]
+        flights = self._outcomes.flights.values() if patience else ()
+        writing = [asyncio.ensure_future(flight.landed.wait()) for flight in flights]
         try:
             if writing:
-                await asyncio.wait(writing, timeout=_PATIENCE)
+                await asyncio.wait(writing, timeout=patience)
         finally:
             for waiter in writing:
                 waiter.cancel()
