@@ -21,7 +21,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     0 done, 1 failed, 2 wrong usage, 75 still unknown or not shown, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
     """
-    process.repair_streams()
     try:
         return _run(_parser().parse_args(arguments))
     except KeyboardInterrupt:
@@ -111,4 +110,5 @@ def _command(given: argparse.Namespace, out: TextIO) -> Coroutine[Any, Any, int 
 
 
 if __name__ == "__main__":
+    process.prepare_process()
     sys.exit(main())

@@ -308,20 +308,22 @@ class AsyncMintedConnect:
         tasks end, as a rule with `OutcomeUnknown`, and are given up to 10 s to write their outcome into the journal.
         A cancellation of the first call takes effect when the client is closed.
         """
+        await self._aclose(CLOSING)
+
+    async def _aclose(self, patience: float) -> None:
         if not self._owns:
             return
         closing = self._closing
         if closing is None:
-            closing = self._closing = asyncio.ensure_future(self._close())
+            closing = self._closing = asyncio.ensure_future(self._close(patience))
             await to_the_end(closing)
         elif closing.get_loop() is asyncio.get_running_loop():
             # The first call raises what closing raised.
             await asyncio.wait({closing})
 
-    async def _close(self) -> None:
+    async def _close(self, patience: float) -> None:
         try:
             self._caller.check_usable()
-            patience = CLOSING
         except ClientClosedError:
             patience = 0.0  # purchases of another event loop, or of the process that was forked, do not end here
         try:

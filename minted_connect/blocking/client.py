@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
@@ -259,7 +260,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             proxy=proxy,
             options=options,
         )
-        self._assemble(inner, LoopThread(type(self).__name__, inner.aclose), None)
+        # The loop thread itself waits for the calls under way, before it runs this.
+        last = partial(inner._aclose, 0.0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._assemble(inner, LoopThread(type(self).__name__, last), None)
         self._owns = True
 
     def _assemble(self, inner: AsyncMintedConnect, loop_thread: LoopThread, server: ThreadedSandbox | None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from minted_connect.cli.process import flush_streams, repair_streams
+from minted_connect.cli.process import flush_streams, prepare_process
 
 __all__ = ["main"]
 
@@ -18,7 +18,7 @@ _USAGE = 2
 
 def main() -> int:
     """Run the command line; without its extra, say which one that is."""
-    repair_streams()
+    prepare_process()
     try:
         from minted_connect.cli.app import app  # noqa: PLC0415 - the extra may be missing
     except ModuleNotFoundError as error:

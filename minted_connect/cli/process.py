@@ -24,7 +24,7 @@ __all__ = [
     "MissingErrors",
     "escape",
     "flush_streams",
-    "repair_streams",
+    "prepare_process",
     "run_interruptible",
     "silence",
 ]
@@ -32,13 +32,17 @@ __all__ = [
 _T = TypeVar("_T")
 _ENDING: Final = ("SIGINT", "SIGTERM", "SIGHUP")  # by name: Windows has no SIGHUP
 
+_is_own_process = False
 
-def repair_streams() -> None:
-    """Make the standard streams usable: replace those that are missing, and escape what they cannot encode.
 
-    A process that is started with a closed standard output (`>&-`) has None in its place, and the next socket that it
-    opens would get the number 1.
+def prepare_process() -> None:
+    """Prepare the process of a command: its standard streams, and that no signal replaces an exit code.
+
+    Streams that are missing are replaced, and what they cannot encode is escaped. A process that is started with a
+    closed standard output (`>&-`) has None in its place, and the next socket that it opens would get the number 1.
     """
+    global _is_own_process  # noqa: PLW0603 - it is a fact about the process
+    _is_own_process = True
     for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
@@ -46,7 +50,7 @@ def repair_streams() -> None:
             with suppress(OSError):
                 os.open(os.devnull, mode)  # gets the lowest free number
     if sys.stdin is None:
-        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
+        sys.stdin = io.StringIO()
     if sys.stdout is None:
         sys.stdout = _MissingOutput()
     if sys.stderr is None:
@@ -100,7 +104,7 @@ class _MissingOutput(io.TextIOBase):
     """Stands for a missing standard output: writing fails as it does on a pipe without a reader."""
 
     def fileno(self) -> int:
-        return 1  # the null device, by `repair_streams`
+        return 1  # the null device, by `prepare_process`
 
     def write(self, _text: str, /) -> int:
         raise BrokenPipeError(errno.EPIPE, "standard output is closed")
@@ -151,6 +155,9 @@ def run_interruptible(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     No signal breaks into the coroutine, so that a purchase always gets its outcome written down; the journal's patience
     bounds how long that takes. A signal that is ignored (`nohup`) stays ignored, and handlers of others are kept.
 
+    In a process of its own (`prepare_process`), signals that come afterwards are ignored, because the exit code is
+    known by then.
+
     Raises:
         Interrupted: if a signal came and the coroutine did not end by itself all the same.
     """
@@ -168,8 +175,10 @@ def run_interruptible(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     except (asyncio.CancelledError, KeyboardInterrupt) as error:
         raise Interrupted(signals.received or signal.SIGINT) from error
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signals.is_over = True
+        if not _is_own_process:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
 
 class _Signals:
@@ -179,6 +188,7 @@ class _Signals:
         self.numbers: list[signal.Signals] = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
         self.received: int | None = None
         """The first signal."""
+        self.is_over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
@@ -191,6 +201,8 @@ class _Signals:
         return await make()
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.is_over:
+            return
         self.received = self.received or number
         if self._loop is None or self._task is None:
             return

@@ -200,7 +200,7 @@ class AsyncComplete:
         The connections must be closed by then, so that no completion waits for a response any more.
 
         Args:
-            patience: Seconds to wait; 0 = the completions belong to another process or event loop.
+            patience: Seconds to wait; 0 = do not wait.
             close_journal: Whether the journal belongs to this client.
         """
         flights = self._outcomes.flights.values() if patience else ()
