@@ -7,7 +7,10 @@ cause, as its context or in a group.
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections import deque
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -74,9 +77,16 @@ def intent_of(exception: BaseException) -> Intent | None:
 
 
 def attach_intent(error: BaseException, intent: Intent, state: IntentState, note: str) -> None:
-    """Attach an intent to the exception that interrupts its purchase, and name it in a note."""
-    error.__dict__[_ATTRIBUTE] = attrs.evolve(intent, state=state)
-    _add_note(error, f"intent {intent.id} {note}")
+    """Attach an intent to the exception that interrupts its purchase, and name it in a note.
+
+    If that is a cancellation, and the event loop is run by code that handles a `KeyboardInterrupt` or `SystemExit`, the
+    intent is attached to that exception too: on a second Ctrl-C `asyncio.run` discards the cancellation of its tasks.
+    """
+    _attach(error, intent, state, note)
+    if isinstance(error, asyncio.CancelledError):
+        with suppress(RuntimeError):  # there is no running loop
+            # In a callback, where no exception of a coroutine hides the one that is handled outside of the loop.
+            asyncio.get_running_loop().call_soon(_attach_to_handled, intent, state, note)
 
 
 def copy_intent(source: BaseException, target: BaseException) -> None:
@@ -119,6 +129,17 @@ def watch_purchase(flight: Flight) -> None:
     watch = current_watch.get()
     if watch is not None:
         watch.flight = flight
+
+
+def _attach(error: BaseException, intent: Intent, state: IntentState, note: str) -> None:
+    error.__dict__[_ATTRIBUTE] = attrs.evolve(intent, state=state)
+    _add_note(error, f"intent {intent.id} {note}")
+
+
+def _attach_to_handled(intent: Intent, state: IntentState, note: str) -> None:
+    error = sys.exception()
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        _attach(error, intent, state, note)
 
 
 def _held_by(error: BaseException) -> Intent | None:

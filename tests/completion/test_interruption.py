@@ -6,6 +6,7 @@ import asyncio
 import copy
 import pickle
 import sqlite3
+import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import Sandbox
 from minted_connect.sandbox.faults import Fault
 from tests.completion.fakes import intent_of as an_intent
+from tests.scripts import spoken
 from tests.tour import GOLD
 
 BUY = "*/complete/buy"
@@ -390,3 +392,70 @@ async def test_the_journal_agrees_with_the_exception_when_it_is_locked_for_a_whi
     found = intent_of(caught.value)
     assert found is not None
     assert (found.id, found.state, pending.state) == (pending.id, IntentState.UNKNOWN, IntentState.UNKNOWN)
+
+
+def run_until_interrupted(journal: str, handler: str) -> str:
+    """Return a program whose asyncio purchase gets two signals while its journal is locked."""
+    return f"""
+import asyncio, signal, sqlite3, sys, threading, time
+from minted_connect import AsyncMintedConnect, intent_of
+from minted_connect.sandbox import ThreadedSandbox
+
+journal = {journal!r}
+main_thread = threading.main_thread().ident
+seen = []
+{handler}
+
+async def main(sandbox):
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal) as minted:
+        await minted.customers.create("customer-1")
+        basket = await minted.baskets.add_item("customer-1", sku="MNTBAE0001")
+        hang = sandbox.faults.add("hang", path="*/complete/buy", commit=True)
+        threading.Thread(target=strike, args=(hang, asyncio.current_task())).start()
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+
+with ThreadedSandbox() as sandbox:
+    try:
+        asyncio.run(main(sandbox))
+    except BaseException as error:
+        intent = intent_of(error)
+        [(stored, state)] = sqlite3.connect(journal).execute("SELECT id, state FROM intents")
+        print(type(error).__name__, state, intent.id == stored, any(stored in note for note in error.__notes__))
+"""
+
+
+TWICE = """
+def strike(hang, task):
+    while not hang.waiting:
+        time.sleep(0.001)
+    lock = sqlite3.connect(journal, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    signal.pthread_kill(main_thread, signal.SIGINT)
+    while not task.cancelling():
+        time.sleep(0.001)
+    signal.pthread_kill(main_thread, signal.SIGINT)
+    while task.cancelling() < 2:
+        time.sleep(0.001)
+    lock.execute("ROLLBACK")
+    lock.close()
+"""
+EXIT = """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+def strike(hang, task):
+    while not hang.waiting:
+        time.sleep(0.001)
+    signal.pthread_kill(main_thread, signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.parametrize(
+    ("handler", "line"),
+    [
+        pytest.param(TWICE, "KeyboardInterrupt unknown True True", id="two Ctrl-C"),
+        pytest.param(EXIT, "SystemExit unknown True True", id="a handler that exits"),
+    ],
+)
+def test_what_asyncio_run_raises_names_the_intent(tmp_path: Path, handler: str, line: str) -> None:
+    assert spoken(run_until_interrupted(str(tmp_path / "journal.db"), handler)) == [line]
