@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from minted_connect.blocking import BlockingOutcomeUnknown, BlockingRateFeed, BlockingSubscription, MintedConnect
     from minted_connect.client import AsyncMintedConnect
+    from minted_connect.completion.interruption import intent_of
     from minted_connect.completion.journal import Journal, MemoryJournal
     from minted_connect.completion.journals.postgres import PostgresJournal
     from minted_connect.completion.journals.sqlite import SqliteJournal
@@ -234,6 +235,7 @@ _HOME = {
     "TransportError": "minted_connect.errors",
     "UnexpectedRedirect": "minted_connect.errors",
     "ValidationFailed": "minted_connect.errors",
+    "intent_of": "minted_connect.completion.interruption",
     "ohlc": "minted_connect.feed",
     "record": "minted_connect.feed",
     "to_arrow": "minted_connect.feed.frames",
@@ -350,6 +352,7 @@ __all__ = [
     "UnexpectedRedirect",
     "ValidationFailed",
     "__version__",
+    "intent_of",
     "ohlc",
     "record",
     "to_arrow",

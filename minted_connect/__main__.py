@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import sys
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TextIO, cast
 
 from minted_connect import __version__
+from minted_connect.cli import process
 
 _FAILED = 1
 _USAGE = 2
+_UNSETTLED = 75
 _INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed, 2 wrong usage, 75 still unknown, 130 interrupted."""
-    given = _parser().parse_args(arguments)
+    """Run a command and return its exit code.
 
-    from minted_connect import ConfigurationError, MintedConnectError  # noqa: PLC0415 - `--help` loads no aiohttp
-
+    0 done, 1 failed, 2 wrong usage, 75 still unknown or not shown, 130 interrupted (143 by SIGTERM, 129 by SIGHUP).
+    """
     try:
-        return asyncio.run(_command(given)) or 0
+        return _run(_parser().parse_args(arguments))
     except KeyboardInterrupt:
         return _INTERRUPTED
+    finally:
+        process.flush_streams()
+
+
+def _run(given: argparse.Namespace) -> int:
+    from minted_connect import ConfigurationError, MintedConnectError  # noqa: PLC0415 - `--help` loads no aiohttp
+
+    # A full disk must not end a reconciliation half-way: what it finds out is written into the journal.
+    out = process.LossyOutput(sys.stdout)
+    try:
+        code = process.run_interruptible(lambda: _command(given, cast("TextIO", out))) or 0
+    except process.Interrupted as interrupted:
+        if given.command == "reconcile" and not given.list:
+            _complain("interrupted: run it again to settle what is still open")
+            return _UNSETTLED
+        return interrupted.exit_code
     except (MintedConnectError, OSError) as error:
-        print(f"minted_connect: {error}", file=sys.stderr)
+        _complain(error)
         return _USAGE if isinstance(error, ConfigurationError) else _FAILED
+    if out.failure is None:
+        return code
+    _complain(f"the result could not be shown: {type(out.failure).__name__}")
+    return _UNSETTLED if given.command == "reconcile" else _FAILED
+
+
+def _complain(line: object) -> None:
+    print(f"minted_connect: {line}", file=process.LossyOutput(sys.stderr), flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -41,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         help="find out what became of purchases whose outcome is not known",
         description="Find out what became of purchases whose outcome is not known. Nothing is bought.",
         epilog="Server and credentials are those of MINTED_CONNECT_BASE_URL (staging without it), _USERNAME and "
-        "_PASSWORD; the account in the journal is that of MINTED_CONNECT_JOURNAL_ACCOUNT, if set. "
-        "Exit code: 0 nothing stays unknown, 75 something does, 1 it failed, 2 wrong usage.",
+        "_PASSWORD; the account in the journal is that of MINTED_CONNECT_JOURNAL_ACCOUNT, if set. Exit code: 0 nothing "
+        "stays unknown, 75 something does or the result could not be shown, 1 it failed, 2 wrong usage.",
     )
     recover.add_argument(
         "--journal", metavar="FILE", help="file or database URL of the journal (default: MINTED_CONNECT_JOURNAL)"
@@ -69,11 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(given: argparse.Namespace) -> Coroutine[Any, Any, int | None]:
+def _command(given: argparse.Namespace, out: TextIO) -> Coroutine[Any, Any, int | None]:
     if given.command == "demo":
         from minted_connect import demo  # noqa: PLC0415 - as above
 
-        return demo.run(as_json=given.json)
+        return demo.run(out, as_json=given.json)
     from minted_connect import recover  # noqa: PLC0415 - as above
 
     return recover.run(
@@ -85,8 +109,10 @@ def _command(given: argparse.Namespace) -> Coroutine[Any, Any, int | None]:
         fence=given.fence,
         seconds=given.seconds,
         as_json=given.json,
+        out=out,
     )
 
 
 if __name__ == "__main__":
+    process.prepare_process()
     sys.exit(main())

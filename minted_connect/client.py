@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import ssl
@@ -18,8 +19,8 @@ import aiohttp
 import attrs
 
 from minted_connect import __version__, checks
-from minted_connect.completion.complete import AsyncComplete
-from minted_connect.completion.journal import Journal
+from minted_connect.completion.complete import CLOSING, AsyncComplete
+from minted_connect.completion.journal import Journal, to_the_end
 from minted_connect.completion.journals import open_journal, sealed
 from minted_connect.config import (
     STAGING,
@@ -38,7 +39,7 @@ from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
 from minted_connect.core.state import LagSource, Settings, Shared
 from minted_connect.core.transport import Transport
-from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.errors import ClientClosedError, ConfigurationError, InvalidInput
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
@@ -139,6 +140,7 @@ class AsyncMintedConnect:
         caller = Caller(Shared(transport, settings), settings, f"minted-connect/{__version__}")
         self._assemble(caller, AsyncComplete(caller, _opened(journal)), None)
         self._owns = True
+        self._closing: asyncio.Task[None] | None = None
         # A journal object is lent, as a session is: its owner may go on using it.
         self._owns_journal = journal is None or isinstance(journal, str | Path | Secret)
 
@@ -271,6 +273,7 @@ class AsyncMintedConnect:
         caller = self._caller.with_settings(settings)
         sibling._assemble(caller, self.complete.with_caller(caller), self._server)
         sibling._owns = sibling._owns_journal = False
+        sibling._closing = None
         return sibling
 
     async def request(
@@ -314,11 +317,35 @@ class AsyncMintedConnect:
                 raise ConfigurationError(f"request: use {operation.name}, which never completes a basket twice")
 
     async def aclose(self) -> None:
-        """Close what this client opened; repeating it does nothing. A sibling's does nothing at all."""
-        if self._owns:
+        """Close what this client opened. A sibling's does nothing.
+
+        Any number of tasks may call it at once: each returns when the client is closed. Purchases under way in other
+        tasks end, as a rule with `OutcomeUnknown`, and are given up to 10 s to write their outcome into the journal.
+        A cancellation of the first call takes effect when the client is closed.
+        """
+        await self._aclose(CLOSING)
+
+    async def _aclose(self, patience: float) -> None:
+        if not self._owns:
+            return
+        closing = self._closing
+        if closing is None:
+            closing = self._closing = asyncio.ensure_future(self._close(patience))
+            await to_the_end(closing)
+        elif closing.get_loop() is asyncio.get_running_loop():
+            # The first call raises what closing raised.
+            await asyncio.wait({closing})
+
+    async def _close(self, patience: float) -> None:
+        try:
+            self._caller.check_usable()
+        except ClientClosedError:
+            patience = 0.0  # purchases of another event loop, or of the process that was forked, do not end here
+        try:
             await self._caller.shared.transport.aclose()
-        if self._owns_journal:
-            await self.complete.aclose()
+        finally:
+            # Without connections, purchases under way come to their end.
+            await self.complete.aclose(patience, close_journal=self._owns_journal)
 
     async def __aenter__(self) -> Self:
         return self

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, cast
@@ -24,6 +25,7 @@ from minted_connect.blocking.lift import (
 from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
 from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.interruption import copy_intent
 from minted_connect.completion.journal import Journal
 from minted_connect.completion.journals import sealed
 from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
@@ -86,7 +88,8 @@ class Complete(Facade[AsyncComplete]):
     """Blocking twin of `AsyncComplete`.
 
     Ctrl-C and `close()` from another thread cancel a completion under way; the exception then has a note that names
-    the intent, and `pending()` lists it.
+    the intent, `intent_of(exception)` returns it, and `pending()` lists it. So does a second Ctrl-C, which ends the
+    wait for the cancelled call (at most 5 s) at once.
     """
 
     buy: Final = blocking(AsyncComplete.buy)
@@ -259,7 +262,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             proxy=proxy,
             options=options,
         )
-        self._assemble(inner, LoopThread(type(self).__name__, inner.aclose), None)
+        # The loop thread itself waits for the calls under way, before it runs this.
+        last = partial(inner._aclose, 0.0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._assemble(inner, LoopThread(type(self).__name__, last), None)
         self._owns = True
 
     def _assemble(self, inner: AsyncMintedConnect, loop_thread: LoopThread, server: ThreadedSandbox | None) -> None:
@@ -387,7 +392,12 @@ class MintedConnect(Facade[AsyncMintedConnect]):
     def close(self) -> None:
         """Close connections and thread; calls under way in other threads end with ClientClosedError.
 
-        Any thread may call it, any number of times; in a forked process it does nothing. A sibling's does nothing.
+        Any number of threads and signal handlers may call it at once: each returns when the client is closed. A
+        purchase under way writes its outcome into the journal first. In a forked process, and for a sibling, it does
+        nothing.
+
+        Raises:
+            ConfigurationError: if it is called on the client's own loop thread (in a hook).
         """
         if self._owns:
             self._loop_thread.close()
@@ -414,3 +424,8 @@ def _leave(close: Callable[[], object], error: BaseException | None) -> None:
         if error is None:
             raise
         error.add_note(f"Closing failed too: {failure!r}")
+    except BaseException as interruption:
+        # A second Ctrl-C takes the place of the first, which names the purchase that it interrupted.
+        if error is not None:
+            copy_intent(error, interruption)
+        raise

@@ -16,6 +16,7 @@ from types import MethodType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 from minted_connect.blocking.loop_thread import LoopThread
+from minted_connect.completion.interruption import PurchaseWatch, current_watch
 from minted_connect.errors import ClientClosedError, ConfigurationError, OutcomeUnknown
 from minted_connect.models import Completion
 
@@ -170,11 +171,22 @@ def direct(method: Callable[Concatenate[A, P], R]) -> Lifted[A, P, R]:
 
 
 def run(loop_thread: LoopThread, coro: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine for a blocking caller; the one place where errors that hold coroutines become blocking ones."""
+    """Run a coroutine for a blocking caller; the one place where errors that hold coroutines become blocking ones.
+
+    An exception that ends a purchase from outside, such as a second Ctrl-C, gets its intent attached here, because
+    the thread cannot wait for the coroutine to do that.
+    """
+    watch = PurchaseWatch()
+    token = current_watch.set(watch)
     try:
         return loop_thread.run(coro)
     except OutcomeUnknown as error:
         raise BlockingOutcomeUnknown.of(error, loop_thread) from error.__cause__
+    except BaseException as error:
+        watch.attach_to(error)
+        raise
+    finally:
+        current_watch.reset(token)
 
 
 class BlockingOutcomeUnknown(OutcomeUnknown):

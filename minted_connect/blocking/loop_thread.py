@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,9 @@ T = TypeVar("T")
 
 PATIENCE: Final = 5.0
 """Seconds that cancelled work gets to end: on Ctrl-C, on close, and when the interpreter exits."""
+
+CLOSING: Final = 5 * PATIENCE
+"""Seconds that closing takes at most: calls, other tasks and connections are each given `PATIENCE`."""
 
 # Waiting goes in slices of so many seconds: a signal that arrives on the way into the system call (measured on Linux:
 # one in 16,000) does not interrupt it, and on Windows none does.
@@ -63,24 +67,30 @@ class LoopThread:
         return worker.execute(coro)
 
     def close(self) -> None:
-        """Cancel the calls under way, run `last`, end the thread; any thread may call it, any number of times.
+        """Cancel the calls under way, run `last`, end the thread.
 
-        In a fork of the process it does nothing: the loop is the parent's.
+        Any number of threads and signal handlers may call it at once: each returns when the thread has ended, and one
+        of them raises what `last` raised. In a fork of the process it does nothing: the loop is the parent's.
         """
         if os.getpid() != self._pid:
             return
         with self._lock:
-            first = not self._closed
-            worker = self._start() if first and self._last is not None else self._worker
+            if self._worker is None and not self._closed and self._last is not None:
+                # At interpreter exit no thread can be started, and an unused client has nothing open. And a signal
+                # handler may have closed it by then.
+                with contextlib.suppress(RuntimeError, ClientClosedError):
+                    self._start()
+            worker = self._worker
             if worker is not None:
                 worker.refuse_own_thread()
             self._closed = True
         if worker is None:
             return
         worker.stop()
-        worker.join(3 * PATIENCE)
-        if first and worker.failure is not None:
-            raise worker.failure
+        worker.wait(CLOSING)
+        failure, worker.failure = worker.failure, None
+        if failure is not None:
+            raise failure
 
     def _ready(self) -> _Worker:
         # Before anything else: in a fork the lock may be held by a thread that exists in the parent only.
@@ -107,7 +117,12 @@ class LoopThread:
                 except RuntimeError:  # no more threads: too many, or the interpreter is on its way out
                     worker.loop.close()
                     raise
-                self._worker = worker
+                if self._worker is None and not self._closed:
+                    self._worker = worker
+                else:  # a signal handler used or closed this object between the first line and here
+                    worker.discard()
+            if self._closed or self._worker is None:
+                raise _closed(self._owner)
             return self._worker
 
     def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
@@ -132,6 +147,9 @@ class _Worker(threading.Thread):
         self.failure: BaseException | None = None
         """What `last` raised."""
         self._last = last
+        self._has_ended = False
+        self._ended = threading.Lock()
+        self._ended.acquire()
 
     def run(self) -> None:
         _workers.add(self)
@@ -140,13 +158,21 @@ class _Worker(threading.Thread):
                 self.loop.run_forever()
             finally:
                 self.closing = True
-                self.loop.run_until_complete(self._wind_up())
+                self._finish(self.loop.create_task(self._wind_up()))
         finally:
             # The executor is not waited for: a name lookup that hangs must not hold up the caller.
             self.loop.close()
             for call in list(self.calls):
                 call.refuse()
             _workers.discard(self)
+            self._has_ended = True
+            self._ended.release()
+
+    def _finish(self, shutdown: asyncio.Task[None]) -> None:
+        # A task that raises SystemExit ends the loop under every other one.
+        while not shutdown.done():
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                self.loop.run_until_complete(shutdown)
 
     async def _wind_up(self) -> None:
         # Calls before everything else: what a purchase started to write its outcome down must not be cancelled.
@@ -156,7 +182,7 @@ class _Worker(threading.Thread):
             try:
                 async with asyncio.timeout(PATIENCE):
                     await self._last()
-            except Exception as error:  # noqa: BLE001 - `close` raises it
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - `close` raises it
                 self.failure = error
         await _cancel_and_wait(asyncio.all_tasks())
         await self.loop.shutdown_asyncgens()
@@ -186,7 +212,31 @@ class _Worker(threading.Thread):
         """Let the loop come to its end without waiting for it; nothing happens in a fork of the process."""
         if os.getpid() == self.pid:
             with contextlib.suppress(RuntimeError):  # it is closed
-                self.loop.call_soon_threadsafe(self.loop.stop)
+                self.loop.call_soon_threadsafe(self._stop_once)
+
+    def discard(self) -> None:
+        """Stop a thread that was started for nothing, without running `last`."""
+        self._last = None
+        self.stop()
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the thread has ended, at most `timeout` seconds.
+
+        Neither `join` nor an `Event` can be used: an exception of a signal handler makes `join` take a running thread
+        for an ended one (CPython 3.11), and a handler that waits too would wait for the lock of the `Event` for ever.
+        """
+        give_up = time.monotonic() + timeout
+        while not self._has_ended and time.monotonic() < give_up:
+            if self._ended.acquire(timeout=_SLICE):
+                self._ended.release()
+        if self._has_ended:
+            self.join(PATIENCE)  # what is left of it takes microseconds
+
+    def _stop_once(self) -> None:
+        # A second `loop.stop` would end the shutdown itself, and leave sockets open and purchases unwritten.
+        if not self.closing:
+            self.closing = True
+            self.loop.stop()
 
 
 _workers: Final[set[_Worker]] = set()
@@ -199,7 +249,7 @@ def _stop_all() -> None:
     for worker in workers:
         worker.stop()
     for worker in workers:
-        worker.join(PATIENCE)
+        worker.wait(PATIENCE)
 
 
 async def _cancel_and_wait(tasks: set[asyncio.Task[Any]]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
@@ -61,12 +63,20 @@ _SHARED: Final[Mapping[str, tuple[Any, Any]]] = {
 class Context:
     """What a command has at hand."""
 
-    def __init__(self, settings: dict[str, Any], common: Mapping[str, Any], out: Output) -> None:
+    def __init__(
+        self, settings: dict[str, Any], common: Mapping[str, Any], out: Output, *, changes: bool = False
+    ) -> None:
         self.settings = settings
         """Arguments of a client."""
         self.common = common
         """The options that all commands share, as given."""
         self.out = out
+        self.changes = changes
+        """Whether something may have been changed from here on, so that a failure has an unknown outcome."""
+        self.ends_unknown = False
+        """Whether an interruption leaves something open that was open before."""
+        self.code: int | None = None
+        """The exit code, once the command has done its work."""
         self._minted: AsyncMintedConnect | None = None
 
     @property
@@ -78,12 +88,14 @@ class Context:
     async def run(self, body: Callable[[Context], Awaitable[int | None]], *, client: bool) -> int:
         """Run a command, with a client if it wants one, and return its exit code."""
         if not client:
-            return await body(self) or 0
+            self.code = await body(self) or 0
+            return self.code
         from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415 - `--help` loads no aiohttp
 
         async with AsyncMintedConnect(**self.settings) as minted:
             self._minted = minted
-            return await body(self) or 0
+            self.code = await body(self) or 0
+        return self.code
 
 
 Body = Callable[..., Awaitable[int | None]]
@@ -160,33 +172,37 @@ def run(
     prepare: Prepare,
 ) -> int:
     """Run a command to its end; return its exit code, having said on standard error what went wrong."""
-    import asyncio  # noqa: PLC0415 - `--help` needs none of it
-
-    from minted_connect.cli import outcome, show  # noqa: PLC0415
+    from minted_connect.cli import outcome, process, show  # noqa: PLC0415 - `--help` needs none of it
     from minted_connect.errors import MintedConnectError  # noqa: PLC0415
 
     out = show.Output(as_json=common["as_json"])
-    notes: list[str] = []
-
-    async def main() -> int:
-        try:
-            return await context.run(lambda one: body(one, **given), client=client)
-        except asyncio.CancelledError as cancelled:
-            # Ctrl-C: of a purchase under way the SDK has noted what may have happened.
-            notes.extend(getattr(cancelled, "__notes__", ()))
-            raise
-
+    context: Context | None = None
     try:
-        context = Context(prepare(common, given), common, out)
-        return asyncio.run(main())
-    except KeyboardInterrupt:
-        for note in notes:
-            out.say(f"minted: {note}")
-        return outcome.Exit.UNKNOWN if notes and changes else outcome.Exit.INTERRUPTED
+        context = made = Context(prepare(common, given), common, out, changes=changes)
+        return process.run_interruptible(lambda: made.run(lambda one: body(one, **given), client=client))
+    except process.Interrupted as interrupted:
+        if context is not None and context.code is not None:
+            return context.code  # it was done, and only closing was interrupted
+        lines = outcome.describe_interruption(interrupted.__cause__)
+        for line in lines:
+            out.say(f"minted: {line}")
+        if context is not None and context.ends_unknown:
+            out.say("minted: interrupted: run it again to settle what is still open")
+            return outcome.Exit.UNKNOWN
+        return outcome.Exit.UNKNOWN if lines and changes else interrupted.exit_code
+    except KeyboardInterrupt:  # while the password was asked for
+        return outcome.Exit.INTERRUPTED
     except BrokenPipeError as error:
-        show.silence()
-        return outcome.exit_of(error, changes=changes)
+        process.silence(sys.stdout)
+        if context is not None and context.changes:
+            out.say("minted: the result could not be shown: look before repeating the command")
+        return outcome.exit_of(error, changes=context is not None and context.changes)
     except (MintedConnectError, OSError) as error:
         for line in outcome.told(error):
             out.say(f"minted: {show.clean(line)}")
-        return outcome.exit_of(error, changes=changes)
+        return outcome.exit_of(error, changes=context is not None and context.changes)
+    except Exception:
+        if context is None or not context.changes:
+            raise
+        out.say(traceback.format_exc())
+        return outcome.Exit.UNKNOWN

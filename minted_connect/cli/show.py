@@ -7,6 +7,7 @@ characters: they could rewrite the screen.
 from __future__ import annotations
 
 import enum
+import errno
 import json
 import os
 import sys
@@ -20,9 +21,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from minted_connect.cli.process import MissingErrors, escape, silence
 from minted_connect.models import Deal, to_dict
 
-__all__ = ["Output", "clean", "drawn", "plain", "silence"]
+__all__ = ["Output", "clean", "drawn", "plain"]
 
 
 def clean(value: object) -> str:
@@ -55,13 +57,20 @@ def plain(value: Any) -> Any:
     return str(value) if isinstance(value, enum.Enum) else value
 
 
+class _Console(Console):
+    """A console that reports a reader that has gone away, where that of rich ends the process with exit code 1."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 class Output:
     """Where a command prints; `as_json` is for all it prints."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.console: Console = Console(highlight=False, markup=False, emoji=False)
-        self.errors: Console = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.console: Console = _Console(highlight=False, markup=False, emoji=False)
+        self.errors: Console = _Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @property
     def is_live(self) -> bool:
@@ -80,15 +89,24 @@ class Output:
 
     def json(self, value: Any, *, indent: int | None = 2) -> None:
         """Print a JSON document; with `indent=None` on a line of its own, at once."""
-        self._line(json.dumps(plain(value), indent=indent, ensure_ascii=False))
+        text = json.dumps(plain(value), indent=indent, ensure_ascii=False)
+        if escape(text, sys.stdout) != text:
+            text = json.dumps(plain(value), indent=indent)  # JSON has escapes of its own
+        self._line(text)
 
     def text(self, line: str) -> None:
         """Print a line for people."""
         self._line(line)
 
-    def say(self, line: str) -> None:
-        """Print what is not a result, to standard error."""
-        self.errors.print(line)
+    def say(self, line: str) -> bool:
+        """Print what is not a result, to standard error; return False if it cannot be written."""
+        # A standard error that cannot be written must not change the exit code, which is all that is left then.
+        try:
+            self.errors.print(line)
+        except (OSError, ValueError):
+            silence(sys.stderr)
+            return False
+        return not isinstance(sys.stderr, MissingErrors)
 
     def records(self, rows: Iterable[Any], columns: Mapping[str, str], title: str = "") -> None:
         """Print models: as JSON whole, else the attributes that `columns` names by their headings."""
@@ -119,7 +137,7 @@ class Output:
             self.console.print(Text("nothing", style="dim"))
 
     def _line(self, text: str) -> None:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(escape(text, sys.stdout) + "\n")
         sys.stdout.flush()
 
 
@@ -140,8 +158,3 @@ def _at(model: Any, path: str) -> Any:
     for name in path.split("."):
         model = getattr(model, name, None)
     return model
-
-
-def silence() -> None:
-    """Have nothing more printed to a reader that has gone away."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

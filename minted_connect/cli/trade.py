@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, cast
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO, cast
 from urllib.parse import urlsplit
 
 import typer
@@ -82,14 +83,20 @@ async def _complete(
     dry_run: bool,
 ) -> int | None:
     from minted_connect.cli.asking import agreed  # noqa: PLC0415 - `--help` needs none of it
-    from minted_connect.cli.show import silence  # noqa: PLC0415
+    from minted_connect.cli.outcome import Exit  # noqa: PLC0415
+    from minted_connect.cli.process import silence  # noqa: PLC0415
     from minted_connect.errors import PriceChanged  # noqa: PLC0415
 
     expected = _amount(expect_total)
+    cli.changes = False  # looking and asking may fail, and have bought nothing
     while True:
         basket = await _basket(cli, customer, kind)
-        if not cli.out.as_json or dry_run:
-            show_basket(cli.out, basket)
+        try:
+            if not cli.out.as_json or dry_run:
+                show_basket(cli.out, basket)
+        except (OSError, ValueError):
+            if not yes or dry_run:
+                raise  # a price that was not shown cannot be agreed to
         if expected is not None and basket.paid_total != expected:
             raise PriceChanged(
                 f"the total is {basket.paid_total} {basket.currency_code}, and not {expected}",
@@ -108,16 +115,18 @@ async def _complete(
         if not answer:
             cli.out.say("nothing was done")
             return _DECLINED
+        cli.changes = True
         done = await complete(basket, expected_total=basket.paid_total)
         break
+    shown = True
     try:
         cli.out.facts(done, _ORDER, "Done")
-    except OSError as error:  # nobody reads it, or the disk is full: it is done all the same
-        silence()
-        cli.out.say(f"minted: done ({done.keys}), but it could not be shown: {type(error).__name__}")
+    except (OSError, ValueError) as error:  # the pipe has no reader, or the disk is full: it is done all the same
+        silence(sys.stdout)
+        shown = cli.out.say(f"minted: done ({done.keys}), but it could not be shown: {type(error).__name__}")
     for difference in done.differences:
-        cli.out.say(f"not as agreed: {difference}")
-    return None
+        shown = cli.out.say(f"not as agreed: {difference}") and shown
+    return None if shown else Exit.UNKNOWN
 
 
 async def _basket(cli: Context, customer: str, kind: str) -> Basket:
@@ -193,6 +202,7 @@ async def reconcile(
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` needs none of it
 
     from minted_connect import recover  # noqa: PLC0415
+    from minted_connect.cli.process import LossyOutput  # noqa: PLC0415
     from minted_connect.cli.profiles import default_journal  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
 
@@ -204,7 +214,9 @@ async def reconcile(
     if journal is None and not await AsyncPath(journal := default_journal(settings)).exists():
         cli.out.say("nothing is open: nothing was bought from this command line yet")
         return None
-    return await recover.run(
+    cli.ends_unknown = not list_
+    out = LossyOutput(sys.stdout)
+    code = await recover.run(
         journal,
         intents=intent,
         decide=decide,
@@ -214,4 +226,8 @@ async def reconcile(
         seconds=seconds,
         as_json=cli.out.as_json,
         settings=settings,
+        out=cast("TextIO", out),
     )
+    if out.failure is not None:
+        cli.out.say(f"minted: the result could not be shown: {type(out.failure).__name__}")
+    return code if out.failure is None else recover.UNSETTLED

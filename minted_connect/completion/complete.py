@@ -6,6 +6,7 @@ send once on a connection of its own, and tell by how far the request got what i
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final, Literal, Self
@@ -23,7 +24,10 @@ from minted_connect.core.caller import Caller
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
 from minted_connect.models import Basket, Completion, Intent, IntentState, Kind, OrderProgress, Shipping
 
-__all__ = ["AsyncComplete"]
+__all__ = ["CLOSING", "AsyncComplete"]
+
+CLOSING: Final = 10.0
+"""Seconds that completions under way are given to end when the client is closed: twice the patience of a journal."""
 
 _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
 
@@ -229,9 +233,25 @@ class AsyncComplete:
         mine = self._outcomes.owner.account
         await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress, account=mine))
 
-    async def aclose(self) -> None:
-        """Let go of the journal."""
-        await self._outcomes.journal.aclose()
+    async def aclose(self, patience: float = CLOSING, *, close_journal: bool = True) -> None:
+        """Wait until the completions under way have written their outcome down; then close the journal.
+
+        The connections must be closed by then, so that no completion waits for a response any more.
+
+        Args:
+            patience: Seconds to wait; 0 = do not wait.
+            close_journal: Whether the journal belongs to this client.
+        """
+        flights = self._outcomes.flights.values() if patience else ()
+        writing = [asyncio.ensure_future(flight.landed.wait()) for flight in flights]
+        try:
+            if writing:
+                await asyncio.wait(writing, timeout=patience)
+        finally:
+            for waiter in writing:
+                waiter.cancel()
+            if close_journal:
+                await self._outcomes.journal.aclose()
 
     async def _complete(
         self,

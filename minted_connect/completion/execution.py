@@ -11,6 +11,7 @@ import attrs
 
 from minted_connect.completion.classify import Fate, classify
 from minted_connect.completion.guard import look_again, new_intent, pre_image
+from minted_connect.completion.interruption import attach_intent, watch_purchase
 from minted_connect.completion.journal import MemoryJournal, already_in_flight, to_the_end
 from minted_connect.completion.match import is_about, is_failed, is_order, mapping
 from minted_connect.completion.outcomes import Flight, Outcomes, said_by
@@ -67,6 +68,7 @@ class Execution:
         intent = flight.intent = new_intent(fresh, flight.kind, self._caller, known, limit.send_before)
         try:
             await self._prepare(intent, limit)
+            watch_purchase(flight)
             return await self._send(intent, limit)
         except asyncio.CancelledError as cancelled:
             intent = flight.intent
@@ -79,8 +81,8 @@ class Execution:
                         await self._outcomes.doubted(intent, self._progress.phase, ("the call was cancelled",))
                     else:
                         await self._outcomes.settle(intent, IntentState.NOT_SENT)
-            if (note := flight.became()) is not None:
-                cancelled.add_note(f"intent {intent.id} {note}")
+            if flight.state is not None and (note := flight.became()) is not None:
+                attach_intent(cancelled, intent, flight.state, note)
             raise
 
     async def _look_again(self, basket: Basket) -> tuple[Basket, SendLimit]:

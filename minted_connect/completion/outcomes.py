@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from minted_connect.completion.interruption import attach_intent
 from minted_connect.completion.journal import Journal, JournalAccount, to_the_end
 from minted_connect.completion.match import differences, identifiers
 from minted_connect.completion.reconcile import Finding
@@ -50,6 +51,12 @@ class Flight:
     def became(self) -> str | None:
         """Return what whoever cancels a completion should know, or None if nothing was sent."""
         return _became(self.state, self.result or self.error)
+
+    def left_open(self) -> tuple[IntentState, str] | None:
+        """Return state and words for an exception that interrupts it now, or None if nothing was sent."""
+        state = self.state or IntentState.UNKNOWN
+        words = _became(state, self.result or self.error)
+        return None if words is None else (state, words)
 
 
 @attrs.define(eq=False)
@@ -101,7 +108,7 @@ class Outcomes:
             # Whoever completes is told by the flight. Whoever reconciles is told here or never: what is written down
             # is not pending any more.
             if flight is None and (became := _became(state, outcome)) is not None:
-                cancelled.add_note(f"intent {intent.id} {became}")
+                attach_intent(cancelled, intent, state, became)
             raise
         except Exception:
             _logger.exception(

@@ -1,0 +1,158 @@
+"""The intent of an interrupted purchase: attach it to an exception, and find it again.
+
+A cancellation, a timeout of `asyncio` or `anyio`, Ctrl-C or a closed client can end a purchase after it was sent. The
+exception that reaches the caller is then often not the one that passed through this library: it holds that one as its
+cause, as its context or in a group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from contextlib import suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final, cast
+
+import attrs
+
+from minted_connect.errors import ClientClosedError, InvalidInput, MintedConnectError
+from minted_connect.models import Intent, IntentState
+
+if TYPE_CHECKING:
+    from minted_connect.completion.outcomes import Flight
+
+__all__ = ["PurchaseWatch", "attach_intent", "copy_intent", "current_watch", "intent_of", "watch_purchase"]
+
+# In the exception's own `__dict__`, so that it survives re-raising, pickle and copy.
+_ATTRIBUTE: Final = "_minted_intent"
+
+
+def intent_of(exception: BaseException) -> Intent | None:
+    """Return the intent of a purchase that this exception interrupted or left unknown.
+
+    For every exception that can end a purchase: `OutcomeUnknown`, `NotExecuted`, `ClientClosedError`,
+    `asyncio.CancelledError`, `KeyboardInterrupt`, `SystemExit`, the `TimeoutError` of `asyncio.timeout`,
+    `asyncio.wait_for` and `anyio.fail_after`, and groups of them. The exception itself is searched first, then the
+    members of a group, its cause and its context.
+
+        try:
+            async with asyncio.timeout(30):
+                await minted.complete.buy(basket, expected_total=total)
+        except TimeoutError as error:
+            if (intent := intent_of(error)) is not None:
+                await minted.complete.reconcile(intent)
+
+    None means that this exception interrupted no purchase that may have been sent. It proves nothing for a purchase
+    in a task of a task group: `asyncio.TaskGroup` and `anyio.create_task_group` discard the cancellation of their
+    tasks. Call it inside of that task, or look at `complete.pending()` afterwards.
+
+    Args:
+        exception: As caught. If it holds several intents, the nearest is returned; `complete.pending()` has all.
+
+    Returns:
+        The intent, with the state that was known when the exception was raised: `unknown` in most cases, `confirmed`
+        or `rejected` if only writing the outcome down was interrupted. Pass it to `complete.reconcile`.
+
+    Raises:
+        InvalidInput: if `exception` is not an exception.
+    """
+    if not isinstance(exception, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput.of("exception", "must be an exception")
+    # Not recursive: chains can be longer than the stack, and a cause can lead back to where it started.
+    seen: set[int] = set()
+    waiting: deque[BaseException | None] = deque([exception])
+    while waiting:
+        error = waiting.popleft()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        if (intent := _held_by(error)) is not None:
+            return intent
+        if isinstance(error, BaseExceptionGroup):
+            waiting.extend(cast("BaseExceptionGroup[BaseException]", error).exceptions)
+        # A suppressed context too: `raise ... from None` hides it from the traceback only.
+        waiting.extend((error.__cause__, error.__context__))
+    return None
+
+
+def attach_intent(error: BaseException, intent: Intent, state: IntentState, note: str) -> None:
+    """Attach an intent to the exception that interrupts its purchase, and name it in a note.
+
+    If that is a cancellation, and the event loop is run by code that handles a `KeyboardInterrupt` or `SystemExit`, the
+    intent is attached to that exception too: on a second Ctrl-C `asyncio.run` discards the cancellation of its tasks.
+    """
+    _attach(error, intent, state, note)
+    if isinstance(error, asyncio.CancelledError):
+        with suppress(RuntimeError):  # there is no running loop
+            # In a callback, where no exception of a coroutine hides the one that is handled outside of the loop.
+            asyncio.get_running_loop().call_soon(_attach_to_handled, intent, state, note)
+
+
+def copy_intent(source: BaseException, target: BaseException) -> None:
+    """Attach the intent of one exception, and the notes that name it, to the exception that replaces it."""
+    intent = intent_of(source)
+    if intent is None:
+        return
+    target.__dict__.setdefault(_ATTRIBUTE, intent)
+    for note in _notes_of(source):
+        if intent.id in note:
+            _add_note(target, note)
+
+
+@attrs.define(eq=False)
+class PurchaseWatch:
+    """Shows a thread which purchase the call that it waits for is sending.
+
+    The thread may have to leave before that call has ended: a second Ctrl-C interrupts the wait for the first.
+    """
+
+    flight: Flight | None = None
+    """The purchase, once it was written down: from then on it may have been sent."""
+
+    def attach_to(self, error: BaseException) -> None:
+        """Attach the intent to an exception that leaves before the call has ended; do nothing if nothing was sent."""
+        if self.flight is None or (isinstance(error, MintedConnectError) and not isinstance(error, ClientClosedError)):
+            return  # every other error of this library says by itself what happened
+        intent, left = self.flight.intent, self.flight.left_open()
+        if intent is not None and left is not None:
+            state, note = left
+            attach_intent(error, intent, state, note)
+
+
+current_watch: Final[ContextVar[PurchaseWatch | None]] = ContextVar("minted_connect_purchase", default=None)
+"""Set by a blocking caller; the coroutine that it waits for sees it."""
+
+
+def watch_purchase(flight: Flight) -> None:
+    """Show a purchase that is about to be sent to the thread that waits for it."""
+    watch = current_watch.get()
+    if watch is not None:
+        watch.flight = flight
+
+
+def _attach(error: BaseException, intent: Intent, state: IntentState, note: str) -> None:
+    error.__dict__[_ATTRIBUTE] = attrs.evolve(intent, state=state)
+    _add_note(error, f"intent {intent.id} {note}")
+
+
+def _attach_to_handled(intent: Intent, state: IntentState, note: str) -> None:
+    error = sys.exception()
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        _attach(error, intent, state, note)
+
+
+def _held_by(error: BaseException) -> Intent | None:
+    attached: Any = error.__dict__.get(_ATTRIBUTE)
+    if attached is None and isinstance(error, MintedConnectError):
+        attached = getattr(error, "intent", None)
+    return attached if isinstance(attached, Intent) else None
+
+
+def _notes_of(error: BaseException) -> tuple[str, ...]:
+    return tuple(getattr(error, "__notes__", ()))
+
+
+def _add_note(error: BaseException, note: str) -> None:
+    if note not in _notes_of(error):
+        error.add_note(note)

@@ -1,0 +1,416 @@
+"""Closing and interrupting a blocking client during a purchase, in any number and order."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sqlite3
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from minted_connect import ClientClosedError, MintedConnect, intent_of
+from minted_connect.blocking import loop_thread
+from minted_connect.completion.journal import MemoryJournal
+from minted_connect.models import Basket, Completion, Intent
+from minted_connect.sandbox import ThreadedSandbox
+from minted_connect.sandbox.faults import Fault
+from tests.tour import GOLD
+
+from .conftest import PATIENCE
+from .test_client import until
+
+BUY = "*/complete/buy"
+posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+@pytest.fixture
+def sandbox() -> Iterator[ThreadedSandbox]:
+    with ThreadedSandbox() as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def minted(sandbox: ThreadedSandbox, journal: Path) -> Iterator[MintedConnect]:
+    with MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal) as minted:
+        minted.customers.create("customer-1")
+        yield minted
+
+
+@pytest.fixture
+def basket(minted: MintedConnect) -> Basket:
+    return minted.baskets.add_item("customer-1", sku=GOLD)
+
+
+@pytest.fixture
+def hang(sandbox: ThreadedSandbox) -> Fault:
+    return sandbox.faults.add("hang", path=BUY, commit=True)
+
+
+@pytest.fixture
+def buying(minted: MintedConnect, basket: Basket, hang: Fault) -> Iterator[Future[Completion]]:
+    """A purchase in another thread, whose request has arrived."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(minted.complete.buy, basket, expected_total=basket.paid_total)
+        until(lambda: hang.waiting)
+        yield future
+
+
+def states(journal: Path) -> list[tuple[str, str]]:
+    database = sqlite3.connect(journal)
+    try:
+        return database.execute("SELECT id, state FROM intents").fetchall()
+    finally:
+        database.close()
+
+
+def check_named(error: BaseException, journal: Path, state: str = "unknown") -> None:
+    """Check that an exception names the only intent of the journal, which has this state."""
+    [(intent, found)] = states(journal)
+    assert found == state
+    named = intent_of(error)
+    assert named is not None
+    assert named.id == intent
+    assert [note for note in error.__notes__ if intent in note] == [
+        f"intent {intent} may have been carried out: find it in complete.pending() and reconcile it"
+    ]
+
+
+@pytest.mark.parametrize("closers", [1, 2, 3, 16])
+def test_each_closer_returns_when_the_client_is_closed(
+    minted: MintedConnect, buying: Future[Completion], journal: Path, closers: int
+) -> None:
+    gate = threading.Barrier(closers)
+
+    def close(_: int) -> bool:
+        gate.wait(PATIENCE)
+        minted.close()
+        return minted._loop_thread._worker.is_alive()  # type: ignore[union-attr]
+
+    with ThreadPoolExecutor(closers) as pool:
+        assert list(pool.map(close, range(closers))) == [False] * closers
+    error = buying.exception(PATIENCE)
+    assert isinstance(error, ClientClosedError)
+    check_named(error, journal)
+    assert not minted._inner._caller.shared.transport.is_open
+
+
+def test_closers_that_come_while_it_closes_wait_too(
+    minted: MintedConnect, buying: Future[Completion], journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, go_on = threading.Event(), threading.Event()
+    worker = minted._loop_thread._worker
+    assert worker is not None
+    wind_up = worker._wind_up
+
+    async def slowly() -> None:
+        closing.set()
+        go_on.wait(PATIENCE)
+        await wind_up()
+
+    monkeypatch.setattr(worker, "_wind_up", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        closers = [pool.submit(minted.close)]
+        assert closing.wait(PATIENCE)
+        closers += [pool.submit(minted.close) for _ in range(3)]
+        assert not any(closer.done() for closer in closers)
+        go_on.set()
+        for closer in closers:
+            closer.result(PATIENCE)
+    error = buying.exception(PATIENCE)
+    assert error is not None
+    check_named(error, journal)
+
+
+def test_nothing_is_left_open(minted: MintedConnect, buying: Future[Completion]) -> None:
+    with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(3) as pool:
+        warnings.simplefilter("always")
+        for closer in [pool.submit(minted.close) for _ in range(3)]:
+            closer.result(PATIENCE)
+        assert buying.exception(PATIENCE) is not None
+        gc.collect()
+    assert [str(warning.message) for warning in caught] == []
+
+
+def test_a_purchase_that_was_not_sent_is_not_sent(
+    sandbox: ThreadedSandbox, minted: MintedConnect, basket: Basket, journal: Path
+) -> None:
+    hang = sandbox.faults.add("hang", path="*/walletable/basket")
+    with ThreadPoolExecutor(3) as pool:
+        buying = pool.submit(minted.complete.buy, basket, expected_total=basket.paid_total)
+        until(lambda: hang.waiting)
+        for closer in [pool.submit(minted.close) for _ in range(2)]:
+            closer.result(PATIENCE)
+        error = buying.exception(PATIENCE)
+    assert isinstance(error, ClientClosedError)
+    assert intent_of(error) is None
+    assert not journal.exists() or states(journal) == []
+
+
+def test_a_journal_that_is_locked_while_it_closes_is_written_afterwards(
+    minted: MintedConnect, buying: Future[Completion], journal: Path
+) -> None:
+    lock = sqlite3.connect(journal, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    with ThreadPoolExecutor(2) as pool:
+        closers = [pool.submit(minted.close) for _ in range(2)]
+        until(lambda: minted._loop_thread._worker.closing)  # type: ignore[union-attr]
+        lock.execute("ROLLBACK")
+        lock.close()
+        for closer in closers:
+            closer.result(PATIENCE)
+    error = buying.exception(PATIENCE)
+    assert error is not None
+    check_named(error, journal)
+
+
+def test_a_call_that_cannot_be_waited_for_still_names_its_intent(
+    minted: MintedConnect, buying: Future[Completion], journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_thread, "PATIENCE", 0.2)
+    lock = sqlite3.connect(journal, isolation_level=None)
+    lock.execute("BEGIN EXCLUSIVE")
+    minted.close()
+    error = buying.exception(PATIENCE)
+    lock.execute("ROLLBACK")
+    lock.close()
+    assert isinstance(error, ClientClosedError)
+    until(lambda: states(journal)[0][1] == "unknown")
+    check_named(error, journal)
+
+
+def test_a_finalizer_may_close_it(minted: MintedConnect, buying: Future[Completion], journal: Path) -> None:
+    class Owner:
+        pass
+
+    owner = Owner()
+    weakref.finalize(owner, minted.close)
+    del owner
+    gc.collect()
+    error = buying.exception(PATIENCE)
+    assert error is not None
+    check_named(error, journal)
+
+
+def test_closing_a_sibling_ends_no_call(minted: MintedConnect, buying: Future[Completion], hang: Fault) -> None:
+    minted.with_options(language="en").close()
+    hang.remove()
+    assert buying.result(PATIENCE).order is not None
+
+
+@posix
+@pytest.mark.parametrize("signals", [1, 2, 3])
+def test_a_signal_handler_may_close_it_during_a_purchase(
+    minted: MintedConnect, basket: Basket, hang: Fault, journal: Path, signals: int
+) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def strike() -> None:
+        until(lambda: hang.waiting)
+        for _ in range(signals):
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: minted.close())
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            struck = pool.submit(strike)
+            with pytest.raises(ClientClosedError) as caught:
+                minted.complete.buy(basket, expected_total=basket.paid_total)
+            struck.result(PATIENCE)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    check_named(caught.value, journal)
+
+
+@posix
+@pytest.mark.parametrize("presses", [1, 2, 3])
+def test_the_last_of_several_ctrl_c_names_the_intent(
+    sandbox: ThreadedSandbox, basket: Basket, hang: Fault, journal: Path, presses: int
+) -> None:
+    """The first ends the purchase, the second the wait for its end, the third the closing of the client."""
+    main = threading.main_thread().ident
+    assert main is not None
+    minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal)
+    lock = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)
+
+    def cancelled() -> bool:
+        worker = minted._loop_thread._worker
+        assert worker is not None
+        return any(call.task is not None and call.task.cancelling() for call in [*worker.calls])
+
+    moments: list[Callable[[], object]] = [lambda: hang.waiting, cancelled, lambda: minted._loop_thread._closed]
+
+    def press() -> None:
+        for count, moment in enumerate(moments[:presses]):
+            until(moment)
+            if not count and presses > 1:
+                lock.execute("BEGIN EXCLUSIVE")
+            signal.pthread_kill(main, signal.SIGINT)
+        if presses == 2:
+            until(moments[2])
+        if lock.in_transaction:
+            lock.execute("ROLLBACK")
+
+    with ThreadPoolExecutor(1) as pool:
+        pressed = pool.submit(press)
+        with pytest.raises(KeyboardInterrupt) as caught, minted:
+            minted.complete.buy(basket, expected_total=basket.paid_total)
+        pressed.result(PATIENCE)
+    lock.close()
+    minted.close()
+    check_named(caught.value, journal)
+
+
+@posix
+def test_ctrl_c_while_the_intent_is_written_down_names_nothing(
+    sandbox: ThreadedSandbox, basket: Basket, journal: Path
+) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    writing, go_on = threading.Event(), threading.Event()
+
+    class SlowJournal(MemoryJournal):
+        async def prepare(self, intent: Intent) -> None:
+            writing.set()
+            await asyncio.to_thread(go_on.wait, PATIENCE)
+            await super().prepare(intent)
+
+    minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=SlowJournal())
+
+    def press() -> None:
+        assert writing.wait(PATIENCE)
+        for _ in range(2):
+            signal.pthread_kill(main, signal.SIGINT)
+            until(lambda: [call for call in minted._loop_thread._worker.calls if call.task.cancelling()])  # type: ignore[union-attr]
+        until(lambda: minted._loop_thread._closed)
+        go_on.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        pressed = pool.submit(press)
+        with pytest.raises(KeyboardInterrupt) as caught, minted:
+            minted.complete.buy(basket, expected_total=basket.paid_total)
+        pressed.result(PATIENCE)
+    assert intent_of(caught.value) is None
+    assert not sandbox.shop.orders
+
+
+@posix
+def test_handlers_of_two_signals_may_close_it_while_with_closes_it(
+    minted: MintedConnect, buying: Future[Completion], journal: Path
+) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+    handled: list[int] = []
+    lock = sqlite3.connect(journal, isolation_level=None, check_same_thread=False)
+    lock.execute("BEGIN EXCLUSIVE")
+
+    def handle(number: int, _: object) -> None:
+        handled.append(number)
+        if number == signal.SIGUSR1:
+            signal.raise_signal(signal.SIGUSR2)  # a handler in a handler
+        minted.close()
+
+    def strike() -> None:
+        until(lambda: minted._loop_thread._closed)
+        signal.pthread_kill(main, signal.SIGUSR1)
+        until(lambda: len(handled) == 2)
+        lock.execute("ROLLBACK")
+
+    before = [(number, signal.signal(number, handle)) for number in (signal.SIGUSR1, signal.SIGUSR2)]
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            struck = pool.submit(strike)
+            with minted:
+                pass
+            struck.result(PATIENCE)
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+    lock.close()
+    assert sorted(handled) == [signal.SIGUSR1, signal.SIGUSR2]
+    assert not minted._loop_thread._worker.is_alive()  # type: ignore[union-attr]
+    error = buying.exception(PATIENCE)
+    assert error is not None
+    check_named(error, journal)
+
+
+@posix
+def test_sigterm_that_exits_names_the_intent(minted: MintedConnect, basket: Basket, hang: Fault, journal: Path) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def strike() -> None:
+        until(lambda: hang.waiting)
+        signal.pthread_kill(main, signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            struck = pool.submit(strike)
+            with pytest.raises(SystemExit) as caught:
+                minted.complete.buy(basket, expected_total=basket.paid_total)
+            struck.result(PATIENCE)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    check_named(caught.value, journal)
+
+
+def test_an_unused_client_is_closed_at_interpreter_exit(finished: Callable[..., tuple[int, str, str]]) -> None:
+    source = """
+import atexit
+from minted_connect import MintedConnect
+
+minted = MintedConnect("user", "password", base_url="http://127.0.0.1:1")
+
+class Owner:
+    def __del__(self):
+        minted.close()
+        print("closed", flush=True)
+
+owner = Owner()
+atexit.register(minted.close)
+"""
+    assert finished(source) == (0, "closed\n", "")
+
+
+@posix
+def test_a_fork_closes_nothing_of_its_parent(finished: Callable[..., tuple[int, str, str]]) -> None:
+    source = """
+import os, threading
+from minted_connect import MintedConnect
+from minted_connect.sandbox import ThreadedSandbox
+
+with ThreadedSandbox() as sandbox, MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
+    minted.customers.create("customer-1")
+    basket = minted.baskets.add_item("customer-1", sku="MNTBAE0001")
+    hang = sandbox.faults.add("hang", path="*/complete/buy")
+    done = []
+    buying = threading.Thread(
+        target=lambda: done.append(minted.complete.buy(basket, expected_total=basket.paid_total))
+    )
+    buying.start()
+    while not hang.waiting:
+        pass
+    child = os.fork()
+    if not child:
+        minted.close()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    hang.remove()
+    buying.join()
+    print(done[0].order is not None)
+"""
+    assert finished(source) == (0, "0\nTrue\n", "")

@@ -1,0 +1,227 @@
+"""Signals that end `minted` and `python -m minted_connect` in the middle of their work."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from minted_connect.cli.process import Interrupted, run_interruptible
+from minted_connect.sandbox import ThreadedSandbox
+from tests.cli.conftest import CUSTOMER, GOLD, Minted, process_environment
+from tests.scripts import until
+
+COMPLETE = "/partner/walletable/complete/buy"
+BASKET = "/partner/walletable/basket"
+Shell = Callable[..., "subprocess.Popen[str]"]
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.fixture
+def ready(minted: Minted) -> Minted:
+    """A basket is open."""
+    minted("customer", "create", CUSTOMER)
+    assert minted("basket", "add", CUSTOMER, GOLD).code == 0
+    return minted
+
+
+def named(err: str) -> str:
+    """Check what a purchase ended by a signal prints, and return its intent."""
+    note, hint = err.splitlines()[-2:]
+    intent = hint.rpartition(" ")[2]
+    assert note == (
+        f"minted: intent {intent} may have been carried out: find it in complete.pending() and reconcile it"
+    )
+    assert hint == f"minted: do not repeat it; find out with: minted reconcile --intent {intent}"
+    return intent
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_after_sending_ends_with_75_and_the_intent(
+    ready: Minted, shell: Shell, sandbox: ThreadedSandbox, number: signal.Signals
+) -> None:
+    hang = sandbox.faults.add("hang", path=COMPLETE, commit=True)
+    process = shell("buy", CUSTOMER, "--yes", "--json")
+    until(lambda: hang.waiting)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (75, "")
+    intent = named(err)
+    hang.remove()
+    found = ready("reconcile", "--intent", intent, "--json")
+    assert (found.code, json.loads(found.out)["state"]) == (0, "confirmed")
+    assert len([one for one in sandbox.requests if one.path == COMPLETE]) == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [*zip(SIGNALS, (130, 143, 129), strict=True)])
+def test_a_signal_before_sending_ends_with_its_number(
+    ready: Minted, shell: Shell, sandbox: ThreadedSandbox, number: signal.Signals, code: int
+) -> None:
+    hang = sandbox.faults.add("hang", path=BASKET)
+    process = shell("buy", CUSTOMER, "--yes", "--json")
+    until(lambda: hang.waiting)
+    process.send_signal(number)
+    assert process.communicate(timeout=20) == ("", "")
+    assert process.returncode == code
+    assert not [one for one in sandbox.requests if one.path == COMPLETE]
+
+
+@pytest.mark.parametrize("numbers", [(signal.SIGTERM,) * 2, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)])
+def test_several_signals_while_the_journal_is_locked_lose_nothing(
+    ready: Minted, shell: Shell, sandbox: ThreadedSandbox, tmp_path: Path, numbers: tuple[signal.Signals, ...]
+) -> None:
+    path = tmp_path / "journal.db"
+    hang = sandbox.faults.add("hang", path=COMPLETE, commit=True)
+    process = shell("buy", CUSTOMER, "--yes", "--json", "--journal", path)
+    until(lambda: hang.waiting)
+    journal = sqlite3.connect(path, isolation_level=None)
+    try:
+        journal.execute("BEGIN EXCLUSIVE")
+        for number in numbers:
+            process.send_signal(number)
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.3)
+        journal.execute("ROLLBACK")
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 75
+        assert journal.execute("SELECT id, state FROM intents").fetchall() == [(named(err), "unknown")]
+    finally:
+        journal.close()
+
+
+def test_sighup_that_was_ignored_stays_ignored(
+    ready: Minted, sandbox: ThreadedSandbox, environment: dict[str, str]
+) -> None:
+    hang = sandbox.faults.add("hang", path=COMPLETE)
+    code = (
+        "import os, signal, sys; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+        "os.execv(sys.executable, [sys.executable, '-m', 'minted_connect.cli', *sys.argv[1:]])"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "buy", CUSTOMER, "--yes", "--json"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=process_environment(environment),
+    )
+    until(lambda: hang.waiting)
+    process.send_signal(signal.SIGHUP)
+    hang.remove()
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert json.loads(out)["order"]["id"]
+
+
+def test_a_signal_after_the_result_was_shown_changes_no_exit_code(
+    ready: Minted, shell: Shell, sandbox: ThreadedSandbox
+) -> None:
+    process = shell("buy", CUSTOMER, "--yes", "--json")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    assert len(sandbox.shop.orders) == 1
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("module", ["minted_connect", "minted_connect.cli"])
+def test_a_reconciliation_that_is_interrupted_ends_with_75(
+    ready: Minted,
+    sandbox: ThreadedSandbox,
+    environment: dict[str, str],
+    tmp_path: Path,
+    module: str,
+    number: signal.Signals,
+) -> None:
+    path = str(tmp_path / "journal.db")
+    sandbox.faults.add("drop_after_commit", path=COMPLETE)
+    assert ready("buy", CUSTOMER, "--yes", "--journal", path).code == 75
+    hang = sandbox.faults.add("hang", path=BASKET)
+    process = subprocess.Popen(
+        [sys.executable, "-m", module, "reconcile", "--journal", path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=process_environment(environment),
+    )
+    until(lambda: hang.waiting)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (75, "")
+    name = module.removesuffix(".cli") if module == "minted_connect" else "minted"
+    assert err == f"{name}: interrupted: run it again to settle what is still open\n"
+    hang.remove()
+    assert ready("reconcile", "--journal", path).code == 0
+
+
+def test_the_demo_ends_with_the_number_of_the_signal(environment: dict[str, str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "minted_connect", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=process_environment(environment),
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) in {(143, ""), (0, "")}
+
+
+# In this process.
+
+
+def test_handlers_are_restored_and_those_of_others_kept() -> None:
+    def own(*_: object) -> None:
+        pass
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+
+        async def look() -> list[object]:
+            return [signal.getsignal(number) for number in SIGNALS]
+
+        during = run_interruptible(look)
+        assert during[1] is own
+        assert during[0] is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_coroutine_that_ends_all_the_same_returns_its_result() -> None:
+    async def stubborn() -> int:
+        signal.raise_signal(signal.SIGTERM)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return 42
+        return 0
+
+    assert run_interruptible(stubborn) == 42
+
+
+def test_the_interruption_knows_signal_and_cause() -> None:
+    async def wait() -> None:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    with pytest.raises(Interrupted) as caught:
+        run_interruptible(wait)
+    assert (caught.value.number, caught.value.exit_code) == (signal.SIGHUP, 129)
+    assert caught.value.__cause__ is not None
