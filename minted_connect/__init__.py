@@ -245,6 +245,7 @@ _HOME = {
 }
 
 __all__ = [
+    "STAGING",
     "AccountType",
     "AlreadyInFlight",
     "AnswerTooLarge",
@@ -333,7 +334,6 @@ __all__ = [
     "RequestInfo",
     "RequestTimeout",
     "RetryPolicy",
-    "STAGING",
     "Secret",
     "ServerError",
     "Shipping",
