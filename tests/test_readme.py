@@ -24,10 +24,6 @@ GUIDES = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "minted_
 _SNIPPET = re.compile(r"(?<!-->\n)^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SNIPPETS = _SNIPPET.findall(README)
 IN_GUIDES = [
-    (name, number, code)
-    for name, text in GUIDES.items()
-    for number, code in enumerate(_SNIPPET.findall(text), 1)
-]
     (name, number, code) for name, text in GUIDES.items() for number, code in enumerate(_SNIPPET.findall(text), 1)
 ]
 RECIPES = re.findall(r"^<!-- recipe (\w+) -->\n```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
