@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
         help="find out what became of purchases whose outcome is not known",
         description="Find out what became of purchases whose outcome is not known. Nothing is bought.",
         epilog="Server and credentials are those of MINTED_CONNECT_BASE_URL (staging without it), _USERNAME and "
-        "_PASSWORD. Exit code: 0 nothing stays unknown, 75 something does or the result could not be shown, 1 it "
-        "failed, 2 wrong usage.",
+        "_PASSWORD; the account in the journal is that of MINTED_CONNECT_JOURNAL_ACCOUNT, if set. Exit code: 0 nothing "
+        "stays unknown, 75 something does or the result could not be shown, 1 it failed, 2 wrong usage.",
     )
     recover.add_argument(
         "--journal", metavar="FILE", help="file or database URL of the journal (default: MINTED_CONNECT_JOURNAL)"
@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         help="of one --intent, write down what a person found out; ask no server",
     )
     recover.add_argument("--list", action="store_true", help="only list what is open: ask no server, change nothing")
+    recover.add_argument(
+        "--all-accounts", action="store_true", help="list what is open of other accounts too; it is only listed"
+    )
     recover.add_argument(
         "--fence",
         action="store_true",
@@ -102,6 +105,7 @@ def _command(given: argparse.Namespace, out: TextIO) -> Coroutine[Any, Any, int 
         intents=given.intent,
         decide=given.decide,
         only_list=given.list,
+        all_accounts=given.all_accounts,
         fence=given.fence,
         seconds=given.seconds,
         as_json=given.json,

@@ -32,11 +32,12 @@ from minted_connect.config import (
     as_secret,
     check_type,
 )
-from minted_connect.core.caller import Caller, Settings, Shared
+from minted_connect.core.caller import Caller
 from minted_connect.core.codec import dumps
 from minted_connect.core.logs import obey_environment
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
+from minted_connect.core.state import LagSource, Settings, Shared
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ClientClosedError, ConfigurationError, InvalidInput
 from minted_connect.resources.baskets import AsyncBaskets
@@ -73,7 +74,7 @@ class AsyncMintedConnect:
         retry: How often and how patiently a call is repeated; see `RetryPolicy`.
         journal: Where intents to buy, sell or ship are kept: the path of a file (SQLite) in a directory that exists, a
             `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which is never closed
-            here, or None (memory).
+            here, or None (memory). Intents in it belong to an account: see `Options.journal_account`.
         session: An aiohttp session whose connector is borrowed; it is never closed or changed.
         ssl_context: TLS settings of your own, at least TLS 1.2.
         proxy: URL of an http proxy, with its user name and password if it wants them.
@@ -158,34 +159,43 @@ class AsyncMintedConnect:
     def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
         """Build a client from `MINTED_CONNECT_USERNAME`, `_PASSWORD`, and, where set, `_BASE_URL` and `_JOURNAL`.
 
+        `MINTED_CONNECT_JOURNAL_ACCOUNT` is `Options.journal_account`, unless `options` names one.
+
         Raises:
             ConfigurationError: user name or password is missing, or a value cannot work.
         """
-        return cls(timeouts=timeouts, options=options, **settings_from_env())
+        return cls(timeouts=timeouts, options=options_from_env(options), **settings_from_env())
 
     @classmethod
     @asynccontextmanager
     async def sandbox(
         cls,
         *,
-        seed: int = 1,
+        seed: int | None = None,
         state: str | Path | None = None,
         clock: SandboxClock | None = None,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         journal: Journal | str | Path | Secret | None = None,
         options: Options | None = None,
+        orders_lag: float = 0.0,
+        reads_lag: float = 0.0,
     ) -> AsyncGenerator[Self, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `async with` gives the client.
 
+        A `CompletionPolicy` that is left at its defaults takes `orders_lag` and `latest_landing` from the server, so
+        that a refused purchase is reported at once where nothing is late, and correctly where something is.
+
         Args:
-            seed: Makes prices and ids repeatable.
+            seed: Makes prices and ids repeatable; None draws one, see `sandbox_server.seed`.
             state: SQLite file that keeps the sandbox's state; None = memory.
             clock: One clock for server and client, such as `sandbox.ManualClock()`.
             timeouts: As for the client.
             retry: As for the client.
             journal: As for the client.
             options: As for the client; its clock is replaced if `clock` is given.
+            orders_lag: Seconds before an order shows in Get Orders and Receipt.
+            reads_lag: Seconds by which all reads but those of prices are behind.
         """
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import Sandbox  # noqa: PLC0415
@@ -195,7 +205,7 @@ class AsyncMintedConnect:
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         async with (
-            Sandbox(seed=seed, state=state, clock=clock) as server,
+            Sandbox(seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag) as server,
             cls(
                 server.username,
                 server.password,
@@ -207,7 +217,12 @@ class AsyncMintedConnect:
             ) as client,
         ):
             client._server = server
+            client._use_delays_of(server)
             yield client
+
+    def _use_delays_of(self, source: LagSource) -> None:
+        """Take the delays that `CompletionPolicy` leaves at their defaults from a server that knows them."""
+        self._caller.shared.lag_source = source
 
     @property
     def sandbox_server(self) -> Sandbox:
@@ -393,6 +408,15 @@ def _check_json(json: Any) -> None:
     raise InvalidInput.of(
         "json", "must hold dict, list, valid str, int, bool, None and finite Decimal only; use Decimal for a float"
     )
+
+
+def options_from_env(options: Options | None) -> Options | None:
+    """Return options with the `journal_account` of the environment, unless they name one."""
+    name = os.environ.get("MINTED_CONNECT_JOURNAL_ACCOUNT")
+    check_type("options", options, Options, optional=True)
+    if not name or (options is not None and options.journal_account is not None):
+        return options
+    return attrs.evolve(options or Options(), journal_account=name)
 
 
 def settings_from_env() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from minted_connect.errors import ConfigurationError
+from minted_connect.errors import AMBIGUOUS_STATUSES, ConfigurationError
 from minted_connect.events import Attempt
 
 __all__ = [
@@ -48,6 +48,8 @@ STAGING: Final = "https://api.staging.mintedconnect.com"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """Names of this machine, where plain http is no danger."""
 
+
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 _MOST: Final = 2**63 - 1
 
@@ -90,6 +92,14 @@ def _of(*kinds: type, optional: bool = False) -> _Validator:
 def _known_policy(_instance: object, _attribute: attrs.Attribute[Any], value: object) -> None:
     if value not in ("any", "modern"):
         raise ConfigurationError("Options.digest_policy: must be 'any' or 'modern'")
+
+
+def _account_name(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_type("Options.journal_account", value, str, optional=True)
+    if value is not None and (not value.isprintable() or not value or value != value.strip()):
+        raise ConfigurationError(
+            "Options.journal_account: must not be empty, and printable, without spaces around it, or None"
+        )
 
 
 def _header_safe(_instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -159,6 +169,13 @@ class Credentials:
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not is_seconds(value):
         raise ConfigurationError(f"{_name(instance, attribute)}: must be seconds above 0, and finite")
+
+
+def _seconds_or_zero(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None and attribute.default is None:
+        return
+    if type(value) not in {int, float} or value != 0:
+        _seconds(instance, attribute, value)
 
 
 def _maybe_seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -272,9 +289,8 @@ class Breaker:
 FEED_BREAKER: Final = Breaker()
 """The default of a feed of prices: five failed polls in a row, then a probe every half minute."""
 
-_IN_DOUBT: Final = frozenset({401, 408, 425})
-"""A 401 is judged by its challenge; the other two are said by servers that may have begun the work."""
-_REFUSING: Final = frozenset(range(400, 500)) - _IN_DOUBT
+_REFUSING: Final = frozenset(range(400, 500)) - AMBIGUOUS_STATUSES - {401}
+"""Statuses that may be trusted as refusals: a 401 is judged by its challenge."""
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -310,25 +326,25 @@ class CompletionPolicy:
     that lately. So what a completion after the lock would do never comes to the test."""
     reconcile_budget: float = attrs.field(default=120.0, validator=_seconds)
     """Seconds that `reconcile` reads on before it gives up for now."""
-    refusals: frozenset[int] = attrs.field(default=frozenset({422, 429}), validator=_statuses)
-    """Statuses that, in the vendor's own envelope, prove that a completion did not happen (Q2, and for 429 Q8). After
-    every other one it is read back. Without 429, a throttled completion is not sent again either."""
-    orders_lag: float = attrs.field(default=30.0, validator=_seconds)
-    """Seconds within which a fresh order shows in Get Orders (Q5): how long after a fence none may have shown."""
+    refusals: frozenset[int] = attrs.field(default=frozenset({422}), validator=_statuses)
+    """Statuses that, in the vendor's envelope, are believed after one look at basket and orders (Q2). Every other
+    refusal is believed only after `settle_time`. An empty set treats all of them so."""
+    orders_lag: float = attrs.field(default=30.0, validator=_seconds_or_zero)
+    """Seconds within which an order that was made, or a basket that was changed, shows in every read (Q5)."""
+    inline_looks: float | None = attrs.field(default=None, validator=_seconds_or_zero)
+    """Seconds after a refusal in which the call itself looks for the order; None = `settle_time`, 0 = not at all. If
+    they end before the refusal is believed, the call raises `OutcomeUnknown`, and `reconcile` settles it later. It also
+    bounds how long a change of a basket or customer is read back."""
     order_keeps_number: bool = attrs.field(default=True, validator=_of(bool))
     """Whether an order has the number (`id`) of its basket (Q4). If not, an order of that number is never taken for
     the basket's without a token, guid or order number in common."""
-    token_is_single_shot: bool = attrs.field(default=False, validator=_of(bool))
-    """Whether two completions of one cart token make one order at most (Q1). Only if that was proven: a completion
-    whose outcome is not known, with no order listed and the basket still open, is then sent once more within the price
-    lock. While it is not known, nothing is ever sent again."""
-    latest_landing: float | None = attrs.field(default=None, validator=_maybe_seconds)
+    latest_landing: float | None = attrs.field(default=None, validator=_seconds_or_zero)
     """Seconds after which a completion that was sent can no longer be carried out (Q1, Q3). Only with such a bound is a
     basket that stays open so long proof that nothing happened; None = it never is."""
     fence_proves_not_executed: bool = attrs.field(default=False, validator=_of(bool))
-    """Whether a cleared basket makes a late completion fail (Q6). While it is not known, `fence=True` makes the outcome
-    lean, and never proves it. The proof is that the basket is empty, so it also waits for `latest_landing`; where that
-    is not known, the proof ends with the first line that anybody puts into that basket again."""
+    """Whether a cleared basket makes a late completion fail (Q6), also one that was queued before the basket was
+    cleared. While that is not known, `fence=True` never proves anything. The proof is that the basket is empty, so it
+    waits for `settle_time`; without `latest_landing` it ends with the first line that is added to the basket again."""
     idempotency_header: str | None = attrs.field(default=None, validator=_header_name)
     """Header in which a completion carries the id of its intent, such as `Idempotency-Key`, once the vendor knows one
     (Q9); None = none."""
@@ -336,13 +352,21 @@ class CompletionPolicy:
     """Whether the customer's latest orders are listed before a completion, so that none of them is ever taken for it:
     one more request. `try` goes on where that fails, `require` does not (`NotSent`)."""
 
+    @property
+    def settle_time(self) -> float:
+        """Seconds after a response within which an order that it did not report is made and shows in the reads."""
+        return self.orders_lag + (self.latest_landing or 0.0)
+
 
 class Clock(Protocol):
     """Where all time comes from, so that a test can move it.
 
-    A clock may also offer `call_later(seconds, callback)`, which returns something with a `cancel()` and has
-    `callback()` called on the running event loop once `monotonic` has moved that far. Then a request times out on this
-    clock too, not only in real time.
+    A clock may also offer `elapsed()`: seconds that run on while the machine sleeps, for the age of price locks.
+    Without it, forward jumps of `wall` count as such seconds.
+
+    It may also offer `call_later(seconds, callback)`, which returns something with a `cancel()` and has `callback()`
+    called on the running event loop once `monotonic` has moved that far. Then a request times out on this clock too,
+    not only in real time.
     """
 
     def monotonic(self) -> float:
@@ -372,6 +396,12 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Wait that many seconds."""
         await asyncio.sleep(seconds)
+
+    if sys.platform == "linux":
+
+        def elapsed(self) -> float:
+            """Return seconds that run on while the machine sleeps."""
+            return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 SYSTEM_CLOCK: Final = SystemClock()
@@ -412,6 +442,13 @@ class Options:
     breaker: Breaker | None = attrs.field(default=None, validator=_of(Breaker, optional=True))
     completion: CompletionPolicy = attrs.field(default=CompletionPolicy(), validator=_of(CompletionPolicy))
     """How completions and reconciliation treat what the vendor has not answered yet."""
+    journal_account: str | None = attrs.field(default=None, repr=False, validator=_account_name)
+    """Name of the account that intents in the journal belong to; None = server and user name stand for it.
+
+    Set it before the user name or the host of the server changes: intents of another account are neither read back nor
+    fenced, and do not keep a basket from being completed again. Use one name for one account, in every process that
+    shares its journal, and a different one for each account. `complete.adopt` assigns an intent that was written under
+    another name."""
     digest_policy: Literal["any", "modern"] = attrs.field(default="any", validator=_known_policy)
     """``modern`` refuses MD5 and challenges without qop."""
     keep_error_bodies: bool = attrs.field(default=False, validator=_of(bool))
@@ -434,7 +471,9 @@ class Options:
 
 
 def check_base_url(url: str) -> str:
-    """Return the URL without its trailing slash; refuse plain http beyond this machine, and parts a base has not.
+    """Validate a base URL; lower the case of its host, and strip the default port and the trailing slash.
+
+    Plain HTTP is allowed for localhost only. User info, query and fragment are rejected.
 
     Raises:
         ConfigurationError: the URL is not absolute http(s), carries user info, a query or a fragment, or is
@@ -454,7 +493,9 @@ def check_base_url(url: str) -> str:
         raise ConfigurationError("base_url: must hold no query, fragment, space or unprintable character")
     if parts.scheme == "http" and host not in LOOPBACK:
         raise ConfigurationError("base_url: plain http is allowed to this machine only; use https")
-    return url.rstrip("/")
+    # One server has one spelling here, because the journal tells servers and accounts apart by it.
+    place = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme])
+    return f"{parts.scheme}://{place}{parts.path.rstrip('/')}"
 
 
 def check_proxy_url(url: Secret) -> Secret:

@@ -1,11 +1,11 @@
 """Everything this library raises, in one tree.
 
-MintedConnectError              .safe_to_retry
+MintedConnectError              .safe_to_retry .request .method .path .attempts .elapsed
  +- ConfigurationError          a bad option, before any I/O
  +- ClientClosedError           after close, after a fork, or on another event loop: says which
  +- NotSent                     provably nothing reached the server
  |   +- InvalidInput            (also a ValueError) .field .rule
- |   +- ConnectFailed           .method .path .attempts .elapsed
+ |   +- ConnectFailed
  |   |   +- TLSFailed
  |   +- PoolTimeout             no connection came free in time
  |   +- LimiterTimeout          the client-side rate limit allows it only after the deadline
@@ -17,9 +17,9 @@ MintedConnectError              .safe_to_retry
  |   +- PriceChanged            .expected .actual
  |   +- AlreadyInFlight         this basket is being completed elsewhere, or was  .intent_id .order_id
  +- SinkError                   ticks could not be recorded: names the file
- +- TransportError              sent, and no usable answer  .method .path .attempts .elapsed .phase
+ +- TransportError              sent, and no usable answer  .phase
  |   +- RequestTimeout          (also a TimeoutError)
- +- ApiError                    the server said no          .status .code .message .request_id
+ +- ApiError                    the server said no          .status .code .message .request_id .retry_after
  |   +- BadRequest              400
  |   +- AuthenticationFailed    401
  |   |   +- AuthDowngrade       a challenge weaker than the one that worked before
@@ -27,13 +27,13 @@ MintedConnectError              .safe_to_retry
  |   +- NotFound                404
  |   +- Conflict                409
  |   +- ValidationFailed        422                         .fields
- |   +- RateLimited             429                         .retry_after
- |   +- ServerError             5xx                         .retry_after
+ |   +- RateLimited             429
+ |   +- ServerError             5xx
  +- ProtocolError               an answer that cannot be trusted  .problems
  |   +- AnswerTooLarge
  |   +- UnexpectedRedirect
  |   +- IntegrityError          an answer about somebody else
- +- Rejected                    a completion the server refused or cancelled  .order
+ +- Rejected                    a completion whose order failed, or whose refusal was confirmed later  .order .refusal
  +- NotExecuted                 a completion proven not to have happened  .intent
  +- OutcomeUnknown              a completion that may have happened  .intent .phase .evidence .reconcile()
 
@@ -47,12 +47,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Final, TypeVar, dataclass_transform
 
 import attrs
 
 if TYPE_CHECKING:
-    from minted_connect.models import Completion, Intent, Order
+    from minted_connect.models import Completion, Intent, Order, Refusal
 
 __all__ = [
     "AlreadyInFlight",
@@ -67,6 +67,7 @@ __all__ = [
     "ConfigurationError",
     "Conflict",
     "ConnectFailed",
+    "Effect",
     "FleetError",
     "IntegrityError",
     "InvalidInput",
@@ -85,6 +86,7 @@ __all__ = [
     "ProtocolError",
     "RateLimited",
     "Rejected",
+    "RequestInfo",
     "RequestTimeout",
     "ServerError",
     "SinkError",
@@ -97,6 +99,9 @@ __all__ = [
 
 _T = TypeVar("_T")
 
+AMBIGUOUS_STATUSES: Final = frozenset({408, 425})
+"""4xx statuses of servers that may have begun the work."""
+
 
 class Phase(enum.StrEnum):
     """How far a request got before it failed."""
@@ -104,6 +109,29 @@ class Phase(enum.StrEnum):
     NOT_SENT = "not sent"
     SENT = "sent"
     ANSWERED = "answered"
+
+
+class Effect(enum.Enum):
+    """What repeating a request does; the retry rules depend on it."""
+
+    READ = "read"
+    """Changes nothing."""
+    SET = "set"
+    """Leaves the same state however often it is repeated."""
+    ADD = "add"
+    """Adds again each time."""
+    COMPLETE = "complete"
+    """Buys, sells or ships: sent once."""
+
+
+@attrs.frozen
+class RequestInfo:
+    """The request that an error belongs to."""
+
+    method: str
+    route: str
+    """Path template, never the path with ids."""
+    effect: Effect
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(attrs.field,))
@@ -119,11 +147,32 @@ class MintedConnectError(Exception):
 
     reason: str
     """What went wrong and what to do about it, free of secrets and personal data."""
+    request: RequestInfo | None = attrs.field(default=None, init=False)
+    """The request that failed; None if the error belongs to no single request."""
+    attempts: int = attrs.field(default=1, init=False)
+    """Attempts that were made."""
+    elapsed: float = attrs.field(default=0.0, init=False)
+    """Seconds from the start of the call to the failure."""
+
+    @property
+    def method(self) -> str:
+        """HTTP method of the request, or an empty string."""
+        return self.request.method if self.request else ""
+
+    @property
+    def path(self) -> str:
+        """Path template of the request, or an empty string."""
+        return self.request.route if self.request else ""
 
     @property
     def safe_to_retry(self) -> bool:
         """Whether repeating the same call cannot do its work twice, and may succeed."""
         return False
+
+    @property
+    def _is_repeatable(self) -> bool:
+        """Whether repeating the request leaves the same state. False if the request is not known."""
+        return self.request is not None and self.request.effect in {Effect.READ, Effect.SET}
 
     def __str__(self) -> str:
         return self.reason
@@ -173,11 +222,6 @@ class InvalidInput(NotSent, ValueError):
 @_error
 class ConnectFailed(NotSent):
     """No connection to the server: name resolution, refusal or connect timeout."""
-
-    method: str = ""
-    path: str = ""
-    attempts: int = 1
-    elapsed: float = 0.0
 
 
 @_error
@@ -267,17 +311,12 @@ class SinkError(MintedConnectError):
 class TransportError(MintedConnectError):
     """The request left, and no usable answer came."""
 
-    method: str = ""
-    path: str = ""
-    attempts: int = 1
-    elapsed: float = 0.0
     phase: Phase = Phase.SENT
-    idempotent: bool = False
 
     @property
     def safe_to_retry(self) -> bool:
         """True for reads and for calls whose repetition changes nothing."""
-        return self.idempotent
+        return self._is_repeatable
 
 
 @_error
@@ -293,13 +332,19 @@ class ApiError(MintedConnectError):
     code: int | None = None
     message: str = ""
     request_id: str | None = None
-    method: str = ""
-    path: str = ""
-    attempts: int = 1
     body: bytes | None = None
-    """The raw answer, only with `Options.keep_error_bodies`: it can hold personal data."""
+    """The raw response, only with `Options.keep_error_bodies`: it can hold personal data."""
     after_unknown: bool = False
-    """Whether an earlier attempt of this call may have been carried out, so that a no may mean «already done»."""
+    """Whether an earlier attempt of this call may have been carried out, so that a refusal may mean "already done"."""
+    retry_after: float | None = None
+    """Seconds the server asked to wait, if it did."""
+    is_confirmed: bool = False
+    """Whether reading back has confirmed that a refused completion was not carried out."""
+
+    @property
+    def is_vendor_response(self) -> bool:
+        """Whether the response came in the vendor's envelope with a `code`; a gateway may have written any other."""
+        return self.code is not None
 
 
 @_error
@@ -309,7 +354,11 @@ class BadRequest(ApiError):
 
 @_error
 class AuthenticationFailed(ApiError):
-    """401 to a correct digest: the user name or the password is wrong."""
+    """401: the user name or the password is wrong, or a gateway asks for credentials of its own."""
+
+    refused_digest: bool = False
+    """Whether the response was a Digest challenge of this server's realm, to a request with a correct digest. Any
+    other 401 may come from a gateway."""
 
 
 @_error
@@ -342,28 +391,22 @@ class ValidationFailed(ApiError):
 
 @_error
 class RateLimited(ApiError):
-    """429: too many requests."""
-
-    retry_after: float | None = None
-    """Seconds the server asked to wait, if it said."""
+    """429: too many requests. A gateway may have passed the request on before it wrote this."""
 
     @property
     def safe_to_retry(self) -> bool:
-        """True: a throttled request was not carried out (assumed, question Q8)."""
-        return True
+        """True for reads and for calls whose repetition changes nothing."""
+        return self._is_repeatable
 
 
 @_error
 class ServerError(ApiError):
     """5xx: the server failed; whether it did the work first is not known."""
 
-    retry_after: float | None = None
-    idempotent: bool = False
-
     @property
     def safe_to_retry(self) -> bool:
         """True for reads and for calls whose repetition changes nothing."""
-        return self.idempotent
+        return self._is_repeatable
 
 
 @_error
@@ -374,9 +417,6 @@ class ProtocolError(MintedConnectError):
     """What is wrong, each with its path (`data.items[0].sku: required field missing`)."""
     status: int = 0
     request_id: str | None = None
-    method: str = ""
-    path: str = ""
-    attempts: int = 1
     body: bytes | None = None
 
 
@@ -397,9 +437,15 @@ class IntegrityError(ProtocolError):
 
 @_error
 class Rejected(MintedConnectError):
-    """A completion that the server refused or cancelled."""
+    """A completion whose order failed or was cancelled, or whose refusal was confirmed after the call.
+
+    A refusal that is confirmed during the call raises the `ApiError` of the response instead.
+    """
 
     order: Order | None = None
+    """The failed order; None if no order was made."""
+    refusal: Refusal | None = None
+    """The response that refused the completion; None if an order was made."""
 
 
 @_error

@@ -73,6 +73,8 @@ def minted_sandbox(request: pytest.FixtureRequest) -> Iterator[ThreadedSandbox]:
     except TypeError as error:
         raise pytest.UsageError(f"the mark {_MARK}(...): {error}") from None
     with sandbox:
+        # pytest shows it when the test fails; the mark `minted(seed=...)` repeats it.
+        request.node.add_report_section("setup", "minted_sandbox", f"seed={sandbox.seed}")
         yield sandbox
 
 
@@ -99,6 +101,7 @@ def minted_client(request: pytest.FixtureRequest, minted_sandbox: ThreadedSandbo
     from minted_connect import AsyncMintedConnect  # noqa: PLC0415
 
     client = AsyncMintedConnect(**_settings(minted_sandbox))
+    client._use_delays_of(minted_sandbox)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     # Whichever plugin runs the test, its loop is gone when fixtures are torn down: so closing is part of the test.
     test = getattr(request.node, "obj", None)
     if inspect.iscoroutinefunction(test):
@@ -118,4 +121,5 @@ def minted_blocking_client(minted_sandbox: ThreadedSandbox) -> Iterator[MintedCo
     from minted_connect import MintedConnect  # noqa: PLC0415
 
     with MintedConnect(**_settings(minted_sandbox)) as client:
+        client._use_delays_of(minted_sandbox)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         yield client

@@ -12,14 +12,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, Self, TextIO
 
 import anyio
 import attrs
 
-from minted_connect.client import AsyncMintedConnect, settings_from_env
+from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
+from minted_connect.completion.accounts import account_of_user
+from minted_connect.completion.journal import Journal, JournalAccount
 from minted_connect.completion.journals import open_journal
-from minted_connect.config import CompletionPolicy, Options
+from minted_connect.config import STAGING, CompletionPolicy, Options
 from minted_connect.errors import ConfigurationError, MintedConnectError, NotExecuted, OutcomeUnknown, Rejected
 from minted_connect.models import Completion, Intent, IntentState
 
@@ -28,6 +30,8 @@ __all__ = ["UNSETTLED", "run"]
 UNSETTLED: Final = 75
 """Exit code while anything stays unknown: `EX_TEMPFAIL` of sysexits.h, "try again later"."""
 
+_PREFIX: Final = 8
+"""Characters of an account's hash that tell it from the others of a journal."""
 _AT_ONCE: Final = 4
 _FRESH: Final = timedelta(minutes=2)
 """So long another process may still be completing what is only prepared: it is read about, and not fenced."""
@@ -39,6 +43,7 @@ async def run(
     intents: Sequence[str] | None = None,
     decide: str | None = None,
     only_list: bool = False,
+    all_accounts: bool = False,
     fence: bool = False,
     seconds: float = 120.0,
     as_json: bool = False,
@@ -47,11 +52,14 @@ async def run(
 ) -> int:
     """List or settle what is open in a journal; return 0 if nothing stays unknown, else 75.
 
+    Intents of other accounts are only listed: they are neither read back nor fenced.
+
     Args:
         journal: File or database URL; None = that of `MINTED_CONNECT_JOURNAL`.
         intents: Only these ids.
         decide: What a person found out about one of them: `confirmed`, `rejected` or `not_executed`. Asks no server.
-        only_list: Ask no server, and change nothing.
+        only_list: Ask no server, and change nothing. Without a user name, the intents of all accounts are listed.
+        all_accounts: List the open intents of other accounts too.
         fence: As for `complete.reconcile`; not for what another process may be completing this moment.
         seconds: How long to read back each of them.
         as_json: One JSON object a line instead of text.
@@ -66,13 +74,37 @@ async def run(
     report = _Report(out or sys.stdout, as_json)
     if decide is not None and (only_list or intents is None or len(intents) != 1):
         raise ConfigurationError("decide: takes exactly one --intent, and no --list")
-    if only_list or decide is not None:
-        return await _without_server(where, intents, decide, report)
-    policy = CompletionPolicy(reconcile_budget=seconds)
-    given: dict[str, Any] = {**(settings_from_env() if settings is None else settings), "journal": where}
-    given["options"] = attrs.evolve(given.get("options", Options()), completion=policy)
-    async with AsyncMintedConnect(**given) as minted:
-        places = anyio.CapacityLimiter(_AT_ONCE)
+    needs_server = not only_list and decide is None
+    given = _settings(settings, needs_server=needs_server)
+    opened = open_journal(where)
+    try:
+        open_ones = _Open.of(await opened.pending(), opened, _owner(given), intents, all_accounts=all_accounts)
+        if decide is not None:
+            return await _decide(opened, open_ones, IntentState(decide), report)
+        if needs_server:
+            policy = CompletionPolicy(reconcile_budget=seconds)
+            given["options"] = attrs.evolve(given.get("options") or Options(), completion=policy)
+            given["journal"] = opened
+            left = await _settle(AsyncMintedConnect(**given), open_ones.chosen, fence, report)
+        else:
+            left = len(open_ones.chosen)
+            for intent in open_ones.chosen:
+                report.say(intent, str(intent.state), named=open_ones.owner is None)
+    finally:
+        await opened.aclose()
+    settled = len(open_ones.chosen) - left
+    for intent in open_ones.others:
+        report.say(intent, str(intent.state), named=True)
+    for intent_id in open_ones.unreadable:
+        report.unreadable(intent_id)
+    left += len(open_ones.others) + len(open_ones.unreadable)
+    return report.end(left, settled=settled, left_out=open_ones.left_out)
+
+
+async def _settle(client: AsyncMintedConnect, chosen: Sequence[Intent], fence: bool, report: _Report) -> int:
+    """Read back each intent, and return how many of them are still open."""
+    places = anyio.CapacityLimiter(_AT_ONCE)
+    async with client as minted:
 
         async def settle(intent: Intent) -> None:
             fresh = datetime.now(UTC) - intent.created_at < _FRESH
@@ -88,26 +120,47 @@ async def run(
                 else:
                     report.settled(intent, found)
 
-        chosen = _chosen(await minted.complete.pending(), intents)
         async with anyio.create_task_group() as tasks:
             for intent in chosen:
                 tasks.start_soon(settle, intent)
         # What counts is what the journal holds now: an outcome that could not be written down is still open.
-        left = {intent.id for intent in await minted.complete.pending()} & {intent.id for intent in chosen}
-    return report.end(len(left), settled=len(chosen) - len(left))
+        return len({intent.id for intent in await minted.complete.pending()} & {intent.id for intent in chosen})
 
 
-async def _without_server(where: str, intents: Sequence[str] | None, decide: str | None, report: _Report) -> int:
-    journal = open_journal(where)
+async def _decide(journal: Journal, open_ones: _Open, state: IntentState, report: _Report) -> int:
+    """Write down what a person found out about one intent."""
+    for intent in open_ones.others:
+        raise ConfigurationError(
+            f"intent: {intent.id} belongs to another account: use its user name, or assign it to this one with "
+            "complete.adopt(intent)"
+        )
+    for intent in open_ones.chosen:
+        await journal.settle(intent.id, state, owner=open_ones.owner)
+        report.say(intent, str(state))
+    for intent_id in open_ones.unreadable:
+        await journal.settle(intent_id, state, owner=open_ones.owner)
+        report.unreadable(intent_id, state)
+    return report.end(0, settled=1)
+
+
+def _settings(settings: Mapping[str, Any] | None, *, needs_server: bool) -> dict[str, Any]:
+    if settings is not None:
+        return {**settings}
     try:
-        chosen = _chosen(await journal.pending(), intents)
-        if decide is not None:
-            await journal.settle(chosen[0].id, IntentState(decide))
-    finally:
-        await journal.aclose()
-    for intent in chosen:
-        report.say(intent, decide or str(intent.state))
-    return report.end(0, settled=1) if decide else report.end(len(chosen), settled=0)
+        return {**settings_from_env(), "options": options_from_env(None)}
+    except ConfigurationError:
+        if needs_server:
+            raise
+        return {}
+
+
+def _owner(settings: Mapping[str, Any]) -> JournalAccount | None:
+    """Return the account of these settings, None if they name no user."""
+    if "username" not in settings:
+        return None
+    options: Options | None = settings.get("options")
+    name = None if options is None else options.journal_account
+    return account_of_user(settings.get("base_url", STAGING), settings["username"], name)
 
 
 def _found(journal: str | None) -> str:
@@ -120,12 +173,48 @@ def _found(journal: str | None) -> str:
     return where
 
 
-def _chosen(pending: list[Intent], wanted: Sequence[str] | None) -> list[Intent]:
-    if wanted is None:
-        return pending
-    if missing := set(wanted) - {intent.id for intent in pending}:
-        raise ConfigurationError(f"intent: not open in this journal: {', '.join(sorted(missing))}")
-    return [intent for intent in pending if intent.id in wanted]
+@attrs.frozen
+class _Open:
+    """The open records of a journal, as far as they are asked for."""
+
+    owner: JournalAccount | None
+    """The account of the credentials, None without any."""
+    chosen: Sequence[Intent]
+    """Those of this account; without credentials, those of all."""
+    others: Sequence[Intent]
+    """Those of other accounts that are listed."""
+    left_out: int
+    """Number of those of other accounts that are not listed."""
+    unreadable: Sequence[str]
+    """Ids of records that cannot be read."""
+
+    @classmethod
+    def of(
+        cls,
+        pending: Sequence[Intent],
+        journal: Journal,
+        owner: JournalAccount | None,
+        wanted: Sequence[str] | None,
+        *,
+        all_accounts: bool,
+    ) -> Self:
+        """Sort the open records of a journal.
+
+        Raises:
+            ConfigurationError: if one of the ids in `wanted` is not open.
+        """
+        unreadable: Sequence[str] = getattr(journal, "unreadable", ())
+        if wanted is not None:
+            if missing := set(wanted) - {intent.id for intent in pending} - set(unreadable):
+                raise ConfigurationError(f"intent: not open in this journal: {', '.join(sorted(missing))}")
+            pending = [intent for intent in pending if intent.id in wanted]
+            unreadable = [one for one in unreadable if one in wanted]
+        known = {None} if owner is None else {owner.account, None}
+        mine = [intent for intent in pending if owner is None or intent.account in known]
+        others = [intent for intent in pending if owner is not None and intent.account not in known]
+        if all_accounts or wanted is not None:
+            return cls(owner, mine, others, 0, unreadable)
+        return cls(owner, mine, (), len(others), unreadable)
 
 
 @attrs.define
@@ -148,7 +237,17 @@ class _Report:
             case OutcomeUnknown():
                 self.say(intent, str(IntentState.UNKNOWN), outcome.evidence)
 
-    def say(self, intent: Intent, state: str, notes: tuple[str, ...] = (), *, order: str | None = None) -> None:
+    def say(
+        self,
+        intent: Intent,
+        state: str,
+        notes: tuple[str, ...] = (),
+        *,
+        order: str | None = None,
+        named: bool = False,
+    ) -> None:
+        """Print what is known about an intent; `named` with its account."""
+        account = intent.account[:_PREFIX] if named and intent.account else None
         if self.as_json:
             told: dict[str, Any] = {
                 "intent": intent.id,
@@ -160,6 +259,7 @@ class _Report:
                 "paid_total": str(intent.paid_total),
                 "currency_code": intent.currency_code,
                 "created_at": intent.created_at.isoformat(),
+                "account": account,
                 "notes": list(notes),
             }
             self._print(json.dumps(told))
@@ -167,14 +267,29 @@ class _Report:
         when = intent.created_at.isoformat(sep=" ", timespec="seconds")
         money = f"{intent.paid_total} {intent.currency_code}"
         became = state if order is None else f"{state}, order {order}"
-        self._print(f"{intent.id}  {intent.kind} of basket {intent.basket_id}, {money}, {when}: {became}")
+        of_account = f", account {account}" if account else ""
+        self._print(f"{intent.id}  {intent.kind} of basket {intent.basket_id}, {money}, {when}{of_account}: {became}")
         for note in notes:
             self._print(f"    {note}")
 
-    def end(self, left: int, *, settled: int) -> int:
+    def unreadable(self, intent_id: str, state: str | None = None) -> None:
+        """Print the id of a record that cannot be read."""
+        if self.as_json:
+            self._print(json.dumps({"intent": intent_id, "state": state or "unreadable"}))
+        elif state is not None:
+            self._print(f"{intent_id}  its record cannot be read: {state}")
+        else:
+            self._print(f"{intent_id}  its record cannot be read, it may be an open purchase: unreadable")
+            self._print("    find out what became of it, then: reconcile --intent ID --decide STATE")
+
+    def end(self, left: int, *, settled: int, left_out: int = 0) -> int:
+        """Print the totals, with the number of open intents of other accounts that are not listed."""
         if not self.as_json:
+            if left_out:
+                self._print(f"{left_out} open of other accounts in this journal: --all-accounts lists them")
             still = f"{left} open: reconcile again later, and do not repeat what they were about"
-            self._print(f"{settled} settled, {still if left else 'nothing is open'}")
+            nothing = "nothing of this account is open" if left_out else "nothing is open"
+            self._print(f"{settled} settled, {still if left else nothing}")
         return UNSETTLED if left else 0
 
     def _print(self, line: str) -> None:

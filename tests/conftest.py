@@ -13,6 +13,7 @@ import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.sandbox import Sandbox
+from tests.support.clients import fresh_reads
 
 # Shells start background jobs (`&`) with SIGINT ignored, and Python leaves it so: the tests of Ctrl-C would hang.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -76,6 +77,7 @@ async def connect(flavour: str) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
         async def build(base_url: str, username: str = "partner", password: str = "secret", **options: Any) -> Any:
+            options["options"] = fresh_reads(options.get("options"))
             if flavour == "async":
                 client = AsyncMintedConnect(username, password, base_url=base_url, **options)
                 return await stack.enter_async_context(client)
@@ -88,7 +90,7 @@ async def connect(flavour: str) -> AsyncIterator[Connect]:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         yield server
 
 

@@ -56,7 +56,7 @@ def serve() -> None:
         end.set()
 
     threading.Thread(target=listen).start()
-    with ThreadedSandbox(log_limit=0, status_interval=2.0) as sandbox:
+    with ThreadedSandbox(seed=1, log_limit=0, status_interval=2.0) as sandbox:
         weather = Weather(sandbox.faults, random.Random(), 0.05)
         say(f"{sandbox.url} {sandbox.username} {sandbox.password}")
         while not over.wait(1.0):

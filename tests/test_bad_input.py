@@ -145,10 +145,10 @@ ACCEPTED: dict[str, set[str]] = {
     "Breaker cooldown": {"1.5"},
     "CompletionPolicy price_fix_margin": {"1.5"},
     "CompletionPolicy reconcile_budget": {"1.5"},
-    "CompletionPolicy orders_lag": {"1.5"},
-    "CompletionPolicy latest_landing": {"1.5"},
+    "CompletionPolicy orders_lag": {"0", "1.5"},
+    "CompletionPolicy latest_landing": {"0", "1.5"},
     "CompletionPolicy order_keeps_number": {"True"},
-    "CompletionPolicy token_is_single_shot": {"True"},
+    "CompletionPolicy inline_looks": {"0", "1.5"},
     "Options keepalive": {"1.5"},
 }
 
@@ -620,7 +620,9 @@ async def test_a_fence_is_wanted_or_not(minted, sandbox: Sandbox, value):
         {"idempotency_header": "Idempotency Key"},
         {"idempotency_header": "Key\r\nX"},
         {"pre_image": "always"},
-        {"latest_landing": 0},
+        {"latest_landing": -1},
+        {"orders_lag": False},
+        {"inline_looks": -0.1},
     ],
     ids=str,
 )

@@ -41,7 +41,7 @@ async def every_call(minted: Any, sandbox: Any, clock: ManualClock) -> None:
 @pytest.mark.parametrize("flavour", ["async", "blocking"])
 def test_no_call_holds_the_loop_up(flavour, tmp_path: Path):
     clock = ManualClock(auto_advance=True)
-    with ThreadedSandbox(clock=clock) as sandbox:
+    with ThreadedSandbox(seed=1, clock=clock) as sandbox:
         cls = AsyncMintedConnect if flavour == "async" else MintedConnect
         # Building one looks once whether the journal's directory is there.
         client = cls(

@@ -21,6 +21,7 @@ from minted_connect.errors import (
     ClientClosedError,
     ConfigurationError,
     ConnectFailed,
+    Effect,
     InvalidInput,
     MintedConnectError,
     NotSent,
@@ -29,6 +30,7 @@ from minted_connect.errors import (
     PoolTimeout,
     PriceChanged,
     RateLimited,
+    RequestInfo,
     RequestTimeout,
     ServerError,
     TLSFailed,
@@ -125,28 +127,45 @@ def test_builtin_relatives():
     assert issubclass(RequestTimeout, TimeoutError)
 
 
+REPEATABLE, ONCE = (Effect.READ, Effect.SET), (Effect.ADD, Effect.COMPLETE)
+
+
+def about(effect, error):
+    error.request = RequestInfo("POST", "/x", effect)
+    return error
+
+
 RETRIABLE = {
     ConnectFailed("x"),
     PoolTimeout("x"),
     CircuitOpen("x"),
     BudgetExhausted("x"),
-    RateLimited("x"),
-    TransportError("x", idempotent=True),
-    ServerError("x", idempotent=True),
+    *(about(effect, cls("x")) for cls in (RateLimited, TransportError, ServerError) for effect in REPEATABLE),
 }
 HOPELESS = {
     InvalidInput.of("qty", "rule"),
     TLSFailed("x"),
     PriceChanged("x"),
     AlreadyInFlight("x"),
+    RateLimited("x"),
     TransportError("x"),
     ServerError("x"),
+    *(about(effect, cls("x")) for cls in (RateLimited, TransportError, ServerError) for effect in ONCE),
     ApiError("x"),
     ValidationFailed("x"),
     ConfigurationError("x"),
     ClientClosedError("x"),
     OutcomeUnknown("x", INTENT),
 }
+
+
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not OutcomeUnknown])
+@pytest.mark.parametrize("move", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_an_error_keeps_its_request(cls, move):
+    error = an(cls)
+    error.request, error.attempts = RequestInfo("POST", "/x", Effect.ADD), 2
+    moved = move(error)
+    assert (moved.method, moved.path, moved.request.effect, moved.attempts) == ("POST", "/x", Effect.ADD, 2)
 
 
 @pytest.mark.parametrize("error", sorted(RETRIABLE, key=repr), ids=repr)

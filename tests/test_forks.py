@@ -22,7 +22,7 @@ pytestmark = [
 
 @pytest.fixture
 def sandbox() -> Iterator[ThreadedSandbox]:
-    with ThreadedSandbox() as server:
+    with ThreadedSandbox(seed=1) as server:
         yield server
 
 

@@ -148,7 +148,7 @@ def spoilt(document: Any, spoiling: Spoiling = ([], [])) -> bytes:
 
 def seen(clock: ManualClock, **changes: Any) -> Basket:
     data = {**BASKET["data"], **changes}
-    return codec.structure(data, Basket, monotonic=clock.monotonic)
+    return codec.structure(data, Basket, elapsed=clock.monotonic)
 
 
 ORDER = codec.structure({**sample("complete_buy.response.assumed")["data"], "status_name": "Created"}, Order)

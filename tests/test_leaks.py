@@ -149,7 +149,7 @@ async def fast_loop(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> Non
 @pytest.mark.parametrize(("flavour", "calls"), [("async", 7_000), ("blocking", 3_000)])
 async def test_ten_thousand_calls_leave_nothing(flavour, calls, tmp_path: Path):
     clock, rng = ManualClock(auto_advance=True), random.Random(2026)
-    async with Sandbox(clock=clock, log_limit=0) as sandbox:
+    async with Sandbox(seed=1, clock=clock, log_limit=0) as sandbox:
         weather, base, tasks = Weather(sandbox.faults, rng, 0.2), sockets(), len(asyncio.all_tasks())
         settings: dict[str, Any] = {
             "base_url": sandbox.url,
@@ -196,7 +196,7 @@ from tests.load import Weather
 
 over = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set())).start()
-with ThreadedSandbox(clock=ManualClock(auto_advance=True), log_limit=0) as sandbox:
+with ThreadedSandbox(seed=1, clock=ManualClock(auto_advance=True), log_limit=0) as sandbox:
     weather = Weather(sandbox.faults, random.Random(7), 0.2)
     print(sandbox.url, sandbox.username, sandbox.password, flush=True)
     while not over.wait(0.01):
@@ -248,7 +248,7 @@ def test_closing_and_building_again_adds_nothing():
                 sandbox.faults.clear()
 
     before = open_files()
-    with ThreadedSandbox(log_limit=0) as sandbox:
+    with ThreadedSandbox(seed=1, log_limit=0) as sandbox:
         once(hanging=True)
         baseline = threading.active_count()
         for number in range(20):

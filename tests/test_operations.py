@@ -53,7 +53,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(clock=clock) as server:
+    async with Sandbox(seed=1, clock=clock) as server:
         yield server
 
 
@@ -784,7 +784,7 @@ def test_the_tour_misses_no_operation():
 async def test_a_path_can_be_corrected(connect, clock, name):
     elsewhere = f"/v9{OPERATIONS[name].path}/there"
     server = f"/v9{SERVED[name][1]}/there"
-    async with Sandbox(clock=clock, paths={name: server}) as sandbox:
+    async with Sandbox(seed=1, clock=clock, paths={name: server}) as sandbox:
         options = Options(clock=clock, paths={name: elsewhere})
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
         prepared: Scene = await scene(minted, sandbox, clock)

@@ -113,7 +113,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(clock=clock, username=USERNAME, password=PASSWORD) as server:
+    async with Sandbox(seed=1, clock=clock, username=USERNAME, password=PASSWORD) as server:
         yield server
 
 
@@ -260,6 +260,9 @@ FAULTS: list[tuple[FaultKind, dict[str, Any]]] = [
     ("drop_before_read", {"reset": True}),
     ("drop_after_commit", {}),
     ("late_commit", {}),
+    ("refusal", {}),
+    ("refusal", {"is_envelope": False, "commit": "after"}),
+    ("order_status", {"name": "Completed"}),
     ("truncate", {}),
     ("truncate", {"chunked": True}),
     ("slow_loris", {"interval": 0.5}),
@@ -287,7 +290,7 @@ FAULTS: list[tuple[FaultKind, dict[str, Any]]] = [
 ]
 MAY_BE_SURVIVED = {
     *("delay", "delay_after_commit", "drop_field", "extra_field", "interim"),
-    *("stale_nonce", "two_answers", "wrong_customer"),
+    *("order_status", "stale_nonce", "two_answers", "wrong_customer"),
 }
 
 

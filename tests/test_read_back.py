@@ -15,8 +15,8 @@ F19  success is false                               refused       refused
 F20  a field is missing                             read back     read back
 F26  404 (SET: done, if an earlier try may have)    refused       refused
 F27  409                                            read back     read back
-F29  429 within the deadline or without a time      again         again
-F29  429 beyond the deadline                        refused       refused
+F29  429 within the deadline or without a time      again         read back
+F29  429 beyond the deadline                        refused       read back
 F30  500    F31  502, 504    F32  503               again         read back
 F33  408, 425                                       again         read back
 F34  3xx                                            read back     read back
@@ -42,6 +42,7 @@ from minted_connect import (
     ApiError,
     AsyncMintedConnect,
     BasketKey,
+    CompletionPolicy,
     Conflict,
     MintedConnectError,
     NotFound,
@@ -66,7 +67,7 @@ AGAIN, READ_BACK, REFUSED = "again", "read back", "refused"
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
     """A server whose own time stands still: what it delays, it delays for ever."""
-    async with Sandbox(clock=ManualClock()) as server:
+    async with Sandbox(seed=1, clock=ManualClock()) as server:
         yield server
 
 
@@ -220,9 +221,9 @@ CASES = [
     *both("F19", "success_false", ApiError, REFUSED, REFUSED),
     *both("F26", "status", NotFound, REFUSED, REFUSED, status=404),
     *both("F27", "status", Conflict, READ_BACK, READ_BACK, status=409),
-    Case("F29", "rate_limit", RateLimited, AGAIN, AGAIN, args={"retry_after": 5}),
-    Case("F29", "rate_limit", RateLimited, AGAIN, AGAIN, args={"retry_after": None}),
-    Case("F29", "rate_limit", RateLimited, REFUSED, REFUSED, args={"retry_after": 3600}),
+    Case("F29", "rate_limit", RateLimited, AGAIN, READ_BACK, args={"retry_after": 5}),
+    Case("F29", "rate_limit", RateLimited, AGAIN, READ_BACK, args={"retry_after": None}),
+    Case("F29", "rate_limit", RateLimited, REFUSED, READ_BACK, args={"retry_after": 3600}),
     *both("F30", "status", ServerError, AGAIN, READ_BACK, status=500),
     *both("F31", "status", ServerError, AGAIN, READ_BACK, status=502, html=True),
     Case("F31", "status", ServerError, AGAIN, READ_BACK, args={"status": 504, "envelope": False}),
@@ -237,10 +238,12 @@ CASES = [
 ]
 
 
-async def prepared(minted: Any, sandbox: Sandbox, customer: str) -> Basket:
+async def prepared(minted: Any, sandbox: Sandbox, customer: str, *, lag: float = 0.0) -> Basket | None:
     owner = sandbox.shop.create_customer(sandbox.username, customer, {"lastname": "Before"})
     for sku, amount in BEFORE:
         sandbox.shop.add_item(owner, sku, amount)
+    if lag:
+        sandbox.clock.advance(lag)
     return await minted.baskets.get_active(customer)
 
 
@@ -279,6 +282,47 @@ async def test_every_change_under_every_fault(minted, sandbox, case):
     else:
         for change in changes:
             await play(change)
+
+
+@pytest.mark.parametrize("change", [*SETS, *ADDS], ids=lambda change: change.name)
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_change_is_looked_for_until_reads_that_are_behind_would_show_it(connect, change, made):  # F45
+    clock = ManualClock(auto_advance=True)
+    async with Sandbox(seed=1, clock=clock, reads_lag=8) as behind:
+        options = Options(clock=clock, completion=CompletionPolicy(orders_lag=10))
+        minted = await connect(behind.url, behind.username, behind.password, options=options)
+        await prepared(minted, behind, "customer-1", lag=8)
+        basket = await minted.baskets.get_active("customer-1")
+        behind.requests.clear()
+        behind.faults.add("redirect", method=change.method, path=change.path, commit=made)
+        begun = clock.monotonic()
+        if made:
+            assert change.shown(await change.call(minted, "customer-1", basket))
+            assert 8 <= clock.monotonic() - begun <= 10
+        else:
+            with pytest.raises(UnexpectedRedirect):
+                await change.call(minted, "customer-1", basket)
+            assert clock.monotonic() - begun == 10
+        assert change.made(behind, "customer-1") is made
+        assert len(behind.requests.of(change.name)) == 1
+        assert clock.monotonic() - begun <= 10
+
+
+@pytest.mark.parametrize("bound", ["inline_looks", "deadline"])
+async def test_looking_for_a_change_is_bounded(connect, bound):
+    clock = ManualClock(auto_advance=True)
+    policy = CompletionPolicy(inline_looks=3) if bound == "inline_looks" else CompletionPolicy()
+    async with Sandbox(seed=1, clock=clock) as server:
+        minted = await connect(
+            server.url, server.username, server.password, options=Options(clock=clock, completion=policy)
+        )
+        basket = await prepared(minted, server, "customer-1")
+        client = minted if bound == "inline_looks" else minted.with_options(deadline=4)
+        server.faults.add("redirect", method="PATCH")
+        begun = clock.monotonic()
+        with pytest.raises(UnexpectedRedirect):
+            await client.baskets.update_item(basket, sku=GOLD, qty=3)
+        assert clock.monotonic() - begun <= 4
 
 
 async def test_the_server_says_when_to_try_again(connect, sandbox):

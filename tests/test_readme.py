@@ -20,10 +20,16 @@ from tests.redis_server import free_port, running
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-SNIPPETS = re.findall(r"(?<!-->\n)^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+GUIDES = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "minted_connect" / "guides").glob("*.md"))}
+_SNIPPET = re.compile(r"(?<!-->\n)^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SNIPPETS = _SNIPPET.findall(README)
+IN_GUIDES = [
+    (name, number, code) for name, text in GUIDES.items() for number, code in enumerate(_SNIPPET.findall(text), 1)
+]
 RECIPES = re.findall(r"^<!-- recipe (\w+) -->\n```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 TITLES = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
 PATIENCE = 60.0
+NOT_ERRORS = {"AMBIGUOUS_STATUSES", "Effect", "Phase", "RequestInfo"}
 
 
 def complaints(text: str) -> list[str]:
@@ -59,7 +65,11 @@ def test_there_are_snippets():
     assert len(SNIPPETS) >= 7
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=range(1, len(SNIPPETS) + 1))
+@pytest.mark.parametrize(
+    "snippet",
+    [pytest.param(code, id=str(number)) for number, code in enumerate(SNIPPETS, 1)]
+    + [pytest.param(code, id=f"{name}-{number}") for name, number, code in IN_GUIDES],
+)
 def test_a_snippet_runs(snippet, tmp_path, request):
     if snippet.startswith("def test_"):
         (tmp_path / "test_it.py").write_text(snippet, "utf-8")
@@ -128,7 +138,7 @@ def test_there_are_two_commands(name):
 def test_every_error_exists_and_none_is_missing():
     named = set(re.findall(r"`([A-Z]\w+)`", " ".join(row[0] for row in table(section("Errors")))))
     bases = {"MintedConnectError", "NotSent"}
-    assert named - {"ValueError", "TimeoutError"} == set(errors.__all__) - bases - {"Phase"}
+    assert named - {"ValueError", "TimeoutError"} == set(errors.__all__) - bases - NOT_ERRORS
     for name in bases | named - {"ValueError", "TimeoutError"}:
         assert issubclass(getattr(minted_connect, name), MintedConnectError), name
 
@@ -159,7 +169,8 @@ def test_every_method_exists():
 
 
 def test_every_name_that_is_imported_is_public():
-    for names in re.findall(r"^from minted_connect import (.+)$", README, re.MULTILINE):
+    text = "\n".join([README, *GUIDES.values()])
+    for names in re.findall(r"^from minted_connect import (.+)$", text, re.MULTILINE):
         assert set(names.split(", ")) <= set(minted_connect.__all__)
 
 

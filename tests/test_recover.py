@@ -23,7 +23,7 @@ CUSTOMER = "customer-with-a-name-1"
 
 @pytest.fixture
 def sandbox() -> Iterator[ThreadedSandbox]:
-    with ThreadedSandbox() as server:
+    with ThreadedSandbox(seed=1) as server:
         yield server
 
 

@@ -44,7 +44,7 @@ def clock():
 
 @pytest.fixture
 async def sandbox(clock):
-    async with Sandbox(clock=clock) as server:
+    async with Sandbox(seed=1, clock=clock) as server:
         yield server
 
 

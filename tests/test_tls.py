@@ -160,7 +160,7 @@ async def test_a_lender_who_checks_nothing_does_not_decide_for_us(authority):
 
 async def test_a_purchase_checks_as_a_read_does(connect, authority):
     """A completion has a connection of its own: by the time it is made, somebody else may listen there."""
-    async with Sandbox(ssl_context=serving(authority)) as sandbox:
+    async with Sandbox(seed=1, ssl_context=serving(authority)) as sandbox:
         context = trusting(authority)
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, retry=ONCE, ssl_context=context)
         await minted.customers.create("customer-1")

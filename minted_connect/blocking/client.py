@@ -23,12 +23,13 @@ from minted_connect.blocking.lift import (
     step,
 )
 from minted_connect.blocking.loop_thread import LoopThread
-from minted_connect.client import AsyncMintedConnect, settings_from_env
+from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
 from minted_connect.completion.complete import AsyncComplete
 from minted_connect.completion.interruption import copy_intent
 from minted_connect.completion.journal import Journal
 from minted_connect.completion.journals import sealed
 from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
+from minted_connect.core.state import LagSource
 from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
 from minted_connect.feed import RateFeed, Subscription, Tick
 from minted_connect.resources.baskets import AsyncBaskets
@@ -96,6 +97,7 @@ class Complete(Facade[AsyncComplete]):
     delivery: Final = blocking(AsyncComplete.delivery)
     pending: Final = blocking(AsyncComplete.pending)
     unfinished: Final = blocking(AsyncComplete.unfinished)
+    adopt: Final = blocking(AsyncComplete.adopt)
     reconcile: Final = blocking(AsyncComplete.reconcile)
     decide: Final = blocking(AsyncComplete.decide)
 
@@ -283,31 +285,38 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         Raises:
             ConfigurationError: user name or password is missing, or a value cannot work.
         """
-        return cls(timeouts=timeouts, options=options, **settings_from_env())
+        return cls(timeouts=timeouts, options=options_from_env(options), **settings_from_env())
 
     @classmethod
     @contextlib.contextmanager
     def sandbox(
         cls,
         *,
-        seed: int = 1,
+        seed: int | None = None,
         state: str | Path | None = None,
         clock: SandboxClock | None = None,
         timeouts: Timeouts | None = None,
         retry: RetryPolicy | None = None,
         journal: Journal | str | Path | Secret | None = None,
         options: Options | None = None,
+        orders_lag: float = 0.0,
+        reads_lag: float = 0.0,
     ) -> Generator[Self, None, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `with` gives the client.
 
+        A `CompletionPolicy` that is left at its defaults takes `orders_lag` and `latest_landing` from the server, so
+        that a refused purchase is reported at once where nothing is late, and correctly where something is.
+
         Args:
-            seed: Makes prices and ids repeatable.
+            seed: Makes prices and ids repeatable; None draws one, see `sandbox_server.seed`.
             state: SQLite file that keeps the sandbox's state; None = memory.
             clock: One clock for server and client, such as `sandbox.ManualClock()`.
             timeouts: As for the client.
             retry: As for the client.
             journal: As for the client.
             options: As for the client; its clock is replaced if `clock` is given.
+            orders_lag: Seconds before an order shows in Get Orders and Receipt.
+            reads_lag: Seconds by which all reads but those of prices are behind.
         """
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
@@ -317,7 +326,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         with (
-            ThreadedSandbox(seed=seed, state=state, clock=clock) as server,
+            ThreadedSandbox(seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag) as server,
             cls(
                 server.username,
                 server.password,
@@ -329,7 +338,11 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             ) as client,
         ):
             client._server = server
+            client._use_delays_of(server)
             yield client
+
+    def _use_delays_of(self, source: LagSource) -> None:
+        self._inner._use_delays_of(source)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     @property
     def sandbox_server(self) -> ThreadedSandbox:

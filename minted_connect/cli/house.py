@@ -178,8 +178,9 @@ async def _journal(settings: dict[str, Any], checks: _Checks) -> None:
     except MintedConnectError as error:
         checks.note("journal", str(error), well=False)
         return
-    open_ones = f"{len(pending)} open: minted reconcile" if pending else "nothing is open"
-    checks.note("journal", f"{shown}: {open_ones}", well=not pending)
+    number = len(pending) + len(getattr(journal, "unreadable", ()))
+    open_ones = f"{number} open: minted reconcile" if number else "nothing is open"
+    checks.note("journal", f"{shown}: {open_ones}", well=not number)
 
 
 async def _server(settings: dict[str, Any], checks: _Checks) -> None:

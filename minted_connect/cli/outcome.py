@@ -6,7 +6,7 @@ import enum
 
 from minted_connect.completion.interruption import intent_of
 from minted_connect.completion.journal import OPEN
-from minted_connect.core.retry import may_have_landed
+from minted_connect.core.failures import may_have_executed
 from minted_connect.errors import (
     ApiError,
     ConfigurationError,
@@ -56,7 +56,7 @@ def exit_of(error: BaseException, *, changes: bool) -> Exit:
     if not isinstance(error, MintedConnectError):
         return Exit.UNKNOWN if changes else Exit.FAILED  # what was done could not be shown
     # A conflict is a no to people: a customer of that id is there.
-    if changes and not isinstance(error, Conflict) and may_have_landed(error) and not error.safe_to_retry:
+    if changes and not isinstance(error, Conflict) and may_have_executed(error) and not error.safe_to_retry:
         return Exit.UNKNOWN
     if isinstance(error, ApiError | Rejected | NotExecuted):
         return Exit.REJECTED

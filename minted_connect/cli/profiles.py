@@ -42,6 +42,7 @@ _KNOWN: Final[Mapping[str, type]] = {
     "base_url": str,
     "client_id": str,
     "journal": str,
+    "journal_account": str,
     "keyring": bool,
     "language": str,
     "password": str,
@@ -123,17 +124,20 @@ def settings_of(given: Mapping[str, Any], *, account: bool = True) -> dict[str, 
     settings: dict[str, Any] = {
         name: value for name in ("base_url", "client_id", "language") if (value := first(name)) is not None
     }
+    username = first("username")
+    if username is not None:
+        settings["username"] = username
     if account:
-        username = first("username")
         if username is None:
             raise ConfigurationError(
                 "username: give --username or --profile, or set MINTED_CONNECT_USERNAME; "
                 "without an account, try it with: minted sandbox"
             )
-        settings["username"] = username
         settings["password"] = _password(given, profile, environment, username)
-    if profile.get("paths"):
-        settings["options"] = Options(paths=check_paths(profile["paths"]))
+    journal_account = first("journal_account")
+    if profile.get("paths") or journal_account:
+        paths: Mapping[str, str] = check_paths(profile["paths"]) if profile.get("paths") else {}
+        settings["options"] = Options(paths=paths, journal_account=journal_account)
     journal = given.get("journal") or environment.get("MINTED_CONNECT_JOURNAL")
     if journal is None and profile.get("journal"):
         journal = profile["journal"]

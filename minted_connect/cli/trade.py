@@ -192,6 +192,9 @@ async def reconcile(
         typer.Option(metavar="STATE", help="Write down what a person found out: confirmed, rejected, not_executed."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Only list what is open; ask no server.")] = False,
+    all_accounts: Annotated[
+        bool, typer.Option("--all-accounts", help="List what is open of other accounts too; it is only listed.")
+    ] = False,
     fence: Annotated[bool, typer.Option("--fence", help="Clear baskets that are still open.")] = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to read back each.")] = 120.0,
 ) -> int | None:
@@ -218,6 +221,7 @@ async def reconcile(
         intents=intent,
         decide=decide,
         only_list=list_,
+        all_accounts=all_accounts,
         fence=fence,
         seconds=seconds,
         as_json=cli.out.as_json,

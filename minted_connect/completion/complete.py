@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any, Final, Literal, Self
 
 from minted_connect import checks
+from minted_connect.completion.accounts import account_of
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.guard import address, agreed_total, check_basket
 from minted_connect.completion.journal import Journal, to_the_end
@@ -36,7 +37,7 @@ class AsyncComplete:
 
     def __init__(self, caller: Caller, journal: Journal) -> None:
         self._caller = caller
-        self._outcomes = Outcomes(journal)
+        self._outcomes = Outcomes(journal, account_of(caller))
 
     def with_caller(self, caller: Caller) -> Self:
         """Return the same with another caller; the journal and the completions under way are shared."""
@@ -54,10 +55,13 @@ class AsyncComplete:
         """Buy what is in the basket, once, at the price that was agreed to.
 
         The basket is read again first, and has to hold the same lines in the same currency. A second call for the same
-        basket while this one runs waits and gets the same result.
+        basket while this one runs waits and gets the same result. Until the outcome is known, other changes of the
+        customer's baskets through this client wait.
 
-        `deadline` and `Timeouts` bound each step, not their sum: the look at the basket, the sending, and the look
-        afterwards that a doubtful answer takes.
+        The completion is posted once. A response that refuses it proves nothing by itself: the call looks for the
+        order until `CompletionPolicy.settle_time` after the response before it raises the refusal. `inline_looks` and
+        the `deadline` (else `Timeouts.complete_total`, both from the start of the call) bound that. A refusal with a
+        status of `CompletionPolicy.refusals` in the vendor's envelope takes one look.
 
         Args:
             basket: As last seen. If its lines were changed since, nothing is sent (`InvalidInput`).
@@ -66,13 +70,13 @@ class AsyncComplete:
             accept_price: `"current"` in place of `expected_total` buys at whatever the basket costs by then.
 
         Raises:
-            OutcomeUnknown: it may have happened. Reconcile it; never buy again before that. After every other error
+            OutcomeUnknown: if it may have happened. Reconcile it; never buy again before that. After every other error
                 nothing was bought:
-            NotSent: nothing was sent: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`, `JournalError`,
+            NotSent: if nothing was sent: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`, `JournalError`,
                 `InvalidInput`, no connection, or the basket could not be read.
-            ApiError: the server refused.
-            IntegrityError: the basket that was read is not the caller's; nothing was sent.
-            Rejected: the server made an order and cancelled it.
+            ApiError: if the server refused it and no order was made.
+            IntegrityError: if the basket that was read is not the caller's; nothing was sent.
+            Rejected: if the server made an order that failed or was cancelled.
 
         Source: Complete Buy (api-27307626, 2026-02-19): partly documented (path and request); the answer is inferred.
         """
@@ -112,27 +116,57 @@ class AsyncComplete:
         extra = {"shipping": address(shipping, limits)}
         return await self._complete(Kind.DELIVERY, basket, expected_total, accept_price, extra)
 
-    async def pending(self) -> list[Intent]:
+    async def pending(self, *, all_accounts: bool = False) -> list[Intent]:
         """Return the intents whose outcome is not known, oldest first: reconcile each of them.
 
         After a crash these are the purchases that may have happened. Those this client is completing right now are
-        left out; those of other running processes with the same journal are not.
+        left out; those of other running processes with the same journal are not. Records that cannot be read are left
+        out too, and logged at ERROR with their ids.
+
+        Args:
+            all_accounts: Include the intents of other accounts in the same journal, which this client does not
+                reconcile before `adopt`. Otherwise a warning gives their number.
 
         Raises:
-            JournalError: the journal cannot be read.
+            JournalError: if the journal cannot be read, or was lost while in use.
         """
+        checks.flag("all_accounts", all_accounts)
         flying = {flight.intent.id for flight in self._outcomes.flights.values() if flight.intent is not None}
-        return [intent for intent in await self._outcomes.journal.pending() if intent.id not in flying]
+        intents = await self._outcomes.journal.pending()
+        mine = intents if all_accounts else self._outcomes.own(intents, "open")
+        return [intent for intent in mine if intent.id not in flying]
 
-    async def unfinished(self) -> list[Intent]:
+    async def unfinished(self, *, all_accounts: bool = False) -> list[Intent]:
         """Return the confirmed intents whose order was not seen to be final yet, oldest first.
 
         After a restart these are the orders to follow: give each to `orders.watch` or `orders.wait`.
 
+        Args:
+            all_accounts: As for `pending`.
+
         Raises:
-            JournalError: the journal cannot be read.
+            JournalError: if the journal cannot be read, or was lost while in use.
         """
-        return await self._outcomes.journal.unfinished()
+        checks.flag("all_accounts", all_accounts)
+        intents = await self._outcomes.journal.unfinished()
+        return intents if all_accounts else self._outcomes.own(intents, "unfinished")
+
+    async def adopt(self, intent_or_error: Intent | OutcomeUnknown) -> Intent:
+        """Assign an intent to this client's account, and return it.
+
+        For intents that were written under another user name or host of the same account. From then on this client
+        reconciles it, reading with its own credentials from its own server: what another account did is not found
+        there, so never adopt an intent whose account is a different one.
+
+        Args:
+            intent_or_error: From `pending(all_accounts=True)`, or the error that names it.
+
+        Raises:
+            InvalidInput: if the journal does not hold it.
+            JournalError: if it could not be written.
+        """
+        wanted = await self._outcomes.stored(_intent_of(intent_or_error))
+        return await self._outcomes.adopt(wanted)
 
     async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
         """Find out what became of an intent, reading orders and basket for up to two minutes.
@@ -147,10 +181,12 @@ class AsyncComplete:
                 completed.
 
         Raises:
-            Rejected: the order was made and cancelled.
-            NotExecuted: it provably did not happen; buying again, at another price, is your decision.
-            OutcomeUnknown: still not known; `.evidence` says what was seen. Call again later.
-            ClientClosedError: closed, forked, or on another event loop.
+            Rejected: if the order failed or was cancelled, or if the completion was refused and no order was made
+                (`.refusal`).
+            NotExecuted: if it provably did not happen; buying again, at another price, is your decision.
+            OutcomeUnknown: if it is still not known; `.evidence` says what was seen. Call again later.
+            InvalidInput: if it belongs to another account (see `adopt`); nothing was read.
+            ClientClosedError: if the client is closed, forked, or on another event loop.
         """
         wanted = _intent_of(intent_or_error)
         checks.flag("fence", fence)
@@ -160,7 +196,7 @@ class AsyncComplete:
             await flight.landed.wait()
         wanted = await self._outcomes.remembered(wanted)
         look = ReadBack(self._caller, wanted)
-        budget = self._caller.settings.options.completion.reconcile_budget
+        budget = self._caller.completion_policy.reconcile_budget
         finding = await look.run(budget=budget, fence=self._outcomes.fence if fence else None)
         try:
             return await self._outcomes.weighed(wanted, finding, Phase.SENT)
@@ -182,17 +218,20 @@ class AsyncComplete:
             order_id: Number of the order, of a confirmed one.
 
         Raises:
-            JournalError: it could not be written down.
+            InvalidInput: if the journal does not hold it, or if it belongs to another account (see `adopt`).
+            JournalError: if the journal cannot be read or written.
         """
         wanted = _intent_of(intent_or_error)
         decided = IntentState(checks.one_of("state", state, _DECISIONS))
         if order_id is not None:
             checks.whole("order_id", order_id, 1)
+        self._outcomes.check_owner(await self._outcomes.stored(wanted))
         await self._outcomes.decided(wanted, decided, order_id)
 
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         """Note what was seen of the order that a basket became, if the journal knows of it."""
-        await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress))
+        mine = self._outcomes.owner.account
+        await to_the_end(self._outcomes.journal.note(external_customer_id, cart_token, progress, account=mine))
 
     async def aclose(self, patience: float = CLOSING, *, close_journal: bool = True) -> None:
         """Wait until the completions under way have written their outcome down; then close the journal.
@@ -242,8 +281,9 @@ class AsyncComplete:
             # Given up before anything was sent: the next one in line takes over.
         flight = flights[key] = Flight(kind, agreed, extra, seen)
         try:
-            # Nobody changes the basket between the look at it and its completion, as far as this client goes.
-            async with self._caller.turn(basket.key):
+            # Until the outcome is known, this client changes none of the customer's baskets: an item that is added
+            # between the look at the basket and its completion would be bought at a price that was not agreed to.
+            async with self._caller.turn(basket.customer.external_id, self._patience()):
                 flight.result = await Execution(self._caller, self._outcomes, flight).run(basket)
         except Exception as error:
             flight.error = error
@@ -253,6 +293,10 @@ class AsyncComplete:
             del flights[key]
             flight.landed.set()
         return flight.result
+
+    def _patience(self) -> float:
+        settings = self._caller.settings
+        return settings.deadline or settings.timeouts.complete_total
 
     def _bind(self, error: Exception) -> None:
         """Let an error that is to be reconciled know the client that does it."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from contextlib import suppress
+
+import attrs
 
 from minted_connect.completion.classify import Fate, classify
 from minted_connect.completion.guard import look_again, new_intent, pre_image
@@ -13,22 +16,27 @@ from minted_connect.completion.journal import MemoryJournal, already_in_flight, 
 from minted_connect.completion.match import is_about, is_failed, is_order, mapping
 from minted_connect.completion.outcomes import Flight, Outcomes, said_by
 from minted_connect.completion.reconcile import Finding, ReadBack
-from minted_connect.completion.verdict import BasketSeen, Outcome
+from minted_connect.completion.verdict import Outcome
 from minted_connect.core.caller import Caller
+from minted_connect.core.failures import attach_request
+from minted_connect.core.looks import look_offsets
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.core.wire import Progress
+from minted_connect.core.timing import sleep_until
+from minted_connect.core.wire import Progress, SendLimit
 from minted_connect.errors import (
+    ApiError,
     IntegrityError,
     InvalidInput,
     JournalError,
+    MintedConnectError,
     NotSent,
     Phase,
     PriceFixExpired,
     ProtocolError,
     TransportError,
 )
-from minted_connect.models import Basket, Completion, Intent, IntentState, Order
+from minted_connect.models import Basket, Completion, Intent, IntentState, Order, Refusal
 
 __all__ = ["Execution"]
 
@@ -40,11 +48,13 @@ class Execution:
 
     def __init__(self, caller: Caller, outcomes: Outcomes, flight: Flight) -> None:
         self._caller = caller
-        self._policy = caller.settings.options.completion
+        self._policy = caller.completion_policy
         self._outcomes = outcomes
         self._flight = flight
-        self._not_after = 0.0
         self._progress = Progress()
+        settings = caller.settings
+        # Counted from the start of the call: what is left after the response is for looking for the order.
+        self._end = caller.clock.monotonic() + (settings.deadline or settings.timeouts.complete_total)
 
     async def run(self, basket: Basket) -> Completion:
         """Look, write down, send once, and tell what became of it.
@@ -53,20 +63,21 @@ class Execution:
             MintedConnectError: what `AsyncComplete.buy` says.
         """
         flight = self._flight
-        fresh = await self._look_again(basket)
+        fresh, limit = await self._look_again(basket)
         known = await pre_image(self._caller, fresh, flight.kind)
-        intent = flight.intent = new_intent(fresh, flight.kind, self._caller, known)
+        intent = flight.intent = new_intent(fresh, flight.kind, self._caller, known, limit.send_before)
         try:
-            await self._prepare(intent)
+            await self._prepare(intent, limit)
             watch_purchase(flight)
-            return await self._send(intent)
+            return await self._send(intent, limit)
         except asyncio.CancelledError as cancelled:
+            intent = flight.intent
             # Writing into the journal is all that is done now: no second request behind the canceller's back. What
             # was known already stands, and is written down by now.
             if flight.state is None:
                 # A cancel scope cancels every await anew; the first cancellation is the one that goes on.
                 with suppress(asyncio.CancelledError):
-                    if flight.in_doubt or self._progress.phase is not Phase.NOT_SENT:
+                    if self._progress.phase is not Phase.NOT_SENT:
                         await self._outcomes.doubted(intent, self._progress.phase, ("the call was cancelled",))
                     else:
                         await self._outcomes.settle(intent, IntentState.NOT_SENT)
@@ -74,30 +85,35 @@ class Execution:
                 attach_intent(cancelled, intent, flight.state, note)
             raise
 
-    async def _look_again(self, basket: Basket) -> Basket:
+    async def _look_again(self, basket: Basket) -> tuple[Basket, SendLimit]:
         try:
-            fresh, self._not_after = await look_again(self._caller, basket, self._flight.agreed)
+            return await look_again(self._caller, basket, self._flight.agreed)
         except InvalidInput:
             # If the journal knows what became of it, that says more than that it is not as it was.
             with suppress(JournalError):
-                holder = await self._outcomes.journal.holder(basket.customer.external_id, basket.token)
+                journal, mine = self._outcomes.journal, self._outcomes.owner.account
+                holder = await journal.holder(basket.customer.external_id, basket.token, account=mine)
                 if holder is not None:
                     raise already_in_flight(holder) from None
             raise
-        return fresh
 
-    async def _prepare(self, intent: Intent) -> None:
+    async def _prepare(self, intent: Intent, limit: SendLimit) -> None:
         journal = self._outcomes.journal
         if isinstance(journal, MemoryJournal) and not self._caller.is_loopback and not self._outcomes.warned:
             self._outcomes.warned = True
             _logger.warning("money is moved without a journal file: after a crash nobody knows what was under way")
-        # To its end, so that a cancelled call leaves no record behind that nobody closes.
-        await to_the_end(journal.prepare(intent))
-        if self._caller.clock.monotonic() > self._not_after:
+        self._outcomes.prepared.add(intent.id)
+        # Shielded, so that a cancelled call leaves no open record behind.
+        try:
+            await to_the_end(journal.prepare(intent))
+        except MintedConnectError:
+            self._outcomes.prepared.discard(intent.id)
+            raise
+        if limit.is_over(self._caller.elapsed(), self._caller.server_time()):
             await self._outcomes.settle(intent, IntentState.NOT_SENT)
             raise PriceFixExpired("the price lock ran out while the intent was written down: read the basket again")
 
-    async def _send(self, intent: Intent) -> Completion:
+    async def _send(self, intent: Intent, limit: SendLimit) -> Completion:
         header = self._policy.idempotency_header
         request = Request(
             OPERATIONS[f"complete.{intent.kind}"],
@@ -110,7 +126,7 @@ class Execution:
         )
         progress = self._progress = Progress()
         try:
-            reply = await self._caller.exchange(request, not_after=self._not_after, progress=progress)
+            reply = await self._caller.exchange(request, not_after=limit, progress=progress)
         except Exception as error:  # noqa: BLE001 - even one nobody thought of must not hide a purchase
             return await self._failed(intent, error)
         return await self._answered(intent, request, reply)
@@ -120,11 +136,7 @@ class Execution:
         outcomes, phase = self._outcomes, self._progress.phase
         if isinstance(error, TransportError):
             phase = error.phase
-        fate = classify(error, phase, self._policy.refusals)
-        if self._flight.in_doubt:
-            # A no to the second sending may be the echo of a yes to the first.
-            fate = Fate.UNKNOWN
-        match fate:
+        match classify(error, phase, self._policy.refusals):
             case Fate.NOT_SENT:
                 await outcomes.settle(intent, IntentState.NOT_SENT)
                 if isinstance(error, TimeoutError):
@@ -134,24 +146,56 @@ class Execution:
             case Fate.REFUSED:
                 await outcomes.settle(intent, IntentState.REJECTED, error)
                 raise error
-            case Fate.READ_BACK:
-                finding = await self._look_once(intent)
-                if _is_untouched(finding):
-                    await outcomes.settle(intent, IntentState.REJECTED, error)
-                    raise error
-                return await outcomes.weighed(intent, finding, Phase.ANSWERED, error)
+            case Fate.CONFIRM_ONCE | Fate.CONFIRM_LATER as fate:
+                assert isinstance(error, ApiError)
+                return await self._confirm_refusal(intent, error, trusted=fate is Fate.CONFIRM_ONCE)
             case Fate.UNKNOWN:
-                if not self._policy.token_is_single_shot or self._flight.in_doubt:
-                    raise await outcomes.doubted(intent, phase, (said_by(error),)) from error
-                self._flight.in_doubt = True
-                finding = await self._look_once(intent)
-                if _is_untouched(finding) and self._caller.clock.monotonic() < self._not_after:
-                    return await self._send(intent)
-                return await outcomes.weighed(intent, finding, phase, error)
+                raise await outcomes.doubted(intent, phase, (said_by(error),)) from error
 
-    async def _look_once(self, intent: Intent) -> Finding:
-        settings = self._caller.settings
-        return await ReadBack(self._caller, intent).once(within=settings.deadline or settings.timeouts.total)
+    async def _confirm_refusal(self, intent: Intent, error: ApiError, *, trusted: bool) -> Completion:
+        """Raise the refusal once reading back has confirmed it; return the order if one was made all the same.
+
+        Raises:
+            ApiError: if no order was made.
+            Rejected: if the order was made and failed.
+            OutcomeUnknown: if the time for looking ends first.
+        """
+        responded, outcomes = self._caller.clock.monotonic(), self._outcomes
+        refusal = Refusal(error.status, error.is_vendor_response, self._caller.server_time())
+        intent = await outcomes.record_refusal(intent, refusal)
+        look = ReadBack(self._caller, intent, refused_at=responded)
+        finding = await self._look_until_decided(look, self._look_times(responded, error.retry_after, trusted=trusted))
+        if finding is None:
+            notes = ("there was no time to look for an order: reconcile it",)
+            raise await outcomes.doubted(intent, Phase.ANSWERED, (said_by(error), *notes)) from error
+        if finding.confirms_refusal:
+            error.is_confirmed = True
+            await outcomes.settle(intent, IntentState.REJECTED, error)
+            raise error
+        return await outcomes.weighed(intent, finding, Phase.ANSWERED, error)
+
+    async def _look_until_decided(self, look: ReadBack, times: Sequence[float]) -> Finding | None:
+        """Look at these times until something is proven; return the latest finding, None if there was no time."""
+        clock, finding = self._caller.clock, None
+        for due in times:
+            await sleep_until(clock, due)
+            finding = await look.once(within=self._end - clock.monotonic())
+            if finding.verdict.outcome is not Outcome.UNKNOWN or look.is_hopeless:
+                break
+        return finding
+
+    def _look_times(self, responded: float, retry_after: float | None, *, trusted: bool = False) -> list[float]:
+        """Return when to look for the order after a response, in monotonic seconds; see `look_offsets`."""
+        policy, not_before = self._policy, retry_after or 0.0
+        limit = policy.settle_time if policy.inline_looks is None else policy.inline_looks
+        offsets = look_offsets(policy.settle_time, not_before)
+        if trusted:
+            first = max(not_before, policy.latest_landing or 0.0)
+            offsets = (first, *(offset for offset in offsets if offset > first))
+        elif policy.inline_looks == 0:
+            return []
+        limit = max(limit, not_before) if policy.inline_looks is None else limit
+        return [responded + offset for offset in offsets if offset <= limit and responded + offset <= self._end]
 
     async def _answered(self, intent: Intent, request: Request, reply: Reply) -> Completion:
         """Read the answer of a completion that the server calls a success."""
@@ -164,23 +208,32 @@ class Execution:
             problem = error
         if not is_about(raw, intent) or ("order_creation_status" in raw and not is_order(raw)):
             if order is not None:
-                problem = IntegrityError(
-                    f"{request.operation.method} {request.route}: the answer is not about the order of this basket",
-                    ("data: is about another customer, another basket, or no order",),
-                    reply.status,
-                    reply.request_id,
-                    request.operation.method,
-                    request.route,
+                text = "data: is about another customer, another basket, or no order"
+                problem = attach_request(
+                    IntegrityError(
+                        "the response is not about the order of this basket", (text,), reply.status, reply.request_id
+                    ),
+                    request.info,
                 )
             assert problem is not None
             raise await self._outcomes.doubted(intent, Phase.ANSWERED, (said_by(problem),)) from problem
         if is_failed(raw):
-            raise await self._outcomes.rejected(intent, order)
+            return await self._confirm_failure(intent)
         return await self._outcomes.confirmed(intent, order, raw, reconciled=False)
 
+    async def _confirm_failure(self, intent: Intent) -> Completion:
+        """Read back an order whose status means failure in the response to its completion.
 
-def _is_untouched(finding: Finding) -> bool:
-    """Return whether a look showed the whole list of orders without this one, and the basket still open."""
-    seen = finding.evidence
-    unknown = finding.verdict.outcome is Outcome.UNKNOWN
-    return unknown and seen.searched and not seen.likely and seen.basket is BasketSeen.ACTIVE
+        Raises:
+            Rejected: if Get Orders shows it as failed, too.
+            OutcomeUnknown: if it cannot be read.
+        """
+        responded = self._caller.clock.monotonic()
+        look = ReadBack(self._caller, attrs.evolve(intent, state=IntentState.UNKNOWN), refused_at=responded)
+        finding = await self._look_until_decided(look, self._look_times(responded, None))
+        said = "status_name: the response to the completion showed an order that failed"
+        if finding is None:
+            raise await self._outcomes.doubted(intent, Phase.ANSWERED, (said,))
+        if finding.verdict.outcome is not Outcome.REJECTED:
+            finding = attrs.evolve(finding, notes=(said, *finding.notes))
+        return await self._outcomes.weighed(intent, finding, Phase.ANSWERED)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final, TypeVar
 
 import attrs
 
 from minted_connect import checks
+from minted_connect.completion.accounts import account_of
 from minted_connect.completion.match import is_order, lines
 from minted_connect.config import Limits
 from minted_connect.core.caller import Caller
+from minted_connect.core.failures import attach_request
 from minted_connect.core.request import OPERATIONS
+from minted_connect.core.wire import SendLimit
 from minted_connect.errors import (
     IntegrityError,
     InvalidInput,
@@ -86,8 +90,8 @@ def address(shipping: Shipping, limits: Limits) -> dict[str, str]:
     return sent
 
 
-async def look_again(caller: Caller, basket: Basket, agreed: Decimal | None) -> tuple[Basket, float]:
-    """Read the basket again; return it, and the monotonic time until which its price may be relied on.
+async def look_again(caller: Caller, basket: Basket, agreed: Decimal | None) -> tuple[Basket, SendLimit]:
+    """Read the basket again; return it, and the end of the time in which it may be completed at its price.
 
     Reading may re-price it, so the figures are compared after it. It also brings the digest state up to date, so that
     the completion normally goes out once.
@@ -103,13 +107,8 @@ async def look_again(caller: Caller, basket: Basket, agreed: Decimal | None) -> 
     if fresh is None:
         raise InvalidInput.of("basket", "is not open any more: it was completed, cleared or replaced")
     if fresh.kind != basket.kind or is_order(fresh.raw):
-        operation = OPERATIONS["baskets.get_active"]
-        raise IntegrityError(
-            f"{operation.method} {operation.path}: the answer is not about a {basket.kind} basket",
-            ("data.type: is not the basket's",),
-            method=operation.method,
-            path=operation.path,
-        )
+        error = IntegrityError(f"the answer is not about a {basket.kind} basket", ("data.type: is not the basket's",))
+        raise attach_request(error, OPERATIONS["baskets.get_active"].info)
     if not fresh.items:
         raise InvalidInput.of("basket", "is empty")
     # Whoever accepts any price, or the same one, agreed to what was seen, not to what somebody made of it since.
@@ -124,13 +123,15 @@ async def look_again(caller: Caller, basket: Basket, agreed: Decimal | None) -> 
             fresh.paid_total,
         )
     # A server that is slow lately would carry it out only after the lock.
-    margin = max(caller.settings.options.completion.price_fix_margin, caller.shared.observed.slowest)
+    margin = max(caller.completion_policy.price_fix_margin, caller.shared.observed.slowest)
     left = fresh.price_fix.seconds_left if fresh.price_fix is not None else None
     if left is None or left < margin:
         raise PriceFixExpired(
             f"the price lock has {left or 0:.0f} s left, and {margin:.0f} s are needed: read the basket again"
         )
-    return fresh, caller.clock.monotonic() + left - margin
+    # The server's clock is known to the second, so the limit by it is a second later than the one by ours.
+    send_before = caller.server_time() + timedelta(seconds=left - margin + 1)
+    return fresh, SendLimit(caller.elapsed() + left - margin, send_before)
 
 
 async def pre_image(caller: Caller, basket: Basket, kind: Kind) -> tuple[int, ...]:
@@ -139,7 +140,7 @@ async def pre_image(caller: Caller, basket: Basket, kind: Kind) -> tuple[int, ..
     Raises:
         NotSent: they could not be read, and the policy requires them.
     """
-    wanted = caller.settings.options.completion.pre_image
+    wanted = caller.completion_policy.pre_image
     if wanted == "off":
         return ()
     customer = basket.customer.external_id
@@ -163,8 +164,11 @@ async def _unsent(read: Awaitable[_T]) -> _T:
         raise NotSent(f"nothing was completed: {error}") from error
 
 
-def new_intent(basket: Basket, kind: Kind, caller: Caller, known_orders: tuple[int, ...]) -> Intent:
+def new_intent(
+    basket: Basket, kind: Kind, caller: Caller, known_orders: tuple[int, ...], send_before: datetime
+) -> Intent:
     """Build the record of completing this basket: every key it could be found by later."""
+    owner = account_of(caller)
     return Intent(
         id=str(uuid.uuid4()),
         kind=kind,
@@ -180,4 +184,7 @@ def new_intent(basket: Basket, kind: Kind, caller: Caller, known_orders: tuple[i
         created_at=caller.clock.wall(),
         clock_offset=round(caller.shared.observed.offset.total_seconds()),
         known_orders=known_orders,
+        send_before=send_before,
+        server=owner.server,
+        account=owner.account,
     )

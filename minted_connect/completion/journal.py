@@ -19,7 +19,17 @@ import attrs
 from minted_connect.errors import AlreadyInFlight
 from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
 
-__all__ = ["HOLDING", "OPEN", "Journal", "JournalAccount", "MemoryJournal", "already_in_flight", "to_the_end"]
+__all__ = [
+    "CLOSED",
+    "FREE",
+    "HOLDING",
+    "OPEN",
+    "Journal",
+    "JournalAccount",
+    "MemoryJournal",
+    "already_in_flight",
+    "to_the_end",
+]
 
 _T = TypeVar("_T")
 
@@ -28,6 +38,12 @@ OPEN: Final = frozenset({IntentState.PREPARED, IntentState.UNKNOWN})
 
 HOLDING: Final = OPEN | {IntentState.CONFIRMED}
 """States that keep every other completion of the same basket out."""
+
+FREE: Final = frozenset({IntentState.REJECTED, IntentState.NOT_SENT, IntentState.NOT_EXECUTED})
+"""States after which the basket may be completed again."""
+
+CLOSED: Final = FREE | {IntentState.CONFIRMED}
+"""States whose outcome is known. Any other stored state counts as open."""
 
 _REMEMBERED: Final = 10_000
 

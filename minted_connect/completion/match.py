@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any, Final, cast
 
-from minted_connect.models import CreationStatus, Deal, Intent, Order, Status
+from minted_connect.models import CreationStatus, Deal, Intent, Order
+from minted_connect.models.order_status import is_failing, is_known
 
 __all__ = [
     "Match",
@@ -29,8 +30,6 @@ __all__ = [
 
 BEFORE: Final = timedelta(minutes=10)
 """How much older than its intent an order without common keys may say it is."""
-
-_FAILED: Final = (Status.CANCELLED, Status.REFUNDED)  # a tuple: what is looked up in it is anything JSON can be
 
 
 class Match(enum.IntEnum):
@@ -86,9 +85,25 @@ def match(raw: Mapping[str, Any], order: Order | None, intent: Intent, *, keeps_
     return Match.LIKELY if recent and order.paid_total == intent.paid_total else Match.NONE
 
 
-def differences(order: Order, intent: Intent) -> tuple[str, ...]:
-    """Return where an order differs from what was agreed to, in words."""
-    return tuple(_differences(order, intent))
+def differences(raw: Mapping[str, Any], order: Order | None, intent: Intent) -> tuple[str, ...]:
+    """Return where an order differs from its intent, in words.
+
+    Args:
+        raw: The order as received.
+        order: The same, if it can be read.
+        intent: The intent that it belongs to.
+    """
+    return (*_contradictions(raw, intent), *(_differences(order, intent) if order is not None else ()))
+
+
+def _contradictions(raw: Mapping[str, Any], intent: Intent) -> Iterator[str]:
+    for name, wanted in (("guid", intent.guid), ("increment_id", intent.increment_id)):
+        found = raw.get(name)
+        if wanted and found and found != wanted:
+            yield f"{name}: the basket had another one than the order"
+    status = raw.get("status_name")
+    if status is not None and not is_known(status):
+        yield "status_name: this status is not known: look at the order"
 
 
 def _differences(order: Order, intent: Intent) -> Iterator[str]:
@@ -129,8 +144,8 @@ def is_order(raw: Mapping[str, Any]) -> bool:
 
 
 def is_failed(raw: Mapping[str, Any]) -> bool:
-    """Return whether the object says that the order was cancelled or refunded."""
-    return raw.get("status_name") in _FAILED
+    """Return whether the object says that the order was cancelled, refused or paid back."""
+    return is_failing(raw.get("status_name"))
 
 
 def is_cleared(data: Mapping[str, Any], intent: Intent) -> bool:

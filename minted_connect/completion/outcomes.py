@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,12 +12,20 @@ from typing import Any
 import attrs
 
 from minted_connect.completion.interruption import attach_intent
-from minted_connect.completion.journal import Journal, to_the_end
+from minted_connect.completion.journal import Journal, JournalAccount, to_the_end
 from minted_connect.completion.match import differences, identifiers
 from minted_connect.completion.reconcile import Finding
 from minted_connect.completion.verdict import Outcome
-from minted_connect.errors import JournalError, MintedConnectError, NotExecuted, OutcomeUnknown, Phase, Rejected
-from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress
+from minted_connect.errors import (
+    InvalidInput,
+    JournalError,
+    MintedConnectError,
+    NotExecuted,
+    OutcomeUnknown,
+    Phase,
+    Rejected,
+)
+from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress, Refusal
 
 __all__ = ["Flight", "Outcomes", "said_by"]
 
@@ -35,8 +43,6 @@ class Flight:
     """Lines and currency of the basket that the caller agreed to."""
     landed: asyncio.Event = attrs.field(factory=asyncio.Event)
     intent: Intent | None = None
-    in_doubt: bool = False
-    """Whether an earlier sending may have been carried out."""
     state: IntentState | None = None
     """What became of the intent, once that is known: before it is written down."""
     result: Completion | None = None
@@ -58,9 +64,15 @@ class Outcomes:
     """The journal, and the completions under way: what the siblings of one client have in common."""
 
     journal: Journal
+    owner: JournalAccount
+    """The account of this client."""
     flights: dict[tuple[str, str], Flight] = attrs.field(factory=dict[tuple[str, str], Flight])
     warned: bool = False
     """Whether it was said that nothing survives a crash."""
+    prepared: set[str] = attrs.field(factory=set[str])
+    """Ids of the intents that were prepared here and are not settled."""
+    _others: dict[str, int] = attrs.field(factory=dict[str, int])
+    """Number of intents of other accounts that each list left out last."""
 
     async def settle(self, intent: Intent, state: IntentState, outcome: Completion | Exception | None = None) -> None:
         """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe.
@@ -77,6 +89,8 @@ class Outcomes:
         if flight is not None:
             flight.state, flight.result = state, completion
             flight.error = outcome if isinstance(outcome, Exception) else None
+        if state is not IntentState.UNKNOWN:
+            self.prepared.discard(intent.id)
         number: object = completion.raw.get("id") if completion is not None else None
         order = completion.order if completion is not None else None
         try:
@@ -86,6 +100,8 @@ class Outcomes:
                     state,
                     order_id=number if isinstance(number, int) else None,
                     progress=OrderProgress.of(order) if order is not None else None,
+                    # An order that was found with the credentials of this account belongs to it.
+                    owner=self.owner if state is IntentState.CONFIRMED else None,
                 )
             )
         except asyncio.CancelledError as cancelled:
@@ -109,15 +125,91 @@ class Outcomes:
         """
         await to_the_end(self.journal.fence(intent.id, at))
 
-    async def remembered(self, intent: Intent) -> Intent:
-        """Return an intent with what was noted of it since: its holder may have it from before."""
+    async def record_refusal(self, intent: Intent, refusal: Refusal) -> Intent:
+        """Store the response that refused a completion before looking for its order; return the intent with it.
+
+        The outcome is not hidden by a journal that fails now: then the intent stays open without its refusal.
+        """
+        flight = self.flights.get((intent.external_customer_id, intent.cart_token))
+        refused = attrs.evolve(intent, state=IntentState.UNKNOWN, refusal=refusal)
+        if flight is not None and flight.intent is intent:
+            flight.intent = refused
         try:
-            holder = await self.journal.holder(intent.external_customer_id, intent.cart_token)
+            await to_the_end(self.journal.record_refusal(intent.id, refusal))
+        except Exception:
+            _logger.exception("%s: the journal could not store that it was refused", _named(intent))
+        return refused
+
+    async def remembered(self, intent: Intent) -> Intent:
+        """Return an intent with what was noted of it since: the caller may have it from before.
+
+        Raises:
+            InvalidInput: if it belongs to another account.
+        """
+        try:
+            stored = await self.journal.get(intent.id)
         except JournalError:
-            return intent  # less is known, and nothing wrong
-        if holder is None or holder.id != intent.id:
-            return intent
-        return attrs.evolve(intent, fenced_at=holder.fenced_at)
+            stored = None  # less is known, and nothing wrong
+        if stored is not None:
+            intent = attrs.evolve(
+                intent,
+                fenced_at=stored.fenced_at,
+                refusal=stored.refusal,
+                send_before=stored.send_before,
+                server=stored.server,
+                account=stored.account,
+                state=stored.state,
+            )
+        self.check_owner(intent)
+        return intent
+
+    async def stored(self, intent: Intent) -> Intent:
+        """Return an intent as the journal holds it.
+
+        Raises:
+            InvalidInput: if the journal does not hold it.
+            JournalError: if the journal cannot be read.
+        """
+        stored = await self.journal.get(intent.id)
+        if stored is None:
+            raise InvalidInput.of("intent_or_error", f"intent {intent.id} is not in this journal")
+        return stored
+
+    def check_owner(self, intent: Intent) -> None:
+        """Check that an intent belongs to this account, or to none yet.
+
+        Raises:
+            InvalidInput: if it belongs to another account.
+        """
+        if not self.is_own(intent):
+            raise InvalidInput.of(
+                "intent_or_error",
+                f"intent {intent.id} belongs to another account: use that account's client, or assign it to this one "
+                "with complete.adopt(intent)",
+            )
+
+    def is_own(self, intent: Intent) -> bool:
+        """Return whether an intent belongs to this account, or to none yet."""
+        return intent.account in {self.owner.account, None}
+
+    def own(self, intents: Sequence[Intent], what: str) -> list[Intent]:
+        """Return the intents of this account, and log how many others are left out when that number changes.
+
+        Args:
+            intents: All intents of one kind.
+            what: Names that kind in the log: `open` or `unfinished`.
+        """
+        mine = [intent for intent in intents if self.is_own(intent)]
+        others = len(intents) - len(mine)
+        if others and others != self._others.get(what):
+            _logger.warning(
+                "%d %s intents of other accounts in this journal are left out (all_accounts=True lists them; "
+                "complete.adopt() assigns one to this account)",
+                others,
+                what,
+            )
+        self._others[what] = others
+        return mine
 
     async def weighed(
         self, intent: Intent, finding: Finding, phase: Phase, error: Exception | None = None
@@ -134,7 +226,7 @@ class Outcomes:
             case Outcome.CONFIRMED:
                 return await self.confirmed(intent, finding.order, finding.raw, reconciled=True, notes=finding.notes)
             case Outcome.REJECTED:
-                raised = await self.rejected(intent, finding.order)
+                raised = await self.rejected(intent, finding.order, confirmed=finding.confirms_refusal)
             case Outcome.NOT_EXECUTED:
                 raised = await self.not_executed(intent, finding.verdict.reason)
             case Outcome.UNKNOWN:
@@ -154,7 +246,7 @@ class Outcomes:
         notes: tuple[str, ...] = (),
     ) -> Completion:
         """Note that the order exists, and return it with what differs from what was agreed to."""
-        differing = (*(differences(order, intent) if order is not None else ()), *notes)
+        differing = (*differences(raw, order, intent), *notes)
         completion = Completion(order, identifiers(raw), raw, reconciled, differing)
         for difference in differing:
             _logger.warning("%s: %s", _named(intent), difference)
@@ -163,10 +255,15 @@ class Outcomes:
         await self.settle(intent, IntentState.CONFIRMED, completion)
         return completion
 
-    async def rejected(self, intent: Intent, order: Order | None) -> Rejected:
-        """Note that the order was made and cancelled, and return the error that says so."""
-        rejected = Rejected(f"intent {intent.id}: the order was made, and cancelled or refunded", order)
-        _logger.warning("%s: settled, its order was cancelled or refunded", _named(intent))
+    async def rejected(self, intent: Intent, order: Order | None, *, confirmed: bool = False) -> Rejected:
+        """Note that the order failed, or with `confirmed` that none was made, and return the error that says so."""
+        if confirmed and intent.refusal is not None:
+            text = f"it was refused with status {intent.refusal.status}, and no order was made"
+            rejected = Rejected(f"intent {intent.id}: {text}", None, intent.refusal)
+        else:
+            text = "the order was made, and cancelled, refused or paid back"
+            rejected = Rejected(f"intent {intent.id}: {text}", order)
+        _logger.warning("%s: settled, %s", _named(intent), text)
         await self.settle(intent, IntentState.REJECTED, rejected)
         return rejected
 
@@ -183,8 +280,23 @@ class Outcomes:
         Raises:
             JournalError: it could not be written.
         """
-        await to_the_end(self.journal.settle(intent.id, state, order_id=order_id))
+        await to_the_end(self.journal.settle(intent.id, state, order_id=order_id, owner=self.owner))
         _logger.warning("%s: settled by hand, it is %s", _named(intent), state)
+
+    async def adopt(self, intent: Intent) -> Intent:
+        """Assign an intent to this account, and return it.
+
+        Raises:
+            JournalError: if it could not be written.
+        """
+        if intent.account != self.owner.account:
+            await to_the_end(self.journal.adopt(intent.id, self.owner))
+            _logger.warning(
+                "%s: assigned to this account%s",
+                _named(intent),
+                "" if intent.server in {self.owner.server, None} else "; it was prepared for another server",
+            )
+        return attrs.evolve(intent, server=self.owner.server, account=self.owner.account)
 
     async def doubted(self, intent: Intent, phase: Phase, evidence: tuple[str, ...]) -> OutcomeUnknown:
         """Note that it is not known, and return the error that says so."""
@@ -201,7 +313,9 @@ class Outcomes:
             phase,
             "; ".join(evidence),
         )
-        await self.settle(intent, IntentState.UNKNOWN, unknown)
+        # A prepared intent of another process may still be sent: only the client that prepared it knows more.
+        if intent.state != IntentState.PREPARED or intent.id in self.prepared:
+            await self.settle(intent, IntentState.UNKNOWN, unknown)
         return unknown
 
 

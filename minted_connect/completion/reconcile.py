@@ -16,6 +16,7 @@ from minted_connect.completion.match import Match, customer_of, is_cleared, is_f
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.caller import Caller
+from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.core.observed import clock_offset
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Request
@@ -29,7 +30,7 @@ from minted_connect.errors import (
     ProtocolError,
     RequestTimeout,
 )
-from minted_connect.models import Intent, Order
+from minted_connect.models import Intent, IntentState, Order
 
 __all__ = ["Finding", "ReadBack"]
 
@@ -44,9 +45,11 @@ _EVER: Final = datetime.min.replace(tzinfo=UTC)
 _ROWS: Final = 30
 _MOST_PAGES: Final = 20
 # Of a 4xx, these say nothing about the basket: the credentials, the time, the pace.
-_NO_ANSWER: Final = frozenset(
-    {HTTPStatus.UNAUTHORIZED, HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
-)
+_NO_ANSWER: Final = AMBIGUOUS_STATUSES | {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
+_DATE_RESOLUTION: Final = timedelta(seconds=1)
+"""Of the server's clock as its `Date` header shows it: two readings may differ by as much from the truth."""
+_LONGEST_LOCK: Final = timedelta(seconds=600)
+"""After its preparation, an intent of an older schema is taken as no longer sent."""
 
 
 @attrs.frozen
@@ -70,14 +73,33 @@ class Finding:
     notes: tuple[str, ...] = ()
     """What a person should look at, without personal data: other orders, and what was in the way."""
 
+    @property
+    def confirms_refusal(self) -> bool:
+        """Whether the completion was refused and no order was made."""
+        return self.verdict.outcome is Outcome.REJECTED and self.evidence.order is not OrderSeen.FAILED
+
 
 class ReadBack:
-    """Everything read back about one intent."""
+    """Everything read back about one intent.
 
-    def __init__(self, caller: Caller, intent: Intent) -> None:
+    Args:
+        caller: Sends the reads.
+        intent: The intent.
+        refused_at: When the refusal of this very call came, in monotonic seconds; None for a refusal that was stored.
+    """
+
+    def __init__(self, caller: Caller, intent: Intent, *, refused_at: float | None = None) -> None:
         self._caller = caller
         self._intent = intent
-        self._policy: CompletionPolicy = caller.settings.options.completion
+        self._refused_at = refused_at
+        self._policy: CompletionPolicy = caller.completion_policy
+        self._trusts_refusal = (
+            intent.refusal is not None
+            and intent.refusal.is_vendor_response
+            and intent.refusal.status in self._policy.refusals
+        )
+        # The read before a completion has succeeded, so that a 401 now is not a wrong password.
+        self._has_read = refused_at is not None
         self._give_up = 0.0
         self._offset = timedelta()
         self._basket = BasketSeen.UNREAD
@@ -89,8 +111,13 @@ class ReadBack:
         self._trouble: list[str] = []
         self._hopeless = False
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether further looks would fail as the latest one did."""
+        return self._hopeless
+
     async def once(self, *, within: float) -> Finding:
-        """Look once, for at most so many seconds."""
+        """Look once, for at most `within` seconds."""
         self._give_up = self._caller.clock.monotonic() + within
         return await self._look()
 
@@ -114,8 +141,28 @@ class ReadBack:
             await clock.sleep(pause)
             looks += 1
 
+    def _is_refusal_settled(self, began: float, server_time: datetime) -> bool:
+        """Return whether a look that began then would have shown an order that the refusal did not report."""
+        refusal = self._intent.refusal
+        if refusal is None:
+            return False
+        trusted = self._policy.latest_landing or 0.0
+        wait = trusted if self._trusts_refusal else self._policy.settle_time
+        if self._refused_at is not None:
+            return began >= self._refused_at + wait
+        return server_time >= refusal.at + timedelta(seconds=wait) + _DATE_RESOLUTION
+
+    def _may_still_be_sent(self, server_time: datetime) -> bool:
+        """Return whether another process may still send the intent, or what it sent may not show yet."""
+        intent = self._intent
+        if intent.state != IntentState.PREPARED:
+            return False
+        last = intent.send_before or intent.created_by_server + _LONGEST_LOCK
+        return server_time < last + timedelta(seconds=self._policy.settle_time) + _DATE_RESOLUTION
+
     async def _look(self) -> Finding:
         clock = self._caller.clock
+        began, server_time = clock.monotonic(), self._caller.server_time()
         self._basket = await self._read_basket()
         asked = clock.monotonic()
         rows, searched = await self._read_orders()
@@ -139,9 +186,13 @@ class ReadBack:
             fence_proves=self._policy.fence_proves_not_executed,
             orders_lag=self._policy.orders_lag,
             latest_landing=self._policy.latest_landing,
+            refusal_is_settled=self._is_refusal_settled(began, server_time),
+            may_still_be_sent=self._may_still_be_sent(server_time),
         )
         decided = verdict(evidence)
         trouble, self._trouble = self._trouble, []
+        # A trusted refusal is confirmed by one look: anything else seen makes it one like all others.
+        self._trusts_refusal = False
         if decided.outcome is Outcome.UNKNOWN:
             candidates = (f"order {row.raw.get('id')} looks like it" for row in likely)
             return Finding(decided, evidence, notes=(decided.reason, decided.leaning.value, *candidates, *trouble))
@@ -245,10 +296,11 @@ class ReadBack:
         intent, clock = self._intent, self._caller.clock
         body = {"external_customer_id": intent.external_customer_id, "cart_token": intent.cart_token}
         try:
-            # Emptied by someone who is gone, a basket looks like one that became an order.
-            await mark(intent, clock.wall())
-            self._fence_tried = True
-            reply = await self._read(Request(OPERATIONS["baskets.clear"], body=body))
+            async with self._caller.turn(intent.external_customer_id):
+                # Written first: after a crash, a basket that was emptied looks like one that became an order.
+                await mark(intent, clock.wall())
+                self._fence_tried = True
+                reply = await self._read(Request(OPERATIONS["baskets.clear"], body=body))
         except ApiError as error:
             self._note(error)
             if error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status not in _NO_ANSWER:
@@ -265,16 +317,18 @@ class ReadBack:
         settings, clock = self._caller.settings, self._caller.clock
         left = self._give_up - clock.monotonic()
         if left <= 0:
-            raise RequestTimeout("the time for reading back is over", phase=Phase.NOT_SENT, idempotent=True)
+            raise RequestTimeout("the time for reading back is over", phase=Phase.NOT_SENT)
         deadline = min(left, settings.deadline or settings.timeouts.total)
         caller = self._caller.with_settings(attrs.evolve(settings, deadline=deadline))
         reply = await caller.exchange(request, recovering=True)
+        self._has_read = True
         self._offset = clock_offset(reply.headers.get("Date", ""), clock.wall(), self._offset)
         return reply
 
     def _note(self, error: MintedConnectError) -> None:
-        # Waiting opens no closed client again, and makes no password right.
-        self._hopeless = self._hopeless or isinstance(error, ClientClosedError | AuthenticationFailed)
+        # Waiting opens no closed client again, and makes no password right; a gateway's 401 may be gone next time.
+        is_denied = isinstance(error, AuthenticationFailed) and (error.refused_digest or not self._has_read)
+        self._hopeless = self._hopeless or is_denied or isinstance(error, ClientClosedError)
         self._trouble.append(f"{type(error).__name__}: {error}")
 
 

@@ -24,7 +24,7 @@ class OrderSeen(enum.Enum):
     """Listed, but not an order yet: counts as none."""
     ACCEPTED = "accepted"
     FAILED = "failed"
-    """Cancelled or refunded."""
+    """Cancelled, refused or paid back."""
 
 
 class BasketSeen(enum.Enum):
@@ -86,6 +86,12 @@ class Evidence:
     """Seconds within which a fresh order shows (question Q5)."""
     latest_landing: float | None = None
     """Seconds after which what was sent can no longer be carried out, if that is known (questions Q1 and Q3)."""
+    refusal_is_settled: bool = False
+    """Whether the completion was refused, and the latest look began after the time in which an order that the refusal
+    did not report would have been made and shown."""
+    may_still_be_sent: bool = False
+    """Whether the intent is prepared only and the process that prepared it may still send it, or an order that it sent
+    at the last moment may not show yet."""
 
 
 @attrs.frozen
@@ -109,10 +115,12 @@ def verdict(evidence: Evidence) -> Verdict:
         return _unknown("the orders could not be read completely")
     if evidence.fence is Fence.REFUSED:
         return _unknown("no order yet, and the basket cannot be cleared any more", Leaning.EXECUTED)
+    if evidence.refusal_is_settled and evidence.basket is BasketSeen.ACTIVE:
+        return Verdict(Outcome.REJECTED, "it was refused, no order appeared, and the basket is still open")
     bound = evidence.latest_landing
     # A fence holds as long as the basket is empty: what lands later completes whatever was put into it since.
     if evidence.fence is Fence.CLEARED and evidence.basket is not BasketSeen.ACTIVE:
-        if evidence.fence_seconds < max(evidence.orders_lag, bound or 0.0):
+        if evidence.may_still_be_sent or evidence.fence_seconds < evidence.orders_lag + (bound or 0.0):
             return _unknown("no order yet, and the basket was cleared a moment ago", Leaning.NOT_EXECUTED)
         if evidence.fence_proves and evidence.basket is BasketSeen.GONE:
             return Verdict(Outcome.NOT_EXECUTED, "the basket was cleared, and no order appeared afterwards")
@@ -125,7 +133,8 @@ def verdict(evidence: Evidence) -> Verdict:
         and evidence.active_seconds >= STABLE_SECONDS
     ):
         # It was sent before the first of these reads, so it is older than they span.
-        if bound is not None and evidence.active_seconds >= bound + evidence.orders_lag:
+        is_too_late = bound is not None and evidence.active_seconds >= bound + evidence.orders_lag
+        if is_too_late and not evidence.may_still_be_sent:
             return Verdict(Outcome.NOT_EXECUTED, "the basket stays open, and it is too late for an order to appear")
         return _unknown("no order, and the basket stays open", Leaning.NOT_EXECUTED)
     return _unknown("no order yet; the request may still be under way")

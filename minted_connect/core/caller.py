@@ -9,84 +9,43 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from typing import Any, TypeVar
 
 import attrs
 
-from minted_connect.config import Clock, Options, RetryPolicy, Timeouts, check_header, is_seconds
+from minted_connect.config import Clock, CompletionPolicy
 from minted_connect.core import codec
-from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
-from minted_connect.core.observed import Observed
+from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back
+from minted_connect.core.looks import look_offsets
 from minted_connect.core.replies import RawReply, Reply, open_reply
-from minted_connect.core.request import Effect, Request, check_paths
-from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, may_have_landed, pause_before_retry, with_retries
-from minted_connect.core.transport import Transport
-from minted_connect.core.turns import Turns
+from minted_connect.core.request import Effect, Request
+from minted_connect.core.retry import RETRY_COST, TIMEOUT_COST, pause_before_retry, with_retries
+from minted_connect.core.state import Settings, Shared
+from minted_connect.core.timing import ElapsedTime, sleep_until
 from minted_connect.core.watch import watched
-from minted_connect.core.wire import Lane, Progress, Wire
+from minted_connect.core.wire import Lane, Progress, SendLimit, Wire
 from minted_connect.errors import (
     ApiError,
-    AuthenticationFailed,
     BudgetExhausted,
-    ConfigurationError,
+    ClientClosedError,
     ConnectFailed,
     IntegrityError,
     MintedConnectError,
     NotSent,
-    PermissionDenied,
     Phase,
     ProtocolError,
-    RateLimited,
     RequestTimeout,
     TransportError,
 )
 
-__all__ = ["Caller", "Settings", "Shared"]
+__all__ = ["Caller"]
 
 _logger = logging.getLogger("minted_connect")
 _T = TypeVar("_T")
 
 API_VERSION = "3"
 """What the vendor calls the latest `api-version` (documented)."""
-
-
-def _header(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
-    check_header(attribute.name, value)
-
-
-@attrs.frozen(kw_only=True)
-class Settings:
-    """What siblings of one client may differ in."""
-
-    timeouts: Timeouts = attrs.field(factory=Timeouts)
-    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
-    deadline: float | None = None
-    """Seconds for each request, in place of `Timeouts.total` and `complete_total`."""
-    client_id: str = attrs.field(default="web", validator=_header)
-    language: str = attrs.field(default="tr", validator=_header)
-    options: Options = attrs.field(factory=Options)
-
-    def __attrs_post_init__(self) -> None:
-        check_paths(self.options.paths)
-        if self.deadline is not None and not is_seconds(self.deadline):
-            raise ConfigurationError("deadline: must be seconds above 0, and finite")
-
-
-class Shared:
-    """What siblings have in common: the transport, what is known of the server, turns, budget, limiter and breaker."""
-
-    def __init__(self, transport: Transport, settings: Settings) -> None:
-        options = settings.options
-        self.transport = transport
-        self.observed: Observed = Observed()
-        self.turns: Turns = Turns(options.clock)
-        self.budget: RetryBudget = RetryBudget(settings.retry.budget)
-        self.limiter: RateLimiter | None = (
-            RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None
-        )
-        self.breaker: CircuitBreaker | None = (
-            CircuitBreaker(options.breaker, options.clock) if options.breaker else None
-        )
 
 
 class Caller:
@@ -119,6 +78,28 @@ class Caller:
     def is_loopback(self) -> bool:
         """Whether the server is on this machine, as the sandbox is."""
         return self.shared.transport.is_loopback
+
+    @property
+    def elapsed(self) -> ElapsedTime:
+        """The clock that runs on while the machine sleeps."""
+        return self.shared.elapsed
+
+    def server_time(self) -> datetime:
+        """Return the time by the server's clock."""
+        return self.shared.observed.server_time(self.clock.wall(), self.elapsed())
+
+    @property
+    def completion_policy(self) -> CompletionPolicy:
+        """The policy in force. Delays that the caller left at their defaults come from a server that knows them."""
+        policy, source = self.settings.options.completion, self.shared.lag_source
+        if source is None:
+            return policy
+        default = CompletionPolicy()
+        return attrs.evolve(
+            policy,
+            orders_lag=source.reads_behind if policy.orders_lag == default.orders_lag else policy.orders_lag,
+            latest_landing=source.latest_landing if policy.latest_landing is None else policy.latest_landing,
+        )
 
     @property
     def account(self) -> str:
@@ -168,16 +149,9 @@ class Caller:
     ) -> _T:
         made = self.structure(reply.data, returns, request, reply)
         if check is not None and (wrong := tuple(check(made))):
-            raise IntegrityError(
-                f"{request.operation.method} {request.route}: the answer is about somebody else: "
-                f"{'; '.join(wrong[:3])}",
-                wrong,
-                reply.status,
-                reply.request_id,
-                request.operation.method,
-                request.route,
-                reply.attempts,
-            )
+            text = f"the answer is about somebody else: {'; '.join(wrong[:3])}"
+            error = IntegrityError(text, wrong, reply.status, reply.request_id)
+            raise attach_request(error, request.info, attempts=reply.attempts)
         return made
 
     async def run(
@@ -196,24 +170,49 @@ class Caller:
         read_back: Callable[[MintedConnectError], Awaitable[_T]],
         changes: Hashable,
     ) -> _T:
+        end = self.clock.monotonic() + (self.settings.deadline or self.settings.timeouts.total)
         async with self.turn(changes):
             try:
                 return await change()
             except MintedConnectError as error:
-                if not _in_doubt(error):
+                if not needs_read_back(error):
                     raise
                 failure = error
-            return await read_back(failure)
+            return await self._read_back(failure, read_back, end)
 
-    def turn(self, thing: Hashable) -> AbstractAsyncContextManager[None]:
+    async def _read_back(
+        self, failure: MintedConnectError, read_back: Callable[[MintedConnectError], Awaitable[_T]], end: float
+    ) -> _T:
+        """Look for a change until it shows, or until reads that are behind would show it, or until `end`."""
+        policy, clock = self.completion_policy, self.clock
+        started = clock.monotonic()
+        limit = policy.settle_time if policy.inline_looks is None else min(policy.inline_looks, policy.settle_time)
+        # A refusal that is believed everywhere else deserves one look, not the wait for a replica.
+        offsets = look_offsets(policy.settle_time) if may_have_executed(failure) else (0.0,)
+        for offset in offsets:
+            if offset and (offset > limit or started + offset > end):
+                break
+            await sleep_until(clock, started + offset)
+            try:
+                return await read_back(failure)
+            except MintedConnectError as error:
+                if error is not failure:
+                    raise
+        raise failure
+
+    def turn(self, thing: Hashable, patience: float | None = None) -> AbstractAsyncContextManager[None]:
         """Return the turn to change `thing`, to be entered; waiting for it takes no longer than a call may.
+
+        Args:
+            thing: The customer's id: everything that can touch a customer's basket takes the same turn.
+            patience: Seconds to wait, instead of those of a call.
 
         Raises:
             NotSent: on entering, when it takes longer.
             ClientClosedError: closed, forked, or on another event loop, where that turn never comes.
         """
         self.check_usable()
-        return self.shared.turns.of(thing, self.settings.deadline or self.settings.timeouts.total)
+        return self.shared.turns.of(thing, patience or self.settings.deadline or self.settings.timeouts.total)
 
     async def send_optional(
         self, request: Request, returns: type[_T], *, check: Callable[[_T], Sequence[str]] | None = None
@@ -229,27 +228,24 @@ class Caller:
             ProtocolError: it is not of that shape; `.problems` names each path.
         """
         try:
-            return codec.structure(
-                data, returns, monotonic=self.clock.monotonic, asked_at=reply.asked_at if reply else None
-            )
+            return codec.structure(data, returns, elapsed=self.elapsed, asked_at=reply.asked_at if reply else None)
         except codec.Unfit as unfit:
             problems = unfit.problems
-        method, path = (request.operation.method, request.route) if request else ("", "")
-        raise ProtocolError(
-            f"{method} {path}: the answer is not of the expected shape: {'; '.join(problems[:3])}".lstrip(" :"),
+        error = ProtocolError(
+            f"the answer is not of the expected shape: {'; '.join(problems[:3])}",
             problems,
             reply.status if reply else 0,
             reply.request_id if reply else None,
-            method,
-            path,
-            reply.attempts if reply else 1,
         )
+        if request is not None:
+            attach_request(error, request.info, attempts=reply.attempts if reply else 1)
+        raise error
 
     async def exchange(
         self,
         request: Request,
         *,
-        not_after: float | None = None,
+        not_after: SendLimit | None = None,
         progress: Progress | None = None,
         recovering: bool = False,
     ) -> Reply:
@@ -257,7 +253,7 @@ class Caller:
 
         Args:
             request: What to send.
-            not_after: Monotonic time after which nothing is sent any more (the end of a price fix).
+            not_after: When it is too late to send (the end of a price lock).
             progress: Keeps the phase that the request reached, also through a cancellation.
             recovering: Finds out what became of a completion: goes over a connection of its own, past limiter, breaker
                 and retry budget, which may be exhausted by what made the outcome unknown.
@@ -297,25 +293,15 @@ class Caller:
             {**headers, **request.headers} if request.headers else headers,
             body,
             Lane.RECOVERY if recovering else money,
-            operation.effect in {Effect.READ, Effect.SET},
             self._hurried,
         )
-
-
-def _in_doubt(error: MintedConnectError) -> bool:
-    """Return whether the work may be done although the call failed: a no to a second try can mean «already done»."""
-    if isinstance(error, IntegrityError):
-        return False  # an alarm to be heard, and not a doubt to be settled
-    if isinstance(error, ApiError) and error.after_unknown:
-        return not isinstance(error, AuthenticationFailed | PermissionDenied | RateLimited)
-    return may_have_landed(error)
 
 
 class _Call:
     """One call on its way through its attempts."""
 
     def __init__(
-        self, caller: Caller, request: Request, progress: Progress, not_after: float | None, recovering: bool
+        self, caller: Caller, request: Request, progress: Progress, not_after: SendLimit | None, recovering: bool
     ) -> None:
         timeouts, clock = caller.settings.timeouts, caller.clock
         self._caller, self._shared, self._options = caller, caller.shared, caller.settings.options
@@ -326,7 +312,9 @@ class _Call:
         self._started = clock.monotonic()
         self._deadline = self._started + (caller.settings.deadline or total)
         self.progress = progress
-        progress.monotonic, progress.not_after = clock.monotonic, not_after
+        progress.elapsed = caller.elapsed
+        if not_after is not None:
+            progress.is_too_late = lambda: not_after.is_over(caller.elapsed(), caller.server_time())
         self.attempts = 0
         self.landed: MintedConnectError | None = None
         """How an earlier attempt failed that may have been carried out."""
@@ -360,7 +348,11 @@ class _Call:
                 now=self._caller.clock.wall,
             )
         except MintedConnectError as error:
-            self._fill_in(error)
+            if not isinstance(error, ClientClosedError):
+                elapsed = self._caller.clock.monotonic() - self._started
+                attach_request(error, self._request.info, attempts=self.attempts, elapsed=elapsed)
+            if isinstance(error, ApiError):
+                error.after_unknown = self.landed is not None
             raise
 
     async def _send(self) -> RawReply:
@@ -375,7 +367,8 @@ class _Call:
             left = self._deadline - started
             raw = await shared.transport.attempt(wire, self._caller.settings.timeouts, left, self.progress)
             failed = raw.status >= 500  # noqa: PLR2004 - the class of statuses that blame the server
-            shared.observed.note(clock.monotonic() - started, raw.headers.get("Date", ""), clock.wall())
+            took, date = clock.monotonic() - started, raw.headers.get("Date", "")
+            shared.observed.note(took, date, clock.wall(), self._caller.elapsed())
         except (ConnectFailed, TransportError, ProtocolError):
             failed = True
             raise
@@ -390,15 +383,13 @@ class _Call:
 
     def decide(self, error: MintedConnectError, number: int) -> float | None:
         """Return the pause before another attempt, or None for no more."""
-        if may_have_landed(error):
+        if may_have_executed(error):
             self.landed = error
-        until = self._deadline if self._not_after is None else min(self._deadline, self._not_after)
-        left = until - self._caller.clock.monotonic()
+        left = self._deadline - self._caller.clock.monotonic()
+        if self._not_after is not None:
+            left = min(left, self._not_after.elapsed - self._caller.elapsed())
         policy, roll, effect = self._caller.settings.retry, self._options.random(), self._request.effect
         pause = pause_before_retry(effect, error, number, policy, left=left, roll=roll)
-        if effect is Effect.COMPLETE and isinstance(error, ApiError):
-            # Sent again only if the refusal proves that nothing happened.
-            pause = pause if error.status in self._options.completion.refusals else None
         # A client that was closed under the call has nothing to try again with: what the first try met stands.
         if pause is None or self._shared.transport.closed:
             return None
@@ -411,11 +402,3 @@ class _Call:
         text = "%s %s: attempt %d failed (%s); next in %.2f s"
         _logger.warning(text, wire.method, wire.route, number, type(error).__name__, pause)
         return pause
-
-    def _fill_in(self, error: MintedConnectError) -> None:
-        if isinstance(error, ApiError | ProtocolError | TransportError | ConnectFailed):
-            error.attempts = self.attempts
-        if isinstance(error, TransportError | ConnectFailed):
-            error.elapsed = self._caller.clock.monotonic() - self._started
-        if isinstance(error, ApiError):
-            error.after_unknown = self.landed is not None

@@ -153,14 +153,14 @@ def _hook(type_: Any) -> Callable[[Any, Any], Any]:
 
 
 def structure(
-    data: Any, type_: type[T], *, monotonic: Callable[[], float] | None = None, asked_at: float | None = None
+    data: Any, type_: type[T], *, elapsed: Callable[[], float] | None = None, asked_at: float | None = None
 ) -> T:
     """Make a model, a `tuple[Model, ...]` or a `Page[Model]` out of parsed JSON; unknown keys stay in `raw`.
 
     Args:
         data: What `loads` returned, or its ``data``.
         type_: What to make of it.
-        monotonic: The client's clock; stamps the price lock of a basket.
+        elapsed: The client's clock that runs on while the machine sleeps; stamps the price lock of a basket.
         asked_at: When the request went out; without it the lock is stamped with now.
 
     Raises:
@@ -170,10 +170,10 @@ def structure(
         made = _hook(cast("Any", type_))(data, type_)
     except Exception:  # noqa: BLE001 - whatever went wrong, the detailed pass names it
         raise Unfit(_problems(data, type_)) from None
-    if monotonic is not None and isinstance(made, Basket) and made.price_fix is not None:
+    if elapsed is not None and isinstance(made, Basket) and made.price_fix is not None:
         # Frozen from here on; `attrs.evolve` would build both objects a second time.
-        object.__setattr__(made.price_fix, "received_at", monotonic() if asked_at is None else asked_at)
-        object.__setattr__(made.price_fix, "monotonic", monotonic)
+        object.__setattr__(made.price_fix, "received_at", elapsed() if asked_at is None else asked_at)
+        object.__setattr__(made.price_fix, "elapsed", elapsed)
     return cast("T", made)
 
 

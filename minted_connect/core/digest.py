@@ -398,6 +398,11 @@ class Exchange(_Secretive):
             self._share()
         return again
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a request has succeeded with Digest, so that challenges of another realm are refused."""
+        return self._shared.pinned is not None
+
     def accepted(self, authentication_info: Sequence[str] = ()) -> None:
         """Note that the request got past authentication: any answer except 401, 429 and 5xx.
 

@@ -23,12 +23,12 @@ class Observed:
 
     def __init__(self) -> None:
         self._took: deque[float] = deque(maxlen=_KEPT)
-        self._dated: tuple[str, datetime] | None = None
+        self._dated: tuple[str, datetime, float] | None = None
 
-    def note(self, took: float, date: str, received: datetime) -> None:
-        """Note one answer: seconds it took, its `Date` header, and when it came by the client's clock."""
+    def note(self, took: float, date: str, received: datetime, elapsed: float = 0.0) -> None:
+        """Note one response: seconds it took, its `Date` header, and its time by the wall and the elapsed clock."""
         self._took.append(took)
-        self._dated = (date, received)
+        self._dated = (date, received, elapsed)
 
     @property
     def slowest(self) -> float:
@@ -39,7 +39,21 @@ class Observed:
     @property
     def offset(self) -> timedelta:
         """How far the server's clock was ahead at the latest answer; nothing if it did not tell."""
-        return timedelta() if self._dated is None else clock_offset(*self._dated, timedelta())
+        return timedelta() if self._dated is None else clock_offset(*self._dated[:2], timedelta())
+
+    def server_time(self, wall: datetime, elapsed: float) -> datetime:
+        """Return the time by the server's clock, from its latest `Date` header and the seconds since that response.
+
+        A jump of the client's wall clock does not change the result. Without a usable `Date` it is the wall clock.
+
+        Args:
+            wall: The time by the client's wall clock.
+            elapsed: The time on the clock that `note` was given.
+        """
+        if self._dated is None:
+            return wall
+        date, received, at = self._dated
+        return received + clock_offset(date, received, timedelta()) + timedelta(seconds=elapsed - at)
 
 
 def clock_offset(date: str, now: datetime, known: timedelta) -> timedelta:

@@ -16,7 +16,7 @@ from minted_connect.config import Secret
 from minted_connect.core.codec import Malformed, loads
 from minted_connect.core.dates import http_date
 from minted_connect.core.redact import redact
-from minted_connect.core.request import Effect, Request
+from minted_connect.core.request import Request
 from minted_connect.errors import (
     ApiError,
     AuthenticationFailed,
@@ -61,6 +61,8 @@ class RawReply:
     """Case-insensitive."""
     body: bytes = attrs.field(repr=False)
     """After decompression."""
+    refused_digest: bool = False
+    """Whether it is a 401 with a Digest challenge of this server's realm, to a request with a correct digest."""
 
 
 @attrs.frozen
@@ -134,9 +136,8 @@ def open_reply(
         failure = UnexpectedRedirect("redirects are never followed")
     else:
         failure = _untrusted(("status: is not one of an answer",))
-    failure.reason = f"{request.operation.method} {request.route}: {raw.status} {failure.reason}".rstrip()
-    failure.status, failure.request_id, failure.attempts = raw.status, request_id, attempts
-    failure.method, failure.path = request.operation.method, request.route
+    failure.reason = f"{raw.status} {failure.reason}".rstrip()
+    failure.status, failure.request_id = raw.status, request_id
     failure.body = raw.body if keep_body else None
     raise failure
 
@@ -187,16 +188,13 @@ def _denied(
         fields = _fields(document, message)
         error = ValidationFailed("", fields=fields)
         shown = "; ".join([": ".join(filter(None, (name, *texts))) for name, texts in fields.items()])
-    elif kind is RateLimited:
-        error = RateLimited("", retry_after=_retry_after(raw.headers, now))
+    elif kind is AuthenticationFailed:
+        error = AuthenticationFailed("", refused_digest=raw.refused_digest)
     elif raw.status // 100 == 5:  # noqa: PLR2004
-        error = ServerError(
-            "",
-            retry_after=_retry_after(raw.headers, now),
-            idempotent=request.effect in {Effect.READ, Effect.SET},
-        )
+        error = ServerError("")
     else:
         error = kind("")
+    error.retry_after = _retry_after(raw.headers, now)
     error.code = code if isinstance(code, int) and not isinstance(code, bool) else None
     error.message = message
     # Words of the vendor's own fields are shown, masked; a page of something else on the way may hold anything.

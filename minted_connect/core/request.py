@@ -13,26 +13,13 @@ from urllib.parse import quote
 
 import attrs
 
-from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.errors import ConfigurationError, Effect, InvalidInput, RequestInfo
 
 __all__ = ["OPERATIONS", "Effect", "Evidence", "Operation", "Request", "check_paths", "path_segment"]
 
 _PLACEHOLDER = "{}"
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
-
-
-class Effect(enum.Enum):
-    """What repeating a request does; the retry rules hang on it."""
-
-    READ = "read"
-    """Changes nothing."""
-    SET = "set"
-    """Leaves the same state however often it is repeated."""
-    ADD = "add"
-    """Adds again each time."""
-    COMPLETE = "complete"
-    """Buys, sells or ships: sent once."""
 
 
 class Evidence(enum.StrEnum):
@@ -54,6 +41,11 @@ class Operation:
     evidence: Evidence
     title: str
     """The vendor's name of it."""
+
+    @property
+    def info(self) -> RequestInfo:
+        """The request as errors show it."""
+        return RequestInfo(self.method, self.path, self.effect)
 
 
 def _table(*rows: Operation) -> Mapping[str, Operation]:
@@ -154,6 +146,11 @@ class Request:
     def route(self) -> str:
         """What errors and logs may show of the path: the template; nothing of a path the caller wrote by hand."""
         return self.operation.path if self.operation.name in OPERATIONS else "(raw)"
+
+    @property
+    def info(self) -> RequestInfo:
+        """The request as errors show it."""
+        return RequestInfo(self.operation.method, self.route, self.effect)
 
     def target(self, paths: Mapping[str, str]) -> str:
         """Return path and query exactly as they stand on the wire, with `paths` correcting the operation's own.

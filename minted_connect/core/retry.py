@@ -7,12 +7,12 @@ the connection dropped or the server said it failed; everything else is repeated
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState
 
 from minted_connect.config import RetryPolicy
+from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.core.request import Effect
 from minted_connect.errors import (
     AnswerTooLarge,
@@ -31,37 +31,25 @@ from minted_connect.errors import (
     UnexpectedRedirect,
 )
 
-__all__ = ["RETRY_COST", "TIMEOUT_COST", "may_have_landed", "pause_before_retry", "with_retries"]
+__all__ = ["RETRY_COST", "TIMEOUT_COST", "pause_before_retry", "with_retries"]
 
 _T = TypeVar("_T")
 
 RETRY_COST = 5
 TIMEOUT_COST = 10
 
-_TRY_LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
 _ONCE_MORE = 2
-
-
-def may_have_landed(error: MintedConnectError) -> bool:
-    """Return whether the server may have done the work although the call failed."""
-    if isinstance(error, ApiError):
-        return isinstance(error, ServerError) or error.status in _TRY_LATER | {HTTPStatus.CONFLICT}
-    return isinstance(error, TransportError | ProtocolError)
 
 
 def _attempts(effect: Effect, error: MintedConnectError, policy: RetryPolicy) -> int:
     """Return how many attempts this effect allows after this error; 1 = none but the first."""
     if isinstance(error, NotSent):
         again = isinstance(error, ConnectFailed) and not isinstance(error, TLSFailed)
-    elif isinstance(error, RateLimited):
-        # Only the vendor's own envelope proves that no proxy on the way passed the purchase on.
-        again = effect is not Effect.COMPLETE or error.code is not None
     elif effect in {Effect.ADD, Effect.COMPLETE}:
+        # No response proves that nothing was done: a gateway may have passed the request on before it wrote a 429.
         again = False
-    elif isinstance(error, ServerError):
-        again = True
     elif isinstance(error, ApiError):
-        again = error.status in _TRY_LATER
+        again = isinstance(error, RateLimited | ServerError) or error.status in AMBIGUOUS_STATUSES
     elif isinstance(error, ProtocolError):
         if effect is Effect.READ and not isinstance(error, AnswerTooLarge | UnexpectedRedirect | IntegrityError):
             return min(policy.reads, _ONCE_MORE)

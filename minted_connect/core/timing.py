@@ -1,15 +1,18 @@
-"""How long something may take: on the machine's clock, and on a test's clock where that one moves faster."""
+"""Timeouts on the machine's clock or on a test's clock that moves faster, and seconds that run on in sleep."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 from minted_connect.config import Clock
 
-__all__ = ["Alarm", "alarm", "timeout"]
+__all__ = ["Alarm", "ElapsedTime", "alarm", "sleep_until", "timeout"]
+
+_JUMP: Final = 0.5
+"""Seconds by which the wall clock has to run ahead of the monotonic clock between two readings to count as a jump."""
 
 
 class Alarm(Protocol):
@@ -19,12 +22,45 @@ class Alarm(Protocol):
         """Have it not happen."""
 
 
+class ElapsedTime:
+    """Seconds that run on while the machine sleeps, for the age of a price lock.
+
+    They come from `Clock.elapsed()`. For a clock without it they are those of `Clock.monotonic()` plus every forward
+    jump of the wall clock: such a jump may be a sleep. Backward jumps do not count.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._elapsed: Callable[[], float] | None = getattr(clock, "elapsed", None)
+        self._jumps = 0.0
+        self._lead = self._measure_lead()
+
+    def __call__(self) -> float:
+        """Return the seconds since an arbitrary start."""
+        if self._elapsed is not None:
+            return self._elapsed()
+        lead = self._measure_lead()
+        if lead - self._lead > _JUMP:
+            self._jumps += lead - self._lead
+        self._lead = lead
+        return self._clock.monotonic() + self._jumps
+
+    def _measure_lead(self) -> float:
+        return self._clock.wall().timestamp() - self._clock.monotonic()
+
+
 _CallLater = Callable[[float, Callable[[], object]], Alarm]
 
 
 def alarm(clock: Clock, seconds: float, callback: Callable[[], object]) -> Alarm:
     """Call back in so many seconds of `clock` if it can set alarms, of the event loop's time otherwise."""
     return (_call_later(clock) or asyncio.get_running_loop().call_later)(seconds, callback)
+
+
+async def sleep_until(clock: Clock, due: float) -> None:
+    """Sleep until `clock.monotonic()` has reached `due`; never return before, as a single sleep may."""
+    while (left := due - clock.monotonic()) > 0:
+        await clock.sleep(left)
 
 
 def timeout(clock: Clock, seconds: float) -> AbstractAsyncContextManager[object]:

@@ -191,7 +191,7 @@ class Transport:
                     await road.slots.acquire()
             except TimeoutError:
                 raise PoolTimeout(
-                    f"{wire.method} {wire.route}: no connection came free within {patience:g} s; "
+                    f"no connection came free within {patience:g} s; "
                     f"all {self._options.pool_size} are busy (Options.pool_size)"
                 ) from None
             left -= clock.monotonic() - started
@@ -205,7 +205,7 @@ class Transport:
     async def _within(self, road: Road, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
         limit = min(timeouts.complete_read if wire.lane is Lane.MONEY else timeouts.read, left)
         if limit <= 0:
-            raise NotSent(f"{wire.method} {wire.route}: the deadline passed before it could be sent")
+            raise NotSent("the deadline passed before it could be sent")
         failure: MintedConnectError
         try:
             async with timing.timeout(self._options.clock, limit):
@@ -214,14 +214,9 @@ class Transport:
                     progress.logging_in = False
                     return await self._signed(road, wire, timeouts, exchange, progress)
         except ChallengeRefused as refusal:
-            failure = AuthDowngrade(
-                f"{wire.method} {wire.route}: {refusal.reason}",
-                int(HTTPStatus.UNAUTHORIZED),
-                method=wire.method,
-                path=wire.route,
-            )
+            failure = AuthDowngrade(refusal.reason, int(HTTPStatus.UNAUTHORIZED))
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            failure = self._explained(error, wire, timeouts, limit, progress)
+            failure = self._explained(error, timeouts, limit, progress)
         except RuntimeError:
             # aiohttp's word for a session or connector that was closed under a running call.
             if not self._closed:
@@ -257,9 +252,12 @@ class Transport:
                 body = await self._body(road, response)
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     # A challenge is a refusal before execution: sending again is the protocol, not a retry.
-                    if exchange.challenged(response.headers.getall("WWW-Authenticate", ())):
+                    challenges = response.headers.getall("WWW-Authenticate", ())
+                    if exchange.challenged(challenges):
                         continue
-                elif (
+                    # The challenge was accepted as one of the pinned realm, so this server refused the signature.
+                    return RawReply(response.status, response.headers, body, bool(challenges) and exchange.is_pinned)
+                if (
                     response.status < HTTPStatus.INTERNAL_SERVER_ERROR
                     and response.status != HTTPStatus.TOO_MANY_REQUESTS
                 ):
@@ -284,31 +282,23 @@ class Transport:
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _explained(
-        self, error: BaseException, wire: Wire, timeouts: Timeouts, limit: float, progress: Progress
+        self, error: BaseException, timeouts: Timeouts, limit: float, progress: Progress
     ) -> MintedConnectError:
         """Turn a failure of aiohttp or the operating system into one of ours, by phase and class."""
-        where, cause = f"{wire.method} {wire.route}", str(error) if isinstance(error, Dropped) else cause_of(error)
+        cause = str(error) if isinstance(error, Dropped) else cause_of(error)
         if progress.phase is Phase.NOT_SENT:
-            return _unsent(error, wire, timeouts, limit, progress, cause)
+            return _unsent(error, timeouts, limit, progress, cause)
         if isinstance(error, TimeoutError):
-            return RequestTimeout(
-                f"{where}: no whole answer within {limit:.3g} s",
-                wire.method,
-                wire.route,
-                phase=progress.phase,
-                idempotent=wire.idempotent,
-            )
+            return RequestTimeout(f"no whole answer within {limit:.3g} s", phase=progress.phase)
         if isinstance(error, TooLarge):
             text = f"the answer is larger than {self._options.max_body} bytes (Options.max_body)"
-            return AnswerTooLarge(f"{where}: {text}", (text,), method=wire.method, path=wire.route)
+            return AnswerTooLarge(text, (text,))
         if isinstance(error, aiohttp.ClientResponseError):
             text = f"the answer is not HTTP that can be read ({cause})"
-            return ProtocolError(f"{where}: {text}", (text,), method=wire.method, path=wire.route)
+            return ProtocolError(text, (text,))
         answered = progress.phase is Phase.ANSWERED
         text = "the answer broke off" if answered else "the connection broke before an answer came"
-        return TransportError(
-            f"{where}: {text} ({cause})", wire.method, wire.route, phase=progress.phase, idempotent=wire.idempotent
-        )
+        return TransportError(f"{text} ({cause})", phase=progress.phase)
 
 
 @lru_cache(maxsize=64)
@@ -320,22 +310,18 @@ def _signed(headers: dict[str, str], signature: str | None) -> dict[str, str]:
     return headers if signature is None else {**headers, "Authorization": signature}
 
 
-def _unsent(
-    error: BaseException, wire: Wire, timeouts: Timeouts, limit: float, progress: Progress, cause: str
-) -> NotSent:
-    where = f"{wire.method} {wire.route}"
+def _unsent(error: BaseException, timeouts: Timeouts, limit: float, progress: Progress, cause: str) -> NotSent:
     if isinstance(error, TooLate):
-        return PriceFixExpired(f"{where}: the price lock ran out before it could be sent: read the basket again")
+        return PriceFixExpired("the price lock ran out before it could be sent: read the basket again")
     if isinstance(error, _TLS_FAILURES):
-        return TLSFailed(f"{where}: no TLS connection that can be trusted ({cause})", wire.method, wire.route)
+        return TLSFailed(f"no TLS connection that can be trusted ({cause})")
     if isinstance(error, TimeoutError):
         patience = min(timeouts.connect, limit)
         if progress.queued:
-            return PoolTimeout(f"{where}: the lent session's connections were all busy for {patience:g} s")
-        text = f"no connection to the server within {patience:g} s"
+            return PoolTimeout(f"the lent session's connections were all busy for {patience:g} s")
         if progress.logging_in:
-            text = f"the login that another call had begun was not answered within {limit:.3g} s"
-        return ConnectFailed(f"{where}: {text}", wire.method, wire.route)
+            return ConnectFailed(f"the login that another call had begun was not answered within {limit:.3g} s")
+        return ConnectFailed(f"no connection to the server within {patience:g} s")
     broke = not isinstance(error, _CONNECT_FAILURES)
     text = "the connection broke before anything was sent" if broke else "no connection to the server"
-    return ConnectFailed(f"{where}: {text} ({cause})", wire.method, wire.route)
+    return ConnectFailed(f"{text} ({cause})")

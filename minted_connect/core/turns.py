@@ -1,4 +1,8 @@
-"""Changes of one thing go one after the other: two at once could each take the other's work for their own."""
+"""Serialises everything that can touch the baskets of one customer.
+
+After a lost response, two concurrent changes could not be told apart. A change during a purchase would be bought
+without having been agreed to.
+"""
 
 from __future__ import annotations
 

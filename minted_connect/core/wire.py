@@ -7,6 +7,7 @@ import enum
 import io
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
     from aiohttp.connector import Connection
 
-__all__ = ["Dropped", "Lane", "Progress", "Road", "TooLarge", "TooLate", "Wire", "cause_of", "payload", "send_once"]
+__all__ = [
+    "Dropped",
+    "Lane",
+    "Progress",
+    "Road",
+    "SendLimit",
+    "TooLarge",
+    "TooLate",
+    "Wire",
+    "cause_of",
+    "payload",
+    "send_once",
+]
 
 _LARGE = 2**20
 
@@ -44,19 +57,33 @@ class Progress:
     """Waiting for a connection of a connector that is not ours."""
     logging_in: bool = False
     """Waiting for the login that another call has begun."""
-    monotonic: Callable[[], float] = time.monotonic
-    not_after: float | None = None
-    """On that clock: when it is too late to send."""
+    elapsed: Callable[[], float] = time.monotonic
+    """A clock that runs on while the machine sleeps."""
+    is_too_late: Callable[[], bool] | None = None
+    """Asked right before each sending, the reply to a challenge included."""
     sent_at: float | None = None
-    """On that clock: when the request last went out."""
+    """On the elapsed clock: when the request last went out."""
 
     def leave(self) -> None:
         """Mark the request as sent, if it is not too late for that."""
-        now = self.monotonic()
-        if self.not_after is not None and now > self.not_after:
+        if self.is_too_late is not None and self.is_too_late():
             raise TooLate
-        self.sent_at = now
+        self.sent_at = self.elapsed()
         self.phase = Phase.SENT
+
+
+@attrs.frozen
+class SendLimit:
+    """The end of the time in which a completion may be sent, on two clocks: past either, nothing is sent."""
+
+    elapsed: float
+    """On the client's clock that runs on while the machine sleeps."""
+    send_before: datetime
+    """By the server's clock."""
+
+    def is_over(self, elapsed: float, server_time: datetime) -> bool:
+        """Return whether it is too late to send."""
+        return elapsed > self.elapsed or server_time > self.send_before
 
 
 @attrs.frozen
@@ -70,7 +97,6 @@ class Wire:
     headers: dict[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     lane: Lane
-    idempotent: bool
     hurried: bool = False
     """Whether it takes a place of the completions where its own lane has none left."""
 

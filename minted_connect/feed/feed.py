@@ -240,15 +240,9 @@ class RateFeed:
             if search.done():
                 return search.result()
             timer.result()
-            operation = OPERATIONS["rates.current"]
-            raise RequestTimeout(
-                f"no tick satisfied the condition within {timeout:g} s",
-                operation.method,
-                operation.path,
-                elapsed=timeout,
-                phase=Phase.ANSWERED,
-                idempotent=True,
-            ) from self._source.last_error
+            error = RequestTimeout(f"no tick satisfied the condition within {timeout:g} s", phase=Phase.ANSWERED)
+            error.request, error.elapsed = OPERATIONS["rates.current"].info, timeout
+            raise error from self._source.last_error
         finally:
             search.cancel()
             timer.cancel()

@@ -12,6 +12,7 @@ import attrs
 
 from minted_connect import checks
 from minted_connect.config import FEED_BREAKER, Breaker, Clock, check_type
+from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.core.timing import alarm
 from minted_connect.errors import (
     ApiError,
@@ -33,7 +34,7 @@ _log = logging.getLogger("minted_connect.feed")
 _HOPELESS: Final = (ClientClosedError, ConfigurationError, InvalidInput)
 """Failures that polling again cannot mend: they end the feed, as a programming error does."""
 
-_PASSING: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+_PASSING: Final = AMBIGUOUS_STATUSES | {HTTPStatus.TOO_MANY_REQUESTS}
 """The refusals that another poll may not meet again; wrong credentials and the other 4xx stay what they are."""
 
 _MOST_DOUBLINGS: Final = 32

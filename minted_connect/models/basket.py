@@ -26,9 +26,9 @@ class BasketKey:
 class PriceFix:
     """The price lock of a basket (api-26503573, api-26503549; documented examples).
 
-    How much of it is left is counted on the client's monotonic clock from the moment the request for it went out,
-    which errs on the safe side, and never from the time of day. A lock that was built by hand, pickled or deep-copied
-    has no such moment: it counts as over.
+    The time left is counted from the moment the request for it went out, which errs on the safe side, on a clock that
+    runs on while the machine sleeps (`Clock.elapsed`). A lock that was built by hand, pickled or deep-copied has no
+    such moment: it counts as over.
     """
 
     remaining: int
@@ -40,16 +40,16 @@ class PriceFix:
     token: str | None = attrs.field(default=None, repr=last_letters)
     """Equal to the basket's `price_token`, where seen."""
     received_at: float | None = attrs.field(default=None, eq=False, repr=False)
-    """Monotonic seconds when the request for it went out."""
-    monotonic: Callable[[], float] | None = attrs.field(default=None, eq=False, repr=False)
+    """Seconds on the elapsed clock when the request for it went out."""
+    elapsed: Callable[[], float] | None = attrs.field(default=None, eq=False, repr=False)
     """The clock `received_at` was read from."""
 
     @property
     def seconds_left(self) -> float | None:
         """Seconds until the lock ends, not below 0; `None` if that moment is not known."""
-        if self.monotonic is None or self.received_at is None:
+        if self.elapsed is None or self.received_at is None:
             return None
-        return max(0.0, self.remaining - (self.monotonic() - self.received_at))
+        return max(0.0, self.remaining - (self.elapsed() - self.received_at))
 
     @property
     def expired(self) -> bool:

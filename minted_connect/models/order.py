@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import attrs
 
 from minted_connect.models.customer import Customer
 from minted_connect.models.deal import Deal, Status
+from minted_connect.models.order_status import is_failing
 from minted_connect.models.privacy import hidden, last_digits
 
 __all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
-
-_FAILED: Final = frozenset({Status.CANCELLED, Status.REFUNDED})
-_FINAL: Final = _FAILED | {Status.COMPLETED}
 
 
 @attrs.frozen(slots=False)
@@ -29,13 +27,13 @@ class Order(Deal):
 
     @property
     def is_final(self) -> bool:
-        """Whether the status will not change any more: completed, cancelled or refunded."""
-        return self.status_name in _FINAL
+        """Whether the status will not change any more: completed or failed."""
+        return self.status_name == Status.COMPLETED or self.is_failed
 
     @property
     def is_failed(self) -> bool:
-        """Whether it ended without the goods: cancelled or refunded."""
-        return self.status_name in _FAILED
+        """Whether it ended without the goods: cancelled, refused or paid back, in any word for that."""
+        return is_failing(self.status_name)
 
 
 @attrs.frozen

@@ -22,9 +22,12 @@ class AsyncBaskets(Resource):
     async def get_active(self, customer_id: str, *, cart_token: str | None = None) -> Basket | None:
         """Return the customer's open basket, or None without one. Reading may re-price it.
 
+        A 404 in the vendor's envelope counts as no basket. A wrong `Options.paths` can cause such a 404, too: then
+        every customer seems to have no basket, which `minted verify` shows.
+
         Raises:
-            NotFound: a 404 that is not the vendor's own word: of a gateway, or from a wrong path.
-            IntegrityError: the answer is about another customer or another basket.
+            NotFound: if a 404 comes without the vendor's envelope, as a gateway writes it.
+            IntegrityError: if the response is about another customer or another basket.
 
         Source: Get Active Basket (api-26503549): partly documented (the answer); path, query and what is answered
         without a basket are inferred (S21).
@@ -36,7 +39,7 @@ class AsyncBaskets(Resource):
         try:
             return await self._caller.send_optional(request, Basket, check=_is_of(customer_id, cart_token))
         except NotFound as error:
-            if error.code is None:
+            if not error.is_vendor_response:
                 raise
             return None
 
@@ -50,9 +53,10 @@ class AsyncBaskets(Resource):
     ) -> Basket:
         """Add `qty` pieces of `sku` as a new line; with a customer's id instead of a basket, open one of `type`.
 
-        Lines of one sku are not merged. Never sent twice unless provably not received: when it is not known whether
-        it was, and a `Basket` was given, the basket is read back, and without proof the error is raised. Then read the
-        basket and set the amount with `update_item` rather than adding again.
+        Lines of one sku are not merged. The request is sent again only if provably nothing was sent. After any other
+        failure that leaves it open whether the line was added, a 429 included, the basket is read back if a `Basket`
+        was given, and without proof the error is raised. Then read the basket and set the amount with `update_item`
+        rather than adding again.
 
         The proof is that the basket now has `qty` more pieces of `sku` than the `Basket` that was given. It can be
         trusted only while nobody else changes that basket: a line that another process added meanwhile counts too.
@@ -164,7 +168,8 @@ class AsyncBaskets(Resource):
         self, request: Request, body: dict[str, Any], read_back: Callable[[MintedConnectError], Awaitable[Basket]]
     ) -> Basket:
         is_ours = _is_of(body["external_customer_id"], body.get("cart_token"))
-        return await self._caller.send(request, Basket, read_back=read_back, changes=_thing(body), check=is_ours)
+        customer = body["external_customer_id"]
+        return await self._caller.send(request, Basket, read_back=read_back, changes=customer, check=is_ours)
 
     async def _after(self, error: MintedConnectError, body: dict[str, Any]) -> Basket:
         """Return the basket as it is after `error`, which stands if there is none to be seen."""
@@ -184,12 +189,6 @@ class AsyncBaskets(Resource):
             "external_customer_id": checks.customer_id(key.external_customer_id, self._limits.external_customer_id),
             "cart_token": checks.token(key.cart_token, self._limits.cart_token),
         }
-
-
-def _thing(body: dict[str, Any]) -> BasketKey | str:
-    """Return what takes turns: the basket, or without one the customer for whom one is opened."""
-    customer, token = body["external_customer_id"], body.get("cart_token")
-    return customer if token is None else BasketKey(customer, token)
 
 
 def _pieces(basket: Basket, sku: str) -> int:

@@ -153,12 +153,12 @@ class AsyncCustomers(Resource):
 
         async def read_back(error: MintedConnectError) -> None:
             # Of the vendor's own 404s only: one without its code may be a gateway's, and says nothing.
-            if isinstance(error, NotFound) and error.code is not None:
+            if isinstance(error, NotFound) and error.is_vendor_response:
                 return  # a repeated removal finds nothing: the first one worked
             try:
                 await self.get(known)
             except MintedConnectError as found:
-                if isinstance(found, NotFound) and found.code is not None:
+                if isinstance(found, NotFound) and found.is_vendor_response:
                     return
                 raise error from None
             raise error

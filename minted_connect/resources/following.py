@@ -10,30 +10,27 @@ import logging
 import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from http import HTTPStatus
 from typing import Any, Final, cast
 
 import attrs
 
 from minted_connect.config import Clock, Options
 from minted_connect.core import timing
+from minted_connect.core.failures import attach_request, is_transient
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
-    ApiError,
     IntegrityError,
     InvalidInput,
     MintedConnectError,
     NotFound,
     Phase,
-    ProtocolError,
     RateLimited,
     RequestTimeout,
     ServerError,
-    TransportError,
 )
 from minted_connect.models import Completion, CreationStatus, Intent, IntentState, Order, OrderProgress, Page
 
-__all__ = ["FIRST", "Following", "Looks", "Noted", "Target", "not_listed", "passes_by", "pause_before_look"]
+__all__ = ["FIRST", "Following", "Looks", "Noted", "Target", "not_listed", "pause_before_look"]
 
 _logger = logging.getLogger("minted_connect")
 
@@ -51,7 +48,6 @@ _LAG: Final = 120.0
 """Seconds in which a purchase may be missing from Get Orders (Q5)."""
 _LEAST: Final = 2.0
 """Seconds that a look gets at the end of the time, too; one that is cut short shows nothing."""
-_TRY_LATER: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 _ASKED: Final = OPERATIONS["orders.page"]
 
@@ -114,10 +110,7 @@ class Target:
         order = next(found, None)
         if order is not None and order.customer.external_id != self.customer:
             problem = "customer.external_id: is another customer's"
-            where = f"{_ASKED.method} {_ASKED.path}"
-            raise IntegrityError(
-                f"{where}: the answer is about somebody else", (problem,), method=_ASKED.method, path=_ASKED.path
-            )
+            raise attach_request(IntegrityError("the answer is about somebody else", (problem,)), _ASKED.info)
         return order
 
     def _is(self, row: Order) -> bool:
@@ -129,23 +122,7 @@ class Target:
 
 def not_listed() -> NotFound:
     """Build the error for an answer without the order: not the server's word, so its status is 0."""
-    return NotFound(
-        f"{_ASKED.method} {_ASKED.path}: no order of this id and this customer was listed",
-        method=_ASKED.method,
-        path=_ASKED.path,
-    )
-
-
-def passes_by(error: MintedConnectError) -> bool:
-    """Return whether the next look may succeed although this one failed."""
-    if isinstance(error, IntegrityError):
-        return False
-    if isinstance(error, NotFound):
-        # Without the vendor's code it may be a gateway's, and says nothing about the order.
-        return error.status == HTTPStatus.NOT_FOUND and error.code is None
-    if isinstance(error, ApiError) and error.status in _TRY_LATER:
-        return True
-    return error.safe_to_retry or isinstance(error, ServerError | TransportError | ProtocolError)
+    return attach_request(NotFound("no order of this id and this customer was listed"), _ASKED.info)
 
 
 def pause_before_look(looks: int, quiet: float, roll: float) -> float:
@@ -276,7 +253,9 @@ class Following:
         if self.failure is not None:
             was = "has not been seen" if status is None else f"was {status} when last seen"
             text = f"the order {was}: after {elapsed:.0f} s looks still fail ({type(self.failure).__name__})"
-        return RequestTimeout(text, _ASKED.method, _ASKED.path, elapsed=elapsed, phase=Phase.ANSWERED, idempotent=True)
+        error = RequestTimeout(text, phase=Phase.ANSWERED)
+        error.request, error.elapsed = _ASKED.info, elapsed
+        return error
 
     def _pause(self) -> float:
         if self._first is not None:
@@ -294,8 +273,7 @@ class Following:
         except TimeoutError as error:
             if isinstance(error, MintedConnectError):
                 raise
-            text = f"{_ASKED.method} {_ASKED.path}: no answer before the time to wait was up"
-            raise RequestTimeout(text, _ASKED.method, _ASKED.path, idempotent=True) from None
+            raise attach_request(RequestTimeout("no answer before the time to wait was up"), _ASKED.info) from None
 
     async def _look(self) -> Order:
         target = self.target
@@ -307,7 +285,7 @@ class Following:
     def _failed(self, error: MintedConnectError) -> None:
         """Take note of a look that failed; raise its error if the next one would fail as well."""
         now = self._clock.monotonic()
-        trouble = passes_by(error)
+        trouble = is_transient(error)
         lagging = isinstance(error, NotFound) and now - self._started < _LAG
         if not trouble and not lagging:
             raise error

@@ -33,7 +33,7 @@ def _arguments(words: list[str] | None, prog: str) -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8787, help="0 for any free one (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=1, help="of ids, tokens and prices (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help="of ids, tokens and prices (default: drawn and shown)")
     parser.add_argument("--state", type=Path, help="SQLite file to keep everything in (default: memory)")
     parser.add_argument("--username", default="sandbox", help="(default: %(default)s)")
     parser.add_argument("--password-file", type=Path, help="file whose first line is the password")
@@ -71,11 +71,17 @@ def _first_line(file: Path) -> str:
 def _said(sandbox: Sandbox, *, as_json: bool, show_password: bool) -> str:
     if as_json:
         password = sandbox.password if show_password else None
-        told = {"url": sandbox.url, "username": sandbox.username, "password": password, "console": sandbox.console_url}
-        return json.dumps(told)
+        shown = {
+            "url": sandbox.url,
+            "username": sandbox.username,
+            "password": password,
+            "console": sandbox.console_url,
+            "seed": sandbox.seed,
+        }
+        return json.dumps(shown)
     password = sandbox.password if show_password else "(as given)"
     console = f"  console: {sandbox.console_url}" if sandbox.console_url else ""
-    return f"{sandbox.url}  username: {sandbox.username}  password: {password}{console}"
+    return f"{sandbox.url}  username: {sandbox.username}  password: {password}{console}  seed: {sandbox.seed}"
 
 
 async def _serve(sandbox: Sandbox, said: Callable[[Sandbox], str] | None) -> None:

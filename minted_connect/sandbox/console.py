@@ -6,6 +6,7 @@ It is for a person at this machine: it asks for no password, and so answers no o
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_address
@@ -15,16 +16,20 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from .clock import Clock
+from .fault_arguments import Number
 from .faults import KINDS, Fault, Faults
 from .log import RequestLog
 from .pricing import METALS
-from .shop import SECOND, Shop, at
+from .shop import Shop
+from .state import SECOND, at
 from .wire import number
 
 PATH = "/_sandbox"
 _TICKS = 120
 _ROWS = 50
 _FARTHEST = 366 * 86_400
+_SECONDS = Number(0, _FARTHEST)
+_LAST_YEAR = 9_000  # dates end with the year 9999
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -112,8 +117,9 @@ class Console:
         if request.content_type != "application/json":
             raise _Refused(415, "send application/json")
         try:
-            given = json.loads(await request.text())
-        except ValueError:
+            # As the API reads it: exact decimals. NaN is passed on, so that the field it was given for is named.
+            given = json.loads(await request.read(), parse_float=Decimal)
+        except (ValueError, RecursionError):
             raise _Refused(400, "send JSON") from None
         if not isinstance(given, dict):
             raise _Refused(400, "send an object")
@@ -127,15 +133,23 @@ class Console:
         advance = getattr(self._sandbox.clock, "advance", None)
         if advance is None:
             raise _Refused(409, "this sandbox runs on the machine's clock")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= _FARTHEST:
+        if not _SECONDS.has_type(seconds):
             raise _Refused(400, f"seconds: a number from 0 to {_FARTHEST}")
-        advance(seconds)
+        try:
+            moved = _SECONDS.convert(seconds)
+        except ValueError:
+            raise _Refused(400, f"seconds: a number from 0 to {_FARTHEST}") from None
+        if at(self._sandbox.shop.now()).year >= _LAST_YEAR:
+            raise _Refused(409, f"the clock shows the year {_LAST_YEAR} already")
+        advance(moved)
 
     def _arm(self, given: dict[str, Any]) -> None:
+        if "kind" not in given:
+            raise _Refused(422, f"kind: one of {', '.join(KINDS)}")
         try:
             self._sandbox.faults.add(**given)
-        except (TypeError, ValueError, AttributeError) as error:
-            raise _Refused(400, str(error)) from None
+        except (TypeError, ValueError) as error:
+            raise _Refused(422, str(error)) from None
 
     def _disarm(self, given: dict[str, Any]) -> None:
         for fault in self._sandbox.faults.all():
@@ -149,6 +163,7 @@ class Console:
     def _state(self) -> dict[str, Any]:
         shop, clock = self._sandbox.shop, self._sandbox.clock
         return {
+            "seed": shop.seed,
             "now": _moment(at(shop.now())),
             "movable": hasattr(clock, "advance"),
             "prices": _prices(shop),

@@ -9,9 +9,10 @@ import hmac
 import re
 import secrets
 from collections.abc import Sequence
-from typing import Protocol
 
 from attrs import define, field, frozen
+
+from .clock import Monotonic, elapsed
 
 ALGORITHMS = ("MD5", "MD5-sess", "SHA-256", "SHA-256-sess", "SHA-512-256", "SHA-512-256-sess")
 QOPS = (None, "auth", "auth-int", "auth,auth-int")
@@ -21,10 +22,6 @@ _PAIR = re.compile(r'(([A-Za-z*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(
 _ESCAPE = re.compile(r"\\(.)")
 _NC = re.compile(r"[0-9a-fA-F]{8}")
 _REMEMBERED = 100_000  # nonces; older ones are forgotten and read as unknown
-
-
-class _Monotonic(Protocol):
-    def monotonic(self) -> float: ...
 
 
 @frozen
@@ -107,7 +104,7 @@ class Doorman:
     """Knows the partners, gives out nonces and checks answers.
 
     Args:
-        clock: its `monotonic()` decides when a nonce is over.
+        clock: its `elapsed()`, else its `monotonic()`, decides when a nonce is over.
         realm: shown in every challenge.
         algorithms: offered, in this order, each in a `WWW-Authenticate` line of its own.
         qop: `auth`, `auth-int`, `auth,auth-int`, or None for the legacy challenge without qop.
@@ -119,7 +116,7 @@ class Doorman:
 
     def __init__(
         self,
-        clock: _Monotonic,
+        clock: Monotonic,
         *,
         realm: str = "Minted Connect",
         algorithms: Sequence[str] = ("SHA-256", "MD5"),
@@ -169,7 +166,7 @@ class Doorman:
     def challenges(self, *, stale: bool = False) -> list[str]:
         """Return the values of the `WWW-Authenticate` lines of a new challenge."""
         nonce = secrets.token_urlsafe(24)
-        self._nonces[nonce] = _Nonce(self._clock.monotonic(), self._era)
+        self._nonces[nonce] = _Nonce(elapsed(self._clock), self._era)
         while len(self._nonces) > _REMEMBERED:
             del self._nonces[next(iter(self._nonces))]
         lines = [f'Basic realm="{self.realm}"'] if self.basic_first else []
@@ -247,7 +244,7 @@ class Doorman:
         """Judge the nonce of an otherwise right digest."""
         if known.era != self._era:
             return Verdict(401, stale=True, reason="nonce rotated", nonce=nonce, nc=count)
-        if self._clock.monotonic() - known.issued >= self.nonce_lifetime:
+        if elapsed(self._clock) - known.issued >= self.nonce_lifetime:
             return Verdict(401, stale=True, reason="nonce expired", nonce=nonce, nc=count)
         if self.nonce_uses is not None and known.uses >= self.nonce_uses:
             return Verdict(401, stale=True, reason="nonce used up", nonce=nonce, nc=count)

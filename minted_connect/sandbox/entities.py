@@ -1,9 +1,9 @@
 """What the shop remembers: customers, baskets and orders. Moments are microseconds since 1970."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar, cast
 
-from attrs import asdict, define, evolve, field
+from attrs import asdict, define, evolve, field, frozen
 
 from .pricing import Figures, Kind, Line, Rates
 from .wire import Object
@@ -38,7 +38,10 @@ class Item:
 
 @define
 class Basket:
-    """An open basket. Its prices are those of the moment `priced`; `refreshed` until the next answer only."""
+    """An open basket. Its prices are those of the moment `priced`; `refreshed` until the next response only.
+
+    `locked` is when its price lock began; None: with the prices.
+    """
 
     id: int
     guid: str
@@ -53,6 +56,20 @@ class Basket:
     touched: int
     items: list[Item] = field(factory=list[Item])
     refreshed: bool = False
+    locked: int | None = None
+
+    @property
+    def lock_began(self) -> int:
+        """When the price lock began, microseconds since 1970."""
+        return self.priced if self.locked is None else self.locked
+
+
+@frozen
+class AcceptedBasket:
+    """A basket as it was when the request to complete it came in, and that moment."""
+
+    basket: Basket
+    moment: int
 
 
 def _decimals(values: dict[str, Any]) -> dict[str, Decimal]:
@@ -101,9 +118,25 @@ class Order:
     status: str | None = None
 
 
-def pack(entity: Customer | Basket | Order) -> dict[str, Any]:
+Entity = Customer | Basket | Order
+_Entity = TypeVar("_Entity", bound=Entity)
+
+
+def pack(entity: Entity) -> dict[str, Any]:
     """Turn an entity into what JSON can hold."""
     return asdict(entity)
+
+
+def copy_of(entity: _Entity) -> _Entity:
+    """Return a copy that no later change of the original reaches."""
+    copy: Entity
+    if isinstance(entity, Customer):
+        copy = evolve(entity, person=dict(entity.person), holdings=dict(entity.holdings))
+    elif isinstance(entity, Basket):
+        copy = evolve(entity, items=[evolve(item) for item in entity.items])
+    else:
+        copy = evolve(cast("Order", entity))  # of an order only the status changes
+    return cast("_Entity", copy)
 
 
 def unpack_customer(data: dict[str, Any]) -> Customer:

@@ -1,153 +1,25 @@
-"""Scripted faults: what goes wrong, for which requests, and how often. How it looks is in `misbehave`."""
+"""The script of faults: what goes wrong, for which requests, and how often."""
 
-import asyncio
-import contextlib
 import threading
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from typing import Any, Literal, get_args
+from types import MappingProxyType
+from typing import Any, get_args
 
-from attrs import define, field
+from . import fault_effects, response_edits  # both register their faults
+from .fault_arguments import HttpMethod, Pattern, Skipped, Times, arguments_of
+from .fault_handle import Fault, FaultKind
+from .fault_registry import REGISTRY, faults_table
 
-FaultKind = Literal[
-    "deep",
-    "delay",
-    "delay_after_commit",
-    "drop_after_commit",
-    "drop_before_read",
-    "drop_field",
-    "duplicate_keys",
-    "empty",
-    "extra_field",
-    "gzip_bomb",
-    "hang",
-    "html",
-    "interim",
-    "invalid_json",
-    "late_commit",
-    "long_header",
-    "many_headers",
-    "nan",
-    "rate_limit",
-    "redirect",
-    "slow_loris",
-    "stale_nonce",
-    "status",
-    "success_false",
-    "too_large",
-    "truncate",
-    "two_answers",
-    "wrong_customer",
-]
+__all__ = ["ARGUMENTS", "KINDS", "Fault", "FaultKind", "Faults", "faults_table"]
+
+del fault_effects, response_edits
 
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
-ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
-    "deep": {"depth": 10_000},
-    "delay": {"seconds": 1.0},
-    "delay_after_commit": {"seconds": 1.0},
-    "drop_after_commit": {"reset": False},
-    "drop_before_read": {"reset": False},
-    "drop_field": {"field": ""},
-    "extra_field": {"field": "new_field", "value": "new"},
-    "gzip_bomb": {"size": 64 * 1024 * 1024},
-    "hang": {"commit": False},
-    "html": {"status": 200, "commit": True},
-    "interim": {"count": 100, "commit": True},
-    "late_commit": {"seconds": 30.0, "reset": False},
-    "long_header": {"size": 16_384},
-    "many_headers": {"count": 200},
-    "rate_limit": {"retry_after": 1, "commit": False},
-    "redirect": {"location": "https://files.example.com/elsewhere", "status": 302, "commit": False},
-    "slow_loris": {"interval": 1.0, "where": "body"},
-    "status": {
-        "status": 500,
-        "body": None,
-        "headers": None,
-        "html": False,
-        "envelope": True,
-        "retry_after": None,
-        "commit": False,
-    },
-    "success_false": {"code": 1, "message": None, "commit": False},
-    "too_large": {"size": 9 * 1024 * 1024},
-    "truncate": {"chunked": False, "keep": 0.5},
-    "wrong_customer": {"external_id": "somebody-else"},
-}
-"""Fault kind -> its arguments and what they are when left out. Kinds that are not here take none.
-
-`field`, which has to be given to `drop_field`, is a dotted path inside `data` (`pricefix.remaining`, `items.0.sku`).
-In a list, `*` or leaving the place out means every row; rows of a page count as such a list. Where an answer has no
-such field, nothing is dropped.
-"""
-
-
-@define(eq=False)
-class Fault:
-    """A handle on one scripted fault.
-
-    Attributes:
-        kind: what goes wrong.
-        method: HTTP method it is limited to.
-        path: shell pattern of paths it is limited to.
-        times: how often it strikes; None for ever.
-        after: how many matching requests it lets pass first.
-        before_auth: strike before the digest is looked at.
-        args: the kind's own arguments.
-        hits: how often it struck so far.
-    """
-
-    kind: FaultKind
-    method: str | None
-    path: str | None
-    times: int | None
-    after: int
-    before_auth: bool
-    args: Mapping[str, Any]
-    hits: int = 0
-    _seen: int = 0
-    _removed: bool = False
-    _script: "Faults | None" = field(default=None, repr=False, alias="script")
-    _waiting: list[tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]] = field(
-        factory=list[tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]], repr=False
-    )
-
-    @property
-    def waiting(self) -> int:
-        """How many requests hang in this fault right now."""
-        return sum(not future.done() for _, future in list(self._waiting))
-
-    def remove(self) -> None:
-        """End the fault; requests that hang in it go on. From any thread, and more than once."""
-        self._removed = True
-        if self._script is not None:
-            self._script.discard(self)
-        for loop, future in list(self._waiting):
-            with contextlib.suppress(RuntimeError):  # that sandbox is closed already
-                loop.call_soon_threadsafe(_release, future)
-
-    async def removed(self) -> None:
-        """Wait until the fault is removed."""
-        loop = asyncio.get_running_loop()
-        waiter = (loop, loop.create_future())
-        self._waiting.append(waiter)
-        try:
-            if not self._removed:
-                await waiter[1]
-        finally:
-            self._waiting.remove(waiter)
-
-    def strikes(self, method: str, path: str) -> bool:
-        """Tell whether this request is hit, and count it."""
-        if self.method not in (None, method) or not (self.path is None or fnmatchcase(path, self.path)):
-            return False
-        self._seen += 1
-        return self._seen > self.after and (self.times is None or self.hits < self.times)
-
-
-def _release(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
+ARGUMENTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {kind: {one.name: one.default for one in found.arguments.values()} for kind, found in REGISTRY.items()}
+)
+"""Fault kind -> its arguments and what they are when left out."""
 
 
 class Faults:
@@ -156,6 +28,7 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._script: tuple[Fault, ...] = ()
+        self._in_flight: set[Fault] = set()
 
     def __len__(self) -> int:
         return len(self._script)
@@ -164,17 +37,17 @@ class Faults:
         self,
         kind: FaultKind,
         *,
-        method: str | None = None,
-        path: str | None = None,
-        times: int | None = 1,
-        after: int = 0,
+        method: HttpMethod | None = None,
+        path: Pattern | None = None,
+        times: Times | None = 1,
+        after: Skipped = 0,
         before_auth: bool = False,
         **args: Any,
     ) -> Fault:
         """Add a fault. Of several that fit a request, the one added first strikes.
 
         Args:
-            kind: see `FaultKind`.
+            kind: see `faults_table()`.
             method: only requests with this HTTP method.
             path: only paths like this shell pattern, as in `*/complete/*`; the query is not looked at.
             times: how often it strikes; None for ever.
@@ -183,19 +56,22 @@ class Faults:
             args: the kind's own arguments, see `ARGUMENTS`.
 
         Raises:
-            ValueError: there is no such kind, or `field` is no path.
-            TypeError: the kind does not take one of `args`.
+            ValueError: if there is no such kind, or an argument is out of bounds.
+            TypeError: if the kind does not take one of `args`, or an argument has a wrong type.
         """
-        if kind not in KINDS:
-            raise ValueError(f"no such fault: {kind!r}; there are {', '.join(KINDS)}")
-        known = ARGUMENTS.get(kind, {})
-        if unknown := set(args) - set(known):
-            raise TypeError(f"{kind} takes no {', '.join(sorted(unknown))}")
-        name = args.get("field", known.get("field", "-"))
-        if not isinstance(name, str) or not all(name.split(".")):
-            raise ValueError(f"{kind} needs field= with a dotted path, such as 'paid_total' or 'items.*.sku'")
-        method = method.upper() if method else None
-        fault = Fault(kind, method, path, times, after, before_auth, {**known, **args}, script=self)
+        try:
+            found = REGISTRY[kind]
+        except (KeyError, TypeError):
+            raise ValueError(f"kind: no such fault; there are {', '.join(KINDS)}") from None
+        given: dict[str, Any] = {
+            "method": method,
+            "path": path,
+            "times": times,
+            "after": after,
+            "before_auth": before_auth,
+        }
+        common: dict[str, Any] = {name: _COMMON[name].check(value, kind) for name, value in given.items()}
+        fault = Fault(kind, **common, args=MappingProxyType(found.check(args)), discard=self.discard)
         with self._lock:
             self._script = (*self._script, fault)
         return fault
@@ -215,11 +91,41 @@ class Faults:
             self._script = tuple(one for one in self._script if one is not fault)
 
     def strike(self, method: str, path: str, *, before_auth: bool) -> Fault | None:
-        """Return the fault that hits this request, if any."""
+        """Return the fault that hits this request, if any; call `finish` once the request is done with it."""
         chosen: Fault | None = None
         with self._lock:
             for fault in self._script:
                 if fault.before_auth is before_auth and fault.strikes(method, path) and chosen is None:
                     chosen = fault
                     fault.hits += 1
+                    fault.in_flight += 1
+                    self._in_flight.add(fault)
         return chosen
+
+    def finish(self, fault: Fault) -> None:
+        """Note that a request which the fault struck is executed, or never will be."""
+        with self._lock:
+            fault.in_flight -= 1
+            if not fault.in_flight:
+                self._in_flight.discard(fault)
+
+    @property
+    def latest_landing(self) -> float | None:
+        """The longest time, in seconds, after which an accepted request may still be executed; None if unbounded.
+
+        Over all faults in the script, those that have struck as often as they may included, and all work in flight.
+        """
+        with self._lock:
+            faults = {*self._script, *self._in_flight}
+        latest = 0.0
+        for fault in faults:
+            landing = REGISTRY[fault.kind].landing
+            seconds = landing(fault.args) if landing is not None else 0.0
+            if seconds is not None:
+                latest = max(latest, seconds)
+            elif fault.is_armed or fault.in_flight:
+                return None
+        return latest
+
+
+_COMMON = arguments_of(Faults.add)

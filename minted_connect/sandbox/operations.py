@@ -9,10 +9,11 @@ from attrs import frozen
 
 from . import views
 from .checks import Check
-from .entities import Customer, Order
+from .entities import AcceptedBasket, Customer, Order
 from .pricing import METALS, Kind
 from .rules import ShopError, invalid
-from .shop import SECOND, Shop, at
+from .shop import Shop
+from .state import SECOND, at
 from .wire import Object
 
 _EXTERNAL_ID = re.compile(r"[A-Za-z0-9_-]+")
@@ -27,7 +28,8 @@ _Row = TypeVar("_Row")
 class Call:
     """One authenticated request, taken apart.
 
-    `path` is the address of the resource without its query, as the paginator shows it.
+    `path` is the address of the resource without its query, as the paginator shows it; `accepted` the basket that a
+    completion completes, None for the one that is found.
     """
 
     shop: Shop
@@ -37,6 +39,7 @@ class Call:
     params: dict[str, str]
     query: dict[str, str]
     body: Object
+    accepted: AcceptedBasket | None = None
 
 
 # Customers.
@@ -77,7 +80,8 @@ def remove_customer(call: Call) -> object:
 
 def get_customer(call: Call) -> object:
     """Get Customer (6.4)."""
-    return views.customer_with_wallets(_named(call), call.shop)
+    reads = call.shop.reads()
+    return views.customer_with_wallets(reads.customer(call.partner, call.params["external_customer_id"]), reads)
 
 
 # Products.
@@ -100,9 +104,12 @@ def get_basket(call: Call) -> object:
     customer = _wanted(check)
     token = check.text("cart_token", shortest=32, longest=32)
     check.done()
-    owner = call.shop.customer(call.partner, customer)
-    basket = call.shop.active_basket(owner, token)
-    return None if basket is None else views.basket(basket, owner, call.shop, call.language)
+    reads = call.shop.reads()
+    if reads is not call.shop and (primary := call.shop.find_customer(call.partner, customer)) is not None:
+        call.shop.active_basket(primary, token)  # re-prices there, as a read does; the replica follows
+    owner = reads.customer(call.partner, customer)
+    basket = reads.active_basket(owner, token)
+    return None if basket is None else views.basket(basket, owner, reads, call.language)
 
 
 def add_item(call: Call) -> object:
@@ -168,8 +175,17 @@ def _complete(call: Call, kind: Kind) -> object:
     customer, token = _wanted(check), _token(check)
     shipping = _shipping(check) if kind == "delivery" else None
     check.done()
-    order = call.shop.complete(kind, _buyer(call, customer), token, shipping)
+    order = call.shop.complete(kind, _buyer(call, customer), token, shipping, call.accepted)
     return views.order(order, call.shop, call.language)
+
+
+def accept(call: Call) -> AcceptedBasket | None:
+    """Return the basket that a completion is for, as it is now; None if it is not open or the body is not valid."""
+    customer, token = call.body.get("external_customer_id"), call.body.get("cart_token")
+    if not isinstance(customer, str) or not isinstance(token, str):
+        return None
+    owner = call.shop.find_customer(call.partner, customer)
+    return None if owner is None else call.shop.accept(owner, token)
 
 
 def _shipping(check: Check) -> Object:
@@ -206,7 +222,7 @@ def orders(call: Call) -> object:
     customer = check.text("customer_external_id", longest=110)
     order_id = check.integer("orderId", least=1, default=0)
     check.done()
-    shop = call.shop
+    shop = call.shop.reads()
     found = [
         order
         for order in shop.orders_of(call.partner)
@@ -233,9 +249,10 @@ def _sort_key(order: Order, by: str) -> tuple[Any, int]:
 def invoice(call: Call) -> object:
     """Get Order Invoice (6.10). Working assumption (S18): any id of the order will do; 404 until it is completed."""
     wanted = call.params["external_order_id"]
-    for order in call.shop.orders_of(call.partner):
-        if wanted in (order.guid, order.increment_id, str(order.id)) and call.shop.status(order)[1] == _INVOICED:
-            return views.invoice(order, call.shop, call.language)
+    reads = call.shop.reads()
+    for order in reads.orders_of(call.partner):
+        if wanted in (order.guid, order.increment_id, str(order.id)) and reads.status(order)[1] == _INVOICED:
+            return views.invoice(order, reads, call.language)
     raise ShopError(404, "not_found")
 
 
@@ -244,8 +261,9 @@ def receipt(call: Call) -> object:
     check = Check(call.query, query=True)
     customer, order_id = _wanted(check), check.integer("orderId", least=1, required=True)
     check.done()
-    owner = call.shop.customer(call.partner, customer)
-    for order in call.shop.orders_of(call.partner):
+    reads = call.shop.reads()
+    owner = reads.customer(call.partner, customer)
+    for order in reads.orders_of(call.partner):
         if order.id == order_id and order.customer == owner.id:
             return views.receipt(order)
     raise ShopError(404, "not_found")
@@ -260,9 +278,10 @@ def balance(call: Call) -> object:
     customer, metals = _wanted(check), check.words("metal_type", _METAL_TYPES)
     deliverable = check.boolean("is_deliverable")
     check.done()
-    owner = call.shop.customer(call.partner, customer)
+    reads = call.shop.reads()
+    owner = reads.customer(call.partner, customer)
     rows = [
-        views.holding(owner, product, owner.holdings[product.sku], call.shop, call.language)
+        views.holding(owner, product, owner.holdings[product.sku], reads, call.language)
         for product in call.shop.products
         if owner.holdings.get(product.sku) and (metals is None or product.metal.metal_type in metals)
     ]

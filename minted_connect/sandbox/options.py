@@ -16,7 +16,7 @@ from .rules import Rules
 class Options(TypedDict, total=False):
     """What `Sandbox(...)` and `ThreadedSandbox(...)` take; `Settings` says what each is and its default."""
 
-    seed: int
+    seed: int | None
     state: str | PathLike[str] | None
     host: str
     port: int
@@ -42,7 +42,10 @@ class Options(TypedDict, total=False):
     late_complete: Literal["refuse", "reprice"]
     single_shot: bool
     keep_ids: bool
+    lock_restart: float | None
+    lock_restart_reprices: bool
     orders_lag: float
+    reads_lag: float
     card_payment: bool
     strict_update: bool
     console: bool | None
@@ -53,7 +56,7 @@ class Settings(Rules):
     """The options of a sandbox; those of `Rules` too.
 
     Attributes:
-        seed: of ids, tokens and prices.
+        seed: of ids, tokens and prices; None draws one. In a state file, the stored one counts.
         state: SQLite file that survives a restart; None keeps everything in memory.
         host: address to listen on. Anything but loopback is for whoever can reach it.
         port: 0 for any free one.
@@ -68,7 +71,7 @@ class Settings(Rules):
         realm, algorithms, qop, nonce_lifetime, nonce_uses, strict_nc, basic_first: see `Doorman`.
     """
 
-    seed: int = 1
+    seed: int | None = None
     state: str | PathLike[str] | None = None
     host: str = "127.0.0.1"
     port: int = 0

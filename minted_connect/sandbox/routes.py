@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote
 from attrs import field, frozen
 
 from . import operations
+from .entities import AcceptedBasket
 from .operations import Call
 from .rules import ShopError, invalid
 from .shop import Shop
@@ -65,6 +66,11 @@ class Incoming:
     target: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
 
     @property
     def language(self) -> str:
@@ -163,28 +169,40 @@ class Routes:
         self.router = router
         self._shop = shop
 
-    def answer(self, partner: str, request: Incoming) -> Reply:
-        """Do what is asked and say how it went; never raises for anything a client did."""
+    def answer(self, partner: str, request: Incoming, accepted: AcceptedBasket | None = None) -> Reply:
+        """Execute a request and return the reply; never raises for anything a client did."""
         language = request.language
-        path = request.target.partition("?")[0]
-        match = self.router.find(request.method, path)
+        match = self.router.find(request.method, request.path)
         if isinstance(match, int):
             return Reply(match, failure(match, say("no_route" if match == 404 else "wrong_method", language)))
         try:
             if not request.headers.get("x-client-id"):
                 raise invalid("x-client-id", "required", field="x-client-id")
-            call = Call(
-                shop=self._shop,
-                partner=partner,
-                language=language,
-                path=self.base_url + path,
-                params=match.params,
-                query=query_of(request.target),
-                body=_body(request),
-            )
-            return Reply(200, success(OPERATIONS[match.operation][2](call)))
+            return Reply(200, success(OPERATIONS[match.operation][2](self._call(partner, request, match, accepted))))
         except ShopError as error:
             return refusal(error, language)
+
+    def accept(self, partner: str, request: Incoming) -> AcceptedBasket | None:
+        """Return the basket that a completion is for, as it is now, to be passed to `answer` later."""
+        match = self.router.find(request.method, request.path)
+        if isinstance(match, int) or not match.operation.startswith("complete."):
+            return None
+        try:
+            return operations.accept(self._call(partner, request, match))
+        except ShopError:
+            return None
+
+    def _call(self, partner: str, request: Incoming, match: Match, accepted: AcceptedBasket | None = None) -> Call:
+        return Call(
+            shop=self._shop,
+            partner=partner,
+            language=request.language,
+            path=self.base_url + request.path,
+            params=match.params,
+            query=query_of(request.target),
+            body=_body(request),
+            accepted=accepted,
+        )
 
 
 def refusal(error: ShopError, language: str) -> Reply:

@@ -1,8 +1,10 @@
 """How the shop behaves where the vendor's may differ, and how it turns a request down."""
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from .pricing import Rates
 
@@ -28,6 +30,20 @@ def invalid(name: str, text: str, /, **values: object) -> ShopError:
     return ShopError(422, "invalid", **{name: (text, values)})
 
 
+def _seconds(owner: object, option: "Attribute[Any]", value: object) -> None:
+    del owner
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option.name} must be a number of seconds, not {type(value).__name__}")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{option.name} must be a finite number of seconds, not negative")
+
+
+def _seconds_above_zero(owner: object, option: "Attribute[Any]", value: object) -> None:
+    _seconds(owner, option, value)
+    if not value:
+        raise ValueError(f"{option.name} must be more than 0 seconds")
+
+
 @frozen(kw_only=True)
 class Rules:
     """How this shop behaves where the vendor's shop may behave differently.
@@ -43,7 +59,12 @@ class Rules:
         single_shot: a used cart token is a 409. Without, it makes a second order, so that a client that sends twice is
             found out. Nobody knows which one is true (question Q1).
         keep_ids: an order has the `id` of its basket. Without, orders are numbered apart (question Q4).
-        orders_lag: seconds before a fresh order shows up in Get Orders and Receipt (question Q5).
+        lock_restart: seconds after a price lock began after which Get Active Basket or an added line restarts it before
+            it has run out; None never does (258 s were seen, section 3). Updating a line does not restart it.
+        lock_restart_reprices: such a restart also re-prices the basket.
+        orders_lag: seconds before a fresh order shows up in Get Orders, Receipt and Get Order Invoice (question Q5).
+        reads_lag: seconds that a replica is behind which serves all reads of baskets, orders, receipts, invoices,
+            customers and wallets; orders lag `orders_lag` behind that. Responses to changes are never behind.
         card_payment: buy baskets carry the `payment` object of the Feb 2026 examples, else null as in Mar 2026.
         strict_update: Update Customer insists on the fields that the E-Commerce page calls required.
     """
@@ -56,6 +77,9 @@ class Rules:
     late_complete: Literal["refuse", "reprice"] = "refuse"
     single_shot: bool = True
     keep_ids: bool = True
-    orders_lag: float = 0.0
+    lock_restart: float | None = field(default=None, validator=optional(_seconds_above_zero))
+    lock_restart_reprices: bool = False
+    orders_lag: float = field(default=0.0, validator=_seconds)
+    reads_lag: float = field(default=0.0, validator=_seconds)
     card_payment: bool = True
     strict_update: bool = False

@@ -12,20 +12,21 @@ from typing import Any, Self, Unpack
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDict
 
 from .clock import Clock, SystemClock, passed
 from .console import LOOPBACK, Console
 from .console import PATH as CONSOLE
 from .doorman import Doorman
+from .exchange import FaultContext, context_of
+from .fault_registry import REGISTRY
 from .faults import Fault, Faults
 from .log import KEPT_HEADERS, LoggedRequest, RequestLog
-from .misbehave import Exchange, misbehave
 from .options import Options, Settings
-from .routes import Incoming, Match, Reply, Router, Routes, language_of, query_of
-from .shop import SECOND, Shop
+from .routes import Match, Reply, Router, Routes, query_of
+from .shop import Shop
+from .state import SECOND
 from .texts import say
-from .wire import decode, failure
+from .wire import failure
 
 _TURNS_TO_ACCEPT = 3  # turns of the loop: the accepting task, `connection_made`, and one to spare
 _PATIENCE = 0.05  # seconds a request in progress gets when the sandbox closes
@@ -115,6 +116,32 @@ class Sandbox:
             raise RuntimeError("the sandbox is not started")
         return self._shop
 
+    @property
+    def routes(self) -> Routes:
+        """The operations it serves."""
+        if self._routes is None:
+            raise RuntimeError("the sandbox is not started")
+        return self._routes
+
+    @property
+    def seed(self) -> int:
+        """The seed of ids, tokens and prices: the one given, drawn, or found in the state file."""
+        return self.shop.seed
+
+    @property
+    def reads_behind(self) -> float:
+        """The most seconds that a read of orders may be behind: `orders_lag` and `reads_lag` together."""
+        return self.settings.orders_lag + self.settings.reads_lag
+
+    @property
+    def latest_landing(self) -> float | None:
+        """The longest time, in seconds, after which an accepted request may still be executed; None if unbounded.
+
+        Faults cause it: `late_commit`, `refusal` with `commit="after"`, `delay` and `hang`, as long as they are in the
+        script or a request is in flight in them. 0.0 without any. Read it at each call, from any thread.
+        """
+        return self.faults.latest_landing
+
     def add_partner(self, username: str, password: str) -> None:
         """Let another partner in, who sees nothing of the others."""
         self.doorman.add(username, password)
@@ -193,100 +220,64 @@ class Sandbox:
             return await self._console.answer(request)
         self._served += 1
         request_id = f"sbx-{self._served:08d}"
-        entry = self._note(request, request_id)
+        context = context_of(self, request, request_id, self._note(request, request_id))
         try:
-            return await self._answer(request, entry, request_id)
+            return await self._answer(context)
         except web.HTTPRequestEntityTooLarge:
-            message = say("too_large", language_of(request.headers.get("Accept-Language")))
-            return self._respond(Reply(413, failure(413, message)), request_id, entry)
+            return context.respond(Reply(413, failure(413, say("too_large", context.language))))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=400)  # for nobody: the client is gone
 
-    async def _answer(self, request: web.BaseRequest, entry: LoggedRequest | None, request_id: str) -> web.Response:
-        """Look for a fault, check the digest, look for a fault again, answer."""
-        method, path = request.method, request.raw_path.partition("?")[0]
-        if self.faults and (fault := self.faults.strike(method, path, before_auth=True)):
-            return await self._misbehave(fault, request, entry, request_id, None)
-        username = await self._admit(request, entry)
+    async def _answer(self, context: FaultContext) -> web.Response:
+        """Look for a fault, check the digest, look for a fault again, respond."""
+        if self._strike(context, before_auth=True):
+            return await self._misbehave(context)
+        username = await context.admit()
         if isinstance(username, Reply):
-            return self._respond(username, request_id, entry)
-        if self.faults and (fault := self.faults.strike(method, path, before_auth=False)):
-            return await self._misbehave(fault, request, entry, request_id, username)
-        return self._respond(await self._process(request, entry, username), request_id, entry)
+            return context.respond(username)
+        if self._strike(context, before_auth=False):
+            return await self._misbehave(context)
+        return context.respond(await context.process())
 
-    async def _admit(self, request: web.BaseRequest, entry: LoggedRequest | None) -> str | Reply:
-        """Return the partner's username, or the refusal."""
-        authorization = request.headers.get("Authorization")
-        body = await request.read() if self.doorman.wants_body(authorization) else b""
-        verdict = self.doorman.check(request.method, request.raw_path, authorization, body)
-        if entry:
-            entry.partner, entry.nonce, entry.nc = verdict.username, verdict.nonce, verdict.nc
-        if verdict.username is not None:
-            return verdict.username
-        language = language_of(request.headers.get("Accept-Language"))
-        if verdict.status == 400:
-            return Reply(400, failure(400, say("wrong_uri", language)))
-        return self._challenge(language, stale=verdict.stale)
+    def _strike(self, context: FaultContext, *, before_auth: bool) -> bool:
+        """Tell whether a fault hits this request, and note it in the context."""
+        if self.faults:
+            request = context.request
+            path = request.raw_path.partition("?")[0]
+            context.fault = self.faults.strike(request.method, path, before_auth=before_auth)
+        return context.fault is not None
 
-    def _challenge(self, language: str, *, stale: bool) -> Reply:
-        lines = tuple(("WWW-Authenticate", line) for line in self.doorman.challenges(stale=stale))
-        return Reply(401, failure(401, say("unauthenticated", language)), lines)
-
-    async def _process(self, request: web.BaseRequest, entry: LoggedRequest | None, partner: str) -> Reply:
-        """Read the body and do what is asked."""
-        body = await request.read() if request.body_exists else b""
-        if entry and body:
-            try:
-                entry.body = decode(body)
-            except ValueError:
-                entry.body = body
-        assert self._routes is not None
-        return self._routes.answer(partner, Incoming(request.method, request.raw_path, request.headers, body))
-
-    async def _misbehave(
-        self,
-        fault: Fault,
-        request: web.BaseRequest,
-        entry: LoggedRequest | None,
-        request_id: str,
-        username: str | None,
-    ) -> web.Response:
-        """Let a fault happen; `username` is None when it comes before the digest check."""
-        language = language_of(request.headers.get("Accept-Language"))
-
-        async def process() -> Reply:
-            partner = username if username is not None else await self._admit(request, entry)
-            return partner if isinstance(partner, Reply) else await self._process(request, entry, partner)
-
-        exchange = Exchange(
-            request=request,
-            entry=entry,
-            language=language,
-            process=process,
-            respond=lambda reply: self._respond(reply, request_id, entry),
-            headers=lambda reply: self._headers(reply, request_id, len(reply.payload())),
-            challenge=lambda: self._challenge(language, stale=True),
-            later=lambda seconds: self._do_later(seconds, process),
-            clock=self.clock,
-        )
+    async def _misbehave(self, context: FaultContext) -> web.Response:
+        """Let the fault happen that struck this request."""
+        fault = context.fault
+        assert fault is not None
+        if context.entry:
+            context.entry.fault = fault.kind
         # Tasks that wait in a fault are cancelled on closing, they would never end by themselves.
-        task = asyncio.ensure_future(misbehave(fault, exchange))
+        task = asyncio.ensure_future(_carry_out(fault, context))
         self._misbehaving.add(task)
         try:
             return await task
         finally:
             self._misbehaving.discard(task)
+            if not context.is_deferred:
+                self.faults.finish(fault)
 
-    def _do_later(self, seconds: float, work: Callable[[], Awaitable[object]]) -> None:
-        """Do work so many seconds of the shop's time later, unless it closes before."""
+    def run_later(self, seconds: float, work: Callable[[], Awaitable[object]], fault: Fault | None) -> None:
+        """Do work after some seconds of the shop's time, unless the sandbox closes before."""
 
         async def land() -> None:
             await passed(self.clock, seconds)
             await work()
 
+        def finish(task: asyncio.Task[None]) -> None:
+            self._misbehaving.discard(task)
+            if fault is not None:
+                self.faults.finish(fault)
+
         task = asyncio.ensure_future(land())
         self._misbehaving.add(task)
-        task.add_done_callback(self._misbehaving.discard)
+        task.add_done_callback(finish)
 
     def _note(self, request: web.BaseRequest, request_id: str) -> LoggedRequest | None:
         """Write the request into the log before anything can go wrong with it."""
@@ -307,32 +298,21 @@ class Sandbox:
         self.requests.append(entry)
         return entry
 
-    def _respond(self, reply: Reply, request_id: str, entry: LoggedRequest | None) -> web.Response:
-        if entry:
-            entry.status = reply.status
-        payload = reply.payload()
-        headers = CIMultiDict(self._headers(reply, request_id, len(payload)))
-        return web.Response(body=payload, status=reply.status, headers=headers)
-
-    def _headers(self, reply: Reply, request_id: str, length: int) -> list[tuple[str, str]]:
-        """Return all header lines of an answer."""
-        headers = [
-            ("Date", self._today()),
-            ("Server", "minted-connect-sandbox"),
-            ("X-Request-Id", request_id),
-            ("Content-Length", str(length)),
-            *reply.headers,
-        ]
-        if all(name.lower() != "content-type" for name, _ in reply.headers):
-            headers.append(("Content-Type", "application/json"))
-        return headers
-
-    def _today(self) -> str:
+    def http_date(self) -> str:
         """Return the shop's time as an HTTP date; formatted once a second."""
         second = self.shop.now() // SECOND
         if self._date[0] != second:
             self._date = (second, formatdate(second, usegmt=True))
         return self._date[1]
+
+
+async def _carry_out(fault: Fault, context: FaultContext) -> web.Response:
+    found = REGISTRY[fault.kind]
+    if found.is_edit:
+        reply: Reply = found.function(await context.process(), **fault.args)
+        return context.respond(reply)
+    response: web.Response = await found.function(context, **fault.args)
+    return response
 
 
 def _url(host: str, port: int, context: ssl.SSLContext | None) -> str:

@@ -1,14 +1,13 @@
 """The shop behind the counter: customers, baskets, orders, wallets and prices. No HTTP in here.
 
-Where the vendor's behaviour is not known it is a working assumption, said where it is made.
+Where the vendor's behaviour is not known it is a working assumption, named where it is made.
 """
 
 import random
+import secrets
 import string
 import uuid
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from decimal import Decimal
 from os import PathLike
 from typing import Any
 
@@ -17,94 +16,72 @@ from attrs import evolve
 from .catalogue import PRODUCTS, Product
 from .clock import Clock
 from .entities import (
+    AcceptedBasket,
     Basket,
     Customer,
+    Entity,
     Item,
     Order,
     OrderLine,
+    copy_of,
     pack,
     unpack_basket,
     unpack_customer,
     unpack_order,
 )
-from .pricing import METALS, Figures, Kind, Line, Metal, PriceWalk, Quote, fees, minting_price
+from .pricing import Kind, PriceWalk
+from .replica import Replica
 from .rules import Rules, ShopError, invalid
-from .statuses import COURSES, STATUSES
+from .state import SECOND, ShopState, ShopTime
 from .store import Store
 from .wire import Object
 
-SECOND = 1_000_000
 _TOKEN = string.ascii_letters + string.digits
-_FREE_STORAGE_GRAMS = 50_000  # "50 kg of gold and/or silver", the vendor's example (api-27307650)
 _FIRST_BASKET, _FIRST_ADDRESS = 10984, 1931
 _FIRST_ORDER = 500_001  # of those that are numbered apart
-_DAY = 86_400 * SECOND
-_DELIVERY_DAYS = 4  # between order_at and estimated_arrival_date in the one example (api-27307650)
 
 
-class Shop:
+class Shop(ShopState):
     """All state of the sandbox, of all partners.
-
-    The shop's own time is the wall time at its start plus what `clock.monotonic()` measured since: a wall clock
-    that jumps is the client's trouble, locks and prices run on.
 
     Args:
         clock: time.
-        seed: of ids, tokens and prices; the same seed and the same calls give the same answers.
-        state: SQLite file to live in; None for memory.
+        seed: of ids, tokens and prices; the same seed and the same calls give the same responses. None draws one.
+        state: SQLite file to live in; None for memory. The seed in it is the one that counts.
         rules: behaviour.
         products: the catalogue.
+
+    Attributes:
+        seed: the one that is used.
     """
 
     def __init__(
         self,
         clock: Clock,
         *,
-        seed: int = 1,
+        seed: int | None = None,
         state: str | PathLike[str] | None = None,
         rules: Rules | None = None,
         products: tuple[Product, ...] = PRODUCTS,
     ) -> None:
-        self.rules: Rules = rules or Rules()
-        self.products = products
-        self.by_sku: dict[str, Product] = {product.sku: product for product in products}
-        self._clock = clock
-        self._began = round(clock.wall().timestamp() * SECOND)
-        self._ticked = clock.monotonic()
-        self._customers: dict[int, Customer] = {}
-        self._known: dict[tuple[str, str], Customer] = {}
-        self._baskets: dict[str, Basket] = {}
-        self._carts: dict[int, dict[str, Basket]] = {}
-        self._orders: dict[int, Order] = {}
-        self._used: dict[str, Order] = {}
+        time = ShopTime(clock)
+        rules = rules or Rules()
         self._store = Store(state) if state is not None else None
-        meta = self._load(seed)
-        self._random = random.Random(f"{meta['seed']}/{meta['starts']}")
-        self.walk: PriceWalk = PriceWalk(meta["seed"], meta["anchor"] / SECOND, self.rules.price_interval)
+        self._replica: Replica | None = None
+        meta = self._load_meta(seed, time.began)
+        self.seed: int = meta["seed"]
+        self._random = random.Random(f"{self.seed}/{meta['starts']}")
+        super().__init__(rules, products, time, PriceWalk(self.seed, meta["anchor"] / SECOND, rules.price_interval))
+        if rules.reads_lag:
+            self._replica = Replica(self)
+        self._load()
 
-    # Reading the truth, for tests.
-
-    @property
-    def orders(self) -> list[Order]:
-        """Every order of every partner, oldest first."""
-        return list(self._orders.values())
-
-    @property
-    def baskets(self) -> list[Basket]:
-        """Every open basket of every partner, oldest first."""
-        return list(self._baskets.values())
-
-    @property
-    def customers(self) -> list[Customer]:
-        """Every customer of every partner, oldest first, removed ids too."""
-        return list(self._customers.values())
-
-    def holdings(self, external_customer_id: str, partner: str | None = None) -> dict[str, int]:
-        """Return pieces held per sku; `partner` is only needed when several know such a customer."""
-        for customer in self.customers:
-            if customer.external_id == external_customer_id and partner in (None, customer.partner):
-                return {sku: pieces for sku, pieces in customer.holdings.items() if pieces}
-        raise KeyError(external_customer_id)
+    def reads(self) -> ShopState:
+        """Return the state that reads are served from: the replica if `Rules.reads_lag` asks for one, else the shop."""
+        if self._replica is None:
+            return self
+        self._replica.catch_up()
+        return self._replica
 
     def give(self, external_customer_id: str, sku: str, pieces: int, partner: str | None = None) -> None:
         """Put pieces into a wallet without an order, to set a scene."""
@@ -118,27 +95,14 @@ class Shop:
     def set_status(self, order_id: int, name: str | None) -> None:
         """Put an order into a status, such as `Cancelled`, where it stays; None lets it run its course again.
 
-        Only the status: the wallet stays as it is.
+        Only the status: the wallet stays as it is. Any word will do, as the vendor may use words that are not known;
+        `statuses.FAILING` has those that say an order failed.
         """
-        if name is not None and name not in STATUSES:
-            raise ValueError(f"no such status: {name!r}; there are {', '.join(STATUSES)}")
+        if name is not None and not str(name).strip():
+            raise ValueError("name must be the name of a status, such as 'Cancelled', or None")
         order = self._orders[order_id]
         order.status = None if name is None else str(name)  # an enum of strings would not be JSON
         self._save(order)
-
-    # Time and prices.
-
-    def now(self) -> int:
-        """Return the shop's time, microseconds since 1970."""
-        return self._began + round((self._clock.monotonic() - self._ticked) * SECOND)
-
-    def quote(self, metal: Metal, moment: int | None = None) -> Quote:
-        """Return the prices per gram, now or at a moment."""
-        return self.walk.quote(metal, self.now() if moment is None else moment)
-
-    def metals(self, types: list[str] | None) -> list[Metal]:
-        """Return the item currencies of some metal types, or all."""
-        return [metal for metal in METALS if types is None or metal.metal_type in types]
 
     # Customers.
 
@@ -148,16 +112,9 @@ class Shop:
             raise invalid("external_id", "taken", field="external_id")
         now = self.now()
         customer = Customer(len(self._customers) + 1, partner, external_id, now, now, person)
-        self._customers[customer.id] = self._known[partner, external_id] = customer
+        self.put(customer)
         self._save(customer)
         return customer
-
-    def customer(self, partner: str, external_id: str) -> Customer:
-        """Return a customer, or raise the 404 of a look-up."""
-        try:
-            return self._known[partner, external_id]
-        except KeyError:
-            raise ShopError(404, "not_found") from None
 
     def update_customer(self, customer: Customer, changes: dict[str, str | None]) -> None:
         """Change what is given. Working assumption (S9): a partial body passes and null erases."""
@@ -180,11 +137,9 @@ class Shop:
 
         With a `token`, only that basket will do.
         """
-        mine = [one for one in self._carts_of(customer) if token is None or one.token == token]
-        if not mine:
-            return None
-        basket = max(mine, key=lambda one: (one.touched, one.id))
-        self._refresh(basket)
+        basket = super().active_basket(customer, token)
+        if basket is not None:
+            self._refresh(basket, may_restart=True)
         return basket
 
     def add_item(
@@ -200,7 +155,7 @@ class Shop:
         before = sum(item.amount for item in basket.items if item.sku == sku) if basket else 0
         self._check_amount(customer, product, kind, before + amount)
         basket = basket or self._new_basket(customer, kind)
-        self._refresh(basket)
+        self._refresh(basket, may_restart=True)
         basket.items.append(Item(sku, amount))
         return self._touched(basket)
 
@@ -232,47 +187,45 @@ class Shop:
         basket.refreshed = False
         return self._touched(basket)
 
-    def remaining(self, basket: Basket) -> int:
-        """Return the whole seconds left of the price lock; negative once it is over."""
-        return (self.lock_end(basket) - self.now()) // SECOND
-
-    def lock_end(self, basket: Basket) -> int:
-        """Return when the price lock ends, microseconds since 1970."""
-        return basket.priced + round(self.rules.lock_seconds * SECOND)
-
-    def lines(self, basket: Basket) -> list[OrderLine]:
-        """Return the lines with the locked prices."""
-        lines: list[OrderLine] = []
-        for item in basket.items:
-            product = self.by_sku[item.sku]
-            quote = self.quote(product.metal, basket.priced)
-            price = quote.piece(basket.kind, product.weight)
-            minting = minting_price(price, self.rules.rates) if basket.kind == "buy" else Decimal(0)
-            lines.append(OrderLine(item.sku, item.amount, price, minting, quote.spot))
-        return lines
-
-    def figures(self, basket: Basket, lines: list[OrderLine]) -> Figures:
-        """Return the money of an open basket."""
-        rates = self.rules.rates
-        if basket.kind == "buy" and self.rules.storage_free and self._under_limit(basket):
-            rates = rates.without_storage()
-        return fees(basket.kind, [Line(line.price, line.amount) for line in lines], rates)
-
     # Orders.
 
-    def complete(self, kind: Kind, customer: Customer, token: str, shipping: Object | None = None) -> Order:
-        """Turn a basket into an order; what a used token does is `Rules.single_shot` (questions Q1 and Q2)."""
+    def accept(self, customer: Customer, token: str) -> AcceptedBasket | None:
+        """Return a copy of an open basket, to be completed later as it is now; None if it is not open."""
+        basket = self._baskets.get(token)
+        if basket is None or basket.customer != customer.id:
+            return None
+        copy, now = copy_of(basket), self.now()
+        if now >= self.lock_end(copy) and self.rules.late_complete == "reprice":
+            copy.priced, copy.locked, copy.price_token = now, None, self._draw()
+        return AcceptedBasket(copy, now)
+
+    def complete(
+        self,
+        kind: Kind,
+        customer: Customer,
+        token: str,
+        shipping: Object | None = None,
+        accepted: AcceptedBasket | None = None,
+    ) -> Order:
+        """Turn a basket into an order; what a used token does is `Rules.single_shot` (questions Q1 and Q2).
+
+        With `accepted`, that copy is completed even if the basket was changed meanwhile, unless its token is used.
+        """
         used = None if self.rules.single_shot else self._used.get(token)
         if used is not None and (used.customer, used.kind) == (customer.id, kind):
             return self._order_again(used, customer)
-        basket = self._basket(customer, token)
+        if accepted is None or token in self._used:
+            basket, moment = self._basket(customer, token), self.now()
+        else:
+            basket, moment = accepted.basket, accepted.moment
         if basket.kind != kind:
             raise invalid("cart_token", "kind")
         if not basket.items:
             raise invalid("cart_token", "empty")
-        if self.now() >= self.lock_end(basket) and self.rules.late_complete == "refuse":
+        if moment >= self.lock_end(basket) and self.rules.late_complete == "refuse":
             raise invalid("cart_token", "expired")
-        self._refresh(basket)
+        if accepted is None:
+            self._refresh(basket)
         pieces = _pieces(basket.items)
         for sku, amount in pieces.items():
             self._check_amount(customer, self.by_sku[sku], kind, amount)
@@ -298,39 +251,10 @@ class Shop:
             rates=self.rules.rates,
             shipping=shipping,
         )
-        del self._baskets[basket.token], self._carts[customer.id][basket.token]
+        self.drop(basket.token)
         self._book(order, customer)
-        self._save(order, customer, dropped=[("basket", basket.token)])
+        self._save(order, customer, dropped=[basket.token])
         return order
-
-    def status(self, order: Order) -> tuple[int, str]:
-        """Return id and name of the status an order has reached by now, or was put into."""
-        steps = COURSES[order.kind]
-        step = (self.now() - order.completed) // max(1, round(self.rules.status_interval * SECOND))
-        name = order.status or steps[min(step, len(steps) - 1)]
-        return STATUSES[name], name
-
-    def arrival(self, order: Order, *, shipped: bool) -> int:
-        """Return when a delivery is expected to arrive, microseconds since 1970.
-
-        Working assumption (unverified): it can be put off. Here it is once, by a day, half a status after shipping.
-        """
-        put_off = (COURSES["delivery"].index("Shipped") + 0.5) * self.rules.status_interval * SECOND
-        late = shipped and self.now() - order.completed >= put_off
-        return order.completed + (_DELIVERY_DAYS + late) * _DAY
-
-    def orders_of(self, partner: str) -> list[Order]:
-        """Return a partner's orders as far as Get Orders shows them already, oldest first."""
-        latest = self.now() - round(self.rules.orders_lag * SECOND)
-        return [o for o in self._orders.values() if o.partner == partner and o.completed <= latest]
-
-    def blocked(self, customer: Customer, sku: str) -> int:
-        """Return the pieces in the customer's open sell and delivery baskets.
-
-        Working assumption (unverified): these are what Balance means by "in open orders".
-        """
-        mine = (basket for basket in self._carts_of(customer) if basket.kind != "buy")
-        return sum(item.amount for basket in mine for item in basket.items if item.sku == sku)
 
     def close(self) -> None:
         """Close the state file, if there is one."""
@@ -340,32 +264,42 @@ class Shop:
 
     # Inside.
 
-    def _load(self, seed: int) -> dict[str, Any]:
-        meta: dict[str, Any] = {"seed": seed, "starts": 0, "anchor": self._began}
+    def _load_meta(self, seed: int | None, began: int) -> dict[str, Any]:
+        # Drawn from the system: a sandbox that was restarted must not look like the one before.
+        drawn = secrets.randbits(32) if seed is None else seed
+        meta: dict[str, Any] = {"seed": drawn, "starts": 0, "anchor": began}
         if self._store is None:
             return meta
         for found in self._store.load("meta"):
             # A restart goes on with the same walk, but must not draw the same tokens again.
             meta = {**found, "starts": found["starts"] + 1}
         self._store.put([("meta", "meta", meta)])
-        for customer in map(unpack_customer, self._store.load("customer")):
-            self._customers[customer.id] = customer
-            if customer.external_id is not None:
-                self._known[customer.partner, customer.external_id] = customer
-        for basket in map(unpack_basket, self._store.load("basket")):
-            self._keep(basket)
-        for order in map(unpack_order, self._store.load("order")):
-            self._keep_order(order)
         return meta
 
-    def _save(self, *entities: Customer | Basket | Order, dropped: Sequence[tuple[str, str]] = ()) -> None:
+    def _load(self) -> None:
+        if self._store is None:
+            return
+        found: list[Entity] = [
+            *map(unpack_customer, self._store.load("customer")),
+            *map(unpack_basket, self._store.load("basket")),
+            *map(unpack_order, self._store.load("order")),
+        ]
+        for entity in found:
+            self.put(entity)
+        if self._replica is not None:
+            self._replica.record(found, at_once=True)
+
+    def _save(self, *entities: Entity, dropped: Sequence[str] = ()) -> None:
+        """Commit a change: every change of the state passes here."""
+        if self._replica is not None:
+            self._replica.record(entities, dropped)
         if self._store is None:
             return
         rows: list[tuple[str, str, dict[str, Any]]] = []
         for entity in entities:
             key = entity.token if isinstance(entity, Basket) else str(entity.id)
             rows.append((type(entity).__name__.lower(), key, pack(entity)))
-        self._store.put(rows, dropped)
+        self._store.put(rows, [("basket", token) for token in dropped])
 
     def _product(self, sku: str) -> Product:
         try:
@@ -375,13 +309,6 @@ class Shop:
 
     def _open(self, customer: Customer, kind: Kind) -> Basket | None:
         return next((basket for basket in self._carts_of(customer) if basket.kind == kind), None)
-
-    def _carts_of(self, customer: Customer) -> Iterable[Basket]:
-        return self._carts.get(customer.id, {}).values()
-
-    def _keep(self, basket: Basket) -> None:
-        self._baskets[basket.token] = basket
-        self._carts.setdefault(basket.customer, {})[basket.token] = basket
 
     def _basket(self, customer: Customer, token: str) -> Basket:
         basket = self._baskets.get(token)
@@ -407,7 +334,7 @@ class Shop:
             priced=now,
             touched=now,
         )
-        self._keep(basket)
+        self.put(basket)
         return basket
 
     def _order_again(self, order: Order, customer: Customer) -> Order:
@@ -423,11 +350,7 @@ class Shop:
         """Move the pieces, and keep the order."""
         for sku, amount in _pieces(order.lines).items():
             customer.holdings[sku] = customer.holdings.get(sku, 0) + (amount if order.kind == "buy" else -amount)
-        self._keep_order(order)
-
-    def _keep_order(self, order: Order) -> None:
-        self._orders[order.id] = order
-        self._used.setdefault(order.token, order)
+        self.put(order)
 
     def _order_number(self) -> int:
         """Return the number of an order that has not the one of its basket."""
@@ -439,12 +362,20 @@ class Shop:
     def _draw(self) -> str:
         return "".join(self._random.choices(_TOKEN, k=32))
 
-    def _refresh(self, basket: Basket) -> None:
-        """Re-price a basket whose lock is over; the vendor's reads seem to do that too (6.13, inferred)."""
-        now = self.now()
-        basket.refreshed = now >= self.lock_end(basket)
+    def _refresh(self, basket: Basket, *, may_restart: bool = False) -> None:
+        """Re-price a basket whose lock is over; the vendor's reads seem to do that too (6.13, inferred).
+
+        With `may_restart`, `Rules.lock_restart` decides whether a running lock restarts.
+        """
+        now, limit = self.now(), self.rules.lock_restart
+        is_over = now >= self.lock_end(basket)
+        restarts = may_restart and limit is not None and now - basket.lock_began >= round(limit * SECOND)
+        basket.refreshed = is_over or (restarts and self.rules.lock_restart_reprices)
         if basket.refreshed:
-            basket.priced = now
+            basket.priced, basket.locked = now, None
+        elif restarts:
+            basket.locked = now
+        if is_over or restarts:
             basket.price_token = self._draw()
             self._save(basket)
 
@@ -469,12 +400,6 @@ class Shop:
         if amount > customer.holdings.get(product.sku, 0):
             raise invalid("qty", "holding")
 
-    def _under_limit(self, basket: Basket) -> bool:
-        held = self._customers[basket.customer].holdings
-        grams = sum((self.by_sku[sku].weight * pieces for sku, pieces in held.items()), Decimal(0))
-        grams += sum((self.by_sku[item.sku].weight * item.amount for item in basket.items), Decimal(0))
-        return grams <= _FREE_STORAGE_GRAMS
-
 
 def _pieces(lines: Iterable[Item | OrderLine]) -> dict[str, int]:
     """Return the pieces per sku, whatever lines they are split into."""
@@ -482,8 +407,3 @@ def _pieces(lines: Iterable[Item | OrderLine]) -> dict[str, int]:
     for line in lines:
         pieces[line.sku] = pieces.get(line.sku, 0) + line.amount
     return pieces
-
-
-def at(moment: int) -> datetime:
-    """Return a moment as an aware UTC datetime, exact to the microsecond."""
-    return datetime.fromtimestamp(moment // SECOND, UTC).replace(microsecond=moment % SECOND)

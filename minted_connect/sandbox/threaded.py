@@ -30,7 +30,8 @@ class ThreadedSandbox:
     Args:
         options: keyword arguments, all optional.
 
-            - `seed` (1): of ids, tokens and prices.
+            - `seed` (None): of ids, tokens and prices; None draws one, see `.seed`. In a state file, the stored one
+              counts.
             - `state` (None): SQLite file that survives a restart; None keeps everything in memory.
             - `clock` (None): time; a `ManualClock` moves only when told to, None is the machine's.
             - `host` ("127.0.0.1"), `port` (0): where to listen; port 0 is any free one.
@@ -49,7 +50,12 @@ class ThreadedSandbox:
             - `late_complete` ("refuse"): what a completion after the price lock does; or "reprice".
             - `single_shot` (True): a used cart token is a 409; False makes a second order of it.
             - `keep_ids` (True): an order has the `id` of its basket; False numbers orders apart.
-            - `orders_lag` (0): seconds before a fresh order shows up in Get Orders and Receipt.
+            - `lock_restart` (None): seconds after a price lock began after which reading the basket or adding to it
+              restarts the lock; None never does.
+            - `lock_restart_reprices` (False): such a restart also re-prices the basket.
+            - `orders_lag` (0): seconds before a fresh order shows up in Get Orders, Receipt and Get Order Invoice.
+            - `reads_lag` (0): seconds that a replica is behind which serves reads of baskets, orders, receipts,
+              invoices, customers and wallets; orders lag `orders_lag` behind that.
             - `card_payment` (True): buy baskets carry the `payment` object.
             - `strict_update` (False): Update Customer insists on the fields that a sister family requires.
             - `realm` ("Minted Connect"), `algorithms` (("SHA-256", "MD5")), `qop` ("auth"),
@@ -84,6 +90,24 @@ class ThreadedSandbox:
     def password(self) -> str:
         """Password of the first partner."""
         return self._sandbox.password
+
+    @property
+    def seed(self) -> int:
+        """The seed of ids, tokens and prices: the one given, drawn, or found in the state file."""
+        return self._sandbox.seed
+
+    @property
+    def reads_behind(self) -> float:
+        """The most seconds that a read of orders may be behind: `orders_lag` and `reads_lag` together."""
+        return self._sandbox.reads_behind
+
+    @property
+    def latest_landing(self) -> float | None:
+        """The longest time, in seconds, after which an accepted request may still be executed; None if unbounded.
+
+        Faults cause it, see `Sandbox.latest_landing`. Read it at each call, from any thread.
+        """
+        return self._sandbox.latest_landing
 
     @property
     def console_url(self) -> str | None:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from .catalogue import Product
 from .entities import Basket, Customer, Order, OrderLine
 from .pricing import Figures, Kind, Metal, Quote, Rates, card_commission
-from .shop import Shop, at
+from .state import ShopState, at
 from .texts import say
 from .wire import Json, Object
 
@@ -42,7 +42,7 @@ def customer(one: Customer) -> dict[str, Any]:
     }
 
 
-def customer_with_wallets(one: Customer, shop: Shop) -> dict[str, Any]:
+def customer_with_wallets(one: Customer, shop: ShopState) -> dict[str, Any]:
     """Get Customer (6.4). Working assumption (unverified): wallets are counted in grams, one per metal."""
     wallets: list[Json] = []
     for position, metal in enumerate(shop.metals(None)):
@@ -70,7 +70,7 @@ def customer_with_wallets(one: Customer, shop: Shop) -> dict[str, Any]:
     return {"external_id": one.external_id, **person, "fullname": one.fullname, "wallets": wallets}
 
 
-def product(one: Product, shop: Shop, language: str) -> dict[str, Any]:
+def product(one: Product, shop: ShopState, language: str) -> dict[str, Any]:
     """Build a row of Get Products (6.5). Working assumption: both prices are what a basket line charges now."""
     price = shop.quote(one.metal).piece("buy", one.weight)
     return {
@@ -93,7 +93,7 @@ def product(one: Product, shop: Shop, language: str) -> dict[str, Any]:
     }
 
 
-def basket(one: Basket, owner: Customer, shop: Shop, language: str) -> dict[str, Any]:
+def basket(one: Basket, owner: Customer, shop: ShopState, language: str) -> dict[str, Any]:
     """Build an open basket (section 3)."""
     lines = shop.lines(one)
     figures = shop.figures(one, lines)
@@ -121,7 +121,7 @@ def basket(one: Basket, owner: Customer, shop: Shop, language: str) -> dict[str,
     }
 
 
-def order(one: Order, shop: Shop, language: str) -> dict[str, Any]:
+def order(one: Order, shop: ShopState, language: str) -> dict[str, Any]:
     """Build a completed order (section 3), in the status it has reached by now."""
     status_id, status_name = shop.status(one)
     document = _document(one, one.lines, one.figures, shop, one.rates, language)
@@ -151,7 +151,7 @@ def receipt(one: Order) -> dict[str, Any]:
     }
 
 
-def invoice(one: Order, shop: Shop, language: str) -> dict[str, Any]:
+def invoice(one: Order, shop: ShopState, language: str) -> dict[str, Any]:
     """Build the answer of Get Order Invoice (6.10), working assumption (unverified): the Partner order and a link."""
     status_id, status_name = shop.status(one)
     items: list[Json] = []
@@ -199,7 +199,7 @@ def invoice(one: Order, shop: Shop, language: str) -> dict[str, Any]:
     }
 
 
-def holding(owner: Customer, what: Product, pieces: int, shop: Shop, language: str) -> dict[str, Any]:
+def holding(owner: Customer, what: Product, pieces: int, shop: ShopState, language: str) -> dict[str, Any]:
     """Build a row of Balance (6.12), working assumption (unverified) after `images`."""
     blocked = min(pieces, shop.blocked(owner, what.sku))
     value = shop.quote(what.metal).piece("sell", what.weight)
@@ -220,7 +220,7 @@ def holding(owner: Customer, what: Product, pieces: int, shop: Shop, language: s
     }
 
 
-def rate(metal: Metal, shop: Shop) -> dict[str, Any]:
+def rate(metal: Metal, shop: ShopState) -> dict[str, Any]:
     """Build a row of Currency Rates (6.18), working assumption (unverified)."""
     now = shop.now()
     gram = next((one for one in shop.products if one.metal is metal and one.weight == 1), None)
@@ -236,7 +236,7 @@ def rate(metal: Metal, shop: Shop) -> dict[str, Any]:
     }
 
 
-def rate_point(metal: Metal, moment: int, shop: Shop) -> dict[str, Any]:
+def rate_point(metal: Metal, moment: int, shop: ShopState) -> dict[str, Any]:
     """Build a row of Rate History (6.19), working assumption (unverified)."""
     return {
         "currency_id": metal.currency_id,
@@ -315,7 +315,7 @@ def _payment(total: Decimal) -> Object:
     }
 
 
-def _delivery(one: Order, shop: Shop, *, shipped: bool) -> Object:
+def _delivery(one: Order, shop: ShopState, *, shipped: bool) -> Object:
     number = f"MNT{one.increment_id}" if shipped else None
     return {
         "cargo_tracking_url": f"https://cargo.example.com/track/{quote(number)}" if number else None,
@@ -324,7 +324,7 @@ def _delivery(one: Order, shop: Shop, *, shipped: bool) -> Object:
     }
 
 
-def _item(line: OrderLine, kind: Kind, shop: Shop, language: str) -> Object:
+def _item(line: OrderLine, kind: Kind, shop: ShopState, language: str) -> Object:
     what = shop.by_sku[line.sku]
     parts = _BUY_PARTS if kind == "buy" else ((7, "Mint Ücreti"),)
     prices: list[Json] = [
@@ -349,7 +349,7 @@ def _item(line: OrderLine, kind: Kind, shop: Shop, language: str) -> Object:
 
 
 def _document(
-    one: Basket | Order, lines: list[OrderLine], figures: Figures, shop: Shop, rates: Rates, language: str
+    one: Basket | Order, lines: list[OrderLine], figures: Figures, shop: ShopState, rates: Rates, language: str
 ) -> dict[str, Any]:
     """Build what baskets and orders share, in the vendor's order of keys; the callers fill in the rest."""
     currencies = {shop.by_sku[line.sku].metal.name for line in lines}

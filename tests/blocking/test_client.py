@@ -30,7 +30,7 @@ BUY = "*/complete/buy"
 
 @pytest.fixture
 def sandbox():
-    with ThreadedSandbox() as sandbox:
+    with ThreadedSandbox(seed=1) as sandbox:
         yield sandbox
 
 

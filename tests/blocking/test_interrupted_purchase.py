@@ -26,7 +26,7 @@ ORDERS = "*/orders"
 
 @pytest.fixture
 def sandbox():
-    with ThreadedSandbox(single_shot=False) as sandbox:
+    with ThreadedSandbox(seed=1, single_shot=False) as sandbox:
         yield sandbox
 
 

@@ -44,7 +44,7 @@ Minted = Callable[..., Result]
 
 @pytest.fixture
 def sandbox() -> Iterator[ThreadedSandbox]:
-    with ThreadedSandbox() as server:
+    with ThreadedSandbox(seed=1) as server:
         yield server
 
 

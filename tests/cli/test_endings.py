@@ -303,7 +303,7 @@ def test_anything_but_yes_buys_nothing(
 def test_a_lock_that_runs_out_is_shown_and_asked_about_again(
     minted: Minted, environment: dict[str, str], terminal: Callable[..., Terminal]
 ) -> None:
-    with ThreadedSandbox(lock_seconds=3) as short:
+    with ThreadedSandbox(seed=1, lock_seconds=3) as short:
         environment |= {"MINTED_CONNECT_BASE_URL": short.url, "MINTED_CONNECT_PASSWORD": short.password}
         minted("customer", "create", CUSTOMER)
         minted("basket", "add", CUSTOMER, GOLD)

@@ -11,19 +11,23 @@ import attrs
 
 from minted_connect.config import CompletionPolicy, Options, RetryPolicy
 from minted_connect.core import codec
-from minted_connect.core.caller import Caller, Settings
+from minted_connect.core.caller import Caller
 from minted_connect.core.observed import Observed
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import Request
+from minted_connect.core.state import Settings
+from minted_connect.core.timing import ElapsedTime
 from minted_connect.core.turns import Turns
-from minted_connect.core.wire import Progress
+from minted_connect.core.wire import Progress, SendLimit
 from minted_connect.errors import NotFound, Phase
-from minted_connect.models import Basket, Intent, Kind, Shipping
+from minted_connect.models import Basket, Intent, IntentState, Kind, Shipping
 from minted_connect.sandbox import ManualClock
 
 CUSTOMER = "ea0982a7-4fd3-43ff-a682-cae5870d1eac"
 TOKEN = "SKTHzfR4HnKXmcM4XeHfFRUPq6n3jJGL"
 TOTAL = Decimal("1852.60")
+SERVER = "http://127.0.0.1:1"
+ACCOUNT = "0" * 64
 SHIPPING = Shipping(
     fullname="Ahmet Özer",
     phone="+905550001122",
@@ -146,6 +150,7 @@ def intent_of(**changes: Any) -> Intent:
         "currency_code": "AED",
         "items": (("MNTBAE0001", 3),),
         "created_at": datetime(2026, 2, 20, 12, 28, 30, tzinfo=UTC),
+        "state": IntentState.UNKNOWN,
         **changes,
     }
     return Intent(**values)
@@ -160,8 +165,14 @@ class World(Caller):
     def __init__(self, *, loopback: bool = True, **options: Any) -> None:
         self.clock = ManualClock(auto_advance=True)
         self.settings = Settings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
-        transport = SimpleNamespace(is_loopback=loopback, check_usable=lambda: None)
-        self.shared = SimpleNamespace(transport=transport, observed=Observed(), turns=Turns(self.clock))  # type: ignore[assignment]
+        transport = SimpleNamespace(is_loopback=loopback, check_usable=lambda: None, base_url=SERVER, account=ACCOUNT)
+        self.shared = SimpleNamespace(  # type: ignore[assignment]
+            transport=transport,
+            observed=Observed(),
+            turns=Turns(self.clock),
+            elapsed=ElapsedTime(self.clock),
+            lag_source=None,
+        )
         self.basket: Any = deal_json()
         self.orders: Any = []
         self.clear: Any = NotFound("no such basket", 404)
@@ -197,7 +208,7 @@ class World(Caller):
         self,
         request: Request,
         *,
-        not_after: float | None = None,
+        not_after: SendLimit | None = None,
         progress: Progress | None = None,
         recovering: bool = False,
     ) -> Reply:
@@ -209,7 +220,7 @@ class World(Caller):
             "baskets.clear": self.clear,
         }.get(name, self.complete)
         if progress is not None:
-            self.not_after.append(not_after)
+            self.not_after.append(None if not_after is None else not_after.elapsed)
             progress.phase = Phase.ANSWERED
         if callable(answer) and not isinstance(answer, Exception):
             answer = answer(request, progress) if progress is not None else answer(request)
@@ -227,7 +238,7 @@ class World(Caller):
 
     def seen_basket(self, **changes: Any) -> Basket:
         """The basket as the caller last saw it."""
-        return codec.structure(deal_json(**changes), Basket, monotonic=self.clock.monotonic)
+        return codec.structure(deal_json(**changes), Basket, elapsed=self.clock.monotonic)
 
     def ago(self, **delta: float) -> str:
         """A time of the server, some time ago."""

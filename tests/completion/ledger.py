@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeVar
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.completion.journal import HOLDING, OPEN, Journal, MemoryJournal
+from minted_connect.completion.journal import HOLDING, OPEN, Journal, JournalAccount, MemoryJournal
 from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.config import CompletionPolicy, Options
 from minted_connect.errors import JournalError
-from minted_connect.models import Completion, Intent, IntentState, OrderProgress
+from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 from minted_connect.sandbox import Sandbox
 
 _T = TypeVar("_T")
@@ -90,20 +90,34 @@ class Wire(Journal):
         *,
         order_id: int | None = None,
         progress: OrderProgress | None = None,
+        owner: JournalAccount | None = None,
     ) -> None:
         if self._writes():
-            await self._store.settle(intent_id, state, order_id=order_id, progress=progress)
+            await self._store.settle(intent_id, state, order_id=order_id, progress=progress, owner=owner)
 
-    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+    async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
         if self._writes():
-            await self._store.note(external_customer_id, cart_token, progress)
+            await self._store.record_refusal(intent_id, refusal)
+
+    async def adopt(self, intent_id: str, owner: JournalAccount) -> None:
+        if self._writes():
+            await self._store.adopt(intent_id, owner)
+
+    async def note(
+        self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
+    ) -> None:
+        if self._writes():
+            await self._store.note(external_customer_id, cart_token, progress, account=account)
+
+    async def get(self, intent_id: str) -> Intent | None:
+        return await self._store.get(intent_id)
 
     async def fence(self, intent_id: str, at: datetime) -> None:
         if self._writes():
             await self._store.fence(intent_id, at)
 
-    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
-        return await self._store.holder(external_customer_id, cart_token)
+    async def holder(self, external_customer_id: str, cart_token: str, *, account: str | None = None) -> Intent | None:
+        return await self._store.holder(external_customer_id, cart_token, account=account)
 
     async def pending(self) -> list[Intent]:
         return await self._store.pending()

@@ -41,7 +41,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(clock=clock) as server:
+    async with Sandbox(seed=1, clock=clock) as server:
         yield server
 
 
@@ -167,7 +167,7 @@ def skew(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 async def skewed(connect: Any, clock: ManualClock, skew: int) -> AsyncIterator[tuple[Any, Sandbox]]:
     """Either client, and a sandbox that lives in another time."""
-    async with Sandbox(clock=ManualClock(START + timedelta(seconds=skew), auto_advance=True)) as sandbox:
+    async with Sandbox(seed=1, clock=ManualClock(START + timedelta(seconds=skew), auto_advance=True)) as sandbox:
         options = Options(clock=clock, random=lambda: 0.0)
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
         await minted.customers.create("customer-1")

@@ -25,6 +25,7 @@ from minted_connect.errors import (
     Phase,
     PriceChanged,
     RateLimited,
+    Rejected,
     RequestTimeout,
     ValidationFailed,
 )
@@ -47,7 +48,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def server(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(clock=clock) as server:
+    async with Sandbox(seed=1, clock=clock) as server:
         yield server
 
 
@@ -190,7 +191,7 @@ REFUSED: list[tuple[str, dict[str, Any], type[Exception]]] = [
     ("status", {"status": 404}, NotFound),
     ("status", {"status": 409}, ApiError),
     ("success_false", {}, ApiError),
-    ("rate_limit", {"retry_after": 3600}, RateLimited),
+    ("rate_limit", {"retry_after": 1}, RateLimited),
 ]
 
 
@@ -209,11 +210,26 @@ async def test_refused(
     assert len(server.shop.orders) == 1
 
 
-async def test_a_throttled_completion_is_sent_once_more(minted: AsyncMintedConnect, server: Sandbox) -> None:
+async def test_a_throttled_completion_is_posted_once(minted: AsyncMintedConnect, server: Sandbox) -> None:
     basket = await filled(minted)
     server.faults.add("rate_limit", path=COMPLETE, retry_after=1)
-    assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).order is not None
-    assert len(server.shop.orders) == 1
+    with pytest.raises(RateLimited) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert not caught.value.safe_to_retry
+    assert len(server.requests.of("complete.buy")) == 1
+    assert await minted.complete.pending() == []
+
+
+async def test_a_refusal_with_a_long_retry_after_is_settled_later(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await filled(minted)
+    server.faults.add("rate_limit", path=COMPLETE, retry_after=3600)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert len(await minted.complete.pending()) == 1
+    with pytest.raises(Rejected) as rejected:
+        await minted.complete.reconcile(caught.value)
+    assert rejected.value.order is None
+    assert await minted.complete.pending() == []
 
 
 @pytest.mark.parametrize("committed", [False, True])
@@ -337,7 +353,7 @@ async def test_many_tasks_one_basket(minted: AsyncMintedConnect, server: Sandbox
 
 
 async def test_orders_that_lag_are_waited_for(clock: ManualClock) -> None:
-    async with Sandbox(clock=clock, orders_lag=20.0) as server, connect(server, clock) as minted:
+    async with Sandbox(seed=1, clock=clock, orders_lag=20.0) as server, connect(server, clock) as minted:
         await minted.customers.create(CUSTOMER)
         basket = await filled(minted)
         server.faults.add("drop_after_commit", path=COMPLETE)
@@ -400,7 +416,7 @@ async def test_a_fence_that_broke_off_is_settled_by_the_next_process(
 
 @pytest.mark.parametrize("keep_ids", [True, False])
 async def test_a_basket_of_last_week(clock: ManualClock, keep_ids: bool) -> None:
-    async with Sandbox(clock=clock, keep_ids=keep_ids) as server, connect(server, clock) as minted:
+    async with Sandbox(seed=1, clock=clock, keep_ids=keep_ids) as server, connect(server, clock) as minted:
         await minted.customers.create(CUSTOMER)
         await filled(minted)
         clock.advance(7 * 86_400)

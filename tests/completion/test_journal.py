@@ -19,7 +19,7 @@ import pytest
 
 from minted_connect.completion.journal import Journal, MemoryJournal, to_the_end
 from minted_connect.completion.journals import open_journal
-from minted_connect.completion.journals.rows import to_row
+from minted_connect.completion.journals.rows import COLUMNS, to_row
 from minted_connect.completion.journals.sqlite import VERSION, SqliteJournal
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.models import IntentState, OrderProgress, Status
@@ -239,7 +239,8 @@ def test_what_a_journal_lacks_is_named() -> None:
     class Old:
         prepare = settle = note = holder = pending = aclose = MemoryJournal.prepare
 
-    with pytest.raises(ConfigurationError, match=r"journal: Old lacks fence, unfinished of Journal$"):
+    lacking = "record_refusal, adopt, get, fence, unfinished"
+    with pytest.raises(ConfigurationError, match=rf"journal: Old lacks {lacking} of Journal$"):
         open_journal(Old())  # type: ignore[arg-type]
 
 
@@ -354,9 +355,13 @@ async def test_processes_that_take_a_journal_over_at_once_do_so_once(tmp_path: P
     of_version_1(path)
     body = """
     print("ready", flush=True); sys.stdin.readline()
+    await journal.settle("open", "unknown")
     print(len(await journal.pending()), flush=True)
     """
     assert together([child(body.strip(), path) for _ in range(3)]) == ["1\n"] * 3
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    database.close()
 
 
 async def test_a_takeover_that_fails_changes_nothing(tmp_path: Path) -> None:
@@ -366,12 +371,13 @@ async def test_a_takeover_that_fails_changes_nothing(tmp_path: Path) -> None:
         database.execute("CREATE TABLE unfinished (x)")  # in the way of the index of that name
     database.close()
     with pytest.raises(JournalError):
-        await SqliteJournal(path).pending()
+        await SqliteJournal(path).settle("open", IntentState.UNKNOWN)
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (1,)
         assert len(database.execute("PRAGMA table_info(intents)").fetchall()) == 14
         database.execute("DROP TABLE unfinished")
     database.close()
+    await SqliteJournal(path).settle("open", IntentState.UNKNOWN)
     assert len(await SqliteJournal(path).pending()) == 1
 
 
@@ -400,7 +406,6 @@ async def test_only_the_owner_reads_it(tmp_path: Path) -> None:
 
 async def test_writes_are_synchronous(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
-    await journal.pending()
     modes = journal._do(
         lambda database: [
             database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
@@ -433,7 +438,7 @@ def foreign(path: Path) -> None:
 
 
 def newer(path: Path) -> None:
-    asyncio.run(SqliteJournal(path).pending())
+    asyncio.run(SqliteJournal(path).prepare(intent_of()))
     with sqlite3.connect(path) as database:
         database.execute(f"PRAGMA user_version = {VERSION + 1}")
     database.close()
@@ -446,20 +451,12 @@ def damaged(path: Path) -> None:
     path.write_bytes(data)
 
 
-def unreadable_record(path: Path) -> None:
-    asyncio.run(SqliteJournal(path).prepare(intent_of()))
-    with sqlite3.connect(path) as database:
-        database.execute("UPDATE intents SET paid_total = 'a lot'")
-    database.close()
-
-
 @pytest.mark.parametrize(
     ("make", "said"),
     [
         (foreign, "something else"),
         (newer, f"schema {VERSION + 1}"),
         (damaged, "is damaged"),
-        (unreadable_record, "cannot be read"),
         (lambda path: path.write_bytes(b"not a database at all" * 100), "is not a journal"),
         (lambda path: path.mkdir(), "cannot be opened"),
     ],
@@ -490,7 +487,7 @@ async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
 async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
-    await journal.pending()
+    await journal.settle("none", IntentState.UNKNOWN)
     if os.geteuid() == 0:  # to whom no file is read-only
         set_up = journal._set_up
 
@@ -507,6 +504,7 @@ async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
 async def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o500)
     if os.geteuid() == 0:
+        monkeypatch.setattr(os, "mknod", _denied)
         monkeypatch.setattr(tempfile, "mkstemp", _denied)
     with pytest.raises(JournalError, match="Permission denied"):
         await SqliteJournal(tmp_path / "journal.db").prepare(intent_of())
@@ -518,17 +516,17 @@ def _denied(*_: Any, **__: Any) -> Any:
     raise PermissionError(13, "Permission denied")
 
 
-@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("missing", [[], ["mknod"], ["mknod", "link"]])
 async def test_a_new_file_is_made_once_and_nothing_is_left_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str]
 ) -> None:
-    if not links:
-        monkeypatch.setattr(os, "link", _denied)
+    for name in missing:
+        monkeypatch.setattr(os, name, _denied)
     path = tmp_path / "a b?c#d%20.db"
     await asyncio.gather(*(SqliteJournal(path).prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(4)))
-    assert len(await SqliteJournal(path).pending()) == 4
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(tmp_path.iterdir()) == [path]
+    assert len(await SqliteJournal(path).pending()) == 4
 
 
 async def test_a_link_to_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
@@ -540,16 +538,12 @@ async def test_a_link_to_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
 
 async def test_a_full_disk(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
-    await journal.pending()
 
     def fill(database: sqlite3.Connection) -> None:
         database.execute("PRAGMA max_page_count = 1")
         for number in range(100):
-            values = (number, "x" * 9000, number)
-            statement = (
-                "INSERT INTO intents VALUES (?, ?, '', ?, 0, '', '', '', '', '', '', '', '', 0, 0, '[]', NULL, 0, NULL)"
-            )
-            database.execute(statement, values)
+            row = to_row(intent_of(id=str(number), cart_token=str(number), guid="x" * 9000))
+            database.execute(journal._sql.insert, dict(zip(COLUMNS, row, strict=True)))
 
     with pytest.raises(JournalError, match="the disk is full"):
         journal._do(fill)
@@ -557,7 +551,7 @@ async def test_a_full_disk(tmp_path: Path) -> None:
 
 async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    await SqliteJournal(path).pending()
+    await SqliteJournal(path).settle("none", IntentState.UNKNOWN)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -571,7 +565,7 @@ async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
 async def test_a_cancelled_operation_ends_before_it_lets_go(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
-    await journal.pending()
+    await journal.settle("none", IntentState.UNKNOWN)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     try:
@@ -586,12 +580,6 @@ async def test_a_cancelled_operation_ends_before_it_lets_go(tmp_path: Path) -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await journal.pending() == [intent_of()]
-
-
-async def test_without_a_thread_it_is_an_error_of_the_journal(tmp_path: Path) -> None:
-    await asyncio.get_running_loop().shutdown_default_executor()
-    with pytest.raises(JournalError, match="no thread"):
-        await SqliteJournal(tmp_path / "journal.db").prepare(intent_of())
 
 
 async def test_a_new_file_that_another_process_is_making(tmp_path: Path) -> None:

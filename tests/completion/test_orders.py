@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from minted_connect.core import codec
+from minted_connect.core.failures import is_transient
 from minted_connect.errors import (
     AnswerTooLarge,
     ApiError,
@@ -38,7 +39,7 @@ from minted_connect.errors import (
     ValidationFailed,
 )
 from minted_connect.models import IntentState, Kind, Order
-from minted_connect.resources.following import not_listed, passes_by
+from minted_connect.resources.following import not_listed
 from minted_connect.resources.orders import AsyncOrders
 from tests.completion.fakes import CUSTOMER, World, intent_of, of, order_json, page_json
 
@@ -294,7 +295,7 @@ async def test_an_intent_knows_its_order_by_any_key(world: World, orders: AsyncO
     ids=repr,
 )
 def test_which_failures_pass_by(error: MintedConnectError, passing: bool) -> None:
-    assert passes_by(error) is passing
+    assert is_transient(error) is passing
 
 
 async def test_receipt_and_invoice(world: World, orders: AsyncOrders) -> None:

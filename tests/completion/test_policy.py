@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
+import attrs
 import pytest
 
 from minted_connect.completion.complete import AsyncComplete
@@ -27,6 +28,7 @@ from minted_connect.errors import (
     PriceFixExpired,
     RateLimited,
     Rejected,
+    ServerError,
     TransportError,
     ValidationFailed,
 )
@@ -84,70 +86,46 @@ async def test_q1_nothing_is_sent_again_by_default(world: World) -> None:
     assert world.count("complete.buy") == 1
 
 
-async def test_q1_once_more_if_a_token_is_single_shot(world: World) -> None:
-    complete = following(world, token_is_single_shot=True)
-    world.complete = then(lost(world), world.execute)
-    done = await buy(world, complete)
-    assert (done.reconciled, world.count("complete.buy")) == (False, 2)
-    assert await complete.pending() == []
-
-
-async def test_q1_what_landed_is_found_and_not_sent_again(world: World) -> None:
-    world.complete = lost(world, landed=True)
-    done = await buy(world, following(world, token_is_single_shot=True))
-    assert (done.reconciled, world.count("complete.buy")) == (True, 1)
-
-
-@pytest.mark.parametrize(
-    "second",
-    [
-        LOST,
-        ValidationFailed("no", 422, 422),
-        Conflict("used", 409, 409),
-        RateLimited("slow down", 429, 429),
-        PriceFixExpired("too late"),
-        NotSent("no connection"),
-    ],
-    ids=lambda error: type(error).__name__,
-)
-async def test_q1_a_no_to_the_second_may_echo_a_yes_to_the_first(world: World, second: Exception) -> None:
-    complete = following(world, token_is_single_shot=True)
-    world.complete = then(lost(world), second)
-    with pytest.raises(OutcomeUnknown):
-        await buy(world, complete)
-    assert world.count("complete.buy") == 2
-    assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
-
-
-@pytest.mark.parametrize("what", ["the basket is gone", "the lock is over", "the orders cannot be read"])
-async def test_q1_not_again_unless_it_is_clearly_untouched(world: World, what: str) -> None:
-    def fail(request: Request, progress: Progress) -> Exception:
-        if what == "the basket is gone":
-            world.basket = None
-        elif what == "the lock is over":
-            world.clock.advance(240)  # type: ignore[attr-defined]
-        else:
-            world.orders = PermissionDenied("not you", 403, 403)
-        progress.phase = Phase.SENT
-        return LOST
-
-    world.complete = fail
-    with pytest.raises(OutcomeUnknown):
-        await buy(world, following(world, token_is_single_shot=True))
-    assert world.count("complete.buy") == 1
-
-
 # --- Q2 and Q8: which noes are proof? ----------------------------------------------------------------------------
 
 
-async def test_q2_a_known_refusal_needs_no_look(world: World) -> None:
+async def test_q2_a_trusted_refusal_takes_one_look(world: World) -> None:
     world.complete = Conflict("used", 409, 409)
     with pytest.raises(Conflict):
-        await buy(world, following(world))
+        await buy(world, following(world, refusals=frozenset({409, 422})))
     assert world.count("orders.page") == 2  # looked for by number and in the list
-    with pytest.raises(Conflict):
-        await buy(world, following(world, refusals=frozenset({409, 422, 429})))
-    assert world.count("orders.page") == 2
+    assert world.clock.monotonic() == 0
+
+
+async def test_q2_no_refusal_is_trusted(world: World) -> None:
+    world.complete = ValidationFailed("no", 422, 422)
+    with pytest.raises(ValidationFailed):
+        await buy(world, following(world, refusals=frozenset[int]()))
+    assert world.clock.monotonic() == 30
+
+
+async def test_q2_a_trusted_refusal_whose_look_shows_something_else_is_looked_at_again(world: World) -> None:
+    def refuse(request: Request, progress: Progress) -> Exception:
+        world.orders = lambda _: [] if world.clock.monotonic() > 20 else ServerError("down", 500)
+        return ValidationFailed("no", 422, 422)
+
+    world.complete = refuse
+    with pytest.raises(ValidationFailed):
+        await buy(world, following(world))
+    assert world.clock.monotonic() == 30
+
+
+@pytest.mark.parametrize("delay", [5.0, 19.0])
+async def test_q2_a_trusted_refusal_is_looked_at_when_nothing_can_land_any_more(world: World, delay: float) -> None:
+    def refuse(request: Request, progress: Progress) -> Exception:
+        basket = world.basket
+        world.orders = lambda _: [order_json()] if world.clock.monotonic() >= delay else []
+        world.basket = lambda _: None if world.clock.monotonic() >= delay else basket
+        return ValidationFailed("no", 422, 422)
+
+    world.complete = refuse
+    assert (await buy(world, following(world, latest_landing=20.0))).reconciled
+    assert world.clock.monotonic() == 20
 
 
 async def test_q8_a_throttled_purchase_may_have_been_made(world: World) -> None:
@@ -156,8 +134,174 @@ async def test_q8_a_throttled_purchase_may_have_been_made(world: World) -> None:
         return RateLimited("slow down", 429, 429)
 
     world.complete = throttled
-    done = await buy(world, following(world, refusals=frozenset({422})))
+    done = await buy(world, following(world))
     assert (done.reconciled, world.count("complete.buy")) == (True, 1)
+
+
+# --- the looks after a refusal -----------------------------------------------------------------------------------
+
+REFUSED: Final = Conflict("used", 409, 409)
+
+
+def refused(world: World, **error: Any) -> None:
+    world.complete = Conflict("used", 409, 409, **error)
+
+
+@pytest.mark.parametrize(("lag", "landing", "settled"), [(30, None, 30), (30, 10, 40), (0, None, 0), (0, 7, 7)])
+async def test_a_refusal_is_believed_at_the_settle_time(
+    world: World, lag: float, landing: float | None, settled: float
+) -> None:
+    refused(world)
+    complete = following(world, orders_lag=lag, latest_landing=landing)
+    with pytest.raises(Conflict):
+        await buy(world, complete)
+    assert world.clock.monotonic() == settled
+    assert await complete.pending() == []
+    assert world.count("orders.page") == 2 * (5 if settled else 1)
+
+
+@pytest.mark.parametrize("shown", [0.0, 3.0, 3.75, 12.0, 29.999, 30.0])
+async def test_an_order_that_shows_within_the_settle_time_is_found(world: World, shown: float) -> None:
+    def refuse(request: Request, progress: Progress) -> Exception:
+        world.orders = lambda _: [order_json()] if world.clock.monotonic() >= shown else []
+        return REFUSED
+
+    world.complete = refuse
+    assert (await buy(world, following(world))).reconciled
+    assert world.count("complete.buy") == 1
+
+
+@pytest.mark.parametrize(("asked", "first"), [(None, 0.0), (2.0, 2.0), (20.0, 20.0), (45.0, 45.0)])
+async def test_no_look_comes_before_a_retry_after(world: World, asked: float | None, first: float) -> None:
+    refused(world, retry_after=asked)
+    looks: list[float] = []
+    world.orders = lambda _: looks.append(world.clock.monotonic()) or []
+    with pytest.raises(Conflict):
+        await buy(world, following(world))
+    assert (looks[0], looks[-1]) == (first, max(30.0, first))
+
+
+async def test_a_retry_after_beyond_the_call_leaves_it_unknown(world: World) -> None:
+    refused(world, retry_after=61.0)
+    complete = following(world)
+    with pytest.raises(OutcomeUnknown):
+        await buy(world, complete)
+    assert (world.clock.monotonic(), world.count("orders.page")) == (0, 0)
+    [intent] = await complete.pending()
+    assert intent.refusal is not None
+    assert (intent.refusal.status, intent.refusal.is_vendor_response) == (409, True)
+
+
+@pytest.mark.parametrize(("inline", "looks", "ended"), [(0, 0, 0.0), (5, 2, 3.75), (29, 4, 15.0), (30, 5, 30.0)])
+async def test_inline_looks_bound_the_call(world: World, inline: float, looks: int, ended: float) -> None:
+    refused(world)
+    complete = following(world, inline_looks=inline)
+    error = Conflict if inline == 30 else OutcomeUnknown
+    with pytest.raises(error):
+        await buy(world, complete)
+    assert (world.clock.monotonic(), world.count("orders.page")) == (ended, 2 * looks)
+    assert len(await complete.pending()) == (error is OutcomeUnknown)
+
+
+async def test_the_deadline_of_the_call_bounds_its_looks(world: World) -> None:
+    refused(world)
+    world.settings = attrs.evolve(world.settings, deadline=20.0)
+    with pytest.raises(OutcomeUnknown):
+        await buy(world, following(world))
+    assert world.clock.monotonic() == 15
+
+
+@pytest.mark.parametrize("inline", [0, 5])
+async def test_reconcile_settles_a_refusal_later(world: World, inline: float) -> None:
+    refused(world)
+    complete = following(world, inline_looks=inline)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    with pytest.raises(Rejected) as rejected:
+        await complete.reconcile(caught.value)
+    assert rejected.value.order is None
+    assert rejected.value.refusal == caught.value.intent.refusal
+    # The server's clock is known to the second, so a refusal that was stored is believed a second later.
+    assert world.clock.monotonic() > 31
+    assert await complete.pending() == []
+
+
+async def test_reconcile_does_not_believe_a_refusal_before_the_settle_time(world: World) -> None:
+    refused(world)
+    complete = following(world, inline_looks=0, reconcile_budget=25.0)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    with pytest.raises(OutcomeUnknown):
+        await complete.reconcile(caught.value)
+    assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
+
+
+async def test_a_refusal_is_stored_before_the_first_look(world: World) -> None:
+    stored: list[Any] = []
+    complete = following(world)
+
+    async def look(_: Request) -> Any:
+        stored.extend(intent.refusal for intent in await complete._outcomes.journal.pending())
+        return []
+
+    def refuse(request: Request, progress: Progress) -> Exception:
+        world.orders = look
+        return REFUSED
+
+    world.complete = refuse
+    with pytest.raises(Conflict):
+        await buy(world, complete)
+    assert stored
+    assert None not in stored
+
+
+async def test_a_journal_that_cannot_store_a_refusal_hides_nothing(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(MemoryJournal):
+        async def record_refusal(self, *_: Any) -> None:
+            raise JournalError("the disk is full")
+
+    refused(world)
+    with pytest.raises(Conflict):
+        await buy(world, AsyncComplete(world.following(CompletionPolicy()), Full()))
+    assert "could not store that it was refused" in caplog.text
+
+
+# --- an intent that another process prepared ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("age", [0, 500, 700])
+@pytest.mark.parametrize("send_before", [True, False])
+async def test_a_prepared_intent_of_another_process_is_not_executed_only_when_it_is_too_late(
+    world: World, age: float, send_before: bool
+) -> None:
+    complete = following(world, latest_landing=10.0)
+    created = world.clock.wall() - timedelta(seconds=age)
+    limit = created + timedelta(seconds=600) if send_before else None
+    intent = intent_of(state=IntentState.PREPARED, created_at=created, send_before=limit)
+    await complete._outcomes.journal.prepare(intent)
+    with pytest.raises(NotExecuted if age == 700 else OutcomeUnknown):
+        await complete.reconcile(intent)
+    # Only the process that prepared it knows whether it was sent.
+    assert [intent.state for intent in await complete.pending()] == [IntentState.PREPARED] * (age < 700)
+
+
+async def test_an_order_of_a_prepared_intent_settles_it_at_once(world: World) -> None:
+    complete = following(world)
+    intent = intent_of(state=IntentState.PREPARED, send_before=world.clock.wall() + timedelta(seconds=600))
+    await complete._outcomes.journal.prepare(intent)
+    world.orders, world.basket = [order_json()], None
+    assert (await complete.reconcile(intent)).reconciled
+    assert world.clock.monotonic() == 0
+
+
+async def test_an_intent_says_until_when_it_may_be_sent(world: World) -> None:
+    world.complete = LOST
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, following(world))
+    # 201 s are left of the lock, 3 of them the margin; the server's clock is known to the second.
+    assert caught.value.intent.send_before == world.clock.wall() + timedelta(seconds=201 - 3 + 1)
 
 
 # --- Q3: the price lock ------------------------------------------------------------------------------------------
@@ -184,7 +328,7 @@ async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
 @pytest.mark.parametrize(("kept", "strength"), [(True, Match.ID), (False, Match.LIKELY)])
 def test_q4_an_equal_number_alone(kept: bool, strength: Match) -> None:
     row = order_json(token="", guid="", increment_id="")
-    order = codec.structure(row, Order, monotonic=lambda: 0.0)
+    order = codec.structure(row, Order, elapsed=lambda: 0.0)
     assert match(row, order, intent_of(), keeps_number=kept) is strength
 
 
@@ -298,7 +442,7 @@ async def test_the_clock_of_the_server_is_written_down(world: World) -> None:
 def test_an_order_made_by_a_clock_that_was_behind(offset: int) -> None:
     """Ours was an hour ahead when it was sent, so the order seems to be from before."""
     row = order_json(**TWIN, order_at="2026-02-20T11:28:00.000000Z")
-    order = codec.structure(row, Order, monotonic=lambda: 0.0)
+    order = codec.structure(row, Order, elapsed=lambda: 0.0)
     found = match(row, order, intent_of(clock_offset=offset))
     assert found is (Match.LIKELY if offset else Match.NONE)
 
@@ -388,5 +532,7 @@ async def test_a_decision_that_cannot_be_written_down_is_said(world: World) -> N
         async def settle(self, *_: Any, **__: Any) -> None:
             raise JournalError("the disk is full")
 
+    broken = Broken()
+    await broken.prepare(intent_of())
     with pytest.raises(JournalError):
-        await AsyncComplete(world, Broken()).decide(intent_of(), "rejected")
+        await AsyncComplete(world, broken).decide(intent_of(), "rejected")

@@ -29,6 +29,7 @@ from minted_connect.completion.journal import Journal
 from minted_connect.completion.journals import postgres
 from minted_connect.completion.journals.postgres import PostgresJournal, _execute, _lock, _Progress
 from minted_connect.completion.journals.refusals import said_by
+from minted_connect.completion.journals.rows import COLUMNS, to_row
 from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.config import Secret
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
@@ -428,8 +429,8 @@ async def test_a_journal_of_an_older_schema_is_taken_over_once(
     database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await journal.prepare(intent_of())
-    monkeypatch.setattr(postgres, "_STEPS", (*postgres._STEPS, TAKEOVER))
-    monkeypatch.setattr(postgres, "VERSION", len(postgres._STEPS))
+    monkeypatch.setattr(postgres, "STEPS", (*postgres.STEPS, TAKEOVER))
+    monkeypatch.setattr(postgres, "VERSION", len(postgres.STEPS))
     found = await asyncio.gather(*(PostgresJournal(database.url).pending() for _ in range(6)))
     assert found == [[intent_of()]] * 6
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
@@ -442,19 +443,20 @@ async def test_a_takeover_that_fails_changes_nothing(
     await journal.prepare(intent_of())
     database.execute("CREATE TABLE in_the_way ()", user=BUYER)
     with monkeypatch.context() as patch:
-        patch.setattr(postgres, "_STEPS", (*postgres._STEPS, TAKEOVER))
-        patch.setattr(postgres, "VERSION", len(postgres._STEPS))
+        patch.setattr(postgres, "STEPS", (*postgres.STEPS, TAKEOVER))
+        patch.setattr(postgres, "VERSION", len(postgres.STEPS))
         await refused(journal.pending(), "something else", database)
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
     assert await journal.pending() == [intent_of()]
 
 
 async def test_a_journal_of_the_first_schema_is_taken_over(database: Database, journal: PostgresJournal) -> None:
-    await journal.prepare(intent_of())
-    database.execute(
-        "ALTER TABLE minted_connect_intents DROP COLUMN fenced_at; UPDATE minted_connect_journal SET version = 1",
-        user=BUYER,
-    )
+    database.execute(f"{postgres.STEPS[0]}; UPDATE minted_connect_journal SET version = 1", user=BUYER)
+    values = dict(zip(COLUMNS, to_row(intent_of()), strict=True))
+    names = [name for name in COLUMNS if name not in ("fenced_at", "server", "account", "send_before", "refusal")]
+    marks = ", ".join(["%s"] * len(names))
+    insert = f"INSERT INTO minted_connect_intents ({', '.join(names)}) VALUES ({marks})"
+    database.execute(insert, *(values[name] for name in names), user=BUYER)
     assert await journal.pending() == [intent_of()]
     await journal.fence(intent_of().id, intent_of().created_at)
     assert [one.fenced_at for one in await journal.pending()] == [intent_of().created_at]
@@ -462,7 +464,6 @@ async def test_a_journal_of_the_first_schema_is_taken_over(database: Database, j
 
 NEWER = f"UPDATE minted_connect_journal SET version = {postgres.VERSION + 1}"
 NO_VERSION = "DELETE FROM minted_connect_journal"
-UNREADABLE = "UPDATE minted_connect_intents SET paid_total = 'a lot'"
 
 
 @pytest.mark.parametrize(
@@ -473,12 +474,10 @@ UNREADABLE = "UPDATE minted_connect_intents SET paid_total = 'a lot'"
             f"has schema {postgres.VERSION + 1}, this library knows {postgres.VERSION}: upgrade the library$",
         ),
         (NO_VERSION, "holds a record that cannot be read$"),
-        (UNREADABLE, "holds a record that cannot be read$"),
         (
             "ALTER TABLE minted_connect_journal RENAME version TO x",
             "holds tables of these names that are something else$",
         ),
-        ("DROP TABLE minted_connect_journal", "holds tables of these names that are something else$"),
         ("ALTER TABLE minted_connect_intents DROP COLUMN items", "something else$"),
     ],
 )

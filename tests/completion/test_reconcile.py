@@ -87,7 +87,7 @@ def cleared(world: World, **changes: Any) -> Any:
 
 def strength(raw: dict[str, Any], **intent: Any) -> Match:
     try:
-        order = codec.structure(raw, Order, monotonic=float)
+        order = codec.structure(raw, Order, elapsed=float)
     except codec.Unfit:
         order = None
     return match(raw, order, intent_of(**intent))
@@ -540,7 +540,7 @@ async def test_nothing_is_cleared_that_could_not_be_noted(world: World) -> None:
 
 async def test_a_journal_that_cannot_be_read_hides_no_order(world: World) -> None:
     class Mute(MemoryJournal):
-        async def holder(self, external_customer_id: str, cart_token: str) -> None:
+        async def get(self, intent_id: str) -> None:
             raise JournalError("locked")
 
     world.orders = [order_json()]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -118,8 +120,39 @@ def test_a_basket_that_stays_open_proves_something_only_with_a_known_bound(
 
 def test_a_fence_holds_until_nothing_can_land_any_more() -> None:
     names = {"searched": True, "fence": Fence.CLEARED, "fence_proves": True, "latest_landing": 60.0}
-    assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=59)).outcome is Outcome.UNKNOWN
-    assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=60)).outcome is Outcome.NOT_EXECUTED
+    assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=89)).outcome is Outcome.UNKNOWN
+    assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=90)).outcome is Outcome.NOT_EXECUTED
+
+
+def test_nothing_proves_that_an_intent_was_not_executed_while_it_may_still_be_sent() -> None:
+    fenced = {"fence": Fence.CLEARED, "fence_proves": True, "fence_seconds": 1000, "basket": BasketSeen.GONE}
+    active = {"basket": BasketSeen.ACTIVE, "active_reads": 9, "active_seconds": 1000}
+    for seen in (fenced, active):
+        evidence = Evidence(searched=True, latest_landing=60.0, **seen)
+        assert verdict(evidence).outcome is Outcome.NOT_EXECUTED
+        assert verdict(attrs.evolve(evidence, may_still_be_sent=True)).outcome is Outcome.UNKNOWN
+
+
+REFUSED = Evidence(searched=True, basket=BasketSeen.ACTIVE, refusal_is_settled=True)
+
+
+def test_a_refusal_is_confirmed_by_an_open_basket_and_a_whole_list_without_the_order() -> None:
+    assert verdict(REFUSED).outcome is Outcome.REJECTED
+
+
+@pytest.mark.parametrize(
+    ("seen", "outcome"),
+    [
+        ({"refusal_is_settled": False}, Outcome.UNKNOWN),
+        ({"searched": False}, Outcome.UNKNOWN),
+        ({"likely": 1}, Outcome.UNKNOWN),
+        ({"basket": BasketSeen.GONE}, Outcome.UNKNOWN),
+        ({"basket": BasketSeen.UNREAD}, Outcome.UNKNOWN),
+        ({"order": OrderSeen.ACCEPTED}, Outcome.CONFIRMED),
+    ],
+)
+def test_anything_else_does_not_confirm_a_refusal(seen: dict[str, Any], outcome: Outcome) -> None:
+    assert verdict(attrs.evolve(REFUSED, **seen)).outcome is outcome
 
 
 def test_a_fence_around_a_basket_that_was_filled_again_proves_nothing() -> None:

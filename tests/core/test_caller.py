@@ -51,7 +51,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(clock=clock) as server:
+    async with Sandbox(seed=1, clock=clock) as server:
         yield server
 
 

@@ -451,7 +451,7 @@ def test_unknown_words_stay_strings():
 
 def test_a_price_lock_is_stamped_with_the_moment_of_receipt():
     now = 1_000.0
-    basket = structure(basket_data(), Basket, monotonic=lambda: now)
+    basket = structure(basket_data(), Basket, elapsed=lambda: now)
     assert basket.price_fix is not None
     assert (basket.price_fix.received_at, basket.price_fix.seconds_left, basket.price_fix.expired) == (
         1_000.0,

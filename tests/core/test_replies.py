@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from minted_connect import errors
+from minted_connect.core.failures import attach_request
 from minted_connect.core.replies import RawReply, Reply, open_reply
 from minted_connect.core.request import OPERATIONS, Effect, Request
 from minted_connect.errors import (
@@ -52,7 +53,8 @@ def failure(
 ):
     with pytest.raises(MintedConnectError) as caught:
         open_reply(raw(status, body, headers), request=request, now=lambda: NOW, **options)
-    return caught.value
+    # As the attempt does that catches it.
+    return attach_request(caught.value, request.info, attempts=options.get("attempts", 1))
 
 
 def envelope(**changes: Any) -> dict[str, Any]:
@@ -381,6 +383,7 @@ def test_whatever_comes_only_the_error_tree_comes_out(
     try:
         reply = open_reply(RawReply(status, CIMultiDict(headers), body), request=request_, now=lambda: NOW)
     except MintedConnectError as error:
+        attach_request(error, request_.info)
         assert str(error).startswith(f"{request_.operation.method} {request_.operation.path}: {status}")
         assert str(error).isprintable()
         assert len(str(error)) < 300

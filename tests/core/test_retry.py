@@ -1,19 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from minted_connect.config import Breaker, RateLimit, RetryPolicy
+from minted_connect.core.failures import may_have_executed, needs_read_back
 from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.request import Effect
-from minted_connect.core.retry import may_have_landed, pause_before_retry, with_retries
+from minted_connect.core.retry import pause_before_retry, with_retries
 from minted_connect.errors import (
     AnswerTooLarge,
     ApiError,
     AuthenticationFailed,
+    BadRequest,
     CircuitOpen,
     Conflict,
     ConnectFailed,
@@ -22,10 +25,12 @@ from minted_connect.errors import (
     LimiterTimeout,
     MintedConnectError,
     NotFound,
+    PermissionDenied,
     Phase,
     PoolTimeout,
     ProtocolError,
     RateLimited,
+    RequestInfo,
     RequestTimeout,
     ServerError,
     TLSFailed,
@@ -56,8 +61,8 @@ ATTEMPTS = {
     "404": (NotFound("x", 404), {R: 1, S: 1, A: 1, M: 1}),
     "409": (Conflict("x", 409), {R: 1, S: 1, A: 1, M: 1}),
     "422": (ValidationFailed("x", 422), {R: 1, S: 1, A: 1, M: 1}),
-    "429 enveloped": (RateLimited("x", 429, 429), {R: 3, S: 2, A: 2, M: 2}),
-    "429 of a proxy": (RateLimited("x", 429, None), {R: 3, S: 2, A: 2, M: 1}),
+    "429 enveloped": (RateLimited("x", 429, 429), {R: 3, S: 2, A: 1, M: 1}),
+    "429 of a proxy": (RateLimited("x", 429, None), {R: 3, S: 2, A: 1, M: 1}),
     "408": (ApiError("x", 408), {R: 3, S: 2, A: 1, M: 1}),
     "425": (ApiError("x", 425), {R: 3, S: 2, A: 1, M: 1}),
     "500": (ServerError("x", 500), {R: 3, S: 2, A: 1, M: 1}),
@@ -110,9 +115,55 @@ def test_no_pause_reaches_the_deadline_or_exceeds_its_bound(
 
 @given(errors, st.integers(1, 10), st.floats(0, 1, exclude_max=True))
 def test_what_may_have_bought_is_never_sent_again(error, attempt, roll):
-    if may_have_landed(error):
+    if may_have_executed(error):
         assert pause_before_retry(M, error, attempt, RetryPolicy(), left=60, roll=roll) is None
         assert pause_before_retry(A, error, attempt, RetryPolicy(), left=60, roll=roll) is None
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_a_completion_or_addition_is_retried_only_if_nothing_was_sent(name: str):
+    error, _ = ATTEMPTS[name]
+    for effect in (A, M):
+        if pause_before_retry(effect, error, 1, RetryPolicy(), left=60, roll=0.5) is not None:
+            assert isinstance(error, ConnectFailed)
+
+
+def failed(error: MintedConnectError, effect: Effect) -> MintedConnectError:
+    error = copy.copy(error)
+    error.request = RequestInfo("POST", "/x", effect)
+    return error
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_no_response_but_a_digest_refusal_proves_that_a_completion_was_not_executed(name: str):
+    error = failed(ATTEMPTS[name][0], M)
+    sent = isinstance(error, ApiError | TransportError | ProtocolError)
+    assert may_have_executed(error) is sent
+    assert not (sent and error.safe_to_retry)
+    if isinstance(error, AuthenticationFailed):
+        error.refused_digest = True
+        assert not may_have_executed(error)
+    elif isinstance(error, ApiError):
+        error.is_confirmed = True
+        assert not may_have_executed(error)
+
+
+READ_BACK = {
+    *("dropped after sending", "cut short", "late", "not json", "too large", "redirect"),
+    *("409", "408", "425", "500", "503"),
+}
+
+
+@pytest.mark.parametrize(("effect", "names"), [(S, READ_BACK), (A, READ_BACK | {"429 enveloped", "429 of a proxy"})])
+def test_which_failures_of_a_change_are_read_back(effect: Effect, names: set[str]):
+    assert {name for name, (error, _) in ATTEMPTS.items() if needs_read_back(failed(error, effect))} == names
+
+
+def test_an_addition_that_was_denied_is_read_back_once():
+    for error in (PermissionDenied("x", 403), BadRequest("x", 400), ApiError("x", 410)):
+        assert needs_read_back(failed(error, A))
+        assert not may_have_executed(failed(error, A))
+        assert not needs_read_back(failed(error, S))
 
 
 @given(st.floats(0, 1000), st.floats(0.1, 1000))

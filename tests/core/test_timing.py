@@ -79,7 +79,7 @@ async def test_a_cancellation_stays_one() -> None:
 async def served(connect):
     """Either client and a sandbox on one clock that stands still."""
     clock = ManualClock()
-    async with Sandbox(clock=clock) as sandbox:
+    async with Sandbox(seed=1, clock=clock) as sandbox:
         timeouts = Timeouts(pool=AGES, read=AGES, total=2 * AGES, complete_read=AGES, complete_total=2 * AGES)
         settings = {"options": Options(clock=clock, pool_size=1), "timeouts": timeouts, "retry": RetryPolicy.none()}
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, **settings)

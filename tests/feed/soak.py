@@ -43,7 +43,7 @@ def serve() -> None:
     end = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), end.set())).start()
     roll = random.Random()
-    with ThreadedSandbox(log_limit=0, price_interval=INTERVAL / 2) as sandbox:
+    with ThreadedSandbox(seed=1, log_limit=0, price_interval=INTERVAL / 2) as sandbox:
         say(f"{sandbox.url} {sandbox.username} {sandbox.password}")
         while not end.wait(10 * INTERVAL):
             # Two clients poll: twenty polls have gone by since.

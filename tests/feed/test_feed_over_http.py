@@ -23,7 +23,7 @@ def polls(sandbox):
 
 async def test_a_failed_poll_is_one_request():
     async with (
-        Sandbox() as sandbox,
+        Sandbox(seed=1) as sandbox,
         AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
     ):
         async with minted.rates.feed(interval=0.01, max_backoff=0.01, breaker=None) as feed:
@@ -56,7 +56,7 @@ async def test_a_sick_server_sees_probes_only_once_the_circuit_is_open():
 
 def test_the_blocking_feed_refuses_what_never_comes():
     with (
-        ThreadedSandbox() as sandbox,
+        ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
         minted.rates.feed(interval=3600) as feed,
     ):
@@ -103,7 +103,7 @@ async def test_the_past_comes_from_rate_history(backfill, interval, most):
 
 def test_the_blocking_feed_has_a_past_too():
     with (
-        ThreadedSandbox() as sandbox,
+        ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
         minted.rates.feed(interval=3600, backfill=timedelta(hours=3)) as feed,
     ):

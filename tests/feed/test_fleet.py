@@ -140,7 +140,7 @@ class TestTogether:
     def test_the_blocking_client_is_a_member_too(self, redis_server):
         fleet = fleet_at(redis_server.url)
         with (
-            ThreadedSandbox() as sandbox,
+            ThreadedSandbox(seed=1) as sandbox,
             MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as one,
             MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as other,
             one.rates.feed(interval=INTERVAL, fleet=fleet) as first,

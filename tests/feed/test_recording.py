@@ -196,7 +196,7 @@ async def test_a_sink_that_cannot_be_opened(tmp_path: Path):
 @pytest.mark.parametrize("kind", KINDS)
 async def test_over_http_with_history_and_again(kind, tmp_path):
     clock = ManualClock()
-    async with Sandbox(clock=clock) as sandbox:
+    async with Sandbox(seed=1, clock=clock) as sandbox:
         for _ in range(2):
             async with (
                 AsyncMintedConnect(
@@ -227,7 +227,7 @@ async def test_over_http_with_history_and_again(kind, tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_blocking_feed_records_too(kind, tmp_path):
     with (
-        ThreadedSandbox() as sandbox,
+        ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
         minted.rates.feed(interval=0.01) as feed,
     ):
@@ -250,7 +250,7 @@ def test_the_blocking_feed_records_too(kind, tmp_path):
 
 def test_a_script_can_write_ticks_it_has(tmp_path):
     with (
-        ThreadedSandbox() as sandbox,
+        ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
         minted.rates.feed(interval=3600) as feed,
         JsonLinesSink(tmp_path / "ticks.jsonl") as sink,

@@ -64,7 +64,7 @@ def code(name: str, more: str = "") -> str:
 
 @pytest.fixture
 def sandbox() -> Iterator[ThreadedSandbox]:
-    with ThreadedSandbox(clock=ManualClock()) as server:
+    with ThreadedSandbox(seed=1, clock=ManualClock()) as server:
         yield server
 
 

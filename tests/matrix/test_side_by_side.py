@@ -232,7 +232,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     def run(flavour: str) -> dict[str, Any]:
         journal = tmp_path_factory.mktemp("forked") / "journal.db"
-        with ThreadedSandbox() as sandbox:
+        with ThreadedSandbox(seed=1) as sandbox:
             customer = sandbox.shop.create_customer(sandbox.username, "customer-1", {"firstname": "Grace"})
             sandbox.shop.add_item(customer, GOLD, 1)
             fault = sandbox.faults.add("hang", path="*/complete/buy")

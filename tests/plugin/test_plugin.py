@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -55,6 +56,24 @@ def test_a_wrong_mark_is_told(tmp_path: Path, code: str, says: str) -> None:
     assert found.returncode == 1
     assert says in found.stdout
     assert "the mark minted(" in found.stdout
+
+
+def test_a_failing_test_shows_the_seed_and_a_passing_one_does_not(tmp_path: Path) -> None:
+    code = """
+        def test_fails(minted_sandbox):
+            assert minted_sandbox.seed is None
+    """
+    found = pytest_run(tmp_path, code)
+    shown = re.search(r"^seed=(\d+)$", found.stdout, re.MULTILINE)
+    assert shown, found.stdout
+    repeated = f"""
+        import pytest
+        @pytest.mark.minted(seed={shown[1]})
+        def test_passes(minted_sandbox):
+            assert minted_sandbox.seed == {shown[1]}
+    """
+    found = pytest_run(tmp_path, repeated)
+    assert (found.returncode, "seed=" in found.stdout) == (0, False)
 
 
 def test_a_client_is_closed_also_when_the_test_fails(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def test_it_serves_until_told_to_stop(launch, number):
     process = launch("--port", "0", "--seed", "7")
     line = process.stdout.readline()
     url, username, password = re.fullmatch(
-        r"(\S+)  username: (\S+)  password: (\S+)  console: \1/_sandbox\n", line
+        r"(\S+)  username: (\S+)  password: (\S+)  console: \1/_sandbox  seed: 7\n", line
     ).groups()
     assert username == "sandbox"
     assert len(password) > 20
@@ -63,6 +63,7 @@ def test_where_it_is_as_json(launch, given):
     assert told["url"].startswith("http://127.0.0.1:")
     assert (told["username"], told["console"]) == ("sandbox", None)
     assert told["password"] is None if given else len(told["password"]) > 20
+    assert isinstance(told["seed"], int)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=20) == ("", "")
 

@@ -84,6 +84,7 @@ async def test_the_state_is_what_is_in_the_shop(page):
     assert (gold["metal"], gold["spot"], len(gold["points"])) == ("gold", "586.48", 120)
     assert gold["points"][-1][1] == gold["spot"]
     assert state["kinds"] == list(KINDS)
+    assert state["seed"] == page.sandbox.seed
     last = state["requests"]["last"]
     assert (last[0]["operation"], last[0]["status"]) == ("baskets.add_item", 200)
     # What the console asks is no request to the vendor.
@@ -143,7 +144,7 @@ async def test_faults_are_armed_strike_and_are_removed(page):
 )
 async def test_a_fault_that_cannot_be_is_refused(page, given):
     status, said = await page.act("/faults", **given)
-    assert status == 400
+    assert status == 422
     assert said["error"]
     assert not page.sandbox.faults
 

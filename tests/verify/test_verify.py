@@ -43,7 +43,7 @@ def verdicts(report: Report) -> dict[str, Verdict]:
 
 
 async def test_a_sandbox_that_is_as_assumed_is_verified_whole() -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         await owning(server)
         report = await verify(settings(server), customer=CUSTOMER, with_sandbox_customer=True)
     found = verdicts(report)
@@ -57,7 +57,7 @@ async def test_a_sandbox_that_is_as_assumed_is_verified_whole() -> None:
 
 
 async def test_without_leave_nothing_is_changed() -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         await owning(server)
         before = server.requests.total
         report = await verify(settings(server), customer=CUSTOMER)
@@ -68,7 +68,7 @@ async def test_without_leave_nothing_is_changed() -> None:
 
 
 async def test_no_completion_is_ever_sent_and_the_customer_made_for_the_run_is_gone() -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         await verify(settings(server), with_sandbox_customer=True)
         assert not [one for one in server.requests if "complete" in one.path]
         removed = [one for one in server.requests if one.method == "DELETE" and "/customer/" in one.path]
@@ -80,7 +80,7 @@ async def test_no_completion_is_ever_sent_and_the_customer_made_for_the_run_is_g
 
 
 async def test_without_a_customer_what_needs_one_is_left_out() -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         report = await verify(settings(server))
     untried = {one.operation: one.note for one in report.findings if one.verdict is Verdict.UNTRIED}
     assert untried["wallet.balance"].startswith("needs a customer")
@@ -143,7 +143,7 @@ async def test_a_path_that_nobody_guessed_is_told_and_nothing_is_suggested() -> 
 
 
 async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         await owning(server)
         server.shop.set_status(server.shop.orders[0].id, "Pending")  # whose invoice is not made yet
         report = await verify(settings(server), customer=CUSTOMER)
@@ -163,7 +163,7 @@ async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
     ],
 )
 async def test_other_failures_are_told_apart(fault: dict[str, Any], verdict: Verdict, status: int | None) -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         server.faults.add(fault.pop("kind"), path="*/rates", times=None, **fault)
         report = await verify(settings(server))
     (found,) = [one for one in report.findings if one.operation == "rates.current"]
@@ -171,7 +171,7 @@ async def test_other_failures_are_told_apart(fault: dict[str, Any], verdict: Ver
 
 
 async def test_a_wrong_password_is_tried_once() -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         with pytest.raises(AuthenticationFailed):
             await verify(settings(server) | {"password": "other"}, with_sandbox_customer=True)
         assert [one.operation for one in server.requests] == ["customers.create"] * 2  # the challenge, and the answer
@@ -179,7 +179,7 @@ async def test_a_wrong_password_is_tried_once() -> None:
 
 @pytest.mark.parametrize("kind", ["drop_after_commit", "invalid_json"])
 async def test_a_customer_that_may_be_there_is_removed(kind: Any) -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         server.faults.add(kind, method="POST", path="*/customer", times=None)
         server.faults.add("status", method="GET", path="*/customer/*", status=500, times=None)
         await verify(settings(server), with_sandbox_customer=True)
@@ -188,7 +188,7 @@ async def test_a_customer_that_may_be_there_is_removed(kind: Any) -> None:
 
 
 async def test_a_run_that_cannot_make_its_customer_changes_nothing_more() -> None:
-    async with Sandbox() as server:
+    async with Sandbox(seed=1) as server:
         server.faults.add("status", path="*/customer", status=403, times=None)
         report = await verify(settings(server), with_sandbox_customer=True)
         assert {one.method for one in server.requests} == {"GET", "POST"}

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, to_the_end
+from minted_connect.completion.journal import already_in_flight, to_the_end
+from minted_connect.completion.journals.postgres_schema import STEPS, VERSION
+from minted_connect.completion.journals.postgres_url import parse_url
 from minted_connect.completion.journals.refusals import said_by
-from minted_connect.completion.journals.rows import from_row, quoted
-from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion, settlement
+from minted_connect.completion.journals.statements import Statements, insertion, settlement
 from minted_connect.completion.journals.stored import StoredJournal
 from minted_connect.config import Secret, as_secret, is_seconds
-from minted_connect.core.extras import load
 from minted_connect.errors import ConfigurationError, JournalError
 from minted_connect.models import Intent, IntentState
 
@@ -30,56 +30,15 @@ if TYPE_CHECKING:
     from psycopg.errors import Diagnostic
 
     _Connection = AsyncConnection[tuple[Any, ...]]
+    _Rows = list[tuple[Any, ...]]
     _Work = Callable[[_Connection], Awaitable["_T"]]
 
 __all__ = ["PostgresJournal"]
 
 _T = TypeVar("_T")
 
-_SCHEMES: Final = ("postgresql://", "postgres://")
-
 _LOCKS: Final = 0x4D4E5443
 """Marks advisory locks as ours ("MNTC")."""
-
-_STEPS: Final = (
-    # Keys are compared byte by byte: an order of letters that changes with an upgrade of the operating system
-    # leaves a broken index behind, and that could let a second open record in.
-    f"""
-CREATE TABLE minted_connect_journal (version INTEGER NOT NULL);
-INSERT INTO minted_connect_journal VALUES (0);
-CREATE TABLE minted_connect_intents (
-    number BIGINT GENERATED ALWAYS AS IDENTITY,
-    id TEXT COLLATE "C" PRIMARY KEY,
-    kind TEXT NOT NULL,
-    external_customer_id TEXT COLLATE "C" NOT NULL,
-    cart_token TEXT COLLATE "C" NOT NULL,
-    basket_id BIGINT NOT NULL,
-    guid TEXT NOT NULL,
-    increment_id TEXT NOT NULL,
-    price_token TEXT NOT NULL,
-    paid_total TEXT NOT NULL,
-    currency_code TEXT NOT NULL,
-    items TEXT NOT NULL,
-    created_at TEXT NOT NULL,
-    state TEXT NOT NULL,
-    clock_offset INTEGER NOT NULL,
-    known_orders TEXT NOT NULL,
-    order_id BIGINT,
-    progress TEXT,
-    finished BOOLEAN NOT NULL DEFAULT false
-);
-CREATE UNIQUE INDEX minted_connect_one_open ON minted_connect_intents (external_customer_id, cart_token)
-    WHERE state IN ({quoted(OPEN)});
-CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_customer_id, cart_token)
-    WHERE state IN ({quoted(HOLDING)});
-CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE {UNFINISHED}
-""",  # noqa: S608 - no word of it is input
-    "ALTER TABLE minted_connect_intents ADD COLUMN fenced_at TEXT",
-)
-"""How to come from each version of the schema to the next; what was released is never changed."""
-
-VERSION: Final = len(_STEPS)
-"""Of the schema, as `minted_connect_journal` tells it."""
 
 # Not `to_regclass`: within a transaction that one goes on saying no while another session makes the table.
 _THERE: Final = (
@@ -88,10 +47,11 @@ _THERE: Final = (
 # SET LOCAL, all at once. Whatever the server's default, what was committed has to be on its disk.
 _SET_LOCAL: Final = (
     "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', %s, true), "
-    f"set_config('statement_timeout', %s, true), {_THERE}"
+    f"set_config('statement_timeout', %s, true), pg_is_in_recovery(), {_THERE}"
 )
 # Parts of the time that is left: the server gives up before we do, since it can tell what was waited for in vain.
 _LOCK, _STATEMENT = 0.8, 0.9
+_UNDEFINED_TABLE: Final = "42P01"
 _LONGEST: Final = 2**31 - 1
 """Milliseconds of a timeout of the server."""
 
@@ -108,11 +68,13 @@ class _Progress:
 
 
 class PostgresJournal(StoredJournal):
-    """A journal in a PostgreSQL database; its two tables are made at first use.
+    """A journal in a PostgreSQL database; its tables are made at first use.
 
     Machines share it if they find the same tables: the same database, and the same schema by the `search_path` of
     their role. The role has to be allowed to read and write the tables, to create them only if they are not there.
     What is written down is as safe as the server keeps it: where another takes over, let it be a synchronous standby.
+    A standby is never read, because it lags behind. If the URL names several hosts, the one that can be written is
+    taken.
 
     On Windows psycopg needs a `SelectorEventLoop`.
 
@@ -121,7 +83,8 @@ class PostgresJournal(StoredJournal):
         patience: Seconds for one operation: connecting, locks of others, the server's work.
 
     Raises:
-        ConfigurationError: no such URL, or psycopg is not installed (`pip install "minted-connect[postgres]"`).
+        ConfigurationError: no such URL, one of several hosts that asks for a standby, or psycopg is not installed
+            (`pip install "minted-connect[postgres]"`).
     """
 
     _place = "(not built)"
@@ -130,28 +93,43 @@ class PostgresJournal(StoredJournal):
     _sql = Statements.of(table="minted_connect_intents", age="number", mark=r"%(\1)s")
 
     def __init__(self, url: str | Secret, *, patience: float = 5.0) -> None:
+        super().__init__()
         url = as_secret(url)  # before anything can fail: tracebacks may show local variables
         if not is_seconds(patience):
             raise ConfigurationError("patience: must be seconds above 0, and finite")
         self._url = url
-        self._place = _checked(url)
+        self._place, several = parse_url(url)
+        # Of several hosts, libpq would take the first one that responds, a standby too.
+        self._session: dict[str, Any] = {"target_session_attrs": "read-write"} if several else {}
         self._patience = patience
+        self._used = False
+        """Whether the tables were there before: from now on they must stay."""
+        self._identity: str | None = None
+        """Drawn when the tables were made."""
 
     def __repr__(self) -> str:
         return f"PostgresJournal({self._place!r})"
 
     async def prepare(self, intent: Intent) -> None:
         """Write an intent down, on the server's disk before returning."""
+        self._check_not_lost()
         await to_the_end(self._prepare(intent))
 
     async def _prepare(self, intent: Intent) -> None:
         async def work(connection: _Connection) -> Intent | None:
             await _lock(connection, intent)
-            basket = {"customer": intent.external_customer_id, "token": intent.cart_token}
-            for row in await _execute(connection, self._sql.holder, basket):
-                return from_row(row)
-            await _execute(connection, self._sql.insert, insertion(intent))
-            return None
+            # The tables may have been emptied, or restored from an older copy.
+            if self._latest is not None and not await _execute(connection, self._sql.exists, {"id": self._latest}):
+                raise self._report_lost(f"does not hold intent {self._latest} any more, which was written here")
+            basket = {
+                "customer": intent.external_customer_id,
+                "token": intent.cart_token,
+                "account": intent.account,
+            }
+            holder = self._first(await _execute(connection, self._sql.holder, basket))
+            if holder is None:
+                await _execute(connection, self._sql.insert, insertion(intent))
+            return holder
 
         progress = _Progress()
         try:
@@ -164,6 +142,7 @@ class PostgresJournal(StoredJournal):
             raise
         if holder is not None:
             raise already_in_flight(holder)
+        self._remember(intent)
 
     async def _withdraw(self, intent: Intent) -> bool:
         """Close an intent that may have been written down while its caller is told that it was not."""
@@ -171,7 +150,7 @@ class PostgresJournal(StoredJournal):
         async def work(connection: _Connection) -> None:
             # If the server still works on the record, it does so under this lock.
             await _lock(connection, intent)
-            await _execute(connection, self._sql.settle, settlement(intent.id, IntentState.NOT_SENT, None, None))
+            await _execute(connection, self._sql.settle, settlement(intent.id, IntentState.NOT_SENT))
 
         try:
             await self._run(work, _Progress())
@@ -180,14 +159,28 @@ class PostgresJournal(StoredJournal):
         return True
 
     async def _write(self, statement: str, values: Mapping[str, Any]) -> None:
-        async def work(connection: _Connection) -> None:
-            await _execute(connection, statement, values)
+        intent_id = values.get("id")
 
-        await to_the_end(self._run(work, _Progress()))
+        async def work(connection: _Connection) -> bool:
+            if (await connection.execute(statement.encode(), values)).rowcount or intent_id not in self._prepared:
+                return True
+            return bool(await _execute(connection, self._sql.exists, {"id": intent_id}))
 
-    async def _read(self, query: str, **values: str) -> list[Intent]:
-        async def work(connection: _Connection) -> list[Intent]:
-            return [from_row(row) for row in await _execute(connection, query, values)]
+        async def write() -> None:
+            try:
+                is_found = await self._run(work, _Progress())
+            except JournalError:
+                if self._lost is None or intent_id not in self._prepared:
+                    raise
+                is_found = False
+            if not is_found:
+                self._report_missing(str(intent_id))
+
+        await to_the_end(write())
+
+    async def _read(self, query: str, values: Mapping[str, Any]) -> _Rows:
+        async def work(connection: _Connection) -> _Rows:
+            return await _execute(connection, getattr(self._sql, query), values)
 
         return await to_the_end(self._run(work, _Progress()))
 
@@ -198,7 +191,10 @@ class PostgresJournal(StoredJournal):
             problem = said_by(TimeoutError() if progress.late else error, connected=progress.connected)
             if problem is None:
                 raise
+            is_lost = self._used and getattr(error, "sqlstate", None) == _UNDEFINED_TABLE
         # Not inside `except`: the error of psycopg would hang on ours, with rows of ours in its text, and the password.
+        if is_lost:
+            raise self._report_lost("has lost its tables")
         raise JournalError(f"the journal {self._place} {problem}")
 
     async def _converse(self, work: _Work[_T], progress: _Progress) -> _T:
@@ -212,6 +208,7 @@ class PostgresJournal(StoredJournal):
                 prepare_threshold=None,  # a pooler in between gives each transaction another session
                 client_encoding="utf8",
                 fallback_application_name="minted_connect",
+                **self._session,
             )
         progress.connected = True
         # No timeout from here on: psycopg, cancelled, waits for a server to stop that may be there no more.
@@ -222,6 +219,7 @@ class PostgresJournal(StoredJournal):
             await self._set_up(connection, deadline - loop.time())
             result = await work(connection)
             await self._commit(connection, progress)
+            self._used = True
             return result
         finally:
             alarm.cancel()
@@ -231,15 +229,31 @@ class PostgresJournal(StoredJournal):
     async def _set_up(self, connection: _Connection, left: float) -> None:
         """Begin a transaction in which the schema is that of this library."""
         waits = [str(max(1, int(min(left * 1000 * part, _LONGEST)))) for part in (_LOCK, _STATEMENT)]
-        [(*_, there)] = await _execute(connection, _SET_LOCAL, waits)
+        [(*_, standby, there)] = await _execute(connection, _SET_LOCAL, waits)
+        if standby:
+            raise JournalError(
+                f"the journal {self._place} cannot be used: the server is a standby, which lags behind: name the "
+                "primary"
+            )
+        if self._used and not there:
+            raise self._report_lost("has lost its tables")
         if await self._version(connection, there) == VERSION:
+            await self._check_identity(connection)
             return
         await _execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCKS])
         # Looked at again, now that nobody else can be making or changing it.
         [(there,)] = await _execute(connection, f"SELECT {_THERE}")
-        for step in _STEPS[await self._version(connection, there) :]:
+        for step in STEPS[await self._version(connection, there) :]:
             await _execute(connection, step)
         await _execute(connection, "UPDATE minted_connect_journal SET version = %s", [VERSION])
+        await self._check_identity(connection)
+
+    async def _check_identity(self, connection: _Connection) -> None:
+        """Check that these are the tables that were used before."""
+        [(identity,)] = await _execute(connection, "SELECT identity FROM minted_connect_journal")
+        if self._used and identity != self._identity:
+            raise self._report_lost("was replaced by another one while in use")
+        self._identity = identity
 
     async def _version(self, connection: _Connection, there: bool) -> int:
         """Return the version of the schema that is there, 0 if there is none; refuse a newer one."""
@@ -292,44 +306,3 @@ async def _lock(connection: _Connection, intent: Intent) -> None:
     """
     basket = zlib.crc32(f"{intent.external_customer_id}\0{intent.cart_token}".encode()) - 2**31
     await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [_LOCKS, basket])
-
-
-def _checked(url: Secret) -> str:
-    """Return the URL as it may be shown: host, port and database."""
-    if not url.reveal().startswith(_SCHEMES):
-        raise ConfigurationError(
-            "journal: must be the path of a file, a URL postgresql://..., or an object with the methods of Journal"
-        )
-    load("psycopg", "postgres", "journal: a PostgreSQL journal needs psycopg")
-    place = _shown(url)
-    if place is None:
-        raise ConfigurationError(
-            "journal: must be a URL like postgresql://user:password@host:5432/database; in a password write %40 for @, "
-            "%2F for /, and so on"
-        )
-    return place
-
-
-def _shown(url: Secret) -> str | None:
-    # A function of its own, which raises nothing, because its variables hold the password.
-    from psycopg import Error, conninfo, pq  # noqa: PLC0415
-
-    parts: dict[str, Any] = {one.keyword.decode(): (one.val or b"").decode() for one in pq.Conninfo.get_defaults()}
-    try:
-        parts |= conninfo.conninfo_to_dict(url.reveal())
-    except (Error, ValueError):
-        return None
-    hosts = str(parts["host"] or parts["hostaddr"] or "localhost").split(",")
-    ports, database = str(parts["port"]).split(","), str(parts["dbname"] or parts["user"])
-    # What libpq takes for a host or the database may be the rest of a password.
-    names = "".join([*hosts, database])
-    if "@" in names or not (names.isprintable() and url.reveal().isprintable()):
-        return None
-    if not all(port.isdecimal() for port in ports if port):
-        return None
-    addresses = zip(hosts, ports if len(ports) == len(hosts) else ports * len(hosts), strict=False)
-    return f"postgresql://{','.join(_address(host, port) for host, port in addresses)}/{database}"
-
-
-def _address(host: str, port: str) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

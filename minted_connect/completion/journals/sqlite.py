@@ -1,26 +1,28 @@
 """A journal in one SQLite file, shared by the processes of one machine.
 
 Every operation opens the file, commits and closes it again: a purchase is rare beside that, and no connection can be
-inherited through a fork, used from a wrong thread, or left open.
+inherited through a fork, used from a wrong thread, or left open. Reading opens it read-only, and never creates it.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sqlite3
-import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
-from decimal import InvalidOperation
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from minted_connect.completion.journal import HOLDING, OPEN, already_in_flight, to_the_end
-from minted_connect.completion.journals.rows import from_row, quoted
-from minted_connect.completion.journals.statements import UNFINISHED, Statements, insertion
+from minted_connect.completion.journal import already_in_flight, to_the_end
+from minted_connect.completion.journals.paths import check_path
+from minted_connect.completion.journals.rows import UNREADABLE
+from minted_connect.completion.journals.sqlite_file import FileLost, JournalFile
+from minted_connect.completion.journals.sqlite_schema import APPLICATION, IDENTIFIED, STEPS, VERSION, statements_of
+from minted_connect.completion.journals.statements import Statements, insertion
 from minted_connect.completion.journals.stored import StoredJournal
+from minted_connect.completion.journals.worker import WorkerThread
 from minted_connect.core.disk import sync_directory
 from minted_connect.errors import JournalError
 from minted_connect.models import Intent
@@ -29,44 +31,7 @@ __all__ = ["SqliteJournal"]
 
 _T = TypeVar("_T")
 
-APPLICATION: Final = 0x4D4E5443
-"""Marks the file as ours (`PRAGMA application_id`, "MNTC")."""
-
-_STEPS: Final = (
-    f"""
-CREATE TABLE intents (
-    id TEXT PRIMARY KEY,
-    kind TEXT NOT NULL,
-    external_customer_id TEXT NOT NULL,
-    cart_token TEXT NOT NULL,
-    basket_id INTEGER NOT NULL,
-    guid TEXT NOT NULL,
-    increment_id TEXT NOT NULL,
-    price_token TEXT NOT NULL,
-    paid_total TEXT NOT NULL,
-    currency_code TEXT NOT NULL,
-    items TEXT NOT NULL,
-    created_at TEXT NOT NULL,
-    state TEXT NOT NULL,
-    order_id INTEGER
-);
-CREATE UNIQUE INDEX one_open ON intents (external_customer_id, cart_token) WHERE state IN ({quoted(OPEN)});
-CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE state IN ({quoted(HOLDING)});
-PRAGMA application_id = {APPLICATION}
-""",
-    f"""
-ALTER TABLE intents ADD COLUMN clock_offset INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE intents ADD COLUMN known_orders TEXT NOT NULL DEFAULT '[]';
-ALTER TABLE intents ADD COLUMN progress TEXT;
-ALTER TABLE intents ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX unfinished ON intents (state) WHERE {UNFINISHED}
-""",
-    "ALTER TABLE intents ADD COLUMN fenced_at TEXT",
-)
-"""How to come from each version of the schema to the next; what was released is never changed."""
-
-VERSION: Final = len(_STEPS)
-"""Of the schema (`PRAGMA user_version`)."""
+_Rows = Sequence[tuple[Any, ...]]
 
 # One statement, so that it sees one state of a file that another process is just making.
 _STATE: Final = (
@@ -75,6 +40,7 @@ _STATE: Final = (
 )
 
 _PROBLEMS: Final = {
+    sqlite3.SQLITE_ERROR: "holds something else than a journal, or is damaged",
     sqlite3.SQLITE_BUSY: "is locked by another process",
     sqlite3.SQLITE_LOCKED: "is locked by another process",
     sqlite3.SQLITE_READONLY: "cannot be written",
@@ -84,23 +50,38 @@ _PROBLEMS: Final = {
     sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error",
     sqlite3.SQLITE_CORRUPT: "is damaged",
     sqlite3.SQLITE_NOTADB: "is not a journal, or is damaged",
+    sqlite3.SQLITE_CONSTRAINT: "refuses this intent: another has its basket, or its id",
 }
 
 
 class SqliteJournal(StoredJournal):
     """A journal in the file `path`, made at first use; its directory has to exist, on a disk of this machine.
 
+    All its work is done on a thread of its own, which starts with the first operation and ends with `aclose`, after
+    which the journal can still be used.
+
+    Mount the directory into a container, not the file alone, and give the file one name only: SQLite keeps a log beside
+    it. Symbolic links are safe.
+
     Args:
         path: The file. Beside it SQLite keeps `<path>-wal` and `<path>-shm` while it is in use.
         patience: Seconds to wait for other processes that are writing.
+
+    Raises:
+        ConfigurationError: if `path` is a name that SQLite reserves, such as `:memory:`, or a URI.
     """
 
     _sql = Statements.of(table="intents", age="rowid")
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
+        super().__init__()
+        check_path(os.fspath(path))
         # Now: a process that changes its directory later must not find another journal, without what is pending.
         self.path: Path = Path(path).absolute()
+        self._place = str(self.path)
         self._patience = patience
+        self._file = JournalFile(self.path)
+        self._thread = WorkerThread("minted-journal")
 
     def __repr__(self) -> str:
         return f"SqliteJournal({str(self.path)!r})"
@@ -110,60 +91,147 @@ class SqliteJournal(StoredJournal):
 
         def work(database: sqlite3.Connection) -> None:
             with _transaction(database):
+                self._check_latest(database)
                 try:
-                    basket = {"customer": intent.external_customer_id, "token": intent.cart_token}
-                    holder = database.execute(self._sql.holder, basket).fetchone()
-                    if holder is None:
+                    basket = {
+                        "customer": intent.external_customer_id,
+                        "token": intent.cart_token,
+                        "account": intent.account,
+                    }
+                    holders = database.execute(self._sql.holder, basket).fetchall()
+                    if not holders:
                         database.execute(self._sql.insert, insertion(intent))
                 except (ValueError, OverflowError) as error:
                     raise JournalError(f"the journal {self.path} cannot hold this intent") from error
-                if holder is not None:
-                    raise already_in_flight(from_row(holder))
+                if (holder := self._first(holders)) is not None:
+                    raise already_in_flight(holder)
+            # It may have been written into a file that has lost its name by now.
+            self._file.check_name()
+            self._remember(intent)
 
-        await self._run(work)
+        self._check_not_lost()
+        await self._run(partial(self._do, work))
+
+    def _check_latest(self, database: sqlite3.Connection) -> None:
+        """Check that the file still holds what was written here last: an older copy may have taken its place."""
+        if self._latest is not None and not database.execute(self._sql.exists, {"id": self._latest}).fetchall():
+            raise FileLost(f"does not hold intent {self._latest} any more, which was written here")
 
     async def _write(self, statement: str, values: Mapping[str, Any]) -> None:
         def work(database: sqlite3.Connection) -> None:
             with _transaction(database):
-                database.execute(statement, values)
+                changed = database.execute(statement, values).rowcount
+                missing = (
+                    not changed
+                    and values.get("id") in self._prepared
+                    and not database.execute(self._sql.exists, {"id": values["id"]}).fetchall()
+                )
+            if missing:
+                self._report_missing(values["id"])
 
-        await self._run(work)
+        def write(give_up: float) -> None:
+            try:
+                self._do(work, give_up)
+            except JournalError:
+                if self._lost is None or values.get("id") not in self._prepared:
+                    raise
+                self._report_missing(values["id"])
 
-    async def _read(self, query: str, **values: str) -> list[Intent]:
-        return await self._run(lambda database: [from_row(row) for row in database.execute(query, values)])
+        await self._run(write)
 
-    async def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _read(self, query: str, values: Mapping[str, Any]) -> _Rows:
+        return await self._run(partial(self._do_reading, query, values))
+
+    async def _run(self, work: Callable[[float], _T]) -> _T:
+        give_up = time.monotonic() + self._patience
         try:
-            running = asyncio.get_running_loop().run_in_executor(None, self._do, work)
+            running = self._thread.submit(partial(work, give_up))
         except RuntimeError as error:
             raise JournalError(f"the journal {self.path} cannot be used: there is no thread for it") from error
         # The thread goes on under a cancelled task; unlike a task, this future cannot be cancelled by anyone else.
         return await to_the_end(running)
 
-    def _do(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        try:
-            database = self._open()
+    async def aclose(self) -> None:
+        """End the thread; the next operation starts another one. Idempotent."""
+        await self._thread.stop()
+
+    def _do(self, work: Callable[[sqlite3.Connection], _T], give_up: float | None = None) -> _T:
+        with self._translated():
+            database = self._open(give_up)
             try:
                 return work(database)
             finally:
                 database.close()
+
+    def _do_reading(self, query: str, values: Mapping[str, Any], give_up: float | None = None) -> _Rows:
+        with self._translated():
+            if not self._file.check():
+                return ()
+            try:
+                return self._select("mode=ro", query, values, give_up)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+                    raise
+                problem = error
+            # A directory that cannot be written has no room for the files that SQLite shares with other processes.
+            if self._file.log.exists():
+                raise JournalError(
+                    f"the journal {self.path} cannot be read: its directory cannot be written, and {self._file.log} "
+                    "may hold its latest records. Read it as its owner, or copy both files to another directory"
+                ) from problem
+            return self._select("immutable=1", query, values, give_up)
+
+    def _select(self, how: str, query: str, values: Mapping[str, Any], give_up: float | None) -> _Rows:
+        database = self._connect(how, give_up)
+        try:
+            version = self._version(database)
+            if version == 0:
+                if self._file.is_used:
+                    raise FileLost("was emptied while in use")
+                return ()
+            self._file.mark_used(_identity(database, version))
+            sql = self._sql if version == VERSION else statements_of(version)
+            return database.execute(getattr(sql, query), values).fetchall()
+        finally:
+            database.close()
+
+    @contextmanager
+    def _translated(self) -> Generator[None]:
+        """Raise a JournalError for everything that can be wrong with the file."""
+        try:
+            yield
+        except FileLost as lost:
+            raise self._report_lost(str(lost)) from lost
         except sqlite3.Error as error:
+            if _is_about_tables(error) and self._file.is_used:
+                raise self._report_lost("has lost its tables") from error
             # The low byte is the class of the problem; the rest of an extended code says where it struck.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB and self._file.is_used:
+                raise self._report_lost("was overwritten or replaced while in use") from error
             problem = _PROBLEMS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"failed ({type(error).__name__})")
             raise JournalError(f"the journal {self.path} {problem}") from error
         except OSError as error:
             raise JournalError(f"the journal {self.path} cannot be opened or created: {error.strerror}") from error
-        except (ValueError, TypeError, LookupError, InvalidOperation) as error:
+        except UNREADABLE as error:
             raise JournalError(f"the journal {self.path} holds a record that cannot be read") from error
 
-    def _open(self) -> sqlite3.Connection:
-        if not self.path.exists():
-            _create(self.path)
+    def _connect(self, how: str, give_up: float | None) -> sqlite3.Connection:
+        left = self._patience if give_up is None else give_up - time.monotonic()
+        # Jobs that waited for others of this process still get a part of the patience with other processes.
+        timeout = max(left, self._patience / 10)
+        database = sqlite3.connect(f"{self.path.as_uri()}?{how}", uri=True, timeout=timeout, isolation_level=None)
+        # One text that is not UTF-8 would hide all rows.
+        database.text_factory = _text
+        return database
+
+    def _open(self, give_up: float | None = None) -> sqlite3.Connection:
+        if self._file.check() is None:
+            self._file.create()
         # `rw`: SQLite itself would create it for everybody to read.
-        uri = f"{self.path.as_uri()}?mode=rw"
-        database = sqlite3.connect(uri, uri=True, timeout=self._patience, isolation_level=None)
+        database = self._connect("mode=rw", give_up)
         try:
             self._set_up(database)
+            self._file.mark_used(_identity(database, VERSION))
         except BaseException:
             database.close()
             raise
@@ -171,6 +239,8 @@ class SqliteJournal(StoredJournal):
 
     def _set_up(self, database: sqlite3.Connection) -> None:
         version = self._version(database)
+        if version == 0 and self._file.is_used:
+            raise FileLost("was emptied while in use")
         # Changing the mode of a new file fails at once, without SQLite's own waiting, if another process is there.
         give_up = time.monotonic() + self._patience
         while True:
@@ -187,7 +257,7 @@ class SqliteJournal(StoredJournal):
         with _transaction(database):
             # Looked at again, now that nobody else can be making or changing it.
             version = self._version(database)
-            for step in _STEPS[version:]:
+            for step in STEPS[version:]:
                 for statement in step.split(";"):
                     database.execute(statement)
             database.execute(f"PRAGMA user_version = {VERSION}")
@@ -220,22 +290,19 @@ def _transaction(database: sqlite3.Connection) -> Generator[None]:
         raise
 
 
-def _create(path: Path) -> None:
-    """Make an empty file unless there is one, for the owner's eyes only: it names customers and baskets.
+def _identity(database: sqlite3.Connection, version: int) -> str | None:
+    if version < IDENTIFIED:
+        return None
+    row = database.execute("SELECT identity FROM journal").fetchone()
+    return None if row is None else str(row[0])
 
-    Closing any descriptor of a file drops every POSIX lock this process has on it, those of SQLite in other threads
-    too. So the file is made, and closed, before it gets its name.
-    """
-    path = Path(os.path.realpath(path))
-    descriptor, draft = tempfile.mkstemp(prefix=".minted-", dir=path.parent)
-    os.close(descriptor)
+
+def _is_about_tables(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR and str(error).startswith("no such table")
+
+
+def _text(data: bytes) -> str | bytes:
     try:
-        os.link(draft, path)
-    except FileExistsError:
-        pass
-    except OSError:
-        # No hard links here (FAT). Left open for that reason: once for a new file, never again.
-        with suppress(FileExistsError):
-            os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    finally:
-        Path(draft).unlink()
+        return data.decode()
+    except UnicodeDecodeError:
+        return data

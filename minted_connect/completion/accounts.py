@@ -1,0 +1,36 @@
+"""The account that the intents of a client belong to."""
+
+from __future__ import annotations
+
+import hashlib
+
+from minted_connect.completion.journal import JournalAccount
+from minted_connect.config import check_base_url
+from minted_connect.core.caller import Caller
+
+__all__ = ["account_of", "account_of_user"]
+
+
+def account_of(caller: Caller) -> JournalAccount:
+    """Return the account that a caller's intents belong to."""
+    name = caller.settings.options.journal_account
+    return JournalAccount(_hash(caller.shared.transport.base_url), caller.account if name is None else _hash(name))
+
+
+def account_of_user(base_url: str, username: str, name: str | None) -> JournalAccount:
+    """Return the account that the intents of a client with these settings belong to.
+
+    Args:
+        base_url: The server.
+        username: The partner's user name.
+        name: `Options.journal_account`; it takes the place of server and user name.
+
+    Raises:
+        ConfigurationError: if the URL cannot be used.
+    """
+    server = check_base_url(base_url)
+    return JournalAccount(_hash(server), _hash(f"{server} {username}" if name is None else name))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

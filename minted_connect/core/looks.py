@@ -1,0 +1,20 @@
+"""Schedule of the reads after a response that may be wrong: how often to look, and when. No I/O."""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["look_offsets"]
+
+_FRACTIONS: Final = (0.0, 0.125, 0.25, 0.5, 1.0)
+"""Of the settle time. The last look is the one that counts: earlier ones only find an order sooner."""
+
+
+def look_offsets(settle_time: float, not_before: float = 0.0) -> tuple[float, ...]:
+    """Return the seconds after a response at which to look: at most five, the last not before the settle time.
+
+    Args:
+        settle_time: Seconds within which a change that the response did not report is made and shows in the reads.
+        not_before: Seconds the server asked to wait (`Retry-After`).
+    """
+    return tuple(sorted({max(not_before, fraction * settle_time) for fraction in _FRACTIONS}))

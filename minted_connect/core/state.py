@@ -1,0 +1,73 @@
+"""Settings of a client, and the state that a client shares with its siblings."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+
+from minted_connect.config import Options, RetryPolicy, Timeouts, check_header, is_seconds
+from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
+from minted_connect.core.observed import Observed
+from minted_connect.core.request import check_paths
+from minted_connect.core.timing import ElapsedTime
+from minted_connect.core.transport import Transport
+from minted_connect.core.turns import Turns
+from minted_connect.errors import ConfigurationError
+
+__all__ = ["LagSource", "Settings", "Shared"]
+
+
+def _header(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    check_header(attribute.name, value)
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What siblings of one client may differ in."""
+
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    retry: RetryPolicy = attrs.field(factory=RetryPolicy)
+    deadline: float | None = None
+    """Seconds for each request, in place of `Timeouts.total` and `complete_total`."""
+    client_id: str = attrs.field(default="web", validator=_header)
+    language: str = attrs.field(default="tr", validator=_header)
+    options: Options = attrs.field(factory=Options)
+
+    def __attrs_post_init__(self) -> None:
+        check_paths(self.options.paths)
+        if self.deadline is not None and not is_seconds(self.deadline):
+            raise ConfigurationError("deadline: must be seconds above 0, and finite")
+
+
+class LagSource(Protocol):
+    """A server that knows its own delays, such as the sandbox behind a client made by `sandbox()`."""
+
+    @property
+    def reads_behind(self) -> float:
+        """Seconds within which an order or a change shows in the reads."""
+        ...
+
+    @property
+    def latest_landing(self) -> float | None:
+        """Seconds after which a request that was sent can no longer be carried out; None if there is no bound."""
+        ...
+
+
+class Shared:
+    """State that siblings share: transport, server statistics, locks, retry budget, limiter and breaker."""
+
+    def __init__(self, transport: Transport, settings: Settings) -> None:
+        options = settings.options
+        self.transport = transport
+        self.observed: Observed = Observed()
+        self.elapsed: ElapsedTime = ElapsedTime(options.clock)
+        self.lag_source: LagSource | None = None
+        self.turns: Turns = Turns(options.clock)
+        self.budget: RetryBudget = RetryBudget(settings.retry.budget)
+        self.limiter: RateLimiter | None = (
+            RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None
+        )
+        self.breaker: CircuitBreaker | None = (
+            CircuitBreaker(options.breaker, options.clock) if options.breaker else None
+        )

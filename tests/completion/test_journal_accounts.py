@@ -1,0 +1,342 @@
+"""One journal with the intents of several accounts: what each of them sees, and how an intent gets its account."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from minted_connect import AsyncMintedConnect, MintedConnect, Options
+from minted_connect.completion.accounts import account_of, account_of_user
+from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.guard import new_intent
+from minted_connect.completion.journal import Journal, JournalAccount, MemoryJournal
+from minted_connect.completion.journals import open_journal, postgres, sqlite
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.config import check_base_url
+from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, JournalError, NotExecuted
+from minted_connect.models import Intent, IntentState, Kind, OrderProgress, Refusal, Status
+from minted_connect.sandbox import Sandbox, ThreadedSandbox
+from tests.completion.fakes import CUSTOMER, TOKEN, World, intent_of, order_json
+from tests.tour import GOLD
+
+pytestmark = pytest.mark.anyio
+
+MINE = JournalAccount("server", "mine")
+OTHER = JournalAccount("server", "other")
+
+
+def of(owner: JournalAccount | None, **changes: Any) -> Intent:
+    owned = {} if owner is None else {"server": owner.server, "account": owner.account}
+    return intent_of(**owned, **changes)
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+    if request.param == "memory":
+        return MemoryJournal()
+    return open_journal(tmp_path / "j.db" if request.param == "sqlite" else request.getfixturevalue("database").url)
+
+
+# --- The journals ------------------------------------------------------------------------------------------------
+
+
+async def test_everything_new_is_kept(journal: Journal) -> None:
+    at = intent_of().created_at
+    intent = of(MINE, send_before=at + timedelta(seconds=200), refusal=Refusal(403, False, at))
+    await journal.prepare(intent)
+    assert await journal.get(intent.id) == intent
+    assert await journal.pending() == [intent]
+    assert await journal.get("another") is None
+
+
+async def test_a_refusal_is_stored_and_leaves_the_intent_open(journal: Journal) -> None:
+    await journal.prepare(intent_of())
+    refusal = Refusal(404, True, intent_of().created_at)
+    await journal.record_refusal(intent_of().id, refusal)
+    stored = attrs.evolve(intent_of(), state=IntentState.UNKNOWN, refusal=refusal)
+    assert await journal.pending() == [stored]
+    await journal.settle(intent_of().id, IntentState.REJECTED)
+    await journal.record_refusal(intent_of().id, Refusal(500, False, intent_of().created_at))
+    assert await journal.pending() == []
+    settled = await journal.get(intent_of().id)
+    assert settled == attrs.evolve(stored, state=IntentState.REJECTED)
+
+
+async def test_accounts_with_equal_baskets_do_not_meet(journal: Journal) -> None:
+    await journal.prepare(of(MINE, id="mine"))
+    await journal.prepare(of(OTHER, id="other"))
+    for owner in (MINE, OTHER):
+        holder = await journal.holder(CUSTOMER, TOKEN, account=owner.account)
+        assert holder is not None
+        assert holder.account == owner.account
+        with pytest.raises(AlreadyInFlight, match=owner.account):
+            await journal.prepare(of(owner, id="again"))
+    await journal.settle("mine", IntentState.CONFIRMED)
+    await journal.settle("other", IntentState.CONFIRMED)
+    seen = OrderProgress(Status.COMPLETED, is_final=True)
+    await journal.note(CUSTOMER, TOKEN, seen, account="mine")
+    assert [intent.id for intent in await journal.unfinished()] == ["other"]
+
+
+@pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN, IntentState.CONFIRMED])
+async def test_an_intent_without_account_holds_the_basket_of_every_account(
+    journal: Journal, state: IntentState
+) -> None:
+    await journal.prepare(intent_of(id="old"))
+    await journal.settle("old", state)
+    for owner in (MINE, OTHER):
+        holder = await journal.holder(CUSTOMER, TOKEN, account=owner.account)
+        assert holder is not None
+        assert holder.id == "old"
+        with pytest.raises(AlreadyInFlight, match="old"):
+            await journal.prepare(of(owner, id="new"))
+
+
+async def test_only_an_intent_without_account_takes_the_owner_of_a_settlement(journal: Journal) -> None:
+    await journal.prepare(intent_of(id="old"))
+    await journal.prepare(of(OTHER, id="other", cart_token="other"))
+    for name in ("old", "other"):
+        await journal.settle(name, IntentState.UNKNOWN)
+        await journal.settle(name, IntentState.CONFIRMED, owner=MINE)
+    owners = {intent.id: (intent.server, intent.account) for intent in await journal.unfinished()}
+    assert owners == {"old": ("server", "mine"), "other": ("server", "other")}
+
+
+async def test_an_adopted_intent_belongs_to_its_new_account(journal: Journal) -> None:
+    await journal.prepare(of(OTHER))
+    await journal.adopt(intent_of().id, MINE)
+    assert await journal.pending() == [of(MINE)]
+    assert await journal.holder(CUSTOMER, TOKEN, account="other") is None
+    await journal.adopt("another", MINE)
+    assert await journal.get("another") is None
+
+
+async def test_two_open_intents_of_one_basket_cannot_come_to_one_account(kept: str) -> None:
+    journal = open_journal(kept)
+    await journal.prepare(of(MINE, id="mine"))
+    await journal.prepare(of(OTHER, id="other"))
+    with pytest.raises(JournalError, match="another has its basket"):
+        await journal.adopt("other", MINE)
+
+
+async def test_a_library_of_the_schema_before_says_what_to_do(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await open_journal(kept).prepare(intent_of())
+    module = postgres if kept.startswith("postgresql") else sqlite
+    now = module.VERSION
+    monkeypatch.setattr(module, "STEPS", module.STEPS[:-1])
+    monkeypatch.setattr(module, "VERSION", now - 1)
+    journal, said = open_journal(kept), f"has schema {now}, this library knows {now - 1}: upgrade the library"
+    with pytest.raises(JournalError, match=said):
+        await journal.pending()
+    with pytest.raises(JournalError, match=said):
+        await journal.prepare(intent_of(id="second"))
+
+
+async def test_the_columns_of_later_versions_are_there(kept: str, request: pytest.FixtureRequest) -> None:
+    await open_journal(kept).prepare(intent_of())
+    names = "reference, terms, claim_generation, corrections"
+    if kept.startswith("postgresql"):
+        database = request.getfixturevalue("database")
+        assert database.execute(f"SELECT {names} FROM minted_connect_intents") == [(None,) * 4]
+        assert database.execute("SELECT * FROM minted_connect_claims") == []
+    else:
+        connection = sqlite3.connect(kept)
+        assert connection.execute(f"SELECT {names} FROM intents").fetchall() == [(None,) * 4]
+        assert connection.execute("SELECT * FROM claims").fetchall() == []
+        connection.close()
+
+
+# --- The account of a client -------------------------------------------------------------------------------------
+
+
+def client_of(username: str = "partner", base_url: str = "https://example.com", **options: Any) -> AsyncMintedConnect:
+    return AsyncMintedConnect(username, "secret", base_url=base_url, options=Options(**options))
+
+
+def owner_of(client: AsyncMintedConnect) -> JournalAccount:
+    return account_of(client._caller)
+
+
+def test_server_and_account_are_two_hashes() -> None:
+    one = owner_of(client_of())
+    assert one == owner_of(client_of()) == account_of_user("https://example.com/", "partner", None)
+    assert one.account == client_of()._caller.account
+    assert len(one.server) == len(one.account) == 64
+    assert one.server != one.account
+    other_user, other_server = owner_of(client_of("other")), owner_of(client_of(base_url="https://example.org"))
+    assert (other_user.server, other_server.account) != (one.server, one.account)
+    assert other_user.server == one.server
+    assert other_user.account != one.account != other_server.account
+
+
+def test_a_named_account_outlives_user_name_and_host() -> None:
+    named = owner_of(client_of(journal_account="shop"))
+    moved = owner_of(client_of("other", "https://example.org", journal_account="shop"))
+    assert named.account == moved.account
+    assert named.server != moved.server
+    assert account_of_user("https://example.com", "partner", "shop") == named
+    assert owner_of(client_of(journal_account="shop 2")).account != named.account
+    assert "shop" not in repr(Options(journal_account="shop"))
+
+
+@pytest.mark.parametrize("url", ["https://EXAMPLE.com", "HTTPS://example.com:443/", "https://example.com:443"])
+def test_one_server_has_one_account_however_it_is_spelled(url: str) -> None:
+    assert owner_of(client_of(base_url=url)) == owner_of(client_of())
+    assert check_base_url(url) == "https://example.com"
+
+
+@pytest.mark.parametrize("wrong", ["", " ", "a\nb", "a\0", " a", "a ", 7, b"a", "\ud800"])
+def test_a_name_that_is_no_account_is_refused(wrong: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"^Options\.journal_account: must "):
+        Options(journal_account=wrong)
+
+
+@pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
+def test_the_account_of_the_environment(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("USERNAME", "partner"), ("PASSWORD", "secret"), ("JOURNAL_ACCOUNT", "shop")):
+        monkeypatch.setenv(f"MINTED_CONNECT_{name}", value)
+
+    def name_of(built: Any) -> Any:
+        inner = built if client is AsyncMintedConnect else built._inner
+        return inner._caller.settings.options.journal_account
+
+    assert name_of(client.from_env()) == "shop"
+    assert name_of(client.from_env(options=Options(pool_size=2))) == "shop"
+    assert name_of(client.from_env(options=Options(journal_account="other"))) == "other"
+
+
+def test_a_new_intent_belongs_to_the_client() -> None:
+    world = World()
+    intent = new_intent(world.seen_basket(), Kind.BUY, world, ())
+    assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
+
+
+# --- What a client does with the intents of others ----------------------------------------------------------------
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_the_lists_are_those_of_the_account_and_tell_how_many_others_there_are(
+    world: World, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete, own = AsyncComplete(world, journal), account_of(world)
+    for name, owner in (("mine", own), ("old", None), ("other 1", OTHER), ("other 2", OTHER)):
+        await journal.prepare(of(owner, id=name, cart_token=name))
+        await journal.prepare(of(owner, id=f"{name} done", cart_token=f"{name} done"))
+        await journal.settle(f"{name} done", IntentState.CONFIRMED)
+    assert [intent.id for intent in await complete.pending()] == ["mine", "old"]
+    assert [intent.id for intent in await complete.unfinished()] == ["mine done", "old done"]
+    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert [text.split(" (")[0] for text in warnings] == [
+        "2 open intents of other accounts in this journal are left out",
+        "2 unfinished intents of other accounts in this journal are left out",
+    ]
+    await complete.pending()  # the same number is not news
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2
+    assert len(await complete.pending(all_accounts=True)) == 4
+    assert len(await complete.unfinished(all_accounts=True)) == 4
+    with pytest.raises(InvalidInput, match="all_accounts"):
+        await complete.pending(all_accounts=1)  # type: ignore[arg-type]
+
+
+async def test_an_intent_of_another_account_is_neither_read_back_nor_decided(world: World, journal: Journal) -> None:
+    complete = AsyncComplete(world, journal)
+    await journal.prepare(of(OTHER))
+    for intent in (of(OTHER), intent_of()):  # what the journal says counts, and not what the caller holds
+        for call in (complete.reconcile(intent, fence=True), complete.decide(intent, "rejected")):
+            with pytest.raises(InvalidInput, match=r"intent_or_error.*belongs to another account.*complete\.adopt"):
+                await call
+    assert world.sent == []
+    assert await journal.pending() == [of(OTHER)]
+
+
+async def test_an_adopted_intent_is_read_back(world: World, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+    complete = AsyncComplete(world, journal)
+    await journal.prepare(of(OTHER))
+    adopted = await complete.adopt(of(OTHER))
+    assert adopted.account == account_of(world).account
+    assert "assigned to this account; it was prepared for another server" in caplog.text
+    assert await complete.pending() == [adopted]
+    world.orders = [order_json()]
+    assert (await complete.reconcile(of(OTHER))).reconciled
+    assert await journal.pending() == []
+
+
+async def test_what_the_journal_does_not_hold_is_neither_decided_nor_adopted(world: World, journal: Journal) -> None:
+    complete = AsyncComplete(world, journal)
+    for call in (complete.decide(intent_of(), "confirmed"), complete.adopt(intent_of())):
+        with pytest.raises(InvalidInput, match=r"intent_or_error.*is not in this journal"):
+            await call
+
+
+async def test_an_intent_without_account_takes_one_by_an_order_or_a_decision(world: World, journal: Journal) -> None:
+    complete, own = AsyncComplete(world, journal), account_of(world)
+    for name in ("found", "decided"):
+        await journal.prepare(intent_of(id=name, cart_token=TOKEN if name == "found" else name))
+    world.orders = [order_json()]
+    await complete.reconcile(intent_of(id="found"))
+    await complete.decide(intent_of(id="decided"), "rejected")
+    for name in ("found", "decided"):
+        stored = await journal.get(name)
+        assert stored is not None
+        assert (stored.server, stored.account) == (own.server, own.account)
+
+
+async def test_a_verdict_without_an_order_assigns_no_account(world: World, journal: Journal) -> None:
+    policy = attrs.evolve(world.settings.options.completion, latest_landing=1.0, orders_lag=1.0)
+    await journal.prepare(intent_of())
+    with pytest.raises(NotExecuted):
+        await AsyncComplete(world.following(policy), journal).reconcile(intent_of())
+    stored = await journal.get(intent_of().id)
+    assert stored is not None
+    assert stored.account is None
+
+
+# --- Over real HTTP ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shop() -> Iterator[ThreadedSandbox]:
+    with ThreadedSandbox() as server:
+        yield server
+
+
+async def test_a_renamed_user_buys_no_basket_twice_if_the_account_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    options = Options(journal_account="shop")
+    async with Sandbox() as sandbox:
+        hosts = (sandbox.url, sandbox.url.replace("127.0.0.1", "localhost"))
+        first, second = (
+            AsyncMintedConnect(sandbox.username, sandbox.password, base_url=host, journal=path, options=options)
+            for host in hosts
+        )
+        async with first, second:
+            await first.customers.create("customer-1")
+            basket = await first.baskets.add_item("customer-1", sku=GOLD)
+            await first.complete.buy(basket, expected_total=basket.paid_total)
+            with pytest.raises(AlreadyInFlight):
+                await second.complete.buy(basket, expected_total=basket.paid_total)
+            assert [one.id for one in await second.complete.unfinished()] == [
+                one.id for one in await first.complete.unfinished()
+            ]
+        assert len(sandbox.shop.orders) == 1
+
+
+def test_the_blocking_client_adopts_too(shop: ThreadedSandbox, tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    with MintedConnect(shop.username, shop.password, base_url=shop.url, journal=journal) as minted:
+        minted._run(journal.prepare(of(OTHER)))
+        assert minted.complete.pending() == []
+        [intent] = minted.complete.pending(all_accounts=True)
+        assert minted.complete.adopt(intent).account != "other"
+        assert [one.id for one in minted.complete.pending()] == [intent.id]

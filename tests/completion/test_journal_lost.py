@@ -1,0 +1,390 @@
+"""A journal that is deleted, emptied, replaced or overwritten while in use, and records that cannot be read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import resource
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minted_connect import AsyncMintedConnect
+from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.journals import open_journal
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.errors import AlreadyInFlight, InvalidInput, JournalError
+from minted_connect.models import IntentState, Refusal
+from minted_connect.sandbox import Sandbox
+from tests.completion.fakes import World, intent_of
+from tests.completion.processes import child
+from tests.postgres import Database
+from tests.tour import GOLD
+
+pytestmark = pytest.mark.anyio
+
+BUY = "*/complete/buy"
+
+
+def execute(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        for statement in statements:
+            database.execute(statement)
+
+
+def remove(path: Path) -> None:
+    for end in ("", "-wal", "-shm"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def rename_over(path: Path) -> None:
+    other = path.with_name("other.db")
+    asyncio.run(SqliteJournal(other).prepare(intent_of(id="elsewhere")))
+    other.replace(path)
+
+
+def create_again(path: Path) -> None:
+    """Another process finds no journal and makes one, which may get the inode of the first."""
+    remove(path)
+    asyncio.run(SqliteJournal(path).prepare(intent_of(id="elsewhere")))
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"no journal at all" * 1000)
+
+
+def replace_directory(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("moved"))
+    path.parent.mkdir()
+
+
+def remove_directory(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def directory_becomes_file(path: Path) -> None:
+    shutil.rmtree(path.parent)
+    path.parent.write_text("in the way")
+
+
+def drop_tables(path: Path) -> None:
+    execute(path, "DROP TABLE intents")
+
+
+LOSSES = [
+    remove,
+    empty,
+    rename_over,
+    create_again,
+    overwrite,
+    replace_directory,
+    remove_directory,
+    directory_becomes_file,
+    drop_tables,
+]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data" / "journal.db"
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+@pytest.mark.parametrize("used", ["written", "listed"])
+async def test_nothing_is_sent_with_a_journal_that_was_lost(
+    path: Path, lose: Callable[[Path], None], used: str
+) -> None:
+    await SqliteJournal(path).prepare(intent_of())
+    journal = SqliteJournal(path)
+    if used == "written":
+        await journal.prepare(intent_of(id="second", cart_token="second"))
+    else:
+        assert len(await journal.pending()) == 1
+    await asyncio.to_thread(lose, path)
+    there = path.exists()
+    for _ in range(2):
+        with pytest.raises(JournalError, match=r"Nothing is sent with it any more.*build a new client") as caught:
+            await journal.prepare(intent_of(id="third", cart_token="third"))
+        assert str(path) in str(caught.value)
+    assert path.exists() == there  # nothing is created in silence
+    with pytest.raises(JournalError):
+        await journal.pending()
+    with pytest.raises(JournalError):
+        await journal.unfinished()
+
+
+async def test_an_older_copy_in_the_same_file_is_noticed(path: Path) -> None:
+    journal = SqliteJournal(path)
+    await journal.prepare(intent_of())
+    copy = path.read_bytes()
+    await journal.prepare(intent_of(id="second", cart_token="second"))
+    path.write_bytes(copy)  # as `cp` does: the same inode, and the same journal
+    with pytest.raises(JournalError, match="does not hold intent second any more, which was written here"):
+        await journal.prepare(intent_of(id="third", cart_token="third"))
+
+
+async def test_a_log_that_is_removed_is_noticed(path: Path) -> None:
+    journal = SqliteJournal(path)
+    await journal.prepare(intent_of())
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:  # keeps SQLite from emptying the log
+        other.execute("SELECT * FROM intents").fetchall()
+        await journal.prepare(intent_of(id="second", cart_token="second"))
+        main = path.read_bytes()
+    remove(path)
+    path.write_bytes(main)
+    with pytest.raises(JournalError, match="Nothing is sent"):
+        await journal.prepare(intent_of(id="third", cart_token="third"))
+
+
+async def test_an_emptied_file_beside_its_log_is_left_alone(path: Path) -> None:
+    process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", path)
+    process.communicate(timeout=30)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("SELECT * FROM intents").fetchall()
+        await SqliteJournal(path).prepare(intent_of(id="second", cart_token="second"))
+        log = Path(f"{path}-wal").read_bytes()
+        assert log
+    os.truncate(path, 0)
+    Path(f"{path}-wal").write_bytes(log)
+    for call in (SqliteJournal(path).pending, lambda: SqliteJournal(path).prepare(intent_of(id="third"))):
+        with pytest.raises(JournalError, match=r"is empty, but .*-wal still holds records"):
+            await call()
+    assert Path(f"{path}-wal").read_bytes() == log
+
+
+# --- In the middle of a purchase ---------------------------------------------------------------------------------
+
+
+def delete_rows(path: Path) -> None:
+    execute(path, "DELETE FROM intents")
+
+
+@pytest.mark.parametrize("lose", [*LOSSES, delete_rows])
+async def test_a_purchase_whose_record_is_lost_is_reported(
+    path: Path, lose: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        Sandbox() as sandbox,
+        AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=path) as minted,
+    ):
+        await minted.customers.create("customer-1")
+        basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+        fault = sandbox.faults.add("hang", path=BUY)
+        buying = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
+        while not fault.waiting:
+            await asyncio.sleep(0.01)
+        [open_one] = await SqliteJournal(path).pending()
+        await asyncio.to_thread(lose, path)
+        fault.remove()
+        done = await buying  # the outcome reaches the caller all the same
+        assert done.order is not None
+        errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        assert [text for text in errors if open_one.id in text and str(path) in text and "record is lost" in text]
+        basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+        with pytest.raises(JournalError, match="build a new client"):
+            await minted.complete.buy(basket, expected_total=basket.paid_total)
+        assert len(sandbox.shop.orders) == 1
+        assert len(sandbox.requests.of("complete.buy")) == 1
+
+
+@pytest.fixture
+def lost_row(kept: str, request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """A function that deletes the record of an intent by hand."""
+
+    def delete(intent_id: str) -> None:
+        if kept.startswith("postgresql"):
+            database: Database = request.getfixturevalue("database")
+            database.execute("DELETE FROM minted_connect_intents WHERE id = %s", intent_id)
+        else:
+            execute(Path(kept), f"DELETE FROM intents WHERE id = '{intent_id}'")
+
+    return delete
+
+
+@pytest.mark.parametrize("call", ["settle", "record_refusal"])
+async def test_an_outcome_without_a_row_is_logged_and_ends_the_journal(
+    kept: str, lost_row: Callable[[str], None], call: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal, intent = open_journal(kept), intent_of()
+    await journal.prepare(intent)
+    await asyncio.to_thread(lost_row, intent.id)
+    if call == "settle":
+        await journal.settle(intent.id, IntentState.CONFIRMED, order_id=1)
+    else:
+        await journal.record_refusal(intent.id, Refusal(403, False, intent.created_at))
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert intent.id in record.getMessage()
+    assert "canary" not in record.getMessage()
+    with pytest.raises(JournalError, match="build a new client"):
+        await journal.prepare(intent_of(id="second", cart_token="second"))
+    await open_journal(kept).prepare(intent_of(id="second", cart_token="second"))  # a new client
+
+
+async def test_a_fence_without_a_row_clears_nothing(kept: str, lost_row: Callable[[str], None]) -> None:
+    journal = open_journal(kept)
+    await journal.prepare(intent_of())
+    await asyncio.to_thread(lost_row, intent_of().id)
+    with pytest.raises(JournalError):
+        await journal.fence(intent_of().id, intent_of().created_at)
+
+
+async def test_a_row_that_is_deleted_after_its_outcome_is_noticed_too(
+    kept: str, lost_row: Callable[[str], None]
+) -> None:
+    journal = open_journal(kept)
+    await journal.prepare(intent_of())
+    await journal.settle(intent_of().id, IntentState.CONFIRMED)
+    await asyncio.to_thread(lost_row, intent_of().id)
+    with pytest.raises(JournalError, match="does not hold intent"):
+        await journal.prepare(intent_of(id="second", cart_token="second"))
+
+
+async def test_what_another_process_settled_is_no_loss(kept: str, caplog: pytest.LogCaptureFixture) -> None:
+    journal = open_journal(kept)
+    await journal.prepare(intent_of())
+    await open_journal(kept).settle(intent_of().id, IntentState.NOT_EXECUTED)
+    await journal.settle(intent_of().id, IntentState.REJECTED)
+    await journal.settle("another journal's", IntentState.REJECTED)
+    await journal.prepare(intent_of(id="second"))
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("how", ["DROP TABLE {}intents", "DROP TABLE {}intents, {}journal, {}claims"])
+async def test_tables_that_are_dropped_are_not_made_again(database: Database, how: str) -> None:
+    journal = open_journal(database.url)
+    await journal.prepare(intent_of())
+    database.execute(how.format(*["minted_connect_"] * 3))
+    await journal.settle(intent_of().id, IntentState.CONFIRMED)  # logged; the outcome reaches its caller
+    for call in (journal.pending, lambda: journal.prepare(intent_of(id="second"))):
+        with pytest.raises(JournalError, match="has lost its tables"):
+            await call()
+    assert database.execute("SELECT 1 FROM pg_class WHERE relname = 'minted_connect_intents'") == []
+
+
+async def test_tables_that_are_made_by_others_are_not_the_same(database: Database) -> None:
+    journal = open_journal(database.url)
+    assert await journal.pending() == []
+    database.execute("DROP TABLE minted_connect_intents, minted_connect_journal, minted_connect_claims")
+    await open_journal(database.url).prepare(intent_of())
+    with pytest.raises(JournalError, match="was replaced"):
+        await journal.prepare(intent_of(id="second", cart_token="second"))
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("size", [0, 4096, 20000])
+async def test_a_disk_that_fills_up_loses_nothing(path: Path, small_files: Callable[[int], None], size: int) -> None:
+    journal = SqliteJournal(path)
+    await journal.prepare(intent_of())
+    small_files(size)
+    written = [intent_of().id]
+    with pytest.raises(JournalError):
+        for number in range(100):
+            await journal.prepare(intent_of(id=str(number), cart_token=str(number)))
+            written.append(str(number))
+    small_files(resource.RLIM_INFINITY)
+    await journal.prepare(intent_of(id="after", cart_token="after"))
+    assert [intent.id for intent in await journal.pending()] == [*written, "after"]
+
+
+# --- Records that cannot be read ---------------------------------------------------------------------------------
+
+
+SPOILED = [
+    "items = '{'",
+    "items = 'null'",
+    "paid_total = 'a lot'",
+    "paid_total = 'NaN'",
+    "kind = 'gift'",
+    "created_at = 'yesterday'",
+    "created_at = '2026-02-20T12:28:30'",
+    "known_orders = '[\"x\"]'",
+    "refusal = '[]'",
+    "send_before = 'never'",
+]
+SPOILED_IN_SQLITE = ["created_at = x'00ff'", "state = x'00'", "guid = CAST(x'ff' AS TEXT)", "basket_id = 'x'"]
+
+
+async def spoil(kept: str, what: str, request: pytest.FixtureRequest) -> None:
+    where = f"SET {what} WHERE id = 'bad'"
+    if kept.startswith("postgresql"):
+        database: Database = request.getfixturevalue("database")
+        await asyncio.to_thread(database.execute, f"UPDATE minted_connect_intents {where}")
+    else:
+        execute(Path(kept), f"UPDATE intents {where}")
+
+
+@pytest.mark.parametrize("what", SPOILED + SPOILED_IN_SQLITE)
+async def test_one_bad_record_hides_no_other(
+    kept: str, what: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    if kept.startswith("postgresql") and what in SPOILED_IN_SQLITE:
+        pytest.skip("the types of PostgreSQL forbid it")
+    journal: Any = open_journal(kept)
+    for name in ("first", "bad", "last"):
+        await journal.prepare(intent_of(id=name, cart_token=name))
+    await spoil(kept, what, request)
+    assert [intent.id for intent in await journal.pending()] == ["first", "last"]
+    assert journal.unreadable == ("bad",)
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "cannot be read, and may be open purchases: intents bad" in record.getMessage()
+    with pytest.raises(JournalError, match="cannot be read: intent bad"):
+        await journal.prepare(intent_of(id="again", cart_token="bad"))
+    with pytest.raises(JournalError, match="cannot be read: intent bad"):
+        await journal.holder(intent_of().external_customer_id, "bad")
+    with pytest.raises(JournalError, match="cannot be read: intent bad"):
+        await journal.get("bad")
+    await journal.prepare(intent_of(id="other", cart_token="other"))
+    await journal.settle("bad", IntentState.REJECTED)  # a person found out
+    assert len(await journal.pending()) == 3
+    assert journal.unreadable == ()
+
+
+async def test_a_bad_confirmed_record_hides_no_other(kept: str, request: pytest.FixtureRequest) -> None:
+    journal: Any = open_journal(kept)
+    for name in ("first", "bad"):
+        await journal.prepare(intent_of(id=name, cart_token=name))
+        await journal.settle(name, IntentState.CONFIRMED)
+    await spoil(kept, "items = '{'", request)
+    assert [intent.id for intent in await journal.unfinished()] == ["first"]
+    assert journal.unreadable == ("bad",)
+    assert await journal.pending() == []
+
+
+async def test_a_state_that_is_not_known_counts_as_open(kept: str, request: pytest.FixtureRequest) -> None:
+    journal = open_journal(kept)
+    await journal.prepare(intent_of(id="bad"))
+    await spoil(kept, "state = 'held'", request)
+    assert [intent.state for intent in await journal.pending()] == ["held"]
+    with pytest.raises(AlreadyInFlight, match="bad"):
+        await journal.prepare(intent_of(id="again"))
+    await journal.settle("bad", IntentState.NOT_EXECUTED)
+    assert await journal.pending() == []
+
+
+async def test_a_decision_about_a_bad_record_names_it(kept: str, request: pytest.FixtureRequest) -> None:
+    journal = open_journal(kept)
+    await journal.prepare(intent_of(id="bad"))
+    await spoil(kept, "items = '{'", request)
+    with pytest.raises(JournalError, match="intent bad"):
+        await AsyncComplete(World(), journal).decide(intent_of(id="bad"), "rejected")
+    with pytest.raises(InvalidInput):
+        await AsyncComplete(World(), journal).decide(intent_of(id="another"), "rejected")

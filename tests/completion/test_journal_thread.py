@@ -1,0 +1,292 @@
+"""The thread of a SQLite journal: its own, on demand, gone in time, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minted_connect import AsyncMintedConnect
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.completion.journals.worker import WorkerThread
+from minted_connect.errors import JournalError
+from minted_connect.models import IntentState
+from minted_connect.sandbox import Sandbox
+from tests.completion.fakes import intent_of
+from tests.tour import GOLD
+
+pytestmark = pytest.mark.anyio
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "minted-journal"]
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> SqliteJournal:
+    return SqliteJournal(tmp_path / "journal.db")
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left() -> Iterator[None]:
+    end_threads()
+    yield
+    end_threads()
+
+
+def end_threads() -> None:
+    gc.collect()
+    for thread in threads():
+        thread.join(10)
+    assert threads() == []
+
+
+async def test_one_thread_is_started_by_the_first_operation_and_ended_by_closing(journal: SqliteJournal) -> None:
+    assert threads() == []
+    await asyncio.gather(*(journal.prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(20)))
+    assert len(threads()) == 1
+    await journal.aclose()
+    assert threads() == []
+    await journal.aclose()
+    assert len(await journal.pending()) == 20  # a lent journal is used on
+    assert len(threads()) == 1
+    await journal.aclose()
+
+
+async def test_it_ends_with_its_journal(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    await journal.prepare(intent_of())
+    gone = weakref.ref(journal)
+    del journal
+    await until(lambda: gone() is None)
+    await until(lambda: not threads())
+
+
+async def test_a_client_leaves_no_thread(tmp_path: Path) -> None:
+    async with (
+        Sandbox() as sandbox,
+        AsyncMintedConnect(
+            sandbox.username, sandbox.password, base_url=sandbox.url, journal=tmp_path / "j.db"
+        ) as minted,
+    ):
+        assert await minted.complete.pending() == []
+        assert len(threads()) == 1
+    assert threads() == []
+
+
+async def test_closing_waits_for_what_is_under_way(journal: SqliteJournal) -> None:
+    await journal.settle("none", IntentState.UNKNOWN)
+    with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        preparing = asyncio.create_task(journal.prepare(intent_of()))
+        await asyncio.sleep(0)
+        ending = asyncio.create_task(journal.aclose())
+        await asyncio.sleep(0.05)
+        assert not ending.done()
+        other.execute("ROLLBACK")
+    await asyncio.gather(preparing, ending)
+    assert await journal.pending() == [intent_of()]
+    await journal.aclose()
+
+
+async def test_a_full_executor_holds_nothing_up(tmp_path: Path) -> None:
+    """Every thread of the executor waits for a purchase, as the views of a synchronous framework do."""
+    loop = asyncio.get_running_loop()
+    number = min(32, (os.cpu_count() or 1) + 4)
+    async with (
+        Sandbox() as sandbox,
+        AsyncMintedConnect(
+            sandbox.username, sandbox.password, base_url=sandbox.url, journal=tmp_path / "j.db"
+        ) as minted,
+    ):
+        baskets = []
+        for customer in (f"customer-{n}" for n in range(number)):
+            await minted.customers.create(customer)
+            baskets.append(await minted.baskets.add_item(customer, sku=GOLD))
+
+        def view(basket: Any) -> Any:
+            work = minted.complete.buy(basket, expected_total=basket.paid_total)
+            return asyncio.run_coroutine_threadsafe(work, loop).result(30)
+
+        done = await asyncio.wait_for(asyncio.gather(*(asyncio.to_thread(view, one) for one in baskets)), 30)
+        assert len(done) == len(sandbox.shop.orders) == number
+
+
+async def test_an_executor_that_is_shut_down_is_not_needed(journal: SqliteJournal) -> None:
+    await asyncio.get_running_loop().shutdown_default_executor()
+    await journal.prepare(intent_of())
+    await journal.aclose()
+
+
+def test_loops_and_threads_share_it(journal: SqliteJournal) -> None:
+    def work(name: str) -> None:
+        for number in range(5):
+            asyncio.run(journal.prepare(intent_of(id=f"{name}{number}", cart_token=f"{name}{number}")))
+
+    users = [threading.Thread(target=work, args=(name,)) for name in "abc"]
+    for user in users:
+        user.start()
+    for user in users:
+        user.join()
+    assert len(threads()) == 1
+    assert len(asyncio.run(journal.pending())) == 15
+    asyncio.run(journal.aclose())
+
+
+async def test_without_a_thread_it_is_an_error_and_nothing_is_done_later(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        with pytest.raises(JournalError, match="no thread"):
+            await journal.prepare(intent_of())
+    assert await journal.pending() == []
+    await journal.aclose()
+
+
+def test_a_loop_that_ends_before_the_result_does_no_harm(journal: SqliteJournal) -> None:
+    release = threading.Event()
+
+    async def leave() -> None:
+        journal._thread.submit(release.wait)
+
+    asyncio.run(leave())
+    release.set()
+    asyncio.run(journal.prepare(intent_of()))
+    assert asyncio.run(journal.pending()) == [intent_of()]
+    asyncio.run(journal.aclose())
+
+
+async def test_results_and_errors_of_any_kind_come_back() -> None:
+    thread = WorkerThread("minted-journal")
+
+    def fail() -> None:
+        raise SystemExit(7)
+
+    assert await thread.submit(lambda: 5) == 5
+    with pytest.raises(SystemExit):
+        await thread.submit(fail)
+    given_up = thread.submit(lambda: 6)
+    given_up.cancel()
+    assert await thread.submit(lambda: 7) == 7
+    await thread.stop()
+
+
+async def test_what_waits_behind_another_still_gets_some_patience(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db", patience=0.3)
+    await journal.settle("none", IntentState.UNKNOWN)
+    with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        calls = [journal.prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(10)]
+        started = asyncio.get_running_loop().time()
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        took = asyncio.get_running_loop().time() - started
+    assert {type(result) for result in results} == {JournalError}
+    assert took < 10 * 0.3
+    await journal.prepare(intent_of())
+    await journal.aclose()
+
+
+FORKS = """
+import asyncio, os, sys, threading
+sys.path.insert(0, {root!r})
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from tests.completion.fakes import intent_of
+journal = SqliteJournal(sys.argv[1])
+asyncio.run(journal.prepare(intent_of(id="parent", cart_token="parent")))
+pid = os.fork()
+name = "parent again" if pid else "child"
+asyncio.run(journal.prepare(intent_of(id=name, cart_token=name)))
+if not pid:
+    assert len([one for one in threading.enumerate() if one.name == "minted-journal"]) == 1
+    sys.exit(0)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+print(sorted(one.id for one in asyncio.run(journal.pending())))
+"""
+AT_EXIT = """
+import asyncio, atexit, sys
+sys.path.insert(0, {root!r})
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.errors import JournalError
+from tests.completion.fakes import intent_of
+journal = SqliteJournal(sys.argv[1])
+asyncio.run(journal.prepare(intent_of()))
+def late():
+    try:
+        print(len(asyncio.run(journal.pending())))
+    except JournalError as error:
+        print(type(error).__name__)
+atexit.register(late)
+"""
+
+
+def run(source: str, path: Path) -> str:
+    root = str(Path(__file__).parents[2])
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", source.format(root=root), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_a_thread_of_its_own(tmp_path: Path) -> None:
+    assert run(FORKS, tmp_path / "journal.db") == "['child', 'parent', 'parent again']\n"
+
+
+def test_the_interpreter_ends_while_it_is_open(tmp_path: Path) -> None:
+    assert run(AT_EXIT, tmp_path / "journal.db") in {"1\n", "JournalError\n"}
+
+
+def test_a_fork_while_a_thread_is_being_started_leaves_no_lock(tmp_path: Path) -> None:
+    source = """
+import asyncio, os, sys, threading
+sys.path.insert(0, {root!r})
+from minted_connect.completion.journals import worker
+from minted_connect.completion.journals.sqlite import SqliteJournal
+from tests.completion.fakes import intent_of
+with worker._changing:
+    pid = os.fork()
+if not pid:
+    asyncio.run(SqliteJournal(sys.argv[1]).prepare(intent_of()))
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert run(source, tmp_path / "journal.db") == "0\n"
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_it_holds_up_no_end_of_the_process(tmp_path: Path, how: signal.Signals) -> None:
+    source = FORKS.split("pid = os.fork()", 1)[0].format(root=str(Path(__file__).parents[2]))
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{source}\nprint('ready', flush=True); sys.stdin.read()", str(tmp_path / "j.db")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(how)
+    process.communicate(timeout=30)
+    assert process.returncode == -how
