@@ -171,7 +171,7 @@ def run_interruptible(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
             with suppress(ValueError):  # not the main thread, which alone may set handlers
                 before[number] = signal.signal(number, signals.handle)
     try:
-        return asyncio.run(signals.watched(make))
+        return asyncio.run(signals.run(make))
     except (asyncio.CancelledError, KeyboardInterrupt) as error:
         raise Interrupted(signals.received or signal.SIGINT) from error
     finally:
@@ -190,7 +190,7 @@ class _Signals:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
-    async def watched(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         import asyncio  # noqa: PLC0415 - as above
 
         self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
