@@ -189,8 +189,11 @@ def test_a_call_that_cannot_be_waited_for_still_names_its_intent(
     lock.execute("ROLLBACK")
     lock.close()
     assert isinstance(error, ClientClosedError)
-    until(lambda: states(journal)[0][1] == "unknown")
-    check_named(error, journal)
+    # With a patience this short the loop ends before the lock does: the record may stay prepared, which is pending too.
+    [(intent, state)] = states(journal)
+    named = intent_of(error)
+    assert named is not None
+    assert (named.id, state in {"prepared", "unknown"}) == (intent, True)
 
 
 def test_a_finalizer_may_close_it(minted: MintedConnect, buying: Future[Completion], journal: Path) -> None:
