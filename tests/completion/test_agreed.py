@@ -41,7 +41,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(clock=clock) as server:
+    async with Sandbox(clock=clock, seed=1) as server:
         yield server
 
 

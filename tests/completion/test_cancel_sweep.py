@@ -168,7 +168,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 async def market(store: Store, anyio_backend: str) -> AsyncGenerator[Market, None]:
     asyncio.get_running_loop().set_debug(False)
     # In a thread of its own, so that all tasks of this loop are the client's.
-    with ThreadedSandbox(clock=ManualClock(auto_advance=True), single_shot=False, log_limit=0) as server:
+    with ThreadedSandbox(clock=ManualClock(auto_advance=True), seed=1, single_shot=False, log_limit=0) as server:
         policy = CompletionPolicy(idempotency_header=HEADER)
         async with Till(server, store, policy).client as keeper:
             market = Market(server, store, Books(server._sandbox, store), keeper)

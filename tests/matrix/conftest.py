@@ -46,7 +46,7 @@ async def build(
 
         async def make(*, tls: bool = False, host: str = "127.0.0.1", options: Any = None, **settings: Any) -> World:
             clock = Clock()
-            sandbox = await stack.enter_async_context(Sandbox(clock=clock))
+            sandbox = await stack.enter_async_context(Sandbox(clock=clock, seed=1))
             serving, trusting = contexts(authority) if tls else (None, None)
             proxy = await stack.enter_async_context(Chaos(sandbox, clock, serving))
             path = tmp_path / "journal.db"
