@@ -23,7 +23,7 @@ def second() -> Iterator[Cluster]:
 
 @pytest.fixture
 def behind(second: Cluster, database: Database) -> Iterator[Database]:
-    """A server with the tables of the journal, which can only be read, and holds nothing yet, as a standby that lags."""
+    """A database of another server, which holds nothing yet, as a standby that lags."""
     copy = Database(second.port, database.name)
     second.template.execute(f'CREATE DATABASE {copy.name} OWNER "{BUYER}"')
     connection = copy.connect(BUYER)
