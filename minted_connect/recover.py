@@ -286,7 +286,7 @@ class _Report:
         """Print the totals, with the number of open intents of other accounts that are not listed."""
         others = f"{left_out} open of other accounts in this journal: --all-accounts lists them"
         if left_out and self.as_json:
-            print(others, file=sys.stderr)
+            sys.stderr.write(f"{others}\n")
         if not self.as_json:
             if left_out:
                 self._print(others)
