@@ -90,6 +90,7 @@ def check_named(error: BaseException, journal: Path, state: str = "unknown") -> 
 
 
 @pytest.mark.parametrize("closers", [1, 2, 3, 16])
+@pytest.mark.requirement(50)
 def test_each_closer_returns_when_the_client_is_closed(
     minted: MintedConnect, buying: Future[Completion], journal: Path, closers: int
 ) -> None:
@@ -108,6 +109,7 @@ def test_each_closer_returns_when_the_client_is_closed(
     assert not minted._inner._caller.shared.transport.is_open
 
 
+@pytest.mark.requirement(50)
 def test_closers_that_come_while_it_closes_wait_too(
     minted: MintedConnect, buying: Future[Completion], journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -242,6 +244,7 @@ def test_a_signal_handler_may_close_it_during_a_purchase(
 
 @posix
 @pytest.mark.parametrize("presses", [1, 2, 3])
+@pytest.mark.requirement(50)
 def test_the_last_of_several_ctrl_c_names_the_intent(
     sandbox: ThreadedSandbox, basket: Basket, hang: Fault, journal: Path, presses: int
 ) -> None:

@@ -69,6 +69,7 @@ async def test_a_refusal_is_stored_and_leaves_the_intent_open(journal: Journal) 
     assert settled == attrs.evolve(stored, state=IntentState.REJECTED)
 
 
+@pytest.mark.requirement(48)
 async def test_accounts_with_equal_baskets_do_not_meet(journal: Journal) -> None:
     await journal.prepare(of(MINE, id="mine"))
     await journal.prepare(of(OTHER, id="other"))
@@ -224,6 +225,7 @@ def world() -> World:
     return World()
 
 
+@pytest.mark.requirement(48)
 async def test_lists_leave_other_accounts_out_and_count_them(
     world: World, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -247,6 +249,7 @@ async def test_lists_leave_other_accounts_out_and_count_them(
         await complete.pending(all_accounts=1)  # type: ignore[arg-type]
 
 
+@pytest.mark.requirement(48)
 async def test_intent_of_another_account_is_not_read_back_or_decided(world: World, journal: Journal) -> None:
     complete = AsyncComplete(world, journal)
     await journal.prepare(of(OTHER))
@@ -309,6 +312,7 @@ def shop() -> Iterator[ThreadedSandbox]:
         yield server
 
 
+@pytest.mark.requirement(48)
 async def test_named_account_buys_once_after_host_change(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     options = Options(journal_account="shop")
