@@ -68,8 +68,8 @@ MUTATIONS = [
         49,
         "a journal that lost a record goes on",
         "completion/journals/stored.py",
-        "    def _check_not_lost(self) -> None:\n        if self._lost is not None:",
-        "    def _check_not_lost(self) -> None:\n        if False:",
+        "        if self._lost is None:\n            self._report_lost(",
+        "        if self._lost is None:\n            repr(",
         "completion/test_journal_lost.py",
     ),
     Mutation(
@@ -84,8 +84,8 @@ MUTATIONS = [
         50,
         "closing does not wait for the outcome",
         "client.py",
-        "        await self.complete.aclose()",
-        "        pass",
+        "self.complete.aclose(patience,",
+        "self.complete.aclose(0.0,",
         "test_aclose.py",
     ),
 ]
