@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import trustme
 
-from minted_connect import Options
+from minted_connect import CompletionPolicy, Options
 from minted_connect.sandbox import Sandbox
+from tests.matrix.cells import LAG
 from tests.matrix.proxy import Chaos
 from tests.matrix.world import Clock, World, Written, contexts
 
@@ -41,19 +42,38 @@ def authority() -> trustme.CA:
 async def build(
     fast_loop: None, connect: Any, tmp_path: Path, flavour: str, authority: trustme.CA
 ) -> AsyncIterator[Build]:
-    """Build a world, over TLS if asked for; `options` are those of the client, `settings` the rest it is given."""
+    """Build a world, over TLS if asked for.
+
+    `options` are those of the client, `policy` is what its completion policy has besides `orders_lag`, `server` are the
+    options of the sandbox, and `settings` the rest that the client is given.
+    """
     async with AsyncExitStack() as stack:
 
-        async def make(*, tls: bool = False, host: str = "127.0.0.1", options: Any = None, **settings: Any) -> World:
+        async def make(
+            *,
+            tls: bool = False,
+            host: str = "127.0.0.1",
+            options: Any = None,
+            policy: Any = None,
+            server: Any = None,
+            **settings: Any,
+        ) -> World:
             clock = Clock()
-            sandbox = await stack.enter_async_context(Sandbox(seed=1, clock=clock))
+            sandbox = await stack.enter_async_context(Sandbox(seed=1, clock=clock, **(server or {})))
             serving, trusting = contexts(authority) if tls else (None, None)
             proxy = await stack.enter_async_context(Chaos(sandbox, clock, serving))
             path = tmp_path / "journal.db"
             journal = Written(path)
             client = {
                 "journal": journal,
-                "options": Options(clock=clock, random=lambda: 0.5, **(options or {})),
+                "options": Options(
+                    **{
+                        "clock": clock,
+                        "random": lambda: 0.5,
+                        "completion": CompletionPolicy(**{"orders_lag": LAG, **(policy or {})}),
+                        **(options or {}),
+                    }
+                ),
                 "ssl_context": trusting,
                 **settings,
             }

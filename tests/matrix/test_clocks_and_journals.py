@@ -14,6 +14,7 @@ import pytest
 
 from minted_connect import JournalError, OutcomeUnknown, PriceFixExpired
 from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.models import IntentState
 from tests.matrix import acts
 from tests.matrix.cells import BUY, READ, cells, deed_of
 from tests.matrix.outcomes import is_done, is_unknown, nothing_was_sent, reconciled
@@ -96,8 +97,8 @@ class Full(SqliteJournal):
 
     full = True
 
-    def _open(self) -> sqlite3.Connection:
-        database = super()._open()
+    def _open(self, give_up: float | None = None) -> sqlite3.Connection:
+        database = super()._open(give_up)
         if self.full:
             database.execute("PRAGMA max_page_count = 1")  # no more than there are
         return database
@@ -107,7 +108,7 @@ class Full(SqliteJournal):
 async def full(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = Full(path)
     journal.full = False
-    await journal.pending()
+    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA max_page_count = 1")
         names = [name for _, name, *_ in database.execute("PRAGMA table_info(intents)")]
@@ -127,7 +128,7 @@ async def full(path: Path) -> AsyncIterator[SqliteJournal]:
 @asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path, patience=0.05)
-    await journal.pending()
+    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield journal
@@ -136,7 +137,7 @@ async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
 @asynccontextmanager
 async def read_only(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path)
-    await journal.pending()
+    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
     set_up = journal._set_up
 
     def refuse(database: sqlite3.Connection) -> None:
@@ -155,7 +156,7 @@ async def read_only(path: Path) -> AsyncIterator[SqliteJournal]:
 async def nowhere(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path.parent / "elsewhere" / path.name)
     yield journal
-    journal.path = path
+    journal.path.parent.mkdir()
 
 
 BREACHES = {
@@ -171,6 +172,7 @@ async def test_nothing_is_sent_unwritten(world: World, cell: str) -> None:
     breach, said = BREACHES[cell.split("-")[2]]
     await world.ready(BUY)
     async with breach(world.journal) as journal:
+        world.journal = journal.path
         world.minted = await world.another(journal=journal)
         with pytest.raises(JournalError, match=said) as caught:
             await BUY.call(world.minted, world.basket)

@@ -115,6 +115,15 @@ class World:
         with closing(sqlite3.connect(self.journal)) as database:
             return [state for (state,) in database.execute("SELECT state FROM intents ORDER BY rowid")]
 
+    async def refusals(self) -> list[tuple[str, int | None]]:
+        """Return the state of each open intent, and the status that refused it, as another process reads them."""
+        opened = SqliteJournal(self.journal)
+        try:
+            found = await opened.pending()
+        finally:
+            await opened.aclose()
+        return [(str(one.state), one.refusal.status if one.refusal else None) for one in found]
+
     async def settle(self, error: OutcomeUnknown) -> Completion:
         """Reconcile through the error, as a caller of this flavour does."""
         if self.flavour == "async":
