@@ -37,6 +37,13 @@ def pauses_between(times: Sequence[float]) -> list[float]:
     return [pause for pause in pauses if pause]
 
 
+SHORT: Final[dict[str, Any]] = {
+    "deadline": ({"deadline": 3.0}, {}, look_times()[:4]),
+    "inline": ({}, {"inline_looks": 1.0}, look_times()[:3]),
+}
+"""Settings and policies that end the looks of the call early, and the looks that are left."""
+
+
 @attrs.frozen
 class Deed:
     """One call, and how to tell on the server whether it was carried out."""

@@ -12,7 +12,6 @@ from minted_connect import (
     AlreadyInFlight,
     InvalidInput,
     MintedConnectError,
-    NotSent,
     OutcomeUnknown,
     RateLimited,
     Rejected,

@@ -31,6 +31,7 @@ from tests.matrix.cells import (
     DELIVERY,
     SELL,
     SET,
+    SHORT,
     Play,
     Strike,
     both,
@@ -315,8 +316,6 @@ async def test_an_addition_whose_before_is_not_known_is_not_read_back(world: Wor
 
 
 # The time for looks ends before a refusal can be believed.
-
-SHORT = {"deadline": ({"deadline": 3.0}, {}, [0, 0.5, 1, 2]), "inline": ({}, {"inline_looks": 1.0}, [0, 0.5, 1])}
 
 
 @cells(*(f"F25-M-{way}-{kind}" for way in SHORT for kind in ("envelope", "page")))

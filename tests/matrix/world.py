@@ -81,8 +81,11 @@ class World:
     """Builds another client of the same flavour."""
     basket: Basket = attrs.field(init=False)
 
-    async def ready(self, deed: Deed) -> None:
-        """Set the scene: a customer with a basket that the client has seen, and a login that is done."""
+    async def ready(self, deed: Deed, *, after: float = 0.0) -> None:
+        """Set the scene: a customer with a basket that the client has seen, and a login that is done.
+
+        The client sees it `after` so many seconds, for servers whose reads are behind.
+        """
         shop = self.sandbox.shop
         owner = shop.create_customer(self.sandbox.username, CUSTOMER, {"firstname": "Grace", "lastname": "Hopper"})
         if deed.kind != "buy":
@@ -90,6 +93,7 @@ class World:
                 shop.give(CUSTOMER, sku, amount)
         for sku, amount in BEFORE:
             shop.add_item(owner, sku, amount, kind=deed.kind)  # type: ignore[arg-type]
+        self.clock.advance(after)
         self.basket = await self.minted.baskets.get_active(CUSTOMER)
         self.sandbox.requests.clear()
         self.proxy.passages.clear()
