@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import trustme
 
 from minted_connect import CompletionPolicy, Options
 from minted_connect.sandbox import Sandbox
+from minted_connect.sandbox.clock import START
 from tests.matrix.cells import LAG
 from tests.matrix.proxy import Chaos
 from tests.matrix.world import Clock, World, Written, contexts
@@ -45,7 +47,7 @@ async def build(
     """Build a world, over TLS if asked for.
 
     `options` are those of the client, `policy` is what its completion policy has besides `orders_lag`, `server` are the
-    options of the sandbox, and `settings` the rest that the client is given.
+    options of the sandbox, `start` is the time there, and `settings` the rest that the client is given.
     """
     async with AsyncExitStack() as stack:
 
@@ -56,24 +58,23 @@ async def build(
             options: Any = None,
             policy: Any = None,
             server: Any = None,
+            start: datetime = START,
             **settings: Any,
         ) -> World:
-            clock = Clock()
+            clock = Clock(start)
             sandbox = await stack.enter_async_context(Sandbox(seed=1, clock=clock, **(server or {})))
             serving, trusting = contexts(authority) if tls else (None, None)
             proxy = await stack.enter_async_context(Chaos(sandbox, clock, serving))
+
+            def options_for(policy: Any, options: Any) -> Options:
+                completion = CompletionPolicy(**{"orders_lag": LAG, **policy})
+                return Options(**{"clock": clock, "random": lambda: 0.5, "completion": completion, **options})
+
             path = tmp_path / "journal.db"
             journal = Written(path)
             client = {
                 "journal": journal,
-                "options": Options(
-                    **{
-                        "clock": clock,
-                        "random": lambda: 0.5,
-                        "completion": CompletionPolicy(**{"orders_lag": LAG, **(policy or {})}),
-                        **(options or {}),
-                    }
-                ),
+                "options": options_for(policy or {}, options or {}),
                 "ssl_context": trusting,
                 **settings,
             }
@@ -82,7 +83,7 @@ async def build(
                 url = proxy.url.replace("127.0.0.1", host)
                 return await connect(url, sandbox.username, sandbox.password, **{**client, **more})
 
-            return World(sandbox, proxy, clock, await again(), path, flavour, journal, again)
+            return World(sandbox, proxy, clock, await again(), path, flavour, journal, again, options_for)
 
         yield make
 
@@ -90,3 +91,9 @@ async def build(
 @pytest.fixture
 async def world(build: Build) -> World:
     return await build()
+
+
+@pytest.fixture
+async def world_today(build: Build) -> World:
+    """A world for other processes, which go by the clock of the machine."""
+    return await build(start=datetime.now(UTC))

@@ -122,7 +122,8 @@ async def test_closed_under_the_call(world: World, cell: str) -> None:
 
 
 @cells(*names("F14", "sigint"))
-async def test_interrupted_from_the_keyboard(world: World, cell: str) -> None:
+async def test_interrupted_from_the_keyboard(world_today: World, cell: str) -> None:
+    world = world_today
     deed, (_, landed) = deed_of(cell), way_of(cell)
     held = await held_up(world, cell)
     async with child(world, deed) as process:
@@ -136,7 +137,8 @@ async def test_interrupted_from_the_keyboard(world: World, cell: str) -> None:
 
 
 @cells("F15-M-killed-lost", "F15-M-killed-landed")
-async def test_killed_after_sending(world: World, cell: str) -> None:
+async def test_killed_after_sending(world_today: World, cell: str) -> None:
+    world = world_today
     landed = cell.endswith("landed")
     held = await held_up(world, cell)
     async with child(world, BUY) as process:

@@ -10,8 +10,9 @@ import asyncio
 import sqlite3
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import anyio.to_thread
 import attrs
 import trustme
 
-from minted_connect import Completion, OutcomeUnknown
+from minted_connect import Completion, Options, OutcomeUnknown
 from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.models import Basket, Intent
 from minted_connect.sandbox import ManualClock, Sandbox
@@ -33,8 +34,8 @@ Hook = Callable[[], Awaitable[None]]
 class Clock(ManualClock):
     """Jumps over every pause; in the first one, `meanwhile` happens in the loop of the test."""
 
-    def __init__(self) -> None:
-        super().__init__(auto_advance=True)
+    def __init__(self, start: datetime) -> None:
+        super().__init__(start, auto_advance=True)
         self.meanwhile: Hook | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -79,6 +80,8 @@ class World:
     """The journal of that path."""
     another: Callable[..., Awaitable[Any]]
     """Builds another client of the same flavour."""
+    options: Callable[[Mapping[str, Any], Mapping[str, Any]], Options]
+    """Builds the options of a client: what its completion policy has besides `orders_lag`, and the rest."""
     basket: Basket = attrs.field(init=False)
 
     async def ready(self, deed: Deed, *, after: float = 0.0) -> None:
@@ -137,10 +140,10 @@ class World:
 
 
 @asynccontextmanager
-async def child(world: World, deed: Deed) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Make the call in another process, with the same journal."""
+async def child(world: World, deed: Deed, *ways: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Make the call in another process, with the same journal; the `ways` are those of `tests.matrix.child`."""
     credentials = (world.sandbox.username, world.sandbox.password)
-    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, deed.effect)
+    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, deed.effect, *ways)
     command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.matrix.child", *arguments)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
