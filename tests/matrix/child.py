@@ -1,7 +1,8 @@
 """A process of its own that makes one call through either client: `python -m tests.matrix.child ... R|S|A|M [WAY]`.
 
-It says as JSON what it raised and which notes that carries; where the call got is seen from outside. With the way
-`stop` it stops itself between writing an intent down and sending it; with `handler`, SIGTERM closes the client.
+It says as JSON what it raised, which notes that carries and which intent it names; where the call got is seen from
+outside. With the way `stop` it stops itself between writing an intent down and sending it; with `handler`, SIGTERM
+closes the client.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import sys
 from typing import Any
 
-from minted_connect import AsyncMintedConnect, MintedConnect
+from minted_connect import AsyncMintedConnect, MintedConnect, intent_of
 from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.models import Intent
 
@@ -70,7 +71,9 @@ def main(url: str, username: str, password: str, journal: str, flavour: str, eff
     while seen is not None:
         notes += getattr(seen, "__notes__", ())
         seen = seen.__cause__ or seen.__context__
-    json.dump({"raised": raised and type(raised).__name__, "notes": notes}, sys.stdout)
+    named = None if raised is None else intent_of(raised)
+    said = {"raised": raised and type(raised).__name__, "notes": notes, "intent": named and named.id}
+    json.dump(said, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import pytest
 
 from minted_connect import (
     AlreadyInFlight,
+    ApiError,
     InvalidInput,
     MintedConnectError,
     OutcomeUnknown,
@@ -219,11 +220,15 @@ async def _settled_later(world: World, play: Play, call: Call) -> None:
 
 async def is_settled_later(
     world: World, deed: Deed, call: Call, *, looks: int, landed: bool, slept: Sequence[float] = ()
-) -> None:
-    """Check a refusal for whose looks there is too little time, and settle it by reconciling through the error."""
+) -> OutcomeUnknown:
+    """Check a refusal for whose looks there is too little time, and settle it by reconciling through the error.
+
+    Return that error.
+    """
     with pytest.raises(OutcomeUnknown) as caught:
         await call()
     assert caught.value.phase == "answered"
+    assert isinstance(caught.value.__cause__, ApiError)
     refused = caught.value.intent.refusal
     assert refused is not None
     assert await world.refusals() == [("unknown", refused.status)]
@@ -245,6 +250,7 @@ async def is_settled_later(
         assert not deed.made(world.sandbox)
         assert world.sent(deed) == 0
         await is_free_again(world, deed)
+    return caught.value
 
 
 async def nothing_was_sent(world: World, deed: Deed, *, written: bool = True) -> None:

@@ -303,7 +303,7 @@ async def test_a_lock_grows_old_while_the_machine_sleeps(world: World, cell: str
     with pytest.raises(PriceFixExpired):
         await BUY.call(world.minted, world.basket)
     await nothing_was_sent(world, BUY, written=False)
-    world.clock.suspend(3)  # and the price is fixed anew
+    world.clock.suspend(3)  # past the end of the lock: the next read starts another one
     assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
 
 

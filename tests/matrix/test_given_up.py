@@ -153,6 +153,6 @@ async def test_killed_after_sending(world_today: World, cell: str) -> None:
     world.proxy.behave()
     with pytest.raises((AlreadyInFlight, InvalidInput)):
         await BUY.call(restarted, world.basket)
-    # As far as anybody else knows, the process that prepared it may still send it.
+    # For every other process, the one that prepared it may still send it.
     await reconciled(world, BUY, intent, landed=landed, state="prepared")
     assert world.sent(BUY) == 1

@@ -49,7 +49,7 @@ BEHIND: Final = 3.0
 REPLICA: Final = {"reads_lag": BEHIND}
 
 
-def said(raw: bytes) -> Act:
+def respond(raw: bytes) -> Act:
     return acts.answer(raw, landed=True)
 
 
@@ -60,23 +60,23 @@ def struck(row: str, act: Act, error: type[Exception], effects: str = "M", **mor
 NEVER_ENDS = acts.unending(PATIENCE, b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x", landed=True)
 KEYS: Final = ("token", "guid", "increment_id", "paid_total", "external_id")
 STRIKES: Final = {
-    "F17": struck("F17", said(acts.document(acts.UNTRUSTED["page"])), ProtocolError, "SAM"),
-    "F18": struck("F18", said(acts.bomb()), AnswerTooLarge, "SAM"),
-    "F19": struck("F19", said(acts.envelope(200, code=1)), ApiError),
+    "F17": struck("F17", respond(acts.document(acts.UNTRUSTED["page"])), ProtocolError, "SAM"),
+    "F18": struck("F18", respond(acts.bomb()), AnswerTooLarge, "SAM"),
+    "F19": struck("F19", respond(acts.envelope(200, code=1)), ApiError),
     "F20": struck(
         "F20", acts.without("token", "guid", "increment_id", "paid_total", "external_id"), ProtocolError, "SAM"
     ),
-    "F23": struck("F23", said(acts.page(401)), AuthenticationFailed),
+    "F23": struck("F23", respond(acts.page(401)), AuthenticationFailed),
     "F24": struck("F24", acts.challenge('Basic realm="gateway"', landed=True), AuthDowngrade),
-    "F25": struck("F25", said(acts.page(403)), PermissionDenied),
-    "F26": struck("F26", said(acts.envelope(404)), NotFound),
-    "F27": struck("F27", said(acts.envelope(409)), Conflict, "SAM"),
-    "F28": struck("F28", said(acts.page(422)), ValidationFailed),
-    "F29": struck("F29", said(acts.envelope(429)), RateLimited, "AM"),
-    "F30": struck("F30", said(acts.envelope(500)), ServerError, "SAM"),
-    "F31": struck("F31", said(acts.page(502)), ServerError, "SAM"),
-    "F32": struck("F32", said(acts.page(503)), ServerError, "SAM"),
-    "F33": struck("F33", said(acts.page(408)), ApiError, "SAM"),
+    "F25": struck("F25", respond(acts.page(403)), PermissionDenied),
+    "F26": struck("F26", respond(acts.envelope(404)), NotFound),
+    "F27": struck("F27", respond(acts.envelope(409)), Conflict, "SAM"),
+    "F28": struck("F28", respond(acts.page(422)), ValidationFailed),
+    "F29": struck("F29", respond(acts.envelope(429)), RateLimited, "AM"),
+    "F30": struck("F30", respond(acts.envelope(500)), ServerError, "SAM"),
+    "F31": struck("F31", respond(acts.page(502)), ServerError, "SAM"),
+    "F32": struck("F32", respond(acts.page(503)), ServerError, "SAM"),
+    "F33": struck("F33", respond(acts.page(408)), ApiError, "SAM"),
     "F34": struck("F34", acts.redirect(307, landed=True), UnexpectedRedirect, "SAM"),
     "F35": struck("F35", NEVER_ENDS, RequestTimeout, "SAM"),
 }
@@ -115,7 +115,7 @@ async def test_reads_that_are_behind(build: Any, cell: str) -> None:
     await world.ready(deed, after=BEHIND)
     world.proxy.play(deed.method, deed.path, [strike.act], endless=True)
     again = deed is SET and strike.row in SENT_AGAIN
-    # What takes longer than the replica needs shows in the first look.
+    # A response that takes longer than the replica is behind: the first look shows the change.
     times = look_times()[:1] if strike.row == "F35" else look_times()
     done = await deed.call(client, world.basket)
     assert deed.shown(done)

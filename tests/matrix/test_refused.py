@@ -318,17 +318,26 @@ async def test_an_addition_whose_before_is_not_known_is_not_read_back(world: Wor
 # The time for looks ends before a refusal can be believed.
 
 
-@cells(*(f"F25-M-{way}-{kind}" for way in SHORT for kind in ("envelope", "page")))
+NOES = {
+    "envelope": (said(acts.envelope(403)), PermissionDenied),
+    "page": (said(acts.page(403)), PermissionDenied),
+    "basic": (acts.challenge(*WEAK["basic"]), AuthDowngrade),
+}
+
+
+@cells(*(f"F25-M-{way}-{kind}" for way in SHORT for kind in ("envelope", "page")), "F24-M-deadline-basic")
 async def test_the_time_for_looks_ends_first(build: Any, cell: str) -> None:
     _, _, way, kind = cell.split("-")
     settings, policy, times = SHORT[way]
     world = await build(policy=policy)
     await world.ready(BUY)
     client = world.minted.with_options(**settings)
-    world.proxy.play(BUY.method, BUY.path, [said(acts.envelope(403) if kind == "envelope" else acts.page(403))])
-    await is_settled_later(
+    act, error = NOES[kind]
+    world.proxy.play(BUY.method, BUY.path, [act])
+    unknown = await is_settled_later(
         world, BUY, lambda: BUY.call(client, world.basket), looks=len(times), landed=False, slept=pauses_between(times)
     )
+    assert type(unknown.__cause__) is error
 
 
 @cells(*(f"F25-M-inline-none-{stage}" for stage in ("lost", "landed")))

@@ -50,7 +50,7 @@ async def stopped(world: World) -> AsyncIterator[asyncio.subprocess.Process]:
 async def gave_up(process: asyncio.subprocess.Process) -> None:
     out, err = await process.communicate()
     assert err == b""
-    assert json.loads(out) == {"raised": "PriceFixExpired", "notes": []}
+    assert json.loads(out) == {"raised": "PriceFixExpired", "notes": [], "intent": None}
 
 
 @cells("F52-M-wakes")
@@ -151,10 +151,10 @@ async def test_an_order_that_is_found_settles_at_once(world_today: World, cell: 
 
     async def stop(passage: Passage) -> None:
         [process] = processes
-        answer = await passage.forward()
+        order = await passage.forward()
         process.send_signal(signal.SIGSTOP)
         await has_stopped(process)
-        passage.send(answer.raw)
+        passage.send(order.raw)
 
     world.proxy.play(BUY.method, BUY.path, [stop])
     async with child(world, BUY) as process:

@@ -87,7 +87,7 @@ class World:
     async def ready(self, deed: Deed, *, after: float = 0.0) -> None:
         """Set the scene: a customer with a basket that the client has seen, and a login that is done.
 
-        The client sees it `after` so many seconds, for servers whose reads are behind.
+        `after` is the number of seconds after which the client sees it, for servers whose reads are behind.
         """
         shop = self.sandbox.shop
         owner = shop.create_customer(self.sandbox.username, CUSTOMER, {"firstname": "Grace", "lastname": "Hopper"})
