@@ -260,3 +260,22 @@ async def test_the_time_for_looks_ends_before_it_is_carried_out(build: Any, cell
     await is_done(world, BUY)
     assert world.sent(BUY) == 1
     assert len(world.sandbox.shop.orders) == 1
+
+
+@cells("F46-M-fenced-403")
+async def test_a_fence_waits_for_what_was_queued_before_the_basket_was_cleared(build: Any, cell: str) -> None:
+    policy = {**QUEUED, "fence_proves_not_executed": True, "inline_looks": 0}
+    world = await build(server={"orders_lag": 1.0}, policy=policy)
+    await world.ready(BUY)
+    # As a look begins: the clock jumps from one to the next.
+    queued = {"commit": "after", "seconds": 1.5, "reads_basket": "acceptance"}
+    world.sandbox.faults.add("refusal", method=BUY.method, path=BUY.path, **queued)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(world.minted, world.basket)
+    done = await world.minted.complete.reconcile(caught.value, fence=True)
+    assert (BUY.shown(done), done.reconciled) == (True, True)
+    # The basket was cleared in the first look, before it was bought as it had been.
+    assert world.proxy.count("DELETE", "/partner/walletable/basket*") == 1
+    assert world.clock.sleeps == [0.5, 1.0, 2.0]
+    await is_done(world, BUY)
+    assert (world.sent(BUY), len(world.sandbox.shop.orders)) == (1, 1)
