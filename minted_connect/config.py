@@ -178,11 +178,6 @@ def _seconds_or_zero(instance: object, attribute: attrs.Attribute[Any], value: A
         _seconds(instance, attribute, value)
 
 
-def _maybe_seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None:
-        _seconds(instance, attribute, value)
-
-
 def _at_least(lowest: int) -> _Validator:
     def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= _MOST:

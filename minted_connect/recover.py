@@ -246,8 +246,8 @@ class _Report:
         order: str | None = None,
         named: bool = False,
     ) -> None:
-        """Print what is known about an intent; `named` with its account."""
-        account = intent.account[:_PREFIX] if named and intent.account else None
+        """Print the state of an intent; as text with its account only if `named`."""
+        account = intent.account[:_PREFIX] if intent.account else None
         if self.as_json:
             told: dict[str, Any] = {
                 "intent": intent.id,
@@ -267,7 +267,7 @@ class _Report:
         when = intent.created_at.isoformat(sep=" ", timespec="seconds")
         money = f"{intent.paid_total} {intent.currency_code}"
         became = state if order is None else f"{state}, order {order}"
-        of_account = f", account {account}" if account else ""
+        of_account = f", account {account}" if named and account else ""
         self._print(f"{intent.id}  {intent.kind} of basket {intent.basket_id}, {money}, {when}{of_account}: {became}")
         for note in notes:
             self._print(f"    {note}")
@@ -284,9 +284,12 @@ class _Report:
 
     def end(self, left: int, *, settled: int, left_out: int = 0) -> int:
         """Print the totals, with the number of open intents of other accounts that are not listed."""
+        others = f"{left_out} open of other accounts in this journal: --all-accounts lists them"
+        if left_out and self.as_json:
+            sys.stderr.write(f"{others}\n")
         if not self.as_json:
             if left_out:
-                self._print(f"{left_out} open of other accounts in this journal: --all-accounts lists them")
+                self._print(others)
             still = f"{left} open: reconcile again later, and do not repeat what they were about"
             nothing = "nothing of this account is open" if left_out else "nothing is open"
             self._print(f"{settled} settled, {still if left else nothing}")

@@ -20,6 +20,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--requirement", type=int, help="run only the tests that prove this statement of the scorecard")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    number = config.getoption("--requirement")
+    if number is not None:
+        proving = [item for item in items if any(number in mark.args for mark in item.iter_markers("requirement"))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in proving])
+        items[:] = proving
+
+
 def pytest_collection_finish() -> None:
     """Take what was collected, thousands of tests and the libraries they use, out of every later garbage collection.
 

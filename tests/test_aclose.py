@@ -89,6 +89,7 @@ async def test_closing_during_a_purchase_leaves_it_unknown(
     await minted.aclose()
 
 
+@pytest.mark.requirement(50)
 async def test_every_closer_waits_until_the_outcome_is_written(sandbox: Sandbox, basket: Basket) -> None:
     journal = HeldJournal()
     minted = client(sandbox, journal)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 import subprocess
@@ -240,3 +241,106 @@ def test_a_decision_is_about_one_intent(run: Run, surroundings: None, journal: P
     journal.touch()
     status, _, err = run("--journal", journal, "--decide", "confirmed", *arguments)
     assert (status, err) == (2, "minted_connect: decide: takes exactly one --intent, and no --list\n")
+
+
+# --- Other accounts, and records that cannot be read ---------------------------------------------------------------
+
+
+@pytest.fixture
+def of_another(journal: Path, lose: Any) -> str:
+    """An open intent of another account, beside one of this account."""
+    lose("drop_after_commit")
+    intent = lose("drop_before_read")
+    change(journal, f"UPDATE intents SET account = '{'ab' * 32}' WHERE id = '{intent}'")
+    return intent
+
+
+def change(journal: Path, statement: str) -> None:
+    with sqlite3.connect(journal) as database:
+        database.execute(statement)
+    database.close()
+
+
+def test_the_intents_of_other_accounts_are_counted_only(
+    run: Run, journal: Path, of_another: str, sandbox: ThreadedSandbox
+) -> None:
+    looked = len(sandbox.requests.of("orders.page"))
+    status, out, _ = run("--journal", journal)
+    assert status == 0
+    assert of_another not in out
+    assert out.splitlines()[-2:] == [
+        "1 open of other accounts in this journal: --all-accounts lists them",
+        "1 settled, nothing of this account is open",
+    ]
+    assert len(sandbox.requests.of("orders.page")) > looked
+    status, out, _ = run("--journal", journal, "--list")
+    assert (status, of_another in out) == (0, False)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_the_intents_of_other_accounts_are_listed_and_left_alone(
+    run: Run, journal: Path, of_another: str, sandbox: ThreadedSandbox, listed: bool
+) -> None:
+    assert run("--journal", journal)[0] == 0
+    seen = len(sandbox.requests)
+    status, out, _ = run("--journal", journal, "--all-accounts", "--fence", *["--list"] * listed)
+    assert status == 75
+    first, last = out.splitlines()
+    assert first.startswith(of_another)
+    assert first.endswith(", account abababab: unknown")
+    assert last.startswith("0 settled, 1 open")
+    status, out, _ = run("--journal", journal, "--intent", of_another, "--json", *["--list"] * listed)
+    assert (status, json.loads(out)["account"]) == (75, "abababab")
+    assert len(sandbox.requests) == seen
+
+
+def test_without_credentials_all_accounts_are_listed(
+    run: Run, journal: Path, of_another: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MINTED_CONNECT_USERNAME")
+    status, out, _ = run("--journal", journal, "--list")
+    assert status == 75
+    *lines, last = out.splitlines()
+    assert len(lines) == 2
+    assert all(", account " in line for line in lines)
+    assert last.startswith("0 settled, 2 open")
+
+
+def test_the_intent_of_another_account_is_not_decided(run: Run, journal: Path, of_another: str) -> None:
+    status, _, err = run("--journal", journal, "--intent", of_another, "--decide", "rejected")
+    assert status == 2
+    assert "belongs to another account" in err
+    assert "complete.adopt" in err
+
+
+def test_the_account_is_that_of_the_environment(
+    run: Run, journal: Path, of_another: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = hashlib.sha256(b"shop").hexdigest()
+    change(journal, f"UPDATE intents SET account = '{named}'")
+    assert "2 open of other accounts" in run("--journal", journal, "--list")[1]
+    monkeypatch.setenv("MINTED_CONNECT_JOURNAL_ACCOUNT", "shop")
+    status, out, _ = run("--journal", journal, "--seconds", "1")
+    assert status == 75
+    assert out.splitlines()[-1].startswith("1 settled, 1 open")
+
+
+@pytest.mark.parametrize("arguments", [["--list"], [], ["--all-accounts"], ["--json"]])
+def test_a_record_that_cannot_be_read_is_never_called_closed(
+    run: Run, lose: Any, journal: Path, arguments: list[str]
+) -> None:
+    intent = lose("drop_after_commit")
+    change(journal, "UPDATE intents SET items = '{'")
+    status, out, _ = run("--journal", journal, *arguments)
+    assert status == 75
+    assert intent in out
+    assert "nothing" not in out
+    assert "unreadable" in out
+
+
+def test_a_record_that_cannot_be_read_can_be_decided(run: Run, lose: Any, journal: Path) -> None:
+    intent = lose("drop_after_commit")
+    change(journal, "UPDATE intents SET items = '{'")
+    status, out, _ = run("--journal", journal, "--intent", intent, "--decide", "confirmed")
+    assert (status, out.splitlines()[0]) == (0, f"{intent}  its record cannot be read: confirmed")
+    assert run("--journal", journal, "--list") == (0, "0 settled, nothing is open\n", "")

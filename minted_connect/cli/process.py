@@ -171,14 +171,13 @@ def run_interruptible(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
             with suppress(ValueError):  # not the main thread, which alone may set handlers
                 before[number] = signal.signal(number, signals.handle)
     try:
-        return asyncio.run(signals.watched(make))
+        return asyncio.run(signals.run(make))
     except (asyncio.CancelledError, KeyboardInterrupt) as error:
         raise Interrupted(signals.received or signal.SIGINT) from error
     finally:
-        signals.is_over = True
-        if not _is_own_process:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        for number, handler in before.items():
+            # Python itself restores the default handlers, which kill, at the end of a process, but not `SIG_IGN`.
+            signal.signal(number, signal.SIG_IGN if _is_own_process else handler)
 
 
 class _Signals:
@@ -188,11 +187,10 @@ class _Signals:
         self.numbers: list[signal.Signals] = [getattr(signal, name) for name in _ENDING if hasattr(signal, name)]
         self.received: int | None = None
         """The first signal."""
-        self.is_over = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
-    async def watched(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    async def run(self, make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         import asyncio  # noqa: PLC0415 - as above
 
         self._task, self._loop = asyncio.current_task(), asyncio.get_running_loop()
@@ -201,8 +199,6 @@ class _Signals:
         return await make()
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.is_over:
-            return
         self.received = self.received or number
         if self._loop is None or self._task is None:
             return

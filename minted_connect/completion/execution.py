@@ -62,6 +62,20 @@ class Execution:
         Raises:
             MintedConnectError: what `AsyncComplete.buy` says.
         """
+        try:
+            return await self._run(basket)
+        except (KeyboardInterrupt, SystemExit) as interruption:
+            # A signal handler that raises in the middle of a step, such as that of `asyncio.run` on a second Ctrl-C.
+            flight = self._flight
+            left = None if self._progress.phase is Phase.NOT_SENT else flight.left_open()
+            if flight.intent is not None and left is not None:
+                state, note = left
+                attach_intent(interruption, flight.intent, state, note)
+                with suppress(asyncio.CancelledError):
+                    await self._outcomes.settle(flight.intent, state, flight.result or flight.error)
+            raise
+
+    async def _run(self, basket: Basket) -> Completion:
         flight = self._flight
         fresh, limit = await self._look_again(basket)
         known = await pre_image(self._caller, fresh, flight.kind)

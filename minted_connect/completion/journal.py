@@ -61,7 +61,10 @@ class Journal(Protocol):
     """Where intents are written down. Bring your own by offering these methods.
 
     One journal may hold the intents of several accounts. An intent without an account was written by an older schema:
-    it is treated as anybody's until `settle` or `adopt` assigns it.
+    it counts as one of every account until `settle` or `adopt` assigns it.
+
+    A journal may leave records that it cannot read out of its lists. It then offers their ids as the attribute
+    `unreadable`, a tuple of strings, so that they are not mistaken for closed ones.
     """
 
     async def prepare(self, intent: Intent) -> None:

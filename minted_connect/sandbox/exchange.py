@@ -103,13 +103,13 @@ class FaultContext:
         username = await self.admit()
         if isinstance(username, Reply):
             return username
-        incoming = await self._incoming()
+        incoming = await self._incoming(accepted)
         if self.entry and incoming.body:
             try:
                 self.entry.body = decode(incoming.body)
             except ValueError:
                 self.entry.body = incoming.body
-        return self._server.routes.answer(username, incoming, accepted)
+        return self._server.routes.answer(username, incoming)
 
     async def process_later(self, seconds: float, reads_basket: ReadsBasket) -> None:
         """Execute the request after some seconds of the shop's time, also when the connection is gone.
@@ -158,10 +158,10 @@ class FaultContext:
             headers.append(("Content-Type", "application/json"))
         return headers
 
-    async def _incoming(self) -> Incoming:
+    async def _incoming(self, accepted: AcceptedBasket | None = None) -> Incoming:
         request = self.request
         body = await request.read() if request.body_exists else b""
-        return Incoming(request.method, request.raw_path, request.headers, body)
+        return Incoming(request.method, request.raw_path, request.headers, body, accepted)
 
 
 def context_of(server: Server, request: web.BaseRequest, request_id: str, entry: LoggedRequest | None) -> FaultContext:

@@ -67,9 +67,9 @@ def fault(
     they are when left out. The first line of its docstring is the fault's description.
 
     Args:
-        function: takes a `FaultContext` and returns the response, or raises `ConnectionError` after it hung up.
+        function: takes a `FaultContext` and returns the response; an edit takes and returns a `Reply`.
         landing: returns how much later the fault has a request executed.
-        is_edit: the function takes a `Reply` and returns the one to send instead.
+        is_edit: the function only changes the response of a request that is executed.
     """
 
     def register(function: _Function) -> _Function:

@@ -60,12 +60,16 @@ class Reply:
 
 @frozen
 class Incoming:
-    """A request as it came in. `headers` have lower-case names; `target` is path and query as sent."""
+    """A request as it came in. `headers` have lower-case names; `target` is path and query as sent.
+
+    `accepted` is the basket that a completion completes; None for the one that is found on execution.
+    """
 
     method: str
     target: str
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    accepted: AcceptedBasket | None = field(default=None, repr=False)
 
     @property
     def path(self) -> str:
@@ -169,7 +173,7 @@ class Routes:
         self.router = router
         self._shop = shop
 
-    def answer(self, partner: str, request: Incoming, accepted: AcceptedBasket | None = None) -> Reply:
+    def answer(self, partner: str, request: Incoming) -> Reply:
         """Execute a request and return the reply; never raises for anything a client did."""
         language = request.language
         match = self.router.find(request.method, request.path)
@@ -178,12 +182,12 @@ class Routes:
         try:
             if not request.headers.get("x-client-id"):
                 raise invalid("x-client-id", "required", field="x-client-id")
-            return Reply(200, success(OPERATIONS[match.operation][2](self._call(partner, request, match, accepted))))
+            return Reply(200, success(OPERATIONS[match.operation][2](self._call(partner, request, match))))
         except ShopError as error:
             return refusal(error, language)
 
     def accept(self, partner: str, request: Incoming) -> AcceptedBasket | None:
-        """Return the basket that a completion is for, as it is now, to be passed to `answer` later."""
+        """Return the basket that a completion is for, as it is now, to be `Incoming.accepted` later."""
         match = self.router.find(request.method, request.path)
         if isinstance(match, int) or not match.operation.startswith("complete."):
             return None
@@ -192,7 +196,7 @@ class Routes:
         except ShopError:
             return None
 
-    def _call(self, partner: str, request: Incoming, match: Match, accepted: AcceptedBasket | None = None) -> Call:
+    def _call(self, partner: str, request: Incoming, match: Match) -> Call:
         return Call(
             shop=self._shop,
             partner=partner,
@@ -201,7 +205,7 @@ class Routes:
             params=match.params,
             query=query_of(request.target),
             body=_body(request),
-            accepted=accepted,
+            accepted=request.accepted,
         )
 
 

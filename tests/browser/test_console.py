@@ -113,6 +113,7 @@ def test_it_shows_what_goes_on(console: Console, minted: MintedConnect, sandbox:
     console.wait(lambda: "Pending" in console.text("orders"))
     assert f"2 x {GOLD}" in console.text("baskets")
     assert "240 s" in console.text("baskets")
+    assert console.text("seed") == f"seed {sandbox.seed}"
     assert GOLD in console.text("wallets")
     assert "/partner/walletable/complete/buy" in console.text("requests")
     assert "gold spot 586.48, buy at 592.34, sell at 580.62" in console.text("prices")

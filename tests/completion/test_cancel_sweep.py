@@ -290,6 +290,10 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
     "complete.buy, sent again": (lost, lambda c, basket, _: bought(c, basket)),
     "complete.pending": (nothing, lambda c, *_: c.complete.pending()),
     "complete.unfinished": (nothing, lambda c, *_: c.complete.unfinished()),
+    "complete.adopt": (
+        lambda m: m.doubted("drop_before_read"),
+        lambda c, intent, _: c.complete.adopt(intent),
+    ),
     "complete.decide": (
         lambda m: m.doubted("drop_before_read"),
         lambda c, intent, _: c.complete.decide(intent, "not_executed"),

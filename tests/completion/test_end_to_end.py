@@ -210,6 +210,7 @@ async def test_refused(
     assert len(server.shop.orders) == 1
 
 
+@pytest.mark.requirement(45)
 async def test_a_throttled_completion_is_posted_once(minted: AsyncMintedConnect, server: Sandbox) -> None:
     basket = await filled(minted)
     server.faults.add("rate_limit", path=COMPLETE, retry_after=1)

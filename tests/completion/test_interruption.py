@@ -18,16 +18,18 @@ import pytest
 from minted_connect import (
     AlreadyInFlight,
     AsyncMintedConnect,
+    Attempt,
     ClientClosedError,
     InvalidInput,
     NotExecuted,
+    Options,
     OutcomeUnknown,
     intent_of,
 )
 from minted_connect.completion.interruption import attach_intent, copy_intent
 from minted_connect.completion.journal import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState
-from minted_connect.sandbox import Sandbox
+from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from minted_connect.sandbox.faults import Fault
 from tests.completion.fakes import intent_of as an_intent
 from tests.scripts import spoken
@@ -433,6 +435,7 @@ def strike(hang, task):
     signal.pthread_kill(main_thread, signal.SIGINT)
     while not task.cancelling():
         time.sleep(0.001)
+    time.sleep(0.3)  # the loop waits for the journal: no event tells that
     signal.pthread_kill(main_thread, signal.SIGINT)
     while task.cancelling() < 2:
         time.sleep(0.001)
@@ -459,3 +462,29 @@ def strike(hang, task):
 )
 def test_what_asyncio_run_raises_names_the_intent(tmp_path: Path, handler: str, line: str) -> None:
     assert spoken(run_until_interrupted(str(tmp_path / "journal.db"), handler)) == [line]
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_a_signal_handler_that_raises_in_the_middle_of_a_step_loses_nothing(kind: type[BaseException]) -> None:
+    journal = MemoryJournal()
+
+    def strike(attempt: Attempt) -> None:
+        if attempt.operation == "complete.buy":
+            raise kind
+
+    async def main(sandbox: ThreadedSandbox) -> None:
+        options = Options(on_attempt=strike)
+        async with AsyncMintedConnect(
+            sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal, options=options
+        ) as minted:
+            await minted.customers.create("customer-1")
+            basket = await minted.baskets.add_item("customer-1", sku=GOLD)
+            await minted.complete.buy(basket, expected_total=basket.paid_total)
+
+    with ThreadedSandbox() as sandbox, pytest.raises(kind) as caught:
+        asyncio.run(main(sandbox))
+    [pending] = asyncio.run(journal.pending())
+    found = intent_of(caught.value)
+    assert found is not None
+    assert (found.id, pending.state) == (pending.id, IntentState.UNKNOWN)
+    assert pending.id in caught.value.__notes__[0]

@@ -69,6 +69,7 @@ async def test_a_refusal_is_stored_and_leaves_the_intent_open(journal: Journal) 
     assert settled == attrs.evolve(stored, state=IntentState.REJECTED)
 
 
+@pytest.mark.requirement(48)
 async def test_accounts_with_equal_baskets_do_not_meet(journal: Journal) -> None:
     await journal.prepare(of(MINE, id="mine"))
     await journal.prepare(of(OTHER, id="other"))
@@ -86,9 +87,7 @@ async def test_accounts_with_equal_baskets_do_not_meet(journal: Journal) -> None
 
 
 @pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN, IntentState.CONFIRMED])
-async def test_an_intent_without_account_holds_the_basket_of_every_account(
-    journal: Journal, state: IntentState
-) -> None:
+async def test_intent_without_account_holds_basket_for_every_account(journal: Journal, state: IntentState) -> None:
     await journal.prepare(intent_of(id="old"))
     await journal.settle("old", state)
     for owner in (MINE, OTHER):
@@ -99,7 +98,7 @@ async def test_an_intent_without_account_holds_the_basket_of_every_account(
             await journal.prepare(of(owner, id="new"))
 
 
-async def test_only_an_intent_without_account_takes_the_owner_of_a_settlement(journal: Journal) -> None:
+async def test_settle_assigns_owner_to_intent_without_account_only(journal: Journal) -> None:
     await journal.prepare(intent_of(id="old"))
     await journal.prepare(of(OTHER, id="other", cart_token="other"))
     for name in ("old", "other"):
@@ -118,7 +117,7 @@ async def test_an_adopted_intent_belongs_to_its_new_account(journal: Journal) ->
     assert await journal.get("another") is None
 
 
-async def test_two_open_intents_of_one_basket_cannot_come_to_one_account(kept: str) -> None:
+async def test_adopt_of_a_second_open_intent_is_refused(kept: str) -> None:
     journal = open_journal(kept)
     await journal.prepare(of(MINE, id="mine"))
     await journal.prepare(of(OTHER, id="other"))
@@ -226,7 +225,8 @@ def world() -> World:
     return World()
 
 
-async def test_the_lists_are_those_of_the_account_and_tell_how_many_others_there_are(
+@pytest.mark.requirement(48)
+async def test_lists_leave_other_accounts_out_and_count_them(
     world: World, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
     complete, own = AsyncComplete(world, journal), account_of(world)
@@ -249,7 +249,8 @@ async def test_the_lists_are_those_of_the_account_and_tell_how_many_others_there
         await complete.pending(all_accounts=1)  # type: ignore[arg-type]
 
 
-async def test_an_intent_of_another_account_is_neither_read_back_nor_decided(world: World, journal: Journal) -> None:
+@pytest.mark.requirement(48)
+async def test_intent_of_another_account_is_not_read_back_or_decided(world: World, journal: Journal) -> None:
     complete = AsyncComplete(world, journal)
     await journal.prepare(of(OTHER))
     for intent in (of(OTHER), intent_of()):  # what the journal says counts, and not what the caller holds
@@ -272,14 +273,14 @@ async def test_an_adopted_intent_is_read_back(world: World, journal: Journal, ca
     assert await journal.pending() == []
 
 
-async def test_what_the_journal_does_not_hold_is_neither_decided_nor_adopted(world: World, journal: Journal) -> None:
+async def test_unknown_intent_is_not_decided_or_adopted(world: World, journal: Journal) -> None:
     complete = AsyncComplete(world, journal)
     for call in (complete.decide(intent_of(), "confirmed"), complete.adopt(intent_of())):
         with pytest.raises(InvalidInput, match=r"intent_or_error.*is not in this journal"):
             await call
 
 
-async def test_an_intent_without_account_takes_one_by_an_order_or_a_decision(world: World, journal: Journal) -> None:
+async def test_order_or_decision_assigns_account(world: World, journal: Journal) -> None:
     complete, own = AsyncComplete(world, journal), account_of(world)
     for name in ("found", "decided"):
         await journal.prepare(intent_of(id=name, cart_token=TOKEN if name == "found" else name))
@@ -311,7 +312,8 @@ def shop() -> Iterator[ThreadedSandbox]:
         yield server
 
 
-async def test_a_renamed_user_buys_no_basket_twice_if_the_account_is_named(tmp_path: Path) -> None:
+@pytest.mark.requirement(48)
+async def test_named_account_buys_once_after_host_change(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     options = Options(journal_account="shop")
     async with Sandbox() as sandbox:

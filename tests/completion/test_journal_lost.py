@@ -103,6 +103,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("lose", LOSSES)
 @pytest.mark.parametrize("used", ["written", "listed"])
+@pytest.mark.requirement(49)
 async def test_nothing_is_sent_with_a_journal_that_was_lost(
     path: Path, lose: Callable[[Path], None], used: str
 ) -> None:
@@ -214,6 +215,7 @@ def lost_row(kept: str, request: pytest.FixtureRequest) -> Callable[[str], None]
 
 
 @pytest.mark.parametrize("call", ["settle", "record_refusal"])
+@pytest.mark.requirement(49)
 async def test_an_outcome_without_a_row_is_logged_and_ends_the_journal(
     kept: str, lost_row: Callable[[str], None], call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -333,6 +335,7 @@ async def spoil(kept: str, what: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("what", SPOILED + SPOILED_IN_SQLITE)
+@pytest.mark.requirement(49)
 async def test_one_bad_record_hides_no_other(
     kept: str, what: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:

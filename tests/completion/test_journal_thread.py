@@ -59,7 +59,7 @@ def end_threads() -> None:
     assert threads() == []
 
 
-async def test_one_thread_is_started_by_the_first_operation_and_ended_by_closing(journal: SqliteJournal) -> None:
+async def test_thread_starts_at_first_operation_and_ends_at_close(journal: SqliteJournal) -> None:
     assert threads() == []
     await asyncio.gather(*(journal.prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(20)))
     assert len(threads()) == 1
@@ -151,7 +151,7 @@ def test_loops_and_threads_share_it(journal: SqliteJournal) -> None:
     asyncio.run(journal.aclose())
 
 
-async def test_without_a_thread_it_is_an_error_and_nothing_is_done_later(
+async def test_failed_thread_start_raises_and_queues_nothing(
     journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def start(_: threading.Thread) -> None:
@@ -182,10 +182,10 @@ async def test_results_and_errors_of_any_kind_come_back() -> None:
     thread = WorkerThread("minted-journal")
 
     def fail() -> None:
-        raise SystemExit(7)
+        raise ZeroDivisionError
 
     assert await thread.submit(lambda: 5) == 5
-    with pytest.raises(SystemExit):
+    with pytest.raises(ZeroDivisionError):
         await thread.submit(fail)
     given_up = thread.submit(lambda: 6)
     given_up.cancel()

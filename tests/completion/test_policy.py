@@ -148,6 +148,7 @@ def refused(world: World, **error: Any) -> None:
 
 
 @pytest.mark.parametrize(("lag", "landing", "settled"), [(30, None, 30), (30, 10, 40), (0, None, 0), (0, 7, 7)])
+@pytest.mark.requirement(46)
 async def test_a_refusal_is_believed_at_the_settle_time(
     world: World, lag: float, landing: float | None, settled: float
 ) -> None:
@@ -161,6 +162,7 @@ async def test_a_refusal_is_believed_at_the_settle_time(
 
 
 @pytest.mark.parametrize("shown", [0.0, 3.0, 3.75, 12.0, 29.999, 30.0])
+@pytest.mark.requirement(46)
 async def test_an_order_that_shows_within_the_settle_time_is_found(world: World, shown: float) -> None:
     def refuse(request: Request, progress: Progress) -> Exception:
         world.orders = lambda _: [order_json()] if world.clock.monotonic() >= shown else []
@@ -226,6 +228,7 @@ async def test_reconcile_settles_a_refusal_later(world: World, inline: float) ->
     assert await complete.pending() == []
 
 
+@pytest.mark.requirement(46)
 async def test_reconcile_does_not_believe_a_refusal_before_the_settle_time(world: World) -> None:
     refused(world)
     complete = following(world, inline_looks=0, reconcile_budget=25.0)

@@ -23,7 +23,7 @@ def second() -> Iterator[Cluster]:
 
 @pytest.fixture
 def behind(second: Cluster, database: Database) -> Iterator[Database]:
-    """A server with the tables of the journal, which can only be read, and holds nothing yet, as a standby that lags."""
+    """A database of another server, which holds nothing yet, as a standby that lags."""
     copy = Database(second.port, database.name)
     second.template.execute(f'CREATE DATABASE {copy.name} OWNER "{BUYER}"')
     connection = copy.connect(BUYER)
@@ -72,7 +72,7 @@ async def test_without_the_primary_nothing_is_read(cluster: Cluster, database: D
 
 @pytest.mark.parametrize("wanted", ["read-only", "standby", "prefer-standby"])
 @pytest.mark.parametrize("where", ["url", "environment"])
-def test_a_url_of_several_hosts_that_asks_for_a_standby_is_refused(
+def test_several_hosts_with_standby_requested_are_refused(
     wanted: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = "postgresql://canary:canary@a,b/orders"
@@ -94,7 +94,7 @@ def test_a_url_of_several_hosts_that_asks_for_a_standby_is_refused(
         ("postgresql://a,b/orders?target_session_attrs=primary", {}),
     ],
 )
-def test_a_url_of_several_hosts_asks_for_the_one_that_can_be_written(url: str, session: Any) -> None:
+def test_several_hosts_request_the_writable_one(url: str, session: Any) -> None:
     assert PostgresJournal(url)._session == session
 
 

@@ -102,7 +102,7 @@ def faults(draw):
 
 
 @settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(given_=faults())
 def test_a_fault_is_refused_by_name_or_works(sandbox, failures, given_):

@@ -130,6 +130,8 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
     assert_type(await minted.complete.pending(), list[Intent])
     for intent in await minted.complete.pending():
         await minted.complete.decide(intent, "not_executed")
+    for intent in await minted.complete.pending(all_accounts=True):
+        assert_type(await minted.complete.adopt(intent), Intent)
     for intent in await minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), AsyncGenerator[OrderChange, None])
         assert_type(await minted.orders.wait(intent), Order)

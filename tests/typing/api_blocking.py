@@ -131,6 +131,8 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
     assert_type(minted.complete.pending(), list[Intent])
     for intent in minted.complete.pending():
         minted.complete.decide(intent, "not_executed")
+    for intent in minted.complete.pending(all_accounts=True):
+        assert_type(minted.complete.adopt(intent), Intent)
     for intent in minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), Generator[OrderChange, None, None])
         assert_type(minted.orders.wait(intent), Order)

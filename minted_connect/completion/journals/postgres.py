@@ -76,7 +76,8 @@ class PostgresJournal(StoredJournal):
     A standby is never read, because it lags behind. If the URL names several hosts, the one that can be written is
     taken.
 
-    On Windows psycopg needs a `SelectorEventLoop`.
+    On Windows psycopg needs a `SelectorEventLoop`. It resolves host names in the event loop's default executor: where
+    that may be full, give addresses, or `hostaddr` in the URL.
 
     Args:
         url: `postgresql://user:password@host:port/database`, with libpq's parameters as its query.

@@ -53,6 +53,8 @@ class WorkerThread:
     def submit(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
         """Queue a job, and return the future of its result, which belongs to the running event loop.
 
+        A job may raise any `Exception`, which the future then raises; nothing else may leave it.
+
         Raises:
             RuntimeError: if no thread can be started. Then the job is not queued.
         """
@@ -92,21 +94,24 @@ class WorkerThread:
 
 def _serve(jobs: _Jobs) -> None:
     while (job := jobs.get()) is not None:
-        loop, future, work = job
-        result: object = None
-        failure: BaseException | None = None
-        try:
-            result = work()
-        except BaseException as error:  # noqa: BLE001 - it is raised where the result is awaited
-            failure = error
-        # A loop that was closed meanwhile does not wait for the result.
-        with suppress(RuntimeError):
-            loop.call_soon_threadsafe(_deliver, future, result, failure)
-        # Kept until the next job, these would keep the journal and its caller alive.
-        del job, loop, future, work, result, failure
+        _work_off(*job)
+        # Kept until the next job, it would keep the journal and its caller alive.
+        del job
 
 
-def _deliver(future: asyncio.Future[Any], result: object, failure: BaseException | None) -> None:
+def _work_off(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], work: Callable[[], object]) -> None:
+    result: object = None
+    failure: Exception | None = None
+    try:
+        result = work()
+    except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
+        failure = error
+    # A loop that was closed meanwhile does not wait for the result.
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(_deliver, future, result, failure)
+
+
+def _deliver(future: asyncio.Future[Any], result: object, failure: Exception | None) -> None:
     if future.done():
         return
     if failure is None:
