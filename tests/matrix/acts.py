@@ -97,10 +97,10 @@ def unending(seconds: float, raw: bytes, drip: bytes, *, landed: bool = False) -
     return act
 
 
-def challenge(*challenges: str) -> Act:
+def challenge(*challenges: str, landed: bool = False) -> Act:
     """Refuse with these challenges."""
     lines = [("WWW-Authenticate", challenge) for challenge in challenges]
-    return answer(envelope(401, *lines))
+    return answer(envelope(401, *lines), landed=landed)
 
 
 async def unsigned(passage: Passage) -> None:

@@ -20,8 +20,28 @@ CUSTOMER: Final = "customer-1"
 BEFORE: Final = [(GOLD, 1), (SILVER, 1)]
 PATIENCE: Final = 8.0
 """Seconds of the client's clock after which a late answer is given up; three times as much is within the deadline."""
-
+LAG: Final = 4.0
+"""`CompletionPolicy.orders_lag` of the clients, in seconds: a power of two, so that every look is exact."""
+_PARTS: Final = (0.0, 0.125, 0.25, 0.5, 1.0)
 _BASKET: Final = "/partner/walletable/basket"
+
+
+def look_times(retry_after: float = 0.0, settle: float = LAG) -> list[float]:
+    """Return the seconds after a response at which a change is looked for, written down apart from the client."""
+    return sorted({max(retry_after, part * settle) for part in _PARTS})
+
+
+def pauses_between(times: Sequence[float]) -> list[float]:
+    """Return the seconds slept before each of these times; none before the first if it is at once."""
+    pauses = [later - earlier for earlier, later in zip((0.0, *times), times, strict=False)]
+    return [pause for pause in pauses if pause]
+
+
+SHORT: Final[dict[str, Any]] = {
+    "deadline": ({"deadline": 3.0}, {}, look_times()[:4]),
+    "inline": ({}, {"inline_looks": 1.0}, look_times()[:3]),
+}
+"""Settings and policies that end the looks of the call early, and the looks that are left."""
 
 
 @attrs.frozen
@@ -126,6 +146,12 @@ class Strike:
     effects: str = EFFECTS
     slow: bool = False
     """Whether it takes a timeout to notice."""
+    retry_after: float | None = None
+    """Seconds that the server asks to wait."""
+    uses_up: bool = False
+    """Whether it uses up the time of the call."""
+    differences: tuple[str, ...] = ()
+    """Of a completion that is confirmed all the same."""
 
 
 def both(row: str, name: str, make: Callable[..., Act], error: type[Exception], **more: Any) -> list[Strike]:

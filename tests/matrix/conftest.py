@@ -6,14 +6,17 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
-from minted_connect import Options
+from minted_connect import CompletionPolicy, Options
 from minted_connect.sandbox import Sandbox
+from minted_connect.sandbox.clock import START
+from tests.matrix.cells import LAG
 from tests.matrix.proxy import Chaos
 from tests.matrix.world import Clock, World, Written, contexts
 
@@ -41,19 +44,37 @@ def authority() -> trustme.CA:
 async def build(
     fast_loop: None, connect: Any, tmp_path: Path, flavour: str, authority: trustme.CA
 ) -> AsyncIterator[Build]:
-    """Build a world, over TLS if asked for; `options` are those of the client, `settings` the rest it is given."""
+    """Build a world, over TLS if asked for.
+
+    `options` are those of the client, `policy` is what its completion policy has besides `orders_lag`, `server` are the
+    options of the sandbox, `start` is the time there, and `settings` the rest that the client is given.
+    """
     async with AsyncExitStack() as stack:
 
-        async def make(*, tls: bool = False, host: str = "127.0.0.1", options: Any = None, **settings: Any) -> World:
-            clock = Clock()
-            sandbox = await stack.enter_async_context(Sandbox(seed=1, clock=clock))
+        async def make(
+            *,
+            tls: bool = False,
+            host: str = "127.0.0.1",
+            options: Any = None,
+            policy: Any = None,
+            server: Any = None,
+            start: datetime = START,
+            **settings: Any,
+        ) -> World:
+            clock = Clock(start)
+            sandbox = await stack.enter_async_context(Sandbox(seed=1, clock=clock, **(server or {})))
             serving, trusting = contexts(authority) if tls else (None, None)
             proxy = await stack.enter_async_context(Chaos(sandbox, clock, serving))
+
+            def options_for(policy: Any, options: Any) -> Options:
+                completion = CompletionPolicy(**{"orders_lag": LAG, **policy})
+                return Options(**{"clock": clock, "random": lambda: 0.5, "completion": completion, **options})
+
             path = tmp_path / "journal.db"
             journal = Written(path)
             client = {
                 "journal": journal,
-                "options": Options(clock=clock, random=lambda: 0.5, **(options or {})),
+                "options": options_for(policy or {}, options or {}),
                 "ssl_context": trusting,
                 **settings,
             }
@@ -62,7 +83,7 @@ async def build(
                 url = proxy.url.replace("127.0.0.1", host)
                 return await connect(url, sandbox.username, sandbox.password, **{**client, **more})
 
-            return World(sandbox, proxy, clock, await again(), path, flavour, journal, again)
+            return World(sandbox, proxy, clock, await again(), path, flavour, journal, again, options_for)
 
         yield make
 
@@ -70,3 +91,9 @@ async def build(
 @pytest.fixture
 async def world(build: Build) -> World:
     return await build()
+
+
+@pytest.fixture
+async def world_today(build: Build) -> World:
+    """A world for other processes, which go by the clock of the machine."""
+    return await build(start=datetime.now(UTC))

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import pytest
 
 from minted_connect import (
     AlreadyInFlight,
+    ApiError,
     InvalidInput,
     MintedConnectError,
-    NotSent,
     OutcomeUnknown,
+    RateLimited,
+    Rejected,
     RequestTimeout,
     Timeouts,
 )
 from minted_connect.models import Intent
-from tests.matrix.cells import CUSTOMER, PATIENCE, Deed, Play
+from tests.matrix import acts
+from tests.matrix.cells import CUSTOMER, LAG, PATIENCE, Deed, Play, Strike, look_times, pauses_between
+from tests.matrix.proxy import Passage
 from tests.matrix.table import Outcome
 from tests.matrix.world import World
 
@@ -37,6 +41,11 @@ async def perform(world: World, play: Play) -> None:
 Call = Callable[[], Awaitable[Any]]
 
 
+def _pauses(strike: Strike, attempts: int) -> list[float]:
+    """Return the seconds between attempts: what the server asked for, or else half of a doubling backoff."""
+    return [strike.retry_after or 0.25 * 2**number for number in range(attempts - 1)]
+
+
 async def _again(world: World, play: Play, call: Call) -> None:
     deed, strike = play.deed, play.strike
     if not play.always:
@@ -44,33 +53,38 @@ async def _again(world: World, play: Play, call: Call) -> None:
         await is_done(world, deed)
         assert world.sent(deed) == 2
         assert world.arrived(deed) == 1 + strike.landed
-        assert len(world.clock.sleeps) == 1
+        assert world.clock.sleeps == _pauses(strike, 2)
         return
     most = deed.most if play.outcome is Outcome.RT else 2
-    if deed.effect == "S" and strike.landed:
+    # A throttle is no sign that the change was made: it is not looked for.
+    looks = deed.effect == "S" and strike.error is not RateLimited
+    if looks and strike.landed:
         # Read back at last: the first try may have done it, and has.
         assert deed.shown(await call())
         assert world.reads(deed) == 1
+        times = look_times()[:1]
     else:
         error = await _raised(strike.error, call)
         assert error.attempts == most
+        times = look_times() if looks else []
+        assert deed.effect == "R" or world.reads(deed) == len(times)
     assert world.sent(deed) == most
-    assert len(world.clock.sleeps) == most - 1
+    assert world.clock.sleeps == [*_pauses(strike, most), *pauses_between(times)]
     assert deed.made(world.sandbox) is (strike.landed and deed.effect != "R")
-    if deed.is_money:
-        assert world.states() == ["not_sent" if isinstance(error, NotSent) else "rejected"]
-        await _is_free_again(world, deed)
 
 
 async def _read_back(world: World, play: Play, call: Call) -> None:
     deed, strike = play.deed, play.strike
+    times = look_times()
+    if strike.landed or strike.uses_up:
+        times = times[:1]
     if strike.landed:
         assert deed.shown(await call())
     else:
         await _raised(strike.error, call)
-    assert (world.sent(deed), world.reads(deed)) == (1, 1)
+    assert (world.sent(deed), world.reads(deed)) == (1, len(times))
     assert deed.made(world.sandbox) is strike.landed
-    assert world.clock.sleeps == []
+    assert world.clock.sleeps == pauses_between(times)
 
 
 async def _unknown(world: World, play: Play, call: Call) -> None:
@@ -104,12 +118,17 @@ async def settled(world: World, deed: Deed, error: OutcomeUnknown, *, landed: bo
     await _judged(world, deed, error.intent, lambda: world.settle(error), landed=landed)
 
 
-async def reconciled(world: World, deed: Deed, intent: Intent, *, landed: bool) -> None:
-    """Reconcile what was found in `pending()`, and hold the verdict to what the server did."""
-    await _judged(world, deed, intent, lambda: world.minted.complete.reconcile(intent), landed=landed)
+async def reconciled(world: World, deed: Deed, intent: Intent, *, landed: bool, state: str = "unknown") -> None:
+    """Reconcile what was found in `pending()`, and hold the verdict to what the server did.
+
+    If it was not made, the journal keeps the intent in `state`.
+    """
+    await _judged(world, deed, intent, lambda: world.minted.complete.reconcile(intent), landed=landed, state=state)
 
 
-async def _judged(world: World, deed: Deed, intent: Intent, reconcile: Call, *, landed: bool) -> None:
+async def _judged(
+    world: World, deed: Deed, intent: Intent, reconcile: Call, *, landed: bool, state: str = "unknown"
+) -> None:
     if landed:
         done = await reconcile()
         assert done.reconciled
@@ -122,7 +141,7 @@ async def _judged(world: World, deed: Deed, intent: Intent, reconcile: Call, *, 
         with pytest.raises(OutcomeUnknown) as still:
             await reconcile()
         assert still.value.intent.id == intent.id
-        assert world.states() == ["unknown"]
+        assert world.states() == [state]
         assert len(await world.minted.complete.pending()) == 1
         assert world.sandbox.shop.orders == []
 
@@ -135,25 +154,111 @@ async def _refused(world: World, play: Play, call: Call) -> None:
     assert deed.made(world.sandbox) is (strike.landed and deed.effect != "R")
     if deed.is_money:
         assert world.states() == ["rejected"]
-        await _is_free_again(world, deed)
+        await is_free_again(world, deed)
     else:
         assert world.reads(deed) == 0
 
 
-async def _believed_after_a_look(world: World, play: Play, call: Call) -> None:
+async def _read_back_once(world: World, play: Play, call: Call) -> None:
+    """Believed after one look: a completion that the vendor refuses by its rules, and an addition."""
+    await _looked_for(world, play, call, [0.0])
+
+
+async def _looked_for_until_settled(world: World, play: Play, call: Call) -> None:
+    await _looked_for(world, play, call, look_times(play.strike.retry_after or 0.0))
+
+
+async def _looked_for(world: World, play: Play, call: Call, times: list[float]) -> None:
     deed, strike = play.deed, play.strike
+    witness = Witness(world, skipped=1 if deed.is_money else 0)  # the look before a completion
+    world.proxy.play("GET", deed.look, [witness], endless=True)
     if strike.landed:
+        times = times[:1]
         done = await call()
-        assert done.reconciled
         assert deed.shown(done)
         await is_done(world, deed)
+        assert not deed.is_money or done.reconciled
     else:
-        await _raised(strike.error, call)
+        error = await _raised(strike.error, call)
+        assert error.is_confirmed is deed.is_money
+        assert not deed.made(world.sandbox)
+    assert world.sent(deed) == 1
+    assert len(witness.seen) == len(times)
+    assert world.clock.sleeps == pauses_between(times)
+    if deed.is_money:
+        # The refusal was written down before the first look.
+        assert witness.seen[0] == [("unknown", witness.status)]
+        assert world.states() == ["confirmed" if strike.landed else "rejected"]
+        if not strike.landed:
+            await is_free_again(world, deed)
+
+
+class Witness:
+    """An act that passes reads on, and notes what another process would find in the journal at that moment."""
+
+    def __init__(self, world: World, skipped: int = 0) -> None:
+        self.seen: list[list[tuple[str, int | None]]] = []
+        self._world, self._skipped = world, skipped
+
+    @property
+    def status(self) -> int | None:
+        """Status of the refusal that was noted first."""
+        return self.seen[0][0][1]
+
+    async def __call__(self, passage: Passage) -> None:
+        if self._skipped:
+            self._skipped -= 1
+        else:
+            self.seen.append(await self._world.refusals())
+        await acts.pass_on(passage)
+
+
+async def _settled_later(world: World, play: Play, call: Call) -> None:
+    await is_settled_later(world, play.deed, call, looks=0, landed=play.strike.landed)
+
+
+def _pauses_of_reconcile(left: float) -> list[float]:
+    """Return the pauses of a reconciliation that proves something in its first look after so many seconds."""
+    pauses: list[float] = []
+    for pause in (0.5, 1.0, 2.0, 4.0, 8.0):
+        if sum(pauses) >= left + 1:  # as far as a Date header tells
+            break
+        pauses.append(pause)
+    return pauses
+
+
+async def is_settled_later(
+    world: World, deed: Deed, call: Call, *, looks: int, landed: bool, slept: Sequence[float] = ()
+) -> OutcomeUnknown:
+    """Check a refusal for whose looks there is too little time, and settle it by reconciling through the error.
+
+    Return that error.
+    """
+    with pytest.raises(OutcomeUnknown) as caught:
+        await call()
+    assert caught.value.phase == "answered"
+    assert isinstance(caught.value.__cause__, ApiError)
+    refused = caught.value.intent.refusal
+    assert refused is not None
+    assert await world.refusals() == [("unknown", refused.status)]
+    assert (world.sent(deed), world.reads(deed)) == (1, 1 + looks)
+    assert world.clock.sleeps == [*slept]
+    world.proxy.behave()
+    world.proxy.passages.clear()
+    if landed:
+        await settled(world, deed, caught.value, landed=True)
+    else:
+        pauses = _pauses_of_reconcile((refused.at - world.clock.wall()).total_seconds() + LAG)
+        world.clock.sleeps.clear()
+        with pytest.raises(Rejected) as rejected:
+            await world.settle(caught.value)
+        assert (rejected.value.refusal, rejected.value.order) == (refused, None)
         assert world.states() == ["rejected"]
-    assert (world.sent(deed), world.reads(deed)) == (1, 2)  # the look before, and the look after
-    assert world.clock.sleeps == []
-    if not strike.landed:
-        await _is_free_again(world, deed)
+        assert world.clock.sleeps == pauses
+        assert not deed.made(world.sandbox)
+        assert world.sent(deed) == 0
+        await is_free_again(world, deed)
+    return caught.value
 
 
 async def nothing_was_sent(world: World, deed: Deed, *, written: bool = True) -> None:
@@ -166,7 +271,11 @@ async def nothing_was_sent(world: World, deed: Deed, *, written: bool = True) ->
 
 async def _taken(world: World, play: Play, call: Call) -> None:
     deed = play.deed
-    assert deed.shown(await call())
+    done = await call()
+    if deed.is_money and play.strike.differences:
+        assert (done.order is not None, done.differences) == (True, play.strike.differences)
+    else:
+        assert deed.shown(done)
     await is_done(world, deed)
     assert (world.sent(deed), world.arrived(deed)) == (1, 1)
     assert world.clock.sleeps == []
@@ -188,7 +297,9 @@ _PERFORMED: Final[dict[Outcome, Callable[[World, Play, Call], Awaitable[None]]]]
     Outcome.RB: _read_back,
     Outcome.U: _unknown,
     Outcome.X: _refused,
-    Outcome.RBX: _believed_after_a_look,
+    Outcome.RBX: _read_back_once,
+    Outcome.LOOKS: _looked_for_until_settled,
+    Outcome.LATER: _settled_later,
     Outcome.FINE: _taken,
     Outcome.CONFIRMED: _confirmed,
 }
@@ -211,7 +322,7 @@ async def is_done(world: World, deed: Deed) -> None:
         assert world.states()[-1] == "confirmed"
 
 
-async def _is_free_again(world: World, deed: Deed) -> None:
+async def is_free_again(world: World, deed: Deed) -> None:
     """Complete the basket after all: what was refused, or never sent, bars nothing."""
     world.proxy.behave()
     done = await deed.call(world.minted, await world.minted.baskets.get_active(CUSTOMER, cart_token=world.basket.token))

@@ -1,4 +1,4 @@
-"""The wall clock jumps, which nothing minds; the journal cannot be written, and nothing is sent."""
+"""Clocks jump, machines sleep, price locks restart; the journal cannot be written, and nothing is sent."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from email.utils import format_datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from minted_connect import JournalError, OutcomeUnknown, PriceFixExpired
+from minted_connect import CompletionPolicy, JournalError, Options, OutcomeUnknown, PriceChanged, PriceFixExpired
 from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.models import IntentState
+from minted_connect.sandbox import ManualClock
 from tests.matrix import acts
-from tests.matrix.cells import BUY, READ, cells, deed_of
+from tests.matrix.cells import BUY, CUSTOMER, READ, cells, deed_of
 from tests.matrix.outcomes import is_done, is_unknown, nothing_was_sent, reconciled
 from tests.matrix.proxy import Act, Passage
 from tests.matrix.world import World
@@ -96,8 +99,8 @@ class Full(SqliteJournal):
 
     full = True
 
-    def _open(self) -> sqlite3.Connection:
-        database = super()._open()
+    def _open(self, give_up: float | None = None) -> sqlite3.Connection:
+        database = super()._open(give_up)
         if self.full:
             database.execute("PRAGMA max_page_count = 1")  # no more than there are
         return database
@@ -107,7 +110,7 @@ class Full(SqliteJournal):
 async def full(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = Full(path)
     journal.full = False
-    await journal.pending()
+    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA max_page_count = 1")
         names = [name for _, name, *_ in database.execute("PRAGMA table_info(intents)")]
@@ -127,7 +130,7 @@ async def full(path: Path) -> AsyncIterator[SqliteJournal]:
 @asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path, patience=0.05)
-    await journal.pending()
+    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield journal
@@ -136,7 +139,7 @@ async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
 @asynccontextmanager
 async def read_only(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path)
-    await journal.pending()
+    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
     set_up = journal._set_up
 
     def refuse(database: sqlite3.Connection) -> None:
@@ -155,7 +158,7 @@ async def read_only(path: Path) -> AsyncIterator[SqliteJournal]:
 async def nowhere(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path.parent / "elsewhere" / path.name)
     yield journal
-    journal.path = path
+    journal.path.parent.mkdir()
 
 
 BREACHES = {
@@ -171,6 +174,7 @@ async def test_nothing_is_sent_unwritten(world: World, cell: str) -> None:
     breach, said = BREACHES[cell.split("-")[2]]
     await world.ready(BUY)
     async with breach(world.journal) as journal:
+        world.journal = journal.path
         world.minted = await world.another(journal=journal)
         with pytest.raises(JournalError, match=said) as caught:
             await BUY.call(world.minted, world.basket)
@@ -198,3 +202,121 @@ async def test_a_journal_that_fails_after_sending_hides_nothing(world: World, ce
     [intent] = await world.minted.complete.pending()
     await reconciled(world, BUY, intent, landed=True)
     assert world.sent(BUY) == 1
+
+
+# F48.
+
+
+@cells("F48-M-same")
+async def test_the_price_lock_restarts(build: Any, cell: str) -> None:
+    world = await build(server={"lock_restart": 5.0})
+    await world.ready(BUY)
+    world.clock.advance(238)  # of 240 s: what is left of the lock that was seen is too little
+    assert BUY.shown(await BUY.call(world.minted, world.basket))
+    await is_done(world, BUY)
+    assert (world.sent(BUY), world.clock.sleeps) == (1, [])
+
+
+REPRICING = {"lock_restart": 5.0, "lock_restart_reprices": True}
+
+
+@cells("F48-M-repriced")
+async def test_the_price_lock_restarts_at_another_price(build: Any, cell: str) -> None:
+    world = await build(server=REPRICING)
+    await world.ready(BUY)
+    world.clock.advance(60)
+    with pytest.raises(PriceChanged) as caught:
+        await BUY.call(world.minted, world.basket)
+    seen = await world.minted.baskets.get_active(CUSTOMER)
+    assert caught.value.expected == world.basket.paid_total
+    assert caught.value.actual == seen.paid_total != world.basket.paid_total
+    await nothing_was_sent(world, BUY, written=False)
+    world.basket = seen
+    assert BUY.shown(await BUY.call(world.minted, seen))
+
+
+@cells("F48-M-repriced-meanwhile")
+async def test_a_price_that_changes_under_the_completion_is_shown(build: Any, cell: str) -> None:
+    """Another client reads the basket right before it is completed: what was bought is told, with what it cost."""
+    world = await build(server=REPRICING)
+    await world.ready(BUY)
+
+    async def read_elsewhere() -> None:
+        world.clock.advance(60)
+        await (await world.another(journal=None)).baskets.get_active(CUSTOMER)
+
+    world.writing.meanwhile = read_elsewhere
+    done = await BUY.call(world.minted, world.basket)
+    assert len(world.sandbox.shop.orders) == 1
+    assert done.order is not None
+    assert done.order.paid_total != world.basket.paid_total
+    assert [text for text in done.differences if text.startswith("paid_total")]
+    await is_done(world, BUY)
+    assert world.sent(BUY) == 1
+
+
+# F51.
+
+
+class Plain:
+    """A clock without `elapsed`: all it shows of a sleep of the machine is a wall clock that is ahead."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.monotonic, self.wall, self.sleep = clock.monotonic, clock.wall, clock.sleep
+        self.call_later = clock.call_later
+
+
+async def asleep(world: World) -> None:
+    world.clock.suspend(300)
+
+
+@cells("F51-M-slept", "F51-M-ahead", "F51-M-back")
+async def test_the_machine_sleeps(world: World, cell: str) -> None:
+    """Between the look at the basket and the sending, when the intent was just written down."""
+    way = cell.rsplit("-", 1)[1]
+    await world.ready(BUY)
+    if way == "slept":
+        world.writing.meanwhile = lambda: asleep(world)
+    else:
+        options = Options(clock=Plain(world.clock), completion=CompletionPolicy(orders_lag=0))
+        world.minted = await world.another(options=options)
+        world.basket = await world.minted.baskets.get_active(CUSTOMER)
+        world.writing.meanwhile = lambda: jumped(world, JUMPS[way])
+    if way == "back":
+        assert BUY.shown(await BUY.call(world.minted, world.basket))
+        await is_done(world, BUY)
+        return
+    with pytest.raises(PriceFixExpired):
+        await BUY.call(world.minted, world.basket)
+    await nothing_was_sent(world, BUY)
+    assert (world.clock.monotonic(), world.clock.sleeps) == (0, [])
+
+
+@cells("F51-M-slept-before")
+async def test_a_lock_grows_old_while_the_machine_sleeps(world: World, cell: str) -> None:
+    await world.ready(BUY)
+    left = world.basket.price_fix.seconds_left
+    world.clock.suspend(100)
+    assert world.basket.price_fix.seconds_left == left - 100
+    world.clock.suspend(138)
+    with pytest.raises(PriceFixExpired):
+        await BUY.call(world.minted, world.basket)
+    await nothing_was_sent(world, BUY, written=False)
+    world.clock.suspend(3)  # past the end of the lock: the next read starts another one
+    assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
+
+
+@cells("F51-M-slept-at-the-challenge")
+async def test_the_machine_sleeps_before_the_reply_to_a_challenge(world: World, cell: str) -> None:
+    await world.ready(BUY)
+
+    async def slow(passage: Passage) -> None:
+        await asleep(world)
+        await acts.outdated(passage)
+
+    world.proxy.play(BUY.method, BUY.path, [slow])
+    with pytest.raises(PriceFixExpired):
+        await BUY.call(world.minted, world.basket)
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (1, ["not_sent"], [])

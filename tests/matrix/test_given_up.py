@@ -7,12 +7,14 @@ import json
 import signal
 
 import anyio.to_thread
+import attrs
 import pytest
 
-from minted_connect import AlreadyInFlight, AsyncMintedConnect, ClientClosedError, InvalidInput, Options
+from minted_connect import AlreadyInFlight, AsyncMintedConnect, ClientClosedError, InvalidInput, Options, Rejected
 from tests.matrix import acts
 from tests.matrix.cells import BUY, CUSTOMER, DEEDS, Deed, cells, deed_of
-from tests.matrix.outcomes import reconciled
+from tests.matrix.outcomes import is_free_again, reconciled
+from tests.matrix.proxy import Passage
 from tests.matrix.world import World, child
 
 STAGES = ("lost", "landed")
@@ -122,7 +124,8 @@ async def test_closed_under_the_call(world: World, cell: str) -> None:
 
 
 @cells(*names("F14", "sigint"))
-async def test_interrupted_from_the_keyboard(world: World, cell: str) -> None:
+async def test_interrupted_from_the_keyboard(world_today: World, cell: str) -> None:
+    world = world_today
     deed, (_, landed) = deed_of(cell), way_of(cell)
     held = await held_up(world, cell)
     async with child(world, deed) as process:
@@ -136,7 +139,8 @@ async def test_interrupted_from_the_keyboard(world: World, cell: str) -> None:
 
 
 @cells("F15-M-killed-lost", "F15-M-killed-landed")
-async def test_killed_after_sending(world: World, cell: str) -> None:
+async def test_killed_after_sending(world_today: World, cell: str) -> None:
+    world = world_today
     landed = cell.endswith("landed")
     held = await held_up(world, cell)
     async with child(world, BUY) as process:
@@ -151,5 +155,40 @@ async def test_killed_after_sending(world: World, cell: str) -> None:
     world.proxy.behave()
     with pytest.raises((AlreadyInFlight, InvalidInput)):
         await BUY.call(restarted, world.basket)
-    await reconciled(world, BUY, intent, landed=landed)
+    # For every other process, the one that prepared it may still send it.
+    await reconciled(world, BUY, intent, landed=landed, state="prepared")
     assert world.sent(BUY) == 1
+
+
+@cells("F15-M-looking-lost", "F15-M-looking-landed")
+async def test_killed_while_it_looks_for_the_order(world_today: World, cell: str) -> None:
+    """The refusal is in the journal by then, so that the next process settles it without a person."""
+    world, landed = world_today, cell.endswith("landed")
+    await world.ready(BUY)
+    held = acts.Held()
+    world.proxy.play(BUY.method, BUY.path, [acts.answer(acts.page(403), landed=landed)])
+
+    async def look(passage: Passage) -> None:
+        await (held if world.sent(BUY) else acts.pass_on)(passage)
+
+    world.proxy.play("GET", BUY.look, [look], endless=True)
+    async with child(world, BUY) as process:
+        await held.arrived.wait()
+        process.kill()
+        assert await process.wait() == -signal.SIGKILL
+    world.proxy.behave()
+    world.minted = await world.another()
+    [intent] = await world.minted.complete.pending()
+    assert intent.refusal is not None
+    assert (intent.state, intent.refusal.status, intent.refusal.is_vendor_response) == ("unknown", 403, False)
+    if landed:
+        await reconciled(world, BUY, intent, landed=True)
+    else:
+        # Of what was written down since, the intent as it was prepared knows nothing.
+        older = attrs.evolve(intent, state="prepared", refusal=None)
+        with pytest.raises(Rejected) as rejected:
+            await world.minted.complete.reconcile(older)
+        assert (rejected.value.order, rejected.value.refusal) == (None, intent.refusal)
+        assert world.states() == ["rejected"]
+        await is_free_again(world, BUY)
+    assert world.sent(BUY) == 1 + (not landed)

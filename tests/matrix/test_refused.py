@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import pytest
 
 from minted_connect import (
     ApiError,
     AuthDowngrade,
     AuthenticationFailed,
+    BadRequest,
     Conflict,
     NotFound,
     OutcomeUnknown,
@@ -22,22 +24,33 @@ from minted_connect import (
 )
 from tests.matrix import acts
 from tests.matrix.cells import (
+    ADD,
     BUY,
     CUSTOMER,
     DEEDS,
     DELIVERY,
     SELL,
     SET,
+    SHORT,
     Play,
     Strike,
+    both,
     both_clients,
     cells,
     deed_of,
+    look_times,
+    pauses_between,
     plays,
 )
-from tests.matrix.outcomes import is_done, is_unknown, perform
+from tests.matrix.outcomes import is_done, is_settled_later, is_unknown, perform
 from tests.matrix.proxy import Act, Passage
 from tests.matrix.world import World
+from tests.tour import SILVER
+
+
+def said(raw: bytes, *, landed: bool = False) -> Act:
+    return acts.answer(raw, landed=landed)
+
 
 # The doorman.
 
@@ -50,7 +63,13 @@ WEAK = {
     "no-nonce": (f"{_DIGEST}SHA-256".replace("n-1", ""),),
     "unknown": (f"{_DIGEST}SHA-1024", "Negotiate"),
 }
-DOWNGRADES = [Strike("F24", name, acts.challenge(*lines), AuthDowngrade) for name, lines in WEAK.items()]
+DOWNGRADES = [
+    *[Strike("F24", name, acts.challenge(*lines), AuthDowngrade) for name, lines in WEAK.items()],
+    *[
+        Strike("F24", f"landed-{name}", acts.challenge(*WEAK[name], landed=True), AuthDowngrade, True, effects="M")
+        for name in ("basic", "realm")
+    ],
+]
 ROUNDS = [
     Strike("F21", "again", acts.unsigned, AuthenticationFailed),
     Strike("F22", "", acts.outdated, AuthenticationFailed),
@@ -123,6 +142,17 @@ async def test_a_login_that_outlasts_the_price_fix(world: World, cell: str) -> N
     assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
 
 
+BARE = [
+    *both("F23", "", lambda landed: said(acts.envelope(401), landed=landed), AuthenticationFailed),
+    *both("F23", "page", lambda landed: said(acts.page(401), landed=landed), AuthenticationFailed),
+]
+
+
+@both_clients(plays([attrs.evolve(strike, case="bare", effects="M") for strike in BARE]))
+async def test_a_401_that_asks_for_nothing_is_a_gateways(world: World, play: Play) -> None:
+    await perform(world, play)
+
+
 @cells(*(f"F23-{deed.effect}" for deed in DEEDS))
 async def test_a_password_that_was_changed(world: World, cell: str) -> None:
     deed = deed_of(cell)
@@ -160,10 +190,6 @@ async def test_a_401_to_the_second_try_is_a_401(world: World, cell: str) -> None
 # The server, and what stands in front of it.
 
 
-def said(raw: bytes, *, landed: bool = False) -> Act:
-    return acts.answer(raw, landed=landed)
-
-
 def no(row: str, status: int, error: type[Exception], *headers: tuple[str, str], **more: Any) -> list[Strike]:
     """Return a refusal in the vendor's envelope, and as a page of a gateway; for money each before and after the work.
 
@@ -178,28 +204,47 @@ def no(row: str, status: int, error: type[Exception], *headers: tuple[str, str],
     ]
 
 
-def throttled(*headers: tuple[str, str]) -> Act:
-    return said(acts.envelope(429, *headers))
+def throttled(*headers: tuple[str, str], landed: bool = False) -> Act:
+    return said(acts.envelope(429, *headers), landed=landed)
 
 
+REST = {400: BadRequest, 402: ApiError, 405: ApiError, 410: ApiError, 413: ApiError, 418: ApiError, 451: ApiError}
+"""Every other refusal, after the class of the error."""
 FIELDS = acts.envelope(422, errors={"qty": ["too many"]})
+SOON, NEVER = ("Retry-After", "3"), ("Retry-After", "3600")
 REFUSED = [
     *DOWNGRADES,
     *no("F25", 403, PermissionDenied),
+    *[
+        strike
+        for number, (status, error) in enumerate(REST.items())
+        for strike in no("F25", status, error)[1 + number % 2 : 4 : 2][:2]
+    ],
     *no("F26", 404, NotFound, case="first"),
     *no("F27", 409, Conflict),
     Strike("F28", "fields", said(FIELDS), ValidationFailed, case="first"),
-    Strike("F28", "", said(acts.page(422)), ValidationFailed, case="bare", effects="M"),
-    Strike("F28", "landed", said(acts.page(422), landed=True), ValidationFailed, landed=True, case="bare", effects="M"),
-    Strike("F29", "seconds", throttled(("Retry-After", "5")), RateLimited),
-    Strike("F29", "absent", throttled(), RateLimited),
-    Strike("F29", "", throttled(("Retry-After", "3600")), RateLimited, case="beyond"),
-    Strike("F29", "", said(acts.page(429)), RateLimited, case="bare", effects="M"),
-    Strike("F29", "landed", said(acts.page(429), landed=True), RateLimited, landed=True, case="bare", effects="M"),
+    Strike("F28", "landed-fields", said(FIELDS, landed=True), ValidationFailed, landed=True, effects="M"),
+    *[
+        attrs.evolve(strike, case="bare", effects="M")
+        for strike in both("F28", "", lambda landed: said(acts.page(422), landed=landed), ValidationFailed)
+    ],
+    Strike("F29", "seconds", throttled(SOON), RateLimited, effects="RS", retry_after=3),
+    Strike("F29", "absent", throttled(), RateLimited, effects="RS"),
+    Strike("F29", "", throttled(NEVER), RateLimited, case="beyond", effects="RS"),
+    *[
+        attrs.evolve(strike, effects="AM")
+        for strike in (
+            # An addition is read back at once: the wait is for those who repeat a request.
+            *both("F29", "seconds", lambda landed: throttled(SOON, landed=landed), RateLimited, retry_after=3),
+            *both("F29", "absent", lambda landed: throttled(landed=landed), RateLimited),
+            *both("F29", "page", lambda landed: said(acts.page(429), landed=landed), RateLimited),
+            *both("F29", "never", lambda landed: throttled(NEVER, landed=landed), RateLimited, case="beyond"),
+        )
+    ],
     *no("F30", 500, ServerError),
     *no("F31", 502, ServerError),
     *no("F31", 504, ServerError)[1::2],
-    *no("F32", 503, ServerError, ("Retry-After", "2"))[:3],
+    *no("F32", 503, ServerError, ("Retry-After", "2"), retry_after=2)[:3],
     *no("F32", 503, ServerError)[3:],
     *no("F33", 408, ApiError),
     *no("F33", 425, ApiError)[:1],
@@ -260,20 +305,64 @@ async def test_a_removal_that_finds_nothing_the_second_time_was_done_the_first(w
     assert [entry.status for entry in world.sandbox.requests] == [200, 404]
 
 
-@cells("F29-M-after_the_fix")
-async def test_a_throttle_that_outlasts_the_price_fix(world: World, cell: str) -> None:
+@cells("F25-A-key")
+async def test_an_addition_whose_before_is_not_known_is_not_read_back(world: World, cell: str) -> None:
+    """Without the basket as it was, the line that was added cannot be told from one that was there."""
+    await world.ready(ADD)
+    world.proxy.play(ADD.method, ADD.path, [said(acts.envelope(403), landed=True)])
+    with pytest.raises(PermissionDenied):
+        await world.minted.baskets.add_item(world.basket.key, sku=SILVER, qty=2)
+    assert (world.sent(ADD), world.reads(ADD), world.clock.sleeps) == (1, 0, [])
+
+
+# The time for looks ends before a refusal can be believed.
+
+
+NOES = {
+    "envelope": (said(acts.envelope(403)), PermissionDenied),
+    "page": (said(acts.page(403)), PermissionDenied),
+    "basic": (acts.challenge(*WEAK["basic"]), AuthDowngrade),
+}
+
+
+@cells(*(f"F25-M-{way}-{kind}" for way in SHORT for kind in ("envelope", "page")), "F24-M-deadline-basic")
+async def test_the_time_for_looks_ends_first(build: Any, cell: str) -> None:
+    _, _, way, kind = cell.split("-")
+    settings, policy, times = SHORT[way]
+    world = await build(policy=policy)
     await world.ready(BUY)
-    world.clock.advance(215)  # of the 240 s that the price holds
-    world.proxy.play(BUY.method, BUY.path, [throttled(("Retry-After", "30"))])
-    with pytest.raises(RateLimited):
-        await BUY.call(world.minted, world.basket)
-    assert (world.sent(BUY), world.arrived(BUY), world.clock.sleeps) == (1, 0, [])
-    assert world.states() == ["rejected"]
-    done = await world.minted.complete.buy(world.basket, accept_price="current")
-    assert done.order is not None
+    client = world.minted.with_options(**settings)
+    act, error = NOES[kind]
+    world.proxy.play(BUY.method, BUY.path, [act])
+    unknown = await is_settled_later(
+        world, BUY, lambda: BUY.call(client, world.basket), looks=len(times), landed=False, slept=pauses_between(times)
+    )
+    assert type(unknown.__cause__) is error
 
 
-@cells("F29-R-seconds", "F32-R-seconds", "F29-S-seconds", "F32-S-seconds", "F29-A-seconds", "F29-M-seconds")
+@cells(*(f"F25-M-inline-none-{stage}" for stage in ("lost", "landed")))
+async def test_no_look_at_all(build: Any, cell: str) -> None:
+    world = await build(policy={"inline_looks": 0})
+    await world.ready(BUY)
+    landed = cell.endswith("landed")
+    world.proxy.play(BUY.method, BUY.path, [said(acts.page(403), landed=landed)])
+    await is_settled_later(world, BUY, lambda: BUY.call(world.minted, world.basket), looks=0, landed=landed)
+
+
+@cells("F28-M-envelope-behind")
+async def test_a_look_that_contradicts_a_trusted_refusal_is_not_the_last(build: Any, cell: str) -> None:
+    """The basket is gone when it should be open: the order is looked for until it would show."""
+    world = await build(server={"orders_lag": 3.0})
+    await world.ready(BUY)
+    world.proxy.play(BUY.method, BUY.path, [said(FIELDS, landed=True)])
+    done = await BUY.call(world.minted, world.basket)
+    assert (BUY.shown(done), done.reconciled) == (True, True)
+    await is_done(world, BUY)
+    assert (world.sent(BUY), world.reads(BUY)) == (1, 6)
+    assert world.clock.sleeps == pauses_between(look_times())
+
+
+@cells("F29-R-seconds", "F32-R-seconds", "F29-S-seconds", "F32-S-seconds")
 async def test_the_server_says_how_long_to_wait(world: World, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)

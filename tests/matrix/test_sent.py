@@ -63,8 +63,8 @@ DROPPED = [*both("F11", "", acts.drop, TransportError), *both("F11", "reset", re
 
 LATE = [
     *both("F13", "", late, RequestTimeout, case="timeout", slow=True),
-    Strike("F13", "", acts.silence(60), RequestTimeout, case="deadline"),
-    Strike("F13", "landed", acts.silence(60, landed=True), RequestTimeout, landed=True, case="deadline"),
+    Strike("F13", "", acts.silence(60), RequestTimeout, case="deadline", uses_up=True),
+    Strike("F13", "landed", acts.silence(60, landed=True), RequestTimeout, landed=True, case="deadline", uses_up=True),
 ]
 CUT = [
     *spoilings("F16", TransportError, (acts.cut, acts.no_last_chunk), close=True),
@@ -204,6 +204,7 @@ SPOILT = [
         ProtocolError,
         landed=True,
         case="new",
+        differences=("status_name: this status is not known: look at the order",),
     ),
 ]
 

@@ -130,7 +130,8 @@ async def test_a_second_completion_gets_the_first_ones_result(world: World, cell
 
 
 @cells("F39-M")
-async def test_a_second_process_is_kept_out(world: World, cell: str) -> None:
+async def test_a_second_process_is_kept_out(world_today: World, cell: str) -> None:
+    world = world_today
     await world.ready(BUY)
     held = acts.Held()
     world.proxy.play(BUY.method, BUY.path, [held])

@@ -10,8 +10,9 @@ import asyncio
 import sqlite3
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ import anyio.to_thread
 import attrs
 import trustme
 
-from minted_connect import Completion, OutcomeUnknown
+from minted_connect import Completion, Options, OutcomeUnknown
 from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.models import Basket, Intent
 from minted_connect.sandbox import ManualClock, Sandbox
@@ -33,8 +34,8 @@ Hook = Callable[[], Awaitable[None]]
 class Clock(ManualClock):
     """Jumps over every pause; in the first one, `meanwhile` happens in the loop of the test."""
 
-    def __init__(self) -> None:
-        super().__init__(auto_advance=True)
+    def __init__(self, start: datetime) -> None:
+        super().__init__(start, auto_advance=True)
         self.meanwhile: Hook | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -79,10 +80,15 @@ class World:
     """The journal of that path."""
     another: Callable[..., Awaitable[Any]]
     """Builds another client of the same flavour."""
+    options: Callable[[Mapping[str, Any], Mapping[str, Any]], Options]
+    """Builds the options of a client: what its completion policy has besides `orders_lag`, and the rest."""
     basket: Basket = attrs.field(init=False)
 
-    async def ready(self, deed: Deed) -> None:
-        """Set the scene: a customer with a basket that the client has seen, and a login that is done."""
+    async def ready(self, deed: Deed, *, after: float = 0.0) -> None:
+        """Set the scene: a customer with a basket that the client has seen, and a login that is done.
+
+        `after` is the number of seconds after which the client sees it, for servers whose reads are behind.
+        """
         shop = self.sandbox.shop
         owner = shop.create_customer(self.sandbox.username, CUSTOMER, {"firstname": "Grace", "lastname": "Hopper"})
         if deed.kind != "buy":
@@ -90,6 +96,7 @@ class World:
                 shop.give(CUSTOMER, sku, amount)
         for sku, amount in BEFORE:
             shop.add_item(owner, sku, amount, kind=deed.kind)  # type: ignore[arg-type]
+        self.clock.advance(after)
         self.basket = await self.minted.baskets.get_active(CUSTOMER)
         self.sandbox.requests.clear()
         self.proxy.passages.clear()
@@ -115,6 +122,15 @@ class World:
         with closing(sqlite3.connect(self.journal)) as database:
             return [state for (state,) in database.execute("SELECT state FROM intents ORDER BY rowid")]
 
+    async def refusals(self) -> list[tuple[str, int | None]]:
+        """Return the state of each open intent, and the status that refused it, as another process reads them."""
+        opened = SqliteJournal(self.journal)
+        try:
+            found = await opened.pending()
+        finally:
+            await opened.aclose()
+        return [(str(one.state), one.refusal.status if one.refusal else None) for one in found]
+
     async def settle(self, error: OutcomeUnknown) -> Completion:
         """Reconcile through the error, as a caller of this flavour does."""
         if self.flavour == "async":
@@ -124,10 +140,10 @@ class World:
 
 
 @asynccontextmanager
-async def child(world: World, deed: Deed) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Make the call in another process, with the same journal."""
+async def child(world: World, deed: Deed, *ways: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Make the call in another process, with the same journal; the `ways` are those of `tests.matrix.child`."""
     credentials = (world.sandbox.username, world.sandbox.password)
-    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, deed.effect)
+    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, deed.effect, *ways)
     command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.matrix.child", *arguments)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)

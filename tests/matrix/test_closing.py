@@ -1,0 +1,118 @@
+"""F50. Several closers at once, a signal handler that closes, two interrupts: what was sent is named and kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from minted_connect import ClientClosedError, OutcomeUnknown, TransportError, intent_of
+from tests.matrix import acts
+from tests.matrix.cells import BUY, DEEDS, cells, deed_of
+from tests.matrix.outcomes import reconciled
+from tests.matrix.proxy import Passage
+from tests.matrix.world import World, child
+
+
+def close(world: World) -> Any:
+    return world.minted.aclose() if world.flavour == "async" else world.minted.close()
+
+
+def check_notes(notes: list[str], effect: str) -> None:
+    """Check that the caller is told of the only request, where something may have come of it."""
+    if effect in "RS":
+        assert notes == []
+    else:
+        [note] = notes
+        assert "may have been carried out" in note
+
+
+@cells(*(f"F50-{deed.effect}-closers" for deed in DEEDS))
+async def test_several_closers(world: World, cell: str) -> None:
+    deed = deed_of(cell)
+    await world.ready(deed)
+    held = acts.Held(landed=True)
+    world.proxy.play(deed.method, deed.path, [held])
+    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await held.arrived.wait()
+    await asyncio.gather(*(close(world) for _ in range(3)))
+    with pytest.raises((ClientClosedError, TransportError, OutcomeUnknown)) as caught:
+        await call
+    assert world.sent(deed) == 1
+    if world.flavour == "blocking":
+        assert type(caught.value) is ClientClosedError
+        check_notes(getattr(caught.value, "__notes__", []), deed.effect)
+    else:
+        assert type(caught.value) is (OutcomeUnknown if deed.is_money else TransportError)
+    world.minted = await world.another()
+    if deed.is_money:
+        named = intent_of(caught.value)
+        assert world.states() == ["unknown"]
+        [intent] = await world.minted.complete.pending()
+        assert named is not None
+        assert named.id == intent.id
+        world.proxy.behave()
+        await reconciled(world, deed, intent, landed=True)
+        assert world.sent(deed) == 1
+
+
+# In a process of its own.
+
+
+async def is_named_and_kept(world: World, said: dict[str, Any]) -> None:
+    assert world.states() == ["unknown"]
+    [intent] = await world.minted.complete.pending()
+    assert said["intent"] == intent.id
+    # The OutcomeUnknown of the asyncio client holds the intent, and needs no note.
+    assert said["raised"] == "OutcomeUnknown" or [note for note in said["notes"] if intent.id in note]
+    world.proxy.behave()
+    await reconciled(world, BUY, intent, landed=True)
+    assert world.sent(BUY) == 1
+
+
+@cells("F50-M-handler")
+async def test_a_signal_handler_closes(world_today: World, cell: str) -> None:
+    world = world_today
+    await world.ready(BUY)
+    held = acts.Held(landed=True)
+    world.proxy.play(BUY.method, BUY.path, [held])
+    async with child(world, BUY, "handler") as process:
+        await held.arrived.wait()
+        process.send_signal(signal.SIGTERM)
+        out, err = await process.communicate()
+    said = json.loads(out)
+    assert err == b""
+    assert said["raised"] == ("OutcomeUnknown" if world.flavour == "async" else "ClientClosedError")
+    await is_named_and_kept(world, said)
+
+
+@cells("F50-M-twice")
+async def test_two_interrupts(world_today: World, cell: str) -> None:
+    """The second comes while the first waits for the journal, which another process has locked."""
+    world = world_today
+    await world.ready(BUY)
+    arrived, gone = asyncio.Event(), asyncio.Event()
+
+    async def until_it_hangs_up(passage: Passage) -> None:
+        await passage.forward()
+        arrived.set()
+        await passage.gone()
+        gone.set()
+
+    world.proxy.play(BUY.method, BUY.path, [until_it_hangs_up])
+    async with child(world, BUY) as process:
+        await arrived.wait()
+        with closing(sqlite3.connect(world.journal, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            process.send_signal(signal.SIGINT)
+            await gone.wait()
+            process.send_signal(signal.SIGINT)
+        out, err = await process.communicate()
+    said = json.loads(out)
+    assert (said["raised"], err) == ("KeyboardInterrupt", b"")
+    await is_named_and_kept(world, said)

@@ -1,0 +1,281 @@
+"""Reads come from a replica that is behind, or the work is done after the refusal: no verdict before both are over."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+
+from minted_connect import (
+    AnswerTooLarge,
+    ApiError,
+    AuthDowngrade,
+    AuthenticationFailed,
+    Conflict,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    ProtocolError,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+    Timeouts,
+    UnexpectedRedirect,
+    ValidationFailed,
+)
+from tests.matrix import acts
+from tests.matrix.cells import (
+    BUY,
+    CUSTOMER,
+    LAG,
+    PATIENCE,
+    READ,
+    SET,
+    SHORT,
+    Strike,
+    cells,
+    deed_of,
+    look_times,
+    pauses_between,
+)
+from tests.matrix.outcomes import is_done, is_free_again, is_settled_later, is_unknown
+from tests.matrix.proxy import Act
+from tests.matrix.world import World
+
+# F45.
+
+BEHIND: Final = 3.0
+"""Seconds that the replica is behind: less than the client's `orders_lag`, more than its last look but one."""
+REPLICA: Final = {"reads_lag": BEHIND}
+
+
+def respond(raw: bytes) -> Act:
+    return acts.answer(raw, landed=True)
+
+
+def struck(row: str, act: Act, error: type[Exception], effects: str = "M", **more: Any) -> Strike:
+    return Strike(row, "", act, error, landed=True, effects=effects, **more)
+
+
+NEVER_ENDS = acts.unending(PATIENCE, b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x", landed=True)
+KEYS: Final = ("token", "guid", "increment_id", "paid_total", "external_id")
+STRIKES: Final = {
+    "F17": struck("F17", respond(acts.document(acts.UNTRUSTED["page"])), ProtocolError, "SAM"),
+    "F18": struck("F18", respond(acts.bomb()), AnswerTooLarge, "SAM"),
+    "F19": struck("F19", respond(acts.envelope(200, code=1)), ApiError),
+    "F20": struck(
+        "F20", acts.without("token", "guid", "increment_id", "paid_total", "external_id"), ProtocolError, "SAM"
+    ),
+    "F23": struck("F23", respond(acts.page(401)), AuthenticationFailed),
+    "F24": struck("F24", acts.challenge('Basic realm="gateway"', landed=True), AuthDowngrade),
+    "F25": struck("F25", respond(acts.page(403)), PermissionDenied),
+    "F26": struck("F26", respond(acts.envelope(404)), NotFound),
+    "F27": struck("F27", respond(acts.envelope(409)), Conflict, "SAM"),
+    "F28": struck("F28", respond(acts.page(422)), ValidationFailed),
+    "F29": struck("F29", respond(acts.envelope(429)), RateLimited, "AM"),
+    "F30": struck("F30", respond(acts.envelope(500)), ServerError, "SAM"),
+    "F31": struck("F31", respond(acts.page(502)), ServerError, "SAM"),
+    "F32": struck("F32", respond(acts.page(503)), ServerError, "SAM"),
+    "F33": struck("F33", respond(acts.page(408)), ApiError, "SAM"),
+    "F34": struck("F34", acts.redirect(307, landed=True), UnexpectedRedirect, "SAM"),
+    "F35": struck("F35", NEVER_ENDS, RequestTimeout, "SAM"),
+}
+"""One response of each class that is said once the work was done."""
+READ_AGAIN: Final = ("F17", "F30", "F31", "F32", "F33")
+"""After these, a read is repeated."""
+UNKNOWN: Final = {"F17", "F18", "F20", "F30", "F31", "F32", "F33", "F34", "F35"}
+"""After these, a completion is not looked for by the call itself."""
+SENT_AGAIN: Final = {"F30", "F31", "F32", "F33"}
+"""After these, a change that can be repeated is sent twice before it is looked for."""
+
+
+STALE_READS: Final = {row: STRIKES[row].act for row in READ_AGAIN}
+
+
+async def behind(build: Any, strike: Strike | None = None) -> tuple[World, Any]:
+    """Return a world whose reads are behind, and a client that waits no longer than this strike takes."""
+    world = await build(server=REPLICA)
+    if strike is None or strike.row != "F35":
+        return world, world.minted
+    return world, world.minted.with_options(timeouts=Timeouts(read=PATIENCE, complete_read=PATIENCE))
+
+
+def strike_of(cell: str) -> Strike:
+    return STRIKES[cell.rsplit("-", 1)[1]]
+
+
+CHANGES = [f"F45-{effect}-{row}" for row, strike in STRIKES.items() for effect in strike.effects if effect in "SA"]
+
+
+@cells(*CHANGES, *(f"F45-M-{row}" for row in STRIKES if row not in UNKNOWN))
+async def test_reads_that_are_behind(build: Any, cell: str) -> None:
+    """The work was done, and shows in the last look only."""
+    deed, strike = deed_of(cell), strike_of(cell)
+    world, client = await behind(build, strike)
+    await world.ready(deed, after=BEHIND)
+    world.proxy.play(deed.method, deed.path, [strike.act], endless=True)
+    again = deed is SET and strike.row in SENT_AGAIN
+    # A response that takes longer than the replica is behind: the first look shows the change.
+    times = look_times()[:1] if strike.row == "F35" else look_times()
+    done = await deed.call(client, world.basket)
+    assert deed.shown(done)
+    await is_done(world, deed)
+    assert world.sent(deed) == 1 + again
+    assert world.reads(deed) == len(times) + deed.is_money
+    assert world.clock.sleeps == [0.25] * again + pauses_between(times)
+    if deed.is_money:
+        assert done.reconciled
+        assert len(world.sandbox.shop.orders) == 1
+
+
+@cells(*(f"F45-M-unknown-{row}" for row in sorted(UNKNOWN)))
+async def test_a_completion_that_shows_late_is_found_later(build: Any, cell: str) -> None:
+    strike = strike_of(cell)
+    world, client = await behind(build, strike)
+    await world.ready(BUY, after=BEHIND)
+    world.proxy.play(BUY.method, BUY.path, [strike.act], endless=True)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(client, world.basket)
+    assert type(caught.value.__cause__) is strike.error
+    # It is not looked for within the call.
+    assert (world.sent(BUY), world.reads(BUY), world.clock.sleeps) == (1, 1, [])
+    await is_unknown(world, BUY, caught.value, landed=True)
+    assert world.clock.sleeps == ([] if strike.row == "F35" else [0.5, 1.0, 2.0])
+
+
+@cells("F45-M-unknown-fence")
+async def test_no_fence_proves_anything_before_an_order_would_show(build: Any, cell: str) -> None:
+    """The basket is shown as open when it is an order already; clearing it fails, and the order shows later."""
+    world = await build(server=REPLICA, policy={"fence_proves_not_executed": True, "latest_landing": 1.0})
+    await world.ready(BUY, after=BEHIND)
+    world.proxy.play(BUY.method, BUY.path, [acts.drop(landed=True)])
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(world.minted, world.basket)
+    done = await world.minted.complete.reconcile(caught.value, fence=True)
+    assert done.reconciled
+    await is_done(world, BUY)
+    assert world.clock.sleeps == [0.5, 1.0, 2.0]
+    assert world.proxy.count("DELETE", "/partner/walletable/basket*") == 1
+
+
+@cells(*(f"F45-M-time_over-{way}" for way in SHORT))
+async def test_the_time_for_looks_ends_before_the_order_shows(build: Any, cell: str) -> None:
+    settings, policy, times = SHORT[cell.rsplit("-", 1)[1]]
+    world = await build(server=REPLICA, policy=policy)
+    await world.ready(BUY, after=BEHIND)
+    client = world.minted.with_options(**settings)
+    world.proxy.play(BUY.method, BUY.path, [STRIKES["F25"].act])
+    await is_settled_later(
+        world, BUY, lambda: BUY.call(client, world.basket), looks=len(times), landed=True, slept=pauses_between(times)
+    )
+
+
+@cells(*(f"F45-R-{row}" for row in READ_AGAIN))
+async def test_a_read_shows_an_older_state(build: Any, cell: str) -> None:
+    world, client = await behind(build)
+    await world.ready(READ, after=BEHIND)
+    assert (await client.customers.update(CUSTOMER, lastname="Changed")).lastname == "Changed"
+    world.proxy.play(READ.method, READ.path, [STALE_READS[cell.rsplit("-", 1)[1]]])
+    shown = await READ.call(client, world.basket)
+    assert (READ.shown(shown), shown.lastname) == (True, "Hopper")
+    assert (world.sent(READ), world.clock.sleeps) == (2, [0.25])
+    world.clock.advance(BEHIND)
+    assert (await READ.call(client, world.basket)).lastname == "Changed"
+
+
+# F46.
+
+LANDS: Final = 2.0
+"""Seconds after the refusal at which the work is done: as a look of the client begins."""
+QUEUED: Final = {"orders_lag": LAG - LANDS, "latest_landing": LANDS}
+"""Policy of a client that knows of the queue and of the replica: the settle time is that of all other clients."""
+SERVED: Final = {"reads_lag": 1.0}
+REFUSALS: Final[dict[str, dict[str, Any]]] = {
+    "403": {"status": 403},
+    "403_page": {"status": 403, "is_envelope": False},
+    "404": {"status": 404},
+    "409": {"status": 409},
+    "422_page": {"status": 422, "is_envelope": False},
+    "429": {"status": 429},
+    "451_page": {"status": 451, "is_envelope": False},
+    "basic": {"status": 401, "challenge": "basic"},
+    "realm": {"status": 401, "challenge": "digest_other_realm"},
+}
+
+
+async def refused(build: Any, cell: str, commit: str) -> World:
+    deed = deed_of(cell)
+    world = await build(server=SERVED, policy=QUEUED)
+    await world.ready(deed, after=1.0)
+    refusal = REFUSALS[cell.rsplit("-", 1)[1]]
+    world.sandbox.faults.add("refusal", method=deed.method, path=deed.path, commit=commit, seconds=LANDS, **refusal)
+    return world
+
+
+@cells(
+    "F46-S-409",
+    *(f"F46-A-{name}" for name in ("409", "429")),
+    *(f"F46-M-{name}" for name in REFUSALS),
+)
+async def test_carried_out_after_the_refusal(build: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    world = await refused(build, cell, "after")
+    done = await deed.call(world.minted, world.basket)
+    assert deed.shown(done)
+    await is_done(world, deed)
+    assert (world.sent(deed), world.reads(deed)) == (1, len(look_times()) + deed.is_money)
+    assert world.clock.sleeps == pauses_between(look_times())
+    if deed.is_money:
+        assert done.reconciled
+        assert len(world.sandbox.shop.orders) == 1
+
+
+@cells("F46-S-never-409", "F46-A-never-429", *(f"F46-M-never-{name}" for name in ("403_page", "429", "basic")))
+async def test_it_is_believed_once_it_would_have_been_carried_out(build: Any, cell: str) -> None:
+    deed = deed_of(cell)
+    world = await refused(build, cell, "never")
+    with pytest.raises(ApiError) as caught:
+        await deed.call(world.minted, world.basket)
+    assert caught.value.is_confirmed is deed.is_money
+    assert (world.sent(deed), world.reads(deed)) == (1, len(look_times()) + deed.is_money)
+    assert world.clock.sleeps == pauses_between(look_times())
+    assert not deed.made(world.sandbox)
+    if deed.is_money:
+        assert world.states() == ["rejected"]
+        await is_free_again(world, deed)
+
+
+@cells("F46-M-time_over-403")
+async def test_the_time_for_looks_ends_before_it_is_carried_out(build: Any, cell: str) -> None:
+    world = await refused(build, cell, "after")
+    client = world.minted.with_options(deadline=1.5)
+    times = look_times()[:3]
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(client, world.basket)
+    assert await world.refusals() == [("unknown", 403)]
+    assert (world.sent(BUY), world.reads(BUY)) == (1, 1 + len(times))
+    assert world.clock.sleeps == pauses_between(times)
+    assert world.sandbox.shop.orders == []
+    assert (await world.settle(caught.value)).reconciled
+    await is_done(world, BUY)
+    assert world.sent(BUY) == 1
+    assert len(world.sandbox.shop.orders) == 1
+
+
+@cells("F46-M-fenced-403")
+async def test_a_fence_waits_for_what_was_queued_before_the_basket_was_cleared(build: Any, cell: str) -> None:
+    policy = {**QUEUED, "fence_proves_not_executed": True, "inline_looks": 0}
+    world = await build(server={"orders_lag": 1.0}, policy=policy)
+    await world.ready(BUY)
+    # As a look begins: the clock jumps from one to the next.
+    queued = {"commit": "after", "seconds": 1.5, "reads_basket": "acceptance"}
+    world.sandbox.faults.add("refusal", method=BUY.method, path=BUY.path, **queued)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await BUY.call(world.minted, world.basket)
+    done = await world.minted.complete.reconcile(caught.value, fence=True)
+    assert (BUY.shown(done), done.reconciled) == (True, True)
+    # The basket was cleared in the first look, before it was bought as it had been.
+    assert world.proxy.count("DELETE", "/partner/walletable/basket*") == 1
+    assert world.clock.sleeps == [0.5, 1.0, 2.0]
+    await is_done(world, BUY)
+    assert (world.sent(BUY), len(world.sandbox.shop.orders)) == (1, 1)

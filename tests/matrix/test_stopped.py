@@ -1,0 +1,170 @@
+"""F52. A process is stopped between writing an intent down and sending it, and may go on at any time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import anyio.to_thread
+import pytest
+
+from minted_connect import NotExecuted, OutcomeUnknown
+from minted_connect.models import Intent
+from tests.matrix import acts
+from tests.matrix.cells import BEFORE, BUY, cells, lines
+from tests.matrix.outcomes import is_done
+from tests.matrix.proxy import Passage
+from tests.matrix.world import World, child
+
+LEFT: Final = 4.0
+"""Seconds left of the price lock when the process looks at the basket, of which 3 are its margin."""
+STOPPED: Final = 1.2
+"""Seconds that it is stopped: more than there are to send in. No clock of a test moves that of a process."""
+BOUNDED: Final = {"fence_proves_not_executed": True, "latest_landing": 1.0}
+"""The policy of a client that would take an open or cleared basket as proof."""
+
+
+async def has_stopped(process: asyncio.subprocess.Process) -> None:
+    """Wait until the process is stopped, and not for its end, which asyncio waits for."""
+    options = os.WSTOPPED | os.WEXITED | os.WNOWAIT
+    found = await anyio.to_thread.run_sync(os.waitid, os.P_PID, process.pid, options)
+    assert found is not None
+    assert found.si_code == os.CLD_STOPPED
+
+
+@asynccontextmanager
+async def stopped(world: World) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Have another process write an intent down, and stop it before it sends anything."""
+    async with child(world, BUY, "stop") as process:
+        await has_stopped(process)
+        assert (world.states(), world.sent(BUY)) == (["prepared"], 0)
+        yield process
+
+
+async def gave_up(process: asyncio.subprocess.Process) -> None:
+    out, err = await process.communicate()
+    assert err == b""
+    assert json.loads(out) == {"raised": "PriceFixExpired", "notes": [], "intent": None}
+
+
+@cells("F52-M-wakes")
+async def test_a_stopped_process_goes_on_too_late(world_today: World, cell: str) -> None:
+    world = world_today
+    await world.ready(BUY)
+    world.clock.advance(240 - LEFT)
+    async with stopped(world) as process:
+        await asyncio.sleep(STOPPED)
+        process.send_signal(signal.SIGCONT)
+        await gave_up(process)
+    assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (0, ["not_sent"], [])
+
+
+@cells("F52-M-wakes-in-time")
+async def test_a_stopped_process_goes_on_in_time(world_today: World, cell: str) -> None:
+    """So that it was the time that kept it from sending above."""
+    world = world_today
+    await world.ready(BUY)
+    async with stopped(world) as process:
+        process.send_signal(signal.SIGCONT)
+        out, err = await process.communicate()
+    assert (json.loads(out)["raised"], err) == (None, b"")
+    await is_done(world, BUY)
+    assert world.sent(BUY) == 1
+
+
+@cells("F52-M-wakes-at-the-challenge")
+async def test_it_is_stopped_before_the_reply_to_a_challenge(world_today: World, cell: str) -> None:
+    world = world_today
+    await world.ready(BUY)
+    world.clock.advance(240 - LEFT)
+    processes: list[asyncio.subprocess.Process] = []
+
+    async def stop(passage: Passage) -> None:
+        [process] = processes
+        process.send_signal(signal.SIGSTOP)
+        await has_stopped(process)
+        await acts.outdated(passage)
+        await asyncio.sleep(STOPPED)
+        process.send_signal(signal.SIGCONT)
+
+    world.proxy.play(BUY.method, BUY.path, [stop])
+    async with child(world, BUY) as process:
+        processes.append(process)
+        await gave_up(process)
+    # The challenge was a refusal before anything was done, and it got no reply.
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (1, ["not_sent"], [])
+
+
+async def still_prepared(world: World, *, fence: bool) -> Intent:
+    """Reconcile from this process, and return the intent, about which nothing is concluded."""
+    [intent] = await world.minted.complete.pending()
+    assert intent.state == "prepared"
+    with pytest.raises(OutcomeUnknown) as caught:
+        await world.minted.complete.reconcile(intent, fence=fence)
+    assert caught.value.intent.id == intent.id
+    assert world.states() == ["prepared"]
+    return intent
+
+
+def seconds_until_sendable_no_more(world: World, intent: Intent) -> float:
+    assert intent.send_before is not None
+    return (intent.send_before - world.clock.wall()).total_seconds()
+
+
+@cells("F52-M-looks", "F52-M-fence")
+async def test_nothing_is_concluded_while_it_may_still_send(build: Any, cell: str) -> None:
+    """Neither from a basket that stays open nor from one that was cleared, before `send_before` and the settle time."""
+    fence = cell.endswith("fence")
+    world = await build(policy=BOUNDED, start=datetime.now(UTC))
+    await world.ready(BUY)
+    async with stopped(world):
+        # Two minutes of reads: enough for the proof, if the process were known to be gone.
+        intent = await still_prepared(world, fence=fence)
+        assert world.clock.monotonic() >= 100
+        left = seconds_until_sendable_no_more(world, intent)
+        assert 60 < left < 240
+        assert lines(world.sandbox) == ([] if fence else BEFORE)
+        world.clock.advance(left)  # it sends no more; but what it sent at the last moment may not show yet
+        world.minted = await world.another(options=world.options({**BOUNDED, "reconcile_budget": 1.0}, {}))
+        await still_prepared(world, fence=fence)
+        world.clock.advance(10)
+        world.minted = await world.another()
+        [intent] = await world.minted.complete.pending()
+        with pytest.raises(NotExecuted):
+            await world.minted.complete.reconcile(intent, fence=fence)
+    assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (0, ["not_executed"], [])
+
+
+@cells("F52-M-looks-found")
+async def test_an_order_that_is_found_settles_at_once(world_today: World, cell: str) -> None:
+    """The process is stopped after all was done, and before it could note that."""
+    world = world_today
+    await world.ready(BUY)
+    processes: list[asyncio.subprocess.Process] = []
+
+    async def stop(passage: Passage) -> None:
+        [process] = processes
+        order = await passage.forward()
+        process.send_signal(signal.SIGSTOP)
+        await has_stopped(process)
+        passage.send(order.raw)
+
+    world.proxy.play(BUY.method, BUY.path, [stop])
+    async with child(world, BUY) as process:
+        processes.append(process)
+        await has_stopped(process)
+        [intent] = await world.minted.complete.pending()
+        done = await world.minted.complete.reconcile(intent)
+        assert (BUY.shown(done), done.reconciled) == (True, True)
+        assert world.states() == ["confirmed"]
+        process.send_signal(signal.SIGCONT)
+        out, err = await process.communicate()
+    assert (json.loads(out)["raised"], err) == (None, b"")
+    assert (world.sent(BUY), world.states(), len(world.sandbox.shop.orders)) == (1, ["confirmed"], 1)
