@@ -70,6 +70,8 @@ class MovableClock(SystemClock):
 
     def __init__(self) -> None:
         self._ahead = 0.0
+        self._lock = threading.Lock()
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     def monotonic(self) -> float:
         """Return seconds from an arbitrary start, those it was moved by included."""
@@ -84,15 +86,35 @@ class MovableClock(SystemClock):
         return datetime.now(UTC) + timedelta(seconds=self._ahead)
 
     def advance(self, seconds: float) -> None:
-        """Move it forward; whoever waits goes on waiting for real."""
+        """Move it forward, from any thread. Only `sleep_elapsed()` notices; `sleep()` waits for real."""
         if seconds < 0:
             raise ValueError("a monotonic clock never goes back")
-        self._ahead += seconds
+        with self._lock:
+            self._ahead += seconds
+            waiting = list(self._waiting)
+        for loop, moved in waiting:
+            with contextlib.suppress(RuntimeError):  # that loop is closed already
+                loop.call_soon_threadsafe(moved.set)
+
+    async def sleep_elapsed(self, seconds: float) -> None:
+        """Wait until `elapsed()` has moved by `seconds`, in real time or by hand."""
+        due, moved = self.elapsed() + seconds, asyncio.Event()
+        waiter = (asyncio.get_running_loop(), moved)
+        with self._lock:
+            self._waiting.add(waiter)
+        try:
+            while (left := due - self.elapsed()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(moved.wait(), left)
+                moved.clear()
+        finally:
+            with self._lock:
+                self._waiting.discard(waiter)
 
 
 @define(eq=False)
 class Alarm:
-    """What `ManualClock.call_later` owes to an event loop; `runs_on`: `due` counts `elapsed()`, not `monotonic()`."""
+    """A callback that a `ManualClock` has still to make; `runs_on`: `due` counts `elapsed()`, not `monotonic()`."""
 
     due: float
     runs_on: bool
@@ -196,7 +218,7 @@ class ManualClock:
         return self._set(seconds, callback, is_sleep=False, runs_on=True)
 
     def advance(self, seconds: float) -> None:
-        """Move all clocks forward and wake whoever is due, earliest first."""
+        """Move all clocks forward and make the calls that are due, earliest first."""
         if seconds < 0:
             raise ValueError("a monotonic clock never goes back; see jump_wall()")
         self._move(monotonic=seconds, suspended=0.0)
@@ -264,7 +286,7 @@ async def passed(clock: Clock, seconds: float) -> None:
     """Wait for seconds of the shop's time, without moving a clock that moves when it sleeps."""
     call_later = getattr(clock, "call_later_elapsed", getattr(clock, "call_later", None))
     if call_later is None:
-        await clock.sleep(seconds)
+        await sleep_elapsed(clock, seconds)
         return
     due = asyncio.Event()
     alarm = call_later(seconds, due.set)

@@ -72,10 +72,10 @@ class FaultContext:
         """The state."""
         return self._server.shop
 
-    async def admit(self) -> Reply | None:
-        """Check the digest; return the refusal, or None."""
+    async def admit(self) -> str | Reply:
+        """Check the digest, once; return the partner's username, or the refusal."""
         if self.username is not None:
-            return None
+            return self.username
         doorman, authorization = self._server.doorman, self.request.headers.get("Authorization")
         body = await self.request.read() if doorman.wants_body(authorization) else b""
         verdict = doorman.check(self.request.method, self.request.raw_path, authorization, body)
@@ -83,7 +83,7 @@ class FaultContext:
             self.entry.partner, self.entry.nonce, self.entry.nc = verdict.username, verdict.nonce, verdict.nc
         self.username = verdict.username
         if self.username is not None:
-            return None
+            return self.username
         if verdict.status == 400:
             return Reply(400, failure(400, say("wrong_uri", self.language)))
         return self.challenge(stale=verdict.stale)
@@ -99,19 +99,19 @@ class FaultContext:
         Args:
             accepted: the basket as it was when the request came in, to be completed in place of the present one.
         """
-        refusal = await self.admit()
-        if refusal is not None or self.username is None:
-            return refusal or self.challenge(stale=False)
+        username = await self.admit()
+        if isinstance(username, Reply):
+            return username
         incoming = await self._incoming()
         if self.entry and incoming.body:
             try:
                 self.entry.body = decode(incoming.body)
             except ValueError:
                 self.entry.body = incoming.body
-        return self._server.routes.answer(self.username, incoming, accepted)
+        return self._server.routes.answer(username, incoming, accepted)
 
     async def process_later(self, seconds: float, reads_basket: ReadsBasket) -> None:
-        """Execute the request after some seconds of the shop's time, whatever becomes of the connection.
+        """Execute the request after some seconds of the shop's time, also when the connection is gone.
 
         Args:
             seconds: how much later.
@@ -119,8 +119,8 @@ class FaultContext:
         """
         await self.request.read()  # aiohttp keeps the body; it could not be read from a closed connection
         accepted: AcceptedBasket | None = None
-        if reads_basket == "acceptance" and await self.admit() is None and self.username is not None:
-            accepted = self._server.routes.accept(self.username, await self._incoming())
+        if reads_basket == "acceptance" and isinstance(username := await self.admit(), str):
+            accepted = self._server.routes.accept(username, await self._incoming())
         self.is_deferred = True
         self._server.run_later(seconds, lambda: self.process(accepted), self.fault)
 

@@ -26,7 +26,7 @@ class Rule(Protocol):
         ...
 
     def has_type(self, value: object) -> bool:
-        """Tell whether the value is of this type, whatever its bounds."""
+        """Tell whether the value is of this type; bounds do not matter."""
         ...
 
     def convert(self, value: Any) -> object:
@@ -185,7 +185,7 @@ class FieldPath:
     text: str = "a dotted path, such as 'paid_total' or 'items.*.sku'"
 
     def has_type(self, value: object) -> bool:
-        """Accept every type: whatever is not a path is a wrong value."""
+        """Accept every type: a value that is not a path is a wrong value, not a wrong type."""
         del value
         return True
 
@@ -288,7 +288,7 @@ class Argument:
 
     @property
     def text(self) -> str:
-        """What it may be, in words."""
+        """The rules in words."""
         return ", or ".join(rule.text for rule in self.rules)
 
     def check(self, value: object, owner: str) -> object:

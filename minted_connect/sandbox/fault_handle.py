@@ -77,7 +77,7 @@ class Fault:
 
     @property
     def waiting(self) -> int:
-        """How many requests hang in this fault right now."""
+        """The number of requests that hang in this fault right now."""
         return sum(not future.done() for _, future in list(self._waiting))
 
     @property

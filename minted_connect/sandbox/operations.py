@@ -180,7 +180,7 @@ def _complete(call: Call, kind: Kind) -> object:
 
 
 def accept(call: Call) -> AcceptedBasket | None:
-    """Return the basket that a completion means, as it is now; None if there is none or the body is not valid."""
+    """Return the basket that a completion is for, as it is now; None if it is not open or the body is not valid."""
     customer, token = call.body.get("external_customer_id"), call.body.get("cart_token")
     if not isinstance(customer, str) or not isinstance(token, str):
         return None

@@ -18,7 +18,7 @@ class _Change:
 
 
 class Replica(ShopState):
-    """What the shop was `Rules.reads_lag` seconds ago, for reads; every change reaches it that much later.
+    """The shop as it was `Rules.reads_lag` seconds ago, for reads: every change reaches it that much later.
 
     It holds copies, so that no read changes the primary, and no change of the primary is seen early.
     """
@@ -49,10 +49,12 @@ class Replica(ShopState):
 
     def moment(self) -> int:
         """Return the moment of the primary that is read here, microseconds since 1970."""
-        return self.now() - self._lag
+        # A state file is read whole: at the start, nothing in it is behind.
+        return max(self.now() - self._lag, self.time.began)
 
     def _apply(self) -> None:
-        while self._changes and self._changes[0].moment <= self.moment():
+        latest = self.now() - self._lag
+        while self._changes and self._changes[0].moment <= latest:
             change = self._changes.popleft()
             for token in change.dropped:
                 self.drop(token)

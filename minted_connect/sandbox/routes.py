@@ -182,7 +182,7 @@ class Routes:
             return refusal(error, language)
 
     def accept(self, partner: str, request: Incoming) -> AcceptedBasket | None:
-        """Return the basket that a completion means, as it is now, to be given to `answer` later."""
+        """Return the basket that a completion is for, as it is now, to be passed to `answer` later."""
         match = self.router.find(request.method, request.path)
         if isinstance(match, int) or not match.operation.startswith("complete."):
             return None

@@ -130,7 +130,7 @@ class Sandbox:
 
     @property
     def reads_behind(self) -> float:
-        """How many seconds reads of orders are behind at most: `orders_lag` and `reads_lag` together."""
+        """The most seconds that a read of orders may be behind: `orders_lag` and `reads_lag` together."""
         return self.settings.orders_lag + self.settings.reads_lag
 
     @property
@@ -232,9 +232,9 @@ class Sandbox:
         """Look for a fault, check the digest, look for a fault again, respond."""
         if self._strike(context, before_auth=True):
             return await self._misbehave(context)
-        refusal = await context.admit()
-        if refusal is not None:
-            return context.respond(refusal)
+        username = await context.admit()
+        if isinstance(username, Reply):
+            return context.respond(username)
         if self._strike(context, before_auth=False):
             return await self._misbehave(context)
         return context.respond(await context.process())

@@ -216,7 +216,7 @@ class Shop(ShopState):
     ) -> Order:
         """Turn a basket into an order; what a used token does is `Rules.single_shot` (questions Q1 and Q2).
 
-        With `accepted`, that copy is completed, whatever became of the basket, unless its token is used by now.
+        With `accepted`, that copy is completed even if the basket was changed meanwhile, unless its token is used.
         """
         used = None if self.rules.single_shot else self._used.get(token)
         if used is not None and (used.customer, used.kind) == (customer.id, kind):
@@ -372,7 +372,7 @@ class Shop(ShopState):
     def _refresh(self, basket: Basket, *, may_restart: bool = False) -> None:
         """Re-price a basket whose lock is over; the vendor's reads seem to do that too (6.13, inferred).
 
-        With `may_restart`, `Rules.lock_restart` decides whether a lock that still runs begins anew.
+        With `may_restart`, `Rules.lock_restart` decides whether a running lock restarts.
         """
         now, limit = self.now(), self.rules.lock_restart
         is_over = now >= self.lock_end(basket)

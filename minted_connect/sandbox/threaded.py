@@ -98,7 +98,7 @@ class ThreadedSandbox:
 
     @property
     def reads_behind(self) -> float:
-        """How many seconds reads of orders are behind at most: `orders_lag` and `reads_lag` together."""
+        """The most seconds that a read of orders may be behind: `orders_lag` and `reads_lag` together."""
         return self._sandbox.reads_behind
 
     @property

@@ -160,11 +160,11 @@ def clock():
 
 @pytest.fixture
 def serving(clock):
-    """Serve a sandbox with these options, and a client for it: `async with serving(...) as (sandbox, api)`."""
+    """Serve a sandbox with these options and seed 1, and a client: `async with serving(...) as (sandbox, api)`."""
 
     @contextlib.asynccontextmanager
     async def serve(**options):
-        async with Sandbox(**{"clock": clock, **options}) as sandbox, aiohttp.ClientSession() as session:
+        async with Sandbox(**{"clock": clock, "seed": 1, **options}) as sandbox, aiohttp.ClientSession() as session:
             # aiohttp sends a GET again by itself when the connection drops; faults must be seen as they are.
             session._retry_connection = False
             yield sandbox, Api(sandbox.url, sandbox.username, sandbox.password, session)

@@ -1,10 +1,12 @@
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from minted_connect.sandbox import ManualClock, SystemClock
+from minted_connect.sandbox import ManualClock, MovableClock, SystemClock
+from minted_connect.sandbox.clock import elapsed
 
 pytestmark = pytest.mark.anyio
 
@@ -179,3 +181,147 @@ async def test_system_clock_is_the_machines():
     await clock.sleep(0.001)
     assert clock.monotonic() > begin
     assert abs(clock.wall() - datetime.now(UTC)) < timedelta(seconds=5)
+
+
+def test_suspending_moves_wall_and_elapsed_alone():
+    clock = ManualClock()
+    begin = clock.wall()
+    clock.advance(2)
+    clock.suspend(300)
+    assert (clock.monotonic(), clock.elapsed(), clock.wall() - begin) == (2, 302, timedelta(seconds=302))
+    clock.jump_wall(-3600)
+    assert (clock.monotonic(), clock.elapsed()) == (2, 302)
+    with pytest.raises(ValueError, match="must not be negative"):
+        clock.suspend(-1)
+
+
+async def test_what_waits_on_monotonic_sleeps_with_the_machine():
+    clock, rung = ManualClock(), []
+    clock.call_later(10, lambda: rung.append("client"))
+    clock.call_later_elapsed(10, lambda: rung.append("server"))
+    client, server = (asyncio.ensure_future(sleep(10)) for sleep in (clock.sleep, clock.sleep_elapsed))
+    await asleep(clock, 2)
+    clock.suspend(9)
+    await turns()
+    assert (rung, clock.sleepers) == ([], 2)
+    clock.suspend(1)
+    await asyncio.wait_for(server, 10)
+    assert (rung, client.done()) == (["server"], False)
+    clock.advance(10)
+    await asyncio.wait_for(client, 10)
+    assert rung == ["server", "client"]
+
+
+async def test_an_auto_advancing_clock_never_waits_for_elapsed_time_either():
+    clock = ManualClock(auto_advance=True)
+    await clock.sleep_elapsed(5)
+    assert (clock.monotonic(), clock.elapsed(), clock.sleeps) == (5, 5, [5])
+
+
+def test_elapsed_time_of_the_machine_runs_on():
+    clock, moved = SystemClock(), MovableClock()
+    begin, ahead = clock.elapsed(), moved.elapsed()
+    moved.advance(3600)
+    assert 0 <= clock.elapsed() - begin < 100
+    assert 3600 <= moved.elapsed() - ahead < 3700
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        assert abs(clock.elapsed() - time.clock_gettime(time.CLOCK_BOOTTIME)) < 5
+    else:
+        assert abs(clock.elapsed() - time.monotonic()) < 5
+
+
+def test_a_clock_without_elapsed_time_is_taken_as_it_is():
+    class Plain:
+        def monotonic(self):
+            return 42.0
+
+    assert elapsed(Plain()) == 42.0
+
+
+@pytest.mark.parametrize("how", [{"kind": "delay"}, {"kind": "refusal", "commit": "after"}])
+async def test_moving_the_clock_by_hand_ends_what_the_shop_waits_for(serving, how):
+    clock = MovableClock()
+    async with serving(clock=clock) as (sandbox, api):
+        await api.customer()
+        basket = (await api.add()).data
+        fault = sandbox.faults.add(**how, path="*/complete/*", seconds=100)
+        call = asyncio.ensure_future(api.complete(basket))
+        while not clock._waiting:
+            await asyncio.sleep(0)
+        clock.advance(60)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (sandbox.shop.orders, fault.in_flight) == ([], 1)
+        await asyncio.to_thread(clock.advance, 40)
+        while not sandbox.shop.orders:
+            await asyncio.sleep(0)
+        await call
+        assert clock._waiting == set()
+
+
+async def test_a_movable_clock_waits_for_real_too():
+    clock = MovableClock()
+    await asyncio.wait_for(clock.sleep_elapsed(0.01), 10)
+    await asyncio.wait_for(clock.sleep_elapsed(0), 10)
+    waiting = asyncio.ensure_future(clock.sleep_elapsed(1_000))
+    while not clock._waiting:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert clock._waiting == set()
+
+
+BASKET = "/partner/walletable/basket"
+ME = {"external_customer_id": "cust-1"}
+
+
+async def test_a_suspended_client_finds_its_lock_over(serving, clock):
+    async with serving() as (sandbox, api):
+        await api.customer()
+        basket = (await api.add()).data
+        clock.suspend(239)
+        assert (await api.get(BASKET, **ME)).data["pricefix"]["remaining"] == 1
+        clock.suspend(1)
+        assert set((await api.complete(basket)).errors) == {"cart_token"}
+        found = (await api.get(BASKET, **ME)).data
+        assert found["pricefix"]["updated"] is True
+        assert (clock.monotonic(), sandbox.shop.orders) == (0, [])
+
+
+async def test_a_server_does_not_sleep_with_its_client(serving, clock):
+    async with serving(reads_lag=5, status_interval=60) as (sandbox, api):
+        await api.customer()
+        sandbox.faults.add("refusal", path="*/complete/*", commit="after", seconds=30)
+        basket = (await api.add()).data
+        response = await api.complete(basket)
+        assert response.status == 403
+        while not clock._alarms:
+            await asyncio.sleep(0)
+        clock.suspend(30)
+        while not sandbox.shop.orders:
+            await asyncio.sleep(0)
+        assert (await api.get("/partner/walletable/orders")).data["total"] == 0
+        clock.suspend(65)
+        (row,) = (await api.get("/partner/walletable/orders")).data["data"]
+        assert row["status_name"] == "Processing"
+        response = await api.get("/partner/walletable/rates")
+        assert response.headers["Date"] == "Fri, 20 Feb 2026 12:29:32 GMT"
+        assert clock.monotonic() == 0
+
+
+async def test_nonces_expire_while_the_client_sleeps(serving, clock):
+    async with serving(nonce_lifetime=100) as (sandbox, api):
+        await api.get("/partner/walletable/rates")
+        clock.suspend(100)
+        assert (await api.get("/partner/walletable/rates")).status == 200
+        assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200]
+
+
+async def test_a_delay_goes_on_while_the_client_sleeps(serving, clock):
+    async with serving() as (sandbox, api):
+        await api.get("/partner/walletable/rates")
+        sandbox.faults.add("delay", seconds=10)
+        call = asyncio.ensure_future(api.get("/partner/walletable/rates"))
+        await asleep(clock, 1)
+        clock.suspend(10)
+        assert (await asyncio.wait_for(call, 10)).status == 200

@@ -1,0 +1,233 @@
+"""Reads from a replica that is behind: `reads_lag`, with `orders_lag` behind that."""
+
+import sqlite3
+
+import aiohttp
+import pytest
+
+from minted_connect.sandbox import ManualClock, Rules, Sandbox, ThreadedSandbox
+
+pytestmark = pytest.mark.anyio
+
+BASKET = "/partner/walletable/basket"
+ORDERS = "/partner/walletable/orders"
+RATES = "/partner/walletable/rates"
+ME = {"external_customer_id": "cust-1"}
+
+
+@pytest.fixture
+async def lagging(serving):
+    async with serving(reads_lag=2) as pair:
+        yield pair
+
+
+async def lines(api):
+    found = await api.get(BASKET, **ME)
+    return None if found.data is None else [(item["sku"], item["amount"]) for item in found.data["items"]]
+
+
+async def ids(api):
+    return [row["id"] for row in (await api.get(ORDERS)).data["data"]]
+
+
+async def test_a_completion_shows_in_basket_and_orders_at_once_but_late(lagging, clock):
+    sandbox, api = lagging
+    await api.customer()
+    basket = (await api.add()).data
+    clock.advance(2)
+    order = (await api.complete(basket)).data  # from the primary
+    assert order["order_creation_status"] == "order"
+    for seconds in (0, 1, 0.999):
+        clock.advance(seconds)
+        found = (await api.get(BASKET, **ME)).data
+        assert (found["token"], len(found["items"]), found["order_creation_status"]) == (basket["token"], 1, "basket")
+        assert await ids(api) == []
+        assert (await api.get("/partner/walletable/balance", **ME)).data == []
+    clock.advance(0.001)
+    assert (await api.get(BASKET, **ME)).data is None
+    assert await ids(api) == [order["id"]]
+    assert [row["amount"] for row in (await api.get("/partner/walletable/balance", **ME)).data] == [1]
+    assert (await api.complete(basket)).status == 409
+    assert len(sandbox.shop.orders) == 1
+
+
+async def test_every_change_of_a_basket_shows_late_and_in_order(lagging, clock):
+    _, api = lagging
+    await api.customer()
+    clock.advance(2)
+    basket = (await api.add("MNTBAE0001", 1)).data
+    assert await lines(api) is None
+    clock.advance(1)
+    key = {**ME, "cart_token": basket["token"]}
+    changed = (await api.send("PATCH", BASKET, {**key, "sku": "MNTBAE0001", "qty": 5})).data
+    assert [item["amount"] for item in changed["items"]] == [5]
+    assert await lines(api) is None
+    clock.advance(1)
+    assert await lines(api) == [("MNTBAE0001", 1)]
+    assert (await api.send("DELETE", BASKET + "/empty", key)).data["items"] == []
+    clock.advance(1)
+    assert await lines(api) == [("MNTBAE0001", 5)]
+    clock.advance(1)
+    assert await lines(api) == []
+
+
+async def test_customers_receipts_and_invoices_are_behind_too(lagging, clock):
+    sandbox, api = lagging
+    await api.customer()
+    assert (await api.get("/partner/customer/cust-1")).status == 404
+    assert (await api.get(BASKET, **ME)).status == 404
+    clock.advance(2)
+    order = await api.bought()
+    assert (await api.send("PATCH", "/partner/customer/cust-1", {"lastname": "Changed"})).data["lastname"] == "Changed"
+    receipt = {**ME, "orderId": order["id"]}
+    assert (await api.get("/partner/customer/cust-1")).data["lastname"] == "Ankunding"
+    assert (await api.get("/partner/walletable/receipt", **receipt)).status == 404
+    clock.advance(2)
+    assert (await api.get("/partner/customer/cust-1")).data["lastname"] == "Changed"
+    assert (await api.get("/partner/walletable/receipt", **receipt)).status == 200
+    sandbox.shop.set_status(order["id"], "Completed")
+    assert (await api.get(f"/partner/order/{order['guid']}/invoice")).status == 404
+    clock.advance(2)
+    assert (await api.get(f"/partner/order/{order['guid']}/invoice")).status == 200
+    assert (await api.send("DELETE", "/partner/customer/cust-1")).status == 200
+    assert (await api.get("/partner/customer/cust-1")).status == 200
+    clock.advance(2)
+    assert (await api.get("/partner/customer/cust-1")).status == 404
+
+
+async def test_a_removed_id_that_is_used_again_is_the_new_customer(lagging, clock):
+    _, api = lagging
+    await api.customer(email="old@example.com")
+    await api.send("DELETE", "/partner/customer/cust-1")
+    await api.customer(email="new@example.com")
+    clock.advance(2)
+    assert (await api.get("/partner/customer/cust-1")).data["email"] == "new@example.com"
+
+
+async def test_the_course_of_an_order_is_behind_too(serving, clock):
+    async with serving(reads_lag=2, status_interval=10) as (_, api):
+        await api.customer()
+        await api.bought()
+
+        async def status():
+            return [row["status_name"] for row in (await api.get(ORDERS)).data["data"]]
+
+        clock.advance(11.999)
+        assert await status() == ["Pending"]
+        clock.advance(0.001)
+        assert await status() == ["Processing"]
+
+
+async def test_the_list_of_orders_may_be_further_behind(serving, clock):
+    async with serving(reads_lag=2, orders_lag=3) as (sandbox, api):
+        assert sandbox.reads_behind == 5
+        await api.customer()
+        basket = (await api.add()).data
+        order = (await api.complete(basket)).data
+        clock.advance(2)
+        assert (await api.get(BASKET, **ME)).data is None
+        clock.advance(2.999)
+        assert await ids(api) == []
+        clock.advance(0.001)
+        assert await ids(api) == [order["id"]]
+
+
+async def test_rates_are_not_behind(lagging, clock):
+    sandbox, api = lagging
+    clock.advance(50)
+    gold = (await api.get(RATES, metal_type="gold")).data[0]
+    assert gold["buy_price"] == sandbox.shop.quote(sandbox.shop.metals(["gold"])[0]).buy
+
+
+async def test_a_read_reprices_the_primary_and_shows_it_late(lagging, clock):
+    sandbox, api = lagging
+    await api.customer()
+    basket = (await api.add()).data
+    clock.advance(241)
+    found = (await api.get(BASKET, **ME)).data
+    assert (found["price_token"], found["pricefix"]["remaining"]) == (basket["price_token"], -1)
+    primary = sandbox.shop.baskets[0]
+    assert primary.price_token != basket["price_token"]
+    assert sandbox.shop.remaining(primary) == 240
+    for _ in range(3):  # the lock that runs now is not restarted by stale reads
+        assert (await api.get(BASKET, **ME)).data["price_token"] == basket["price_token"]
+    assert sandbox.shop.baskets[0].price_token == primary.price_token
+    clock.advance(2)
+    found = (await api.get(BASKET, **ME)).data
+    assert (found["price_token"], found["pricefix"]["remaining"]) == (primary.price_token, 238)
+    assert (await api.complete(found)).data["price_token"] == primary.price_token
+
+
+async def test_a_stale_read_brings_no_completed_basket_back(lagging, clock):
+    sandbox, api = lagging
+    await api.customer()
+    basket = (await api.add()).data
+    clock.advance(239)
+    await api.complete(basket)
+    clock.advance(1.5)  # the replica shows it open still, with a lock that is over
+    assert (await api.get(BASKET, **ME)).data["pricefix"]["remaining"] == -1
+    assert sandbox.shop.baskets == []
+    assert (await api.add()).data["token"] != basket["token"]
+
+
+async def test_a_restart_begins_with_all_of_it(serving, clock, tmp_path):
+    options = {"state": tmp_path / "shop.sqlite", "reads_lag": 2, "password": "p"}
+    async with serving(**options) as (_, api):
+        await api.customer()
+        order = await api.bought()
+        basket = (await api.add("MNTBAE0013", 2)).data
+    async with serving(**options) as (_, api):
+        assert await ids(api) == [order["id"]]
+        assert (await api.get(BASKET, **ME)).data["token"] == basket["token"]
+        await api.complete(basket)
+        assert await lines(api) == [("MNTBAE0013", 2)]
+    rows = sqlite3.connect(options["state"])
+    assert rows.execute("SELECT count(*) FROM entity WHERE kind = 'order'").fetchone() == (2,)
+    rows.close()
+
+
+async def test_state_files_from_before_are_read(serving, clock, tmp_path):
+    file = tmp_path / "shop.sqlite"
+    async with serving(state=file, password="p") as (_, api):
+        await api.customer()
+        await api.add()
+    rows = sqlite3.connect(file)
+    rows.execute("UPDATE entity SET body = json_remove(body, '$.locked')")
+    rows.commit()
+    rows.close()
+    async with serving(state=file, password="p") as (_, api):
+        assert (await api.get(BASKET, **ME)).data["pricefix"]["remaining"] == 240
+
+
+async def test_without_lag_there_is_no_replica(serving):
+    async with serving() as (sandbox, _):
+        assert sandbox.shop.reads() is sandbox.shop
+        assert sandbox.reads_behind == 0
+
+
+async def test_threaded_reads_lag_too(answer_digest):
+    clock = ManualClock()
+    with ThreadedSandbox(clock=clock, reads_lag=2, orders_lag=1.5) as sandbox:
+        assert sandbox.reads_behind == 3.5
+        async with aiohttp.ClientSession() as session:
+            from tests.sandbox.conftest import Api
+
+            api = Api(sandbox.url, sandbox.username, sandbox.password, session)
+            await api.customer()
+            assert (await api.get("/partner/customer/cust-1")).status == 404
+            clock.advance(2)
+            assert (await api.get("/partner/customer/cust-1")).status == 200
+
+
+@pytest.mark.parametrize("name", ["reads_lag", "orders_lag", "lock_restart"])
+@pytest.mark.parametrize("value", [-1, float("nan"), float("inf"), "2", True])
+def test_options_in_seconds_are_checked(name, value):
+    with pytest.raises((TypeError, ValueError), match=f"{name} must be a "):
+        Rules(**{name: value})
+    with pytest.raises((TypeError, ValueError), match=f"{name} must be a "):
+        Sandbox(**{name: value})
+
+
+def test_a_lock_does_not_restart_at_once():
+    with pytest.raises(ValueError, match="lock_restart must be more than 0 seconds"):
+        Rules(lock_restart=0)
