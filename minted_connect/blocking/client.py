@@ -325,6 +325,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             ) as client,
         ):
             client._server = server
+            client._inner._caller.shared.lag_source = server  # noqa: SLF001 - of the client inside
             yield client
 
     @property
