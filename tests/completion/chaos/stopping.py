@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-from minted_connect.completion.journal import Journal
+from minted_connect.completion.journal import Journal, JournalAccount
 from minted_connect.errors import JournalError, MintedConnectError
-from minted_connect.models import Completion, Intent, IntentState, OrderProgress
+from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 
 Outcome = Completion | BaseException
 
@@ -23,14 +23,14 @@ class Pen:
         self.dead = False
         self.state = "works"
         """How the disk is: see `Plan.journal`."""
-        self.prepared = 0
+        self.prepared: list[Intent] = []
 
     async def prepare(self, intent: Intent) -> None:
         if self.state == "full":
             raise JournalError("the disk is full")
         if not self.dead:
             await self.journal.prepare(intent)
-            self.prepared += 1
+            self.prepared.append(intent)
         if self.state == "failing":
             raise JournalError("written, or not")
 
@@ -40,9 +40,24 @@ class Pen:
         if not self.dead:
             await self.journal.settle(intent_id, state, **what)
 
-    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+    async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
+        if self.state == "closing":
+            raise JournalError("nothing can be written any more")
         if not self.dead:
-            await self.journal.note(external_customer_id, cart_token, progress)
+            await self.journal.record_refusal(intent_id, refusal)
+
+    async def adopt(self, intent_id: str, owner: JournalAccount) -> None:
+        if not self.dead:
+            await self.journal.adopt(intent_id, owner)
+
+    async def note(
+        self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
+    ) -> None:
+        if not self.dead:
+            await self.journal.note(external_customer_id, cart_token, progress, account=account)
+
+    async def get(self, intent_id: str) -> Intent | None:
+        return await self.journal.get(intent_id)
 
     async def fence(self, intent_id: str, at: datetime) -> None:
         if self.state in {"full", "closing"}:
@@ -50,8 +65,8 @@ class Pen:
         if not self.dead:
             await self.journal.fence(intent_id, at)
 
-    async def holder(self, external_customer_id: str, cart_token: str) -> Intent | None:
-        return await self.journal.holder(external_customer_id, cart_token)
+    async def holder(self, external_customer_id: str, cart_token: str, *, account: str | None = None) -> Intent | None:
+        return await self.journal.holder(external_customer_id, cart_token, account=account)
 
     async def pending(self) -> list[Intent]:
         return await self.journal.pending()
