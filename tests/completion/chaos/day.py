@@ -22,12 +22,13 @@ from minted_connect.errors import (
     Rejected,
 )
 from minted_connect.models import Basket, Completion, Kind
-from minted_connect.sandbox import Fault, ManualClock, Sandbox
+from minted_connect.sandbox import Fault, Sandbox
 from tests.completion.chaos.plan import IN_TIME, LATEST, Limits, Plan
 from tests.completion.chaos.stopping import Outcome, Pen, interrupted, outcome_of, quiet
 from tests.completion.chaos.tally import Tally, Violation
 from tests.completion.chaos.witness import HEADER, Witness
 from tests.completion.fakes import SHIPPING
+from tests.support.clocks import SteppingClock
 
 MANY = 10
 """Pieces in a basket that nobody bought, after which its customer stays away."""
@@ -45,7 +46,7 @@ class Day:
     def __init__(self, seed: int, number: int, tally: Tally, journal: Journal, *, single_shot: bool) -> None:
         draw = random.Random(f"{seed}/day {number}")
         self.seed, self.tally, self.journal = seed, tally, journal
-        self.clock = ManualClock(auto_advance=True)
+        self.clock = SteppingClock()
         keep_ids = draw.random() < 0.5
         reads_lag, orders_lag = draw.choice((0.0, 0.0, 2.0, 8.0)), draw.choice((0.0, 0.0, 5.0, 20.0))
         staleness = reads_lag + orders_lag
