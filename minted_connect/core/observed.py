@@ -50,7 +50,7 @@ class Observed:
 
     @property
     def date_error(self) -> timedelta:
-        """How far `server_time` may be behind: the server wrote the `Date` while the response was under way."""
+        """The most by which `server_time` may be behind: the `Date` was written while the response was under way."""
         return timedelta(seconds=self._date_took)
 
     @property
