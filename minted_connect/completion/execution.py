@@ -209,7 +209,7 @@ class Execution:
         elif policy.inline_looks == 0:
             return []
         limit = max(limit, not_before) if policy.inline_looks is None else limit
-        return [responded + offset for offset in offsets if offset <= limit and responded + offset <= self._end]
+        return [responded + offset for offset in offsets if offset <= limit and responded + offset < self._end]
 
     async def _answered(self, intent: Intent, request: Request, reply: Reply) -> Completion:
         """Read the answer of a completion that the server calls a success."""
