@@ -18,6 +18,8 @@ from tests.matrix.outcomes import reconciled
 from tests.matrix.proxy import Passage
 from tests.matrix.world import World, child
 
+pytestmark = pytest.mark.requirement(50)
+
 
 def close(world: World) -> Any:
     return world.minted.aclose() if world.flavour == "async" else world.minted.close()
