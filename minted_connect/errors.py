@@ -112,7 +112,7 @@ class Phase(enum.StrEnum):
 
 
 class Effect(enum.Enum):
-    """What repeating a request does; the retry rules depend on it."""
+    """The effect of repeating a request; the retry rules depend on it."""
 
     READ = "read"
     """Changes nothing."""

@@ -66,10 +66,10 @@ MUTATIONS = [
     ),
     Mutation(
         49,
-        "a journal that lost a record goes on",
+        "a lost record is not logged at ERROR",
         "completion/journals/stored.py",
-        "    def _check_not_lost(self) -> None:\n        if self._lost is not None:",
-        "    def _check_not_lost(self) -> None:\n        if False:",
+        '        _logger.error(\n            "intent %s: its record is lost',
+        '        _logger.debug(\n            "intent %s: its record is lost',
         "completion/test_journal_lost.py",
     ),
     Mutation(
@@ -82,10 +82,18 @@ MUTATIONS = [
     ),
     Mutation(
         50,
-        "closing does not wait for the outcome",
+        "a second closer stops the shutdown",
+        "blocking/loop_thread.py",
+        "        if not self.closing:\n            self.closing = True\n            self.loop.stop()",
+        "        self.closing = True\n        self.loop.stop()",
+        "blocking/test_closing.py",
+    ),
+    Mutation(
+        50,
+        "a second closer does not wait",
         "client.py",
-        "        await self.complete.aclose()",
-        "        pass",
+        "        elif closing.get_loop() is asyncio.get_running_loop():",
+        "        elif False:",
         "test_aclose.py",
     ),
 ]

@@ -1,4 +1,4 @@
-"""The 44 statements about a safe money client, each with the tests that show it of this one."""
+"""The statements about a safe money client, each with the tests that show it of this one."""
 
 from __future__ import annotations
 
@@ -245,6 +245,34 @@ SCORECARD: dict[int, tuple[str, ...]] = {
         "py.typed, and every public type known",
         "noxfile",
     ),
+    45: (
+        "one POST per completion, under every fault and policy, 401 challenges excepted",
+        "completion/test_refusal_table.py",
+        "completion/test_end_to_end.py::test_a_throttled_completion_is_posted_once",
+        "core/test_retry.py::test_a_completion_or_addition_is_retried_only_if_nothing_was_sent",
+    ),
+    46: (
+        "no refusal is believed too early",
+        "completion/test_refusal_table.py",
+        "completion/test_policy.py::test_a_refusal_is_believed_at_the_settle_time",
+        "completion/test_policy.py::test_reconcile_does_not_believe_a_refusal_before_the_settle_time",
+    ),
+    48: (
+        "the journal knows server and account; intents of others are neither read back nor fenced",
+        "completion/test_journal_accounts.py::test_lists_leave_other_accounts_out_and_count_them",
+        "completion/test_journal_accounts.py::test_intent_of_another_account_is_not_read_back_or_decided",
+    ),
+    49: (
+        "a journal that vanished, or a record that cannot be read, is noticed and named",
+        "completion/test_journal_lost.py::test_nothing_is_sent_with_a_journal_that_was_lost",
+        "completion/test_journal_lost.py::test_one_bad_record_hides_no_other",
+    ),
+    50: (
+        "any number of closers and signals, in any order",
+        "blocking/test_closing.py::test_each_closer_returns_when_the_client_is_closed",
+        "blocking/test_closing.py::test_the_last_of_several_ctrl_c_names_the_intent",
+        "test_aclose.py::test_closing_during_a_purchase_leaves_it_unknown",
+    ),
 }
 
 
@@ -278,8 +306,9 @@ def asserting(file: Path) -> dict[str, bool]:
     }
 
 
-def test_there_are_44_statements():
-    assert list(SCORECARD) == list(range(1, 45))
+def test_no_statement_is_missing():
+    # 47 and 51 to 56 belong to what is not built yet.
+    assert list(SCORECARD) == [*range(1, 47), 48, 49, 50]
 
 
 @pytest.mark.parametrize("number", SCORECARD)

@@ -25,6 +25,7 @@ from minted_connect import (
     OutcomeUnknown,
     PriceFixExpired,
     RateLimited,
+    Rejected,
 )
 from minted_connect.models import Basket, Completion
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
@@ -178,13 +179,19 @@ class Till:
             try:
                 self.settled.append(await buy())
                 self.ends["bought"] += 1
-            except (NotSent, RateLimited) as error:
+            except NotSent as error:
                 assert error.safe_to_retry or isinstance(error, PriceFixExpired), error
+                continue
+            except RateLimited as error:
+                assert error.is_confirmed  # looked for, and not bought
                 continue
             except OutcomeUnknown as unknown:
                 self.ends["unknown"] += 1
                 try:
                     self.settled.append(await find_out(unknown))
+                except Rejected:
+                    self.ends["unknown"] -= 1
+                    continue
                 except OutcomeUnknown:  # lost on the way, which nothing proves
                     self.ends["open"] += 1
             return

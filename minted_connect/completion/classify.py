@@ -43,7 +43,7 @@ def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> Fate:
         return _classify_response(error, refusals)
     if isinstance(error, TransportError):
         phase = error.phase
-    # A protocol error is about a response, so something was sent whatever the phase says.
+    # A protocol error is about a response, so something was sent, also if the phase says otherwise.
     return Fate.NOT_SENT if phase is Phase.NOT_SENT and not isinstance(error, ProtocolError) else Fate.UNKNOWN
 
 

@@ -123,7 +123,7 @@ class Execution:
         except MintedConnectError:
             self._outcomes.prepared.discard(intent.id)
             raise
-        if limit.is_over(self._caller.elapsed(), self._caller.server_time()):
+        if limit.is_over(self._caller.elapsed(), self._caller.latest_server_time()):
             await self._outcomes.settle(intent, IntentState.NOT_SENT)
             raise PriceFixExpired("the price lock ran out while the intent was written down: read the basket again")
 
@@ -175,7 +175,7 @@ class Execution:
             OutcomeUnknown: if the time for looking ends first.
         """
         responded, outcomes = self._caller.clock.monotonic(), self._outcomes
-        refusal = Refusal(error.status, error.is_vendor_response, self._caller.server_time())
+        refusal = Refusal(error.status, error.is_vendor_response, self._caller.latest_server_time())
         intent = await outcomes.record_refusal(intent, refusal)
         look = ReadBack(self._caller, intent, refused_at=responded)
         finding = await self._look_until_decided(look, self._look_times(responded, error.retry_after, trusted=trusted))

@@ -58,7 +58,7 @@ class JournalAccount:
 
 @runtime_checkable
 class Journal(Protocol):
-    """Where intents are written down. Bring your own by offering these methods.
+    """A store of intents. An object of your own can take its place if it has these methods.
 
     One journal may hold the intents of several accounts. An intent without an account was written by an older schema:
     it counts as one of every account until `settle` or `adopt` assigns it.

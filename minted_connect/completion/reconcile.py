@@ -141,7 +141,7 @@ class ReadBack:
             await clock.sleep(pause)
             looks += 1
 
-    def _is_refusal_settled(self, began: float, server_time: datetime) -> bool:
+    def _is_refusal_settled(self, began: float, server_time: datetime | None) -> bool:
         """Return whether a look that began then would have shown an order that the refusal did not report."""
         refusal = self._intent.refusal
         if refusal is None:
@@ -150,19 +150,23 @@ class ReadBack:
         wait = trusted if self._trusts_refusal else self._policy.settle_time
         if self._refused_at is not None:
             return began >= self._refused_at + wait
-        return server_time >= refusal.at + timedelta(seconds=wait) + _DATE_RESOLUTION
+        return server_time is not None and server_time >= refusal.at + timedelta(seconds=wait) + _DATE_RESOLUTION
 
-    def _may_still_be_sent(self, server_time: datetime) -> bool:
+    def _may_still_be_sent(self, server_time: datetime | None) -> bool:
         """Return whether another process may still send the intent, or what it sent may not show yet."""
         intent = self._intent
         if intent.state != IntentState.PREPARED:
             return False
         last = intent.send_before or intent.created_by_server + _LONGEST_LOCK
-        return server_time < last + timedelta(seconds=self._policy.settle_time) + _DATE_RESOLUTION
+        return (
+            server_time is None or server_time < last + timedelta(seconds=self._policy.settle_time) + _DATE_RESOLUTION
+        )
 
     async def _look(self) -> Finding:
         clock = self._caller.clock
-        began, server_time = clock.monotonic(), self._caller.server_time()
+        # The clock of this machine proves nothing: until the server's was seen, it is too early for a verdict.
+        has_date = self._caller.shared.observed.has_date
+        began, server_time = clock.monotonic(), self._caller.server_time() if has_date else None
         self._basket = await self._read_basket()
         asked = clock.monotonic()
         rows, searched = await self._read_orders()

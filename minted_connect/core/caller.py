@@ -88,6 +88,10 @@ class Caller:
         """Return the time by the server's clock."""
         return self.shared.observed.server_time(self.clock.wall(), self.elapsed())
 
+    def latest_server_time(self) -> datetime:
+        """Return the latest time that the server's clock may show."""
+        return self.server_time() + self.shared.observed.date_error
+
     @property
     def completion_policy(self) -> CompletionPolicy:
         """The policy in force. Delays that the caller left at their defaults come from a server that knows them."""
@@ -314,7 +318,7 @@ class _Call:
         self.progress = progress
         progress.elapsed = caller.elapsed
         if not_after is not None:
-            progress.is_too_late = lambda: not_after.is_over(caller.elapsed(), caller.server_time())
+            progress.is_too_late = lambda: not_after.is_over(caller.elapsed(), caller.latest_server_time())
         self.attempts = 0
         self.landed: MintedConnectError | None = None
         """How an earlier attempt failed that may have been carried out."""
@@ -336,8 +340,8 @@ class _Call:
 
     async def _attempt(self) -> Reply:
         try:
-            raw = await self._send()
-            return open_reply(
+            raw, took = await self._send()
+            reply = open_reply(
                 raw,
                 request=self._request,
                 attempts=self.attempts,
@@ -354,8 +358,12 @@ class _Call:
             if isinstance(error, ApiError):
                 error.after_unknown = self.landed is not None
             raise
+        clock, date = self._caller.clock, reply.headers.get("Date", "")
+        self._shared.observed.note_date(date, clock.wall(), self._caller.elapsed(), took)
+        return reply
 
-    async def _send(self) -> RawReply:
+    async def _send(self) -> tuple[RawReply, float]:
+        """Send one attempt; return the response and the seconds it took."""
         clock, shared, wire = self._caller.clock, self._shared, self._wire
         if self._guarded and shared.limiter is not None:
             await shared.limiter.wait(self._deadline - clock.monotonic())
@@ -367,8 +375,8 @@ class _Call:
             left = self._deadline - started
             raw = await shared.transport.attempt(wire, self._caller.settings.timeouts, left, self.progress)
             failed = raw.status >= 500  # noqa: PLR2004 - the class of statuses that blame the server
-            took, date = clock.monotonic() - started, raw.headers.get("Date", "")
-            shared.observed.note(took, date, clock.wall(), self._caller.elapsed())
+            took = clock.monotonic() - started
+            shared.observed.note(took)
         except (ConnectFailed, TransportError, ProtocolError):
             failed = True
             raise
@@ -376,10 +384,9 @@ class _Call:
             if breaker is not None:
                 breaker.leave(probe=probe, failed=failed)
         if _logger.isEnabledFor(logging.DEBUG):
-            took = (clock.monotonic() - started) * 1e3
             text = "%s %s: %d in %.1f ms, attempt %d"
-            _logger.debug(text, wire.method, wire.route, raw.status, took, self.attempts)
-        return raw
+            _logger.debug(text, wire.method, wire.route, raw.status, took * 1e3, self.attempts)
+        return raw, took
 
     def decide(self, error: MintedConnectError, number: int) -> float | None:
         """Return the pause before another attempt, or None for no more."""

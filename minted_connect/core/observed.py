@@ -24,11 +24,34 @@ class Observed:
     def __init__(self) -> None:
         self._took: deque[float] = deque(maxlen=_KEPT)
         self._dated: tuple[str, datetime, float] | None = None
+        self._date_took = 0.0
 
-    def note(self, took: float, date: str, received: datetime, elapsed: float = 0.0) -> None:
-        """Note one response: seconds it took, its `Date` header, and its time by the wall and the elapsed clock."""
+    def note(self, took: float) -> None:
+        """Note the seconds that one response took."""
         self._took.append(took)
-        self._dated = (date, received, elapsed)
+
+    def note_date(self, date: str, received: datetime, elapsed: float = 0.0, took: float = 0.0) -> None:
+        """Note the `Date` header of a response that the server itself wrote.
+
+        Never that of a refusal: a gateway may have written it, whose clock is another one.
+
+        Args:
+            date: The header.
+            received: Time of the response by the wall clock.
+            elapsed: The same by the elapsed clock.
+            took: Seconds that the response took.
+        """
+        self._dated, self._date_took = (date, received, elapsed), took
+
+    @property
+    def has_date(self) -> bool:
+        """Whether a response of the server was seen, so that `server_time` does not rest on the wall clock alone."""
+        return self._dated is not None
+
+    @property
+    def date_error(self) -> timedelta:
+        """The most by which `server_time` may be behind: the `Date` was written while the response was under way."""
+        return timedelta(seconds=self._date_took)
 
     @property
     def slowest(self) -> float:
@@ -48,7 +71,7 @@ class Observed:
 
         Args:
             wall: The time by the client's wall clock.
-            elapsed: The time on the clock that `note` was given.
+            elapsed: The time on the clock that `note_date` was given.
         """
         if self._dated is None:
             return wall

@@ -24,7 +24,7 @@ def _header(_instance: object, attribute: attrs.Attribute[str], value: str) -> N
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What siblings of one client may differ in."""
+    """Settings in which the siblings of one client may differ."""
 
     timeouts: Timeouts = attrs.field(factory=Timeouts)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)

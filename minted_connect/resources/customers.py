@@ -8,8 +8,9 @@ from datetime import date
 from typing import Any, Final, Literal
 
 from minted_connect import checks
+from minted_connect.core.failures import may_have_executed
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
+from minted_connect.errors import ApiError, InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import AccountType, Customer, Gender
 from minted_connect.resources.base import Resource
 
@@ -79,6 +80,9 @@ class AsyncCustomers(Resource):
         request = Request(OPERATIONS["customers.create"], body={"external_id": new, **given})
 
         async def read_back(error: MintedConnectError) -> Customer:
+            if isinstance(error, ApiError) and not error.after_unknown and not may_have_executed(error):
+                # A customer of this id may have been there before: a denial is no reason to take that one for the new.
+                raise error
             return await self._confirmed(new, given, error)
 
         return await self._caller.send(request, Customer, read_back=read_back, changes=new, check=_is_named(new))

@@ -230,6 +230,8 @@ class World(Caller):
             raise answer
         if name == "orders.page" and isinstance(answer, list):
             answer = page_json(answer)
+        if not self.shared.observed.has_date:
+            self.shared.observed.note_date(self.date, self.clock.wall(), self.elapsed())
         # The server's clock stands still, and on time: ManualClock starts at this second.
         return Reply(200, {"Date": self.date}, answer, None)
 

@@ -213,7 +213,7 @@ def test_the_account_of_the_environment(client: Any, monkeypatch: pytest.MonkeyP
 
 def test_a_new_intent_belongs_to_the_client() -> None:
     world = World()
-    intent = new_intent(world.seen_basket(), Kind.BUY, world, ())
+    intent = new_intent(world.seen_basket(), Kind.BUY, world, (), world.clock.wall())
     assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
 
 

@@ -117,7 +117,7 @@ async def test_nobody_changes_a_basket_that_is_being_completed(minted, sandbox: 
 def test_the_slowest_of_a_hundred(times: list[float]):
     observed = Observed()
     for took in times:
-        observed.note(took, "", NOW)
+        observed.note(took)
     latest = times[-128:]
     assert observed.slowest <= max(latest, default=0.0)
     assert sum(took > observed.slowest for took in latest) <= len(latest) // 100
@@ -127,7 +127,7 @@ def test_the_slowest_of_a_hundred(times: list[float]):
 def test_how_far_the_clock_of_the_server_is_ahead(seconds: int):
     observed = Observed()
     assert observed.offset == timedelta()
-    observed.note(0.1, format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
+    observed.note_date(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
     assert observed.offset == timedelta(seconds=seconds if abs(seconds) <= 31 * 86_400 else 0)
-    observed.note(0.1, "yesterday", NOW)
+    observed.note_date("yesterday", NOW)
     assert observed.offset == timedelta()

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.completion.journal import Journal
+from minted_connect.completion.journal import Journal, MemoryJournal
 from minted_connect.config import Breaker, CompletionPolicy, Options, RetryPolicy
 from minted_connect.errors import (
     AlreadyInFlight,
@@ -22,14 +22,20 @@ from minted_connect.errors import (
     Rejected,
 )
 from minted_connect.models import Basket, Completion, Kind
-from minted_connect.sandbox import Fault, LoggedRequest, ManualClock, Sandbox
-from tests.completion.chaos.plan import IN_TIME, LATEST, Plan
+from minted_connect.sandbox import Fault, Sandbox
+from tests.completion.chaos.plan import IN_TIME, LATEST, Limits, Plan
 from tests.completion.chaos.stopping import Outcome, Pen, interrupted, outcome_of, quiet
 from tests.completion.chaos.tally import Tally, Violation
+from tests.completion.chaos.witness import HEADER, Witness
 from tests.completion.fakes import SHIPPING
+from tests.support.clocks import SteppingClock
 
 MANY = 10
 """Pieces in a basket that nobody bought, after which its customer stays away."""
+MARGIN = 1.0
+"""Seconds by which delay and staleness are less than the settle time."""
+REFUSED = frozenset({"refused", "refused, as found later", "proven not executed"})
+"""What a caller is told who may buy again."""
 SETTLED = 1000.0
 """Seconds after which nothing is under way any more, and every order is listed."""
 
@@ -40,19 +46,29 @@ class Day:
     def __init__(self, seed: int, number: int, tally: Tally, journal: Journal, *, single_shot: bool) -> None:
         draw = random.Random(f"{seed}/day {number}")
         self.seed, self.tally, self.journal = seed, tally, journal
-        self.clock = ManualClock(auto_advance=True)
+        self.clock = SteppingClock()
         keep_ids = draw.random() < 0.5
+        reads_lag, orders_lag = draw.choice((0.0, 0.0, 2.0, 8.0)), draw.choice((0.0, 0.0, 5.0, 20.0))
+        staleness = reads_lag + orders_lag
         # What the client takes for proven has to be true: then no request is later than it waits for.
         self.in_time = draw.random() < 0.4
-        self.latest = IN_TIME if self.in_time else LATEST
+        landing = draw.choice((None, IN_TIME)) if self.in_time else None
         self.policy = CompletionPolicy(
-            refusals=draw.choice((frozenset({422, 429}), frozenset({422, 429}), frozenset[int]())),
+            # One look must show what was made before: no status is trusted where reads are behind.
+            refusals=frozenset[int]() if staleness else draw.choice((frozenset({422}), frozenset({422, 409}))),
             order_keeps_number=keep_ids,
-            token_is_single_shot=single_shot and draw.random() < 0.4,
-            latest_landing=draw.choice((None, IN_TIME)) if self.in_time else None,
+            orders_lag=draw.choice((30.0, staleness + MARGIN, 45.0)),
+            inline_looks=draw.choice((None, None, None, 0.0, 5.0, 20.0)),
+            latest_landing=landing,
             fence_proves_not_executed=self.in_time,
-            idempotency_header=draw.choice((None, "Idempotency-Key")),
+            idempotency_header=HEADER,
             pre_image=draw.choice(("off", "off", "try", "require")),
+        )
+        self.limits = Limits(
+            latest=IN_TIME if self.in_time else LATEST,
+            after_refusal=min(self.policy.settle_time - staleness - MARGIN, landing or LATEST),
+            trusted=self.policy.refusals,
+            keeps_accepted=landing is not None or not self.in_time,
         )
         breaker = draw.choice((None, None, Breaker(failures=3)))
         self.options = Options(clock=self.clock, random=draw.random, breaker=breaker, completion=self.policy)
@@ -65,34 +81,49 @@ class Day:
             single_shot=single_shot,
             late_complete=draw.choice(("refuse", "reprice")),
             keep_ids=keep_ids,
-            orders_lag=draw.choice((0.0, 0.0, 5.0, 20.0)),
+            orders_lag=orders_lag,
+            reads_lag=reads_lag,
+            lock_restart=draw.choice((None, None, 90.0, 235.0)),
+            lock_restart_reprices=draw.random() < 0.5,
             nonce_uses=draw.choice((None, None, 3)),
         )
         self.customers: list[str] = []
         self.people = 0
         self.pens: list[Pen] = []
+        self.held: dict[AsyncMintedConnect, Pen] = {}
+        """Which pen each client writes with."""
+        self.elsewhere = MemoryJournal()
+        """The journal of another machine, which knows nothing of this one's."""
         self.known: set[str] = set()
         """Tokens of which somebody was told that there is an order."""
         self.plans: dict[str, list[Plan]] = {}
 
     def __str__(self) -> str:
         rules = self.server.settings
-        options = ("single_shot", "late_complete", "keep_ids", "orders_lag", "nonce_uses")
+        options = ("single_shot", "late_complete", "keep_ids", "orders_lag", "reads_lag", "lock_restart", "nonce_uses")
         said = ", ".join(f"{name}={getattr(rules, name)!r}" for name in options)
         return f"Day({said}, retry_budget={self.retry.budget}, breaker={self.options.breaker}, {self.policy})"
 
     # Clients and customers.
 
-    def connect(self, **settings: Any) -> AsyncMintedConnect:
-        self.pens.append(Pen(self.journal))
+    def connect(self, journal: Journal | None = None, **settings: Any) -> AsyncMintedConnect:
+        self.pens.append(Pen(journal or self.journal))
         settings = {"journal": self.pens[-1], "options": self.options, "retry": self.retry, **settings}
-        return AsyncMintedConnect(self.server.username, self.server.password, base_url=self.server.url, **settings)
+        client = AsyncMintedConnect(self.server.username, self.server.password, base_url=self.server.url, **settings)
+        self.held[client] = self.pens[-1]
+        return client
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         # Who sets the scene is not troubled by what the others went through.
         plain = Options(clock=self.clock)
-        async with self.server, self.connect(options=plain) as self.clerk, self.connect() as self.rival:
+        async with (
+            self.server,
+            self.connect(options=plain) as self.clerk,
+            self.connect() as self.rival,
+            self.connect(self.elsewhere) as self.stranger,
+        ):
+            self.witness = Witness(self.server)
             self.client = self.connect()
             try:
                 for _ in range(self.regulars):
@@ -118,7 +149,8 @@ class Day:
         customer = self.customers[plan.number % len(self.customers)]
         basket = await self.fill(plan, customer)
         self.plans.setdefault(basket.token, []).append(plan)
-        self.clock.advance(plan.pause)
+        # A basket that reads do not show yet is not bought.
+        self.clock.advance(max(plan.pause, self.server.settings.reads_lag))
         self.clock.jump_wall(plan.jumps[0])
         script = self.server.faults
         faults = [
@@ -165,7 +197,10 @@ class Day:
             calls.append(self.meddle(plan, basket.token))
         elif plan.company != "nobody":
             sibling = self.client.with_options(deadline=10)
-            other = {"twin": self.client, "sibling": sibling, "rival": self.rival}[plan.company]
+            self.held[sibling] = self.held[self.client]
+            other = {"twin": self.client, "sibling": sibling, "rival": self.rival, "stranger": self.stranger}[
+                plan.company if self.server.settings.single_shot or plan.company != "stranger" else "rival"
+            ]
             calls.append(self.call(plan, other, basket))
         first, *_ = await self.counted(basket, *calls)
         await asyncio.gather(*bystanders)
@@ -195,9 +230,9 @@ class Day:
         script, token = self.server.faults, basket.token
         if token in await self.open_tokens():
             if plan.insists:
-                written = self.written()
+                written = self.written(self.journal)
                 await self.counted(basket, self.call(plan, self.client, basket))
-                if self.written() > written:
+                if self.written(self.journal) > written:
                     raise Violation("sent again", token, "the outcome was not known yet")
             if plan.revoked:
                 for order in self.orders(token):
@@ -230,19 +265,27 @@ class Day:
             dearer = outcome.order.paid_total != basket.paid_total
             if dearer and not outcome.differences:
                 raise Violation("another price", basket.token, "and nothing said of it")
-        return self.told(basket.token, outcome)
+        written = [intent.id for intent in self.held[client].prepared if intent.cart_token == basket.token]
+        return self.told(basket.token, outcome, written[-1] if written else None)
 
     async def reconcile(self, token: str, client: AsyncMintedConnect, *, fence: bool, step: int = 0) -> None:
         for intent in await client.complete.pending():
             if intent.cart_token == token:
                 work = client.complete.reconcile(intent, fence=fence)
                 outcome = await outcome_of(interrupted(work, step, lambda: None))
-                label = self.told(token, outcome)
+                label = self.told(token, outcome, intent.id)
                 if label not in {"unknown", "cancelled"}:
                     self.tally.later[label] += 1
 
-    def told(self, token: str, outcome: Outcome) -> str:
-        """Take note of what a caller is told, and return it in a word or two."""
+    def told(self, token: str, outcome: Outcome, intent: str | None) -> str:
+        """Take note of what a caller is told of an intent, and return it in a word or two."""
+        label = self.label(token, outcome)
+        if label in REFUSED:
+            assert intent is not None
+            self.witness.refused[intent] = label
+        return label
+
+    def label(self, token: str, outcome: Outcome) -> str:
         match outcome:
             case Completion():
                 self.known.add(token)
@@ -250,6 +293,8 @@ class Day:
                 if not numbers or outcome.keys.get("id") not in {None, *numbers}:
                     raise Violation("phantom", token, f"confirmed as {outcome.keys}, ordered {numbers}")
                 return "found" if outcome.reconciled else "confirmed"
+            case Rejected(order=None):
+                return "refused, as found later"
             case Rejected():
                 self.known.add(token)
                 return "found cancelled"
@@ -282,36 +327,34 @@ class Day:
         return [order for order in self.server.shop.orders if order.token == token]
 
     async def open_tokens(self) -> set[str]:
-        return {intent.cart_token for intent in await self.journal.pending()}
+        """Return the tokens that a journal holds as open, whichever machine it is on."""
+        pending = [*await self.journal.pending(), *await self.elsewhere.pending()]
+        return {intent.cart_token for intent in pending}
 
-    def posts(self) -> list[LoggedRequest]:
-        """Return the completions that the shop may have carried out."""
-        asked = [entry for entry in self.server.requests if entry.operation.startswith("complete.")]
-        # A login that is asked for, and the vendor's own «too many», come before anything is done.
-        return [entry for entry in asked if entry.status != 401 and entry.fault != "rate_limit"]
-
-    def written(self) -> int:
-        """Return how many intents were written down today."""
-        return sum(pen.prepared for pen in self.pens)
+    def written(self, journal: Journal) -> int:
+        """Return how many intents were written into a journal today."""
+        return sum(len(pen.prepared) for pen in self.pens if pen.journal is journal)
 
     async def counted(self, basket: Basket, *calls: Coroutine[Any, Any, str]) -> list[str]:
-        """Await calls for one basket, and see that each intent was sent at most once."""
-        self.server.requests.clear()
-        before = self.written()
+        """Await calls for one basket, and see that each intent was posted at most once."""
         labels = await asyncio.gather(*calls)
         await quiet()
-        if len(self.orders(basket.token)) > 1:
-            raise Violation("double", basket.token, "the basket was ordered again")
-        sent, written = len(self.posts()), self.written() - before
-        if sent > written * (2 if self.policy.token_is_single_shot else 1):
-            raise Violation("sent again", basket.token, f"{sent} completions were sent for {written} intents")
+        self.watch(basket.token)
         return labels
+
+    def watch(self, token: str) -> None:
+        """See what must hold at any moment."""
+        if len(self.orders(token)) > 1:
+            raise Violation("double", token, "the basket was ordered again")
+        for intent in self.witness.posted_twice():
+            raise Violation("posted twice", token, f"intent {intent}: {self.witness.posts(intent)} completions")
+        for intent, told in self.witness.believed_too_early().items():
+            raise Violation("believed too early", token, f"intent {intent}: a caller was told «{told}», and it landed")
 
     async def check(self, token: str) -> None:
         """See that there is at most one order, and that it is known, or known to be unknown."""
         orders = self.orders(token)
-        if len(orders) > 1:
-            raise Violation("double", token, f"{len(orders)} orders of one basket")
+        self.watch(token)
         if orders and token not in self.known and token not in await self.open_tokens():
             raise Violation("lost", token, f"order {orders[0].id} exists, and nobody was told")
         if not orders and token in self.known:
@@ -323,6 +366,10 @@ class Day:
         await quiet()
         await self.restart()
         for token in sorted(await self.open_tokens()):
+            await self.reconcile(token, self.client, fence=False)
+            await self.reconcile(token, self.stranger, fence=False)
+        await self.see_that_refusals_are_settled()
+        for token in sorted(await self.open_tokens()):
             await self.reconcile(token, self.client, fence=self.in_time)
         left = await self.open_tokens()
         for token in left & {order.token for order in self.server.shop.orders}:
@@ -330,3 +377,12 @@ class Day:
         self.tally.later["unknown for good, never executed"] += len(left)
         for token in self.plans:
             await self.check(token)
+
+    async def see_that_refusals_are_settled(self) -> None:
+        """See that a refusal that was written down needs no person, if its basket is still as it was."""
+        filled = {basket.token for basket in self.server.shop.baskets if basket.items}
+        for intent in [*await self.journal.pending(), *await self.elsewhere.pending()]:
+            if intent.refusal is not None and intent.cart_token in filled:
+                raise Violation(
+                    "not settled", intent.cart_token, f"refused with {intent.refusal.status}, and left open"
+                )

@@ -10,6 +10,18 @@ import attrs
 
 from minted_connect.models import Kind
 
+STATUSES_OF_REFUSALS: Final = (200, 400, 401, 402, 403, 404, 405, 409, 410, 413, 418, 422, 429, 451)
+WORDS: Final = (
+    "Cancelled",
+    "Canceled",
+    "Failed",
+    "Declined",
+    "\u0130ptal Edildi",
+    "Ba\u015far\u0131s\u0131z",
+    "Refunded",
+)
+"""Names of statuses that mean failure."""
+
 SKUS: Final = ("MNTBAE0001", "MNTBAE0013", "MNTBAE0002", "MNTBAE0004")
 IN_TIME: Final = 29.0
 """Seconds that a request may be late where a fence or the time that passed proves something."""
@@ -23,6 +35,23 @@ ORDERS: Final = ("GET", "*/walletable/orders")
 CLEAR: Final = ("DELETE", "*/basket/empty")
 
 Draw = random.Random
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What may go wrong without making untrue what the policy of the day takes for proven."""
+
+    latest: float
+    """Seconds after which a completion that was dropped may still be executed."""
+    after_refusal: float
+    """Seconds after which one that was refused may still be executed; with reads that are behind, it shows before the
+    settle time is over."""
+    trusted: frozenset[int]
+    """Statuses that are believed after one look, if enveloped: they never lie."""
+    keeps_accepted: bool
+    """Whether a completion may execute the basket that it was accepted with, although that was cleared since."""
+
+
 T = TypeVar("T")
 Args = dict[str, Any]
 
@@ -53,9 +82,9 @@ class Plan:
     """Seconds between filling the basket and buying."""
     jumps: tuple[float, float]
     """Seconds that the wall clock jumps before and after the call."""
-    company: Literal["nobody", "twin", "sibling", "rival", "meddler"]
-    """Who asks for the same at the same time: the same client, a sibling, or another client with the same journal; or
-    another client that reconciles what it finds in that journal."""
+    company: Literal["nobody", "twin", "sibling", "rival", "stranger", "meddler"]
+    """Who asks for the same at the same time: the same client, a sibling, another client with the same journal, or one
+    with a journal of its own; or another client that reconciles what it finds in that journal."""
     bystanders: int
     """Tasks that read over the same client meanwhile."""
     stop: Literal["nothing", "cancel", "crash"]
@@ -79,8 +108,8 @@ class Plan:
     fence: bool
 
 
-def draw_plan(draw: Draw, number: int, *, latest: float) -> Plan:
-    """Draw a purchase in which no request is later than `latest` seconds."""
+def draw_plan(draw: Draw, number: int, limits: Limits) -> Plan:
+    """Draw a purchase within these limits."""
     fence = draw.random() < 0.4
     stop = _weighted(draw, (16, "nothing"), (2, "cancel"), (2, "crash"))
     # A crash takes everybody along who shares the client.
@@ -94,13 +123,19 @@ def draw_plan(draw: Draw, number: int, *, latest: float) -> Plan:
         pause=_weighted(draw, (24, 0.0), (3, 100.0), (4, draw.uniform(230, 242)), (1, 700.0), (1, 8 * 86_400.0)),
         jumps=(_weighted(draw, *_JUMPS), _weighted(draw, *_JUMPS)),
         company=_weighted(
-            draw, (16, "nobody"), (2 * shared, "twin"), (shared, "sibling"), (2, "rival"), (2, "meddler")
+            draw,
+            (16, "nobody"),
+            (2 * shared, "twin"),
+            (shared, "sibling"),
+            (2, "rival"),
+            (1, "stranger"),
+            (2, "meddler"),
         ),
         bystanders=_weighted(draw, (8, 0), (1, 1), (1, 3)),
         stop=stop,
         step=draw.randint(1, 14),
         journal=_weighted(draw, (40, "works"), (1, "full"), (1, "failing"), (2, "closing")),
-        faults=tuple(_strikes(draw, latest=latest, fence=fence)),
+        faults=tuple(_strikes(draw, limits, fence=fence)),
         insists=draw.random() < 0.3,
         again=draw.random() < 0.6,
         impatient=draw.random() < 0.4,
@@ -111,7 +146,7 @@ def draw_plan(draw: Draw, number: int, *, latest: float) -> Plan:
     )
 
 
-def _strikes(draw: Draw, *, latest: float, fence: bool) -> list[Strike]:
+def _strikes(draw: Draw, limits: Limits, *, fence: bool) -> list[Strike]:
     scopes = [(6, (COMPLETE, _ON_COMPLETE)), (2, (BASKET, _ON_READ)), (2, (ORDERS, _ON_READ))]
     if fence:
         scopes.append((1, (CLEAR, _ON_CLEAR)))
@@ -121,10 +156,26 @@ def _strikes(draw: Draw, *, latest: float, fence: bool) -> list[Strike]:
         kind, args = _weighted(draw, *table)
         drawn = {name: value(draw) for name, value in args.items()}
         if kind == "late_commit":
-            drawn["seconds"] *= latest
+            drawn["seconds"] *= limits.latest
+        elif kind == "refusal":
+            drawn["seconds"] *= limits.after_refusal
+        if not limits.keeps_accepted:
+            drawn.pop("reads_basket", None)
+        if _is_lie(kind, drawn, limits.trusted):
+            drawn["commit"] = "never" if kind == "refusal" else False
         times = _weighted(draw, (12, 1), (3, 2), (2, 3), (1, None))
         strikes.append(Strike(kind, method, path, times, draw.random() < 0.1, drawn))
     return strikes
+
+
+def _is_lie(kind: str, args: Args, trusted: frozenset[int]) -> bool:
+    """Return whether a response of the vendor denies, with a status that is trusted, what is done."""
+    if args.get("commit") in {None, False, "never"}:
+        return False
+    if kind == "rate_limit":
+        return 429 in trusted
+    enveloped = args.get("is_envelope", args.get("envelope", True)) and not args.get("html")
+    return kind in {"refusal", "status"} and enveloped and args["status"] in trusted
 
 
 def _weighted(draw: Draw, *weighted: tuple[int, T]) -> T:
@@ -156,15 +207,28 @@ _LIE = _one_of("status_name", "order_creation_status", "token", "guid", "paid_to
 _STATUS = _one_of(400, 403, 404, 408, 409, 410, 500, 502, 503, 504)
 _YES = {"data": None, "success": True, "code": 0, "message": ""}
 _SOON_OR_TOO_LATE = _one_of(1.0, 14.0, 16.0, 44.0, 46.0, 70.0)
+_SHARE = _one_of(0.01, 0.1, 0.3, 0.6, 0.9, 1.0)
+_BASKET_OF = _one_of("execution", "execution", "acceptance")
+_REFUSAL = {
+    "status": _one_of(*STATUSES_OF_REFUSALS),
+    "is_envelope": _MAYBE,
+    "retry_after": _one_of(None, None, None, 0, 1, 10, 3600),
+    "commit": _one_of("before", "after", "never"),
+    "seconds": _SHARE,
+    "reads_basket": _BASKET_OF,
+}
 
 Table = Sequence[tuple[int, tuple[str, dict[str, Callable[[Draw], Any]]]]]
 
-# Where `commit` is drawn, the answer may deny what was done. Two noes of the vendor's own are believed by the client,
-# so they never lie here: an enveloped 422, and an enveloped 429 (`rate_limit`; assumed, question Q8).
+# Where `commit` is drawn, the response may deny what was done. Of the vendor's own refusals, the client believes the
+# trusted ones after one look: they never lie here.
 _ON_COMPLETE: Table = (
     (6, ("drop_before_read", {"reset": _MAYBE})),
     (8, ("drop_after_commit", {"reset": _MAYBE})),
-    (12, ("late_commit", {"reset": _MAYBE, "seconds": _one_of(0.01, 0.1, 0.3, 0.6, 0.9, 1.0)})),
+    (12, ("late_commit", {"reset": _MAYBE, "seconds": _SHARE, "reads_basket": _BASKET_OF})),
+    (20, ("refusal", _REFUSAL)),
+    (5, ("refusal", {**_REFUSAL, "status": lambda _: 401, "challenge": _one_of("basic", "digest_other_realm", None)})),
+    (4, ("order_status", {"name": _one_of(*WORDS), "where": _one_of("response", "list", "both")})),
     (5, ("delay", {"seconds": _SOON_OR_TOO_LATE})),
     (5, ("delay_after_commit", {"seconds": _SOON_OR_TOO_LATE})),
     (4, ("hang", {"commit": _MAYBE})),
@@ -172,11 +236,12 @@ _ON_COMPLETE: Table = (
     (8, ("status", {"status": _STATUS, "commit": _MAYBE})),
     (6, ("status", {"status": _STATUS, "commit": _MAYBE, "envelope": lambda _: False})),
     (3, ("status", {"status": _one_of(422, 429), "commit": _MAYBE, "html": lambda _: True})),
-    (3, ("status", {"status": lambda _: 422})),
-    (4, ("rate_limit", {"retry_after": _one_of(0, 1, 30, 3600, None)})),
+    (3, ("status", {"status": lambda _: 422, "commit": _MAYBE})),
+    (4, ("rate_limit", {"retry_after": _one_of(0, 1, 30, 3600, None), "commit": _MAYBE})),
     (4, ("success_false", {"commit": _MAYBE})),
     (2, ("status", {"status": lambda _: 200, "body": lambda _: _YES, "commit": _MAYBE})),
     (3, ("html", {"commit": _MAYBE})),
+    (2, ("interim", {"commit": _MAYBE, "count": lambda _: 3})),
     (2, ("redirect", {"commit": _MAYBE})),
     (2, ("invalid_json", {})),
     (2, ("empty", {})),

@@ -44,7 +44,7 @@ async def _spend(day: Day, numbers: range) -> None:
     async with day.open():
         try:
             for number in numbers:
-                plan = draw_plan(random.Random(f"{day.seed}/{number}"), number, latest=day.latest)
+                plan = draw_plan(random.Random(f"{day.seed}/{number}"), number, day.limits)
                 await day.purchase(plan)
             plan = None
             await day.evening()

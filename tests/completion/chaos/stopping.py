@@ -23,14 +23,14 @@ class Pen:
         self.dead = False
         self.state = "works"
         """How the disk is: see `Plan.journal`."""
-        self.prepared = 0
+        self.prepared: list[Intent] = []
 
     async def prepare(self, intent: Intent) -> None:
         if self.state == "full":
             raise JournalError("the disk is full")
         if not self.dead:
             await self.journal.prepare(intent)
-            self.prepared += 1
+            self.prepared.append(intent)
         if self.state == "failing":
             raise JournalError("written, or not")
 

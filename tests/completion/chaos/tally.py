@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
 
 import attrs
 
@@ -13,6 +14,10 @@ class Violation(Exception):
     def __init__(self, what: str, token: str, text: str) -> None:
         super().__init__(f"{what}: {text}")
         self.what, self.token = what, token
+
+
+NEVER: Final = ("double", "lost", "believed too early", "posted twice")
+"""Violations whose number is shown also where there was none."""
 
 
 @attrs.define
@@ -27,7 +32,7 @@ class Tally:
     """What was found out about those whose outcome was not known."""
     faults: Counter[str] = attrs.field(factory=Counter[str])
     """Requests that were hit, by kind of fault."""
-    violations: Counter[str] = attrs.field(factory=lambda: Counter[str]({"double": 0, "lost": 0}))
+    violations: Counter[str] = attrs.field(factory=lambda: Counter[str](dict.fromkeys(NEVER, 0)))
     reports: list[str] = attrs.field(factory=list[str])
     seconds: float = 0.0
     virtual: float = 0.0

@@ -1,0 +1,38 @@
+"""A clock that every wait moves, and that stops at each moment at which somebody else is due."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from minted_connect.sandbox import ManualClock
+
+__all__ = ["SteppingClock"]
+
+_TURNS: Final = 12
+"""Turns of the event loop in which what is due at one moment is done: a server executes what it held back."""
+
+
+class SteppingClock(ManualClock):
+    """A `ManualClock` with `auto_advance` whose waits do not jump over what is due before their end.
+
+    Otherwise work that a server does 10 s later would happen at the end of a wait of 20 s, and so later than the server
+    promised.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(auto_advance=True)
+
+    async def _sleep(self, seconds: float, *, runs_on: bool) -> None:
+        end = self.monotonic() + seconds
+        while (due := self._next_due()) is not None and self.monotonic() < due < end:
+            self.advance(due - self.monotonic())
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+        await super()._sleep(max(0.0, end - self.monotonic()), runs_on=runs_on)
+
+    def _next_due(self) -> float | None:
+        """Return the next moment, on the monotonic clock, at which an alarm rings."""
+        with self._lock:
+            ahead = self._suspended
+            return min((alarm.due - ahead * alarm.runs_on for alarm in self._alarms), default=None)
