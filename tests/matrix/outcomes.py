@@ -218,7 +218,7 @@ async def _settled_later(world: World, play: Play, call: Call) -> None:
 
 
 def _pauses_of_reconcile(left: float) -> list[float]:
-    """Return the pauses of a reconciliation that proves something in its first look after so many seconds."""
+    """Return the pauses of a reconciliation whose first look after `left` seconds proves something."""
     pauses: list[float] = []
     for pause in (0.5, 1.0, 2.0, 4.0, 8.0):
         if sum(pauses) >= left + 1:  # as far as a Date header tells

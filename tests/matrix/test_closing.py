@@ -18,6 +18,8 @@ from tests.matrix.outcomes import reconciled
 from tests.matrix.proxy import Passage
 from tests.matrix.world import World, child
 
+pytestmark = pytest.mark.requirement(50)
+
 
 def close(world: World) -> Any:
     return world.minted.aclose() if world.flavour == "async" else world.minted.close()
@@ -111,6 +113,9 @@ async def test_two_interrupts(world_today: World, cell: str) -> None:
             other.execute("BEGIN IMMEDIATE")
             process.send_signal(signal.SIGINT)
             await gone.wait()
+            # Not in the middle of asyncio's own closing of the socket: it would stay half closed, with a warning.
+            # No event of another process shows the end of that.
+            await asyncio.sleep(0.1)
             process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
     said = json.loads(out)

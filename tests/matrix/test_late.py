@@ -42,6 +42,8 @@ from tests.matrix.outcomes import is_done, is_free_again, is_settled_later, is_u
 from tests.matrix.proxy import Act
 from tests.matrix.world import World
 
+pytestmark = [pytest.mark.requirement(45), pytest.mark.requirement(46)]
+
 # F45.
 
 BEHIND: Final = 3.0
@@ -63,9 +65,7 @@ STRIKES: Final = {
     "F17": struck("F17", respond(acts.document(acts.UNTRUSTED["page"])), ProtocolError, "SAM"),
     "F18": struck("F18", respond(acts.bomb()), AnswerTooLarge, "SAM"),
     "F19": struck("F19", respond(acts.envelope(200, code=1)), ApiError),
-    "F20": struck(
-        "F20", acts.without("token", "guid", "increment_id", "paid_total", "external_id"), ProtocolError, "SAM"
-    ),
+    "F20": struck("F20", acts.without(*KEYS), ProtocolError, "SAM"),
     "F23": struck("F23", respond(acts.page(401)), AuthenticationFailed),
     "F24": struck("F24", acts.challenge('Basic realm="gateway"', landed=True), AuthDowngrade),
     "F25": struck("F25", respond(acts.page(403)), PermissionDenied),
@@ -87,9 +87,6 @@ UNKNOWN: Final = {"F17", "F18", "F20", "F30", "F31", "F32", "F33", "F34", "F35"}
 """After these, a completion is not looked for by the call itself."""
 SENT_AGAIN: Final = {"F30", "F31", "F32", "F33"}
 """After these, a change that can be repeated is sent twice before it is looked for."""
-
-
-STALE_READS: Final = {row: STRIKES[row].act for row in READ_AGAIN}
 
 
 async def behind(build: Any, strike: Strike | None = None) -> tuple[World, Any]:
@@ -175,7 +172,7 @@ async def test_a_read_shows_an_older_state(build: Any, cell: str) -> None:
     world, client = await behind(build)
     await world.ready(READ, after=BEHIND)
     assert (await client.customers.update(CUSTOMER, lastname="Changed")).lastname == "Changed"
-    world.proxy.play(READ.method, READ.path, [STALE_READS[cell.rsplit("-", 1)[1]]])
+    world.proxy.play(READ.method, READ.path, [strike_of(cell).act])
     shown = await READ.call(client, world.basket)
     assert (READ.shown(shown), shown.lastname) == (True, "Hopper")
     assert (world.sent(READ), world.clock.sleeps) == (2, [0.25])
@@ -191,6 +188,8 @@ QUEUED: Final = {"orders_lag": LAG - LANDS, "latest_landing": LANDS}
 """Policy of a client that knows of the queue and of the replica: the settle time is that of all other clients."""
 SERVED: Final = {"reads_lag": 1.0}
 REFUSALS: Final[dict[str, dict[str, Any]]] = {
+    "200": {"status": 200},
+    "401": {"status": 401},
     "403": {"status": 403},
     "403_page": {"status": 403, "is_envelope": False},
     "404": {"status": 404},

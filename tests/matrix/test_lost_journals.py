@@ -20,6 +20,8 @@ from tests.matrix.cells import BEFORE, BUY, cells
 from tests.matrix.proxy import Act, Passage
 from tests.matrix.world import World
 
+pytestmark = pytest.mark.requirement(49)
+
 Lose = Callable[[Path], Awaitable[None]]
 
 

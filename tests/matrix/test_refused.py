@@ -256,6 +256,8 @@ REFUSED = [
 ]
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 @both_clients(plays(REFUSED))
 async def test_refused(world: World, play: Play) -> None:
     await perform(world, play)
@@ -325,6 +327,7 @@ NOES = {
 }
 
 
+@pytest.mark.requirement(46)
 @cells(*(f"F25-M-{way}-{kind}" for way in SHORT for kind in ("envelope", "page")), "F24-M-deadline-basic")
 async def test_the_time_for_looks_ends_first(build: Any, cell: str) -> None:
     _, _, way, kind = cell.split("-")
