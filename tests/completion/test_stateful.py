@@ -577,6 +577,8 @@ SHORT: Final = settings(
 LONG: Final = settings(SHORT, stateful_step_count=50, max_examples=100, derandomize=False)
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize(
     ("machine", "examples", "share"), [(Purchases, 40, 0.8), (DurablePurchases, 10, 0.2)], ids=["memory", "file"]
 )
