@@ -16,6 +16,7 @@ import attrs
 
 from minted_connect.config import Clock, CompletionPolicy
 from minted_connect.core import codec
+from minted_connect.core.dates import age_seconds
 from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back
 from minted_connect.core.looks import look_offsets
 from minted_connect.core.replies import RawReply, Reply, open_reply
@@ -359,6 +360,8 @@ class _Call:
                 error.after_unknown = self.landed is not None
             raise
         clock, date = self._caller.clock, reply.headers.get("Date", "")
+        # A cache keeps the `Date` of the response that it stored, and states its age (RFC 9111 section 5.1).
+        took += age_seconds(reply.headers.get("Age", ""))
         self._shared.observed.note_date(date, clock.wall(), self._caller.elapsed(), took)
         return reply
 

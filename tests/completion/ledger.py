@@ -19,12 +19,14 @@ from minted_connect.config import CompletionPolicy, Options
 from minted_connect.errors import JournalError
 from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 from minted_connect.sandbox import Sandbox
+from minted_connect.sandbox.statuses import FAILING
 
 _T = TypeVar("_T")
 
 HEADER: Final = "Idempotency-Key"
 """Carries the intent's id to the sandbox, which takes no notice of it: the books do."""
-FAILED: Final = ("Cancelled", "Refunded")
+FAILED: Final = frozenset(FAILING)
+COMPLETIONS: Final = ("/complete/buy", "/complete/sell", "/complete/delivery")
 
 
 class Entry(NamedTuple):
@@ -83,17 +85,9 @@ class Wire(Journal):
         if self._writes():
             await self._store.prepare(intent)
 
-    async def settle(
-        self,
-        intent_id: str,
-        state: IntentState,
-        *,
-        order_id: int | None = None,
-        progress: OrderProgress | None = None,
-        owner: JournalAccount | None = None,
-    ) -> None:
+    async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
         if self._writes():
-            await self._store.settle(intent_id, state, order_id=order_id, progress=progress, owner=owner)
+            await self._store.settle(intent_id, state, **what)
 
     async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
         if self._writes():
@@ -179,15 +173,19 @@ class Books:
     def __init__(self, server: Sandbox, *stores: Store) -> None:
         self.server, self.stores = server, stores
         self.made: dict[str, list[int]] = {}
+        self.executed: Counter[str] = Counter()
+        """How many completions of each intent were executed, or refused in the end."""
         self.given: dict[int, Counter[str]] = {}
         self.closed: dict[str, str] = {}
         routes = server._routes
         assert routes is not None
         answer = routes.answer
 
-        def watched(partner: str, incoming: Any) -> Any:
+        def watched(partner: str, incoming: Any, *accepted: Any) -> Any:
             before = len(server.shop.orders)
-            reply = answer(partner, incoming)
+            reply = answer(partner, incoming, *accepted)
+            if incoming.path.endswith(COMPLETIONS):
+                self.executed[incoming.headers[HEADER]] += 1
             for order in server.shop.orders[before:]:
                 self.made.setdefault(incoming.headers[HEADER], []).append(order.id)
             return reply
@@ -212,6 +210,7 @@ class Books:
         ordered = {order.token for order in self.server.shop.orders}
         cancelled = {order.token for order in self.server.shop.orders if self.is_failed(order)}
         assert sum(map(len, self.made.values())) == len(self.server.shop.orders)
+        assert max(self.executed.values(), default=1) == 1, "a completion was posted twice"
         for name, orders in self.made.items():
             assert len(orders) == 1, f"intent {name} made the orders {orders}"
             entry = entries[name]

@@ -13,11 +13,11 @@ import anyio
 import attrs
 import pytest
 
-from minted_connect import AsyncMintedConnect, MintedConnectError, OutcomeUnknown, RequestTimeout
+from minted_connect import AsyncMintedConnect, MintedConnectError, OutcomeUnknown, Rejected, RequestTimeout
 from minted_connect.completion.journal import OPEN
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.wire import Progress
-from minted_connect.models import Basket, Intent, IntentState, Order
+from minted_connect.models import Basket, Completion, Intent, IntentState, Order
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Store, Till, ended, passing
 from tests.tour import GOLD, TO_COMPLETED, Person
@@ -204,13 +204,13 @@ async def dripped(market: Market) -> str:
 
 async def refused(market: Market) -> Basket:
     basket = await market.filled()
-    market.trouble("status", COMPLETE, status=403)
+    market.trouble("refusal", COMPLETE, status=403, is_envelope=False, commit="never")
     return basket
 
 
-async def lost(market: Market) -> Basket:
+async def refused_but_done(market: Market) -> Basket:
     basket = await market.filled()
-    market.trouble("drop_before_read", COMPLETE)
+    market.trouble("refusal", COMPLETE, status=409, commit="before")
     return basket
 
 
@@ -287,7 +287,7 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
         lambda c, basket, _: c.complete.delivery(basket, shipping=PERSON.shipping, accept_price="current"),
     ),
     "complete.buy, read back": (refused, lambda c, basket, _: bought(c, basket)),
-    "complete.buy, sent again": (lost, lambda c, basket, _: bought(c, basket)),
+    "complete.buy, found": (refused_but_done, lambda c, basket, _: bought(c, basket)),
     "complete.pending": (nothing, lambda c, *_: c.complete.pending()),
     "complete.unfinished": (nothing, lambda c, *_: c.complete.unfinished()),
     "complete.adopt": (
@@ -452,7 +452,7 @@ async def everything_is_found(market: Market, shop: Till) -> None:
         assert intent not in market.books.made or entry.state not in OPEN
 
 
-SENDING: Final = ("buy", "sell", "delivery", "buy, read back", "buy, sent again")
+SENDING: Final = ("buy", "sell", "delivery", "buy, read back", "buy, found")
 DURABLE: Final = ("buy", "pending", "unfinished", "decide", "reconcile")
 
 
@@ -471,7 +471,7 @@ async def test_a_call_cancelled_at_every_await(market: Market, name: str) -> Non
     indirect=["store"],
 )
 async def test_a_completion_cancelled_at_every_await(market: Market, name: str) -> None:
-    shop = market.shop(token_is_single_shot=name == "complete.buy, sent again")
+    shop = market.shop()
     for how, start in WAYS:
         await sweep(market, name, f"{how}, {start}", partial(cancel, market, shop, name, how, start))
     if name.removeprefix("complete.") in SENDING:
@@ -483,11 +483,51 @@ async def test_a_completion_cancelled_at_every_await(market: Market, name: str) 
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 @pytest.mark.parametrize("name", OPERATIONS)
 async def test_its_client_closed_at_every_await(market: Market, name: str) -> None:
-    shop = market.shop(token_is_single_shot=name == "complete.buy, sent again")
+    shop = market.shop()
     for start in ("cold", "warm"):
         await sweep(market, name, f"closed, {start}", partial(close, market, shop, name, start))
     await shop.restart()
     await everything_is_found(market, shop)
+    await shop.client.aclose()
+
+
+@pytest.mark.requirement(46)
+@pytest.mark.parametrize("store", ["memory"], indirect=True)
+@pytest.mark.parametrize("way", ["cancelled", "closed"])
+@pytest.mark.parametrize(("name", "is_done"), [("complete.buy, read back", False), ("complete.buy, found", True)])
+async def test_the_looks_after_a_refusal_interrupted_at_every_await(
+    market: Market, name: str, is_done: bool, way: str
+) -> None:
+    """The refusal is kept from the first look on, and `reconcile` ends what was interrupted."""
+    shop = market.shop()
+    how, start = ("woken", "warm") if way == "cancelled" else ("", "warm")
+    kept: set[str] = set()
+
+    async def interrupt_at(at: int) -> bool:
+        before = shop.store.entries()
+        stop = cancel(market, shop, name, how, start, at) if how else close(market, shop, name, start, at)
+        is_over = await stop
+        if not how:
+            await shop.restart()
+        for intent in await shop.client.complete.pending():
+            if intent.id not in before and intent.refusal is not None:
+                assert intent.refusal.status == (409 if is_done else 403)
+                kept.add(intent.id)
+        return is_over
+
+    await sweep(market, name, way, interrupt_at)
+    assert len(kept) > 5
+    market.server.clock.advance(100)  # type: ignore[attr-defined]
+    for intent in await shop.client.complete.pending():
+        if intent.id in kept:
+            end = await ended(shop.client.complete.reconcile(intent))
+            if is_done:
+                assert isinstance(end, Completion)
+            else:
+                assert isinstance(end, Rejected)
+                assert (end.order, end.refusal) == (None, intent.refusal)
+    market.check_the_books()
+    assert not kept & {intent.id for intent in await shop.client.complete.pending()}
     await shop.client.aclose()
 
 

@@ -36,10 +36,11 @@ from minted_connect import (
 from minted_connect.completion.journal import OPEN
 from minted_connect.config import CompletionPolicy
 from minted_connect.models import Basket, Completion, IntentState
-from minted_connect.sandbox import ManualClock, Sandbox
+from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import SHIPPING
 from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Till, ended, passing
-from tests.completion.trouble import Trouble, broken, late
+from tests.completion.trouble import Trouble, broken, failed, is_lie, late, refused
+from tests.support.clocks import SteppingClock
 from tests.tour import GOLD, SILVER
 
 _T = TypeVar("_T")
@@ -48,6 +49,7 @@ CUSTOMERS: Final = ("customer-1", "customer-2", "customer-3")
 LANDING: Final = 60.0
 """Seconds within which everything is carried out, where the client is told so."""
 LAG: Final = 20.0
+READS_LAG: Final = 6.0
 COMPLETE: Final = "*/complete/*"
 READS: Final = (("GET", "*/basket"), ("GET", "*/orders"), ("DELETE", "*/basket/empty"), (None, "*"))
 
@@ -80,7 +82,7 @@ wishes = st.builds(
     kind=kinds,
     outdated=st.sampled_from((False, False, False, True)),
     price=st.sampled_from(("right", "right", "old", "current")),
-    trouble=st.one_of(st.none(), broken, broken, late),
+    trouble=st.one_of(st.none(), broken, broken, late, refused, refused, failed),
 )
 
 Terms = dict[str, Any]
@@ -104,29 +106,49 @@ class Purchases(RuleBasedStateMachine):
 
     @initialize(
         reprice=st.booleans(),
-        lag=st.booleans(),
+        lag=st.sampled_from((0.0, LAG)),
+        reads_lag=st.sampled_from((0.0, 0.0, READS_LAG)),
+        restarts=st.sampled_from((None, 90.0)),
+        inline_looks=st.sampled_from((None, None, 0.0, 10.0)),
         answered=st.booleans(),
         pre_image=st.sampled_from(("off", "try", "require")),
     )
-    def open(self, reprice: bool, lag: bool, answered: bool, pre_image: Any) -> None:
+    def open(
+        self,
+        reprice: bool,
+        lag: float,
+        reads_lag: float,
+        restarts: float | None,
+        inline_looks: float | None,
+        answered: bool,
+        pre_image: Any,
+    ) -> None:
         """Choose how the vendor behaves; `answered`: the open questions are, and for the better."""
         self.answered = answered
-        self.clock = ManualClock(auto_advance=True)
+        self.clock = SteppingClock()
         self.server = Sandbox(
             seed=1,  # hypothesis repeats what it found
             clock=self.clock,
             single_shot=answered,
             late_complete="reprice" if reprice else "refuse",
-            orders_lag=LAG if lag else 0.0,
+            orders_lag=lag,
+            reads_lag=reads_lag,
+            lock_restart=restarts,
             log_limit=0,
         )
+        staleness = lag + reads_lag
         policy = CompletionPolicy(
             idempotency_header=HEADER,
             pre_image=pre_image,
-            token_is_single_shot=answered,
+            # One look must show what was made before: no status is trusted where reads are behind.
+            refusals=frozenset() if staleness else frozenset({422}),
+            inline_looks=inline_looks,
             latest_landing=LANDING if answered else None,
             fence_proves_not_executed=answered,
         )
+        self.trusted = policy.refusals
+        # What the client takes for proven has to be true: a refused completion is executed, and shows, in time.
+        self.after_refusal = min(policy.settle_time - staleness - 1.0, LANDING - 10.0)
         self.do(self._open(policy))
 
     async def _open(self, policy: CompletionPolicy) -> None:
@@ -209,6 +231,8 @@ class Purchases(RuleBasedStateMachine):
         basket = self._once_seen(wish.number) if wish.outdated and self.seen else await self._opened(wish)
         if basket is None:
             return
+        # A basket that reads do not show yet is not bought.
+        self.clock.advance(self.server.settings.reads_lag)
         terms: Terms = {"expected_total": basket.paid_total}
         if wish.price == "old":
             terms = {"expected_total": next(one.paid_total for one in self.seen if one.token == basket.token)}
@@ -386,6 +410,10 @@ class Purchases(RuleBasedStateMachine):
         kind, args = trouble
         if self.answered and args.get("seconds", 0) >= LANDING:
             args = {**args, "seconds": LANDING - 10}
+        if kind == "refusal":
+            args = {**args, "seconds": min(args["seconds"], self.after_refusal)}
+        if is_lie((kind, args), self.trusted):
+            args = {**args, "commit": "never" if kind == "refusal" else False}
         return self.server.faults.add(kind, path=path, **where, **args)  # type: ignore[arg-type]
 
     def _customer(self, number: int) -> str:
@@ -451,6 +479,7 @@ class Purchases(RuleBasedStateMachine):
                 assert mine[end.intent.id].state == IntentState.UNKNOWN
             case Rejected():
                 assert IntentState.REJECTED in states
+                assert end.order is not None, "a refusal that the call believes is the ApiError"
                 assert any(map(self.books.is_failed, self.books.orders(basket.token)))
             case AlreadyInFlight() if cancelled or closed or not mine:
                 pass
@@ -481,6 +510,9 @@ class Purchases(RuleBasedStateMachine):
             case OutcomeUnknown():
                 # The other of two may have found out, or an earlier one.
                 assert entry.state == IntentState.UNKNOWN or not alone
+            case Rejected(order=None):
+                assert entry.state == IntentState.REJECTED or not alone
+                assert intent not in self.books.made, "believed too early"
             case Rejected():
                 assert entry.state == IntentState.REJECTED or not alone
                 assert any(map(self.books.is_failed, self.books.orders(entry.cart_token)))
@@ -546,6 +578,8 @@ SHORT: Final = settings(
 LONG: Final = settings(SHORT, stateful_step_count=50, max_examples=100, derandomize=False)
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize(
     ("machine", "examples", "share"), [(Purchases, 40, 0.8), (DurablePurchases, 10, 0.2)], ids=["memory", "file"]
 )

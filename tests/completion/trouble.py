@@ -28,11 +28,13 @@ FIELDS: Final = (
 )
 
 
-def _is_honest(trouble: Trouble) -> bool:
-    """Tell whether it leaves the client what it relies on: that these refusals are said before anything is done."""
-    args = trouble[1]
-    enveloped = args["envelope"] and not args["html"]
-    return not args["commit"] or not (args["status"] == 401 or (args["status"] in {422, 429} and enveloped))
+def is_lie(trouble: Trouble, trusted: frozenset[int]) -> bool:
+    """Return whether a response denies, with a status that the client trusts, what is done."""
+    kind, args = trouble
+    if kind not in {"status", "refusal"} or args["commit"] in {False, "never"}:
+        return False
+    enveloped = args.get("is_envelope", args.get("envelope")) and not args.get("html")
+    return enveloped and args["status"] in trusted
 
 
 def _fault(kind: str, **args: st.SearchStrategy[Any]) -> st.SearchStrategy[Trouble]:
@@ -47,7 +49,7 @@ def _status(*statuses: int) -> st.SearchStrategy[Trouble]:
         envelope=st.booleans(),
         html=st.booleans(),
         retry_after=st.sampled_from((None, 1, 3600)),
-    ).filter(_is_honest)
+    )
 
 
 broken: Final = st.one_of(
@@ -72,3 +74,21 @@ broken: Final = st.one_of(
 
 late: Final = _fault("late_commit", seconds=st.sampled_from(SECONDS), reset=st.booleans())
 """The connection breaks at once, and the work is done some time later."""
+
+refused: Final = _fault(
+    "refusal",
+    status=st.sampled_from((200, 400, 401, 402, 403, 404, 405, 409, 410, 413, 418, 422, 429, 451)),
+    is_envelope=st.booleans(),
+    challenge=st.sampled_from((None, None, "basic", "digest_other_realm")),
+    retry_after=st.sampled_from((None, None, 0, 1, 10, 3600)),
+    commit=st.sampled_from(("before", "after", "never")),
+    seconds=st.sampled_from(SECONDS),
+)
+"""A refusal, and the work was done before it, is done some time later, or never."""
+
+failed: Final = _fault(
+    "order_status",
+    name=st.sampled_from(("Cancelled", "Canceled", "Failed", "\u0130ptal Edildi")),
+    where=st.sampled_from(("response", "list", "both")),
+)
+"""The order is made, and shown as failed."""

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minted_connect.config import SYSTEM_CLOCK
+from minted_connect.core.dates import age_seconds
 from minted_connect.core.observed import Observed
 from minted_connect.core.turns import Turns
 from minted_connect.errors import NotSent
@@ -131,3 +132,19 @@ def test_how_far_the_clock_of_the_server_is_ahead(seconds: int):
     assert observed.offset == timedelta(seconds=seconds if abs(seconds) <= 31 * 86_400 else 0)
     observed.note_date("yesterday", NOW)
     assert observed.offset == timedelta()
+
+
+def test_a_date_may_be_older_than_its_response_took_and_its_cache_says() -> None:
+    observed = Observed()
+    assert not observed.has_date
+    observed.note_date(format_datetime(NOW, usegmt=True), NOW, elapsed=10.0, took=7.0)
+    assert observed.has_date
+    assert observed.server_time(NOW, 12.0) == NOW.replace(microsecond=0) + timedelta(seconds=2)
+    assert observed.date_error == timedelta(seconds=7)
+
+
+@pytest.mark.parametrize(
+    ("age", "seconds"), [("0", 0), ("30", 30), ("9999999", 9_999_999), ("", 0), ("-1", 0), ("1e3", 0), ("9" * 8, 0)]
+)
+def test_the_age_of_a_cached_response(age: str, seconds: float) -> None:
+    assert age_seconds(age) == seconds

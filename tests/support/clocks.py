@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 from typing import Final
 
 from minted_connect.sandbox import ManualClock
+from minted_connect.sandbox.clock import START
 
 __all__ = ["SteppingClock"]
 
@@ -20,8 +22,8 @@ class SteppingClock(ManualClock):
     promised.
     """
 
-    def __init__(self) -> None:
-        super().__init__(auto_advance=True)
+    def __init__(self, start: datetime = START) -> None:
+        super().__init__(start, auto_advance=True)
 
     async def _sleep(self, seconds: float, *, runs_on: bool) -> None:
         end = self.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Thousands of purchases with everything going wrong at random, and an oracle: none twice, none lost, no wrong «no».
+"""Thousands of purchases with everything going wrong at random, and an oracle: no double, no loss, no false refusal.
 
 `python -m tests.completion.chaos --purchases 20000 --seed 1`
 
