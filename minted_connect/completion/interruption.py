@@ -12,15 +12,12 @@ import sys
 from collections import deque
 from contextlib import suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import attrs
 
 from minted_connect.errors import ClientClosedError, InvalidInput, MintedConnectError
 from minted_connect.models import Intent, IntentState
-
-if TYPE_CHECKING:
-    from minted_connect.completion.outcomes import Flight
 
 __all__ = ["PurchaseWatch", "attach_intent", "copy_intent", "current_watch", "intent_of", "watch_purchase"]
 
@@ -100,6 +97,19 @@ def copy_intent(source: BaseException, target: BaseException) -> None:
             _add_note(target, note)
 
 
+class Purchase(Protocol):
+    """A purchase that is in flight."""
+
+    @property
+    def intent(self) -> Intent | None:
+        """The intent, once it was written down."""
+        ...
+
+    def left_open(self) -> tuple[IntentState, str] | None:
+        """Return the state and the note for an exception that leaves now; None if nothing was sent."""
+        ...
+
+
 @attrs.define(eq=False)
 class PurchaseWatch:
     """Shows a thread which purchase the call that it waits for is sending.
@@ -107,7 +117,7 @@ class PurchaseWatch:
     The thread may have to leave before that call has ended: a second Ctrl-C interrupts the wait for the first.
     """
 
-    flight: Flight | None = None
+    flight: Purchase | None = None
     """The purchase, once it was written down: from then on it may have been sent."""
 
     def attach_to(self, error: BaseException) -> None:
@@ -124,7 +134,7 @@ current_watch: Final[ContextVar[PurchaseWatch | None]] = ContextVar("minted_conn
 """Set by a blocking caller; the coroutine that it waits for sees it."""
 
 
-def watch_purchase(flight: Flight) -> None:
+def watch_purchase(flight: Purchase) -> None:
     """Show a purchase that is about to be sent to the thread that waits for it."""
     watch = current_watch.get()
     if watch is not None:
