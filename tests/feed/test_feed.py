@@ -58,7 +58,7 @@ SILVER = attrs.evolve(
     buy_price=Decimal("9.92"),
     sell_price=Decimal("9.72"),
 )
-DOWN = TransportError("no answer", "GET", "/partner/walletable/rates")
+DOWN = TransportError("no answer")
 INTERVAL = 10.0
 
 

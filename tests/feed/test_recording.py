@@ -94,7 +94,7 @@ async def test_ticks_are_written_as_they_come_off_the_loop():
         for count in range(1, 4):
             steps.answers.put_nowait((GOLD, SILVER))
             await until(lambda count=count: len(sink.ticks) == 2 * count)
-        steps.answers.put_nowait(TransportError("no answer", "GET", "/rates"))
+        steps.answers.put_nowait(TransportError("no answer"))
         await until(lambda: feed.failures)
         assert sink.said[-1] != "close"
     assert await recording == 6
