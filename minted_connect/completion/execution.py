@@ -14,7 +14,7 @@ from minted_connect.completion.guard import look_again, new_intent, pre_image
 from minted_connect.completion.interruption import attach_intent, watch_purchase
 from minted_connect.completion.journal import MemoryJournal, already_in_flight, to_the_end
 from minted_connect.completion.match import is_about, is_failed, is_order, mapping
-from minted_connect.completion.outcomes import Flight, Outcomes, said_by
+from minted_connect.completion.outcomes import Flight, Outcomes, describe_intent, said_by
 from minted_connect.completion.reconcile import Finding, ReadBack
 from minted_connect.completion.verdict import Outcome
 from minted_connect.core.caller import Caller
@@ -178,7 +178,11 @@ class Execution:
         refusal = Refusal(error.status, error.is_vendor_response, self._caller.latest_server_time())
         intent = await outcomes.record_refusal(intent, refusal)
         look = ReadBack(self._caller, intent, refused_at=responded)
-        finding = await self._look_until_decided(look, self._look_times(responded, error.retry_after, trusted=trusted))
+        times = self._look_times(responded, error.retry_after, trusted=trusted)
+        if times and times[-1] > responded:
+            text = "%s: refused with status %d; looking for its order for up to %.0f s before this is believed"
+            _logger.warning(text, describe_intent(intent), error.status, times[-1] - responded)
+        finding = await self._look_until_decided(look, times)
         if finding is None:
             notes = ("there was no time to look for an order: reconcile it",)
             raise await outcomes.doubted(intent, Phase.ANSWERED, (said_by(error), *notes)) from error

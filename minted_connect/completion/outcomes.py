@@ -27,7 +27,7 @@ from minted_connect.errors import (
 )
 from minted_connect.models import Completion, Intent, IntentState, Kind, Order, OrderProgress, Refusal
 
-__all__ = ["Flight", "Outcomes", "said_by"]
+__all__ = ["Flight", "Outcomes", "describe_intent", "said_by"]
 
 _logger = logging.getLogger("minted_connect.completion")
 
@@ -113,7 +113,7 @@ class Outcomes:
         except Exception:
             _logger.exception(
                 "%s: the journal could not note that it is %s; it stays pending, and reconciling it again is safe",
-                _named(intent),
+                describe_intent(intent),
                 state,
             )
 
@@ -137,7 +137,7 @@ class Outcomes:
         try:
             await to_the_end(self.journal.record_refusal(intent.id, refusal))
         except Exception:
-            _logger.exception("%s: the journal could not store that it was refused", _named(intent))
+            _logger.exception("%s: the journal could not store that it was refused", describe_intent(intent))
         return refused
 
     async def remembered(self, intent: Intent) -> Intent:
@@ -249,9 +249,10 @@ class Outcomes:
         differing = (*differences(raw, order, intent), *notes)
         completion = Completion(order, identifiers(raw), raw, reconciled, differing)
         for difference in differing:
-            _logger.warning("%s: %s", _named(intent), difference)
+            _logger.warning("%s: %s", describe_intent(intent), difference)
         if reconciled:
-            _logger.warning("%s: settled, it is order %s", _named(intent), completion.keys.get("id", "without number"))
+            number = completion.keys.get("id", "without number")
+            _logger.warning("%s: settled, it is order %s", describe_intent(intent), number)
         await self.settle(intent, IntentState.CONFIRMED, completion)
         return completion
 
@@ -263,13 +264,13 @@ class Outcomes:
         else:
             text = "the order was made, and cancelled, refused or paid back"
             rejected = Rejected(f"intent {intent.id}: {text}", order)
-        _logger.warning("%s: settled, %s", _named(intent), text)
+        _logger.warning("%s: settled, %s", describe_intent(intent), text)
         await self.settle(intent, IntentState.REJECTED, rejected)
         return rejected
 
     async def not_executed(self, intent: Intent, reason: str) -> NotExecuted:
         """Note that it provably did not happen, and return the error that says so."""
-        _logger.warning("%s: settled, it was not carried out: %s", _named(intent), reason)
+        _logger.warning("%s: settled, it was not carried out: %s", describe_intent(intent), reason)
         error = NotExecuted(f"intent {intent.id}: {reason}", intent)
         await self.settle(intent, IntentState.NOT_EXECUTED, error)
         return error
@@ -281,7 +282,7 @@ class Outcomes:
             JournalError: it could not be written.
         """
         await to_the_end(self.journal.settle(intent.id, state, order_id=order_id, owner=self.owner))
-        _logger.warning("%s: settled by hand, it is %s", _named(intent), state)
+        _logger.warning("%s: settled by hand, it is %s", describe_intent(intent), state)
 
     async def adopt(self, intent: Intent) -> Intent:
         """Assign an intent to this account, and return it.
@@ -293,7 +294,7 @@ class Outcomes:
             await to_the_end(self.journal.adopt(intent.id, self.owner))
             _logger.warning(
                 "%s: assigned to this account%s",
-                _named(intent),
+                describe_intent(intent),
                 "" if intent.server in {self.owner.server, None} else "; it was prepared for another server",
             )
         return attrs.evolve(intent, server=self.owner.server, account=self.owner.account)
@@ -309,7 +310,7 @@ class Outcomes:
         _logger.error(
             "%s: it is not known whether it was carried out (%s; %s). Do not repeat it: reconcile it, with "
             "complete.reconcile() or python -m minted_connect reconcile",
-            _named(intent),
+            describe_intent(intent),
             phase,
             "; ".join(evidence),
         )
@@ -335,7 +336,8 @@ def _became(state: IntentState | None, outcome: Completion | Exception | None) -
             return None
 
 
-def _named(intent: Intent) -> str:
+def describe_intent(intent: Intent) -> str:
+    """Return the words that name an intent in the log."""
     # Numbers and ids of ours only: the customer's id and the token stay out of logs.
     return f"{intent.kind} of basket {intent.basket_id}, intent {intent.id}"
 

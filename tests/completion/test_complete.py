@@ -452,7 +452,7 @@ async def test_a_trusted_refusal_is_confirmed_by_one_look(
 
 @pytest.mark.parametrize("error", CONFIRMED_LATER, ids=label)
 async def test_another_refusal_is_confirmed_at_the_settle_time(
-    world: World, journal: Watched, complete: AsyncComplete, error: ApiError
+    world: World, journal: Watched, complete: AsyncComplete, error: ApiError, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.complete = error = copy.copy(error)
     begun = world.clock.monotonic()
@@ -463,6 +463,7 @@ async def test_another_refusal_is_confirmed_at_the_settle_time(
     assert journal.states == [IntentState.REJECTED]
     assert world.count("complete.buy") == 1
     assert world.clock.monotonic() - begun == CompletionPolicy().settle_time == 30
+    assert f"refused with status {error.status}; looking for its order for up to 30 s" in caplog.text
     assert world.count("orders.page") == 2 * 5
 
 
