@@ -308,6 +308,21 @@ async def test_a_change_is_looked_for_until_reads_that_are_behind_would_show_it(
         assert clock.monotonic() - begun <= 10
 
 
+async def test_an_addition_without_a_basket_is_not_looked_for(connect):
+    clock = ManualClock(auto_advance=True)
+    async with Sandbox(seed=1, clock=clock) as server:
+        options = Options(clock=clock, completion=CompletionPolicy(orders_lag=10))
+        minted = await connect(server.url, server.username, server.password, options=options)
+        basket = await prepared(minted, server, "customer-1")
+        for known in ("customer-1", basket.key):
+            server.requests.clear()
+            server.faults.add("redirect", method="POST")
+            with pytest.raises(UnexpectedRedirect):
+                await minted.baskets.add_item(known, sku=GOLD)
+            assert [entry.method for entry in server.requests] == ["POST"]
+        assert clock.sleeps == []
+
+
 @pytest.mark.parametrize("bound", ["inline_looks", "deadline"])
 async def test_looking_for_a_change_is_bounded(connect, bound):
     clock = ManualClock(auto_advance=True)

@@ -135,13 +135,13 @@ class Caller:
             returns: What the answer is.
             read_back: Asked, instead of sending again, when a change may or may not have happened: it returns the
                 state if the change is there, and raises otherwise (the error it was given, if it has nothing better).
-            changes: What is changed, with `read_back`: the changes of one thing go one after the other.
+            changes: The id of the customer whose baskets or data are changed: such changes go one after the other.
             check: Says what in the answer is about somebody else; what was read back is not asked.
 
         Raises:
             IntegrityError: something is.
         """
-        if read_back is None:
+        if changes is None:
             return self._checked(await self.exchange(request), returns, request, check)
 
         async def change() -> _T:
@@ -172,7 +172,7 @@ class Caller:
     async def _change(
         self,
         change: Callable[[], Awaitable[_T]],
-        read_back: Callable[[MintedConnectError], Awaitable[_T]],
+        read_back: Callable[[MintedConnectError], Awaitable[_T]] | None,
         changes: Hashable,
     ) -> _T:
         end = self.clock.monotonic() + (self.settings.deadline or self.settings.timeouts.total)
@@ -180,7 +180,7 @@ class Caller:
             try:
                 return await change()
             except MintedConnectError as error:
-                if not needs_read_back(error):
+                if read_back is None or not needs_read_back(error):
                     raise
                 failure = error
             return await self._read_back(failure, read_back, end)

@@ -94,13 +94,14 @@ class AsyncBaskets(Resource):
         request = Request(OPERATIONS["baskets.add_item"], body=body)
 
         async def read_back(error: MintedConnectError) -> Basket:
-            # Only a known "before" tells this line from one that was there already.
-            found = await self._after(error, body) if before else None
-            if before and found and _pieces(found, sku) == _pieces(before, sku) + qty:
+            assert before is not None
+            found = await self._after(error, body)
+            if _pieces(found, sku) == _pieces(before, sku) + qty:
                 return found
             raise error
 
-        return await self._send(request, body, read_back)
+        # Only a known "before" tells this line from one that was there already.
+        return await self._send(request, body, read_back if before is not None else None)
 
     async def update_item(self, basket: Basket | BasketKey, *, sku: str, qty: int) -> Basket:
         """Set the amount of `sku` to `qty` pieces (it does not add); several lines of it become one (assumed, S25).
@@ -165,7 +166,10 @@ class AsyncBaskets(Resource):
         return await self._send(Request(OPERATIONS[name], body=body), body, read_back)
 
     async def _send(
-        self, request: Request, body: dict[str, Any], read_back: Callable[[MintedConnectError], Awaitable[Basket]]
+        self,
+        request: Request,
+        body: dict[str, Any],
+        read_back: Callable[[MintedConnectError], Awaitable[Basket]] | None,
     ) -> Basket:
         is_ours = _is_of(body["external_customer_id"], body.get("cart_token"))
         customer = body["external_customer_id"]
