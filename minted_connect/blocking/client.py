@@ -325,7 +325,8 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             ) as client,
         ):
             client._server = server
-            client._inner._caller.shared.lag_source = server  # noqa: SLF001 - of the client inside
+            inner = client._inner._caller  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - of the client inside
+            inner.shared.lag_source = server
             yield client
 
     @property
