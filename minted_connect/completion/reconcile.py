@@ -248,9 +248,9 @@ class ReadBack:
         rows: dict[tuple[str, str], _Row] = {}
         complete = await self._search((customer, ("orderId", str(intent.basket_id))), first, rows)
         complete = await self._search((*listed, *days), first, rows) and complete
-        # A basket of last week becomes an order of last week. By number it was found above, if ids are kept (Q4).
-        missing = self._basket is BasketSeen.GONE and self._fence is not Fence.CLEARED
-        if missing and not any(row.match > Match.LIKELY for row in rows.values()):
+        # A basket of last week becomes an order of last week. By number it was found above, if ids are kept (Q4). Also
+        # of a basket that was cleared: the completion may have taken it as it was before.
+        if self._basket is BasketSeen.GONE and not any(row.match > Match.LIKELY for row in rows.values()):
             complete = await self._search(listed, _EVER, rows) and complete
         return list(rows.values()), complete
 

@@ -11,9 +11,8 @@ import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import anyio.to_thread
@@ -27,6 +26,7 @@ from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.chaos.stopping import Pen
 from tests.conftest import Awaitably
+from tests.support.clocks import WrongClock
 from tests.support.rewriting_proxy import Made, Rewrite, RewritingProxy
 from tests.tour import GOLD
 
@@ -150,30 +150,6 @@ LEFT_OUT: Final = tuple(
     case for policy in POLICIES for case in cases(REFUSALS, policy=policy) if case.left_out is not None
 )
 """The only cells that the defaults do not decide rightly: without trusted refusals they do."""
-
-
-@attrs.frozen(eq=False)
-class WrongClock:
-    """A clock that shows another time of day than the one that it follows."""
-
-    clock: ManualClock
-    error: float
-    """Seconds that its `wall` is ahead."""
-
-    def monotonic(self) -> float:
-        return self.clock.monotonic()
-
-    def elapsed(self) -> float:
-        return self.clock.elapsed()
-
-    def wall(self) -> datetime:
-        return self.clock.wall() + timedelta(seconds=self.error)
-
-    async def sleep(self, seconds: float) -> None:
-        await self.clock.sleep(seconds)
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> Any:
-        return self.clock.call_later(seconds, callback)
 
 
 @attrs.frozen

@@ -46,8 +46,9 @@ async def test_nothing_is_bought_twice_and_nothing_is_lost(
     told = [tally.first[name] for name in ("confirmed", "unknown", "refused", "not sent", "cancelled", "crashed")]
     told += [tally.later[name] for name in ("found", "unknown for good, never executed")]
     assert min(told) > 0
-    assert tally.orders < 150 < tally.faults.total()
-    assert tally.faults["refusal"] > 10
+    assert tally.orders < 150
+    assert tally.faults.total() > 100
+    assert tally.faults["refusal"] > 5
 
 
 @swiftly

@@ -508,8 +508,8 @@ class Purchases(RuleBasedStateMachine):
                 assert entry.state == IntentState.CONFIRMED
                 self.books.check_completion(end, entry)
             case OutcomeUnknown():
-                # The other of two may have found out, or an earlier one.
-                assert entry.state == IntentState.UNKNOWN or not alone
+                # The other of two may have found out, or an earlier one. What another process prepared stays prepared.
+                assert entry.state in OPEN or not alone
             case Rejected(order=None):
                 assert entry.state == IntentState.REJECTED or not alone
                 assert intent not in self.books.made, "believed too early"

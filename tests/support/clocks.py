@@ -1,15 +1,18 @@
-"""A clock that every wait moves, and that stops at each moment at which somebody else is due."""
+"""Clocks for tests: one that waits move in steps, and one whose time of day is wrong."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
-from typing import Final
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import attrs
 
 from minted_connect.sandbox import ManualClock
 from minted_connect.sandbox.clock import START
 
-__all__ = ["SteppingClock"]
+__all__ = ["SteppingClock", "WrongClock"]
 
 _TURNS: Final = 12
 """Turns of the event loop in which what is due at one moment is done: a server executes what it held back."""
@@ -38,3 +41,27 @@ class SteppingClock(ManualClock):
         with self._lock:
             ahead = self._suspended
             return min((alarm.due - ahead * alarm.runs_on for alarm in self._alarms), default=None)
+
+
+@attrs.frozen(eq=False)
+class WrongClock:
+    """A clock that shows another time of day than the one that it follows."""
+
+    clock: ManualClock
+    error: float
+    """Seconds that its `wall` is ahead."""
+
+    def monotonic(self) -> float:
+        return self.clock.monotonic()
+
+    def elapsed(self) -> float:
+        return self.clock.elapsed()
+
+    def wall(self) -> datetime:
+        return self.clock.wall() + timedelta(seconds=self.error)
+
+    async def sleep(self, seconds: float) -> None:
+        await self.clock.sleep(seconds)
+
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> Any:
+        return self.clock.call_later(seconds, callback)

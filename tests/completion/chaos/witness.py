@@ -61,4 +61,5 @@ class Witness:
 
 
 def _is_challenge(entry: LoggedRequest) -> bool:
-    return entry.status == 401 and entry.fault in {None, "stale_nonce"}
+    # A fault before the login may have met a nonce that was used up; only these two write a 401 of their own.
+    return entry.status == 401 and entry.fault not in {"refusal", "status"}
