@@ -183,11 +183,12 @@ class Day:
     async def fill(self, plan: Plan, customer: str) -> Basket:
         """Put something into the basket, which may be one that was not completed before."""
         if plan.kind is not Kind.BUY:
-            self.server.shop.give(customer, plan.sku, 3 * plan.qty)
-        with suppress(RequestTimeout):
-            return await self.clerk.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
+            self.server.shop.give(customer, plan.sku, 10 * plan.qty)
         # What the server still does for the purchase before may move the clock by more than a request may take.
-        return await self.clerk.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
+        for _ in range(9):
+            with suppress(RequestTimeout):
+                return await self.clerk.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
+        raise Violation("error", "", "the basket could not be filled")
 
     async def let_time_pass(self, hang: Fault) -> None:
         """Let those who wait in vain wait long enough: nobody else moves the clock then."""
