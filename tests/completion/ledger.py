@@ -251,7 +251,7 @@ class Books:
         if shown != ordered:
             return  # a spoilt answer
         same = (order.figures.paid_total, ordered) == (entry.paid_total, entry.pieces)
-        # A response may show an order as failed that Get Orders does not: that is no difference from what was agreed to.
+        # Only the response may show the order as failed: that is no difference from what was agreed to.
         differing = [one for one in done.differences if not one.startswith("status_name: ")]
         assert bool(differing) is not same, f"{done.differences}; agreed: {entry}"
 

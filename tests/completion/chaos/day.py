@@ -33,6 +33,8 @@ from tests.support.clocks import SteppingClock
 
 MANY = 10
 """Pieces in a basket that nobody bought, after which its customer stays away."""
+FARTHEST = 20 * 86_400.0
+"""Seconds that the time of day may be wrong."""
 MARGIN = 1.0
 """Seconds by which delay and staleness are less than the settle time."""
 REFUSED = frozenset({"refused", "refused, as found later", "proven not executed"})
@@ -89,6 +91,7 @@ class Day:
             lock_restart_reprices=draw.random() < 0.5,
             nonce_uses=draw.choice((None, None, 3)),
         )
+        self.jumped = 0.0
         self.customers: list[str] = []
         self.people = 0
         self.pens: list[Pen] = []
@@ -155,7 +158,7 @@ class Day:
         self.plans.setdefault(basket.token, []).append(plan)
         # A basket that reads do not show yet is not bought.
         await self.clock.sleep(max(plan.pause, self.server.settings.reads_lag))
-        self.clock.jump_wall(plan.jumps[0])
+        self.jump(plan.jumps[0])
         script = self.server.faults
         faults = [
             script.add(
@@ -168,7 +171,7 @@ class Day:
             self.pens[-1].state = plan.journal
             await self.buy(plan, basket)
             self.pens[-1].state = "works"
-            self.clock.jump_wall(plan.jumps[1])
+            self.jump(plan.jumps[1])
             await self.afterwards(plan, basket)
         finally:
             for task in clockwork:
@@ -180,14 +183,21 @@ class Day:
             await self.welcome()
         await self.check(basket.token)
 
+    def jump(self, seconds: float) -> None:
+        """Set the time of day forward or back; a clock that is a month wrong is no clock any more."""
+        seconds = -seconds if abs(self.jumped + seconds) > FARTHEST else seconds
+        self.jumped += seconds
+        self.clock.jump_wall(seconds)
+
     async def fill(self, plan: Plan, customer: str) -> Basket:
         """Put something into the basket, which may be one that was not completed before."""
         if plan.kind is not Kind.BUY:
-            self.server.shop.give(customer, plan.sku, 3 * plan.qty)
-        with suppress(RequestTimeout):
-            return await self.clerk.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
+            self.server.shop.give(customer, plan.sku, 10 * plan.qty)
         # What the server still does for the purchase before may move the clock by more than a request may take.
-        return await self.clerk.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
+        for _ in range(9):
+            with suppress(RequestTimeout):
+                return await self.clerk.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
+        raise Violation("error", "", "the basket could not be filled")
 
     async def let_time_pass(self, hang: Fault) -> None:
         """Let those who wait in vain wait long enough: nobody else moves the clock then."""
