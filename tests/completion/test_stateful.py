@@ -578,6 +578,7 @@ SHORT: Final = settings(
 LONG: Final = settings(SHORT, stateful_step_count=50, max_examples=100, derandomize=False)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.requirement(45)
 @pytest.mark.requirement(46)
 @pytest.mark.parametrize(
