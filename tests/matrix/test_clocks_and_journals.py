@@ -235,6 +235,18 @@ async def test_the_price_lock_restarts_at_another_price(build: Any, cell: str) -
     assert BUY.shown(await BUY.call(world.minted, seen))
 
 
+@cells("F48-M-repriced-current")
+async def test_a_purchase_at_the_current_price_goes_on_when_the_lock_restarts(build: Any, cell: str) -> None:
+    world = await build(server=REPRICING)
+    await world.ready(BUY)
+    world.clock.advance(60)
+    done = await world.minted.complete.buy(world.basket, accept_price="current")
+    [order] = world.sandbox.shop.orders
+    assert done.differences == ()
+    assert done.order.paid_total == order.figures.paid_total != world.basket.paid_total
+    assert world.sent(BUY) == 1
+
+
 @cells("F48-M-repriced-meanwhile")
 async def test_a_price_that_changes_under_the_completion_is_shown(build: Any, cell: str) -> None:
     """Another client reads the basket right before it is completed: what was bought is told, with what it cost."""
