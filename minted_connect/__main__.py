@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     recover.add_argument("--list", action="store_true", help="only list what is open: ask no server, change nothing")
     recover.add_argument(
-        "--all-accounts", action="store_true", help="list what is open of other accounts too; it is only listed"
+        "--all-accounts", action="store_true", help="also list open intents of other accounts; they are never read back"
     )
     recover.add_argument(
         "--fence",

@@ -183,8 +183,9 @@ class AsyncMintedConnect:
     ) -> AsyncGenerator[Self, None]:
         """Start an embedded Minted Connect on a free port, and a client for it: `async with` gives the client.
 
-        A `CompletionPolicy` that is left at its defaults takes `orders_lag` and `latest_landing` from the server, so
-        that a refused purchase is reported at once where nothing is late, and correctly where something is.
+        `CompletionPolicy.orders_lag` and `latest_landing` come from the sandbox at each call, unless they are set to
+        something else than their defaults. So a refused purchase is reported at once, unless the sandbox delays reads
+        or work.
 
         Args:
             seed: Makes prices and ids repeatable; None draws one, see `sandbox_server.seed`.

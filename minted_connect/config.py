@@ -323,19 +323,20 @@ class CompletionPolicy:
     """Seconds that `reconcile` reads on before it gives up for now."""
     refusals: frozenset[int] = attrs.field(default=frozenset({422}), validator=_statuses)
     """Statuses that, in the vendor's envelope, are believed after one look at basket and orders (Q2). Every other
-    refusal is believed only after `settle_time`. An empty set treats all of them so."""
+    refusal is believed only after `settle_time`. With an empty set, every refusal waits for it."""
     orders_lag: float = attrs.field(default=30.0, validator=_seconds_or_zero)
     """Seconds within which an order that was made, or a basket that was changed, shows in every read (Q5)."""
     inline_looks: float | None = attrs.field(default=None, validator=_seconds_or_zero)
-    """Seconds after a refusal in which the call itself looks for the order; None = `settle_time`, 0 = not at all. If
-    they end before the refusal is believed, the call raises `OutcomeUnknown`, and `reconcile` settles it later. It also
-    bounds how long a change of a basket or customer is read back."""
+    """Seconds after a refusal in which the call itself looks for the order; None = `settle_time`; 0 = no look, except
+    the one after a status of `refusals` if neither `latest_landing` nor `Retry-After` delays it. If they end before the
+    refusal is believed, the call raises `OutcomeUnknown`, and `reconcile` settles it later. They also bound the
+    read-back of a changed basket or customer, which takes at least one read."""
     order_keeps_number: bool = attrs.field(default=True, validator=_of(bool))
     """Whether an order has the number (`id`) of its basket (Q4). If not, an order of that number is never taken for
     the basket's without a token, guid or order number in common."""
     latest_landing: float | None = attrs.field(default=None, validator=_seconds_or_zero)
-    """Seconds after which a completion that was sent can no longer be carried out (Q1, Q3). Only with such a bound is a
-    basket that stays open so long proof that nothing happened; None = it never is."""
+    """Seconds after which a completion that was sent can no longer be carried out (Q1, Q3). None = not known: then an
+    open basket alone proves nothing, and `settle_time` counts it as 0."""
     fence_proves_not_executed: bool = attrs.field(default=False, validator=_of(bool))
     """Whether a cleared basket makes a late completion fail (Q6), also one that was queued before the basket was
     cleared. While that is not known, `fence=True` never proves anything. The proof is that the basket is empty, so it

@@ -32,7 +32,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  +- ProtocolError               an answer that cannot be trusted  .problems
  |   +- AnswerTooLarge
  |   +- UnexpectedRedirect
- |   +- IntegrityError          an answer about somebody else
+ |   +- IntegrityError          a response that belongs to another customer or basket
  +- Rejected                    a completion whose order failed, or whose refusal was confirmed later  .order .refusal
  +- NotExecuted                 a completion proven not to have happened  .intent
  +- OutcomeUnknown              a completion that may have happened  .intent .phase .evidence .reconcile()
@@ -150,7 +150,7 @@ class MintedConnectError(Exception):
     request: RequestInfo | None = attrs.field(default=None, init=False)
     """The request that failed; None if the error belongs to no single request."""
     attempts: int = attrs.field(default=1, init=False)
-    """Attempts that were made."""
+    """Attempts that were made; 1 if the error belongs to no single request."""
     elapsed: float = attrs.field(default=0.0, init=False)
     """Seconds from the start of the call to the failure."""
 

@@ -193,7 +193,7 @@ async def reconcile(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Only list what is open; ask no server.")] = False,
     all_accounts: Annotated[
-        bool, typer.Option("--all-accounts", help="List what is open of other accounts too; it is only listed.")
+        bool, typer.Option("--all-accounts", help="Also list open intents of other accounts; they are never read back.")
     ] = False,
     fence: Annotated[bool, typer.Option("--fence", help="Clear baskets that are still open.")] = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long to read back each.")] = 120.0,

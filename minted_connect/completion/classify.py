@@ -35,7 +35,7 @@ def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> Fate:
         phase: How far the request got, for errors that do not say it.
         refusals: Statuses that one look confirms, in the vendor's envelope (`CompletionPolicy.refusals`).
 
-    Source: section 2 of the fault matrix in the guide on money safety.
+    See the guide money-safety.md, "When a refusal is believed".
     """
     if isinstance(error, NotSent):
         return Fate.NOT_SENT

@@ -265,6 +265,9 @@ class AsyncComplete:
         check_basket(basket, kind)
         key = (basket.customer.external_id, basket.token)
         seen = (lines(basket), basket.currency_code)
+        # Counted from here: waiting for the lock is part of the call.
+        patience = self._patience()
+        end = self._caller.clock.monotonic() + patience
         # A flight of the parent process, or of another event loop, lands there only.
         self._caller.check_usable()
         flights = self._outcomes.flights
@@ -283,8 +286,8 @@ class AsyncComplete:
         try:
             # Until the outcome is known, this client changes none of the customer's baskets: an item that is added
             # between the look at the basket and its completion would be bought at a price that was not agreed to.
-            async with self._caller.turn(basket.customer.external_id, self._patience()):
-                flight.result = await Execution(self._caller, self._outcomes, flight).run(basket)
+            async with self._caller.turn(basket.customer.external_id, patience):
+                flight.result = await Execution(self._caller, self._outcomes, flight, end=end).run(basket)
         except Exception as error:
             flight.error = error
             self._bind(error)

@@ -44,17 +44,22 @@ _logger = logging.getLogger("minted_connect.completion")
 
 
 class Execution:
-    """Carries out one completion; its `flight` keeps what became of it."""
+    """Carries out one completion; its `flight` keeps what became of it.
 
-    def __init__(self, caller: Caller, outcomes: Outcomes, flight: Flight) -> None:
+    Args:
+        caller: Sends the requests.
+        outcomes: The journal, and the completions in flight.
+        flight: This completion.
+        end: Monotonic time after which no look for the order of a refused completion starts.
+    """
+
+    def __init__(self, caller: Caller, outcomes: Outcomes, flight: Flight, *, end: float) -> None:
         self._caller = caller
         self._policy = caller.completion_policy
         self._outcomes = outcomes
         self._flight = flight
         self._progress = Progress()
-        settings = caller.settings
-        # Counted from the start of the call: what is left after the response is for looking for the order.
-        self._end = caller.clock.monotonic() + (settings.deadline or settings.timeouts.complete_total)
+        self._end = end
 
     async def run(self, basket: Basket) -> Completion:
         """Look, write down, send once, and tell what became of it.
@@ -184,7 +189,7 @@ class Execution:
             _logger.warning(text, describe_intent(intent), error.status, times[-1] - responded)
         finding = await self._look_until_decided(look, times)
         if finding is None:
-            notes = ("there was no time to look for an order: reconcile it",)
+            notes = ("no read was made before the call ended (inline_looks, deadline or Retry-After): reconcile it",)
             raise await outcomes.doubted(intent, Phase.ANSWERED, (said_by(error), *notes)) from error
         if finding.confirms_refusal:
             error.is_confirmed = True

@@ -31,7 +31,7 @@ class BasketSeen(enum.Enum):
     """What became of the basket with the intent's token."""
 
     UNREAD = "unread"
-    """It could not be read, or the answer was about somebody else."""
+    """It could not be read, or the response belonged to another customer."""
     GONE = "gone"
     """Not answered any more, or answered without lines or as an order."""
     ACTIVE = "active"

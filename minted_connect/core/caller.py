@@ -154,7 +154,7 @@ class Caller:
     ) -> _T:
         made = self.structure(reply.data, returns, request, reply)
         if check is not None and (wrong := tuple(check(made))):
-            text = f"the answer is about somebody else: {'; '.join(wrong[:3])}"
+            text = f"the response belongs to another customer or basket: {'; '.join(wrong[:3])}"
             error = IntegrityError(text, wrong, reply.status, reply.request_id)
             raise attach_request(error, request.info, attempts=reply.attempts)
         return made

@@ -7,7 +7,8 @@ from typing import Final
 __all__ = ["look_offsets"]
 
 _FRACTIONS: Final = (0.0, 0.125, 0.25, 0.5, 1.0)
-"""Of the settle time. The last look is the one that counts: earlier ones only find an order sooner."""
+"""Fractions of the settle time at which to look. Only the last look can confirm a refusal; earlier ones find an order
+sooner."""
 
 
 def look_offsets(settle_time: float, not_before: float = 0.0) -> tuple[float, ...]:

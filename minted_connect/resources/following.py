@@ -110,7 +110,7 @@ class Target:
         order = next(found, None)
         if order is not None and order.customer.external_id != self.customer:
             problem = "customer.external_id: is another customer's"
-            raise attach_request(IntegrityError("the answer is about somebody else", (problem,)), _ASKED.info)
+            raise attach_request(IntegrityError("the response belongs to another customer", (problem,)), _ASKED.info)
         return order
 
     def _is(self, row: Order) -> bool:

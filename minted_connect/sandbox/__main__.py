@@ -33,7 +33,9 @@ def _arguments(words: list[str] | None, prog: str) -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8787, help="0 for any free one (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="of ids, tokens and prices (default: drawn and shown)")
+    parser.add_argument(
+        "--seed", type=int, help="seed of ids, tokens and prices (default: random, printed at the start)"
+    )
     parser.add_argument("--state", type=Path, help="SQLite file to keep everything in (default: memory)")
     parser.add_argument("--username", default="sandbox", help="(default: %(default)s)")
     parser.add_argument("--password-file", type=Path, help="file whose first line is the password")

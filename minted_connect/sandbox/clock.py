@@ -214,7 +214,7 @@ class ManualClock:
         return self._set(seconds, callback, is_sleep=False, runs_on=False)
 
     def call_later_elapsed(self, seconds: float, callback: Callable[[], object]) -> Alarm:
-        """Do the same by `elapsed()`, which `suspend()` moves too."""
+        """Do as `call_later`, but count `elapsed()`, which `suspend()` also moves."""
         return self._set(seconds, callback, is_sleep=False, runs_on=True)
 
     def advance(self, seconds: float) -> None:

@@ -68,7 +68,7 @@ async def delay_after_commit(context: FaultContext, *, seconds: Seconds = 1.0) -
 
 @fault(landing=_until_removed)
 async def hang(context: FaultContext, *, commit: bool = False) -> web.Response:
-    """Respond only when the fault is removed; `commit`: the work is done before, else then."""
+    """Hold the response back until the fault is removed; do the work at once with `commit`, else on removal."""
     if commit:
         reply = await context.process()
         await context.fault_removed()
@@ -95,7 +95,7 @@ async def drop_after_commit(context: FaultContext, *, reset: bool = False) -> we
 async def late_commit(
     context: FaultContext, *, seconds: Seconds = 30.0, reset: bool = False, reads_basket: ReadsBasket = "execution"
 ) -> web.Response:
-    """Drop the connection at once and do the work that much later, with the basket found then or accepted now."""
+    """Drop the connection at once and do the work `seconds` later, with the basket of that time or of the request."""
     await context.process_later(seconds, reads_basket)
     return _hang_up(context, reset=reset)
 
@@ -124,7 +124,7 @@ async def slow_loris(
 
 @fault
 async def stale_nonce(context: FaultContext) -> web.Response:
-    """Ask for the login round again."""
+    """Respond with 401 and `stale=true`, so that the client repeats the digest handshake."""
     return context.respond(context.challenge(stale=True))
 
 
@@ -207,7 +207,7 @@ async def refusal(
     seconds: Seconds = 30.0,
     reads_basket: ReadsBasket = "execution",
 ) -> web.Response:
-    """Refuse a request that is executed all the same: before the response, `seconds` after it, or never."""
+    """Refuse a request, and execute it before the response, `seconds` after it, or never."""
     if commit == "before":
         await context.process()
     elif commit == "after":
@@ -222,7 +222,7 @@ async def refusal(
 async def order_status(
     context: FaultContext, *, name: Name = "Cancelled", where: Literal["response", "list", "both"] = "both"
 ) -> web.Response:
-    """Show the orders of this response in another status: here, in the list from then on, or in both."""
+    """Show the orders of this response in another status: in it, in the list from then on, or in both."""
     reply = await context.process()
     orders = _orders_in(reply)
     if where != "response":

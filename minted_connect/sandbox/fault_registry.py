@@ -23,7 +23,7 @@ class FaultType:
         summary: what happens, in one sentence.
         function: implements it.
         arguments: its own arguments, by name.
-        landing: how much later it has a request executed; None: never later.
+        landing: returns the delay of the execution from the arguments; None if this kind never delays it.
         is_edit: the function edits a `Reply`; else it takes the `FaultContext` and responds itself.
     """
 

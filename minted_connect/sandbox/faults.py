@@ -113,7 +113,7 @@ class Faults:
     def latest_landing(self) -> float | None:
         """The longest time, in seconds, after which an accepted request may still be executed; None if unbounded.
 
-        Over all faults in the script, those that have struck as often as they may included, and all work in flight.
+        Counts all faults in the script, used-up ones too, and all requests in flight.
         """
         with self._lock:
             faults = {*self._script, *self._in_flight}

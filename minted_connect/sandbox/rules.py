@@ -59,8 +59,8 @@ class Rules:
         single_shot: a used cart token is a 409. Without, it makes a second order, so that a client that sends twice is
             found out. Nobody knows which one is true (question Q1).
         keep_ids: an order has the `id` of its basket. Without, orders are numbered apart (question Q4).
-        lock_restart: seconds after a price lock began after which Get Active Basket or an added line restarts it before
-            it has run out; None never does (258 s were seen, section 3). Updating a line does not restart it.
+        lock_restart: age in seconds from which Get Active Basket, or adding a line, restarts a price lock that is still
+            running; None: never. Updating a line does not restart it.
         lock_restart_reprices: such a restart also re-prices the basket.
         orders_lag: seconds before a fresh order shows up in Get Orders, Receipt and Get Order Invoice (question Q5).
         reads_lag: seconds that a replica is behind which serves all reads of baskets, orders, receipts, invoices,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from minted_connect.errors import (
     ValidationFailed,
 )
 from minted_connect.models import Completion, IntentState, Order
-from tests.completion.fakes import TOTAL, World, deal_json, intent_of, of, order_json
+from tests.completion.fakes import CUSTOMER, TOTAL, World, deal_json, intent_of, of, order_json
 
 pytestmark = pytest.mark.anyio
 
@@ -211,6 +212,30 @@ async def test_the_deadline_of_the_call_bounds_its_looks(world: World) -> None:
     with pytest.raises(OutcomeUnknown):
         await buy(world, following(world))
     assert world.clock.monotonic() == 15
+
+
+async def test_waiting_for_the_lock_is_part_of_the_deadline(world: World) -> None:
+    refused(world)
+    world.settings = attrs.evolve(world.settings, deadline=20.0)
+    complete = following(world)
+
+    async def hold() -> None:
+        async with world.turn(CUSTOMER):
+            held.set()
+            await released.wait()
+
+    held, released = asyncio.Event(), asyncio.Event()
+    holder = asyncio.create_task(hold())
+    await held.wait()
+    buying = asyncio.create_task(buy(world, complete))
+    await asyncio.sleep(0)
+    world.clock.advance(8)  # type: ignore[attr-defined]
+    released.set()
+    with pytest.raises(OutcomeUnknown):
+        await buying
+    await holder
+    # The looks would be at 8, 11.75, 15.5 and 23 s; the last one is beyond the deadline of 20 s.
+    assert world.clock.monotonic() == 15.5
 
 
 @pytest.mark.parametrize("inline", [0, 5])

@@ -1,4 +1,4 @@
-"""Names that are no path of a journal, although SQLite takes them."""
+"""Rejects journal paths that SQLite would take as a database in memory or a URI."""
 
 from __future__ import annotations
 

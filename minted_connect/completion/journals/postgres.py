@@ -84,8 +84,8 @@ class PostgresJournal(StoredJournal):
         patience: Seconds for one operation: connecting, locks of others, the server's work.
 
     Raises:
-        ConfigurationError: no such URL, one of several hosts that asks for a standby, or psycopg is not installed
-            (`pip install "minted-connect[postgres]"`).
+        ConfigurationError: if the URL is not valid, if it names several hosts and `target_session_attrs` asks for a
+            standby, or if psycopg is not installed (`pip install "minted-connect[postgres]"`).
     """
 
     _place = "(not built)"

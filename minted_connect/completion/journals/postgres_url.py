@@ -1,4 +1,4 @@
-"""The URL of a journal in PostgreSQL: its rules, and as much of it as may be shown."""
+"""Validates the URL of a PostgreSQL journal, and returns it without secrets."""
 
 from __future__ import annotations
 

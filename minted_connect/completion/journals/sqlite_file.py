@@ -30,7 +30,7 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 class FileLost(Exception):
-    """The file is not the one that was used before; the text is the end of a sentence about it."""
+    """Raised if the file is not the one that was used before. The text completes "the journal PATH ..."."""
 
 
 class JournalFile:
