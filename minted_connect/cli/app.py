@@ -18,8 +18,8 @@ app: typer.Typer = typer.Typer(
     name="minted",
     cls=Commands,
     help="Gold and silver through Minted Connect, from the command line.",
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected, 4 not sent, 75 outcome unknown or result not shown, "
-    "130/143/129 ended by Ctrl-C, SIGTERM or SIGHUP.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected, 4 not sent, 75 outcome unknown or result not "
+    "shown, 130/143/129 ended by Ctrl-C, SIGTERM or SIGHUP.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
