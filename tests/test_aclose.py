@@ -111,6 +111,23 @@ async def test_every_closer_waits_until_the_outcome_is_written(sandbox: Sandbox,
     assert journal.events == ["settled unknown", "closed"]
 
 
+async def test_closing_ends_the_looks_after_a_refusal(sandbox: Sandbox, basket: Basket, tmp_path: Path) -> None:
+    sandbox.faults.add("status", path=BUY, status=403, envelope=False)
+    minted = client(sandbox, tmp_path / "journal.db")  # by default, the next look comes after 3.75 s
+    purchase = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
+    with anyio.fail_after(PATIENCE):
+        while not sandbox.requests.of("orders.page"):
+            await asyncio.sleep(0.001)
+    with anyio.fail_after(3):
+        await minted.aclose()
+    assert purchase.done()
+    with pytest.raises(OutcomeUnknown):
+        await purchase
+    [left] = await pending(tmp_path / "journal.db")
+    assert left.refusal is not None
+    assert left.refusal.status == 403
+
+
 async def test_a_purchase_that_does_not_end_is_not_waited_for_without_bound(
     sandbox: Sandbox, basket: Basket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

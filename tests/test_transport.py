@@ -206,7 +206,7 @@ async def test_a_dripping_answer_ends_at_the_read_timeout(connect):
             await asyncio.sleep(0.01)  # the pace of the drip is the fault itself
 
     async with WireServer(drip) as server:
-        minted = await connect(server.url, timeouts=Timeouts(read=0.1), **ONCE)
+        minted = await connect(server.url, timeouts=Timeouts(read=0.5), **ONCE)
         with pytest.raises(RequestTimeout) as caught:
             await minted.rates.current()
     assert Phase.ANSWERED is caught.value.phase

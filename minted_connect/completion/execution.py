@@ -22,7 +22,6 @@ from minted_connect.core.failures import attach_request
 from minted_connect.core.looks import look_offsets
 from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.core.timing import sleep_until
 from minted_connect.core.wire import Progress, SendLimit
 from minted_connect.errors import (
     ApiError,
@@ -201,7 +200,7 @@ class Execution:
         """Look at these times until something is proven; return the latest finding, None if there was no time."""
         clock, finding = self._caller.clock, None
         for due in times:
-            await sleep_until(clock, due)
+            await self._caller.sleep_until(due)
             finding = await look.once(within=self._end - clock.monotonic())
             if finding.verdict.outcome is not Outcome.UNKNOWN or look.is_hopeless:
                 break

@@ -97,7 +97,8 @@ def differences(raw: Mapping[str, Any], order: Order | None, intent: Intent) -> 
 
 
 def _contradictions(raw: Mapping[str, Any], intent: Intent) -> Iterator[str]:
-    for name, wanted in (("guid", intent.guid), ("increment_id", intent.increment_id)):
+    keys = (("token", intent.cart_token), ("guid", intent.guid), ("increment_id", intent.increment_id))
+    for name, wanted in keys:
         found = raw.get(name)
         if wanted and found and found != wanted:
             yield f"{name}: the basket had another one than the order"

@@ -93,8 +93,10 @@ class ReadBack:
         self._intent = intent
         self._refused_at = refused_at
         self._policy: CompletionPolicy = caller.completion_policy
+        # Of a refusal that was stored, it is not known whether a look has shown something else already.
         self._trusts_refusal = (
-            intent.refusal is not None
+            refused_at is not None
+            and intent.refusal is not None
             and intent.refusal.is_vendor_response
             and intent.refusal.status in self._policy.refusals
         )
@@ -138,7 +140,7 @@ class ReadBack:
             pause = WAITS[min(looks, len(WAITS) - 1)]
             if clock.monotonic() + pause + LEAST > give_up:
                 return finding
-            await clock.sleep(pause)
+            await self._caller.sleep_until(clock.monotonic() + pause)
             looks += 1
 
     def _is_refusal_settled(self, began: float, server_time: datetime | None) -> bool:
@@ -299,8 +301,12 @@ class ReadBack:
         """Clear the basket by customer and token, so that no other basket is touched."""
         intent, clock = self._intent, self._caller.clock
         body = {"external_customer_id": intent.external_customer_id, "cart_token": intent.cart_token}
+        if (left := self._give_up - clock.monotonic()) <= 0:
+            return
         try:
-            async with self._caller.turn(intent.external_customer_id):
+            async with self._caller.turn(intent.external_customer_id, left):
+                if clock.monotonic() >= self._give_up:
+                    return
                 # Written first: after a crash, a basket that was emptied looks like one that became an order.
                 await mark(intent, clock.wall())
                 self._fence_tried = True

@@ -93,6 +93,10 @@ class Caller:
         """Return the latest time that the server's clock may show."""
         return self.server_time() + self.shared.observed.date_error
 
+    async def sleep_until(self, due: float) -> None:
+        """Sleep until a monotonic time, or until the client is closed."""
+        await sleep_until(self.clock, due, self.shared.transport.ended)
+
     @property
     def completion_policy(self) -> CompletionPolicy:
         """The policy in force. Delays that the caller left at their defaults come from a server that knows them."""
@@ -197,7 +201,7 @@ class Caller:
         for offset in offsets:
             if offset and (offset > limit or started + offset > end):
                 break
-            await sleep_until(clock, started + offset)
+            await self.sleep_until(started + offset)
             try:
                 return await read_back(failure)
             except MintedConnectError as error:

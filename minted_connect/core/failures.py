@@ -41,9 +41,11 @@ def may_have_executed(error: MintedConnectError) -> bool:
 
     A response is no proof that nothing happened: the balancer or gateway that wrote it may have passed the request on.
     """
+    effect = error.request.effect if error.request else None
+    if effect is Effect.READ:
+        return False
     if not isinstance(error, ApiError):
         return isinstance(error, TransportError | ProtocolError)
-    effect = error.request.effect if error.request else None
     if effect is Effect.COMPLETE:
         return not (error.is_confirmed or (isinstance(error, AuthenticationFailed) and error.refused_digest))
     if isinstance(error, ServerError) or error.status in AMBIGUOUS_STATUSES | {HTTPStatus.CONFLICT}:

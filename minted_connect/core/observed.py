@@ -41,6 +41,8 @@ class Observed:
             elapsed: The same by the elapsed clock.
             took: Seconds that the response took.
         """
+        if self._dated is not None and date != self._dated[0] and not _is_usable(date, received):
+            return  # an older reading of the server's clock is better than none
         self._dated, self._date_took = (date, received, elapsed), took
 
     @property
@@ -77,6 +79,11 @@ class Observed:
             return wall
         date, received, at = self._dated
         return received + clock_offset(date, received, timedelta()) + timedelta(seconds=elapsed - at)
+
+
+def _is_usable(date: str, now: datetime) -> bool:
+    told = http_date(date)
+    return told is not None and abs(told - now) <= _FARTHEST
 
 
 def clock_offset(date: str, now: datetime, known: timedelta) -> timedelta:

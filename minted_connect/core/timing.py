@@ -57,10 +57,21 @@ def alarm(clock: Clock, seconds: float, callback: Callable[[], object]) -> Alarm
     return (_call_later(clock) or asyncio.get_running_loop().call_later)(seconds, callback)
 
 
-async def sleep_until(clock: Clock, due: float) -> None:
-    """Sleep until `clock.monotonic()` has reached `due`; never return before, as a single sleep may."""
-    while (left := due - clock.monotonic()) > 0:
-        await clock.sleep(left)
+async def sleep_until(clock: Clock, due: float, ended: asyncio.Event | None = None) -> None:
+    """Sleep until `clock.monotonic()` has reached `due`, or until `ended` is set; never return before that."""
+    while (left := due - clock.monotonic()) > 0 and not (ended and ended.is_set()):
+        if ended is None:
+            await clock.sleep(left)
+            continue
+        sleeping, ending = asyncio.ensure_future(clock.sleep(left)), asyncio.ensure_future(ended.wait())
+        try:
+            await asyncio.wait({sleeping, ending}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for waiting in (sleeping, ending):
+                waiting.cancel()
+            await asyncio.gather(sleeping, ending, return_exceptions=True)
+        if not sleeping.cancelled():
+            sleeping.result()
 
 
 def timeout(clock: Clock, seconds: float) -> AbstractAsyncContextManager[object]:

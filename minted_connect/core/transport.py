@@ -90,6 +90,8 @@ class Transport:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
+        self.ended: asyncio.Event = asyncio.Event()
+        """Set by `aclose`."""
 
     @property
     def closed(self) -> bool:
@@ -161,6 +163,7 @@ class Transport:
         if self._closed:
             return
         self._closed = True
+        self.ended.set()
         roads, self._roads = self._roads, None
         if roads is None or self._pid != os.getpid():
             return
@@ -233,6 +236,7 @@ class Transport:
         # Our own connectors have it already; a lent one has what its owner gave it.
         context = self._ssl if self._lender is not None and self._ssl is not None else True
         timeout = _connect_timeout(timeouts.connect)
+        is_money, rounds = wire.lane is Lane.MONEY, 0
         while True:
             progress.phase = Phase.NOT_SENT
             # No name is given to what is secret: a cancellation takes this frame along, and some log its variables.
@@ -253,7 +257,11 @@ class Transport:
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     # A challenge is a refusal before execution: sending again is the protocol, not a retry.
                     challenges = response.headers.getall("WWW-Authenticate", ())
-                    if exchange.challenged(challenges):
+                    rounds += 1
+                    # A completion is posted again once, and only for a realm that was met before: anything else may be
+                    # a gateway that has passed the first one on.
+                    may_repeat = not is_money or (exchange.is_pinned and rounds == 1)
+                    if exchange.challenged(challenges) and may_repeat:
                         continue
                     # The challenge was accepted as one of the pinned realm, so this server refused the signature.
                     return RawReply(response.status, response.headers, body, bool(challenges) and exchange.is_pinned)

@@ -34,14 +34,12 @@ class Turns:
             NotSent: those before took longer than that.
         """
         lock = self._locks.setdefault(thing, asyncio.Lock())
-        if lock.locked():
-            try:
-                async with timeout(self._clock, patience):
-                    await lock.acquire()
-            except TimeoutError:
-                raise NotSent(f"other changes of the same basket or customer took longer than {patience:g} s") from None
-        else:
-            await lock.acquire()
+        # Also for a lock that is free: a waiter that was woken and has not run yet comes first.
+        try:
+            async with timeout(self._clock, patience):
+                await lock.acquire()
+        except TimeoutError:
+            raise NotSent(f"other changes of the same basket or customer took longer than {patience:g} s") from None
         try:
             yield
         finally:

@@ -165,7 +165,9 @@ class World(Caller):
     def __init__(self, *, loopback: bool = True, **options: Any) -> None:
         self.clock = ManualClock(auto_advance=True)
         self.settings = Settings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
-        transport = SimpleNamespace(is_loopback=loopback, check_usable=lambda: None, base_url=SERVER, account=ACCOUNT)
+        transport = SimpleNamespace(
+            is_loopback=loopback, check_usable=lambda: None, base_url=SERVER, account=ACCOUNT, ended=None
+        )
         self.shared = SimpleNamespace(  # type: ignore[assignment]
             transport=transport,
             observed=Observed(),

@@ -638,6 +638,16 @@ async def test_a_status_that_is_not_known_is_a_difference(
     assert journal.states == [IntentState.CONFIRMED]
 
 
+async def test_a_found_order_with_another_token_is_a_difference(world: World, complete: AsyncComplete) -> None:
+    def lose(request: Request, progress: Progress) -> Exception:
+        world.orders = [{**world.execute(request), "token": "X" * 32}]
+        return Conflict("no", 409, 409)
+
+    world.complete = lose
+    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    assert [difference.split(":")[0] for difference in done.differences] == ["token"]
+
+
 @pytest.mark.parametrize("name", ["guid", "increment_id"])
 async def test_another_key_than_the_baskets_is_a_difference(
     world: World, complete: AsyncComplete, name: str, caplog: pytest.LogCaptureFixture

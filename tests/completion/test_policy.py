@@ -264,6 +264,23 @@ async def test_reconcile_does_not_believe_a_refusal_before_the_settle_time(world
     assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
 
 
+async def test_a_stored_refusal_is_believed_at_the_settle_time_whatever_its_status(world: World) -> None:
+    # It may not be known any more that a look has shown something else.
+    def refuse(request: Request, progress: Progress) -> Exception:
+        world.orders = lambda _: [] if world.clock.monotonic() > 2 else ServerError("down", 500)
+        return ValidationFailed("no", 422, 422)
+
+    world.complete = refuse
+    complete = following(world, inline_looks=0, reconcile_budget=20.0)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    with pytest.raises(OutcomeUnknown):
+        await complete.reconcile(caught.value)
+    with pytest.raises(Rejected):
+        await complete.reconcile(caught.value)
+    assert world.clock.monotonic() >= 31
+
+
 async def test_a_refusal_is_stored_before_the_first_look(world: World) -> None:
     stored: list[Any] = []
     complete = following(world)
@@ -485,6 +502,32 @@ async def test_a_cancelled_order_after_a_doubtful_no(world: World) -> None:
     with pytest.raises(Rejected) as caught:
         await buy(world, following(world))
     assert caught.value.order is not None
+
+
+async def test_a_fence_waits_for_the_lock_no_longer_than_its_budget(world: World) -> None:
+    complete = following(world, fence_proves_not_executed=True, reconcile_budget=5.0)
+    await complete._outcomes.journal.prepare(intent_of())
+    world.clear = lambda _: deal_json(items=[])
+
+    async def hold() -> None:
+        async with world.turn(CUSTOMER):
+            held.set()
+            await released.wait()
+
+    held, released = asyncio.Event(), asyncio.Event()
+    holder = asyncio.create_task(hold())
+    await held.wait()
+    reconciling = asyncio.create_task(complete.reconcile(intent_of(), fence=True))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    world.clock.advance(6)  # type: ignore[attr-defined]
+    with pytest.raises(OutcomeUnknown):
+        await reconciling
+    released.set()
+    await holder
+    assert world.count("baskets.clear") == 0
+    [intent] = await complete.pending()
+    assert intent.fenced_at is None
 
 
 # --- what an answer is about -------------------------------------------------------------------------------------

@@ -50,6 +50,27 @@ async def test_waiting_has_an_end():
         pass
 
 
+async def test_a_waiter_that_was_woken_comes_first_and_is_waited_for_with_an_end():
+    turns, order = Turns(SYSTEM_CLOCK), []
+
+    async def wait() -> None:
+        async with turns.of("a", 5):
+            order.append("waiter")
+            await released.wait()
+
+    released = asyncio.Event()
+    async with turns.of("a", 5):
+        waiter = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+    # The lock is free for a moment, and promised to the waiter.
+    with pytest.raises(NotSent):
+        async with turns.of("a", 0.01):
+            order.append("second")
+    released.set()
+    await waiter
+    assert order == ["waiter"]
+
+
 async def test_who_gives_up_or_fails_lets_the_next_one_in():
     turns = Turns(SYSTEM_CLOCK)
     with pytest.raises(ValueError, match="odd"):
@@ -129,9 +150,12 @@ def test_how_far_the_clock_of_the_server_is_ahead(seconds: int):
     observed = Observed()
     assert observed.offset == timedelta()
     observed.note_date(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
-    assert observed.offset == timedelta(seconds=seconds if abs(seconds) <= 31 * 86_400 else 0)
-    observed.note_date("yesterday", NOW)
-    assert observed.offset == timedelta()
+    known = timedelta(seconds=seconds if abs(seconds) <= 31 * 86_400 else 0)
+    assert observed.offset == known
+    # An older reading of the server's clock is better than none.
+    for useless in ("yesterday", "", format_datetime(NOW + timedelta(days=40), usegmt=True)):
+        observed.note_date(useless, NOW, elapsed=100.0)
+        assert observed.offset == known
 
 
 def test_a_date_may_be_older_than_its_response_took_and_its_cache_says() -> None:
