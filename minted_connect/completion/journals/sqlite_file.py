@@ -25,7 +25,7 @@ __all__ = ["FileLost", "JournalFile"]
 
 _DRAFT: Final = ".minted-"
 _PATIENCE: Final = 1.0
-"""Seconds for another process to drop the second name that a new file may have for a moment."""
+"""Seconds for another process to finish a new file: to drop its second name, to write its first page."""
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
@@ -74,9 +74,7 @@ class JournalFile:
             raise FileLost("was replaced by another one while in use")
         if found.st_nlink > 1:
             self._wait_for_one_name()
-        if found.st_size == 0:
-            self._check_fresh()
-        return found.st_size
+        return found.st_size or self._check_fresh()
 
     def mark_used(self, identity: str | None) -> None:
         """Remember the file that is there now; from now on it must stay.
@@ -123,16 +121,29 @@ class JournalFile:
             _create_by_link(path)
         sync_directory(path.parent)
 
-    def _check_fresh(self) -> None:
+    def _check_fresh(self) -> int:
+        """Return the size of a file that was empty a moment ago: another process may be making the journal in it."""
         if self._known is not None:
             raise FileLost("was emptied while in use")
-        with suppress(FileNotFoundError):
-            if self.log.stat().st_size:
+        give_up = time.monotonic() + _PATIENCE
+        while self._has_records():
+            # The log first, then the file: a maker writes the first page of the file before the log.
+            if size := os.stat(self.path).st_size:  # noqa: PTH116 - as above
+                return size
+            if time.monotonic() > give_up:
                 # SQLite would delete the log of an empty file.
                 raise JournalError(
                     f"the journal {self.path} is empty, but {self.log} still holds records: restore the journal from a "
                     "copy, or find out which orders were made, and then remove both"
                 )
+            time.sleep(0.01)
+        return 0
+
+    def _has_records(self) -> bool:
+        try:
+            return self.log.stat().st_size > 0
+        except FileNotFoundError:
+            return False
 
     def _check_not_mounted(self) -> None:
         path = os.path.realpath(self.path)
