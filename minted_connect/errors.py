@@ -443,7 +443,7 @@ class Rejected(MintedConnectError):
     """
 
     order: Order | None = None
-    """The failed order; None if no order was made."""
+    """The failed order; None if no order was made, or if it cannot be read."""
     refusal: Refusal | None = None
     """The response that refused the completion; None if an order was made."""
 
