@@ -30,8 +30,9 @@ from benchmarks.measure import Cost, Measure, interleave, timed
 from benchmarks.report import Row, compare
 from benchmarks.server import LATENCY, MINIMAL, ROOT, SAMPLE, SANDBOX, Served
 from minted_connect import Basket, MintedConnectError, Rate
-from minted_connect.core.codec import dumps, loads, structure, to_wire
-from minted_connect.core.digest import DigestAuth, Signer, Terms, parse_challenges
+from minted_connect.core.auth.digest import DigestAuth, Signer, Terms, parse_challenges
+from minted_connect.core.converter import structure, to_wire
+from minted_connect.core.exact_json import dumps, loads
 from minted_connect.core.retry import with_retries
 
 __all__ = ["CASES", "Effort"]
@@ -289,8 +290,8 @@ def digest(effort: Effort) -> list[Row]:
     async def ours() -> None:
         async with auth.exchange() as exchange:
             while exchange.header("GET", target) is None:
-                exchange.challenged([field])
-            exchange.accepted()
+                exchange.on_challenge([field])
+            exchange.on_success()
 
     contenders = {
         "one SHA-256": _steps(lambda: hashlib.sha256(hashed).hexdigest()),

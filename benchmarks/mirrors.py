@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 import attrs
 
-from minted_connect.core.shapes import wire_name
+from minted_connect.core.converter_hooks import wire_name
 
 __all__ = ["pydantic_of"]
 

@@ -21,7 +21,8 @@ import aiohttp
 from benchmarks import mirrors
 from benchmarks.server import OPEN, SAMPLE, SLOW, Served
 from minted_connect import AsyncMintedConnect, Basket, BasketKey, MintedConnect, Options
-from minted_connect.core.codec import loads, structure
+from minted_connect.core.converter import structure
+from minted_connect.core.exact_json import loads
 
 __all__ = [
     "CUSTOMER",

@@ -95,12 +95,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(given: argparse.Namespace, out: TextIO) -> Coroutine[Any, Any, int | None]:
     if given.command == "demo":
-        from minted_connect import demo  # noqa: PLC0415 - as above
+        from minted_connect.commands import demo  # noqa: PLC0415 - as above
 
         return demo.run(out, as_json=given.json)
-    from minted_connect import recover  # noqa: PLC0415 - as above
+    from minted_connect.commands import reconcile  # noqa: PLC0415 - as above
 
-    return recover.run(
+    return reconcile.run(
         given.journal,
         intents=given.intent,
         decide=given.decide,

@@ -18,10 +18,8 @@ from urllib.parse import unquote
 import aiohttp
 import attrs
 
-from minted_connect import __version__, checks
-from minted_connect.completion.complete import CLOSING, AsyncComplete
-from minted_connect.completion.journal import Journal, to_the_end
-from minted_connect.completion.journals import open_journal, sealed
+from minted_connect import __version__, validation
+from minted_connect.completion.completions import CLOSING, AsyncCompletions
 from minted_connect.config import (
     STAGING,
     Credentials,
@@ -32,14 +30,16 @@ from minted_connect.config import (
     as_secret,
     check_type,
 )
-from minted_connect.core.caller import Caller
-from minted_connect.core.codec import dumps
-from minted_connect.core.logs import obey_environment
-from minted_connect.core.replies import Reply
-from minted_connect.core.request import OPERATIONS, Effect, Evidence, Operation, Request
-from minted_connect.core.state import LagSource, Settings, Shared
+from minted_connect.core.api_client import ApiClient
+from minted_connect.core.exact_json import dumps
+from minted_connect.core.logs import setup_logging
+from minted_connect.core.request import OPERATIONS, Effect, EvidenceLevel, Operation, Request
+from minted_connect.core.response import Response
+from minted_connect.core.state import ClientSettings, ClientState, LagSource
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ClientClosedError, ConfigurationError, InvalidInput
+from minted_connect.journal import hide_url, open_journal
+from minted_connect.journal.protocol import Journal, shielded
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
@@ -90,7 +90,7 @@ class AsyncMintedConnect:
     """The catalogue."""
     baskets: AsyncBaskets
     """Lines under one price lock."""
-    complete: AsyncComplete
+    complete: AsyncCompletions
     """Buy, sell, have delivered: once."""
     orders: AsyncOrders
     """What was completed, and what became of it."""
@@ -116,13 +116,13 @@ class AsyncMintedConnect:
         options: Options | None = None,
     ) -> None:
         # Before anything can fail: tracebacks may show local variables.
-        password, journal = as_secret(password), sealed(journal)
+        password, journal = as_secret(password), hide_url(journal)
         proxy = None if proxy is None else as_secret(proxy)
-        obey_environment()
+        setup_logging()
         _check_settings(timeouts, retry, options)
         check_type("session", session, aiohttp.ClientSession, optional=True)
         check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)
-        settings = Settings(
+        settings = ClientSettings(
             timeouts=timeouts or Timeouts(),
             retry=retry or RetryPolicy(),
             client_id=client_id,
@@ -137,23 +137,23 @@ class AsyncMintedConnect:
             ssl_context=ssl_context,
             proxy=proxy,
         )
-        caller = Caller(Shared(transport, settings), settings, f"minted-connect/{__version__}")
-        self._assemble(caller, AsyncComplete(caller, _opened(journal)), None)
+        api = ApiClient(ClientState(transport, settings), settings, f"minted-connect/{__version__}")
+        self._assemble(api, AsyncCompletions(api, _opened(journal)), None)
         self._owns = True
         self._closing: asyncio.Task[None] | None = None
         # A journal object is lent, as a session is: its owner may go on using it.
         self._owns_journal = journal is None or isinstance(journal, str | Path | Secret)
 
-    def _assemble(self, caller: Caller, complete: AsyncComplete, server: Sandbox | None) -> None:
-        self._caller = caller
+    def _assemble(self, api: ApiClient, complete: AsyncCompletions, server: Sandbox | None) -> None:
+        self._api = api
         self._server = server
-        self.customers = AsyncCustomers(caller)
-        self.products = AsyncProducts(caller)
-        self.baskets = AsyncBaskets(caller)
+        self.customers = AsyncCustomers(api)
+        self.products = AsyncProducts(api)
+        self.baskets = AsyncBaskets(api)
         self.complete = complete
-        self.orders = AsyncOrders(caller, complete.note)
-        self.wallet = AsyncWallet(caller)
-        self.rates = AsyncRates(caller)
+        self.orders = AsyncOrders(api, complete.note)
+        self.wallet = AsyncWallet(api)
+        self.rates = AsyncRates(api)
 
     @classmethod
     def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
@@ -201,7 +201,7 @@ class AsyncMintedConnect:
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import Sandbox  # noqa: PLC0415
 
-        journal = sealed(journal)
+        journal = hide_url(journal)
         _check_settings(timeouts, retry, options)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
@@ -223,7 +223,7 @@ class AsyncMintedConnect:
 
     def _use_delays_of(self, source: LagSource) -> None:
         """Take the delays that `CompletionPolicy` leaves at their defaults from a server that knows them."""
-        self._caller.shared.lag_source = source
+        self._api.state.lag_source = source
 
     @property
     def sandbox_server(self) -> Sandbox:
@@ -261,7 +261,7 @@ class AsyncMintedConnect:
             ConfigurationError: an argument that cannot work.
         """
         _check_settings(timeouts, retry, None)
-        now = self._caller.settings
+        now = self._api.settings
         settings = attrs.evolve(
             now,
             timeouts=timeouts or now.timeouts,
@@ -271,15 +271,15 @@ class AsyncMintedConnect:
             client_id=now.client_id if client_id is None else client_id,
         )
         sibling = object.__new__(type(self))
-        caller = self._caller.with_settings(settings)
-        sibling._assemble(caller, self.complete.with_caller(caller), self._server)
+        api = self._api.with_settings(settings)
+        sibling._assemble(api, self.complete.with_api(api), self._server)
         sibling._owns = sibling._owns_journal = False
         sibling._closing = None
         return sibling
 
     async def request(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, json: Any = None
-    ) -> Reply:
+    ) -> Response:
         """Send any request, and return status, headers and `data` of the answer; errors are raised as everywhere.
 
         For what this library does not know. GET is repeated after failures, everything else is sent once. Completions
@@ -295,10 +295,10 @@ class AsyncMintedConnect:
             ConfigurationError: the path is one of Complete Buy, Sell or Delivery.
             InvalidInput: an argument that cannot be sent.
         """
-        verb = checks.text("method", method).upper()
+        verb = validation.text("method", method).upper()
         if verb not in _METHODS:
             raise InvalidInput.of("method", f"must be one of {', '.join(sorted(_METHODS))}")
-        plain = unquote(checks.text("path", path))
+        plain = unquote(validation.text("path", path))
         if not _PATH.fullmatch(path) or not plain.isprintable():
             raise InvalidInput.of("path", "must be an absolute, percent-encoded path; give the query as `query`")
         if not set(plain.split("/")[1:-1]).isdisjoint({"", ".", ".."}) or plain.endswith(("/.", "/..")):
@@ -306,12 +306,12 @@ class AsyncMintedConnect:
         self._refuse_completion(plain)
         _check_query(query)
         _check_json(json)
-        effect = Effect.READ if verb == "GET" else Effect.ADD
-        operation = Operation("request", verb, path, effect, Evidence.INFERRED, "raw request")
-        return await self._caller.exchange(Request(operation, query=tuple((query or {}).items()), body=json))
+        effect = Effect.READ if verb == "GET" else Effect.NON_IDEMPOTENT
+        operation = Operation("request", verb, path, effect, EvidenceLevel.INFERRED, "raw request")
+        return await self._api.exchange(Request(operation, query=tuple((query or {}).items()), body=json))
 
     def _refuse_completion(self, path: str) -> None:
-        paths = self._caller.settings.options.paths
+        paths = self._api.settings.options.paths
         for operation in OPERATIONS.values():
             known = {operation.path.casefold(), paths.get(operation.name, operation.path).casefold()}
             if operation.effect is Effect.COMPLETE and path.rstrip("/").casefold() in known:
@@ -332,18 +332,18 @@ class AsyncMintedConnect:
         closing = self._closing
         if closing is None:
             closing = self._closing = asyncio.ensure_future(self._close(patience))
-            await to_the_end(closing)
+            await shielded(closing)
         elif closing.get_loop() is asyncio.get_running_loop():
             # The first call raises what closing raised.
             await asyncio.wait({closing})
 
     async def _close(self, patience: float) -> None:
         try:
-            self._caller.check_usable()
+            self._api.check_usable()
         except ClientClosedError:
             patience = 0.0  # purchases of another event loop, or of the process that was forked, do not end here
         try:
-            await self._caller.shared.transport.aclose()
+            await self._api.state.transport.aclose()
         finally:
             # Without connections, purchases under way come to their end.
             await self.complete.aclose(patience, close_journal=self._owns_journal)
@@ -358,12 +358,12 @@ class AsyncMintedConnect:
 
     def __repr__(self) -> str:
         # A debugger may show a client whose constructor has just failed.
-        caller: Caller | None = getattr(self, "_caller", None)
-        return f"<{type(self).__name__} {caller.shared.transport.base_url if caller else '(not built)'}>"
+        api: ApiClient | None = getattr(self, "_api", None)
+        return f"<{type(self).__name__} {api.state.transport.base_url if api else '(not built)'}>"
 
     def __del__(self) -> None:
         # Only said, not mended: closing takes an event loop, and whichever runs now need not be ours.
-        if getattr(self, "_owns", False) and self._caller.shared.transport.is_open:
+        if getattr(self, "_owns", False) and self._api.state.transport.is_open:
             warnings.warn(
                 f"unclosed {self!r}: use `async with`, or await aclose()", ResourceWarning, stacklevel=2, source=self
             )

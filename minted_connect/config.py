@@ -16,14 +16,14 @@ from urllib.parse import urlsplit
 import attrs
 
 from minted_connect.errors import AMBIGUOUS_STATUSES, ConfigurationError
-from minted_connect.events import Attempt
+from minted_connect.hooks import Attempt
 
 __all__ = [
     "FEED_BREAKER",
     "LOOPBACK",
     "STAGING",
     "SYSTEM_CLOCK",
-    "Breaker",
+    "BreakerPolicy",
     "Clock",
     "CompletionPolicy",
     "Credentials",
@@ -211,22 +211,22 @@ class Timeouts:
 class RetryPolicy:
     """How often and how patiently a call is repeated; what may be repeated is not a setting.
 
-    The wait before try n is drawn evenly from 0 to `initial` * 2^(n-1), at most `maximum` (full jitter).
+    The wait before try n is drawn evenly from 0 to `wait_initial` * 2^(n-1), at most `wait_max` (full jitter).
     """
 
-    reads: int = attrs.field(default=3, validator=_at_least(1))
+    read_attempts: int = attrs.field(default=3, validator=_at_least(1))
     """Attempts of a call that only reads."""
-    sets: int = attrs.field(default=2, validator=_at_least(1))
+    write_attempts: int = attrs.field(default=2, validator=_at_least(1))
     """Attempts of a call whose repetition changes nothing."""
-    initial: float = attrs.field(default=0.5, validator=_seconds)
-    maximum: float = attrs.field(default=8.0, validator=_seconds)
+    wait_initial: float = attrs.field(default=0.5, validator=_seconds)
+    wait_max: float = attrs.field(default=8.0, validator=_seconds)
     budget: int = attrs.field(default=100, validator=_at_least(0))
     """Tokens shared by all calls of a client: 5 a retry, 10 after a timeout, 1 back for a clean success."""
 
     @classmethod
     def none(cls) -> RetryPolicy:
         """Build a policy that repeats nothing."""
-        return cls(reads=1, sets=1, budget=0)
+        return cls(read_attempts=1, write_attempts=1, budget=0)
 
 
 def _least_and_most(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -274,14 +274,14 @@ class RateLimit:
 
 
 @attrs.frozen(kw_only=True)
-class Breaker:
+class BreakerPolicy:
     """Opens after `failures` failed attempts in a row, lets one probe through after `cooldown` seconds."""
 
     failures: int = attrs.field(default=5, validator=_at_least(1))
     cooldown: float = attrs.field(default=30.0, validator=_seconds)
 
 
-FEED_BREAKER: Final = Breaker()
+FEED_BREAKER: Final = BreakerPolicy()
 """The default of a feed of prices: five failed polls in a row, then a probe every half minute."""
 
 _REFUSING: Final = frozenset(range(400, 500)) - AMBIGUOUS_STATUSES - {401}
@@ -435,7 +435,7 @@ class Options:
     """Inferred length limits, checked before sending; None = leave them to the server."""
     clock: Clock = attrs.field(default=SYSTEM_CLOCK, validator=_is_clock)
     rate_limit: RateLimit | None = attrs.field(default=None, validator=_of(RateLimit, optional=True))
-    breaker: Breaker | None = attrs.field(default=None, validator=_of(Breaker, optional=True))
+    breaker: BreakerPolicy | None = attrs.field(default=None, validator=_of(BreakerPolicy, optional=True))
     completion: CompletionPolicy = attrs.field(default=CompletionPolicy(), validator=_of(CompletionPolicy))
     """How completions and reconciliation treat what the vendor has not answered yet."""
     journal_account: str | None = attrs.field(default=None, repr=False, validator=_account_name)

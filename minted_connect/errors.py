@@ -19,7 +19,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  +- SinkError                   ticks could not be recorded: names the file
  +- TransportError              sent, and no usable answer  .phase
  |   +- RequestTimeout          (also a TimeoutError)
- +- ApiError                    the server said no          .status .code .message .request_id .retry_after
+ +- APIError                    the server said no          .status .code .message .request_id .retry_after
  |   +- BadRequest              400
  |   +- AuthenticationFailed    401
  |   |   +- AuthDowngrade       a challenge weaker than the one that worked before
@@ -30,7 +30,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- RateLimited             429
  |   +- ServerError             5xx
  +- ProtocolError               an answer that cannot be trusted  .problems
- |   +- AnswerTooLarge
+ |   +- ResponseTooLarge
  |   +- UnexpectedRedirect
  |   +- IntegrityError          a response that belongs to another customer or basket
  +- Rejected                    a completion whose order failed, or whose refusal was confirmed later  .order .refusal
@@ -55,15 +55,15 @@ if TYPE_CHECKING:
     from minted_connect.models import Completion, Intent, Order, Refusal
 
 __all__ = [
+    "APIError",
     "AlreadyInFlight",
-    "AnswerTooLarge",
-    "ApiError",
     "AuthDowngrade",
     "AuthenticationFailed",
     "BadRequest",
     "BudgetExhausted",
     "CircuitOpen",
     "ClientClosedError",
+    "CompletionRejected",
     "ConfigurationError",
     "Conflict",
     "ConnectFailed",
@@ -85,9 +85,9 @@ __all__ = [
     "PriceFixExpired",
     "ProtocolError",
     "RateLimited",
-    "Rejected",
     "RequestInfo",
     "RequestTimeout",
+    "ResponseTooLarge",
     "ServerError",
     "SinkError",
     "TLSFailed",
@@ -108,7 +108,7 @@ class Phase(enum.StrEnum):
 
     NOT_SENT = "not sent"
     SENT = "sent"
-    ANSWERED = "answered"
+    RESPONDED = "responded"
 
 
 class Effect(enum.Enum):
@@ -116,9 +116,9 @@ class Effect(enum.Enum):
 
     READ = "read"
     """Changes nothing."""
-    SET = "set"
+    IDEMPOTENT = "idempotent"
     """Leaves the same state however often it is repeated."""
-    ADD = "add"
+    NON_IDEMPOTENT = "non-idempotent"
     """Adds again each time."""
     COMPLETE = "complete"
     """Buys, sells or ships: sent once."""
@@ -172,7 +172,7 @@ class MintedConnectError(Exception):
     @property
     def _is_repeatable(self) -> bool:
         """Whether repeating the request leaves the same state. False if the request is not known."""
-        return self.request is not None and self.request.effect in {Effect.READ, Effect.SET}
+        return self.request is not None and self.request.effect in {Effect.READ, Effect.IDEMPOTENT}
 
     def __str__(self) -> str:
         return self.reason
@@ -325,7 +325,7 @@ class RequestTimeout(TransportError, TimeoutError):
 
 
 @_error
-class ApiError(MintedConnectError):
+class APIError(MintedConnectError):
     """The server answered, and the answer is no."""
 
     status: int = 0
@@ -348,12 +348,12 @@ class ApiError(MintedConnectError):
 
 
 @_error
-class BadRequest(ApiError):
+class BadRequest(APIError):
     """400: the server did not understand the request."""
 
 
 @_error
-class AuthenticationFailed(ApiError):
+class AuthenticationFailed(APIError):
     """401: the user name or the password is wrong, or a gateway asks for credentials of its own."""
 
     refused_digest: bool = False
@@ -367,22 +367,22 @@ class AuthDowngrade(AuthenticationFailed):
 
 
 @_error
-class PermissionDenied(ApiError):
+class PermissionDenied(APIError):
     """403: these credentials may not do this."""
 
 
 @_error
-class NotFound(ApiError):
+class NotFound(APIError):
     """404: there is no such thing, or not for these credentials."""
 
 
 @_error
-class Conflict(ApiError):
+class Conflict(APIError):
     """409: the state of the thing does not allow this."""
 
 
 @_error
-class ValidationFailed(ApiError):
+class ValidationFailed(APIError):
     """422: the server names the fields it refuses."""
 
     fields: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]])
@@ -390,7 +390,7 @@ class ValidationFailed(ApiError):
 
 
 @_error
-class RateLimited(ApiError):
+class RateLimited(APIError):
     """429: too many requests. A gateway may have passed the request on before it wrote this."""
 
     @property
@@ -400,7 +400,7 @@ class RateLimited(ApiError):
 
 
 @_error
-class ServerError(ApiError):
+class ServerError(APIError):
     """5xx: the server failed; whether it did the work first is not known."""
 
     @property
@@ -421,7 +421,7 @@ class ProtocolError(MintedConnectError):
 
 
 @_error
-class AnswerTooLarge(ProtocolError):
+class ResponseTooLarge(ProtocolError):
     """The answer is larger, after decompression, than `Options.max_body`."""
 
 
@@ -436,10 +436,10 @@ class IntegrityError(ProtocolError):
 
 
 @_error
-class Rejected(MintedConnectError):
+class CompletionRejected(MintedConnectError):
     """A completion whose order failed or was cancelled, or whose refusal was confirmed after the call.
 
-    A refusal that is confirmed during the call raises the `ApiError` of the response instead.
+    A refusal that is confirmed during the call raises the `APIError` of the response instead.
     """
 
     order: Order | None = None

@@ -14,8 +14,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from minted_connect.core.extras import load
-from minted_connect.events import Attempt
+from minted_connect.core.extras import import_extra
+from minted_connect.hooks import Attempt
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -47,8 +47,8 @@ class OpenTelemetry:
         from minted_connect import __version__  # noqa: PLC0415 - the package imports from here
 
         why = "telemetry needs OpenTelemetry"
-        self._trace: Any = load("opentelemetry.trace", "otel", why)
-        metrics: Any = load("opentelemetry.metrics", "otel", why)
+        self._trace: Any = import_extra("opentelemetry.trace", "otel", why)
+        metrics: Any = import_extra("opentelemetry.metrics", "otel", why)
         self._tracer: Any = self._trace.get_tracer(_NAME, __version__, tracer_provider)
         meter: Any = metrics.get_meter(_NAME, __version__, meter_provider)
         self._duration: Any = meter.create_histogram(

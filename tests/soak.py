@@ -26,8 +26,8 @@ import attrs
 from minted_connect import AsyncMintedConnect, CompletionPolicy, MintedConnect, MintedConnectError, Options, Timeouts
 from minted_connect.sandbox import ThreadedSandbox
 from tests.conftest import Awaitably
-from tests.load import Load, Weather
-from tests.scripts import python
+from tests.support.load import Load, Weather
+from tests.support.subprocesses import python
 
 SERVER = "from tests.soak import serve; serve()"
 WORKERS = 6

@@ -13,12 +13,12 @@ import anyio
 import pytest
 
 from minted_connect import AsyncMintedConnect, ClientClosedError, OutcomeUnknown, SqliteJournal, intent_of
-from minted_connect.completion.journal import MemoryJournal
+from minted_connect.journal.protocol import MemoryJournal
 from minted_connect.models import Basket, Intent, IntentState
 from minted_connect.sandbox import Sandbox
 from minted_connect.sandbox.faults import Fault
-from tests.scripts import spoken
-from tests.tour import GOLD
+from tests.support.operations import GOLD
+from tests.support.subprocesses import spoken
 
 BUY = "*/complete/buy"
 PATIENCE = 20.0
@@ -149,7 +149,7 @@ async def test_closing_in_a_cancelled_scope_closes_everything(sandbox: Sandbox, 
         scope.cancel()
         await minted.aclose()
     assert scope.cancelled_caught
-    assert not minted._caller.shared.transport.is_open
+    assert not minted._api.state.transport.is_open
     with pytest.raises(ClientClosedError):
         await minted.rates.current()
 
@@ -164,7 +164,7 @@ async def test_a_failure_of_closing_is_raised_to_the_first_closer_only(
         await asyncio.sleep(0)
         raise KeyError("journal")
 
-    monkeypatch.setattr(minted.complete._outcomes.journal, "aclose", fail)
+    monkeypatch.setattr(minted.complete._settlement.journal, "aclose", fail)
     ended = await asyncio.gather(*(minted.aclose() for _ in range(3)), return_exceptions=True)
     assert [type(one) for one in ended] == [KeyError, type(None), type(None)]
     await minted.aclose()

@@ -18,7 +18,7 @@ from minted_connect import (
     AuthenticationFailed,
     Basket,
     BasketKey,
-    Breaker,
+    BreakerPolicy,
     Completion,
     CompletionPolicy,
     ConfigurationError,
@@ -40,7 +40,7 @@ from minted_connect import (
     Timeouts,
     ValidationFailed,
 )
-from minted_connect.core import codec
+from minted_connect.core import converter
 from minted_connect.feed import RateFeed
 from minted_connect.resources.orders import AsyncOrders
 from minted_connect.sandbox import ManualClock, Sandbox
@@ -72,8 +72,8 @@ WRONG: dict[str, Any] = {
     "{}": {},
 }
 
-BASKET = codec.structure(deal_json(), Basket)
-ORDER = codec.structure(order_json(), Order)
+BASKET = converter.structure(deal_json(), Basket)
+ORDER = converter.structure(order_json(), Order)
 COMPLETION = Completion(None, {"id": "10984"}, {"customer": {"external_id": "customer-1"}})
 INTENT = intent_of(state=IntentState.CONFIRMED)
 PERIOD = {"start": date(2026, 1, 1), "end": date(2026, 1, 2)}
@@ -139,10 +139,10 @@ ACCEPTED: dict[str, set[str]] = {
     "AsyncMintedConnect username": {"blank"},
     "AsyncMintedConnect password": {"blank", "lines"},
     **{f"{name} {field.name}": {"1.5"} for name in ("Timeouts",) for field in attrs.fields(Timeouts)},
-    "RetryPolicy initial": {"1.5"},
-    "RetryPolicy maximum": {"1.5"},
+    "RetryPolicy wait_initial": {"1.5"},
+    "RetryPolicy wait_max": {"1.5"},
     "RateLimit rate": {"1.5"},
-    "Breaker cooldown": {"1.5"},
+    "BreakerPolicy cooldown": {"1.5"},
     "CompletionPolicy price_fix_margin": {"1.5"},
     "CompletionPolicy reconcile_budget": {"1.5"},
     "CompletionPolicy orders_lag": {"0", "1.5"},
@@ -251,7 +251,9 @@ def test_no_method_is_left_out():
 
 
 @pytest.mark.parametrize(
-    "cls", [Timeouts, RetryPolicy, Limits, RateLimit, Breaker, CompletionPolicy, Options], ids=lambda cls: cls.__name__
+    "cls",
+    [Timeouts, RetryPolicy, Limits, RateLimit, BreakerPolicy, CompletionPolicy, Options],
+    ids=lambda cls: cls.__name__,
 )
 def test_no_setting_takes_what_it_cannot_mean(cls):
     valid = {"rate": 1} if cls is RateLimit else {}
@@ -456,7 +458,7 @@ async def test_the_escape_hatch_does_not_complete(connect, sandbox: Sandbox, ver
         lambda: Timeouts(pool=float("nan")),
         lambda: Timeouts(pool=True),
         lambda: Timeouts(pool=None),
-        lambda: RetryPolicy(reads=0),
+        lambda: RetryPolicy(read_attempts=0),
         lambda: RetryPolicy(budget=-1),
         lambda: RateLimit(rate=0),
         lambda: Options(digest_policy="ancient"),
@@ -548,7 +550,7 @@ async def test_wrong_credentials_end_a_feed(sandbox: Sandbox):
 def test_credentials_show_nothing():
     credentials = Credentials("canary-user", "canary-password")
     client = AsyncMintedConnect("canary-user", "canary-password")
-    assert "canary" not in f"{credentials!r}{credentials}{client!r}{client._caller.settings!r}"
+    assert "canary" not in f"{credentials!r}{credentials}{client!r}{client._api.settings!r}"
     assert credentials.password.reveal() == "canary-password"
     assert Secret("a") == Secret("a") != Secret("b")
     assert Secret("a") != "a"

@@ -13,7 +13,7 @@ from blockbuster import BlockingError, blockbuster_ctx
 from minted_connect import AsyncMintedConnect, MintedConnect, Options, OutcomeUnknown
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 from tests.conftest import Awaitably
-from tests.tour import CALLS, GOLD, scene
+from tests.support.operations import CALLS, GOLD, scene
 
 
 async def every_call(minted: Any, sandbox: Any, clock: ManualClock) -> None:

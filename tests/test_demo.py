@@ -90,7 +90,7 @@ def test_the_version(capsys):
 
 HELD_UP = """
 import asyncio, sys
-from minted_connect import demo
+from minted_connect.commands import demo
 from minted_connect.__main__ import main
 
 async def wallet(minted, story):

@@ -21,7 +21,7 @@ from minted_connect import (
     demo,
 )
 from minted_connect.sandbox import ManualClock
-from tests.tour import GOLD
+from tests.support.operations import GOLD
 
 
 def test_the_package_knows_its_names_and_no_others():

@@ -15,7 +15,7 @@ import minted_connect
 from minted_connect import errors
 from minted_connect.errors import (
     AlreadyInFlight,
-    ApiError,
+    APIError,
     BudgetExhausted,
     CircuitOpen,
     ClientClosedError,
@@ -37,11 +37,11 @@ from minted_connect.errors import (
     TransportError,
     ValidationFailed,
 )
-from minted_connect.models import Intent, IntentState, Kind
+from minted_connect.models import Intent, IntentState, OrderKind
 
 INTENT = Intent(
     id="0b6f0f36-94f4-4c4e-8a55-3c1f3a0a51f5",
-    kind=Kind.BUY,
+    kind=OrderKind.BUY,
     external_customer_id="canary-customer",
     cart_token="canary-token",
     basket_id=1,
@@ -101,7 +101,7 @@ def test_the_repr_is_the_text_and_nothing_else(cls):
 
 
 def test_an_api_error_does_not_show_its_body_or_message():
-    error = ApiError("GET /x: 400", 400, 400, "canary message", "canary-request", body=b"canary body")
+    error = APIError("GET /x: 400", 400, 400, "canary message", "canary-request", body=b"canary body")
     assert str(error) == "GET /x: 400"
     assert "canary" not in repr(error)
 
@@ -127,7 +127,7 @@ def test_builtin_relatives():
     assert issubclass(RequestTimeout, TimeoutError)
 
 
-REPEATABLE, ONCE = (Effect.READ, Effect.SET), (Effect.ADD, Effect.COMPLETE)
+REPEATABLE, ONCE = (Effect.READ, Effect.IDEMPOTENT), (Effect.NON_IDEMPOTENT, Effect.COMPLETE)
 
 
 def about(effect, error):
@@ -151,7 +151,7 @@ HOPELESS = {
     TransportError("x"),
     ServerError("x"),
     *(about(effect, cls("x")) for cls in (RateLimited, TransportError, ServerError) for effect in ONCE),
-    ApiError("x"),
+    APIError("x"),
     ValidationFailed("x"),
     ConfigurationError("x"),
     ClientClosedError("x"),
@@ -163,9 +163,9 @@ HOPELESS = {
 @pytest.mark.parametrize("move", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_an_error_keeps_its_request(cls, move):
     error = an(cls)
-    error.request, error.attempts = RequestInfo("POST", "/x", Effect.ADD), 2
+    error.request, error.attempts = RequestInfo("POST", "/x", Effect.NON_IDEMPOTENT), 2
     moved = move(error)
-    assert (moved.method, moved.path, moved.request.effect, moved.attempts) == ("POST", "/x", Effect.ADD, 2)
+    assert (moved.method, moved.path, moved.request.effect, moved.attempts) == ("POST", "/x", Effect.NON_IDEMPOTENT, 2)
 
 
 @pytest.mark.parametrize("error", sorted(RETRIABLE, key=repr), ids=repr)

@@ -11,8 +11,8 @@ import pytest
 
 from minted_connect import MintedConnect
 from minted_connect.sandbox import ThreadedSandbox
-from tests.scripts import spoken, until
-from tests.tour import GOLD
+from tests.support.operations import GOLD
+from tests.support.subprocesses import spoken, until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX forks, Windows does not"),
@@ -88,7 +88,7 @@ def child():
 def fork_when_it_is_sent():
     global intent
     sys.stdin.readline()
-    [flight] = (minted if is_async else minted._inner).complete._outcomes.flights.values()
+    [flight] = (minted if is_async else minted._inner).complete._settlement.flights.values()
     intent = flight.intent
     say("child", reap(fork(child)))
 

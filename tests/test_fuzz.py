@@ -22,17 +22,17 @@ from minted_connect import (
     OutcomeUnknown,
     Shipping,
 )
-from minted_connect.core import codec
+from minted_connect.core import converter, exact_json
 from minted_connect.models import Basket, Order
 from minted_connect.sandbox import ManualClock
-from tests.strategies import SAMPLES
-from tests.wire import Connection, WireServer
+from tests.support.raw_server import Connection, WireServer
+from tests.support.strategies import SAMPLES
 
 SHIPPING = Shipping("Ada", "+905550001122", "c", "c", "d", "a", "12345678910")
 
 
 def sample(name: str) -> Any:
-    return codec.loads((SAMPLES / f"{name}.json").read_bytes())
+    return exact_json.loads((SAMPLES / f"{name}.json").read_bytes())
 
 
 BASKET = sample("update_basket_item.response")
@@ -148,11 +148,13 @@ def spoilt(document: Any, spoiling: Spoiling = ([], [])) -> bytes:
 
 def seen(clock: ManualClock, **changes: Any) -> Basket:
     data = {**BASKET["data"], **changes}
-    return codec.structure(data, Basket, elapsed=clock.monotonic)
+    return converter.structure(data, Basket, elapsed=clock.monotonic)
 
 
-ORDER = codec.structure({**sample("complete_buy.response.assumed")["data"], "status_name": "Created"}, Order)
-LISTED = codec.structure({**sample("get_orders.response.assumed")["data"]["data"][0], "status_name": "Created"}, Order)
+ORDER = converter.structure({**sample("complete_buy.response.assumed")["data"], "status_name": "Created"}, Order)
+LISTED = converter.structure(
+    {**sample("get_orders.response.assumed")["data"]["data"][0], "status_name": "Created"}, Order
+)
 Call = Callable[[AsyncMintedConnect, ManualClock], Any]
 
 

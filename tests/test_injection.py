@@ -23,7 +23,7 @@ from minted_connect import (
     RetryPolicy,
 )
 from minted_connect.models import BasketKey
-from tests.wire import Connection, WireServer
+from tests.support.raw_server import Connection, WireServer
 
 OURS = {
     *("host", "accept", "accept-encoding", "accept-language", "user-agent", "api-version", "x-client-id"),

@@ -28,16 +28,16 @@ from minted_connect import (
     Options,
     OutcomeUnknown,
 )
-from minted_connect.core.digest import Exchange, Signer
-from minted_connect.core.replies import RawReply, Reply
+from minted_connect.core.auth.digest import AuthFlow, Signer
+from minted_connect.core.pool import PoolKind, PreparedRequest
 from minted_connect.core.request import Request
-from minted_connect.core.wire import Lane, Wire
+from minted_connect.core.response import RawResponse, Response
 from minted_connect.models import Basket, Intent, Order
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.conftest import Awaitably
-from tests.load import Load, Weather
-from tests.opened import open_files
-from tests.scripts import python
+from tests.support.fds import open_files
+from tests.support.load import Load, Weather
+from tests.support.subprocesses import python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
 
@@ -55,7 +55,19 @@ def swift(clock: ManualClock | None = None) -> Options:
     )
 
 
-KINDS = (Basket, Exchange, Intent, Order, OutcomeUnknown, RawReply, Reply, Request, Signer, Wire, asyncio.Future)
+KINDS = (
+    Basket,
+    AuthFlow,
+    Intent,
+    Order,
+    OutcomeUnknown,
+    RawResponse,
+    Response,
+    Request,
+    Signer,
+    PreparedRequest,
+    asyncio.Future,
+)
 """What calls are made of: ours, and the futures and tasks of asyncio."""
 
 
@@ -109,12 +121,12 @@ async def settled(most_sockets: int, most_tasks: int) -> bool:
 
 def idle_connections(client: AsyncMintedConnect) -> int:
     """Check that nothing of a client is in use, and count the connections that it keeps."""
-    shared = client._caller.shared
+    shared = client._api.state
     digest, roads = shared.transport._digest._shared, shared.transport._roads or {}
     assert digest.leader is None
     assert digest.signer is not None
-    assert len(shared.turns._locks) == 0
-    assert client.complete._outcomes.flights == {}
+    assert len(shared.locks._locks) == 0
+    assert client.complete._settlement.flights == {}
     assert client.orders._looks._flying == {}
     kept = Counter()
     for lane, road in roads.items():
@@ -125,9 +137,9 @@ def idle_connections(client: AsyncMintedConnect) -> int:
         assert not connector._waiters
         kept[lane] = sum(map(len, connector._conns.values()))
     assert len(roads) == 3
-    assert kept[Lane.MONEY] == kept[Lane.RECOVERY] == 0
-    assert kept[Lane.EVERYDAY] <= POOL
-    return kept[Lane.EVERYDAY]
+    assert kept[PoolKind.COMPLETION] == kept[PoolKind.RECOVERY] == 0
+    assert kept[PoolKind.DEFAULT] <= POOL
+    return kept[PoolKind.DEFAULT]
 
 
 def threads_of_ours() -> list[str]:
@@ -194,7 +206,7 @@ async def test_ten_thousand_calls_leave_nothing(flavour, calls, tmp_path: Path):
 BAD_SERVER = """
 import random, sys, threading
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from tests.load import Weather
+from tests.support.load import Weather
 
 over = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set())).start()

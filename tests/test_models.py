@@ -11,7 +11,8 @@ import attrs
 import pytest
 
 from minted_connect import models
-from minted_connect.core.codec import loads, structure
+from minted_connect.core.converter import structure
+from minted_connect.core.exact_json import loads
 from minted_connect.models import (
     Basket,
     BasketKey,
@@ -19,16 +20,16 @@ from minted_connect.models import (
     Customer,
     Intent,
     IntentState,
-    Kind,
     Order,
+    OrderKind,
+    OrderStatus,
     Page,
     PriceFix,
     Receipt,
     Shipping,
-    Status,
     to_dict,
 )
-from tests.strategies import SAMPLES
+from tests.support.strategies import SAMPLES
 
 CLASSES = [value for value in vars(models).values() if inspect.isclass(value) and attrs.has(value)]
 TOP_LEVEL = {"Customer", "Product", "Basket", "Order", "Holding", "Rate", "RatePoint", "Receipt", "Invoice", "Page"}
@@ -97,19 +98,19 @@ def test_models_survive_pickle_and_copy(basket: Basket, order: Order, again: Any
 @pytest.mark.parametrize(
     ("type_", "tx_type", "delivered", "kind"),
     [
-        ("buy", "sell", True, Kind.BUY),
-        ("sell", "oneoffpurchase", False, Kind.SELL),
-        ("delivery", "", False, Kind.DELIVERY),
-        ("walletable_ecommerce", "oneoffpurchase", True, Kind.BUY),
-        ("walletable_ecommerce", "buy", False, Kind.BUY),
-        ("walletable_ecommerce", "sell", False, Kind.SELL),
-        ("walletable_ecommerce", "delivery", False, Kind.DELIVERY),
-        ("walletable_ecommerce", "gift", True, Kind.DELIVERY),
+        ("buy", "sell", True, OrderKind.BUY),
+        ("sell", "oneoffpurchase", False, OrderKind.SELL),
+        ("delivery", "", False, OrderKind.DELIVERY),
+        ("walletable_ecommerce", "oneoffpurchase", True, OrderKind.BUY),
+        ("walletable_ecommerce", "buy", False, OrderKind.BUY),
+        ("walletable_ecommerce", "sell", False, OrderKind.SELL),
+        ("walletable_ecommerce", "delivery", False, OrderKind.DELIVERY),
+        ("walletable_ecommerce", "gift", True, OrderKind.DELIVERY),
         ("walletable_ecommerce", "gift", False, None),
     ],
 )
 def test_the_kind_is_told_by_type_then_transaction_then_shipment(
-    order: Order, type_: str, tx_type: str, delivered: bool, kind: Kind | None
+    order: Order, type_: str, tx_type: str, delivered: bool, kind: OrderKind | None
 ):
     shipment = order.delivery if delivered else None
     assert attrs.evolve(order, type=type_, tx_type=tx_type, delivery=shipment).kind is kind
@@ -118,18 +119,18 @@ def test_the_kind_is_told_by_type_then_transaction_then_shipment(
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("update_basket_item.response.json", Kind.BUY),
-        ("complete_buy.response.assumed.json", Kind.BUY),
-        ("complete_sell.response.assumed.json", Kind.SELL),
-        ("complete_delivery.response.json", Kind.DELIVERY),
+        ("update_basket_item.response.json", OrderKind.BUY),
+        ("complete_buy.response.assumed.json", OrderKind.BUY),
+        ("complete_sell.response.assumed.json", OrderKind.SELL),
+        ("complete_delivery.response.json", OrderKind.DELIVERY),
     ],
 )
-def test_the_kinds_of_the_samples(name: str, kind: Kind):
+def test_the_kinds_of_the_samples(name: str, kind: OrderKind):
     assert sample(name, Order).kind is kind
 
 
-@pytest.mark.parametrize("status", [*Status, "Lost at sea"])
-def test_three_states_are_final_and_two_of_them_failures(order: Order, status: Status | str):
+@pytest.mark.parametrize("status", [*OrderStatus, "Lost at sea"])
+def test_three_states_are_final_and_two_of_them_failures(order: Order, status: OrderStatus | str):
     order = attrs.evolve(order, status_name=status)
     assert order.status == status
     assert order.is_final == (status in {"Completed", "Cancelled", "Refunded"})
@@ -208,7 +209,7 @@ def test_nobody_is_named_in_a_repr(basket: Basket, order: Order):
     intent = Intent(
         *(
             "id",
-            Kind.BUY,
+            OrderKind.BUY,
             "Kanarya-customer-id",
             "SKTHzfR4HnKXmcM4XeHfFRUPq6n3jJGL",
             1,
@@ -248,5 +249,5 @@ def test_a_dict_shows_all_unless_asked_to_redact(basket: Basket):
 def test_open_words_are_typed_as_word_or_string():
     hints = [hint for class_ in CLASSES for hint in get_type_hints(class_).values() if get_origin(hint) is not None]
     for hint in hints:
-        if {Status, models.MetalType, models.Gender} & {*get_args(hint)}:
+        if {OrderStatus, models.MetalType, models.Gender} & {*get_args(hint)}:
             assert str in get_args(hint)

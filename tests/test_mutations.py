@@ -36,8 +36,8 @@ MUTATIONS = [
         45,
         "a throttled completion is sent again",
         "core/retry.py",
-        "        again = False\n    elif isinstance(error, ApiError):",
-        "        again = isinstance(error, RateLimited)\n    elif isinstance(error, ApiError):",
+        "        again = False\n    elif isinstance(error, APIError):",
+        "        again = isinstance(error, RateLimited)\n    elif isinstance(error, APIError):",
         "completion/test_end_to_end.py",
     ),
     Mutation(
@@ -59,7 +59,7 @@ MUTATIONS = [
     Mutation(
         48,
         "every intent counts as one of this account",
-        "completion/outcomes.py",
+        "completion/settlement.py",
         "        return intent.account in {self.owner.account, None}",
         "        return True",
         "completion/test_journal_accounts.py",
@@ -67,7 +67,7 @@ MUTATIONS = [
     Mutation(
         49,
         "a lost record is not logged at ERROR",
-        "completion/journals/stored.py",
+        "journal/stored.py",
         '        _logger.error(\n            "intent %s: its record is lost',
         '        _logger.debug(\n            "intent %s: its record is lost',
         "completion/test_journal_lost.py",
@@ -75,7 +75,7 @@ MUTATIONS = [
     Mutation(
         49,
         "an unreadable record is not reported",
-        "completion/journals/stored.py",
+        "journal/stored.py",
         "                unreadable.append(_id_of(row))",
         "                pass",
         "completion/test_journal_lost.py",

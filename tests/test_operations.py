@@ -21,24 +21,24 @@ from minted_connect import (
     IntegrityError,
     InvalidInput,
     Invoice,
-    Kind,
     MetalType,
     NotFound,
     Options,
     Order,
+    OrderKind,
+    OrderStatus,
     Page,
     Product,
     Rate,
     RatePoint,
     Receipt,
     ServerError,
-    Status,
     ValidationFailed,
 )
 from minted_connect.core.request import OPERATIONS
 from minted_connect.sandbox import ManualClock, Sandbox
-from minted_connect.sandbox.routes import OPERATIONS as SERVED
-from tests.tour import CALLS, GOLD, SILVER, TO_COMPLETED, Person, Scene, scene
+from minted_connect.sandbox.router import OPERATIONS as SERVED
+from tests.support.operations import CALLS, GOLD, SILVER, TO_COMPLETED, Person, Scene, scene
 
 CUSTOMER = "customer-1"
 BASKET = "/partner/walletable/basket"
@@ -283,9 +283,9 @@ async def test_open_a_basket(minted, sandbox, known):
     assert (basket.payment.comission, basket.payment.total) == (Decimal("17.06"), Decimal("609.4"))
     assert_exact(basket.price, basket.tax, basket.paid_total, basket.charge_fee_rate, basket.delivery_cost)
     assert (basket.kind, basket.order_creation_status, basket.status) == (
-        Kind.BUY,
+        OrderKind.BUY,
         CreationStatus.BASKET,
-        Status.CREATED,
+        OrderStatus.CREATED,
     )
     [item] = basket.items
     assert (item.sku, item.amount, item.price, item.product_weight) == (GOLD, 1, Decimal("592.34"), Decimal(1))
@@ -306,10 +306,10 @@ async def test_lines_of_one_sku_are_not_merged(minted, sandbox, known, by):
 
 async def test_a_line_added_to_a_basket_is_of_its_kind(minted, sandbox, known):
     sandbox.shop.give(known, GOLD, 4)
-    basket = await minted.baskets.add_item(known, sku=GOLD, type=Kind.SELL)
+    basket = await minted.baskets.add_item(known, sku=GOLD, type=OrderKind.SELL)
     basket = await minted.baskets.add_item(basket, sku=GOLD)
     assert sent(sandbox) == ("POST", BASKET, {}, named(basket, type="sell", sku=GOLD, qty=1))
-    assert basket.kind is Kind.SELL
+    assert basket.kind is OrderKind.SELL
     with pytest.raises(InvalidInput, match=r"type: must be sell, as the basket is, or left out"):
         await minted.baskets.add_item(basket, sku=GOLD, type="buy")
     basket = await minted.baskets.add_item(basket.key, sku=GOLD)
@@ -440,9 +440,9 @@ async def test_buy(minted, sandbox, known):
         basket.token,
     )
     assert (order.kind, order.order_creation_status, order.status, order.status_id) == (
-        Kind.BUY,
+        OrderKind.BUY,
         CreationStatus.ORDER,
-        Status.PENDING,
+        OrderStatus.PENDING,
         2,
     )
     assert order.paid_total == Decimal("1852.6")
@@ -457,7 +457,11 @@ async def test_sell(minted, sandbox, known):
     basket = await minted.baskets.add_item(known, sku=GOLD, qty=2, type="sell")
     sold = await minted.complete.sell(basket, expected_total=basket.paid_total)
     assert sent(sandbox) == ("POST", "/partner/walletable/complete/sell", {}, named(basket))
-    assert (sold.order.kind, sold.order.total, sold.order.minting_fee) == (Kind.SELL, Decimal("1161.24"), Decimal(0))
+    assert (sold.order.kind, sold.order.total, sold.order.minting_fee) == (
+        OrderKind.SELL,
+        Decimal("1161.24"),
+        Decimal(0),
+    )
     # total - charge_fee - charges_vat: 1161.24 - 20.32 - 1.02
     assert sold.order.paid_total == Decimal("1139.9")
     assert sandbox.shop.holdings(known) == {}
@@ -479,7 +483,7 @@ async def test_delivery(minted, sandbox, known):
     assert sent(sandbox) == ("POST", "/partner/walletable/complete/delivery", {}, named(basket, shipping=address))
     order = done.order
     assert (order.kind, order.price, order.total, order.paid_total) == (
-        Kind.DELIVERY,
+        OrderKind.DELIVERY,
         Decimal(0),
         Decimal(3),
         Decimal("3.15"),
@@ -524,7 +528,7 @@ async def test_a_page_of_orders(minted, sandbox, history):
 ALL = {
     "customer_external_id": "customer-1",
     "status": [2, 5],
-    "tx_type": ["buy", Kind.SELL],
+    "tx_type": ["buy", OrderKind.SELL],
     "start": date(2026, 2, 20),
     "end": date(2026, 2, 21),
     "sort_by": "total",
@@ -580,7 +584,7 @@ async def test_all_pages_of_orders(minted, sandbox, history):
 async def test_get_an_order(minted, sandbox, history):
     order = await minted.orders.get(history[0], customer_external_id="customer-1")
     assert sent(sandbox)[2] == {"customer_external_id": "customer-1", "orderId": str(history[0])}
-    assert (order.id, order.status) == (history[0], Status.COMPLETED)
+    assert (order.id, order.status) == (history[0], OrderStatus.COMPLETED)
     for number, customer in ((history[1], "customer-1"), (999_999, "customer-1")):
         with pytest.raises(NotFound) as caught:
             await minted.orders.get(number, customer_external_id=customer)
@@ -610,7 +614,7 @@ async def test_receipt_and_invoice(minted, sandbox, clock, known):
     invoice = await minted.orders.invoice(order.guid)
     assert sent(sandbox) == ("GET", f"/partner/order/{order.guid}/invoice", {}, None)
     assert isinstance(invoice, Invoice)
-    assert (invoice.guid, invoice.total, invoice.status_name) == (order.guid, Decimal("592.34"), Status.COMPLETED)
+    assert (invoice.guid, invoice.total, invoice.status_name) == (order.guid, Decimal("592.34"), OrderStatus.COMPLETED)
     assert invoice.items[0].spot_price == Decimal("586.48")
     assert_exact(invoice.total, invoice.items[0].price, invoice.items[0].total)
     assert invoice.customer.fullname == "Brant Ankunding"

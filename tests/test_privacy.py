@@ -22,7 +22,7 @@ import pytest
 
 import minted_connect
 from minted_connect import (
-    ApiError,
+    APIError,
     AsyncMintedConnect,
     CompletionPolicy,
     ConfigurationError,
@@ -33,12 +33,12 @@ from minted_connect import (
     Shipping,
     to_dict,
 )
-from minted_connect.models import BasketKey, Intent, Kind, OrderProgress
+from minted_connect.models import BasketKey, Intent, OrderKind, OrderProgress
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.faults import FaultKind
-from tests.shown import local_variables, texts_of
-from tests.tour import CALLS, GOLD, Call, Person, Scene, scene
-from tests.wire import Connection, WireServer
+from tests.support.leak_text import local_variables, texts_of
+from tests.support.operations import CALLS, GOLD, Call, Person, Scene, scene
+from tests.support.raw_server import Connection, WireServer
 
 USERNAME, PASSWORD = "canary-user", "canary-Pa55word"
 PERSON = Person(
@@ -139,7 +139,7 @@ def intent_of(done: Scene) -> Intent:
     """The purchase of a scene as the journal would have it after a crash."""
     order = done.bought
     return Intent(
-        *("0b9c1f2e-0000-4000-8000-000000000001", Kind.BUY, order.customer.external_id, order.token, order.id),
+        *("0b9c1f2e-0000-4000-8000-000000000001", OrderKind.BUY, order.customer.external_id, order.token, order.id),
         *(order.guid, order.increment_id, order.price_token, order.paid_total, order.currency_code),
         *(((GOLD, 2),), order.order_at),
     )
@@ -191,7 +191,7 @@ def shown_by(result: Any) -> list[str]:
     rows = result if isinstance(result, list | tuple) else [result]
     shown = [repr(result), str(result)]
     for row in rows:
-        if hasattr(row, "__attrs_attrs__") and not isinstance(row, minted_connect.Reply):
+        if hasattr(row, "__attrs_attrs__") and not isinstance(row, minted_connect.Response):
             assert "raw" not in repr(row)
             shown.append(repr(to_dict(row, redact=True)))
     return shown
@@ -393,7 +393,7 @@ async def test_a_server_that_says_it_back(connect, canaries, caplog, status, ech
             except MintedConnectError as error:
                 errors += 1
                 assert_private(texts_of(error), tokens(canaries))
-                if isinstance(error, ApiError):
+                if isinstance(error, APIError):
                     assert error.body is None
             else:
                 assert_private([repr(result)], tokens(canaries))
@@ -410,7 +410,7 @@ async def test_a_server_that_names_the_user(connect, status):
 
     async with WireServer(script) as server:
         minted = await connect(server.url, USERNAME, PASSWORD)
-        with pytest.raises(ApiError) as caught:
+        with pytest.raises(APIError) as caught:
             await minted.rates.current()
     assert_private(texts_of(caught.value))
 
@@ -423,7 +423,7 @@ async def test_a_server_that_shows_the_url_as_it_was_sent(connect):
 
     async with WireServer(script) as server:
         minted = await connect(server.url, USERNAME, PASSWORD)
-        with pytest.raises(ApiError) as caught:
+        with pytest.raises(APIError) as caught:
             await minted.customers.get(PERSON.details["email"])  # a traceback shows this line
     assert_private(texts_of(caught.value), {"zuebeyde.w%40"})
 
@@ -448,7 +448,7 @@ async def test_no_variable_of_ours_shows_a_secret(minted, sandbox, clock, canari
                 shown.append(local_variables(error))
             sandbox.faults.clear()
     assert len(shown) >= len(CALLS)
-    assert "Caller.exchange" in "".join(shown)
+    assert "ApiClient.exchange" in "".join(shown)
     for secret in SECRETS:
         assert secret not in "".join(shown)
 

@@ -36,7 +36,18 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 @pytest.mark.parametrize(
-    "module", ["config", "errors", "models", "core.digest", "core.codec", "core.replies", "core.request", "sandbox"]
+    "module",
+    [
+        "config",
+        "errors",
+        "models",
+        "core.auth.digest",
+        "core.exact_json",
+        "core.converter",
+        "core.response",
+        "core.request",
+        "sandbox",
+    ],
 )
 def test_all_of_each_module_is_exact(module):
     home = importlib.import_module(f"minted_connect.{module}")

@@ -38,8 +38,7 @@ import attrs
 import pytest
 
 from minted_connect import (
-    AnswerTooLarge,
-    ApiError,
+    APIError,
     AsyncMintedConnect,
     BasketKey,
     CompletionPolicy,
@@ -50,6 +49,7 @@ from minted_connect import (
     ProtocolError,
     RateLimited,
     RequestTimeout,
+    ResponseTooLarge,
     ServerError,
     Timeouts,
     TransportError,
@@ -58,8 +58,8 @@ from minted_connect import (
 )
 from minted_connect.models import Basket
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.tour import GOLD, SILVER
-from tests.wire import Connection, WireServer
+from tests.support.operations import GOLD, SILVER
+from tests.support.raw_server import Connection, WireServer
 
 AGAIN, READ_BACK, REFUSED = "again", "read back", "refused"
 
@@ -217,8 +217,8 @@ CASES = [
         Case("F17", kind, ProtocolError, READ_BACK, READ_BACK, made=True)
         for kind in ("invalid_json", "empty", "nan", "deep", "duplicate_keys")
     ],
-    *[Case("F18", kind, AnswerTooLarge, READ_BACK, READ_BACK, made=True) for kind in ("too_large", "gzip_bomb")],
-    *both("F19", "success_false", ApiError, REFUSED, REFUSED),
+    *[Case("F18", kind, ResponseTooLarge, READ_BACK, READ_BACK, made=True) for kind in ("too_large", "gzip_bomb")],
+    *both("F19", "success_false", APIError, REFUSED, REFUSED),
     *both("F26", "status", NotFound, REFUSED, REFUSED, status=404),
     *both("F27", "status", Conflict, READ_BACK, READ_BACK, status=409),
     Case("F29", "rate_limit", RateLimited, AGAIN, READ_BACK, args={"retry_after": 5}),
@@ -228,8 +228,8 @@ CASES = [
     *both("F31", "status", ServerError, AGAIN, READ_BACK, status=502, html=True),
     Case("F31", "status", ServerError, AGAIN, READ_BACK, args={"status": 504, "envelope": False}),
     *both("F32", "status", ServerError, AGAIN, READ_BACK, status=503, retry_after=2),
-    *both("F33", "status", ApiError, AGAIN, READ_BACK, status=408),
-    Case("F33", "status", ApiError, AGAIN, READ_BACK, args={"status": 425}),
+    *both("F33", "status", APIError, AGAIN, READ_BACK, status=408),
+    Case("F33", "status", APIError, AGAIN, READ_BACK, args={"status": 425}),
     *both("F34", "redirect", UnexpectedRedirect, READ_BACK, READ_BACK),
     Case("F35", "slow_loris", RequestTimeout, READ_BACK, READ_BACK, made=True, slow=True),
     Case("F35", "slow_loris", RequestTimeout, READ_BACK, READ_BACK, made=True, slow=True, args={"where": "head"}),

@@ -16,7 +16,7 @@ import minted_connect
 from minted_connect import CompletionPolicy, MintedConnectError, errors
 from minted_connect.core.request import OPERATIONS
 from minted_connect.sandbox.faults import faults_table
-from tests.redis_server import free_port, running
+from tests.support.redis_server import free_port, running
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

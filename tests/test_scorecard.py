@@ -24,7 +24,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     3: (
         "Retry-After: seconds, HTTP date, garbage",
-        "core/test_replies.py::test_how_long_the_server_asks_to_wait",
+        "core/test_response.py::test_how_long_the_server_asks_to_wait",
         "test_transport.py::test_retry_after_as_a_date",
     ),
     4: (
@@ -42,8 +42,8 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     7: (
         "a client-side rate limiter",
-        "core/test_caller.py::test_the_rate_limit_spaces_calls",
-        "core/test_caller.py::test_the_rate_limit_counts_every_attempt",
+        "core/test_api_client.py::test_the_rate_limit_spaces_calls",
+        "core/test_api_client.py::test_the_rate_limit_counts_every_attempt",
     ),
     8: (
         "one deadline over attempts, waits and digest",
@@ -73,7 +73,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     13: (
         "the key is fixed before the first try, and persisted",
-        "completion/test_complete.py::test_nothing_is_sent_without_the_journal",
+        "completion/test_completions.py::test_nothing_is_sent_without_the_journal",
         "completion/test_end_to_end.py::test_killed_between_sending_and_answer",
         "completion/test_stateful.py::test_money_is_spent_once_and_knowingly",
     ),
@@ -84,7 +84,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     15: (
         "a typed unknown outcome that carries the intent",
-        "completion/test_complete.py::test_unknown",
+        "completion/test_completions.py::test_unknown",
     ),
     16: (
         "a write-ahead journal, recovery after kill -9",
@@ -104,7 +104,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     19: (
         "the price lock on a monotonic clock, with a margin",
         "test_operations.py::test_the_price_lock_runs_on_the_monotonic_clock",
-        "core/test_caller.py::test_a_price_that_runs_out_while_waiting_for_the_limiter_is_not_bought",
+        "core/test_api_client.py::test_a_price_that_runs_out_while_waiting_for_the_limiter_is_not_bought",
         "completion/test_agreed.py::test_the_time_of_day_does_not_end_a_lock_and_does_not_prolong_it",
         "completion/test_agreed.py::test_a_few_seconds_of_the_lock_are_kept_back",
     ),
@@ -116,13 +116,13 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     21: (
         "money calls are not starved: own connections, a lane for reconciling",
-        "core/test_caller.py::test_everyday_calls_do_not_hold_purchases_up",
-        "core/test_caller.py::test_nothing_holds_reconciling_up",
+        "core/test_api_client.py::test_everyday_calls_do_not_hold_purchases_up",
+        "core/test_api_client.py::test_nothing_holds_reconciling_up",
     ),
     22: (
         "the breaker fails before sending; reconciling passes it",
-        "core/test_caller.py::test_a_purchase_that_is_held_back_was_not_sent",
-        "core/test_caller.py::test_reconciling_does_not_mind_an_open_breaker",
+        "core/test_api_client.py::test_a_purchase_that_is_held_back_was_not_sent",
+        "core/test_api_client.py::test_reconciling_does_not_mind_an_open_breaker",
     ),
     23: (
         "a full pool is a typed, fast, not-sent error",
@@ -179,7 +179,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     32: (
         "logs are an allow-list",
-        "core/test_caller.py::test_the_log_is_a_line_an_attempt",
+        "core/test_api_client.py::test_the_log_is_a_line_an_attempt",
         "test_privacy.py::test_what_succeeds",
     ),
     33: (
@@ -200,19 +200,19 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     36: (
         "response cap after decompression, depth cap, NaN refused",
         "test_transport.py::test_a_bomb_never_stands_in_memory_whole",
-        "core/test_codec.py::test_nesting_is_allowed_to_the_limit_and_no_deeper",
-        "core/test_codec.py::test_what_is_not_unambiguous_json_is_refused",
+        "core/test_exact_json.py::test_nesting_is_allowed_to_the_limit_and_no_deeper",
+        "core/test_exact_json.py::test_what_is_not_unambiguous_json_is_refused",
     ),
     37: (
         "money never passes a float",
-        "core/test_codec.py::test_a_fraction_is_read_to_the_last_digit",
+        "core/test_exact_json.py::test_a_fraction_is_read_to_the_last_digit",
         "test_models.py::test_no_money_is_a_float",
     ),
     38: (
         "unknown fields and words tolerated, missing ones fail typed",
-        "core/test_codec.py::test_unknown_keys_stay_reachable_and_are_carried_along",
-        "core/test_codec.py::test_unknown_words_stay_strings",
-        "core/test_codec.py::test_missing_fields_are_named_by_their_path_on_the_wire",
+        "core/test_exact_json.py::test_unknown_keys_stay_reachable_and_are_carried_along",
+        "core/test_exact_json.py::test_unknown_words_stay_strings",
+        "core/test_exact_json.py::test_missing_fields_are_named_by_their_path_on_the_wire",
     ),
     39: (
         "every failure in one documented tree; the cause kept without leaking",
@@ -222,8 +222,8 @@ SCORECARD: dict[int, tuple[str, ...]] = {
     ),
     40: (
         "request id and attempt count on results and errors",
-        "core/test_caller.py::test_what_fails_says_which_exchange_it_was_and_at_which_attempt",
-        "core/test_caller.py::test_a_result_says_which_exchange_it_was_and_at_which_attempt",
+        "core/test_api_client.py::test_what_fails_says_which_exchange_it_was_and_at_which_attempt",
+        "core/test_api_client.py::test_a_result_says_which_exchange_it_was_and_at_which_attempt",
     ),
     41: (
         "leak tests in the land gate, and a soak that runs as long as one likes",
@@ -239,7 +239,7 @@ SCORECARD: dict[int, tuple[str, ...]] = {
         "property-based, stateful and fuzz tests",
         "completion/test_stateful.py::test_money_is_spent_once_and_knowingly",
         "test_fuzz.py::test_whatever_an_answer_has_turned_into",
-        "core/test_codec.py::test_spoilt_data_is_unfit_or_a_model_and_nothing_else",
+        "core/test_exact_json.py::test_spoilt_data_is_unfit_or_a_model_and_nothing_else",
     ),
     44: (
         "py.typed, and every public type known",

@@ -71,7 +71,7 @@ async def test_a_call_is_one_attempt_with_its_login_in_it(watched, sandbox, seen
         number=1,
         started_at=clock.wall(),
         elapsed=0.0,
-        phase=Phase.ANSWERED,
+        phase=Phase.RESPONDED,
         status=200,
     )
 
@@ -122,7 +122,7 @@ async def test_what_is_held_back_was_not_sent(watched, seen, sandbox):
     await minted.rates.current()
     with pytest.raises(LimiterTimeout):
         await minted.rates.current()
-    assert [(one.phase, one.error) for one in seen] == [(Phase.ANSWERED, None), (Phase.NOT_SENT, "LimiterTimeout")]
+    assert [(one.phase, one.error) for one in seen] == [(Phase.RESPONDED, None), (Phase.NOT_SENT, "LimiterTimeout")]
 
 
 async def test_a_call_that_is_given_up_is_told(sandbox, seen):

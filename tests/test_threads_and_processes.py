@@ -19,18 +19,18 @@ import pytest
 from minted_connect import (
     AsyncMintedConnect,
     ClientClosedError,
+    CompletionRejected,
     MintedConnect,
     NotSent,
     Options,
     OutcomeUnknown,
     PriceFixExpired,
     RateLimited,
-    Rejected,
 )
 from minted_connect.models import Basket, Completion
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from tests.scripts import PATIENCE, python, until
-from tests.tour import GOLD
+from tests.support.operations import GOLD
+from tests.support.subprocesses import PATIENCE, python, until
 
 BUY = "*/complete/buy"
 
@@ -76,7 +76,7 @@ def test_threads_with_one_basket_make_one_order(minted, sandbox):
     with ThreadPoolExecutor(4) as pool:
         running = [pool.submit(buy, number) for number in range(4)]
         until(lambda: fault.waiting)
-        [flight] = minted._inner.complete._outcomes.flights.values()
+        [flight] = minted._inner.complete._settlement.flights.values()
         until(lambda: len(flight.landed._waiters) == len(running) - 1)  # the others wait for the one that was sent
         fault.remove()
         done = [one.result(PATIENCE) for one in running]
@@ -189,7 +189,7 @@ class Till:
                 self.ends["unknown"] += 1
                 try:
                     self.settled.append(await find_out(unknown))
-                except Rejected:
+                except CompletionRejected:
                     self.ends["unknown"] -= 1
                     continue
                 except OutcomeUnknown:  # lost on the way, which nothing proves
@@ -309,7 +309,7 @@ async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox
         purchase = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
         while not fault.waiting:
             await asyncio.sleep(0)
-        [flight] = minted.complete._outcomes.flights.values()
+        [flight] = minted.complete._settlement.flights.values()
         said = await asyncio.to_thread(asyncio.run, elsewhere())
         fault.remove()
         assert (await purchase).order is not None

@@ -13,8 +13,8 @@ import trustme
 
 from minted_connect import AsyncMintedConnect, ConfigurationError, MintedConnect, RetryPolicy, TLSFailed
 from minted_connect.sandbox import Sandbox
-from tests.tour import GOLD
-from tests.wire import Connection, WireServer, forgive_broken_handshakes
+from tests.support.operations import GOLD
+from tests.support.raw_server import Connection, WireServer, forgive_broken_handshakes
 
 ONCE = RetryPolicy.none()
 CLIENTS = [AsyncMintedConnect, MintedConnect]
@@ -136,7 +136,7 @@ async def test_the_context_of_every_lane_is_strict(authority, known, monkeypatch
         AsyncMintedConnect("u", "p", base_url=server.url) as minted,
     ):
         await minted.rates.current()
-        roads = (minted._caller.shared.transport._roads or {}).values()
+        roads = (minted._api.state.transport._roads or {}).values()
         contexts = [road.session.connector._ssl for road in roads]
     assert len(contexts) == 3
     for context in contexts:

@@ -21,8 +21,7 @@ import trustme
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from minted_connect import (
-    AnswerTooLarge,
-    ApiError,
+    APIError,
     AsyncMintedConnect,
     AuthDowngrade,
     AuthenticationFailed,
@@ -36,6 +35,7 @@ from minted_connect import (
     ProtocolError,
     RateLimited,
     RequestTimeout,
+    ResponseTooLarge,
     RetryPolicy,
     ServerError,
     Timeouts,
@@ -44,7 +44,7 @@ from minted_connect import (
     UnexpectedRedirect,
 )
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.wire import Connection, WireServer
+from tests.support.raw_server import Connection, WireServer
 
 ONCE = {"retry": RetryPolicy.none()}
 RATES: list[Any] = []
@@ -209,7 +209,7 @@ async def test_a_dripping_answer_ends_at_the_read_timeout(connect):
         minted = await connect(server.url, timeouts=Timeouts(read=0.5), **ONCE)
         with pytest.raises(RequestTimeout) as caught:
             await minted.rates.current()
-    assert Phase.ANSWERED is caught.value.phase
+    assert Phase.RESPONDED is caught.value.phase
 
 
 async def test_one_deadline_over_all_attempts(connect):
@@ -221,7 +221,7 @@ async def test_one_deadline_over_all_attempts(connect):
 
     async with WireServer(scripted(slow_failure)) as server:
         options = Options(clock=clock, random=lambda: 0.0)
-        minted = await connect(server.url, options=options, retry=RetryPolicy(reads=10))
+        minted = await connect(server.url, options=options, retry=RetryPolicy(read_attempts=10))
         with pytest.raises(RequestTimeout) as caught:
             await minted.with_options(deadline=25).rates.current()
     assert caught.value.attempts == 3  # begun at 0, 10 and 20 s; the last one has 5 s left and takes 10
@@ -252,7 +252,7 @@ async def test_a_truncated_answer(connect, name, answer):
         minted = await connect(server.url, **ONCE)
         with pytest.raises(TransportError) as caught:
             await minted.rates.current()
-    assert Phase.ANSWERED is caught.value.phase
+    assert Phase.RESPONDED is caught.value.phase
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ async def test_a_gzip_bomb_is_cut_off(connect):
     bomb = gzip.compress(b" " * 50_000_000)
     async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", bomb))) as server:
         minted = await connect(server.url, options=swift())
-        with pytest.raises(AnswerTooLarge, match="8388608 bytes"):
+        with pytest.raises(ResponseTooLarge, match="8388608 bytes"):
             await minted.rates.current()
     assert len(server.requests) == 1
 
@@ -301,7 +301,7 @@ async def test_a_bomb_never_stands_in_memory_whole(connect, code, encoding):
         minted = await connect(server.url, options=Options(max_body=1_000_000), **ONCE)
         tracemalloc.start()
         try:
-            with pytest.raises(AnswerTooLarge):
+            with pytest.raises(ResponseTooLarge):
                 await minted.rates.current()
             peak = tracemalloc.get_traced_memory()[1]
         finally:
@@ -658,7 +658,7 @@ async def test_a_forgotten_close_is_said(sandbox: Sandbox):
 
     minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
     await minted.rates.current()
-    roads = minted._caller.shared.transport._roads or {}
+    roads = minted._api.state.transport._roads or {}
     with pytest.warns(ResourceWarning, match="unclosed"):
         del minted
         gc.collect()
@@ -690,11 +690,11 @@ async def test_errors_hold_nothing_of_the_foreign_exception(connect):
 async def test_an_error_page_keeps_its_body_only_when_asked(connect):
     async with WireServer(scripted(status(400, body=b"<h1>canary</h1>"))) as server:
         plain = await connect(server.url)
-        with pytest.raises(ApiError) as caught:
+        with pytest.raises(APIError) as caught:
             await plain.rates.current()
         assert caught.value.body is None
         keeping = await connect(server.url, options=Options(keep_error_bodies=True))
-        with pytest.raises(ApiError) as caught:
+        with pytest.raises(APIError) as caught:
             await keeping.rates.current()
         assert caught.value.body == b"<h1>canary</h1>"
         assert "canary" not in repr(caught.value)
@@ -735,7 +735,7 @@ async def test_an_error_holds_neither_body_nor_headers_unless_asked(connect, nam
     code, headers, body = HELD[name]
     async with WireServer(scripted(status(code, headers, body))) as server:
         minted = await connect(server.url, options=Options(keep_error_bodies=kept), **ONCE)
-        with pytest.raises((ApiError, ProtocolError)) as caught:
+        with pytest.raises((APIError, ProtocolError)) as caught:
             await minted.rates.current()
     held = list(held_by(caught.value, set()))
     bodies = [one for one in held if isinstance(one, bytes)]

@@ -24,14 +24,14 @@ from minted_connect.blocking.lift import (
 )
 from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
-from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.interruption import copy_intent
-from minted_connect.completion.journal import Journal
-from minted_connect.completion.journals import sealed
 from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
 from minted_connect.core.state import LagSource
 from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
 from minted_connect.feed import RateFeed, Subscription, Tick
+from minted_connect.journal import hide_url
+from minted_connect.journal.protocol import Journal
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
@@ -47,7 +47,7 @@ __all__ = [
     "Baskets",
     "BlockingRateFeed",
     "BlockingSubscription",
-    "Complete",
+    "Completions",
     "Customers",
     "MintedConnect",
     "Orders",
@@ -84,22 +84,22 @@ class Baskets(Facade[AsyncBaskets]):
     clear: Final = blocking(AsyncBaskets.clear)
 
 
-class Complete(Facade[AsyncComplete]):
-    """Blocking twin of `AsyncComplete`.
+class Completions(Facade[AsyncCompletions]):
+    """Blocking twin of `AsyncCompletions`.
 
     Ctrl-C and `close()` from another thread cancel a completion under way; the exception then has a note that names
     the intent, `intent_of(exception)` returns it, and `pending()` lists it. So does a second Ctrl-C, which ends the
     wait for the cancelled call (at most 5 s) at once.
     """
 
-    buy: Final = blocking(AsyncComplete.buy)
-    sell: Final = blocking(AsyncComplete.sell)
-    delivery: Final = blocking(AsyncComplete.delivery)
-    pending: Final = blocking(AsyncComplete.pending)
-    unfinished: Final = blocking(AsyncComplete.unfinished)
-    adopt: Final = blocking(AsyncComplete.adopt)
-    reconcile: Final = blocking(AsyncComplete.reconcile)
-    decide: Final = blocking(AsyncComplete.decide)
+    buy: Final = blocking(AsyncCompletions.buy)
+    sell: Final = blocking(AsyncCompletions.sell)
+    delivery: Final = blocking(AsyncCompletions.delivery)
+    pending: Final = blocking(AsyncCompletions.pending)
+    unfinished: Final = blocking(AsyncCompletions.unfinished)
+    adopt: Final = blocking(AsyncCompletions.adopt)
+    reconcile: Final = blocking(AsyncCompletions.reconcile)
+    decide: Final = blocking(AsyncCompletions.decide)
 
 
 class Orders(Facade[AsyncOrders]):
@@ -226,7 +226,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
     customers: Customers
     products: Products
     baskets: Baskets
-    complete: Complete
+    complete: Completions
     orders: Orders
     wallet: Wallet
     rates: Rates
@@ -247,7 +247,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         options: Options | None = None,
     ) -> None:
         # Before anything can fail: tracebacks may show local variables.
-        password, journal = as_secret(password), sealed(journal)
+        password, journal = as_secret(password), hide_url(journal)
         proxy = None if proxy is None else as_secret(proxy)
         inner = AsyncMintedConnect(
             username,
@@ -273,7 +273,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         self.customers = Customers(inner.customers, loop_thread)
         self.products = Products(inner.products, loop_thread)
         self.baskets = Baskets(inner.baskets, loop_thread)
-        self.complete = Complete(inner.complete, loop_thread)
+        self.complete = Completions(inner.complete, loop_thread)
         self.orders = Orders(inner.orders, loop_thread)
         self.wallet = Wallet(inner.wallet, loop_thread)
         self.rates = Rates(inner.rates, loop_thread)
@@ -322,7 +322,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         # The sandbox is the other side of the wire: loaded only where it is asked for.
         from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
 
-        journal = sealed(journal)
+        journal = hide_url(journal)
         check_type("options", options, Options, optional=True)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)

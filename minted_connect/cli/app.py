@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from minted_connect import __version__
-from minted_connect.cli import house, market, people, records, trade
+from minted_connect.cli import customers, orders, prices, purchases, tools
 from minted_connect.cli.command import command
 from minted_connect.cli.usage import Commands
 
@@ -60,24 +60,24 @@ def _nothing_yet(_common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[
 
 _PRICES, _MONEY, _RECORDS, _TOOLS = "Prices", "Customers and purchases", "Records", "Tools"
 
-app.add_typer(market.rates_app, name="rates", rich_help_panel=_PRICES)
-command(app, "products", rich_help_panel=_PRICES)(market.products)
-app.add_typer(people.customer_app, name="customer", rich_help_panel=_MONEY)
-app.add_typer(people.basket_app, name="basket", rich_help_panel=_MONEY)
-command(app, "buy", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(trade.buy)
-command(app, "sell", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(trade.sell)
-command(app, "deliver", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(trade.deliver)
-command(app, "reconcile", client=False, prepare=_prepared_to_reconcile, rich_help_panel=_MONEY)(trade.reconcile)
-command(app, "wallet", rich_help_panel=_RECORDS)(people.wallet)
-command(app, "orders", rich_help_panel=_RECORDS)(records.orders)
-command(app, "receipt", rich_help_panel=_RECORDS)(records.receipt)
-command(app, "invoice", rich_help_panel=_RECORDS)(records.invoice)
+app.add_typer(prices.rates_app, name="rates", rich_help_panel=_PRICES)
+command(app, "products", rich_help_panel=_PRICES)(prices.products)
+app.add_typer(customers.customer_app, name="customer", rich_help_panel=_MONEY)
+app.add_typer(customers.basket_app, name="basket", rich_help_panel=_MONEY)
+command(app, "buy", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(purchases.buy)
+command(app, "sell", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(purchases.sell)
+command(app, "deliver", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(purchases.deliver)
+command(app, "reconcile", client=False, prepare=_prepared_to_reconcile, rich_help_panel=_MONEY)(purchases.reconcile)
+command(app, "wallet", rich_help_panel=_RECORDS)(customers.wallet)
+command(app, "orders", rich_help_panel=_RECORDS)(orders.orders)
+command(app, "receipt", rich_help_panel=_RECORDS)(orders.receipt)
+command(app, "invoice", rich_help_panel=_RECORDS)(orders.invoice)
 app.command(
     "sandbox",
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
     rich_help_panel=_TOOLS,
-)(house.sandbox)
-app.command("demo", rich_help_panel=_TOOLS)(house.demo)
-command(app, "verify", client=False, rich_help_panel=_TOOLS)(house.verify)
-command(app, "doctor", client=False, prepare=_nothing_yet, rich_help_panel=_TOOLS)(house.doctor)
+)(tools.sandbox)
+app.command("demo", rich_help_panel=_TOOLS)(tools.demo)
+command(app, "verify", client=False, rich_help_panel=_TOOLS)(tools.verify)
+command(app, "doctor", client=False, prepare=_nothing_yet, rich_help_panel=_TOOLS)(tools.doctor)

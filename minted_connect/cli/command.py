@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from minted_connect.cli.show import Output
+    from minted_connect.cli.output import Output
     from minted_connect.client import AsyncMintedConnect
 
 __all__ = ["Context", "Day", "command", "prepared", "run"]
@@ -72,7 +72,7 @@ class Context:
         """The options that all commands share, as given."""
         self.out = out
         self.changes = changes
-        """Whether something may have been changed from here on, so that a failure has an unknown outcome."""
+        """Whether something may have been changed from here on, so that a failure has an unknown exit_codes."""
         self.ends_unknown = False
         """Whether an interruption leaves something open that was open before."""
         self.code: int | None = None
@@ -125,7 +125,7 @@ def command(
     Args:
         app: Whose command it is.
         name: How it is called; None = what `app` does by itself.
-        changes: Whether it does more than read: a failure after sending then has an unknown outcome.
+        changes: Whether it does more than read: a failure after sending then has an unknown exit_codes.
         client: Whether it gets a client.
         prepare: Makes the settings of a client, before the event loop starts: it may have to ask for the password.
         takes: Options that may be left out, by their names: what the function gets as `**fields`.
@@ -172,10 +172,10 @@ def run(
     prepare: Prepare,
 ) -> int:
     """Run a command to its end; return its exit code, having said on standard error what went wrong."""
-    from minted_connect.cli import outcome, process, show  # noqa: PLC0415 - `--help` needs none of it
+    from minted_connect.cli import exit_codes, output, process  # noqa: PLC0415 - `--help` needs none of it
     from minted_connect.errors import MintedConnectError  # noqa: PLC0415
 
-    out = show.Output(as_json=common["as_json"])
+    out = output.Output(as_json=common["as_json"])
     context: Context | None = None
     try:
         context = made = Context(prepare(common, given), common, out, changes=changes)
@@ -183,26 +183,26 @@ def run(
     except process.Interrupted as interrupted:
         if context is not None and context.code is not None:
             return context.code  # it was done, and only closing was interrupted
-        lines = outcome.describe_interruption(interrupted.__cause__)
+        lines = exit_codes.describe_interruption(interrupted.__cause__)
         for line in lines:
             out.say(f"minted: {line}")
         if context is not None and context.ends_unknown:
             out.say("minted: interrupted: run it again to settle what is still open")
-            return outcome.Exit.UNKNOWN
-        return outcome.Exit.UNKNOWN if lines and changes else interrupted.exit_code
+            return exit_codes.Exit.UNKNOWN
+        return exit_codes.Exit.UNKNOWN if lines and changes else interrupted.exit_code
     except KeyboardInterrupt:  # while the password was asked for
-        return outcome.Exit.INTERRUPTED
+        return exit_codes.Exit.INTERRUPTED
     except BrokenPipeError as error:
         process.silence(sys.stdout)
         if context is not None and context.changes:
             out.say("minted: the result could not be shown: look before repeating the command")
-        return outcome.exit_of(error, changes=context is not None and context.changes)
+        return exit_codes.exit_of(error, changes=context is not None and context.changes)
     except (MintedConnectError, OSError) as error:
-        for line in outcome.told(error):
-            out.say(f"minted: {show.clean(line)}")
-        return outcome.exit_of(error, changes=context is not None and context.changes)
+        for line in exit_codes.told(error):
+            out.say(f"minted: {output.clean(line)}")
+        return exit_codes.exit_of(error, changes=context is not None and context.changes)
     except Exception:
         if context is None or not context.changes:
             raise
         out.say(traceback.format_exc())
-        return outcome.Exit.UNKNOWN
+        return exit_codes.Exit.UNKNOWN

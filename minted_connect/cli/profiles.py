@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 import typer
 
 from minted_connect.config import STAGING, Options, Secret
-from minted_connect.core.extras import load
+from minted_connect.core.extras import import_extra
 from minted_connect.core.request import check_paths
 from minted_connect.errors import ConfigurationError
 
@@ -193,7 +193,7 @@ def _from_file(file: Path) -> Secret:
 
 
 def _from_keyring(username: str) -> Secret:
-    keyring = load("keyring", "keyring", "password: a keyring needs its extra")
+    keyring = import_extra("keyring", "keyring", "password: a keyring needs its extra")
     try:
         found = keyring.get_password(_SERVICE, username)
     except Exception as error:  # noqa: BLE001 - each backend has errors of its own

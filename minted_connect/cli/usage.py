@@ -35,7 +35,7 @@ class Commands(TyperGroup):
 
 
 def _line(error: Any) -> str:
-    from minted_connect.cli.show import clean  # noqa: PLC0415 - `--help` needs none of it
+    from minted_connect.cli.output import clean  # noqa: PLC0415 - `--help` needs none of it
 
     said = clean(" ".join(error.format_message().split()))
     return f"{said.removesuffix('.')}; see {error.ctx.command_path} --help" if error.ctx else said

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 
-from minted_connect.completion.journal import JournalAccount
 from minted_connect.config import check_base_url
-from minted_connect.core.caller import Caller
+from minted_connect.core.api_client import ApiClient
+from minted_connect.journal.protocol import JournalAccount
 
 __all__ = ["account_of", "account_of_user"]
 
 
-def account_of(caller: Caller) -> JournalAccount:
+def account_of(api: ApiClient) -> JournalAccount:
     """Return the account that a caller's intents belong to."""
-    name = caller.settings.options.journal_account
-    return JournalAccount(_hash(caller.shared.transport.base_url), caller.account if name is None else _hash(name))
+    name = api.settings.options.journal_account
+    return JournalAccount(_hash(api.state.transport.base_url), api.account if name is None else _hash(name))
 
 
 def account_of_user(base_url: str, username: str, name: str | None) -> JournalAccount:

@@ -7,12 +7,12 @@ from collections.abc import Collection
 from http import HTTPStatus
 
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
-from minted_connect.errors import ApiError, AuthenticationFailed, NotSent, Phase, ProtocolError, TransportError
+from minted_connect.errors import APIError, AuthenticationFailed, NotSent, Phase, ProtocolError, TransportError
 
-__all__ = ["Fate", "classify"]
+__all__ = ["FailureClass", "classify"]
 
 
-class Fate(enum.Enum):
+class FailureClass(enum.Enum):
     """The meaning of a failure for the purchase."""
 
     NOT_SENT = "not sent"
@@ -27,7 +27,7 @@ class Fate(enum.Enum):
     """It may have happened."""
 
 
-def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> Fate:
+def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> FailureClass:
     """Return the meaning of the failure of the one sending; UNKNOWN unless something else is certain.
 
     Args:
@@ -38,20 +38,24 @@ def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> Fate:
     See the guide money-safety.md, "When a refusal is believed".
     """
     if isinstance(error, NotSent):
-        return Fate.NOT_SENT
-    if isinstance(error, ApiError):
+        return FailureClass.NOT_SENT
+    if isinstance(error, APIError):
         return _classify_response(error, refusals)
     if isinstance(error, TransportError):
         phase = error.phase
     # A protocol error is about a response, so something was sent, also if the phase says otherwise.
-    return Fate.NOT_SENT if phase is Phase.NOT_SENT and not isinstance(error, ProtocolError) else Fate.UNKNOWN
+    return (
+        FailureClass.NOT_SENT
+        if phase is Phase.NOT_SENT and not isinstance(error, ProtocolError)
+        else FailureClass.UNKNOWN
+    )
 
 
-def _classify_response(error: ApiError, refusals: Collection[int]) -> Fate:
+def _classify_response(error: APIError, refusals: Collection[int]) -> FailureClass:
     if error.after_unknown or error.status >= HTTPStatus.INTERNAL_SERVER_ERROR or error.status in AMBIGUOUS_STATUSES:
-        return Fate.UNKNOWN
+        return FailureClass.UNKNOWN
     if isinstance(error, AuthenticationFailed) and error.refused_digest:
-        return Fate.REFUSED
+        return FailureClass.REFUSED
     if error.status in refusals and error.is_vendor_response:
-        return Fate.CONFIRM_ONCE
-    return Fate.CONFIRM_LATER
+        return FailureClass.CONFIRM_ONCE
+    return FailureClass.CONFIRM_LATER

@@ -12,16 +12,16 @@ from typing import Any, Final
 
 import attrs
 
-from minted_connect.completion.match import Match, customer_of, is_cleared, is_failed, is_order, mapping, match
+from minted_connect.completion.order_match import Match, customer_of, is_cleared, is_failed, is_order, mapping, match
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
-from minted_connect.core.caller import Caller
+from minted_connect.core.api_client import ApiClient
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
-from minted_connect.core.observed import clock_offset
-from minted_connect.core.replies import Reply
 from minted_connect.core.request import OPERATIONS, Request
+from minted_connect.core.response import Response
+from minted_connect.core.server_stats import clock_offset
 from minted_connect.errors import (
-    ApiError,
+    APIError,
     AuthenticationFailed,
     ClientClosedError,
     MintedConnectError,
@@ -88,11 +88,11 @@ class ReadBack:
         refused_at: When the refusal of this very call came, in monotonic seconds; None for a refusal that was stored.
     """
 
-    def __init__(self, caller: Caller, intent: Intent, *, refused_at: float | None = None) -> None:
-        self._caller = caller
+    def __init__(self, api: ApiClient, intent: Intent, *, refused_at: float | None = None) -> None:
+        self._api = api
         self._intent = intent
         self._refused_at = refused_at
-        self._policy: CompletionPolicy = caller.completion_policy
+        self._policy: CompletionPolicy = api.completion_policy
         # Of a refusal that was stored, it is not known whether a look has shown something else already.
         self._trusts_refusal = (
             refused_at is not None
@@ -120,7 +120,7 @@ class ReadBack:
 
     async def once(self, *, within: float) -> Finding:
         """Look once, for at most `within` seconds."""
-        self._give_up = self._caller.clock.monotonic() + within
+        self._give_up = self._api.clock.monotonic() + within
         return await self._look()
 
     async def run(self, *, budget: float, fence: Mark | None) -> Finding:
@@ -128,7 +128,7 @@ class ReadBack:
 
         With `fence`, which notes that it is about to be done, a basket that is still open is cleared.
         """
-        clock = self._caller.clock
+        clock = self._api.clock
         give_up = self._give_up = clock.monotonic() + budget
         looks = 0
         while True:
@@ -140,7 +140,7 @@ class ReadBack:
             pause = WAITS[min(looks, len(WAITS) - 1)]
             if clock.monotonic() + pause + LEAST > give_up:
                 return finding
-            await self._caller.sleep_until(clock.monotonic() + pause)
+            await self._api.sleep_until(clock.monotonic() + pause)
             looks += 1
 
     def _is_refusal_settled(self, began: float, server_time: datetime | None) -> bool:
@@ -165,10 +165,10 @@ class ReadBack:
         )
 
     async def _look(self) -> Finding:
-        clock = self._caller.clock
+        clock = self._api.clock
         # The clock of this machine proves nothing: until the server's was seen, it is too early for a verdict.
-        has_date = self._caller.shared.observed.has_date
-        began, server_time = clock.monotonic(), self._caller.server_time() if has_date else None
+        has_date = self._api.state.server_stats.has_date
+        began, server_time = clock.monotonic(), self._api.server_time() if has_date else None
         self._basket = await self._read_basket()
         asked = clock.monotonic()
         rows, searched = await self._read_orders()
@@ -195,17 +195,21 @@ class ReadBack:
             refusal_is_settled=self._is_refusal_settled(began, server_time),
             may_still_be_sent=self._may_still_be_sent(server_time),
         )
-        decided = verdict(evidence)
+        proven = verdict(evidence)
         trouble, self._trouble = self._trouble, []
         # A trusted refusal is confirmed by one look: anything else seen makes it one like all others.
         self._trusts_refusal = False
-        if decided.outcome is Outcome.UNKNOWN:
+        if proven.outcome is Outcome.UNKNOWN:
             candidates = (f"order {row.raw.get('id')} looks like it" for row in likely)
-            return Finding(decided, evidence, notes=(decided.reason, decided.leaning.value, *candidates, *trouble))
+            return Finding(
+                proven,
+                evidence,
+                notes=(proven.reason, proven.leaning.value, *candidates, *trouble),
+            )
         if not strong:
-            return Finding(decided, evidence)
+            return Finding(proven, evidence)
         again = (f"order {row.raw.get('id')} carries keys of the same basket" for row in strong[1:])
-        return Finding(decided, evidence, strong[0].order, strong[0].raw, tuple(again))
+        return Finding(proven, evidence, strong[0].order, strong[0].raw, tuple(again))
 
     async def _read_basket(self) -> BasketSeen:
         intent = self._intent
@@ -229,12 +233,12 @@ class ReadBack:
         if data.get("items"):
             return BasketSeen.ACTIVE
         if self._fence_tried and self._fence is Fence.NOT_USED and is_cleared(data, intent):
-            self._fence, self._fenced_at = Fence.CLEARED, self._caller.clock.monotonic()
+            self._fence, self._fenced_at = Fence.CLEARED, self._api.clock.monotonic()
         return BasketSeen.GONE
 
     async def _read_orders(self) -> tuple[list[_Row], bool]:
         """Return this customer's orders that match, and whether all there are were looked at."""
-        intent, now = self._intent, self._caller.clock.wall()
+        intent, now = self._intent, self._api.clock.wall()
         # An order says when its basket was made (seen in the examples), so a day back is the least to look at.
         # Both ends are widened by what the server's clock and ours differ, and differed when it was sent.
         first = min(intent.created_at, intent.created_at + self._offset, intent.created_by_server) - _DAY
@@ -291,7 +295,7 @@ class ReadBack:
     def _row(self, raw: Mapping[str, Any]) -> _Row:
         order: Order | None
         try:
-            order = self._caller.structure(raw, Order)
+            order = self._api.structure(raw, Order)
         except ProtocolError:
             order = None
         found = match(raw, order, self._intent, keeps_number=self._policy.order_keeps_number)
@@ -299,19 +303,19 @@ class ReadBack:
 
     async def _clear(self, mark: Mark) -> None:
         """Clear the basket by customer and token, so that no other basket is touched."""
-        intent, clock = self._intent, self._caller.clock
+        intent, clock = self._intent, self._api.clock
         body = {"external_customer_id": intent.external_customer_id, "cart_token": intent.cart_token}
         if (left := self._give_up - clock.monotonic()) <= 0:
             return
         try:
-            async with self._caller.turn(intent.external_customer_id, left):
+            async with self._api.turn(intent.external_customer_id, left):
                 if clock.monotonic() >= self._give_up:
                     return
                 # Written first: after a crash, a basket that was emptied looks like one that became an order.
                 await mark(intent, clock.wall())
                 self._fence_tried = True
                 reply = await self._read(Request(OPERATIONS["baskets.clear"], body=body))
-        except ApiError as error:
+        except APIError as error:
             self._note(error)
             if error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status not in _NO_ANSWER:
                 self._fence = Fence.REFUSED
@@ -323,14 +327,14 @@ class ReadBack:
         if is_cleared(mapping(reply.data), intent):
             self._fence, self._fenced_at = Fence.CLEARED, clock.monotonic()
 
-    async def _read(self, request: Request) -> Reply:
-        settings, clock = self._caller.settings, self._caller.clock
+    async def _read(self, request: Request) -> Response:
+        settings, clock = self._api.settings, self._api.clock
         left = self._give_up - clock.monotonic()
         if left <= 0:
             raise RequestTimeout("the time for reading back is over", phase=Phase.NOT_SENT)
         deadline = min(left, settings.deadline or settings.timeouts.total)
-        caller = self._caller.with_settings(attrs.evolve(settings, deadline=deadline))
-        reply = await caller.exchange(request, recovering=True)
+        api = self._api.with_settings(attrs.evolve(settings, deadline=deadline))
+        reply = await api.exchange(request, bypass_limits=True)
         self._has_read = True
         self._offset = clock_offset(reply.headers.get("Date", ""), clock.wall(), self._offset)
         return reply

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["BasketSeen", "Evidence", "Fence", "Leaning", "OrderSeen", "Outcome", "Verdict", "verdict"]
+__all__ = ["BasketSeen", "Evidence", "Fence", "Likelihood", "OrderSeen", "Outcome", "Verdict", "verdict"]
 
 STABLE_READS: Final = 3
 STABLE_SECONDS: Final = 60.0
@@ -55,7 +55,7 @@ class Outcome(enum.Enum):
     UNKNOWN = "unknown"
 
 
-class Leaning(enum.Enum):
+class Likelihood(enum.Enum):
     """Where an unknown outcome leans: a hint for people, never a reason to send again."""
 
     NONE = "undecided"
@@ -100,7 +100,7 @@ class Verdict:
 
     outcome: Outcome
     reason: str
-    leaning: Leaning = Leaning.NONE
+    leaning: Likelihood = Likelihood.NONE
 
 
 def verdict(evidence: Evidence) -> Verdict:
@@ -114,19 +114,19 @@ def verdict(evidence: Evidence) -> Verdict:
     if not evidence.searched:
         return _unknown("the orders could not be read completely")
     if evidence.fence is Fence.REFUSED:
-        return _unknown("no order yet, and the basket cannot be cleared any more", Leaning.EXECUTED)
+        return _unknown("no order yet, and the basket cannot be cleared any more", Likelihood.EXECUTED)
     if evidence.refusal_is_settled and evidence.basket is BasketSeen.ACTIVE:
         return Verdict(Outcome.REJECTED, "it was refused, no order appeared, and the basket is still open")
     bound = evidence.latest_landing
     # A fence holds as long as the basket is empty: what lands later completes whatever was put into it since.
     if evidence.fence is Fence.CLEARED and evidence.basket is not BasketSeen.ACTIVE:
         if evidence.may_still_be_sent or evidence.fence_seconds < evidence.orders_lag + (bound or 0.0):
-            return _unknown("no order yet, and the basket was cleared a moment ago", Leaning.NOT_EXECUTED)
+            return _unknown("no order yet, and the basket was cleared a moment ago", Likelihood.NOT_EXECUTED)
         if evidence.fence_proves and evidence.basket is BasketSeen.GONE:
             return Verdict(Outcome.NOT_EXECUTED, "the basket was cleared, and no order appeared afterwards")
-        return _unknown("the basket was cleared, and no order appeared afterwards", Leaning.NOT_EXECUTED)
+        return _unknown("the basket was cleared, and no order appeared afterwards", Likelihood.NOT_EXECUTED)
     if evidence.basket is BasketSeen.GONE:
-        return _unknown("no order yet, and the basket is gone", Leaning.EXECUTED)
+        return _unknown("no order yet, and the basket is gone", Likelihood.EXECUTED)
     if (
         evidence.basket is BasketSeen.ACTIVE
         and evidence.active_reads >= STABLE_READS
@@ -136,9 +136,9 @@ def verdict(evidence: Evidence) -> Verdict:
         is_too_late = bound is not None and evidence.active_seconds >= bound + evidence.orders_lag
         if is_too_late and not evidence.may_still_be_sent:
             return Verdict(Outcome.NOT_EXECUTED, "the basket stays open, and it is too late for an order to appear")
-        return _unknown("no order, and the basket stays open", Leaning.NOT_EXECUTED)
+        return _unknown("no order, and the basket stays open", Likelihood.NOT_EXECUTED)
     return _unknown("no order yet; the request may still be under way")
 
 
-def _unknown(reason: str, leaning: Leaning = Leaning.NONE) -> Verdict:
+def _unknown(reason: str, leaning: Likelihood = Likelihood.NONE) -> Verdict:
     return Verdict(Outcome.UNKNOWN, reason, leaning)

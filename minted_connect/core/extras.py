@@ -7,10 +7,10 @@ from typing import Any
 
 from minted_connect.errors import ConfigurationError
 
-__all__ = ["load"]
+__all__ = ["import_extra"]
 
 
-def load(module: str, extra: str, why: str) -> Any:
+def import_extra(module: str, extra: str, why: str) -> Any:
     """Return a module of an extra.
 
     Raises:

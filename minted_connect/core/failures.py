@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from minted_connect.errors import (
     AMBIGUOUS_STATUSES,
-    ApiError,
+    APIError,
     AuthenticationFailed,
     Effect,
     IntegrityError,
@@ -44,27 +44,27 @@ def may_have_executed(error: MintedConnectError) -> bool:
     effect = error.request.effect if error.request else None
     if effect is Effect.READ:
         return False
-    if not isinstance(error, ApiError):
+    if not isinstance(error, APIError):
         return isinstance(error, TransportError | ProtocolError)
     if effect is Effect.COMPLETE:
         return not (error.is_confirmed or (isinstance(error, AuthenticationFailed) and error.refused_digest))
     if isinstance(error, ServerError) or error.status in AMBIGUOUS_STATUSES | {HTTPStatus.CONFLICT}:
         return True
-    return effect is Effect.ADD and isinstance(error, RateLimited)
+    return effect is Effect.NON_IDEMPOTENT and isinstance(error, RateLimited)
 
 
 def needs_read_back(error: MintedConnectError) -> bool:
     """Return whether the state must be read before a change that failed with `error` is given up."""
     if isinstance(error, IntegrityError):
         return False  # the caller must see the alarm; a read would hide it
-    if not isinstance(error, ApiError):
+    if not isinstance(error, APIError):
         return may_have_executed(error)
     if error.after_unknown:
         # A refusal of the second attempt can mean that the first one did the work.
         return not isinstance(error, AuthenticationFailed | PermissionDenied | RateLimited)
     if may_have_executed(error):
         return True
-    is_addition = error.request is not None and error.request.effect is Effect.ADD
+    is_addition = error.request is not None and error.request.effect is Effect.NON_IDEMPOTENT
     is_client_error = error.status // 100 == 4  # noqa: PLR2004 - the class of statuses
     return is_addition and is_client_error and not isinstance(error, AuthenticationFailed | NotFound | ValidationFailed)
 
@@ -76,6 +76,6 @@ def is_transient(error: MintedConnectError) -> bool:
     if isinstance(error, NotFound):
         # A 404 without the vendor's envelope may come from a gateway and says nothing about the object.
         return error.status == HTTPStatus.NOT_FOUND and not error.is_vendor_response
-    if isinstance(error, ApiError) and error.status in AMBIGUOUS_STATUSES:
+    if isinstance(error, APIError) and error.status in AMBIGUOUS_STATUSES:
         return True
     return error.safe_to_retry or isinstance(error, RateLimited | ServerError | TransportError | ProtocolError)

@@ -11,7 +11,7 @@ from typing import Final
 
 from minted_connect.errors import ConfigurationError
 
-__all__ = ["obey_environment"]
+__all__ = ["setup_logging"]
 
 _ROOT: Final = logging.getLogger("minted_connect")
 _ROOT.addHandler(logging.NullHandler())
@@ -19,7 +19,7 @@ _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggi
 _SHOWN: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
-def obey_environment() -> None:
+def setup_logging() -> None:
     """Do as `MINTED_LOG` says: debug, info, warning or error.
 
     Raises:

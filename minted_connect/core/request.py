@@ -15,14 +15,14 @@ import attrs
 
 from minted_connect.errors import ConfigurationError, Effect, InvalidInput, RequestInfo
 
-__all__ = ["OPERATIONS", "Effect", "Evidence", "Operation", "Request", "check_paths", "path_segment"]
+__all__ = ["OPERATIONS", "Effect", "EvidenceLevel", "Operation", "Request", "check_paths", "path_segment"]
 
 _PLACEHOLDER = "{}"
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*")
 _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
 
 
-class Evidence(enum.StrEnum):
+class EvidenceLevel(enum.StrEnum):
     """How much of an operation was seen in the vendor's documentation."""
 
     DOCUMENTED = "documented"
@@ -38,7 +38,7 @@ class Operation:
     method: str
     path: str
     effect: Effect
-    evidence: Evidence
+    evidence: EvidenceLevel
     title: str
     """The vendor's name of it."""
 
@@ -52,8 +52,8 @@ def _table(*rows: Operation) -> Mapping[str, Operation]:
     return {row.name: row for row in rows}
 
 
-_DOC, _PARTLY, _INF = Evidence.DOCUMENTED, Evidence.PARTLY, Evidence.INFERRED
-_READ, _SET, _ADD, _COMPLETE = Effect.READ, Effect.SET, Effect.ADD, Effect.COMPLETE
+_DOC, _PARTLY, _INF = EvidenceLevel.DOCUMENTED, EvidenceLevel.PARTLY, EvidenceLevel.INFERRED
+_READ, _SET, _ADD, _COMPLETE = Effect.READ, Effect.IDEMPOTENT, Effect.NON_IDEMPOTENT, Effect.COMPLETE
 _BASKET = "/partner/walletable/basket"
 
 OPERATIONS: Final = _table(

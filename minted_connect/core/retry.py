@@ -15,8 +15,7 @@ from minted_connect.config import RetryPolicy
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.core.request import Effect
 from minted_connect.errors import (
-    AnswerTooLarge,
-    ApiError,
+    APIError,
     ConnectFailed,
     IntegrityError,
     MintedConnectError,
@@ -25,6 +24,7 @@ from minted_connect.errors import (
     ProtocolError,
     RateLimited,
     RequestTimeout,
+    ResponseTooLarge,
     ServerError,
     TLSFailed,
     TransportError,
@@ -45,14 +45,14 @@ def _attempts(effect: Effect, error: MintedConnectError, policy: RetryPolicy) ->
     """Return how many attempts this effect allows after this error; 1 = none but the first."""
     if isinstance(error, NotSent):
         again = isinstance(error, ConnectFailed) and not isinstance(error, TLSFailed)
-    elif effect in {Effect.ADD, Effect.COMPLETE}:
+    elif effect in {Effect.NON_IDEMPOTENT, Effect.COMPLETE}:
         # No response proves that nothing was done: a gateway may have passed the request on before it wrote a 429.
         again = False
-    elif isinstance(error, ApiError):
+    elif isinstance(error, APIError):
         again = isinstance(error, RateLimited | ServerError) or error.status in AMBIGUOUS_STATUSES
     elif isinstance(error, ProtocolError):
-        if effect is Effect.READ and not isinstance(error, AnswerTooLarge | UnexpectedRedirect | IntegrityError):
-            return min(policy.reads, _ONCE_MORE)
+        if effect is Effect.READ and not isinstance(error, ResponseTooLarge | UnexpectedRedirect | IntegrityError):
+            return min(policy.read_attempts, _ONCE_MORE)
         again = False
     elif isinstance(error, TransportError):
         # A change whose answer is late or cut short may be under way: it is read back, not repeated.
@@ -62,8 +62,8 @@ def _attempts(effect: Effect, error: MintedConnectError, policy: RetryPolicy) ->
     if not again:
         return 1
     if effect is Effect.READ:
-        return policy.reads
-    return min(policy.sets, _ONCE_MORE) if effect is not Effect.SET else policy.sets
+        return policy.read_attempts
+    return min(policy.write_attempts, _ONCE_MORE) if effect is not Effect.IDEMPOTENT else policy.write_attempts
 
 
 def pause_before_retry(
@@ -89,7 +89,7 @@ def pause_before_retry(
         return None
     asked = error.retry_after if isinstance(error, RateLimited | ServerError) else None
     # The exponent is capped only to keep the float finite; `maximum` is reached long before.
-    pause = roll * min(policy.maximum, policy.initial * 2 ** min(attempt - 1, 32)) if asked is None else asked
+    pause = roll * min(policy.wait_max, policy.wait_initial * 2 ** min(attempt - 1, 32)) if asked is None else asked
     return pause if pause < left else None
 
 

@@ -6,16 +6,16 @@ from typing import Protocol
 
 import attrs
 
+from minted_connect.clock import ElapsedTime
 from minted_connect.config import Options, RetryPolicy, Timeouts, check_header, is_seconds
-from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
-from minted_connect.core.observed import Observed
+from minted_connect.core.locks import KeyedLocks
 from minted_connect.core.request import check_paths
-from minted_connect.core.timing import ElapsedTime
+from minted_connect.core.server_stats import ServerStats
+from minted_connect.core.throttle import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.transport import Transport
-from minted_connect.core.turns import Turns
 from minted_connect.errors import ConfigurationError
 
-__all__ = ["LagSource", "Settings", "Shared"]
+__all__ = ["ClientSettings", "ClientState", "LagSource"]
 
 
 def _header(_instance: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -23,7 +23,7 @@ def _header(_instance: object, attribute: attrs.Attribute[str], value: str) -> N
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
+class ClientSettings:
     """Settings in which the siblings of one client may differ."""
 
     timeouts: Timeouts = attrs.field(factory=Timeouts)
@@ -54,16 +54,16 @@ class LagSource(Protocol):
         ...
 
 
-class Shared:
+class ClientState:
     """State that siblings share: transport, server statistics, locks, retry budget, limiter and breaker."""
 
-    def __init__(self, transport: Transport, settings: Settings) -> None:
+    def __init__(self, transport: Transport, settings: ClientSettings) -> None:
         options = settings.options
         self.transport = transport
-        self.observed: Observed = Observed()
+        self.server_stats: ServerStats = ServerStats()
         self.elapsed: ElapsedTime = ElapsedTime(options.clock)
         self.lag_source: LagSource | None = None
-        self.turns: Turns = Turns(options.clock)
+        self.locks: KeyedLocks = KeyedLocks(options.clock)
         self.budget: RetryBudget = RetryBudget(settings.retry.budget)
         self.limiter: RateLimiter | None = (
             RateLimiter(options.rate_limit, options.clock) if options.rate_limit else None

@@ -17,24 +17,23 @@ from http import HTTPStatus
 import aiohttp
 from yarl import URL
 
+from minted_connect.clock import timeout
 from minted_connect.config import LOOPBACK, Credentials, Options, Secret, Timeouts, check_base_url, check_proxy_url
-from minted_connect.core import timing
-from minted_connect.core.digest import ChallengeRefused, DigestAuth, Exchange
-from minted_connect.core.replies import RawReply
-from minted_connect.core.wire import (
-    Dropped,
-    Lane,
-    Progress,
-    Road,
-    TooLarge,
-    TooLate,
-    Wire,
+from minted_connect.core.auth.digest import AuthFlow, ChallengeRefused, DigestAuth
+from minted_connect.core.pool import (
+    BodyTooLarge,
+    ConnectionDropped,
+    DeadlinePassed,
+    Pool,
+    PoolKind,
+    PreparedRequest,
+    RequestProgress,
     cause_of,
+    forbid_resend,
     payload,
-    send_once,
 )
+from minted_connect.core.response import RawResponse
 from minted_connect.errors import (
-    AnswerTooLarge,
     AuthDowngrade,
     ClientClosedError,
     ConfigurationError,
@@ -46,6 +45,7 @@ from minted_connect.errors import (
     PriceFixExpired,
     ProtocolError,
     RequestTimeout,
+    ResponseTooLarge,
     TLSFailed,
     TransportError,
 )
@@ -86,7 +86,7 @@ class Transport:
             raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
         self._ssl = ssl_context
         self._proxy = None if proxy is None else check_proxy_url(proxy)
-        self._roads: dict[Lane, Road] | None = None
+        self._roads: dict[PoolKind, Pool] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -116,7 +116,7 @@ class Transport:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise ClientClosedError("this client belongs to another event loop: build one in each loop")
 
-    def _usable_roads(self) -> dict[Lane, Road]:
+    def _usable_roads(self) -> dict[PoolKind, Pool]:
         """Return the session of each lane, opening them at first use, so that a client can be built outside any loop.
 
         Raises:
@@ -131,7 +131,7 @@ class Transport:
             raise ClientClosedError("the aiohttp session that this client was built on is closed")
         return self._roads
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> dict[Lane, Road]:
+    def _open(self, loop: asyncio.AbstractEventLoop) -> dict[PoolKind, Pool]:
         options = self._options
         tls: ssl.SSLContext | bool = True
         if self.origin.startswith("https"):
@@ -149,14 +149,14 @@ class Transport:
                 raise ClientClosedError(
                     "the aiohttp session that this client was built on belongs to another event loop"
                 )
-        everyday = Road(
+        everyday = Pool(
             shared or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls),
             owns_connector=shared is None,
             slots=options.pool_size,
         )
         fresh = (aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls) for _ in range(2))
-        money, recovery = (Road(connector, owns_connector=True, slots=options.pool_size) for connector in fresh)
-        return {Lane.EVERYDAY: everyday, Lane.MONEY: money, Lane.RECOVERY: recovery}
+        money, recovery = (Pool(connector, owns_connector=True, slots=options.pool_size) for connector in fresh)
+        return {PoolKind.DEFAULT: everyday, PoolKind.COMPLETION: money, PoolKind.RECOVERY: recovery}
 
     async def aclose(self) -> None:
         """Close what this transport opened; a lent session stays open. Repeating it does nothing."""
@@ -171,7 +171,9 @@ class Transport:
             for road in roads.values():
                 stack.push_async_callback(road.aclose)
 
-    async def attempt(self, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
+    async def attempt(
+        self, wire: PreparedRequest, timeouts: Timeouts, left: float, progress: RequestProgress
+    ) -> RawResponse:
         """Make one attempt, digest rounds included, within `left` seconds; return whatever the server answered.
 
         Raises:
@@ -184,13 +186,13 @@ class Transport:
         roads = self._usable_roads()
         road = roads[wire.lane]
         if wire.hurried and road.slots.locked():
-            road = roads[Lane.MONEY]
+            road = roads[PoolKind.COMPLETION]
         if road.slots.locked():
             patience = min(timeouts.pool, left)
             clock = self._options.clock
             started = clock.monotonic()
             try:
-                async with timing.timeout(clock, patience):
+                async with timeout(clock, patience):
                     await road.slots.acquire()
             except TimeoutError:
                 raise PoolTimeout(
@@ -205,13 +207,15 @@ class Transport:
         finally:
             road.slots.release()
 
-    async def _within(self, road: Road, wire: Wire, timeouts: Timeouts, left: float, progress: Progress) -> RawReply:
-        limit = min(timeouts.complete_read if wire.lane is Lane.MONEY else timeouts.read, left)
+    async def _within(
+        self, road: Pool, wire: PreparedRequest, timeouts: Timeouts, left: float, progress: RequestProgress
+    ) -> RawResponse:
+        limit = min(timeouts.complete_read if wire.lane is PoolKind.COMPLETION else timeouts.read, left)
         if limit <= 0:
             raise NotSent("the deadline passed before it could be sent")
         failure: MintedConnectError
         try:
-            async with timing.timeout(self._options.clock, limit):
+            async with timeout(self._options.clock, limit):
                 progress.phase, progress.logging_in = Phase.NOT_SENT, True
                 async with self._digest.exchange() as exchange:
                     progress.logging_in = False
@@ -229,14 +233,14 @@ class Transport:
         raise failure
 
     async def _signed(
-        self, road: Road, wire: Wire, timeouts: Timeouts, exchange: Exchange, progress: Progress
-    ) -> RawReply:
+        self, road: Pool, wire: PreparedRequest, timeouts: Timeouts, exchange: AuthFlow, progress: RequestProgress
+    ) -> RawResponse:
         target = self._prefix + wire.target
         url = URL(self.origin + target, encoded=True)
         # Our own connectors have it already; a lent one has what its owner gave it.
         context = self._ssl if self._lender is not None and self._ssl is not None else True
         timeout = _connect_timeout(timeouts.connect)
-        is_money, rounds = wire.lane is Lane.MONEY, 0
+        is_money, rounds = wire.lane is PoolKind.COMPLETION, 0
         while True:
             progress.phase = Phase.NOT_SENT
             # No name is given to what is secret: a cancellation takes this frame along, and some log its variables.
@@ -248,11 +252,11 @@ class Transport:
                 allow_redirects=False,
                 timeout=timeout,
                 trace_request_ctx=progress,
-                middlewares=(partial(send_once, progress),),
+                middlewares=(partial(forbid_resend, progress),),
                 proxy=None if self._proxy is None else self._proxy.reveal(),
                 ssl=context,
             ) as response:
-                progress.phase = Phase.ANSWERED
+                progress.phase = Phase.RESPONDED
                 body = await self._body(road, response)
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     # A challenge is a refusal before execution: sending again is the protocol, not a retry.
@@ -261,19 +265,19 @@ class Transport:
                     # A completion is posted again once, and only for a realm that was met before: anything else may be
                     # a gateway that has passed the first one on.
                     may_repeat = not is_money or (exchange.is_pinned and rounds == 1)
-                    if exchange.challenged(challenges) and may_repeat:
+                    if exchange.on_challenge(challenges) and may_repeat:
                         continue
                     # The challenge was accepted as one of the pinned realm, so this server refused the signature.
-                    return RawReply(response.status, response.headers, body, bool(challenges) and exchange.is_pinned)
+                    return RawResponse(response.status, response.headers, body, bool(challenges) and exchange.is_pinned)
                 if (
                     response.status < HTTPStatus.INTERNAL_SERVER_ERROR
                     and response.status != HTTPStatus.TOO_MANY_REQUESTS
                 ):
                     # A throttle or a failing server may answer before it looks at the signature.
-                    exchange.accepted(response.headers.getall("Authentication-Info", ()))
-                return RawReply(response.status, response.headers, body)
+                    exchange.on_success(response.headers.getall("Authentication-Info", ()))
+                return RawResponse(response.status, response.headers, body)
 
-    async def _body(self, road: Road, response: aiohttp.ClientResponse) -> bytes:
+    async def _body(self, road: Pool, response: aiohttp.ClientResponse) -> bytes:
         chunks: list[bytes] = []
         room = self._options.max_body
         road.reading.add(response)
@@ -284,27 +288,27 @@ class Transport:
                 room -= len(chunk)
                 if room < 0:
                     response.close()
-                    raise TooLarge
+                    raise BodyTooLarge
         finally:
             road.reading.discard(response)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _explained(
-        self, error: BaseException, timeouts: Timeouts, limit: float, progress: Progress
+        self, error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress
     ) -> MintedConnectError:
         """Turn a failure of aiohttp or the operating system into one of ours, by phase and class."""
-        cause = str(error) if isinstance(error, Dropped) else cause_of(error)
+        cause = str(error) if isinstance(error, ConnectionDropped) else cause_of(error)
         if progress.phase is Phase.NOT_SENT:
             return _unsent(error, timeouts, limit, progress, cause)
         if isinstance(error, TimeoutError):
             return RequestTimeout(f"no whole answer within {limit:.3g} s", phase=progress.phase)
-        if isinstance(error, TooLarge):
+        if isinstance(error, BodyTooLarge):
             text = f"the answer is larger than {self._options.max_body} bytes (Options.max_body)"
-            return AnswerTooLarge(text, (text,))
+            return ResponseTooLarge(text, (text,))
         if isinstance(error, aiohttp.ClientResponseError):
             text = f"the answer is not HTTP that can be read ({cause})"
             return ProtocolError(text, (text,))
-        answered = progress.phase is Phase.ANSWERED
+        answered = progress.phase is Phase.RESPONDED
         text = "the answer broke off" if answered else "the connection broke before an answer came"
         return TransportError(f"{text} ({cause})", phase=progress.phase)
 
@@ -318,8 +322,8 @@ def _signed(headers: dict[str, str], signature: str | None) -> dict[str, str]:
     return headers if signature is None else {**headers, "Authorization": signature}
 
 
-def _unsent(error: BaseException, timeouts: Timeouts, limit: float, progress: Progress, cause: str) -> NotSent:
-    if isinstance(error, TooLate):
+def _unsent(error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress, cause: str) -> NotSent:
+    if isinstance(error, DeadlinePassed):
         return PriceFixExpired("the price lock ran out before it could be sent: read the basket again")
     if isinstance(error, _TLS_FAILURES):
         return TLSFailed(f"no TLS connection that can be trusted ({cause})")

@@ -7,11 +7,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from minted_connect.config import Clock
-from minted_connect.core.replies import Reply
+from minted_connect.core.pool import RequestProgress
 from minted_connect.core.request import Request
-from minted_connect.core.wire import Progress
+from minted_connect.core.response import Response
 from minted_connect.errors import MintedConnectError, NotSent, Phase
-from minted_connect.events import Attempt
+from minted_connect.hooks import Attempt
 
 __all__ = ["watched"]
 
@@ -19,15 +19,15 @@ _logger = logging.getLogger("minted_connect")
 
 
 async def watched(
-    send: Callable[[], Awaitable[Reply]],
+    send: Callable[[], Awaitable[Response]],
     hook: Callable[[Attempt], object],
     *,
     request: Request,
     server: str,
     number: int,
     clock: Clock,
-    progress: Progress,
-) -> Reply:
+    progress: RequestProgress,
+) -> Response:
     """Make one attempt, and tell the hook how it went, whatever that was."""
     started_at, started = clock.wall(), clock.monotonic()
     status: int | None = None

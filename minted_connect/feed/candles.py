@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import attrs
 
-from minted_connect import checks
+from minted_connect import validation
 from minted_connect.errors import InvalidInput
 from minted_connect.feed.tick import Tick
 from minted_connect.models.rate import RatePoint
@@ -67,9 +67,9 @@ def ohlc(
         InvalidInput: an argument that cannot be meant.
     """
     bounds = _bounds(interval, tz)
-    name = f"{checks.one_of('price', price, ('spot', 'buy', 'sell'))}_price"
-    observed = checks.one_of("by", by, ("observed", "source")) == "observed"
-    checks.flag("fill", fill)
+    name = f"{validation.one_of('price', price, ('spot', 'buy', 'sell'))}_price"
+    observed = validation.one_of("by", by, ("observed", "source")) == "observed"
+    validation.boolean("fill", fill)
     found: dict[int, list[tuple[datetime, Decimal, str]]] = defaultdict(list)
     for one in prices:
         if isinstance(one, RatePoint):
@@ -131,7 +131,7 @@ def _bounds(interval: object, tz: object) -> _Bounds:
         if interval <= timedelta(0) or _DAY % interval:
             raise InvalidInput.of("interval", "must be above 0 and divide 24 hours without rest")
         return lambda moment: _part_of_day(moment, interval, tz)
-    unit = checks.one_of("interval", interval, _CALENDAR)
+    unit = validation.one_of("interval", interval, _CALENDAR)
     return lambda moment: _part_of_calendar(moment, unit, tz)
 
 

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 import anyio
 
-from minted_connect import checks
+from minted_connect import validation
 from minted_connect.config import Clock
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
@@ -22,9 +22,9 @@ from minted_connect.errors import (
     Phase,
     RequestTimeout,
 )
-from minted_connect.feed.board import Board, Buffered, Latest, Subscription
-from minted_connect.feed.recording import record
-from minted_connect.feed.sinks import Sink
+from minted_connect.feed.hub import Buffered, Hub, Latest, Subscription
+from minted_connect.feed.sinks.lines import Sink
+from minted_connect.feed.sinks.recording import record
 from minted_connect.feed.tick import Filter, Tick
 from minted_connect.models.rate import Rate, RatePoint
 
@@ -63,7 +63,7 @@ class Source(Protocol):
         """Let go of what it holds; also called if it never ran, and again."""
         ...
 
-    async def run(self, board: Board) -> None:
+    async def run(self, hub: Hub) -> None:
         """Post rounds until cancelled; raise what cannot be mended."""
         ...
 
@@ -88,7 +88,7 @@ class RateFeed:
         self._source = source
         self._clock = clock
         self._history = history
-        self._board = Board(clock)
+        self._hub = Hub(clock)
 
     @property
     def failures(self) -> int:
@@ -112,13 +112,13 @@ class RateFeed:
             ClientClosedError: the feed was started or closed before.
             FleetError: the fleet's Redis server cannot be used.
         """
-        if self._board.closed or self._board.poller is not None:
+        if self._hub.closed or self._hub.poller is not None:
             raise ClientClosedError("a feed is opened once: make another one")
         await self._source.open()
         # Not a task group: its cancel scope would have to be left by the task that entered it, and the blocking
         # twin enters and leaves in two tasks.
-        self._board.poller = asyncio.create_task(self._run(), name="minted_connect.feed")
-        self._board.poller.add_done_callback(self._board.end)
+        self._hub.poller = asyncio.create_task(self._run(), name="minted_connect.feed")
+        self._hub.poller.add_done_callback(self._hub.end)
         return self
 
     async def __aexit__(
@@ -126,12 +126,12 @@ class RateFeed:
     ) -> None:
         await self.aclose()
         if error is None:
-            self._board.over()
+            self._hub.raise_if_failed()
 
     async def aclose(self) -> None:
         """Stop the poller and end every subscription; may be called again."""
-        self._board.end()
-        poller = self._board.poller
+        self._hub.end()
+        poller = self._hub.poller
         if poller is not None and not poller.done():
             poller.cancel()
             with anyio.CancelScope(shield=True):
@@ -168,14 +168,14 @@ class RateFeed:
                 `backfill` to take the history from.
         """
         wanted = Filter(currency_id, metal, sku)
-        checks.flag("changes_only", changes_only)
-        checks.flag("history", history)
+        validation.boolean("changes_only", changes_only)
+        validation.boolean("history", history)
         if history and self._history is None:
             raise InvalidInput.of("history", "needs a feed that was made with backfill=...")
         if buffer is None:
-            return Latest(self._board, wanted, changes_only=changes_only, history=history)
-        size = checks.whole("buffer", buffer, 1, sys.maxsize)
-        return Buffered(self._board, wanted, changes_only=changes_only, history=history, size=size)
+            return Latest(self._hub, wanted, changes_only=changes_only, history=history)
+        size = validation.integer("buffer", buffer, 1, sys.maxsize)
+        return Buffered(self._hub, wanted, changes_only=changes_only, history=history, size=size)
 
     async def record(
         self,
@@ -209,8 +209,8 @@ class RateFeed:
             InvalidInput: a filter cannot fit anything, or the rates are known and it fits none of them.
         """
         wanted = Filter(currency_id, metal, sku)
-        self._board.over()
-        ticks = self._board.ticks
+        self._hub.raise_if_failed()
+        ticks = self._hub.ticks
         if ticks:
             wanted.check([tick.rate for tick in ticks.values()])
         return next((tick for tick in ticks.values() if wanted(tick.rate)), None)
@@ -232,7 +232,7 @@ class RateFeed:
         """
         if not callable(predicate) or inspect.iscoroutinefunction(predicate):
             raise InvalidInput.of("predicate", "must be a plain function of a tick")
-        timeout = checks.seconds("timeout", timeout)
+        timeout = validation.seconds("timeout", timeout)
         search = asyncio.ensure_future(self._first(predicate))
         timer = asyncio.ensure_future(self._pass(self._clock.monotonic() + timeout))
         try:
@@ -240,7 +240,7 @@ class RateFeed:
             if search.done():
                 return search.result()
             timer.result()
-            error = RequestTimeout(f"no tick satisfied the condition within {timeout:g} s", phase=Phase.ANSWERED)
+            error = RequestTimeout(f"no tick satisfied the condition within {timeout:g} s", phase=Phase.RESPONDED)
             error.request, error.elapsed = OPERATIONS["rates.current"].info, timeout
             raise error from self._source.last_error
         finally:
@@ -250,26 +250,26 @@ class RateFeed:
 
     async def _run(self) -> None:
         if self._history is None:
-            await self._source.run(self._board)
+            await self._source.run(self._hub)
             return
-        past = asyncio.create_task(self._recall(self._history), name="minted_connect.feed.history")
+        past = asyncio.create_task(self._backfill(self._history), name="minted_connect.feed.history")
         try:
-            await self._source.run(self._board)
+            await self._source.run(self._hub)
         finally:
             past.cancel()
             await asyncio.wait({past})
 
-    async def _recall(self, history: History) -> None:
+    async def _backfill(self, history: History) -> None:
         """Get what was before the feed; without it, the feed goes on and the subscribers begin with the present."""
         points: Iterable[RatePoint] = ()
         try:
-            while not self._board.ticks:
-                await self._board.wait(self._board.waiter())
-            points = await history([tick.rate for tick in self._board.ticks.values()])
+            while not self._hub.ticks:
+                await self._hub.wait(self._hub.waiter())
+            points = await history([tick.rate for tick in self._hub.ticks.values()])
         except MintedConnectError as error:
             _log.warning("the feed starts without its history: %s: %s", type(error).__name__, error)
         finally:
-            self._board.recall(points)
+            self._hub.backfill(points)
 
     async def _first(self, predicate: Callable[[Tick], bool]) -> Tick:
         async for tick in self.subscribe():
@@ -282,7 +282,7 @@ class RateFeed:
         while (left := deadline - self._clock.monotonic()) > 0:
             # Polls due before the deadline come first: on a clock whose sleep moves the time at once, sleeping
             # here would skip them.
-            if self._board.due > deadline:
+            if self._hub.due > deadline:
                 await self._clock.sleep(left)
             else:
-                await self._board.wait(self._board.waiter())
+                await self._hub.wait(self._hub.waiter())

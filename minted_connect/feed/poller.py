@@ -10,12 +10,12 @@ from typing import Final
 
 import attrs
 
-from minted_connect import checks
-from minted_connect.config import FEED_BREAKER, Breaker, Clock, check_type
+from minted_connect import validation
+from minted_connect.clock import alarm
+from minted_connect.config import FEED_BREAKER, BreakerPolicy, Clock, check_type
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
-from minted_connect.core.timing import alarm
 from minted_connect.errors import (
-    ApiError,
+    APIError,
     ClientClosedError,
     ConfigurationError,
     InvalidInput,
@@ -23,7 +23,7 @@ from minted_connect.errors import (
     RateLimited,
     ServerError,
 )
-from minted_connect.feed.board import Board
+from minted_connect.feed.hub import Hub
 from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate
 
@@ -83,14 +83,14 @@ class Poller:
         random: Callable[[], float],
         jitter: float = 0.1,
         max_backoff: float = 60.0,
-        breaker: Breaker | None = FEED_BREAKER,
+        breaker: BreakerPolicy | None = FEED_BREAKER,
     ) -> None:
         if not _is_number(jitter) or not 0 <= jitter < 1:
             raise InvalidInput.of("jitter", "must be a number from 0 to below 1")
-        check_type("breaker", breaker, Breaker, optional=True)
+        check_type("breaker", breaker, BreakerPolicy, optional=True)
         self._fetch = fetch
-        self.interval: float = checks.seconds("interval", interval)
-        self._max_backoff = checks.seconds("max_backoff", max_backoff)
+        self.interval: float = validation.seconds("interval", interval)
+        self._max_backoff = validation.seconds("max_backoff", max_backoff)
         self._jitter = jitter
         self._clock = clock
         self._random = random
@@ -115,18 +115,18 @@ class Poller:
     async def turn(self) -> None:
         """Do nothing: the client's own rate limit holds."""
 
-    async def run(self, board: Board) -> None:
+    async def run(self, hub: Hub) -> None:
         """Poll until cancelled, or until something goes wrong that polling again cannot mend, which is raised."""
         while True:
-            overdue = alarm(self._clock, UNSEEN * self.interval, lambda: board.post(self._round(())))
+            overdue = alarm(self._clock, UNSEEN * self.interval, lambda: hub.publish(self._round(())))
             try:
                 polled = await self.poll()
             finally:
                 overdue.cancel()
-            board.post(self._round(polled.rates))
-            board.due = polled.due
+            hub.publish(self._round(polled.rates))
+            hub.due = polled.due
             await self._clock.sleep(max(0.0, polled.due - self._clock.monotonic()))
-            board.due = -math.inf
+            hub.due = -math.inf
 
     async def poll(self) -> Polled:
         """Poll once.
@@ -179,7 +179,7 @@ def gap_of(since: float, interval: float) -> float:
 
 
 def _hopeless(error: MintedConnectError) -> bool:
-    if isinstance(error, ApiError):
+    if isinstance(error, APIError):
         return error.status // 100 == 4 and error.status not in _PASSING  # noqa: PLR2004 - as statuses are spoken of
     return isinstance(error, _HOPELESS)
 

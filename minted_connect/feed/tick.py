@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from minted_connect import checks
+from minted_connect import validation
 from minted_connect.config import Clock
 from minted_connect.errors import InvalidInput
 from minted_connect.models.rate import Rate
@@ -104,9 +104,9 @@ class Filter:
 
     def __init__(self, currency_id: int | None, metal: str | None, sku: str | None) -> None:
         # None is wanted by all: each is compared by itself, since every subscriber asks this of every tick.
-        self._currency_id = None if currency_id is None else checks.whole("currency_id", currency_id, 1)
-        self._metal = None if metal is None else checks.text("metal", metal)
-        self._sku = None if sku is None else checks.text("sku", sku)
+        self._currency_id = None if currency_id is None else validation.integer("currency_id", currency_id, 1)
+        self._metal = None if metal is None else validation.text("metal", metal)
+        self._sku = None if sku is None else validation.text("sku", sku)
 
     def __call__(self, rate: Rate) -> bool:
         """Tell whether this rate is wanted."""

@@ -11,14 +11,15 @@ from minted_connect.models.deal import (
     CreationStatus,
     Deal,
     Delivery,
-    Item,
-    Kind,
+    LineItem,
+    OrderKind,
+    OrderStatus,
     Payment,
     PricePart,
     ShippingAddress,
-    Status,
 )
 from minted_connect.models.intent import Intent, IntentState, Refusal
+from minted_connect.models.masking import to_dict
 from minted_connect.models.order import (
     Completion,
     Invoice,
@@ -30,7 +31,6 @@ from minted_connect.models.order import (
     Shipping,
 )
 from minted_connect.models.page import Page
-from minted_connect.models.privacy import to_dict
 from minted_connect.models.product import BaseCurrency, Category, MetalType, Product
 from minted_connect.models.rate import Rate, RatePoint
 from minted_connect.models.wallet import Holding
@@ -53,12 +53,13 @@ __all__ = [
     "IntentState",
     "Invoice",
     "InvoiceItem",
-    "Item",
-    "Kind",
+    "LineItem",
     "MetalType",
     "Order",
     "OrderChange",
+    "OrderKind",
     "OrderProgress",
+    "OrderStatus",
     "Page",
     "Payment",
     "PriceFix",
@@ -70,6 +71,5 @@ __all__ = [
     "Refusal",
     "Shipping",
     "ShippingAddress",
-    "Status",
     "to_dict",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 
 from minted_connect.models.deal import Deal
-from minted_connect.models.privacy import last_letters
+from minted_connect.models.masking import masked_except_last
 
 __all__ = ["Basket", "BasketKey", "PriceFix"]
 
@@ -18,8 +18,8 @@ __all__ = ["Basket", "BasketKey", "PriceFix"]
 class BasketKey:
     """What names a basket in requests."""
 
-    external_customer_id: str = attrs.field(repr=last_letters)
-    cart_token: str = attrs.field(repr=last_letters)
+    external_customer_id: str = attrs.field(repr=masked_except_last)
+    cart_token: str = attrs.field(repr=masked_except_last)
 
 
 @attrs.frozen(slots=False)
@@ -37,7 +37,7 @@ class PriceFix:
     """End of the lock by the server's clock."""
     updated: bool | None = None
     """Read as "the price was refreshed" (inferred, S4)."""
-    token: str | None = attrs.field(default=None, repr=last_letters)
+    token: str | None = attrs.field(default=None, repr=masked_except_last)
     """Equal to the basket's `price_token`, where seen."""
     received_at: float | None = attrs.field(default=None, eq=False, repr=False)
     """Seconds on the elapsed clock when the request for it went out."""

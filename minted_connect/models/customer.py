@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from minted_connect.models.privacy import hidden, last_digits, last_letters
+from minted_connect.models.masking import last_digits, masked, masked_except_last
 
 __all__ = ["AccountType", "Customer", "CustomerWallet", "Gender"]
 
@@ -38,7 +38,7 @@ class CustomerWallet:
     """
 
     id: int
-    customer_external_id: str | None = attrs.field(default=None, repr=last_letters)
+    customer_external_id: str | None = attrs.field(default=None, repr=masked_except_last)
     name: str | None = None
     currency_id: int | None = None
     currency_symbol: str | None = None
@@ -60,19 +60,19 @@ class Customer:
     and the `customer` of baskets and orders (api-26503573, documented), which has the first twelve attributes.
     """
 
-    external_id: str = attrs.field(repr=last_letters)
+    external_id: str = attrs.field(repr=masked_except_last)
     """The partner's own id of the customer (`external_customer_id` in requests)."""
-    firstname: str | None = attrs.field(default=None, repr=hidden)
-    middlename: str | None = attrs.field(default=None, repr=hidden)
-    lastname: str | None = attrs.field(default=None, repr=hidden)
-    fullname: str | None = attrs.field(default=None, repr=hidden)
-    email: str | None = attrs.field(default=None, repr=hidden)
-    phone: str | None = attrs.field(default=None, repr=hidden)
-    gender: Gender | str | None = attrs.field(default=None, repr=hidden)
+    firstname: str | None = attrs.field(default=None, repr=masked)
+    middlename: str | None = attrs.field(default=None, repr=masked)
+    lastname: str | None = attrs.field(default=None, repr=masked)
+    fullname: str | None = attrs.field(default=None, repr=masked)
+    email: str | None = attrs.field(default=None, repr=masked)
+    phone: str | None = attrs.field(default=None, repr=masked)
+    gender: Gender | str | None = attrs.field(default=None, repr=masked)
     identity_number: str | None = attrs.field(default=None, repr=last_digits)
-    tax_office: str | None = attrs.field(default=None, repr=hidden)
+    tax_office: str | None = attrs.field(default=None, repr=masked)
     """Business customers only."""
-    birthdate: date | None = attrs.field(default=None, repr=hidden)
+    birthdate: date | None = attrs.field(default=None, repr=masked)
     account_type: AccountType | str | None = None
     id: int | None = None
     """The vendor's number of the customer."""

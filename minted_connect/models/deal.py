@@ -11,22 +11,22 @@ from typing import Any
 import attrs
 
 from minted_connect.models.customer import Customer
-from minted_connect.models.privacy import hidden, last_digits, last_letters
+from minted_connect.models.masking import last_digits, masked, masked_except_last
 
 __all__ = [
     "CreationStatus",
     "Deal",
     "Delivery",
-    "Item",
-    "Kind",
+    "LineItem",
+    "OrderKind",
+    "OrderStatus",
     "Payment",
     "PricePart",
     "ShippingAddress",
-    "Status",
 ]
 
 
-class Kind(enum.StrEnum):
+class OrderKind(enum.StrEnum):
     """What a basket or an order is about."""
 
     BUY = "buy"
@@ -41,7 +41,7 @@ class CreationStatus(enum.StrEnum):
     ORDER = "order"
 
 
-class Status(enum.StrEnum):
+class OrderStatus(enum.StrEnum):
     """Known values of `status_name` (api-3652432, 2024-06-26); others stay plain strings."""
 
     CREATED = "Created"
@@ -72,7 +72,7 @@ class PricePart:
 
 
 @attrs.frozen(slots=False)
-class Item:
+class LineItem:
     """One line; two lines may have the same sku (api-26503559, documented example)."""
 
     item_currency_id: int
@@ -103,8 +103,8 @@ class Item:
 class Payment:
     """Figures of a card payment, which are not part of `paid_total` (api-26503573, documented example)."""
 
-    redirect_url: str = attrs.field(repr=hidden)
-    token: str = attrs.field(repr=hidden)
+    redirect_url: str = attrs.field(repr=masked)
+    token: str = attrs.field(repr=masked)
     is_3d: bool
     auth_mode: str
     state: str
@@ -114,7 +114,7 @@ class Payment:
     """Money: the card commission, spelt as the vendor spells it."""
     total: Decimal
     """Money: `amount + comission`."""
-    details: Mapping[str, Any] | None = attrs.field(default=None, repr=hidden, hash=False)
+    details: Mapping[str, Any] | None = attrs.field(default=None, repr=masked, hash=False)
     """The card, as received; its shape is not known."""
 
 
@@ -123,25 +123,25 @@ class ShippingAddress:
     """Where a delivery goes, as an order shows it (api-27307650, 2026-04-02, documented example)."""
 
     id: int
-    external_id: str | None = attrs.field(default=None, repr=hidden)
+    external_id: str | None = attrs.field(default=None, repr=masked)
     tax_number: str | None = attrs.field(default=None, repr=last_digits)
-    fullname: str | None = attrs.field(default=None, repr=hidden)
-    phone: str | None = attrs.field(default=None, repr=hidden)
-    email: str | None = attrs.field(default=None, repr=hidden)
-    city: str | None = attrs.field(default=None, repr=hidden)
-    county: str | None = attrs.field(default=None, repr=hidden)
-    district: str | None = attrs.field(default=None, repr=hidden)
-    street: str | None = attrs.field(default=None, repr=hidden)
-    zipcode: str | None = attrs.field(default=None, repr=hidden)
-    address: str | None = attrs.field(default=None, repr=hidden)
+    fullname: str | None = attrs.field(default=None, repr=masked)
+    phone: str | None = attrs.field(default=None, repr=masked)
+    email: str | None = attrs.field(default=None, repr=masked)
+    city: str | None = attrs.field(default=None, repr=masked)
+    county: str | None = attrs.field(default=None, repr=masked)
+    district: str | None = attrs.field(default=None, repr=masked)
+    street: str | None = attrs.field(default=None, repr=masked)
+    zipcode: str | None = attrs.field(default=None, repr=masked)
+    address: str | None = attrs.field(default=None, repr=masked)
 
 
 @attrs.frozen(slots=False)
 class Delivery:
     """The shipment of a delivery order (api-27307650, 2026-04-02, documented example)."""
 
-    cargo_tracking_url: str | None = attrs.field(default=None, repr=hidden)
-    cargo_tracking_number: str | None = attrs.field(default=None, repr=hidden)
+    cargo_tracking_url: str | None = attrs.field(default=None, repr=masked)
+    cargo_tracking_number: str | None = attrs.field(default=None, repr=masked)
     estimated_arrival_date: date | None = None
 
 
@@ -162,11 +162,11 @@ class Deal:
     """`basket` or `order` (documented)."""
     increment_id: str
     """The order number people see, 11 digits; opaque."""
-    token: str = attrs.field(repr=last_letters)
+    token: str = attrs.field(repr=masked_except_last)
     """The cart token, `cart_token` in requests."""
-    price_token: str = attrs.field(repr=last_letters)
+    price_token: str = attrs.field(repr=masked_except_last)
     """Identifies the price lock."""
-    type: Kind | str
+    type: OrderKind | str
     """`buy` on baskets, `walletable_ecommerce` on a completed order: use `kind`."""
     price: Decimal
     """Money: sum of the lines; 0 on a delivery."""
@@ -207,11 +207,11 @@ class Deal:
     currency_code: str
     """Currency of all money here (`AED`)."""
     status_id: int
-    status_name: Status | str
+    status_name: OrderStatus | str
     customer: Customer
     order_at: datetime
     """Time of the basket or order, UTC."""
-    items: tuple[Item, ...]
+    items: tuple[LineItem, ...]
     total_amount: Decimal
     """Sum of the line amounts: pieces or grams, the examples fit both (S5)."""
     tx_type: str
@@ -219,7 +219,7 @@ class Deal:
     external_id: str | None = None
     """The partner's own order id; null in every Walletable example."""
     shippingaddress: ShippingAddress | None = None
-    billingaddress: Mapping[str, Any] | None = attrs.field(default=None, repr=hidden, hash=False)
+    billingaddress: Mapping[str, Any] | None = attrs.field(default=None, repr=masked, hash=False)
     """As received: null in every example, so its shape is not known."""
     payment: Payment | None = None
     delivery: Delivery | None = None
@@ -230,17 +230,17 @@ class Deal:
     """The JSON object as received, unknown keys included."""
 
     @property
-    def status(self) -> Status | str:
+    def status(self) -> OrderStatus | str:
         """The status by name; `status_id` beyond 2 is not documented."""
         return self.status_name
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> OrderKind | None:
         """What it is about, or `None` if nothing tells (a working assumption, S5)."""
         for told in (self.type, "buy" if self.tx_type == "oneoffpurchase" else self.tx_type):
             if told in _KINDS:
-                return Kind(told)
-        return Kind.DELIVERY if self.delivery is not None else None
+                return OrderKind(told)
+        return OrderKind.DELIVERY if self.delivery is not None else None
 
 
-_KINDS = frozenset(Kind)
+_KINDS = frozenset(OrderKind)

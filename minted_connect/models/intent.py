@@ -8,9 +8,9 @@ from decimal import Decimal
 
 import attrs
 
-from minted_connect.models.deal import Kind
+from minted_connect.models.deal import OrderKind
+from minted_connect.models.masking import masked_except_last
 from minted_connect.models.order import OrderProgress
-from minted_connect.models.privacy import last_letters
 
 __all__ = ["Intent", "IntentState", "Refusal"]
 
@@ -50,13 +50,13 @@ class Intent:
 
     id: str
     """A UUID of this library's own; the vendor knows nothing of it."""
-    kind: Kind
-    external_customer_id: str = attrs.field(repr=last_letters)
-    cart_token: str = attrs.field(repr=last_letters)
+    kind: OrderKind
+    external_customer_id: str = attrs.field(repr=masked_except_last)
+    cart_token: str = attrs.field(repr=masked_except_last)
     basket_id: int
     guid: str
     increment_id: str
-    price_token: str = attrs.field(repr=last_letters)
+    price_token: str = attrs.field(repr=masked_except_last)
     paid_total: Decimal
     """Money the caller agreed to, in `currency_code`."""
     currency_code: str

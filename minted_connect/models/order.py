@@ -10,9 +10,9 @@ from typing import Any, Self
 import attrs
 
 from minted_connect.models.customer import Customer
-from minted_connect.models.deal import Deal, Status
+from minted_connect.models.deal import Deal, OrderStatus
+from minted_connect.models.masking import last_digits, masked
 from minted_connect.models.order_status import is_failing
-from minted_connect.models.privacy import hidden, last_digits
 
 __all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
 
@@ -28,7 +28,7 @@ class Order(Deal):
     @property
     def is_final(self) -> bool:
         """Whether the status will not change any more: completed or failed."""
-        return self.status_name == Status.COMPLETED or self.is_failed
+        return self.status_name == OrderStatus.COMPLETED or self.is_failed
 
     @property
     def is_failed(self) -> bool:
@@ -40,10 +40,10 @@ class Order(Deal):
 class OrderProgress:
     """How far an order has come: what `orders.watch` compares, and the journal keeps across a restart."""
 
-    status: Status | str
+    status: OrderStatus | str
     is_final: bool = False
     """Whether it will not change any more: completed, cancelled or refunded."""
-    cargo_tracking_number: str | None = attrs.field(default=None, repr=hidden)
+    cargo_tracking_number: str | None = attrs.field(default=None, repr=masked)
     """Of the shipment; only deliveries have one."""
     estimated_arrival_date: date | None = None
     """Of the shipment; only deliveries have one."""
@@ -87,19 +87,19 @@ class Shipping:
     Inferred from E-Commerce Set Custom Address (api-8209448, 2024-09-17); `email` because the answer has it (S16).
     """
 
-    fullname: str = attrs.field(repr=hidden)
-    phone: str = attrs.field(repr=hidden)
-    city: str = attrs.field(repr=hidden)
-    county: str = attrs.field(repr=hidden)
-    district: str = attrs.field(repr=hidden)
-    address: str = attrs.field(repr=hidden)
+    fullname: str = attrs.field(repr=masked)
+    phone: str = attrs.field(repr=masked)
+    city: str = attrs.field(repr=masked)
+    county: str = attrs.field(repr=masked)
+    district: str = attrs.field(repr=masked)
+    address: str = attrs.field(repr=masked)
     tax_number: str = attrs.field(repr=last_digits)
-    external_id: str | None = attrs.field(default=None, repr=hidden)
+    external_id: str | None = attrs.field(default=None, repr=masked)
     """The partner's own id of the address, 1 to 110 characters."""
-    street: str | None = attrs.field(default=None, repr=hidden)
-    zipcode: str | None = attrs.field(default=None, repr=hidden)
+    street: str | None = attrs.field(default=None, repr=masked)
+    zipcode: str | None = attrs.field(default=None, repr=masked)
     """Up to 5 characters."""
-    email: str | None = attrs.field(default=None, repr=hidden)
+    email: str | None = attrs.field(default=None, repr=masked)
 
 
 @attrs.frozen(slots=False)
@@ -110,7 +110,7 @@ class Receipt:
     guid: str | None = None
     increment_id: str | None = None
     external_id: str | None = None
-    url: str | None = attrs.field(default=None, repr=hidden)
+    url: str | None = attrs.field(default=None, repr=masked)
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The JSON object as received, unknown keys included."""
 
@@ -153,7 +153,7 @@ class Invoice:
     external_id: str | None = None
     channel: str | None = None
     tx_type: str | None = None
-    price_token: str | None = attrs.field(default=None, repr=hidden)
+    price_token: str | None = attrs.field(default=None, repr=masked)
     price: Decimal | None = None
     """Money."""
     tax: Decimal | None = None
@@ -163,10 +163,10 @@ class Invoice:
     currency_rate: Decimal | None = None
     currency_total: Decimal | None = None
     status_id: int | None = None
-    status_name: Status | str | None = None
+    status_name: OrderStatus | str | None = None
     items: tuple[InvoiceItem, ...] = ()
     customer: Customer | None = None
-    invoice_url: str | None = attrs.field(default=None, repr=hidden)
+    invoice_url: str | None = attrs.field(default=None, repr=masked)
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The JSON object as received, unknown keys included."""
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-from minted_connect.models.deal import Status
+from minted_connect.models.deal import OrderStatus
 
 __all__ = ["is_failing", "is_known"]
 
 _FAILING: Final = (
-    *("Cancelled", "Canceled", "Failed", "Rejected", "Declined", "Refused", "Expired", "Voided", "Refunded"),
+    *("Cancelled", "Canceled", "Failed", "CompletionRejected", "Declined", "Refused", "Expired", "Voided", "Refunded"),
     *("\u0130ptal", "\u0130ptal Edildi", "Ba\u015far\u0131s\u0131z", "Reddedildi", "Onaylanmad\u0131"),
     *("S\u00fcresi Doldu", "\u0130ade", "\u0130ade Edildi"),
 )
@@ -24,7 +24,7 @@ def _normalised(word: str) -> str:
 
 
 _FAILING_WORDS: Final = frozenset(map(_normalised, _FAILING))
-_KNOWN_WORDS: Final = _FAILING_WORDS | frozenset(map(_normalised, Status))
+_KNOWN_WORDS: Final = _FAILING_WORDS | frozenset(map(_normalised, OrderStatus))
 
 
 def is_failing(status: object) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
 from minted_connect.config import Limits
-from minted_connect.core.caller import Caller
+from minted_connect.core.api_client import ApiClient
 from minted_connect.models import Page
 
 __all__ = ["Resource", "items", "pages"]
@@ -17,9 +17,9 @@ _T = TypeVar("_T")
 class Resource:
     """One menu group of the API."""
 
-    def __init__(self, caller: Caller) -> None:
-        self._caller = caller
-        self._limits = caller.settings.options.limits or Limits.off()
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
+        self._limits = api.settings.options.limits or Limits.off()
 
 
 async def pages(fetch: Callable[[int], Awaitable[Page[_T]]], first: int) -> AsyncGenerator[Page[_T], None]:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
-from minted_connect import checks
+from minted_connect import validation
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
-from minted_connect.models import Basket, BasketKey, Kind
+from minted_connect.models import Basket, BasketKey, OrderKind
 from minted_connect.resources.base import Resource
 
 __all__ = ["AsyncBaskets"]
 
-_KINDS: Final = frozenset(Kind)
+_KINDS: Final = frozenset(OrderKind)
 
 
 class AsyncBaskets(Resource):
@@ -32,12 +32,12 @@ class AsyncBaskets(Resource):
         Source: Get Active Basket (api-26503549): partly documented (the answer); path, query and what is answered
         without a basket are inferred (S21).
         """
-        query = [("external_customer_id", checks.customer_id(customer_id, self._limits.external_customer_id))]
+        query = [("external_customer_id", validation.customer_id(customer_id, self._limits.external_customer_id))]
         if cart_token is not None:
-            query.append(("cart_token", checks.token(cart_token, self._limits.cart_token)))
+            query.append(("cart_token", validation.token(cart_token, self._limits.cart_token)))
         request = Request(OPERATIONS["baskets.get_active"], query=query)
         try:
-            return await self._caller.send_optional(request, Basket, check=_is_of(customer_id, cart_token))
+            return await self._api.send_optional(request, Basket, check=_is_of(customer_id, cart_token))
         except NotFound as error:
             if not error.is_vendor_response:
                 raise
@@ -49,7 +49,7 @@ class AsyncBaskets(Resource):
         *,
         sku: str,
         qty: int = 1,
-        type: Kind | Literal["buy", "sell", "delivery"] | None = None,  # noqa: A002 - the vendor's word
+        type: OrderKind | Literal["buy", "sell", "delivery"] | None = None,  # noqa: A002 - the vendor's word
     ) -> Basket:
         """Add `qty` pieces of `sku` as a new line; with a customer's id instead of a basket, open one of `type`.
 
@@ -76,11 +76,11 @@ class AsyncBaskets(Resource):
         and body are inferred, above all what selects buy, sell or delivery (S23).
         """
         before = basket if isinstance(basket, Basket) else None
-        kind = None if type is None else Kind(checks.one_of("type", type, _KINDS))
+        kind = None if type is None else OrderKind(validation.one_of("type", type, _KINDS))
         body: dict[str, Any]
         if isinstance(basket, str):
-            body = {"external_customer_id": checks.customer_id(basket, self._limits.external_customer_id)}
-            kind = kind or Kind.BUY
+            body = {"external_customer_id": validation.customer_id(basket, self._limits.external_customer_id)}
+            kind = kind or OrderKind.BUY
         else:
             body = self._named(basket, "the customer's id, the Basket or BasketKey")
         if before and before.kind:
@@ -89,8 +89,8 @@ class AsyncBaskets(Resource):
             kind = before.kind
         if kind is not None:
             body["type"] = str(kind)
-        body["sku"] = checks.text("sku", sku)
-        body["qty"] = checks.whole("qty", qty, 1)
+        body["sku"] = validation.text("sku", sku)
+        body["qty"] = validation.integer("qty", qty, 1)
         request = Request(OPERATIONS["baskets.add_item"], body=body)
 
         async def read_back(error: MintedConnectError) -> Basket:
@@ -112,8 +112,8 @@ class AsyncBaskets(Resource):
         Source: Update Basket Item (api-26503573, 2026-01-22): documented.
         """
         body = self._named(basket)
-        body["sku"] = checks.text("sku", sku)
-        body["qty"] = checks.whole("qty", qty, 1)
+        body["sku"] = validation.text("sku", sku)
+        body["qty"] = validation.integer("qty", qty, 1)
 
         async def read_back(error: MintedConnectError) -> Basket:
             found = await self._after(error, body)
@@ -132,7 +132,7 @@ class AsyncBaskets(Resource):
         Source: Delete Basket Item (api-26503558, 2026-01-22): partly documented (the request); the answer is inferred.
         """
         body = self._named(basket)
-        body["sku"] = checks.text("sku", sku)
+        body["sku"] = validation.text("sku", sku)
 
         async def read_back(error: MintedConnectError) -> Basket:
             found = await self._after(error, body)
@@ -173,7 +173,7 @@ class AsyncBaskets(Resource):
     ) -> Basket:
         is_ours = _is_of(body["external_customer_id"], body.get("cart_token"))
         customer = body["external_customer_id"]
-        return await self._caller.send(request, Basket, read_back=read_back, changes=customer, check=is_ours)
+        return await self._api.send(request, Basket, read_back=read_back, lock=customer, check=is_ours)
 
     async def _after(self, error: MintedConnectError, body: dict[str, Any]) -> Basket:
         """Return the basket as it is after `error`, which stands if there is none to be seen."""
@@ -190,8 +190,8 @@ class AsyncBaskets(Resource):
         if not isinstance(key, BasketKey):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("basket", f"give {wanted}, not {type(basket).__name__}")
         return {
-            "external_customer_id": checks.customer_id(key.external_customer_id, self._limits.external_customer_id),
-            "cart_token": checks.token(key.cart_token, self._limits.cart_token),
+            "external_customer_id": validation.customer_id(key.external_customer_id, self._limits.external_customer_id),
+            "cart_token": validation.token(key.cart_token, self._limits.cart_token),
         }
 
 

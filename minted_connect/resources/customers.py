@@ -7,10 +7,10 @@ from collections.abc import Callable
 from datetime import date
 from typing import Any, Final, Literal
 
-from minted_connect import checks
+from minted_connect import validation
 from minted_connect.core.failures import may_have_executed
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.errors import ApiError, InvalidInput, MintedConnectError, NotFound
+from minted_connect.errors import APIError, InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import AccountType, Customer, Gender
 from minted_connect.resources.base import Resource
 
@@ -76,16 +76,16 @@ class AsyncCustomers(Resource):
             "account_type": account_type,
         }
         given = self._checked({name: value for name, value in fields.items() if value is not None})
-        new = checks.new_customer_id(external_id, self._limits.external_id)
+        new = validation.new_customer_id(external_id, self._limits.external_id)
         request = Request(OPERATIONS["customers.create"], body={"external_id": new, **given})
 
         async def read_back(error: MintedConnectError) -> Customer:
-            if isinstance(error, ApiError) and not error.after_unknown and not may_have_executed(error):
+            if isinstance(error, APIError) and not error.after_unknown and not may_have_executed(error):
                 # A customer of this id may have been there before: a denial is no reason to take that one for the new.
                 raise error
             return await self._confirmed(new, given, error)
 
-        return await self._caller.send(request, Customer, read_back=read_back, changes=new, check=_is_named(new))
+        return await self._api.send(request, Customer, read_back=read_back, lock=new, check=_is_named(new))
 
     async def get(self, external_id: str) -> Customer:
         """Return a customer with the wallets.
@@ -96,9 +96,9 @@ class AsyncCustomers(Resource):
 
         Source: Get Customer (E-Commerce page api-8228811, 2024-08-07): partly documented; wallet rows are inferred.
         """
-        known = checks.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(external_id, self._limits.external_customer_id)
         request = Request(OPERATIONS["customers.get"], (known,))
-        return await self._caller.send(request, Customer, check=_is_named(known))
+        return await self._api.send(request, Customer, check=_is_named(known))
 
     async def update(
         self,
@@ -137,13 +137,13 @@ class AsyncCustomers(Resource):
         changes = self._checked({name: value for name, value in fields.items() if value is not _ABSENT})
         if not changes:
             raise InvalidInput.of("update", "must change at least one field")
-        known = checks.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(external_id, self._limits.external_customer_id)
         request = Request(OPERATIONS["customers.update"], (known,), body=changes)
 
         async def read_back(error: MintedConnectError) -> Customer:
             return await self._confirmed(known, changes, error)
 
-        return await self._caller.send(request, Customer, read_back=read_back, changes=known, check=_is_named(known))
+        return await self._api.send(request, Customer, read_back=read_back, lock=known, check=_is_named(known))
 
     async def remove(self, external_id: str) -> None:
         """Detach the partner's id from a customer (by its name; what exactly is removed is not known, S10).
@@ -153,7 +153,7 @@ class AsyncCustomers(Resource):
 
         Source: Remove Customer Id: inferred (name and method from the menu).
         """
-        known = checks.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(external_id, self._limits.external_customer_id)
 
         async def read_back(error: MintedConnectError) -> None:
             # Of the vendor's own 404s only: one without its code may be a gateway's, and says nothing.
@@ -168,7 +168,7 @@ class AsyncCustomers(Resource):
             raise error
 
         request = Request(OPERATIONS["customers.remove"], (known,))
-        await self._caller.run(request, read_back=read_back, changes=known)
+        await self._api.run(request, read_back=read_back, lock=known)
 
     async def _confirmed(self, external_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
         """Return the customer if it is as `sent`; otherwise the change is not there, and `error` stands."""
@@ -195,9 +195,9 @@ class AsyncCustomers(Resource):
             if value is None:
                 sent[name] = None
             elif name == "birthdate":
-                sent[name] = checks.day(name, value)
+                sent[name] = validation.iso_date(name, value)
             else:
-                sent[name] = checks.text(name, value, lengths.get(name), empty=name == "middlename")
+                sent[name] = validation.text(name, value, lengths.get(name), empty=name == "middlename")
         return sent
 
 

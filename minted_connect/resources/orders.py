@@ -6,30 +6,30 @@ from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from datetime import date
 from typing import Final, Literal, TypedDict, Unpack
 
-from minted_connect import checks
-from minted_connect.core.caller import Caller
+from minted_connect import validation
+from minted_connect.core.api_client import ApiClient
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.models import (
     Completion,
     Intent,
     Invoice,
-    Kind,
     Order,
     OrderChange,
+    OrderKind,
     OrderProgress,
+    OrderStatus,
     Page,
     Receipt,
-    Status,
 )
 from minted_connect.resources import base
-from minted_connect.resources.following import FIRST, Following, Looks, Noted, Target, not_listed
+from minted_connect.resources.order_tracking import FIRST, Looks, OrderPoller, OrderRef, SaveProgress, not_listed
 
 __all__ = ["AsyncOrders", "OrderFilters", "SortBy"]
 
 SortBy = Literal["type", "total", "customer_external_id", "created_at"]
 """What Get Orders sorts by (from E-Commerce Get Orders, api-8228838, 2024-08-11)."""
 
-_KINDS: Final = frozenset(Kind)
+_KINDS: Final = frozenset(OrderKind)
 _SORT_BY: Final = frozenset({"type", "total", "customer_external_id", "created_at"})
 _SORT_TYPES: Final = frozenset({"asc", "desc"})
 
@@ -39,7 +39,7 @@ class OrderFilters(TypedDict, total=False):
 
     customer_external_id: str | None
     status: int | Sequence[int] | None
-    tx_type: Kind | str | Sequence[Kind | str] | None
+    tx_type: OrderKind | str | Sequence[OrderKind | str] | None
     start: date | None
     end: date | None
     order_id: int | None
@@ -51,9 +51,9 @@ class OrderFilters(TypedDict, total=False):
 class AsyncOrders(base.Resource):
     """The orders of all customers of the partner, or of one."""
 
-    def __init__(self, caller: Caller, noted: Noted | None = None) -> None:
-        super().__init__(caller)
-        self._looks = Looks(self._rows, caller.clock)
+    def __init__(self, api: ApiClient, noted: SaveProgress | None = None) -> None:
+        super().__init__(api)
+        self._looks = Looks(self._rows, api.clock)
         self._noted = noted
 
     async def page(
@@ -61,7 +61,7 @@ class AsyncOrders(base.Resource):
         *,
         customer_external_id: str | None = None,
         status: int | Sequence[int] | None = None,
-        tx_type: Kind | str | Sequence[Kind | str] | None = None,
+        tx_type: OrderKind | str | Sequence[OrderKind | str] | None = None,
         start: date | None = None,
         end: date | None = None,
         order_id: int | None = None,
@@ -92,28 +92,28 @@ class AsyncOrders(base.Resource):
         """
         least, most = self._limits.orders_per_page or (1, None)
         query = [
-            ("page", str(checks.whole("page", page, 1))),
+            ("page", str(validation.integer("page", page, 1))),
             # The vendor's name for rows per page; in the answer `total` is the number of all rows.
-            ("total", str(checks.whole("per_page", per_page, least, most))),
-            ("sortBy", checks.one_of("sort_by", sort_by, _SORT_BY)),
-            ("sortType", checks.one_of("sort_type", sort_type, _SORT_TYPES)),
+            ("total", str(validation.integer("per_page", per_page, least, most))),
+            ("sortBy", validation.one_of("sort_by", sort_by, _SORT_BY)),
+            ("sortType", validation.one_of("sort_type", sort_type, _SORT_TYPES)),
         ]
         if status is not None:
             query.append(("status", _status_ids(status)))
-        query += checks.span(start, end)
+        query += validation.date_range(start, end)
         if tx_type is not None:
-            kinds = checks.joined("tx_type", tx_type)
+            kinds = validation.comma_separated("tx_type", tx_type)
             for kind in kinds.split(","):
-                checks.one_of("tx_type", kind, _KINDS)
+                validation.one_of("tx_type", kind, _KINDS)
             query.append(("tx_type", kinds))
         if customer_external_id is not None:
-            wanted = checks.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
+            wanted = validation.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
             query.append(("customer_external_id", wanted))
         if order_id is not None:
-            query.append(("orderId", str(checks.whole("order_id", order_id, 1))))
+            query.append(("orderId", str(validation.integer("order_id", order_id, 1))))
         request = Request(OPERATIONS["orders.page"], query=query)
         check = None if customer_external_id is None else _all_of(customer_external_id)
-        return await self._caller.send(request, Page[Order], check=check)
+        return await self._api.send(request, Page[Order], check=check)
 
     def pages(self, *, page: int = 1, **filters: Unpack[OrderFilters]) -> AsyncGenerator[Page[Order], None]:
         """Walk the pages from `page` on, one request each; it takes what `page` takes.
@@ -137,7 +137,7 @@ class AsyncOrders(base.Resource):
         Source: Get Orders (api-26192668, 2026-03-16): partly documented (the filter); that `orderId` is the `id` of
         the order is inferred (Q4).
         """
-        number = checks.whole("order_id", order_id, 1)
+        number = validation.integer("order_id", order_id, 1)
         for row in await self._rows(customer_external_id, number):
             if row.id == number and row.customer.external_id == customer_external_id:
                 return row
@@ -145,15 +145,15 @@ class AsyncOrders(base.Resource):
 
     async def _rows(self, customer_external_id: str, order_id: int) -> Page[Order]:
         """Return what is listed for one order: a filter that the server does not know is ignored (assumed)."""
-        wanted = checks.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
+        wanted = validation.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
         query = (("customer_external_id", wanted), ("orderId", str(order_id)))
-        return await self._caller.send(Request(OPERATIONS["orders.page"], query=query), Page[Order])
+        return await self._api.send(Request(OPERATIONS["orders.page"], query=query), Page[Order])
 
     async def wait(
         self,
         order: Order | Completion | Intent,
         *,
-        until: Status | str | Collection[Status | str] | None = None,
+        until: OrderStatus | str | Collection[OrderStatus | str] | None = None,
         timeout: float = 600.0,
     ) -> Order:
         """Return the order once its status is (one of) `until`, or final: completed, cancelled or refunded.
@@ -172,15 +172,15 @@ class AsyncOrders(base.Resource):
             RequestTimeout: the order still has another status after `timeout` seconds. If looks failed at the end, or
                 the server asks to be left alone for longer than that, the text says so and the cause is their error.
             NotFound: it is still not listed two minutes after the first look.
-            ApiError: the server refuses to show it: credentials, permission.
+            APIError: the server refuses to show it: credentials, permission.
 
         Source: as `get`.
         """
-        target = Target.of(order)
-        timeout = checks.seconds("timeout", timeout)
-        wanted = () if until is None else [checks.text("until", one) for one in checks.several("until", until)]
+        target = OrderRef.of(order)
+        timeout = validation.seconds("timeout", timeout)
+        wanted = () if until is None else [validation.text("until", one) for one in validation.as_list("until", until)]
         following = self._follow(target, first=0.0)
-        clock = self._caller.clock
+        clock = self._api.clock
         end = clock.monotonic() + timeout
         seen = target.order
         while seen is None or not (seen.is_final or seen.status in wanted):
@@ -215,19 +215,19 @@ class AsyncOrders(base.Resource):
 
         Raises:
             NotFound: it is not listed, two minutes after the watch began.
-            ApiError: the server refuses to show it: credentials, permission.
+            APIError: the server refuses to show it: credentials, permission.
             IntegrityError: the answer is about somebody else.
             ClientClosedError: the client was closed; noticed at the next look.
 
         Source: as `get`.
         """
-        target = Target.of(order)
-        return self._watch(target, checks.seconds("patience", patience))
+        target = OrderRef.of(order)
+        return self._watch(target, validation.seconds("patience", patience))
 
-    async def _watch(self, target: Target, patience: float) -> AsyncGenerator[OrderChange, None]:
-        clock = self._caller.clock
+    async def _watch(self, target: OrderRef, patience: float) -> AsyncGenerator[OrderChange, None]:
+        clock = self._api.clock
         # At a restart all of them are watched from the same moment on.
-        following = self._follow(target, first=FIRST * self._caller.settings.options.random())
+        following = self._follow(target, first=FIRST * self._api.settings.options.random())
         before = target.progress
         if target.order is not None and target.order.is_final:
             await following.keep()
@@ -245,8 +245,8 @@ class AsyncOrders(base.Resource):
             await following.keep()
             before = change.after
 
-    def _follow(self, target: Target, *, first: float) -> Following:
-        return Following(target, self._looks, self._caller.settings.options, self._noted, first=first)
+    def _follow(self, target: OrderRef, *, first: float) -> OrderPoller:
+        return OrderPoller(target, self._looks, self._api.settings.options, self._noted, first=first)
 
     async def receipt(self, order_id: int, *, customer_id: str) -> Receipt:
         """Return the identifiers of an order and a link to its receipt; `Receipt.raw` holds what else there is.
@@ -254,10 +254,10 @@ class AsyncOrders(base.Resource):
         Source: Receipt: inferred, the most doubtful of all operations (S19).
         """
         query = (
-            ("external_customer_id", checks.customer_id(customer_id, self._limits.external_customer_id)),
-            ("orderId", str(checks.whole("order_id", order_id, 1))),
+            ("external_customer_id", validation.customer_id(customer_id, self._limits.external_customer_id)),
+            ("orderId", str(validation.integer("order_id", order_id, 1))),
         )
-        return await self._caller.send(Request(OPERATIONS["orders.receipt"], query=query), Receipt)
+        return await self._api.send(Request(OPERATIONS["orders.receipt"], query=query), Receipt)
 
     async def invoice(self, external_order_id: str) -> Invoice:
         """Return the invoice of an order: its figures and, once it exists, a link to the document.
@@ -265,12 +265,12 @@ class AsyncOrders(base.Resource):
         Source: Get Order Invoice (api-38613148, 2026-06-25): partly documented (path and first keys); which id goes
         in the path, and the rest of the answer, are inferred (S18).
         """
-        wanted = checks.text("external_order_id", external_order_id)
-        return await self._caller.send(Request(OPERATIONS["orders.invoice"], (wanted,)), Invoice)
+        wanted = validation.text("external_order_id", external_order_id)
+        return await self._api.send(Request(OPERATIONS["orders.invoice"], (wanted,)), Invoice)
 
 
 def _status_ids(status: int | Sequence[int]) -> str:
-    return ",".join(str(checks.whole("status", one, 1)) for one in checks.several("status", status))
+    return ",".join(str(validation.integer("status", one, 1)) for one in validation.as_list("status", status))
 
 
 def _all_of(customer_external_id: str) -> Callable[[Page[Order]], list[str]]:

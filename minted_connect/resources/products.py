@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from minted_connect import checks
+from minted_connect import validation
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.models import Page, Product
 from minted_connect.resources import base
@@ -22,11 +22,11 @@ class AsyncProducts(base.Resource):
         """
         least, most = self._limits.products_per_page or (1, None)
         query = (
-            ("page", str(checks.whole("page", page, 1))),
+            ("page", str(validation.integer("page", page, 1))),
             # The vendor's name for rows per page; in the answer `total` is the number of all rows.
-            ("total", str(checks.whole("per_page", per_page, least, most))),
+            ("total", str(validation.integer("per_page", per_page, least, most))),
         )
-        return await self._caller.send(Request(OPERATIONS["products.page"], query=query), Page[Product])
+        return await self._api.send(Request(OPERATIONS["products.page"], query=query), Page[Product])
 
     def pages(self, *, page: int = 1, per_page: int = 10) -> AsyncGenerator[Page[Product], None]:
         """Walk the pages from `page` on, one request each."""

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
 
-from minted_connect import checks
-from minted_connect.config import FEED_BREAKER, Breaker, check_type
+from minted_connect import validation
+from minted_connect.config import FEED_BREAKER, BreakerPolicy, check_type
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput
 from minted_connect.models import MetalType, Rate, RatePoint
 from minted_connect.resources.base import Resource
 
 if TYPE_CHECKING:
-    from minted_connect.feed import Fleet, Member, Poller, RateFeed
+    from minted_connect.feed import Fleet, FleetMember, Poller, RateFeed
 
 __all__ = ["AsyncRates"]
 
@@ -33,8 +33,8 @@ class AsyncRates(Resource):
 
         Source: Currency Rates: inferred (rows modelled on Partner pricefix, api-3826800, 2025-01-17; S26).
         """
-        query = () if metals is None else (("metal_type", checks.joined("metals", metals)),)
-        return await self._caller.send(Request(OPERATIONS["rates.current"], query=query), tuple[Rate, ...])
+        query = () if metals is None else (("metal_type", validation.comma_separated("metals", metals)),)
+        return await self._api.send(Request(OPERATIONS["rates.current"], query=query), tuple[Rate, ...])
 
     async def history(
         self,
@@ -54,13 +54,13 @@ class AsyncRates(Resource):
         if (metal is None) == (currency_id is None):
             raise InvalidInput.of("metal", "give either metal or currency_id")
         query = [
-            ("currency_id", str(checks.whole("currency_id", currency_id, 1)))
+            ("currency_id", str(validation.integer("currency_id", currency_id, 1)))
             if metal is None
-            else ("metal_type", checks.text("metal", metal)),
-            ("interval", checks.one_of("interval", interval, _INTERVALS)),
-            *checks.span(start, end),
+            else ("metal_type", validation.text("metal", metal)),
+            ("interval", validation.one_of("interval", interval, _INTERVALS)),
+            *validation.date_range(start, end),
         ]
-        return await self._caller.send(Request(OPERATIONS["rates.history"], query=query), tuple[RatePoint, ...])
+        return await self._api.send(Request(OPERATIONS["rates.history"], query=query), tuple[RatePoint, ...])
 
     def feed(
         self,
@@ -69,7 +69,7 @@ class AsyncRates(Resource):
         metals: MetalType | str | Sequence[MetalType | str] | None = None,
         jitter: float = 0.1,
         max_backoff: float = 60.0,
-        breaker: Breaker | None = FEED_BREAKER,
+        breaker: BreakerPolicy | None = FEED_BREAKER,
         backfill: timedelta | None = None,
         fleet: Fleet | None = None,
     ) -> RateFeed:
@@ -90,21 +90,21 @@ class AsyncRates(Resource):
 
         Raises:
             InvalidInput: a value is out of range.
-            ConfigurationError: `breaker` is no `Breaker`, or `fleet` no `Fleet`.
+            ConfigurationError: `breaker` is no `BreakerPolicy`, or `fleet` no `Fleet`.
         """
         # A tenth of what it takes to import the client, and most programs have no feed.
-        from minted_connect.feed import Fleet, Member, Poller, RateFeed  # noqa: PLC0415
+        from minted_connect.feed import Fleet, FleetMember, Poller, RateFeed  # noqa: PLC0415
 
         check_type("fleet", fleet, Fleet, optional=True)
         if backfill is not None:
-            checks.instance("backfill", backfill, timedelta)
+            validation.instance("backfill", backfill, timedelta)
             if backfill <= timedelta(0):
                 raise InvalidInput.of("backfill", "must be above 0")
-        settings = self._caller.settings
+        settings = self._api.settings
         # Looked at now, not by the poller; and a collection that can be read only once is read here.
-        wanted = None if metals is None else checks.joined("metals", metals).split(",")
+        wanted = None if metals is None else validation.comma_separated("metals", metals).split(",")
         polls = AsyncRates(
-            self._caller.with_settings(attrs.evolve(settings, retry=attrs.evolve(settings.retry, reads=1)))
+            self._api.with_settings(attrs.evolve(settings, retry=attrs.evolve(settings.retry, read_attempts=1)))
         )
         clock = settings.options.clock
 
@@ -117,10 +117,10 @@ class AsyncRates(Resource):
             max_backoff=max_backoff,
             breaker=breaker,
         )
-        source: Poller | Member = poller
+        source: Poller | FleetMember = poller
         if fleet is not None:
-            account = self._caller.account
-            source = Member(
+            account = self._api.account
+            source = FleetMember(
                 poller,
                 fleet,
                 scope=f"{account} {wanted}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from minted_connect import checks
+from minted_connect import validation
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.models import Holding, MetalType
 from minted_connect.resources.base import Resource
@@ -27,9 +27,9 @@ class AsyncWallet(Resource):
         Source: Balance / Wallet (api-27130593, 2026-01-23): partly documented (the request and two row keys); the
         other keys, and what `is_deliverable=false` does, are inferred (S20).
         """
-        query = [("external_customer_id", checks.customer_id(customer_id, self._limits.external_customer_id))]
+        query = [("external_customer_id", validation.customer_id(customer_id, self._limits.external_customer_id))]
         if metals is not None:
-            query.append(("metal_type", checks.joined("metals", metals)))
+            query.append(("metal_type", validation.comma_separated("metals", metals)))
         if deliverable is not None:
-            query.append(("is_deliverable", checks.flag("deliverable", deliverable)))
-        return await self._caller.send(Request(OPERATIONS["wallet.balance"], query=query), tuple[Holding, ...])
+            query.append(("is_deliverable", validation.boolean("deliverable", deliverable)))
+        return await self._api.send(Request(OPERATIONS["wallet.balance"], query=query), tuple[Holding, ...])

@@ -4,12 +4,12 @@ It shares no code with the client. `python -m minted_connect.sandbox` serves it 
 """
 
 from .clock import Clock, ManualClock, MovableClock, SystemClock
+from .errors import Rules
 from .faults import Fault, FaultKind, Faults
-from .log import LoggedRequest, RequestLog
-from .options import Settings
-from .pricing import Rates
-from .rules import Rules
+from .pricing import FeeSchedule
+from .request_log import LoggedRequest, RequestLog
 from .server import Sandbox
+from .settings import Settings
 from .threaded import ThreadedSandbox
 
 __all__ = [
@@ -17,10 +17,10 @@ __all__ = [
     "Fault",
     "FaultKind",
     "Faults",
+    "FeeSchedule",
     "LoggedRequest",
     "ManualClock",
     "MovableClock",
-    "Rates",
     "RequestLog",
     "Rules",
     "Sandbox",

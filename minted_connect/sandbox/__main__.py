@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from .clock import MovableClock
-from .doorman import ALGORITHMS
-from .options import Options, Settings
+from .digest_auth import ALGORITHMS
 from .server import Sandbox
+from .settings import Options, Settings
 
 
 class _Parser(argparse.ArgumentParser):

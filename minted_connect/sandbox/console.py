@@ -18,11 +18,11 @@ from aiohttp import web
 from .clock import Clock
 from .fault_arguments import Number
 from .faults import KINDS, Fault, Faults
-from .log import RequestLog
+from .json_codec import number
 from .pricing import METALS
+from .request_log import RequestLog
 from .shop import Shop
 from .state import SECOND, at
-from .wire import number
 
 PATH = "/_sandbox"
 _TICKS = 120

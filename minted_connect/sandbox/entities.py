@@ -5,8 +5,8 @@ from typing import Any, TypeVar, cast
 
 from attrs import asdict, define, evolve, field, frozen
 
-from .pricing import Figures, Kind, Line, Rates
-from .wire import Object
+from .json_codec import Object
+from .pricing import FeeSchedule, Figures, Kind, Line
 
 
 @define
@@ -113,7 +113,7 @@ class Order:
     person: dict[str, str | None] = field(repr=False)
     lines: list[OrderLine]
     figures: Figures
-    rates: Rates
+    rates: FeeSchedule
     shipping: Object | None = field(default=None, repr=False)
     status: str | None = None
 
@@ -154,6 +154,6 @@ def unpack_order(data: dict[str, Any]) -> Order:
     parts: dict[str, Any] = {
         "lines": [OrderLine(**line) for line in data["lines"]],
         "figures": Figures(**_decimals(data["figures"])),
-        "rates": Rates(**data["rates"]),
+        "rates": FeeSchedule(**data["rates"]),
     }
     return Order(**{**data, **parts})

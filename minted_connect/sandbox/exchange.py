@@ -8,14 +8,14 @@ from attrs import define
 from multidict import CIMultiDict
 
 from .clock import Clock, sleep_elapsed
-from .doorman import Doorman
+from .digest_auth import DigestVerifier
 from .entities import AcceptedBasket
 from .fault_handle import Fault
-from .log import LoggedRequest
-from .routes import Incoming, Reply, Routes, language_of
+from .json_codec import decode, failure
+from .messages import translate
+from .request_log import LoggedRequest
+from .router import Dispatcher, Incoming, Response, language_of
 from .shop import Shop
-from .texts import say
-from .wire import decode, failure
 
 ReadsBasket = Literal["execution", "acceptance"]
 
@@ -24,10 +24,10 @@ class Server(Protocol):
     """The parts of a sandbox that a request passes."""
 
     clock: Clock
-    doorman: Doorman
+    doorman: DigestVerifier
 
     @property
-    def routes(self) -> Routes:
+    def routes(self) -> Dispatcher:
         """The operations."""
         ...
 
@@ -73,7 +73,7 @@ class FaultContext:
         """The state."""
         return self._server.shop
 
-    async def admit(self) -> str | Reply:
+    async def admit(self) -> str | Response:
         """Check the digest, once; return the partner's username, or the refusal."""
         if self.username is not None:
             return self.username
@@ -86,22 +86,22 @@ class FaultContext:
         if self.username is not None:
             return self.username
         if verdict.status == 400:
-            return Reply(400, failure(400, say("wrong_uri", self.language)))
+            return Response(400, failure(400, translate("wrong_uri", self.language)))
         return self.challenge(stale=verdict.stale)
 
-    def challenge(self, *, stale: bool) -> Reply:
+    def challenge(self, *, stale: bool) -> Response:
         """Return a 401 with a new nonce."""
         lines = tuple(("WWW-Authenticate", line) for line in self._server.doorman.challenges(stale=stale))
-        return Reply(401, failure(401, say("unauthenticated", self.language)), lines)
+        return Response(401, failure(401, translate("unauthenticated", self.language)), lines)
 
-    async def process(self, accepted: AcceptedBasket | None = None) -> Reply:
+    async def process(self, accepted: AcceptedBasket | None = None) -> Response:
         """Check the digest, read the body, execute the request and return the reply.
 
         Args:
             accepted: the basket as it was when the request came in, to be completed in place of the present one.
         """
         username = await self.admit()
-        if isinstance(username, Reply):
+        if isinstance(username, Response):
             return username
         incoming = await self._incoming(accepted)
         if self.entry and incoming.body:
@@ -134,18 +134,18 @@ class FaultContext:
         if self.fault is not None:
             await self.fault.removed()
 
-    def respond(self, reply: Reply) -> web.Response:
+    def respond(self, reply: Response) -> web.Response:
         """Turn a reply into aiohttp's response."""
         self.note_status(reply)
         payload = reply.payload()
         return web.Response(body=payload, status=reply.status, headers=CIMultiDict(self.head_lines(reply, payload)))
 
-    def note_status(self, reply: Reply) -> None:
+    def note_status(self, reply: Response) -> None:
         """Write the status into the log."""
         if self.entry:
             self.entry.status = reply.status
 
-    def head_lines(self, reply: Reply, payload: bytes) -> Iterable[tuple[str, str]]:
+    def head_lines(self, reply: Response, payload: bytes) -> Iterable[tuple[str, str]]:
         """Return all header lines of a reply with that body."""
         headers = [
             ("Date", self._server.http_date()),

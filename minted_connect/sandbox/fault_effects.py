@@ -27,10 +27,10 @@ from .fault_arguments import (
     Whole,
 )
 from .fault_registry import fault
-from .routes import Reply
+from .json_codec import encode, failure, success
+from .messages import translate
+from .router import Response
 from .statuses import id_of_status
-from .texts import say
-from .wire import encode, failure, success
 
 _HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 _HTML_HEADERS = {"Content-Type": "text/html; charset=UTF-8"}
@@ -191,8 +191,8 @@ async def success_false(
     """Respond with 200 and `success: false`."""
     if commit:
         await context.process()
-    refused = failure(code, message or say("failed", context.language))
-    return context.respond(Reply(200, {**success(None), **refused}))
+    refused = failure(code, message or translate("failed", context.language))
+    return context.respond(Response(200, {**success(None), **refused}))
 
 
 @fault(landing=_seconds_after_refusal)
@@ -239,10 +239,10 @@ async def order_status(
     return context.respond(reply)
 
 
-def _failed(context: FaultContext, status: int, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
+def _failed(context: FaultContext, status: int, headers: Mapping[str, str], body: bytes | None = None) -> Response:
     """Return a refusal in the vendor's envelope, or with a body instead."""
-    message = say("too_many" if status == 429 else "failed", context.language)
-    return Reply(status, failure(status, message), tuple(headers.items()), body)
+    message = translate("too_many" if status == 429 else "failed", context.language)
+    return Response(status, failure(status, message), tuple(headers.items()), body)
 
 
 def _retry_after(value: float | str | None) -> dict[str, str]:
@@ -259,7 +259,7 @@ def _foreign_challenge(challenge: str | None) -> dict[str, str]:
     return {"WWW-Authenticate": f'Digest {realm}, nonce="{secrets.token_urlsafe(24)}", qop="auth", algorithm=SHA-256'}
 
 
-def _orders_in(reply: Reply) -> list[dict[str, object]]:
+def _orders_in(reply: Response) -> list[dict[str, object]]:
     """Return the orders of a response: one, or the rows of a page."""
     data = reply.envelope.get("data")
     if not isinstance(data, dict):
@@ -328,13 +328,13 @@ def _transport(context: FaultContext) -> Any:
     return transport
 
 
-def _head(context: FaultContext, reply: Reply, *, without: str = "", extra: Iterable[tuple[str, str]] = ()) -> bytes:
+def _head(context: FaultContext, reply: Response, *, without: str = "", extra: Iterable[tuple[str, str]] = ()) -> bytes:
     lines = [*context.head_lines(reply, reply.payload()), *extra]
     shown = [f"{name}: {value}" for name, value in lines if name != without]
     return "\r\n".join([f"HTTP/1.1 {reply.status} Fault", *shown, "", ""]).encode()
 
 
-def _raw(context: FaultContext, reply: Reply, data: bytes) -> web.Response:
+def _raw(context: FaultContext, reply: Response, data: bytes) -> web.Response:
     """Write bytes as they are and close the connection."""
     context.note_status(reply)
     _transport(context).write(data)

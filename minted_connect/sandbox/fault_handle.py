@@ -105,7 +105,7 @@ class Fault:
         finally:
             self._waiting.remove(waiter)
 
-    def strikes(self, method: str, path: str) -> bool:
+    def matches(self, method: str, path: str) -> bool:
         """Tell whether this request is hit, and count it."""
         if self.method not in (None, method) or not (self.path is None or fnmatchcase(path, self.path)):
             return False

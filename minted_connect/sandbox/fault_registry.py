@@ -24,7 +24,7 @@ class FaultType:
         function: implements it.
         arguments: its own arguments, by name.
         landing: returns the delay of the execution from the arguments; None if this kind never delays it.
-        is_edit: the function edits a `Reply`; else it takes the `FaultContext` and responds itself.
+        is_edit: the function edits a `Response`; else it takes the `FaultContext` and responds itself.
     """
 
     kind: str
@@ -67,7 +67,7 @@ def fault(
     they are when left out. The first line of its docstring is the fault's description.
 
     Args:
-        function: takes a `FaultContext` and returns the response; an edit takes and returns a `Reply`.
+        function: takes a `FaultContext` and returns the response; an edit takes and returns a `Response`.
         landing: returns how much later the fault has a request executed.
         is_edit: the function only changes the response of a request that is executed.
     """

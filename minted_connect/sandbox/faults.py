@@ -90,12 +90,12 @@ class Faults:
         with self._lock:
             self._script = tuple(one for one in self._script if one is not fault)
 
-    def strike(self, method: str, path: str, *, before_auth: bool) -> Fault | None:
+    def match(self, method: str, path: str, *, before_auth: bool) -> Fault | None:
         """Return the fault that hits this request, if any; call `finish` once the request is done with it."""
         chosen: Fault | None = None
         with self._lock:
             for fault in self._script:
-                if fault.before_auth is before_auth and fault.strikes(method, path) and chosen is None:
+                if fault.before_auth is before_auth and fault.matches(method, path) and chosen is None:
                     chosen = fault
                     fault.hits += 1
                     fault.in_flight += 1

@@ -27,7 +27,7 @@ def r2(value: Decimal) -> Decimal:
 
 
 @frozen
-class Rates:
+class FeeSchedule:
     """What the partner charges. The defaults are those of the Feb 2026 examples.
 
     Attributes:
@@ -45,11 +45,11 @@ class Rates:
     delivery_cost: Decimal = field(default=Decimal(3), converter=Decimal)
 
     @classmethod
-    def march_2026(cls) -> "Rates":
+    def march_2026(cls) -> "FeeSchedule":
         """Return the rates of the Mar 2026 examples."""
         return cls(charge=Decimal(10), storage=Decimal(20), vat=Decimal(5), minting=Decimal(5))
 
-    def without_storage(self) -> "Rates":
+    def without_storage(self) -> "FeeSchedule":
         """Return the same rates with no storage fee."""
         return evolve(self, storage=ZERO)
 
@@ -81,12 +81,12 @@ class Figures:
     paid_total: Decimal = ZERO
 
 
-def minting_price(price: Decimal, rates: Rates) -> Decimal:
+def minting_price(price: Decimal, rates: FeeSchedule) -> Decimal:
     """Return the minting cost of one piece, which is where the vendor rounds."""
     return r2(price * rates.minting / _HUNDRED)
 
 
-def fees(kind: Kind, lines: Iterable[Line], rates: Rates) -> Figures:
+def fees(kind: Kind, lines: Iterable[Line], rates: FeeSchedule) -> Figures:
     """Compute the figures of a basket; section 4 of walletable.md (inferred formulas, right to the cent).
 
     An empty basket costs nothing, also a delivery.

@@ -1,4 +1,4 @@
-"""Faults that only change the response of a request that is executed: each takes the `Reply` and returns another."""
+"""Faults that only change the response of a request that is executed: each takes the `Response` and returns another."""
 
 import gzip
 import re
@@ -10,62 +10,62 @@ from attrs import evolve
 
 from .fault_arguments import BodySize, Depth, Field, Json
 from .fault_registry import fault
-from .routes import Reply
+from .router import Response
 
 _NUMBER = re.compile(rb'(":)(-?[0-9]+(?:\.[0-9]+)?)')
 
 
 @fault(is_edit=True)
-def empty(reply: Reply) -> Reply:
+def empty(reply: Response) -> Response:
     """Send no body."""
     return evolve(reply, body=b"")
 
 
 @fault(is_edit=True)
-def invalid_json(reply: Reply) -> Reply:
+def invalid_json(reply: Response) -> Response:
     """Send the first half of the JSON."""
     payload = reply.payload()
     return evolve(reply, body=payload[: len(payload) // 2])
 
 
 @fault(is_edit=True)
-def nan(reply: Reply) -> Reply:
+def nan(reply: Response) -> Response:
     """Send NaN as a number."""
     return evolve(reply, body=_NUMBER.sub(rb"\1NaN", reply.payload(), count=1))
 
 
 @fault(is_edit=True)
-def duplicate_keys(reply: Reply) -> Reply:
+def duplicate_keys(reply: Response) -> Response:
     """Send some keys of the envelope twice."""
     return evolve(reply, body=b'{"data":null,"success":false,' + reply.payload()[1:])
 
 
 @fault(is_edit=True)
-def deep(reply: Reply, *, depth: Depth = 10_000) -> Reply:
+def deep(reply: Response, *, depth: Depth = 10_000) -> Response:
     """Send absurdly nested data."""
     return evolve(reply, body=b'{"data":' + b"[" * depth + b"]" * depth + b',"success":true,"code":0,"message":""}')
 
 
 @fault(is_edit=True)
-def too_large(reply: Reply, *, size: BodySize = 9 * 1024 * 1024) -> Reply:
+def too_large(reply: Response, *, size: BodySize = 9 * 1024 * 1024) -> Response:
     """Send a huge body."""
     return evolve(reply, body=_padded(size))
 
 
 @fault(is_edit=True)
-def gzip_bomb(reply: Reply, *, size: BodySize = 64 * 1024 * 1024) -> Reply:
+def gzip_bomb(reply: Response, *, size: BodySize = 64 * 1024 * 1024) -> Response:
     """Send a small body that is huge once it is decompressed."""
     return evolve(reply, body=_bomb(size), headers=(*reply.headers, ("Content-Encoding", "gzip")))
 
 
 @fault(is_edit=True)
-def wrong_customer(reply: Reply, *, external_id: str = "somebody-else") -> Reply:
+def wrong_customer(reply: Response, *, external_id: str = "somebody-else") -> Response:
     """Send data of another customer."""
     return evolve(reply, envelope=_swap_customer(reply.envelope, external_id))
 
 
 @fault(is_edit=True)
-def drop_field(reply: Reply, *, field: Field = "") -> Reply:
+def drop_field(reply: Response, *, field: Field = "") -> Response:
     """Leave out a field of `data`, as in `"items.*.sku"`.
 
     `field` is a dotted path inside `data` (`pricefix.remaining`, `items.0.sku`). In a list, `*` or leaving the place
@@ -75,7 +75,7 @@ def drop_field(reply: Reply, *, field: Field = "") -> Reply:
 
 
 @fault(is_edit=True)
-def extra_field(reply: Reply, *, field: Field = "new_field", value: Json = "new") -> Reply:
+def extra_field(reply: Response, *, field: Field = "new_field", value: Json = "new") -> Response:
     """Add a field to `data`, or give one another value, as in `field="guid"`."""
     return _with_data(reply, field, "set", value)
 
@@ -102,7 +102,7 @@ def _swap_customer(value: object, external_id: str, key: str = "") -> Any:
     return copy
 
 
-def _with_data(reply: Reply, path: str, act: Literal["drop", "set"], value: object = None) -> Reply:
+def _with_data(reply: Response, path: str, act: Literal["drop", "set"], value: object = None) -> Response:
     """Copy a response with one field of `data` changed; see `drop_field` for the dotted path."""
     copy = _copied(dict(reply.envelope))
     words, data = path.split("."), copy.get("data")

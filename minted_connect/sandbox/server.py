@@ -16,17 +16,17 @@ from aiohttp.http_exceptions import HttpProcessingError
 from .clock import Clock, SystemClock, passed
 from .console import LOOPBACK, Console
 from .console import PATH as CONSOLE
-from .doorman import Doorman
+from .digest_auth import DigestVerifier
 from .exchange import FaultContext, context_of
 from .fault_registry import REGISTRY
 from .faults import Fault, Faults
-from .log import KEPT_HEADERS, LoggedRequest, RequestLog
-from .options import Options, Settings
-from .routes import Match, Reply, Router, Routes, query_of
+from .json_codec import failure
+from .messages import translate
+from .request_log import KEPT_HEADERS, LoggedRequest, RequestLog
+from .router import Dispatcher, Match, Response, Router, query_of
+from .settings import Options, Settings
 from .shop import Shop
 from .state import SECOND
-from .texts import say
-from .wire import failure
 
 _TURNS_TO_ACCEPT = 3  # turns of the loop: the accepting task, `connection_made`, and one to spare
 _PATIENCE = 0.05  # seconds a request in progress gets when the sandbox closes
@@ -71,7 +71,7 @@ class Sandbox:
         self.clock: Clock = settings.clock or SystemClock()
         self.faults: Faults = Faults()
         self.requests: RequestLog = RequestLog(settings.log_limit)
-        self.doorman: Doorman = Doorman(
+        self.doorman: DigestVerifier = DigestVerifier(
             self.clock,
             realm=settings.realm,
             algorithms=settings.algorithms,
@@ -85,7 +85,7 @@ class Sandbox:
         self._router = Router(settings.paths)
         self._url: str | None = None
         self._shop: Shop | None = None
-        self._routes: Routes | None = None
+        self._routes: Dispatcher | None = None
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
         self._misbehaving: set[asyncio.Task[Any]] = set()
@@ -117,7 +117,7 @@ class Sandbox:
         return self._shop
 
     @property
-    def routes(self) -> Routes:
+    def routes(self) -> Dispatcher:
         """The operations it serves."""
         if self._routes is None:
             raise RuntimeError("the sandbox is not started")
@@ -175,7 +175,7 @@ class Sandbox:
             raise
         self._shop, self._http = shop, http
         self._url = _url(settings.host, self._listener.sockets[0].getsockname()[1], settings.ssl_context)
-        self._routes = Routes(shop, self._router, self._url)
+        self._routes = Dispatcher(shop, self._router, self._url)
         await self._listener.start_serving()
 
     async def aclose(self) -> None:
@@ -224,27 +224,27 @@ class Sandbox:
         try:
             return await self._answer(context)
         except web.HTTPRequestEntityTooLarge:
-            return context.respond(Reply(413, failure(413, say("too_large", context.language))))
+            return context.respond(Response(413, failure(413, translate("too_large", context.language))))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=400)  # for nobody: the client is gone
 
     async def _answer(self, context: FaultContext) -> web.Response:
         """Look for a fault, check the digest, look for a fault again, respond."""
-        if self._strike(context, before_auth=True):
+        if self._match_fault(context, before_auth=True):
             return await self._misbehave(context)
         username = await context.admit()
-        if isinstance(username, Reply):
+        if isinstance(username, Response):
             return context.respond(username)
-        if self._strike(context, before_auth=False):
+        if self._match_fault(context, before_auth=False):
             return await self._misbehave(context)
         return context.respond(await context.process())
 
-    def _strike(self, context: FaultContext, *, before_auth: bool) -> bool:
+    def _match_fault(self, context: FaultContext, *, before_auth: bool) -> bool:
         """Tell whether a fault hits this request, and note it in the context."""
         if self.faults:
             request = context.request
             path = request.raw_path.partition("?")[0]
-            context.fault = self.faults.strike(request.method, path, before_auth=before_auth)
+            context.fault = self.faults.match(request.method, path, before_auth=before_auth)
         return context.fault is not None
 
     async def _misbehave(self, context: FaultContext) -> web.Response:
@@ -309,7 +309,7 @@ class Sandbox:
 async def _carry_out(fault: Fault, context: FaultContext) -> web.Response:
     found = REGISTRY[fault.kind]
     if found.is_edit:
-        reply: Reply = found.function(await context.process(), **fault.args)
+        reply: Response = found.function(await context.process(), **fault.args)
         return context.respond(reply)
     response: web.Response = await found.function(context, **fault.args)
     return response

@@ -29,12 +29,12 @@ from .entities import (
     unpack_customer,
     unpack_order,
 )
+from .errors import Rules, ShopError, invalid
+from .json_codec import Object
 from .pricing import Kind, PriceWalk
 from .replica import Replica
-from .rules import Rules, ShopError, invalid
 from .state import SECOND, ShopState, ShopTime
 from .store import Store
-from .wire import Object
 
 _TOKEN = string.ascii_letters + string.digits
 _FIRST_BASKET, _FIRST_ADDRESS = 10984, 1931

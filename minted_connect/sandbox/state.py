@@ -10,8 +10,8 @@ from decimal import Decimal
 from .catalogue import Product
 from .clock import Clock, elapsed
 from .entities import Basket, Customer, Entity, Order, OrderLine
+from .errors import Rules, ShopError
 from .pricing import METALS, Figures, Line, Metal, PriceWalk, Quote, fees, minting_price
-from .rules import Rules, ShopError
 from .statuses import COURSES, id_of_status
 
 SECOND = 1_000_000

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any, cast
 
-from .wire import decode, encode
+from .json_codec import decode, encode
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS entity (kind TEXT, id TEXT, body TEXT NOT NULL, PRIMARY KEY (kind, id))"
 

@@ -6,11 +6,11 @@ from types import TracebackType
 from typing import Self, Unpack
 
 from .clock import Clock
-from .doorman import Doorman
+from .digest_auth import DigestVerifier
 from .faults import Faults
-from .log import RequestLog
-from .options import Options
+from .request_log import RequestLog
 from .server import Sandbox
+from .settings import Options
 from .shop import Shop
 
 
@@ -42,7 +42,7 @@ class ThreadedSandbox:
             - `log_limit` (10000): requests kept in the log; 0 for no log.
             - `console` (None): the page at `/_sandbox`, which asks for no password; None for where only this machine
               can reach it.
-            - `rates` (`Rates()`): fees, in percent and AED.
+            - `rates` (`FeeSchedule()`): fees, in percent and AED.
             - `storage_free` (False): no storage fee while a customer stays under 50 kg of metal.
             - `lock_seconds` (240): length of a price lock.
             - `price_interval` (5): seconds from one price to the next.
@@ -135,7 +135,7 @@ class ThreadedSandbox:
         return self._sandbox.shop
 
     @property
-    def doorman(self) -> Doorman:
+    def doorman(self) -> DigestVerifier:
         """The Digest verifier."""
         return self._sandbox.doorman
 

@@ -6,7 +6,7 @@ bought, and nothing personal is kept: of answers only the names and JSON types o
 
 from __future__ import annotations
 
-from minted_connect.verify.report import Finding, Report, Verdict, as_json, as_markdown
+from minted_connect.verify.report import Assessment, Finding, Report, as_json, as_markdown
 from minted_connect.verify.run import verify
 
-__all__ = ["Finding", "Report", "Verdict", "as_json", "as_markdown", "verify"]
+__all__ = ["Assessment", "Finding", "Report", "as_json", "as_markdown", "verify"]

@@ -15,7 +15,7 @@ import attrs
 from minted_connect.client import AsyncMintedConnect
 from minted_connect.models import Order
 
-__all__ = ["ELSEWHERE", "READS", "Known", "Read"]
+__all__ = ["ALTERNATIVE_PATHS", "READS", "Known", "Read"]
 
 
 @attrs.frozen
@@ -78,7 +78,7 @@ READS: Final = (
     Read("orders.invoice", _invoice, "order"),
 )
 
-ELSEWHERE: Final[Mapping[str, tuple[str, ...]]] = {
+ALTERNATIVE_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
     "customers.get": ("/partner/customers/{}", "/partner/walletable/customer/{}"),
     "products.page": ("/partner/walletable/product", "/partner/products", "/partner/ecommerce/products"),
     "baskets.get_active": ("/partner/walletable/basket/active", "/partner/walletable/active-basket"),

@@ -11,10 +11,10 @@ import attrs
 
 from minted_connect.core.request import OPERATIONS
 
-__all__ = ["Finding", "Report", "Verdict", "as_json", "as_markdown"]
+__all__ = ["Assessment", "Finding", "Report", "as_json", "as_markdown"]
 
 
-class Verdict(enum.StrEnum):
+class Assessment(enum.StrEnum):
     """What became of an assumption about one operation."""
 
     VERIFIED = "verified"
@@ -36,7 +36,7 @@ class Verdict(enum.StrEnum):
     UNTRIED = "not tried"
 
 
-_PROVEN: Final = frozenset({Verdict.VERIFIED, Verdict.DIFFERENT, Verdict.MOVED})
+_PROVEN: Final = frozenset({Assessment.VERIFIED, Assessment.DIFFERENT, Assessment.MOVED})
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +44,7 @@ class Finding:
     """What is known of one operation after the run."""
 
     operation: str
-    verdict: Verdict
+    verdict: Assessment
     path: str
     """Template that was asked, or that is assumed."""
     status: int | None = None
@@ -80,7 +80,7 @@ class Finding:
         """The same after this run."""
         if self.verdict in _PROVEN:
             return "verified"
-        return "contradicted" if self.verdict is Verdict.CONTRADICTED else self.evidence_before
+        return "contradicted" if self.verdict is Assessment.CONTRADICTED else self.evidence_before
 
 
 @attrs.frozen
@@ -101,7 +101,13 @@ class Report:
     @property
     def is_clean(self) -> bool:
         """Whether nothing was contradicted, moved or different."""
-        wrong = {Verdict.CONTRADICTED, Verdict.MOVED, Verdict.DIFFERENT, Verdict.UNREACHED, Verdict.REFUSED}
+        wrong = {
+            Assessment.CONTRADICTED,
+            Assessment.MOVED,
+            Assessment.DIFFERENT,
+            Assessment.UNREACHED,
+            Assessment.REFUSED,
+        }
         return not any(one.verdict in wrong for one in self.findings)
 
 

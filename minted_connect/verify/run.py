@@ -11,18 +11,18 @@ import attrs
 
 from minted_connect.client import AsyncMintedConnect
 from minted_connect.config import Options
-from minted_connect.core.caller import Caller
-from minted_connect.core.replies import Reply
+from minted_connect.core.api_client import ApiClient
 from minted_connect.core.request import OPERATIONS, Effect, Request
-from minted_connect.errors import ApiError, AuthenticationFailed, MintedConnectError, ProtocolError
-from minted_connect.events import Attempt
+from minted_connect.core.response import Response
+from minted_connect.errors import APIError, AuthenticationFailed, MintedConnectError, ProtocolError
+from minted_connect.hooks import Attempt
 from minted_connect.models import Basket, Order, Page, Product
-from minted_connect.verify.probes import ELSEWHERE, READS, Known, Read
-from minted_connect.verify.report import Finding, Report, Verdict
-from minted_connect.verify.shape import Differences, differences
+from minted_connect.verify.diff import Differences, differences
+from minted_connect.verify.probes import ALTERNATIVE_PATHS, READS, Known, Read
+from minted_connect.verify.report import Assessment, Finding, Report
 
 if TYPE_CHECKING:
-    from minted_connect.completion.complete import AsyncComplete
+    from minted_connect.completion.completions import AsyncCompletions
     from minted_connect.sandbox import Sandbox
 
 __all__ = ["verify"]
@@ -34,15 +34,17 @@ _CHANGES: Final = "changes something: --with-sandbox-customer tries it on a cust
 _MONEY: Final = "moves money: never tried"
 
 
-class _Ear(Caller):
+class _Ear(ApiClient):
     """A caller that keeps what it makes models of."""
 
-    def __init__(self, other: Caller, heard: dict[str, tuple[Any, Any]]) -> None:
+    def __init__(self, other: ApiClient, heard: dict[str, tuple[Any, Any]]) -> None:
         # The rest of its state is what every sibling has.
         self.__dict__.update(other.__dict__)
         self._heard = heard
 
-    def structure(self, data: Any, returns: type[T], request: Request | None = None, reply: Reply | None = None) -> T:
+    def structure(
+        self, data: Any, returns: type[T], request: Request | None = None, reply: Response | None = None
+    ) -> T:
         if request is not None:
             self._heard[request.operation.name] = (data, returns)
         return super().structure(data, returns, request, reply)
@@ -55,13 +57,13 @@ class _Heard(AsyncMintedConnect):
         self._heard = heard
         super().__init__(**settings)
 
-    def _assemble(self, caller: Caller, complete: AsyncComplete, server: Sandbox | None) -> None:
-        super()._assemble(_Ear(caller, self._heard), complete, server)
+    def _assemble(self, api: ApiClient, complete: AsyncCompletions, server: Sandbox | None) -> None:
+        super()._assemble(_Ear(api, self._heard), complete, server)
 
     @property
     def base_url(self) -> str:
         """The server's."""
-        return self._caller.shared.transport.base_url
+        return self._api.state.transport.base_url
 
 
 async def verify(
@@ -90,7 +92,7 @@ async def verify(
         if name not in run.findings:
             note = _MONEY if operation.effect is Effect.COMPLETE else _CHANGES
             run.findings[name] = Finding(
-                operation=name, verdict=Verdict.UNTRIED, path=run.paths.get(name, operation.path), note=note
+                operation=name, verdict=Assessment.UNTRIED, path=run.paths.get(name, operation.path), note=note
             )
     findings = tuple(run.findings[name] for name in OPERATIONS)
     return Report(server, __version__, datetime.now(UTC), findings)
@@ -116,13 +118,13 @@ class _Run:
         """Ask about what reads, as far as it was not heard of yet."""
         for read in READS:
             heard = self.findings.get(read.operation)
-            if heard is not None and heard.verdict is not Verdict.UNTRIED:
+            if heard is not None and heard.verdict is not Assessment.UNTRIED:
                 continue
             lacks = {"customer": known.customer is None, "order": known.order is None}.get(read.needs, False)
             if lacks:
                 self._untried(read)
                 continue
-            found = await self.look(read.operation, lambda read=read, known=known: read.call(minted, known))  # type: ignore[misc]
+            found = await self.probe(read.operation, lambda read=read, known=known: read.call(minted, known))  # type: ignore[misc]
             if read.operation == "orders.page" and found is not None:
                 known = attrs.evolve(known, order=next(iter(cast("Page[Order]", found)), None))
             if self.findings[read.operation].status in _GONE:
@@ -132,32 +134,32 @@ class _Run:
         """Try what can be taken back, on a customer that is made for it and removed again."""
         name = f"verify-{secrets.token_hex(6)}"
         customers, baskets = minted.customers, minted.baskets
-        created = await self.look(
+        created = await self.probe(
             "customers.create", lambda: customers.create(name, firstname="Verify", lastname="Run")
         )
-        if self.findings["customers.create"].verdict is Verdict.REFUSED:
+        if self.findings["customers.create"].verdict is Assessment.REFUSED:
             return
         try:
             if created is None:
                 return  # it may be there all the same
-            await self.look("customers.update", lambda: customers.update(name, lastname="Verified"))
-            products: Page[Product] | None = await self.look("products.page", minted.products.page)
+            await self.probe("customers.update", lambda: customers.update(name, lastname="Verified"))
+            products: Page[Product] | None = await self.probe("products.page", minted.products.page)
             sku = next((product.sku for product in products or ()), None)
             if sku is None:
                 return
-            added: Basket | None = await self.look("baskets.add_item", lambda: baskets.add_item(name, sku=sku))
+            added: Basket | None = await self.probe("baskets.add_item", lambda: baskets.add_item(name, sku=sku))
             await self.reads(minted, Known(name))
             if added is None:
                 return
             basket = added
-            await self.look("baskets.update_item", lambda: baskets.update_item(basket, sku=sku, qty=2))
-            await self.look("baskets.delete_item", lambda: baskets.delete_item(basket, sku=sku))
-            await self.look("baskets.add_item", lambda: baskets.add_item(basket, sku=sku))
-            await self.look("baskets.clear", lambda: baskets.clear(basket))
+            await self.probe("baskets.update_item", lambda: baskets.update_item(basket, sku=sku, qty=2))
+            await self.probe("baskets.delete_item", lambda: baskets.delete_item(basket, sku=sku))
+            await self.probe("baskets.add_item", lambda: baskets.add_item(basket, sku=sku))
+            await self.probe("baskets.clear", lambda: baskets.clear(basket))
         finally:
-            await self.look("customers.remove", lambda: customers.remove(name))
+            await self.probe("customers.remove", lambda: customers.remove(name))
 
-    async def look(self, operation: str, call: Callable[[], Awaitable[T]]) -> T | None:
+    async def probe(self, operation: str, call: Callable[[], Awaitable[T]]) -> T | None:
         """Make one call, and note what it means; return what it gave, if anything."""
         self._heard.clear()
         self._attempts.clear()
@@ -182,18 +184,18 @@ class _Run:
         decoded: bool | None = None
         note = ""
         if failed is None and status in _GONE:
-            verdict, note = Verdict.CONTRADICTED, "read as «there is none»: a wrong path looks the same"
+            verdict, note = Assessment.CONTRADICTED, "read as «there is none»: a wrong path looks the same"
         elif failed is None:
             decoded = True
             empty = type_ is not None and _is_empty(data)
-            verdict = Verdict.EMPTY if empty else Verdict.DIFFERENT if found.unknown else Verdict.VERIFIED
+            verdict = Assessment.EMPTY if empty else Assessment.DIFFERENT if found.unknown else Assessment.VERIFIED
         elif isinstance(failed, ProtocolError):
-            verdict, decoded, problems = Verdict.CONTRADICTED, False, failed.problems
-        elif isinstance(failed, ApiError):
-            verdict = Verdict.CONTRADICTED if status in _GONE else Verdict.REFUSED
+            verdict, decoded, problems = Assessment.CONTRADICTED, False, failed.problems
+        elif isinstance(failed, APIError):
+            verdict = Assessment.CONTRADICTED if status in _GONE else Assessment.REFUSED
             note = type(failed).__name__
         else:
-            verdict, note = Verdict.UNREACHED, type(failed).__name__
+            verdict, note = Assessment.UNREACHED, type(failed).__name__
         return Finding(
             operation=operation,
             verdict=verdict,
@@ -201,33 +203,33 @@ class _Run:
             status=status,
             decoded=decoded,
             unknown=found.unknown,
-            missing=() if verdict is Verdict.EMPTY else found.missing,
+            missing=() if verdict is Assessment.EMPTY else found.missing,
             problems=problems,
             note=note,
         )
 
     async def _elsewhere(self, read: Read, known: Known) -> None:
         there = self.findings[read.operation]
-        for path in ELSEWHERE.get(read.operation, ()):
+        for path in ALTERNATIVE_PATHS.get(read.operation, ()):
             async with self.client({read.operation: path}) as minted:
-                await self.look(read.operation, lambda minted=minted: read.call(minted, known))  # type: ignore[misc]
+                await self.probe(read.operation, lambda minted=minted: read.call(minted, known))  # type: ignore[misc]
             found = self.findings[read.operation]
             if found.decoded:
                 self.findings[read.operation] = attrs.evolve(
                     found,
-                    verdict=Verdict.MOVED,
+                    verdict=Assessment.MOVED,
                     suggested_path=path,
                     note=f"{there.status} at {there.path}; found at {path}",
                 )
                 return
         # What is asked for by name may just not be there.
-        self.findings[read.operation] = attrs.evolve(there, verdict=Verdict.UNSURE) if read.needs else there
+        self.findings[read.operation] = attrs.evolve(there, verdict=Assessment.UNSURE) if read.needs else there
 
     def _untried(self, read: Read) -> None:
         what = "a customer (--customer, or --with-sandbox-customer)" if read.needs == "customer" else "an order"
         self.findings[read.operation] = Finding(
             operation=read.operation,
-            verdict=Verdict.UNTRIED,
+            verdict=Assessment.UNTRIED,
             path=self.paths.get(read.operation, OPERATIONS[read.operation].path),
             note=f"needs {what}",
         )

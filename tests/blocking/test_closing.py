@@ -19,11 +19,11 @@ import pytest
 
 from minted_connect import ClientClosedError, MintedConnect, intent_of
 from minted_connect.blocking import loop_thread
-from minted_connect.completion.journal import MemoryJournal
+from minted_connect.journal.protocol import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent
 from minted_connect.sandbox import ThreadedSandbox
 from minted_connect.sandbox.faults import Fault
-from tests.tour import GOLD
+from tests.support.operations import GOLD
 
 from .conftest import PATIENCE
 from .test_client import until
@@ -106,7 +106,7 @@ def test_each_closer_returns_when_the_client_is_closed(
     error = buying.exception(PATIENCE)
     assert isinstance(error, ClientClosedError)
     check_named(error, journal)
-    assert not minted._inner._caller.shared.transport.is_open
+    assert not minted._inner._api.state.transport.is_open
 
 
 @pytest.mark.requirement(50)

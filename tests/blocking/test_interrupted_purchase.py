@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from minted_connect import ClientClosedError, MintedConnect
-from minted_connect.completion.journal import MemoryJournal
+from minted_connect.journal.protocol import MemoryJournal
 from minted_connect.models import IntentState
 from minted_connect.sandbox import ThreadedSandbox
-from tests.tour import GOLD
+from tests.support.operations import GOLD
 
 from .test_client import until
 

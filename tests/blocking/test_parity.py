@@ -12,7 +12,7 @@ from minted_connect import AsyncMintedConnect, BlockingRateFeed, MintedConnect, 
 from minted_connect.blocking import client as blocking
 from minted_connect.blocking.client import BlockingSubscription
 from minted_connect.blocking.lift import Lifted
-from minted_connect.completion.complete import AsyncComplete
+from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.feed import Subscription
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
@@ -25,7 +25,7 @@ RESOURCES = [
     (AsyncCustomers, blocking.Customers),
     (AsyncProducts, blocking.Products),
     (AsyncBaskets, blocking.Baskets),
-    (AsyncComplete, blocking.Complete),
+    (AsyncCompletions, blocking.Completions),
     (AsyncOrders, blocking.Orders),
     (AsyncWallet, blocking.Wallet),
     (AsyncRates, blocking.Rates),
@@ -37,7 +37,7 @@ TWINS = [
     (Subscription, BlockingSubscription),
 ]
 
-INTERNAL = {(AsyncComplete, "with_caller"), (AsyncComplete, "note"), (AsyncComplete, "aclose")}
+INTERNAL = {(AsyncCompletions, "with_caller"), (AsyncCompletions, "note"), (AsyncCompletions, "aclose")}
 """For the async client itself: the blocking one shares what it carries."""
 
 BY_HAND = {

@@ -14,10 +14,10 @@ import pytest
 from typer.main import get_command
 
 from minted_connect.cli.app import app
-from minted_connect.cli.show import clean, plain
+from minted_connect.cli.output import clean, plain
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted, Terminal
-from tests.scripts import until
+from tests.support.subprocesses import until
 
 COMPLETE = "/partner/walletable/complete/buy"
 BASKET = "/partner/walletable/basket"
@@ -131,7 +131,7 @@ def test_a_change_that_cannot_be_looked_at_afterwards(
     minted: Minted, sandbox: ThreadedSandbox, status: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One look instead of several over half a minute of real time: this is about how the command ends.
-    monkeypatch.setattr("minted_connect.core.caller.look_offsets", lambda _: (0.0,))
+    monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0,))
     minted("customer", "create", CUSTOMER)
     minted("basket", "add", CUSTOMER, GOLD)
     sandbox.faults.add("status", status=status, method="POST", path=BASKET)
@@ -341,7 +341,7 @@ def test_an_amount_is_never_cut(width: int) -> None:
 
     from rich.console import Console
 
-    from minted_connect.cli.show import drawn
+    from minted_connect.cli.output import drawn
 
     shown = io.StringIO()
     rows = [["Minted 1 g 999.9 Gold Bar", "shop-customer-with-a-long-name", Decimal("1234567.89")]]

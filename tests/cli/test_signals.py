@@ -16,7 +16,7 @@ import pytest
 from minted_connect.cli.process import Interrupted, run_interruptible
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted, process_environment
-from tests.scripts import until
+from tests.support.subprocesses import until
 
 COMPLETE = "/partner/walletable/complete/buy"
 BASKET = "/partner/walletable/basket"

@@ -16,7 +16,7 @@ import pytest
 from minted_connect.cli.process import LossyOutput, escape
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, HOME, Minted, process_environment
-from tests.scripts import until
+from tests.support.subprocesses import until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="redirections of a POSIX shell")
 

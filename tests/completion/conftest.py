@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres import Cluster, Database, running
+from tests.support.postgres import Cluster, Database, running
 
 
 @pytest.fixture(scope="session")

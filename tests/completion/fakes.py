@@ -9,18 +9,18 @@ from typing import Any, Self
 
 import attrs
 
+from minted_connect.clock import ElapsedTime
 from minted_connect.config import CompletionPolicy, Options, RetryPolicy
-from minted_connect.core import codec
-from minted_connect.core.caller import Caller
-from minted_connect.core.observed import Observed
-from minted_connect.core.replies import Reply
+from minted_connect.core import converter
+from minted_connect.core.api_client import ApiClient
+from minted_connect.core.locks import KeyedLocks
+from minted_connect.core.pool import RequestProgress, SendLimit
 from minted_connect.core.request import Request
-from minted_connect.core.state import Settings
-from minted_connect.core.timing import ElapsedTime
-from minted_connect.core.turns import Turns
-from minted_connect.core.wire import Progress, SendLimit
+from minted_connect.core.response import Response
+from minted_connect.core.server_stats import ServerStats
+from minted_connect.core.state import ClientSettings
 from minted_connect.errors import NotFound, Phase
-from minted_connect.models import Basket, Intent, IntentState, Kind, Shipping
+from minted_connect.models import Basket, Intent, IntentState, OrderKind, Shipping
 from minted_connect.sandbox import ManualClock
 
 CUSTOMER = "ea0982a7-4fd3-43ff-a682-cae5870d1eac"
@@ -139,7 +139,7 @@ def page_json(rows: list[Any], *, number: int = 1, last: int = 1) -> dict[str, A
 def intent_of(**changes: Any) -> Intent:
     values: dict[str, Any] = {
         "id": "0b9c1f2e-0000-4000-8000-000000000001",
-        "kind": Kind.BUY,
+        "kind": OrderKind.BUY,
         "external_customer_id": CUSTOMER,
         "cart_token": TOKEN,
         "basket_id": 10984,
@@ -156,7 +156,7 @@ def intent_of(**changes: Any) -> Intent:
     return Intent(**values)
 
 
-class World(Caller):
+class World(ApiClient):
     """Answers by operation: each may be data, an exception to raise, or a function of the request.
 
     `complete` is also given the progress, because how far a request got is part of what it tells.
@@ -164,14 +164,14 @@ class World(Caller):
 
     def __init__(self, *, loopback: bool = True, **options: Any) -> None:
         self.clock = ManualClock(auto_advance=True)
-        self.settings = Settings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
+        self.settings = ClientSettings(retry=RetryPolicy.none(), options=Options(clock=self.clock, **options))
         transport = SimpleNamespace(
             is_loopback=loopback, check_usable=lambda: None, base_url=SERVER, account=ACCOUNT, ended=None
         )
-        self.shared = SimpleNamespace(  # type: ignore[assignment]
+        self.state = SimpleNamespace(  # type: ignore[assignment]
             transport=transport,
-            observed=Observed(),
-            turns=Turns(self.clock),
+            server_stats=ServerStats(),
+            locks=KeyedLocks(self.clock),
             elapsed=ElapsedTime(self.clock),
             lag_source=None,
         )
@@ -184,7 +184,7 @@ class World(Caller):
         self.deadlines: list[float | None] = []
         self.date = "Fri, 20 Feb 2026 12:27:57 GMT"
 
-    def with_settings(self, settings: Settings) -> Self:
+    def with_settings(self, settings: ClientSettings) -> Self:
         """Send with other settings: there is but one world, so only their deadline is noted."""
         self.deadlines.append(settings.deadline)
         return self
@@ -198,7 +198,7 @@ class World(Caller):
         self.settings = attrs.evolve(self.settings, options=options)
         return self
 
-    def execute(self, request: Request, progress: Progress | None = None) -> dict[str, Any]:
+    def execute(self, request: Request, progress: RequestProgress | None = None) -> dict[str, Any]:
         """Complete the basket, as the server does."""
         changes = {"tx_type": "sell"} if request.operation.name == "complete.sell" else {}
         order = {**self.basket, **order_json(), "tx_type": self.basket["tx_type"], **changes}
@@ -211,9 +211,9 @@ class World(Caller):
         request: Request,
         *,
         not_after: SendLimit | None = None,
-        progress: Progress | None = None,
-        recovering: bool = False,
-    ) -> Reply:
+        progress: RequestProgress | None = None,
+        bypass_limits: bool = False,
+    ) -> Response:
         self.sent.append(request)
         name = request.operation.name
         answer = {
@@ -223,7 +223,7 @@ class World(Caller):
         }.get(name, self.complete)
         if progress is not None:
             self.not_after.append(None if not_after is None else not_after.elapsed)
-            progress.phase = Phase.ANSWERED
+            progress.phase = Phase.RESPONDED
         if callable(answer) and not isinstance(answer, Exception):
             answer = answer(request, progress) if progress is not None else answer(request)
         if hasattr(answer, "__await__"):
@@ -232,17 +232,17 @@ class World(Caller):
             raise answer
         if name == "orders.page" and isinstance(answer, list):
             answer = page_json(answer)
-        if not self.shared.observed.has_date:
-            self.shared.observed.note_date(self.date, self.clock.wall(), self.elapsed())
+        if not self.state.server_stats.has_date:
+            self.state.server_stats.note_date(self.date, self.clock.wall(), self.elapsed())
         # The server's clock stands still, and on time: ManualClock starts at this second.
-        return Reply(200, {"Date": self.date}, answer, None)
+        return Response(200, {"Date": self.date}, answer, None)
 
     def count(self, name: str) -> int:
         return sum(request.operation.name == name for request in self.sent)
 
     def seen_basket(self, **changes: Any) -> Basket:
         """The basket as the caller last saw it."""
-        return codec.structure(deal_json(**changes), Basket, elapsed=self.clock.monotonic)
+        return converter.structure(deal_json(**changes), Basket, elapsed=self.clock.monotonic)
 
     def ago(self, **delta: float) -> str:
         """A time of the server, some time ago."""

@@ -13,10 +13,10 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple, TypeVar
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.completion.journal import HOLDING, OPEN, Journal, JournalAccount, MemoryJournal
-from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.config import CompletionPolicy, Options
 from minted_connect.errors import JournalError
+from minted_connect.journal.protocol import HOLDING, OPEN, Journal, JournalAccount, MemoryJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 from minted_connect.sandbox import Sandbox
 from minted_connect.sandbox.statuses import FAILING
@@ -74,7 +74,7 @@ class FileStore(SqliteJournal):
 Store = MemoryStore | FileStore
 
 
-class Wire(Journal):
+class RecordingJournal(Journal):
     """The way from one process to the journal of its machine: cut, as by a kill, nothing more is written down."""
 
     def __init__(self, till: Till) -> None:
@@ -145,7 +145,7 @@ class Till:
         self.start()
 
     def start(self) -> None:
-        self.wire = Wire(self)
+        self.wire = RecordingJournal(self)
         self.client = AsyncMintedConnect(
             self._server.username,
             self._server.password,

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import asyncio, os, signal, sys
 sys.path.insert(0, {root!r})
-from minted_connect.completion.journals import open_journal
+from minted_connect.journal import open_journal
 from minted_connect.errors import AlreadyInFlight
 from tests.completion.fakes import intent_of
 async def main():

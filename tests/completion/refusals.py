@@ -19,16 +19,16 @@ import anyio.to_thread
 import attrs
 
 from minted_connect import AsyncMintedConnect, MintedConnect, Options
-from minted_connect.completion.journal import Journal, MemoryJournal
 from minted_connect.config import CompletionPolicy
-from minted_connect.errors import ApiError, MintedConnectError, NotExecuted, OutcomeUnknown, Rejected
+from minted_connect.errors import APIError, CompletionRejected, MintedConnectError, NotExecuted, OutcomeUnknown
+from minted_connect.journal.protocol import Journal, MemoryJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.chaos.stopping import Pen
 from tests.conftest import Awaitably
 from tests.support.clocks import WrongClock
+from tests.support.operations import GOLD
 from tests.support.rewriting_proxy import Made, Rewrite, RewritingProxy
-from tests.tour import GOLD
 
 __all__ = ["AT_ONCE", "ENDINGS", "LEFT_OUT", "REFUSALS", "Case", "Result", "Stage", "cases", "examine", "open_stage"]
 
@@ -277,9 +277,9 @@ async def _end(call: Awaitable[Completion]) -> Completion | BaseException:
 
 def _is_refusal(end: Completion | BaseException | None) -> bool:
     """Return whether a caller was told that nothing was bought."""
-    if isinstance(end, Rejected):
+    if isinstance(end, CompletionRejected):
         return end.order is None
-    return isinstance(end, ApiError | NotExecuted)
+    return isinstance(end, APIError | NotExecuted)
 
 
 def _problems_of(stage: Stage, case: Case, basket: Basket, end: Completion | BaseException) -> list[str]:
@@ -289,7 +289,7 @@ def _problems_of(stage: Stage, case: Case, basket: Basket, end: Completion | Bas
     if isinstance(end, Completion):
         orders = stage.orders(basket)
         return [] if end.order is not None and end.order.id in orders else ["confirmed without an order"]
-    expected = isinstance(end, ApiError | Rejected | NotExecuted | OutcomeUnknown | asyncio.CancelledError)
+    expected = isinstance(end, APIError | CompletionRejected | NotExecuted | OutcomeUnknown | asyncio.CancelledError)
     return [] if expected else [f"reported {end!r}"]
 
 

@@ -23,12 +23,12 @@ from minted_connect import (
     RetryPolicy,
     Timeouts,
 )
-from minted_connect.completion.complete import AsyncComplete
-from minted_connect.completion.journal import MemoryJournal
+from minted_connect.completion.completions import AsyncCompletions
+from minted_connect.journal.protocol import MemoryJournal
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.clock import START
 from tests.completion.fakes import World, intent_of, order_json
-from tests.tour import GOLD
+from tests.support.operations import GOLD
 
 BUY = "*/complete/buy"
 HOUR, DAY = 3600, 86_400
@@ -219,7 +219,7 @@ async def test_a_date_that_lies_only_widens_the_search(days: int) -> None:
     world = World()
     told = world.clock.wall() + timedelta(days=days)
     world.date, world.orders = told.strftime("%a, %d %b %Y %H:%M:%S GMT"), [order_json()]
-    assert (await AsyncComplete(world, MemoryJournal()).reconcile(intent_of())).reconciled
+    assert (await AsyncCompletions(world, MemoryJournal()).reconcile(intent_of())).reconciled
     listed = dict(world.sent[-1].query)
     assert (listed["startDate"], listed["endDate"]) == (
         min("2026-02-19", str((told - timedelta(days=1)).date())),

@@ -13,14 +13,14 @@ import anyio
 import attrs
 import pytest
 
-from minted_connect import AsyncMintedConnect, MintedConnectError, OutcomeUnknown, Rejected, RequestTimeout
-from minted_connect.completion.journal import OPEN
+from minted_connect import AsyncMintedConnect, CompletionRejected, MintedConnectError, OutcomeUnknown, RequestTimeout
 from minted_connect.config import CompletionPolicy
-from minted_connect.core.wire import Progress
+from minted_connect.core.pool import RequestProgress
+from minted_connect.journal.protocol import OPEN
 from minted_connect.models import Basket, Completion, Intent, IntentState, Order
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Store, Till, ended, passing
-from tests.tour import GOLD, TO_COMPLETED, Person
+from tests.support.operations import GOLD, TO_COMPLETED, Person
 
 pytestmark = pytest.mark.anyio
 
@@ -85,13 +85,13 @@ departures: list[None] = []
 
 @pytest.fixture(autouse=True)
 def _departures(monkeypatch: pytest.MonkeyPatch) -> None:
-    leave = Progress.leave
+    leave = RequestProgress.leave
 
-    def noted(progress: Progress) -> None:
+    def noted(progress: RequestProgress) -> None:
         leave(progress)
         departures.append(None)
 
-    monkeypatch.setattr(Progress, "leave", noted)
+    monkeypatch.setattr(RequestProgress, "leave", noted)
     departures.clear()
 
 
@@ -432,12 +432,12 @@ def closed(market: Market, shop: Till, before: Mapping[str, Entry]) -> dict[str,
 
 async def nothing_is_held(client: AsyncMintedConnect) -> None:
     """Assert that no connection, no place in a pool and no alarm is kept, and that the login is in order."""
-    transport = client._caller.shared.transport
+    transport = client._api.state.transport
     for road in (transport._roads or {}).values():
         assert not road.reading
         assert not road.session.connector._acquired
         assert road.slots._value == 1
-    assert not client._caller.clock._alarms
+    assert not client._api.clock._alarms
     assert await client.rates.current()
 
 
@@ -524,14 +524,20 @@ async def test_the_looks_after_a_refusal_interrupted_at_every_await(
             if is_done:
                 assert isinstance(end, Completion)
             else:
-                assert isinstance(end, Rejected)
+                assert isinstance(end, CompletionRejected)
                 assert (end.order, end.refusal) == (None, intent.refusal)
     market.check_the_books()
     assert not kept & {intent.id for intent in await shop.client.complete.pending()}
     await shop.client.aclose()
 
 
-ELSEWHERE: Final = {"complete.aclose", "complete.note", "complete.with_caller", "orders.pages", "products.pages"}
+NOT_SWEPT: Final = {
+    "complete.aclose",
+    "complete.note",
+    "complete.with_caller",
+    "orders.pages",
+    "products.pages",
+}
 """Not for callers, or what `iterate` walks along."""
 
 
@@ -539,4 +545,4 @@ async def test_no_operation_is_left_out() -> None:
     async with AsyncMintedConnect("partner", "secret") as minted:
         resources = {name: value for name, value in vars(minted).items() if not name.startswith("_")}
         public = {f"{name}.{one}" for name, value in resources.items() for one in dir(value) if not one.startswith("_")}
-    assert public - ELSEWHERE == {name.split(",")[0] for name in OPERATIONS} - {"request"}
+    assert public - NOT_SWEPT == {name.split(",")[0] for name in OPERATIONS} - {"request"}

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from minted_connect.completion import execution
-from minted_connect.completion.classify import Fate, classify
+from minted_connect.completion.classify import FailureClass, classify
 from minted_connect.completion.reconcile import ReadBack
 from minted_connect.core import retry
 from minted_connect.core.request import Effect
 from tests.completion.chaos.__main__ import main
+from tests.completion.chaos.result import NEVER
 from tests.completion.chaos.run import run
 from tests.completion.chaos.stopping import interrupted
-from tests.completion.chaos.tally import NEVER
 
 pytestmark = pytest.mark.anyio
 swiftly = pytest.mark.usefixtures("swift")
@@ -77,9 +77,9 @@ async def test_a_client_that_believes_a_refusal_at_once_is_found_out(monkeypatch
 
 @swiftly
 async def test_a_client_that_believes_a_doubt_is_found_out_and_caught_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rash(*failed: Any) -> Fate:
+    def rash(*failed: Any) -> FailureClass:
         fate = classify(*failed)
-        return Fate.REFUSED if fate is Fate.UNKNOWN else fate
+        return FailureClass.REFUSED if fate is FailureClass.UNKNOWN else fate
 
     monkeypatch.setattr(execution, "classify", rash)
     tally = await run(100, seed=5)

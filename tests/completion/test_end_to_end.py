@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.config import CompletionPolicy, Options, Timeouts
 from minted_connect.errors import (
     AlreadyInFlight,
-    ApiError,
+    APIError,
     AuthenticationFailed,
+    CompletionRejected,
     InvalidInput,
     NotExecuted,
     NotFound,
@@ -25,11 +25,11 @@ from minted_connect.errors import (
     Phase,
     PriceChanged,
     RateLimited,
-    Rejected,
     RequestTimeout,
     ValidationFailed,
 )
-from minted_connect.models import Basket, IntentState, Kind, Status
+from minted_connect.journal.sqlite import SqliteJournal
+from minted_connect.models import Basket, IntentState, OrderKind, OrderStatus
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.fakes import SHIPPING
 
@@ -66,7 +66,7 @@ async def minted(server: Sandbox, clock: ManualClock, tmp_path: Path) -> AsyncIt
         yield client
 
 
-async def filled(minted: AsyncMintedConnect, *, qty: int = 3, kind: Kind = Kind.BUY) -> Basket:
+async def filled(minted: AsyncMintedConnect, *, qty: int = 3, kind: OrderKind = OrderKind.BUY) -> Basket:
     return await minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=qty, type=kind)
 
 
@@ -74,15 +74,15 @@ async def test_buy_sell_and_ship(minted: AsyncMintedConnect, server: Sandbox) ->
     basket = await filled(minted)
     bought = await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert bought.order is not None
-    assert (bought.order.kind, bought.differences) == (Kind.BUY, ())
-    basket = await filled(minted, qty=1, kind=Kind.SELL)
+    assert (bought.order.kind, bought.differences) == (OrderKind.BUY, ())
+    basket = await filled(minted, qty=1, kind=OrderKind.SELL)
     sold = await minted.complete.sell(basket, expected_total=basket.paid_total)
     assert sold.order is not None
-    assert (sold.order.kind, sold.differences) == (Kind.SELL, ())
-    basket = await filled(minted, qty=1, kind=Kind.DELIVERY)
+    assert (sold.order.kind, sold.differences) == (OrderKind.SELL, ())
+    basket = await filled(minted, qty=1, kind=OrderKind.DELIVERY)
     shipped = await minted.complete.delivery(basket, shipping=SHIPPING, expected_total=basket.paid_total)
     assert shipped.order is not None
-    assert (shipped.order.kind, shipped.differences) == (Kind.DELIVERY, ())
+    assert (shipped.order.kind, shipped.differences) == (OrderKind.DELIVERY, ())
     assert shipped.order.shippingaddress is not None
     assert server.shop.holdings(CUSTOMER) == {GOLD: 1}
     assert len(server.shop.orders) == 3
@@ -187,10 +187,10 @@ async def test_sent_and_lost(minted: AsyncMintedConnect, server: Sandbox, kind: 
 REFUSED: list[tuple[str, dict[str, Any], type[Exception]]] = [
     ("status", {"status": 422}, ValidationFailed),
     ("status", {"status": 422, "envelope": False}, ValidationFailed),
-    ("status", {"status": 403}, ApiError),
+    ("status", {"status": 403}, APIError),
     ("status", {"status": 404}, NotFound),
-    ("status", {"status": 409}, ApiError),
-    ("success_false", {}, ApiError),
+    ("status", {"status": 409}, APIError),
+    ("success_false", {}, APIError),
     ("rate_limit", {"retry_after": 1}, RateLimited),
 ]
 
@@ -227,7 +227,7 @@ async def test_a_refusal_with_a_long_retry_after_is_settled_later(minted: AsyncM
     with pytest.raises(OutcomeUnknown) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert len(await minted.complete.pending()) == 1
-    with pytest.raises(Rejected) as rejected:
+    with pytest.raises(CompletionRejected) as rejected:
         await minted.complete.reconcile(caught.value)
     assert rejected.value.order is None
     assert await minted.complete.pending() == []
@@ -240,7 +240,7 @@ async def test_a_no_that_is_a_lie(minted: AsyncMintedConnect, server: Sandbox, c
     if committed:
         assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).reconciled
     else:
-        with pytest.raises(ApiError):
+        with pytest.raises(APIError):
             await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert len(server.shop.orders) == int(committed)
 
@@ -439,7 +439,7 @@ async def test_waiting_for_and_watching_an_order(minted: AsyncMintedConnect, clo
     with pytest.raises(RequestTimeout, match="still Pending"):
         await minted.orders.wait(order, timeout=5)
     seen = [change.after.status async for change in minted.orders.watch(order)]
-    assert seen[-1] == Status.COMPLETED
+    assert seen[-1] == OrderStatus.COMPLETED
     assert len(seen) == len(set(seen))
     final = await minted.orders.wait(order)
     assert final.is_final

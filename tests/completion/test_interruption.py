@@ -27,13 +27,13 @@ from minted_connect import (
     intent_of,
 )
 from minted_connect.completion.interruption import attach_intent, copy_intent
-from minted_connect.completion.journal import MemoryJournal
+from minted_connect.journal.protocol import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from minted_connect.sandbox.faults import Fault
 from tests.completion.fakes import intent_of as an_intent
-from tests.scripts import spoken
-from tests.tour import GOLD
+from tests.support.operations import GOLD
+from tests.support.subprocesses import spoken
 
 BUY = "*/complete/buy"
 LOOK = "*/walletable/basket"

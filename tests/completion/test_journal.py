@@ -17,12 +17,12 @@ import anyio
 import attrs
 import pytest
 
-from minted_connect.completion.journal import Journal, MemoryJournal, to_the_end
-from minted_connect.completion.journals import open_journal
-from minted_connect.completion.journals.rows import COLUMNS, to_row
-from minted_connect.completion.journals.sqlite import VERSION, SqliteJournal
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
-from minted_connect.models import IntentState, OrderProgress, Status
+from minted_connect.journal import open_journal
+from minted_connect.journal.protocol import Journal, MemoryJournal, shielded
+from minted_connect.journal.rows import COLUMNS, to_row
+from minted_connect.journal.sqlite import VERSION, SqliteJournal
+from minted_connect.models import IntentState, OrderProgress, OrderStatus
 from tests.completion.fakes import intent_of
 from tests.completion.processes import child, together
 
@@ -121,9 +121,9 @@ async def test_an_order_number_of_any_size_is_noted_as_confirmed(journal: Journa
         await journal.prepare(intent_of(id="again"))
 
 
-PENDING = OrderProgress(Status.PENDING)
+PENDING = OrderProgress(OrderStatus.PENDING)
 SHIPPED = OrderProgress("Shipped", cargo_tracking_number="MNT1", estimated_arrival_date=date(2026, 2, 24))
-COMPLETED = OrderProgress(Status.COMPLETED, is_final=True)
+COMPLETED = OrderProgress(OrderStatus.COMPLETED, is_final=True)
 
 
 async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
@@ -201,7 +201,7 @@ async def test_who_holds_a_basket(journal: Journal) -> None:
 
 
 async def test_memory_forgets_only_what_is_long_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minted_connect.completion.journal._REMEMBERED", 3)
+    monkeypatch.setattr("minted_connect.journal.protocol._REMEMBERED", 3)
     journal = MemoryJournal()
     await journal.prepare(intent_of(id="open", cart_token="open"))
     for number in range(5):
@@ -605,7 +605,7 @@ async def test_a_cancellation_waits_for_the_end_and_goes_on() -> None:
         await go_on.wait()
         steps.append("done")
 
-    task = asyncio.create_task(to_the_end(work()))
+    task = asyncio.create_task(shielded(work()))
     await started.wait()
     task.cancel()
     await asyncio.sleep(0)
@@ -618,7 +618,7 @@ async def test_a_cancellation_waits_for_the_end_and_goes_on() -> None:
 
 async def test_further_cancellations_wait_as_well() -> None:
     go_on = asyncio.Event()
-    task = asyncio.create_task(to_the_end(go_on.wait()))
+    task = asyncio.create_task(shielded(go_on.wait()))
     for _ in range(5):
         await asyncio.sleep(0)
         task.cancel()
@@ -631,7 +631,7 @@ async def test_further_cancellations_wait_as_well() -> None:
 
 async def test_work_that_is_cancelled_by_others_ends_the_waiting() -> None:
     work = asyncio.create_task(asyncio.sleep(60))
-    task = asyncio.create_task(to_the_end(work))
+    task = asyncio.create_task(shielded(work))
     await asyncio.sleep(0)
     task.cancel()
     work.cancel()
@@ -649,7 +649,7 @@ async def test_a_cancel_scope_waits_too_and_errors_of_the_work_are_seen() -> Non
 
     with anyio.CancelScope() as scope:
         scope.cancel()
-        await to_the_end(work())
+        await shielded(work())
     assert scope.cancelled_caught
     assert steps == ["done"]
 
@@ -658,6 +658,6 @@ async def test_it_returns_and_raises_what_the_work_does() -> None:
     async def fail() -> None:
         raise JournalError("no")
 
-    assert await to_the_end(asyncio.sleep(0, "yes")) == "yes"
+    assert await shielded(asyncio.sleep(0, "yes")) == "yes"
     with pytest.raises(JournalError):
-        await to_the_end(fail())
+        await shielded(fail())

@@ -14,17 +14,17 @@ import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect, Options
 from minted_connect.completion.accounts import account_of, account_of_user
-from minted_connect.completion.complete import AsyncComplete
-from minted_connect.completion.guard import new_intent
-from minted_connect.completion.journal import Journal, JournalAccount, MemoryJournal
-from minted_connect.completion.journals import open_journal, postgres, sqlite
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.completion.completions import AsyncCompletions
+from minted_connect.completion.preflight import new_intent
 from minted_connect.config import check_base_url
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, JournalError, NotExecuted
-from minted_connect.models import Intent, IntentState, Kind, OrderProgress, Refusal, Status
+from minted_connect.journal import open_journal, postgres, sqlite
+from minted_connect.journal.protocol import Journal, JournalAccount, MemoryJournal
+from minted_connect.journal.sqlite import SqliteJournal
+from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from tests.completion.fakes import CUSTOMER, TOKEN, World, intent_of, order_json
-from tests.tour import GOLD
+from tests.support.operations import GOLD
 
 pytestmark = pytest.mark.anyio
 
@@ -81,7 +81,7 @@ async def test_accounts_with_equal_baskets_do_not_meet(journal: Journal) -> None
             await journal.prepare(of(owner, id="again"))
     await journal.settle("mine", IntentState.CONFIRMED)
     await journal.settle("other", IntentState.CONFIRMED)
-    seen = OrderProgress(Status.COMPLETED, is_final=True)
+    seen = OrderProgress(OrderStatus.COMPLETED, is_final=True)
     await journal.note(CUSTOMER, TOKEN, seen, account="mine")
     assert [intent.id for intent in await journal.unfinished()] == ["other"]
 
@@ -160,13 +160,13 @@ def client_of(username: str = "partner", base_url: str = "https://example.com", 
 
 
 def owner_of(client: AsyncMintedConnect) -> JournalAccount:
-    return account_of(client._caller)
+    return account_of(client._api)
 
 
 def test_server_and_account_are_two_hashes() -> None:
     one = owner_of(client_of())
     assert one == owner_of(client_of()) == account_of_user("https://example.com/", "partner", None)
-    assert one.account == client_of()._caller.account
+    assert one.account == client_of()._api.account
     assert len(one.server) == len(one.account) == 64
     assert one.server != one.account
     other_user, other_server = owner_of(client_of("other")), owner_of(client_of(base_url="https://example.org"))
@@ -204,7 +204,7 @@ def test_the_account_of_the_environment(client: Any, monkeypatch: pytest.MonkeyP
 
     def name_of(built: Any) -> Any:
         inner = built if client is AsyncMintedConnect else built._inner
-        return inner._caller.settings.options.journal_account
+        return inner._api.settings.options.journal_account
 
     assert name_of(client.from_env()) == "shop"
     assert name_of(client.from_env(options=Options(pool_size=2))) == "shop"
@@ -213,7 +213,7 @@ def test_the_account_of_the_environment(client: Any, monkeypatch: pytest.MonkeyP
 
 def test_a_new_intent_belongs_to_the_client() -> None:
     world = World()
-    intent = new_intent(world.seen_basket(), Kind.BUY, world, (), world.clock.wall())
+    intent = new_intent(world.seen_basket(), OrderKind.BUY, world, (), world.clock.wall())
     assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
 
 
@@ -229,7 +229,7 @@ def world() -> World:
 async def test_lists_leave_other_accounts_out_and_count_them(
     world: World, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    complete, own = AsyncComplete(world, journal), account_of(world)
+    complete, own = AsyncCompletions(world, journal), account_of(world)
     for name, owner in (("mine", own), ("old", None), ("other 1", OTHER), ("other 2", OTHER)):
         await journal.prepare(of(owner, id=name, cart_token=name))
         await journal.prepare(of(owner, id=f"{name} done", cart_token=f"{name} done"))
@@ -251,7 +251,7 @@ async def test_lists_leave_other_accounts_out_and_count_them(
 
 @pytest.mark.requirement(48)
 async def test_intent_of_another_account_is_not_read_back_or_decided(world: World, journal: Journal) -> None:
-    complete = AsyncComplete(world, journal)
+    complete = AsyncCompletions(world, journal)
     await journal.prepare(of(OTHER))
     for intent in (of(OTHER), intent_of()):  # what the journal says counts, and not what the caller holds
         for call in (complete.reconcile(intent, fence=True), complete.decide(intent, "rejected")):
@@ -262,7 +262,7 @@ async def test_intent_of_another_account_is_not_read_back_or_decided(world: Worl
 
 
 async def test_an_adopted_intent_is_read_back(world: World, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
-    complete = AsyncComplete(world, journal)
+    complete = AsyncCompletions(world, journal)
     await journal.prepare(of(OTHER))
     adopted = await complete.adopt(of(OTHER))
     assert adopted.account == account_of(world).account
@@ -274,14 +274,14 @@ async def test_an_adopted_intent_is_read_back(world: World, journal: Journal, ca
 
 
 async def test_unknown_intent_is_not_decided_or_adopted(world: World, journal: Journal) -> None:
-    complete = AsyncComplete(world, journal)
+    complete = AsyncCompletions(world, journal)
     for call in (complete.decide(intent_of(), "confirmed"), complete.adopt(intent_of())):
         with pytest.raises(InvalidInput, match=r"intent_or_error.*is not in this journal"):
             await call
 
 
 async def test_order_or_decision_assigns_account(world: World, journal: Journal) -> None:
-    complete, own = AsyncComplete(world, journal), account_of(world)
+    complete, own = AsyncCompletions(world, journal), account_of(world)
     for name in ("found", "decided"):
         await journal.prepare(intent_of(id=name, cart_token=TOKEN if name == "found" else name))
     world.orders = [order_json()]
@@ -297,7 +297,7 @@ async def test_a_verdict_without_an_order_assigns_no_account(world: World, journ
     policy = attrs.evolve(world.settings.options.completion, latest_landing=1.0, orders_lag=1.0)
     await journal.prepare(intent_of())
     with pytest.raises(NotExecuted):
-        await AsyncComplete(world.following(policy), journal).reconcile(intent_of())
+        await AsyncCompletions(world.following(policy), journal).reconcile(intent_of())
     stored = await journal.get(intent_of().id)
     assert stored is not None
     assert stored.account is None

@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect
-from minted_connect.completion.journals import open_journal, sqlite_file
-from minted_connect.completion.journals.sqlite import SqliteJournal
-from minted_connect.completion.journals.sqlite_schema import STEPS
 from minted_connect.errors import ConfigurationError, JournalError
+from minted_connect.journal import open_journal, sqlite_file
+from minted_connect.journal.sqlite import SqliteJournal
+from minted_connect.journal.sqlite_schema import STEPS
 from minted_connect.models import IntentState
 from tests.completion.fakes import intent_of
 from tests.completion.processes import ROOT, child, together
@@ -90,7 +90,7 @@ async def test_listing_goes_on_while_another_process_writes(tmp_path: Path) -> N
 
 READER = """
 import asyncio, sys
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.errors import JournalError
 try:
     print([intent.id for intent in asyncio.run(SqliteJournal(sys.argv[1]).pending())])

@@ -17,16 +17,16 @@ from typing import Any
 import pytest
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.completion.complete import AsyncComplete
-from minted_connect.completion.journals import open_journal
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.errors import AlreadyInFlight, InvalidInput, JournalError
+from minted_connect.journal import open_journal
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState, Refusal
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import World, intent_of
 from tests.completion.processes import child
-from tests.postgres import Database
-from tests.tour import GOLD
+from tests.support.operations import GOLD
+from tests.support.postgres import Database
 
 pytestmark = pytest.mark.anyio
 
@@ -388,6 +388,6 @@ async def test_a_decision_about_a_bad_record_names_it(kept: str, request: pytest
     await journal.prepare(intent_of(id="bad"))
     await spoil(kept, "items = '{'", request)
     with pytest.raises(JournalError, match="intent bad"):
-        await AsyncComplete(World(), journal).decide(intent_of(id="bad"), "rejected")
+        await AsyncCompletions(World(), journal).decide(intent_of(id="bad"), "rejected")
     with pytest.raises(InvalidInput):
-        await AsyncComplete(World(), journal).decide(intent_of(id="another"), "rejected")
+        await AsyncCompletions(World(), journal).decide(intent_of(id="another"), "rejected")

@@ -19,13 +19,13 @@ from typing import Any
 import pytest
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.completion.journals.sqlite import SqliteJournal
-from minted_connect.completion.journals.worker import WorkerThread
 from minted_connect.errors import JournalError
+from minted_connect.journal.sqlite import SqliteJournal
+from minted_connect.journal.worker import WorkerThread
 from minted_connect.models import IntentState
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import intent_of
-from tests.tour import GOLD
+from tests.support.operations import GOLD
 
 pytestmark = pytest.mark.anyio
 
@@ -211,7 +211,7 @@ async def test_what_waits_behind_another_still_gets_some_patience(tmp_path: Path
 FORKS = """
 import asyncio, os, sys, threading
 sys.path.insert(0, {root!r})
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from tests.completion.fakes import intent_of
 journal = SqliteJournal(sys.argv[1])
 asyncio.run(journal.prepare(intent_of(id="parent", cart_token="parent")))
@@ -228,7 +228,7 @@ print(sorted(one.id for one in asyncio.run(journal.pending())))
 AT_EXIT = """
 import asyncio, atexit, sys
 sys.path.insert(0, {root!r})
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.errors import JournalError
 from tests.completion.fakes import intent_of
 journal = SqliteJournal(sys.argv[1])
@@ -263,8 +263,8 @@ def test_a_fork_while_a_thread_is_being_started_leaves_no_lock(tmp_path: Path) -
     source = """
 import asyncio, os, sys, threading
 sys.path.insert(0, {root!r})
-from minted_connect.completion.journals import worker
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.journal import worker
+from minted_connect.journal.sqlite import SqliteJournal
 from tests.completion.fakes import intent_of
 with worker._changing:
     pid = os.fork()

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from minted_connect.completion.journals import open_journal
+from minted_connect.journal import open_journal
 from tests.completion.processes import child
 
 pytestmark = pytest.mark.anyio

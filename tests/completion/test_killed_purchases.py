@@ -20,17 +20,17 @@ from minted_connect import (
     AsyncMintedConnect,
     Completion,
     CompletionPolicy,
+    CompletionRejected,
     MintedConnectError,
     NotExecuted,
     Options,
     OutcomeUnknown,
-    Rejected,
 )
-from minted_connect.completion.journals import open_journal
+from minted_connect.journal import open_journal
 from minted_connect.models import Intent, IntentState
 from minted_connect.sandbox import Sandbox
 from tests.support.clocks import SteppingClock
-from tests.tour import GOLD
+from tests.support.operations import GOLD
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement(45), pytest.mark.requirement(46)]
 
@@ -58,7 +58,7 @@ async def main():
     url, username, password, where, stops = sys.argv[1:]
     async with AsyncMintedConnect(username, password, base_url=url, journal=where) as minted:
         if stops == "yes":
-            minted.complete._outcomes.journal = Stops(minted.complete._outcomes.journal)
+            minted.complete._settlement.journal = Stops(minted.complete._settlement.journal)
         basket = await minted.baskets.get_active("customer-1")
         print("buying", flush=True)
         await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -135,7 +135,7 @@ async def test_killed_during_the_looks_after_a_refusal(
     assert (intent.refusal.status, intent.refusal.is_vendor_response) == (status, is_envelope)
     end = await settled(server, kept, intent)
     if commit == "never":
-        assert isinstance(end, Rejected)
+        assert isinstance(end, CompletionRejected)
         assert end.order is None
         await server.clock.sleep(1000)
         assert server.shop.orders == []

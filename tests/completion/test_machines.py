@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.completion.journals import open_journal
+from minted_connect.journal import open_journal
 from minted_connect.models import IntentState
 from minted_connect.sandbox import Sandbox
-from tests.postgres import Database
-from tests.tour import GOLD
+from tests.support.operations import GOLD
+from tests.support.postgres import Database
 
 pytestmark = pytest.mark.anyio
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from minted_connect.core import codec
+from minted_connect.core import converter
 from minted_connect.core.failures import is_transient
 from minted_connect.errors import (
-    AnswerTooLarge,
-    ApiError,
+    APIError,
     AuthDowngrade,
     AuthenticationFailed,
     BadRequest,
@@ -32,14 +31,15 @@ from minted_connect.errors import (
     ProtocolError,
     RateLimited,
     RequestTimeout,
+    ResponseTooLarge,
     ServerError,
     TLSFailed,
     TransportError,
     UnexpectedRedirect,
     ValidationFailed,
 )
-from minted_connect.models import IntentState, Kind, Order
-from minted_connect.resources.following import not_listed
+from minted_connect.models import IntentState, Order, OrderKind
+from minted_connect.resources.order_tracking import not_listed
 from minted_connect.resources.orders import AsyncOrders
 from tests.completion.fakes import CUSTOMER, World, intent_of, of, order_json, page_json
 
@@ -67,7 +67,7 @@ async def test_every_filter(world: World, orders: AsyncOrders) -> None:
     await orders.page(
         customer_external_id=CUSTOMER,
         status=[2, 5],
-        tx_type=[Kind.BUY, "sell"],
+        tx_type=[OrderKind.BUY, "sell"],
         start=date(2026, 2, 1),
         end=date(2026, 2, 28),
         order_id=11114,
@@ -220,7 +220,7 @@ async def test_watching(world: World, orders: AsyncOrders) -> None:
 
 
 async def test_what_is_still_a_basket_is_no_order_yet(world: World, orders: AsyncOrders) -> None:
-    order = codec.structure(order_json(), Order)
+    order = converter.structure(order_json(), Order)
     basket = order_json(order_creation_status="basket", status_name="Created")
     world.orders = lambda request: [basket if world.clock.monotonic() < 30 else order_json(status_name="Completed")]
     assert [change.after.status async for change in orders.watch(order)] == ["Completed"]
@@ -230,7 +230,7 @@ async def test_what_is_still_a_basket_is_no_order_yet(world: World, orders: Asyn
 
 
 async def test_other_rows_are_passed_over(world: World, orders: AsyncOrders) -> None:
-    order = codec.structure(order_json(), Order)
+    order = converter.structure(order_json(), Order)
     others = [order_json(id=1, status_name="Cancelled"), of("somebody else", id=2, status_name="Cancelled")]
     world.orders = [*others, order_json(status_name="Completed")]
     assert (await orders.wait(order)).status == "Completed"
@@ -273,9 +273,9 @@ async def test_an_intent_knows_its_order_by_any_key(world: World, orders: AsyncO
         (BudgetExhausted(""), True),
         (TransportError(""), True),
         (RequestTimeout(""), True),
-        (ApiError("success: false", 200), False),
-        (ApiError("", 408), True),
-        (ApiError("", 425), True),
+        (APIError("success: false", 200), False),
+        (APIError("", 408), True),
+        (APIError("", 425), True),
         (BadRequest("", 400), False),
         (AuthenticationFailed("", 401), False),
         (AuthDowngrade("", 401), False),
@@ -288,7 +288,7 @@ async def test_an_intent_knows_its_order_by_any_key(world: World, orders: AsyncO
         (RateLimited("", 429), True),
         (ServerError("", 500), True),
         (ProtocolError(""), True),
-        (AnswerTooLarge(""), True),
+        (ResponseTooLarge(""), True),
         (UnexpectedRedirect(""), True),
         (IntegrityError(""), False),
     ],

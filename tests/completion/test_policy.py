@@ -9,15 +9,15 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from minted_connect.completion.complete import AsyncComplete
-from minted_connect.completion.journal import MemoryJournal
-from minted_connect.completion.match import Match, is_about, match
+from minted_connect.completion.completions import AsyncCompletions
+from minted_connect.completion.order_match import Match, match, refers_to
 from minted_connect.config import CompletionPolicy
-from minted_connect.core import codec
+from minted_connect.core import converter
+from minted_connect.core.pool import RequestProgress
 from minted_connect.core.request import Request
-from minted_connect.core.wire import Progress
 from minted_connect.errors import (
     AlreadyInFlight,
+    CompletionRejected,
     Conflict,
     InvalidInput,
     JournalError,
@@ -28,11 +28,11 @@ from minted_connect.errors import (
     Phase,
     PriceFixExpired,
     RateLimited,
-    Rejected,
     ServerError,
     TransportError,
     ValidationFailed,
 )
+from minted_connect.journal.protocol import MemoryJournal
 from minted_connect.models import Completion, IntentState, Order
 from tests.completion.fakes import CUSTOMER, TOTAL, World, deal_json, intent_of, of, order_json
 
@@ -46,18 +46,18 @@ def world() -> World:
     return World()
 
 
-def following(world: World, **policy: Any) -> AsyncComplete:
-    return AsyncComplete(world.following(CompletionPolicy(**policy)), MemoryJournal())
+def following(world: World, **policy: Any) -> AsyncCompletions:
+    return AsyncCompletions(world.following(CompletionPolicy(**policy)), MemoryJournal())
 
 
-async def buy(world: World, complete: AsyncComplete) -> Completion:
+async def buy(world: World, complete: AsyncCompletions) -> Completion:
     return await complete.buy(world.seen_basket(), expected_total=TOTAL)
 
 
 def lost(world: World, *, landed: bool = False) -> Any:
     """Complete on the way, or not, and lose the answer."""
 
-    def fail(request: Request, progress: Progress) -> Exception:
+    def fail(request: Request, progress: RequestProgress) -> Exception:
         progress.phase = Phase.SENT
         if landed:
             world.execute(request)
@@ -70,7 +70,7 @@ def then(*answers: Any) -> Any:
     """One answer after the other."""
     left = list(answers)
 
-    def answer(request: Request, progress: Progress) -> Any:
+    def answer(request: Request, progress: RequestProgress) -> Any:
         one = left.pop(0)
         return one(request, progress) if callable(one) else one
 
@@ -106,7 +106,7 @@ async def test_q2_no_refusal_is_trusted(world: World) -> None:
 
 
 async def test_q2_a_trusted_refusal_whose_look_shows_something_else_is_looked_at_again(world: World) -> None:
-    def refuse(request: Request, progress: Progress) -> Exception:
+    def refuse(request: Request, progress: RequestProgress) -> Exception:
         world.orders = lambda _: [] if world.clock.monotonic() > 20 else ServerError("down", 500)
         return ValidationFailed("no", 422, 422)
 
@@ -118,7 +118,7 @@ async def test_q2_a_trusted_refusal_whose_look_shows_something_else_is_looked_at
 
 @pytest.mark.parametrize("delay", [5.0, 19.0])
 async def test_q2_a_trusted_refusal_is_looked_at_when_nothing_can_land_any_more(world: World, delay: float) -> None:
-    def refuse(request: Request, progress: Progress) -> Exception:
+    def refuse(request: Request, progress: RequestProgress) -> Exception:
         basket = world.basket
         world.orders = lambda _: [order_json()] if world.clock.monotonic() >= delay else []
         world.basket = lambda _: None if world.clock.monotonic() >= delay else basket
@@ -130,7 +130,7 @@ async def test_q2_a_trusted_refusal_is_looked_at_when_nothing_can_land_any_more(
 
 
 async def test_q8_a_throttled_purchase_may_have_been_made(world: World) -> None:
-    def throttled(request: Request, progress: Progress) -> Exception:
+    def throttled(request: Request, progress: RequestProgress) -> Exception:
         world.execute(request)
         return RateLimited("slow down", 429, 429)
 
@@ -165,7 +165,7 @@ async def test_a_refusal_is_believed_at_the_settle_time(
 @pytest.mark.parametrize("shown", [0.0, 3.0, 3.75, 12.0, 29.999, 30.0])
 @pytest.mark.requirement(46)
 async def test_an_order_that_shows_within_the_settle_time_is_found(world: World, shown: float) -> None:
-    def refuse(request: Request, progress: Progress) -> Exception:
+    def refuse(request: Request, progress: RequestProgress) -> Exception:
         world.orders = lambda _: [order_json()] if world.clock.monotonic() >= shown else []
         return REFUSED
 
@@ -244,7 +244,7 @@ async def test_reconcile_settles_a_refusal_later(world: World, inline: float) ->
     complete = following(world, inline_looks=inline)
     with pytest.raises(OutcomeUnknown) as caught:
         await buy(world, complete)
-    with pytest.raises(Rejected) as rejected:
+    with pytest.raises(CompletionRejected) as rejected:
         await complete.reconcile(caught.value)
     assert rejected.value.order is None
     assert rejected.value.refusal == caught.value.intent.refusal
@@ -266,7 +266,7 @@ async def test_reconcile_does_not_believe_a_refusal_before_the_settle_time(world
 
 async def test_a_stored_refusal_is_believed_at_the_settle_time_whatever_its_status(world: World) -> None:
     # It may not be known any more that a look has shown something else.
-    def refuse(request: Request, progress: Progress) -> Exception:
+    def refuse(request: Request, progress: RequestProgress) -> Exception:
         world.orders = lambda _: [] if world.clock.monotonic() > 2 else ServerError("down", 500)
         return ValidationFailed("no", 422, 422)
 
@@ -276,7 +276,7 @@ async def test_a_stored_refusal_is_believed_at_the_settle_time_whatever_its_stat
         await buy(world, complete)
     with pytest.raises(OutcomeUnknown):
         await complete.reconcile(caught.value)
-    with pytest.raises(Rejected):
+    with pytest.raises(CompletionRejected):
         await complete.reconcile(caught.value)
     assert world.clock.monotonic() >= 31
 
@@ -286,10 +286,10 @@ async def test_a_refusal_is_stored_before_the_first_look(world: World) -> None:
     complete = following(world)
 
     async def look(_: Request) -> Any:
-        stored.extend(intent.refusal for intent in await complete._outcomes.journal.pending())
+        stored.extend(intent.refusal for intent in await complete._settlement.journal.pending())
         return []
 
-    def refuse(request: Request, progress: Progress) -> Exception:
+    def refuse(request: Request, progress: RequestProgress) -> Exception:
         world.orders = look
         return REFUSED
 
@@ -309,7 +309,7 @@ async def test_a_journal_that_cannot_store_a_refusal_hides_nothing(
 
     refused(world)
     with pytest.raises(Conflict):
-        await buy(world, AsyncComplete(world.following(CompletionPolicy()), Full()))
+        await buy(world, AsyncCompletions(world.following(CompletionPolicy()), Full()))
     assert "could not store that it was refused" in caplog.text
 
 
@@ -325,7 +325,7 @@ async def test_a_prepared_intent_of_another_process_is_not_executed_only_when_it
     created = world.clock.wall() - timedelta(seconds=age)
     limit = created + timedelta(seconds=600) if send_before else None
     intent = intent_of(state=IntentState.PREPARED, created_at=created, send_before=limit)
-    await complete._outcomes.journal.prepare(intent)
+    await complete._settlement.journal.prepare(intent)
     with pytest.raises(NotExecuted if age == 700 else OutcomeUnknown):
         await complete.reconcile(intent)
     # Only the process that prepared it knows whether it was sent.
@@ -335,7 +335,7 @@ async def test_a_prepared_intent_of_another_process_is_not_executed_only_when_it
 async def test_an_order_of_a_prepared_intent_settles_it_at_once(world: World) -> None:
     complete = following(world)
     intent = intent_of(state=IntentState.PREPARED, send_before=world.clock.wall() + timedelta(seconds=600))
-    await complete._outcomes.journal.prepare(intent)
+    await complete._settlement.journal.prepare(intent)
     world.orders, world.basket = [order_json()], None
     assert (await complete.reconcile(intent)).reconciled
     assert world.clock.monotonic() == 0
@@ -354,13 +354,13 @@ async def test_an_intent_says_until_when_it_may_be_sent(world: World) -> None:
 
 @pytest.mark.parametrize(("slow", "left"), [(0.2, 3.0), (7.5, 7.5)])
 async def test_q3_a_slow_server_needs_more_of_the_lock(world: World, slow: float, left: float) -> None:
-    world.shared.observed.note(slow)
+    world.state.server_stats.note(slow)
     await buy(world, following(world))
     assert world.not_after == [201 - left]
 
 
 async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
-    world.shared.observed.note(10.0)
+    world.state.server_stats.note(10.0)
     world.basket = deal_json(pricefix={"remaining": 9, "nextUpdate": "2026-02-20T15:31:57+03:00"})
     with pytest.raises(PriceFixExpired, match="9 s left, and 10 s are needed"):
         await buy(world, following(world))
@@ -373,7 +373,7 @@ async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
 @pytest.mark.parametrize(("kept", "strength"), [(True, Match.ID), (False, Match.LIKELY)])
 def test_q4_an_equal_number_alone(kept: bool, strength: Match) -> None:
     row = order_json(token="", guid="", increment_id="")
-    order = codec.structure(row, Order, elapsed=lambda: 0.0)
+    order = converter.structure(row, Order, elapsed=lambda: 0.0)
     assert match(row, order, intent_of(), keeps_number=kept) is strength
 
 
@@ -475,7 +475,7 @@ async def test_a_basket_that_was_completed_says_as_which_order(world: World) -> 
 
 
 async def test_the_clock_of_the_server_is_written_down(world: World) -> None:
-    world.shared.observed.note_date("Fri, 20 Feb 2026 13:27:57 GMT", world.clock.wall())
+    world.state.server_stats.note_date("Fri, 20 Feb 2026 13:27:57 GMT", world.clock.wall())
     world.complete = LOST
     with pytest.raises(OutcomeUnknown) as caught:
         await buy(world, following(world))
@@ -487,26 +487,26 @@ async def test_the_clock_of_the_server_is_written_down(world: World) -> None:
 def test_an_order_made_by_a_clock_that_was_behind(offset: int) -> None:
     """Ours was an hour ahead when it was sent, so the order seems to be from before."""
     row = order_json(**TWIN, order_at="2026-02-20T11:28:00.000000Z")
-    order = codec.structure(row, Order, elapsed=lambda: 0.0)
+    order = converter.structure(row, Order, elapsed=lambda: 0.0)
     found = match(row, order, intent_of(clock_offset=offset))
     assert found is (Match.LIKELY if offset else Match.NONE)
 
 
 async def test_a_cancelled_order_after_a_doubtful_no(world: World) -> None:
-    def refused(request: Request, progress: Progress) -> Exception:
+    def refused(request: Request, progress: RequestProgress) -> Exception:
         world.execute(request)
         world.orders = [order_json(status_name="Cancelled")]
         return Conflict("used", 409, 409)
 
     world.complete = refused
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(CompletionRejected) as caught:
         await buy(world, following(world))
     assert caught.value.order is not None
 
 
 async def test_a_fence_waits_for_the_lock_no_longer_than_its_budget(world: World) -> None:
     complete = following(world, fence_proves_not_executed=True, reconcile_budget=5.0)
-    await complete._outcomes.journal.prepare(intent_of())
+    await complete._settlement.journal.prepare(intent_of())
     world.clear = lambda _: deal_json(items=[])
 
     async def hold() -> None:
@@ -550,7 +550,7 @@ async def test_a_fence_waits_for_the_lock_no_longer_than_its_budget(world: World
     ids=str,
 )
 async def test_an_answer_is_about_the_basket_by_its_keys(world: World, changes: dict[str, Any], about: bool) -> None:
-    assert is_about({**order_json(), **changes}, intent_of()) is about
+    assert refers_to({**order_json(), **changes}, intent_of()) is about
     world.complete = {**order_json(), **changes}
     complete = following(world)
     if about:
@@ -606,4 +606,4 @@ async def test_a_decision_that_cannot_be_written_down_is_said(world: World) -> N
     broken = Broken()
     await broken.prepare(intent_of())
     with pytest.raises(JournalError):
-        await AsyncComplete(world, broken).decide(intent_of(), "rejected")
+        await AsyncCompletions(world, broken).decide(intent_of(), "rejected")

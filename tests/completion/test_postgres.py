@@ -25,19 +25,19 @@ from psycopg import sql
 
 import minted_connect
 from minted_connect import AsyncMintedConnect, MintedConnect
-from minted_connect.completion.journal import Journal
-from minted_connect.completion.journals import postgres
-from minted_connect.completion.journals.postgres import PostgresJournal, _execute, _lock, _Progress
-from minted_connect.completion.journals.refusals import said_by
-from minted_connect.completion.journals.rows import COLUMNS, to_row
-from minted_connect.completion.journals.sqlite import SqliteJournal
 from minted_connect.config import Secret
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
-from minted_connect.models import IntentState, OrderProgress, Status
+from minted_connect.journal import postgres
+from minted_connect.journal.postgres import PostgresJournal, _execute, _lock, _Progress
+from minted_connect.journal.postgres_errors import said_by
+from minted_connect.journal.protocol import Journal
+from minted_connect.journal.rows import COLUMNS, to_row
+from minted_connect.journal.sqlite import SqliteJournal
+from minted_connect.models import IntentState, OrderProgress, OrderStatus
 from tests.completion.fakes import CUSTOMER, TOKEN, intent_of
 from tests.completion.processes import child, together
-from tests.postgres import BUYER, PASSWORD, Cluster, Database
-from tests.shown import local_variables, texts_of
+from tests.support.leak_text import local_variables, texts_of
+from tests.support.postgres import BUYER, PASSWORD, Cluster, Database
 
 pytestmark = pytest.mark.anyio
 
@@ -101,7 +101,7 @@ def on_insert(database: Database, action: str, *, at_commit: bool = False) -> No
 
 
 @attrs.define
-class Wire:
+class BreakingProxy:
     """A wire to the server that breaks at the first COMMIT: before, during or after its work, or without a sign."""
 
     port: int
@@ -224,7 +224,10 @@ async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, b
     await direct.pending()
     if breaks == "during":
         on_insert(database, "PERFORM pg_sleep(0.2)", at_commit=True)
-    async with Wire(database.port, breaks, again=True) as port, asyncio.timeout(5):  # psycopg alone would wait on
+    async with (
+        BreakingProxy(database.port, breaks, again=True) as port,
+        asyncio.timeout(5),
+    ):  # psycopg alone would wait on
         await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), said)
     assert await direct.pending() == []
     rows = database.execute("SELECT state FROM minted_connect_intents")
@@ -236,7 +239,7 @@ async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, b
 async def test_a_commit_that_cannot_be_taken_back_is_told_of(database: Database, breaks: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
-    async with Wire(database.port, breaks, again=False) as port:
+    async with BreakingProxy(database.port, breaks, again=False) as port:
         error = await refused(PostgresJournal(database.url_with(port=port)).prepare(intent_of()), "broke the")
     assert "may be written down all the same, and show in complete.pending(): nothing was sent" in str(error)
     assert await direct.pending() == ([] if breaks == "before" else [intent_of()])
@@ -365,7 +368,7 @@ def test_a_journal_is_bound_to_no_event_loop_and_leaves_no_connection(database: 
 
 
 BASKETS = st.sampled_from(["0", "1"])
-PROGRESS = st.builds(OrderProgress, st.sampled_from([*Status, "Shipped"]), is_final=st.booleans())
+PROGRESS = st.builds(OrderProgress, st.sampled_from([*OrderStatus, "Shipped"]), is_final=st.booleans())
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("prepare"), BASKETS),

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from minted_connect.completion.journals.postgres import PostgresJournal
 from minted_connect.errors import ConfigurationError, JournalError
+from minted_connect.journal.postgres import PostgresJournal
 from tests.completion.fakes import intent_of
-from tests.postgres import BUYER, Cluster, Database, running
+from tests.support.postgres import BUYER, Cluster, Database, running
 
 pytestmark = pytest.mark.anyio
 

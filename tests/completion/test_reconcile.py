@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minted_connect.completion.complete import AsyncComplete
-from minted_connect.completion.journal import MemoryJournal
-from minted_connect.completion.match import Match, match
+from minted_connect.completion.completions import AsyncCompletions
+from minted_connect.completion.order_match import Match, match
 from minted_connect.config import CompletionPolicy
-from minted_connect.core import codec
-from minted_connect.core.observed import clock_offset
+from minted_connect.core import converter
 from minted_connect.core.request import Request
+from minted_connect.core.server_stats import clock_offset
 from minted_connect.errors import (
     BadRequest,
     ClientClosedError,
+    CompletionRejected,
     Conflict,
     JournalError,
     MintedConnectError,
@@ -31,10 +31,10 @@ from minted_connect.errors import (
     OutcomeUnknown,
     ProtocolError,
     RateLimited,
-    Rejected,
     RequestTimeout,
     ServerError,
 )
+from minted_connect.journal.protocol import MemoryJournal
 from minted_connect.models import IntentState, Order
 from tests.completion.fakes import CUSTOMER, TOKEN, World, deal_json, intent_of, of, order_json, page_json
 
@@ -58,8 +58,8 @@ async def journal() -> MemoryJournal:
 
 
 @pytest.fixture
-def complete(world: World, journal: MemoryJournal) -> AsyncComplete:
-    return AsyncComplete(world, journal)
+def complete(world: World, journal: MemoryJournal) -> AsyncCompletions:
+    return AsyncCompletions(world, journal)
 
 
 def waits(world: World) -> list[float]:
@@ -87,8 +87,8 @@ def cleared(world: World, **changes: Any) -> Any:
 
 def strength(raw: dict[str, Any], **intent: Any) -> Match:
     try:
-        order = codec.structure(raw, Order, elapsed=float)
-    except codec.Unfit:
+        order = converter.structure(raw, Order, elapsed=float)
+    except converter.Unfit:
         order = None
     return match(raw, order, intent_of(**intent))
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_read_and_has_no_key_to_compare_is_a_doubt() -> None:
 
 
 async def test_the_same_number_under_other_keys_is_never_confirmed(
-    world: World, journal: MemoryJournal, complete: AsyncComplete
+    world: World, journal: MemoryJournal, complete: AsyncCompletions
 ) -> None:
     world.basket, world.orders = None, [order_json(**{**STRANGE, "id": 10984})]
     with pytest.raises(OutcomeUnknown) as caught:
@@ -171,7 +171,7 @@ def test_an_order_of_somebody_else_is_never_ours(changes: dict[str, Any]) -> Non
 # --- looking until it is known -----------------------------------------------------------------------------------
 
 
-async def test_an_order_is_found_at_once(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:
+async def test_an_order_is_found_at_once(world: World, journal: MemoryJournal, complete: AsyncCompletions) -> None:
     world.basket, world.orders = None, [of("somebody else", token=TOKEN), order_json()]
     done = await complete.reconcile(intent_of())
     assert done.order is not None
@@ -181,7 +181,7 @@ async def test_an_order_is_found_at_once(world: World, journal: MemoryJournal, c
     assert waits(world) == []
 
 
-async def test_it_is_looked_for_the_way_the_vendor_documents(world: World, complete: AsyncComplete) -> None:
+async def test_it_is_looked_for_the_way_the_vendor_documents(world: World, complete: AsyncCompletions) -> None:
     world.orders = [order_json()]
     await complete.reconcile(intent_of())
     by_number, by_time = (dict(request.query) for request in world.sent if request.operation.name == "orders.page")
@@ -198,7 +198,7 @@ async def test_it_is_looked_for_the_way_the_vendor_documents(world: World, compl
 
 
 @pytest.mark.parametrize("days", [-3, 0, 3])
-async def test_the_window_covers_both_clocks(world: World, complete: AsyncComplete, days: int) -> None:
+async def test_the_window_covers_both_clocks(world: World, complete: AsyncCompletions, days: int) -> None:
     world.clock.jump_wall(days * 86_400)  # type: ignore[attr-defined]
     world.orders = [order_json()]
     await complete.reconcile(intent_of(created_at=world.clock.wall()))
@@ -221,7 +221,7 @@ async def test_the_window_covers_both_clocks(world: World, complete: AsyncComple
         "Mon, 01 Jan 2024 99999999999999999999:00:00 GMT",
     ],
 )
-async def test_a_date_that_is_none_is_ignored(world: World, complete: AsyncComplete, date: str) -> None:
+async def test_a_date_that_is_none_is_ignored(world: World, complete: AsyncCompletions, date: str) -> None:
     world.date = date
     world.orders = [order_json()]
     assert (await complete.reconcile(intent_of())).reconciled
@@ -240,7 +240,7 @@ def test_no_date_header_breaks_anything(date: str, moment: datetime) -> None:
     ("rows", "note"),
     [
         ([order_json()], "was confirmed as order 10984"),
-        ([order_json(status_name="Refunded")], "was rejected (Rejected)"),
+        ([order_json(status_name="Refunded")], "was rejected (CompletionRejected)"),
         ([], "was not carried out"),
     ],
 )
@@ -256,7 +256,7 @@ async def test_cancelled_while_it_is_written_down_what_was_found(world: World, r
     journal = Slow()
     await journal.prepare(intent_of())
     world.orders, world.clear = rows, cleared(world)
-    complete = AsyncComplete(world.following(PROVING), journal)
+    complete = AsyncCompletions(world.following(PROVING), journal)
     task = asyncio.create_task(complete.reconcile(intent_of(), fence=True))
     await started.wait()
     task.cancel()
@@ -268,7 +268,7 @@ async def test_cancelled_while_it_is_written_down_what_was_found(world: World, r
     assert caught.value.__notes__ == [f"intent {intent_of().id} {note}"]
 
 
-async def test_an_order_that_shows_late(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:
+async def test_an_order_that_shows_late(world: World, journal: MemoryJournal, complete: AsyncCompletions) -> None:
     def lagging(request: Request) -> list[Any]:
         return [order_json()] if world.clock.monotonic() > 30 else []
 
@@ -277,7 +277,7 @@ async def test_an_order_that_shows_late(world: World, journal: MemoryJournal, co
     assert waits(world) == [0.5, 1, 2, 4, 8, 15]
 
 
-async def test_an_order_on_a_later_page_among_other_peoples(world: World, complete: AsyncComplete) -> None:
+async def test_an_order_on_a_later_page_among_other_peoples(world: World, complete: AsyncCompletions) -> None:
     def pages(request: Request) -> dict[str, Any]:
         query = dict(request.query)
         if "orderId" in query:
@@ -290,11 +290,11 @@ async def test_an_order_on_a_later_page_among_other_peoples(world: World, comple
     assert (await complete.reconcile(intent_of())).order is not None
 
 
-async def test_the_search_ends_at_orders_older_than_the_intent(world: World, complete: AsyncComplete) -> None:
+async def test_the_search_ends_at_orders_older_than_the_intent(world: World, complete: AsyncCompletions) -> None:
     old = order_json(**STRANGE, order_at="2026-02-18T00:00:00Z")
     world.orders = lambda request: page_json([old], number=int(dict(request.query)["page"]), last=99)
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world.following(CompletionPolicy(reconcile_budget=0.001)), MemoryJournal()).reconcile(
+        await AsyncCompletions(world.following(CompletionPolicy(reconcile_budget=0.001)), MemoryJournal()).reconcile(
             intent_of()
         )
     assert world.count("orders.page") == 2
@@ -304,7 +304,7 @@ async def test_a_search_that_never_ends_proves_nothing(world: World) -> None:
     world.orders = lambda request: page_json([of("somebody else")], number=1, last=10**6)
     world.clear = cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
     assert any("was not looked at" in line for line in caught.value.evidence)
     assert world.count("baskets.clear") == 0
 
@@ -315,26 +315,26 @@ async def test_half_a_search_proves_nothing(world: World) -> None:
 
     world.orders, world.clear = pages, cleared(world)
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 0
 
 
-async def test_a_basket_that_was_away_meanwhile_is_not_stable(world: World, complete: AsyncComplete) -> None:
+async def test_a_basket_that_was_away_meanwhile_is_not_stable(world: World, complete: AsyncCompletions) -> None:
     world.basket = lambda request: None if 60 < world.clock.monotonic() < 70 else deal_json()
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.reconcile(intent_of())
     assert caught.value.evidence[1] == "undecided"
 
 
-async def test_an_order_that_was_cancelled(world: World, journal: MemoryJournal, complete: AsyncComplete) -> None:
+async def test_an_order_that_was_cancelled(world: World, journal: MemoryJournal, complete: AsyncCompletions) -> None:
     world.orders = [order_json(status_name="Refunded")]
-    with pytest.raises(Rejected) as caught:
+    with pytest.raises(CompletionRejected) as caught:
         await complete.reconcile(intent_of())
     assert caught.value.order is not None
     assert state(journal) == IntentState.REJECTED
 
 
-async def test_two_orders_with_our_keys_are_both_told(world: World, complete: AsyncComplete) -> None:
+async def test_two_orders_with_our_keys_are_both_told(world: World, complete: AsyncCompletions) -> None:
     world.orders = [
         order_json(**{**STRANGE, "increment_id": intent_of().increment_id}),
         order_json(id=5, status_name="Cancelled"),
@@ -348,14 +348,14 @@ async def test_two_orders_with_our_keys_are_both_told(world: World, complete: As
     ]
 
 
-async def test_an_order_that_cannot_be_read_is_found_by_its_keys(world: World, complete: AsyncComplete) -> None:
+async def test_an_order_that_cannot_be_read_is_found_by_its_keys(world: World, complete: AsyncCompletions) -> None:
     world.orders = [{**order_json(), "paid_total": "a lot"}]
     done = await complete.reconcile(intent_of())
     assert done.order is None
     assert done.keys["id"] == "10984"
 
 
-async def test_a_row_that_is_still_a_basket_is_no_order(world: World, complete: AsyncComplete) -> None:
+async def test_a_row_that_is_still_a_basket_is_no_order(world: World, complete: AsyncCompletions) -> None:
     world.orders = [{**deal_json(), "status_name": "Created"}]
     with pytest.raises(OutcomeUnknown):
         await complete.reconcile(intent_of())
@@ -364,7 +364,7 @@ async def test_a_row_that_is_still_a_basket_is_no_order(world: World, complete: 
 async def test_a_likely_order_is_for_a_person_to_decide(world: World, journal: MemoryJournal) -> None:
     world.orders, world.clear = [order_json(**STRANGE)], cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert "order 77 looks like it" in caught.value.evidence
     assert world.count("baskets.clear") == 0
     assert state(journal) == IntentState.UNKNOWN
@@ -386,7 +386,7 @@ async def test_a_likely_order_is_for_a_person_to_decide(world: World, journal: M
     ],
 )
 async def test_without_an_order_it_stays_unknown(
-    world: World, journal: MemoryJournal, complete: AsyncComplete, basket: Any, leaning: str
+    world: World, journal: MemoryJournal, complete: AsyncCompletions, basket: Any, leaning: str
 ) -> None:
     world.basket = basket
     with pytest.raises(OutcomeUnknown) as caught:
@@ -401,7 +401,7 @@ async def test_without_an_order_it_stays_unknown(
 
 
 async def test_a_fence_proves_only_what_staging_has_shown(
-    world: World, journal: MemoryJournal, complete: AsyncComplete
+    world: World, journal: MemoryJournal, complete: AsyncCompletions
 ) -> None:
     world.clear = cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
@@ -411,7 +411,7 @@ async def test_a_fence_proves_only_what_staging_has_shown(
     assert fenced.fenced_at is not None
     world.basket = deal_json()
     with pytest.raises(NotExecuted) as proven:
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert proven.value.intent == intent_of(fenced_at=fenced.fenced_at)
     assert not proven.value.safe_to_retry
     assert state(journal) == IntentState.NOT_EXECUTED
@@ -420,7 +420,7 @@ async def test_a_fence_proves_only_what_staging_has_shown(
 async def test_a_fence_waits_for_a_late_order(world: World, journal: MemoryJournal) -> None:
     world.clear = cleared(world)
     world.orders = lambda request: [order_json()] if world.clock.monotonic() > 25 else []
-    done = await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+    done = await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert done.reconciled
     assert world.count("baskets.clear") == 1
 
@@ -444,7 +444,7 @@ async def test_a_fence_that_is_not_seen_to_hold_proves_nothing(
 
     world.clear = claim
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "leaning executed"
 
 
@@ -452,7 +452,7 @@ async def test_a_fence_that_is_not_seen_to_hold_proves_nothing(
 async def test_a_refused_fence_leans_to_executed(world: World, journal: MemoryJournal, answer: Exception) -> None:
     world.clear = answer
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "leaning executed"
     assert world.count("baskets.clear") == 1
 
@@ -466,7 +466,7 @@ async def test_a_fence_that_failed_is_tried_again(world: World, journal: MemoryJ
 
     world.clear = flaky
     with pytest.raises(NotExecuted):
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 2
 
 
@@ -477,7 +477,7 @@ async def test_a_fence_whose_answer_was_lost_is_seen_afterwards(world: World, jo
 
     world.clear = lost
     with pytest.raises(NotExecuted):
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 1
 
 
@@ -495,8 +495,8 @@ async def test_a_fence_is_remembered_by_whoever_comes_later(
 
     world.clear = clear
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world.following(HASTY), journal).reconcile(intent_of(), fence=True)
-    later = AsyncComplete(world.following(PROVING), journal)
+        await AsyncCompletions(world.following(HASTY), journal).reconcile(intent_of(), fence=True)
+    later = AsyncCompletions(world.following(PROVING), journal)
     (pending,) = await later.pending()
     assert pending.fenced_at is not None
     began = world.clock.monotonic()
@@ -510,7 +510,7 @@ async def test_a_fence_is_remembered_by_whoever_comes_later(
 async def test_an_order_outweighs_a_fence_of_long_ago(world: World, journal: MemoryJournal) -> None:
     await journal.fence(intent_of().id, intent_of().created_at)
     world.basket, world.orders = deal_json(items=[]), [order_json()]
-    assert (await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of())).reconciled
+    assert (await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of())).reconciled
 
 
 async def test_a_fence_of_long_ago_proves_nothing_of_a_basket_that_is_full_or_gone(
@@ -520,7 +520,7 @@ async def test_a_fence_of_long_ago_proves_nothing_of_a_basket_that_is_full_or_go
     for basket, leaning in ((deal_json(), "leaning not executed"), (None, "leaning executed")):
         world.basket = basket
         with pytest.raises(OutcomeUnknown) as caught:
-            await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of())
+            await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of())
         assert caught.value.evidence[1] == leaning
 
 
@@ -533,7 +533,7 @@ async def test_nothing_is_cleared_that_could_not_be_noted(world: World) -> None:
     await journal.prepare(intent_of())
     world.clear = cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 0
     assert "JournalError: the disk is full" in caught.value.evidence
 
@@ -544,14 +544,14 @@ async def test_a_journal_that_cannot_be_read_hides_no_order(world: World) -> Non
             raise JournalError("locked")
 
     world.orders = [order_json()]
-    assert (await AsyncComplete(world, Mute()).reconcile(intent_of())).reconciled
+    assert (await AsyncCompletions(world, Mute()).reconcile(intent_of())).reconciled
 
 
 @pytest.mark.parametrize("basket", [None, deal_json(items=[])])
 async def test_a_basket_that_is_gone_is_not_fenced(world: World, journal: MemoryJournal, basket: Any) -> None:
     world.basket, world.clear = basket, cleared(world)
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert world.count("baskets.clear") == 0
 
 
@@ -573,7 +573,7 @@ async def test_a_basket_that_is_gone_is_not_fenced(world: World, journal: Memory
 async def test_a_failed_search_never_becomes_a_verdict(world: World, journal: MemoryJournal, trouble: Any) -> None:
     world.orders, world.clear = (lambda request: trouble), cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "undecided"
     assert world.count("baskets.clear") == 0
 
@@ -584,7 +584,7 @@ async def test_one_failed_search_of_two_is_a_failed_search(world: World, journal
 
     world.orders, world.clear = half, cleared(world)
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
 
 
 async def test_no_read_outlasts_the_budget(world: World, journal: MemoryJournal) -> None:
@@ -595,13 +595,13 @@ async def test_no_read_outlasts_the_budget(world: World, journal: MemoryJournal)
     world.basket = world.orders = hang
     begun = world.clock.monotonic()
     with pytest.raises(OutcomeUnknown):
-        await AsyncComplete(world.following(CompletionPolicy(reconcile_budget=40)), journal).reconcile(intent_of())
+        await AsyncCompletions(world.following(CompletionPolicy(reconcile_budget=40)), journal).reconcile(intent_of())
     assert world.clock.monotonic() - begun == 40
     # The third read of the look is not begun: there is no time left for it.
     assert world.deadlines == [30, 10]
 
 
-async def test_a_short_deadline_bounds_each_read(world: World, complete: AsyncComplete) -> None:
+async def test_a_short_deadline_bounds_each_read(world: World, complete: AsyncCompletions) -> None:
     world.settings = attrs.evolve(world.settings, deadline=0.5)
     world.orders = [order_json()]
     await complete.reconcile(intent_of())
@@ -616,19 +616,19 @@ async def test_a_search_of_many_pages_ends_with_the_budget(world: World, journal
     world.orders = slow
     begun = world.clock.monotonic()
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncComplete(world.following(CompletionPolicy(reconcile_budget=12)), journal).reconcile(intent_of())
+        await AsyncCompletions(world.following(CompletionPolicy(reconcile_budget=12)), journal).reconcile(intent_of())
     assert world.clock.monotonic() - begun <= 15
     assert any("is over" in line for line in caught.value.evidence)
 
 
-async def test_a_closed_client_does_not_go_on_waiting(world: World, complete: AsyncComplete) -> None:
+async def test_a_closed_client_does_not_go_on_waiting(world: World, complete: AsyncCompletions) -> None:
     world.basket = ClientClosedError("closed")
     with pytest.raises(OutcomeUnknown):
         await complete.reconcile(intent_of())
     assert waits(world) == []
 
 
-async def test_reads_that_recover(world: World, complete: AsyncComplete) -> None:
+async def test_reads_that_recover(world: World, complete: AsyncCompletions) -> None:
     def flaky(request: Request) -> Any:
         return [order_json()] if world.clock.monotonic() > 5 else ServerError("down", 500)
 

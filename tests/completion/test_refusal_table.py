@@ -78,7 +78,7 @@ async def test_a_refusal_that_asks_for_a_long_wait_is_settled_later(stage: Stage
     [patient] = [one for one in REFUSALS if "3600" in one.name]
     for result in await examine_all(stage, cases([patient], policy="orders_lag")):
         assert result.first == "unknown"
-        assert result.later == ("refused (Rejected)" if result.case.made == "never" else "confirmed")
+        assert result.later == ("refused (CompletionRejected)" if result.case.made == "never" else "confirmed")
 
 
 @pytest.mark.parametrize("response", AT_ONCE, ids=lambda response: response.name)
@@ -103,7 +103,7 @@ async def test_what_was_not_looked_for_to_the_end_is_settled_later(
     for result in results:
         if result.first != "confirmed" and not (result.case.form == "enveloped" and response.status == 422):
             assert result.first == ("cancelled" if ending in {"cancelled", "killed"} else "unknown")
-            assert result.later == ("refused (Rejected)" if result.case.made == "never" else "confirmed")
+            assert result.later == ("refused (CompletionRejected)" if result.case.made == "never" else "confirmed")
     assert any(result.later for result in results)
 
 
@@ -120,7 +120,7 @@ async def test_wrong_clocks_of_gateways_and_machines_settle_nothing_early(
     async with open_stage("async") as stage:
         wanted = [case for case in cases([forbidden], **wrong) if case.reads == "behind" and case.form == "bare"]
         for result in await examine_all(stage, wanted):
-            assert result.later == ("refused (Rejected)" if result.case.made == "never" else "confirmed")
+            assert result.later == ("refused (CompletionRejected)" if result.case.made == "never" else "confirmed")
 
 
 async def test_only_trusted_refusals_are_left_out(stage: Stage) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 import anyio.to_thread
 import pytest
 
-from minted_connect import ApiError, AsyncMintedConnect, CompletionPolicy, MintedConnect, Options
+from minted_connect import APIError, AsyncMintedConnect, CompletionPolicy, MintedConnect, Options
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.conftest import Awaitably
-from tests.tour import GOLD
+from tests.support.operations import GOLD
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement(46)]
 
@@ -52,7 +52,7 @@ async def test_a_refusal_is_quick_without_modes(
     client, server = buyer
     basket = await filled(client)
     server.faults.add("refusal", path=COMPLETE, status=status, is_envelope=is_envelope, commit="never")
-    with pytest.raises(ApiError) as refused:
+    with pytest.raises(APIError) as refused:
         await client.complete.buy(basket, expected_total=basket.paid_total)
     assert (refused.value.status, refused.value.is_confirmed) == (status, True)
     assert clock.monotonic() == 0
@@ -79,7 +79,7 @@ async def test_a_late_commit_in_flight_delays_other_refusals(buyer: tuple[Any, A
     basket = await filled(client)
     server.faults.add("late_commit", path="*/basket", times=1, seconds=12)
     server.faults.add("refusal", path=COMPLETE, status=403, commit="never")
-    with pytest.raises(ApiError):
+    with pytest.raises(APIError):
         await client.complete.buy(basket, expected_total=basket.paid_total)
     # An armed late commit could have hit this completion, too.
     assert clock.monotonic() >= 12
@@ -94,7 +94,7 @@ async def behind(flavour: str, clock: ManualClock, **modes: Any) -> AsyncIterato
             server = await stack.enter_async_context(Sandbox(seed=1, clock=clock, **modes))
             client = AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options)
             await stack.enter_async_context(client)
-            client._caller.shared.lag_source = server
+            client._api.state.lag_source = server
             yield client, server
         else:
             threaded = ThreadedSandbox(seed=1, clock=clock, **modes)
@@ -103,7 +103,7 @@ async def behind(flavour: str, clock: ManualClock, **modes: Any) -> AsyncIterato
             login = threaded.username, threaded.password
             blocking = MintedConnect(*login, base_url=threaded.url, options=options)
             stack.push_async_callback(anyio.to_thread.run_sync, blocking.close)
-            blocking._inner._caller.shared.lag_source = threaded
+            blocking._inner._api.state.lag_source = threaded
             yield Awaitably(blocking), threaded
 
 
@@ -123,7 +123,7 @@ async def test_reads_that_are_behind_delay_what_is_believed(
             # The one case that the table of refusals leaves out: a trusted refusal that is a lie.
             return
         if commit == "never":
-            with pytest.raises(ApiError):
+            with pytest.raises(APIError):
                 await client.complete.buy(basket, expected_total=basket.paid_total)
             if status not in policy.refusals:
                 assert clock.monotonic() - started == pytest.approx(10)

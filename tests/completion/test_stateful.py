@@ -23,25 +23,25 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from minted_connect import (
     AlreadyInFlight,
-    ApiError,
+    APIError,
     AsyncMintedConnect,
     ClientClosedError,
+    CompletionRejected,
     IntegrityError,
     MintedConnectError,
     NotExecuted,
     NotSent,
     OutcomeUnknown,
-    Rejected,
 )
-from minted_connect.completion.journal import OPEN
 from minted_connect.config import CompletionPolicy
+from minted_connect.journal.protocol import OPEN
 from minted_connect.models import Basket, Completion, IntentState
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import SHIPPING
+from tests.completion.fault_strategies import Trouble, broken, failed, is_lie, late, refused
 from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Till, ended, passing
-from tests.completion.trouble import Trouble, broken, failed, is_lie, late, refused
 from tests.support.clocks import SteppingClock
-from tests.tour import GOLD, SILVER
+from tests.support.operations import GOLD, SILVER
 
 _T = TypeVar("_T")
 
@@ -477,13 +477,13 @@ class Purchases(RuleBasedStateMachine):
                 self.books.check_completion(end, entry)
             case OutcomeUnknown():
                 assert mine[end.intent.id].state == IntentState.UNKNOWN
-            case Rejected():
+            case CompletionRejected():
                 assert IntentState.REJECTED in states
-                assert end.order is not None, "a refusal that the call believes is the ApiError"
+                assert end.order is not None, "a refusal that the call believes is the APIError"
                 assert any(map(self.books.is_failed, self.books.orders(basket.token)))
             case AlreadyInFlight() if cancelled or closed or not mine:
                 pass
-            case NotSent() | ApiError() | IntegrityError():
+            case NotSent() | APIError() | IntegrityError():
                 assert states <= {IntentState.NOT_SENT, IntentState.REJECTED}
             case ClientClosedError() if closed:
                 assert states <= {IntentState.NOT_SENT}
@@ -510,10 +510,10 @@ class Purchases(RuleBasedStateMachine):
             case OutcomeUnknown():
                 # The other of two may have found out, or an earlier one. What another process prepared stays prepared.
                 assert entry.state in OPEN or not alone
-            case Rejected(order=None):
+            case CompletionRejected(order=None):
                 assert entry.state == IntentState.REJECTED or not alone
                 assert intent not in self.books.made, "believed too early"
-            case Rejected():
+            case CompletionRejected():
                 assert entry.state == IntentState.REJECTED or not alone
                 assert any(map(self.books.is_failed, self.books.orders(entry.cart_token)))
             case NotExecuted():

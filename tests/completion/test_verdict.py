@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, Leaning, OrderSeen, Outcome, verdict
+from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, Likelihood, OrderSeen, Outcome, verdict
 
 EVIDENCE = st.builds(
     Evidence,
@@ -41,7 +41,7 @@ def every() -> list[Evidence]:
 
 def test_nothing_known_is_unknown() -> None:
     assert verdict(Evidence()).outcome is Outcome.UNKNOWN
-    assert verdict(Evidence()).leaning is Leaning.NONE
+    assert verdict(Evidence()).leaning is Likelihood.NONE
 
 
 def test_every_combination_of_the_columns() -> None:
@@ -73,7 +73,7 @@ def test_never_not_executed_with_an_order_or_with_doubt(seen: Evidence) -> None:
         assert not seen.likely
         assert seen.searched
     if found.outcome is not Outcome.UNKNOWN:
-        assert found.leaning is Leaning.NONE
+        assert found.leaning is Likelihood.NONE
     assert found.reason
 
 
@@ -168,25 +168,25 @@ def test_after_a_fence_an_order_gets_the_time_it_may_take_to_show() -> None:
 @pytest.mark.parametrize(
     ("seen", "leaning"),
     [
-        (Evidence(searched=True, basket=BasketSeen.GONE), Leaning.EXECUTED),
-        (Evidence(searched=True, basket=BasketSeen.GONE, order=OrderSeen.STILL_BASKET), Leaning.EXECUTED),
-        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=1), Leaning.NONE),
-        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=9, active_seconds=59), Leaning.NONE),
-        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=2, active_seconds=99), Leaning.NONE),
-        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=3, active_seconds=60), Leaning.NOT_EXECUTED),
-        (Evidence(searched=True, basket=BasketSeen.UNREAD, active_reads=3, active_seconds=60), Leaning.NONE),
-        (Evidence(searched=True, fence=Fence.REFUSED), Leaning.EXECUTED),
-        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=29), Leaning.NOT_EXECUTED),
-        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31), Leaning.NOT_EXECUTED),
-        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31, basket=BasketSeen.ACTIVE), Leaning.NONE),
+        (Evidence(searched=True, basket=BasketSeen.GONE), Likelihood.EXECUTED),
+        (Evidence(searched=True, basket=BasketSeen.GONE, order=OrderSeen.STILL_BASKET), Likelihood.EXECUTED),
+        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=1), Likelihood.NONE),
+        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=9, active_seconds=59), Likelihood.NONE),
+        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=2, active_seconds=99), Likelihood.NONE),
+        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=3, active_seconds=60), Likelihood.NOT_EXECUTED),
+        (Evidence(searched=True, basket=BasketSeen.UNREAD, active_reads=3, active_seconds=60), Likelihood.NONE),
+        (Evidence(searched=True, fence=Fence.REFUSED), Likelihood.EXECUTED),
+        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=29), Likelihood.NOT_EXECUTED),
+        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31), Likelihood.NOT_EXECUTED),
+        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31, basket=BasketSeen.ACTIVE), Likelihood.NONE),
         # Cleared by ourselves, so its absence tells nothing.
         (
             Evidence(searched=True, basket=BasketSeen.GONE, fence=Fence.CLEARED, fence_seconds=31),
-            Leaning.NOT_EXECUTED,
+            Likelihood.NOT_EXECUTED,
         ),
-        (Evidence(searched=True, likely=1, basket=BasketSeen.GONE), Leaning.NONE),
+        (Evidence(searched=True, likely=1, basket=BasketSeen.GONE), Likelihood.NONE),
     ],
 )
-def test_where_an_unknown_outcome_leans(seen: Evidence, leaning: Leaning) -> None:
+def test_where_an_unknown_outcome_leans(seen: Evidence, leaning: Likelihood) -> None:
     assert verdict(seen).outcome is Outcome.UNKNOWN
     assert verdict(seen).leaning is leaning

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minted_connect.core import digest
-from minted_connect.core.digest import Challenge, ChallengeRefused, DigestAuth, Terms, parse_challenges
+from minted_connect.core.auth import digest
+from minted_connect.core.auth.digest import Challenge, ChallengeRefused, DigestAuth, Terms, parse_challenges
 
 pytestmark = pytest.mark.anyio
 
@@ -110,9 +110,9 @@ async def call(auth, server, method="GET", target="/", body=b""):
         while True:
             status, values = await server(method, target, exchange.header(method, target, body), body)
             if status != 401:
-                exchange.accepted(values)
+                exchange.on_success(values)
                 return status
-            if not exchange.challenged(values):
+            if not exchange.on_challenge(values):
                 return status
 
 
@@ -120,7 +120,7 @@ def sign(challenge, *, method="GET", target="/", body=b"", user="partner", passw
     """The parameters with which a new client answers one challenge."""
     exchange = DigestAuth(user, password, policy=policy).exchange()
     assert exchange.header(method, target, body) is None
-    assert exchange.challenged([challenge] if isinstance(challenge, str) else challenge)
+    assert exchange.on_challenge([challenge] if isinstance(challenge, str) else challenge)
     return read(exchange.header(method, target, body))
 
 
@@ -452,10 +452,10 @@ def pinned(*values):
     """A client that was accepted once."""
     auth = DigestAuth("partner", "hunter2")
     exchange = auth.exchange()
-    assert exchange.challenged(values)
+    assert exchange.on_challenge(values)
     assert auth.pinned is None
     exchange.header("GET", "/")
-    exchange.accepted()
+    exchange.on_success()
     return auth
 
 
@@ -479,7 +479,7 @@ def test_a_weaker_challenge_is_refused_after_the_first_success(first, later, sta
     exchange = pinned(first).exchange()
     assert exchange.header("GET", "/")
     with pytest.raises(ChallengeRefused) as caught:
-        exchange.challenged([later + ", stale=true" * stale])
+        exchange.on_challenge([later + ", stale=true" * stale])
     assert "hunter2" not in str(caught.value)
 
 
@@ -488,9 +488,9 @@ def test_a_stronger_challenge_is_taken_and_pinned():
     for algorithm in ("MD5-sess", "SHA-256", "SHA-256-sess", "SHA-512-256"):
         exchange = auth.exchange()
         exchange.header("GET", "/")
-        assert exchange.challenged([offer(algorithm, stale=True), offer("MD5", realm="other")])
+        assert exchange.on_challenge([offer(algorithm, stale=True), offer("MD5", realm="other")])
         assert read(exchange.header("GET", "/"))["algorithm"] == algorithm
-        exchange.accepted()
+        exchange.on_success()
         assert auth.pinned == Terms("r", algorithm.removesuffix("-sess"), "auth")
 
 
@@ -498,7 +498,7 @@ def test_a_pinned_auth_int_is_kept():
     auth = pinned(offer(qop="auth-int"))
     exchange = auth.exchange()
     exchange.header("GET", "/")
-    assert exchange.challenged([offer(qop="auth,auth-int", stale=True)])
+    assert exchange.on_challenge([offer(qop="auth,auth-int", stale=True)])
     assert read(exchange.header("GET", "/"))["qop"] == "auth-int"
 
 
@@ -507,25 +507,25 @@ def test_a_late_success_on_weaker_terms_does_not_lower_the_pin():
     late, strong = auth.exchange(), auth.exchange()
     late.header("GET", "/")
     strong.header("GET", "/")
-    assert strong.challenged([offer("SHA-256", stale=True)])
-    strong.accepted()
-    late.accepted()
+    assert strong.on_challenge([offer("SHA-256", stale=True)])
+    strong.on_success()
+    late.on_success()
     assert auth.pinned == Terms("r", "SHA-256", "auth")
 
 
 def test_of_two_realms_the_first_to_work_is_pinned():
     auth = DigestAuth("partner", "secret")
     first, second = auth.exchange(), auth.exchange()
-    assert first.challenged([offer("MD5")])
-    assert second.challenged([offer("SHA-256", realm="other")])
-    first.accepted()
-    second.accepted()
+    assert first.on_challenge([offer("MD5")])
+    assert second.on_challenge([offer("SHA-256", realm="other")])
+    first.on_success()
+    second.on_success()
     assert auth.pinned == Terms("r", "MD5", "auth")
 
 
 def test_an_unsigned_success_pins_nothing():
     auth = DigestAuth("partner", "secret")
-    auth.exchange().accepted()
+    auth.exchange().on_success()
     assert auth.pinned is None
 
 
@@ -606,14 +606,14 @@ async def test_stale_is_renewed_once_per_call():
 def test_the_first_nonce_used_up_by_overtaking_calls(others_got_in):
     auth = DigestAuth("partner", "secret")
     leader, follower = auth.exchange(), auth.exchange()
-    assert leader.challenged([offer(nonce="first")])
+    assert leader.on_challenge([offer(nonce="first")])
     leader.header("GET", "/")
     follower.header("GET", "/")
     if others_got_in:
-        follower.accepted()
-    assert leader.challenged([offer(nonce="second")]) is others_got_in
+        follower.on_success()
+    assert leader.on_challenge([offer(nonce="second")]) is others_got_in
     assert read(leader.header("GET", "/"))["nonce"] == "second"
-    assert not leader.challenged([offer(nonce="third")])
+    assert not leader.on_challenge([offer(nonce="third")])
 
 
 async def test_a_call_signs_again_with_the_nonce_of_its_own_challenge():
@@ -621,13 +621,13 @@ async def test_a_call_signs_again_with_the_nonce_of_its_own_challenge():
     first, second = auth.exchange(), auth.exchange()
     for exchange, nonce in ((first, "one"), (second, "two")):
         exchange.header("GET", "/")
-        assert exchange.challenged([offer(nonce=nonce, stale=True)])
+        assert exchange.on_challenge([offer(nonce=nonce, stale=True)])
     assert read(second.header("GET", "/"))["nonce"] == "two"
     assert read(first.header("GET", "/"))["nonce"] == "one"
     # A renewed nonce is shared once it worked; one that worked later does not displace it.
     assert read(auth.exchange().header("GET", "/"))["nonce"] == "shared"
-    second.accepted()
-    first.accepted()
+    second.on_success()
+    first.on_success()
     third = read(auth.exchange().header("GET", "/"))
     assert (third["nonce"], third["nc"]) == ("two", "00000002")
 
@@ -638,7 +638,7 @@ async def test_a_renewed_nonce_is_kept_when_its_call_ends_otherwise(answer):
     try:
         async with auth.exchange() as exchange:
             exchange.header("GET", "/")
-            assert exchange.challenged([offer(nonce="new", stale=True)])
+            assert exchange.on_challenge([offer(nonce="new", stale=True)])
             exchange.header("GET", "/")
             if answer is ConnectionResetError:
                 raise answer
@@ -652,7 +652,7 @@ def test_an_application_401_is_not_answered():
     auth = pinned(offer())
     exchange = auth.exchange()
     exchange.header("GET", "/")
-    assert not exchange.challenged([])
+    assert not exchange.on_challenge([])
     assert read(auth.exchange().header("GET", "/"))["nc"] == "00000003"
 
 
@@ -660,7 +660,7 @@ def nextnonce(*values, algorithm="MD5"):
     auth = pinned(offer(algorithm))
     exchange = auth.exchange()
     exchange.header("GET", "/")
-    exchange.accepted(values)
+    exchange.on_success(values)
     return read(auth.exchange().header("GET", "/"))["nonce"]
 
 
@@ -678,8 +678,8 @@ def test_next_nonce_of_a_replaced_nonce_is_ignored():
     late, other = auth.exchange(), auth.exchange()
     late.header("GET", "/")
     other.header("GET", "/")
-    other.accepted(['nextnonce="m"'])
-    late.accepted(['nextnonce="z"'])
+    other.on_success(['nextnonce="m"'])
+    late.on_success(['nextnonce="z"'])
     assert read(auth.exchange().header("GET", "/"))["nonce"] == "m"
 
 
@@ -798,7 +798,7 @@ async def test_a_challenge_to_a_call_that_went_ahead_frees_those_that_wait_for_a
     await settle()
     assert server.waiting == 1
     ahead = auth.exchange()  # and one that got a challenge
-    assert ahead.challenged(server.challenge())
+    assert ahead.on_challenge(server.challenge())
     await settle()
     assert late.done()
     assert not calls[0].done()
@@ -825,7 +825,7 @@ async def test_followers_start_at_the_challenge_and_not_at_the_end_of_the_leadin
         follower = asyncio.create_task(call(auth, Server()))
         await settle()
         assert not follower.done()
-        assert leader.challenged([offer("SHA-256")])
+        assert leader.on_challenge([offer("SHA-256")])
         await settle()
         assert follower.done()
     assert await follower == 200
@@ -846,7 +846,7 @@ async def test_followers_do_not_wait_for_the_body_of_an_unsigned_success():
     async with auth.exchange() as leader:
         follower = asyncio.create_task(call(auth, Server()))
         await settle()
-        leader.accepted()
+        leader.on_success()
         await settle()
         assert follower.done()
 
@@ -905,7 +905,7 @@ def test_a_charset_that_appears_later_normalises_the_password_too():
     for charset, password in (("", "s\u0327ifre"), (", charset=UTF-8", "\u015fifre")):
         exchange = auth.exchange()
         exchange.header("GET", "/")
-        assert exchange.challenged([offer(stale=True) + charset])
+        assert exchange.on_challenge([offer(stale=True) + charset])
         given = read(exchange.header("GET", "/"))
         assert given["response"] == expected(given, user="partner", password=password, method="GET")
 
@@ -932,7 +932,7 @@ def test_ha1_is_not_taken_from_another_realm():
     auth = DigestAuth("partner", "secret")
     for realm in ("r", "other"):
         exchange = auth.exchange()
-        assert exchange.challenged([offer(realm=realm)])
+        assert exchange.on_challenge([offer(realm=realm)])
         given = read(exchange.header("GET", "/"))
         assert given["response"] == expected(given, user="partner", password="secret", method="GET")
 

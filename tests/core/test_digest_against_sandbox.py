@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minted_connect.core.digest import DigestAuth
-from minted_connect.sandbox.doorman import ALGORITHMS, QOPS, Doorman
+from minted_connect.core.auth.digest import DigestAuth
+from minted_connect.sandbox.digest_auth import ALGORITHMS, QOPS, DigestVerifier
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ class Door:
 
     def __init__(self, user="partner", password="secret", **options):
         self.clock = Clock()
-        self.doorman = Doorman(self.clock, **options)
+        self.doorman = DigestVerifier(self.clock, **options)
         self.doorman.add(user, password)
         self.verdicts = []
 
@@ -50,9 +50,9 @@ async def call(auth, door, method="GET", target="/", body=b"", *, pause=0):
                 await asyncio.sleep(0)
             status, challenges = door(method, target, header, body)
             if status != 401:
-                exchange.accepted()
+                exchange.on_success()
                 return status
-            if not exchange.challenged(challenges):
+            if not exchange.on_challenge(challenges):
                 return status
 
 
@@ -83,7 +83,7 @@ async def test_every_form(algorithm, qop, basic_first):
 def test_the_doorman_agrees(user, password, realm, method, target, body, algorithms, qop):
     door = Door(user, password, realm=realm, algorithms=algorithms, qop=qop)
     exchange = DigestAuth(user, password).exchange()
-    assert exchange.challenged(door.doorman.challenges())
+    assert exchange.on_challenge(door.doorman.challenges())
     status, _ = door(method, target, exchange.header(method, target, body), body)
     assert (status, door.verdicts[-1].username) == (200, user)
 

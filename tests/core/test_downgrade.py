@@ -17,7 +17,7 @@ from minted_connect import (
     UnexpectedRedirect,
 )
 from minted_connect.sandbox import ManualClock
-from tests.wire import Connection, WireServer
+from tests.support.raw_server import Connection, WireServer
 
 DIGEST = 'Digest realm="shop", nonce="{}", qop="auth", algorithm=SHA-256'
 FIRST = DIGEST.format("first")

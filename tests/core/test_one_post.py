@@ -8,7 +8,7 @@ import pytest
 
 from minted_connect import AsyncMintedConnect, AuthenticationFailed
 from minted_connect.core.request import OPERATIONS, Request
-from tests.wire import Connection, WireServer
+from tests.support.raw_server import Connection, WireServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement(45)]
 
@@ -42,7 +42,7 @@ async def posts(server: WireServer) -> tuple[int, AuthenticationFailed]:
     async with AsyncMintedConnect("user", "password", base_url=server.url) as minted:
         await minted.rates.current()
         with pytest.raises(AuthenticationFailed) as caught:
-            await minted._caller.exchange(POST)
+            await minted._api.exchange(POST)
     return sum(first.startswith("POST") for first, *_ in server.requests), caught.value
 
 

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minted_connect import (
-    ApiError,
+    APIError,
     AsyncMintedConnect,
     ConfigurationError,
     ConnectFailed,
@@ -28,12 +28,12 @@ from minted_connect import (
     ServerError,
     Timeouts,
 )
+from minted_connect.core.pool import PoolKind
 from minted_connect.core.request import Effect
 from minted_connect.core.retry import pause_before_retry
-from minted_connect.core.wire import Lane
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.tour import GOLD
-from tests.wire import Connection, WireServer
+from tests.support.operations import GOLD
+from tests.support.raw_server import Connection, WireServer
 
 CHALLENGE = 'WWW-Authenticate: Digest realm="x", nonce="{}", qop="auth", algorithm=SHA-256, stale=true\r\n'
 
@@ -97,7 +97,7 @@ def test_nothing_begins_after_the_deadline(plan, deadline, read, roll):
                 "p",
                 base_url=server.url,
                 options=options,
-                retry=RetryPolicy(reads=8),
+                retry=RetryPolicy(read_attempts=8),
                 timeouts=Timeouts(read=read, total=deadline),
             ) as minted,
         ):
@@ -173,7 +173,7 @@ async def test_waiting_for_a_place_is_part_of_the_time(connect):
             await asyncio.sleep(0)
         second = asyncio.create_task(minted.with_options(deadline=10).rates.current())
         client = minted if isinstance(minted, AsyncMintedConnect) else minted._target._inner
-        while not client._caller.shared.transport._roads[Lane.EVERYDAY].slots._waiters:
+        while not client._api.state.transport._roads[PoolKind.DEFAULT].slots._waiters:
             await asyncio.sleep(0)
         clock.advance(4)
         waits.set()
@@ -197,7 +197,7 @@ async def test_waiting_for_a_login_that_another_call_began_is_not_sent(connect):
             await asyncio.sleep(0)
         second = asyncio.create_task(minted.request("POST", "/partner/x", json={}))
         client = minted if isinstance(minted, AsyncMintedConnect) else minted._target._inner
-        while not client._caller.shared.transport._digest._shared.leader._waiters:
+        while not client._api.state.transport._digest._shared.leader._waiters:
             await asyncio.sleep(0)
         clock.advance(15)
         with pytest.raises(ConnectFailed, match="login that another call had begun") as caught:
@@ -241,7 +241,7 @@ async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
     st.floats(0.001, 100),
 )
 def test_the_jitter_is_full(attempt, roll, initial, maximum):
-    policy = RetryPolicy(reads=99, initial=initial, maximum=maximum)
+    policy = RetryPolicy(read_attempts=99, wait_initial=initial, wait_max=maximum)
     pause = pause_before_retry(Effect.READ, ServerError("x", 500), attempt, policy, left=1e6, roll=roll)
     assert pause == roll * min(maximum, initial * 2 ** (attempt - 1))
 
@@ -260,7 +260,7 @@ async def test_a_no_is_not_asked_again(connect, status):
     clock = ManualClock(auto_advance=True)
     async with WireServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock))
-        with pytest.raises(ApiError) as caught:
+        with pytest.raises(APIError) as caught:
             await minted.rates.current()
     assert (caught.value.status, len(server.requests), clock.sleeps) == (status, 1, [])
 
@@ -317,7 +317,7 @@ async def sick() -> AsyncIterator[WireServer]:
 SIBLINGS: list[dict[str, Any]] = [
     {"language": "en"},
     {"deadline": 20},
-    {"retry": RetryPolicy(reads=5, budget=1000)},
+    {"retry": RetryPolicy(read_attempts=5, budget=1000)},
     {"timeouts": Timeouts(read=20)},
 ]
 

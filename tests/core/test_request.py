@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minted_connect.core.request import OPERATIONS, Effect, Evidence, Request, check_paths
+from minted_connect.core.request import OPERATIONS, Effect, EvidenceLevel, Request, check_paths
 from minted_connect.errors import ConfigurationError, InvalidInput
 
 printable = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1)
@@ -19,7 +19,7 @@ def test_the_table_has_the_19_operations_of_the_vendor():
         name for name, operation in OPERATIONS.items() if operation.effect is Effect.COMPLETE
     }
     assert {"customers.create", "baskets.update_item"} == {
-        name for name, operation in OPERATIONS.items() if operation.evidence is Evidence.DOCUMENTED
+        name for name, operation in OPERATIONS.items() if operation.evidence is EvidenceLevel.DOCUMENTED
     }
 
 
@@ -85,7 +85,7 @@ def test_a_wrong_correction_is_named(paths: dict[str, str]):
 
 def test_a_raw_request_shows_nothing_of_its_path():
     operation = OPERATIONS["customers.get"]
-    raw = Request(type(operation)("request", "GET", "/secret/id", Effect.READ, Evidence.INFERRED, "raw"))
+    raw = Request(type(operation)("request", "GET", "/secret/id", Effect.READ, EvidenceLevel.INFERRED, "raw"))
     assert raw.route == "(raw)"
     assert Request(operation, ("id",)).route == "/partner/customer/{}"
 

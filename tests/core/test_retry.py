@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minted_connect.config import Breaker, RateLimit, RetryPolicy
+from minted_connect.config import BreakerPolicy, RateLimit, RetryPolicy
 from minted_connect.core.failures import may_have_executed, needs_read_back
-from minted_connect.core.limits import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.request import Effect
 from minted_connect.core.retry import pause_before_retry, with_retries
+from minted_connect.core.throttle import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.errors import (
-    AnswerTooLarge,
-    ApiError,
+    APIError,
     AuthenticationFailed,
     BadRequest,
     CircuitOpen,
@@ -32,6 +31,7 @@ from minted_connect.errors import (
     RateLimited,
     RequestInfo,
     RequestTimeout,
+    ResponseTooLarge,
     ServerError,
     TLSFailed,
     TransportError,
@@ -40,7 +40,7 @@ from minted_connect.errors import (
 )
 from minted_connect.sandbox import ManualClock
 
-R, S, A, M = Effect.READ, Effect.SET, Effect.ADD, Effect.COMPLETE
+R, S, A, M = Effect.READ, Effect.IDEMPOTENT, Effect.NON_IDEMPOTENT, Effect.COMPLETE
 
 # What each failure allows, in attempts altogether, by effect: the rows of the fault matrix that say RT, RT1 or X.
 ATTEMPTS = {
@@ -51,10 +51,10 @@ ATTEMPTS = {
     "breaker": (CircuitOpen("x"), {R: 1, S: 1, A: 1, M: 1}),
     "bad input": (InvalidInput.of("qty", "rule"), {R: 1, S: 1, A: 1, M: 1}),
     "dropped after sending": (TransportError("x", phase=Phase.SENT), {R: 3, S: 2, A: 1, M: 1}),
-    "cut short": (TransportError("x", phase=Phase.ANSWERED), {R: 3, S: 1, A: 1, M: 1}),
+    "cut short": (TransportError("x", phase=Phase.RESPONDED), {R: 3, S: 1, A: 1, M: 1}),
     "late": (RequestTimeout("x", phase=Phase.SENT), {R: 3, S: 1, A: 1, M: 1}),
     "not json": (ProtocolError("x", ("not JSON",)), {R: 2, S: 1, A: 1, M: 1}),
-    "too large": (AnswerTooLarge("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "too large": (ResponseTooLarge("x"), {R: 1, S: 1, A: 1, M: 1}),
     "redirect": (UnexpectedRedirect("x"), {R: 1, S: 1, A: 1, M: 1}),
     "somebody else's": (IntegrityError("x"), {R: 1, S: 1, A: 1, M: 1}),
     "401": (AuthenticationFailed("x", 401), {R: 1, S: 1, A: 1, M: 1}),
@@ -63,8 +63,8 @@ ATTEMPTS = {
     "422": (ValidationFailed("x", 422), {R: 1, S: 1, A: 1, M: 1}),
     "429 enveloped": (RateLimited("x", 429, 429), {R: 3, S: 2, A: 1, M: 1}),
     "429 of a proxy": (RateLimited("x", 429, None), {R: 3, S: 2, A: 1, M: 1}),
-    "408": (ApiError("x", 408), {R: 3, S: 2, A: 1, M: 1}),
-    "425": (ApiError("x", 425), {R: 3, S: 2, A: 1, M: 1}),
+    "408": (APIError("x", 408), {R: 3, S: 2, A: 1, M: 1}),
+    "425": (APIError("x", 425), {R: 3, S: 2, A: 1, M: 1}),
     "500": (ServerError("x", 500), {R: 3, S: 2, A: 1, M: 1}),
     "503": (ServerError("x", 503), {R: 3, S: 2, A: 1, M: 1}),
     "something else": (MintedConnectError("x"), {R: 1, S: 1, A: 1, M: 1}),
@@ -104,7 +104,7 @@ errors = st.sampled_from([error for error, _ in ATTEMPTS.values()])
 def test_no_pause_reaches_the_deadline_or_exceeds_its_bound(
     error, effect, attempt, roll, left, initial, maximum, reads
 ):
-    policy = RetryPolicy(reads=reads, sets=reads, initial=initial, maximum=maximum)
+    policy = RetryPolicy(read_attempts=reads, write_attempts=reads, wait_initial=initial, wait_max=maximum)
     pause = pause_before_retry(effect, error, attempt, policy, left=left, roll=roll)
     if pause is not None:
         assert 0 <= pause < left
@@ -138,13 +138,13 @@ def failed(error: MintedConnectError, effect: Effect) -> MintedConnectError:
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_no_response_but_a_digest_refusal_proves_that_a_completion_was_not_executed(name: str):
     error = failed(ATTEMPTS[name][0], M)
-    sent = isinstance(error, ApiError | TransportError | ProtocolError)
+    sent = isinstance(error, APIError | TransportError | ProtocolError)
     assert may_have_executed(error) is sent
     assert not (sent and error.safe_to_retry)
     if isinstance(error, AuthenticationFailed):
         error.refused_digest = True
         assert not may_have_executed(error)
-    elif isinstance(error, ApiError):
+    elif isinstance(error, APIError):
         error.is_confirmed = True
         assert not may_have_executed(error)
 
@@ -161,7 +161,7 @@ def test_which_failures_of_a_change_are_read_back(effect: Effect, names: set[str
 
 
 def test_an_addition_that_was_denied_is_read_back_once():
-    for error in (PermissionDenied("x", 403), BadRequest("x", 400), ApiError("x", 410)):
+    for error in (PermissionDenied("x", 403), BadRequest("x", 400), APIError("x", 410)):
         assert needs_read_back(failed(error, A))
         assert not may_have_executed(failed(error, A))
         assert not needs_read_back(failed(error, S))
@@ -284,7 +284,7 @@ async def test_the_limiter_spaces_calls_and_refuses_what_comes_too_late():
 
 def test_the_breaker_opens_probes_and_closes():
     clock = ManualClock()
-    breaker = CircuitBreaker(Breaker(failures=2, cooldown=10), clock)
+    breaker = CircuitBreaker(BreakerPolicy(failures=2, cooldown=10), clock)
     for failed in (True, False, True, True):
         assert not breaker.enter()
         breaker.leave(probe=False, failed=failed)

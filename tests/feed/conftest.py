@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.redis_server import RedisServer, running
+from tests.support.redis_server import RedisServer, running
 
 
 @pytest.fixture(scope="session")

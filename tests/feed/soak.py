@@ -20,8 +20,8 @@ import attrs
 
 from minted_connect import AsyncMintedConnect, MintedConnect, RateFeed, RetryPolicy, Tick
 from minted_connect.sandbox import ThreadedSandbox
-from tests.scripts import python
 from tests.soak import Weight, say, soaked
+from tests.support.subprocesses import python
 
 SERVER = "from tests.feed.soak import serve; serve()"
 INTERVAL = 0.1
@@ -130,8 +130,8 @@ class Soak:
         for task in tasks:
             task.result()
         for one in listeners:
-            self.settle(one, feed._board.round)
-        self.settle(slow, feed._board.round, slow_ticks.dropped)
+            self.settle(one, feed._hub.round)
+        self.settle(slow, feed._hub.round, slow_ticks.dropped)
         self.dropped = slow_ticks.dropped
         return first, last, feed
 
@@ -154,7 +154,7 @@ class Soak:
     async def hear(self, listener: Listener, ticks: Any, feed: RateFeed, pause: float = 0.0) -> None:
         async for tick in ticks:
             listener.note(tick)
-            if pause and not feed._board.closed:
+            if pause and not feed._hub.closed:
                 await asyncio.sleep(pause)
 
     async def look(self, feed: RateFeed, metal: str) -> None:
@@ -167,7 +167,7 @@ class Soak:
 
     async def visit(self, feed: RateFeed) -> None:
         """Come, stay for some ticks, and go without a word."""
-        while not feed._board.closed:
+        while not feed._hub.closed:
             numbers: list[int] = []
             async for tick in feed.subscribe(metal="gold", buffer=100):
                 if not tick.stale:
@@ -180,14 +180,14 @@ class Soak:
     async def alert(self, feed: RateFeed) -> None:
         """Wait for prices that come, and for some that do not."""
         number = 0
-        while not feed._board.closed:
+        while not feed._hub.closed:
             after = number
             try:
                 tick = await feed.wait_for(lambda tick, after=after: tick.number > after + 7, timeout=5 * INTERVAL)
             except TimeoutError:
                 continue
             except Exception:
-                assert feed._board.closed
+                assert feed._hub.closed
                 return
             number = tick.number
             self.alerts += 1
@@ -210,7 +210,7 @@ class Soak:
         for thread in threads:
             thread.join()
         for listener in listeners:
-            self.settle(listener, feed._inner._board.round)
+            self.settle(listener, feed._inner._hub.round)
         return int(feed._inner._source._number)
 
 

@@ -13,9 +13,9 @@ import anyio
 import attrs
 import pytest
 
-from minted_connect.config import Breaker
+from minted_connect.config import BreakerPolicy
 from minted_connect.errors import (
-    ApiError,
+    APIError,
     AuthenticationFailed,
     ClientClosedError,
     ConfigurationError,
@@ -171,7 +171,7 @@ def requests(feed):
 
 
 def nobody_waits(feed):
-    return not feed._board._waiting
+    return not feed._hub._waiting
 
 
 class TestOnePoller:
@@ -385,7 +385,7 @@ class TestSubscriptions:
             gc.collect()
             assert gone() is None
             assert nobody_waits(feed)
-            assert not feed._board.buffered
+            assert not feed._hub.buffered
             await clock.advance(INTERVAL)
 
     @pytest.mark.parametrize("buffer", [None, 5])
@@ -402,7 +402,7 @@ class TestSubscriptions:
                 task.cancel()
                 await asyncio.wait({task})
                 assert task.cancelled()
-            assert len(feed._board._waiting) == 1
+            assert len(feed._hub._waiting) == 1
             await clock.advance(INTERVAL)
             assert (await anext(ticks)).spot == 601
             await feed.aclose()
@@ -414,7 +414,7 @@ class TestSubscriptions:
             await anext(ticks)
             task = asyncio.ensure_future(anext(ticks))
             await settle()
-            feed._board.post(Round((gold(602),), 2, clock.wall(), clock.monotonic()))
+            feed._hub.publish(Round((gold(602),), 2, clock.wall(), clock.monotonic()))
             task.cancel()
             await asyncio.wait({task})
             assert task.cancelled()
@@ -431,7 +431,7 @@ class TestSubscriptions:
             await ticks.aclose()
             await settle()
             assert [task.done() for task in waiting] == [True, False]
-            assert not feed._board.buffered
+            assert not feed._hub.buffered
             with pytest.raises(StopAsyncIteration):
                 await anext(ticks)
         await asyncio.gather(*waiting)
@@ -483,7 +483,7 @@ class TestLife:
         async with make((GOLD,)) as feed:
             task = asyncio.ensure_future(collect(feed.subscribe(), []))
             await clock.advance(1)
-            feed._board.poller.cancel()  # as `asyncio.run` does with every task when its main one is done
+            feed._hub.poller.cancel()  # as `asyncio.run` does with every task when its main one is done
             await task
 
     async def test_a_cancel_scope_does_not_cut_the_closing_short(self, clock):
@@ -499,7 +499,7 @@ class TestLife:
                 scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
-        assert feed._board.poller.done()
+        assert feed._hub.poller.done()
 
     async def test_a_feed_is_opened_once(self, make):
         feed = make((GOLD,))
@@ -591,7 +591,7 @@ class TestOutage:
         assert "TransportError: no answer" in caplog.text
 
     @pytest.mark.parametrize(
-        "error", [ApiError("", 408), ApiError("", 425), RateLimited("", 429), ServerError("", 503), ApiError("", 200)]
+        "error", [APIError("", 408), APIError("", 425), RateLimited("", 429), ServerError("", 503), APIError("", 200)]
     )
     async def test_what_may_pass_is_polled_through(self, make, clock, error):
         async with make(error, (GOLD,)) as feed:
@@ -628,7 +628,7 @@ class TestOutage:
 
     async def test_an_open_circuit_lets_single_probes_through_until_one_succeeds(self, make, clock):
         failing = make(
-            *[DOWN] * 4, (GOLD,), DOWN, jitter=0, random=lambda: 0.0, breaker=Breaker(failures=3, cooldown=45)
+            *[DOWN] * 4, (GOLD,), DOWN, jitter=0, random=lambda: 0.0, breaker=BreakerPolicy(failures=3, cooldown=45)
         )
         async with failing as feed:
             states = []
@@ -640,7 +640,7 @@ class TestOutage:
 
     async def test_the_server_may_ask_for_more_than_the_cooldown(self, make, clock):
         busy = RateLimited("slow down", 429, retry_after=77.0)
-        async with make(busy, random=lambda: 0.0, breaker=Breaker(failures=1, cooldown=45)):
+        async with make(busy, random=lambda: 0.0, breaker=BreakerPolicy(failures=1, cooldown=45)):
             await settle()
         assert clock.slept == [77]
 
@@ -899,7 +899,7 @@ async def test_any_mix_of_comings_and_goings_leaves_the_rest_alone(make, clock):
     del task
     tasks.clear()
     gc.collect()
-    assert not feed._board.buffered
+    assert not feed._hub.buffered
 
 
 def point(spot, hour, of=GOLD):

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from minted_connect import AsyncMintedConnect, Breaker, MintedConnect
+from minted_connect import AsyncMintedConnect, BreakerPolicy, MintedConnect
 from minted_connect.errors import InvalidInput, ServerError
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 
@@ -45,7 +45,7 @@ async def test_a_sick_server_sees_probes_only_once_the_circuit_is_open():
     async with AsyncMintedConnect.sandbox(clock=clock) as minted:
         sandbox = minted.sandbox_server
         sandbox.faults.add("status", path=RATES, times=None, status=500)
-        breaker = Breaker(failures=2, cooldown=3600)
+        breaker = BreakerPolicy(failures=2, cooldown=3600)
         async with minted.rates.feed(interval=1, max_backoff=1, breaker=breaker) as feed:
             with pytest.raises(TimeoutError) as caught:
                 await feed.wait_for(lambda _: True, timeout=3 * 3600)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from minted_connect.feed.board import Buffered
+from minted_connect.feed.hub import Buffered
 from tests.feed import soak
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="weighs itself in /proc")
@@ -22,7 +22,7 @@ def test_it_notices_a_lost_tick(capsys: pytest.CaptureFixture[str], monkeypatch:
     push = Buffered.push
 
     def forgetful(self: Buffered, ticks: object) -> None:
-        if self._board.round != 7:
+        if self._hub.round != 7:
             push(self, ticks)
 
     monkeypatch.setattr(Buffered, "push", forgetful)

@@ -26,7 +26,7 @@ from minted_connect import (
 )
 from minted_connect.config import Clock, SystemClock
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
-from tests.redis_server import PASSWORD, Cable, running, url_of
+from tests.support.redis_server import PASSWORD, Cable, running, url_of
 
 pytestmark = pytest.mark.anyio
 
@@ -103,7 +103,7 @@ class TestTogether:
             numbers = [tick.number for tick in ticks]
             assert numbers == list(range(numbers[0], numbers[-1] + 1))
         leading = leader(*feeds)
-        published = max(feed._board.round for feed in feeds)
+        published = max(feed._hub.round for feed in feeds)
         assert published <= polls(sandbox) <= leading._source._poller._number
         assert [feed._source._poller._number for feed in feeds if feed is not leading] == [0, 0, 0]
 
@@ -503,6 +503,6 @@ def test_a_fleet_shows_no_password():
 
 
 def test_redis_is_not_imported_by_who_does_not_use_it():
-    from tests.scripts import spoken
+    from tests.support.subprocesses import spoken
 
     assert spoken("import sys, minted_connect.feed; print('redis' in sys.modules)") == ["False"]

@@ -56,7 +56,7 @@ asyncio.run(main())
 
 
 @attrs.define(eq=False)
-class Member:
+class FleetMember:
     process: Process
     ticks: list[dict[str, Any]] = attrs.field(factory=list)
 
@@ -84,11 +84,12 @@ class Member:
 
 
 @pytest.fixture
-async def members(sandbox: Sandbox, redis_server) -> AsyncIterator[list[Member]]:
+async def members(sandbox: Sandbox, redis_server) -> AsyncIterator[list[FleetMember]]:
     arguments = (sandbox.url, sandbox.username, sandbox.password, redis_server.url, LEASE, INTERVAL, SUBSCRIBERS)
     command = (sys.executable, "-W", "error", "-c", MEMBER, *map(str, arguments))
     started = [
-        Member(await create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE)) for _ in range(MEMBERS)
+        FleetMember(await create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE))
+        for _ in range(MEMBERS)
     ]
     yield started
     for member in started:
@@ -101,7 +102,7 @@ def polls(sandbox: Sandbox) -> int:
     return len([request for request in sandbox.requests.of("rates.current") if request.status != 401])
 
 
-async def running(members: list[Member]) -> tuple[Member, list[Member]]:
+async def running(members: list[FleetMember]) -> tuple[FleetMember, list[FleetMember]]:
     """The leader and the others, once all of them see the same rounds."""
     first = [await member.until(lambda tick: not tick["stale"]) for member in members]
     common = max(tick["number"] for tick in first) + 5

@@ -111,7 +111,7 @@ async def test_what_comes_while_it_writes_is_written_together():
         recording = asyncio.ensure_future(record(feed, sink, metal="gold"))
         for number in range(1, 6):
             steps.answers.put_nowait((GOLD, SILVER))
-            await until(lambda number=number: feed._board.round == number)
+            await until(lambda number=number: feed._hub.round == number)
             if number == 1:
                 await until(sink.writing.is_set)
         sink.go.set()
@@ -127,7 +127,7 @@ async def test_cancelled_in_the_middle_it_writes_what_had_come(caplog):
         recording = asyncio.ensure_future(feed.record(sink))
         for number in range(1, 4):
             steps.answers.put_nowait((GOLD,))
-            await until(lambda number=number: feed._board.round == number)
+            await until(lambda number=number: feed._hub.round == number)
             await until(sink.writing.is_set)
         recording.cancel()
         await asyncio.sleep(0)
@@ -137,7 +137,7 @@ async def test_cancelled_in_the_middle_it_writes_what_had_come(caplog):
         assert [tick.number for tick in sink.ticks] == [1, 2, 3]
         assert sink.said[-1] == "close"
         steps.answers.put_nowait((GOLD,))
-        await until(lambda: feed._board.round == 4)  # and the feed goes on
+        await until(lambda: feed._hub.round == 4)  # and the feed goes on
 
 
 async def test_an_error_that_ends_the_feed_ends_the_recording_after_the_last_tick():
@@ -162,7 +162,7 @@ async def test_a_sink_that_breaks_ends_the_recording_and_not_the_feed():
             await feed.record(sink)
         assert sink.said == ["open", "close"]
         steps.answers.put_nowait((GOLD,))
-        await until(lambda: feed._board.round == 2)
+        await until(lambda: feed._hub.round == 2)
 
 
 async def test_what_is_lost_is_said(caplog):
@@ -172,7 +172,7 @@ async def test_what_is_lost_is_said(caplog):
         recording = asyncio.ensure_future(feed.record(sink, buffer=2))
         for number in range(1, 8):
             steps.answers.put_nowait((GOLD,))
-            await until(lambda number=number: feed._board.round == number)
+            await until(lambda number=number: feed._hub.round == number)
             await until(sink.writing.is_set)
         sink.go.set()
         await until(lambda: len(sink.ticks) == 3)
@@ -205,11 +205,11 @@ async def test_over_http_with_history_and_again(kind, tmp_path):
                 minted.rates.feed(interval=3600, backfill=timedelta(hours=12)) as feed,
             ):
                 recording = asyncio.ensure_future(feed.record(make(kind, tmp_path), history=True))
-                await until(lambda: feed._board.past is not None)
+                await until(lambda: feed._hub.past is not None)
                 for hour in range(3):
-                    await until(lambda hour=hour: feed._board.round == hour + 1 and feed._board.due > clock.monotonic())
+                    await until(lambda hour=hour: feed._hub.round == hour + 1 and feed._hub.due > clock.monotonic())
                     clock.advance(3600 * 1.2)
-                await until(lambda: feed._board.round == 4)
+                await until(lambda: feed._hub.round == 4)
                 await feed.aclose()
                 assert await recording
                 clock.advance(60)

@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minted_connect import CsvSink, InvalidInput, JsonLinesSink, ParquetSink, SinkError, SqliteSink
-from minted_connect.feed.columns import COLUMNS, from_text
+from minted_connect.feed.schema import COLUMNS, from_text
 from tests.feed.ticks import BEGUN, GOLD, SILVER, tick
-from tests.opened import open_files
+from tests.support.fds import open_files
 
 NAMES = [column.name for column in COLUMNS]
 KINDS = ["csv", "jsonl", "sqlite", "parquet"]
@@ -381,7 +381,7 @@ class TestMoney:
     )
     @settings(max_examples=150, deadline=None)
     def test_parquet_takes_an_amount_exactly_or_not_at_all(self, places, digits, sign, shift):
-        from minted_connect.feed.frames import check_money, table_of
+        from minted_connect.feed.dataframes import check_money, table_of
 
         value = Decimal(f"{sign}{digits}E{shift - places}")
         row = dict.fromkeys(NAMES) | {"spot": value}

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from tests.redis_server import free_port
-from tests.scripts import until
+from tests.support.redis_server import free_port
+from tests.support.subprocesses import until
 from tests.test_readme import RECIPES
 
 PRICE = "592.34"

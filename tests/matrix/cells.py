@@ -14,7 +14,7 @@ from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import SHIPPING
 from tests.matrix.proxy import Act
 from tests.matrix.table import EFFECTS, Outcome, outcome
-from tests.tour import GOLD, SILVER
+from tests.support.operations import GOLD, SILVER
 
 CUSTOMER: Final = "customer-1"
 BEFORE: Final = [(GOLD, 1), (SILVER, 1)]
@@ -45,7 +45,7 @@ SHORT: Final[dict[str, Any]] = {
 
 
 @attrs.frozen
-class Deed:
+class MatrixOperation:
     """One call, and how to tell on the server whether it was carried out."""
 
     effect: str
@@ -76,7 +76,7 @@ def _lines(basket: Basket) -> list[tuple[str, int]]:
     return [(item.sku, item.amount) for item in basket.items]
 
 
-READ = Deed(
+READ = MatrixOperation(
     "R",
     "customers.get",
     "GET",
@@ -87,7 +87,7 @@ READ = Deed(
     3,
 )
 CHANGED = [(GOLD, 3), (SILVER, 1)]
-SET = Deed(
+SET = MatrixOperation(
     "S",
     "baskets.update_item",
     "PATCH",
@@ -98,7 +98,7 @@ SET = Deed(
     2,
 )
 ADDED = [*BEFORE, (SILVER, 2)]
-ADD = Deed(
+ADD = MatrixOperation(
     "A",
     "baskets.add_item",
     "POST",
@@ -110,8 +110,8 @@ ADD = Deed(
 )
 
 
-def _completion(kind: str, call: Callable[[Any, Basket], Awaitable[Any]]) -> Deed:
-    return Deed(
+def _completion(kind: str, call: Callable[[Any, Basket], Awaitable[Any]]) -> MatrixOperation:
+    return MatrixOperation(
         "M",
         f"complete.{kind}",
         "POST",
@@ -131,7 +131,7 @@ DEEDS: Final = (READ, SET, ADD, BUY)
 
 
 @attrs.frozen
-class Strike:
+class Injection:
     """One way in which a fault can strike a request."""
 
     row: str
@@ -154,10 +154,10 @@ class Strike:
     """Of a completion that is confirmed all the same."""
 
 
-def both(row: str, name: str, make: Callable[..., Act], error: type[Exception], **more: Any) -> list[Strike]:
+def both(row: str, name: str, make: Callable[..., Act], error: type[Exception], **more: Any) -> list[Injection]:
     """Return a strike before and one after the work of the server; to a read these two are one."""
-    lost = Strike(row, f"lost-{name}".rstrip("-"), make(landed=False), error, **more)
-    landed = Strike(row, f"landed-{name}".rstrip("-"), make(landed=True), error, landed=True, **more)
+    lost = Injection(row, f"lost-{name}".rstrip("-"), make(landed=False), error, **more)
+    landed = Injection(row, f"landed-{name}".rstrip("-"), make(landed=True), error, landed=True, **more)
     return [lost, attrs.evolve(landed, effects=landed.effects.replace("R", ""))]
 
 
@@ -166,11 +166,11 @@ _REPEATED: Final = {Outcome.RT, Outcome.RT1, Outcome.ONCE}
 
 
 @attrs.frozen
-class Play:
+class MatrixCase:
     """One cell, as a test plays it."""
 
-    strike: Strike
-    deed: Deed
+    strike: Injection
+    deed: MatrixOperation
     outcome: Outcome
     always: bool
     """Whether the fault strikes every attempt, and not only the first."""
@@ -183,15 +183,15 @@ class Play:
         return "-".join(filter(None, (self.strike.row, self.deed.effect, case, kind, self.strike.name, often)))
 
 
-def plays(strikes: Iterable[Strike], deeds: Iterable[Deed] = DEEDS) -> list[Play]:
+def plays(strikes: Iterable[Injection], deeds: Iterable[MatrixOperation] = DEEDS) -> list[MatrixCase]:
     """Return every cell these strikes make: where a fault is to be survived by another try, also in earnest."""
-    found: list[Play] = []
+    found: list[MatrixCase] = []
     for strike in strikes:
         for deed in deeds:
             if deed.effect in strike.effects:
                 expected = outcome(strike.row, deed.effect, strike.case)
                 ways = (False, True) if expected in _REPEATED else (True,)
-                found += [Play(strike, deed, expected, always) for always in ways]
+                found += [MatrixCase(strike, deed, expected, always) for always in ways]
     return found
 
 
@@ -201,12 +201,12 @@ def cells(*names: str, flavours: Sequence[str] = FLAVOURS) -> pytest.MarkDecorat
     return pytest.mark.parametrize(("cell", "flavour"), params)
 
 
-def both_clients(found: Iterable[Play]) -> pytest.MarkDecorator:
+def both_clients(found: Iterable[MatrixCase]) -> pytest.MarkDecorator:
     """Run a test for each of these cells through both clients; the ids name the cells."""
     params = [pytest.param(play, flavour, id=f"{play.name}-{flavour}") for play in found for flavour in FLAVOURS]
     return pytest.mark.parametrize(("play", "flavour"), params)
 
 
-def deed_of(cell: str) -> Deed:
+def deed_of(cell: str) -> MatrixOperation:
     """Return the deed that stands for the effect of a cell."""
     return next(deed for deed in DEEDS if deed.effect == cell.split("-")[1])

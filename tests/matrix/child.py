@@ -16,7 +16,7 @@ import sys
 from typing import Any
 
 from minted_connect import AsyncMintedConnect, MintedConnect, intent_of
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent
 
 # What is slow on a busy machine is no fault: in development mode asyncio would say so where the test listens.

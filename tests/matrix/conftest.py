@@ -18,7 +18,7 @@ from minted_connect.sandbox import Sandbox
 from minted_connect.sandbox.clock import START
 from tests.matrix.cells import LAG
 from tests.matrix.proxy import Chaos
-from tests.matrix.world import Clock, World, Written, contexts
+from tests.matrix.world import Clock, MatrixWorld, Written, contexts
 
 # Before anybody imports it: it holds assertions, and is no test.
 pytest.register_assert_rewrite("tests.matrix.outcomes")
@@ -26,7 +26,7 @@ pytest.register_assert_rewrite("tests.matrix.outcomes")
 # Its faults are those of POSIX: sockets, signals, forks.
 collect_ignore_glob = ["test_*.py"] if sys.platform == "win32" else []
 
-Build = Callable[..., Awaitable[World]]
+Build = Callable[..., Awaitable[MatrixWorld]]
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ async def build(
             server: Any = None,
             start: datetime = START,
             **settings: Any,
-        ) -> World:
+        ) -> MatrixWorld:
             clock = Clock(start)
             sandbox = await stack.enter_async_context(Sandbox(seed=1, clock=clock, **(server or {})))
             serving, trusting = contexts(authority) if tls else (None, None)
@@ -83,17 +83,17 @@ async def build(
                 url = proxy.url.replace("127.0.0.1", host)
                 return await connect(url, sandbox.username, sandbox.password, **{**client, **more})
 
-            return World(sandbox, proxy, clock, await again(), path, flavour, journal, again, options_for)
+            return MatrixWorld(sandbox, proxy, clock, await again(), path, flavour, journal, again, options_for)
 
         yield make
 
 
 @pytest.fixture
-async def world(build: Build) -> World:
+async def world(build: Build) -> MatrixWorld:
     return await build()
 
 
 @pytest.fixture
-async def world_today(build: Build) -> World:
+async def world_today(build: Build) -> MatrixWorld:
     """A world for other processes, which go by the clock of the machine."""
     return await build(start=datetime.now(UTC))

@@ -9,24 +9,33 @@ import pytest
 
 from minted_connect import (
     AlreadyInFlight,
-    ApiError,
+    APIError,
+    CompletionRejected,
     InvalidInput,
     MintedConnectError,
     OutcomeUnknown,
     RateLimited,
-    Rejected,
     RequestTimeout,
     Timeouts,
 )
 from minted_connect.models import Intent
-from tests.matrix import acts
-from tests.matrix.cells import CUSTOMER, LAG, PATIENCE, Deed, Play, Strike, look_times, pauses_between
-from tests.matrix.proxy import Passage
+from tests.matrix import injections
+from tests.matrix.cells import (
+    CUSTOMER,
+    LAG,
+    PATIENCE,
+    Injection,
+    MatrixCase,
+    MatrixOperation,
+    look_times,
+    pauses_between,
+)
+from tests.matrix.proxy import ProxiedRequest
 from tests.matrix.table import Outcome
-from tests.matrix.world import World
+from tests.matrix.world import MatrixWorld
 
 
-async def perform(world: World, play: Play) -> None:
+async def perform(world: MatrixWorld, play: MatrixCase) -> None:
     """Play one cell to its end, and hold it to its outcome."""
     await world.ready(play.deed)
     world.proxy.play(play.deed.method, play.deed.path, [play.strike.act], endless=play.always)
@@ -41,12 +50,12 @@ async def perform(world: World, play: Play) -> None:
 Call = Callable[[], Awaitable[Any]]
 
 
-def _pauses(strike: Strike, attempts: int) -> list[float]:
+def _pauses(strike: Injection, attempts: int) -> list[float]:
     """Return the seconds between attempts: what the server asked for, or else half of a doubling backoff."""
     return [strike.retry_after or 0.25 * 2**number for number in range(attempts - 1)]
 
 
-async def _again(world: World, play: Play, call: Call) -> None:
+async def _again(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     deed, strike = play.deed, play.strike
     if not play.always:
         assert deed.shown(await call())
@@ -73,7 +82,7 @@ async def _again(world: World, play: Play, call: Call) -> None:
     assert deed.made(world.sandbox) is (strike.landed and deed.effect != "R")
 
 
-async def _read_back(world: World, play: Play, call: Call) -> None:
+async def _read_back(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     deed, strike = play.deed, play.strike
     times = look_times()
     if strike.landed or strike.uses_up:
@@ -87,7 +96,7 @@ async def _read_back(world: World, play: Play, call: Call) -> None:
     assert world.clock.sleeps == pauses_between(times)
 
 
-async def _unknown(world: World, play: Play, call: Call) -> None:
+async def _unknown(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     deed, strike = play.deed, play.strike
     with pytest.raises(OutcomeUnknown) as caught:
         await call()
@@ -98,7 +107,7 @@ async def _unknown(world: World, play: Play, call: Call) -> None:
     await is_unknown(world, deed, caught.value, landed=strike.landed)
 
 
-async def is_unknown(world: World, deed: Deed, error: OutcomeUnknown, *, landed: bool) -> None:
+async def is_unknown(world: MatrixWorld, deed: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
     """Check a completion whose outcome is not known, and find out about it once the fault is over."""
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()
@@ -113,12 +122,14 @@ async def is_unknown(world: World, deed: Deed, error: OutcomeUnknown, *, landed:
     assert world.sent(deed) == sent
 
 
-async def settled(world: World, deed: Deed, error: OutcomeUnknown, *, landed: bool) -> None:
+async def settled(world: MatrixWorld, deed: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
     """Reconcile through the error, and hold the verdict to what the server did."""
     await _judged(world, deed, error.intent, lambda: world.settle(error), landed=landed)
 
 
-async def reconciled(world: World, deed: Deed, intent: Intent, *, landed: bool, state: str = "unknown") -> None:
+async def reconciled(
+    world: MatrixWorld, deed: MatrixOperation, intent: Intent, *, landed: bool, state: str = "unknown"
+) -> None:
     """Reconcile what was found in `pending()`, and hold the verdict to what the server did.
 
     If it was not made, the journal keeps the intent in `state`.
@@ -127,7 +138,7 @@ async def reconciled(world: World, deed: Deed, intent: Intent, *, landed: bool, 
 
 
 async def _judged(
-    world: World, deed: Deed, intent: Intent, reconcile: Call, *, landed: bool, state: str = "unknown"
+    world: MatrixWorld, deed: MatrixOperation, intent: Intent, reconcile: Call, *, landed: bool, state: str = "unknown"
 ) -> None:
     if landed:
         done = await reconcile()
@@ -146,7 +157,7 @@ async def _judged(
         assert world.sandbox.shop.orders == []
 
 
-async def _refused(world: World, play: Play, call: Call) -> None:
+async def _refused(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     deed, strike = play.deed, play.strike
     await _raised(strike.error, call)
     assert world.sent(deed) == 1
@@ -159,16 +170,16 @@ async def _refused(world: World, play: Play, call: Call) -> None:
         assert world.reads(deed) == 0
 
 
-async def _read_back_once(world: World, play: Play, call: Call) -> None:
+async def _read_back_once(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     """Believed after one look: a completion that the vendor refuses by its rules, and an addition."""
     await _looked_for(world, play, call, [0.0])
 
 
-async def _looked_for_until_settled(world: World, play: Play, call: Call) -> None:
+async def _looked_for_until_settled(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     await _looked_for(world, play, call, look_times(play.strike.retry_after or 0.0))
 
 
-async def _looked_for(world: World, play: Play, call: Call, times: list[float]) -> None:
+async def _looked_for(world: MatrixWorld, play: MatrixCase, call: Call, times: list[float]) -> None:
     deed, strike = play.deed, play.strike
     witness = Witness(world, skipped=1 if deed.is_money else 0)  # the look before a completion
     world.proxy.play("GET", deed.look, [witness], endless=True)
@@ -196,7 +207,7 @@ async def _looked_for(world: World, play: Play, call: Call, times: list[float]) 
 class Witness:
     """An act that passes reads on, and notes what another process would find in the journal at that moment."""
 
-    def __init__(self, world: World, skipped: int = 0) -> None:
+    def __init__(self, world: MatrixWorld, skipped: int = 0) -> None:
         self.seen: list[list[tuple[str, int | None]]] = []
         self._world, self._skipped = world, skipped
 
@@ -205,15 +216,15 @@ class Witness:
         """Status of the refusal that was noted first."""
         return self.seen[0][0][1]
 
-    async def __call__(self, passage: Passage) -> None:
+    async def __call__(self, passage: ProxiedRequest) -> None:
         if self._skipped:
             self._skipped -= 1
         else:
             self.seen.append(await self._world.refusals())
-        await acts.pass_on(passage)
+        await injections.pass_on(passage)
 
 
-async def _settled_later(world: World, play: Play, call: Call) -> None:
+async def _settled_later(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     await is_settled_later(world, play.deed, call, looks=0, landed=play.strike.landed)
 
 
@@ -228,7 +239,7 @@ def _pauses_of_reconcile(left: float) -> list[float]:
 
 
 async def is_settled_later(
-    world: World, deed: Deed, call: Call, *, looks: int, landed: bool, slept: Sequence[float] = ()
+    world: MatrixWorld, deed: MatrixOperation, call: Call, *, looks: int, landed: bool, slept: Sequence[float] = ()
 ) -> OutcomeUnknown:
     """Check a refusal for whose looks there is too little time, and settle it by reconciling through the error.
 
@@ -237,7 +248,7 @@ async def is_settled_later(
     with pytest.raises(OutcomeUnknown) as caught:
         await call()
     assert caught.value.phase == "answered"
-    assert isinstance(caught.value.__cause__, ApiError)
+    assert isinstance(caught.value.__cause__, APIError)
     refused = caught.value.intent.refusal
     assert refused is not None
     assert await world.refusals() == [("unknown", refused.status)]
@@ -250,7 +261,7 @@ async def is_settled_later(
     else:
         pauses = _pauses_of_reconcile((refused.at - world.clock.wall()).total_seconds() + LAG)
         world.clock.sleeps.clear()
-        with pytest.raises(Rejected) as rejected:
+        with pytest.raises(CompletionRejected) as rejected:
             await world.settle(caught.value)
         assert (rejected.value.refusal, rejected.value.order) == (refused, None)
         assert world.states() == ["rejected"]
@@ -261,7 +272,7 @@ async def is_settled_later(
     return caught.value
 
 
-async def nothing_was_sent(world: World, deed: Deed, *, written: bool = True) -> None:
+async def nothing_was_sent(world: MatrixWorld, deed: MatrixOperation, *, written: bool = True) -> None:
     """Check that the server has not heard of it, and that an intent that was written down is closed."""
     assert (world.sent(deed), world.arrived(deed)) == (0, 0)
     if deed.is_money:
@@ -269,7 +280,7 @@ async def nothing_was_sent(world: World, deed: Deed, *, written: bool = True) ->
         assert await world.minted.complete.pending() == []
 
 
-async def _taken(world: World, play: Play, call: Call) -> None:
+async def _taken(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     deed = play.deed
     done = await call()
     if deed.is_money and play.strike.differences:
@@ -281,7 +292,7 @@ async def _taken(world: World, play: Play, call: Call) -> None:
     assert world.clock.sleeps == []
 
 
-async def _confirmed(world: World, play: Play, call: Call) -> None:
+async def _confirmed(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
     done = await call()
     [order] = world.sandbox.shop.orders
     assert (done.order, done.reconciled, done.keys["guid"]) == (None, False, order.guid)
@@ -290,7 +301,7 @@ async def _confirmed(world: World, play: Play, call: Call) -> None:
     assert world.sent(play.deed) == 1
 
 
-_PERFORMED: Final[dict[Outcome, Callable[[World, Play, Call], Awaitable[None]]]] = {
+_PERFORMED: Final[dict[Outcome, Callable[[MatrixWorld, MatrixCase, Call], Awaitable[None]]]] = {
     Outcome.RT: _again,
     Outcome.RT1: _again,
     Outcome.ONCE: _again,
@@ -314,7 +325,7 @@ async def _raised(kind: type[Exception], call: Call) -> Any:
     return caught.value
 
 
-async def is_done(world: World, deed: Deed) -> None:
+async def is_done(world: MatrixWorld, deed: MatrixOperation) -> None:
     """Check that it was carried out, and that the journal knows."""
     if deed.effect != "R":
         assert deed.made(world.sandbox)
@@ -322,7 +333,7 @@ async def is_done(world: World, deed: Deed) -> None:
         assert world.states()[-1] == "confirmed"
 
 
-async def is_free_again(world: World, deed: Deed) -> None:
+async def is_free_again(world: MatrixWorld, deed: MatrixOperation) -> None:
     """Complete the basket after all: what was refused, or never sent, bars nothing."""
     world.proxy.behave()
     done = await deed.call(world.minted, await world.minted.baskets.get_active(CUSTOMER, cart_token=world.basket.token))

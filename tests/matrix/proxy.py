@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.wire import Connection, Script, WireServer, close_listener
+from tests.support.raw_server import Connection, Script, WireServer, close_listener
 
 BULK: Final = "x" * 12_000_000
 """More than any socket buffers, so that its writing can be interrupted; passed on as something short."""
@@ -72,7 +72,7 @@ class Answer:
 
 
 @attrs.define(eq=False)
-class Passage:
+class ProxiedRequest:
     """One request on its way: its head has been read, and nothing has been passed on yet."""
 
     proxy: Chaos
@@ -147,10 +147,10 @@ class Passage:
             pass
 
 
-Act = Callable[[Passage], Awaitable[None]]
+Act = Callable[[ProxiedRequest], Awaitable[None]]
 
 
-async def pass_on(passage: Passage) -> None:
+async def pass_on(passage: ProxiedRequest) -> None:
     """Do nothing wrong."""
     answer = await passage.forward()
     if passage.proxy.keep_alive:
@@ -168,7 +168,7 @@ class _Plan:
     """One for each request to come; the last is repeated if `endless`."""
     endless: bool
 
-    def next(self, passage: Passage) -> Act | None:
+    def next(self, passage: ProxiedRequest) -> Act | None:
         if not self.acts or passage.method != self.method or not fnmatchcase(passage.path, self.path):
             return None
         return self.acts[0] if self.endless and len(self.acts) == 1 else self.acts.pop(0)
@@ -197,7 +197,7 @@ class Chaos(WireServer):
         self._full: list[socket.socket] = []
         self.keep_alive = True
         """Whether the client may use a connection again."""
-        self.passages: list[Passage] = []
+        self.passages: list[ProxiedRequest] = []
         self.failures: list[Exception] = []
         """What went wrong in the acts themselves."""
         self.refused: list[str] = []
@@ -218,7 +218,7 @@ class Chaos(WireServer):
         """Return how many requests of this kind have come, whatever became of them."""
         return len(self.of(method, path))
 
-    def of(self, method: str, path: str) -> list[Passage]:
+    def of(self, method: str, path: str) -> list[ProxiedRequest]:
         return [one for one in self.passages if one.method == method and fnmatchcase(one.path, path)]
 
     # Whether it can be reached at all.
@@ -303,7 +303,7 @@ class Chaos(WireServer):
         served = 0
         while not connection.writer.is_closing():
             head = await connection.reader.readuntil(b"\r\n\r\n")
-            passage = Passage(self, connection, head, served)
+            passage = ProxiedRequest(self, connection, head, served)
             served += 1
             self.passages.append(passage)
             acts = (plan.next(passage) for plan in self._plans)

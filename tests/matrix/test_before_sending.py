@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from minted_connect import (
-    Breaker,
+    BreakerPolicy,
     CircuitOpen,
     ClientClosedError,
     ConnectFailed,
@@ -26,15 +26,15 @@ from minted_connect import (
     Timeouts,
     TLSFailed,
 )
-from tests.matrix import acts
-from tests.matrix.cells import BUY, DEEDS, Deed, cells, deed_of
+from tests.matrix import injections
+from tests.matrix.cells import BUY, DEEDS, MatrixOperation, cells, deed_of
 from tests.matrix.outcomes import is_done, nothing_was_sent
-from tests.matrix.world import World
+from tests.matrix.world import MatrixWorld
 
 # F01, F02, F03: no connection. It fails for good, or until the first pause.
 
 
-async def unresolvable(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+async def unresolvable(world: MatrixWorld, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
     """Let the server's name be one that no resolver knows, without asking those of the network, who take their time."""
     known, lost = socket.getaddrinfo, True
 
@@ -51,12 +51,12 @@ async def unresolvable(world: World, monkeypatch: pytest.MonkeyPatch) -> Callabl
     return found
 
 
-async def refused(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+async def refused(world: MatrixWorld, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
     await world.proxy.refuse()
     return world.proxy.accept
 
 
-async def unanswered(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
+async def unanswered(world: MatrixWorld, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
     await world.proxy.fill()
     return world.proxy.accept
 
@@ -65,7 +65,7 @@ FAULTS = {"F01": unresolvable, "F02": refused, "F03": unanswered}
 WAYS = ("once", "always")
 
 
-async def cut_off(build: Any, row: str, deed: Deed) -> World:
+async def cut_off(build: Any, row: str, deed: MatrixOperation) -> MatrixWorld:
     """Return a world with a client that has a connection to look at baskets at most, and none for this deed."""
     # A name is looked up once for each lane: only a client that is new has to look again.
     # On a busy machine a connection takes its time: short is the patience only where it has to run out.
@@ -141,15 +141,15 @@ async def test_a_connection_that_comes_after_the_price_fix(
 # F04, F05: nobody to be trusted.
 
 
-def unknown_authority(world: World, authority: Any) -> None:
+def unknown_authority(world: MatrixWorld, authority: Any) -> None:
     type(authority)().issue_cert("127.0.0.1").configure_cert(world.proxy.tls)
 
 
-def other_host(world: World, authority: Any) -> None:
+def other_host(world: MatrixWorld, authority: Any) -> None:
     authority.issue_cert("elsewhere.example").configure_cert(world.proxy.tls)
 
 
-def expired(world: World, authority: Any) -> None:
+def expired(world: MatrixWorld, authority: Any) -> None:
     long_ago = datetime(2020, 1, 1, tzinfo=UTC)
     authority.issue_cert("127.0.0.1", not_before=long_ago, not_after=long_ago).configure_cert(world.proxy.tls)
 
@@ -185,7 +185,7 @@ async def test_a_protocol_of_the_past(build: Any, authority: Any, cell: str) -> 
     await served_to_who_wants_it(world, authority)
 
 
-async def served_to_who_wants_it(world: World, authority: Any) -> None:
+async def served_to_who_wants_it(world: MatrixWorld, authority: Any) -> None:
     """So that the refusal is the client's, and not the server's."""
     lax = ssl.create_default_context()
     authority.configure_trust(lax)
@@ -198,7 +198,7 @@ async def served_to_who_wants_it(world: World, authority: Any) -> None:
     writer.transport.abort()
 
 
-async def distrusted(world: World, deed: Deed) -> None:
+async def distrusted(world: MatrixWorld, deed: MatrixOperation) -> None:
     with pytest.raises(TLSFailed) as caught:
         await deed.call(world.minted, world.basket)
     assert type(caught.value) is TLSFailed
@@ -216,7 +216,7 @@ async def test_no_place_comes_free(build: Any, cell: str) -> None:
     deed = deed_of(cell)
     world = await build(options={"pool_size": 1})
     await world.ready(deed)
-    held = acts.Held()
+    held = injections.Gate()
     if deed.is_money:
         # Money has places of its own: only another completion can take them.
         other = world.sandbox.shop.create_customer(world.sandbox.username, "customer-2", {})
@@ -251,8 +251,8 @@ async def test_no_turn_before_the_deadline(build: Any, cell: str) -> None:
     await nothing_was_sent(world, deed)
 
 
-async def open_the_circuit(world: World) -> None:
-    world.proxy.play("GET", "/partner/walletable/rates", [acts.answer(acts.envelope(500))])
+async def open_the_circuit(world: MatrixWorld) -> None:
+    world.proxy.play("GET", "/partner/walletable/rates", [injections.answer(injections.envelope(500))])
     with pytest.raises(ServerError):
         await world.minted.with_options(retry=RetryPolicy.none()).rates.current()
 
@@ -260,7 +260,7 @@ async def open_the_circuit(world: World) -> None:
 @cells(*(f"F08-{deed.effect}" for deed in DEEDS), "F08-M-after-the-look")
 async def test_the_circuit_is_open(build: Any, cell: str) -> None:
     deed = deed_of(cell)
-    world = await build(options={"breaker": Breaker(failures=1, cooldown=30)})
+    world = await build(options={"breaker": BreakerPolicy(failures=1, cooldown=30)})
     await world.ready(deed)
     if cell.endswith("look"):
         world.writing.meanwhile = lambda: open_the_circuit(world)
@@ -277,7 +277,7 @@ async def test_the_circuit_is_open(build: Any, cell: str) -> None:
 # F09: given up before anything left, in the middle of a handshake.
 
 
-async def in_the_handshake(build: Any, deed: Deed) -> tuple[World, asyncio.Event]:
+async def in_the_handshake(build: Any, deed: MatrixOperation) -> tuple[MatrixWorld, asyncio.Event]:
     world = await build(tls=True)
     world.proxy.keep_alive = deed.is_money
     await world.ready(deed)

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from minted_connect import CompletionPolicy, JournalError, Options, OutcomeUnknown, PriceChanged, PriceFixExpired
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState
 from minted_connect.sandbox import ManualClock
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import BUY, CUSTOMER, READ, cells, deed_of
 from tests.matrix.outcomes import is_done, is_unknown, nothing_was_sent, reconciled
-from tests.matrix.proxy import Act, Passage
-from tests.matrix.world import World
+from tests.matrix.proxy import Act, ProxiedRequest
+from tests.matrix.world import MatrixWorld
 
 # F40.
 
@@ -31,7 +31,7 @@ JUMPS = {"ahead": 3600.0, "back": -3600.0}
 def jumping(seconds: float, act: Act) -> Act:
     """Set the clock of the machine while the request is on its way."""
 
-    async def jump(passage: Passage) -> None:
+    async def jump(passage: ProxiedRequest) -> None:
         passage.proxy.clock.jump_wall(seconds)
         await act(passage)
 
@@ -39,11 +39,11 @@ def jumping(seconds: float, act: Act) -> Act:
 
 
 @cells(*(f"F40-{effect}-{name}" for effect in "RSAM" for name in JUMPS))
-async def test_the_wall_clock_jumps(world: World, cell: str) -> None:
+async def test_the_wall_clock_jumps(world: MatrixWorld, cell: str) -> None:
     deed, jump = deed_of(cell), JUMPS[cell.split("-")[2]]
     await world.ready(deed)
-    dropped = acts.drop() if deed.effect in "RS" else acts.spoilt(acts.cut, close=True)
-    world.proxy.play(deed.method, deed.path, [jumping(jump, acts.pass_on if deed.is_money else dropped)])
+    dropped = injections.drop() if deed.effect in "RS" else injections.spoilt(injections.cut, close=True)
+    world.proxy.play(deed.method, deed.path, [jumping(jump, injections.pass_on if deed.is_money else dropped)])
     world.writing.meanwhile = lambda: jumped(world, jump)
     left = world.basket.price_fix.seconds_left
     assert deed.shown(await deed.call(world.minted, world.basket))
@@ -54,23 +54,23 @@ async def test_the_wall_clock_jumps(world: World, cell: str) -> None:
     assert left - world.basket.price_fix.seconds_left == world.clock.monotonic()
 
 
-async def jumped(world: World, seconds: float) -> None:
+async def jumped(world: MatrixWorld, seconds: float) -> None:
     world.clock.jump_wall(seconds)
 
 
 @cells(*(f"F40-M-{name}-dropped" for name in JUMPS), *(f"F40-M-{name}-lost" for name in JUMPS))
-async def test_an_order_is_found_however_the_clock_jumps(world: World, cell: str) -> None:
+async def test_an_order_is_found_however_the_clock_jumps(world: MatrixWorld, cell: str) -> None:
     _, _, name, stage = cell.split("-")
     await world.ready(BUY)
     landed = stage == "dropped"
-    world.proxy.play(BUY.method, BUY.path, [jumping(JUMPS[name], acts.drop(landed=landed))])
+    world.proxy.play(BUY.method, BUY.path, [jumping(JUMPS[name], injections.drop(landed=landed))])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     await is_unknown(world, BUY, caught.value, landed=landed)
 
 
 @cells(*(f"F40-M-{name}-expired" for name in JUMPS))
-async def test_a_price_fix_ends_when_it_ends(world: World, cell: str) -> None:
+async def test_a_price_fix_ends_when_it_ends(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
     world.clock.advance(238)  # of 240 s; 3 s have to be left
     world.clock.jump_wall(JUMPS[cell.split("-")[2]])
@@ -80,12 +80,12 @@ async def test_a_price_fix_ends_when_it_ends(world: World, cell: str) -> None:
 
 
 @cells(*(f"F40-R-{name}-date" for name in JUMPS))
-async def test_a_date_to_wait_for_is_read_by_the_servers_clock(world: World, cell: str) -> None:
+async def test_a_date_to_wait_for_is_read_by_the_servers_clock(world: MatrixWorld, cell: str) -> None:
     await world.ready(READ)
     now = world.clock.wall()
     until = format_datetime(now + timedelta(seconds=5), usegmt=True)
     headers = (("Date", format_datetime(now, usegmt=True)), ("Retry-After", until))
-    busy = acts.answer(acts.envelope(503, *headers))
+    busy = injections.answer(injections.envelope(503, *headers))
     world.proxy.play(READ.method, READ.path, [jumping(JUMPS[cell.split("-")[2]], busy)])
     assert READ.shown(await READ.call(world.minted, world.basket))
     assert world.clock.sleeps == [5.0]
@@ -170,7 +170,7 @@ BREACHES = {
 
 
 @cells(*(f"F43-M-{name}" for name in BREACHES))
-async def test_nothing_is_sent_unwritten(world: World, cell: str) -> None:
+async def test_nothing_is_sent_unwritten(world: MatrixWorld, cell: str) -> None:
     breach, said = BREACHES[cell.split("-")[2]]
     await world.ready(BUY)
     async with breach(world.journal) as journal:
@@ -187,13 +187,13 @@ async def test_nothing_is_sent_unwritten(world: World, cell: str) -> None:
 
 
 @cells("F43-M-afterwards")
-async def test_a_journal_that_fails_after_sending_hides_nothing(world: World, cell: str) -> None:
+async def test_a_journal_that_fails_after_sending_hides_nothing(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
     world.minted = await world.another(journal=SqliteJournal(world.journal, patience=0.05))
 
-    async def locking(passage: Passage) -> None:
+    async def locking(passage: ProxiedRequest) -> None:
         other.execute("BEGIN IMMEDIATE")
-        await acts.pass_on(passage)
+        await injections.pass_on(passage)
 
     with closing(sqlite3.connect(world.journal, isolation_level=None)) as other:
         world.proxy.play(BUY.method, BUY.path, [locking])
@@ -279,12 +279,12 @@ class Plain:
         self.call_later = clock.call_later
 
 
-async def asleep(world: World) -> None:
+async def asleep(world: MatrixWorld) -> None:
     world.clock.suspend(300)
 
 
 @cells("F51-M-slept", "F51-M-ahead", "F51-M-back")
-async def test_the_machine_sleeps(world: World, cell: str) -> None:
+async def test_the_machine_sleeps(world: MatrixWorld, cell: str) -> None:
     """Between the look at the basket and the sending, when the intent was just written down."""
     way = cell.rsplit("-", 1)[1]
     await world.ready(BUY)
@@ -306,7 +306,7 @@ async def test_the_machine_sleeps(world: World, cell: str) -> None:
 
 
 @cells("F51-M-slept-before")
-async def test_a_lock_grows_old_while_the_machine_sleeps(world: World, cell: str) -> None:
+async def test_a_lock_grows_old_while_the_machine_sleeps(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
     left = world.basket.price_fix.seconds_left
     world.clock.suspend(100)
@@ -320,12 +320,12 @@ async def test_a_lock_grows_old_while_the_machine_sleeps(world: World, cell: str
 
 
 @cells("F51-M-slept-at-the-challenge")
-async def test_the_machine_sleeps_before_the_reply_to_a_challenge(world: World, cell: str) -> None:
+async def test_the_machine_sleeps_before_the_reply_to_a_challenge(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
 
-    async def slow(passage: Passage) -> None:
+    async def slow(passage: ProxiedRequest) -> None:
         await asleep(world)
-        await acts.outdated(passage)
+        await injections.outdated(passage)
 
     world.proxy.play(BUY.method, BUY.path, [slow])
     with pytest.raises(PriceFixExpired):

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from minted_connect import ClientClosedError, OutcomeUnknown, TransportError, intent_of
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import BUY, DEEDS, cells, deed_of
 from tests.matrix.outcomes import reconciled
-from tests.matrix.proxy import Passage
-from tests.matrix.world import World, child
+from tests.matrix.proxy import ProxiedRequest
+from tests.matrix.world import MatrixWorld, child
 
 pytestmark = pytest.mark.requirement(50)
 
 
-def close(world: World) -> Any:
+def close(world: MatrixWorld) -> Any:
     return world.minted.aclose() if world.flavour == "async" else world.minted.close()
 
 
@@ -35,10 +35,10 @@ def check_notes(notes: list[str], effect: str) -> None:
 
 
 @cells(*(f"F50-{deed.effect}-closers" for deed in DEEDS))
-async def test_several_closers(world: World, cell: str) -> None:
+async def test_several_closers(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
-    held = acts.Held(landed=True)
+    held = injections.Gate(landed=True)
     world.proxy.play(deed.method, deed.path, [held])
     call = asyncio.ensure_future(deed.call(world.minted, world.basket))
     await held.arrived.wait()
@@ -66,7 +66,7 @@ async def test_several_closers(world: World, cell: str) -> None:
 # In a process of its own.
 
 
-async def is_named_and_kept(world: World, said: dict[str, Any]) -> None:
+async def is_named_and_kept(world: MatrixWorld, said: dict[str, Any]) -> None:
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()
     assert said["intent"] == intent.id
@@ -78,10 +78,10 @@ async def is_named_and_kept(world: World, said: dict[str, Any]) -> None:
 
 
 @cells("F50-M-handler")
-async def test_a_signal_handler_closes(world_today: World, cell: str) -> None:
+async def test_a_signal_handler_closes(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
     await world.ready(BUY)
-    held = acts.Held(landed=True)
+    held = injections.Gate(landed=True)
     world.proxy.play(BUY.method, BUY.path, [held])
     async with child(world, BUY, "handler") as process:
         await held.arrived.wait()
@@ -94,13 +94,13 @@ async def test_a_signal_handler_closes(world_today: World, cell: str) -> None:
 
 
 @cells("F50-M-twice")
-async def test_two_interrupts(world_today: World, cell: str) -> None:
+async def test_two_interrupts(world_today: MatrixWorld, cell: str) -> None:
     """The second comes while the first waits for the journal, which another process has locked."""
     world = world_today
     await world.ready(BUY)
     arrived, gone = asyncio.Event(), asyncio.Event()
 
-    async def until_it_hangs_up(passage: Passage) -> None:
+    async def until_it_hangs_up(passage: ProxiedRequest) -> None:
         await passage.forward()
         arrived.set()
         await passage.gone()

@@ -10,17 +10,24 @@ import anyio.to_thread
 import attrs
 import pytest
 
-from minted_connect import AlreadyInFlight, AsyncMintedConnect, ClientClosedError, InvalidInput, Options, Rejected
-from tests.matrix import acts
-from tests.matrix.cells import BUY, CUSTOMER, DEEDS, Deed, cells, deed_of
+from minted_connect import (
+    AlreadyInFlight,
+    AsyncMintedConnect,
+    ClientClosedError,
+    CompletionRejected,
+    InvalidInput,
+    Options,
+)
+from tests.matrix import injections
+from tests.matrix.cells import BUY, CUSTOMER, DEEDS, MatrixOperation, cells, deed_of
 from tests.matrix.outcomes import is_free_again, reconciled
-from tests.matrix.proxy import Passage
-from tests.matrix.world import World, child
+from tests.matrix.proxy import ProxiedRequest
+from tests.matrix.world import MatrixWorld, child
 
 STAGES = ("lost", "landed")
 
 
-def names(row: str, *ways: str, deeds: tuple[Deed, ...] = DEEDS) -> list[str]:
+def names(row: str, *ways: str, deeds: tuple[MatrixOperation, ...] = DEEDS) -> list[str]:
     return [f"{row}-{deed.effect}-{way}-{stage}" for deed in deeds for way in ways for stage in STAGES]
 
 
@@ -29,16 +36,16 @@ def way_of(cell: str) -> tuple[str, bool]:
     return way, stage == "landed"
 
 
-async def held_up(world: World, cell: str) -> acts.Held:
+async def held_up(world: MatrixWorld, cell: str) -> injections.Gate:
     """Set the scene, and let the next request of this deed wait at the server's door, or behind it."""
     deed = deed_of(cell)
     await world.ready(deed)
-    held = acts.Held(landed=cell.endswith("landed"))
+    held = injections.Gate(landed=cell.endswith("landed"))
     world.proxy.play(deed.method, deed.path, [held])
     return held
 
 
-async def is_left_as_it_was(world: World, deed: Deed, notes: list[str], *, landed: bool) -> None:
+async def is_left_as_it_was(world: MatrixWorld, deed: MatrixOperation, notes: list[str], *, landed: bool) -> None:
     """Check that one request was all, that the caller was told, and that money is found again."""
     assert world.sent(deed) == 1
     if deed.effect != "R":
@@ -59,7 +66,7 @@ async def is_left_as_it_was(world: World, deed: Deed, notes: list[str], *, lande
 
 
 @cells(*names("F14", "cancel", "timeout"), flavours=("async",))
-async def test_given_up_after_sending(world: World, cell: str) -> None:
+async def test_given_up_after_sending(world: MatrixWorld, cell: str) -> None:
     deed, (way, landed) = deed_of(cell), way_of(cell)
     held = await held_up(world, cell)
     call = asyncio.ensure_future(deed.call(world.minted, world.basket))
@@ -79,7 +86,7 @@ async def test_given_up_after_sending(world: World, cell: str) -> None:
 
 
 @cells(*names("F14", "shutdown"), flavours=("async",))
-async def test_the_loop_comes_to_its_end(world: World, cell: str) -> None:
+async def test_the_loop_comes_to_its_end(world: MatrixWorld, cell: str) -> None:
     deed, (_, landed) = deed_of(cell), way_of(cell)
     held = await held_up(world, cell)
     notes: list[str] = []
@@ -108,7 +115,7 @@ async def test_the_loop_comes_to_its_end(world: World, cell: str) -> None:
 
 
 @cells(*names("F14", "close"), flavours=("blocking",))
-async def test_closed_under_the_call(world: World, cell: str) -> None:
+async def test_closed_under_the_call(world: MatrixWorld, cell: str) -> None:
     deed, (_, landed) = deed_of(cell), way_of(cell)
     held = await held_up(world, cell)
     call = asyncio.ensure_future(deed.call(world.minted, world.basket))
@@ -124,7 +131,7 @@ async def test_closed_under_the_call(world: World, cell: str) -> None:
 
 
 @cells(*names("F14", "sigint"))
-async def test_interrupted_from_the_keyboard(world_today: World, cell: str) -> None:
+async def test_interrupted_from_the_keyboard(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
     deed, (_, landed) = deed_of(cell), way_of(cell)
     held = await held_up(world, cell)
@@ -139,7 +146,7 @@ async def test_interrupted_from_the_keyboard(world_today: World, cell: str) -> N
 
 
 @cells("F15-M-killed-lost", "F15-M-killed-landed")
-async def test_killed_after_sending(world_today: World, cell: str) -> None:
+async def test_killed_after_sending(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
     landed = cell.endswith("landed")
     held = await held_up(world, cell)
@@ -161,15 +168,15 @@ async def test_killed_after_sending(world_today: World, cell: str) -> None:
 
 
 @cells("F15-M-looking-lost", "F15-M-looking-landed")
-async def test_killed_while_it_looks_for_the_order(world_today: World, cell: str) -> None:
+async def test_killed_while_it_looks_for_the_order(world_today: MatrixWorld, cell: str) -> None:
     """The refusal is in the journal by then, so that the next process settles it without a person."""
     world, landed = world_today, cell.endswith("landed")
     await world.ready(BUY)
-    held = acts.Held()
-    world.proxy.play(BUY.method, BUY.path, [acts.answer(acts.page(403), landed=landed)])
+    held = injections.Gate()
+    world.proxy.play(BUY.method, BUY.path, [injections.answer(injections.page(403), landed=landed)])
 
-    async def look(passage: Passage) -> None:
-        await (held if world.sent(BUY) else acts.pass_on)(passage)
+    async def look(passage: ProxiedRequest) -> None:
+        await (held if world.sent(BUY) else injections.pass_on)(passage)
 
     world.proxy.play("GET", BUY.look, [look], endless=True)
     async with child(world, BUY) as process:
@@ -186,7 +193,7 @@ async def test_killed_while_it_looks_for_the_order(world_today: World, cell: str
     else:
         # Of what was written down since, the intent as it was prepared knows nothing.
         older = attrs.evolve(intent, state="prepared", refusal=None)
-        with pytest.raises(Rejected) as rejected:
+        with pytest.raises(CompletionRejected) as rejected:
             await world.minted.complete.reconcile(older)
         assert (rejected.value.order, rejected.value.refusal) == (None, intent.refusal)
         assert world.states() == ["rejected"]

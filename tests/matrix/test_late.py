@@ -7,8 +7,7 @@ from typing import Any, Final
 import pytest
 
 from minted_connect import (
-    AnswerTooLarge,
-    ApiError,
+    APIError,
     AuthDowngrade,
     AuthenticationFailed,
     Conflict,
@@ -18,12 +17,13 @@ from minted_connect import (
     ProtocolError,
     RateLimited,
     RequestTimeout,
+    ResponseTooLarge,
     ServerError,
     Timeouts,
     UnexpectedRedirect,
     ValidationFailed,
 )
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import (
     BUY,
     CUSTOMER,
@@ -32,7 +32,7 @@ from tests.matrix.cells import (
     READ,
     SET,
     SHORT,
-    Strike,
+    Injection,
     cells,
     deed_of,
     look_times,
@@ -40,7 +40,7 @@ from tests.matrix.cells import (
 )
 from tests.matrix.outcomes import is_done, is_free_again, is_settled_later, is_unknown
 from tests.matrix.proxy import Act
-from tests.matrix.world import World
+from tests.matrix.world import MatrixWorld
 
 pytestmark = [pytest.mark.requirement(45), pytest.mark.requirement(46)]
 
@@ -52,32 +52,32 @@ REPLICA: Final = {"reads_lag": BEHIND}
 
 
 def respond(raw: bytes) -> Act:
-    return acts.answer(raw, landed=True)
+    return injections.answer(raw, landed=True)
 
 
-def struck(row: str, act: Act, error: type[Exception], effects: str = "M", **more: Any) -> Strike:
-    return Strike(row, "", act, error, landed=True, effects=effects, **more)
+def struck(row: str, act: Act, error: type[Exception], effects: str = "M", **more: Any) -> Injection:
+    return Injection(row, "", act, error, landed=True, effects=effects, **more)
 
 
-NEVER_ENDS = acts.unending(PATIENCE, b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x", landed=True)
+NEVER_ENDS = injections.unending(PATIENCE, b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x", landed=True)
 KEYS: Final = ("token", "guid", "increment_id", "paid_total", "external_id")
 STRIKES: Final = {
-    "F17": struck("F17", respond(acts.document(acts.UNTRUSTED["page"])), ProtocolError, "SAM"),
-    "F18": struck("F18", respond(acts.bomb()), AnswerTooLarge, "SAM"),
-    "F19": struck("F19", respond(acts.envelope(200, code=1)), ApiError),
-    "F20": struck("F20", acts.without(*KEYS), ProtocolError, "SAM"),
-    "F23": struck("F23", respond(acts.page(401)), AuthenticationFailed),
-    "F24": struck("F24", acts.challenge('Basic realm="gateway"', landed=True), AuthDowngrade),
-    "F25": struck("F25", respond(acts.page(403)), PermissionDenied),
-    "F26": struck("F26", respond(acts.envelope(404)), NotFound),
-    "F27": struck("F27", respond(acts.envelope(409)), Conflict, "SAM"),
-    "F28": struck("F28", respond(acts.page(422)), ValidationFailed),
-    "F29": struck("F29", respond(acts.envelope(429)), RateLimited, "AM"),
-    "F30": struck("F30", respond(acts.envelope(500)), ServerError, "SAM"),
-    "F31": struck("F31", respond(acts.page(502)), ServerError, "SAM"),
-    "F32": struck("F32", respond(acts.page(503)), ServerError, "SAM"),
-    "F33": struck("F33", respond(acts.page(408)), ApiError, "SAM"),
-    "F34": struck("F34", acts.redirect(307, landed=True), UnexpectedRedirect, "SAM"),
+    "F17": struck("F17", respond(injections.document(injections.UNTRUSTED["page"])), ProtocolError, "SAM"),
+    "F18": struck("F18", respond(injections.bomb()), ResponseTooLarge, "SAM"),
+    "F19": struck("F19", respond(injections.envelope(200, code=1)), APIError),
+    "F20": struck("F20", injections.without(*KEYS), ProtocolError, "SAM"),
+    "F23": struck("F23", respond(injections.page(401)), AuthenticationFailed),
+    "F24": struck("F24", injections.challenge('Basic realm="gateway"', landed=True), AuthDowngrade),
+    "F25": struck("F25", respond(injections.page(403)), PermissionDenied),
+    "F26": struck("F26", respond(injections.envelope(404)), NotFound),
+    "F27": struck("F27", respond(injections.envelope(409)), Conflict, "SAM"),
+    "F28": struck("F28", respond(injections.page(422)), ValidationFailed),
+    "F29": struck("F29", respond(injections.envelope(429)), RateLimited, "AM"),
+    "F30": struck("F30", respond(injections.envelope(500)), ServerError, "SAM"),
+    "F31": struck("F31", respond(injections.page(502)), ServerError, "SAM"),
+    "F32": struck("F32", respond(injections.page(503)), ServerError, "SAM"),
+    "F33": struck("F33", respond(injections.page(408)), APIError, "SAM"),
+    "F34": struck("F34", injections.redirect(307, landed=True), UnexpectedRedirect, "SAM"),
     "F35": struck("F35", NEVER_ENDS, RequestTimeout, "SAM"),
 }
 """One response of each class that is said once the work was done."""
@@ -89,7 +89,7 @@ SENT_AGAIN: Final = {"F30", "F31", "F32", "F33"}
 """After these, a change that can be repeated is sent twice before it is looked for."""
 
 
-async def behind(build: Any, strike: Strike | None = None) -> tuple[World, Any]:
+async def behind(build: Any, strike: Injection | None = None) -> tuple[MatrixWorld, Any]:
     """Return a world whose reads are behind, and a client that waits no longer than this strike takes."""
     world = await build(server=REPLICA)
     if strike is None or strike.row != "F35":
@@ -97,7 +97,7 @@ async def behind(build: Any, strike: Strike | None = None) -> tuple[World, Any]:
     return world, world.minted.with_options(timeouts=Timeouts(read=PATIENCE, complete_read=PATIENCE))
 
 
-def strike_of(cell: str) -> Strike:
+def strike_of(cell: str) -> Injection:
     return STRIKES[cell.rsplit("-", 1)[1]]
 
 
@@ -145,7 +145,7 @@ async def test_no_fence_proves_anything_before_an_order_would_show(build: Any, c
     """The basket is shown as open when it is an order already; clearing it fails, and the order shows later."""
     world = await build(server=REPLICA, policy={"fence_proves_not_executed": True, "latest_landing": 1.0})
     await world.ready(BUY, after=BEHIND)
-    world.proxy.play(BUY.method, BUY.path, [acts.drop(landed=True)])
+    world.proxy.play(BUY.method, BUY.path, [injections.drop(landed=True)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     done = await world.minted.complete.reconcile(caught.value, fence=True)
@@ -202,7 +202,7 @@ REFUSALS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-async def refused(build: Any, cell: str, commit: str) -> World:
+async def refused(build: Any, cell: str, commit: str) -> MatrixWorld:
     deed = deed_of(cell)
     world = await build(server=SERVED, policy=QUEUED)
     await world.ready(deed, after=1.0)
@@ -233,7 +233,7 @@ async def test_carried_out_after_the_refusal(build: Any, cell: str) -> None:
 async def test_it_is_believed_once_it_would_have_been_carried_out(build: Any, cell: str) -> None:
     deed = deed_of(cell)
     world = await refused(build, cell, "never")
-    with pytest.raises(ApiError) as caught:
+    with pytest.raises(APIError) as caught:
         await deed.call(world.minted, world.basket)
     assert caught.value.is_confirmed is deed.is_money
     assert (world.sent(deed), world.reads(deed)) == (1, len(look_times()) + deed.is_money)

@@ -13,12 +13,12 @@ from typing import Any, Final
 import pytest
 
 from minted_connect import JournalError, OutcomeUnknown
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import BEFORE, BUY, cells
-from tests.matrix.proxy import Act, Passage
-from tests.matrix.world import World
+from tests.matrix.proxy import Act, ProxiedRequest
+from tests.matrix.world import MatrixWorld
 
 pytestmark = pytest.mark.requirement(49)
 
@@ -51,10 +51,10 @@ LOSSES: Final[dict[str, Lose]] = {"deleted": deleted, "emptied": emptied, "repla
 IN_USE: Final[dict[str, Lose]] = {**LOSSES, "rows": without_rows}
 
 
-def losing(world: World, lose: Lose, act: Act) -> Act:
+def losing(world: MatrixWorld, lose: Lose, act: Act) -> Act:
     """Lose the journal while the completion is on its way."""
 
-    async def lost(passage: Passage) -> None:
+    async def lost(passage: ProxiedRequest) -> None:
         await passage.read()
         await lose(world.journal)
         await act(passage)
@@ -62,7 +62,7 @@ def losing(world: World, lose: Lose, act: Act) -> Act:
     return lost
 
 
-async def another_basket(world: World) -> Any:
+async def another_basket(world: MatrixWorld) -> Any:
     """Return the basket of another customer, to be bought next."""
     owner = world.sandbox.shop.create_customer(world.sandbox.username, "customer-2", {"firstname": "Ada"})
     for sku, amount in BEFORE:
@@ -70,7 +70,7 @@ async def another_basket(world: World) -> Any:
     return await world.minted.baskets.get_active("customer-2")
 
 
-async def nothing_more_is_sent(world: World) -> None:
+async def nothing_more_is_sent(world: MatrixWorld) -> None:
     """Check that this client prepares nothing any more, and that a new one does."""
     basket, sent, orders = await another_basket(world), world.sent(BUY), len(world.sandbox.shop.orders)
     with pytest.raises(JournalError, match="build a new client") as caught:
@@ -87,7 +87,7 @@ def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @cells(*(f"F49-M-before-{name}" for name in LOSSES))
-async def test_nothing_is_sent_with_a_lost_journal(world: World, cell: str) -> None:
+async def test_nothing_is_sent_with_a_lost_journal(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
     await world.writing.settle("none", IntentState.UNKNOWN)  # so that it is in use
     assert await world.minted.complete.pending() == []
@@ -103,10 +103,12 @@ async def test_nothing_is_sent_with_a_lost_journal(world: World, cell: str) -> N
 
 
 @cells(*(f"F49-M-returned-{name}" for name in IN_USE))
-async def test_the_order_is_returned_all_the_same(world: World, cell: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_order_is_returned_all_the_same(
+    world: MatrixWorld, cell: str, caplog: pytest.LogCaptureFixture
+) -> None:
     await world.ready(BUY)
     lose = IN_USE[cell.rsplit("-", 1)[1]]
-    world.proxy.play(BUY.method, BUY.path, [losing(world, lose, acts.pass_on)])
+    world.proxy.play(BUY.method, BUY.path, [losing(world, lose, injections.pass_on)])
     done = await BUY.call(world.minted, world.basket)
     assert BUY.shown(done)
     assert len(world.sandbox.shop.orders) == 1
@@ -116,10 +118,12 @@ async def test_the_order_is_returned_all_the_same(world: World, cell: str, caplo
 
 
 @cells(*(f"F49-M-unknown-{name}" for name in IN_USE))
-async def test_an_unknown_outcome_stays_unknown(world: World, cell: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unknown_outcome_stays_unknown(
+    world: MatrixWorld, cell: str, caplog: pytest.LogCaptureFixture
+) -> None:
     await world.ready(BUY)
     lose = IN_USE[cell.rsplit("-", 1)[1]]
-    world.proxy.play(BUY.method, BUY.path, [losing(world, lose, acts.drop(landed=True))])
+    world.proxy.play(BUY.method, BUY.path, [losing(world, lose, injections.drop(landed=True))])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     assert [text for text in errors_of(caplog) if "its record is lost" in text and caught.value.intent.id in text]
@@ -132,7 +136,7 @@ async def test_an_unknown_outcome_stays_unknown(world: World, cell: str, caplog:
 
 @cells("F49-M-elsewhere")
 async def test_a_record_that_another_process_settles_is_not_lost(
-    world: World, cell: str, caplog: pytest.LogCaptureFixture
+    world: MatrixWorld, cell: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.ready(BUY)
 
@@ -142,7 +146,7 @@ async def test_a_record_that_another_process_settles_is_not_lost(
         await other.settle(intent.id, IntentState.CONFIRMED, order_id=1)
         await other.aclose()
 
-    world.proxy.play(BUY.method, BUY.path, [losing(world, settle, acts.pass_on)])
+    world.proxy.play(BUY.method, BUY.path, [losing(world, settle, injections.pass_on)])
     assert BUY.shown(await BUY.call(world.minted, world.basket))
     assert world.states() == ["confirmed"]
     assert errors_of(caplog) == []
@@ -151,14 +155,14 @@ async def test_a_record_that_another_process_settles_is_not_lost(
 
 @cells("F49-M-row")
 async def test_a_record_that_cannot_be_read_hides_no_other(
-    world: World, cell: str, caplog: pytest.LogCaptureFixture
+    world: MatrixWorld, cell: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [acts.drop(landed=True)])
+    world.proxy.play(BUY.method, BUY.path, [injections.drop(landed=True)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     basket = await another_basket(world)
-    world.proxy.play(BUY.method, BUY.path, [acts.drop()])
+    world.proxy.play(BUY.method, BUY.path, [injections.drop()])
     with pytest.raises(OutcomeUnknown) as damaged:
         await BUY.call(world.minted, basket)
     with closing(sqlite3.connect(world.journal)) as database, database:

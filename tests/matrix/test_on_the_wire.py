@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from minted_connect import ConnectFailed, IntegrityError, ProtocolError, RequestTimeout
-from tests.matrix import acts
-from tests.matrix.cells import BUY, PATIENCE, Play, Strike, both, both_clients, cells, deed_of, plays
+from tests.matrix import injections
+from tests.matrix.cells import BUY, PATIENCE, Injection, MatrixCase, both, both_clients, cells, deed_of, plays
 from tests.matrix.outcomes import is_done, nothing_was_sent, perform
-from tests.matrix.proxy import Answer, Passage
-from tests.matrix.world import World, contexts
+from tests.matrix.proxy import Answer, ProxiedRequest
+from tests.matrix.world import MatrixWorld, contexts
 
 NEVER = {
     "interim": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"),
@@ -36,7 +36,7 @@ SPUN_OUT = [
         for strike in both(
             "F35",
             name,
-            lambda landed, raw=raw, drip=drip: acts.unending(PATIENCE, raw, drip, landed=landed),
+            lambda landed, raw=raw, drip=drip: injections.unending(PATIENCE, raw, drip, landed=landed),
             RequestTimeout,
             case="slow",
             slow=True,
@@ -48,7 +48,7 @@ SPUN_OUT = [
         for strike in both(
             "F35",
             change.__name__.replace("_", "-"),
-            lambda landed, change=change: acts.spoilt(change, landed=landed),
+            lambda landed, change=change: injections.spoilt(change, landed=landed),
             ProtocolError,
             case="unreadable",
         )
@@ -56,12 +56,12 @@ SPUN_OUT = [
 ]
 
 
-TO_THE_END = acts.unending(60, *NEVER["body"])
-DEADLINE = [Strike("F35", "", TO_THE_END, RequestTimeout, case="deadline", effects="R")]
+TO_THE_END = injections.unending(60, *NEVER["body"])
+DEADLINE = [Injection("F35", "", TO_THE_END, RequestTimeout, case="deadline", effects="R")]
 
 
 @both_clients([*plays(SPUN_OUT), *plays(DEADLINE)])
-async def test_answers_without_end(world: World, play: Play) -> None:
+async def test_answers_without_end(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
 
 
@@ -73,24 +73,24 @@ def twice(answer: Answer) -> bytes:
 
 
 def then_another(answer: Answer) -> bytes:
-    return answer.raw + acts.envelope(500)
+    return answer.raw + injections.envelope(500)
 
 
 TWO = [
-    Strike("F36", "same", acts.spoilt(twice), ProtocolError, landed=True, case="two"),
-    Strike("F36", "other", acts.spoilt(then_another), ProtocolError, landed=True, case="two"),
+    Injection("F36", "same", injections.spoilt(twice), ProtocolError, landed=True, case="two"),
+    Injection("F36", "other", injections.spoilt(then_another), ProtocolError, landed=True, case="two"),
 ]
 
 
 @both_clients(plays(TWO))
-async def test_two_answers(world: World, play: Play) -> None:
+async def test_two_answers(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
     first = world.proxy.of(play.deed.method, play.deed.path)[0].connection
     assert (await world.minted.customers.get("customer-1")).external_id == "customer-1"
     assert world.proxy.passages[-1].connection is not first
 
 
-async def in_the_mailbox(world: World) -> None:
+async def in_the_mailbox(world: MatrixWorld) -> None:
     """Let the client's loop take in what lies in its sockets: it comes round more than once for this."""
     await world.minted.complete.pending()
 
@@ -102,7 +102,7 @@ def an_order(found: Answer) -> bytes:
 
 
 @cells("F36-R-early", "F36-S-early", "F36-A-early")
-async def test_an_answer_before_the_request(world: World, cell: str) -> None:
+async def test_an_answer_before_the_request(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
     idle = world.proxy.connections[-1]
@@ -124,7 +124,7 @@ async def test_an_order_that_was_answered_before_it_was_asked_for(build: Any, au
     await world.ready(BUY)
     answers: list[bytes] = []
 
-    async def copied(passage: Passage) -> None:
+    async def copied(passage: ProxiedRequest) -> None:
         answer = await passage.forward()
         answers.append(an_order(answer))
         passage.send(answer.raw)
@@ -168,11 +168,11 @@ def another_basket(answer: Answer) -> Answer:
 
 
 MIXED_UP = [
-    Strike("F37", "customer", acts.spoilt(another_customer), IntegrityError, landed=True),
-    Strike("F37", "basket", acts.spoilt(another_basket), IntegrityError, landed=True, effects="SAM"),
+    Injection("F37", "customer", injections.spoilt(another_customer), IntegrityError, landed=True),
+    Injection("F37", "basket", injections.spoilt(another_basket), IntegrityError, landed=True, effects="SAM"),
 ]
 
 
 @both_clients(plays(MIXED_UP))
-async def test_answers_about_somebody_else(world: World, play: Play) -> None:
+async def test_answers_about_somebody_else(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from minted_connect import CompletionPolicy, NotExecuted, OutcomeUnknown, Timeouts
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import BEFORE, BUY, PATIENCE, cells, lines
 from tests.matrix.outcomes import is_unknown
 from tests.matrix.proxy import Act, Answer
-from tests.matrix.world import World
+from tests.matrix.world import MatrixWorld
 
 BASKET, ORDERS = "/partner/walletable/basket", "/partner/walletable/orders"
 
@@ -31,38 +31,38 @@ def nobodys(answer: Answer) -> Answer:
 
 
 FAULTS: dict[str, Act] = {
-    "dropped": acts.drop(landed=True),
-    "reset": acts.drop(reset=True),
-    "late": acts.silence(PATIENCE),
-    "cut": acts.spoilt(acts.cut, close=True),
-    "page": acts.answer(acts.document(acts.UNTRUSTED["page"])),
-    "no": acts.answer(acts.envelope(200, code=1)),
-    "bomb": acts.answer(acts.bomb()),
-    "login": acts.unsigned,
-    "weak": acts.challenge('Basic realm="x"'),
-    "403": acts.answer(acts.page(403)),
-    "404": acts.answer(acts.page(404)),
-    "409": acts.answer(acts.envelope(409)),
-    "422": acts.answer(acts.envelope(422)),
-    "429": acts.answer(acts.envelope(429, ("Retry-After", "3600"))),
-    "500": acts.answer(acts.envelope(500)),
-    "503": acts.answer(acts.page(503, ("Retry-After", "1"))),
-    "302": acts.redirect(302),
-    "nobodys": acts.spoilt(nobodys),
+    "dropped": injections.drop(landed=True),
+    "reset": injections.drop(reset=True),
+    "late": injections.silence(PATIENCE),
+    "cut": injections.spoilt(injections.cut, close=True),
+    "page": injections.answer(injections.document(injections.UNTRUSTED["page"])),
+    "no": injections.answer(injections.envelope(200, code=1)),
+    "bomb": injections.answer(injections.bomb()),
+    "login": injections.unsigned,
+    "weak": injections.challenge('Basic realm="x"'),
+    "403": injections.answer(injections.page(403)),
+    "404": injections.answer(injections.page(404)),
+    "409": injections.answer(injections.envelope(409)),
+    "422": injections.answer(injections.envelope(422)),
+    "429": injections.answer(injections.envelope(429, ("Retry-After", "3600"))),
+    "500": injections.answer(injections.envelope(500)),
+    "503": injections.answer(injections.page(503, ("Retry-After", "1"))),
+    "302": injections.redirect(302),
+    "nobodys": injections.spoilt(nobodys),
 }
 LEAST_PER_LOOK = 3
 """Reads of one look: the basket, the order of its number, the list of orders."""
 
 
-async def doubted(world: World, *, landed: bool) -> OutcomeUnknown:
+async def doubted(world: MatrixWorld, *, landed: bool) -> OutcomeUnknown:
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [acts.drop(landed=landed)])
+    world.proxy.play(BUY.method, BUY.path, [injections.drop(landed=landed)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     return caught.value
 
 
-def reads(world: World) -> int:
+def reads(world: MatrixWorld) -> int:
     return world.proxy.count("GET", BASKET) + world.proxy.count("GET", ORDERS)
 
 
@@ -93,8 +93,8 @@ async def test_neither_can_the_look_after_a_doubtful_no(build: Any, cell: str) -
     world = await build(timeouts=Timeouts(read=PATIENCE))
     await world.ready(BUY)
     fault = FAULTS[cell.split("-")[2]]
-    world.proxy.play(BUY.method, BUY.path, [acts.answer(acts.page(403), landed=True)])
-    world.proxy.play("GET", BASKET, [acts.pass_on, fault], endless=True)
+    world.proxy.play(BUY.method, BUY.path, [injections.answer(injections.page(403), landed=True)])
+    world.proxy.play("GET", BASKET, [injections.pass_on, fault], endless=True)
     world.proxy.play("GET", ORDERS, [fault], endless=True)
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
@@ -123,7 +123,7 @@ async def test_without_the_orders_a_cleared_basket_proves_nothing(build: Any, ce
     world = await build(options={"completion": FENCED})
     error = await doubted(world, landed=False)
     # Two reads of the first look can be made, and none of what comes after the basket was cleared.
-    world.proxy.play("GET", ORDERS, [acts.pass_on, acts.pass_on, FAULTS["500"]], endless=True)
+    world.proxy.play("GET", ORDERS, [injections.pass_on, injections.pass_on, FAULTS["500"]], endless=True)
     with pytest.raises(OutcomeUnknown) as still:
         await world.minted.complete.reconcile(error, fence=True)
     assert still.value.evidence[0] == "the orders could not be read completely"

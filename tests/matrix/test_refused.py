@@ -8,7 +8,7 @@ import attrs
 import pytest
 
 from minted_connect import (
-    ApiError,
+    APIError,
     AuthDowngrade,
     AuthenticationFailed,
     BadRequest,
@@ -22,7 +22,7 @@ from minted_connect import (
     UnexpectedRedirect,
     ValidationFailed,
 )
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import (
     ADD,
     BUY,
@@ -32,8 +32,8 @@ from tests.matrix.cells import (
     SELL,
     SET,
     SHORT,
-    Play,
-    Strike,
+    Injection,
+    MatrixCase,
     both,
     both_clients,
     cells,
@@ -43,13 +43,13 @@ from tests.matrix.cells import (
     plays,
 )
 from tests.matrix.outcomes import is_done, is_settled_later, is_unknown, perform
-from tests.matrix.proxy import Act, Passage
-from tests.matrix.world import World
-from tests.tour import SILVER
+from tests.matrix.proxy import Act, ProxiedRequest
+from tests.matrix.world import MatrixWorld
+from tests.support.operations import SILVER
 
 
 def said(raw: bytes, *, landed: bool = False) -> Act:
-    return acts.answer(raw, landed=landed)
+    return injections.answer(raw, landed=landed)
 
 
 # The doorman.
@@ -64,20 +64,22 @@ WEAK = {
     "unknown": (f"{_DIGEST}SHA-1024", "Negotiate"),
 }
 DOWNGRADES = [
-    *[Strike("F24", name, acts.challenge(*lines), AuthDowngrade) for name, lines in WEAK.items()],
+    *[Injection("F24", name, injections.challenge(*lines), AuthDowngrade) for name, lines in WEAK.items()],
     *[
-        Strike("F24", f"landed-{name}", acts.challenge(*WEAK[name], landed=True), AuthDowngrade, True, effects="M")
+        Injection(
+            "F24", f"landed-{name}", injections.challenge(*WEAK[name], landed=True), AuthDowngrade, True, effects="M"
+        )
         for name in ("basic", "realm")
     ],
 ]
 ROUNDS = [
-    Strike("F21", "again", acts.unsigned, AuthenticationFailed),
-    Strike("F22", "", acts.outdated, AuthenticationFailed),
+    Injection("F21", "again", injections.unsigned, AuthenticationFailed),
+    Injection("F22", "", injections.outdated, AuthenticationFailed),
 ]
 
 
 @both_clients(plays(ROUNDS))
-async def test_one_more_round_of_the_login(world: World, play: Play) -> None:
+async def test_one_more_round_of_the_login(world: MatrixWorld, play: MatrixCase) -> None:
     deed = play.deed
     await world.ready(deed)
     world.proxy.play(deed.method, deed.path, [play.strike.act])
@@ -89,7 +91,7 @@ async def test_one_more_round_of_the_login(world: World, play: Play) -> None:
 
 
 @cells(*(f"F21-{deed.effect}-stranger" for deed in DEEDS))
-async def test_the_first_request_of_all(world: World, connect: Any, cell: str) -> None:
+async def test_the_first_request_of_all(world: MatrixWorld, connect: Any, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
     stranger = await connect(world.proxy.url, world.sandbox.username, world.sandbox.password)
@@ -100,10 +102,10 @@ async def test_the_first_request_of_all(world: World, connect: Any, cell: str) -
 
 
 @cells(*(f"F22-{deed.effect}-for-ever" for deed in DEEDS))
-async def test_a_nonce_that_is_always_outdated(world: World, cell: str) -> None:
+async def test_a_nonce_that_is_always_outdated(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
-    world.proxy.play(deed.method, deed.path, [acts.outdated], endless=True)
+    world.proxy.play(deed.method, deed.path, [injections.outdated], endless=True)
     with pytest.raises(AuthenticationFailed):
         await deed.call(world.minted, world.basket)
     assert (world.sent(deed), world.clock.sleeps) == (2, [])
@@ -112,9 +114,9 @@ async def test_a_nonce_that_is_always_outdated(world: World, cell: str) -> None:
 
 
 @cells("F22-M-then-dropped")
-async def test_a_completion_that_is_dropped_after_its_challenge(world: World, cell: str) -> None:
+async def test_a_completion_that_is_dropped_after_its_challenge(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [acts.outdated, acts.drop(landed=True)])
+    world.proxy.play(BUY.method, BUY.path, [injections.outdated, injections.drop(landed=True)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     assert world.sent(BUY) == 2
@@ -122,12 +124,12 @@ async def test_a_completion_that_is_dropped_after_its_challenge(world: World, ce
 
 
 @cells("F21-M-fix-over", "F22-M-fix-over")
-async def test_a_login_that_outlasts_the_price_fix(world: World, cell: str) -> None:
+async def test_a_login_that_outlasts_the_price_fix(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
     world.clock.advance(230)  # of 240 s
-    challenged = acts.unsigned if cell.startswith("F21") else acts.outdated
+    challenged = injections.unsigned if cell.startswith("F21") else injections.outdated
 
-    async def slowly(passage: Passage) -> None:
+    async def slowly(passage: ProxiedRequest) -> None:
         world.clock.advance(8)
         await challenged(passage)
 
@@ -143,25 +145,25 @@ async def test_a_login_that_outlasts_the_price_fix(world: World, cell: str) -> N
 
 
 BARE = [
-    *both("F23", "", lambda landed: said(acts.envelope(401), landed=landed), AuthenticationFailed),
-    *both("F23", "page", lambda landed: said(acts.page(401), landed=landed), AuthenticationFailed),
+    *both("F23", "", lambda landed: said(injections.envelope(401), landed=landed), AuthenticationFailed),
+    *both("F23", "page", lambda landed: said(injections.page(401), landed=landed), AuthenticationFailed),
 ]
 
 
 @both_clients(plays([attrs.evolve(strike, case="bare", effects="M") for strike in BARE]))
-async def test_a_401_that_asks_for_nothing_is_a_gateways(world: World, play: Play) -> None:
+async def test_a_401_that_asks_for_nothing_is_a_gateways(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
 
 
 @cells(*(f"F23-{deed.effect}" for deed in DEEDS))
-async def test_a_password_that_was_changed(world: World, cell: str) -> None:
+async def test_a_password_that_was_changed(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
     doorman, sandbox = world.sandbox.doorman, world.sandbox
 
     async def changed(passage: Any) -> None:
         doorman.add(sandbox.username, "another")
-        await acts.pass_on(passage)
+        await injections.pass_on(passage)
 
     world.proxy.play(deed.method, deed.path, [changed])
     with pytest.raises(AuthenticationFailed) as caught:
@@ -178,9 +180,9 @@ async def test_a_password_that_was_changed(world: World, cell: str) -> None:
 
 
 @cells("F23-S-after-unknown")
-async def test_a_401_to_the_second_try_is_a_401(world: World, cell: str) -> None:
+async def test_a_401_to_the_second_try_is_a_401(world: MatrixWorld, cell: str) -> None:
     await world.ready(SET)
-    world.proxy.play(SET.method, SET.path, [acts.drop(landed=True), acts.unsigned], endless=True)
+    world.proxy.play(SET.method, SET.path, [injections.drop(landed=True), injections.unsigned], endless=True)
     with pytest.raises(AuthenticationFailed) as caught:
         await SET.call(world.minted, world.basket)
     assert caught.value.after_unknown
@@ -190,27 +192,27 @@ async def test_a_401_to_the_second_try_is_a_401(world: World, cell: str) -> None
 # The server, and what stands in front of it.
 
 
-def no(row: str, status: int, error: type[Exception], *headers: tuple[str, str], **more: Any) -> list[Strike]:
+def no(row: str, status: int, error: type[Exception], *headers: tuple[str, str], **more: Any) -> list[Injection]:
     """Return a refusal in the vendor's envelope, and as a page of a gateway; for money each before and after the work.
 
     For the rest it is enough that the vendor did nothing, and that the gateway passed it on.
     """
-    vendor, gateway = acts.envelope(status, *headers), acts.page(status, *headers)
+    vendor, gateway = injections.envelope(status, *headers), injections.page(status, *headers)
     return [
-        Strike(row, f"lost-{status}", said(vendor), error, **more),
-        Strike(row, f"landed-{status}-page", said(gateway, landed=True), error, landed=True, **more),
-        Strike(row, f"landed-{status}", said(vendor, landed=True), error, landed=True, effects="M", **more),
-        Strike(row, f"lost-{status}-page", said(gateway), error, effects="M", **more),
+        Injection(row, f"lost-{status}", said(vendor), error, **more),
+        Injection(row, f"landed-{status}-page", said(gateway, landed=True), error, landed=True, **more),
+        Injection(row, f"landed-{status}", said(vendor, landed=True), error, landed=True, effects="M", **more),
+        Injection(row, f"lost-{status}-page", said(gateway), error, effects="M", **more),
     ]
 
 
 def throttled(*headers: tuple[str, str], landed: bool = False) -> Act:
-    return said(acts.envelope(429, *headers), landed=landed)
+    return said(injections.envelope(429, *headers), landed=landed)
 
 
-REST = {400: BadRequest, 402: ApiError, 405: ApiError, 410: ApiError, 413: ApiError, 418: ApiError, 451: ApiError}
+REST = {400: BadRequest, 402: APIError, 405: APIError, 410: APIError, 413: APIError, 418: APIError, 451: APIError}
 """Every other refusal, after the class of the error."""
-FIELDS = acts.envelope(422, errors={"qty": ["too many"]})
+FIELDS = injections.envelope(422, errors={"qty": ["too many"]})
 SOON, NEVER = ("Retry-After", "3"), ("Retry-After", "3600")
 REFUSED = [
     *DOWNGRADES,
@@ -222,22 +224,22 @@ REFUSED = [
     ],
     *no("F26", 404, NotFound, case="first"),
     *no("F27", 409, Conflict),
-    Strike("F28", "fields", said(FIELDS), ValidationFailed, case="first"),
-    Strike("F28", "landed-fields", said(FIELDS, landed=True), ValidationFailed, landed=True, effects="M"),
+    Injection("F28", "fields", said(FIELDS), ValidationFailed, case="first"),
+    Injection("F28", "landed-fields", said(FIELDS, landed=True), ValidationFailed, landed=True, effects="M"),
     *[
         attrs.evolve(strike, case="bare", effects="M")
-        for strike in both("F28", "", lambda landed: said(acts.page(422), landed=landed), ValidationFailed)
+        for strike in both("F28", "", lambda landed: said(injections.page(422), landed=landed), ValidationFailed)
     ],
-    Strike("F29", "seconds", throttled(SOON), RateLimited, effects="RS", retry_after=3),
-    Strike("F29", "absent", throttled(), RateLimited, effects="RS"),
-    Strike("F29", "", throttled(NEVER), RateLimited, case="beyond", effects="RS"),
+    Injection("F29", "seconds", throttled(SOON), RateLimited, effects="RS", retry_after=3),
+    Injection("F29", "absent", throttled(), RateLimited, effects="RS"),
+    Injection("F29", "", throttled(NEVER), RateLimited, case="beyond", effects="RS"),
     *[
         attrs.evolve(strike, effects="AM")
         for strike in (
             # An addition is read back at once: the wait is for those who repeat a request.
             *both("F29", "seconds", lambda landed: throttled(SOON, landed=landed), RateLimited, retry_after=3),
             *both("F29", "absent", lambda landed: throttled(landed=landed), RateLimited),
-            *both("F29", "page", lambda landed: said(acts.page(429), landed=landed), RateLimited),
+            *both("F29", "page", lambda landed: said(injections.page(429), landed=landed), RateLimited),
             *both("F29", "never", lambda landed: throttled(NEVER, landed=landed), RateLimited, case="beyond"),
         )
     ],
@@ -246,12 +248,12 @@ REFUSED = [
     *no("F31", 504, ServerError)[1::2],
     *no("F32", 503, ServerError, ("Retry-After", "2"), retry_after=2)[:3],
     *no("F32", 503, ServerError)[3:],
-    *no("F33", 408, ApiError),
-    *no("F33", 425, ApiError)[:1],
+    *no("F33", 408, APIError),
+    *no("F33", 425, APIError)[:1],
     *[
-        Strike("F34", f"{'landed' if landed else 'lost'}-{status}", act, UnexpectedRedirect, landed)
+        Injection("F34", f"{'landed' if landed else 'lost'}-{status}", act, UnexpectedRedirect, landed)
         for status, landed in ((301, False), (302, True), (303, True), (307, False), (308, True))
-        for act in [acts.redirect(status, landed=landed)]
+        for act in [injections.redirect(status, landed=landed)]
     ],
 ]
 
@@ -259,17 +261,17 @@ REFUSED = [
 @pytest.mark.requirement(45)
 @pytest.mark.requirement(46)
 @both_clients(plays(REFUSED))
-async def test_refused(world: World, play: Play) -> None:
+async def test_refused(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
 
 
 @both_clients(plays(no("F25", 403, PermissionDenied)[:2], [SELL, DELIVERY]))
-async def test_sales_and_deliveries(world: World, play: Play) -> None:
+async def test_sales_and_deliveries(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
 
 
 @cells(*(f"F28-{deed.effect}-names" for deed in DEEDS))
-async def test_a_422_names_the_fields(world: World, cell: str) -> None:
+async def test_a_422_names_the_fields(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
     world.proxy.play(deed.method, deed.path, [said(FIELDS)])
@@ -279,19 +281,19 @@ async def test_a_422_names_the_fields(world: World, cell: str) -> None:
 
 
 @cells("F26-S-second-404", "F28-S-second-422")
-async def test_a_no_to_the_second_try_may_mean_that_the_first_did_it(world: World, cell: str) -> None:
+async def test_a_no_to_the_second_try_may_mean_that_the_first_did_it(world: MatrixWorld, cell: str) -> None:
     await world.ready(SET)
-    second = said(acts.envelope(int(cell[-3:])))
-    world.proxy.play(SET.method, SET.path, [acts.drop(landed=True), second])
+    second = said(injections.envelope(int(cell[-3:])))
+    world.proxy.play(SET.method, SET.path, [injections.drop(landed=True), second])
     assert SET.shown(await SET.call(world.minted, world.basket))
     assert (world.sent(SET), world.arrived(SET), world.reads(SET)) == (2, 1, 1)
 
 
 @cells("F26-S-second-404-lost", "F28-S-second-422-lost")
-async def test_or_that_it_was_never_done(world: World, cell: str) -> None:
+async def test_or_that_it_was_never_done(world: MatrixWorld, cell: str) -> None:
     await world.ready(SET)
     status = int(cell.split("-")[3])
-    world.proxy.play(SET.method, SET.path, [acts.drop(), said(acts.envelope(status))])
+    world.proxy.play(SET.method, SET.path, [injections.drop(), said(injections.envelope(status))])
     with pytest.raises(NotFound if status == 404 else ValidationFailed) as caught:
         await SET.call(world.minted, world.basket)
     assert caught.value.after_unknown
@@ -300,18 +302,18 @@ async def test_or_that_it_was_never_done(world: World, cell: str) -> None:
 
 
 @cells("F26-S-second-removal")
-async def test_a_removal_that_finds_nothing_the_second_time_was_done_the_first(world: World, cell: str) -> None:
+async def test_a_removal_that_finds_nothing_the_second_time_was_done_the_first(world: MatrixWorld, cell: str) -> None:
     await world.ready(SET)
-    world.proxy.play("DELETE", "/partner/customer/*", [acts.drop(landed=True)])
+    world.proxy.play("DELETE", "/partner/customer/*", [injections.drop(landed=True)])
     assert await world.minted.customers.remove(CUSTOMER) is None
     assert [entry.status for entry in world.sandbox.requests] == [200, 404]
 
 
 @cells("F25-A-key")
-async def test_an_addition_whose_before_is_not_known_is_not_read_back(world: World, cell: str) -> None:
+async def test_an_addition_whose_before_is_not_known_is_not_read_back(world: MatrixWorld, cell: str) -> None:
     """Without the basket as it was, the line that was added cannot be told from one that was there."""
     await world.ready(ADD)
-    world.proxy.play(ADD.method, ADD.path, [said(acts.envelope(403), landed=True)])
+    world.proxy.play(ADD.method, ADD.path, [said(injections.envelope(403), landed=True)])
     with pytest.raises(PermissionDenied):
         await world.minted.baskets.add_item(world.basket.key, sku=SILVER, qty=2)
     assert (world.sent(ADD), world.reads(ADD), world.clock.sleeps) == (1, 0, [])
@@ -321,9 +323,9 @@ async def test_an_addition_whose_before_is_not_known_is_not_read_back(world: Wor
 
 
 NOES = {
-    "envelope": (said(acts.envelope(403)), PermissionDenied),
-    "page": (said(acts.page(403)), PermissionDenied),
-    "basic": (acts.challenge(*WEAK["basic"]), AuthDowngrade),
+    "envelope": (said(injections.envelope(403)), PermissionDenied),
+    "page": (said(injections.page(403)), PermissionDenied),
+    "basic": (injections.challenge(*WEAK["basic"]), AuthDowngrade),
 }
 
 
@@ -348,7 +350,7 @@ async def test_no_look_at_all(build: Any, cell: str) -> None:
     world = await build(policy={"inline_looks": 0})
     await world.ready(BUY)
     landed = cell.endswith("landed")
-    world.proxy.play(BUY.method, BUY.path, [said(acts.page(403), landed=landed)])
+    world.proxy.play(BUY.method, BUY.path, [said(injections.page(403), landed=landed)])
     await is_settled_later(world, BUY, lambda: BUY.call(world.minted, world.basket), looks=0, landed=landed)
 
 
@@ -366,10 +368,10 @@ async def test_a_look_that_contradicts_a_trusted_refusal_is_not_the_last(build: 
 
 
 @cells("F29-R-seconds", "F32-R-seconds", "F29-S-seconds", "F32-S-seconds")
-async def test_the_server_says_how_long_to_wait(world: World, cell: str) -> None:
+async def test_the_server_says_how_long_to_wait(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
     status = 429 if cell.startswith("F29") else 503
-    world.proxy.play(deed.method, deed.path, [said(acts.envelope(status, ("Retry-After", "7")))])
+    world.proxy.play(deed.method, deed.path, [said(injections.envelope(status, ("Retry-After", "7")))])
     assert deed.shown(await deed.call(world.minted, world.basket))
     assert world.clock.sleeps == [7.0]

@@ -6,42 +6,42 @@ import attrs
 import pytest
 
 from minted_connect import (
-    AnswerTooLarge,
-    ApiError,
+    APIError,
     OutcomeUnknown,
     ProtocolError,
     RequestTimeout,
+    ResponseTooLarge,
     TransportError,
 )
 from tests.completion.fakes import SHIPPING
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import (
     BUY,
     CUSTOMER,
     DELIVERY,
     PATIENCE,
     SELL,
-    Deed,
-    Play,
-    Strike,
+    Injection,
+    MatrixCase,
+    MatrixOperation,
     both,
     both_clients,
     cells,
     plays,
 )
 from tests.matrix.outcomes import is_done, perform
-from tests.matrix.proxy import BULK, Passage
-from tests.matrix.world import World
+from tests.matrix.proxy import BULK, ProxiedRequest
+from tests.matrix.world import MatrixWorld
 
 
 def spoilings(row, error, changes, *, landed=True, **more):
     """Return a strike for each way of spoiling a proper answer."""
     word = "landed" if landed else "lost"
     return [
-        Strike(
+        Injection(
             row,
             f"{word}-{change.__name__.replace('_', '-')}",
-            acts.spoilt(change, landed=landed, **more),
+            injections.spoilt(change, landed=landed, **more),
             error,
             landed,
         )
@@ -50,58 +50,64 @@ def spoilings(row, error, changes, *, landed=True, **more):
 
 
 def resetting(*, landed: bool = False):
-    return acts.drop(landed=landed, reset=True)
+    return injections.drop(landed=landed, reset=True)
 
 
 def late(*, landed: bool = False):
-    return acts.silence(PATIENCE, landed=landed)
+    return injections.silence(PATIENCE, landed=landed)
 
 
 REUSED = both("F10", "", resetting, TransportError)
-DROPPED = [*both("F11", "", acts.drop, TransportError), *both("F11", "reset", resetting, TransportError)]
+DROPPED = [*both("F11", "", injections.drop, TransportError), *both("F11", "reset", resetting, TransportError)]
 
 
 LATE = [
     *both("F13", "", late, RequestTimeout, case="timeout", slow=True),
-    Strike("F13", "", acts.silence(60), RequestTimeout, case="deadline", uses_up=True),
-    Strike("F13", "landed", acts.silence(60, landed=True), RequestTimeout, landed=True, case="deadline", uses_up=True),
+    Injection("F13", "", injections.silence(60), RequestTimeout, case="deadline", uses_up=True),
+    Injection(
+        "F13", "landed", injections.silence(60, landed=True), RequestTimeout, landed=True, case="deadline", uses_up=True
+    ),
 ]
 CUT = [
-    *spoilings("F16", TransportError, (acts.cut, acts.no_last_chunk), close=True),
-    *spoilings("F16", TransportError, (acts.cut_chunk,), landed=False, close=True),
+    *spoilings("F16", TransportError, (injections.cut, injections.no_last_chunk), close=True),
+    *spoilings("F16", TransportError, (injections.cut_chunk,), landed=False, close=True),
 ]
 PROXY_SAYS = {"page", "empty", "list", "bytes"}
 """What something on the way may say by itself, without the server."""
 JUNK = [
-    Strike(
+    Injection(
         "F17",
         f"{'lost' if name in PROXY_SAYS else 'landed'}-{name}",
-        acts.answer(acts.document(body), landed=name not in PROXY_SAYS),
+        injections.answer(injections.document(body), landed=name not in PROXY_SAYS),
         ProtocolError,
         landed=name not in PROXY_SAYS,
     )
-    for name, body in acts.UNTRUSTED.items()
+    for name, body in injections.UNTRUSTED.items()
 ]
 LARGE = [
-    *both("F18", "too-large", lambda landed: acts.answer(acts.too_large(), landed=landed), AnswerTooLarge),
-    *both("F18", "bomb", lambda landed: acts.answer(acts.bomb(), landed=landed), AnswerTooLarge),
-    Strike("F18", "landed-too-long", acts.answer(acts.too_long(), landed=True), AnswerTooLarge, landed=True),
+    *both(
+        "F18", "too-large", lambda landed: injections.answer(injections.too_large(), landed=landed), ResponseTooLarge
+    ),
+    *both("F18", "bomb", lambda landed: injections.answer(injections.bomb(), landed=landed), ResponseTooLarge),
+    Injection(
+        "F18", "landed-too-long", injections.answer(injections.too_long(), landed=True), ResponseTooLarge, landed=True
+    ),
 ]
-NO = both("F19", "", lambda landed: acts.answer(acts.envelope(200, code=1), landed=landed), ApiError)
+NO = both("F19", "", lambda landed: injections.answer(injections.envelope(200, code=1), landed=landed), APIError)
 
 
 @both_clients([*plays(DROPPED), *plays(LATE), *plays(CUT), *plays(JUNK), *plays(LARGE), *plays(NO)])
-async def test_sent(world: World, play: Play) -> None:
+async def test_sent(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
 
 
 @both_clients(plays([*DROPPED[:2], *NO], [SELL, DELIVERY]))
-async def test_sales_and_deliveries(world: World, play: Play) -> None:
+async def test_sales_and_deliveries(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
 
 
 @both_clients(plays(REUSED))
-async def test_on_a_reused_connection(world: World, play: Play) -> None:
+async def test_on_a_reused_connection(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
     first = world.proxy.of(play.deed.method, play.deed.path)[0]
     # Money never goes over a connection that was used before: there it cannot occur.
@@ -109,10 +115,10 @@ async def test_on_a_reused_connection(world: World, play: Play) -> None:
 
 
 @cells("F13-M-timeout-lands-later", "F11-M-lands-later")
-async def test_a_request_that_lands_while_it_is_looked_for(world: World, cell: str) -> None:
+async def test_a_request_that_lands_while_it_is_looked_for(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
 
-    async def slow_on_the_way(passage: Passage) -> None:
+    async def slow_on_the_way(passage: ProxiedRequest) -> None:
         await passage.read()
         world.clock.meanwhile = passage.forward  # in the first pause of reading back
         if cell.startswith("F13"):
@@ -136,7 +142,7 @@ _RATES = "/partner/walletable/rates"
 _AT_THE_CUSTOMER = "/partner/customer/*"
 TO = attrs.evolve(SHIPPING, address=BULK)
 BULKY = (
-    Deed(
+    MatrixOperation(
         "R",
         "rates.current",
         "GET",
@@ -146,7 +152,7 @@ BULKY = (
         lambda sandbox: False,
         3,
     ),
-    Deed(
+    MatrixOperation(
         "S",
         "customers.update",
         "PATCH",
@@ -157,7 +163,7 @@ BULKY = (
         2,
         look=_AT_THE_CUSTOMER,
     ),
-    Deed(
+    MatrixOperation(
         "A",
         "customers.create",
         "POST",
@@ -170,11 +176,11 @@ BULKY = (
     ),
     attrs.evolve(DELIVERY, call=lambda m, b: m.complete.delivery(b, shipping=TO, expected_total=b.paid_total)),
 )
-UNREAD = [Strike("F12", "lost", acts.drop_unread, TransportError)]
+UNREAD = [Injection("F12", "lost", injections.drop_unread, TransportError)]
 
 
 @both_clients(plays(UNREAD, BULKY))
-async def test_written_in_part(world: World, play: Play) -> None:
+async def test_written_in_part(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)
 
 
@@ -184,23 +190,28 @@ MISTYPED = {"paid_total": [], "external_id": []}
 NEW = {"status_name": "Levitating", "gender": "levitating", "new_field": {"a": [1]}}
 KEYS = ("token", "guid", "increment_id")
 SPOILT = [
-    Strike("F20", "", acts.without("paid_total", "external_id"), ProtocolError, landed=True, case="missing"),
-    Strike(
-        "F20", "mistyped", acts.with_values(paid_total=[], external_id=[]), ProtocolError, landed=True, case="missing"
+    Injection("F20", "", injections.without("paid_total", "external_id"), ProtocolError, landed=True, case="missing"),
+    Injection(
+        "F20",
+        "mistyped",
+        injections.with_values(paid_total=[], external_id=[]),
+        ProtocolError,
+        landed=True,
+        case="missing",
     ),
-    Strike(
+    Injection(
         "F20",
         "",
-        acts.without("token", "guid", "increment_id"),
+        injections.without("token", "guid", "increment_id"),
         ProtocolError,
         landed=True,
         case="no keys",
         effects="M",
     ),
-    Strike(
+    Injection(
         "F20",
         "",
-        acts.with_values(**NEW),
+        injections.with_values(**NEW),
         ProtocolError,
         landed=True,
         case="new",
@@ -210,5 +221,5 @@ SPOILT = [
 
 
 @both_clients(plays(SPOILT))
-async def test_answers_with_gaps(world: World, play: Play) -> None:
+async def test_answers_with_gaps(world: MatrixWorld, play: MatrixCase) -> None:
     await perform(world, play)

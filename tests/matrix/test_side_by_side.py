@@ -15,25 +15,25 @@ import pytest
 
 from minted_connect import AlreadyInFlight, ClientClosedError, Conflict
 from minted_connect.sandbox import ThreadedSandbox
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import BUY, DEEDS, READ, SET, cells, deed_of
 from tests.matrix.outcomes import is_done
-from tests.matrix.world import ROOT, World, child
-from tests.tour import GOLD, SILVER
+from tests.matrix.world import ROOT, MatrixWorld, child
+from tests.support.operations import GOLD, SILVER
 
 # F38: two tasks.
 
 
-async def caught_up(world: World) -> None:
+async def caught_up(world: MatrixWorld) -> None:
     """Let whatever was begun so far come to the wire, or to where it waits."""
     for _ in range(3):
         await world.minted.rates.current()
 
 
 @cells("F38-R")
-async def test_two_reads_are_independent(world: World, cell: str) -> None:
+async def test_two_reads_are_independent(world: MatrixWorld, cell: str) -> None:
     await world.ready(READ)
-    held = acts.Held()
+    held = injections.Gate()
     world.proxy.play(READ.method, READ.path, [held])
     first = asyncio.ensure_future(READ.call(world.minted, world.basket))
     await held.arrived.wait()
@@ -45,10 +45,10 @@ async def test_two_reads_are_independent(world: World, cell: str) -> None:
 
 
 @cells("F38-S", "F38-A")
-async def test_two_changes_go_one_after_the_other(world: World, cell: str) -> None:
+async def test_two_changes_go_one_after_the_other(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
-    held = acts.Held()
+    held = injections.Gate()
     world.proxy.play(deed.method, deed.path, [held])
     first = asyncio.ensure_future(deed.call(world.minted, world.basket))
     await held.arrived.wait()
@@ -65,12 +65,12 @@ async def test_two_changes_go_one_after_the_other(world: World, cell: str) -> No
 
 
 @cells("F38-S-dropped", "F38-A-dropped")
-async def test_neither_takes_the_work_of_the_other_for_its_own(world: World, cell: str) -> None:
+async def test_neither_takes_the_work_of_the_other_for_its_own(world: MatrixWorld, cell: str) -> None:
     """Both are read back: without turns, each could see what the other did, and call it its own."""
     deed = deed_of(cell)
     await world.ready(deed)
-    held = acts.Held(landed=True)
-    cut = acts.spoilt(acts.cut, landed=False, close=True)
+    held = injections.Gate(landed=True)
+    cut = injections.spoilt(injections.cut, landed=False, close=True)
 
     async def held_and_cut(passage: Any) -> None:
         await passage.read()
@@ -78,7 +78,7 @@ async def test_neither_takes_the_work_of_the_other_for_its_own(world: World, cel
         await held.go_on.wait()
         await cut(passage)
 
-    world.proxy.play(deed.method, deed.path, [held_and_cut, acts.spoilt(acts.cut, close=True)])
+    world.proxy.play(deed.method, deed.path, [held_and_cut, injections.spoilt(injections.cut, close=True)])
     lost = asyncio.ensure_future(deed.call(world.minted, world.basket))
     await held.arrived.wait()
     landed = asyncio.ensure_future(deed.call(world.minted, world.basket))
@@ -91,10 +91,10 @@ async def test_neither_takes_the_work_of_the_other_for_its_own(world: World, cel
 
 
 @cells("F38-S-behind-a-completion", "F38-A-behind-a-completion")
-async def test_a_change_waits_for_the_completion_under_way(world: World, cell: str) -> None:
+async def test_a_change_waits_for_the_completion_under_way(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(BUY)
-    held = acts.Held()
+    held = injections.Gate()
     world.proxy.play(BUY.method, BUY.path, [held])
     bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
     await held.arrived.wait()
@@ -109,9 +109,9 @@ async def test_a_change_waits_for_the_completion_under_way(world: World, cell: s
 
 
 @cells("F38-M")
-async def test_a_second_completion_gets_the_first_ones_result(world: World, cell: str) -> None:
+async def test_a_second_completion_gets_the_first_ones_result(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
-    held = acts.Held()
+    held = injections.Gate()
     world.proxy.play(BUY.method, BUY.path, [held])
     first = asyncio.ensure_future(BUY.call(world.minted, world.basket))
     await held.arrived.wait()
@@ -130,10 +130,10 @@ async def test_a_second_completion_gets_the_first_ones_result(world: World, cell
 
 
 @cells("F39-M")
-async def test_a_second_process_is_kept_out(world_today: World, cell: str) -> None:
+async def test_a_second_process_is_kept_out(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
     await world.ready(BUY)
-    held = acts.Held()
+    held = injections.Gate()
     world.proxy.play(BUY.method, BUY.path, [held])
     async with child(world, BUY) as process:
         await held.arrived.wait()
@@ -284,7 +284,7 @@ def test_a_fork(forked: Any, cell: str, flavour: str) -> None:
 
 
 @cells(*(f"F42-{deed.effect}" for deed in DEEDS), flavours=("async",))
-async def test_another_event_loop(world: World, cell: str) -> None:
+async def test_another_event_loop(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
 
@@ -298,13 +298,13 @@ async def test_another_event_loop(world: World, cell: str) -> None:
 
 
 @cells(*(f"F42-{deed.effect}-meanwhile" for deed in DEEDS), "F42-M-reconcile", flavours=("async",))
-async def test_another_event_loop_while_its_own_completes_the_basket(world: World, cell: str) -> None:
+async def test_another_event_loop_while_its_own_completes_the_basket(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
-    held = acts.Held()
+    held = injections.Gate()
     world.proxy.play(BUY.method, BUY.path, [held])
     bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
     await held.arrived.wait()
-    [flight] = world.minted.complete._outcomes.flights.values()
+    [flight] = world.minted.complete._settlement.flights.values()
 
     async def call() -> None:
         if cell.endswith("reconcile"):
@@ -319,7 +319,7 @@ async def test_another_event_loop_while_its_own_completes_the_basket(world: Worl
 
 
 @cells(*(f"F42-{deed.effect}-blocking" for deed in DEEDS), flavours=("blocking",))
-async def test_any_event_loop(world: World, cell: str) -> None:
+async def test_any_event_loop(world: MatrixWorld, cell: str) -> None:
     """The blocking client brings its own: that another one runs where it is called changes nothing."""
     deed = deed_of(cell)
     await world.ready(deed)

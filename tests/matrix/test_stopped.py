@@ -16,11 +16,11 @@ import pytest
 
 from minted_connect import NotExecuted, OutcomeUnknown
 from minted_connect.models import Intent
-from tests.matrix import acts
+from tests.matrix import injections
 from tests.matrix.cells import BEFORE, BUY, cells, lines
 from tests.matrix.outcomes import is_done
-from tests.matrix.proxy import Passage
-from tests.matrix.world import World, child
+from tests.matrix.proxy import ProxiedRequest
+from tests.matrix.world import MatrixWorld, child
 
 LEFT: Final = 4.0
 """Seconds left of the price lock when the process looks at the basket, of which 3 are its margin."""
@@ -39,7 +39,7 @@ async def has_stopped(process: asyncio.subprocess.Process) -> None:
 
 
 @asynccontextmanager
-async def stopped(world: World) -> AsyncIterator[asyncio.subprocess.Process]:
+async def stopped(world: MatrixWorld) -> AsyncIterator[asyncio.subprocess.Process]:
     """Have another process write an intent down, and stop it before it sends anything."""
     async with child(world, BUY, "stop") as process:
         await has_stopped(process)
@@ -54,7 +54,7 @@ async def gave_up(process: asyncio.subprocess.Process) -> None:
 
 
 @cells("F52-M-wakes")
-async def test_a_stopped_process_goes_on_too_late(world_today: World, cell: str) -> None:
+async def test_a_stopped_process_goes_on_too_late(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
     await world.ready(BUY)
     world.clock.advance(240 - LEFT)
@@ -66,7 +66,7 @@ async def test_a_stopped_process_goes_on_too_late(world_today: World, cell: str)
 
 
 @cells("F52-M-wakes-in-time")
-async def test_a_stopped_process_goes_on_in_time(world_today: World, cell: str) -> None:
+async def test_a_stopped_process_goes_on_in_time(world_today: MatrixWorld, cell: str) -> None:
     """So that it was the time that kept it from sending above."""
     world = world_today
     await world.ready(BUY)
@@ -79,17 +79,17 @@ async def test_a_stopped_process_goes_on_in_time(world_today: World, cell: str) 
 
 
 @cells("F52-M-wakes-at-the-challenge")
-async def test_it_is_stopped_before_the_reply_to_a_challenge(world_today: World, cell: str) -> None:
+async def test_it_is_stopped_before_the_reply_to_a_challenge(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
     await world.ready(BUY)
     world.clock.advance(240 - LEFT)
     processes: list[asyncio.subprocess.Process] = []
 
-    async def stop(passage: Passage) -> None:
+    async def stop(passage: ProxiedRequest) -> None:
         [process] = processes
         process.send_signal(signal.SIGSTOP)
         await has_stopped(process)
-        await acts.outdated(passage)
+        await injections.outdated(passage)
         await asyncio.sleep(STOPPED)
         process.send_signal(signal.SIGCONT)
 
@@ -102,7 +102,7 @@ async def test_it_is_stopped_before_the_reply_to_a_challenge(world_today: World,
     assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (1, ["not_sent"], [])
 
 
-async def still_prepared(world: World, *, fence: bool) -> Intent:
+async def still_prepared(world: MatrixWorld, *, fence: bool) -> Intent:
     """Reconcile from this process, and return the intent, about which nothing is concluded."""
     [intent] = await world.minted.complete.pending()
     assert intent.state == "prepared"
@@ -113,7 +113,7 @@ async def still_prepared(world: World, *, fence: bool) -> Intent:
     return intent
 
 
-def seconds_until_sendable_no_more(world: World, intent: Intent) -> float:
+def seconds_until_sendable_no_more(world: MatrixWorld, intent: Intent) -> float:
     assert intent.send_before is not None
     return (intent.send_before - world.clock.wall()).total_seconds()
 
@@ -143,13 +143,13 @@ async def test_nothing_is_concluded_while_it_may_still_send(build: Any, cell: st
 
 
 @cells("F52-M-looks-found")
-async def test_an_order_that_is_found_settles_at_once(world_today: World, cell: str) -> None:
+async def test_an_order_that_is_found_settles_at_once(world_today: MatrixWorld, cell: str) -> None:
     """The process is stopped after all was done, and before it could note that."""
     world = world_today
     await world.ready(BUY)
     processes: list[asyncio.subprocess.Process] = []
 
-    async def stop(passage: Passage) -> None:
+    async def stop(passage: ProxiedRequest) -> None:
         [process] = processes
         order = await passage.forward()
         process.send_signal(signal.SIGSTOP)

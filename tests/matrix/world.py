@@ -21,10 +21,10 @@ import attrs
 import trustme
 
 from minted_connect import Completion, Options, OutcomeUnknown
-from minted_connect.completion.journals.sqlite import SqliteJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Basket, Intent
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.matrix.cells import BEFORE, CUSTOMER, Deed
+from tests.matrix.cells import BEFORE, CUSTOMER, MatrixOperation
 from tests.matrix.proxy import Chaos
 
 ROOT: Final = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ async def in_loop(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
 
 
 @attrs.define(eq=False)
-class World:
+class MatrixWorld:
     """A client, the proxy it talks to, and the sandbox behind."""
 
     sandbox: Sandbox
@@ -84,7 +84,7 @@ class World:
     """Builds the options of a client: what its completion policy has besides `orders_lag`, and the rest."""
     basket: Basket = attrs.field(init=False)
 
-    async def ready(self, deed: Deed, *, after: float = 0.0) -> None:
+    async def ready(self, deed: MatrixOperation, *, after: float = 0.0) -> None:
         """Set the scene: a customer with a basket that the client has seen, and a login that is done.
 
         `after` is the number of seconds after which the client sees it, for servers whose reads are behind.
@@ -103,15 +103,15 @@ class World:
 
     # What happened.
 
-    def sent(self, deed: Deed) -> int:
+    def sent(self, deed: MatrixOperation) -> int:
         """Return how many requests of this deed left the client."""
         return self.proxy.count(deed.method, deed.path)
 
-    def arrived(self, deed: Deed) -> int:
+    def arrived(self, deed: MatrixOperation) -> int:
         """Return how many of them reached the server."""
         return len(self.sandbox.requests.of(deed.operation))
 
-    def reads(self, deed: Deed) -> int:
+    def reads(self, deed: MatrixOperation) -> int:
         """Return how often it was looked at where reading back looks."""
         return self.proxy.count("GET", deed.look)
 
@@ -140,7 +140,7 @@ class World:
 
 
 @asynccontextmanager
-async def child(world: World, deed: Deed, *ways: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def child(world: MatrixWorld, deed: MatrixOperation, *ways: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """Make the call in another process, with the same journal; the `ways` are those of `tests.matrix.child`."""
     credentials = (world.sandbox.username, world.sandbox.password)
     arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, deed.effect, *ways)

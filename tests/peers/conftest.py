@@ -14,8 +14,8 @@ import aiohttp
 import attrs
 import pytest
 
-from minted_connect.core.digest import DigestAuth
-from tests.servers import find
+from minted_connect.core.auth.digest import DigestAuth
+from tests.support.programs import find
 
 REALM = "Minted Connect"
 USERS = {"partner": 'pass:word "x"', "Gümüş Ltd": "şifre"}
@@ -181,7 +181,7 @@ def lighttpd():
 
 
 @attrs.define
-class Caller:
+class ApiClient:
     """Our Digest over a plain aiohttp session: called with a target, it returns the status."""
 
     url: str
@@ -210,9 +210,9 @@ class Caller:
             while True:
                 status, challenges, info = await self.fetch(target, exchange.header("GET", target))
                 if status != 401:
-                    exchange.accepted(info)
+                    exchange.on_success(info)
                     return status
-                if not exchange.challenged(challenges):
+                if not exchange.on_challenge(challenges):
                     return status
 
 
@@ -222,6 +222,6 @@ async def connect():
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)) as session:
 
         def new(url, user="partner", password=None):
-            return Caller(url, session, DigestAuth(user, USERS[user] if password is None else password))
+            return ApiClient(url, session, DigestAuth(user, USERS[user] if password is None else password))
 
         yield new

@@ -52,7 +52,7 @@ def test_the_latest_of_all_counts_also_of_those_that_are_exhausted():
     slow = faults.add("late_commit", seconds=9)
     faults.add("delay", seconds=4)
     assert faults.latest_landing == 9
-    struck = faults.strike("POST", "/x", before_auth=False)
+    struck = faults.match("POST", "/x", before_auth=False)
     assert struck is slow
     faults.finish(struck)
     assert not slow.is_armed

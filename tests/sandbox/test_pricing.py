@@ -8,16 +8,16 @@ from minted_connect.sandbox.pricing import (
     GOLD,
     METALS,
     SILVER,
+    FeeSchedule,
     Figures,
     Line,
     PriceWalk,
-    Rates,
     card_commission,
     fees,
     r2,
 )
 
-FEBRUARY, MARCH = Rates(), Rates.march_2026()
+FEBRUARY, MARCH = FeeSchedule(), FeeSchedule.march_2026()
 ANCHOR = 1_771_590_477
 
 # walletable.md, section 4
@@ -74,7 +74,7 @@ def test_rounding_is_half_up():
 money = st.decimals("0.01", "99999.99", places=2)
 lines = st.lists(st.builds(Line, money, st.integers(1, 50)), min_size=1, max_size=6)
 percent = st.decimals(0, 40, places=2)
-rates = st.builds(Rates, charge=percent, storage=percent, vat=percent, minting=percent)
+rates = st.builds(FeeSchedule, charge=percent, storage=percent, vat=percent, minting=percent)
 
 
 @given(lines, rates)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minted_connect.sandbox import ManualClock, Rules, Sandbox, ThreadedSandbox
-from minted_connect.sandbox.rules import ShopError
+from minted_connect.sandbox.errors import ShopError
 from minted_connect.sandbox.shop import Shop
 from minted_connect.sandbox.state import SECOND
 

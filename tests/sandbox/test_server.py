@@ -17,8 +17,8 @@ import trustme
 
 import minted_connect.sandbox
 from minted_connect.sandbox import LoggedRequest, ManualClock, Sandbox, Settings, ThreadedSandbox
-from minted_connect.sandbox.options import Options
-from minted_connect.sandbox.routes import OPERATIONS
+from minted_connect.sandbox.router import OPERATIONS
+from minted_connect.sandbox.settings import Options
 
 pytestmark = pytest.mark.anyio
 

@@ -20,13 +20,14 @@ from minted_connect import (
     Holding,
     Intent,
     Invoice,
-    Kind,
     MemoryJournal,
     MintedConnectError,
     Options,
     Order,
     OrderChange,
+    OrderKind,
     OrderProgress,
+    OrderStatus,
     OutcomeUnknown,
     Page,
     Product,
@@ -34,10 +35,9 @@ from minted_connect import (
     RateFeed,
     RatePoint,
     Receipt,
-    Reply,
+    Response,
     RetryPolicy,
     Shipping,
-    Status,
     Tick,
     Timeouts,
     ValidationFailed,
@@ -72,7 +72,7 @@ async def construction() -> None:
         assert_type(minted.with_options(deadline=5, language="en"), Mine)
     async with AsyncMintedConnect("user", "password") as entered:
         assert_type(entered, AsyncMintedConnect)
-        assert_type(await entered.request("GET", "/anything", query={"a": "b"}), Reply)
+        assert_type(await entered.request("GET", "/anything", query={"a": "b"}), Response)
 
 
 async def customers(minted: AsyncMintedConnect) -> None:
@@ -93,7 +93,9 @@ async def walks(minted: AsyncMintedConnect, order: Order) -> None:
         assert_type(next(iter(page)), Product)
     async for product in minted.products.iterate():
         assert_type(product, Product)
-    assert_type(await minted.orders.page(tx_type=Kind.BUY, start=date(2026, 1, 1), end=date(2026, 2, 1)), Page[Order])
+    assert_type(
+        await minted.orders.page(tx_type=OrderKind.BUY, start=date(2026, 1, 1), end=date(2026, 2, 1)), Page[Order]
+    )
     async for one in minted.orders.iterate(customer_external_id="id", status=[1, 2]):
         assert_type(one, Order)
     async for orders in minted.orders.pages(page=2, sort_by="total"):
@@ -102,7 +104,7 @@ async def walks(minted: AsyncMintedConnect, order: Order) -> None:
         assert_type(change, OrderChange)
         assert_type(change.order, Order)
         assert_type(change.before, OrderProgress | None)
-        assert_type(change.after.status, Status | str)
+        assert_type(change.after.status, OrderStatus | str)
         assert_type(change.changed, frozenset[str])
     minted.orders.watch("id")  # type: ignore[arg-type]
     minted.orders.iterate(page=2)  # type: ignore[call-arg]
@@ -151,7 +153,7 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
 
 async def orders_and_wallet(minted: AsyncMintedConnect, order: Order) -> None:
     assert_type(await minted.orders.get(1, customer_external_id="id"), Order)
-    assert_type(await minted.orders.wait(order, until=Status.SHIPPED, timeout=5), Order)
+    assert_type(await minted.orders.wait(order, until=OrderStatus.SHIPPED, timeout=5), Order)
     assert_type(await minted.orders.receipt(1, customer_id="id"), Receipt)
     assert_type(await minted.orders.invoice("id"), Invoice)
     assert_type(await minted.wallet.balance("id", metals=["gold", "silver"]), tuple[Holding, ...])

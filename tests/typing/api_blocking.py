@@ -20,24 +20,24 @@ from minted_connect import (
     Holding,
     Intent,
     Invoice,
-    Kind,
     MemoryJournal,
     MintedConnect,
     MintedConnectError,
     Options,
     Order,
     OrderChange,
+    OrderKind,
     OrderProgress,
+    OrderStatus,
     OutcomeUnknown,
     Page,
     Product,
     Rate,
     RatePoint,
     Receipt,
-    Reply,
+    Response,
     RetryPolicy,
     Shipping,
-    Status,
     Tick,
     Timeouts,
 )
@@ -71,7 +71,7 @@ def construction() -> None:
         assert_type(minted.with_options(deadline=5, language="en"), Mine)
     with MintedConnect("user", "password") as entered:
         assert_type(entered, MintedConnect)
-        assert_type(entered.request("GET", "/anything", query={"a": "b"}), Reply)
+        assert_type(entered.request("GET", "/anything", query={"a": "b"}), Response)
         entered.close()
 
 
@@ -94,7 +94,7 @@ def walks(minted: MintedConnect, order: Order) -> None:
         assert_type(next(iter(page)), Product)
     for product in minted.products.iterate():
         assert_type(product, Product)
-    assert_type(minted.orders.page(tx_type=Kind.BUY, start=date(2026, 1, 1), end=date(2026, 2, 1)), Page[Order])
+    assert_type(minted.orders.page(tx_type=OrderKind.BUY, start=date(2026, 1, 1), end=date(2026, 2, 1)), Page[Order])
     for one in minted.orders.iterate(customer_external_id="id", status=[1, 2]):
         assert_type(one, Order)
     for orders in minted.orders.pages(page=2, sort_by="total"):
@@ -103,7 +103,7 @@ def walks(minted: MintedConnect, order: Order) -> None:
         assert_type(change, OrderChange)
         assert_type(change.order, Order)
         assert_type(change.before, OrderProgress | None)
-        assert_type(change.after.status, Status | str)
+        assert_type(change.after.status, OrderStatus | str)
         assert_type(change.changed, frozenset[str])
     minted.orders.watch("id")  # type: ignore[arg-type]
     minted.orders.iterate(page=2)  # type: ignore[call-arg]
@@ -149,7 +149,7 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
 
 def orders_and_wallet(minted: MintedConnect, order: Order) -> None:
     assert_type(minted.orders.get(1, customer_external_id="id"), Order)
-    assert_type(minted.orders.wait(order, until=Status.SHIPPED, timeout=5), Order)
+    assert_type(minted.orders.wait(order, until=OrderStatus.SHIPPED, timeout=5), Order)
     assert_type(minted.orders.receipt(1, customer_id="id"), Receipt)
     assert_type(minted.orders.invoice("id"), Invoice)
     assert_type(minted.wallet.balance("id", metals=["gold", "silver"]), tuple[Holding, ...])

@@ -12,9 +12,9 @@ from minted_connect import AsyncMintedConnect, AuthenticationFailed, NotFound, O
 from minted_connect.core.request import OPERATIONS, Effect
 from minted_connect.models import Basket, Page, Product, Rate
 from minted_connect.sandbox import Sandbox
-from minted_connect.verify import Report, Verdict, as_json, as_markdown, verify
-from minted_connect.verify.probes import ELSEWHERE, READS
-from minted_connect.verify.shape import differences
+from minted_connect.verify import Assessment, Report, as_json, as_markdown, verify
+from minted_connect.verify.diff import differences
+from minted_connect.verify.probes import ALTERNATIVE_PATHS, READS
 from tests.cli.conftest import Minted
 
 CUSTOMER = "shop-customer-1"
@@ -38,7 +38,7 @@ async def owning(server: Sandbox, **paths: str) -> None:
         await minted.baskets.add_item(CUSTOMER, sku=GOLD)
 
 
-def verdicts(report: Report) -> dict[str, Verdict]:
+def verdicts(report: Report) -> dict[str, Assessment]:
     return {one.operation: one.verdict for one in report.findings}
 
 
@@ -48,12 +48,12 @@ async def test_a_sandbox_that_is_as_assumed_is_verified_whole() -> None:
         report = await verify(settings(server), customer=CUSTOMER, with_sandbox_customer=True)
     found = verdicts(report)
     completions = {name for name, one in OPERATIONS.items() if one.effect is Effect.COMPLETE}
-    assert {name for name, verdict in found.items() if verdict is Verdict.UNTRIED} == completions
+    assert {name for name, verdict in found.items() if verdict is Assessment.UNTRIED} == completions
     # The customer made for the run holds nothing.
-    assert {name for name in found.keys() - completions if found[name] is not Verdict.VERIFIED} <= {"wallet.balance"}
+    assert {name for name in found.keys() - completions if found[name] is not Assessment.VERIFIED} <= {"wallet.balance"}
     assert report.is_clean
     assert not report.suggested_paths
-    assert {one.evidence_after for one in report.findings if one.verdict is Verdict.VERIFIED} == {"verified"}
+    assert {one.evidence_after for one in report.findings if one.verdict is Assessment.VERIFIED} == {"verified"}
 
 
 async def test_without_leave_nothing_is_changed() -> None:
@@ -63,7 +63,9 @@ async def test_without_leave_nothing_is_changed() -> None:
         report = await verify(settings(server), customer=CUSTOMER)
         assert {one.method for one in list(server.requests)[before:]} == {"GET"}
     found = verdicts(report)
-    assert {name for name, verdict in found.items() if verdict is Verdict.VERIFIED} == {one.operation for one in READS}
+    assert {name for name, verdict in found.items() if verdict is Assessment.VERIFIED} == {
+        one.operation for one in READS
+    }
     assert {one.note for one in report.findings if one.operation == "complete.buy"} == {"moves money: never tried"}
 
 
@@ -82,7 +84,7 @@ async def test_no_completion_is_ever_sent_and_the_customer_made_for_the_run_is_g
 async def test_without_a_customer_what_needs_one_is_left_out() -> None:
     async with Sandbox(seed=1) as server:
         report = await verify(settings(server))
-    untried = {one.operation: one.note for one in report.findings if one.verdict is Verdict.UNTRIED}
+    untried = {one.operation: one.note for one in report.findings if one.verdict is Assessment.UNTRIED}
     assert untried["wallet.balance"].startswith("needs a customer")
     assert untried["orders.receipt"] == "needs an order"
 
@@ -99,23 +101,23 @@ async def test_three_planted_differences_are_diagnosed() -> None:
         report = await verify(settings(server), customer=CUSTOMER)
     found = {one.operation: one for one in report.findings}
     rates = found["rates.current"]
-    assert (rates.verdict, rates.suggested_path) == (Verdict.MOVED, moved)
+    assert (rates.verdict, rates.suggested_path) == (Assessment.MOVED, moved)
     assert (rates.evidence_before, rates.evidence_after) == ("inferred", "verified")
     wallet = found["wallet.balance"]
-    assert (wallet.verdict, wallet.decoded, wallet.evidence_after) == (Verdict.CONTRADICTED, False, "contradicted")
+    assert (wallet.verdict, wallet.decoded, wallet.evidence_after) == (Assessment.CONTRADICTED, False, "contradicted")
     assert wallet.problems == ("data[0].productName: required field missing",)
     assert wallet.missing == ("data[].productName",)
     products = found["products.page"]
-    assert (products.verdict, products.unknown) == (Verdict.DIFFERENT, ("data.data[].lock_token: string",))
+    assert (products.verdict, products.unknown) == (Assessment.DIFFERENT, ("data.data[].lock_token: string",))
     others = verdicts(report).keys() - {"rates.current", "wallet.balance", "products.page"}
-    assert {found[name].verdict for name in others} <= {Verdict.VERIFIED, Verdict.UNTRIED}
+    assert {found[name].verdict for name in others} <= {Assessment.VERIFIED, Assessment.UNTRIED}
     assert report.suggested_paths == {"rates.current": moved}
     assert not report.is_clean
 
 
-@pytest.mark.parametrize("operation", sorted(ELSEWHERE))
+@pytest.mark.parametrize("operation", sorted(ALTERNATIVE_PATHS))
 async def test_every_guess_is_found(operation: str) -> None:
-    for path in ELSEWHERE[operation]:
+    for path in ALTERNATIVE_PATHS[operation]:
         named = path.replace("{}", PARAMETERS.get(operation, ""))
         async with Sandbox(paths={operation: named}) as server:
             await owning(server, **{operation: path})
@@ -138,7 +140,7 @@ async def test_a_path_that_nobody_guessed_is_told_and_nothing_is_suggested() -> 
     async with Sandbox(paths={"rates.history": "/v9/archive"}) as server:
         report = await verify(settings(server))
     (found,) = [one for one in report.findings if one.operation == "rates.history"]
-    assert (found.verdict, found.status, found.suggested_path) == (Verdict.CONTRADICTED, 404, None)
+    assert (found.verdict, found.status, found.suggested_path) == (Assessment.CONTRADICTED, 404, None)
     assert found.path == OPERATIONS["rates.history"].path
 
 
@@ -148,21 +150,21 @@ async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
         server.shop.set_status(server.shop.orders[0].id, "Pending")  # whose invoice is not made yet
         report = await verify(settings(server), customer=CUSTOMER)
     (found,) = [one for one in report.findings if one.operation == "orders.invoice"]
-    assert (found.verdict, found.status, found.evidence_after) == (Verdict.UNSURE, 404, found.evidence_before)
+    assert (found.verdict, found.status, found.evidence_after) == (Assessment.UNSURE, 404, found.evidence_before)
     assert report.is_clean
 
 
 @pytest.mark.parametrize(
     ("fault", "verdict", "status"),
     [
-        ({"kind": "status", "status": 403}, Verdict.REFUSED, 403),
-        ({"kind": "status", "status": 500}, Verdict.REFUSED, 500),
-        ({"kind": "invalid_json"}, Verdict.CONTRADICTED, 200),
-        ({"kind": "drop_before_read"}, Verdict.UNREACHED, None),
-        ({"kind": "drop_field", "field": "*.spot_price"}, Verdict.CONTRADICTED, 200),
+        ({"kind": "status", "status": 403}, Assessment.REFUSED, 403),
+        ({"kind": "status", "status": 500}, Assessment.REFUSED, 500),
+        ({"kind": "invalid_json"}, Assessment.CONTRADICTED, 200),
+        ({"kind": "drop_before_read"}, Assessment.UNREACHED, None),
+        ({"kind": "drop_field", "field": "*.spot_price"}, Assessment.CONTRADICTED, 200),
     ],
 )
-async def test_other_failures_are_told_apart(fault: dict[str, Any], verdict: Verdict, status: int | None) -> None:
+async def test_other_failures_are_told_apart(fault: dict[str, Any], verdict: Assessment, status: int | None) -> None:
     async with Sandbox(seed=1) as server:
         server.faults.add(fault.pop("kind"), path="*/rates", times=None, **fault)
         report = await verify(settings(server))
@@ -180,7 +182,7 @@ async def test_a_wrong_password_is_tried_once() -> None:
 @pytest.mark.parametrize("kind", ["drop_after_commit", "invalid_json"])
 async def test_a_customer_that_may_be_there_is_removed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     # One look instead of several over half a minute of real time.
-    monkeypatch.setattr("minted_connect.core.caller.look_offsets", lambda _: (0.0,))
+    monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0,))
     async with Sandbox(seed=1) as server:
         server.faults.add(kind, method="POST", path="*/customer", times=None)
         server.faults.add("status", method="GET", path="*/customer/*", status=500, times=None)
@@ -194,8 +196,8 @@ async def test_a_run_that_cannot_make_its_customer_changes_nothing_more() -> Non
         server.faults.add("status", path="*/customer", status=403, times=None)
         report = await verify(settings(server), with_sandbox_customer=True)
         assert {one.method for one in server.requests} == {"GET", "POST"}
-    assert verdicts(report)["customers.create"] is Verdict.REFUSED
-    assert verdicts(report)["customers.remove"] is Verdict.UNTRIED
+    assert verdicts(report)["customers.create"] is Assessment.REFUSED
+    assert verdicts(report)["customers.remove"] is Assessment.UNTRIED
 
 
 # --- reports -----------------------------------------------------------------------------------------------------

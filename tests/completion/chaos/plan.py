@@ -8,7 +8,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import attrs
 
-from minted_connect.models import Kind
+from minted_connect.models import OrderKind
 
 STATUSES_OF_REFUSALS: Final = (200, 400, 401, 402, 403, 404, 405, 409, 410, 413, 418, 422, 429, 451)
 WORDS: Final = (
@@ -57,7 +57,7 @@ Args = dict[str, Any]
 
 
 @attrs.frozen
-class Strike:
+class Injection:
     """A fault to script."""
 
     kind: Any
@@ -73,7 +73,7 @@ class Plan:
     """One purchase, from the filling of the basket to the last question about it."""
 
     number: int
-    kind: Kind
+    kind: OrderKind
     sku: str
     qty: int
     any_price: bool
@@ -92,7 +92,7 @@ class Plan:
     """At which of its awaits the call is stopped."""
     journal: Literal["works", "full", "failing", "closing"]
     """Nothing can be written; or the intent is, and fails all the same; or no outcome can be written."""
-    faults: tuple[Strike, ...]
+    faults: tuple[Injection, ...]
     insists: bool
     """Whether the caller who was told «unknown» tries to buy again."""
     again: bool
@@ -116,7 +116,7 @@ def draw_plan(draw: Draw, number: int, limits: Limits) -> Plan:
     shared = 0 if stop == "crash" else 1
     return Plan(
         number=number,
-        kind=_weighted(draw, (8, Kind.BUY), (1, Kind.SELL), (1, Kind.DELIVERY)),
+        kind=_weighted(draw, (8, OrderKind.BUY), (1, OrderKind.SELL), (1, OrderKind.DELIVERY)),
         sku=draw.choice(SKUS),
         qty=draw.randint(1, 5),
         any_price=draw.random() < 0.3,
@@ -146,11 +146,11 @@ def draw_plan(draw: Draw, number: int, limits: Limits) -> Plan:
     )
 
 
-def _strikes(draw: Draw, limits: Limits, *, fence: bool) -> list[Strike]:
+def _strikes(draw: Draw, limits: Limits, *, fence: bool) -> list[Injection]:
     scopes = [(6, (COMPLETE, _ON_COMPLETE)), (2, (BASKET, _ON_READ)), (2, (ORDERS, _ON_READ))]
     if fence:
         scopes.append((1, (CLEAR, _ON_CLEAR)))
-    strikes: list[Strike] = []
+    strikes: list[Injection] = []
     for _ in range(_weighted(draw, (3, 0), (9, 1), (5, 2), (3, 3))):
         (method, path), table = _weighted(draw, *scopes)
         kind, args = _weighted(draw, *table)
@@ -164,7 +164,7 @@ def _strikes(draw: Draw, limits: Limits, *, fence: bool) -> list[Strike]:
         if _is_lie(kind, drawn, limits.trusted):
             drawn["commit"] = "never" if kind == "refusal" else False
         times = _weighted(draw, (12, 1), (3, 2), (2, 3), (1, None))
-        strikes.append(Strike(kind, method, path, times, draw.random() < 0.1, drawn))
+        strikes.append(Injection(kind, method, path, times, draw.random() < 0.1, drawn))
     return strikes
 
 

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from traceback import format_exc
 
-from minted_connect.completion.journal import MemoryJournal
-from minted_connect.completion.journals.sqlite import SqliteJournal
-from tests.completion.chaos.day import Day
+from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.sqlite import SqliteJournal
 from tests.completion.chaos.plan import Plan, draw_plan
-from tests.completion.chaos.tally import Tally, Violation
+from tests.completion.chaos.result import Tally, Violation
+from tests.completion.chaos.simulation import Day
 
 DAY = 100
 """Purchases that share a shop, a journal and a client."""

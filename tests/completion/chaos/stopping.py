@@ -8,8 +8,8 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime
 from typing import Any
 
-from minted_connect.completion.journal import Journal, JournalAccount
 from minted_connect.errors import JournalError, MintedConnectError
+from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 
 Outcome = Completion | BaseException

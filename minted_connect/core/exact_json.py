@@ -1,0 +1,126 @@
+"""Reads and writes JSON with exact Decimals: money never passes through a float.
+
+Documents with two possible readings (duplicate keys, NaN) are rejected. The converter checks their structure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from decimal import Clamped, Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow, Rounded, Subnormal
+from json.encoder import encode_basestring
+from typing import Any, Final, NoReturn, cast
+
+from minted_connect.errors import InvalidInput
+
+__all__ = ["Malformed", "dumps", "loads"]
+
+_EXACT: Final = Context(
+    prec=100, Emin=-99, Emax=99, traps=[Clamped, Inexact, InvalidOperation, Overflow, Rounded, Subnormal]
+)
+"""Reads a number exactly or not at all; an exponent like 1e999999999 would explode in later arithmetic."""
+_SPACE: Final = " \t\n\r"
+
+
+class Malformed(ValueError):
+    """The bytes are not the JSON this library accepts; the text never quotes them."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise Malformed("the same key twice in one object")
+    return made
+
+
+def _constant(_name: str) -> NoReturn:
+    raise Malformed("NaN or Infinity in place of a number")
+
+
+# The C scanner stays in use with these hooks; `raw_decode` spares two regular expressions a call.
+_DECODER: Final = json.JSONDecoder(
+    parse_float=_EXACT.create_decimal, parse_constant=_constant, object_pairs_hook=_object
+)
+
+
+def loads(body: bytes, *, max_depth: int = 64) -> Any:
+    """Parse JSON; fractions become exact Decimals, whole numbers stay ints.
+
+    Raises:
+        Malformed: not UTF-8, not JSON, nested deeper than `max_depth`, a duplicate key, NaN, a number with more
+            than 100 digits or an exponent beyond 99, or half a surrogate pair.
+    """
+    try:
+        text = body.decode()
+        if text[:1] in _SPACE:
+            text = text.lstrip(_SPACE)
+        data, end = _DECODER.raw_decode(text)
+        if "\\" in text and ("\\ud" in text or "\\uD" in text):
+            _refuse_half_characters(data)
+    except Malformed:
+        raise
+    except UnicodeError:
+        raise Malformed("not valid Unicode") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"not JSON, at character {error.pos}") from None
+    except RecursionError:
+        raise Malformed(f"nested deeper than {max_depth}") from None
+    except (ValueError, DecimalException):
+        raise Malformed("a number out of range") from None
+    if end != len(text) and text[end:].strip(_SPACE):
+        raise Malformed("something follows the JSON document")
+    if body.count(b"[") + body.count(b"{") > max_depth and _deeper(data, max_depth):
+        raise Malformed(f"nested deeper than {max_depth}")
+    return data
+
+
+def _deeper(data: Any, limit: int) -> bool:
+    level: list[Any] = [[data]]
+    for _ in range(limit + 1):
+        # Only what can hold something more goes on to the next level: an answer is mostly plain values.
+        level = [child for node in level for child in _children(node) if type(child) is dict or type(child) is list]
+        if not level:
+            return False
+    return True
+
+
+def _children(node: Any) -> Iterable[Any]:
+    return cast("dict[str, Any]", node).values() if type(node) is dict else cast("list[Any]", node)
+
+
+def _refuse_half_characters(data: Any) -> None:
+    json.dumps(data, ensure_ascii=False, default=str).encode()
+
+
+def dumps(data: Any) -> bytes:
+    """Write JSON; Decimals become exact numbers. `to_wire` makes such data out of models.
+
+    Raises:
+        InvalidInput: a text that is not valid Unicode, a Decimal that is not finite, a float, or anything else that
+            JSON or exact money does not know.
+    """
+    try:
+        return _written(data).encode()
+    except UnicodeEncodeError:
+        raise InvalidInput.of("body", "must be valid Unicode") from None
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return int.__repr__(value)
+    if isinstance(value, Decimal):
+        if not value.is_finite():
+            raise InvalidInput.of("body", "must hold finite numbers only")
+        return str(value)
+    if isinstance(value, Mapping):
+        members = cast("Mapping[str, Any]", value).items()
+        return "{" + ",".join([f"{encode_basestring(name)}:{_written(item)}" for name, item in members]) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join([_written(item) for item in cast("list[Any]", value)]) + "]"
+    raise InvalidInput.of("body", f"must hold JSON values and Decimals, not {type(value).__name__}")

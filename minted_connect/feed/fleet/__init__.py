@@ -1,0 +1,1 @@
+"""One feed shared by many processes, through Redis."""

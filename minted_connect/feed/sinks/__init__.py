@@ -1,0 +1,1 @@
+"""Recording ticks in files and tables."""

@@ -1,0 +1,92 @@
+"""The schema of a journal in PostgreSQL: its versions, and how one becomes the next."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from minted_connect.journal.protocol import HOLDING, OPEN
+from minted_connect.journal.rows import quoted
+from minted_connect.journal.sql import HOLDING as HOLDS
+from minted_connect.journal.sql import OPEN as IS_OPEN
+from minted_connect.journal.sql import UNFINISHED
+
+__all__ = ["STEPS", "VERSION"]
+
+STEPS: Final = (
+    # Keys are compared byte by byte: an order of letters that changes with an upgrade of the operating system
+    # leaves a broken index behind, and that could let a second open record in.
+    f"""
+CREATE TABLE minted_connect_journal (version INTEGER NOT NULL);
+INSERT INTO minted_connect_journal VALUES (0);
+CREATE TABLE minted_connect_intents (
+    number BIGINT GENERATED ALWAYS AS IDENTITY,
+    id TEXT COLLATE "C" PRIMARY KEY,
+    kind TEXT NOT NULL,
+    external_customer_id TEXT COLLATE "C" NOT NULL,
+    cart_token TEXT COLLATE "C" NOT NULL,
+    basket_id BIGINT NOT NULL,
+    guid TEXT NOT NULL,
+    increment_id TEXT NOT NULL,
+    price_token TEXT NOT NULL,
+    paid_total TEXT NOT NULL,
+    currency_code TEXT NOT NULL,
+    items TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    state TEXT NOT NULL,
+    clock_offset INTEGER NOT NULL,
+    known_orders TEXT NOT NULL,
+    order_id BIGINT,
+    progress TEXT,
+    finished BOOLEAN NOT NULL DEFAULT false
+);
+CREATE UNIQUE INDEX minted_connect_one_open ON minted_connect_intents (external_customer_id, cart_token)
+    WHERE state IN ({quoted(OPEN)});
+CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_customer_id, cart_token)
+    WHERE state IN ({quoted(HOLDING)});
+CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE {UNFINISHED}
+""",  # noqa: S608 - no word of it is input
+    "ALTER TABLE minted_connect_intents ADD COLUMN fenced_at TEXT",
+    # `reference`, `terms`, `claim_generation`, `corrections` and the claims are filled by later versions.
+    f"""
+ALTER TABLE minted_connect_intents
+    ADD COLUMN server TEXT,
+    ADD COLUMN account TEXT COLLATE "C",
+    ADD COLUMN send_before TEXT,
+    ADD COLUMN refusal TEXT,
+    ADD COLUMN reference TEXT COLLATE "C",
+    ADD COLUMN terms TEXT,
+    ADD COLUMN claim_generation BIGINT,
+    ADD COLUMN corrections TEXT;
+DROP INDEX minted_connect_one_open;
+DROP INDEX minted_connect_one_holder;
+CREATE UNIQUE INDEX minted_connect_one_open
+    ON minted_connect_intents (external_customer_id, cart_token, coalesce(account, '')) WHERE state IN ({quoted(OPEN)});
+CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_customer_id, cart_token) WHERE {HOLDS};
+CREATE INDEX minted_connect_open_ones ON minted_connect_intents (number) WHERE {IS_OPEN};
+CREATE INDEX minted_connect_by_reference ON minted_connect_intents (account, reference) WHERE reference IS NOT NULL;
+CREATE TABLE minted_connect_claims (
+    account TEXT COLLATE "C" NOT NULL,
+    reference TEXT COLLATE "C" NOT NULL,
+    external_customer_id TEXT COLLATE "C" NOT NULL,
+    kind TEXT COLLATE "C" NOT NULL,
+    terms TEXT NOT NULL,
+    generation BIGINT NOT NULL,
+    owner TEXT NOT NULL,
+    holds_customer BOOLEAN NOT NULL,
+    saw_basket BOOLEAN NOT NULL,
+    cart_token TEXT,
+    intent_id TEXT,
+    created_at TIMESTAMPTZ NOT NULL,
+    expires_at TIMESTAMPTZ NOT NULL,
+    PRIMARY KEY (account, reference)
+);
+ALTER TABLE minted_connect_journal ADD COLUMN identity TEXT;
+UPDATE minted_connect_journal SET identity = md5(random()::text || clock_timestamp()::text);
+CREATE UNIQUE INDEX minted_connect_one_claim
+    ON minted_connect_claims (account, external_customer_id, kind) WHERE holds_customer
+""",  # noqa: S608 - no word of it is input
+)
+"""The step from each version of the schema to the next. A released step is never changed."""
+
+VERSION: Final = len(STEPS)
+"""Of the schema, as `minted_connect_journal` tells it."""

@@ -1,0 +1,249 @@
+import hashlib
+
+import pytest
+
+from minted_connect.sandbox import ManualClock
+from minted_connect.sandbox.digest_auth import DigestVerifier, _Nonce, digest, expected_response, parse_authorization
+
+
+def make(clock=None, **options):
+    doorman = DigestVerifier(clock or ManualClock(), **options)
+    doorman.add("partner", "secret")
+    return doorman
+
+
+@pytest.fixture
+def ask(answer_digest):
+    """Answer a doorman's challenge and return the verdict."""
+
+    def ask(doorman, challenge=None, *, method="GET", target="/a?b=c", nc=1, body=b"", seen=None, **changed):
+        challenge = challenge or doorman.challenges()[0]
+        header = answer_digest(challenge, "partner", "secret", method, target, nc, body, changed=changed)
+        return doorman.check(method, seen or target, header, body)
+
+    return ask
+
+
+# RFC 7616, 3.9.1
+MUFASA = {
+    "username": "Mufasa",
+    "realm": "http-auth@example.org",
+    "nonce": "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v",
+    "uri": "/dir/index.html",
+    "qop": "auth",
+    "nc": "00000001",
+    "cnonce": "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ",
+    "opaque": "FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS",
+}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "response"),
+    [
+        ("MD5", "8ca523f5e9506fed4657c9700eebdbec"),
+        ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
+    ],
+)
+def test_the_examples_of_rfc_7616(algorithm, response):
+    doorman = DigestVerifier(ManualClock(), realm=MUFASA["realm"], algorithms=["SHA-256", "MD5"])
+    doorman.add("Mufasa", "Circle of Life")
+    doorman.opaque = MUFASA["opaque"]
+    doorman._nonces[MUFASA["nonce"]] = _Nonce(0.0, 0)
+    fields = {**MUFASA, "algorithm": algorithm, "response": response}
+    header = "Digest " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
+    assert doorman.check("GET", "/dir/index.html", header).username == "Mufasa"
+    assert doorman.check("POST", "/dir/index.html", header).status == 401
+
+
+def test_the_example_of_rfc_2617():
+    ha1 = digest("MD5", b"Mufasa:testrealm@host.com:Circle Of Life")
+    ha2 = digest("MD5", b"GET:/dir/index.html")
+    nonce = "dcd98b7102dd2f0e8b11d0f600bfb0c093"
+    found = expected_response(ha1, ha2, algorithm="MD5", nonce=nonce, qop="auth", nc="00000001", cnonce="0a4f113b")
+    assert found == "6629fae49393a05397450978507c4ef1"
+
+
+def test_the_example_of_rfc_2069_as_corrected():
+    ha1 = digest("MD5", b"Mufasa:testrealm@host.com:CircleOfLife")
+    ha2 = digest("MD5", b"GET:/dir/index.html")
+    found = expected_response(ha1, ha2, algorithm="MD5", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093")
+    assert found == "1949323746fe6a43ef61f9606e7febea"
+
+
+def test_sha_512_256_is_not_a_cut_sha_512():
+    assert digest("SHA-512-256", b"abc") == "53048e2681941ef99b2e29b76b4c7dabe4c2d0c634fc6d46e0e2f13107e7af23"
+    assert digest("SHA-512-256", b"abc") != hashlib.sha512(b"abc").hexdigest()[:64]
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256", "SHA-512-256"])
+@pytest.mark.parametrize("sess", ["", "-sess"])
+@pytest.mark.parametrize("qop", ["auth", "auth-int", "auth,auth-int"])
+def test_every_algorithm_and_qop(ask, algorithm, sess, qop):
+    doorman = make(algorithms=[algorithm + sess], qop=qop)
+    challenge = doorman.challenges()[0]
+    assert ask(doorman, challenge, method="POST", body=b"{}").username == "partner"
+    assert ask(doorman, challenge, method="POST", body=b"{}", nc=2, response="0" * 64).reason == "wrong digest"
+
+
+@pytest.mark.parametrize("algorithm", ["MD5", "SHA-256", "SHA-512-256"])
+def test_legacy_challenge_without_qop(ask, algorithm):
+    doorman = make(algorithms=[algorithm], qop=None)
+    challenge = doorman.challenges()[0]
+    assert "qop" not in challenge
+    assert [ask(doorman, challenge).status for _ in range(2)] == [200, 200]
+    assert ask(doorman, challenge, qop="auth", nc="00000001", cnonce="x").reason == "qop not offered"
+
+
+def test_auth_int_covers_the_body(answer_digest):
+    doorman = make(algorithms=["MD5"], qop="auth-int")
+    header = answer_digest(doorman.challenges()[0], "partner", "secret", "POST", "/", 1, b"one")
+    assert doorman.wants_body(header)
+    assert not doorman.wants_body(None)
+    assert doorman.check("POST", "/", header, b"two").reason == "wrong digest"
+    assert doorman.check("POST", "/", header, b"one").status == 200
+
+
+def test_one_line_per_algorithm_in_order():
+    lines = make(basic_first=True, realm="R").challenges()
+    assert lines[0] == 'Basic realm="R"'
+    assert [line.rsplit("algorithm=")[1] for line in lines[1:]] == ["SHA-256", "MD5"]
+    assert all("stale" not in line for line in lines)
+    assert all("stale=true" in line for line in make().challenges(stale=True))
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"response": "0" * 64}, "wrong digest"),
+        ({"username": "nobody"}, "wrong digest"),
+        ({"realm": "elsewhere"}, "another realm"),
+        ({"opaque": "x"}, "opaque not returned"),
+        ({"opaque": None}, "opaque not returned"),
+        ({"algorithm": "SHA-512-256"}, "algorithm not offered"),
+        ({"qop": "auth-int"}, "qop not offered"),
+        ({"qop": None}, "qop not offered"),
+        ({"nc": "1"}, "nc or cnonce missing"),
+        ({"nc": None}, "nc or cnonce missing"),
+        ({"cnonce": None}, "nc or cnonce missing"),
+        ({"nonce": "made-up"}, "wrong digest"),
+    ],
+)
+def test_refusals(answer_digest, changed, reason):
+    doorman = make()
+    header = answer_digest(doorman.challenges()[0], "partner", "secret", "GET", "/", changed=changed)
+    verdict = doorman.check("GET", "/", header)
+    assert (verdict.status, verdict.username, verdict.stale, verdict.reason) == (401, None, False, reason)
+
+
+def test_a_nonce_of_another_server_is_unknown_and_not_stale(ask):
+    doorman, other = make(), make()
+    other.opaque = doorman.opaque
+    verdict = ask(doorman, other.challenges()[0])
+    assert (verdict.status, verdict.stale, verdict.reason) == (401, False, "unknown nonce")
+
+
+def test_the_uri_must_be_the_request_target(ask):
+    doorman = make()
+    assert ask(doorman, target="/a", seen="/a?b=c").status == 400
+    assert ask(doorman, target="/a?b=%63", seen="/a?b=c").status == 400
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Basic cGFydG5lcjpzZWNyZXQ=",
+        "Digest",
+        "Digest username=",
+        'Digest username="a" realm="b"',
+        'Digest username="a", username="b"',
+        'Digest username="\udc80"',
+    ],
+)
+def test_what_is_not_a_digest(header):
+    assert parse_authorization(header) is None
+    assert make().check("GET", "/", header).reason == "not a digest"
+
+
+def test_quoted_strings_and_tokens():
+    found = parse_authorization(r'digest Username="a\"b\\c,d" ,nc=00000001,, qop=auth, empty=""')
+    assert found == {"username": r"a\"b\c,d".replace('\\"', '"'), "nc": "00000001", "qop": "auth", "empty": ""}
+
+
+def test_expired_nonce_is_stale_only_when_the_digest_is_right(ask):
+    clock = ManualClock()
+    doorman = make(clock, nonce_lifetime=300)
+    challenge = doorman.challenges()[0]
+    clock.advance(299)
+    assert ask(doorman, challenge).status == 200
+    clock.advance(1)
+    assert ask(doorman, challenge, nc=2).stale
+    assert not ask(doorman, challenge, nc=3, response="0" * 64).stale
+
+
+def test_rotated_nonces_are_stale(ask):
+    doorman = make()
+    challenge = doorman.challenges()[0]
+    doorman.rotate_nonces()
+    assert ask(doorman, challenge).stale
+    assert ask(doorman, doorman.challenges()[0]).status == 200
+
+
+def test_a_nonce_may_be_used_up(ask):
+    doorman = make(nonce_uses=2)
+    challenge = doorman.challenges()[0]
+    assert [ask(doorman, challenge, nc=n).status for n in (1, 2, 3)] == [200, 200, 401]
+    assert ask(doorman, challenge, nc=3).stale
+
+
+def test_each_count_passes_once_in_any_order(ask):
+    doorman = make()
+    challenge = doorman.challenges()[0]
+    assert [ask(doorman, challenge, nc=n).status for n in (3, 1, 3, 2, 1, 2, 4, 0)] == [
+        200,
+        200,
+        401,
+        200,
+        401,
+        401,
+        200,
+        401,
+    ]
+    replay = ask(doorman, challenge, nc=4)
+    assert (replay.reason, replay.stale, replay.nc) == ("nc replayed", False, 4)
+
+
+def test_strict_counts_must_increase(ask):
+    doorman = make(strict_nc=True)
+    challenge = doorman.challenges()[0]
+    assert [ask(doorman, challenge, nc=n).status for n in (2, 1, 3, 10, 4)] == [200, 401, 200, 200, 401]
+
+
+def test_a_refused_count_is_not_spent(ask):
+    doorman = make()
+    challenge = doorman.challenges()[0]
+    assert ask(doorman, challenge, response="0" * 64).status == 401
+    assert ask(doorman, challenge).status == 200
+
+
+def test_old_nonces_are_forgotten(ask, monkeypatch):
+    monkeypatch.setattr("minted_connect.sandbox.digest_auth._REMEMBERED", 2)
+    doorman = make()
+    first = doorman.challenges()[0]
+    second = doorman.challenges()[0]
+    doorman.challenges()
+    assert ask(doorman, first).reason == "unknown nonce"
+    assert ask(doorman, second).status == 200
+
+
+@pytest.mark.parametrize(
+    "options", [{"algorithms": ["MD4"]}, {"algorithms": []}, {"qop": "x"}, {"algorithms": ["MD5-sess"], "qop": None}]
+)
+def test_impossible_options(options):
+    with pytest.raises(ValueError):
+        make(**options)
+
+
+def test_a_username_has_no_colon():
+    with pytest.raises(ValueError, match="colon"):
+        make().add("a:b", "c")

@@ -1,0 +1,53 @@
+import json
+from decimal import Decimal as D
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minted_connect.sandbox.json_codec import decode, encode, number
+
+scalars = st.none() | st.booleans() | st.integers() | st.text() | st.decimals(allow_nan=False, allow_infinity=False)
+values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (D("1852.60"), "1852.6"),
+        (D("3.00"), "3"),
+        (D(496), "496"),
+        (D("0.00"), "0"),
+        (D("34.7041"), "34.7041"),
+        (D("1E+2"), "100"),
+        (D("0.0000001"), "0.0000001"),
+        (D(100), "100"),
+    ],
+)
+def test_numbers_are_written_as_the_vendor_does(value, text):
+    assert number(value) == encode(value) == text
+
+
+def normal(value):
+    if isinstance(value, dict):
+        return {key: normal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [normal(item) for item in value]
+    return D(value) if isinstance(value, int | D) and not isinstance(value, bool) else value
+
+
+@given(values)
+def test_encoding_loses_nothing(value):
+    assert normal(json.loads(encode(value), parse_float=D)) == normal(value)
+    assert normal(decode(encode(value).encode("ascii"))) == normal(value)
+
+
+def test_floats_are_refused():
+    with pytest.raises(TypeError, match="float"):
+        encode({"price": 1.5})
+
+
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "{", "", b"\xff", "[" * 100_000, "1" * 5000])
+def test_what_is_not_json_is_refused(text):
+    with pytest.raises(ValueError):
+        decode(text)

@@ -1,0 +1,693 @@
+"""Following an order to its end, through both clients: what is told, what is waited out, what outlives a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import logging
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import anyio
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minted_connect import (
+    AsyncMintedConnect,
+    AuthenticationFailed,
+    BreakerPolicy,
+    ClientClosedError,
+    Completion,
+    IntegrityError,
+    InvalidInput,
+    MemoryJournal,
+    MintedConnect,
+    NotFound,
+    Options,
+    OrderChange,
+    OrderProgress,
+    OrderStatus,
+    PermissionDenied,
+    RateLimited,
+    RequestTimeout,
+    RetryPolicy,
+    ServerError,
+    ValidationFailed,
+)
+from minted_connect.journal.sqlite import SqliteJournal
+from minted_connect.resources.order_tracking import poll_interval
+from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
+from tests.support.operations import GOLD, Person
+
+CUSTOMER = "customer-1"
+ORDERS = "/partner/walletable/orders"
+DELIVERY = [OrderStatus.PREPARING, OrderStatus.PACKED, OrderStatus.SHIPPED, OrderStatus.SHIPPED, OrderStatus.COMPLETED]
+"""What is seen of a delivery after `Pending`: once it is on its way, its arrival is put off."""
+ONCE = RetryPolicy.none()
+DAY = 86_400.0
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(auto_advance=True)
+
+
+@pytest.fixture
+async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
+    async with Sandbox(seed=1, clock=clock) as server:
+        yield server
+
+
+def options(clock: ManualClock, **more: Any) -> Options:
+    return Options(clock=clock, random=lambda: 0.5, **more)
+
+
+@pytest.fixture
+async def minted(connect: Any, sandbox: Sandbox, clock: ManualClock, tmp_path: Path) -> Any:
+    return await client_of(connect, sandbox, clock, tmp_path)
+
+
+async def client_of(connect: Any, sandbox: Sandbox, clock: ManualClock, directory: Path, **settings: Any) -> Any:
+    settings = {"journal": directory / "journal.db", "options": options(clock), "retry": ONCE, **settings}
+    return await connect(sandbox.url, sandbox.username, sandbox.password, **settings)
+
+
+async def bought(minted: Any, customer: str = CUSTOMER) -> Completion:
+    await minted.customers.create(customer)
+    basket = await minted.baskets.add_item(customer, sku=GOLD)
+    return await minted.complete.buy(basket, expected_total=basket.paid_total)
+
+
+async def sent(minted: Any, sandbox: Sandbox) -> Completion:
+    await minted.customers.create(CUSTOMER)
+    sandbox.shop.give(CUSTOMER, GOLD, 1)
+    basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD, type="delivery")
+    return await minted.complete.delivery(basket, shipping=Person().shipping, expected_total=basket.paid_total)
+
+
+def looks(sandbox: Sandbox) -> list[float]:
+    """When Get Orders was asked for; login rounds do not count."""
+    return [entry.at for entry in sandbox.requests if entry.path == ORDERS and entry.partner is not None]
+
+
+async def changes(watch: Any, until: OrderStatus | None = None) -> list[OrderChange]:
+    seen = []
+    async for change in watch:
+        seen.append(change)
+        if change.after.status == until:
+            break
+    return seen
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged about looks that failed."""
+    return [record.getMessage() for record in caplog.records if "cannot be looked at" in record.getMessage()]
+
+
+# What is told.
+
+
+async def test_a_purchase_to_its_end(minted, sandbox):
+    done = await bought(minted)
+    seen = await changes(minted.orders.watch(done))
+    assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
+    assert [change.changed for change in seen] == [{"status"}, {"status"}]
+    assert [change.before for change in seen] == [OrderProgress.of(done.order), seen[0].after]
+    assert [change.order.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
+    assert (seen[1].order.id, seen[1].after.is_final) == (done.order.id, True)
+    sandbox.requests.clear()
+    assert await changes(minted.orders.watch(seen[1].order)) == []
+    assert await minted.orders.wait(seen[1].order) == seen[1].order
+    assert len(sandbox.requests) == 0
+
+
+async def test_a_delivery_with_its_tracking(minted, sandbox):
+    done = await sent(minted, sandbox)
+    assert done.order.delivery.estimated_arrival_date == date(2026, 2, 24)
+    seen = await changes(minted.orders.watch(done.order))
+    assert [change.after.status for change in seen] == DELIVERY
+    number = f"MNT{done.order.increment_id}"
+    assert [change.after.cargo_tracking_number for change in seen] == [None, None, number, number, number]
+    assert [change.changed for change in seen[2:]] == [
+        {"status", "cargo_tracking_number"}, {"estimated_arrival_date"}, {"status"},
+    ]  # fmt: skip
+    assert [change.after.estimated_arrival_date.day for change in seen] == [24, 24, 24, 25, 25]
+    assert seen[2].order.delivery.cargo_tracking_url.endswith(number)
+    assert number not in repr(seen)
+
+
+@pytest.mark.parametrize("end", [OrderStatus.CANCELLED, OrderStatus.REFUNDED])
+async def test_an_order_that_ends_badly(minted, sandbox, end):
+    done = await bought(minted)
+    seen = []
+    async for change in minted.orders.watch(done):
+        seen.append(change.after.status)
+        if change.after.status == OrderStatus.PROCESSING:
+            sandbox.shop.set_status(done.order.id, end)
+    assert seen == [OrderStatus.PROCESSING, end]
+    order = await minted.orders.wait(done, until=OrderStatus.SHIPPED)
+    assert (order.status, order.is_failed) == (end, True)
+    assert await minted.complete.unfinished() == []
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in OrderStatus if name not in {OrderStatus.CREATED, OrderStatus.PENDING}]
+)
+async def test_every_status_can_be_waited_for(minted, sandbox, name):
+    done = await bought(minted)
+    sandbox.shop.set_status(done.order.id, str(name))
+    order = await minted.orders.wait(done, until=name)
+    assert order.status is name
+    assert order.is_final is (name in {OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.REFUNDED})
+
+
+async def test_waiting_until_one_of_several(minted, sandbox):
+    done = await sent(minted, sandbox)
+    shipped = await minted.orders.wait(done, until="Shipped")
+    assert shipped.status is OrderStatus.SHIPPED
+    count = len(looks(sandbox))
+    assert await minted.orders.wait(shipped, until=(OrderStatus.PACKED, OrderStatus.SHIPPED)) is shipped
+    assert await minted.orders.wait(done, until={"Pending"}) is done.order
+    assert len(looks(sandbox)) == count
+    assert (await minted.orders.wait(done, until=["Created", "Cancelled"])).status is OrderStatus.COMPLETED
+
+
+async def test_a_wait_ends_in_time(minted, sandbox, clock):
+    done = await bought(minted)
+    began = clock.monotonic()
+    with pytest.raises(RequestTimeout, match=r"still Pending after 10 s$") as caught:
+        await minted.orders.wait(done, until="Shipped", timeout=10)
+    assert [at - began for at in looks(sandbox)] == [2.0, 6.0, 10.0]
+    assert caught.value.__cause__ is None
+    assert caught.value.safe_to_retry
+
+
+async def test_a_wait_that_gets_no_answer_ends_in_time(minted, sandbox, clock):
+    done = await bought(minted)
+    hang = sandbox.faults.add("hang", path=ORDERS)
+
+    async def let_time_pass() -> None:
+        while not hang.waiting:
+            await asyncio.sleep(0.001)
+        clock.advance(8)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(let_time_pass)
+        with pytest.raises(RequestTimeout, match="was Pending when last seen: after 10 s looks still fail") as caught:
+            await minted.orders.wait(done, timeout=10)
+    assert isinstance(caught.value.__cause__, RequestTimeout)
+    assert len(looks(sandbox)) == 1
+
+
+async def test_a_wait_in_trouble_says_so(minted, sandbox):
+    done = await bought(minted)
+    sandbox.faults.add("status", path=ORDERS, status=503, times=None)
+    with pytest.raises(RequestTimeout, match=r"looks still fail \(ServerError\)") as caught:
+        await minted.orders.wait(done, timeout=10)
+    assert isinstance(caught.value.__cause__, ServerError)
+    assert len(looks(sandbox)) == 3
+
+
+# What is waited out.
+
+
+async def test_a_purchase_that_is_not_listed_yet(connect, clock, tmp_path, caplog):
+    async with Sandbox(seed=1, clock=clock, orders_lag=100.0) as sandbox:
+        minted = await client_of(connect, sandbox, clock, tmp_path)
+        seen = await changes(minted.orders.watch(await bought(minted)))
+        assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
+        assert warnings(caplog) == []
+
+
+@pytest.mark.parametrize("how", ["wait", "watch"])
+async def test_a_purchase_that_is_never_listed(connect, clock, tmp_path, how):
+    async with Sandbox(seed=1, clock=clock, orders_lag=1e6) as sandbox:
+        minted = await client_of(connect, sandbox, clock, tmp_path)
+        done = await bought(minted)
+        began = clock.monotonic()
+        with pytest.raises(NotFound) as caught:
+            await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+        assert caught.value.status == 0
+        assert [at - began for at in looks(sandbox)] == [2, 6, 14, 29, 59, 89, 119, 149]
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "name"),
+    [
+        ("status", {"status": 500}, "ServerError"),
+        ("status", {"status": 502, "html": True}, "ServerError"),
+        ("status", {"status": 408}, "APIError"),
+        ("status", {"status": 404, "html": True}, "NotFound"),
+        ("rate_limit", {"retry_after": 3}, "RateLimited"),
+        ("drop_before_read", {}, "TransportError"),
+        ("truncate", {}, "TransportError"),
+        ("html", {}, "ProtocolError"),
+        ("invalid_json", {}, "ProtocolError"),
+        ("drop_field", {"field": "*.paid_total"}, "ProtocolError"),
+        ("redirect", {}, "UnexpectedRedirect"),
+    ],
+)
+async def test_trouble_in_the_middle_passes_by(minted, sandbox, caplog, kind, args, name):
+    done = await sent(minted, sandbox)
+    troubles = [sandbox.faults.add(kind, path=ORDERS, after=after, times=2, **args) for after in (2, 12)]
+    seen = await changes(minted.orders.watch(done))
+    assert [trouble.hits for trouble in troubles] == [2, 2]
+    assert [change.after.status for change in seen] == DELIVERY
+    assert (
+        warnings(caplog)
+        == [f"GET {ORDERS}: order {done.order.id} cannot be looked at for now ({name}); it is tried on"] * 2
+    )
+
+
+async def test_a_server_that_asks_for_time_gets_it(minted, sandbox):
+    done = await bought(minted)
+    sandbox.faults.add("rate_limit", path=ORDERS, retry_after=90)
+    sandbox.faults.add("status", path=ORDERS, status=503, retry_after=50)
+    await minted.orders.wait(done)
+    asked = looks(sandbox)
+    assert [later - earlier for earlier, later in itertools.pairwise(asked)][:2] == [90, 50]
+
+
+@pytest.mark.parametrize("how", ["wait", "watch"])
+async def test_a_server_that_asks_for_more_time_than_there_is(minted, sandbox, how):
+    done = await bought(minted)
+    sandbox.faults.add("rate_limit", path=ORDERS, retry_after=3_600)
+    with pytest.raises((RateLimited, RequestTimeout)) as caught:
+        await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+    refused = caught.value if how == "watch" else caught.value.__cause__
+    assert refused.retry_after == 3_600
+    assert len(looks(sandbox)) == 1
+
+
+async def test_patience_ends(minted, sandbox):
+    done = await bought(minted)
+    sandbox.faults.add("status", path=ORDERS, status=500, after=1, times=None)
+    with pytest.raises(ServerError):
+        await changes(minted.orders.watch(done, patience=60))
+    asked = looks(sandbox)
+    assert asked[-1] - asked[1] >= 60 > asked[-2] - asked[1]
+
+
+async def test_patience_begins_anew(minted, sandbox):
+    done = await bought(minted)
+    for after in range(0, 40, 4):
+        sandbox.faults.add("status", path=ORDERS, status=500, after=after, times=3)
+    seen = await changes(minted.orders.watch(done, patience=90))
+    assert seen[-1].after.status is OrderStatus.COMPLETED
+
+
+async def test_an_open_breaker_and_a_rate_limit_are_waited_out(connect, sandbox, clock, tmp_path):
+    held_back = options(clock, breaker=BreakerPolicy(failures=1, cooldown=20))
+    minted = await client_of(connect, sandbox, clock, tmp_path, options=held_back)
+    done = await bought(minted)
+    sandbox.faults.add("status", path=ORDERS, status=500)
+    assert (await minted.orders.wait(done)).status is OrderStatus.COMPLETED
+    asked = looks(sandbox)
+    assert asked[1] - asked[0] >= 20
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "error"),
+    [
+        ("status", {"status": 401}, AuthenticationFailed),
+        ("status", {"status": 403}, PermissionDenied),
+        ("status", {"status": 422}, ValidationFailed),
+        ("wrong_customer", {}, IntegrityError),
+    ],
+)
+@pytest.mark.parametrize("how", ["wait", "watch"])
+async def test_what_does_not_pass_by_ends_it(minted, sandbox, how, kind, args, error):
+    done = await bought(minted)
+    sandbox.faults.add(kind, path=ORDERS, after=2, times=None, **args)
+    with pytest.raises(error):
+        await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+    assert len(looks(sandbox)) == 3
+
+
+# What outlives a restart.
+
+
+async def test_a_restart_misses_nothing_and_repeats_what_was_not_dealt_with(connect, sandbox, clock, tmp_path):
+    first = await client_of(connect, sandbox, clock, tmp_path)
+    done = await sent(first, sandbox)
+    *before, last = await changes(
+        first.orders.watch(done), until=OrderStatus.SHIPPED
+    )  # and is gone before it asks for more
+
+    second = await client_of(connect, sandbox, clock, tmp_path)
+    (intent,) = await second.complete.unfinished()
+    assert (intent.order_id, intent.progress) == (done.order.id, before[-1].after)
+    after = await changes(second.orders.watch(intent))
+    assert (after[0].before, after[0].after) == (last.before, last.after)
+    assert [change.after.status for change in before + after] == DELIVERY
+    assert await second.complete.unfinished() == []
+
+
+async def test_who_dies_over_a_cancelled_order_is_told_again(connect, sandbox, clock, tmp_path):
+    first = await client_of(connect, sandbox, clock, tmp_path)
+    done = await bought(first)
+    sandbox.shop.set_status(done.order.id, "Cancelled")
+    (told,) = await changes(first.orders.watch(done), until=OrderStatus.CANCELLED)
+    second = await client_of(connect, sandbox, clock, tmp_path)
+    (intent,) = await second.complete.unfinished()
+    assert [change.after for change in await changes(second.orders.watch(intent))] == [told.after]
+    assert await second.complete.unfinished() == []
+
+
+async def test_what_happened_while_the_process_was_down_comes_first(connect, sandbox, clock, tmp_path):
+    done = await sent(await client_of(connect, sandbox, clock, tmp_path), sandbox)
+    clock.advance(215)
+    minted = await client_of(connect, sandbox, clock, tmp_path)
+    (intent,) = await minted.complete.unfinished()
+    began = clock.monotonic()
+    first, *rest = await changes(minted.orders.watch(intent))
+    assert first.changed == {"status", "cargo_tracking_number", "estimated_arrival_date"}
+    assert first.before == OrderProgress.of(done.order)
+    assert [change.after.status for change in rest] == [OrderStatus.COMPLETED]
+    assert looks(sandbox)[0] - began == 1.0  # not at once: others may have been started together with it
+
+
+async def test_waiting_from_the_journal(connect, sandbox, clock, tmp_path):
+    done = await bought(await client_of(connect, sandbox, clock, tmp_path))
+    minted = await client_of(connect, sandbox, clock, tmp_path)
+    (intent,) = await minted.complete.unfinished()
+    began = clock.monotonic()
+    pending = await minted.orders.wait(intent, until="Pending")
+    assert (pending.id, looks(sandbox)) == (done.order.id, [began])
+    order = await minted.orders.wait(intent, until="Processing")
+    (intent,) = await minted.complete.unfinished()
+    assert intent.progress == OrderProgress.of(order)
+    sandbox.shop.set_status(order.id, "Cancelled")
+    assert (await minted.orders.wait(intent)).is_failed
+    assert await minted.complete.unfinished() == []
+
+
+async def test_an_intent_without_the_number_of_its_order(connect, sandbox, clock, tmp_path):
+    minted = await client_of(connect, sandbox, clock, tmp_path)
+    await bought(minted)
+    (intent,) = await minted.complete.unfinished()
+    unread = attrs.evolve(intent, order_id=None, progress=None)
+    seen = await changes(minted.orders.watch(unread))
+    assert [change.after.status for change in seen] == [
+        OrderStatus.PENDING,
+        OrderStatus.PROCESSING,
+        OrderStatus.COMPLETED,
+    ]
+    assert (seen[0].before, seen[0].changed) == (None, {"status"})
+    with pytest.raises(NotFound):  # an order of that number under other keys need not be the same (Q4)
+        await minted.orders.wait(attrs.evolve(unread, cart_token="T" * 32, guid="", increment_id="1"))
+
+
+async def test_a_completion_that_could_not_be_read(minted, sandbox):
+    await minted.customers.create(CUSTOMER)
+    basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
+    sandbox.faults.add("drop_field", path="*/complete/buy", field="paid_total")
+    done = await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert done.order is None
+    seen = await changes(minted.orders.watch(done))
+    assert [change.after.status for change in seen] == [
+        OrderStatus.PENDING,
+        OrderStatus.PROCESSING,
+        OrderStatus.COMPLETED,
+    ]
+    assert await minted.complete.unfinished() == []
+
+
+async def test_what_names_no_order(minted, sandbox):
+    done = await bought(minted)
+    (intent,) = await minted.complete.unfinished()
+    for wrong, rule in (
+        (attrs.evolve(intent, state="unknown"), "reconcile it first"),
+        (Completion(None), "names no order"),
+        (Completion(None, {"id": "x"}, done.raw), "names no order"),
+        (Completion(None, done.keys, {"customer": None}), "names no order"),
+        (done.order.id, "not int"),
+    ):
+        for follow in (minted.orders.wait, lambda order: changes(minted.orders.watch(order))):
+            with pytest.raises(InvalidInput, match=rule) as caught:
+                await follow(wrong)
+            assert caught.value.field == "order"
+    assert looks(sandbox) == []
+
+
+async def test_an_order_of_nobody_s_intent_is_not_noted(connect, sandbox, clock, tmp_path):
+    done = await bought(await client_of(connect, sandbox, clock, tmp_path))
+    other = tmp_path / "other.db"
+    minted = await client_of(connect, sandbox, clock, tmp_path, journal=other)
+    assert len(await changes(minted.orders.watch(done.order))) == 2
+    assert await minted.complete.unfinished() == []
+    with sqlite3.connect(other) as database:
+        assert database.execute("SELECT count(*) FROM intents").fetchone() == (0,)
+    database.close()
+
+
+async def test_an_order_that_was_seen_to_be_final_elsewhere(minted, clock):
+    done = await bought(minted)
+    clock.advance(1_000)
+    order = await minted.orders.get(done.order.id, customer_external_id=CUSTOMER)
+    assert len(await minted.complete.unfinished()) == 1
+    assert await minted.orders.wait(order) is order
+    assert await minted.complete.unfinished() == []
+
+
+class Noting(MemoryJournal):
+    """Remembers what it was told, and may refuse it."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__()
+        self.error = error
+        self.noted: list[OrderProgress] = []
+
+    async def note(
+        self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
+    ) -> None:
+        if self.error is not None:
+            raise self.error
+        self.noted.append(progress)
+        await super().note(external_customer_id, cart_token, progress, account=account)
+
+
+async def test_everything_is_noted_once_it_was_dealt_with(connect, sandbox, clock, tmp_path):
+    journal = Noting()
+    minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
+    done = await sent(minted, sandbox)
+    told = [OrderProgress.of(done.order)]
+    async for change in minted.orders.watch(done):
+        assert journal.noted == told
+        told.append(change.after)
+    assert (len(told), journal.noted) == (6, told)
+    journal.noted.clear()
+    await minted.orders.wait(done)
+    assert journal.noted == told[-1:]
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), ValueError("of a journal of somebody's own")])
+async def test_a_journal_that_fails_ends_nothing(connect, sandbox, clock, tmp_path, caplog, error):
+    minted = await client_of(connect, sandbox, clock, tmp_path, journal=Noting(error))
+    done = await bought(minted)
+    seen = await changes(minted.orders.watch(done))
+    assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
+    assert (await minted.orders.wait(done)).is_final
+    failures = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert {record.name for record in failures} == {"minted_connect"}
+    assert [record.getMessage().rsplit(" ", 1)[-1] for record in failures] == [
+        "Pending", "Processing", "Completed", "Completed",
+    ]  # fmt: skip
+    assert len(await minted.complete.unfinished()) == 1
+
+
+async def test_a_locked_journal_ends_nothing(connect, sandbox, clock, tmp_path, caplog):
+    path = tmp_path / "journal.db"
+    journal = SqliteJournal(path, patience=0.01)
+    minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
+    done = await bought(minted)
+    locked = sqlite3.connect(path, isolation_level=None)
+    try:
+        locked.execute("BEGIN IMMEDIATE")
+        assert (await minted.orders.wait(done)).status is OrderStatus.COMPLETED
+    finally:
+        locked.close()
+    assert "the journal could not note" in caplog.text
+    (intent,) = await minted.complete.unfinished()
+    # It was not noted, so it is told again.
+    assert [change.after.status for change in await changes(minted.orders.watch(intent))] == [OrderStatus.COMPLETED]
+
+
+# What is left over, and how often it is asked.
+
+
+async def test_a_given_up_watch_leaves_nothing_open(sandbox, clock, tmp_path):
+    clock.auto_advance = False
+    settings = {"options": options(clock), "journal": tmp_path / "journal.db"}
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
+        done = await bought(minted)
+        usual = asyncio.all_tasks()
+        for hanging in (False, True):
+            hang = sandbox.faults.add("hang", path=ORDERS) if hanging else None
+            watching = asyncio.ensure_future(changes(minted.orders.watch(done)))
+            while not clock.sleepers:
+                await asyncio.sleep(0)
+            if hang is not None:
+                clock.advance(2)
+                while not hang.waiting:
+                    await asyncio.sleep(0.001)
+            watching.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await watching
+            sandbox.faults.clear()
+            assert clock.sleepers == 0
+        gc.collect()
+        await asyncio.sleep(0.01)
+        assert asyncio.all_tasks() <= usual | {asyncio.current_task()} | sandbox_tasks()
+        watching = asyncio.ensure_future(changes(minted.orders.watch(done)))
+        while not clock.sleepers:
+            await asyncio.sleep(0)
+    clock.advance(2)
+    with pytest.raises(ClientClosedError):
+        await watching
+
+
+def sandbox_tasks() -> set[asyncio.Task[Any]]:
+    """Those of the server's connections."""
+    return {task for task in asyncio.all_tasks() if "aiohttp" in repr(task.get_coro())}
+
+
+def test_a_closed_iterator_leaves_nothing_open(clock):
+    with ThreadedSandbox(seed=1, clock=clock) as sandbox:
+        minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options(clock))
+        with minted:
+            minted.customers.create(CUSTOMER)
+            basket = minted.baskets.add_item(CUSTOMER, sku=GOLD)
+            done = minted.complete.buy(basket, expected_total=basket.paid_total)
+            watch = minted.orders.watch(done)
+            assert next(watch).after.status is OrderStatus.PROCESSING
+            count = len(looks(sandbox))
+            watch.close()
+            assert list(watch) == []
+            left = minted.orders.watch(done)
+            next(left)
+        with pytest.raises(ClientClosedError):
+            next(left)
+        assert len(looks(sandbox)) > count
+
+
+def test_closing_the_client_ends_a_watch_in_another_thread(clock):
+    clock.auto_advance = False
+    with ThreadedSandbox(seed=1, clock=clock) as sandbox, ThreadPoolExecutor() as pool:
+        minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options(clock))
+        with minted:
+            minted.customers.create(CUSTOMER)
+            basket = minted.baskets.add_item(CUSTOMER, sku=GOLD)
+            done = minted.complete.buy(basket, expected_total=basket.paid_total)
+            watching = pool.submit(next, minted.orders.watch(done))
+            while not clock.sleepers:
+                time.sleep(0.001)
+        assert isinstance(watching.exception(), ClientClosedError)
+        assert clock.sleepers == 0
+
+
+async def test_on_another_loop_nobody_waits_for_a_look_of_this_one(sandbox, clock, tmp_path):
+    settings = {"options": options(clock), "journal": tmp_path / "journal.db"}
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
+        await bought(minted)
+        (intent,) = await minted.complete.unfinished()
+        hang = sandbox.faults.add("hang", path=ORDERS)
+        waiting = asyncio.ensure_future(minted.orders.wait(intent, until="Pending"))
+        while not hang.waiting:
+            await asyncio.sleep(0.001)
+        with pytest.raises(ClientClosedError, match="another event loop"):
+            await asyncio.to_thread(lambda: asyncio.run(minted.orders.wait(intent)))
+        sandbox.faults.clear()
+        assert (await waiting).status is OrderStatus.PENDING
+
+
+async def test_many_watchers_look_at_an_order_once_at_a_time(sandbox, clock, tmp_path):
+    clock.auto_advance = False
+    settings = {"options": options(clock), "journal": tmp_path / "journal.db"}
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
+        done = await bought(minted)
+        hang = sandbox.faults.add("hang", path=ORDERS)
+        watchers = [asyncio.ensure_future(anext(minted.orders.watch(done))) for _ in range(5)]
+        while clock.sleepers < 5:
+            await asyncio.sleep(0)
+        sandbox.shop.set_status(done.order.id, "Processing")
+        clock.advance(2)
+        while not hang.waiting:
+            await asyncio.sleep(0.001)
+        watchers[0].cancel()  # it was the first to wake up, so it is its look that the others wait for
+        sandbox.faults.clear()
+        ends = await asyncio.gather(*watchers, return_exceptions=True)
+        assert sum(isinstance(end, OrderChange) for end in ends) == 4
+        assert len(looks(sandbox)) == 2
+
+
+async def test_what_fails_for_one_fails_for_all_who_look(sandbox, clock, tmp_path):
+    clock.auto_advance = False
+    settings = {"options": options(clock), "journal": tmp_path / "journal.db"}
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
+        done = await bought(minted)
+        sandbox.faults.add("status", path=ORDERS, status=403)
+        watchers = [asyncio.ensure_future(anext(minted.orders.watch(done))) for _ in range(5)]
+        while clock.sleepers < 5:
+            await asyncio.sleep(0)
+        clock.advance(2)
+        ends = await asyncio.gather(*watchers, return_exceptions=True)
+        assert {type(end) for end in ends} == {PermissionDenied}
+        assert len(looks(sandbox)) == 1
+
+
+async def test_an_order_that_takes_two_days(connect, clock, tmp_path):
+    async with Sandbox(seed=1, clock=clock, status_interval=2 * DAY) as sandbox:
+        minted = await client_of(connect, sandbox, clock, tmp_path)
+        done = await bought(minted)
+        began = clock.monotonic()
+        order = await minted.orders.wait(done, until="Processing", timeout=7 * DAY)
+        assert order.status is OrderStatus.PROCESSING
+        asked = [at - began for at in looks(sandbox)]
+        assert asked[:6] == [2, 6, 14, 29, 59, 89]
+        pauses = Counter(later - earlier for earlier, later in itertools.pairwise([0, *asked]))
+        assert pauses == {2: 1, 4: 1, 8: 1, 15: 1, 30: 120, 60: 1_380, 300: 288}
+        assert asked[-1] < 2 * DAY + 300
+
+
+async def test_watchers_that_start_together_spread(sandbox, clock, tmp_path):
+    clock.auto_advance = False
+    settings = {"options": Options(clock=clock), "journal": tmp_path / "journal.db"}
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
+        done = await bought(minted)
+        (intent,) = await minted.complete.unfinished()
+        for order, least, most in ((done, 1.8, 2.2), (intent, 0.0, 2.0)):
+            clock.sleeps.clear()
+            watchers = [asyncio.ensure_future(anext(minted.orders.watch(order))) for _ in range(200)]
+            while clock.sleepers < len(watchers):
+                await asyncio.sleep(0)
+            for watcher in watchers:
+                watcher.cancel()
+            await asyncio.wait(watchers)
+            assert least <= min(clock.sleeps) < max(clock.sleeps) <= most
+            assert len(set(clock.sleeps)) == len(watchers)
+            assert max(clock.sleeps) - min(clock.sleeps) > (most - least) / 2
+
+
+@given(
+    looks=st.integers(0, 10_000),
+    quiet=st.floats(0, 1e9),
+    roll=st.floats(0, 1, exclude_max=True),
+    more=st.integers(0, 10),
+    longer=st.floats(0, 1e6),
+)
+def test_pauses(looks, quiet, roll, more, longer):
+    pause = poll_interval(looks, quiet, roll)
+    middle = poll_interval(looks, quiet, 0.5)
+    assert middle in {2, 4, 8, 15, 30, 60, 300}
+    assert 0.9 * middle <= pause <= 1.1 * middle
+    assert poll_interval(looks + more, quiet + longer, roll) >= pause
