@@ -214,7 +214,7 @@ def test_the_readme_links_every_guide():
 
 def test_files_that_are_named_exist():
     for name, text in DOCUMENTS.items():
-        for file in re.findall(r"`((?:minted_connect|tests|benchmarks)/[\w./-]*)`", text):
+        for file in re.findall(r"`((?:minted_connect|tests|benchmarks|docs)/[\w./-]*)`", text):
             base = PACKAGE.parent if file.startswith("minted_connect") else ROOT
             assert (base / file).exists(), f"{name}: {file}"
 
