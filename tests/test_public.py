@@ -122,6 +122,12 @@ def test_help_of_a_model_without_source_shows_its_docstring(monkeypatch):
     assert "Attributes:" not in text
 
 
+def test_docstring_of_a_model_under_pdoc_has_no_fields(monkeypatch):
+    # pdoc shows the documentation of each field beside the field.
+    monkeypatch.setitem(sys.modules, "pdoc", None)
+    assert "Attributes:" not in inspect.getdoc(minted_connect.Basket)
+
+
 # The signatures of the design, name by name: (attribute, method, its parameters).
 SIGNATURES = {
     "customers.create": "external_id firstname middlename lastname email phone gender identity_number birthdate "
