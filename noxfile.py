@@ -21,10 +21,6 @@ PYTHONS = [
     for row in PROJECT["project"]["classifiers"]
     if row.startswith("Programming Language :: Python :: 3.")
 ]
-DOCUMENTED = [
-    "minted_connect",
-    *(f"minted_connect.{name}" for name in ("sandbox", "otel", "verify", "pytest_plugin")),
-]
 # Parts of the package that are not the client side: the sandbox is measured by what it is for.
 CLIENT_SIDE_OMITS = "minted_connect/sandbox/*"
 
@@ -44,10 +40,15 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def typing(session: nox.Session) -> None:
-    """mypy --strict, pyright strict, and a public API that is typed to 100 %."""
+    """mypy --strict and pyright strict, also over README and guides, and a public API that is typed to 100 %."""
     groups(session, "typing")
-    session.run("mypy")
-    session.run("pyright")
+    # Not in a hidden directory, which pyright ignores.
+    programs = ROOT / "build" / "programs"
+    shutil.rmtree(programs, ignore_errors=True)
+    session.run("python", "-m", "tests.snippets", str(programs))
+    for paths in ([], [str(programs)]):
+        session.run("mypy", *paths)
+        session.run("pyright", *paths)
     session.run("pyright", "--verifytypes", "minted_connect", "--ignoreexternal")
 
 
@@ -110,10 +111,10 @@ def build(session: nox.Session) -> None:
     (wheel,) = target.glob("*.whl")
     (sdist,) = target.glob("*.tar.gz")
     names = set(session.run("python", "-m", "zipfile", "-l", str(wheel), silent=True).split())
-    if not {"minted_connect/py.typed", "minted_connect/sandbox/console.html"} <= names or any(
-        name.startswith("tests/") for name in names
-    ):
-        session.error("the wheel must hold py.typed, the page of the console and no tests")
+    guides = {str(path.relative_to(ROOT)) for path in (ROOT / "minted_connect" / "guides").glob("*.md")}
+    needed = {"minted_connect/py.typed", "minted_connect/sandbox/console.html", *guides}
+    if not needed <= names or any(name.startswith("tests/") for name in names):
+        session.error("the wheel must hold py.typed, the page of the console, the guides and no tests")
     session.run("python", "-m", "tarfile", "-e", str(sdist), str(target), silent=True)
     (source,) = (path for path in target.iterdir() if path.is_dir())
     shutil.rmtree(source / "minted_connect")
@@ -125,9 +126,9 @@ def build(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Write the API reference, made of the docstrings, to `site/`."""
+    """Write guides and API reference to `site/`; warnings and dead links are errors."""
     groups(session, "docs")
-    session.run("python", "-m", "pdoc", "--docformat", "google", "--output-directory", "site", *DOCUMENTED)
+    session.run("python", ".docs/build.py", "site")
 
 
 @nox.session

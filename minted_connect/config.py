@@ -313,7 +313,7 @@ class CompletionPolicy:
     """What stays open until the vendor's staging server has answered it, with the safe answers as defaults.
 
     Change one only on the strength of an answer from staging or from the vendor: Q1 to Q9 are the open questions of
-    the README.
+    the guide to money safety.
     """
 
     price_fix_margin: float = attrs.field(default=3.0, validator=_seconds)

@@ -33,9 +33,10 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- ResponseTooLarge
  |   +- UnexpectedRedirect
  |   +- IntegrityError          a response that belongs to another customer or basket
- +- Rejected                    a completion whose order failed, or whose refusal was confirmed later  .order .refusal
+ +- CompletionRejected          a completion whose order failed, or whose refusal was confirmed later  .order .refusal
  +- NotExecuted                 a completion proven not to have happened  .intent
  +- OutcomeUnknown              a completion that may have happened  .intent .phase .evidence .reconcile()
+ +- OrderUnreadable             a confirmed completion whose order cannot be read  .order_id
 
 Every class takes positional arguments, so an error survives pickle and copy. `str()` and `repr()` hold no
 credentials, query strings, bodies or personal data: `path` is the route template, never the path with ids,
@@ -77,6 +78,7 @@ __all__ = [
     "NotExecuted",
     "NotFound",
     "NotSent",
+    "OrderUnreadable",
     "OutcomeUnknown",
     "PermissionDenied",
     "Phase",
@@ -453,6 +455,17 @@ class NotExecuted(MintedConnectError):
     """A completion proven not to have happened; buying again is the caller's decision."""
 
     intent: Intent | None = None
+
+
+@_error
+class OrderUnreadable(MintedConnectError):
+    """A confirmed completion whose order cannot be read; raised by `Completion.require_order` only.
+
+    The basket was bought, sold or shipped: never repeat the completion.
+    """
+
+    order_id: int | None = None
+    """Number of the order; None if the server did not report one that can be read."""
 
 
 @_error

@@ -25,6 +25,7 @@ from minted_connect.errors import (
     InvalidInput,
     MintedConnectError,
     NotSent,
+    OrderUnreadable,
     OutcomeUnknown,
     Phase,
     PoolTimeout,
@@ -156,6 +157,7 @@ HOPELESS = {
     ConfigurationError("x"),
     ClientClosedError("x"),
     OutcomeUnknown("x", INTENT),
+    OrderUnreadable("x"),
 }
 
 

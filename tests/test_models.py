@@ -13,6 +13,7 @@ import pytest
 from minted_connect import models
 from minted_connect.core.converter import structure
 from minted_connect.core.exact_json import loads
+from minted_connect.errors import APIError, CompletionRejected, NotExecuted, NotSent, OrderUnreadable
 from minted_connect.models import (
     Basket,
     BasketKey,
@@ -225,6 +226,37 @@ def test_nobody_is_named_in_a_repr(basket: Basket, order: Order):
         [named, customer(), shipping(), intent, page, Completion(named, {}, billing), basket.key, Receipt(url="Zerrin")]
     )
     assert [word for word in [*WORDS, "SKTHzfR4HnKXmcM4XeHf"] if word in shown] == []
+
+
+def test_completion_order_id_comes_from_order_or_keys(order: Order):
+    assert Completion(order, {"id": "7"}).order_id == order.id
+    assert Completion(None, {"id": "10984"}).order_id == 10984
+    for unread in ({}, {"id": ""}, {"id": "-1"}, {"id": "1e5"}, {"id": "\u0661"}, {"id": "1\n"}, {"id": "9" * 5000}):
+        assert Completion(None, unread).order_id is None
+
+
+def test_completion_require_order_returns_the_order(order: Order):
+    assert Completion(order).require_order() is order
+
+
+@pytest.mark.parametrize(("keys", "number"), [({"id": "10984"}, 10984), ({}, None)])
+def test_completion_require_order_unreadable_raises(keys: dict[str, str], number: int | None):
+    with pytest.raises(OrderUnreadable, match=r"\Athe purchase is confirmed .*do not buy again") as caught:
+        Completion(None, keys).require_order()
+    assert caught.value.order_id == number
+    assert not caught.value.safe_to_retry
+    assert not isinstance(caught.value, NotSent | NotExecuted | CompletionRejected | APIError)
+
+
+def test_basket_price_lock_is_that_of_its_price_fix(basket: Basket):
+    fix = PriceFix(201, datetime.now(UTC), received_at=1000.0, elapsed=lambda: 1100.0)
+    fixed = attrs.evolve(basket, price_fix=fix)
+    assert (fixed.seconds_left, fixed.is_expired) == (101.0, False)
+    over = attrs.evolve(basket, price_fix=attrs.evolve(fix, remaining=100))
+    assert (over.seconds_left, over.is_expired) == (0.0, True)
+    for unknown in (None, PriceFix(201, datetime.now(UTC))):
+        bare = attrs.evolve(basket, price_fix=unknown)
+        assert (bare.seconds_left, bare.is_expired) == (None, True)
 
 
 def test_a_repr_still_tells_two_apart():

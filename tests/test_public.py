@@ -9,9 +9,11 @@ import re
 import subprocess
 import sys
 
+import attrs
 import pytest
 
 import minted_connect
+from minted_connect import models
 from minted_connect.blocking import client as blocking
 from minted_connect.blocking import lift
 
@@ -98,6 +100,43 @@ def test_the_sandbox_does_not_load_the_client():
 
 def test_models_keep_their_real_module():
     assert minted_connect.Basket.__module__ == "minted_connect.models.basket"
+
+
+MODELS = [value for value in vars(models).values() if inspect.isclass(value) and attrs.has(value)]
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
+def test_model_signature_annotations_are_types(model):
+    parameters = inspect.signature(model, eval_str=True).parameters
+    assert not [name for name, parameter in parameters.items() if isinstance(parameter.annotation, str)]
+    assert list(parameters) == [field.name for field in attrs.fields(model) if field.init]
+
+
+def test_help_of_a_model_shows_documented_fields():
+    text = pydoc.render_doc(minted_connect.Basket, renderer=pydoc.plaintext)
+    assert "An open basket" in text
+    assert "paid_total: decimal.Decimal" in text
+    for line in (
+        "paid_total: Money: what the customer pays in the end; on a sell, what the customer receives (documented).",
+        "price_fix: The price lock (`pricefix` on the wire).",
+    ):
+        assert f" |      {line}\n" in text
+
+
+def test_help_of_a_model_without_source_shows_its_docstring(monkeypatch):
+    def fail(_):
+        raise OSError
+
+    monkeypatch.setattr(inspect, "getsource", fail)
+    text = inspect.getdoc(minted_connect.Basket)
+    assert text.startswith("An open basket")
+    assert "Attributes:" not in text
+
+
+def test_docstring_of_a_model_under_pdoc_has_no_fields(monkeypatch):
+    # pdoc shows the documentation of each field beside the field.
+    monkeypatch.setitem(sys.modules, "pdoc", None)
+    assert "Attributes:" not in inspect.getdoc(minted_connect.Basket)
 
 
 # The signatures of the design, name by name: (attribute, method, its parameters).

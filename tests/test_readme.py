@@ -1,4 +1,4 @@
-"""What the README says is so: its snippets run, its tables are the code's, its names exist."""
+"""README and guides are true: programs run, tables are those of the code, names exist, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import attrs
@@ -15,20 +16,12 @@ import pytest
 import minted_connect
 from minted_connect import CompletionPolicy, MintedConnectError, errors
 from minted_connect.core.request import OPERATIONS
-from minted_connect.sandbox.faults import faults_table
+from minted_connect.sandbox.faults import KINDS, faults_table
+from tests.snippets import DOCUMENTS, GUIDES, PACKAGE, PROGRAMS, README, RECIPES, ROOT
 from tests.support.redis_server import free_port, running
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text("utf-8")
-GUIDES = {path.stem: path.read_text("utf-8") for path in sorted((ROOT / "minted_connect" / "guides").glob("*.md"))}
-_SNIPPET = re.compile(r"(?<!-->\n)^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SNIPPETS = _SNIPPET.findall(README)
-IN_GUIDES = [
-    (name, number, code) for name, text in GUIDES.items() for number, code in enumerate(_SNIPPET.findall(text), 1)
-]
-RECIPES = re.findall(r"^<!-- recipe (\w+) -->\n```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-TITLES = re.findall(r"^#+ (.+)$", README, re.MULTILINE)
 PATIENCE = 60.0
+MOST_LINES = 350
 NOT_ERRORS = {"AMBIGUOUS_STATUSES", "Effect", "Phase", "RequestInfo"}
 
 
@@ -49,8 +42,18 @@ def table(text: str) -> list[list[str]]:
     return [cells(row) for row in rows[0].splitlines()[2:]]
 
 
-def section(title: str) -> str:
-    return README.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+def section(document: str, title: str) -> str:
+    """Return a section, with those below it."""
+    found = re.search(rf"^(##+) {re.escape(title)}\n", DOCUMENTS[document], re.MULTILINE)
+    assert found, title
+    below = DOCUMENTS[document][found.end() :]
+    return re.split(rf"^#{{2,{len(found[1])}}} ", below, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def slugs(document: str) -> set[str]:
+    """Return the anchors of a document, as GitHub makes them of titles."""
+    titles = re.findall(r"^#+ (.+)$", DOCUMENTS[document], re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @pytest.fixture
@@ -59,19 +62,24 @@ def redis_url():
         yield server.url
 
 
-def test_there_are_snippets():
+def test_readme_is_short():
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+def test_every_code_block_is_a_program_or_a_recipe():
     # The recipes run in tests/frameworks.
-    assert len(SNIPPETS) + len(RECIPES) == README.count("```python")
-    assert len(SNIPPETS) >= 7
+    assert len(PROGRAMS) + len(RECIPES) == sum(text.count("```python") for text in DOCUMENTS.values())
+    assert len([program for program in PROGRAMS if program.document == "README"]) >= 6
+    assert len(PROGRAMS) >= 20
 
 
-@pytest.mark.parametrize(
-    "snippet",
-    [pytest.param(code, id=str(number)) for number, code in enumerate(SNIPPETS, 1)]
-    + [pytest.param(code, id=f"{name}-{number}") for name, number, code in IN_GUIDES],
-)
+def test_a_recipe_shown_twice_is_the_same():
+    assert len(set(RECIPES)) == len(dict(RECIPES))
+
+
+@pytest.mark.parametrize("snippet", [pytest.param(program.code, id=program.name) for program in PROGRAMS])
 def test_a_snippet_runs(snippet, tmp_path, request):
-    if snippet.startswith("def test_"):
+    if "\ndef test_" in snippet:
         (tmp_path / "test_it.py").write_text(snippet, "utf-8")
         snippet = "import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider']))"
     env = {**os.environ, "REDIS_URL": request.getfixturevalue("redis_url")} if "REDIS_URL" in snippet else None
@@ -89,26 +97,24 @@ def test_a_snippet_runs(snippet, tmp_path, request):
 
 
 def test_the_operations_are_those_of_the_code():
-    shown = README.partition("<!-- operations -->\n")[2].partition("<!-- /operations -->")[0]
+    shown = GUIDES["evidence"].partition("<!-- operations -->\n")[2].partition("<!-- /operations -->")[0]
     assert table(shown) == [
         [f"`{one.name}`", one.title, f"{one.method} `{one.path}`", str(one.evidence)] for one in OPERATIONS.values()
     ]
 
 
 def test_every_setting_of_completions_is_there_with_its_question():
-    rows = table(README.partition("\n### Open questions, as settings\n")[2])
-    assert [row[0] for row in rows] == [f"Q{number}" for number in range(1, 10)]
-    section_text = README.partition("\n## Money safety\n")[2].partition("\n## ")[0]
+    section_text = section("money-safety", "Open questions, as settings")
+    assert [row[0] for row in table(section_text)] == [f"Q{number}" for number in range(1, 10)]
     for field in attrs.fields(CompletionPolicy):
-        if field.name != "reconcile_budget":
-            assert f"`{field.name}`" in section_text
+        assert f"`{field.name}`" in section_text
 
 
-def test_the_commands_of_the_shell_work(tmp_path):
-    found = re.search(r"<!-- shell -->\n```sh\n(.*?)```\n", README, re.DOTALL)
-    assert found
+@pytest.mark.parametrize("document", ["README", "cli"])
+def test_the_commands_of_the_shell_work(tmp_path, document):
+    (commands,) = re.findall(r"<!-- shell -->\n```sh\n(.*?)```\n", DOCUMENTS[document], re.DOTALL)
     port = free_port()
-    script = found[1].replace(":8787", f":{port}").replace("sandbox --quiet", f"sandbox --port {port} --quiet")
+    script = commands.replace(":8787", f":{port}").replace("sandbox --quiet", f"sandbox --port {port} --quiet")
     wait = f"until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do :; done\n"
     first, background, rest = script.partition("&\n")
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
@@ -122,8 +128,9 @@ def test_the_commands_of_the_shell_work(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done
-    assert (tmp_path / "gold.csv").read_text("utf-8").startswith("time,")
-    assert len((tmp_path / "orders.csv").read_text("utf-8").splitlines()) == 2
+    if document == "cli":
+        assert (tmp_path / "gold.csv").read_text("utf-8").startswith("time,")
+        assert len((tmp_path / "orders.csv").read_text("utf-8").splitlines()) == 2
 
 
 @pytest.mark.parametrize("name", ["one", "two"])
@@ -136,27 +143,44 @@ def test_there_are_two_commands(name):
 
 
 def test_every_error_exists_and_none_is_missing():
-    named = set(re.findall(r"`([A-Z]\w+)`", " ".join(row[0] for row in table(section("Errors")))))
+    named = set(re.findall(r"`([A-Z]\w+)`", " ".join(row[0] for row in table(section("errors", "All errors")))))
     bases = {"MintedConnectError", "NotSent"}
     assert named - {"ValueError", "TimeoutError"} == set(errors.__all__) - bases - NOT_ERRORS
     for name in bases | named - {"ValueError", "TimeoutError"}:
         assert issubclass(getattr(minted_connect, name), MintedConnectError), name
 
 
+def test_the_families_of_errors_in_the_readme_exist():
+    rows = table(section("README", "Errors"))
+    for name in re.findall(r"`([A-Z]\w+)`", " ".join(" ".join(row) for row in rows)):
+        assert issubclass(getattr(minted_connect, name), MintedConnectError), name
+    families = {name for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    below = {cls.__name__ for cls in MintedConnectError.__subclasses__() if cls.__module__ == errors.__name__}
+    assert families >= below - {"SinkError"}
+
+
+def test_the_counts_in_the_readme_are_those_of_the_code():
+    levels = Counter(str(operation.evidence) for operation in OPERATIONS.values())
+    text = " ".join(section("README", "How sure the library is of each operation").split())
+    assert f"Of the {len(OPERATIONS)} operations, {levels['documented']} are `documented`" in text
+    assert f"{levels['partly documented']} are `partly documented`, and {levels['inferred']} are `inferred`" in text
+    assert f"{len(KINDS)} kinds of faults" in section("README", "Testing your own code")
+
+
 def test_the_table_of_faults_is_that_of_the_registry():
-    assert README.partition("<!-- faults -->\n")[2].partition("<!-- /faults -->")[0] == faults_table()
+    assert GUIDES["testing"].partition("<!-- faults -->\n")[2].partition("<!-- /faults -->")[0] == faults_table()
 
 
 def test_every_open_question_is_listed():
-    listed = [row[0] for row in table(section("Open questions"))]
+    listed = [row[0] for row in table(section("evidence", "Questions for staging"))]
     assert listed == [f"S{number}" for number in range(1, 28)]
-    listed += [row[0] for row in table(README.partition("\n### Open questions, as settings\n")[2])]
-    for file in (ROOT / "minted_connect").rglob("*.py"):
+    listed += [row[0] for row in table(section("money-safety", "Open questions, as settings"))]
+    for file in PACKAGE.rglob("*.py"):
         assert set(re.findall(r"\b[SQ][0-9]{1,2}\b", file.read_text("utf-8"))) <= set(listed), file.name
 
 
 def test_every_method_exists():
-    for name, methods in table(section("What there is")):
+    for name, methods in table(section("README", "What there is")):
         for client in (minted_connect.AsyncMintedConnect, minted_connect.MintedConnect):
             resource = getattr(client("user", "password"), name.strip("`"))
             for method in re.findall(r"`(\w+)`", methods.partition("(")[0] + methods.partition(")")[2]):
@@ -164,21 +188,43 @@ def test_every_method_exists():
 
 
 def test_every_name_that_is_imported_is_public():
-    text = "\n".join([README, *GUIDES.values()])
+    text = "\n".join(DOCUMENTS.values())
     for names in re.findall(r"^from minted_connect import (.+)$", text, re.MULTILINE):
         assert set(names.split(", ")) <= set(minted_connect.__all__)
 
 
-def test_every_link_leads_somewhere():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        anchors = {f"#{title.lower().replace(',', '').replace(' ', '-')}" for title in TITLES}
-        assert target.startswith("https://") or target in anchors or (ROOT / target).exists(), target
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_somewhere(document):
+    # A guide is read on a forge, in the installed package and on the site: it links other guides only.
+    prefix = "minted_connect/guides/" if document == "README" else ""
+    for target in re.findall(r"\]\(([^)]+)\)", DOCUMENTS[document]):
+        file, _, anchor = target.partition("#")
+        name = file.removeprefix(prefix).removesuffix(".md") if file else document
+        if file.startswith("https://") or (document == "README" and name not in GUIDES):
+            assert file.startswith("https://") or (ROOT / file).exists(), target
+            continue
+        assert not file or file == f"{prefix}{name}.md", target
+        assert name in DOCUMENTS, target
+        assert not anchor or anchor in slugs(name), target
 
 
-def test_nothing_of_one_machine():
-    assert not re.search(r"/(home|root|work|Users|tmp|mnt|opt)/", README)
-    assert not re.search(r"--(extra-)?index-url|\.internal\b|\.local\b|\.corp\b", README)
-    hosts = set(re.findall(r"https?://([^\s/)\"`]+)", README)) - {"..."}
+def test_the_readme_links_every_guide():
+    assert set(re.findall(r"\]\(minted_connect/guides/([\w-]+)\.md", README)) == set(GUIDES)
+
+
+def test_files_that_are_named_exist():
+    for name, text in DOCUMENTS.items():
+        for file in re.findall(r"`((?:minted_connect|tests|benchmarks|docs)/[\w./-]*)`", text):
+            base = PACKAGE.parent if file.startswith("minted_connect") else ROOT
+            assert (base / file).exists(), f"{name}: {file}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_nothing_of_one_machine(document):
+    text = DOCUMENTS[document]
+    assert not re.search(r"/(home|root|work|Users|tmp|mnt|opt)/", text)
+    assert not re.search(r"--(extra-)?index-url|\.internal\b|\.local\b|\.corp\b", text)
+    hosts = set(re.findall(r"https?://([^\s/)\"`]+)", text)) - {"..."}
     # The last one is the default of a fault: a redirect to a host that does not exist.
     assert hosts <= {
         "docs.mintedconnect.com",

@@ -15,6 +15,7 @@ from minted_connect.errors import (
     MintedConnectError,
     NotExecuted,
     NotSent,
+    OrderUnreadable,
     OutcomeUnknown,
 )
 from minted_connect.journal.protocol import OPEN
@@ -49,7 +50,7 @@ def exit_of(error: BaseException, *, changes: bool) -> Exit:
     """Return the exit code for an error of a command; `changes` = it does more than read."""
     if isinstance(error, ConfigurationError | InvalidInput):
         return Exit.USAGE
-    if isinstance(error, OutcomeUnknown):
+    if isinstance(error, OutcomeUnknown | OrderUnreadable):
         return Exit.UNKNOWN
     if isinstance(error, NotSent):
         return Exit.NOT_SENT

@@ -7,7 +7,8 @@ from functools import cache
 from itertools import islice, repeat
 from typing import Any, Final, TypeVar, cast
 
-from minted_connect.core.converter_hooks import explain, make_converter
+from minted_connect.core import converter_hooks
+from minted_connect.core.converter_hooks import make_converter
 from minted_connect.models import Basket
 
 __all__ = ["Unfit", "structure", "to_wire"]
@@ -64,7 +65,7 @@ def _problems(data: Any, type_: Any) -> tuple[str, ...]:
     try:
         make_converter(detailed=True).structure(data, type_)
     except Exception as error:  # noqa: BLE001 - foreign exceptions are explained too, without their texts
-        return tuple(islice(explain(error, "data"), _MOST_PROBLEMS))
+        return tuple(islice(converter_hooks.explain(error, "data"), _MOST_PROBLEMS))
     return ("data: not of the promised shape",)
 
 

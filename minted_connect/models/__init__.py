@@ -5,6 +5,9 @@ Attributes keep the vendor's names (snake_case where the vendor writes camelCase
 strings. Every object an answer consists of keeps the JSON it came from in `raw`.
 """
 
+import attrs
+
+from minted_connect.models import introspection
 from minted_connect.models.basket import Basket, BasketKey, PriceFix
 from minted_connect.models.customer import AccountType, Customer, CustomerWallet, Gender
 from minted_connect.models.deal import (
@@ -73,3 +76,7 @@ __all__ = [
     "ShippingAddress",
     "to_dict",
 ]
+
+for _name in __all__:
+    if attrs.has(globals()[_name]):
+        introspection.make_introspectable(globals()[_name])

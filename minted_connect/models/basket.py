@@ -75,3 +75,13 @@ class Basket(Deal):
     def key(self) -> BasketKey:
         """What names this basket in requests."""
         return BasketKey(self.customer.external_id, self.token)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Seconds until the price lock ends, not below 0; None if there is no lock or that moment is not known."""
+        return None if self.price_fix is None else self.price_fix.seconds_left
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the price lock has ended, or may have ended because that moment is not known."""
+        return self.price_fix is None or self.price_fix.expired

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import attrs
 
+from minted_connect.errors import OrderUnreadable
 from minted_connect.models.customer import Customer
 from minted_connect.models.deal import Deal, OrderStatus
 from minted_connect.models.masking import last_digits, masked
 from minted_connect.models.order_status import is_failing
 
 __all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
+
+_NUMBER: Final = re.compile("[0-9]{1,19}")
 
 
 @attrs.frozen(slots=False)
@@ -188,3 +192,30 @@ class Completion:
     """Whether the order was found by reading back, not in the answer to the completion."""
     differences: tuple[str, ...] = ()
     """Where the order differs from what was agreed to, in words."""
+
+    @property
+    def order_id(self) -> int | None:
+        """The number of the order; None if the server did not report one that can be read.
+
+        The purchase is confirmed even if this is None.
+        """
+        if self.order is not None:
+            return self.order.id
+        number = self.keys.get("id", "")
+        return int(number) if _NUMBER.fullmatch(number) else None
+
+    def require_order(self) -> Order:
+        """Return the order.
+
+        Raises:
+            OrderUnreadable: if the purchase is confirmed, but `order` is None. Do not buy again.
+        """
+        if self.order is not None:
+            return self.order
+        number = self.order_id
+        known = "without a number that can be read" if number is None else f"order {number}"
+        raise OrderUnreadable(
+            f"the purchase is confirmed ({known}), but this library cannot read the order: do not buy again; see "
+            "`keys` and `raw` of the completion, or ask orders.get for it later",
+            number,
+        )

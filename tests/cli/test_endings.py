@@ -14,7 +14,9 @@ import pytest
 from typer.main import get_command
 
 from minted_connect.cli.app import app
+from minted_connect.cli.exit_codes import Exit, exit_of
 from minted_connect.cli.output import clean, plain
+from minted_connect.errors import OrderUnreadable
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted, Terminal
 from tests.support.subprocesses import until
@@ -419,3 +421,9 @@ def test_the_shell_completes_commands(environment: dict[str, str]) -> None:
     asked = {"_MINTED_COMPLETE": "complete_bash", "COMP_WORDS": "minted re", "COMP_CWORD": "1"}
     done = subprocess.run([script], env={**environment, **asked}, capture_output=True, text=True, check=False)
     assert sorted(done.stdout.split()) == ["receipt", "reconcile"]
+
+
+@pytest.mark.parametrize("changes", [False, True])
+def test_exit_of_an_unreadable_order_is_unknown(changes: bool) -> None:
+    # The purchase is confirmed: no exit code may say that nothing happened.
+    assert exit_of(OrderUnreadable("the purchase is confirmed"), changes=changes) is Exit.UNKNOWN

@@ -1,4 +1,4 @@
-"""The recipes of the README as real apps in processes of their own, under the servers that people use."""
+"""The recipes of README and guides as real apps in processes of their own, under the servers that people use."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
+from tests.snippets import RECIPES
 from tests.support.redis_server import free_port
 from tests.support.subprocesses import until
-from tests.test_readme import RECIPES
 
 PRICE = "592.34"
 RECIPE = dict(RECIPES)
