@@ -15,9 +15,13 @@ from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.sandbox import Sandbox
 from tests.support.clients import fresh_reads
 
-# Shells start background jobs (`&`) with SIGINT ignored, and Python leaves it so: the tests of Ctrl-C would hang.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Shells start background jobs (`&`) with SIGINT ignored, `nohup` ignores SIGHUP, and Python leaves both so: the tests of
+# signals would hang.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
+
+FREEZE_EVERY = 200
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,10 +37,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Take what was collected, thousands of tests and the libraries they use, out of every later garbage collection.
+    """Exclude the collected tests and the libraries they import from every later garbage collection."""
+    freeze_garbage_collection()
 
-    Each would stand still for a quarter of a second over it, which is longer than some timeouts here.
+
+class _Freezer:
+    """Excludes what finished tests left behind (reports, caches) from later garbage collections.
+
+    By the end of a run that would be half a million objects, and a collection of them a pause of half a second, which is
+    longer than some timeouts of the tests.
     """
+
+    def __init__(self) -> None:
+        self._finished = 0
+
+    def pytest_runtest_logfinish(self) -> None:
+        self._finished += 1
+        if self._finished % FREEZE_EVERY == 0:
+            freeze_garbage_collection()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(_Freezer())
+
+
+def freeze_garbage_collection() -> None:
+    """Collect first, so that a leak among the frozen objects is still reported."""
     gc.collect()
     gc.freeze()
 
