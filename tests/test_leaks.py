@@ -158,8 +158,8 @@ async def fast_loop(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.usefixtures("fast_loop")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("flavour", "calls"), [("async", 7_000), ("blocking", 3_000)])
-async def test_ten_thousand_calls_leave_nothing(flavour, calls, tmp_path: Path):
+@pytest.mark.parametrize(("flavour", "calls"), [("async", 3_000), ("blocking", 2_000)])
+async def test_thousands_of_calls_leave_nothing_open(flavour, calls, tmp_path: Path):
     clock, rng = ManualClock(auto_advance=True), random.Random(2026)
     async with Sandbox(seed=1, clock=clock, log_limit=0) as sandbox:
         weather, base, tasks = Weather(sandbox.faults, rng, 0.2), sockets(), len(asyncio.all_tasks())

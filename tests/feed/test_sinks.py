@@ -181,7 +181,7 @@ class TestCrashes:
     def test_killed_again_and_again(self, kind, tmp_path):
         roll = random.Random(kind)
         acknowledged = 0
-        for _ in range(8):
+        for _ in range(3):
             # It begins with what may have been written already.
             command = [sys.executable, "-c", WRITER, kind, str(tmp_path), str(max(0, acknowledged - 6))]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
