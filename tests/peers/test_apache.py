@@ -64,6 +64,6 @@ async def test_a_nonce_that_the_server_does_not_know_is_renewed(apache, connect)
     call = connect(apache)
     _, challenges, _ = await call.fetch("/long/page.txt")
     async with call.auth.exchange() as exchange:
-        assert exchange.challenged([re.sub('(?<=nonce=")[^"]+', lambda nonce: nonce[0][::-1], challenges[0])])
+        assert exchange.on_challenge([re.sub('(?<=nonce=")[^"]+', lambda nonce: nonce[0][::-1], challenges[0])])
     assert await call("/long/page.txt") == 200
     assert [status for _, status, _ in call.log] == [401, 401, 200]
