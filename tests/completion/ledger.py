@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from minted_connect import AsyncMintedConnect
 from minted_connect.config import CompletionPolicy, Options
 from minted_connect.errors import JournalError
-from minted_connect.journal.protocol import HOLDING, OPEN, Journal, JournalAccount, MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import ACTIVE, OPEN, Journal, JournalAccount
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 from minted_connect.sandbox import Sandbox
@@ -97,11 +98,11 @@ class RecordingJournal(Journal):
         if self._writes():
             await self._store.adopt(intent_id, owner)
 
-    async def note(
+    async def save_progress(
         self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
     ) -> None:
         if self._writes():
-            await self._store.note(external_customer_id, cart_token, progress, account=account)
+            await self._store.save_progress(external_customer_id, cart_token, progress, account=account)
 
     async def get(self, intent_id: str) -> Intent | None:
         return await self._store.get(intent_id)
@@ -110,14 +111,16 @@ class RecordingJournal(Journal):
         if self._writes():
             await self._store.fence(intent_id, at)
 
-    async def holder(self, external_customer_id: str, cart_token: str, *, account: str | None = None) -> Intent | None:
-        return await self._store.holder(external_customer_id, cart_token, account=account)
+    async def find_active(
+        self, external_customer_id: str, cart_token: str, *, account: str | None = None
+    ) -> Intent | None:
+        return await self._store.find_active(external_customer_id, cart_token, account=account)
 
     async def pending(self) -> list[Intent]:
         return await self._store.pending()
 
-    async def unfinished(self) -> list[Intent]:
-        return await self._store.unfinished()
+    async def awaiting_completion(self) -> list[Intent]:
+        return await self._store.awaiting_completion()
 
     async def aclose(self) -> None:
         pass
@@ -216,7 +219,7 @@ class Books:
             entry = entries[name]
             # The order of another machine for the same basket, found cancelled, speaks for this one too.
             rejected = entry.state == IntentState.REJECTED and entry.cart_token in cancelled
-            assert entry.state in HOLDING or rejected, f"intent {name} is {entry.state}, and made order {orders[0]}"
+            assert entry.state in ACTIVE or rejected, f"intent {name} is {entry.state}, and made order {orders[0]}"
         for name, entry in entries.items():
             was = self.closed.get(name, entry.state)
             assert entry.state in {was, IntentState.CONFIRMED}, f"intent {name} was {was}, and is {entry.state}"

@@ -17,9 +17,11 @@ import anyio
 import attrs
 import pytest
 
+from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import open_journal
-from minted_connect.journal.protocol import Journal, MemoryJournal, shielded
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import Journal
 from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import VERSION, SqliteJournal
 from minted_connect.models import IntentState, OrderProgress, OrderStatus
@@ -129,19 +131,19 @@ COMPLETED = OrderProgress(OrderStatus.COMPLETED, is_final=True)
 async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
     intent = intent_of(known_orders=(10980, 10981), clock_offset=-3601)
     await journal.prepare(intent)
-    assert await journal.unfinished() == []
-    await journal.note(intent.external_customer_id, intent.cart_token, PENDING)  # not an order yet
+    assert await journal.awaiting_completion() == []
+    await journal.save_progress(intent.external_customer_id, intent.cart_token, PENDING)  # not an order yet
     assert await journal.pending() == [intent]
     await journal.settle(intent.id, IntentState.CONFIRMED, order_id=10984, progress=PENDING)
     confirmed = attrs.evolve(intent, state=IntentState.CONFIRMED, order_id=10984, progress=PENDING)
-    assert await journal.unfinished() == [confirmed]
-    await journal.note(intent.external_customer_id, intent.cart_token, SHIPPED)
-    assert await journal.unfinished() == [attrs.evolve(confirmed, progress=SHIPPED)]
+    assert await journal.awaiting_completion() == [confirmed]
+    await journal.save_progress(intent.external_customer_id, intent.cart_token, SHIPPED)
+    assert await journal.awaiting_completion() == [attrs.evolve(confirmed, progress=SHIPPED)]
     await journal.settle(intent.id, IntentState.CONFIRMED)  # found once more, and less was seen of it
-    assert await journal.unfinished() == [attrs.evolve(confirmed, progress=SHIPPED)]
-    await journal.note(intent.external_customer_id, intent.cart_token, COMPLETED)
-    assert await journal.unfinished() == []
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) == attrs.evolve(
+    assert await journal.awaiting_completion() == [attrs.evolve(confirmed, progress=SHIPPED)]
+    await journal.save_progress(intent.external_customer_id, intent.cart_token, COMPLETED)
+    assert await journal.awaiting_completion() == []
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) == attrs.evolve(
         confirmed, progress=COMPLETED
     )
 
@@ -151,9 +153,9 @@ async def test_what_was_seen_last_says_whether_it_is_final(journal: Journal) -> 
     await journal.prepare(intent)
     await journal.settle(intent.id, IntentState.CONFIRMED, progress=COMPLETED)
     await journal.settle(intent.id, IntentState.CONFIRMED)
-    assert await journal.unfinished() == []
+    assert await journal.awaiting_completion() == []
     await journal.settle(intent.id, IntentState.CONFIRMED, progress=SHIPPED)
-    assert [one.progress for one in await journal.unfinished()] == [SHIPPED]
+    assert [one.progress for one in await journal.awaiting_completion()] == [SHIPPED]
 
 
 async def test_a_fence_is_noted_of_what_is_open(journal: Journal) -> None:
@@ -166,7 +168,7 @@ async def test_a_fence_is_noted_of_what_is_open(journal: Journal) -> None:
     await journal.fence("another", at)
     fenced = attrs.evolve(intent, state=IntentState.UNKNOWN, fenced_at=at)
     assert await journal.pending() == [fenced]
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) == fenced
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) == fenced
     await journal.settle(intent.id, IntentState.NOT_EXECUTED)
     await journal.fence(intent.id, at)
     assert await journal.pending() == []
@@ -175,43 +177,43 @@ async def test_a_fence_is_noted_of_what_is_open(journal: Journal) -> None:
 async def test_an_order_that_was_final_at_once_is_not_followed(journal: Journal) -> None:
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, progress=COMPLETED)
-    assert await journal.unfinished() == []
+    assert await journal.awaiting_completion() == []
 
 
 async def test_the_unfinished_are_oldest_first(journal: Journal) -> None:
     for name in ("c", "a", "b"):
         await journal.prepare(intent_of(id=name, cart_token=name))
         await journal.settle(name, IntentState.CONFIRMED)
-    assert [intent.id for intent in await journal.unfinished()] == ["c", "a", "b"]
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["c", "a", "b"]
 
 
 async def test_who_holds_a_basket(journal: Journal) -> None:
     intent = intent_of(id="first")
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) is None
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) is None
     await journal.prepare(intent)
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) == intent
-    assert await journal.holder("another customer", intent.cart_token) is None
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) == intent
+    assert await journal.find_active("another customer", intent.cart_token) is None
     await journal.settle("first", IntentState.REJECTED)
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) is None
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) is None
     await journal.prepare(intent_of(id="second"))
     await journal.settle("first", IntentState.CONFIRMED, order_id=7)
-    holder = await journal.holder(intent.external_customer_id, intent.cart_token)
-    assert holder is not None
-    assert (holder.id, holder.order_id) == ("first", 7)
+    active = await journal.find_active(intent.external_customer_id, intent.cart_token)
+    assert active is not None
+    assert (active.id, active.order_id) == ("first", 7)
 
 
 async def test_memory_forgets_only_what_is_long_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minted_connect.journal.protocol._REMEMBERED", 3)
+    monkeypatch.setattr("minted_connect.journal.memory._MAX_CLOSED", 3)
     journal = MemoryJournal()
     await journal.prepare(intent_of(id="open", cart_token="open"))
     for number in range(5):
         await journal.prepare(intent_of(id=str(number), cart_token=str(number)))
         await journal.settle(str(number), IntentState.CONFIRMED)
     assert [intent.id for intent in await journal.pending()] == ["open"]
-    assert [intent.id for intent in await journal.unfinished()] == ["2", "3", "4"]
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["2", "3", "4"]
     await journal.settle("0", IntentState.CONFIRMED)  # forgotten, so it is another journal's
-    assert [intent.id for intent in await journal.unfinished()] == ["2", "3", "4"]
-    assert len(journal._by_basket) == 4
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["2", "3", "4"]
+    assert len(journal._ids_by_basket) == 4
     await journal.prepare(intent_of(id="again", cart_token="0"))
 
 
@@ -237,9 +239,9 @@ def test_what_is_no_journal_is_refused(wrong: Any) -> None:
 
 def test_what_a_journal_lacks_is_named() -> None:
     class Old:
-        prepare = settle = note = holder = pending = aclose = MemoryJournal.prepare
+        prepare = settle = save_progress = find_active = pending = aclose = MemoryJournal.prepare
 
-    lacking = "record_refusal, adopt, get, fence, unfinished"
+    lacking = "record_refusal, adopt, get, fence, awaiting_completion"
     with pytest.raises(ConfigurationError, match=rf"journal: Old lacks {lacking} of Journal$"):
         open_journal(Old())  # type: ignore[arg-type]
 
@@ -258,7 +260,7 @@ async def test_everything_is_kept_exactly(kept: str) -> None:
     intent = intent_of(items=(("A'; DROP", 1), ("%s", 2)), guid="", external_customer_id="Ağrı %(id)s :id \\")
     await open_journal(kept).prepare(intent)
     assert await open_journal(kept).pending() == [intent]
-    assert await open_journal(kept).holder(intent.external_customer_id, intent.cart_token) == intent
+    assert await open_journal(kept).find_active(intent.external_customer_id, intent.cart_token) == intent
 
 
 async def test_an_intent_survives_kill_9(kept: str) -> None:
@@ -300,7 +302,7 @@ async def test_processes_of_many_tasks_lose_nothing(kept: str) -> None:
     outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=50) for process in processes))
     problems = [output[1] for output in outputs]
     assert [process.returncode for process in processes] == [0, 0], problems
-    found = {intent.id for intent in await open_journal(kept).unfinished()}
+    found = {intent.id for intent in await open_journal(kept).awaiting_completion()}
     assert found == {name for output in outputs for name in output[0].split()}
     assert len(found) == 2 * 4 * 30
     if not kept.startswith("postgresql"):
@@ -343,11 +345,11 @@ async def test_a_journal_of_the_first_schema_is_taken_over(tmp_path: Path) -> No
     journal = SqliteJournal(path)
     expected = intent_of(id="open", cart_token="open", state=IntentState.UNKNOWN)
     assert await journal.pending() == [expected]
-    assert [(intent.id, intent.order_id) for intent in await journal.unfinished()] == [("done", 10984)]
+    assert [(intent.id, intent.order_id) for intent in await journal.awaiting_completion()] == [("done", 10984)]
     with pytest.raises(AlreadyInFlight, match="10984"):
         await journal.prepare(intent_of(id="again", cart_token="done"))
     await journal.settle("open", IntentState.CONFIRMED, order_id=1, progress=SHIPPED)
-    assert [intent.progress for intent in await journal.unfinished()] == [SHIPPED, None]
+    assert [intent.progress for intent in await journal.awaiting_completion()] == [SHIPPED, None]
 
 
 async def test_processes_that_take_a_journal_over_at_once_do_so_once(tmp_path: Path) -> None:
@@ -406,7 +408,7 @@ async def test_only_the_owner_reads_it(tmp_path: Path) -> None:
 
 async def test_writes_are_synchronous(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
-    modes = journal._do(
+    modes = journal._with_connection(
         lambda database: [
             database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
         ]
@@ -417,7 +419,7 @@ async def test_writes_are_synchronous(tmp_path: Path) -> None:
 async def test_no_operation_takes_the_locks_of_another_away(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
-    database = journal._open()
+    database = journal._connect()
     try:
         database.execute("SELECT * FROM intents").fetchall()
         await journal.prepare(intent_of(id="ours", cart_token="ours"))
@@ -543,10 +545,10 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         database.execute("PRAGMA max_page_count = 1")
         for number in range(100):
             row = to_row(intent_of(id=str(number), cart_token=str(number), guid="x" * 9000))
-            database.execute(journal._sql.insert, dict(zip(COLUMNS, row, strict=True)))
+            database.execute(journal._statements.insert, dict(zip(COLUMNS, row, strict=True)))
 
     with pytest.raises(JournalError, match="the disk is full"):
-        journal._do(fill)
+        journal._with_connection(fill)
 
 
 async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
@@ -593,7 +595,7 @@ async def test_a_new_file_that_another_process_is_making(tmp_path: Path) -> None
         other.close()
 
 
-# --- to_the_end --------------------------------------------------------------------------------------------------
+# --- shielded ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_cancellation_waits_for_the_end_and_goes_on() -> None:

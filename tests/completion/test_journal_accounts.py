@@ -13,13 +13,14 @@ import attrs
 import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect, Options
-from minted_connect.completion.accounts import account_of, account_of_user
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.preflight import new_intent
 from minted_connect.config import check_base_url
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, JournalError, NotExecuted
 from minted_connect.journal import open_journal, postgres, sqlite
-from minted_connect.journal.protocol import Journal, JournalAccount, MemoryJournal
+from minted_connect.journal.accounts import account_of, account_of_user
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
@@ -74,16 +75,16 @@ async def test_accounts_with_equal_baskets_do_not_meet(journal: Journal) -> None
     await journal.prepare(of(MINE, id="mine"))
     await journal.prepare(of(OTHER, id="other"))
     for owner in (MINE, OTHER):
-        holder = await journal.holder(CUSTOMER, TOKEN, account=owner.account)
-        assert holder is not None
-        assert holder.account == owner.account
+        active = await journal.find_active(CUSTOMER, TOKEN, account=owner.account)
+        assert active is not None
+        assert active.account == owner.account
         with pytest.raises(AlreadyInFlight, match=owner.account):
             await journal.prepare(of(owner, id="again"))
     await journal.settle("mine", IntentState.CONFIRMED)
     await journal.settle("other", IntentState.CONFIRMED)
     seen = OrderProgress(OrderStatus.COMPLETED, is_final=True)
-    await journal.note(CUSTOMER, TOKEN, seen, account="mine")
-    assert [intent.id for intent in await journal.unfinished()] == ["other"]
+    await journal.save_progress(CUSTOMER, TOKEN, seen, account="mine")
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["other"]
 
 
 @pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN, IntentState.CONFIRMED])
@@ -91,9 +92,9 @@ async def test_intent_without_account_holds_basket_for_every_account(journal: Jo
     await journal.prepare(intent_of(id="old"))
     await journal.settle("old", state)
     for owner in (MINE, OTHER):
-        holder = await journal.holder(CUSTOMER, TOKEN, account=owner.account)
-        assert holder is not None
-        assert holder.id == "old"
+        active = await journal.find_active(CUSTOMER, TOKEN, account=owner.account)
+        assert active is not None
+        assert active.id == "old"
         with pytest.raises(AlreadyInFlight, match="old"):
             await journal.prepare(of(owner, id="new"))
 
@@ -104,7 +105,7 @@ async def test_settle_assigns_owner_to_intent_without_account_only(journal: Jour
     for name in ("old", "other"):
         await journal.settle(name, IntentState.UNKNOWN)
         await journal.settle(name, IntentState.CONFIRMED, owner=MINE)
-    owners = {intent.id: (intent.server, intent.account) for intent in await journal.unfinished()}
+    owners = {intent.id: (intent.server, intent.account) for intent in await journal.awaiting_completion()}
     assert owners == {"old": ("server", "mine"), "other": ("server", "other")}
 
 
@@ -112,7 +113,7 @@ async def test_an_adopted_intent_belongs_to_its_new_account(journal: Journal) ->
     await journal.prepare(of(OTHER))
     await journal.adopt(intent_of().id, MINE)
     assert await journal.pending() == [of(MINE)]
-    assert await journal.holder(CUSTOMER, TOKEN, account="other") is None
+    assert await journal.find_active(CUSTOMER, TOKEN, account="other") is None
     await journal.adopt("another", MINE)
     assert await journal.get("another") is None
 
@@ -121,7 +122,7 @@ async def test_adopt_of_a_second_open_intent_is_refused(kept: str) -> None:
     journal = open_journal(kept)
     await journal.prepare(of(MINE, id="mine"))
     await journal.prepare(of(OTHER, id="other"))
-    with pytest.raises(JournalError, match="another has its basket"):
+    with pytest.raises(JournalError, match="another intent has the same basket"):
         await journal.adopt("other", MINE)
 
 

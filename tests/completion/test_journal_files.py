@@ -39,8 +39,8 @@ def names(path: Path) -> list[str]:
 
 
 async def lists(journal: SqliteJournal) -> list[Any]:
-    found = [await journal.pending(), await journal.unfinished()]
-    return [*found, await journal.holder("a", "b"), await journal.get("c")]
+    found = [await journal.pending(), await journal.awaiting_completion()]
+    return [*found, await journal.find_active("a", "b"), await journal.get("c")]
 
 
 async def test_listing_makes_no_file(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ async def test_listing_takes_over_no_older_schema(tmp_path: Path, version: int) 
     expected = intent_of(id="open", cart_token="open", state=IntentState.UNKNOWN)
     assert await journal.pending() == [expected]
     assert await journal.get("open") == expected
-    assert await journal.holder(expected.external_customer_id, "open", account="mine") == expected
-    assert [intent.order_id for intent in await journal.unfinished()] == [10984]
+    assert await journal.find_active(expected.external_customer_id, "open", account="mine") == expected
+    assert [intent.order_id for intent in await journal.awaiting_completion()] == [10984]
     assert path.read_bytes() == before
     await journal.settle("open", IntentState.REJECTED)
     assert await journal.pending() == []
@@ -146,7 +146,7 @@ def test_a_log_that_cannot_be_read_is_an_error_that_says_so(read_only: Callable[
 
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_file, "_PATIENCE", 0.05)
+    monkeypatch.setattr(sqlite_file, "_CREATE_TIMEOUT", 0.05)
 
 
 @pytest.mark.usefixtures("hurried")
@@ -157,7 +157,7 @@ async def test_a_hard_link_is_refused_under_both_names(tmp_path: Path) -> None:
     before = paths[0].read_bytes()
     for path in paths:
         journal = SqliteJournal(path)
-        for call in (journal.pending, partial(journal.prepare, intent_of(id="second")), journal.unfinished):
+        for call in (journal.pending, partial(journal.prepare, intent_of(id="second")), journal.awaiting_completion):
             with pytest.raises(JournalError, match=r"has 2 names \(hard links\).*remove the others") as caught:
                 await call()
             assert str(path) in str(caught.value)
@@ -224,7 +224,7 @@ async def test_a_file_that_is_mounted_alone_is_refused(
     await SqliteJournal(path).prepare(intent_of())
     (tmp_path / "link.db").symlink_to(path)
     mounts(path, where)
-    monkeypatch.setattr(sqlite_file, "_MOUNTS", tmp_path / "mountinfo")
+    monkeypatch.setattr(sqlite_file, "_MOUNTINFO", tmp_path / "mountinfo")
     for name in (path, tmp_path / "link.db"):
         if where == "{}":
             for call in (SqliteJournal(name).pending, partial(SqliteJournal(name).prepare, intent_of(id="2"))):

@@ -123,7 +123,7 @@ async def test_nothing_is_sent_with_a_journal_that_was_lost(
     with pytest.raises(JournalError):
         await journal.pending()
     with pytest.raises(JournalError):
-        await journal.unfinished()
+        await journal.awaiting_completion()
 
 
 async def test_an_older_copy_in_the_same_file_is_noticed(path: Path) -> None:
@@ -352,7 +352,7 @@ async def test_one_bad_record_hides_no_other(
     with pytest.raises(JournalError, match="cannot be read: intent bad"):
         await journal.prepare(intent_of(id="again", cart_token="bad"))
     with pytest.raises(JournalError, match="cannot be read: intent bad"):
-        await journal.holder(intent_of().external_customer_id, "bad")
+        await journal.find_active(intent_of().external_customer_id, "bad")
     with pytest.raises(JournalError, match="cannot be read: intent bad"):
         await journal.get("bad")
     await journal.prepare(intent_of(id="other", cart_token="other"))
@@ -367,7 +367,7 @@ async def test_a_bad_confirmed_record_hides_no_other(kept: str, request: pytest.
         await journal.prepare(intent_of(id=name, cart_token=name))
         await journal.settle(name, IntentState.CONFIRMED)
     await spoil(kept, "items = '{'", request)
-    assert [intent.id for intent in await journal.unfinished()] == ["first"]
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["first"]
     assert journal.unreadable == ("bad",)
     assert await journal.pending() == []
 

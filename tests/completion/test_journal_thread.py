@@ -266,7 +266,7 @@ sys.path.insert(0, {root!r})
 from minted_connect.journal import worker
 from minted_connect.journal.sqlite import SqliteJournal
 from tests.completion.fakes import intent_of
-with worker._changing:
+with worker._lock:
     pid = os.fork()
 if not pid:
     asyncio.run(SqliteJournal(sys.argv[1]).prepare(intent_of()))

@@ -44,7 +44,7 @@ async def test_what_was_said_is_kept(kept: str) -> None:
             said[number] = state
     journal = open_journal(kept)
     pending = {intent.id for intent in await journal.pending()}
-    confirmed = {intent.id: intent.order_id for intent in await journal.unfinished()}
+    confirmed = {intent.id: intent.order_id for intent in await journal.awaiting_completion()}
     assert {number for number, state in said.items() if state == "confirmed"} <= confirmed.keys()
     assert {number for number, state in said.items() if state == "prepared"} <= pending | confirmed.keys()
     assert all(order == int(number) for number, order in confirmed.items())

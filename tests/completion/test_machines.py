@@ -133,7 +133,7 @@ async def test_of_two_machines_one_completes_each_basket(
     assert [order.token for order in sandbox.shop.orders] == tokens
     journal = open_journal(database.url)
     assert await journal.pending() == []
-    assert [intent.cart_token for intent in await journal.unfinished()] == tokens
+    assert [intent.cart_token for intent in await journal.awaiting_completion()] == tokens
 
 
 BUYS = """

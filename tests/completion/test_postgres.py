@@ -28,8 +28,8 @@ from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.config import Secret
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import postgres
-from minted_connect.journal.postgres import PostgresJournal, _execute, _lock, _Progress
-from minted_connect.journal.postgres_errors import said_by
+from minted_connect.journal.postgres import PostgresJournal, _execute, _lock_basket, _OperationStatus
+from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.protocol import Journal
 from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import SqliteJournal
@@ -163,7 +163,7 @@ async def test_what_holds_in_every_transaction(database: Database, journal: Post
         [row] = await _execute(connection, f"SELECT {', '.join(f'''current_setting('{name}')''' for name in names)}")
         return row
 
-    commit, isolation, lock, statement, name = await journal._run(work, _Progress())
+    commit, isolation, lock, statement, name = await journal._run(work, _OperationStatus())
     assert (commit, isolation, name) == ("on", "read committed", "minted_connect")
     assert 0 < int(lock.removesuffix("ms")) < int(statement.removesuffix("ms")) < 5000
 
@@ -202,7 +202,7 @@ async def test_the_server_goes_down_in_the_middle(
     await eventually(lambda: is_waiting(database))
     cluster.stop(how)
     try:
-        await refused(preparing, "broke the connection off|shutting down", database)
+        await refused(preparing, "closed the connection|shutting down", database)
     finally:
         other.close()
         cluster.start()
@@ -213,10 +213,10 @@ async def test_the_server_goes_down_in_the_middle(
 @pytest.mark.parametrize(
     ("breaks", "said"),
     [
-        ("before", "broke the connection off"),
-        ("during", "broke the connection off"),
-        ("after", "broke the connection off"),
-        ("silently", "no answer in time"),
+        ("before", "closed the connection"),
+        ("during", "closed the connection"),
+        ("after", "closed the connection"),
+        ("silently", "did not respond in time"),
     ],
 )
 async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, breaks: str, said: str) -> None:
@@ -240,8 +240,8 @@ async def test_a_commit_that_cannot_be_taken_back_is_told_of(database: Database,
     direct = PostgresJournal(database.url)
     await direct.pending()
     async with BreakingProxy(database.port, breaks, again=False) as port:
-        error = await refused(PostgresJournal(database.url_with(port=port)).prepare(intent_of()), "broke the")
-    assert "may be written down all the same, and show in complete.pending(): nothing was sent" in str(error)
+        error = await refused(PostgresJournal(database.url_with(port=port)).prepare(intent_of()), "closed the")
+    assert "the intent may be stored all the same, and show in complete.pending(): nothing was sent" in str(error)
     assert await direct.pending() == ([] if breaks == "before" else [intent_of()])
 
 
@@ -262,13 +262,13 @@ async def test_a_commit_without_a_copy_on_the_standby_is_none(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal, cancelled: str
 ) -> None:
     if cancelled == "in time":
-        error = await refused(hurried.prepare(intent_of()), "no answer in time", database)
+        error = await refused(hurried.prepare(intent_of()), "did not respond in time", database)
     else:
         preparing = asyncio.create_task(journal.prepare(intent_of()))
         stop = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
         await eventually(lambda: [database.execute(stop), preparing.done()][-1])
-        error = await refused(preparing, "wrote it down, but the standby did not", database)
-    assert "may be written down all the same" in str(error)
+        error = await refused(preparing, "stored the record, but its standby did not confirm it", database)
+    assert "may be stored all the same" in str(error)
     assert await journal.pending() == []  # here it was taken back
 
 
@@ -285,7 +285,7 @@ async def test_nothing_comes_between_a_look_and_its_insert(
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock(other, intent_of())  # as if another machine were preparing right now
+        await _lock_basket(other, intent_of())  # as if another machine were preparing right now
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second")))
         await eventually(lambda: is_waiting(database))
         await other.execute(f"UPDATE minted_connect_intents SET state = '{state}', order_id = 10984")
@@ -307,8 +307,8 @@ async def test_who_does_not_ask_for_the_lock_is_kept_out_by_the_index(
         preparing = asyncio.create_task(journal.prepare(intent_of(id="third")))
         await eventually(lambda: is_waiting(database))
         other.execute("COMMIT")
-        await refused(preparing, "refuses this intent: another has its basket", database)
-    await refused(journal.prepare(intent_of(cart_token="another")), "refuses this intent", database)  # the same id
+        await refused(preparing, "rejects this intent: another intent has the same basket", database)
+    await refused(journal.prepare(intent_of(cart_token="another")), "rejects this intent", database)  # the same id
 
 
 async def test_machines_that_meet_at_an_empty_database_make_the_tables_once(database: Database) -> None:
@@ -351,7 +351,7 @@ async def test_every_schema_is_a_journal_of_its_own(database: Database) -> None:
         await journal.prepare(intent_of())
         assert await journal.pending() == [intent_of()]
     nowhere = PostgresJournal(database.url_with(query="options=-csearch_path%3Dthree"))
-    await refused(nowhere.pending(), "has no schema to hold its tables: see the search_path", database)
+    await refused(nowhere.pending(), "has no schema for its tables: check the search_path", database)
 
 
 async def test_the_first_server_that_answers_is_taken(database: Database) -> None:
@@ -398,12 +398,12 @@ async def seen(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
                 case "settle", [number, state, order, progress]:
                     await journal.settle(f"{name}-{number}", state, order_id=order, progress=progress)
                 case "note", [basket, progress]:
-                    await journal.note(name, basket, progress)
+                    await journal.save_progress(name, basket, progress)
         except AlreadyInFlight as error:
             said.append((str(error), error.intent_id, error.order_id))
-    for intents in (await journal.pending(), await journal.unfinished()):
+    for intents in (await journal.pending(), await journal.awaiting_completion()):
         said.append([intent for intent in intents if intent.external_customer_id == name])
-    return [*said, await journal.holder(name, "0"), await journal.holder(name, "1")]
+    return [*said, await journal.find_active(name, "0"), await journal.find_active(name, "1")]
 
 
 @settings(
@@ -479,9 +479,9 @@ NO_VERSION = "DELETE FROM minted_connect_journal"
         (NO_VERSION, "holds a record that cannot be read$"),
         (
             "ALTER TABLE minted_connect_journal RENAME version TO x",
-            "holds tables of these names that are something else$",
+            "holds other tables with the names of the journal's tables$",
         ),
-        ("ALTER TABLE minted_connect_intents DROP COLUMN items", "something else$"),
+        ("ALTER TABLE minted_connect_intents DROP COLUMN items", "names of the journal's tables$"),
     ],
 )
 async def test_tables_that_cannot_be_used_say_why(
@@ -522,14 +522,14 @@ async def test_a_database_that_knows_no_letters(cluster: Cluster) -> None:
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ({"password": "canary-password"}, "refused the user name or the password"),
-        ({"password": ""}, "refused the user name or the password"),
-        ({"user": "canary-nobody"}, "refused the user name or the password"),
-        ({"name": "nowhere"}, "cannot be used: there is no such database"),
+        ({"password": "canary-password"}, "rejected the user name or the password"),
+        ({"password": ""}, "rejected the user name or the password"),
+        ({"user": "canary-nobody"}, "rejected the user name or the password"),
+        ({"name": "nowhere"}, "cannot be used: the database does not exist"),
         ({"port": 1}, "cannot be reached"),
         ({"host": "nowhere.invalid"}, "cannot be reached"),
         ({"host": "", "query": "host=/nowhere"}, "cannot be reached"),
-        ({"query": "sslmode=require"}, "cannot be connected to: there is no encryption"),
+        ({"query": "sslmode=require"}, "cannot be connected to: client and server accept no common encryption"),
         ({"query": "target_session_attrs=standby"}, "cannot be written: the server is a standby, or set to read only"),
     ],
 )
@@ -541,7 +541,7 @@ async def test_a_server_that_cannot_be_used_says_why(database: Database, parts: 
 async def test_a_server_that_takes_no_more(database: Database, journal: PostgresJournal) -> None:
     database.execute(f'ALTER ROLE "{BUYER}" CONNECTION LIMIT 0')
     try:
-        await refused(journal.pending(), "has no connection free", database)
+        await refused(journal.pending(), "has no free connection", database)
     finally:
         database.execute(f'ALTER ROLE "{BUYER}" CONNECTION LIMIT -1')
 
@@ -561,12 +561,12 @@ async def test_a_server_that_is_read_only(database: Database, journal: PostgresJ
     ("state", "said"),
     [
         ("53100", "cannot grow: the disk is full"),
-        ("53200", "the server is out of memory, connections or disk"),
+        ("53200", "cannot be written: the server is out of memory, connections or disk space"),
         ("40P01", "is locked by another session"),
         ("57P03", "is starting or shutting down"),
-        ("58030", "the server reports an error of its disk"),
+        ("58030", "the disk of the server reports an error"),
         ("XX001", "is damaged"),
-        ("08006", "broke the connection off"),
+        ("08006", "closed the connection"),
         ("P0001", r"failed \(RaiseException\)"),
     ],
 )
@@ -580,7 +580,7 @@ async def test_what_the_server_reports(database: Database, journal: PostgresJour
 async def test_a_session_that_is_ended_by_hand(database: Database, journal: PostgresJournal) -> None:
     await journal.pending()
     on_insert(database, "PERFORM pg_terminate_backend(pg_backend_pid())")
-    await refused(journal.prepare(intent_of()), "is starting or shutting down|broke the connection off", database)
+    await refused(journal.prepare(intent_of()), "is starting or shutting down|closed the connection", database)
 
 
 async def test_a_lock_of_another_session_is_given_up_in_time(
@@ -601,14 +601,14 @@ async def test_a_server_that_is_too_slow_is_given_up_in_time(
 ) -> None:
     await journal.pending()
     on_insert(database, "PERFORM pg_sleep(60)")
-    await refused(hurried.prepare(intent_of()), "gave no answer in time: the server was too slow", database)
+    await refused(hurried.prepare(intent_of()), "did not respond in time: the server was too slow", database)
     await eventually(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER))
 
 
 async def test_a_server_that_says_nothing_at_all_is_given_up_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         journal = PostgresJournal(f"postgresql://u:canary@127.0.0.1:{silent.getsockname()[1]}/db", patience=0.2)
-        await refused(journal.prepare(intent_of()), "cannot be reached: no answer in time")
+        await refused(journal.prepare(intent_of()), "cannot be reached: the server did not respond in time")
 
 
 async def test_a_cancelled_operation_ends_before_it_lets_go(database: Database, journal: PostgresJournal) -> None:
@@ -645,14 +645,20 @@ async def test_a_cancelled_operation_is_given_up_in_time_too(
 
 async def test_without_a_thread_it_is_an_error_of_the_journal(database: Database) -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
-    await refused(PostgresJournal(database.url_with(host="localhost")).pending(), "there is no thread for it")
+    await refused(
+        PostgresJournal(database.url_with(host="localhost")).pending(),
+        "no thread is available to resolve the host name",
+    )
 
 
 def test_an_event_loop_that_psycopg_cannot_use() -> None:
-    text = said_by(psycopg.InterfaceError("Psycopg cannot use the 'ProactorEventLoop'"), connected=False)
+    text = describe_error(psycopg.InterfaceError("Psycopg cannot use the 'ProactorEventLoop'"), connected=False)
     assert text == "cannot be used on this event loop: psycopg needs a SelectorEventLoop"
-    assert said_by(psycopg.OperationalError("Verbindung nicht möglich"), connected=False) == "cannot be connected to"
-    assert said_by(AssertionError(), connected=True) is None
+    assert (
+        describe_error(psycopg.OperationalError("Verbindung nicht möglich"), connected=False)
+        == "cannot be connected to"
+    )
+    assert describe_error(AssertionError(), connected=True) is None
 
 
 async def test_what_is_no_problem_of_the_database_is_not_called_one(journal: PostgresJournal) -> None:
@@ -660,7 +666,7 @@ async def test_what_is_no_problem_of_the_database_is_not_called_one(journal: Pos
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await journal._run(work, _Progress())
+        await journal._run(work, _OperationStatus())
 
 
 async def test_what_psycopg_logs(
@@ -670,7 +676,7 @@ async def test_what_psycopg_logs(
     caplog.set_level(logging.DEBUG, "psycopg")
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, order_id=1)
-    await refused(PostgresJournal(database.url_with(name="nowhere")).pending(), "no such database")
+    await refused(PostgresJournal(database.url_with(name="nowhere")).pending(), "the database does not exist")
     logged = "".join(caplog.handler.format(record) + repr(record.args) for record in caplog.records)
     assert "psycopg" in logged
     assert not [secret for secret in (PASSWORD, "canary-p", TOKEN, CUSTOMER) if secret in logged]
@@ -735,7 +741,7 @@ def test_patience_is_seconds(patience: Any) -> None:
 
 async def test_any_patience_will_do(database: Database) -> None:
     await PostgresJournal(database.url, patience=sys.float_info.max).prepare(intent_of())
-    await refused(PostgresJournal(database.url, patience=1e-9).pending(), "no answer in time", database)
+    await refused(PostgresJournal(database.url, patience=1e-9).pending(), "did not respond in time", database)
 
 
 @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])

@@ -114,6 +114,6 @@ async def test_a_standby_is_not_read(behind: Database, request: pytest.FixtureRe
     await PostgresJournal(behind.url).prepare(intent_of())
     request.getfixturevalue("standby")
     journal = PostgresJournal(behind.url)
-    for call in (journal.pending, journal.unfinished):
+    for call in (journal.pending, journal.awaiting_completion):
         with pytest.raises(JournalError, match="the server is a standby, which lags behind: name the primary"):
             await call()
