@@ -448,7 +448,7 @@ async def test_a_takeover_that_fails_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(postgres, "STEPS", (*postgres.STEPS, TAKEOVER))
         patch.setattr(postgres, "VERSION", len(postgres.STEPS))
-        await refused(journal.pending(), "something else", database)
+        await refused(journal.pending(), "names of the journal's tables", database)
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
     assert await journal.pending() == [intent_of()]
 

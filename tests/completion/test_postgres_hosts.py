@@ -95,7 +95,7 @@ def test_several_hosts_with_standby_requested_are_refused(
     ],
 )
 def test_several_hosts_request_the_writable_one(url: str, session: Any) -> None:
-    assert PostgresJournal(url)._session == session
+    assert PostgresJournal(url)._connect_params == session
 
 
 @pytest.fixture
