@@ -18,7 +18,7 @@ def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
     None gives a new journal in memory.
 
     Raises:
-        ConfigurationError: if the argument is none of these, or if the extra `postgres` is needed and not installed.
+        ConfigurationError: if the argument is something else, or if the extra `postgres` is needed and not installed.
     """
     journal = hide_url(journal)
     # Imported on demand: most clients use neither SQLite nor PostgreSQL.

@@ -51,7 +51,7 @@ _LOCK_ID: Final = 0x4D4E5443
 _SCHEMA_EXISTS: Final = (
     "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = 'minted_connect_journal' AND pg_table_is_visible(oid))"
 )
-# `SET LOCAL` of several settings in one round trip. A commit must reach the disk, whatever the server's default is.
+# `SET LOCAL` of several settings in one round trip. Commits must reach the disk even if the server's default differs.
 _BEGIN: Final = (
     "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', %s, true), "
     f"set_config('statement_timeout', %s, true), pg_is_in_recovery(), {_SCHEMA_EXISTS}"
@@ -66,7 +66,7 @@ _MAX_TIMEOUT: Final = 2**31 - 1
 
 @attrs.define
 class _OperationStatus:
-    """How far an operation got."""
+    """Progress of one operation."""
 
     is_connected: bool = False
     is_commit_uncertain: bool = False

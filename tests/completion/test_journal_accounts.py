@@ -1,4 +1,4 @@
-"""One journal with the intents of several accounts: what each of them sees, and how an intent gets its account."""
+"""Journals with the intents of several accounts: which intents each account sees, and how intents are assigned."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
     return open_journal(tmp_path / "j.db" if request.param == "sqlite" else request.getfixturevalue("database").url)
 
 
-# --- The journals ------------------------------------------------------------------------------------------------
+# --- The journals --------------------------------------------------------------------------------------------------
 
 
 async def test_everything_new_is_kept(journal: Journal) -> None:
@@ -126,7 +126,7 @@ async def test_adopt_of_a_second_open_intent_is_refused(kept: str) -> None:
         await journal.adopt("other", MINE)
 
 
-async def test_a_library_of_the_schema_before_says_what_to_do(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_newer_schema_raises_an_error_with_the_remedy(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await open_journal(kept).prepare(intent_of())
     module = postgres if kept.startswith("postgresql") else sqlite
     now = module.VERSION
@@ -139,7 +139,7 @@ async def test_a_library_of_the_schema_before_says_what_to_do(kept: str, monkeyp
         await journal.prepare(intent_of(id="second"))
 
 
-async def test_the_columns_of_later_versions_are_there(kept: str, request: pytest.FixtureRequest) -> None:
+async def test_columns_of_later_versions_exist(kept: str, request: pytest.FixtureRequest) -> None:
     await open_journal(kept).prepare(intent_of())
     names = "reference, terms, claim_generation, corrections"
     if kept.startswith("postgresql"):
@@ -153,7 +153,7 @@ async def test_the_columns_of_later_versions_are_there(kept: str, request: pytes
         connection.close()
 
 
-# --- The account of a client -------------------------------------------------------------------------------------
+# --- The account of a client ---------------------------------------------------------------------------------------
 
 
 def client_of(username: str = "partner", base_url: str = "https://example.com", **options: Any) -> AsyncMintedConnect:
@@ -193,7 +193,7 @@ def test_one_server_has_one_account_however_it_is_spelled(url: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", " ", "a\nb", "a\0", " a", "a ", 7, b"a", "\ud800"])
-def test_a_name_that_is_no_account_is_refused(wrong: Any) -> None:
+def test_invalid_account_name_is_rejected(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^Options\.journal_account: must "):
         Options(journal_account=wrong)
 
@@ -218,7 +218,7 @@ def test_a_new_intent_belongs_to_the_client() -> None:
     assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
 
 
-# --- What a client does with the intents of others ----------------------------------------------------------------
+# --- What a client does with the intents of others -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -304,7 +304,7 @@ async def test_a_verdict_without_an_order_assigns_no_account(world: World, journ
     assert stored.account is None
 
 
-# --- Over real HTTP ----------------------------------------------------------------------------------------------
+# --- Over real HTTP ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,7 +1,4 @@
-"""The journal in PostgreSQL: what only a server that many machines share can do to it.
-
-What every journal does is in `test_journal`.
-"""
+"""Tests of the PostgreSQL journal; `test_journal` tests what all journals have in common."""
 
 from __future__ import annotations
 
@@ -61,7 +58,7 @@ def assert_private(error: BaseException) -> None:
 
 
 async def refused(call: Awaitable[object], said: str, database: Database | None = None) -> JournalError:
-    """Await a call that has to fail like this, without a word too many."""
+    """Await a call that must fail with this message, and check that the error holds no private data."""
     with pytest.raises(JournalError, match=said) as caught:
         await call
     error = caught.value
@@ -76,21 +73,21 @@ async def eventually(condition: Callable[[], object]) -> None:
         if await asyncio.to_thread(condition):
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen")
+    raise AssertionError("the condition did not become true")
 
 
 def is_waiting(database: Database) -> bool:
-    """Whether a session waits for a lock of another."""
+    """Return whether a session waits for a lock of another one."""
     return bool(database.execute("SELECT 1 FROM pg_locks WHERE NOT granted"))
 
 
-def always(database: Database, setting: str) -> None:
-    """Make it the default of the journal's role there."""
+def set_default(database: Database, setting: str) -> None:
+    """Change a default setting of the journal's role in this database."""
     database.execute(f'ALTER ROLE "{BUYER}" IN DATABASE {database.name} SET {setting}')
 
 
 def on_insert(database: Database, action: str, *, at_commit: bool = False) -> None:
-    """Let the server do this in the middle of writing an intent down."""
+    """Let the server run `action` while it stores an intent."""
     kind, when = ("CONSTRAINT TRIGGER", "DEFERRABLE INITIALLY DEFERRED") if at_commit else ("TRIGGER", "")
     database.execute(
         f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {action}; RETURN NEW; END $$;"
@@ -102,12 +99,12 @@ def on_insert(database: Database, action: str, *, at_commit: bool = False) -> No
 
 @attrs.define
 class BreakingProxy:
-    """A wire to the server that breaks at the first COMMIT: before, during or after its work, or without a sign."""
+    """A proxy that fails at the first COMMIT: it closes the connection before, during or after, or stays silent."""
 
     port: int
     breaks: str
     again: bool
-    """Whether a later connection gets through."""
+    """Whether later connections are forwarded."""
     server: asyncio.Server | None = None
     broken: bool = False
 
@@ -124,37 +121,37 @@ class BreakingProxy:
             to_client.close()
             return
         server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
-        mine = False
+        is_broken_here = False
 
-        async def there() -> None:
-            nonlocal mine
+        async def forward() -> None:
+            nonlocal is_broken_here
             while data := await client.read(65536):
                 if b"COMMIT\0" in data and not self.broken:
-                    self.broken = mine = True
+                    self.broken = is_broken_here = True
                     if self.breaks == "before":
                         break
                 to_server.write(data)
-                if mine and self.breaks == "during":
+                if is_broken_here and self.breaks == "during":
                     to_client.close()
             to_server.close()
 
-        async def back() -> None:
+        async def forward_response() -> None:
             while data := await server.read(65536):
-                if not mine:
+                if not is_broken_here:
                     to_client.write(data)
                 elif self.breaks == "after":
                     break
             to_client.close()
 
-        await asyncio.gather(there(), back(), return_exceptions=True)
+        await asyncio.gather(forward(), forward_response(), return_exceptions=True)
 
 
-# --- On the disk when `prepare` returns --------------------------------------------------------------------------
+# --- Durability ----------------------------------------------------------------------------------------------------
 
 
-async def test_what_holds_in_every_transaction(database: Database, journal: PostgresJournal) -> None:
-    always(database, "synchronous_commit = off")
-    always(database, "default_transaction_isolation = 'serializable'")
+async def test_settings_of_every_transaction(database: Database, journal: PostgresJournal) -> None:
+    set_default(database, "synchronous_commit = off")
+    set_default(database, "default_transaction_isolation = 'serializable'")
     assert database.execute("SHOW synchronous_commit", user=BUYER) == [("off",)]
     names = ["synchronous_commit", "transaction_isolation", "lock_timeout", "statement_timeout", "application_name"]
 
@@ -172,10 +169,10 @@ async def test_what_holds_in_every_transaction(database: Database, journal: Post
 async def test_an_intent_survives_a_server_that_stops_at_once(
     cluster: Cluster, database: Database, journal: PostgresJournal, how: signal.Signals
 ) -> None:
-    always(database, "synchronous_commit = off")
+    set_default(database, "synchronous_commit = off")
     await journal.pending()
     await journal.prepare(intent_of())
-    cluster.stop(how)  # what is not on the disk by now is lost
+    cluster.stop(how)  # data that is not on the disk yet is lost
     try:
         await refused(journal.prepare(intent_of(id="while it is down")), "cannot be reached", database)
     finally:
@@ -219,7 +216,7 @@ async def test_the_server_goes_down_in_the_middle(
         ("silently", "did not respond in time"),
     ],
 )
-async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, breaks: str, said: str) -> None:
+async def test_commit_with_lost_response_is_settled_as_not_sent(database: Database, breaks: str, said: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
     if breaks == "during":
@@ -227,7 +224,7 @@ async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, b
     async with (
         BreakingProxy(database.port, breaks, again=True) as port,
         asyncio.timeout(5),
-    ):  # psycopg alone would wait on
+    ):  # psycopg itself would wait longer
         await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), said)
     assert await direct.pending() == []
     rows = database.execute("SELECT state FROM minted_connect_intents")
@@ -236,7 +233,7 @@ async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, b
 
 
 @pytest.mark.parametrize("breaks", ["before", "after"])
-async def test_a_commit_that_cannot_be_taken_back_is_told_of(database: Database, breaks: str) -> None:
+async def test_commit_that_cannot_be_undone_is_reported(database: Database, breaks: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
     async with BreakingProxy(database.port, breaks, again=False) as port:
@@ -247,7 +244,7 @@ async def test_a_commit_that_cannot_be_taken_back_is_told_of(database: Database,
 
 @pytest.fixture
 def no_standby(cluster: Cluster, database: Database) -> Iterator[None]:
-    """The journal is there, and the server waits at every commit for a standby that never comes."""
+    """The journal exists, and the server waits at every commit for a standby that does not exist."""
     asyncio.run(PostgresJournal(database.url).pending())
     cluster.stop()
     cluster.start(synchronous_standby_names="nobody")
@@ -258,7 +255,7 @@ def no_standby(cluster: Cluster, database: Database) -> Iterator[None]:
 
 @pytest.mark.parametrize("cancelled", ["in time", "by hand"])
 @pytest.mark.usefixtures("no_standby")
-async def test_a_commit_without_a_copy_on_the_standby_is_none(
+async def test_commit_that_the_standby_does_not_confirm_fails(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal, cancelled: str
 ) -> None:
     if cancelled == "in time":
@@ -269,23 +266,23 @@ async def test_a_commit_without_a_copy_on_the_standby_is_none(
         await eventually(lambda: [database.execute(stop), preparing.done()][-1])
         error = await refused(preparing, "stored the record, but its standby did not confirm it", database)
     assert "may be stored all the same" in str(error)
-    assert await journal.pending() == []  # here it was taken back
+    assert await journal.pending() == []  # settled as not sent
 
 
-# --- One holder a basket, on any number of machines ----------------------------------------------------------------
+# --- One active intent per basket, on any number of machines -------------------------------------------------------
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 @pytest.mark.parametrize("state", ["prepared", "confirmed"])
-async def test_nothing_comes_between_a_look_and_its_insert(
+async def test_no_intent_is_stored_between_search_and_insert(
     database: Database, journal: PostgresJournal, isolation: str, state: str
 ) -> None:
-    always(database, f"default_transaction_isolation = '{isolation}'")
+    set_default(database, f"default_transaction_isolation = '{isolation}'")
     await journal.prepare(intent_of(id="first"))
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock_basket(other, intent_of())  # as if another machine were preparing right now
+        await _lock_basket(other, intent_of())  # like another machine that is preparing an intent
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second")))
         await eventually(lambda: is_waiting(database))
         await other.execute(f"UPDATE minted_connect_intents SET state = '{state}', order_id = 10984")
@@ -293,9 +290,7 @@ async def test_nothing_comes_between_a_look_and_its_insert(
         await preparing
 
 
-async def test_who_does_not_ask_for_the_lock_is_kept_out_by_the_index(
-    database: Database, journal: PostgresJournal
-) -> None:
+async def test_index_rejects_a_second_intent_without_the_lock(database: Database, journal: PostgresJournal) -> None:
     await journal.prepare(intent_of())
     again = 'INSERT INTO minted_connect_intents SELECT (jsonb_populate_record(one, \'{"id": "again"}\')).*'
     copy = f"{again.replace('INTO minted_connect_intents', 'INTO minted_connect_intents OVERRIDING USER VALUE')}"
@@ -311,7 +306,7 @@ async def test_who_does_not_ask_for_the_lock_is_kept_out_by_the_index(
     await refused(journal.prepare(intent_of(cart_token="another")), "rejects this intent", database)  # the same id
 
 
-async def test_machines_that_meet_at_an_empty_database_make_the_tables_once(database: Database) -> None:
+async def test_concurrent_machines_create_the_tables_once(database: Database) -> None:
     body = """
     print("ready", flush=True); sys.stdin.readline()
     intents = [intent_of(id=f"{sys.argv[2]}{n}", cart_token=str(n)) for n in range(4)]
@@ -322,7 +317,7 @@ async def test_machines_that_meet_at_an_empty_database_make_the_tables_once(data
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
 
 
-async def test_a_role_that_may_not_create_uses_what_is_there(database: Database, guest: str) -> None:
+async def test_role_without_create_permission_uses_the_tables(database: Database, guest: str) -> None:
     await refused(PostgresJournal(guest).prepare(intent_of()), "role has no permission", database)
     await PostgresJournal(database.url).prepare(intent_of())
     await refused(PostgresJournal(guest).pending(), "role has no permission", database)
@@ -336,7 +331,7 @@ async def test_a_role_that_may_not_create_uses_what_is_there(database: Database,
 
 @pytest.fixture
 def guest(database: Database) -> Iterator[str]:
-    """The URL of a role that owns nothing."""
+    """URL of a role without tables and permissions."""
     name = sql.Identifier(GUEST)
     with database.connect() as admin:
         admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, PASSWORD))
@@ -344,23 +339,23 @@ def guest(database: Database) -> Iterator[str]:
         admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
 
 
-async def test_every_schema_is_a_journal_of_its_own(database: Database) -> None:
+async def test_every_schema_is_a_separate_journal(database: Database) -> None:
     database.execute("CREATE SCHEMA one; CREATE SCHEMA two", user=BUYER)
     journals = [PostgresJournal(database.url_with(query=f"options=-csearch_path%3D{name}")) for name in ("one", "two")]
     for journal in journals:
         await journal.prepare(intent_of())
         assert await journal.pending() == [intent_of()]
-    nowhere = PostgresJournal(database.url_with(query="options=-csearch_path%3Dthree"))
-    await refused(nowhere.pending(), "has no schema for its tables: check the search_path", database)
+    missing = PostgresJournal(database.url_with(query="options=-csearch_path%3Dthree"))
+    await refused(missing.pending(), "has no schema for its tables: check the search_path", database)
 
 
-async def test_the_first_server_that_answers_is_taken(database: Database) -> None:
+async def test_first_server_that_responds_is_used(database: Database) -> None:
     journal = PostgresJournal(database.url_with(host="127.0.0.1:1,127.0.0.1"))
     assert repr(journal) == f"PostgresJournal('postgresql://127.0.0.1:1,127.0.0.1:{database.port}/{database.name}')"
     await journal.prepare(intent_of())
 
 
-def test_a_journal_is_bound_to_no_event_loop_and_leaves_no_connection(database: Database) -> None:
+def test_journal_works_in_several_loops_and_disconnects(database: Database) -> None:
     journal = PostgresJournal(database.url)
     asyncio.run(journal.prepare(intent_of()))
     assert asyncio.run(journal.pending()) == [intent_of()]
@@ -379,14 +374,14 @@ STEPS = st.lists(
             st.none() | st.integers(-(2**64), 2**64),
             st.none() | PROGRESS,
         ),
-        st.tuples(st.just("note"), BASKETS, PROGRESS),
+        st.tuples(st.just("save_progress"), BASKETS, PROGRESS),
     ),
     max_size=10,
 )
 
 
-async def seen(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
-    """What a journal says to these steps, and knows after them."""
+async def run_steps(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
+    """Execute the steps, and return the errors and the final content."""
     said: list[Any] = []
     ids: list[str] = []
     for kind, *values in steps:
@@ -397,7 +392,7 @@ async def seen(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
                     await journal.prepare(intent_of(id=ids[-1], external_customer_id=name, cart_token=basket))
                 case "settle", [number, state, order, progress]:
                     await journal.settle(f"{name}-{number}", state, order_id=order, progress=progress)
-                case "note", [basket, progress]:
+                case "save_progress", [basket, progress]:
                     await journal.save_progress(name, basket, progress)
         except AlreadyInFlight as error:
             said.append((str(error), error.intent_id, error.order_id))
@@ -410,29 +405,29 @@ async def seen(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(steps=STEPS)
-def test_it_does_what_the_one_in_sqlite_does(database: Database, tmp_path: Path, steps: list[Any]) -> None:
+def test_postgres_and_sqlite_journals_behave_equally(database: Database, tmp_path: Path, steps: list[Any]) -> None:
     name = os.urandom(8).hex()
 
-    async def both() -> tuple[list[Any], list[Any]]:
+    async def run_both() -> tuple[list[Any], list[Any]]:
         journals = (PostgresJournal(database.url), SqliteJournal(tmp_path / "journal.db"))
-        ours, theirs = await asyncio.gather(*(seen(journal, name, steps) for journal in journals))
+        ours, theirs = await asyncio.gather(*(run_steps(journal, name, steps) for journal in journals))
         return ours, theirs
 
-    ours, theirs = asyncio.run(both())
+    ours, theirs = asyncio.run(run_both())
     assert ours == theirs
 
 
 # --- Versions of the schema ----------------------------------------------------------------------------------------
 
 
-TAKEOVER = "ALTER TABLE minted_connect_intents ADD COLUMN weather TEXT; CREATE TABLE in_the_way ()"
+MIGRATION = "ALTER TABLE minted_connect_intents ADD COLUMN weather TEXT; CREATE TABLE in_the_way ()"
 
 
-async def test_a_journal_of_an_older_schema_is_taken_over_once(
+async def test_concurrent_operations_migrate_the_schema_once(
     database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await journal.prepare(intent_of())
-    monkeypatch.setattr(postgres, "STEPS", (*postgres.STEPS, TAKEOVER))
+    monkeypatch.setattr(postgres, "STEPS", (*postgres.STEPS, MIGRATION))
     monkeypatch.setattr(postgres, "VERSION", len(postgres.STEPS))
     found = await asyncio.gather(*(PostgresJournal(database.url).pending() for _ in range(6)))
     assert found == [[intent_of()]] * 6
@@ -440,20 +435,20 @@ async def test_a_journal_of_an_older_schema_is_taken_over_once(
     assert database.execute("SELECT weather FROM minted_connect_intents") == [(None,)]
 
 
-async def test_a_takeover_that_fails_changes_nothing(
+async def test_failed_migration_changes_nothing(
     database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await journal.prepare(intent_of())
     database.execute("CREATE TABLE in_the_way ()", user=BUYER)
     with monkeypatch.context() as patch:
-        patch.setattr(postgres, "STEPS", (*postgres.STEPS, TAKEOVER))
+        patch.setattr(postgres, "STEPS", (*postgres.STEPS, MIGRATION))
         patch.setattr(postgres, "VERSION", len(postgres.STEPS))
         await refused(journal.pending(), "names of the journal's tables", database)
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
     assert await journal.pending() == [intent_of()]
 
 
-async def test_a_journal_of_the_first_schema_is_taken_over(database: Database, journal: PostgresJournal) -> None:
+async def test_journal_with_schema_version_1_is_migrated(database: Database, journal: PostgresJournal) -> None:
     database.execute(f"{postgres.STEPS[0]}; UPDATE minted_connect_journal SET version = 1", user=BUYER)
     values = dict(zip(COLUMNS, to_row(intent_of()), strict=True))
     names = [name for name in COLUMNS if name not in ("fenced_at", "server", "account", "send_before", "refusal")]
@@ -493,11 +488,11 @@ async def test_tables_that_cannot_be_used_say_why(
     await refused(journal.prepare(intent_of(id="second")), said, database)
 
 
-# --- What else can go wrong ----------------------------------------------------------------------------------------
+# --- Other errors --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}, {"guid": "a\0b"}])
-async def test_what_it_cannot_hold_is_refused(
+async def test_values_that_cannot_be_stored_are_rejected(
     database: Database, journal: PostgresJournal, odd: dict[str, Any]
 ) -> None:
     await refused(journal.prepare(intent_of(**odd)), "cannot hold this intent", database)
@@ -505,7 +500,7 @@ async def test_what_it_cannot_hold_is_refused(
     await journal.prepare(intent_of(basket_id=2**63 - 1))
 
 
-async def test_letters_that_the_database_does_not_have(cluster: Cluster) -> None:
+async def test_characters_missing_in_the_encoding_are_rejected(cluster: Cluster) -> None:
     with cluster.database("ENCODING 'LATIN1' TEMPLATE template0") as database:
         journal = PostgresJournal(database.url)
         await refused(journal.prepare(intent_of(guid="şifre")), "cannot hold this intent", database)
@@ -513,7 +508,7 @@ async def test_letters_that_the_database_does_not_have(cluster: Cluster) -> None
         assert await journal.pending() == [intent_of(guid="clé")]
 
 
-async def test_a_database_that_knows_no_letters(cluster: Cluster) -> None:
+async def test_database_without_an_encoding_stores_utf8(cluster: Cluster) -> None:
     with cluster.database("ENCODING 'SQL_ASCII' TEMPLATE template0") as database:
         await PostgresJournal(database.url).prepare(intent_of(guid="şifre"))
         assert await PostgresJournal(database.url).pending() == [intent_of(guid="şifre")]
@@ -534,7 +529,7 @@ async def test_a_database_that_knows_no_letters(cluster: Cluster) -> None:
     ],
 )
 async def test_a_server_that_cannot_be_used_says_why(database: Database, parts: dict[str, Any], said: str) -> None:
-    # A resolver asks again after five seconds.
+    # Resolvers retry after five seconds.
     await refused(PostgresJournal(database.url_with(**parts), patience=15).prepare(intent_of()), said)
 
 
@@ -547,11 +542,11 @@ async def test_a_server_that_takes_no_more(database: Database, journal: Postgres
 
 
 async def test_a_server_that_is_read_only(database: Database, journal: PostgresJournal) -> None:
-    always(database, "default_transaction_read_only = on")
+    set_default(database, "default_transaction_read_only = on")
     await refused(journal.pending(), "cannot be written: the server is a standby, or set to read only", database)
-    always(database, "default_transaction_read_only = off")
+    set_default(database, "default_transaction_read_only = off")
     await journal.prepare(intent_of())
-    always(database, "default_transaction_read_only = on")
+    set_default(database, "default_transaction_read_only = on")
     await refused(journal.prepare(intent_of(id="second", cart_token="second")), "cannot be written", database)
     await refused(journal.settle(intent_of().id, IntentState.CONFIRMED), "cannot be written", database)
     assert await journal.pending() == [intent_of()]
@@ -583,7 +578,7 @@ async def test_a_session_that_is_ended_by_hand(database: Database, journal: Post
     await refused(journal.prepare(intent_of()), "is starting or shutting down|closed the connection", database)
 
 
-async def test_a_lock_of_another_session_is_given_up_in_time(
+async def test_lock_of_another_session_raises_within_patience(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal
 ) -> None:
     await journal.pending()
@@ -591,12 +586,12 @@ async def test_a_lock_of_another_session_is_given_up_in_time(
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
         await refused(hurried.prepare(intent_of()), "is locked by another session", database)
         await refused(hurried.settle("any", IntentState.UNKNOWN), "is locked by another session", database)
-        assert await journal.pending() == []  # reading goes on
+        assert await journal.pending() == []  # queries are not blocked
         other.execute("ROLLBACK")
     await journal.prepare(intent_of())
 
 
-async def test_a_server_that_is_too_slow_is_given_up_in_time(
+async def test_slow_server_raises_within_patience(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal
 ) -> None:
     await journal.pending()
@@ -605,13 +600,13 @@ async def test_a_server_that_is_too_slow_is_given_up_in_time(
     await eventually(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER))
 
 
-async def test_a_server_that_says_nothing_at_all_is_given_up_in_time() -> None:
+async def test_silent_server_raises_within_patience() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         journal = PostgresJournal(f"postgresql://u:canary@127.0.0.1:{silent.getsockname()[1]}/db", patience=0.2)
         await refused(journal.prepare(intent_of()), "cannot be reached: the server did not respond in time")
 
 
-async def test_a_cancelled_operation_ends_before_it_lets_go(database: Database, journal: PostgresJournal) -> None:
+async def test_cancellation_waits_for_the_operation(database: Database, journal: PostgresJournal) -> None:
     await journal.pending()
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
@@ -627,7 +622,7 @@ async def test_a_cancelled_operation_ends_before_it_lets_go(database: Database, 
     assert await journal.pending() == [intent_of()]
 
 
-async def test_a_cancelled_operation_is_given_up_in_time_too(
+async def test_cancelled_operation_ends_within_patience(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal
 ) -> None:
     await journal.pending()
@@ -643,7 +638,7 @@ async def test_a_cancelled_operation_is_given_up_in_time_too(
     assert await journal.pending() == []
 
 
-async def test_without_a_thread_it_is_an_error_of_the_journal(database: Database) -> None:
+async def test_executor_that_is_shut_down_raises_journal_error(database: Database) -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
     await refused(
         PostgresJournal(database.url_with(host="localhost")).pending(),
@@ -661,7 +656,7 @@ def test_an_event_loop_that_psycopg_cannot_use() -> None:
     assert describe_error(AssertionError(), connected=True) is None
 
 
-async def test_what_is_no_problem_of_the_database_is_not_called_one(journal: PostgresJournal) -> None:
+async def test_other_errors_are_raised_unchanged(journal: PostgresJournal) -> None:
     async def work(_: object) -> None:
         raise ZeroDivisionError
 
@@ -682,7 +677,7 @@ async def test_what_psycopg_logs(
     assert not [secret for secret in (PASSWORD, "canary-p", TOKEN, CUSTOMER) if secret in logged]
 
 
-# --- The URL, and the clients ---------------------------------------------------------------------------------------
+# --- The URL, and the clients --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -739,7 +734,7 @@ def test_patience_is_seconds(patience: Any) -> None:
         PostgresJournal("postgresql://db.example/orders", patience=patience)
 
 
-async def test_any_patience_will_do(database: Database) -> None:
+async def test_extreme_values_of_patience_work(database: Database) -> None:
     await PostgresJournal(database.url, patience=sys.float_info.max).prepare(intent_of())
     await refused(PostgresJournal(database.url, patience=1e-9).pending(), "did not respond in time", database)
 
@@ -747,7 +742,7 @@ async def test_any_patience_will_do(database: Database) -> None:
 @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
 def test_without_psycopg_a_client_says_what_to_install(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    assert minted_connect.PostgresJournal is PostgresJournal  # naming it needs nothing
+    assert minted_connect.PostgresJournal is PostgresJournal  # the name is available without psycopg
     with pytest.raises(ConfigurationError, match=r'pip install "minted-connect\[postgres\]"') as caught:
         client("partner", "secret", journal="postgresql://canary:canary@db.example/orders")
     assert "canary" not in "".join(texts_of(caught.value)).replace('journal="postgresql://canary:canary', "")
