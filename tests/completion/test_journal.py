@@ -454,7 +454,7 @@ def damaged(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (foreign, "something else"),
         (newer, f"schema {VERSION + 1}"),
@@ -463,10 +463,12 @@ def damaged(path: Path) -> None:
         (lambda path: path.mkdir(), "cannot be opened"),
     ],
 )
-def test_a_file_that_cannot_be_used_says_why(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
+def test_unusable_file_raises_an_error_with_the_reason(
+    make: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "journal.db"
     make(path)
-    with pytest.raises(JournalError, match=said) as caught:
+    with pytest.raises(JournalError, match=message) as caught:
         asyncio.run(SqliteJournal(path).pending())
     assert str(path) in str(caught.value)
     assert isinstance(caught.value, NotSent)

@@ -132,10 +132,10 @@ async def test_newer_schema_raises_an_error_with_the_remedy(kept: str, monkeypat
     now = module.VERSION
     monkeypatch.setattr(module, "STEPS", module.STEPS[:-1])
     monkeypatch.setattr(module, "VERSION", now - 1)
-    journal, said = open_journal(kept), f"has schema {now}, this library knows {now - 1}: upgrade the library"
-    with pytest.raises(JournalError, match=said):
+    journal, message = open_journal(kept), f"has schema {now}, this library knows {now - 1}: upgrade the library"
+    with pytest.raises(JournalError, match=message):
         await journal.pending()
-    with pytest.raises(JournalError, match=said):
+    with pytest.raises(JournalError, match=message):
         await journal.prepare(intent_of(id="second"))
 
 
@@ -218,7 +218,7 @@ def test_a_new_intent_belongs_to_the_client() -> None:
     assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
 
 
-# --- What a client does with the intents of others -----------------------------------------------------------------
+# --- Intents of other accounts -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,7 +242,7 @@ async def test_lists_leave_other_accounts_out_and_count_them(
         "2 open intents of other accounts in this journal are left out",
         "2 unfinished intents of other accounts in this journal are left out",
     ]
-    await complete.pending()  # the same number is not news
+    await complete.pending()  # an unchanged number is not logged again
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2
     assert len(await complete.pending(all_accounts=True)) == 4
     assert len(await complete.unfinished(all_accounts=True)) == 4
@@ -254,7 +254,7 @@ async def test_lists_leave_other_accounts_out_and_count_them(
 async def test_intent_of_another_account_is_not_read_back_or_decided(world: World, journal: Journal) -> None:
     complete = AsyncCompletions(world, journal)
     await journal.prepare(of(OTHER))
-    for intent in (of(OTHER), intent_of()):  # what the journal says counts, and not what the caller holds
+    for intent in (of(OTHER), intent_of()):  # the account in the journal decides, not the one in the argument
         for call in (complete.reconcile(intent, fence=True), complete.decide(intent, "rejected")):
             with pytest.raises(InvalidInput, match=r"intent_or_error.*belongs to another account.*complete\.adopt"):
                 await call

@@ -136,9 +136,9 @@ def test_journal_in_a_read_only_directory_is_readable(read_only: Callable[[bool]
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the owner of the log can read it")
 def test_unreadable_log_raises_an_error_that_names_it(read_only: Callable[[bool], str]) -> None:
-    said = read_only(True)
-    assert "cannot be read: its directory cannot be written, and" in said
-    assert "-wal may hold its latest records" in said
+    message = read_only(True)
+    assert "cannot be read: its directory cannot be written, and" in message
+    assert "-wal may hold its latest records" in message
 
 
 # --- Hard links ----------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@ async def test_processes_creating_one_file_all_succeed(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         (":memory:", "for a journal in memory leave `journal` out"),
         (":MEMORY:", "for a journal in memory leave `journal` out"),
@@ -277,12 +277,12 @@ async def test_processes_creating_one_file_all_succeed(tmp_path: Path, monkeypat
 )
 @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect, None])
 def test_names_that_sqlite_reserves_are_rejected(
-    name: Any, said: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: Any, message: str, client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigurationError, match=r"^journal: must be ") as caught:
         open_journal(name) if client is None else client("partner", "secret", journal=name)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert names(tmp_path) == []
 
 

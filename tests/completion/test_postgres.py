@@ -57,9 +57,9 @@ def assert_private(error: BaseException) -> None:
         assert secret not in shown
 
 
-async def refused(call: Awaitable[object], said: str, database: Database | None = None) -> JournalError:
+async def refused(call: Awaitable[object], message: str, database: Database | None = None) -> JournalError:
     """Await a call that must fail with this message, and check that the error holds no private data."""
-    with pytest.raises(JournalError, match=said) as caught:
+    with pytest.raises(JournalError, match=message) as caught:
         await call
     error = caught.value
     assert isinstance(error, NotSent)
@@ -208,7 +208,7 @@ async def test_the_server_goes_down_in_the_middle(
 
 
 @pytest.mark.parametrize(
-    ("breaks", "said"),
+    ("breaks", "message"),
     [
         ("before", "closed the connection"),
         ("during", "closed the connection"),
@@ -216,7 +216,7 @@ async def test_the_server_goes_down_in_the_middle(
         ("silently", "did not respond in time"),
     ],
 )
-async def test_commit_with_lost_response_is_settled_as_not_sent(database: Database, breaks: str, said: str) -> None:
+async def test_commit_with_lost_response_is_settled_as_not_sent(database: Database, breaks: str, message: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
     if breaks == "during":
@@ -225,7 +225,7 @@ async def test_commit_with_lost_response_is_settled_as_not_sent(database: Databa
         BreakingProxy(database.port, breaks, again=True) as port,
         asyncio.timeout(5),
     ):  # psycopg itself would wait longer
-        await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), said)
+        await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), message)
     assert await direct.pending() == []
     rows = database.execute("SELECT state FROM minted_connect_intents")
     assert rows == ([] if breaks == "before" else [("not_sent",)])
@@ -310,8 +310,8 @@ async def test_concurrent_machines_create_the_tables_once(database: Database) ->
     body = """
     print("ready", flush=True); sys.stdin.readline()
     intents = [intent_of(id=f"{sys.argv[2]}{n}", cart_token=str(n)) for n in range(4)]
-    said = await asyncio.gather(*map(journal.prepare, intents), return_exceptions=True)
-    print(*(error for error in said if not isinstance(error, AlreadyInFlight | None)), len(await journal.pending()))
+    results = await asyncio.gather(*map(journal.prepare, intents), return_exceptions=True)
+    print(*(error for error in results if not isinstance(error, AlreadyInFlight | None)), len(await journal.pending()))
     """
     assert together([child(body.strip(), database.url, name) for name in "abc"]) == ["4\n"] * 3
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
@@ -382,7 +382,7 @@ STEPS = st.lists(
 
 async def run_steps(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
     """Execute the steps, and return the errors and the final content."""
-    said: list[Any] = []
+    results: list[Any] = []
     ids: list[str] = []
     for kind, *values in steps:
         try:
@@ -395,10 +395,10 @@ async def run_steps(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
                 case "save_progress", [basket, progress]:
                     await journal.save_progress(name, basket, progress)
         except AlreadyInFlight as error:
-            said.append((str(error), error.intent_id, error.order_id))
+            results.append((str(error), error.intent_id, error.order_id))
     for intents in (await journal.pending(), await journal.awaiting_completion()):
-        said.append([intent for intent in intents if intent.external_customer_id == name])
-    return [*said, await journal.find_active(name, "0"), await journal.find_active(name, "1")]
+        results.append([intent for intent in intents if intent.external_customer_id == name])
+    return [*results, await journal.find_active(name, "0"), await journal.find_active(name, "1")]
 
 
 @settings(
@@ -465,7 +465,7 @@ NO_VERSION = "DELETE FROM minted_connect_journal"
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [
         (
             NEWER,
@@ -479,13 +479,13 @@ NO_VERSION = "DELETE FROM minted_connect_journal"
         ("ALTER TABLE minted_connect_intents DROP COLUMN items", "names of the journal's tables$"),
     ],
 )
-async def test_tables_that_cannot_be_used_say_why(
-    database: Database, journal: PostgresJournal, statement: str, said: str
+async def test_unusable_tables_raise_an_error_with_the_reason(
+    database: Database, journal: PostgresJournal, statement: str, message: str
 ) -> None:
     await journal.prepare(intent_of())
     database.execute(statement)
-    await refused(journal.pending(), said, database)
-    await refused(journal.prepare(intent_of(id="second")), said, database)
+    await refused(journal.pending(), message, database)
+    await refused(journal.prepare(intent_of(id="second")), message, database)
 
 
 # --- Other errors --------------------------------------------------------------------------------------------------
@@ -515,7 +515,7 @@ async def test_database_without_an_encoding_stores_utf8(cluster: Cluster) -> Non
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "message"),
     [
         ({"password": "canary-password"}, "rejected the user name or the password"),
         ({"password": ""}, "rejected the user name or the password"),
@@ -528,9 +528,11 @@ async def test_database_without_an_encoding_stores_utf8(cluster: Cluster) -> Non
         ({"query": "target_session_attrs=standby"}, "cannot be written: the server is a standby, or set to read only"),
     ],
 )
-async def test_a_server_that_cannot_be_used_says_why(database: Database, parts: dict[str, Any], said: str) -> None:
+async def test_unusable_server_raises_an_error_with_the_reason(
+    database: Database, parts: dict[str, Any], message: str
+) -> None:
     # Resolvers retry after five seconds.
-    await refused(PostgresJournal(database.url_with(**parts), patience=15).prepare(intent_of()), said)
+    await refused(PostgresJournal(database.url_with(**parts), patience=15).prepare(intent_of()), message)
 
 
 async def test_a_server_that_takes_no_more(database: Database, journal: PostgresJournal) -> None:
@@ -553,7 +555,7 @@ async def test_a_server_that_is_read_only(database: Database, journal: PostgresJ
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "message"),
     [
         ("53100", "cannot grow: the disk is full"),
         ("53200", "cannot be written: the server is out of memory, connections or disk space"),
@@ -565,10 +567,12 @@ async def test_a_server_that_is_read_only(database: Database, journal: PostgresJ
         ("P0001", r"failed \(RaiseException\)"),
     ],
 )
-async def test_what_the_server_reports(database: Database, journal: PostgresJournal, state: str, said: str) -> None:
+async def test_errors_of_the_server_are_described(
+    database: Database, journal: PostgresJournal, state: str, message: str
+) -> None:
     await journal.pending()
     on_insert(database, f"RAISE EXCEPTION 'no: %', NEW USING ERRCODE = '{state}', DETAIL = NEW.cart_token")
-    await refused(journal.prepare(intent_of()), said, database)
+    await refused(journal.prepare(intent_of()), message, database)
     assert await journal.pending() == []
 
 
@@ -664,7 +668,7 @@ async def test_other_errors_are_raised_unchanged(journal: PostgresJournal) -> No
         await journal._run(work, _OperationStatus())
 
 
-async def test_what_psycopg_logs(
+async def test_psycopg_logs_no_private_data(
     database: Database, journal: PostgresJournal, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
