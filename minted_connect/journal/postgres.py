@@ -119,7 +119,7 @@ class PostgresJournal(SqlJournal):
         return f"PostgresJournal({self._location!r})"
 
     async def prepare(self, intent: Intent) -> None:
-        """Store an intent on the server's disk."""
+        """Store an intent durably on the server."""
         self._raise_if_lost()
         await shielded(self._prepare(intent))
 

@@ -1,9 +1,9 @@
 """The `Journal` protocol: a write-ahead log of purchases.
 
-A completion is recorded as an intent before its first byte is sent. An open intent (prepared or unknown) may have been
-sent: after a crash the journal is the only record of it. Each basket has at most one open intent per account, and none
-is prepared for a basket with an open or confirmed one: this keeps other tasks, processes and machines from completing
-the same basket again. A confirmed intent also stores the last known state of its order.
+A completion is stored as an intent before its first byte is sent. An open intent (prepared or unknown) may have been
+sent: after a crash the journal is the only record of it. A basket with an open or confirmed intent accepts no further
+intent of the same account, which prevents other tasks, processes and machines from completing the basket again. A
+confirmed intent also stores the last known state of its order.
 """
 
 from __future__ import annotations

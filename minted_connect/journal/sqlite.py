@@ -18,10 +18,11 @@ from typing import Any, Final, TypeVar
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
+from minted_connect.journal.paths import check_path
 from minted_connect.journal.protocol import already_in_flight_error
 from minted_connect.journal.rows import ROW_ERRORS
 from minted_connect.journal.sql import SqlJournal, Statements, basket_params, insert_params, missing_reason
-from minted_connect.journal.sqlite_file import FileLost, JournalFile, check_path
+from minted_connect.journal.sqlite_file import FileLost, JournalFile
 from minted_connect.journal.sqlite_schema import APPLICATION_ID, IDENTITY_VERSION, STEPS, VERSION, statements_for
 from minted_connect.journal.worker import WorkerThread
 from minted_connect.models import Intent
@@ -87,7 +88,7 @@ class SqliteJournal(SqlJournal):
         return f"SqliteJournal({str(self.path)!r})"
 
     async def prepare(self, intent: Intent) -> None:
-        """Store an intent on the disk."""
+        """Store an intent durably in the file."""
 
         def insert(database: sqlite3.Connection) -> None:
             with _transaction(database):

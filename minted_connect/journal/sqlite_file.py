@@ -19,28 +19,14 @@ from pathlib import Path
 from typing import Final
 
 from minted_connect.core.fsync import sync_directory
-from minted_connect.errors import ConfigurationError, JournalError
+from minted_connect.errors import JournalError
 
-__all__ = ["FileLost", "JournalFile", "check_path"]
+__all__ = ["FileLost", "JournalFile"]
 
 _TEMPORARY_PREFIX: Final = ".minted-"
 _CREATE_TIMEOUT: Final = 1.0
 """Seconds for another process to finish a new file: to remove its temporary name, and to write its first page."""
 _MOUNTINFO: Final = Path("/proc/self/mountinfo")
-
-
-def check_path(path: str | bytes) -> None:
-    """Reject names that SQLite does not treat as the path of a file.
-
-    Raises:
-        ConfigurationError: if `path` is `:memory:`, or begins with `file:`.
-    """
-    name = path.decode(errors="replace") if isinstance(path, bytes) else path
-    is_uri = name.casefold().startswith("file:")
-    if name.strip().casefold() == ":memory:" or (is_uri and ":memory:" in name):
-        raise ConfigurationError("journal: must be the path of a file; for a journal in memory leave `journal` out")
-    if is_uri:
-        raise ConfigurationError("journal: must be the path of a file, not a URI: give the path alone, without `file:`")
 
 
 class FileLost(Exception):
