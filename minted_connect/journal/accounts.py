@@ -1,4 +1,4 @@
-"""The account that the intents of a client belong to."""
+"""Derives the account that the intents of a client belong to."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def account_of_user(base_url: str, username: str, name: str | None) -> JournalAc
 
     Args:
         base_url: Base URL of the server.
-        username: User name of the partner.
-        name: `Options.journal_account`, which replaces server and user name; None if it is not set.
+        username: The partner's user name.
+        name: `Options.journal_account`; if given, the account is derived from it, not from server and user name.
 
     Raises:
-        ConfigurationError: if the base URL is not valid.
+        ConfigurationError: if the URL is invalid.
     """
     server = check_base_url(base_url)
     return JournalAccount(_hash(server), _hash(f"{server} {username}" if name is None else name))
