@@ -1,4 +1,4 @@
-"""The journal: stores every intent to buy, sell or ship before it is sent, so that none is lost or repeated."""
+"""The journal: stores every intent to buy, sell or ship before it is sent, so that no purchase is lost or repeated."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
 
 
 def hide_url(journal: Journal | str | Path | Secret | None) -> Journal | str | Path | Secret | None:
-    """Return a URL as a `Secret`, because it may hold a password; return anything else as it is."""
+    """Return a URL as a `Secret`, because it may contain a password; return anything else as it is."""
     return Secret(journal) if isinstance(journal, str) and "://" in journal else journal

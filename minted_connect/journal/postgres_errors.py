@@ -1,6 +1,6 @@
 """Describes errors of psycopg and PostgreSQL without the data they quote.
 
-Messages of the server quote rows, which name customers and baskets, and errors of psycopg hold the password.
+Messages of the server quote rows, which name customers and baskets, and errors of psycopg contain the password.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _READ_ONLY: Final = "cannot be written: the server is a standby, or set to read 
 # By SQLSTATE, or by its class, the first two characters (PostgreSQL documentation, appendix A).
 _BY_SQLSTATE: Final = {
     "08": "closed the connection",
-    "22": "cannot hold this intent",
+    "22": "cannot store this intent",
     "23": "rejects this intent: another intent has the same basket or id",
     "25006": _READ_ONLY,
     "28": "rejected the user name or the password",
     "3F": "has no schema for its tables: check the search_path",
     "40P01": _LOCKED,
-    "42": "holds other tables with the names of the journal's tables",
+    "42": "contains other tables with the names of the journal's tables",
     "42501": "cannot be used: the role has no permission for its tables, or none to create them",
     "53": "cannot be written: the server is out of memory, connections or disk space",
     "53100": "cannot grow: the disk is full",
@@ -76,7 +76,7 @@ def describe_error(error: Exception, *, connected: bool) -> str | None:
         case UnicodeEncodeError():
             return _BY_SQLSTATE["22"]
         case ValueError() | TypeError() | LookupError() | InvalidOperation():
-            return "holds a record that cannot be read"
+            return "contains a record that cannot be read"
         case RuntimeError() if not connected:
             # The default executor, which resolves host names, is shut down.
             return "cannot be used: no thread is available to resolve the host name"

@@ -46,7 +46,7 @@ def parse_url(url: Secret) -> tuple[str, bool]:
 def _parse_conninfo(url: Secret) -> tuple[str, bool, str] | None:
     """Return the location, whether there are several hosts, and `target_session_attrs`; None if the URL is invalid.
 
-    This function raises nothing, because its local variables hold the password.
+    This function raises nothing, because its local variables contain the password.
     """
     from psycopg import Error, conninfo, pq  # noqa: PLC0415
 

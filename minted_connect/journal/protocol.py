@@ -55,7 +55,7 @@ class JournalAccount:
 class Journal(Protocol):
     """Stores intents. Any object with these methods can be passed as `journal`.
 
-    One journal may hold the intents of several accounts. An intent without an account was written by an older schema
+    One journal may contain the intents of several accounts. An intent without an account was written by an older schema
     and counts as an intent of every account until `settle` or `adopt` assigns it to one.
 
     A journal may leave records that it cannot read out of its lists. If so, it must provide their ids in the attribute

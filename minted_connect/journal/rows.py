@@ -78,7 +78,7 @@ def to_row(intent: Intent) -> tuple[Any, ...]:
 
 
 def from_row(row: Sequence[Any]) -> Intent:
-    """Return the intent that a row holds. Columns that an older schema lacks must be None.
+    """Convert a row to an intent. Columns that an older schema lacks must be None.
 
     Raises:
         ValueError, TypeError, LookupError, ArithmeticError, RecursionError: if this library did not write the row

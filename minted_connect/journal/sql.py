@@ -143,7 +143,7 @@ def basket_params(external_customer_id: str, cart_token: str, account: str | Non
 
 def missing_reason(intent_id: str) -> str:
     """Return the reason for `SqlJournal._report_lost` if an intent that was stored is missing."""
-    return f"does not hold intent {intent_id} any more, which was written here"
+    return f"no longer contains intent {intent_id}, which was written here"
 
 
 class SqlJournal(ABC):
@@ -296,10 +296,10 @@ class SqlJournal(ABC):
             return from_row(rows[0])
         except ROW_ERRORS:
             pass
-        # Outside `except`: the message of the original error may hold values of the row.
+        # Outside `except`: the message of the original error may quote values of the row.
         raise JournalError(
-            f"the journal {self._location} holds a record that cannot be read: intent {_id_of(rows[0])}. Find out the "
-            "outcome, and settle the intent by its id"
+            f"the journal {self._location} contains a record that cannot be read: intent {_id_of(rows[0])}. Find out "
+            "the outcome, and settle the intent by its id"
         )
 
     def _load_all(self, query: str, rows: Sequence[Sequence[Any]]) -> list[Intent]:
@@ -313,7 +313,7 @@ class SqlJournal(ABC):
         self._unreadable[query] = tuple(unreadable)
         if unreadable:
             _logger.error(
-                "the journal %s holds records that cannot be read, and %s: intents %s",
+                "the journal %s contains records that cannot be read, and %s: intents %s",
                 self._location,
                 "may be open purchases" if query == "pending" else "are confirmed purchases",
                 ", ".join(unreadable),

@@ -41,7 +41,7 @@ _READ_SCHEMA: Final = (
 
 # By primary result code.
 _MESSAGES: Final = {
-    sqlite3.SQLITE_ERROR: "holds something else than a journal, or is damaged",
+    sqlite3.SQLITE_ERROR: "is not a journal, or is damaged",
     sqlite3.SQLITE_BUSY: "is locked by another process",
     sqlite3.SQLITE_LOCKED: "is locked by another process",
     sqlite3.SQLITE_READONLY: "cannot be written",
@@ -99,7 +99,7 @@ class SqliteJournal(SqlJournal):
                     if not found:
                         database.execute(self._statements.insert, insert_params(intent))
                 except (ValueError, OverflowError) as error:
-                    raise JournalError(f"the journal {self.path} cannot hold this intent") from error
+                    raise JournalError(f"the journal {self.path} cannot store this intent") from error
                 if (active := self._load_first(found)) is not None:
                     raise already_in_flight_error(active)
             # The commit may have gone to a file that was deleted or replaced meanwhile.
@@ -213,7 +213,7 @@ class SqliteJournal(SqlJournal):
         except OSError as error:
             raise JournalError(f"the journal {self.path} cannot be opened or created: {error.strerror}") from error
         except ROW_ERRORS as error:
-            raise JournalError(f"the journal {self.path} holds a record that cannot be read") from error
+            raise JournalError(f"the journal {self.path} contains a record that cannot be read") from error
 
     def _connect_as(self, mode: str, deadline: float | None) -> sqlite3.Connection:
         left = self._patience if deadline is None else deadline - time.monotonic()
@@ -277,7 +277,7 @@ class SqliteJournal(SqlJournal):
         if application_id == APPLICATION_ID:
             raise self._newer_schema(version, VERSION)
         if application_id or version or tables:
-            raise JournalError(f"the journal {self.path} is a database of something else")
+            raise JournalError(f"the journal {self.path} is a database of another application")
         return 0
 
 

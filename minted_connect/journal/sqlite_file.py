@@ -134,8 +134,8 @@ class JournalFile:
             if time.monotonic() > deadline:
                 # SQLite would delete the log of an empty file.
                 raise JournalError(
-                    f"the journal {self.path} is empty, but {self.wal} still holds records: restore the journal from a "
-                    "copy, or find out which orders were made, and then remove both"
+                    f"the journal {self.path} is empty, but {self.wal} still contains records: restore the journal from "
+                    "a copy, or find out which orders were made, and then remove both"
                 )
             time.sleep(0.01)
         return 0
@@ -155,7 +155,7 @@ class JournalFile:
                 if os.fsdecode(point) == path:
                     raise JournalError(
                         f"the journal {self.path} is mounted as a single file. SQLite keeps a log beside the journal, "
-                        "which must be shared too: mount the directory that holds the journal"
+                        "which must be shared too: mount the directory of the journal"
                     )
 
     def _check_hard_links(self) -> None:

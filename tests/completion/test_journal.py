@@ -395,7 +395,7 @@ async def test_path_does_not_follow_the_working_directory(tmp_path: Path, monkey
 @pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}])
 async def test_values_that_sqlite_cannot_store_are_rejected(tmp_path: Path, odd: dict[str, Any]) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
-    with pytest.raises(JournalError, match="cannot hold"):
+    with pytest.raises(JournalError, match="cannot store"):
         await journal.prepare(intent_of(**odd))
     assert await journal.pending() == []
     await journal.prepare(intent_of(basket_id=2**63 - 1))
@@ -456,7 +456,7 @@ def damaged(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (foreign, "something else"),
+        (foreign, "another application"),
         (newer, f"schema {VERSION + 1}"),
         (damaged, "is damaged"),
         (lambda path: path.write_bytes(b"not a database at all" * 100), "is not a journal"),

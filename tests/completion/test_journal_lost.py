@@ -132,7 +132,7 @@ async def test_an_older_copy_in_the_same_file_is_noticed(path: Path) -> None:
     copy = path.read_bytes()
     await journal.prepare(intent_of(id="second", cart_token="second"))
     path.write_bytes(copy)  # like `cp`: same inode, same identity
-    with pytest.raises(JournalError, match="does not hold intent second any more, which was written here"):
+    with pytest.raises(JournalError, match="no longer contains intent second, which was written here"):
         await journal.prepare(intent_of(id="third", cart_token="third"))
 
 
@@ -160,7 +160,7 @@ async def test_an_emptied_file_beside_its_log_is_left_alone(path: Path) -> None:
     os.truncate(path, 0)
     Path(f"{path}-wal").write_bytes(log)
     for call in (SqliteJournal(path).pending, lambda: SqliteJournal(path).prepare(intent_of(id="third"))):
-        with pytest.raises(JournalError, match=r"is empty, but .*-wal still holds records"):
+        with pytest.raises(JournalError, match=r"is empty, but .*-wal still contains records"):
             await call()
     assert Path(f"{path}-wal").read_bytes() == log
 
@@ -249,7 +249,7 @@ async def test_a_row_that_is_deleted_after_its_outcome_is_noticed_too(
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED)
     await asyncio.to_thread(lost_row, intent_of().id)
-    with pytest.raises(JournalError, match="does not hold intent"):
+    with pytest.raises(JournalError, match="no longer contains intent"):
         await journal.prepare(intent_of(id="second", cart_token="second"))
 
 

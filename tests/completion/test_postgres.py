@@ -471,10 +471,10 @@ NO_VERSION = "DELETE FROM minted_connect_journal"
             NEWER,
             f"has schema {postgres.VERSION + 1}, this library knows {postgres.VERSION}: upgrade the library$",
         ),
-        (NO_VERSION, "holds a record that cannot be read$"),
+        (NO_VERSION, "contains a record that cannot be read$"),
         (
             "ALTER TABLE minted_connect_journal RENAME version TO x",
-            "holds other tables with the names of the journal's tables$",
+            "contains other tables with the names of the journal's tables$",
         ),
         ("ALTER TABLE minted_connect_intents DROP COLUMN items", "names of the journal's tables$"),
     ],
@@ -495,7 +495,7 @@ async def test_unusable_tables_raise_an_error_with_the_reason(
 async def test_values_that_cannot_be_stored_are_rejected(
     database: Database, journal: PostgresJournal, odd: dict[str, Any]
 ) -> None:
-    await refused(journal.prepare(intent_of(**odd)), "cannot hold this intent", database)
+    await refused(journal.prepare(intent_of(**odd)), "cannot store this intent", database)
     assert await journal.pending() == []
     await journal.prepare(intent_of(basket_id=2**63 - 1))
 
@@ -503,7 +503,7 @@ async def test_values_that_cannot_be_stored_are_rejected(
 async def test_characters_missing_in_the_encoding_are_rejected(cluster: Cluster) -> None:
     with cluster.database("ENCODING 'LATIN1' TEMPLATE template0") as database:
         journal = PostgresJournal(database.url)
-        await refused(journal.prepare(intent_of(guid="şifre")), "cannot hold this intent", database)
+        await refused(journal.prepare(intent_of(guid="şifre")), "cannot store this intent", database)
         await journal.prepare(intent_of(guid="clé"))
         assert await journal.pending() == [intent_of(guid="clé")]
 
