@@ -134,8 +134,8 @@ class JournalFile:
             if time.monotonic() > deadline:
                 # SQLite would delete the log of an empty file.
                 raise JournalError(
-                    f"the journal {self.path} is empty, but {self.wal} still contains records: restore the journal from "
-                    "a copy, or find out which orders were made, and then remove both"
+                    f"the journal {self.path} is empty, but {self.wal} still contains records: restore the journal "
+                    "from a copy, or find out which orders were made, and then remove both"
                 )
             time.sleep(0.01)
         return 0
