@@ -97,6 +97,7 @@ class PostgresJournal(SqlJournal):
     """
 
     _location = "(not built)"
+    """Shown by `repr` if the constructor failed."""
 
     _statements = Statements.build(table="minted_connect_intents", sequence="number", placeholder=r"%(\1)s")
 
