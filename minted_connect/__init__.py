@@ -88,8 +88,9 @@ if TYPE_CHECKING:
     from minted_connect.feed.sinks.parquet import ParquetSink
     from minted_connect.feed.sinks.sqlite import SqliteSink
     from minted_connect.hooks import Attempt
+    from minted_connect.journal.memory import MemoryJournal
     from minted_connect.journal.postgres import PostgresJournal
-    from minted_connect.journal.protocol import Journal, MemoryJournal
+    from minted_connect.journal.protocol import Journal
     from minted_connect.journal.sqlite import SqliteJournal
     from minted_connect.models import (
         AccountType,
@@ -180,7 +181,7 @@ _HOME = {
     "OrderKind": "minted_connect.models",
     "LimiterTimeout": "minted_connect.errors",
     "Limits": "minted_connect.config",
-    "MemoryJournal": "minted_connect.journal.protocol",
+    "MemoryJournal": "minted_connect.journal.memory",
     "MetalType": "minted_connect.models",
     "MintedConnect": "minted_connect.blocking",
     "MintedConnectError": "minted_connect.errors",

@@ -31,6 +31,7 @@ from minted_connect.config import (
     check_type,
 )
 from minted_connect.core.api_client import ApiClient
+from minted_connect.core.cancellation import shielded
 from minted_connect.core.exact_json import dumps
 from minted_connect.core.logs import setup_logging
 from minted_connect.core.request import OPERATIONS, Effect, EvidenceLevel, Operation, Request
@@ -39,7 +40,7 @@ from minted_connect.core.state import ClientSettings, ClientState, LagSource
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ClientClosedError, ConfigurationError, InvalidInput
 from minted_connect.journal import hide_url, open_journal
-from minted_connect.journal.protocol import Journal, shielded
+from minted_connect.journal.protocol import Journal
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders

@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from minted_connect import AsyncMintedConnect, ClientClosedError, OutcomeUnknown, SqliteJournal, intent_of
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Intent, IntentState
 from minted_connect.sandbox import Sandbox
 from minted_connect.sandbox.faults import Fault

@@ -67,7 +67,7 @@ MUTATIONS = [
     Mutation(
         49,
         "a lost record is not logged at ERROR",
-        "journal/stored.py",
+        "journal/sql.py",
         '        _logger.error(\n            "intent %s: its record is lost',
         '        _logger.debug(\n            "intent %s: its record is lost',
         "completion/test_journal_lost.py",
@@ -75,7 +75,7 @@ MUTATIONS = [
     Mutation(
         49,
         "an unreadable record is not reported",
-        "journal/stored.py",
+        "journal/sql.py",
         "                unreadable.append(_id_of(row))",
         "                pass",
         "completion/test_journal_lost.py",

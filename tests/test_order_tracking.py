@@ -467,13 +467,13 @@ class Noting(MemoryJournal):
         self.error = error
         self.noted: list[OrderProgress] = []
 
-    async def note(
+    async def save_progress(
         self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
     ) -> None:
         if self.error is not None:
             raise self.error
         self.noted.append(progress)
-        await super().note(external_customer_id, cart_token, progress, account=account)
+        await super().save_progress(external_customer_id, cart_token, progress, account=account)
 
 
 async def test_everything_is_noted_once_it_was_dealt_with(connect, sandbox, clock, tmp_path):

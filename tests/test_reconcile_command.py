@@ -187,7 +187,7 @@ def test_a_wrong_password_is_said_at_once(
         ([], 2, "journal: give --journal, or set MINTED_CONNECT_JOURNAL"),
         (["--journal", "nowhere.db"], 2, "journal: there is no file nowhere.db"),
         (["--journal", "mysql://u:geheim@h/d"], 2, "journal: must be"),
-        (["--journal", "{foreign}"], 1, "is a database of something else"),
+        (["--journal", "{foreign}"], 1, "is a database of another application"),
         (["--journal", "{empty}", "--seconds", "0"], 2, "reconcile_budget"),
     ],
 )

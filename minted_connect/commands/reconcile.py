@@ -18,7 +18,6 @@ import anyio
 import attrs
 
 from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
-from minted_connect.completion.accounts import account_of_user
 from minted_connect.config import STAGING, CompletionPolicy, Options
 from minted_connect.errors import (
     CompletionRejected,
@@ -28,6 +27,7 @@ from minted_connect.errors import (
     OutcomeUnknown,
 )
 from minted_connect.journal import open_journal
+from minted_connect.journal.accounts import account_of_user
 from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.models import Completion, Intent, IntentState
 

@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Any, Final, Literal, Self
 
 from minted_connect import validation
-from minted_connect.completion.accounts import account_of
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.order_match import lines
 from minted_connect.completion.preflight import address, agreed_total, check_basket
@@ -20,8 +19,10 @@ from minted_connect.completion.reconcile import ReadBack
 from minted_connect.completion.settlement import InFlight, Settlement
 from minted_connect.config import Limits
 from minted_connect.core.api_client import ApiClient
+from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
-from minted_connect.journal.protocol import Journal, shielded
+from minted_connect.journal.accounts import account_of
+from minted_connect.journal.protocol import Journal
 from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, OrderProgress, Shipping
 
 __all__ = ["CLOSING", "AsyncCompletions"]
@@ -148,7 +149,7 @@ class AsyncCompletions:
             JournalError: if the journal cannot be read, or was lost while in use.
         """
         validation.boolean("all_accounts", all_accounts)
-        intents = await self._settlement.journal.unfinished()
+        intents = await self._settlement.journal.awaiting_completion()
         return intents if all_accounts else self._settlement.own(intents, "unfinished")
 
     async def adopt(self, intent_or_error: Intent | OutcomeUnknown) -> Intent:
@@ -231,7 +232,7 @@ class AsyncCompletions:
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         """Note what was seen of the order that a basket became, if the journal knows of it."""
         mine = self._settlement.owner.account
-        await shielded(self._settlement.journal.note(external_customer_id, cart_token, progress, account=mine))
+        await shielded(self._settlement.journal.save_progress(external_customer_id, cart_token, progress, account=mine))
 
     async def aclose(self, patience: float = CLOSING, *, close_journal: bool = True) -> None:
         """Wait until the completions under way have written their outcome down; then close the journal.

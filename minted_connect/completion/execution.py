@@ -17,6 +17,7 @@ from minted_connect.completion.reconcile import Finding, ReadBack
 from minted_connect.completion.settlement import InFlight, Settlement, describe_error, describe_intent
 from minted_connect.completion.verdict import Outcome
 from minted_connect.core.api_client import ApiClient
+from minted_connect.core.cancellation import shielded
 from minted_connect.core.failures import attach_request
 from minted_connect.core.pool import RequestProgress, SendLimit
 from minted_connect.core.read_back import read_back_offsets
@@ -34,7 +35,8 @@ from minted_connect.errors import (
     ProtocolError,
     TransportError,
 )
-from minted_connect.journal.protocol import MemoryJournal, already_in_flight, shielded
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import already_in_flight_error
 from minted_connect.models import Basket, Completion, Intent, IntentState, Order, Refusal
 
 __all__ = ["Execution"]
@@ -110,9 +112,9 @@ class Execution:
             # If the journal knows what became of it, that says more than that it is not as it was.
             with suppress(JournalError):
                 journal, mine = self._settlement.journal, self._settlement.owner.account
-                holder = await journal.holder(basket.customer.external_id, basket.token, account=mine)
-                if holder is not None:
-                    raise already_in_flight(holder) from None
+                active = await journal.find_active(basket.customer.external_id, basket.token, account=mine)
+                if active is not None:
+                    raise already_in_flight_error(active) from None
             raise
 
     async def _prepare(self, intent: Intent, limit: SendLimit) -> None:

@@ -11,7 +11,6 @@ from typing import Final, TypeVar
 import attrs
 
 from minted_connect import validation
-from minted_connect.completion.accounts import account_of
 from minted_connect.completion.order_match import is_order, lines
 from minted_connect.config import Limits
 from minted_connect.core.api_client import ApiClient
@@ -29,6 +28,7 @@ from minted_connect.errors import (
     ServerError,
     TransportError,
 )
+from minted_connect.journal.accounts import account_of
 from minted_connect.models import Basket, Intent, OrderKind, Shipping
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.orders import AsyncOrders

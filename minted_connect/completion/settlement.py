@@ -15,6 +15,7 @@ from minted_connect.completion.interruption import attach_intent
 from minted_connect.completion.order_match import differences, identifiers
 from minted_connect.completion.reconcile import Finding
 from minted_connect.completion.verdict import Outcome
+from minted_connect.core.cancellation import shielded
 from minted_connect.errors import (
     CompletionRejected,
     InvalidInput,
@@ -24,7 +25,7 @@ from minted_connect.errors import (
     OutcomeUnknown,
     Phase,
 )
-from minted_connect.journal.protocol import Journal, JournalAccount, shielded
+from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.models import Completion, Intent, IntentState, Order, OrderKind, OrderProgress, Refusal
 
 __all__ = ["InFlight", "Settlement", "describe_error", "describe_intent"]

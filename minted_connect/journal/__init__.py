@@ -1,4 +1,4 @@
-"""Journals that outlive the process, and the choice between them."""
+"""The journal: stores every intent to buy, sell or ship before it is sent, so that no purchase is lost or repeated."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from pathlib import Path
 
 from minted_connect.config import Secret
 from minted_connect.errors import ConfigurationError
-from minted_connect.journal.protocol import Journal, MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import EXPECTED, Journal
 
-__all__ = ["open_journal", "sealed"]
+__all__ = ["hide_url", "open_journal"]
 
 
 def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
-    """Return the journal itself, the one in a file of that path or a database of that URL, or for None one in memory.
+    """Return the journal for a path (SQLite), a URL (PostgreSQL), a `Journal` object (returned as it is), or None.
+
+    None gives a new journal in memory.
 
     Raises:
-        ConfigurationError: none of these, or what the database needs is not installed.
+        ConfigurationError: if the argument is something else, or if the extra `postgres` is needed and not installed.
     """
     journal = hide_url(journal)
-    # Lazily: most clients have no journal file, and fewer a database.
+    # Imported on demand: most clients use neither SQLite nor PostgreSQL.
     match journal:
         case None:
             return MemoryJournal()
@@ -37,11 +40,9 @@ def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
             missing = [name for name in methods if not hasattr(journal, name)]
             if len(missing) < len(methods):
                 raise ConfigurationError(f"journal: {type(journal).__name__} lacks {', '.join(missing)} of Journal")
-            raise ConfigurationError(
-                "journal: must be the path of a file, a URL postgresql://..., or an object with the methods of Journal"
-            )
+            raise ConfigurationError(f"journal: {EXPECTED}")
 
 
 def hide_url(journal: Journal | str | Path | Secret | None) -> Journal | str | Path | Secret | None:
-    """Return a URL as a `Secret`, for it may hold a password; anything else as it is."""
+    """Return a URL as a `Secret`, because it may contain a password; return anything else as it is."""
     return Secret(journal) if isinstance(journal, str) and "://" in journal else journal

@@ -1,7 +1,7 @@
-"""A journal in a PostgreSQL database, shared by the processes of any number of machines.
+"""The PostgreSQL journal, shared by the processes of any number of machines.
 
-Every operation connects, commits and disconnects again: a purchase is rare beside that, and no connection can be
-inherited through a fork, bound to an event loop that has ended, gone stale behind a load balancer, or left open.
+Every operation connects, commits and disconnects. Purchases are rare enough for that, and so no connection can be
+inherited through a fork, bound to an event loop that has ended, go stale behind a load balancer, or be left open.
 """
 
 from __future__ import annotations
@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from minted_connect.config import Secret, as_secret, is_seconds
+from minted_connect.core.cancellation import shielded
 from minted_connect.errors import ConfigurationError, JournalError
-from minted_connect.journal.postgres_errors import said_by
+from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.postgres_schema import STEPS, VERSION
 from minted_connect.journal.postgres_url import parse_url
-from minted_connect.journal.protocol import already_in_flight, shielded
-from minted_connect.journal.sql import Statements, insertion, settlement
-from minted_connect.journal.stored import StoredJournal
+from minted_connect.journal.protocol import already_in_flight_error
+from minted_connect.journal.sql import (
+    SqlJournal,
+    Statements,
+    basket_params,
+    insert_params,
+    missing_reason,
+    settle_params,
+)
 from minted_connect.models import Intent, IntentState
 
 if TYPE_CHECKING:
@@ -37,61 +44,62 @@ __all__ = ["PostgresJournal"]
 
 _T = TypeVar("_T")
 
-_LOCKS: Final = 0x4D4E5443
-"""Marks advisory locks as ours ("MNTC")."""
+_LOCK_ID: Final = 0x4D4E5443
+"""First key of the advisory locks ("MNTC"), which separates them from the locks of other applications."""
 
-# Not `to_regclass`: within a transaction that one goes on saying no while another session makes the table.
-_THERE: Final = (
+# Not `to_regclass`: within one transaction it does not notice a table that another session creates.
+_SCHEMA_EXISTS: Final = (
     "EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = 'minted_connect_journal' AND pg_table_is_visible(oid))"
 )
-# SET LOCAL, all at once. Whatever the server's default, what was committed has to be on its disk.
-_SET_LOCAL: Final = (
+# `SET LOCAL` of several settings in one round trip. Commits must reach the disk even if the server's default differs.
+_BEGIN: Final = (
     "SELECT set_config('synchronous_commit', 'on', true), set_config('lock_timeout', %s, true), "
-    f"set_config('statement_timeout', %s, true), pg_is_in_recovery(), {_THERE}"
+    f"set_config('statement_timeout', %s, true), pg_is_in_recovery(), {_SCHEMA_EXISTS}"
 )
-# Parts of the time that is left: the server gives up before we do, since it can tell what was waited for in vain.
-_LOCK, _STATEMENT = 0.8, 0.9
+# Shares of the remaining time. The server must time out before the client does, because its error names the reason.
+_LOCK_SHARE: Final = 0.8
+_STATEMENT_SHARE: Final = 0.9
 _UNDEFINED_TABLE: Final = "42P01"
-_LONGEST: Final = 2**31 - 1
-"""Milliseconds of a timeout of the server."""
+_MAX_TIMEOUT: Final = 2**31 - 1
+"""Maximum of a timeout setting of the server, in milliseconds."""
 
 
 @attrs.define
-class _Progress:
-    """How far an operation came."""
+class _OperationStatus:
+    """Progress of one operation."""
 
-    connected: bool = False
-    committing: bool = False
-    """It is not known for sure whether it was committed."""
-    late: bool = False
-    """Its time was up, and we hung up on the server."""
+    is_connected: bool = False
+    is_commit_uncertain: bool = False
+    """Whether the commit was sent and not confirmed."""
+    is_timed_out: bool = False
+    """Whether the connection was shut down because the time was up."""
 
 
-class PostgresJournal(StoredJournal):
-    """A journal in a PostgreSQL database; its tables are made at first use.
+class PostgresJournal(SqlJournal):
+    """A journal in a PostgreSQL database. Its tables are created at first use.
 
-    Machines share it if they find the same tables: the same database, and the same schema by the `search_path` of
-    their role. The role has to be allowed to read and write the tables, to create them only if they are not there.
-    What is written down is as safe as the server keeps it: where another takes over, let it be a synchronous standby.
-    A standby is never read, because it lags behind. If the URL names several hosts, the one that can be written is
-    taken.
+    Machines share a journal if they use the same tables: the same database, and the same schema according to the
+    `search_path` of their role. The role needs permission to read and write the tables, and to create them unless they
+    exist. Records are as durable as the server makes them: if another server can take over, make it a synchronous
+    standby. Standbys are never read, because they lag behind. If the URL names several hosts, the journal uses the one
+    that accepts writes.
 
-    On Windows psycopg needs a `SelectorEventLoop`. It resolves host names in the event loop's default executor: where
-    that may be full, give addresses, or `hostaddr` in the URL.
+    On Windows, psycopg needs a `SelectorEventLoop`. psycopg resolves host names in the event loop's default executor:
+    if that executor may be exhausted, use IP addresses, or `hostaddr` in the URL.
 
     Args:
         url: `postgresql://user:password@host:port/database`, with libpq's parameters as its query.
-        patience: Seconds for one operation: connecting, locks of others, the server's work.
+        patience: Seconds for one operation, including connecting, waiting for locks, and the server's work.
 
     Raises:
         ConfigurationError: if the URL is not valid, if it names several hosts and `target_session_attrs` asks for a
             standby, or if psycopg is not installed (`pip install "minted-connect[postgres]"`).
     """
 
-    _place = "(not built)"
-    """The URL as it may be shown."""
+    _location = "(not built)"
+    """Shown by `repr` if the constructor failed."""
 
-    _sql = Statements.of(table="minted_connect_intents", age="number", mark=r"%(\1)s")
+    _statements = Statements.build(table="minted_connect_intents", sequence="number", placeholder=r"%(\1)s")
 
     def __init__(self, url: str | Secret, *, patience: float = 5.0) -> None:
         super().__init__()
@@ -99,79 +107,76 @@ class PostgresJournal(StoredJournal):
         if not is_seconds(patience):
             raise ConfigurationError("patience: must be seconds above 0, and finite")
         self._url = url
-        self._place, several = parse_url(url)
-        # Of several hosts, libpq would take the first one that responds, a standby too.
-        self._session: dict[str, Any] = {"target_session_attrs": "read-write"} if several else {}
+        self._location, needs_primary = parse_url(url)
+        # With several hosts, libpq would use the first one that responds, even a standby.
+        self._connect_params: dict[str, Any] = {"target_session_attrs": "read-write"} if needs_primary else {}
         self._patience = patience
-        self._used = False
-        """Whether the tables were there before: from now on they must stay."""
+        self._is_pinned = False
+        """Whether the tables were used before, and must stay the same ones."""
         self._identity: str | None = None
-        """Drawn when the tables were made."""
+        """Random id stored when the tables were created."""
 
     def __repr__(self) -> str:
-        return f"PostgresJournal({self._place!r})"
+        return f"PostgresJournal({self._location!r})"
 
     async def prepare(self, intent: Intent) -> None:
-        """Write an intent down, on the server's disk before returning."""
-        self._check_not_lost()
+        """Store an intent durably on the server."""
+        self._raise_if_lost()
         await shielded(self._prepare(intent))
 
     async def _prepare(self, intent: Intent) -> None:
-        async def work(connection: _Connection) -> Intent | None:
-            await _lock(connection, intent)
+        async def insert(connection: _Connection) -> Intent | None:
+            await _lock_basket(connection, intent)
             # The tables may have been emptied, or restored from an older copy.
-            if self._latest is not None and not await _execute(connection, self._sql.exists, {"id": self._latest}):
-                raise self._report_lost(f"does not hold intent {self._latest} any more, which was written here")
-            basket = {
-                "customer": intent.external_customer_id,
-                "token": intent.cart_token,
-                "account": intent.account,
-            }
-            holder = self._first(await _execute(connection, self._sql.holder, basket))
-            if holder is None:
-                await _execute(connection, self._sql.insert, insertion(intent))
-            return holder
+            last = self._last_prepared
+            if last is not None and not await _execute(connection, self._statements.exists, {"id": last}):
+                raise self._report_lost(missing_reason(last))
+            basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
+            active = self._load_first(await _execute(connection, self._statements.find_active, basket))
+            if active is None:
+                await _execute(connection, self._statements.insert, insert_params(intent))
+            return active
 
-        progress = _Progress()
+        status = _OperationStatus()
         try:
-            holder = await self._run(work, progress)
+            active = await self._run(insert, status)
         except JournalError as error:
-            if progress.committing and not await self._withdraw(intent):
+            if status.is_commit_uncertain and not await self._settle_not_sent(intent):
                 raise JournalError(
-                    f"{error}; it may be written down all the same, and show in complete.pending(): nothing was sent"
+                    f"{error}; the intent may be stored all the same, and show in complete.pending(): nothing was sent"
                 ) from None
             raise
-        if holder is not None:
-            raise already_in_flight(holder)
+        if active is not None:
+            raise already_in_flight_error(active)
         self._remember(intent)
 
-    async def _withdraw(self, intent: Intent) -> bool:
-        """Close an intent that may have been written down while its caller is told that it was not."""
+    async def _settle_not_sent(self, intent: Intent) -> bool:
+        """Settle an intent that may have been stored although `prepare` fails; return whether that succeeded."""
 
-        async def work(connection: _Connection) -> None:
-            # If the server still works on the record, it does so under this lock.
-            await _lock(connection, intent)
-            await _execute(connection, self._sql.settle, settlement(intent.id, IntentState.NOT_SENT))
+        async def settle(connection: _Connection) -> None:
+            # If the server still processes the insert, that transaction holds this lock.
+            await _lock_basket(connection, intent)
+            await _execute(connection, self._statements.settle, settle_params(intent.id, IntentState.NOT_SENT))
 
         try:
-            await self._run(work, _Progress())
+            await self._run(settle, _OperationStatus())
         except JournalError:
             return False
         return True
 
-    async def _write(self, statement: str, values: Mapping[str, Any]) -> None:
-        intent_id = values.get("id")
+    async def _write(self, statement: str, params: Mapping[str, Any]) -> None:
+        intent_id = params.get("id")
 
-        async def work(connection: _Connection) -> bool:
-            if (await connection.execute(statement.encode(), values)).rowcount or intent_id not in self._prepared:
+        async def execute(connection: _Connection) -> bool:
+            if (await connection.execute(statement.encode(), params)).rowcount or intent_id not in self._prepared:
                 return True
-            return bool(await _execute(connection, self._sql.exists, {"id": intent_id}))
+            return bool(await _execute(connection, self._statements.exists, {"id": intent_id}))
 
         async def write() -> None:
             try:
-                is_found = await self._run(work, _Progress())
+                is_found = await self._run(execute, _OperationStatus())
             except JournalError:
-                if self._lost is None or intent_id not in self._prepared:
+                if self._loss is None or intent_id not in self._prepared:
                     raise
                 is_found = False
             if not is_found:
@@ -179,26 +184,27 @@ class PostgresJournal(StoredJournal):
 
         await shielded(write())
 
-    async def _read(self, query: str, values: Mapping[str, Any]) -> _Rows:
-        async def work(connection: _Connection) -> _Rows:
-            return await _execute(connection, getattr(self._sql, query), values)
+    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
+        async def select(connection: _Connection) -> _Rows:
+            return await _execute(connection, getattr(self._statements, query), params)
 
-        return await shielded(self._run(work, _Progress()))
+        return await shielded(self._run(select, _OperationStatus()))
 
-    async def _run(self, work: _Work[_T], progress: _Progress) -> _T:
+    async def _run(self, work: _Work[_T], status: _OperationStatus) -> _T:
+        """Run `work` in a transaction; raise errors of psycopg and of the network as JournalError."""
         try:
-            return await self._converse(work, progress)
+            return await self._run_transaction(work, status)
         except Exception as error:
-            problem = said_by(TimeoutError() if progress.late else error, connected=progress.connected)
-            if problem is None:
+            message = describe_error(TimeoutError() if status.is_timed_out else error, connected=status.is_connected)
+            if message is None:
                 raise
-            is_lost = self._used and getattr(error, "sqlstate", None) == _UNDEFINED_TABLE
-        # Not inside `except`: the error of psycopg would hang on ours, with rows of ours in its text, and the password.
+            is_lost = self._is_pinned and getattr(error, "sqlstate", None) == _UNDEFINED_TABLE
+        # Outside `except`: as its context, psycopg's error would expose row values and the password.
         if is_lost:
             raise self._report_lost("has lost its tables")
-        raise JournalError(f"the journal {self._place} {problem}")
+        raise JournalError(f"the journal {self._location} {message}")
 
-    async def _converse(self, work: _Work[_T], progress: _Progress) -> _T:
+    async def _run_transaction(self, work: _Work[_T], status: _OperationStatus) -> _T:
         import psycopg  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
@@ -206,104 +212,109 @@ class PostgresJournal(StoredJournal):
         async with asyncio.timeout_at(deadline):
             connection = await psycopg.AsyncConnection.connect(
                 self._url.reveal(),
-                prepare_threshold=None,  # a pooler in between gives each transaction another session
+                prepare_threshold=None,  # behind a connection pooler, each transaction may get another session
                 client_encoding="utf8",
                 fallback_application_name="minted_connect",
-                **self._session,
+                **self._connect_params,
             )
-        progress.connected = True
-        # No timeout from here on: psycopg, cancelled, waits for a server to stop that may be there no more.
-        alarm = loop.call_at(deadline, _hang_up, connection, progress)
+        status.is_connected = True
+        # Not `asyncio.timeout`: a cancelled psycopg waits for the server to stop, which may not respond any more.
+        timer = loop.call_at(deadline, _shut_down, connection, status)
         try:
-            # Or the transaction would see what there was before it got the lock, and look for a holder in vain.
+            # At a higher isolation level, the snapshot would date from before the lock, and `find_active` could miss
+            # an intent that was committed while this transaction waited for the lock.
             await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
             await self._set_up(connection, deadline - loop.time())
             result = await work(connection)
-            await self._commit(connection, progress)
-            self._used = True
+            await self._commit(connection, status)
+            self._is_pinned = True
             return result
         finally:
-            alarm.cancel()
-            # What was not committed, the server rolls back.
+            timer.cancel()
+            # The server rolls back if nothing was committed.
             await connection.close()
 
     async def _set_up(self, connection: _Connection, left: float) -> None:
-        """Begin a transaction in which the schema is that of this library."""
-        waits = [str(max(1, int(min(left * 1000 * part, _LONGEST)))) for part in (_LOCK, _STATEMENT)]
-        [(*_, standby, there)] = await _execute(connection, _SET_LOCAL, waits)
-        if standby:
+        """Begin a transaction, and migrate the schema if needed."""
+        timeouts = [
+            str(max(1, int(min(left * 1000 * share, _MAX_TIMEOUT)))) for share in (_LOCK_SHARE, _STATEMENT_SHARE)
+        ]
+        [(*_, is_standby, exists)] = await _execute(connection, _BEGIN, timeouts)
+        if is_standby:
             raise JournalError(
-                f"the journal {self._place} cannot be used: the server is a standby, which lags behind: name the "
+                f"the journal {self._location} cannot be used: the server is a standby, which lags behind: name the "
                 "primary"
             )
-        if self._used and not there:
+        if self._is_pinned and not exists:
             raise self._report_lost("has lost its tables")
-        if await self._version(connection, there) == VERSION:
+        if await self._read_version(connection, exists) == VERSION:
             await self._check_identity(connection)
             return
-        await _execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCKS])
-        # Looked at again, now that nobody else can be making or changing it.
-        [(there,)] = await _execute(connection, f"SELECT {_THERE}")
-        for step in STEPS[await self._version(connection, there) :]:
+        await _execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCK_ID])
+        # Read again under the lock: another session may have migrated the schema.
+        [(exists,)] = await _execute(connection, f"SELECT {_SCHEMA_EXISTS}")
+        for step in STEPS[await self._read_version(connection, exists) :]:
             await _execute(connection, step)
         await _execute(connection, "UPDATE minted_connect_journal SET version = %s", [VERSION])
         await self._check_identity(connection)
 
     async def _check_identity(self, connection: _Connection) -> None:
-        """Check that these are the tables that were used before."""
+        """Check that the tables are the ones that were used before."""
         [(identity,)] = await _execute(connection, "SELECT identity FROM minted_connect_journal")
-        if self._used and identity != self._identity:
+        if self._is_pinned and identity != self._identity:
             raise self._report_lost("was replaced by another one while in use")
         self._identity = identity
 
-    async def _version(self, connection: _Connection, there: bool) -> int:
-        """Return the version of the schema that is there, 0 if there is none; refuse a newer one."""
-        if not there:
+    async def _read_version(self, connection: _Connection, exists: bool) -> int:
+        """Return the schema version, 0 if no schema exists.
+
+        Raises:
+            JournalError: if the schema is newer than this library.
+        """
+        if not exists:
             return 0
         [(version,)] = await _execute(connection, "SELECT version FROM minted_connect_journal")
         if version > VERSION:
-            raise JournalError(
-                f"the journal {self._place} has schema {version}, this library knows {VERSION}: upgrade the library"
-            )
+            raise self._newer_schema(version, VERSION)
         return int(version)
 
-    async def _commit(self, connection: _Connection, progress: _Progress) -> None:
-        told: list[str | None] = []
+    async def _commit(self, connection: _Connection, status: _OperationStatus) -> None:
+        severities: list[str | None] = []
 
-        def hear(notice: Diagnostic) -> None:
-            told.append(notice.severity_nonlocalized)
+        def on_notice(notice: Diagnostic) -> None:
+            severities.append(notice.severity_nonlocalized)
 
-        progress.committing = True
-        connection.add_notice_handler(hear)
+        status.is_commit_uncertain = True
+        connection.add_notice_handler(on_notice)
         await connection.commit()
-        if "WARNING" in told:
-            # The one thing it warns of then: somebody cancelled the wait for the standby.
-            raise JournalError(f"the journal {self._place} wrote it down, but the standby did not")
-        progress.committing = False
+        if "WARNING" in severities:
+            # At a commit, the server warns only if its wait for the synchronous standby was cancelled.
+            raise JournalError(f"the journal {self._location} stored the record, but its standby did not confirm it")
+        status.is_commit_uncertain = False
 
 
-def _hang_up(connection: _Connection, progress: _Progress) -> None:
-    """End every wait for this server."""
-    progress.late = True
-    # The family is not looked at: a socket of any kind is shut down by its number. It may be down already.
-    with suppress(Exception), socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
-        line.shutdown(socket.SHUT_RDWR)
+def _shut_down(connection: _Connection, status: _OperationStatus) -> None:
+    """Shut down the socket, which ends every wait for the server."""
+    status.is_timed_out = True
+    # `shutdown` ignores the address family given here. It fails if the socket is closed already.
+    with suppress(Exception), socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as duplicate:
+        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 async def _execute(
-    connection: _Connection, statement: str, values: Mapping[str, Any] | Sequence[Any] = ()
+    connection: _Connection, statement: str, params: Mapping[str, Any] | Sequence[Any] = ()
 ) -> list[tuple[Any, ...]]:
-    # Encoded, because psycopg's types take no str but a literal one.
-    cursor = await connection.execute(statement.encode(), values or None)
+    # Encoded, because psycopg's types accept only literal strings.
+    cursor = await connection.execute(statement.encode(), params or None)
     return await cursor.fetchall() if cursor.description else []
 
 
-async def _lock(connection: _Connection, intent: Intent) -> None:
-    """Keep everybody else from preparing for this basket until the end of the transaction.
+async def _lock_basket(connection: _Connection, intent: Intent) -> None:
+    """Lock the basket until the end of the transaction, so that no other session prepares an intent for it.
 
-    The unique index alone would not do: between our look for a holder and our insert, another's record may come and
-    become a confirmed one, which the index lets pass, and the same basket would be bought twice. A lock of two baskets
-    with one hash only takes them one after the other.
+    The unique index alone is not sufficient: between `find_active` and the insert, another session could prepare and
+    confirm an intent. The index covers only open intents, so the same basket would be bought twice. If the hashes of
+    two baskets collide, their transactions only wait for each other.
     """
     basket = zlib.crc32(f"{intent.external_customer_id}\0{intent.cart_token}".encode()) - 2**31
-    await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [_LOCKS, basket])
+    await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK_ID, basket])

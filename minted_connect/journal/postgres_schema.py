@@ -1,20 +1,20 @@
-"""The schema of a journal in PostgreSQL: its versions, and how one becomes the next."""
+"""The schema of a PostgreSQL journal: its versions and the migrations between them."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from minted_connect.journal.protocol import HOLDING, OPEN
-from minted_connect.journal.rows import quoted
-from minted_connect.journal.sql import HOLDING as HOLDS
-from minted_connect.journal.sql import OPEN as IS_OPEN
-from minted_connect.journal.sql import UNFINISHED
+from minted_connect.journal.protocol import ACTIVE, OPEN
+from minted_connect.journal.sql import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, state_literals
 
 __all__ = ["STEPS", "VERSION"]
 
+_OPEN: Final = state_literals(OPEN)
+_ACTIVE: Final = state_literals(ACTIVE)
+
 STEPS: Final = (
-    # Keys are compared byte by byte: an order of letters that changes with an upgrade of the operating system
-    # leaves a broken index behind, and that could let a second open record in.
+    # Keys use the "C" collation: other collations may change with an upgrade of the operating system, which corrupts
+    # indexes, and a corrupt unique index could accept a second open record.
     f"""
 CREATE TABLE minted_connect_journal (version INTEGER NOT NULL);
 INSERT INTO minted_connect_journal VALUES (0);
@@ -40,13 +40,14 @@ CREATE TABLE minted_connect_intents (
     finished BOOLEAN NOT NULL DEFAULT false
 );
 CREATE UNIQUE INDEX minted_connect_one_open ON minted_connect_intents (external_customer_id, cart_token)
-    WHERE state IN ({quoted(OPEN)});
+    WHERE state IN ({_OPEN});
 CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_customer_id, cart_token)
-    WHERE state IN ({quoted(HOLDING)});
-CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE {UNFINISHED}
-""",  # noqa: S608 - no word of it is input
+    WHERE state IN ({_ACTIVE});
+CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE {AWAITS_COMPLETION}
+""",  # noqa: S608 - nothing interpolated is input
     "ALTER TABLE minted_connect_intents ADD COLUMN fenced_at TEXT",
-    # `reference`, `terms`, `claim_generation`, `corrections` and the claims are filled by later versions.
+    # This version of the library does not use `reference`, `terms`, `claim_generation`, `corrections` and the claims
+    # yet.
     f"""
 ALTER TABLE minted_connect_intents
     ADD COLUMN server TEXT,
@@ -60,8 +61,8 @@ ALTER TABLE minted_connect_intents
 DROP INDEX minted_connect_one_open;
 DROP INDEX minted_connect_one_holder;
 CREATE UNIQUE INDEX minted_connect_one_open
-    ON minted_connect_intents (external_customer_id, cart_token, coalesce(account, '')) WHERE state IN ({quoted(OPEN)});
-CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_customer_id, cart_token) WHERE {HOLDS};
+    ON minted_connect_intents (external_customer_id, cart_token, coalesce(account, '')) WHERE state IN ({_OPEN});
+CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_customer_id, cart_token) WHERE {IS_ACTIVE};
 CREATE INDEX minted_connect_open_ones ON minted_connect_intents (number) WHERE {IS_OPEN};
 CREATE INDEX minted_connect_by_reference ON minted_connect_intents (account, reference) WHERE reference IS NOT NULL;
 CREATE TABLE minted_connect_claims (
@@ -84,9 +85,9 @@ ALTER TABLE minted_connect_journal ADD COLUMN identity TEXT;
 UPDATE minted_connect_journal SET identity = md5(random()::text || clock_timestamp()::text);
 CREATE UNIQUE INDEX minted_connect_one_claim
     ON minted_connect_claims (account, external_customer_id, kind) WHERE holds_customer
-""",  # noqa: S608 - no word of it is input
+""",  # noqa: S608 - nothing interpolated is input
 )
-"""The step from each version of the schema to the next. A released step is never changed."""
+"""Migrations: step n leads from version n to n + 1. Never change a released step."""
 
 VERSION: Final = len(STEPS)
-"""Of the schema, as `minted_connect_journal` tells it."""
+"""The current schema version (`minted_connect_journal.version`)."""

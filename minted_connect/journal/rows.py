@@ -1,19 +1,19 @@
-"""An intent as a row of a database, and back: the columns that every journal on disk has.
+"""Converts intents to database rows and back.
 
-A new column here is a new version of the schema in each of those journals.
+A column added here needs a new schema version in every database journal.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 
-__all__ = ["COLUMNS", "UNREADABLE", "from_row", "number_of", "progress_text", "quoted", "refusal_text", "to_row"]
+__all__ = ["COLUMNS", "ROW_ERRORS", "dump_order_id", "dump_progress", "dump_refusal", "from_row", "to_row"]
 
 COLUMNS: Final = (
     "id",
@@ -40,10 +40,10 @@ COLUMNS: Final = (
     "refusal",
 )
 
-UNREADABLE: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
-"""Errors of `from_row` for a row that this library did not write."""
+ROW_ERRORS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+"""Errors that `from_row` raises for a row that this library did not write."""
 
-_TEXTS: Final = (
+_STRING_COLUMNS: Final = (
     "id",
     "external_customer_id",
     "cart_token",
@@ -57,40 +57,35 @@ _STATES: Final = frozenset(IntentState)
 
 _STATUSES: Final = frozenset(OrderStatus)
 
-_BIGGEST: Final = 2**63
-"""What no whole number of a database reaches."""
-
-
-def quoted(states: Collection[IntentState]) -> str:
-    """Return states as they stand in a list of SQL; they are words of our own, never input."""
-    return ", ".join(f"'{state}'" for state in sorted(states))
+_BIGINT_LIMIT: Final = 2**63
 
 
 def to_row(intent: Intent) -> tuple[Any, ...]:
-    """Return the values of `COLUMNS`."""
-    plain = {
+    """Return the values of `COLUMNS` for an intent."""
+    converted = {
         "kind": str(intent.kind),
         "paid_total": str(intent.paid_total),
         "items": json.dumps(intent.items),
         "created_at": intent.created_at.isoformat(),
         "state": str(intent.state),
         "known_orders": json.dumps(intent.known_orders),
-        "progress": progress_text(intent.progress),
+        "progress": dump_progress(intent.progress),
         "fenced_at": intent.fenced_at.isoformat() if intent.fenced_at else None,
         "send_before": intent.send_before.isoformat() if intent.send_before else None,
-        "refusal": refusal_text(intent.refusal) if intent.refusal else None,
+        "refusal": dump_refusal(intent.refusal) if intent.refusal else None,
     }
-    return tuple(plain.get(name, getattr(intent, name)) for name in COLUMNS)
+    return tuple(converted.get(name, getattr(intent, name)) for name in COLUMNS)
 
 
 def from_row(row: Sequence[Any]) -> Intent:
-    """Return the intent of a row. Columns that an older schema does not have are None.
+    """Convert a row to an intent. Columns that an older schema lacks must be None.
 
     Raises:
-        ValueError, TypeError, LookupError, ArithmeticError, RecursionError: if this library did not write the row.
+        ValueError, TypeError, LookupError, ArithmeticError, RecursionError: if this library did not write the row
+            (`ROW_ERRORS`).
     """
     values: dict[str, Any] = dict(zip(COLUMNS, row, strict=True))
-    for name in _TEXTS:
+    for name in _STRING_COLUMNS:
         if not isinstance(values[name], str):
             raise TypeError(name)
     for name in ("basket_id", "clock_offset", "order_id"):
@@ -106,26 +101,24 @@ def from_row(row: Sequence[Any]) -> Intent:
     if not values["paid_total"].is_finite():
         raise ValueError("paid_total")
     values["items"] = tuple((str(sku), int(amount)) for sku, amount in json.loads(values["items"]))
-    values["created_at"] = _time(values["created_at"])
+    values["created_at"] = _load_datetime(values["created_at"])
     values["state"] = IntentState(values["state"]) if values["state"] in _STATES else values["state"]
     values["clock_offset"] = values["clock_offset"] or 0
     values["known_orders"] = tuple(map(int, json.loads(values["known_orders"] or "[]")))
-    values["progress"] = _progress(values["progress"])
+    values["progress"] = _load_progress(values["progress"])
     for name in ("fenced_at", "send_before"):
-        values[name] = None if values[name] is None else _time(values[name])
-    values["refusal"] = _refusal(values["refusal"])
+        values[name] = None if values[name] is None else _load_datetime(values[name])
+    values["refusal"] = _load_refusal(values["refusal"])
     return Intent(**values)
 
 
-def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError("a time without its zone")
-    return time
+def dump_order_id(order_id: int | None) -> int | None:
+    """Return an order's number, or None if it exceeds 64 bits: the outcome must be stored even without the number."""
+    return order_id if order_id is not None and abs(order_id) < _BIGINT_LIMIT else None
 
 
-def refusal_text(refusal: Refusal) -> str:
-    """Return a refusal as text."""
+def dump_refusal(refusal: Refusal) -> str:
+    """Return a refusal as JSON."""
     return json.dumps(
         {
             "status": refusal.status,
@@ -135,20 +128,8 @@ def refusal_text(refusal: Refusal) -> str:
     )
 
 
-def _refusal(text: str | None) -> Refusal | None:
-    if text is None:
-        return None
-    seen = json.loads(text)
-    return Refusal(int(seen["status"]), bool(seen["is_vendor_response"]), _time(seen["at"]))
-
-
-def number_of(order_id: int | None) -> int | None:
-    """Return an order's number if a database can hold it: what came of the intent counts more than the number."""
-    return order_id if order_id is not None and abs(order_id) < _BIGGEST else None
-
-
-def progress_text(progress: OrderProgress | None) -> str | None:
-    """Return what was seen of an order as text."""
+def dump_progress(progress: OrderProgress | None) -> str | None:
+    """Return the last known state of an order as JSON."""
     if progress is None:
         return None
     arrival = progress.estimated_arrival_date
@@ -162,15 +143,29 @@ def progress_text(progress: OrderProgress | None) -> str | None:
     )
 
 
-def _progress(text: str | None) -> OrderProgress | None:
+def _load_datetime(text: str) -> datetime:
+    loaded = datetime.fromisoformat(text)
+    if loaded.tzinfo is None:
+        raise ValueError("a time without a time zone")
+    return loaded
+
+
+def _load_refusal(text: str | None) -> Refusal | None:
     if text is None:
         return None
-    seen = json.loads(text)
-    arrival = seen["estimated_arrival_date"]
-    status = seen["status"]
+    loaded = json.loads(text)
+    return Refusal(int(loaded["status"]), bool(loaded["is_vendor_response"]), _load_datetime(loaded["at"]))
+
+
+def _load_progress(text: str | None) -> OrderProgress | None:
+    if text is None:
+        return None
+    loaded = json.loads(text)
+    arrival = loaded["estimated_arrival_date"]
+    status = loaded["status"]
     return OrderProgress(
         OrderStatus(status) if status in _STATUSES else status,
-        seen["is_final"],
-        seen["cargo_tracking_number"],
+        loaded["is_final"],
+        loaded["cargo_tracking_number"],
         date.fromisoformat(arrival) if arrival else None,
     )

@@ -1,7 +1,7 @@
-"""A journal in one SQLite file, shared by the processes of one machine.
+"""The SQLite journal: one file, shared by the processes of one machine.
 
-Every operation opens the file, commits and closes it again: a purchase is rare beside that, and no connection can be
-inherited through a fork, used from a wrong thread, or left open. Reading opens it read-only, and never creates it.
+Every operation opens the file, commits and closes it. Purchases are rare enough for that, and so no connection can be
+inherited through a fork, used from another thread, or left open. Queries open the file read-only and never create it.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from minted_connect.core.cancellation import shielded
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
 from minted_connect.journal.paths import check_path
-from minted_connect.journal.protocol import already_in_flight, shielded
-from minted_connect.journal.rows import UNREADABLE
-from minted_connect.journal.sql import Statements, insertion
+from minted_connect.journal.protocol import already_in_flight_error
+from minted_connect.journal.rows import ROW_ERRORS
+from minted_connect.journal.sql import SqlJournal, Statements, basket_params, insert_params, missing_reason
 from minted_connect.journal.sqlite_file import FileLost, JournalFile
-from minted_connect.journal.sqlite_schema import APPLICATION, IDENTIFIED, STEPS, VERSION, statements_of
-from minted_connect.journal.stored import StoredJournal
+from minted_connect.journal.sqlite_schema import APPLICATION_ID, IDENTITY_VERSION, STEPS, VERSION, statements_for
 from minted_connect.journal.worker import WorkerThread
 from minted_connect.models import Intent
 
@@ -33,14 +33,15 @@ _T = TypeVar("_T")
 
 _Rows = Sequence[tuple[Any, ...]]
 
-# One statement, so that it sees one state of a file that another process is just making.
-_STATE: Final = (
+# A single statement, so that all values belong to one state of a file that another process is creating.
+_READ_SCHEMA: Final = (
     "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
     "FROM pragma_user_version, pragma_application_id"
 )
 
-_PROBLEMS: Final = {
-    sqlite3.SQLITE_ERROR: "holds something else than a journal, or is damaged",
+# By primary result code.
+_MESSAGES: Final = {
+    sqlite3.SQLITE_ERROR: "is not a journal, or is damaged",
     sqlite3.SQLITE_BUSY: "is locked by another process",
     sqlite3.SQLITE_LOCKED: "is locked by another process",
     sqlite3.SQLITE_READONLY: "cannot be written",
@@ -50,35 +51,35 @@ _PROBLEMS: Final = {
     sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error",
     sqlite3.SQLITE_CORRUPT: "is damaged",
     sqlite3.SQLITE_NOTADB: "is not a journal, or is damaged",
-    sqlite3.SQLITE_CONSTRAINT: "refuses this intent: another has its basket, or its id",
+    sqlite3.SQLITE_CONSTRAINT: "rejects this intent: another intent has the same basket or id",
 }
 
 
-class SqliteJournal(StoredJournal):
-    """A journal in the file `path`, made at first use; its directory has to exist, on a disk of this machine.
+class SqliteJournal(SqlJournal):
+    """A journal in the file `path`, which is created at first use. Its directory must exist, on a local disk.
 
-    All its work is done on a thread of its own, which starts with the first operation and ends with `aclose`, after
-    which the journal can still be used.
+    All operations run on a dedicated thread, which starts with the first operation and ends with `aclose`. The journal
+    can still be used after `aclose`.
 
-    Mount the directory into a container, not the file alone, and give the file one name only: SQLite keeps a log beside
-    it. Symbolic links are safe.
+    SQLite keeps a log beside the file: mount the directory into a container, not the file alone, and do not create
+    hard links to the file. Symbolic links are safe.
 
     Args:
-        path: The file. Beside it SQLite keeps `<path>-wal` and `<path>-shm` while it is in use.
-        patience: Seconds to wait for other processes that are writing.
+        path: The file. While it is in use, SQLite keeps `<path>-wal` and `<path>-shm` beside it.
+        patience: Seconds to wait for the locks of other processes.
 
     Raises:
         ConfigurationError: if `path` is a name that SQLite reserves, such as `:memory:`, or a URI.
     """
 
-    _sql = Statements.of(table="intents", age="rowid")
+    _statements = Statements.build(table="intents", sequence="rowid")
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
         super().__init__()
         check_path(os.fspath(path))
-        # Now: a process that changes its directory later must not find another journal, without what is pending.
+        # Resolve it now: after a change of the working directory, a relative path would lead to another journal.
         self.path: Path = Path(path).absolute()
-        self._place = str(self.path)
+        self._location = str(self.path)
         self._patience = patience
         self._file = JournalFile(self.path)
         self._thread = WorkerThread("minted-journal")
@@ -87,199 +88,202 @@ class SqliteJournal(StoredJournal):
         return f"SqliteJournal({str(self.path)!r})"
 
     async def prepare(self, intent: Intent) -> None:
-        """Write an intent down, on the disk before returning."""
+        """Store an intent durably in the file."""
 
-        def work(database: sqlite3.Connection) -> None:
+        def insert(database: sqlite3.Connection) -> None:
             with _transaction(database):
-                self._check_latest(database)
+                self._check_last_prepared(database)
+                basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
                 try:
-                    basket = {
-                        "customer": intent.external_customer_id,
-                        "token": intent.cart_token,
-                        "account": intent.account,
-                    }
-                    holders = database.execute(self._sql.holder, basket).fetchall()
-                    if not holders:
-                        database.execute(self._sql.insert, insertion(intent))
+                    found = database.execute(self._statements.find_active, basket).fetchall()
+                    if not found:
+                        database.execute(self._statements.insert, insert_params(intent))
                 except (ValueError, OverflowError) as error:
-                    raise JournalError(f"the journal {self.path} cannot hold this intent") from error
-                if (holder := self._first(holders)) is not None:
-                    raise already_in_flight(holder)
-            # It may have been written into a file that has lost its name by now.
-            self._file.check_name()
+                    raise JournalError(f"the journal {self.path} cannot store this intent") from error
+                if (active := self._load_first(found)) is not None:
+                    raise already_in_flight_error(active)
+            # The commit may have gone to a file that was deleted or replaced meanwhile.
+            self._file.check_pinned()
             self._remember(intent)
 
-        self._check_not_lost()
-        await self._run(partial(self._do, work))
+        self._raise_if_lost()
+        await self._run(partial(self._with_connection, insert))
 
-    def _check_latest(self, database: sqlite3.Connection) -> None:
-        """Check that the file still holds what was written here last: an older copy may have taken its place."""
-        if self._latest is not None and not database.execute(self._sql.exists, {"id": self._latest}).fetchall():
-            raise FileLost(f"does not hold intent {self._latest} any more, which was written here")
+    def _check_last_prepared(self, database: sqlite3.Connection) -> None:
+        """Check that the last prepared intent still exists: the content may have been restored from an older copy."""
+        last = self._last_prepared
+        if last is not None and not database.execute(self._statements.exists, {"id": last}).fetchall():
+            raise FileLost(missing_reason(last))
 
-    async def _write(self, statement: str, values: Mapping[str, Any]) -> None:
-        def work(database: sqlite3.Connection) -> None:
+    async def _write(self, statement: str, params: Mapping[str, Any]) -> None:
+        intent_id = params.get("id")
+
+        def execute(database: sqlite3.Connection) -> None:
             with _transaction(database):
-                changed = database.execute(statement, values).rowcount
-                missing = (
+                changed = database.execute(statement, params).rowcount
+                is_missing = (
                     not changed
-                    and values.get("id") in self._prepared
-                    and not database.execute(self._sql.exists, {"id": values["id"]}).fetchall()
+                    and intent_id in self._prepared
+                    and not database.execute(self._statements.exists, {"id": intent_id}).fetchall()
                 )
-            if missing:
-                self._report_missing(values["id"])
+            if is_missing:
+                self._report_missing(str(intent_id))
 
-        def write(give_up: float) -> None:
+        def write(deadline: float) -> None:
             try:
-                self._do(work, give_up)
+                self._with_connection(execute, deadline)
             except JournalError:
-                if self._lost is None or values.get("id") not in self._prepared:
+                if self._loss is None or intent_id not in self._prepared:
                     raise
-                self._report_missing(values["id"])
+                self._report_missing(str(intent_id))
 
         await self._run(write)
 
-    async def _read(self, query: str, values: Mapping[str, Any]) -> _Rows:
-        return await self._run(partial(self._do_reading, query, values))
+    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
+        return await self._run(partial(self._select, query, params))
 
     async def _run(self, work: Callable[[float], _T]) -> _T:
-        give_up = time.monotonic() + self._patience
+        """Run `work(deadline)` on the thread."""
+        deadline = time.monotonic() + self._patience
         try:
-            running = self._thread.submit(partial(work, give_up))
+            running = self._thread.submit(partial(work, deadline))
         except RuntimeError as error:
-            raise JournalError(f"the journal {self.path} cannot be used: there is no thread for it") from error
-        # The thread goes on under a cancelled task; unlike a task, this future cannot be cancelled by anyone else.
+            raise JournalError(f"the journal {self.path} cannot be used: no thread can be started") from error
+        # A cancelled task cannot stop the thread; and unlike a task, this future cannot be cancelled by other code.
         return await shielded(running)
 
     async def aclose(self) -> None:
         """End the thread; the next operation starts another one. Idempotent."""
         await self._thread.stop()
 
-    def _do(self, work: Callable[[sqlite3.Connection], _T], give_up: float | None = None) -> _T:
-        with self._translated():
-            database = self._open(give_up)
+    def _with_connection(self, work: Callable[[sqlite3.Connection], _T], deadline: float | None = None) -> _T:
+        with self._translated_errors():
+            database = self._connect(deadline)
             try:
                 return work(database)
             finally:
                 database.close()
 
-    def _do_reading(self, query: str, values: Mapping[str, Any], give_up: float | None = None) -> _Rows:
-        with self._translated():
+    def _select(self, query: str, params: Mapping[str, Any], deadline: float | None = None) -> _Rows:
+        with self._translated_errors():
             if not self._file.check():
                 return ()
             try:
-                return self._select("mode=ro", query, values, give_up)
+                return self._select_as("mode=ro", query, params, deadline)
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+                if _result_code(error) not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
                     raise
-                problem = error
-            # A directory that cannot be written has no room for the files that SQLite shares with other processes.
-            if self._file.log.exists():
+                cannot_open = error
+            # In a directory that is not writable, SQLite cannot create the `-shm` file that it shares with others.
+            if self._file.wal.exists():
                 raise JournalError(
-                    f"the journal {self.path} cannot be read: its directory cannot be written, and {self._file.log} "
+                    f"the journal {self.path} cannot be read: its directory cannot be written, and {self._file.wal} "
                     "may hold its latest records. Read it as its owner, or copy both files to another directory"
-                ) from problem
-            return self._select("immutable=1", query, values, give_up)
+                ) from cannot_open
+            return self._select_as("immutable=1", query, params, deadline)
 
-    def _select(self, how: str, query: str, values: Mapping[str, Any], give_up: float | None) -> _Rows:
-        database = self._connect(how, give_up)
+    def _select_as(self, mode: str, query: str, params: Mapping[str, Any], deadline: float | None) -> _Rows:
+        database = self._connect_as(mode, deadline)
         try:
-            version = self._version(database)
+            version = self._read_version(database)
             if version == 0:
-                if self._file.is_used:
+                if self._file.is_pinned:
                     raise FileLost("was emptied while in use")
                 return ()
-            self._file.mark_used(_identity(database, version))
-            sql = self._sql if version == VERSION else statements_of(version)
-            return database.execute(getattr(sql, query), values).fetchall()
+            self._file.pin(_read_identity(database, version))
+            statements = self._statements if version == VERSION else statements_for(version)
+            return database.execute(getattr(statements, query), params).fetchall()
         finally:
             database.close()
 
     @contextmanager
-    def _translated(self) -> Generator[None]:
-        """Raise a JournalError for everything that can be wrong with the file."""
+    def _translated_errors(self) -> Generator[None]:
+        """Raise errors of SQLite and of the operating system as JournalError."""
         try:
             yield
         except FileLost as lost:
             raise self._report_lost(str(lost)) from lost
         except sqlite3.Error as error:
-            if _is_about_tables(error) and self._file.is_used:
+            if _is_missing_table(error) and self._file.is_pinned:
                 raise self._report_lost("has lost its tables") from error
-            # The low byte is the class of the problem; the rest of an extended code says where it struck.
-            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB and self._file.is_used:
+            if _result_code(error) == sqlite3.SQLITE_NOTADB and self._file.is_pinned:
                 raise self._report_lost("was overwritten or replaced while in use") from error
-            problem = _PROBLEMS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, f"failed ({type(error).__name__})")
-            raise JournalError(f"the journal {self.path} {problem}") from error
+            message = _MESSAGES.get(_result_code(error), f"failed ({type(error).__name__})")
+            raise JournalError(f"the journal {self.path} {message}") from error
         except OSError as error:
             raise JournalError(f"the journal {self.path} cannot be opened or created: {error.strerror}") from error
-        except UNREADABLE as error:
-            raise JournalError(f"the journal {self.path} holds a record that cannot be read") from error
+        except ROW_ERRORS as error:
+            raise JournalError(f"the journal {self.path} contains a record that cannot be read") from error
 
-    def _connect(self, how: str, give_up: float | None) -> sqlite3.Connection:
-        left = self._patience if give_up is None else give_up - time.monotonic()
-        # Jobs that waited for others of this process still get a part of the patience with other processes.
+    def _connect_as(self, mode: str, deadline: float | None) -> sqlite3.Connection:
+        left = self._patience if deadline is None else deadline - time.monotonic()
+        # An operation that was queued behind others of this process still waits a little for other processes.
         timeout = max(left, self._patience / 10)
-        database = sqlite3.connect(f"{self.path.as_uri()}?{how}", uri=True, timeout=timeout, isolation_level=None)
-        # One text that is not UTF-8 would hide all rows.
-        database.text_factory = _text
+        database = sqlite3.connect(f"{self.path.as_uri()}?{mode}", uri=True, timeout=timeout, isolation_level=None)
+        # By default, a single value that is not valid UTF-8 makes `fetchall` fail for all rows.
+        database.text_factory = _decode
         return database
 
-    def _open(self, give_up: float | None = None) -> sqlite3.Connection:
+    def _connect(self, deadline: float | None = None) -> sqlite3.Connection:
+        """Open the file for writing, create it if needed, and migrate its schema."""
         if self._file.check() is None:
             self._file.create()
-        # `rw`: SQLite itself would create it for everybody to read.
-        database = self._connect("mode=rw", give_up)
+        # Mode `rw`, not `rwc`: a file that SQLite creates would be readable by other users.
+        database = self._connect_as("mode=rw", deadline)
         try:
             self._set_up(database)
-            self._file.mark_used(_identity(database, VERSION))
+            self._file.pin(_read_identity(database, VERSION))
         except BaseException:
             database.close()
             raise
         return database
 
     def _set_up(self, database: sqlite3.Connection) -> None:
-        version = self._version(database)
-        if version == 0 and self._file.is_used:
+        version = self._read_version(database)
+        if version == 0 and self._file.is_pinned:
             raise FileLost("was emptied while in use")
-        # Changing the mode of a new file fails at once, without SQLite's own waiting, if another process is there.
-        give_up = time.monotonic() + self._patience
+        # SQLite's own timeout does not apply to the change of the journal mode, which fails at once if another process
+        # uses a new file.
+        deadline = time.monotonic() + self._patience
         while True:
             try:
                 database.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                if _result_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
         database.execute("PRAGMA synchronous = FULL")
         if version == VERSION:
             return
         with _transaction(database):
-            # Looked at again, now that nobody else can be making or changing it.
-            version = self._version(database)
+            # Read again under the write lock: another process may have migrated the schema.
+            version = self._read_version(database)
             for step in STEPS[version:]:
                 for statement in step.split(";"):
                     database.execute(statement)
             database.execute(f"PRAGMA user_version = {VERSION}")
         sync_directory(self.path.parent)
 
-    def _version(self, database: sqlite3.Connection) -> int:
-        """Return the version of the schema that is there, 0 if the file is empty; refuse everything else."""
-        version, application, tables = database.execute(_STATE).fetchone()
-        if application == APPLICATION and 0 < version <= VERSION:
+    def _read_version(self, database: sqlite3.Connection) -> int:
+        """Return the schema version of the file, 0 if it is empty.
+
+        Raises:
+            JournalError: if the file is a database of another application, or has a newer schema.
+        """
+        version, application_id, tables = database.execute(_READ_SCHEMA).fetchone()
+        if application_id == APPLICATION_ID and 0 < version <= VERSION:
             return int(version)
-        if application == APPLICATION:
-            raise JournalError(
-                f"the journal {self.path} has schema {version}, this library knows {VERSION}: upgrade the library"
-            )
-        if application or version or tables:
-            raise JournalError(f"the journal {self.path} is a database of something else")
+        if application_id == APPLICATION_ID:
+            raise self._newer_schema(version, VERSION)
+        if application_id or version or tables:
+            raise JournalError(f"the journal {self.path} is a database of another application")
         return 0
 
 
 @contextmanager
 def _transaction(database: sqlite3.Connection) -> Generator[None]:
-    """Write alone: the write lock is taken at the start, so that nothing read inside can be outdated."""
+    """Run a transaction that takes the write lock at its start, so that nothing it reads can be outdated."""
     database.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -290,18 +294,23 @@ def _transaction(database: sqlite3.Connection) -> Generator[None]:
         raise
 
 
-def _identity(database: sqlite3.Connection, version: int) -> str | None:
-    if version < IDENTIFIED:
+def _read_identity(database: sqlite3.Connection, version: int) -> str | None:
+    if version < IDENTITY_VERSION:
         return None
     row = database.execute("SELECT identity FROM journal").fetchone()
     return None if row is None else str(row[0])
 
 
-def _is_about_tables(error: sqlite3.Error) -> bool:
+def _result_code(error: sqlite3.Error) -> int:
+    """Return the primary result code, which is the low byte of an extended one."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _is_missing_table(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR and str(error).startswith("no such table")
 
 
-def _text(data: bytes) -> str | bytes:
+def _decode(data: bytes) -> str | bytes:
     try:
         return data.decode()
     except UnicodeDecodeError:

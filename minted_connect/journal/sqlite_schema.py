@@ -1,19 +1,19 @@
-"""The schema of a journal in SQLite: its versions, and how one becomes the next."""
+"""The schema of an SQLite journal: its versions and the migrations between them."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from minted_connect.journal.protocol import HOLDING, OPEN
-from minted_connect.journal.rows import quoted
-from minted_connect.journal.sql import HOLDING as HOLDS
-from minted_connect.journal.sql import OPEN as IS_OPEN
-from minted_connect.journal.sql import UNFINISHED, Statements
+from minted_connect.journal.protocol import ACTIVE, OPEN
+from minted_connect.journal.sql import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, Statements, state_literals
 
-__all__ = ["APPLICATION", "IDENTIFIED", "STEPS", "VERSION", "statements_of"]
+__all__ = ["APPLICATION_ID", "IDENTITY_VERSION", "STEPS", "VERSION", "statements_for"]
 
-APPLICATION: Final = 0x4D4E5443
-"""Marks the file as ours (`PRAGMA application_id`, "MNTC")."""
+APPLICATION_ID: Final = 0x4D4E5443
+"""Value of `PRAGMA application_id` ("MNTC"), which identifies the file as a journal."""
+
+_OPEN: Final = state_literals(OPEN)
+_ACTIVE: Final = state_literals(ACTIVE)
 
 STEPS: Final = (
     f"""
@@ -33,20 +33,20 @@ CREATE TABLE intents (
     state TEXT NOT NULL,
     order_id INTEGER
 );
-CREATE UNIQUE INDEX one_open ON intents (external_customer_id, cart_token) WHERE state IN ({quoted(OPEN)});
-CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE state IN ({quoted(HOLDING)});
-PRAGMA application_id = {APPLICATION}
+CREATE UNIQUE INDEX one_open ON intents (external_customer_id, cart_token) WHERE state IN ({_OPEN});
+CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE state IN ({_ACTIVE});
+PRAGMA application_id = {APPLICATION_ID}
 """,
     f"""
 ALTER TABLE intents ADD COLUMN clock_offset INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE intents ADD COLUMN known_orders TEXT NOT NULL DEFAULT '[]';
 ALTER TABLE intents ADD COLUMN progress TEXT;
 ALTER TABLE intents ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX unfinished ON intents (state) WHERE {UNFINISHED}
+CREATE INDEX unfinished ON intents (state) WHERE {AWAITS_COMPLETION}
 """,
     "ALTER TABLE intents ADD COLUMN fenced_at TEXT",
-    # `reference`, `terms`, `claim_generation`, `corrections` and the claims are filled by later versions. The times of
-    # a claim come from the clock that runs on while the machine sleeps, and count within one boot only.
+    # This version of the library does not use `reference`, `terms`, `claim_generation`, `corrections` and the claims
+    # yet. `expires_elapsed` is a time of CLOCK_BOOTTIME, and valid only together with `boot_id`.
     f"""
 ALTER TABLE intents ADD COLUMN server TEXT;
 ALTER TABLE intents ADD COLUMN account TEXT;
@@ -59,8 +59,8 @@ ALTER TABLE intents ADD COLUMN corrections TEXT;
 DROP INDEX one_open;
 DROP INDEX one_holder;
 CREATE UNIQUE INDEX one_open ON intents (external_customer_id, cart_token, coalesce(account, ''))
-    WHERE state IN ({quoted(OPEN)});
-CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE {HOLDS};
+    WHERE state IN ({_OPEN});
+CREATE INDEX one_holder ON intents (external_customer_id, cart_token) WHERE {IS_ACTIVE};
 CREATE INDEX open_ones ON intents (state) WHERE {IS_OPEN};
 CREATE INDEX by_reference ON intents (account, reference) WHERE reference IS NOT NULL;
 CREATE TABLE claims (
@@ -84,26 +84,26 @@ CREATE TABLE claims (
 CREATE TABLE journal (identity TEXT NOT NULL);
 INSERT INTO journal VALUES (lower(hex(randomblob(16))));
 CREATE UNIQUE INDEX one_claim ON claims (account, external_customer_id, kind) WHERE holds_customer
-""",  # noqa: S608 - no word of it is input
+""",  # noqa: S608 - nothing interpolated is input
 )
-"""The step from each version of the schema to the next. A released step is never changed."""
+"""Migrations: step n leads from version n to n + 1. Never change a released step."""
 
 VERSION: Final = len(STEPS)
-"""Of the schema (`PRAGMA user_version`)."""
+"""The current schema version (`PRAGMA user_version`)."""
 
-IDENTIFIED: Final = 4
-"""The version since which a journal has an identity."""
+IDENTITY_VERSION: Final = 4
+"""The first schema version with a random id in the table `journal`."""
 
-_ADDED: Final = {
+_ADDED_COLUMNS: Final = {
     2: ("clock_offset", "known_orders", "progress", "finished"),
     3: ("fenced_at",),
     4: ("server", "account", "send_before", "refusal"),
 }
-"""Columns that reading needs, by the version that added them."""
+"""Columns that the queries need, by the version that added them."""
 
 
-def statements_of(version: int) -> Statements:
-    """Return statements that read a file of an older schema, whose missing columns are NULL."""
-    missing = [name for since, names in _ADDED.items() if since > version for name in names]
+def statements_for(version: int) -> Statements:
+    """Return statements whose queries work with an older schema version; its missing columns read as NULL or 0."""
+    missing = [name for added, names in _ADDED_COLUMNS.items() if added > version for name in names]
     nulls = "".join(f", {'0' if name == 'finished' else 'NULL'} AS {name}" for name in missing)
-    return Statements.of(table=f"(SELECT *, rowid AS age{nulls} FROM intents)", age="age")  # noqa: S608 - no input
+    return Statements.build(table=f"(SELECT *, rowid AS number{nulls} FROM intents)", sequence="number")  # noqa: S608 - as above

@@ -1,7 +1,7 @@
-"""A thread that works off one job after the other, apart from the event loop's default executor.
+"""A thread that runs jobs in order, independent of the event loop's default executor.
 
-That executor is shared with the application. If all its threads wait for a purchase, the journal of that purchase
-would wait for them.
+The application shares the default executor. If all its threads were waiting for a purchase, the journal of that
+purchase would wait for them: a deadlock.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ _T = TypeVar("_T")
 _Job = tuple[asyncio.AbstractEventLoop, "asyncio.Future[Any]", Callable[[], object]]
 _Jobs = SimpleQueue["_Job | None"]
 
-_changing = threading.Lock()
-"""Held while a thread is started or stopped, and while a job is queued: for a moment only."""
+_lock = threading.Lock()
+"""Held only while a thread is started or stopped, and while a job is queued."""
 
 
-def _renew_lock() -> None:
-    global _changing  # noqa: PLW0603 - a thread that held it at the fork does not exist in the child
-    _changing = threading.Lock()
+def _replace_lock() -> None:
+    global _lock  # noqa: PLW0603 - a thread that held the lock at the fork does not exist in the child
+    _lock = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_replace_lock)
 
 
 class WorkerThread:
     """Runs jobs in the order of their submission, on a thread that starts with the first one.
 
-    Any event loop and thread may submit. A forked child starts a thread of its own. The thread ends with `stop`, or
-    when this object is collected; the next job starts a new one. It is a daemon, so that it never holds up the end of
-    the interpreter.
+    Jobs may be submitted from any event loop and thread. A forked child starts another thread. The thread ends with
+    `stop`, or when this object is garbage-collected; the next job starts another one. It is a daemon thread, so that it
+    never delays the exit of the interpreter.
     """
 
     def __init__(self, name: str) -> None:
@@ -51,16 +51,16 @@ class WorkerThread:
         self._finalizer: weakref.finalize[..., WorkerThread] | None = None
 
     def submit(self, work: Callable[[], _T]) -> asyncio.Future[_T]:
-        """Queue a job, and return the future of its result, which belongs to the running event loop.
+        """Queue a job, and return a future of the running event loop for its result.
 
-        A job may raise any `Exception`, which the future then raises; nothing else may leave it.
+        The future raises the `Exception` that the job raises. A job must not raise any other `BaseException`.
 
         Raises:
-            RuntimeError: if no thread can be started. Then the job is not queued.
+            RuntimeError: if no thread can be started; the job is not queued then.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
-        with _changing:
+        with _lock:
             if self._jobs is None or self._pid != os.getpid():
                 self._jobs = self._start()
             self._jobs.put((loop, future, work))
@@ -68,7 +68,7 @@ class WorkerThread:
 
     def _start(self) -> _Jobs:
         jobs: _Jobs = SimpleQueue()
-        thread = threading.Thread(target=_serve, args=(jobs,), name=self._name, daemon=True)
+        thread = threading.Thread(target=_run_jobs, args=(jobs,), name=self._name, daemon=True)
         thread.start()
         if self._finalizer is not None:
             self._finalizer.detach()
@@ -78,8 +78,8 @@ class WorkerThread:
         return jobs
 
     async def stop(self) -> None:
-        """End the thread after the jobs that are queued. Idempotent."""
-        with _changing:
+        """End the thread after the queued jobs. Idempotent."""
+        with _lock:
             jobs, thread = self._jobs, self._thread
             self._jobs = self._thread = None
             if jobs is None or thread is None or self._pid != os.getpid():
@@ -92,26 +92,26 @@ class WorkerThread:
         thread.join()
 
 
-def _serve(jobs: _Jobs) -> None:
+def _run_jobs(jobs: _Jobs) -> None:
     while (job := jobs.get()) is not None:
-        _work_off(*job)
-        # Kept until the next job, it would keep the journal and its caller alive.
+        _run_job(*job)
+        # A reference held until the next job would keep the journal and its caller alive.
         del job
 
 
-def _work_off(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], work: Callable[[], object]) -> None:
+def _run_job(loop: asyncio.AbstractEventLoop, future: asyncio.Future[Any], work: Callable[[], object]) -> None:
     result: object = None
     failure: Exception | None = None
     try:
         result = work()
-    except Exception as error:  # noqa: BLE001 - it is raised where the result is awaited
+    except Exception as error:  # noqa: BLE001 - the future raises it
         failure = error
-    # A loop that was closed meanwhile does not wait for the result.
+    # Raised if the loop was closed meanwhile; then there is no task to receive the result.
     with suppress(RuntimeError):
-        loop.call_soon_threadsafe(_deliver, future, result, failure)
+        loop.call_soon_threadsafe(_set_result, future, result, failure)
 
 
-def _deliver(future: asyncio.Future[Any], result: object, failure: Exception | None) -> None:
+def _set_result(future: asyncio.Future[Any], result: object, failure: Exception | None) -> None:
     if future.done():
         return
     if failure is None:

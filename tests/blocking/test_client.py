@@ -17,7 +17,7 @@ import pytest
 from minted_connect import MintedConnect, Timeouts
 from minted_connect.blocking import BlockingOutcomeUnknown
 from minted_connect.errors import ClientClosedError, ConfigurationError, NotFound
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Intent
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 

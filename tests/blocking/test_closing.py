@@ -19,7 +19,7 @@ import pytest
 
 from minted_connect import ClientClosedError, MintedConnect, intent_of
 from minted_connect.blocking import loop_thread
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent
 from minted_connect.sandbox import ThreadedSandbox
 from minted_connect.sandbox.faults import Fault

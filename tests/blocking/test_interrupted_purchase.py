@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from minted_connect import ClientClosedError, MintedConnect
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import IntentState
 from minted_connect.sandbox import ThreadedSandbox
 from tests.support.operations import GOLD

@@ -1,4 +1,4 @@
-"""The books of a sandbox: which order was made for which intent, held against what every journal says of it."""
+"""A test oracle: compares the orders that a sandbox made for each intent with the journals of its clients."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 from minted_connect import AsyncMintedConnect
 from minted_connect.config import CompletionPolicy, Options
 from minted_connect.errors import JournalError
-from minted_connect.journal.protocol import HOLDING, OPEN, Journal, JournalAccount, MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import ACTIVE, OPEN, Journal, JournalAccount
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 from minted_connect.sandbox import Sandbox
@@ -24,13 +25,13 @@ from minted_connect.sandbox.statuses import FAILING
 _T = TypeVar("_T")
 
 HEADER: Final = "Idempotency-Key"
-"""Carries the intent's id to the sandbox, which takes no notice of it: the books do."""
+"""Carries the intent's id. The sandbox ignores it; `Oracle` reads it."""
 FAILED: Final = frozenset(FAILING)
 COMPLETIONS: Final = ("/complete/buy", "/complete/sell", "/complete/delivery")
 
 
 class Entry(NamedTuple):
-    """What a journal says about one intent."""
+    """The record of one intent in a journal."""
 
     cart_token: str
     state: str
@@ -53,7 +54,7 @@ def pieces(lines: Iterable[Any]) -> Counter[str]:
 
 
 class MemoryStore(MemoryJournal):
-    """A journal in memory that can be looked into."""
+    """A journal in memory whose records can be listed."""
 
     def entries(self) -> dict[str, Entry]:
         intents = (*self._closed.values(), *self._open.values())
@@ -61,7 +62,7 @@ class MemoryStore(MemoryJournal):
 
 
 class FileStore(SqliteJournal):
-    """A journal in a file that can be looked into, without the code that reads it for the client."""
+    """A journal in a file whose records can be listed independently of the journal's own queries."""
 
     def entries(self) -> dict[str, Entry]:
         if not self.path.exists():
@@ -75,10 +76,10 @@ Store = MemoryStore | FileStore
 
 
 class RecordingJournal(Journal):
-    """The way from one process to the journal of its machine: cut, as by a kill, nothing more is written down."""
+    """A journal as one process sees it: after `cut`, which simulates a kill, nothing more is stored."""
 
-    def __init__(self, till: Till) -> None:
-        self._till, self._store = till, till.store
+    def __init__(self, machine: Machine) -> None:
+        self._machine, self._store = machine, machine.store
         self.cut = False
 
     async def prepare(self, intent: Intent) -> None:
@@ -97,11 +98,11 @@ class RecordingJournal(Journal):
         if self._writes():
             await self._store.adopt(intent_id, owner)
 
-    async def note(
+    async def save_progress(
         self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
     ) -> None:
         if self._writes():
-            await self._store.note(external_customer_id, cart_token, progress, account=account)
+            await self._store.save_progress(external_customer_id, cart_token, progress, account=account)
 
     async def get(self, intent_id: str) -> Intent | None:
         return await self._store.get(intent_id)
@@ -110,47 +111,49 @@ class RecordingJournal(Journal):
         if self._writes():
             await self._store.fence(intent_id, at)
 
-    async def holder(self, external_customer_id: str, cart_token: str, *, account: str | None = None) -> Intent | None:
-        return await self._store.holder(external_customer_id, cart_token, account=account)
+    async def find_active(
+        self, external_customer_id: str, cart_token: str, *, account: str | None = None
+    ) -> Intent | None:
+        return await self._store.find_active(external_customer_id, cart_token, account=account)
 
     async def pending(self) -> list[Intent]:
         return await self._store.pending()
 
-    async def unfinished(self) -> list[Intent]:
-        return await self._store.unfinished()
+    async def awaiting_completion(self) -> list[Intent]:
+        return await self._store.awaiting_completion()
 
     async def aclose(self) -> None:
         pass
 
     def _writes(self) -> bool:
-        if self._till.failing and not self.cut:
-            self._till.failing -= 1
-            self._till.missed += 1
+        if self._machine.failing and not self.cut:
+            self._machine.failing -= 1
+            self._machine.missed += 1
             raise JournalError("the disk is full")
         return not self.cut
 
 
-class Till:
-    """A machine of the partner: its clients come and go, its journal stays."""
+class Machine:
+    """A machine of the partner: its client can be restarted, its journal persists."""
 
     def __init__(self, server: Sandbox, store: Store, policy: CompletionPolicy, **options: Any) -> None:
         self._server, self._policy, self._options = server, policy, options
         self.store = store
         self.asked: dict[str, Intent] = {}
-        """Intents that were pending once, and so may be asked for."""
+        """Intents that were pending once, and so may be reconciled."""
         self.failing = 0
-        """How many of the next writes into the journal fail."""
+        """Number of the next writes to the journal that fail."""
         self.missed = 0
-        """How many have."""
+        """Number of writes that failed."""
         self.start()
 
     def start(self) -> None:
-        self.wire = RecordingJournal(self)
+        self.journal = RecordingJournal(self)
         self.client = AsyncMintedConnect(
             self._server.username,
             self._server.password,
             base_url=self._server.url,
-            journal=self.wire,
+            journal=self.journal,
             options=Options(clock=self._server.clock, completion=self._policy, **self._options),
         )
 
@@ -159,22 +162,22 @@ class Till:
         self.start()
 
     async def crash(self, *tasks: asyncio.Task[Any]) -> None:
-        """Die in the middle of the tasks: whatever they still do, no journal hears of it; then start again."""
-        self.wire.cut = True
+        """Simulate a kill during the tasks, so that they store nothing more; then start again."""
+        self.journal.cut = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.restart()
 
 
-class Books:
-    """What the sandbox made of which intent, and what has to be true of it at any moment."""
+class Oracle:
+    """Records the orders that the sandbox makes for each intent, and checks the invariants of journals and orders."""
 
     def __init__(self, server: Sandbox, *stores: Store) -> None:
         self.server, self.stores = server, stores
         self.made: dict[str, list[int]] = {}
         self.executed: Counter[str] = Counter()
-        """How many completions of each intent were executed, or refused in the end."""
+        """Number of completions of each intent that the server processed, executed or refused."""
         self.given: dict[int, Counter[str]] = {}
         self.closed: dict[str, str] = {}
         routes = server._routes
@@ -204,7 +207,7 @@ class Books:
         return self.server.shop.status(order)[1] in FAILED
 
     def check(self) -> None:
-        """Assert what holds at any moment, whatever went wrong so far."""
+        """Check the invariants that hold at any moment, after any fault."""
         journals = [store.entries() for store in self.stores]
         entries = {name: entry for journal in journals for name, entry in journal.items()}
         ordered = {order.token for order in self.server.shop.orders}
@@ -214,9 +217,9 @@ class Books:
         for name, orders in self.made.items():
             assert len(orders) == 1, f"intent {name} made the orders {orders}"
             entry = entries[name]
-            # The order of another machine for the same basket, found cancelled, speaks for this one too.
+            # If another machine's order for the same basket was cancelled, this intent may be rejected because of it.
             rejected = entry.state == IntentState.REJECTED and entry.cart_token in cancelled
-            assert entry.state in HOLDING or rejected, f"intent {name} is {entry.state}, and made order {orders[0]}"
+            assert entry.state in ACTIVE or rejected, f"intent {name} is {entry.state}, and made order {orders[0]}"
         for name, entry in entries.items():
             was = self.closed.get(name, entry.state)
             assert entry.state in {was, IntentState.CONFIRMED}, f"intent {name} was {was}, and is {entry.state}"
@@ -238,34 +241,34 @@ class Books:
             assert (+held[customer.id], -held[customer.id]) == (+wallet, -wallet)
 
     def check_completion(self, done: Completion, entry: Entry) -> None:
-        """Assert that what is called done is done, and that it says so where it differs from what was agreed to."""
+        """Check that a reported completion has an order, and that it lists the differences from what was agreed to."""
         orders = self.orders(entry.cart_token)
-        assert orders, "called done, and there is no order"
+        assert orders, "a completion was reported without an order"
         if "id" in done.keys:
             assert done.keys["id"] in {str(order.id) for order in orders}
         if len(orders) > 1 or done.order is None:
             return
         [order] = orders
-        # A status that was set a moment ago does not show yet in reads that are behind.
+        # Delayed reads do not show a recent change of the status yet.
         shows_at_once = self.server.reads_behind == 0
         assert not (shows_at_once and done.reconciled and "status_name" in done.raw and self.is_failed(order))
         ordered, shown = pieces(order.lines), pieces(done.order.items)
         if shown != ordered:
-            return  # a spoilt answer
+            return  # a modified response
         same = (order.figures.paid_total, ordered) == (entry.paid_total, entry.pieces)
-        # Only the response may show the order as failed: that is no difference from what was agreed to.
+        # The response alone may show the order as failed, which is not a difference from what was agreed to.
         differing = [one for one in done.differences if not one.startswith("status_name: ")]
         assert bool(differing) is not same, f"{done.differences}; agreed: {entry}"
 
 
-async def passing(turns: int) -> None:
-    """Let the event loop go round."""
-    for _ in range(turns):
+async def run_loop(iterations: int) -> None:
+    """Let the event loop run some iterations."""
+    for _ in range(iterations):
         await asyncio.sleep(0)
 
 
-async def ended(call: Awaitable[_T]) -> _T | BaseException:
-    """Return how a call ends. (`asyncio.gather` would lose the notes of a cancelled one.)"""
+async def result_of(call: Awaitable[_T]) -> _T | BaseException:
+    """Return the result of a call, or the exception it raises. `asyncio.gather` loses the notes of a cancellation."""
     try:
         return await call
     except BaseException as error:

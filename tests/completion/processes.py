@@ -23,7 +23,7 @@ asyncio.run(main())
 
 
 def child(body: str, where: str | Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start a process that does this with the `journal` there."""
+    """Start a process that runs `body` with the `journal` at `where`."""
     source = CHILD.format(root=str(ROOT), body=body)
     return subprocess.Popen(
         [sys.executable, "-c", source, str(where), *arguments],
@@ -35,7 +35,7 @@ def child(body: str, where: str | Path, *arguments: str) -> subprocess.Popen[str
 
 
 def together(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
-    """Let processes that said "ready" go at the same moment; return what each of them says then."""
+    """Wait until all processes have printed "ready", let them continue together, and return their output."""
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", process.communicate(timeout=30)

@@ -21,7 +21,8 @@ import attrs
 from minted_connect import AsyncMintedConnect, MintedConnect, Options
 from minted_connect.config import CompletionPolicy
 from minted_connect.errors import APIError, CompletionRejected, MintedConnectError, NotExecuted, OutcomeUnknown
-from minted_connect.journal.protocol import Journal, MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import Journal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.chaos.stopping import Pen

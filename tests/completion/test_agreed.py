@@ -24,7 +24,7 @@ from minted_connect import (
     Timeouts,
 )
 from minted_connect.completion.completions import AsyncCompletions
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.clock import START
 from tests.completion.fakes import World, intent_of, order_json

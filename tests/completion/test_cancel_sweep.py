@@ -19,7 +19,7 @@ from minted_connect.core.pool import RequestProgress
 from minted_connect.journal.protocol import OPEN
 from minted_connect.models import Basket, Completion, Intent, IntentState, Order
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Store, Till, ended, passing
+from tests.completion.ledger import HEADER, Entry, FileStore, Machine, MemoryStore, Oracle, Store, result_of, run_loop
 from tests.support.operations import GOLD, TO_COMPLETED, Person
 
 pytestmark = pytest.mark.anyio
@@ -104,7 +104,7 @@ class Market:
 
     server: ThreadedSandbox
     store: Store
-    books: Books
+    books: Oracle
     keeper: AsyncMintedConnect
     """Sets the scene."""
     order: Order = attrs.field(init=False)
@@ -116,9 +116,9 @@ class Market:
     closed: set[str] = attrs.field(factory=set)
     """The states that intents were left in."""
 
-    def shop(self, **answers: Any) -> Till:
+    def shop(self, **answers: Any) -> Machine:
         policy = CompletionPolicy(idempotency_header=HEADER, reconcile_budget=3.0, **answers)
-        return Till(self.server, self.store, policy, pool_size=1)
+        return Machine(self.server, self.store, policy, pool_size=1)
 
     async def newcomer(self) -> str:
         name = f"newcomer-{len(self.server.shop.customers)}"
@@ -170,8 +170,8 @@ async def market(store: Store, anyio_backend: str) -> AsyncGenerator[Market, Non
     # In a thread of its own, so that all tasks of this loop are the client's.
     with ThreadedSandbox(seed=1, clock=ManualClock(auto_advance=True), single_shot=False, log_limit=0) as server:
         policy = CompletionPolicy(idempotency_header=HEADER)
-        async with Till(server, store, policy).client as keeper:
-            market = Market(server, store, Books(server._sandbox, store), keeper)
+        async with Machine(server, store, policy).client as keeper:
+            market = Market(server, store, Oracle(server._sandbox, store), keeper)
             market.order = await market.ordered()
             market.basket = await market.filled()
             market.intent = await market.doubted("drop_after_commit")
@@ -359,7 +359,7 @@ async def sweep(market: Market, name: str, way: str, stop_at: Callable[[int], Aw
     pytest.fail(f"{name} never ends")
 
 
-async def cancel(market: Market, shop: Till, name: str, how: str, start: str, at: int) -> bool:
+async def cancel(market: Market, shop: Machine, name: str, how: str, start: str, at: int) -> bool:
     """Cancel at await number `at`, and hold what came out against the journal, the pool and the sandbox.
 
     Returns whether it ended before.
@@ -372,10 +372,10 @@ async def cancel(market: Market, shop: Till, name: str, how: str, start: str, at
         await shop.restart()
     before, tasks = shop.store.entries(), asyncio.all_tasks()
     task, stopped = begun(call(shop.client, argument, market), at, how)
-    end = await ended(task)
+    end = await result_of(task)
     market.server.faults.clear()
     came, left = stopped.left is not None, len(departures)
-    await passing(3)
+    await run_loop(3)
     assert asyncio.all_tasks() == tasks
     await nothing_is_held(shop.client)
     if came:
@@ -389,7 +389,7 @@ async def cancel(market: Market, shop: Till, name: str, how: str, start: str, at
     return not stopped.reached
 
 
-async def close(market: Market, shop: Till, name: str, start: str, at: int) -> bool:
+async def close(market: Market, shop: Machine, name: str, start: str, at: int) -> bool:
     """Close the client at await number `at`: the call ends with it, and says the truth.
 
     Returns whether it ended before.
@@ -407,7 +407,7 @@ async def close(market: Market, shop: Till, name: str, start: str, at: int) -> b
         return len(departures)
 
     work = call(client, argument, market)
-    end = await ended(Stopped(work, at, woken=False, cancel=lambda: closing.append(asyncio.create_task(aclose()))))
+    end = await result_of(Stopped(work, at, woken=False, cancel=lambda: closing.append(asyncio.create_task(aclose()))))
     market.server.faults.clear()
     assert not isinstance(end, RequestTimeout), "it waited for what could not come any more"
     assert not isinstance(end, BaseException) or isinstance(end, MintedConnectError), end
@@ -418,7 +418,7 @@ async def close(market: Market, shop: Till, name: str, start: str, at: int) -> b
     return not closing
 
 
-def closed(market: Market, shop: Till, before: Mapping[str, Entry]) -> dict[str, str]:
+def closed(market: Market, shop: Machine, before: Mapping[str, Entry]) -> dict[str, str]:
     """Return the states of the intents that came since, which have to be right."""
     market.check_the_books()
     states = {intent: entry.state for intent, entry in shop.store.entries().items() if intent not in before}
@@ -441,12 +441,12 @@ async def nothing_is_held(client: AsyncMintedConnect) -> None:
     assert await client.rates.current()
 
 
-async def everything_is_found(market: Market, shop: Till) -> None:
+async def everything_is_found(market: Market, shop: Machine) -> None:
     """Reconcile what is pending, once all that was sent has been carried out."""
     for _ in range(5):
         await shop.client.rates.current()
     for intent in await shop.client.complete.pending():
-        await ended(shop.client.complete.reconcile(intent))
+        await result_of(shop.client.complete.reconcile(intent))
     market.check_the_books()
     for intent, entry in shop.store.entries().items():
         assert intent not in market.books.made or entry.state not in OPEN
@@ -520,7 +520,7 @@ async def test_the_looks_after_a_refusal_interrupted_at_every_await(
     market.server.clock.advance(100)  # type: ignore[attr-defined]
     for intent in await shop.client.complete.pending():
         if intent.id in kept:
-            end = await ended(shop.client.complete.reconcile(intent))
+            end = await result_of(shop.client.complete.reconcile(intent))
             if is_done:
                 assert isinstance(end, Completion)
             else:

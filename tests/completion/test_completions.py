@@ -53,7 +53,7 @@ from minted_connect.errors import (
     UnexpectedRedirect,
     ValidationFailed,
 )
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Intent, IntentState, OrderKind
 from tests.completion.fakes import CUSTOMER, SHIPPING, TOKEN, TOTAL, World, deal_json, of, order_json
 

@@ -27,7 +27,7 @@ from minted_connect import (
     intent_of,
 )
 from minted_connect.completion.interruption import attach_intent, copy_intent
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from minted_connect.sandbox.faults import Fault

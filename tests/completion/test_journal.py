@@ -1,4 +1,4 @@
-"""Journals: one holder a basket, nothing lost in a crash, and never a silent failure."""
+"""Tests of all journals: one active intent per basket, no loss in a crash, no silent failure."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ import anyio
 import attrs
 import pytest
 
+from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import open_journal
-from minted_connect.journal.protocol import Journal, MemoryJournal, shielded
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import Journal
 from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import VERSION, SqliteJournal
 from minted_connect.models import IntentState, OrderProgress, OrderStatus
@@ -57,7 +59,7 @@ async def test_pending_is_oldest_first(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN, IntentState.CONFIRMED])
-async def test_one_basket_has_one_holder(journal: Journal, state: IntentState) -> None:
+async def test_basket_has_at_most_one_active_intent(journal: Journal, state: IntentState) -> None:
     await journal.prepare(intent_of(id="first"))
     await journal.settle("first", state, order_id=10984 if state is IntentState.CONFIRMED else None)
     with pytest.raises(AlreadyInFlight, match="first") as caught:
@@ -113,7 +115,7 @@ async def test_a_confirmation_counts_also_beside_an_open_intent(journal: Journal
         await journal.prepare(intent_of(id="third"))
 
 
-async def test_an_order_number_of_any_size_is_noted_as_confirmed(journal: Journal) -> None:
+async def test_confirmation_with_huge_order_number_is_stored(journal: Journal) -> None:
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, order_id=10**30)
     assert await journal.pending() == []
@@ -129,44 +131,44 @@ COMPLETED = OrderProgress(OrderStatus.COMPLETED, is_final=True)
 async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
     intent = intent_of(known_orders=(10980, 10981), clock_offset=-3601)
     await journal.prepare(intent)
-    assert await journal.unfinished() == []
-    await journal.note(intent.external_customer_id, intent.cart_token, PENDING)  # not an order yet
+    assert await journal.awaiting_completion() == []
+    await journal.save_progress(intent.external_customer_id, intent.cart_token, PENDING)  # ignored: not confirmed yet
     assert await journal.pending() == [intent]
     await journal.settle(intent.id, IntentState.CONFIRMED, order_id=10984, progress=PENDING)
     confirmed = attrs.evolve(intent, state=IntentState.CONFIRMED, order_id=10984, progress=PENDING)
-    assert await journal.unfinished() == [confirmed]
-    await journal.note(intent.external_customer_id, intent.cart_token, SHIPPED)
-    assert await journal.unfinished() == [attrs.evolve(confirmed, progress=SHIPPED)]
-    await journal.settle(intent.id, IntentState.CONFIRMED)  # found once more, and less was seen of it
-    assert await journal.unfinished() == [attrs.evolve(confirmed, progress=SHIPPED)]
-    await journal.note(intent.external_customer_id, intent.cart_token, COMPLETED)
-    assert await journal.unfinished() == []
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) == attrs.evolve(
+    assert await journal.awaiting_completion() == [confirmed]
+    await journal.save_progress(intent.external_customer_id, intent.cart_token, SHIPPED)
+    assert await journal.awaiting_completion() == [attrs.evolve(confirmed, progress=SHIPPED)]
+    await journal.settle(intent.id, IntentState.CONFIRMED)  # found again, without its progress
+    assert await journal.awaiting_completion() == [attrs.evolve(confirmed, progress=SHIPPED)]
+    await journal.save_progress(intent.external_customer_id, intent.cart_token, COMPLETED)
+    assert await journal.awaiting_completion() == []
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) == attrs.evolve(
         confirmed, progress=COMPLETED
     )
 
 
-async def test_what_was_seen_last_says_whether_it_is_final(journal: Journal) -> None:
+async def test_last_progress_decides_whether_order_is_final(journal: Journal) -> None:
     intent = intent_of()
     await journal.prepare(intent)
     await journal.settle(intent.id, IntentState.CONFIRMED, progress=COMPLETED)
     await journal.settle(intent.id, IntentState.CONFIRMED)
-    assert await journal.unfinished() == []
+    assert await journal.awaiting_completion() == []
     await journal.settle(intent.id, IntentState.CONFIRMED, progress=SHIPPED)
-    assert [one.progress for one in await journal.unfinished()] == [SHIPPED]
+    assert [one.progress for one in await journal.awaiting_completion()] == [SHIPPED]
 
 
-async def test_a_fence_is_noted_of_what_is_open(journal: Journal) -> None:
+async def test_fence_is_stored_for_open_intents_only(journal: Journal) -> None:
     intent = intent_of()
     at = intent.created_at + timedelta(minutes=1)
     await journal.prepare(intent)
     await journal.settle(intent.id, IntentState.UNKNOWN)
     await journal.fence(intent.id, at)
-    await journal.fence(intent.id, at + timedelta(minutes=1))  # the first time stays
+    await journal.fence(intent.id, at + timedelta(minutes=1))  # only the first time is kept
     await journal.fence("another", at)
     fenced = attrs.evolve(intent, state=IntentState.UNKNOWN, fenced_at=at)
     assert await journal.pending() == [fenced]
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) == fenced
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) == fenced
     await journal.settle(intent.id, IntentState.NOT_EXECUTED)
     await journal.fence(intent.id, at)
     assert await journal.pending() == []
@@ -175,43 +177,43 @@ async def test_a_fence_is_noted_of_what_is_open(journal: Journal) -> None:
 async def test_an_order_that_was_final_at_once_is_not_followed(journal: Journal) -> None:
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, progress=COMPLETED)
-    assert await journal.unfinished() == []
+    assert await journal.awaiting_completion() == []
 
 
-async def test_the_unfinished_are_oldest_first(journal: Journal) -> None:
+async def test_awaiting_completion_is_oldest_first(journal: Journal) -> None:
     for name in ("c", "a", "b"):
         await journal.prepare(intent_of(id=name, cart_token=name))
         await journal.settle(name, IntentState.CONFIRMED)
-    assert [intent.id for intent in await journal.unfinished()] == ["c", "a", "b"]
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["c", "a", "b"]
 
 
-async def test_who_holds_a_basket(journal: Journal) -> None:
+async def test_find_active_prefers_a_confirmed_intent(journal: Journal) -> None:
     intent = intent_of(id="first")
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) is None
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) is None
     await journal.prepare(intent)
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) == intent
-    assert await journal.holder("another customer", intent.cart_token) is None
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) == intent
+    assert await journal.find_active("another customer", intent.cart_token) is None
     await journal.settle("first", IntentState.REJECTED)
-    assert await journal.holder(intent.external_customer_id, intent.cart_token) is None
+    assert await journal.find_active(intent.external_customer_id, intent.cart_token) is None
     await journal.prepare(intent_of(id="second"))
     await journal.settle("first", IntentState.CONFIRMED, order_id=7)
-    holder = await journal.holder(intent.external_customer_id, intent.cart_token)
-    assert holder is not None
-    assert (holder.id, holder.order_id) == ("first", 7)
+    active = await journal.find_active(intent.external_customer_id, intent.cart_token)
+    assert active is not None
+    assert (active.id, active.order_id) == ("first", 7)
 
 
 async def test_memory_forgets_only_what_is_long_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minted_connect.journal.protocol._REMEMBERED", 3)
+    monkeypatch.setattr("minted_connect.journal.memory._MAX_CLOSED", 3)
     journal = MemoryJournal()
     await journal.prepare(intent_of(id="open", cart_token="open"))
     for number in range(5):
         await journal.prepare(intent_of(id=str(number), cart_token=str(number)))
         await journal.settle(str(number), IntentState.CONFIRMED)
     assert [intent.id for intent in await journal.pending()] == ["open"]
-    assert [intent.id for intent in await journal.unfinished()] == ["2", "3", "4"]
-    await journal.settle("0", IntentState.CONFIRMED)  # forgotten, so it is another journal's
-    assert [intent.id for intent in await journal.unfinished()] == ["2", "3", "4"]
-    assert len(journal._by_basket) == 4
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["2", "3", "4"]
+    await journal.settle("0", IntentState.CONFIRMED)  # ignored: unknown by now
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["2", "3", "4"]
+    assert len(journal._ids_by_basket) == 4
     await journal.prepare(intent_of(id="again", cart_token="0"))
 
 
@@ -220,7 +222,7 @@ async def test_an_unknown_id_is_ignored(journal: Journal) -> None:
     assert await journal.pending() == []
 
 
-async def test_every_journal_is_one(journal: Journal, tmp_path: Path) -> None:
+async def test_open_journal_accepts_every_kind_of_journal(journal: Journal, tmp_path: Path) -> None:
     assert isinstance(journal, Journal)
     assert open_journal(journal) is journal
     assert isinstance(open_journal(None), MemoryJournal)
@@ -229,36 +231,36 @@ async def test_every_journal_is_one(journal: Journal, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", "mysql://canary@host/db", "POSTGRESQL://canary@host/db", 7, object()])
-def test_what_is_no_journal_is_refused(wrong: Any) -> None:
+def test_open_journal_rejects_other_values(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^journal: ") as caught:
         open_journal(wrong)
     assert "canary" not in str(caught.value)
 
 
-def test_what_a_journal_lacks_is_named() -> None:
+def test_missing_methods_of_a_journal_are_named() -> None:
     class Old:
-        prepare = settle = note = holder = pending = aclose = MemoryJournal.prepare
+        prepare = settle = save_progress = find_active = pending = aclose = MemoryJournal.prepare
 
-    lacking = "record_refusal, adopt, get, fence, unfinished"
+    lacking = "record_refusal, adopt, get, fence, awaiting_completion"
     with pytest.raises(ConfigurationError, match=rf"journal: Old lacks {lacking} of Journal$"):
         open_journal(Old())  # type: ignore[arg-type]
 
 
-async def test_of_racing_tasks_one_wins(journal: Journal) -> None:
+async def test_one_of_several_racing_tasks_wins(journal: Journal) -> None:
     results = await asyncio.gather(
         *(journal.prepare(intent_of(id=str(number))) for number in range(8)), return_exceptions=True
     )
     assert sorted(type(result).__name__ for result in results) == [*["AlreadyInFlight"] * 7, "NoneType"]
 
 
-# --- What outlives the process ----------------------------------------------------------------------------------------
+# --- Persistence across processes ----------------------------------------------------------------------------------
 
 
 async def test_everything_is_kept_exactly(kept: str) -> None:
     intent = intent_of(items=(("A'; DROP", 1), ("%s", 2)), guid="", external_customer_id="Ağrı %(id)s :id \\")
     await open_journal(kept).prepare(intent)
     assert await open_journal(kept).pending() == [intent]
-    assert await open_journal(kept).holder(intent.external_customer_id, intent.cart_token) == intent
+    assert await open_journal(kept).find_active(intent.external_customer_id, intent.cart_token) == intent
 
 
 async def test_an_intent_survives_kill_9(kept: str) -> None:
@@ -270,7 +272,7 @@ async def test_an_intent_survives_kill_9(kept: str) -> None:
         await open_journal(kept).prepare(intent_of(id="after the crash"))
 
 
-async def test_of_racing_processes_one_wins_each_basket(kept: str) -> None:
+async def test_one_of_two_racing_processes_wins_each_basket(kept: str) -> None:
     body = """
     print("ready", flush=True); sys.stdin.readline()
     for number in range(10):
@@ -300,7 +302,7 @@ async def test_processes_of_many_tasks_lose_nothing(kept: str) -> None:
     outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=50) for process in processes))
     problems = [output[1] for output in outputs]
     assert [process.returncode for process in processes] == [0, 0], problems
-    found = {intent.id for intent in await open_journal(kept).unfinished()}
+    found = {intent.id for intent in await open_journal(kept).awaiting_completion()}
     assert found == {name for output in outputs for name in output[0].split()}
     assert len(found) == 2 * 4 * 30
     if not kept.startswith("postgresql"):
@@ -309,7 +311,7 @@ async def test_processes_of_many_tasks_lose_nothing(kept: str) -> None:
         database.close()
 
 
-# --- SQLite ------------------------------------------------------------------------------------------------------
+# --- SQLite --------------------------------------------------------------------------------------------------------
 
 
 VERSION_1 = """
@@ -327,8 +329,8 @@ PRAGMA user_version = 1;
 """
 
 
-def of_version_1(path: Path) -> None:
-    """A journal as the first schema had it, with an open and a confirmed intent."""
+def create_version_1(path: Path) -> None:
+    """Create a journal with schema version 1, which holds an open and a confirmed intent."""
     with sqlite3.connect(path) as database:
         database.executescript(VERSION_1)
         for name, state, order in (("open", "unknown", None), ("done", "confirmed", 10984)):
@@ -337,22 +339,22 @@ def of_version_1(path: Path) -> None:
     database.close()
 
 
-async def test_a_journal_of_the_first_schema_is_taken_over(tmp_path: Path) -> None:
+async def test_journal_with_schema_version_1_is_migrated(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    of_version_1(path)
+    create_version_1(path)
     journal = SqliteJournal(path)
     expected = intent_of(id="open", cart_token="open", state=IntentState.UNKNOWN)
     assert await journal.pending() == [expected]
-    assert [(intent.id, intent.order_id) for intent in await journal.unfinished()] == [("done", 10984)]
+    assert [(intent.id, intent.order_id) for intent in await journal.awaiting_completion()] == [("done", 10984)]
     with pytest.raises(AlreadyInFlight, match="10984"):
         await journal.prepare(intent_of(id="again", cart_token="done"))
     await journal.settle("open", IntentState.CONFIRMED, order_id=1, progress=SHIPPED)
-    assert [intent.progress for intent in await journal.unfinished()] == [SHIPPED, None]
+    assert [intent.progress for intent in await journal.awaiting_completion()] == [SHIPPED, None]
 
 
-async def test_processes_that_take_a_journal_over_at_once_do_so_once(tmp_path: Path) -> None:
+async def test_concurrent_processes_migrate_a_journal_once(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    of_version_1(path)
+    create_version_1(path)
     body = """
     print("ready", flush=True); sys.stdin.readline()
     await journal.settle("open", "unknown")
@@ -364,11 +366,11 @@ async def test_processes_that_take_a_journal_over_at_once_do_so_once(tmp_path: P
     database.close()
 
 
-async def test_a_takeover_that_fails_changes_nothing(tmp_path: Path) -> None:
+async def test_failed_migration_changes_nothing(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    of_version_1(path)
+    create_version_1(path)
     with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE unfinished (x)")  # in the way of the index of that name
+        database.execute("CREATE TABLE unfinished (x)")  # conflicts with the index of that name
     database.close()
     with pytest.raises(JournalError):
         await SqliteJournal(path).settle("open", IntentState.UNKNOWN)
@@ -381,7 +383,7 @@ async def test_a_takeover_that_fails_changes_nothing(tmp_path: Path) -> None:
     assert len(await SqliteJournal(path).pending()) == 1
 
 
-async def test_it_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_path_does_not_follow_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
     journal = SqliteJournal("journal.db")
@@ -391,22 +393,22 @@ async def test_it_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}])
-async def test_what_it_cannot_hold_is_refused(tmp_path: Path, odd: dict[str, Any]) -> None:
+async def test_values_that_sqlite_cannot_store_are_rejected(tmp_path: Path, odd: dict[str, Any]) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
-    with pytest.raises(JournalError, match="cannot hold"):
+    with pytest.raises(JournalError, match="cannot store"):
         await journal.prepare(intent_of(**odd))
     assert await journal.pending() == []
     await journal.prepare(intent_of(basket_id=2**63 - 1))
 
 
-async def test_only_the_owner_reads_it(tmp_path: Path) -> None:
+async def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     await SqliteJournal(tmp_path / "journal.db").prepare(intent_of())
     assert stat.S_IMODE((tmp_path / "journal.db").stat().st_mode) == 0o600
 
 
 async def test_writes_are_synchronous(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
-    modes = journal._do(
+    modes = journal._with_connection(
         lambda database: [
             database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
         ]
@@ -414,14 +416,14 @@ async def test_writes_are_synchronous(tmp_path: Path) -> None:
     assert modes == ["wal", 2, VERSION]
 
 
-async def test_no_operation_takes_the_locks_of_another_away(tmp_path: Path) -> None:
+async def test_no_operation_releases_the_locks_of_another(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
-    database = journal._open()
+    database = journal._connect()
     try:
         database.execute("SELECT * FROM intents").fetchall()
         await journal.prepare(intent_of(id="ours", cart_token="ours"))
-        # A process that believes itself alone removes the log when it is done.
+        # SQLite removes the log if it finds no lock of another connection when it closes the file.
         process = child("await journal.prepare(intent_of())", path)
         _, problems = await asyncio.to_thread(process.communicate, timeout=30)
         assert process.returncode == 0, problems
@@ -452,19 +454,21 @@ def damaged(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
-        (foreign, "something else"),
+        (foreign, "another application"),
         (newer, f"schema {VERSION + 1}"),
         (damaged, "is damaged"),
         (lambda path: path.write_bytes(b"not a database at all" * 100), "is not a journal"),
         (lambda path: path.mkdir(), "cannot be opened"),
     ],
 )
-def test_a_file_that_cannot_be_used_says_why(make: Callable[[Path], None], said: str, tmp_path: Path) -> None:
+def test_unusable_file_raises_an_error_with_the_reason(
+    make: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
     path = tmp_path / "journal.db"
     make(path)
-    with pytest.raises(JournalError, match=said) as caught:
+    with pytest.raises(JournalError, match=message) as caught:
         asyncio.run(SqliteJournal(path).pending())
     assert str(path) in str(caught.value)
     assert isinstance(caught.value, NotSent)
@@ -488,7 +492,7 @@ async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
     await journal.settle("none", IntentState.UNKNOWN)
-    if os.geteuid() == 0:  # to whom no file is read-only
+    if os.geteuid() == 0:  # root can write every file
         set_up = journal._set_up
 
         def read_only(database: sqlite3.Connection) -> None:
@@ -517,7 +521,7 @@ def _denied(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize("missing", [[], ["mknod"], ["mknod", "link"]])
-async def test_a_new_file_is_made_once_and_nothing_is_left_beside_it(
+async def test_file_is_created_once_without_leftovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str]
 ) -> None:
     for name in missing:
@@ -543,13 +547,13 @@ async def test_a_full_disk(tmp_path: Path) -> None:
         database.execute("PRAGMA max_page_count = 1")
         for number in range(100):
             row = to_row(intent_of(id=str(number), cart_token=str(number), guid="x" * 9000))
-            database.execute(journal._sql.insert, dict(zip(COLUMNS, row, strict=True)))
+            database.execute(journal._statements.insert, dict(zip(COLUMNS, row, strict=True)))
 
     with pytest.raises(JournalError, match="the disk is full"):
-        journal._do(fill)
+        journal._with_connection(fill)
 
 
-async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
+async def test_locked_file_raises_within_patience(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     await SqliteJournal(path).settle("none", IntentState.UNKNOWN)
     other = sqlite3.connect(path, isolation_level=None)
@@ -562,7 +566,7 @@ async def test_a_locked_file_is_given_up_in_time(tmp_path: Path) -> None:
     await SqliteJournal(path).prepare(intent_of())
 
 
-async def test_a_cancelled_operation_ends_before_it_lets_go(tmp_path: Path) -> None:
+async def test_cancellation_waits_for_the_operation(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
     await journal.settle("none", IntentState.UNKNOWN)
@@ -582,7 +586,7 @@ async def test_a_cancelled_operation_ends_before_it_lets_go(tmp_path: Path) -> N
     assert await journal.pending() == [intent_of()]
 
 
-async def test_a_new_file_that_another_process_is_making(tmp_path: Path) -> None:
+async def test_new_file_locked_by_its_creator_raises(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
@@ -593,10 +597,10 @@ async def test_a_new_file_that_another_process_is_making(tmp_path: Path) -> None
         other.close()
 
 
-# --- to_the_end --------------------------------------------------------------------------------------------------
+# --- shielded ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_cancellation_waits_for_the_end_and_goes_on() -> None:
+async def test_shielded_delays_a_cancellation_until_the_end() -> None:
     steps: list[str] = []
     started, go_on = asyncio.Event(), asyncio.Event()
 
@@ -616,7 +620,7 @@ async def test_a_cancellation_waits_for_the_end_and_goes_on() -> None:
     assert steps == ["done"]
 
 
-async def test_further_cancellations_wait_as_well() -> None:
+async def test_shielded_delays_repeated_cancellations() -> None:
     go_on = asyncio.Event()
     task = asyncio.create_task(shielded(go_on.wait()))
     for _ in range(5):
@@ -629,7 +633,7 @@ async def test_further_cancellations_wait_as_well() -> None:
         await task
 
 
-async def test_work_that_is_cancelled_by_others_ends_the_waiting() -> None:
+async def test_shielded_ends_if_the_work_is_cancelled() -> None:
     work = asyncio.create_task(asyncio.sleep(60))
     task = asyncio.create_task(shielded(work))
     await asyncio.sleep(0)
@@ -639,7 +643,7 @@ async def test_work_that_is_cancelled_by_others_ends_the_waiting() -> None:
         await task
 
 
-async def test_a_cancel_scope_waits_too_and_errors_of_the_work_are_seen() -> None:
+async def test_shielded_delays_a_cancel_scope_and_retrieves_errors() -> None:
     steps: list[str] = []
 
     async def work() -> None:
@@ -654,7 +658,7 @@ async def test_a_cancel_scope_waits_too_and_errors_of_the_work_are_seen() -> Non
     assert steps == ["done"]
 
 
-async def test_it_returns_and_raises_what_the_work_does() -> None:
+async def test_shielded_returns_and_raises_like_the_work() -> None:
     async def fail() -> None:
         raise JournalError("no")
 

@@ -1,4 +1,4 @@
-"""One journal with the intents of several accounts: what each of them sees, and how an intent gets its account."""
+"""Journals with the intents of several accounts: which intents each account sees, and how intents are assigned."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import attrs
 import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect, Options
-from minted_connect.completion.accounts import account_of, account_of_user
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.preflight import new_intent
 from minted_connect.config import check_base_url
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, JournalError, NotExecuted
 from minted_connect.journal import open_journal, postgres, sqlite
-from minted_connect.journal.protocol import Journal, JournalAccount, MemoryJournal
+from minted_connect.journal.accounts import account_of, account_of_user
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
@@ -44,7 +45,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
     return open_journal(tmp_path / "j.db" if request.param == "sqlite" else request.getfixturevalue("database").url)
 
 
-# --- The journals ------------------------------------------------------------------------------------------------
+# --- The journals --------------------------------------------------------------------------------------------------
 
 
 async def test_everything_new_is_kept(journal: Journal) -> None:
@@ -74,16 +75,16 @@ async def test_accounts_with_equal_baskets_do_not_meet(journal: Journal) -> None
     await journal.prepare(of(MINE, id="mine"))
     await journal.prepare(of(OTHER, id="other"))
     for owner in (MINE, OTHER):
-        holder = await journal.holder(CUSTOMER, TOKEN, account=owner.account)
-        assert holder is not None
-        assert holder.account == owner.account
+        active = await journal.find_active(CUSTOMER, TOKEN, account=owner.account)
+        assert active is not None
+        assert active.account == owner.account
         with pytest.raises(AlreadyInFlight, match=owner.account):
             await journal.prepare(of(owner, id="again"))
     await journal.settle("mine", IntentState.CONFIRMED)
     await journal.settle("other", IntentState.CONFIRMED)
     seen = OrderProgress(OrderStatus.COMPLETED, is_final=True)
-    await journal.note(CUSTOMER, TOKEN, seen, account="mine")
-    assert [intent.id for intent in await journal.unfinished()] == ["other"]
+    await journal.save_progress(CUSTOMER, TOKEN, seen, account="mine")
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["other"]
 
 
 @pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN, IntentState.CONFIRMED])
@@ -91,9 +92,9 @@ async def test_intent_without_account_holds_basket_for_every_account(journal: Jo
     await journal.prepare(intent_of(id="old"))
     await journal.settle("old", state)
     for owner in (MINE, OTHER):
-        holder = await journal.holder(CUSTOMER, TOKEN, account=owner.account)
-        assert holder is not None
-        assert holder.id == "old"
+        active = await journal.find_active(CUSTOMER, TOKEN, account=owner.account)
+        assert active is not None
+        assert active.id == "old"
         with pytest.raises(AlreadyInFlight, match="old"):
             await journal.prepare(of(owner, id="new"))
 
@@ -104,7 +105,7 @@ async def test_settle_assigns_owner_to_intent_without_account_only(journal: Jour
     for name in ("old", "other"):
         await journal.settle(name, IntentState.UNKNOWN)
         await journal.settle(name, IntentState.CONFIRMED, owner=MINE)
-    owners = {intent.id: (intent.server, intent.account) for intent in await journal.unfinished()}
+    owners = {intent.id: (intent.server, intent.account) for intent in await journal.awaiting_completion()}
     assert owners == {"old": ("server", "mine"), "other": ("server", "other")}
 
 
@@ -112,7 +113,7 @@ async def test_an_adopted_intent_belongs_to_its_new_account(journal: Journal) ->
     await journal.prepare(of(OTHER))
     await journal.adopt(intent_of().id, MINE)
     assert await journal.pending() == [of(MINE)]
-    assert await journal.holder(CUSTOMER, TOKEN, account="other") is None
+    assert await journal.find_active(CUSTOMER, TOKEN, account="other") is None
     await journal.adopt("another", MINE)
     assert await journal.get("another") is None
 
@@ -121,24 +122,24 @@ async def test_adopt_of_a_second_open_intent_is_refused(kept: str) -> None:
     journal = open_journal(kept)
     await journal.prepare(of(MINE, id="mine"))
     await journal.prepare(of(OTHER, id="other"))
-    with pytest.raises(JournalError, match="another has its basket"):
+    with pytest.raises(JournalError, match="another intent has the same basket"):
         await journal.adopt("other", MINE)
 
 
-async def test_a_library_of_the_schema_before_says_what_to_do(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_newer_schema_raises_an_error_with_the_remedy(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
     await open_journal(kept).prepare(intent_of())
     module = postgres if kept.startswith("postgresql") else sqlite
     now = module.VERSION
     monkeypatch.setattr(module, "STEPS", module.STEPS[:-1])
     monkeypatch.setattr(module, "VERSION", now - 1)
-    journal, said = open_journal(kept), f"has schema {now}, this library knows {now - 1}: upgrade the library"
-    with pytest.raises(JournalError, match=said):
+    journal, message = open_journal(kept), f"has schema {now}, this library knows {now - 1}: upgrade the library"
+    with pytest.raises(JournalError, match=message):
         await journal.pending()
-    with pytest.raises(JournalError, match=said):
+    with pytest.raises(JournalError, match=message):
         await journal.prepare(intent_of(id="second"))
 
 
-async def test_the_columns_of_later_versions_are_there(kept: str, request: pytest.FixtureRequest) -> None:
+async def test_columns_of_later_versions_exist(kept: str, request: pytest.FixtureRequest) -> None:
     await open_journal(kept).prepare(intent_of())
     names = "reference, terms, claim_generation, corrections"
     if kept.startswith("postgresql"):
@@ -152,7 +153,7 @@ async def test_the_columns_of_later_versions_are_there(kept: str, request: pytes
         connection.close()
 
 
-# --- The account of a client -------------------------------------------------------------------------------------
+# --- The account of a client ---------------------------------------------------------------------------------------
 
 
 def client_of(username: str = "partner", base_url: str = "https://example.com", **options: Any) -> AsyncMintedConnect:
@@ -192,7 +193,7 @@ def test_one_server_has_one_account_however_it_is_spelled(url: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["", " ", "a\nb", "a\0", " a", "a ", 7, b"a", "\ud800"])
-def test_a_name_that_is_no_account_is_refused(wrong: Any) -> None:
+def test_invalid_account_name_is_rejected(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^Options\.journal_account: must "):
         Options(journal_account=wrong)
 
@@ -217,7 +218,7 @@ def test_a_new_intent_belongs_to_the_client() -> None:
     assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
 
 
-# --- What a client does with the intents of others ----------------------------------------------------------------
+# --- Intents of other accounts -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -241,7 +242,7 @@ async def test_lists_leave_other_accounts_out_and_count_them(
         "2 open intents of other accounts in this journal are left out",
         "2 unfinished intents of other accounts in this journal are left out",
     ]
-    await complete.pending()  # the same number is not news
+    await complete.pending()  # an unchanged number is not logged again
     assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 2
     assert len(await complete.pending(all_accounts=True)) == 4
     assert len(await complete.unfinished(all_accounts=True)) == 4
@@ -253,7 +254,7 @@ async def test_lists_leave_other_accounts_out_and_count_them(
 async def test_intent_of_another_account_is_not_read_back_or_decided(world: World, journal: Journal) -> None:
     complete = AsyncCompletions(world, journal)
     await journal.prepare(of(OTHER))
-    for intent in (of(OTHER), intent_of()):  # what the journal says counts, and not what the caller holds
+    for intent in (of(OTHER), intent_of()):  # the account in the journal decides, not the one in the argument
         for call in (complete.reconcile(intent, fence=True), complete.decide(intent, "rejected")):
             with pytest.raises(InvalidInput, match=r"intent_or_error.*belongs to another account.*complete\.adopt"):
                 await call
@@ -303,7 +304,7 @@ async def test_a_verdict_without_an_order_assigns_no_account(world: World, journ
     assert stored.account is None
 
 
-# --- Over real HTTP ----------------------------------------------------------------------------------------------
+# --- Over real HTTP ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A journal that is deleted, emptied, replaced or overwritten while in use, and records that cannot be read."""
+"""Journals that are deleted, emptied, replaced or overwritten while in use, and unreadable records."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def rename_over(path: Path) -> None:
 
 
 def create_again(path: Path) -> None:
-    """Another process finds no journal and makes one, which may get the inode of the first."""
+    """Create the journal again as another process would; the new file may get the inode of the old one."""
     remove(path)
     asyncio.run(SqliteJournal(path).prepare(intent_of(id="elsewhere")))
 
@@ -114,16 +114,16 @@ async def test_nothing_is_sent_with_a_journal_that_was_lost(
     else:
         assert len(await journal.pending()) == 1
     await asyncio.to_thread(lose, path)
-    there = path.exists()
+    existed = path.exists()
     for _ in range(2):
         with pytest.raises(JournalError, match=r"Nothing is sent with it any more.*build a new client") as caught:
             await journal.prepare(intent_of(id="third", cart_token="third"))
         assert str(path) in str(caught.value)
-    assert path.exists() == there  # nothing is created in silence
+    assert path.exists() == existed  # nothing is created silently
     with pytest.raises(JournalError):
         await journal.pending()
     with pytest.raises(JournalError):
-        await journal.unfinished()
+        await journal.awaiting_completion()
 
 
 async def test_an_older_copy_in_the_same_file_is_noticed(path: Path) -> None:
@@ -131,15 +131,15 @@ async def test_an_older_copy_in_the_same_file_is_noticed(path: Path) -> None:
     await journal.prepare(intent_of())
     copy = path.read_bytes()
     await journal.prepare(intent_of(id="second", cart_token="second"))
-    path.write_bytes(copy)  # as `cp` does: the same inode, and the same journal
-    with pytest.raises(JournalError, match="does not hold intent second any more, which was written here"):
+    path.write_bytes(copy)  # like `cp`: same inode, same identity
+    with pytest.raises(JournalError, match="no longer contains intent second, which was written here"):
         await journal.prepare(intent_of(id="third", cart_token="third"))
 
 
 async def test_a_log_that_is_removed_is_noticed(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.prepare(intent_of())
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:  # keeps SQLite from emptying the log
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:  # prevents SQLite from truncating the log
         other.execute("SELECT * FROM intents").fetchall()
         await journal.prepare(intent_of(id="second", cart_token="second"))
         main = path.read_bytes()
@@ -160,12 +160,12 @@ async def test_an_emptied_file_beside_its_log_is_left_alone(path: Path) -> None:
     os.truncate(path, 0)
     Path(f"{path}-wal").write_bytes(log)
     for call in (SqliteJournal(path).pending, lambda: SqliteJournal(path).prepare(intent_of(id="third"))):
-        with pytest.raises(JournalError, match=r"is empty, but .*-wal still holds records"):
+        with pytest.raises(JournalError, match=r"is empty, but .*-wal still contains records"):
             await call()
     assert Path(f"{path}-wal").read_bytes() == log
 
 
-# --- In the middle of a purchase ---------------------------------------------------------------------------------
+# --- During a purchase ---------------------------------------------------------------------------------------------
 
 
 def delete_rows(path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_a_purchase_whose_record_is_lost_is_reported(
         [open_one] = await SqliteJournal(path).pending()
         await asyncio.to_thread(lose, path)
         fault.remove()
-        done = await buying  # the outcome reaches the caller all the same
+        done = await buying  # the outcome still reaches the caller
         assert done.order is not None
         errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
         assert [text for text in errors if open_one.id in text and str(path) in text and "record is lost" in text]
@@ -202,7 +202,7 @@ async def test_a_purchase_whose_record_is_lost_is_reported(
 
 @pytest.fixture
 def lost_row(kept: str, request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """A function that deletes the record of an intent by hand."""
+    """Return a function that deletes the record of an intent."""
 
     def delete(intent_id: str) -> None:
         if kept.startswith("postgresql"):
@@ -249,11 +249,11 @@ async def test_a_row_that_is_deleted_after_its_outcome_is_noticed_too(
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED)
     await asyncio.to_thread(lost_row, intent_of().id)
-    with pytest.raises(JournalError, match="does not hold intent"):
+    with pytest.raises(JournalError, match="no longer contains intent"):
         await journal.prepare(intent_of(id="second", cart_token="second"))
 
 
-async def test_what_another_process_settled_is_no_loss(kept: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_intent_settled_by_another_process_is_not_lost(kept: str, caplog: pytest.LogCaptureFixture) -> None:
     journal = open_journal(kept)
     await journal.prepare(intent_of())
     await open_journal(kept).settle(intent_of().id, IntentState.NOT_EXECUTED)
@@ -264,18 +264,18 @@ async def test_what_another_process_settled_is_no_loss(kept: str, caplog: pytest
 
 
 @pytest.mark.parametrize("how", ["DROP TABLE {}intents", "DROP TABLE {}intents, {}journal, {}claims"])
-async def test_tables_that_are_dropped_are_not_made_again(database: Database, how: str) -> None:
+async def test_dropped_tables_are_not_created_again(database: Database, how: str) -> None:
     journal = open_journal(database.url)
     await journal.prepare(intent_of())
     database.execute(how.format(*["minted_connect_"] * 3))
-    await journal.settle(intent_of().id, IntentState.CONFIRMED)  # logged; the outcome reaches its caller
+    await journal.settle(intent_of().id, IntentState.CONFIRMED)  # logged; the outcome reaches the caller
     for call in (journal.pending, lambda: journal.prepare(intent_of(id="second"))):
         with pytest.raises(JournalError, match="has lost its tables"):
             await call()
     assert database.execute("SELECT 1 FROM pg_class WHERE relname = 'minted_connect_intents'") == []
 
 
-async def test_tables_that_are_made_by_others_are_not_the_same(database: Database) -> None:
+async def test_tables_created_by_others_count_as_replaced(database: Database) -> None:
     journal = open_journal(database.url)
     assert await journal.pending() == []
     database.execute("DROP TABLE minted_connect_intents, minted_connect_journal, minted_connect_claims")
@@ -307,10 +307,10 @@ async def test_a_disk_that_fills_up_loses_nothing(path: Path, small_files: Calla
     assert [intent.id for intent in await journal.pending()] == [*written, "after"]
 
 
-# --- Records that cannot be read ---------------------------------------------------------------------------------
+# --- Unreadable records --------------------------------------------------------------------------------------------
 
 
-SPOILED = [
+INVALID = [
     "items = '{'",
     "items = 'null'",
     "paid_total = 'a lot'",
@@ -322,11 +322,11 @@ SPOILED = [
     "refusal = '[]'",
     "send_before = 'never'",
 ]
-SPOILED_IN_SQLITE = ["created_at = x'00ff'", "state = x'00'", "guid = CAST(x'ff' AS TEXT)", "basket_id = 'x'"]
+INVALID_IN_SQLITE = ["created_at = x'00ff'", "state = x'00'", "guid = CAST(x'ff' AS TEXT)", "basket_id = 'x'"]
 
 
-async def spoil(kept: str, what: str, request: pytest.FixtureRequest) -> None:
-    where = f"SET {what} WHERE id = 'bad'"
+async def corrupt(kept: str, assignment: str, request: pytest.FixtureRequest) -> None:
+    where = f"SET {assignment} WHERE id = 'bad'"
     if kept.startswith("postgresql"):
         database: Database = request.getfixturevalue("database")
         await asyncio.to_thread(database.execute, f"UPDATE minted_connect_intents {where}")
@@ -334,17 +334,17 @@ async def spoil(kept: str, what: str, request: pytest.FixtureRequest) -> None:
         execute(Path(kept), f"UPDATE intents {where}")
 
 
-@pytest.mark.parametrize("what", SPOILED + SPOILED_IN_SQLITE)
+@pytest.mark.parametrize("what", INVALID + INVALID_IN_SQLITE)
 @pytest.mark.requirement(49)
 async def test_one_bad_record_hides_no_other(
     kept: str, what: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if kept.startswith("postgresql") and what in SPOILED_IN_SQLITE:
+    if kept.startswith("postgresql") and what in INVALID_IN_SQLITE:
         pytest.skip("the types of PostgreSQL forbid it")
     journal: Any = open_journal(kept)
     for name in ("first", "bad", "last"):
         await journal.prepare(intent_of(id=name, cart_token=name))
-    await spoil(kept, what, request)
+    await corrupt(kept, what, request)
     assert [intent.id for intent in await journal.pending()] == ["first", "last"]
     assert journal.unreadable == ("bad",)
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -352,11 +352,11 @@ async def test_one_bad_record_hides_no_other(
     with pytest.raises(JournalError, match="cannot be read: intent bad"):
         await journal.prepare(intent_of(id="again", cart_token="bad"))
     with pytest.raises(JournalError, match="cannot be read: intent bad"):
-        await journal.holder(intent_of().external_customer_id, "bad")
+        await journal.find_active(intent_of().external_customer_id, "bad")
     with pytest.raises(JournalError, match="cannot be read: intent bad"):
         await journal.get("bad")
     await journal.prepare(intent_of(id="other", cart_token="other"))
-    await journal.settle("bad", IntentState.REJECTED)  # a person found out
+    await journal.settle("bad", IntentState.REJECTED)  # settled manually
     assert len(await journal.pending()) == 3
     assert journal.unreadable == ()
 
@@ -366,16 +366,16 @@ async def test_a_bad_confirmed_record_hides_no_other(kept: str, request: pytest.
     for name in ("first", "bad"):
         await journal.prepare(intent_of(id=name, cart_token=name))
         await journal.settle(name, IntentState.CONFIRMED)
-    await spoil(kept, "items = '{'", request)
-    assert [intent.id for intent in await journal.unfinished()] == ["first"]
+    await corrupt(kept, "items = '{'", request)
+    assert [intent.id for intent in await journal.awaiting_completion()] == ["first"]
     assert journal.unreadable == ("bad",)
     assert await journal.pending() == []
 
 
-async def test_a_state_that_is_not_known_counts_as_open(kept: str, request: pytest.FixtureRequest) -> None:
+async def test_unknown_state_counts_as_open(kept: str, request: pytest.FixtureRequest) -> None:
     journal = open_journal(kept)
     await journal.prepare(intent_of(id="bad"))
-    await spoil(kept, "state = 'held'", request)
+    await corrupt(kept, "state = 'held'", request)
     assert [intent.state for intent in await journal.pending()] == ["held"]
     with pytest.raises(AlreadyInFlight, match="bad"):
         await journal.prepare(intent_of(id="again"))
@@ -386,7 +386,7 @@ async def test_a_state_that_is_not_known_counts_as_open(kept: str, request: pyte
 async def test_a_decision_about_a_bad_record_names_it(kept: str, request: pytest.FixtureRequest) -> None:
     journal = open_journal(kept)
     await journal.prepare(intent_of(id="bad"))
-    await spoil(kept, "items = '{'", request)
+    await corrupt(kept, "items = '{'", request)
     with pytest.raises(JournalError, match="intent bad"):
         await AsyncCompletions(World(), journal).decide(intent_of(id="bad"), "rejected")
     with pytest.raises(InvalidInput):

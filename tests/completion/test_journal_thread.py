@@ -1,4 +1,4 @@
-"""The thread of a SQLite journal: its own, on demand, gone in time, and never in the way."""
+"""The worker thread of an SQLite journal: start, end, forks, and independence of the default executor."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def test_thread_starts_at_first_operation_and_ends_at_close(journal: Sqlit
     await journal.aclose()
     assert threads() == []
     await journal.aclose()
-    assert len(await journal.pending()) == 20  # a lent journal is used on
+    assert len(await journal.pending()) == 20  # a journal can be used after aclose
     assert len(threads()) == 1
     await journal.aclose()
 
@@ -92,7 +92,7 @@ async def test_a_client_leaves_no_thread(tmp_path: Path) -> None:
     assert threads() == []
 
 
-async def test_closing_waits_for_what_is_under_way(journal: SqliteJournal) -> None:
+async def test_aclose_waits_for_running_operations(journal: SqliteJournal) -> None:
     await journal.settle("none", IntentState.UNKNOWN)
     with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -107,8 +107,8 @@ async def test_closing_waits_for_what_is_under_way(journal: SqliteJournal) -> No
     await journal.aclose()
 
 
-async def test_a_full_executor_holds_nothing_up(tmp_path: Path) -> None:
-    """Every thread of the executor waits for a purchase, as the views of a synchronous framework do."""
+async def test_exhausted_executor_does_not_block_the_journal(tmp_path: Path) -> None:
+    """Every thread of the default executor waits for a purchase, like the views of a synchronous framework."""
     loop = asyncio.get_running_loop()
     number = min(32, (os.cpu_count() or 1) + 4)
     async with (
@@ -136,7 +136,7 @@ async def test_an_executor_that_is_shut_down_is_not_needed(journal: SqliteJourna
     await journal.aclose()
 
 
-def test_loops_and_threads_share_it(journal: SqliteJournal) -> None:
+def test_loops_and_threads_share_one_worker_thread(journal: SqliteJournal) -> None:
     def work(name: str) -> None:
         for number in range(5):
             asyncio.run(journal.prepare(intent_of(id=f"{name}{number}", cart_token=f"{name}{number}")))
@@ -165,7 +165,7 @@ async def test_failed_thread_start_raises_and_queues_nothing(
     await journal.aclose()
 
 
-def test_a_loop_that_ends_before_the_result_does_no_harm(journal: SqliteJournal) -> None:
+def test_loop_closed_before_the_result_is_harmless(journal: SqliteJournal) -> None:
     release = threading.Event()
 
     async def leave() -> None:
@@ -178,7 +178,7 @@ def test_a_loop_that_ends_before_the_result_does_no_harm(journal: SqliteJournal)
     asyncio.run(journal.aclose())
 
 
-async def test_results_and_errors_of_any_kind_come_back() -> None:
+async def test_submit_returns_results_and_raises_errors() -> None:
     thread = WorkerThread("minted-journal")
 
     def fail() -> None:
@@ -187,13 +187,13 @@ async def test_results_and_errors_of_any_kind_come_back() -> None:
     assert await thread.submit(lambda: 5) == 5
     with pytest.raises(ZeroDivisionError):
         await thread.submit(fail)
-    given_up = thread.submit(lambda: 6)
-    given_up.cancel()
+    cancelled = thread.submit(lambda: 6)
+    cancelled.cancel()
     assert await thread.submit(lambda: 7) == 7
     await thread.stop()
 
 
-async def test_what_waits_behind_another_still_gets_some_patience(tmp_path: Path) -> None:
+async def test_queued_operations_wait_a_part_of_the_patience(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db", patience=0.3)
     await journal.settle("none", IntentState.UNKNOWN)
     with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
@@ -250,23 +250,23 @@ def run(source: str, path: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_has_a_thread_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_forked_child_starts_another_thread(tmp_path: Path) -> None:
     assert run(FORKS, tmp_path / "journal.db") == "['child', 'parent', 'parent again']\n"
 
 
-def test_the_interpreter_ends_while_it_is_open(tmp_path: Path) -> None:
+def test_interpreter_exits_with_an_open_journal(tmp_path: Path) -> None:
     assert run(AT_EXIT, tmp_path / "journal.db") in {"1\n", "JournalError\n"}
 
 
-def test_a_fork_while_a_thread_is_being_started_leaves_no_lock(tmp_path: Path) -> None:
+def test_fork_while_the_lock_is_held_does_not_deadlock(tmp_path: Path) -> None:
     source = """
 import asyncio, os, sys, threading
 sys.path.insert(0, {root!r})
 from minted_connect.journal import worker
 from minted_connect.journal.sqlite import SqliteJournal
 from tests.completion.fakes import intent_of
-with worker._changing:
+with worker._lock:
     pid = os.fork()
 if not pid:
     asyncio.run(SqliteJournal(sys.argv[1]).prepare(intent_of()))
@@ -277,7 +277,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_it_holds_up_no_end_of_the_process(tmp_path: Path, how: signal.Signals) -> None:
+def test_worker_thread_does_not_delay_the_process_exit(tmp_path: Path, how: signal.Signals) -> None:
     source = FORKS.split("pid = os.fork()", 1)[0].format(root=str(Path(__file__).parents[2]))
     process = subprocess.Popen(
         [sys.executable, "-c", f"{source}\nprint('ready', flush=True); sys.stdin.read()", str(tmp_path / "j.db")],

@@ -1,4 +1,4 @@
-"""Journals on disk whose writer is killed at any point: what it had said is kept."""
+"""Writers that are killed at a random point lose no record that they had reported as stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.completion.processes import child
 
 pytestmark = pytest.mark.anyio
 
-LIVES = 8
+RUNS = 8
 WRITER = """
     number = int(sys.argv[2])
     while True:
@@ -26,27 +26,27 @@ WRITER = """
 
 
 async def test_what_was_said_is_kept(kept: str) -> None:
-    said: dict[str, str] = {}
+    reported: dict[str, str] = {}
     rng = random.Random(7)
-    for life in range(LIVES):
-        process = child(WRITER.strip(), kept, str(life * 1000))
+    for run in range(RUNS):
+        process = child(WRITER.strip(), kept, str(run * 1000))
         assert process.stdout is not None
         for _ in range(rng.randrange(1, 12)):
             state, number = process.stdout.readline().split()
-            said[number] = state
-        # Somewhere in the next step, wherever that happens to be: no event tells, and none shall.
+            reported[number] = state
+        # A random delay, so that the kill hits any point of the next step.
         await asyncio.sleep(rng.random() * 0.004)
         process.kill()
         rest, problems = process.communicate(timeout=30)
         assert process.returncode == -signal.SIGKILL, problems
         for line in rest.splitlines():
             state, number = line.split()
-            said[number] = state
+            reported[number] = state
     journal = open_journal(kept)
     pending = {intent.id for intent in await journal.pending()}
-    confirmed = {intent.id: intent.order_id for intent in await journal.unfinished()}
-    assert {number for number, state in said.items() if state == "confirmed"} <= confirmed.keys()
-    assert {number for number, state in said.items() if state == "prepared"} <= pending | confirmed.keys()
+    confirmed = {intent.id: intent.order_id for intent in await journal.awaiting_completion()}
+    assert {number for number, state in reported.items() if state == "confirmed"} <= confirmed.keys()
+    assert {number for number, state in reported.items() if state == "prepared"} <= pending | confirmed.keys()
     assert all(order == int(number) for number, order in confirmed.items())
-    # Of each life one step at most was under way that nothing had been said of.
-    assert len((pending | confirmed.keys()) - said.keys()) <= LIVES
+    # Each run was killed during at most one step that it had not reported yet.
+    assert len((pending | confirmed.keys()) - reported.keys()) <= RUNS

@@ -1,4 +1,4 @@
-"""Processes that play machines: they share the vendor and the journal, and nothing else."""
+"""Processes that act as separate machines: they share only the server and the journal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Start = Callable[[str, str], Awaitable[Process]]
 
 @pytest.fixture
 async def machine(sandbox: Sandbox) -> AsyncIterator[Start]:
-    """A function that starts a process: its source, and where its journal is."""
+    """Return a function that starts a process from its source and the location of its journal."""
     started: list[Process] = []
 
     async def start(source: str, journal: str) -> Process:
@@ -49,13 +49,13 @@ async def machine(sandbox: Sandbox) -> AsyncIterator[Start]:
         await process.communicate()
 
 
-async def tell(process: Process, line: str) -> None:
+async def send_line(process: Process, line: str) -> None:
     assert process.stdin is not None
     process.stdin.write(f"{line}\n".encode())
     await process.stdin.drain()
 
 
-async def hear(process: Process) -> str:
+async def read_line(process: Process) -> str:
     assert process.stdout is not None
     assert process.stderr is not None
     line = await process.stdout.readline()
@@ -63,8 +63,8 @@ async def hear(process: Process) -> str:
     return line.decode().strip()
 
 
-# One awaits and one blocks: it is the journal that keeps them apart.
-AWAITS = """
+# One client is asynchronous and one blocking: only the journal can prevent a second purchase.
+ASYNC_BUYER = """
 import asyncio, sys
 from minted_connect import AlreadyInFlight, AsyncMintedConnect
 
@@ -84,7 +84,7 @@ async def main():
 
 asyncio.run(main())
 """
-BLOCKS = """
+BLOCKING_BUYER = """
 import sys
 from minted_connect import AlreadyInFlight, MintedConnect
 
@@ -106,21 +106,21 @@ with MintedConnect(username, password, base_url=url, journal=journal) as minted:
 async def test_of_two_machines_one_completes_each_basket(
     minted: AsyncMintedConnect, sandbox: Sandbox, database: Database, machine: Start
 ) -> None:
-    machines = [await machine(source, database.url) for source in (AWAITS, BLOCKS)]
+    machines = [await machine(source, database.url) for source in (ASYNC_BUYER, BLOCKING_BUYER)]
     tokens: list[str] = []
     for number in range(BASKETS):
         customer = f"customer-{number}"
         await minted.customers.create(customer)
         tokens.append((await minted.baskets.add_item(customer, sku=GOLD)).token)
         for process in machines:
-            await tell(process, customer)
-        assert [await hear(process) for process in machines] == ["seen", "seen"]
-        # The basket stays open until the vendor goes on: whoever is too late finds nothing but the journal in the way.
+            await send_line(process, customer)
+        assert [await read_line(process) for process in machines] == ["seen", "seen"]
+        # The basket stays open while the first request hangs, so that only the journal can stop the second process.
         fault = sandbox.faults.add("hang", path=BUY, times=None)
         for process in machines:
-            await tell(process, "go")
-        heard = {asyncio.create_task(hear(process)) for process in machines}
-        [first], [second] = await asyncio.wait(heard, return_when=asyncio.FIRST_COMPLETED)
+            await send_line(process, "go")
+        lines = {asyncio.create_task(read_line(process)) for process in machines}
+        [first], [second] = await asyncio.wait(lines, return_when=asyncio.FIRST_COMPLETED)
         assert first.result() == "AlreadyInFlight"
         while not fault.waiting:
             await asyncio.sleep(0.01)
@@ -133,10 +133,10 @@ async def test_of_two_machines_one_completes_each_basket(
     assert [order.token for order in sandbox.shop.orders] == tokens
     journal = open_journal(database.url)
     assert await journal.pending() == []
-    assert [intent.cart_token for intent in await journal.unfinished()] == tokens
+    assert [intent.cart_token for intent in await journal.awaiting_completion()] == tokens
 
 
-BUYS = """
+BUYER = """
 import asyncio, sys
 from minted_connect import AsyncMintedConnect
 
@@ -148,7 +148,7 @@ async def main():
 
 asyncio.run(main())
 """
-FINDS_OUT = """
+RECONCILER = """
 import asyncio, json, sys
 from minted_connect import AlreadyInFlight, AsyncMintedConnect, CompletionPolicy, Options, OutcomeUnknown
 
@@ -157,20 +157,20 @@ async def main():
     options = Options(completion=CompletionPolicy(reconcile_budget=1.0))
     async with AsyncMintedConnect(username, password, base_url=url, journal=journal, options=options) as minted:
         [intent] = await minted.complete.pending()
-        said = {"before": intent.state}
+        result = {"before": intent.state}
         if basket := await minted.baskets.get_active("customer-1"):
             try:
                 await minted.complete.buy(basket, expected_total=basket.paid_total)
             except AlreadyInFlight as error:
-                said["again"] = error.intent_id == intent.id
+                result["again"] = error.intent_id == intent.id
         try:
             done = await minted.complete.reconcile(intent)
         except OutcomeUnknown as error:
-            said["unknown"] = error.evidence
+            result["unknown"] = error.evidence
         else:
-            said["order"] = [done.order.id, done.reconciled, done.differences]
-        said["after"] = [one.state for one in await minted.complete.pending()]
-        print(json.dumps(said))
+            result["order"] = [done.order.id, done.reconciled, done.differences]
+        result["after"] = [one.state for one in await minted.complete.pending()]
+        print(json.dumps(result))
 
 asyncio.run(main())
 """
@@ -183,7 +183,7 @@ async def test_killed_between_sending_and_answer_and_found_out_by_another(
     await minted.customers.create("customer-1")
     await minted.baskets.add_item("customer-1", sku=GOLD)
     fault = sandbox.faults.add("hang", path=BUY, commit=committed)
-    buyer = await machine(BUYS, kept)
+    buyer = await machine(BUYER, kept)
     while not fault.waiting:
         assert buyer.returncode is None, await buyer.communicate()
         await asyncio.sleep(0.01)
@@ -192,14 +192,14 @@ async def test_killed_between_sending_and_answer_and_found_out_by_another(
     [intent] = await open_journal(kept).pending()
     assert intent.state is IntentState.PREPARED
 
-    output, problems = await (await machine(FINDS_OUT, kept)).communicate()
-    said = json.loads(output or problems)
+    output, problems = await (await machine(RECONCILER, kept)).communicate()
+    result = json.loads(output or problems)
     if committed:
         [order] = sandbox.shop.orders
-        assert said == {"before": "prepared", "order": [order.id, True, []], "after": []}
+        assert result == {"before": "prepared", "order": [order.id, True, []], "after": []}
     else:
-        assert said.pop("unknown")
-        # Only the process that prepared it knows whether it was sent: what it left behind stays as it is.
-        assert said == {"before": "prepared", "again": True, "after": ["prepared"]}
+        assert result.pop("unknown")
+        # Only the process that prepared the intent knows whether it was sent, so its state does not change.
+        assert result == {"before": "prepared", "again": True, "after": ["prepared"]}
         assert sandbox.shop.orders == []
     assert len(sandbox.requests.of("complete.buy")) == 1

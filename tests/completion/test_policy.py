@@ -32,7 +32,7 @@ from minted_connect.errors import (
     TransportError,
     ValidationFailed,
 )
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Completion, IntentState, Order
 from tests.completion.fakes import CUSTOMER, TOTAL, World, deal_json, intent_of, of, order_json
 

@@ -1,7 +1,4 @@
-"""The journal in PostgreSQL: what only a server that many machines share can do to it.
-
-What every journal does is in `test_journal`.
-"""
+"""Tests of the PostgreSQL journal; `test_journal` tests what all journals have in common."""
 
 from __future__ import annotations
 
@@ -28,8 +25,8 @@ from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.config import Secret
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import postgres
-from minted_connect.journal.postgres import PostgresJournal, _execute, _lock, _Progress
-from minted_connect.journal.postgres_errors import said_by
+from minted_connect.journal.postgres import PostgresJournal, _execute, _lock_basket, _OperationStatus
+from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.protocol import Journal
 from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import SqliteJournal
@@ -60,9 +57,9 @@ def assert_private(error: BaseException) -> None:
         assert secret not in shown
 
 
-async def refused(call: Awaitable[object], said: str, database: Database | None = None) -> JournalError:
-    """Await a call that has to fail like this, without a word too many."""
-    with pytest.raises(JournalError, match=said) as caught:
+async def refused(call: Awaitable[object], message: str, database: Database | None = None) -> JournalError:
+    """Await a call that must fail with this message, and check that the error holds no private data."""
+    with pytest.raises(JournalError, match=message) as caught:
         await call
     error = caught.value
     assert isinstance(error, NotSent)
@@ -76,21 +73,21 @@ async def eventually(condition: Callable[[], object]) -> None:
         if await asyncio.to_thread(condition):
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not happen")
+    raise AssertionError("the condition did not become true")
 
 
 def is_waiting(database: Database) -> bool:
-    """Whether a session waits for a lock of another."""
+    """Return whether a session waits for a lock of another one."""
     return bool(database.execute("SELECT 1 FROM pg_locks WHERE NOT granted"))
 
 
-def always(database: Database, setting: str) -> None:
-    """Make it the default of the journal's role there."""
+def set_default(database: Database, setting: str) -> None:
+    """Change a default setting of the journal's role in this database."""
     database.execute(f'ALTER ROLE "{BUYER}" IN DATABASE {database.name} SET {setting}')
 
 
 def on_insert(database: Database, action: str, *, at_commit: bool = False) -> None:
-    """Let the server do this in the middle of writing an intent down."""
+    """Let the server run `action` while it stores an intent."""
     kind, when = ("CONSTRAINT TRIGGER", "DEFERRABLE INITIALLY DEFERRED") if at_commit else ("TRIGGER", "")
     database.execute(
         f"CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {action}; RETURN NEW; END $$;"
@@ -102,12 +99,12 @@ def on_insert(database: Database, action: str, *, at_commit: bool = False) -> No
 
 @attrs.define
 class BreakingProxy:
-    """A wire to the server that breaks at the first COMMIT: before, during or after its work, or without a sign."""
+    """A proxy that fails at the first COMMIT: it closes the connection before, during or after, or stays silent."""
 
     port: int
     breaks: str
     again: bool
-    """Whether a later connection gets through."""
+    """Whether later connections are forwarded."""
     server: asyncio.Server | None = None
     broken: bool = False
 
@@ -124,37 +121,37 @@ class BreakingProxy:
             to_client.close()
             return
         server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
-        mine = False
+        is_broken_here = False
 
-        async def there() -> None:
-            nonlocal mine
+        async def forward() -> None:
+            nonlocal is_broken_here
             while data := await client.read(65536):
                 if b"COMMIT\0" in data and not self.broken:
-                    self.broken = mine = True
+                    self.broken = is_broken_here = True
                     if self.breaks == "before":
                         break
                 to_server.write(data)
-                if mine and self.breaks == "during":
+                if is_broken_here and self.breaks == "during":
                     to_client.close()
             to_server.close()
 
-        async def back() -> None:
+        async def forward_response() -> None:
             while data := await server.read(65536):
-                if not mine:
+                if not is_broken_here:
                     to_client.write(data)
                 elif self.breaks == "after":
                     break
             to_client.close()
 
-        await asyncio.gather(there(), back(), return_exceptions=True)
+        await asyncio.gather(forward(), forward_response(), return_exceptions=True)
 
 
-# --- On the disk when `prepare` returns --------------------------------------------------------------------------
+# --- Durability ----------------------------------------------------------------------------------------------------
 
 
-async def test_what_holds_in_every_transaction(database: Database, journal: PostgresJournal) -> None:
-    always(database, "synchronous_commit = off")
-    always(database, "default_transaction_isolation = 'serializable'")
+async def test_settings_of_every_transaction(database: Database, journal: PostgresJournal) -> None:
+    set_default(database, "synchronous_commit = off")
+    set_default(database, "default_transaction_isolation = 'serializable'")
     assert database.execute("SHOW synchronous_commit", user=BUYER) == [("off",)]
     names = ["synchronous_commit", "transaction_isolation", "lock_timeout", "statement_timeout", "application_name"]
 
@@ -163,7 +160,7 @@ async def test_what_holds_in_every_transaction(database: Database, journal: Post
         [row] = await _execute(connection, f"SELECT {', '.join(f'''current_setting('{name}')''' for name in names)}")
         return row
 
-    commit, isolation, lock, statement, name = await journal._run(work, _Progress())
+    commit, isolation, lock, statement, name = await journal._run(work, _OperationStatus())
     assert (commit, isolation, name) == ("on", "read committed", "minted_connect")
     assert 0 < int(lock.removesuffix("ms")) < int(statement.removesuffix("ms")) < 5000
 
@@ -172,10 +169,10 @@ async def test_what_holds_in_every_transaction(database: Database, journal: Post
 async def test_an_intent_survives_a_server_that_stops_at_once(
     cluster: Cluster, database: Database, journal: PostgresJournal, how: signal.Signals
 ) -> None:
-    always(database, "synchronous_commit = off")
+    set_default(database, "synchronous_commit = off")
     await journal.pending()
     await journal.prepare(intent_of())
-    cluster.stop(how)  # what is not on the disk by now is lost
+    cluster.stop(how)  # data that is not on the disk yet is lost
     try:
         await refused(journal.prepare(intent_of(id="while it is down")), "cannot be reached", database)
     finally:
@@ -202,7 +199,7 @@ async def test_the_server_goes_down_in_the_middle(
     await eventually(lambda: is_waiting(database))
     cluster.stop(how)
     try:
-        await refused(preparing, "broke the connection off|shutting down", database)
+        await refused(preparing, "closed the connection|shutting down", database)
     finally:
         other.close()
         cluster.start()
@@ -211,15 +208,15 @@ async def test_the_server_goes_down_in_the_middle(
 
 
 @pytest.mark.parametrize(
-    ("breaks", "said"),
+    ("breaks", "message"),
     [
-        ("before", "broke the connection off"),
-        ("during", "broke the connection off"),
-        ("after", "broke the connection off"),
-        ("silently", "no answer in time"),
+        ("before", "closed the connection"),
+        ("during", "closed the connection"),
+        ("after", "closed the connection"),
+        ("silently", "did not respond in time"),
     ],
 )
-async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, breaks: str, said: str) -> None:
+async def test_commit_with_lost_response_is_settled_as_not_sent(database: Database, breaks: str, message: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
     if breaks == "during":
@@ -227,8 +224,8 @@ async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, b
     async with (
         BreakingProxy(database.port, breaks, again=True) as port,
         asyncio.timeout(5),
-    ):  # psycopg alone would wait on
-        await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), said)
+    ):  # psycopg itself would wait longer
+        await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), message)
     assert await direct.pending() == []
     rows = database.execute("SELECT state FROM minted_connect_intents")
     assert rows == ([] if breaks == "before" else [("not_sent",)])
@@ -236,18 +233,18 @@ async def test_a_commit_whose_answer_is_lost_is_taken_back(database: Database, b
 
 
 @pytest.mark.parametrize("breaks", ["before", "after"])
-async def test_a_commit_that_cannot_be_taken_back_is_told_of(database: Database, breaks: str) -> None:
+async def test_commit_that_cannot_be_undone_is_reported(database: Database, breaks: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
     async with BreakingProxy(database.port, breaks, again=False) as port:
-        error = await refused(PostgresJournal(database.url_with(port=port)).prepare(intent_of()), "broke the")
-    assert "may be written down all the same, and show in complete.pending(): nothing was sent" in str(error)
+        error = await refused(PostgresJournal(database.url_with(port=port)).prepare(intent_of()), "closed the")
+    assert "the intent may be stored all the same, and show in complete.pending(): nothing was sent" in str(error)
     assert await direct.pending() == ([] if breaks == "before" else [intent_of()])
 
 
 @pytest.fixture
 def no_standby(cluster: Cluster, database: Database) -> Iterator[None]:
-    """The journal is there, and the server waits at every commit for a standby that never comes."""
+    """The journal exists, and the server waits at every commit for a standby that does not exist."""
     asyncio.run(PostgresJournal(database.url).pending())
     cluster.stop()
     cluster.start(synchronous_standby_names="nobody")
@@ -258,34 +255,34 @@ def no_standby(cluster: Cluster, database: Database) -> Iterator[None]:
 
 @pytest.mark.parametrize("cancelled", ["in time", "by hand"])
 @pytest.mark.usefixtures("no_standby")
-async def test_a_commit_without_a_copy_on_the_standby_is_none(
+async def test_commit_that_the_standby_does_not_confirm_fails(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal, cancelled: str
 ) -> None:
     if cancelled == "in time":
-        error = await refused(hurried.prepare(intent_of()), "no answer in time", database)
+        error = await refused(hurried.prepare(intent_of()), "did not respond in time", database)
     else:
         preparing = asyncio.create_task(journal.prepare(intent_of()))
         stop = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
         await eventually(lambda: [database.execute(stop), preparing.done()][-1])
-        error = await refused(preparing, "wrote it down, but the standby did not", database)
-    assert "may be written down all the same" in str(error)
-    assert await journal.pending() == []  # here it was taken back
+        error = await refused(preparing, "stored the record, but its standby did not confirm it", database)
+    assert "may be stored all the same" in str(error)
+    assert await journal.pending() == []  # settled as not sent
 
 
-# --- One holder a basket, on any number of machines ----------------------------------------------------------------
+# --- One active intent per basket, on any number of machines -------------------------------------------------------
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
 @pytest.mark.parametrize("state", ["prepared", "confirmed"])
-async def test_nothing_comes_between_a_look_and_its_insert(
+async def test_no_intent_is_stored_between_search_and_insert(
     database: Database, journal: PostgresJournal, isolation: str, state: str
 ) -> None:
-    always(database, f"default_transaction_isolation = '{isolation}'")
+    set_default(database, f"default_transaction_isolation = '{isolation}'")
     await journal.prepare(intent_of(id="first"))
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock(other, intent_of())  # as if another machine were preparing right now
+        await _lock_basket(other, intent_of())  # like another machine that is preparing an intent
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second")))
         await eventually(lambda: is_waiting(database))
         await other.execute(f"UPDATE minted_connect_intents SET state = '{state}', order_id = 10984")
@@ -293,9 +290,7 @@ async def test_nothing_comes_between_a_look_and_its_insert(
         await preparing
 
 
-async def test_who_does_not_ask_for_the_lock_is_kept_out_by_the_index(
-    database: Database, journal: PostgresJournal
-) -> None:
+async def test_index_rejects_a_second_intent_without_the_lock(database: Database, journal: PostgresJournal) -> None:
     await journal.prepare(intent_of())
     again = 'INSERT INTO minted_connect_intents SELECT (jsonb_populate_record(one, \'{"id": "again"}\')).*'
     copy = f"{again.replace('INTO minted_connect_intents', 'INTO minted_connect_intents OVERRIDING USER VALUE')}"
@@ -307,22 +302,22 @@ async def test_who_does_not_ask_for_the_lock_is_kept_out_by_the_index(
         preparing = asyncio.create_task(journal.prepare(intent_of(id="third")))
         await eventually(lambda: is_waiting(database))
         other.execute("COMMIT")
-        await refused(preparing, "refuses this intent: another has its basket", database)
-    await refused(journal.prepare(intent_of(cart_token="another")), "refuses this intent", database)  # the same id
+        await refused(preparing, "rejects this intent: another intent has the same basket", database)
+    await refused(journal.prepare(intent_of(cart_token="another")), "rejects this intent", database)  # the same id
 
 
-async def test_machines_that_meet_at_an_empty_database_make_the_tables_once(database: Database) -> None:
+async def test_concurrent_machines_create_the_tables_once(database: Database) -> None:
     body = """
     print("ready", flush=True); sys.stdin.readline()
     intents = [intent_of(id=f"{sys.argv[2]}{n}", cart_token=str(n)) for n in range(4)]
-    said = await asyncio.gather(*map(journal.prepare, intents), return_exceptions=True)
-    print(*(error for error in said if not isinstance(error, AlreadyInFlight | None)), len(await journal.pending()))
+    results = await asyncio.gather(*map(journal.prepare, intents), return_exceptions=True)
+    print(*(error for error in results if not isinstance(error, AlreadyInFlight | None)), len(await journal.pending()))
     """
     assert together([child(body.strip(), database.url, name) for name in "abc"]) == ["4\n"] * 3
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
 
 
-async def test_a_role_that_may_not_create_uses_what_is_there(database: Database, guest: str) -> None:
+async def test_role_without_create_permission_uses_the_tables(database: Database, guest: str) -> None:
     await refused(PostgresJournal(guest).prepare(intent_of()), "role has no permission", database)
     await PostgresJournal(database.url).prepare(intent_of())
     await refused(PostgresJournal(guest).pending(), "role has no permission", database)
@@ -336,7 +331,7 @@ async def test_a_role_that_may_not_create_uses_what_is_there(database: Database,
 
 @pytest.fixture
 def guest(database: Database) -> Iterator[str]:
-    """The URL of a role that owns nothing."""
+    """URL of a role without tables and permissions."""
     name = sql.Identifier(GUEST)
     with database.connect() as admin:
         admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, PASSWORD))
@@ -344,23 +339,23 @@ def guest(database: Database) -> Iterator[str]:
         admin.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
 
 
-async def test_every_schema_is_a_journal_of_its_own(database: Database) -> None:
+async def test_every_schema_is_a_separate_journal(database: Database) -> None:
     database.execute("CREATE SCHEMA one; CREATE SCHEMA two", user=BUYER)
     journals = [PostgresJournal(database.url_with(query=f"options=-csearch_path%3D{name}")) for name in ("one", "two")]
     for journal in journals:
         await journal.prepare(intent_of())
         assert await journal.pending() == [intent_of()]
-    nowhere = PostgresJournal(database.url_with(query="options=-csearch_path%3Dthree"))
-    await refused(nowhere.pending(), "has no schema to hold its tables: see the search_path", database)
+    missing = PostgresJournal(database.url_with(query="options=-csearch_path%3Dthree"))
+    await refused(missing.pending(), "has no schema for its tables: check the search_path", database)
 
 
-async def test_the_first_server_that_answers_is_taken(database: Database) -> None:
+async def test_first_server_that_responds_is_used(database: Database) -> None:
     journal = PostgresJournal(database.url_with(host="127.0.0.1:1,127.0.0.1"))
     assert repr(journal) == f"PostgresJournal('postgresql://127.0.0.1:1,127.0.0.1:{database.port}/{database.name}')"
     await journal.prepare(intent_of())
 
 
-def test_a_journal_is_bound_to_no_event_loop_and_leaves_no_connection(database: Database) -> None:
+def test_journal_works_in_several_loops_and_disconnects(database: Database) -> None:
     journal = PostgresJournal(database.url)
     asyncio.run(journal.prepare(intent_of()))
     assert asyncio.run(journal.pending()) == [intent_of()]
@@ -379,15 +374,15 @@ STEPS = st.lists(
             st.none() | st.integers(-(2**64), 2**64),
             st.none() | PROGRESS,
         ),
-        st.tuples(st.just("note"), BASKETS, PROGRESS),
+        st.tuples(st.just("save_progress"), BASKETS, PROGRESS),
     ),
     max_size=10,
 )
 
 
-async def seen(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
-    """What a journal says to these steps, and knows after them."""
-    said: list[Any] = []
+async def run_steps(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
+    """Execute the steps, and return the errors and the final content."""
+    results: list[Any] = []
     ids: list[str] = []
     for kind, *values in steps:
         try:
@@ -397,42 +392,42 @@ async def seen(journal: Journal, name: str, steps: list[Any]) -> list[Any]:
                     await journal.prepare(intent_of(id=ids[-1], external_customer_id=name, cart_token=basket))
                 case "settle", [number, state, order, progress]:
                     await journal.settle(f"{name}-{number}", state, order_id=order, progress=progress)
-                case "note", [basket, progress]:
-                    await journal.note(name, basket, progress)
+                case "save_progress", [basket, progress]:
+                    await journal.save_progress(name, basket, progress)
         except AlreadyInFlight as error:
-            said.append((str(error), error.intent_id, error.order_id))
-    for intents in (await journal.pending(), await journal.unfinished()):
-        said.append([intent for intent in intents if intent.external_customer_id == name])
-    return [*said, await journal.holder(name, "0"), await journal.holder(name, "1")]
+            results.append((str(error), error.intent_id, error.order_id))
+    for intents in (await journal.pending(), await journal.awaiting_completion()):
+        results.append([intent for intent in intents if intent.external_customer_id == name])
+    return [*results, await journal.find_active(name, "0"), await journal.find_active(name, "1")]
 
 
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(steps=STEPS)
-def test_it_does_what_the_one_in_sqlite_does(database: Database, tmp_path: Path, steps: list[Any]) -> None:
+def test_postgres_and_sqlite_journals_behave_equally(database: Database, tmp_path: Path, steps: list[Any]) -> None:
     name = os.urandom(8).hex()
 
-    async def both() -> tuple[list[Any], list[Any]]:
+    async def run_both() -> tuple[list[Any], list[Any]]:
         journals = (PostgresJournal(database.url), SqliteJournal(tmp_path / "journal.db"))
-        ours, theirs = await asyncio.gather(*(seen(journal, name, steps) for journal in journals))
+        ours, theirs = await asyncio.gather(*(run_steps(journal, name, steps) for journal in journals))
         return ours, theirs
 
-    ours, theirs = asyncio.run(both())
+    ours, theirs = asyncio.run(run_both())
     assert ours == theirs
 
 
 # --- Versions of the schema ----------------------------------------------------------------------------------------
 
 
-TAKEOVER = "ALTER TABLE minted_connect_intents ADD COLUMN weather TEXT; CREATE TABLE in_the_way ()"
+MIGRATION = "ALTER TABLE minted_connect_intents ADD COLUMN weather TEXT; CREATE TABLE in_the_way ()"
 
 
-async def test_a_journal_of_an_older_schema_is_taken_over_once(
+async def test_concurrent_operations_migrate_the_schema_once(
     database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await journal.prepare(intent_of())
-    monkeypatch.setattr(postgres, "STEPS", (*postgres.STEPS, TAKEOVER))
+    monkeypatch.setattr(postgres, "STEPS", (*postgres.STEPS, MIGRATION))
     monkeypatch.setattr(postgres, "VERSION", len(postgres.STEPS))
     found = await asyncio.gather(*(PostgresJournal(database.url).pending() for _ in range(6)))
     assert found == [[intent_of()]] * 6
@@ -440,20 +435,20 @@ async def test_a_journal_of_an_older_schema_is_taken_over_once(
     assert database.execute("SELECT weather FROM minted_connect_intents") == [(None,)]
 
 
-async def test_a_takeover_that_fails_changes_nothing(
+async def test_failed_migration_changes_nothing(
     database: Database, journal: PostgresJournal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await journal.prepare(intent_of())
     database.execute("CREATE TABLE in_the_way ()", user=BUYER)
     with monkeypatch.context() as patch:
-        patch.setattr(postgres, "STEPS", (*postgres.STEPS, TAKEOVER))
+        patch.setattr(postgres, "STEPS", (*postgres.STEPS, MIGRATION))
         patch.setattr(postgres, "VERSION", len(postgres.STEPS))
-        await refused(journal.pending(), "something else", database)
+        await refused(journal.pending(), "names of the journal's tables", database)
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
     assert await journal.pending() == [intent_of()]
 
 
-async def test_a_journal_of_the_first_schema_is_taken_over(database: Database, journal: PostgresJournal) -> None:
+async def test_journal_with_schema_version_1_is_migrated(database: Database, journal: PostgresJournal) -> None:
     database.execute(f"{postgres.STEPS[0]}; UPDATE minted_connect_journal SET version = 1", user=BUYER)
     values = dict(zip(COLUMNS, to_row(intent_of()), strict=True))
     names = [name for name in COLUMNS if name not in ("fenced_at", "server", "account", "send_before", "refusal")]
@@ -470,120 +465,124 @@ NO_VERSION = "DELETE FROM minted_connect_journal"
 
 
 @pytest.mark.parametrize(
-    ("statement", "said"),
+    ("statement", "message"),
     [
         (
             NEWER,
             f"has schema {postgres.VERSION + 1}, this library knows {postgres.VERSION}: upgrade the library$",
         ),
-        (NO_VERSION, "holds a record that cannot be read$"),
+        (NO_VERSION, "contains a record that cannot be read$"),
         (
             "ALTER TABLE minted_connect_journal RENAME version TO x",
-            "holds tables of these names that are something else$",
+            "contains other tables with the names of the journal's tables$",
         ),
-        ("ALTER TABLE minted_connect_intents DROP COLUMN items", "something else$"),
+        ("ALTER TABLE minted_connect_intents DROP COLUMN items", "names of the journal's tables$"),
     ],
 )
-async def test_tables_that_cannot_be_used_say_why(
-    database: Database, journal: PostgresJournal, statement: str, said: str
+async def test_unusable_tables_raise_an_error_with_the_reason(
+    database: Database, journal: PostgresJournal, statement: str, message: str
 ) -> None:
     await journal.prepare(intent_of())
     database.execute(statement)
-    await refused(journal.pending(), said, database)
-    await refused(journal.prepare(intent_of(id="second")), said, database)
+    await refused(journal.pending(), message, database)
+    await refused(journal.prepare(intent_of(id="second")), message, database)
 
 
-# --- What else can go wrong ----------------------------------------------------------------------------------------
+# --- Other errors --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}, {"guid": "a\0b"}])
-async def test_what_it_cannot_hold_is_refused(
+async def test_values_that_cannot_be_stored_are_rejected(
     database: Database, journal: PostgresJournal, odd: dict[str, Any]
 ) -> None:
-    await refused(journal.prepare(intent_of(**odd)), "cannot hold this intent", database)
+    await refused(journal.prepare(intent_of(**odd)), "cannot store this intent", database)
     assert await journal.pending() == []
     await journal.prepare(intent_of(basket_id=2**63 - 1))
 
 
-async def test_letters_that_the_database_does_not_have(cluster: Cluster) -> None:
+async def test_characters_missing_in_the_encoding_are_rejected(cluster: Cluster) -> None:
     with cluster.database("ENCODING 'LATIN1' TEMPLATE template0") as database:
         journal = PostgresJournal(database.url)
-        await refused(journal.prepare(intent_of(guid="şifre")), "cannot hold this intent", database)
+        await refused(journal.prepare(intent_of(guid="şifre")), "cannot store this intent", database)
         await journal.prepare(intent_of(guid="clé"))
         assert await journal.pending() == [intent_of(guid="clé")]
 
 
-async def test_a_database_that_knows_no_letters(cluster: Cluster) -> None:
+async def test_database_without_an_encoding_stores_utf8(cluster: Cluster) -> None:
     with cluster.database("ENCODING 'SQL_ASCII' TEMPLATE template0") as database:
         await PostgresJournal(database.url).prepare(intent_of(guid="şifre"))
         assert await PostgresJournal(database.url).pending() == [intent_of(guid="şifre")]
 
 
 @pytest.mark.parametrize(
-    ("parts", "said"),
+    ("parts", "message"),
     [
-        ({"password": "canary-password"}, "refused the user name or the password"),
-        ({"password": ""}, "refused the user name or the password"),
-        ({"user": "canary-nobody"}, "refused the user name or the password"),
-        ({"name": "nowhere"}, "cannot be used: there is no such database"),
+        ({"password": "canary-password"}, "rejected the user name or the password"),
+        ({"password": ""}, "rejected the user name or the password"),
+        ({"user": "canary-nobody"}, "rejected the user name or the password"),
+        ({"name": "nowhere"}, "cannot be used: the database does not exist"),
         ({"port": 1}, "cannot be reached"),
         ({"host": "nowhere.invalid"}, "cannot be reached"),
         ({"host": "", "query": "host=/nowhere"}, "cannot be reached"),
-        ({"query": "sslmode=require"}, "cannot be connected to: there is no encryption"),
+        ({"query": "sslmode=require"}, "cannot be connected to: client and server accept no common encryption"),
         ({"query": "target_session_attrs=standby"}, "cannot be written: the server is a standby, or set to read only"),
     ],
 )
-async def test_a_server_that_cannot_be_used_says_why(database: Database, parts: dict[str, Any], said: str) -> None:
-    # A resolver asks again after five seconds.
-    await refused(PostgresJournal(database.url_with(**parts), patience=15).prepare(intent_of()), said)
+async def test_unusable_server_raises_an_error_with_the_reason(
+    database: Database, parts: dict[str, Any], message: str
+) -> None:
+    # Resolvers retry after five seconds.
+    await refused(PostgresJournal(database.url_with(**parts), patience=15).prepare(intent_of()), message)
 
 
 async def test_a_server_that_takes_no_more(database: Database, journal: PostgresJournal) -> None:
     database.execute(f'ALTER ROLE "{BUYER}" CONNECTION LIMIT 0')
     try:
-        await refused(journal.pending(), "has no connection free", database)
+        await refused(journal.pending(), "has no free connection", database)
     finally:
         database.execute(f'ALTER ROLE "{BUYER}" CONNECTION LIMIT -1')
 
 
 async def test_a_server_that_is_read_only(database: Database, journal: PostgresJournal) -> None:
-    always(database, "default_transaction_read_only = on")
+    set_default(database, "default_transaction_read_only = on")
     await refused(journal.pending(), "cannot be written: the server is a standby, or set to read only", database)
-    always(database, "default_transaction_read_only = off")
+    set_default(database, "default_transaction_read_only = off")
     await journal.prepare(intent_of())
-    always(database, "default_transaction_read_only = on")
+    set_default(database, "default_transaction_read_only = on")
     await refused(journal.prepare(intent_of(id="second", cart_token="second")), "cannot be written", database)
     await refused(journal.settle(intent_of().id, IntentState.CONFIRMED), "cannot be written", database)
     assert await journal.pending() == [intent_of()]
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "message"),
     [
         ("53100", "cannot grow: the disk is full"),
-        ("53200", "the server is out of memory, connections or disk"),
+        ("53200", "cannot be written: the server is out of memory, connections or disk space"),
         ("40P01", "is locked by another session"),
         ("57P03", "is starting or shutting down"),
-        ("58030", "the server reports an error of its disk"),
+        ("58030", "the disk of the server reports an error"),
         ("XX001", "is damaged"),
-        ("08006", "broke the connection off"),
+        ("08006", "closed the connection"),
         ("P0001", r"failed \(RaiseException\)"),
     ],
 )
-async def test_what_the_server_reports(database: Database, journal: PostgresJournal, state: str, said: str) -> None:
+async def test_errors_of_the_server_are_described(
+    database: Database, journal: PostgresJournal, state: str, message: str
+) -> None:
     await journal.pending()
     on_insert(database, f"RAISE EXCEPTION 'no: %', NEW USING ERRCODE = '{state}', DETAIL = NEW.cart_token")
-    await refused(journal.prepare(intent_of()), said, database)
+    await refused(journal.prepare(intent_of()), message, database)
     assert await journal.pending() == []
 
 
 async def test_a_session_that_is_ended_by_hand(database: Database, journal: PostgresJournal) -> None:
     await journal.pending()
     on_insert(database, "PERFORM pg_terminate_backend(pg_backend_pid())")
-    await refused(journal.prepare(intent_of()), "is starting or shutting down|broke the connection off", database)
+    await refused(journal.prepare(intent_of()), "is starting or shutting down|closed the connection", database)
 
 
-async def test_a_lock_of_another_session_is_given_up_in_time(
+async def test_lock_of_another_session_raises_within_patience(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal
 ) -> None:
     await journal.pending()
@@ -591,27 +590,27 @@ async def test_a_lock_of_another_session_is_given_up_in_time(
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
         await refused(hurried.prepare(intent_of()), "is locked by another session", database)
         await refused(hurried.settle("any", IntentState.UNKNOWN), "is locked by another session", database)
-        assert await journal.pending() == []  # reading goes on
+        assert await journal.pending() == []  # queries are not blocked
         other.execute("ROLLBACK")
     await journal.prepare(intent_of())
 
 
-async def test_a_server_that_is_too_slow_is_given_up_in_time(
+async def test_slow_server_raises_within_patience(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal
 ) -> None:
     await journal.pending()
     on_insert(database, "PERFORM pg_sleep(60)")
-    await refused(hurried.prepare(intent_of()), "gave no answer in time: the server was too slow", database)
+    await refused(hurried.prepare(intent_of()), "did not respond in time: the server was too slow", database)
     await eventually(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER))
 
 
-async def test_a_server_that_says_nothing_at_all_is_given_up_in_time() -> None:
+async def test_silent_server_raises_within_patience() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         journal = PostgresJournal(f"postgresql://u:canary@127.0.0.1:{silent.getsockname()[1]}/db", patience=0.2)
-        await refused(journal.prepare(intent_of()), "cannot be reached: no answer in time")
+        await refused(journal.prepare(intent_of()), "cannot be reached: the server did not respond in time")
 
 
-async def test_a_cancelled_operation_ends_before_it_lets_go(database: Database, journal: PostgresJournal) -> None:
+async def test_cancellation_waits_for_the_operation(database: Database, journal: PostgresJournal) -> None:
     await journal.pending()
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
@@ -627,7 +626,7 @@ async def test_a_cancelled_operation_ends_before_it_lets_go(database: Database, 
     assert await journal.pending() == [intent_of()]
 
 
-async def test_a_cancelled_operation_is_given_up_in_time_too(
+async def test_cancelled_operation_ends_within_patience(
     database: Database, journal: PostgresJournal, hurried: PostgresJournal
 ) -> None:
     await journal.pending()
@@ -643,40 +642,46 @@ async def test_a_cancelled_operation_is_given_up_in_time_too(
     assert await journal.pending() == []
 
 
-async def test_without_a_thread_it_is_an_error_of_the_journal(database: Database) -> None:
+async def test_executor_that_is_shut_down_raises_journal_error(database: Database) -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
-    await refused(PostgresJournal(database.url_with(host="localhost")).pending(), "there is no thread for it")
+    await refused(
+        PostgresJournal(database.url_with(host="localhost")).pending(),
+        "no thread is available to resolve the host name",
+    )
 
 
 def test_an_event_loop_that_psycopg_cannot_use() -> None:
-    text = said_by(psycopg.InterfaceError("Psycopg cannot use the 'ProactorEventLoop'"), connected=False)
+    text = describe_error(psycopg.InterfaceError("Psycopg cannot use the 'ProactorEventLoop'"), connected=False)
     assert text == "cannot be used on this event loop: psycopg needs a SelectorEventLoop"
-    assert said_by(psycopg.OperationalError("Verbindung nicht möglich"), connected=False) == "cannot be connected to"
-    assert said_by(AssertionError(), connected=True) is None
+    assert (
+        describe_error(psycopg.OperationalError("Verbindung nicht möglich"), connected=False)
+        == "cannot be connected to"
+    )
+    assert describe_error(AssertionError(), connected=True) is None
 
 
-async def test_what_is_no_problem_of_the_database_is_not_called_one(journal: PostgresJournal) -> None:
+async def test_other_errors_are_raised_unchanged(journal: PostgresJournal) -> None:
     async def work(_: object) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await journal._run(work, _Progress())
+        await journal._run(work, _OperationStatus())
 
 
-async def test_what_psycopg_logs(
+async def test_psycopg_logs_no_private_data(
     database: Database, journal: PostgresJournal, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, "psycopg")
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, order_id=1)
-    await refused(PostgresJournal(database.url_with(name="nowhere")).pending(), "no such database")
+    await refused(PostgresJournal(database.url_with(name="nowhere")).pending(), "the database does not exist")
     logged = "".join(caplog.handler.format(record) + repr(record.args) for record in caplog.records)
     assert "psycopg" in logged
     assert not [secret for secret in (PASSWORD, "canary-p", TOKEN, CUSTOMER) if secret in logged]
 
 
-# --- The URL, and the clients ---------------------------------------------------------------------------------------
+# --- The URL, and the clients --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -733,15 +738,15 @@ def test_patience_is_seconds(patience: Any) -> None:
         PostgresJournal("postgresql://db.example/orders", patience=patience)
 
 
-async def test_any_patience_will_do(database: Database) -> None:
+async def test_extreme_values_of_patience_work(database: Database) -> None:
     await PostgresJournal(database.url, patience=sys.float_info.max).prepare(intent_of())
-    await refused(PostgresJournal(database.url, patience=1e-9).pending(), "no answer in time", database)
+    await refused(PostgresJournal(database.url, patience=1e-9).pending(), "did not respond in time", database)
 
 
 @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
 def test_without_psycopg_a_client_says_what_to_install(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    assert minted_connect.PostgresJournal is PostgresJournal  # naming it needs nothing
+    assert minted_connect.PostgresJournal is PostgresJournal  # the name is available without psycopg
     with pytest.raises(ConfigurationError, match=r'pip install "minted-connect\[postgres\]"') as caught:
         client("partner", "secret", journal="postgresql://canary:canary@db.example/orders")
     assert "canary" not in "".join(texts_of(caught.value)).replace('journal="postgresql://canary:canary', "")

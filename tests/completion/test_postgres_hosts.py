@@ -1,4 +1,4 @@
-"""A URL with several hosts: what is open is read from the primary only, also while that one is down."""
+"""URLs with several hosts: open intents are read from the primary only, even while it is down."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def second() -> Iterator[Cluster]:
 
 @pytest.fixture
 def behind(second: Cluster, database: Database) -> Iterator[Database]:
-    """A database of another server, which holds nothing yet, as a standby that lags."""
+    """An empty database with the same name on another server, like a standby that lags behind."""
     copy = Database(second.port, database.name)
     second.template.execute(f'CREATE DATABASE {copy.name} OWNER "{BUYER}"')
     connection = copy.connect(BUYER)
@@ -62,7 +62,7 @@ async def test_without_the_primary_nothing_is_read(cluster: Cluster, database: D
     cluster.stop()
     try:
         with pytest.raises(JournalError, match="cannot be"):
-            await journal.pending()  # and not: nothing is open
+            await journal.pending()  # must not report that nothing is open
         with pytest.raises(JournalError, match="cannot be"):
             await journal.prepare(intent_of(id="second", cart_token="second"))
     finally:
@@ -95,12 +95,12 @@ def test_several_hosts_with_standby_requested_are_refused(
     ],
 )
 def test_several_hosts_request_the_writable_one(url: str, session: Any) -> None:
-    assert PostgresJournal(url)._session == session
+    assert PostgresJournal(url)._connect_params == session
 
 
 @pytest.fixture
 def standby(cluster: Cluster, second: Cluster) -> Iterator[Cluster]:
-    """The second server as a standby: it recovers for ever, as nothing tells it to take over."""
+    """The second server as a standby, which stays in recovery."""
     second.stop()
     (second.folder / "data" / "standby.signal").touch()
     second.start()
@@ -114,6 +114,6 @@ async def test_a_standby_is_not_read(behind: Database, request: pytest.FixtureRe
     await PostgresJournal(behind.url).prepare(intent_of())
     request.getfixturevalue("standby")
     journal = PostgresJournal(behind.url)
-    for call in (journal.pending, journal.unfinished):
+    for call in (journal.pending, journal.awaiting_completion):
         with pytest.raises(JournalError, match="the server is a standby, which lags behind: name the primary"):
             await call()

@@ -34,7 +34,7 @@ from minted_connect.errors import (
     RequestTimeout,
     ServerError,
 )
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import IntentState, Order
 from tests.completion.fakes import CUSTOMER, TOKEN, World, deal_json, intent_of, of, order_json, page_json
 

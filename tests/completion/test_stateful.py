@@ -39,7 +39,7 @@ from minted_connect.models import Basket, Completion, IntentState
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import SHIPPING
 from tests.completion.fault_strategies import Trouble, broken, failed, is_lie, late, refused
-from tests.completion.ledger import HEADER, Books, Entry, FileStore, MemoryStore, Till, ended, passing
+from tests.completion.ledger import HEADER, Entry, FileStore, Machine, MemoryStore, Oracle, result_of, run_loop
 from tests.support.clocks import SteppingClock
 from tests.support.operations import GOLD, SILVER
 
@@ -98,7 +98,7 @@ class Purchases(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner(debug=False)
         self.folder = tempfile.TemporaryDirectory()
-        self.tills: list[Till] = []
+        self.tills: list[Machine] = []
         self.seen: list[Basket] = []
         self.failed = False
 
@@ -153,8 +153,8 @@ class Purchases(RuleBasedStateMachine):
 
     async def _open(self, policy: CompletionPolicy) -> None:
         await self.server.start()
-        self.tills = [Till(self.server, self._store(place), policy) for place in ("here", "there")]
-        self.books = Books(self.server, *(till.store for till in self.tills))
+        self.tills = [Machine(self.server, self._store(place), policy) for place in ("here", "there")]
+        self.books = Oracle(self.server, *(till.store for till in self.tills))
         await self._create_customer(CUSTOMERS[0])
 
     def _store(self, place: str) -> MemoryStore | FileStore:
@@ -176,7 +176,7 @@ class Purchases(RuleBasedStateMachine):
             raise
 
     @property
-    def here(self) -> Till:
+    def here(self) -> Machine:
         return self.tills[0]
 
     # --- shopping ------------------------------------------------------------------------------------------------
@@ -250,7 +250,7 @@ class Purchases(RuleBasedStateMachine):
     async def _complete(self, basket: Basket, terms: Terms, deadline: float | None) -> None:
         before = self.here.store.entries()
         client = self.here.client if deadline is None else self.here.client.with_options(deadline=deadline)
-        self._judge(self.here, basket, terms, before, await ended(self._call(client, basket, terms)))
+        self._judge(self.here, basket, terms, before, await result_of(self._call(client, basket, terms)))
 
     @rule(wish=wishes)
     def complete_twice(self, wish: Wish) -> None:
@@ -258,7 +258,7 @@ class Purchases(RuleBasedStateMachine):
 
     async def _complete_twice(self, basket: Basket, terms: Terms) -> None:
         before = self.here.store.entries()
-        calls = [ended(self._call(self.here.client, basket, terms)) for _ in range(2)]
+        calls = [result_of(self._call(self.here.client, basket, terms)) for _ in range(2)]
         for end in await asyncio.gather(*calls):
             self._judge(self.here, basket, terms, before, end)
 
@@ -269,7 +269,7 @@ class Purchases(RuleBasedStateMachine):
     async def _complete_there(self, basket: Basket, terms: Terms, here_too: bool) -> None:
         tills = self.tills if here_too else self.tills[1:]
         before = [till.store.entries() for till in tills]
-        ends = await asyncio.gather(*(ended(self._call(till.client, basket, terms)) for till in tills))
+        ends = await asyncio.gather(*(result_of(self._call(till.client, basket, terms)) for till in tills))
         for till, entries, end in zip(tills, before, ends, strict=True):
             self._judge(till, basket, terms, entries, end)
 
@@ -280,10 +280,10 @@ class Purchases(RuleBasedStateMachine):
     async def _complete_what_changes(self, basket: Basket, terms: Terms, turns: int, qty: int) -> None:
         before = self.here.store.entries()
         call = asyncio.ensure_future(self._call(self.here.client, basket, terms))
-        await passing(turns)
+        await run_loop(turns)
         with suppress(MintedConnectError):
             await self.tills[1].client.baskets.update_item(basket, sku=GOLD, qty=qty)
-        self._judge(self.here, basket, terms, before, await ended(call))
+        self._judge(self.here, basket, terms, before, await result_of(call))
 
     @rule(wish=wishes, turns=turns_of_a_purchase, tasks=st.integers(1, 2))
     def complete_and_cancel(self, wish: Wish, turns: int, tasks: int) -> None:
@@ -292,9 +292,9 @@ class Purchases(RuleBasedStateMachine):
     async def _complete_and_cancel(self, basket: Basket, terms: Terms, turns: int, tasks: int) -> None:
         before = self.here.store.entries()
         calls = [asyncio.ensure_future(self._call(self.here.client, basket, terms)) for _ in range(tasks)]
-        await passing(turns)
+        await run_loop(turns)
         calls[0].cancel()
-        for end in await asyncio.gather(*map(ended, calls)):
+        for end in await asyncio.gather(*map(result_of, calls)):
             self._judge(self.here, basket, terms, before, end, cancelled=True, alone=tasks == 1)
 
     @rule(wish=wishes, commit=st.booleans(), crash=st.booleans(), at_once=st.booleans())
@@ -308,15 +308,15 @@ class Purchases(RuleBasedStateMachine):
         fault = self.trouble
         call = asyncio.ensure_future(self._call(self.here.client, basket, terms))
         while not (fault.waiting or call.done()):
-            await passing(1)
+            await run_loop(1)
         if crash:
             await self.here.crash(call)
         else:
             call.cancel()
-            self._judge(self.here, basket, terms, before, await ended(call), cancelled=True)
+            self._judge(self.here, basket, terms, before, await result_of(call), cancelled=True)
         if at_once:
             fault.remove()
-            await passing(10)
+            await run_loop(10)
 
     @rule(wish=wishes, turns=turns_of_a_purchase)
     def complete_and_crash(self, wish: Wish, turns: int) -> None:
@@ -324,7 +324,7 @@ class Purchases(RuleBasedStateMachine):
 
     async def _complete_and_crash(self, basket: Basket, terms: Terms, turns: int) -> None:
         call = asyncio.ensure_future(self._call(self.here.client, basket, terms))
-        await passing(turns)
+        await run_loop(turns)
         await self.here.crash(call)
 
     @rule(wish=wishes, turns=turns_of_a_purchase)
@@ -334,9 +334,9 @@ class Purchases(RuleBasedStateMachine):
     async def _complete_and_close(self, basket: Basket, terms: Terms, turns: int) -> None:
         before = self.here.store.entries()
         call = asyncio.ensure_future(self._call(self.here.client, basket, terms))
-        await passing(turns)
+        await run_loop(turns)
         await self.here.restart()
-        self._judge(self.here, basket, terms, before, await ended(call), closed=True)
+        self._judge(self.here, basket, terms, before, await result_of(call), closed=True)
 
     @rule(
         number=numbers,
@@ -347,7 +347,7 @@ class Purchases(RuleBasedStateMachine):
     def reconcile(self, number: int, fences: list[bool], there: bool, patience: int | None) -> None:
         self.do(self._reconcile(self.tills[there], number, fences, patience))
 
-    async def _reconcile(self, till: Till, number: int, fences: list[bool], patience: int | None) -> None:
+    async def _reconcile(self, till: Machine, number: int, fences: list[bool], patience: int | None) -> None:
         """Ask for one that is pending, or was: whoever holds the error may ask again."""
         till.asked.update({intent.id: intent for intent in await till.client.complete.pending()})
         if not till.asked:
@@ -356,9 +356,9 @@ class Purchases(RuleBasedStateMachine):
         alone = len(fences) == 1 and till.store.entries()[intent.id].state in OPEN
         calls = [asyncio.ensure_future(till.client.complete.reconcile(intent, fence=fence)) for fence in fences]
         if patience is not None:
-            await passing(patience)
+            await run_loop(patience)
             calls[0].cancel()
-        for end in await asyncio.gather(*map(ended, calls)):
+        for end in await asyncio.gather(*map(result_of, calls)):
             if not isinstance(end, asyncio.CancelledError) or patience is None:
                 self._judge_reconciled(till, intent.id, end, alone=alone)
             if isinstance(end, NotExecuted) and number % 2:
@@ -392,7 +392,7 @@ class Purchases(RuleBasedStateMachine):
         """Let time pass, and have the wall clock corrected by some hours."""
         self.clock.jump_wall(3600.0 * jump)
         self.clock.advance(seconds)
-        await passing(20)
+        await run_loop(20)
 
     @rule(number=numbers, status=st.sampled_from(("Cancelled", "Refunded", "Processing", "Completed")))
     def change_status(self, number: int, status: str) -> None:
@@ -448,7 +448,7 @@ class Purchases(RuleBasedStateMachine):
 
     def _judge(
         self,
-        till: Till,
+        till: Machine,
         basket: Basket,
         terms: Terms,
         before: dict[str, Entry],
@@ -496,7 +496,7 @@ class Purchases(RuleBasedStateMachine):
                 raise AssertionError(f"a completion ended with {end!r}") from end
 
     def _judge_reconciled(
-        self, till: Till, intent: str, end: Completion | BaseException, *, alone: bool = True
+        self, till: Machine, intent: str, end: Completion | BaseException, *, alone: bool = True
     ) -> None:
         came_to[f"reconcile: {type(end).__name__}"] += 1
         entry = till.store.entries()[intent]
@@ -551,10 +551,10 @@ class Purchases(RuleBasedStateMachine):
                 await till.client.aclose()
             await self.server.aclose()
 
-    async def _settle(self, till: Till) -> None:
+    async def _settle(self, till: Machine) -> None:
         till.failing = till.missed = 0
         for intent in await till.store.pending():
-            self._judge_reconciled(till, intent.id, await ended(till.client.complete.reconcile(intent)))
+            self._judge_reconciled(till, intent.id, await result_of(till.client.complete.reconcile(intent)))
         self.books.check()
         for name, entry in till.store.entries().items():
             assert name not in self.books.made or entry.state not in OPEN, "an order that was made was not found"

@@ -99,8 +99,8 @@ class Full(SqliteJournal):
 
     full = True
 
-    def _open(self, give_up: float | None = None) -> sqlite3.Connection:
-        database = super()._open(give_up)
+    def _connect(self, deadline: float | None = None) -> sqlite3.Connection:
+        database = super()._connect(deadline)
         if self.full:
             database.execute("PRAGMA max_page_count = 1")  # no more than there are
         return database

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own: on a free loopback port, asking for a password, gone at the end."""
+"""A temporary PostgreSQL server on a free loopback port, with password authentication."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from tests.support.programs import find
 
 ADMIN, BUYER = "admin", "canary-role"
 PASSWORD = "canary-p@ss/wörd"
-START = 20.0  # seconds for the server to start or stop: only a broken one takes more than a moment
+START = 20.0  # seconds for the server to start or stop
 
-# Nothing has to survive a power cut here. The log writer sleeps, so that only a commit brings itself to the disk.
+# No fsync: the data need not survive a power failure. The WAL writer sleeps, so that only a synchronous commit writes
+# its records.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -39,7 +40,7 @@ SETTINGS = {
 
 @attrs.frozen
 class Database:
-    """One database, owned by a role that is no superuser; `url` is that role's."""
+    """A database owned by a role that is not a superuser; `url` is the URL of that role."""
 
     port: int
     name: str
@@ -49,7 +50,7 @@ class Database:
         return self.url_with()
 
     def url_with(self, query: str = "", **parts: Any) -> str:
-        """The URL with some of it replaced: user, password, host, port, name."""
+        """Return the URL with some parts replaced: user, password, host, port, name."""
         values = {"user": BUYER, "password": PASSWORD, "host": "127.0.0.1", "port": self.port, "name": self.name}
         values |= parts
         user, password = (quote(values[name], safe="") for name in ("user", "password"))
@@ -66,16 +67,16 @@ class Database:
 
 @attrs.define
 class Cluster:
-    """The server."""
+    """A PostgreSQL server and its files."""
 
     binaries: Path
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
-    made: int = 0
+    databases: int = 0
 
     def run(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
-        # PostgreSQL does not serve as root; Debian has made an account for it.
+        # PostgreSQL refuses to run as root; Debian's packages create an account for it.
         account = {"user": "postgres", "group": "postgres", "extra_groups": []} if os.geteuid() == 0 else {}
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen(
@@ -88,7 +89,7 @@ class Cluster:
             )
 
     @property
-    def said(self) -> str:
+    def log_text(self) -> str:
         return (self.folder / "log").read_text(errors="replace")
 
     @property
@@ -102,7 +103,7 @@ class Cluster:
                 shutil.chown(path, "postgres", "postgres")
         options = f"-U {ADMIN} --pwfile=password --auth=scram-sha-256 -E UTF8 --no-locale --no-sync".split()
         if self.run("initdb", *options).wait(START) != 0:
-            raise RuntimeError(self.said)
+            raise RuntimeError(self.log_text)
         self.start()
         statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(BUYER), PASSWORD)
         with self.template.connect() as connection:
@@ -113,26 +114,26 @@ class Cluster:
         deadline = time.monotonic() + START
         while True:
             if self.process is None or self.process.poll() is not None:
-                # After a kill it may have to wait for what the last one left.
+                # After a kill, the processes of the last server may still hold its resources.
                 self.process = self.run("postgres", *settings)
             try:
                 self.template.connect().close()
                 return
             except psycopg.OperationalError:
                 if time.monotonic() > deadline:
-                    raise RuntimeError(self.said) from None
+                    raise RuntimeError(self.log_text) from None
                 time.sleep(0.02)
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop: SIGINT hangs up on everybody, SIGQUIT stops at once without writing a thing, SIGKILL kills."""
+        """Stop the server: SIGINT disconnects all clients, SIGQUIT stops without a checkpoint, SIGKILL kills."""
         if self.process is not None:
             self.process.send_signal(how)
             self.process.wait(START)
 
     @contextmanager
     def database(self, options: str = "") -> Iterator[Database]:
-        self.made += 1
-        database = Database(self.port, f"journal{self.made}")
+        self.databases += 1
+        database = Database(self.port, f"journal{self.databases}")
         self.template.execute(f'CREATE DATABASE {database.name} OWNER "{BUYER}" {options}')
         try:
             yield database
@@ -146,7 +147,7 @@ def running() -> Iterator[Cluster]:
     initdb = find(*map(str, newest_first), "initdb")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    # Not pytest's tmp_path: that is closed to the account that the server runs under.
+    # Not pytest's tmp_path, which the account of the server cannot access.
     with tempfile.TemporaryDirectory(prefix="postgres-", ignore_cleanup_errors=True) as name:
         cluster = Cluster(Path(initdb).resolve().parent, Path(name), port)
         try:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from traceback import format_exc
 
-from minted_connect.journal.protocol import MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.sqlite import SqliteJournal
 from tests.completion.chaos.plan import Plan, draw_plan
 from tests.completion.chaos.result import Tally, Violation

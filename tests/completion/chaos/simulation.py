@@ -21,7 +21,8 @@ from minted_connect.errors import (
     OutcomeUnknown,
     RequestTimeout,
 )
-from minted_connect.journal.protocol import Journal, MemoryJournal
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import Journal
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.sandbox import Fault, Sandbox
 from tests.completion.chaos.plan import IN_TIME, LATEST, Limits, Plan

@@ -50,11 +50,11 @@ class Pen:
         if not self.dead:
             await self.journal.adopt(intent_id, owner)
 
-    async def note(
+    async def save_progress(
         self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
     ) -> None:
         if not self.dead:
-            await self.journal.note(external_customer_id, cart_token, progress, account=account)
+            await self.journal.save_progress(external_customer_id, cart_token, progress, account=account)
 
     async def get(self, intent_id: str) -> Intent | None:
         return await self.journal.get(intent_id)
@@ -65,14 +65,16 @@ class Pen:
         if not self.dead:
             await self.journal.fence(intent_id, at)
 
-    async def holder(self, external_customer_id: str, cart_token: str, *, account: str | None = None) -> Intent | None:
-        return await self.journal.holder(external_customer_id, cart_token, account=account)
+    async def find_active(
+        self, external_customer_id: str, cart_token: str, *, account: str | None = None
+    ) -> Intent | None:
+        return await self.journal.find_active(external_customer_id, cart_token, account=account)
 
     async def pending(self) -> list[Intent]:
         return await self.journal.pending()
 
-    async def unfinished(self) -> list[Intent]:
-        return await self.journal.unfinished()
+    async def awaiting_completion(self) -> list[Intent]:
+        return await self.journal.awaiting_completion()
 
     async def aclose(self) -> None:
         """Leave the journal open: it outlives the client."""

@@ -1,0 +1,131 @@
+"""The journal in memory, which ends with the process."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import attrs
+
+from minted_connect.journal.protocol import ACTIVE, OPEN, JournalAccount, already_in_flight_error
+from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
+
+__all__ = ["MemoryJournal"]
+
+_MAX_CLOSED: Final = 10_000
+
+
+class MemoryJournal:
+    """A journal in memory. It separates the tasks of one process, and is lost when the process ends.
+
+    Only the latest 10,000 closed intents are kept, so that memory stays bounded. For a basket that was completed
+    earlier, only the server can refuse a second completion.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, Intent] = {}
+        self._closed: dict[str, Intent] = {}
+        self._ids_by_basket: dict[tuple[str, str], list[str]] = {}
+
+    async def prepare(self, intent: Intent) -> None:
+        """Store an intent until the process ends."""
+        active = await self.find_active(intent.external_customer_id, intent.cart_token, account=intent.account)
+        if active is not None:
+            raise already_in_flight_error(active)
+        self._open[intent.id] = intent
+        self._ids_by_basket.setdefault((intent.external_customer_id, intent.cart_token), []).append(intent.id)
+
+    async def settle(
+        self,
+        intent_id: str,
+        state: IntentState,
+        *,
+        order_id: int | None = None,
+        progress: OrderProgress | None = None,
+        owner: JournalAccount | None = None,
+    ) -> None:
+        """Store the outcome of an intent."""
+        intent = self._open.get(intent_id)
+        if intent is None and state is IntentState.CONFIRMED:
+            intent = self._closed.get(intent_id)
+        if intent is None:
+            return
+        settled = attrs.evolve(
+            intent if intent.account is not None or owner is None else _assign(intent, owner),
+            state=state,
+            order_id=order_id or intent.order_id,
+            progress=progress or intent.progress,
+        )
+        if state in OPEN:
+            self._open[intent_id] = settled
+            return
+        self._open.pop(intent_id, None)
+        self._closed[intent_id] = settled
+        if len(self._closed) > _MAX_CLOSED:
+            self._forget(next(iter(self._closed)))
+
+    async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
+        """Store the response that refused an open intent."""
+        intent = self._open.get(intent_id)
+        if intent is not None:
+            self._open[intent_id] = attrs.evolve(intent, state=IntentState.UNKNOWN, refusal=refusal)
+
+    async def adopt(self, intent_id: str, owner: JournalAccount) -> None:
+        """Assign an intent to an account."""
+        for intents in (self._open, self._closed):
+            if intent_id in intents:
+                intents[intent_id] = _assign(intents[intent_id], owner)
+
+    async def save_progress(
+        self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
+    ) -> None:
+        """Store the last known state of an order."""
+        for intent in self._find(external_customer_id, cart_token, account):
+            if intent.state == IntentState.CONFIRMED:
+                self._closed[intent.id] = attrs.evolve(intent, progress=progress)
+
+    async def get(self, intent_id: str) -> Intent | None:
+        """Return the intent with this id, or None."""
+        return self._open.get(intent_id) or self._closed.get(intent_id)
+
+    async def fence(self, intent_id: str, at: datetime) -> None:
+        """Store that a basket is about to be cleared."""
+        intent = self._open.get(intent_id)
+        if intent is not None and intent.fenced_at is None:
+            self._open[intent_id] = attrs.evolve(intent, fenced_at=at)
+
+    async def find_active(
+        self, external_customer_id: str, cart_token: str, *, account: str | None = None
+    ) -> Intent | None:
+        """Return the open or confirmed intent for a basket, or None."""
+        found = self._find(external_customer_id, cart_token, account)
+        active = [intent for intent in found if intent.state in ACTIVE]
+        return min(active, key=lambda intent: intent.state != IntentState.CONFIRMED, default=None)
+
+    async def pending(self) -> list[Intent]:
+        """Return the open intents, oldest first."""
+        return list(self._open.values())
+
+    async def awaiting_completion(self) -> list[Intent]:
+        """Return the confirmed intents whose order is not known to be final, oldest first."""
+        confirmed = (intent for intent in self._closed.values() if intent.state == IntentState.CONFIRMED)
+        return [intent for intent in confirmed if intent.progress is None or not intent.progress.is_final]
+
+    async def aclose(self) -> None:
+        """Do nothing: a journal in memory holds no resources."""
+
+    def _find(self, external_customer_id: str, cart_token: str, account: str | None) -> list[Intent]:
+        ids = self._ids_by_basket.get((external_customer_id, cart_token), ())
+        intents = [self._open.get(intent_id) or self._closed[intent_id] for intent_id in ids]
+        return [intent for intent in intents if intent.account in {account, None}]
+
+    def _forget(self, intent_id: str) -> None:
+        intent = self._closed.pop(intent_id)
+        basket = (intent.external_customer_id, intent.cart_token)
+        self._ids_by_basket[basket].remove(intent.id)
+        if not self._ids_by_basket[basket]:
+            del self._ids_by_basket[basket]
+
+
+def _assign(intent: Intent, owner: JournalAccount) -> Intent:
+    return attrs.evolve(intent, server=owner.server, account=owner.account)
