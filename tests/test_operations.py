@@ -526,7 +526,7 @@ async def test_a_page_of_orders(minted, sandbox, history):
 
 
 ALL = {
-    "customer_external_id": "customer-1",
+    "customer_id": "customer-1",
     "status": [2, 5],
     "tx_type": ["buy", OrderKind.SELL],
     "start": date(2026, 2, 20),
@@ -555,7 +555,7 @@ async def test_every_filter_of_orders(minted, sandbox, history):
 
 
 FILTERS: list[tuple[dict[str, Any], list[int]]] = [
-    ({"customer_external_id": "customer-2"}, [5, 3, 1]),
+    ({"customer_id": "customer-2"}, [5, 3, 1]),
     ({"tx_type": "sell"}, [7]),
     ({"tx_type": ["delivery"]}, []),
     ({"status": 2}, [7]),
@@ -563,7 +563,7 @@ FILTERS: list[tuple[dict[str, Any], list[int]]] = [
     ({"start": date(2026, 2, 20), "end": date(2026, 2, 20)}, [7, 6, 5, 4, 3, 2, 1, 0]),
     ({"start": date(2026, 2, 21), "end": date(2026, 2, 21)}, []),
     ({"sort_type": "asc"}, [0, 1, 2, 3, 4, 5, 6, 7]),
-    ({"customer_external_id": "customer-1", "tx_type": "buy", "per_page": 5}, [6, 4, 2, 0]),
+    ({"customer_id": "customer-1", "tx_type": "buy", "per_page": 5}, [6, 4, 2, 0]),
 ]
 
 
@@ -582,12 +582,12 @@ async def test_all_pages_of_orders(minted, sandbox, history):
 
 
 async def test_get_an_order(minted, sandbox, history):
-    order = await minted.orders.get(history[0], customer_external_id="customer-1")
+    order = await minted.orders.get(history[0], customer_id="customer-1")
     assert sent(sandbox)[2] == {"customer_external_id": "customer-1", "orderId": str(history[0])}
     assert (order.id, order.status) == (history[0], OrderStatus.COMPLETED)
     for number, customer in ((history[1], "customer-1"), (999_999, "customer-1")):
         with pytest.raises(NotFound) as caught:
-            await minted.orders.get(number, customer_external_id=customer)
+            await minted.orders.get(number, customer_id=customer)
         assert caught.value.status == 0  # not the server's word
 
 
@@ -740,7 +740,7 @@ async def test_siblings_share_the_login_and_differ_in_what_they_say(minted, sand
     done = await sibling.complete.buy(basket, expected_total=basket.paid_total)
     headers = sandbox.requests[-1].headers
     assert (headers["x-client-id"], headers["accept-language"]) == ("till-7", "en")
-    await minted.orders.get(done.order.id, customer_external_id=known)
+    await minted.orders.get(done.order.id, customer_id=known)
     headers = sandbox.requests[-1].headers
     assert (headers["x-client-id"], headers["accept-language"]) == ("web", "tr")
     assert sum(entry.status == 401 for entry in sandbox.requests) == challenges == 1
@@ -759,7 +759,7 @@ async def test_two_partners_do_not_see_each_other(minted, sandbox, connect, cloc
         lambda: other.customers.get(known),
         lambda: other.customers.remove(known),
         lambda: other.wallet.balance(known),
-        lambda: other.orders.get(order.id, customer_external_id=known),
+        lambda: other.orders.get(order.id, customer_id=known),
         lambda: other.orders.receipt(order.id, customer_id=known),
         lambda: other.orders.invoice(order.guid),
     ):

@@ -453,7 +453,7 @@ async def test_an_order_of_nobody_s_intent_is_not_noted(connect, sandbox, clock,
 async def test_an_order_that_was_seen_to_be_final_elsewhere(minted, clock):
     done = await bought(minted)
     clock.advance(1_000)
-    order = await minted.orders.get(done.order.id, customer_external_id=CUSTOMER)
+    order = await minted.orders.get(done.order.id, customer_id=CUSTOMER)
     assert len(await minted.complete.unfinished()) == 1
     assert await minted.orders.wait(order) is order
     assert await minted.complete.unfinished() == []

@@ -18,7 +18,7 @@ __all__ = ["Basket", "BasketKey", "PriceFix"]
 class BasketKey:
     """What names a basket in requests."""
 
-    external_customer_id: str = attrs.field(repr=masked_except_last)
+    customer_id: str = attrs.field(repr=masked_except_last)
     cart_token: str = attrs.field(repr=masked_except_last)
 
 

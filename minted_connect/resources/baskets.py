@@ -190,7 +190,7 @@ class AsyncBaskets(Resource):
         if not isinstance(key, BasketKey):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("basket", f"give {wanted}, not {type(basket).__name__}")
         return {
-            "external_customer_id": validation.customer_id(key.external_customer_id, self._limits.external_customer_id),
+            "external_customer_id": validation.customer_id(key.customer_id, self._limits.external_customer_id),
             "cart_token": validation.token(key.cart_token, self._limits.cart_token),
         }
 

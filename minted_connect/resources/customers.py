@@ -35,7 +35,7 @@ class AsyncCustomers(Resource):
 
     async def create(
         self,
-        external_id: str,
+        customer_id: str,
         *,
         firstname: str | None = None,
         middlename: str | None = None,
@@ -50,7 +50,7 @@ class AsyncCustomers(Resource):
     ) -> Customer:
         """Create a customer.
 
-        `external_id` is the partner's own id: 3 to 40 letters, digits, hyphens and underscores. Never sent twice
+        `customer_id` is the partner's own id: 3 to 40 letters, digits, hyphens and underscores. Never sent twice
         unless provably not received; when it is not known whether it was, the customer is read back, and returned if
         it shows everything that was sent (`tax_office` and `account_type` are not shown). A customer who was there
         before under this id, with the same details, cannot be told from the new one; the fewer details are sent, the
@@ -76,7 +76,7 @@ class AsyncCustomers(Resource):
             "account_type": account_type,
         }
         given = self._checked({name: value for name, value in fields.items() if value is not None})
-        new = validation.new_customer_id(external_id, self._limits.external_id)
+        new = validation.new_customer_id(customer_id, self._limits.external_id)
         request = Request(OPERATIONS["customers.create"], body={"external_id": new, **given})
 
         async def read_back(error: MintedConnectError) -> Customer:
@@ -87,7 +87,7 @@ class AsyncCustomers(Resource):
 
         return await self._api.send(request, Customer, read_back=read_back, lock=new, check=_is_named(new))
 
-    async def get(self, external_id: str) -> Customer:
+    async def get(self, customer_id: str) -> Customer:
         """Return a customer with the wallets.
 
         Raises:
@@ -96,13 +96,13 @@ class AsyncCustomers(Resource):
 
         Source: Get Customer (E-Commerce page api-8228811, 2024-08-07): partly documented; wallet rows are inferred.
         """
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id, self._limits.external_customer_id)
         request = Request(OPERATIONS["customers.get"], (known,))
         return await self._api.send(request, Customer, check=_is_named(known))
 
     async def update(
         self,
-        external_id: str,
+        customer_id: str,
         *,
         firstname: _MaybeText = _ABSENT,
         middlename: _MaybeText = _ABSENT,
@@ -137,7 +137,7 @@ class AsyncCustomers(Resource):
         changes = self._checked({name: value for name, value in fields.items() if value is not _ABSENT})
         if not changes:
             raise InvalidInput.of("update", "must change at least one field")
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id, self._limits.external_customer_id)
         request = Request(OPERATIONS["customers.update"], (known,), body=changes)
 
         async def read_back(error: MintedConnectError) -> Customer:
@@ -145,7 +145,7 @@ class AsyncCustomers(Resource):
 
         return await self._api.send(request, Customer, read_back=read_back, lock=known, check=_is_named(known))
 
-    async def remove(self, external_id: str) -> None:
+    async def remove(self, customer_id: str) -> None:
         """Detach the partner's id from a customer (by its name; what exactly is removed is not known, S10).
 
         Raises:
@@ -153,7 +153,7 @@ class AsyncCustomers(Resource):
 
         Source: Remove Customer Id: inferred (name and method from the menu).
         """
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id, self._limits.external_customer_id)
 
         async def read_back(error: MintedConnectError) -> None:
             # Of the vendor's own 404s only: one without its code may be a gateway's, and says nothing.
@@ -170,13 +170,13 @@ class AsyncCustomers(Resource):
         request = Request(OPERATIONS["customers.remove"], (known,))
         await self._api.run(request, read_back=read_back, lock=known)
 
-    async def _confirmed(self, external_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
+    async def _confirmed(self, customer_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
         """Return the customer if it is as `sent`; otherwise the change is not there, and `error` stands."""
         try:
-            found = await self.get(external_id)
+            found = await self.get(customer_id)
         except MintedConnectError:
             raise error from None
-        shown = {"external_id": external_id, **{name: sent[name] for name in sent.keys() - _NOT_SHOWN}}
+        shown = {"external_id": customer_id, **{name: sent[name] for name in sent.keys() - _NOT_SHOWN}}
         if all(found.raw.get(name) == value for name, value in shown.items()):
             return found
         raise error
@@ -201,10 +201,10 @@ class AsyncCustomers(Resource):
         return sent
 
 
-def _is_named(external_id: str) -> Callable[[Customer], list[str]]:
+def _is_named(customer_id: str) -> Callable[[Customer], list[str]]:
     """Return what tells why a customer is not the one asked for: a proxy or a cache may mix up answers."""
 
     def wrong(customer: Customer) -> list[str]:
-        return [] if customer.external_id == external_id else ["data.external_id: is another customer's"]
+        return [] if customer.external_id == customer_id else ["data.external_id: is another customer's"]
 
     return wrong

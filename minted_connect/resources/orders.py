@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from datetime import date
-from typing import Final, Literal, TypedDict, Unpack
+from functools import partial
+from typing import Final, Literal
 
 from minted_connect import validation
 from minted_connect.core.api_client import ApiClient
@@ -24,7 +25,7 @@ from minted_connect.models import (
 from minted_connect.resources import base
 from minted_connect.resources.order_tracking import FIRST, Looks, OrderPoller, OrderRef, SaveProgress, not_listed
 
-__all__ = ["AsyncOrders", "OrderFilters", "SortBy"]
+__all__ = ["AsyncOrders", "SortBy"]
 
 SortBy = Literal["type", "total", "customer_external_id", "created_at"]
 """What Get Orders sorts by (from E-Commerce Get Orders, api-8228838, 2024-08-11)."""
@@ -32,20 +33,6 @@ SortBy = Literal["type", "total", "customer_external_id", "created_at"]
 _KINDS: Final = frozenset(OrderKind)
 _SORT_BY: Final = frozenset({"type", "total", "customer_external_id", "created_at"})
 _SORT_TYPES: Final = frozenset({"asc", "desc"})
-
-
-class OrderFilters(TypedDict, total=False):
-    """What `AsyncOrders.page`, `pages` and `iterate` have in common."""
-
-    customer_external_id: str | None
-    status: int | Sequence[int] | None
-    tx_type: OrderKind | str | Sequence[OrderKind | str] | None
-    start: date | None
-    end: date | None
-    order_id: int | None
-    sort_by: SortBy
-    sort_type: Literal["asc", "desc"]
-    per_page: int
 
 
 class AsyncOrders(base.Resource):
@@ -59,7 +46,7 @@ class AsyncOrders(base.Resource):
     async def page(
         self,
         *,
-        customer_external_id: str | None = None,
+        customer_id: str | None = None,
         status: int | Sequence[int] | None = None,
         tx_type: OrderKind | str | Sequence[OrderKind | str] | None = None,
         start: date | None = None,
@@ -73,7 +60,7 @@ class AsyncOrders(base.Resource):
         """Return one page of orders, newest first unless sorted otherwise.
 
         Args:
-            customer_external_id: Only this customer's. (The vendor spells it this way in this one query.)
+            customer_id: Only the orders of this customer.
             status: Only these status ids, not names; only 1 Created and 2 Pending are documented.
             tx_type: Only these kinds: `buy`, `sell`, `delivery`.
             start: First day, given together with `end`. Whether both count in, and in which zone, is not known.
@@ -106,27 +93,76 @@ class AsyncOrders(base.Resource):
             for kind in kinds.split(","):
                 validation.one_of("tx_type", kind, _KINDS)
             query.append(("tx_type", kinds))
-        if customer_external_id is not None:
-            wanted = validation.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
+        if customer_id is not None:
+            wanted = validation.customer_id(customer_id, self._limits.external_customer_id)
+            # In this one query the vendor does not call it `external_customer_id`.
             query.append(("customer_external_id", wanted))
         if order_id is not None:
             query.append(("orderId", str(validation.integer("order_id", order_id, 1))))
         request = Request(OPERATIONS["orders.page"], query=query)
-        check = None if customer_external_id is None else _all_of(customer_external_id)
+        check = None if customer_id is None else _all_of(customer_id)
         return await self._api.send(request, Page[Order], check=check)
 
-    def pages(self, *, page: int = 1, **filters: Unpack[OrderFilters]) -> AsyncGenerator[Page[Order], None]:
-        """Walk the pages from `page` on, one request each; it takes what `page` takes.
+    def pages(
+        self,
+        *,
+        customer_id: str | None = None,
+        status: int | Sequence[int] | None = None,
+        tx_type: OrderKind | str | Sequence[OrderKind | str] | None = None,
+        start: date | None = None,
+        end: date | None = None,
+        order_id: int | None = None,
+        sort_by: SortBy = "created_at",
+        sort_type: Literal["asc", "desc"] = "desc",
+        page: int = 1,
+        per_page: int = 10,
+    ) -> AsyncGenerator[Page[Order], None]:
+        """Iterate over the pages from `page` on, one request each. The arguments are those of `page`.
 
-        Orders made meanwhile push rows on to the next page, so a row can show twice.
+        An order that is created meanwhile moves the others towards the next page, so an order can be yielded twice.
         """
-        return base.pages(lambda number: self.page(page=number, **filters), page)
+        fetch = partial(
+            self.page,
+            customer_id=customer_id,
+            status=status,
+            tx_type=tx_type,
+            start=start,
+            end=end,
+            order_id=order_id,
+            sort_by=sort_by,
+            sort_type=sort_type,
+            per_page=per_page,
+        )
+        return base.pages(lambda number: fetch(page=number), page)
 
-    def iterate(self, **filters: Unpack[OrderFilters]) -> AsyncGenerator[Order, None]:
-        """Walk all orders, fetching pages of `per_page` as needed; it takes what `page` takes, but no `page`."""
-        return base.items(self.pages(**filters))
+    def iterate(
+        self,
+        *,
+        customer_id: str | None = None,
+        status: int | Sequence[int] | None = None,
+        tx_type: OrderKind | str | Sequence[OrderKind | str] | None = None,
+        start: date | None = None,
+        end: date | None = None,
+        order_id: int | None = None,
+        sort_by: SortBy = "created_at",
+        sort_type: Literal["asc", "desc"] = "desc",
+        per_page: int = 10,
+    ) -> AsyncGenerator[Order, None]:
+        """Iterate over all orders; pages of `per_page` rows are requested as needed. Filters are those of `page`."""
+        walk = self.pages(
+            customer_id=customer_id,
+            status=status,
+            tx_type=tx_type,
+            start=start,
+            end=end,
+            order_id=order_id,
+            sort_by=sort_by,
+            sort_type=sort_type,
+            per_page=per_page,
+        )
+        return base.items(walk)
 
-    async def get(self, order_id: int, *, customer_external_id: str) -> Order:
+    async def get(self, order_id: int, *, customer_id: str) -> Order:
         """Return one order of one customer.
 
         The API has no call for one order: this asks Get Orders with its `orderId` filter, and looks at the rows.
@@ -138,14 +174,14 @@ class AsyncOrders(base.Resource):
         the order is inferred (Q4).
         """
         number = validation.integer("order_id", order_id, 1)
-        for row in await self._rows(customer_external_id, number):
-            if row.id == number and row.customer.external_id == customer_external_id:
+        for row in await self._rows(customer_id, number):
+            if row.id == number and row.customer.external_id == customer_id:
                 return row
         raise not_listed()
 
-    async def _rows(self, customer_external_id: str, order_id: int) -> Page[Order]:
+    async def _rows(self, customer_id: str, order_id: int) -> Page[Order]:
         """Return what is listed for one order: a filter that the server does not know is ignored (assumed)."""
-        wanted = validation.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
+        wanted = validation.customer_id(customer_id, self._limits.external_customer_id)
         query = (("customer_external_id", wanted), ("orderId", str(order_id)))
         return await self._api.send(Request(OPERATIONS["orders.page"], query=query), Page[Order])
 
@@ -273,14 +309,14 @@ def _status_ids(status: int | Sequence[int]) -> str:
     return ",".join(str(validation.integer("status", one, 1)) for one in validation.as_list("status", status))
 
 
-def _all_of(customer_external_id: str) -> Callable[[Page[Order]], list[str]]:
+def _all_of(customer_id: str) -> Callable[[Page[Order]], list[str]]:
     """Return what names the rows of other customers: a filter the server misread returns everybody's."""
 
     def wrong(found: Page[Order]) -> list[str]:
         return [
             f"data.data[{number}].customer.external_id: is another customer's"
             for number, row in enumerate(found.items)
-            if row.customer.external_id != customer_external_id
+            if row.customer.external_id != customer_id
         ]
 
     return wrong

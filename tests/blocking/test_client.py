@@ -62,7 +62,7 @@ class TestCalls:
         basket = basket_of(minted)
         done = minted.complete.buy(basket, expected_total=basket.paid_total)
 
-        assert minted.orders.get(done.order.id, customer_external_id="customer-1") == done.order
+        assert minted.orders.get(done.order.id, customer_id="customer-1") == done.order
         assert [order.id for order in minted.orders.iterate()] == [done.order.id]
         assert minted.complete.pending() == []
 
