@@ -202,7 +202,7 @@ LINES = [
     for text in (
         r"{route}: \d\d\d in \d+\.\d ms, attempt \d+",
         r"{route}: attempt \d+ failed \([A-Za-z]+\); next in \d+\.\d\d s",
-        r"{route}: order \d+ cannot be looked at for now \([A-Za-z]+\); it is tried on",
+        r"{route}: polling order \d+ failed \([A-Za-z]+\); retrying",
     )
 ]
 """All that calls ever log: method, template of the path, status, time, attempt, kind of error, number of an order."""
