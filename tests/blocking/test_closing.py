@@ -116,14 +116,14 @@ def test_closers_that_come_while_it_closes_wait_too(
     closing, go_on = threading.Event(), threading.Event()
     worker = minted._loop_thread._worker
     assert worker is not None
-    wind_up = worker._wind_up
+    shutdown = worker._shutdown
 
     async def slowly() -> None:
         closing.set()
         go_on.wait(PATIENCE)
-        await wind_up()
+        await shutdown()
 
-    monkeypatch.setattr(worker, "_wind_up", slowly)
+    monkeypatch.setattr(worker, "_shutdown", slowly)
     with ThreadPoolExecutor(4) as pool:
         closers = [pool.submit(minted.close)]
         assert closing.wait(PATIENCE)
@@ -182,7 +182,7 @@ def test_a_journal_that_is_locked_while_it_closes_is_written_afterwards(
 def test_a_call_that_cannot_be_waited_for_still_names_its_intent(
     minted: MintedConnect, buying: Future[Completion], journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop_thread, "PATIENCE", 0.2)
+    monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.2)
     lock = sqlite3.connect(journal, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     with suppress(TimeoutError):  # the journal is closed within that time too, or given up

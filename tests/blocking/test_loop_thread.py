@@ -174,7 +174,7 @@ class TestRun:
         async def give_up() -> None:
             raise asyncio.CancelledError
 
-        with pytest.raises(ClientClosedError, match="this Thing gave up the call"):
+        with pytest.raises(ClientClosedError, match="this Thing cancelled the call"):
             bridge.run(give_up())
 
     @pytest.mark.parametrize("use", [lambda bridge: bridge.run(answer()), lambda bridge: bridge.close()])
@@ -197,8 +197,8 @@ class TestRun:
         other.close()
 
     def test_waiting_in_slices_returns_what_came(self, bridge, monkeypatch):
-        assert 0 < loop_thread._SLICE <= 0.1
-        monkeypatch.setattr(loop_thread, "_SLICE", 0.001)
+        assert 0 < loop_thread._WAIT_SLICE <= 0.1
+        monkeypatch.setattr(loop_thread, "_WAIT_SLICE", 0.001)
 
         assert bridge.run(asyncio.sleep(0.02, 42)) == 42
 
@@ -332,7 +332,7 @@ class TestInterruption:
         assert caught.value.__notes__ == ["The interrupted call had already succeeded; its result is lost."]
 
     def test_a_call_that_resists_is_noted_and_not_waited_for_for_ever(self, bridge, monkeypatch):
-        monkeypatch.setattr(loop_thread, "PATIENCE", 0.05)
+        monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
         enough = threading.Event()
 
         async def stubborn() -> None:
@@ -345,7 +345,7 @@ class TestInterruption:
             bridge.run(stubborn())
         enough.set()
 
-        assert caught.value.__notes__ == ["The interrupted call could not be cancelled and may still be under way."]
+        assert caught.value.__notes__ == ["The interrupted call could not be cancelled and may still be in flight."]
 
     def test_a_call_interrupted_before_it_reached_the_loop_never_begins(self, bridge, monkeypatch):
         begun = []
@@ -444,7 +444,7 @@ class TestClose:
             bridge.close()
             errors = [call.exception(PATIENCE) for call in calls]
 
-        assert [str(error) for error in errors] == ["this Thing was closed while the call was under way"] * 8
+        assert [str(error) for error in errors] == ["this Thing was closed while the call was in flight"] * 8
         assert all(error.__notes__ == ["intent 7 may have been carried out"] for error in errors)
 
     def test_every_call_gets_an_answer_while_it_closes(self):
@@ -530,7 +530,7 @@ class TestClose:
         assert not bridge._worker.is_alive()
 
     def test_a_last_coroutine_that_hangs_is_given_up(self, monkeypatch):
-        monkeypatch.setattr(loop_thread, "PATIENCE", 0.05)
+        monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
         bridge = LoopThread("Thing", forever)
         with pytest.raises(TimeoutError):
             bridge.close()
@@ -565,7 +565,7 @@ class TestClose:
         assert kept[0].cancelled()
 
     def test_a_call_that_resists_is_let_go_of(self, bridge, monkeypatch):
-        monkeypatch.setattr(loop_thread, "PATIENCE", 0.05)
+        monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
         begun = threading.Event()
 
         async def stubborn() -> None:

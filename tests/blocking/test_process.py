@@ -221,7 +221,7 @@ class TestFork:
             )
         )
         assert (status, err) == (0, "")
-        assert out.splitlines() == ["True", "0", "this Thing was closed while the call was under way"]
+        assert out.splitlines() == ["True", "0", "this Thing was closed while the call was in flight"]
 
     def test_a_child_that_merely_exits_does_so(self, finished):
         status, out, err = finished(
