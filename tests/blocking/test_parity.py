@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from minted_connect import AsyncMintedConnect, BlockingRateFeed, MintedConnect, RateFeed
+from minted_connect.blocking import BlockingSubscription
 from minted_connect.blocking import client as blocking
-from minted_connect.blocking.client import BlockingSubscription
 from minted_connect.blocking.lift import Lifted
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.feed import Subscription
