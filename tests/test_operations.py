@@ -310,7 +310,7 @@ async def test_a_line_added_to_a_basket_is_of_its_kind(minted, sandbox, known):
     basket = await minted.baskets.add_item(basket, sku=GOLD)
     assert sent(sandbox) == ("POST", BASKET, {}, named(basket, type="sell", sku=GOLD, qty=1))
     assert basket.kind is OrderKind.SELL
-    with pytest.raises(InvalidInput, match=r"type: must be sell, as the basket is, or left out"):
+    with pytest.raises(InvalidInput, match=r"type: must be sell, like the basket, or be omitted"):
         await minted.baskets.add_item(basket, sku=GOLD, type="buy")
     basket = await minted.baskets.add_item(basket.key, sku=GOLD)
     assert sent(sandbox) == ("POST", BASKET, {}, named(basket, sku=GOLD, qty=1))

@@ -117,8 +117,8 @@ def test_help_of_a_model_shows_documented_fields():
     assert "An open basket" in text
     assert "paid_total: decimal.Decimal" in text
     for line in (
-        "paid_total: Money: what the customer pays in the end; on a sell, what the customer receives (documented).",
-        "price_fix: The price lock (`pricefix` on the wire).",
+        "paid_total: Money: the final amount that the customer pays; on a sell, the amount received (documented).",
+        "price_fix: The price lock (`pricefix` in JSON).",
     ):
         assert f" |      {line}\n" in text
 
