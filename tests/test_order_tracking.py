@@ -1,4 +1,4 @@
-"""Following an order to its end, through both clients: what is told, what is waited out, what outlives a restart."""
+"""`orders.wait` and `orders.watch` through both clients: changes, retries, restarts, intervals."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from tests.support.operations import GOLD, Person
 CUSTOMER = "customer-1"
 ORDERS = "/partner/walletable/orders"
 DELIVERY = [OrderStatus.PREPARING, OrderStatus.PACKED, OrderStatus.SHIPPED, OrderStatus.SHIPPED, OrderStatus.COMPLETED]
-"""What is seen of a delivery after `Pending`: once it is on its way, its arrival is put off."""
+"""Statuses of a delivery after `Pending`; `Shipped` is there twice because the arrival date changes."""
 ONCE = RetryPolicy.none()
 DAY = 86_400.0
 
@@ -113,7 +113,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "polling order" in record.getMessage()]
 
 
-# What is told.
+# Changes.
 
 
 async def test_a_purchase_to_its_end(minted, sandbox):
@@ -208,7 +208,7 @@ async def test_a_wait_that_gets_no_answer_ends_in_time(minted, sandbox, clock):
     assert len(polls(sandbox)) == 1
 
 
-async def test_a_wait_in_trouble_says_so(minted, sandbox):
+async def test_wait_timeout_names_the_last_error(minted, sandbox):
     done = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=503, times=None)
     with pytest.raises(RequestTimeout, match=r"polls still fail after 10 s \(ServerError\)") as caught:
@@ -217,10 +217,10 @@ async def test_a_wait_in_trouble_says_so(minted, sandbox):
     assert len(polls(sandbox)) == 3
 
 
-# What is waited out.
+# Retries.
 
 
-async def test_a_purchase_that_is_not_listed_yet(connect, clock, tmp_path, caplog):
+async def test_purchase_not_listed_yet_is_polled(connect, clock, tmp_path, caplog):
     async with Sandbox(seed=1, clock=clock, orders_lag=100.0) as sandbox:
         minted = await client_of(connect, sandbox, clock, tmp_path)
         seen = await changes(minted.orders.watch(await bought(minted)))
@@ -256,7 +256,7 @@ async def test_a_purchase_that_is_never_listed(connect, clock, tmp_path, how):
         ("redirect", {}, "UnexpectedRedirect"),
     ],
 )
-async def test_trouble_in_the_middle_passes_by(minted, sandbox, caplog, kind, args, name):
+async def test_transient_errors_are_retried(minted, sandbox, caplog, kind, args, name):
     done = await sent(minted, sandbox)
     troubles = [sandbox.faults.add(kind, path=ORDERS, after=after, times=2, **args) for after in (2, 12)]
     seen = await changes(minted.orders.watch(done))
@@ -265,7 +265,7 @@ async def test_trouble_in_the_middle_passes_by(minted, sandbox, caplog, kind, ar
     assert warnings(caplog) == [f"GET {ORDERS}: polling order {done.order.id} failed ({name}); retrying"] * 2
 
 
-async def test_a_server_that_asks_for_time_gets_it(minted, sandbox):
+async def test_retry_after_is_honoured(minted, sandbox):
     done = await bought(minted)
     sandbox.faults.add("rate_limit", path=ORDERS, retry_after=90)
     sandbox.faults.add("status", path=ORDERS, status=503, retry_after=50)
@@ -275,7 +275,7 @@ async def test_a_server_that_asks_for_time_gets_it(minted, sandbox):
 
 
 @pytest.mark.parametrize("how", ["wait", "watch"])
-async def test_a_server_that_asks_for_more_time_than_there_is(minted, sandbox, how):
+async def test_retry_after_beyond_the_timeout_raises(minted, sandbox, how):
     done = await bought(minted)
     sandbox.faults.add("rate_limit", path=ORDERS, retry_after=3_600)
     with pytest.raises((RateLimited, RequestTimeout)) as caught:
@@ -294,7 +294,7 @@ async def test_patience_ends(minted, sandbox):
     assert asked[-1] - asked[1] >= 60 > asked[-2] - asked[1]
 
 
-async def test_patience_begins_anew(minted, sandbox):
+async def test_patience_restarts_after_a_success(minted, sandbox):
     done = await bought(minted)
     for after in range(0, 40, 4):
         sandbox.faults.add("status", path=ORDERS, status=500, after=after, times=3)
@@ -322,7 +322,7 @@ async def test_an_open_breaker_and_a_rate_limit_are_waited_out(connect, sandbox,
     ],
 )
 @pytest.mark.parametrize("how", ["wait", "watch"])
-async def test_what_does_not_pass_by_ends_it(minted, sandbox, how, kind, args, error):
+async def test_permanent_error_ends_polling(minted, sandbox, how, kind, args, error):
     done = await bought(minted)
     sandbox.faults.add(kind, path=ORDERS, after=2, times=None, **args)
     with pytest.raises(error):
@@ -330,15 +330,15 @@ async def test_what_does_not_pass_by_ends_it(minted, sandbox, how, kind, args, e
     assert len(polls(sandbox)) == 3
 
 
-# What outlives a restart.
+# Restarts and the journal.
 
 
-async def test_a_restart_misses_nothing_and_repeats_what_was_not_dealt_with(connect, sandbox, clock, tmp_path):
+async def test_watch_after_restart_repeats_unhandled_change(connect, sandbox, clock, tmp_path):
     first = await client_of(connect, sandbox, clock, tmp_path)
     done = await sent(first, sandbox)
     *before, last = await changes(
         first.orders.watch(done), until=OrderStatus.SHIPPED
-    )  # and is gone before it asks for more
+    )  # the program ends before it requests the next change
 
     second = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await second.complete.unfinished()
@@ -349,7 +349,7 @@ async def test_a_restart_misses_nothing_and_repeats_what_was_not_dealt_with(conn
     assert await second.complete.unfinished() == []
 
 
-async def test_who_dies_over_a_cancelled_order_is_told_again(connect, sandbox, clock, tmp_path):
+async def test_watch_after_crash_repeats_final_change(connect, sandbox, clock, tmp_path):
     first = await client_of(connect, sandbox, clock, tmp_path)
     done = await bought(first)
     sandbox.shop.set_status(done.order.id, "Cancelled")
@@ -360,7 +360,7 @@ async def test_who_dies_over_a_cancelled_order_is_told_again(connect, sandbox, c
     assert await second.complete.unfinished() == []
 
 
-async def test_what_happened_while_the_process_was_down_comes_first(connect, sandbox, clock, tmp_path):
+async def test_watch_after_downtime_starts_with_one_change(connect, sandbox, clock, tmp_path):
     done = await sent(await client_of(connect, sandbox, clock, tmp_path), sandbox)
     clock.advance(215)
     minted = await client_of(connect, sandbox, clock, tmp_path)
@@ -370,7 +370,7 @@ async def test_what_happened_while_the_process_was_down_comes_first(connect, san
     assert first.changed == {"status", "cargo_tracking_number", "estimated_arrival_date"}
     assert first.before == OrderProgress.of(done.order)
     assert [change.after.status for change in rest] == [OrderStatus.COMPLETED]
-    assert polls(sandbox)[0] - began == 1.0  # not at once: others may have been started together with it
+    assert polls(sandbox)[0] - began == 1.0  # not at once: other watches may have started at the same time
 
 
 async def test_waiting_from_the_journal(connect, sandbox, clock, tmp_path):
@@ -419,7 +419,7 @@ async def test_a_completion_that_could_not_be_read(minted, sandbox):
     assert await minted.complete.unfinished() == []
 
 
-async def test_what_names_no_order(minted, sandbox):
+async def test_order_without_id_is_refused(minted, sandbox):
     done = await bought(minted)
     (intent,) = await minted.complete.unfinished()
     for wrong, rule in (
@@ -436,7 +436,7 @@ async def test_what_names_no_order(minted, sandbox):
     assert polls(sandbox) == []
 
 
-async def test_an_order_of_nobody_s_intent_is_not_noted(connect, sandbox, clock, tmp_path):
+async def test_order_without_intent_is_not_saved(connect, sandbox, clock, tmp_path):
     done = await bought(await client_of(connect, sandbox, clock, tmp_path))
     other = tmp_path / "other.db"
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=other)
@@ -456,40 +456,40 @@ async def test_an_order_that_was_seen_to_be_final_elsewhere(minted, clock):
     assert await minted.complete.unfinished() == []
 
 
-class Noting(MemoryJournal):
-    """Remembers what it was told, and may refuse it."""
+class RecordingJournal(MemoryJournal):
+    """Records saved progress, or raises an error."""
 
     def __init__(self, error: Exception | None = None) -> None:
         super().__init__()
         self.error = error
-        self.noted: list[OrderProgress] = []
+        self.saved: list[OrderProgress] = []
 
     async def note(
         self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
     ) -> None:
         if self.error is not None:
             raise self.error
-        self.noted.append(progress)
+        self.saved.append(progress)
         await super().note(external_customer_id, cart_token, progress, account=account)
 
 
-async def test_everything_is_noted_once_it_was_dealt_with(connect, sandbox, clock, tmp_path):
-    journal = Noting()
+async def test_each_change_is_saved_after_it_was_handled(connect, sandbox, clock, tmp_path):
+    journal = RecordingJournal()
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
     done = await sent(minted, sandbox)
     told = [OrderProgress.of(done.order)]
     async for change in minted.orders.watch(done):
-        assert journal.noted == told
+        assert journal.saved == told
         told.append(change.after)
-    assert (len(told), journal.noted) == (6, told)
-    journal.noted.clear()
+    assert (len(told), journal.saved) == (6, told)
+    journal.saved.clear()
     await minted.orders.wait(done)
-    assert journal.noted == told[-1:]
+    assert journal.saved == told[-1:]
 
 
-@pytest.mark.parametrize("error", [OSError("no space left"), ValueError("of a journal of somebody's own")])
+@pytest.mark.parametrize("error", [OSError("no space left"), ValueError("from a custom journal")])
 async def test_a_journal_that_fails_ends_nothing(connect, sandbox, clock, tmp_path, caplog, error):
-    minted = await client_of(connect, sandbox, clock, tmp_path, journal=Noting(error))
+    minted = await client_of(connect, sandbox, clock, tmp_path, journal=RecordingJournal(error))
     done = await bought(minted)
     seen = await changes(minted.orders.watch(done))
     assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
@@ -515,11 +515,11 @@ async def test_a_locked_journal_ends_nothing(connect, sandbox, clock, tmp_path, 
         locked.close()
     assert "the journal could not save" in caplog.text
     (intent,) = await minted.complete.unfinished()
-    # It was not noted, so it is told again.
+    # It was not saved, so it is yielded again.
     assert [change.after.status for change in await changes(minted.orders.watch(intent))] == [OrderStatus.COMPLETED]
 
 
-# What is left over, and how often it is asked.
+# Cleanup and intervals.
 
 
 async def test_a_given_up_watch_leaves_nothing_open(sandbox, clock, tmp_path):

@@ -162,7 +162,7 @@ def test_a_purchase_that_was_not_sent_is_not_sent(
     assert not journal.exists() or states(journal) == []
 
 
-def test_a_journal_that_is_locked_while_it_closes_is_written_afterwards(
+def test_journal_locked_during_close_is_written_later(
     minted: MintedConnect, buying: Future[Completion], journal: Path
 ) -> None:
     lock = sqlite3.connect(journal, isolation_level=None)
@@ -316,7 +316,7 @@ def test_ctrl_c_while_the_intent_is_written_down_names_nothing(
 
 
 @posix
-def test_handlers_of_two_signals_may_close_it_while_with_closes_it(
+def test_two_signal_handlers_may_close_it_during_exit(
     minted: MintedConnect, buying: Future[Completion], journal: Path
 ) -> None:
     main = threading.main_thread().ident
