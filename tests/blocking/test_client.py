@@ -233,12 +233,12 @@ class TestClose:
 
 
 class Silent:
-    """A server that reads requests and never answers."""
+    """A server that reads requests and sends no response."""
 
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.settimeout(PATIENCE)
-        self._connection = self._socket  # if nobody ever comes, there is something to close all the same
+        self._connection = self._socket  # so that there is a socket to close without any connection
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         return self
 

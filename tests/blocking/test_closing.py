@@ -1,4 +1,4 @@
-"""Closing and interrupting a blocking client during a purchase, in any number and order."""
+"""Closing and interrupting a blocking client during a purchase, repeatedly and in any order."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def hang(sandbox: ThreadedSandbox) -> Fault:
 
 @pytest.fixture
 def buying(minted: MintedConnect, basket: Basket, hang: Fault) -> Iterator[Future[Completion]]:
-    """A purchase in another thread, whose request has arrived."""
+    """A purchase in another thread, whose request the server has received."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(minted.complete.buy, basket, expected_total=basket.paid_total)
         until(lambda: hang.waiting)
@@ -185,13 +185,13 @@ def test_a_call_that_cannot_be_waited_for_still_names_its_intent(
     monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.2)
     lock = sqlite3.connect(journal, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    with suppress(TimeoutError):  # the journal is closed within that time too, or given up
+    with suppress(TimeoutError):  # the journal, too, is closed within this time or not at all
         minted.close()
     error = buying.exception(PATIENCE)
     lock.execute("ROLLBACK")
     lock.close()
     assert isinstance(error, ClientClosedError)
-    # With a patience this short the loop ends before the lock does: the record may stay prepared, which is pending too.
+    # With so short a timeout the loop ends before the lock: the record may stay prepared, which is pending, too.
     [(intent, state)] = states(journal)
     named = intent_of(error)
     assert named is not None
