@@ -56,7 +56,7 @@ class AsyncCustomers(Resource):
         details are sent, the less the read proves.
 
         Args:
-            customer_id: The partner's own id of the customer: 3 to 40 letters, digits, hyphens and underscores.
+            customer_id: The partner's own id of the customer (the Partner page: 3 to 40 letters, digits, `-` and `_`).
             firstname: First name.
             middlename: Middle name; may be empty.
             lastname: Last name.

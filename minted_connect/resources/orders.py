@@ -68,7 +68,7 @@ class AsyncOrders(base.Resource):
             sort_by: Sort key.
             sort_type: `asc` or `desc`.
             page: Page number, from 1.
-            per_page: Rows per page, 5 to 30 (from the E-Commerce page).
+            per_page: Rows per page (the E-Commerce page allows 5 to 30).
 
         Raises:
             IntegrityError: if `customer_id` is given and the response contains an order of another customer.
@@ -148,7 +148,7 @@ class AsyncOrders(base.Resource):
         per_page: int = 10,
     ) -> AsyncGenerator[Order, None]:
         """Iterate over all orders; pages of `per_page` rows are requested as needed. Filters are those of `page`."""
-        walk = self.pages(
+        pages = self.pages(
             customer_id=customer_id,
             status=status,
             tx_type=tx_type,
@@ -159,7 +159,7 @@ class AsyncOrders(base.Resource):
             sort_type=sort_type,
             per_page=per_page,
         )
-        return base.items(walk)
+        return base.items(pages)
 
     async def get(self, order_id: int, *, customer_id: str) -> Order:
         """Return one order of one customer.

@@ -20,7 +20,7 @@ class AsyncProducts(base.Resource):
 
         Args:
             page: Page number, from 1.
-            per_page: Rows per page, 5 to 100 (from the E-Commerce page).
+            per_page: Rows per page (the E-Commerce page allows 5 to 100).
 
         Source: Get Products: inferred (path, query and shape from E-Commerce Products, api-8209436, 2024-09-05).
         """
