@@ -61,7 +61,7 @@ CUSTOMER: Final[str] = json.loads(SAMPLE)["data"]["customer"]["external_id"]
 _KEY: Final = BasketKey(CUSTOMER, json.loads(SAMPLE)["data"]["token"])
 _SKU: Final = "MNTBAE0001"
 _CHANGE: Final = {
-    "external_customer_id": _KEY.external_customer_id,
+    "external_customer_id": _KEY.customer_id,
     "cart_token": _KEY.cart_token,
     "sku": _SKU,
     "qty": 1,

@@ -56,14 +56,14 @@ def _span(least: int, most: int) -> str:
 
 def customer_id(value: Any, length: tuple[int, int] | None) -> str:
     """Check the partner's id of a customer that exists."""
-    return text("external_customer_id", value, length)
+    return text("customer_id", value, length)
 
 
 def new_customer_id(value: Any, length: tuple[int, int] | None) -> str:
     """Check the partner's id of a customer to be created: letters, digits, hyphen, underscore (documented)."""
-    checked = text("external_id", value, length)
+    checked = text("customer_id", value, length)
     if length is not None and not _EXTERNAL_ID.fullmatch(checked):
-        raise InvalidInput.of("external_id", "must hold only letters A-Z, digits, hyphens and underscores")
+        raise InvalidInput.of("customer_id", "must hold only letters A-Z, digits, hyphens and underscores")
     return checked
 
 

@@ -42,7 +42,6 @@ from minted_connect import (
 )
 from minted_connect.core import converter
 from minted_connect.feed import RateFeed
-from minted_connect.resources.orders import AsyncOrders
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.fakes import deal_json, intent_of, order_json
 
@@ -80,10 +79,10 @@ PERIOD = {"start": date(2026, 1, 1), "end": date(2026, 1, 2)}
 
 # Completions are tested with what they do: tests/completion.
 VALID: list[tuple[str, dict[str, Any]]] = [
-    ("customers.create", {"external_id": "customer-1"}),
-    ("customers.get", {"external_id": "customer-1"}),
-    ("customers.update", {"external_id": "customer-1", "lastname": "Hopper"}),
-    ("customers.remove", {"external_id": "customer-1"}),
+    ("customers.create", {"customer_id": "customer-1"}),
+    ("customers.get", {"customer_id": "customer-1"}),
+    ("customers.update", {"customer_id": "customer-1", "lastname": "Hopper"}),
+    ("customers.remove", {"customer_id": "customer-1"}),
     ("products.page", {}),
     ("products.pages", {}),
     ("products.iterate", {}),
@@ -97,7 +96,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("orders.page", PERIOD),
     ("orders.pages", PERIOD),
     ("orders.iterate", PERIOD),
-    ("orders.get", {"order_id": 10984, "customer_external_id": "customer-1"}),
+    ("orders.get", {"order_id": 10984, "customer_id": "customer-1"}),
     *((f"orders.{how}", {"order": order}) for how in ("wait", "watch") for order in (ORDER, COMPLETION, INTENT)),
     ("orders.receipt", {"order_id": 10984, "customer_id": "customer-1"}),
     ("orders.invoice", {"external_order_id": "10984"}),
@@ -153,9 +152,7 @@ ACCEPTED: dict[str, set[str]] = {
 }
 
 SAID_AS = {
-    "customer_id": {"external_customer_id"},
-    "external_id": {"external_customer_id"},
-    "basket": {"external_customer_id"},
+    "basket": {"customer_id"},
     "currency_id": {"metal"},
 }
 """The vendor's word for a parameter, where the error uses it."""
@@ -181,11 +178,7 @@ def parameters_of(function: Any) -> list[tuple[str, Any]]:
 def parameters_named(name: str) -> list[tuple[str, Any]]:
     if name.startswith("feed."):
         return parameters_of(getattr(RateFeed, name.removeprefix("feed.")))
-    found = parameters_of(attrgetter(name)(AsyncMintedConnect("u", "p")))
-    if found and found[-1][0] == "filters":
-        paging = {"page"} if name == "orders.iterate" else set()
-        found = [one for one in parameters_of(AsyncOrders.page) if one[0] not in paging]
-    return found
+    return parameters_of(attrgetter(name)(AsyncMintedConnect("u", "p")))
 
 
 async def method_of(minted: Any, name: str) -> Any:
@@ -289,12 +282,12 @@ def test_no_client_is_built_of_what_cannot_work(cls):
 
 # What the product above does not reach: wrong by a rule of its own. (field, what is called); `m` is the client.
 REFUSED: list[tuple[str, Any]] = [
-    ("external_id", lambda m: m.customers.create("")),
-    ("external_id", lambda m: m.customers.create("ab")),
-    ("external_id", lambda m: m.customers.create("x" * 41)),
-    ("external_id", lambda m: m.customers.create("has space")),
-    ("external_id", lambda m: m.customers.create("a\r\nX-Evil: 1")),
-    ("external_id", lambda m: m.customers.create(17)),
+    ("customer_id", lambda m: m.customers.create("")),
+    ("customer_id", lambda m: m.customers.create("ab")),
+    ("customer_id", lambda m: m.customers.create("x" * 41)),
+    ("customer_id", lambda m: m.customers.create("has space")),
+    ("customer_id", lambda m: m.customers.create("a\r\nX-Evil: 1")),
+    ("customer_id", lambda m: m.customers.create(17)),
     ("firstname", lambda m: m.customers.create("customer-1", firstname="Al")),
     ("lastname", lambda m: m.customers.create("customer-1", lastname="x" * 41)),
     ("middlename", lambda m: m.customers.create("customer-1", middlename="J.")),
@@ -303,8 +296,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("birthdate", lambda m: m.customers.create("customer-1", birthdate=datetime(1970, 1, 31))),
     ("tax_office", lambda m: m.customers.create("customer-1", tax_office="x")),
     ("identity_number", lambda m: m.customers.create("customer-1", identity_number="12")),
-    ("external_customer_id", lambda m: m.customers.get("")),
-    ("external_customer_id", lambda m: m.customers.get(LONG)),
+    ("customer_id", lambda m: m.customers.get("")),
+    ("customer_id", lambda m: m.customers.get(LONG)),
     ("id", lambda m: m.customers.get("..")),
     ("id", lambda m: m.customers.remove(".")),
     ("update", lambda m: m.customers.update("customer-1")),
@@ -314,7 +307,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("per_page", lambda m: m.products.page(per_page=4)),
     ("per_page", lambda m: m.products.page(per_page=101)),
     ("per_page", lambda m: m.products.page(per_page=True)),
-    ("external_customer_id", lambda m: m.baskets.get_active("")),
+    ("customer_id", lambda m: m.baskets.get_active("")),
     ("cart_token", lambda m: m.baskets.get_active("customer-1", cart_token="short")),
     ("sku", lambda m: m.baskets.add_item("customer-1", sku="")),
     ("qty", lambda m: m.baskets.add_item("customer-1", sku="S", qty=0)),
@@ -339,8 +332,8 @@ REFUSED: list[tuple[str, Any]] = [
     ("sku", lambda m: m.baskets.update_item(KEY, sku=None, qty=1)),
     ("sku", lambda m: m.baskets.delete_item(KEY, sku=" ")),
     ("cart_token", lambda m: m.baskets.clear(BasketKey("customer-1", "x" * 33))),
-    ("external_customer_id", lambda m: m.baskets.clear(BasketKey(LONG, TOKEN))),
-    ("external_customer_id", lambda m: m.wallet.balance("")),
+    ("customer_id", lambda m: m.baskets.clear(BasketKey(LONG, TOKEN))),
+    ("customer_id", lambda m: m.wallet.balance("")),
     ("metals", lambda m: m.wallet.balance("customer-1", metals=[])),
     ("metals", lambda m: m.wallet.balance("customer-1", metals=["gold,silver"])),
     ("metals", lambda m: m.wallet.balance("customer-1", metals=5)),

@@ -1,4 +1,4 @@
-"""Code that stands in docstrings runs."""
+"""Code in docstrings runs."""
 
 from __future__ import annotations
 

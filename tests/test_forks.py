@@ -1,4 +1,4 @@
-"""Forks of a process that has a client: the child is refused at once, and what the parent began stays the parent's."""
+"""Forks of a process that has a client: calls in the child are refused at once, those of the parent go on."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_built_before_it_and_used_in_the_child_only(sandbox, arguments):
 
 
 PRELOADED = """
-minted = build()  # by a server that loads the application, and then forks its workers
+minted = build()  # as in a server that loads the application before it forks its workers
 
 async def order(customer):
     async with build() as own:

@@ -191,8 +191,8 @@ CALLS: dict[str, Call] = {
     "complete.delivery": lambda m, c: m.complete.delivery(
         seen(c, type="delivery", tx_type="delivery"), shipping=SHIPPING, accept_price="current"
     ),
-    "orders.page": lambda m, c: m.orders.page(customer_external_id=CUSTOMER),
-    "orders.get": lambda m, c: m.orders.get(LISTED.id, customer_external_id=CUSTOMER),
+    "orders.page": lambda m, c: m.orders.page(customer_id=CUSTOMER),
+    "orders.get": lambda m, c: m.orders.get(LISTED.id, customer_id=CUSTOMER),
     "orders.wait": lambda m, c: m.orders.wait(LISTED, until="Pending", timeout=10),
     "orders.watch": lambda m, c: anext(m.orders.watch(LISTED, patience=10), None),
     "orders.invoice": lambda m, c: m.orders.invoice(ORDER.guid),

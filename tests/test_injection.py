@@ -1,4 +1,4 @@
-"""Whatever a caller gives stays in its place: one request, its path, its query, its body, and no header of its own."""
+"""Arguments cannot break out of their place: one request, with the expected path, query, body and headers."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ PLACES: dict[str, tuple[Given, Callable[[str, bytes, str], None]]] = {
 @example("baskets.get_active", "x\r\nX-Evil: yes")
 @example("customers.get", "..")
 def test_what_is_given_stays_where_it_belongs(place: str, given: str):
-    """It is refused before anything is sent, or it arrives there, whole and nowhere else."""
+    """An argument is refused before a request is sent, or arrives unchanged in its place and in no other."""
     call, check = PLACES[place]
 
     async def script(connection: Connection) -> None:
@@ -135,7 +135,7 @@ def test_what_is_given_stays_where_it_belongs(place: str, given: str):
             connection.envelope(None, 403)
 
     async def story() -> None:
-        # The server's own limits on lengths are not what this is about.
+        # The server may refuse the length, which this test does not check.
         options = Options(limits=None)
         async with (
             WireServer(script) as server,

@@ -76,7 +76,7 @@ def test_no_money_is_a_float():
 
 
 @pytest.mark.parametrize("name", sorted({*TOP_LEVEL, "Completion"}))
-def test_what_was_received_is_kept_out_of_sight_and_comparison(name: str):
+def test_raw_is_not_in_repr_or_comparison(name: str):
     raw = attrs.fields_dict(getattr(models, name))["raw"]
     assert (raw.repr, raw.eq, raw.hash) == (False, False, None)
 
@@ -110,7 +110,7 @@ def test_models_survive_pickle_and_copy(basket: Basket, order: Order, again: Any
         ("walletable_ecommerce", "gift", False, None),
     ],
 )
-def test_the_kind_is_told_by_type_then_transaction_then_shipment(
+def test_kind_is_from_type_then_tx_type_then_delivery(
     order: Order, type_: str, tx_type: str, delivered: bool, kind: OrderKind | None
 ):
     shipment = order.delivery if delivered else None
@@ -138,7 +138,7 @@ def test_three_states_are_final_and_two_of_them_failures(order: Order, status: O
     assert order.is_failed == (status in {"Cancelled", "Refunded"})
 
 
-def test_a_basket_names_itself(basket: Basket):
+def test_basket_key_has_customer_and_token(basket: Basket):
     assert basket.key == BasketKey("ea0982a7-4fd3-43ff-a682-cae5870d1eac", "SKTHzfR4HnKXmcM4XeHfFRUPq6n3jJGL")
 
 
@@ -157,7 +157,7 @@ def test_a_lock_runs_on_the_monotonic_clock(remaining: int, left: float, expired
     assert (fix.seconds_left, fix.expired) == (left, expired)
 
 
-def test_a_lock_keeps_its_stamp_when_evolved_and_loses_it_when_copied():
+def test_price_lock_stamp_survives_evolve_but_not_copy():
     fix = PriceFix(201, datetime.now(UTC), True, "token", 500.0, lambda: 600.0)
     assert attrs.evolve(fix, token="other").seconds_left == 101.0
     for twin in (pickle.loads(pickle.dumps(fix)), copy.deepcopy(fix)):
@@ -278,7 +278,7 @@ def test_a_dict_shows_all_unless_asked_to_redact(basket: Basket):
     assert set(plain["price_fix"]) == {"remaining", "next_update", "updated", "token"}
 
 
-def test_open_words_are_typed_as_word_or_string():
+def test_open_enums_are_typed_as_enum_or_string():
     hints = [hint for class_ in CLASSES for hint in get_type_hints(class_).values() if get_origin(hint) is not None]
     for hint in hints:
         if {OrderStatus, models.MetalType, models.Gender} & {*get_args(hint)}:

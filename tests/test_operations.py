@@ -1,4 +1,4 @@
-"""Each operation through both clients: what it sends, byte for field, and what comes back, typed and exact."""
+"""Each operation through both clients: the request it sends, and the typed result it returns."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def known(minted: Any) -> str:
 
 
 def sent(sandbox: Sandbox) -> tuple[str, str, dict[str, str], Any]:
-    """The newest request: method, path, query, body."""
+    """Return method, path, query and body of the latest request."""
     entry = sandbox.requests[-1]
     return entry.method, entry.path, entry.query, entry.body
 
@@ -178,7 +178,7 @@ async def test_another_customer_is_not_taken_for_the_one_asked_for(minted, sandb
     with pytest.raises(IntegrityError, match="another customer's") as caught:
         await call(minted)
     assert "somebody-else" not in str(caught.value)
-    assert len(sandbox.requests) == 3  # the login, the customer, and this: it is not asked for again
+    assert len(sandbox.requests) == 3  # login, customer, and this one: it is not repeated
 
 
 async def test_remove_detaches_the_id(minted, sandbox, known):
@@ -208,7 +208,7 @@ async def test_what_does_not_exist(minted, sandbox, call):
     assert (caught.value.status, caught.value.code, caught.value.attempts) == (404, 404, 1)
     assert caught.value.request_id == entry.request_id
     assert caught.value.message
-    assert len(sandbox.requests) == 2  # the challenge, and no second try
+    assert len(sandbox.requests) == 2  # the challenge and one attempt
     assert not caught.value.safe_to_retry
 
 
@@ -310,7 +310,7 @@ async def test_a_line_added_to_a_basket_is_of_its_kind(minted, sandbox, known):
     basket = await minted.baskets.add_item(basket, sku=GOLD)
     assert sent(sandbox) == ("POST", BASKET, {}, named(basket, type="sell", sku=GOLD, qty=1))
     assert basket.kind is OrderKind.SELL
-    with pytest.raises(InvalidInput, match=r"type: must be sell, as the basket is, or left out"):
+    with pytest.raises(InvalidInput, match=r"type: must be sell, like the basket, or be omitted"):
         await minted.baskets.add_item(basket, sku=GOLD, type="buy")
     basket = await minted.baskets.add_item(basket.key, sku=GOLD)
     assert sent(sandbox) == ("POST", BASKET, {}, named(basket, sku=GOLD, qty=1))
@@ -327,7 +327,7 @@ async def test_update_sets_the_amount_and_leaves_one_line(minted, sandbox, known
     assert lines(changed) == [(GOLD, 3)]
     assert changed.paid_total == Decimal("1852.6")  # the documented example, api-26503573
     assert (changed.id, changed.token) == (basket.id, basket.token)
-    assert lines(basket) == [(GOLD, 1), (GOLD, 1)]  # what was seen before stays as it was
+    assert lines(basket) == [(GOLD, 1), (GOLD, 1)]  # the older object does not change
 
 
 async def test_delete_takes_every_line_of_a_sku(minted, sandbox, known):
@@ -400,7 +400,7 @@ async def test_the_price_lock_runs_on_the_monotonic_clock(minted, sandbox, clock
     clock.jump_wall(3600)
     assert basket.price_fix.seconds_left == 240.0
     clock.advance(100)
-    changed = await minted.baskets.update_item(basket, sku=GOLD, qty=2)  # does not start it anew
+    changed = await minted.baskets.update_item(basket, sku=GOLD, qty=2)  # does not restart the lock
     assert changed.price_fix.seconds_left == basket.price_fix.seconds_left == 140.0
     assert changed.price_token == basket.price_token
     clock.advance(139.5)
@@ -428,7 +428,7 @@ async def test_buy(minted, sandbox, known):
     basket = await minted.baskets.add_item(known, sku=GOLD, qty=3)
     done = await minted.complete.buy(basket, expected_total=Decimal("1852.60"))
     assert sent(sandbox) == ("POST", "/partner/walletable/complete/buy", {}, named(basket))
-    assert [entry.method for entry in sandbox.requests[-2:]] == ["GET", "POST"]  # looked at again, then sent once
+    assert [entry.method for entry in sandbox.requests[-2:]] == ["GET", "POST"]  # one read, then one completion
     assert isinstance(done, Completion)
     assert (done.reconciled, done.differences) == (False, ())
     order = done.order
@@ -499,7 +499,7 @@ async def test_delivery(minted, sandbox, known):
 
 @pytest.fixture
 async def history(minted: Any, sandbox: Sandbox, clock: ManualClock) -> list[int]:
-    """Seven purchases, an hour apart, of two customers in turn; then a sale. Their ids, oldest first."""
+    """Order ids, oldest first: seven purchases by two customers in turn, an hour apart, then a sale."""
     customers = ["customer-1", "customer-2"]
     for customer in customers:
         await minted.customers.create(customer)
@@ -526,7 +526,7 @@ async def test_a_page_of_orders(minted, sandbox, history):
 
 
 ALL = {
-    "customer_external_id": "customer-1",
+    "customer_id": "customer-1",
     "status": [2, 5],
     "tx_type": ["buy", OrderKind.SELL],
     "start": date(2026, 2, 20),
@@ -555,7 +555,7 @@ async def test_every_filter_of_orders(minted, sandbox, history):
 
 
 FILTERS: list[tuple[dict[str, Any], list[int]]] = [
-    ({"customer_external_id": "customer-2"}, [5, 3, 1]),
+    ({"customer_id": "customer-2"}, [5, 3, 1]),
     ({"tx_type": "sell"}, [7]),
     ({"tx_type": ["delivery"]}, []),
     ({"status": 2}, [7]),
@@ -563,7 +563,7 @@ FILTERS: list[tuple[dict[str, Any], list[int]]] = [
     ({"start": date(2026, 2, 20), "end": date(2026, 2, 20)}, [7, 6, 5, 4, 3, 2, 1, 0]),
     ({"start": date(2026, 2, 21), "end": date(2026, 2, 21)}, []),
     ({"sort_type": "asc"}, [0, 1, 2, 3, 4, 5, 6, 7]),
-    ({"customer_external_id": "customer-1", "tx_type": "buy", "per_page": 5}, [6, 4, 2, 0]),
+    ({"customer_id": "customer-1", "tx_type": "buy", "per_page": 5}, [6, 4, 2, 0]),
 ]
 
 
@@ -582,13 +582,13 @@ async def test_all_pages_of_orders(minted, sandbox, history):
 
 
 async def test_get_an_order(minted, sandbox, history):
-    order = await minted.orders.get(history[0], customer_external_id="customer-1")
+    order = await minted.orders.get(history[0], customer_id="customer-1")
     assert sent(sandbox)[2] == {"customer_external_id": "customer-1", "orderId": str(history[0])}
     assert (order.id, order.status) == (history[0], OrderStatus.COMPLETED)
     for number, customer in ((history[1], "customer-1"), (999_999, "customer-1")):
         with pytest.raises(NotFound) as caught:
-            await minted.orders.get(number, customer_external_id=customer)
-        assert caught.value.status == 0  # not the server's word
+            await minted.orders.get(number, customer_id=customer)
+        assert caught.value.status == 0  # the server did not send this error
 
 
 async def bought(minted: Any) -> Order:
@@ -688,7 +688,7 @@ async def test_rate_history(minted, sandbox):
     assert sent(sandbox)[2] == {"currency_id": "1000019", "interval": "hour"}
 
 
-# What no resource knows.
+# Raw requests.
 
 
 async def test_a_raw_request(minted, sandbox, known):
@@ -740,7 +740,7 @@ async def test_siblings_share_the_login_and_differ_in_what_they_say(minted, sand
     done = await sibling.complete.buy(basket, expected_total=basket.paid_total)
     headers = sandbox.requests[-1].headers
     assert (headers["x-client-id"], headers["accept-language"]) == ("till-7", "en")
-    await minted.orders.get(done.order.id, customer_external_id=known)
+    await minted.orders.get(done.order.id, customer_id=known)
     headers = sandbox.requests[-1].headers
     assert (headers["x-client-id"], headers["accept-language"]) == ("web", "tr")
     assert sum(entry.status == 401 for entry in sandbox.requests) == challenges == 1
@@ -759,7 +759,7 @@ async def test_two_partners_do_not_see_each_other(minted, sandbox, connect, cloc
         lambda: other.customers.get(known),
         lambda: other.customers.remove(known),
         lambda: other.wallet.balance(known),
-        lambda: other.orders.get(order.id, customer_external_id=known),
+        lambda: other.orders.get(order.id, customer_id=known),
         lambda: other.orders.receipt(order.id, customer_id=known),
         lambda: other.orders.invoice(order.guid),
     ):
@@ -777,7 +777,7 @@ async def test_a_nonsense_query_is_the_servers_to_refuse(minted):
     assert set(caught.value.fields) == {"page"}
 
 
-# All of them.
+# All operations.
 
 
 def test_the_tour_misses_no_operation():

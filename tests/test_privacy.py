@@ -153,9 +153,9 @@ MORE: dict[str, Call] = {
     "complete.pending": lambda m, s: m.complete.pending(),
     "complete.unfinished": lambda m, s: m.complete.unfinished(),
     "complete.reconcile": lambda m, s: m.complete.reconcile(intent_of(s)),
-    "orders.get": lambda m, s: m.orders.get(s.bought.id, customer_external_id=s.person.customer),
-    "orders.pages": lambda m, s: all_of(m.orders.pages(customer_external_id=s.person.customer)),
-    "orders.iterate": lambda m, s: all_of(m.orders.iterate(customer_external_id=s.person.customer)),
+    "orders.get": lambda m, s: m.orders.get(s.bought.id, customer_id=s.person.customer),
+    "orders.pages": lambda m, s: all_of(m.orders.pages(customer_id=s.person.customer)),
+    "orders.iterate": lambda m, s: all_of(m.orders.iterate(customer_id=s.person.customer)),
     "orders.wait": lambda m, s: m.orders.wait(s.bought, timeout=5),
     "orders.watch": lambda m, s: all_of(m.orders.watch(s.bought, patience=5)),
     "products.pages": lambda m, s: all_of(m.products.pages()),
@@ -202,7 +202,7 @@ LINES = [
     for text in (
         r"{route}: \d\d\d in \d+\.\d ms, attempt \d+",
         r"{route}: attempt \d+ failed \([A-Za-z]+\); next in \d+\.\d\d s",
-        r"{route}: order \d+ cannot be looked at for now \([A-Za-z]+\); it is tried on",
+        r"{route}: polling order \d+ failed \([A-Za-z]+\); retrying",
     )
 ]
 """All that calls ever log: method, template of the path, status, time, attempt, kind of error, number of an order."""

@@ -117,8 +117,8 @@ def test_help_of_a_model_shows_documented_fields():
     assert "An open basket" in text
     assert "paid_total: decimal.Decimal" in text
     for line in (
-        "paid_total: Money: what the customer pays in the end; on a sell, what the customer receives (documented).",
-        "price_fix: The price lock (`pricefix` on the wire).",
+        "paid_total: Money: the final amount that the customer pays; on a sell, the amount received (documented).",
+        "price_fix: The price lock (`pricefix` in JSON).",
     ):
         assert f" |      {line}\n" in text
 
@@ -141,11 +141,11 @@ def test_docstring_of_a_model_under_pdoc_has_no_fields(monkeypatch):
 
 # The signatures of the design, name by name: (attribute, method, its parameters).
 SIGNATURES = {
-    "customers.create": "external_id firstname middlename lastname email phone gender identity_number birthdate "
+    "customers.create": "customer_id firstname middlename lastname email phone gender identity_number birthdate "
     "tax_office account_type",
-    "customers.get": "external_id",
-    "customers.update": "external_id firstname middlename lastname email phone gender identity_number birthdate",
-    "customers.remove": "external_id",
+    "customers.get": "customer_id",
+    "customers.update": "customer_id firstname middlename lastname email phone gender identity_number birthdate",
+    "customers.remove": "customer_id",
     "products.page": "page per_page",
     "products.pages": "page per_page",
     "products.iterate": "per_page",
@@ -162,10 +162,10 @@ SIGNATURES = {
     "complete.adopt": "intent_or_error",
     "complete.reconcile": "intent_or_error fence",
     "complete.decide": "intent_or_error state order_id",
-    "orders.get": "order_id customer_external_id",
-    "orders.page": "customer_external_id status tx_type start end order_id sort_by sort_type page per_page",
-    "orders.pages": "page filters",
-    "orders.iterate": "filters",
+    "orders.get": "order_id customer_id",
+    "orders.page": "customer_id status tx_type start end order_id sort_by sort_type page per_page",
+    "orders.pages": "customer_id status tx_type start end order_id sort_by sort_type page per_page",
+    "orders.iterate": "customer_id status tx_type start end order_id sort_by sort_type per_page",
     "orders.wait": "order until timeout",
     "orders.watch": "order patience",
     "orders.receipt": "order_id customer_id",

@@ -1,4 +1,4 @@
-"""Purchases of several threads, loops and processes: nobody waits for ever, and nothing is bought twice or lost."""
+"""Purchases in several threads, loops and processes: no call hangs, no basket is bought twice, none is lost."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_interrupted_in_one_process_and_found_out_in_the_next(sandbox, minted, t
         until(lambda: fault.waiting or process.poll() is not None)
         assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=PATIENCE)  # promptly: the server still hangs
+        _, err = process.communicate(timeout=PATIENCE)  # at once, although the server still hangs
     assert process.returncode == 130
     assert "Traceback" not in err
     assert fault.hits == 1
@@ -143,7 +143,7 @@ def test_interrupted_in_one_process_and_found_out_in_the_next(sandbox, minted, t
     assert len(sandbox.requests.of("complete.buy")) == 1
 
 
-# What goes wrong while many threads, or many loops, buy.
+# Faults while many threads, or many loops, buy.
 
 STORM: list[tuple[str, dict[str, Any]]] = [
     ("drop_before_read", {}),
@@ -158,14 +158,14 @@ STORM: list[tuple[str, dict[str, Any]]] = [
 
 
 def storm(sandbox: ThreadedSandbox, weather: random.Random, requests: int) -> None:
-    """Have one in five of the requests to come go wrong, each in its own way."""
+    """Make one in five of the next requests fail, with different faults."""
     for after in range(0, requests, 5):
         kind, args = weather.choice(STORM)
         sandbox.faults.add(kind, after=after + weather.randrange(5), **args)
 
 
 class Till:
-    """Purchases side by side, and what came of them."""
+    """Concurrent purchases and their results."""
 
     def __init__(self) -> None:
         self.ends: Counter[str] = Counter()
@@ -174,7 +174,7 @@ class Till:
     async def ring_up(
         self, buy: Callable[[], Awaitable[Completion]], find_out: Callable[[OutcomeUnknown], Awaitable[Completion]]
     ) -> None:
-        """Buy, again where nothing was sent, and find out what became of it where that is not known."""
+        """Buy; repeat the purchase if nothing was sent, and reconcile it if its outcome is unknown."""
         while True:
             try:
                 self.settled.append(await buy())
@@ -183,7 +183,7 @@ class Till:
                 assert error.safe_to_retry or isinstance(error, PriceFixExpired), error
                 continue
             except RateLimited as error:
-                assert error.is_confirmed  # looked for, and not bought
+                assert error.is_confirmed  # reads have shown that it was not bought
                 continue
             except OutcomeUnknown as unknown:
                 self.ends["unknown"] += 1
@@ -192,12 +192,12 @@ class Till:
                 except CompletionRejected:
                     self.ends["unknown"] -= 1
                     continue
-                except OutcomeUnknown:  # lost on the way, which nothing proves
+                except OutcomeUnknown:  # the request was lost, which no read can prove
                     self.ends["open"] += 1
             return
 
     def balance(self, sandbox: ThreadedSandbox, baskets: list[Basket], pending: list[Any]) -> None:
-        """Check that every basket was bought once and is known to be, or is known to be in doubt."""
+        """Check that every basket was bought once and is confirmed, or is recorded as unknown."""
         bought = [order.token for order in sandbox.shop.orders]
         assert sorted(bought) == sorted(done.order.token for done in self.settled)
         assert len(bought) == len(set(bought))
@@ -209,7 +209,7 @@ class Till:
 
 
 def blocking(work: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine that never waits, without a loop."""
+    """Run a coroutine that never suspends, without an event loop."""
     with pytest.raises(StopIteration):
         work.send(None)
 
@@ -287,7 +287,7 @@ def test_a_client_for_each_of_eight_loops(tmp_path: Path):
 
 
 async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox):
-    """Who waited on one loop for what goes on on another one would never be woken."""
+    """A task that waited for another event loop would never be woken."""
 
     async def elsewhere() -> list[str]:
         said = []

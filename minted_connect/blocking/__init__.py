@@ -1,6 +1,7 @@
-"""The blocking twin: the same API for callers without an event loop."""
+"""The blocking client: the same API for programs without an event loop."""
 
-from minted_connect.blocking.client import BlockingRateFeed, BlockingSubscription, MintedConnect
+from minted_connect.blocking.client import MintedConnect
+from minted_connect.blocking.feed import BlockingRateFeed, BlockingSubscription
 from minted_connect.blocking.lift import BlockingOutcomeUnknown
 
 __all__ = ["BlockingOutcomeUnknown", "BlockingRateFeed", "BlockingSubscription", "MintedConnect"]

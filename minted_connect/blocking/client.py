@@ -1,35 +1,25 @@
-"""The blocking client: one line an operation, everything it says about itself comes from the async side."""
+"""The blocking client: one line for each operation; signatures and docstrings come from the asynchronous client."""
 
 from __future__ import annotations
 
 import contextlib
 import ssl
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, cast
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
-from minted_connect.blocking.lift import (
-    END,
-    Facade,
-    blocking,
-    blocking_as,
-    blocking_items,
-    blocking_iter,
-    direct,
-    step,
-)
+from minted_connect.blocking.feed import BlockingRateFeed
+from minted_connect.blocking.lift import Facade, blocking, blocking_as, blocking_items, blocking_iter, close_on_exit
 from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
 from minted_connect.completion.completions import AsyncCompletions
-from minted_connect.completion.interruption import copy_intent
 from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
 from minted_connect.core.state import LagSource
-from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
-from minted_connect.feed import RateFeed, Subscription, Tick
+from minted_connect.errors import ConfigurationError
 from minted_connect.journal import hide_url
 from minted_connect.journal.protocol import Journal
 from minted_connect.resources.baskets import AsyncBaskets
@@ -45,8 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Baskets",
-    "BlockingRateFeed",
-    "BlockingSubscription",
     "Completions",
     "Customers",
     "MintedConnect",
@@ -87,9 +75,9 @@ class Baskets(Facade[AsyncBaskets]):
 class Completions(Facade[AsyncCompletions]):
     """Blocking twin of `AsyncCompletions`.
 
-    Ctrl-C and `close()` from another thread cancel a completion under way; the exception then has a note that names
-    the intent, `intent_of(exception)` returns it, and `pending()` lists it. So does a second Ctrl-C, which ends the
-    wait for the cancelled call (at most 5 s) at once.
+    Ctrl-C and `close()` from another thread cancel a completion in flight. The exception has a note that names the
+    intent, `intent_of(exception)` returns it, and `pending()` lists it. The same holds for a second Ctrl-C, which ends
+    the wait for the cancelled call (at most 5 s).
     """
 
     buy: Final = blocking(AsyncCompletions.buy)
@@ -121,74 +109,6 @@ class Wallet(Facade[AsyncWallet]):
     balance: Final = blocking(AsyncWallet.balance)
 
 
-class BlockingSubscription(Facade[Subscription], Iterator[Tick]):
-    """Blocking twin of `Subscription`: `for tick in feed.subscribe(): ...`; one thread at a time."""
-
-    def __next__(self) -> Tick:
-        tick = self._run(step(self._inner))
-        if tick is END:
-            raise StopIteration
-        return cast("Tick", tick)
-
-    ready: Final = blocking_as(Subscription.ready, lambda ticks, _loop_thread: ticks)
-
-    @property
-    def dropped(self) -> int:
-        """Ticks lost because the buffer was full; always 0 without a buffer."""
-        return self._inner.dropped
-
-    def close(self) -> None:
-        """End this subscription, also for a thread that waits in it; may be called again, from any thread."""
-        with contextlib.suppress(ClientClosedError):
-            self._run(self._inner.aclose())
-
-
-class BlockingRateFeed(Facade[RateFeed]):
-    """Blocking twin of `RateFeed`: `with minted.rates.feed(interval=1) as feed: ...`.
-
-    It is polled on the client's own thread. Any thread may subscribe or close it; closing ends every iteration.
-    """
-
-    subscribe: Final = blocking_as(RateFeed.subscribe, BlockingSubscription)
-    record: Final = blocking(RateFeed.record)
-    latest: Final = direct(RateFeed.latest)
-    wait_for: Final = blocking(RateFeed.wait_for)
-
-    @property
-    def failures(self) -> int:
-        """How many polls have failed since the feed was opened."""
-        return self._inner.failures
-
-    @property
-    def last_error(self) -> MintedConnectError | None:
-        """What the latest poll failed with; None while polls succeed."""
-        return self._inner.last_error
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the circuit breaker is open: so many polls failed in a row that only single probes are sent."""
-        return self._inner.is_open
-
-    def close(self) -> None:
-        """Stop the poller and end every subscription; may be called again, from any thread."""
-        with contextlib.suppress(ClientClosedError):
-            self._run(self._inner.aclose())
-
-    def __enter__(self) -> Self:
-        """Start the poller; the first poll begins at once and is not waited for.
-
-        Raises:
-            ClientClosedError: the feed was started or closed before.
-        """
-        self._run(self._inner.__aenter__())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        _leave(lambda: self._run(self._inner.__aexit__(kind, error, trace)), error)
-
-
 class Rates(Facade[AsyncRates]):
     """Blocking twin of `AsyncRates`."""
 
@@ -200,27 +120,27 @@ class Rates(Facade[AsyncRates]):
 class MintedConnect(Facade[AsyncMintedConnect]):
     """The blocking client: ``with MintedConnect(username, password) as minted: ...``.
 
-    The same as `AsyncMintedConnect` without `await`, on a thread of its own that starts with the first call. Share one
-    between threads as you like; it works in notebooks too. After a fork, build a new one in the child. Ctrl-C cancels
-    the call under way.
+    The methods are those of `AsyncMintedConnect`, called without `await`. They run on an event loop in a background
+    thread, which starts with the first call. Any number of threads may share one client, and it works in notebooks.
+    After a fork, build a new one in the child process. Ctrl-C cancels the call in flight.
 
     Args:
         username: The partner's user name.
         password: The partner's password.
-        base_url: Staging unless said otherwise; production has to be named. Plain http only to this machine.
+        base_url: Defaults to staging; pass the production URL explicitly. Plain HTTP is allowed for localhost only.
         client_id: Sent as `x-client-id`.
-        language: Sent as `Accept-Language`: the language of names and messages.
+        language: Sent as `Accept-Language`: the language of product names and messages.
         timeouts: Seconds for each part of a call; see `Timeouts`.
-        retry: How often and how patiently a call is repeated; see `RetryPolicy`.
-        journal: Where intents to buy, sell or ship are kept: the path of a file (SQLite) in a directory that exists, a
-            `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which is never closed
-            here, or None (memory).
-        ssl_context: TLS settings of your own, at least TLS 1.2.
-        proxy: URL of an http proxy, with its user name and password if it wants them.
-        options: What few callers change; see `Options`.
+        retry: Number of attempts and pauses between them; see `RetryPolicy`.
+        journal: Stores the intents to buy, sell or ship: the path of an SQLite file in an existing directory, a
+            `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which the client does
+            not close, or None (memory).
+        ssl_context: TLS settings; at least TLS 1.2.
+        proxy: URL of an HTTP proxy, with user name and password if the proxy requires them.
+        options: Less common settings; see `Options`.
 
     Raises:
-        ConfigurationError: an argument that cannot work.
+        ConfigurationError: if an argument is invalid.
     """
 
     customers: Customers
@@ -246,7 +166,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         proxy: str | Secret | None = None,
         options: Options | None = None,
     ) -> None:
-        # Before anything can fail: tracebacks may show local variables.
+        # Wrap secrets before anything can fail: tracebacks may show local variables.
         password, journal = as_secret(password), hide_url(journal)
         proxy = None if proxy is None else as_secret(proxy)
         inner = AsyncMintedConnect(
@@ -262,10 +182,10 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             proxy=proxy,
             options=options,
         )
-        # The loop thread itself waits for the calls under way, before it runs this.
-        last = partial(inner._aclose, 0.0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        self._assemble(inner, LoopThread(type(self).__name__, last), None)
-        self._owns = True
+        # No time for calls in flight: the loop thread has waited for them before it runs this.
+        on_stop = partial(inner._aclose, 0.0)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._assemble(inner, LoopThread(type(self).__name__, on_stop), None)
+        self._owns_thread = True
 
     def _assemble(self, inner: AsyncMintedConnect, loop_thread: LoopThread, server: ThreadedSandbox | None) -> None:
         super().__init__(inner, loop_thread)
@@ -280,10 +200,12 @@ class MintedConnect(Facade[AsyncMintedConnect]):
 
     @classmethod
     def from_env(cls, *, timeouts: Timeouts | None = None, options: Options | None = None) -> Self:
-        """Build a client from `MINTED_CONNECT_USERNAME`, `_PASSWORD`, and, where set, `_BASE_URL` and `_JOURNAL`.
+        """Build a client from environment variables: `MINTED_CONNECT_USERNAME`, `_PASSWORD`, `_BASE_URL`, `_JOURNAL`.
+
+        `_BASE_URL` and `_JOURNAL` are optional, and so is `_JOURNAL_ACCOUNT`, which sets `Options.journal_account`.
 
         Raises:
-            ConfigurationError: user name or password is missing, or a value cannot work.
+            ConfigurationError: if user name or password is missing, or a value is invalid.
         """
         return cls(timeouts=timeouts, options=options_from_env(options), **settings_from_env())
 
@@ -302,24 +224,23 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         orders_lag: float = 0.0,
         reads_lag: float = 0.0,
     ) -> Generator[Self, None, None]:
-        """Start an embedded Minted Connect on a free port, and a client for it: `with` gives the client.
+        """Start an embedded server on a free port and yield a client that is connected to it.
 
-        `CompletionPolicy.orders_lag` and `latest_landing` come from the sandbox at each call, unless they are set to
-        something else than their defaults. So a refused purchase is reported at once, unless the sandbox delays reads
-        or work.
+        `CompletionPolicy.orders_lag` and `latest_landing` are taken from the sandbox at each call unless they differ
+        from their defaults: a refused purchase is reported at once unless the sandbox delays reads or execution.
 
         Args:
-            seed: Makes prices and ids repeatable; None draws one, see `sandbox_server.seed`.
-            state: SQLite file that keeps the sandbox's state; None = memory.
-            clock: One clock for server and client, such as `sandbox.ManualClock()`.
+            seed: Makes prices and ids reproducible; None: a random seed, see `sandbox_server.seed`.
+            state: SQLite file for the state of the sandbox; None: memory.
+            clock: Clock for both server and client, such as `sandbox.ManualClock()`.
             timeouts: As for the client.
             retry: As for the client.
             journal: As for the client.
-            options: As for the client; its clock is replaced if `clock` is given.
-            orders_lag: Seconds before an order shows in Get Orders and Receipt.
-            reads_lag: Seconds by which all reads but those of prices are behind.
+            options: As for the client; `clock` replaces its clock.
+            orders_lag: Seconds until a new order appears in Get Orders and Receipt.
+            reads_lag: Seconds by which all reads except prices return an older state.
         """
-        # The sandbox is the other side of the wire: loaded only where it is asked for.
+        # Only tests need the sandbox: do not import it with the client.
         from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
 
         journal = hide_url(journal)
@@ -347,13 +268,13 @@ class MintedConnect(Facade[AsyncMintedConnect]):
 
     @property
     def sandbox_server(self) -> ThreadedSandbox:
-        """The embedded server behind a client made by `sandbox()`.
+        """The embedded server of a client from `sandbox()`.
 
         Raises:
-            ConfigurationError: this client talks to another server.
+            ConfigurationError: if the client was not built by `sandbox()`.
         """
         if self._server is None:
-            raise ConfigurationError("this client has no sandbox: it was not made by sandbox()")
+            raise ConfigurationError("this client has no sandbox: it was not built by sandbox()")
         return self._server
 
     def with_options(
@@ -365,42 +286,42 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         language: str | None = None,
         client_id: str | None = None,
     ) -> Self:
-        """Return a sibling with other settings; thread, connections, digest state and retry budget are shared.
+        """Return a client with other settings that shares thread, connections, digest state and retry budget.
 
-        Closing a sibling does nothing: close the client it came from.
+        Closing the returned client does nothing: close the original.
 
         Args:
-            timeouts: In place of this client's.
-            retry: In place of this client's; the budget stays.
-            deadline: Seconds for each request with its retries, in place of `Timeouts.total` and `complete_total`; a
-                purchase, or a change that has to be read back, is more than one.
+            timeouts: Replaces the timeouts of this client.
+            retry: Replaces the retry policy of this client; the budget stays.
+            deadline: Seconds for each request with its retries; replaces `Timeouts.total` and `complete_total`. A
+                purchase sends several requests, and so does a change that is read back.
             language: Sent as `Accept-Language`.
             client_id: Sent as `x-client-id`.
 
         Raises:
-            ConfigurationError: an argument that cannot work.
+            ConfigurationError: if an argument is invalid.
         """
         inner = self._inner.with_options(
             timeouts=timeouts, retry=retry, deadline=deadline, language=language, client_id=client_id
         )
-        sibling = object.__new__(type(self))
-        sibling._assemble(inner, self._loop_thread, self._server)
-        sibling._owns = False
-        return sibling
+        client = object.__new__(type(self))
+        client._assemble(inner, self._loop_thread, self._server)
+        client._owns_thread = False
+        return client
 
     request: Final = blocking(AsyncMintedConnect.request)
 
     def close(self) -> None:
-        """Close connections and thread; calls under way in other threads end with ClientClosedError.
+        """Close all connections and stop the thread. Calls in flight in other threads raise `ClientClosedError`.
 
-        Any number of threads and signal handlers may call it at once: each returns when the client is closed. A
-        purchase under way writes its outcome into the journal first. In a forked process, and for a sibling, it does
-        nothing.
+        Idempotent. Threads and signal handlers may call it at the same time: each returns when the client is closed. A
+        purchase in flight writes its state to the journal first. In a forked process, and on a client that
+        `with_options` returned, it does nothing.
 
         Raises:
             ConfigurationError: if it is called on the client's own loop thread (in a hook).
         """
-        if self._owns:
+        if self._owns_thread:
             self._loop_thread.close()
 
     def __enter__(self) -> Self:
@@ -409,24 +330,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _leave(self.close, error)
+        close_on_exit(self.close, error)
 
     def __repr__(self) -> str:
-        # A debugger may show a client whose constructor has just failed.
+        # A debugger may show a client whose constructor has failed.
         inner: AsyncMintedConnect | None = getattr(self, "_inner", None)
         return f"<{type(self).__name__} {'(not built)' if inner is None else f'of {inner!r}'}>"
-
-
-def _leave(close: Callable[[], object], error: BaseException | None) -> None:
-    """Close at the end of a `with` body; what the body raised is not to be replaced by what closing raises."""
-    try:
-        close()
-    except Exception as failure:
-        if error is None:
-            raise
-        error.add_note(f"Closing failed too: {failure!r}")
-    except BaseException as interruption:
-        # A second Ctrl-C takes the place of the first, which names the purchase that it interrupted.
-        if error is not None:
-            copy_intent(error, interruption)
-        raise

@@ -1,9 +1,9 @@
-"""Lifts: one line turns an async method into a blocking one with the same signature, types and docs.
+"""Turns async methods into blocking ones with the same signature, types and docstring, one line for each method.
 
     class Rates(Facade[AsyncRates]):
         current: Final = blocking(AsyncRates.current)
 
-`Final` is what lets `pyright --verifytypes` take the type as known.
+`Final` makes the inferred type count as known for `pyright --verifytypes`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from types import MethodType
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 from minted_connect.blocking.loop_thread import LoopThread
-from minted_connect.completion.interruption import PurchaseWatch, current_watch
+from minted_connect.completion.interruption import PurchaseWatch, copy_intent, current_watch
 from minted_connect.errors import ClientClosedError, ConfigurationError, OutcomeUnknown
 from minted_connect.models import Completion
 
@@ -29,6 +29,7 @@ __all__ = [
     "blocking_as",
     "blocking_items",
     "blocking_iter",
+    "close_on_exit",
     "direct",
     "run",
     "step",
@@ -41,7 +42,7 @@ T = TypeVar("T")
 
 
 class Facade(Generic[A]):
-    """The blocking face of an async object: the object, and the loop thread it lives on."""
+    """Base class of blocking twins: an async object, and the loop thread that its coroutines run on."""
 
     def __init__(self, inner: A, loop_thread: LoopThread) -> None:
         self._inner = inner
@@ -52,19 +53,20 @@ class Facade(Generic[A]):
 
 
 class Lifted(Generic[A, P, R]):
-    """A method of `A`, shown as a plain method of `Facade[A]`: to editors, to `help()` and to `inspect`.
+    """Descriptor that shows a method of `A` as a plain method of `Facade[A]` to editors, `help()` and `inspect`.
 
     Args:
-        method: What it looks like.
-        face: Makes what a blocking caller gets of what the method returns at once: a coroutine, an iterator.
-        target: What is called, if not `method`; it takes whatever `method` takes.
-        returns: The annotation of what a blocking caller gets, where it is not what `method` names.
+        method: Provides name, signature and docstring.
+        convert: Converts the result of the method (a coroutine, an async generator) to what the blocking method
+            returns.
+        target: Called instead of `method`, with the same arguments.
+        returns: Return annotation of the blocking method, if it differs from that of `method`.
     """
 
     def __init__(
         self,
         method: Callable[Concatenate[A, P], Any],
-        face: Callable[[LoopThread, Any], R],
+        convert: Callable[[LoopThread, Any], R],
         target: Callable[Concatenate[A, ...], Any] | None = None,
         returns: object = None,
     ) -> None:
@@ -72,25 +74,25 @@ class Lifted(Generic[A, P, R]):
         self.__name__: str = method.__name__
         self.__qualname__: str = method.__qualname__
         self.__module__ = method.__module__
-        self.__doc__ = _in_blocking_words(method.__doc__)
+        self.__doc__ = _without_async(method.__doc__)
         self.__annotations__: dict[str, Any] = dict(method.__annotations__)
         signature = inspect.signature(method)
         if returns is not None:
             self.__annotations__["return"] = returns
-            signature = signature.replace(return_annotation=_shown(returns))
+            signature = signature.replace(return_annotation=_annotation_text(returns))
         self.__signature__: inspect.Signature = signature
         self._bound_signature: Final = signature.replace(parameters=[*signature.parameters.values()][1:])
-        self._face: Final = face
+        self._convert: Final = convert
         self._target: Final = target or method
 
     def __set_name__(self, owner: type, name: str) -> None:
-        """Take the name that readers of the blocking class see."""
+        """Set the names by which the blocking class shows the method."""
         self.__name__ = name
         self.__qualname__ = f"{owner.__qualname__}.{name}"
         self.__module__ = owner.__module__
 
     def __call__(self, instance: Facade[A], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call it with the object in front, as with any function found on a class."""
+        """Call the method as a function of the class, with the instance as first argument."""
         return self.__get__(instance, type(instance))(*args, **kwargs)
 
     @overload
@@ -103,10 +105,10 @@ class Lifted(Generic[A, P, R]):
         if instance is None:
             return self
         inner, loop_thread = instance._inner, instance._loop_thread  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        target, face = self._target, self._face
+        target, convert = self._target, self._convert
 
         def lifted(*args: P.args, **kwargs: P.kwargs) -> R:
-            return face(loop_thread, target(inner, *args, **kwargs))
+            return convert(loop_thread, target(inner, *args, **kwargs))
 
         lifted.__name__, lifted.__qualname__ = self.__name__, self.__qualname__
         lifted.__module__, lifted.__doc__ = self.__module__, self.__doc__
@@ -115,18 +117,21 @@ class Lifted(Generic[A, P, R]):
         return lifted
 
 
-def _in_blocking_words(doc: str | None) -> str | None:
-    """Say what the async side says about itself without `await`, `async with` and `async for`."""
+def _without_async(doc: str | None) -> str | None:
+    """Return a docstring without the keywords `await` and `async`."""
     return doc and re.sub(r"\basync (?=with\b|for\b)|\bawait (?=\w)", "", doc)
 
 
-def _shown(returns: object) -> str:
-    """Write an annotation as source code has it, as all the others are."""
+def _annotation_text(returns: object) -> str:
+    """Return an annotation as source text, like the other annotations of the signature."""
     return returns.__name__ if isinstance(returns, type) else re.sub(r"collections\.abc\.|'", "", str(returns))
 
 
 def _generator(method: Callable[..., AsyncGenerator[Any, None]]) -> object:
-    """Return the annotation of a generator of what an async one yields; names in it stay to be looked up."""
+    """Return the `Generator` annotation for a method that is annotated with an `AsyncGenerator`.
+
+    The yield type stays a string, which `inspect` resolves on demand.
+    """
     returned: str = method.__annotations__["return"]
     return Generator[returned.removeprefix("AsyncGenerator[").removesuffix(", None]"), None, None]  # type: ignore[misc]
 
@@ -139,34 +144,34 @@ def blocking(method: Callable[Concatenate[A, P], Coroutine[Any, Any, R]]) -> Lif
 def blocking_iter(
     method: Callable[Concatenate[A, P], AsyncGenerator[T, None]],
 ) -> Lifted[A, P, Generator[T, None, None]]:
-    """Lift a method that returns an async generator: every element is one trip to the loop thread."""
-    return Lifted(method, _elements, returns=_generator(method))
+    """Lift a method that returns an async generator. Each element takes one call to the loop thread."""
+    return Lifted(method, _iterate, returns=_generator(method))
 
 
 def blocking_items(
     method: Callable[Concatenate[A, P], AsyncGenerator[T, None]],
     pages: Callable[Concatenate[A, ...], AsyncGenerator[Iterable[T], None]],
 ) -> Lifted[A, P, Generator[T, None, None]]:
-    """Lift a method that walks the rows of `pages`: every page is one trip to the loop thread, its rows cost none."""
-    return Lifted(method, _rows, pages, _generator(method))
+    """Lift a method that iterates over the rows of `pages`. Each page takes one call to the loop thread, a row none."""
+    return Lifted(method, _iterate_rows, pages, _generator(method))
 
 
-def blocking_as(method: Callable[Concatenate[A, P], T], face: Callable[[T, LoopThread], R]) -> Lifted[A, P, R]:
-    """Lift a plain method whose result has a blocking face; it runs on the loop, as what it makes will."""
+def blocking_as(method: Callable[Concatenate[A, P], T], wrap: Callable[[T, LoopThread], R]) -> Lifted[A, P, R]:
+    """Lift a plain method and wrap its result in a blocking twin. The method runs on the loop, like its result."""
 
     async def on_loop(inner: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return method(inner, *args, **kwargs)
 
     return Lifted(
         method,
-        lambda loop_thread, coro: face(run(loop_thread, coro), loop_thread),
+        lambda loop_thread, coro: wrap(run(loop_thread, coro), loop_thread),
         on_loop,
-        face if isinstance(face, type) else None,
+        wrap if isinstance(wrap, type) else None,
     )
 
 
 def direct(method: Callable[Concatenate[A, P], R]) -> Lifted[A, P, R]:
-    """Lift a plain method that any thread may call."""
+    """Lift a plain, thread-safe method, which is called in the caller's thread."""
     return Lifted(method, lambda _loop_thread, result: result)
 
 
@@ -216,28 +221,44 @@ class BlockingOutcomeUnknown(OutcomeUnknown):
 
 
 END: Final = object()
-"""What `step` returns at the end: a coroutine cannot raise StopIteration."""
+"""Returned by `step` at the end of an iterator, because a coroutine cannot raise `StopIteration`."""
 
 
-async def step(walk: AsyncIterator[Any]) -> Any:
+async def step(iterator: AsyncIterator[Any]) -> Any:
     """Return the next element, or `END`."""
-    return await anext(walk, END)
+    return await anext(iterator, END)
 
 
-def _elements(loop_thread: LoopThread, walk: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+def close_on_exit(close: Callable[[], object], error: BaseException | None) -> None:
+    """Close at the end of a `with` body. If the body raised `error`, a failure to close becomes a note on it."""
+    try:
+        close()
+    except Exception as failure:
+        if error is None:
+            raise
+        error.add_note(f"Closing failed too: {failure!r}")
+    except BaseException as interruption:
+        # A second Ctrl-C replaces the first, which has the intent of the purchase that it interrupted.
+        if error is not None:
+            copy_intent(error, interruption)
+        raise
+
+
+def _iterate(loop_thread: LoopThread, iterator: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     async def close() -> None:
-        await walk.aclose()
+        await iterator.aclose()
 
     try:
-        while (element := run(loop_thread, step(walk))) is not END:
+        while (element := run(loop_thread, step(iterator))) is not END:
             yield element
     finally:
-        # Closed, forked, or collected on the loop thread: then the loop closes it, or nobody can.
+        # The call is refused if the client is closed or this process is a fork. It is refused, too, if the garbage
+        # collector ends this generator on the loop thread; then the loop closes the async generator.
         with contextlib.suppress(ClientClosedError, ConfigurationError):
             run(loop_thread, close())
 
 
-def _rows(loop_thread: LoopThread, walk: AsyncGenerator[Iterable[T], None]) -> Generator[T, None, None]:
-    with contextlib.closing(_elements(loop_thread, walk)) as pages:
-        for page in pages:
+def _iterate_rows(loop_thread: LoopThread, pages: AsyncGenerator[Iterable[T], None]) -> Generator[T, None, None]:
+    with contextlib.closing(_iterate(loop_thread, pages)) as found:
+        for page in found:
             yield from page

@@ -51,7 +51,7 @@ async def orders(
         raise InvalidInput.of("save", "must end in .csv or .json")
     found: list[Order] = []
     pages = cli.minted.orders.pages(
-        customer_external_id=customer,
+        customer_id=customer,
         tx_type=kind or None,
         status=status or None,
         start=start.date() if start else None,

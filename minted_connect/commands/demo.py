@@ -75,7 +75,7 @@ async def run(out: TextIO | None = None, *, as_json: bool = False) -> None:
         await _wallet(minted, story)
 
         story.chapter("Orders")
-        orders = [order async for order in minted.orders.iterate(customer_external_id=_CUSTOMER)]
+        orders = [order async for order in minted.orders.iterate(customer_id=_CUSTOMER)]
         story.table(
             ("order", "kind", "status", "paid or received", "placed at"),
             [

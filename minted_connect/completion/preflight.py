@@ -145,7 +145,7 @@ async def pre_image(api: ApiClient, basket: Basket, kind: OrderKind) -> tuple[in
         return ()
     customer = basket.customer.external_id
     try:
-        page = await _unsent(AsyncOrders(api.hurry()).page(customer_external_id=customer, tx_type=kind, per_page=30))
+        page = await _unsent(AsyncOrders(api.hurry()).page(customer_id=customer, tx_type=kind, per_page=30))
     except MintedConnectError as error:
         if wanted == "try":
             return ()

@@ -1,8 +1,9 @@
-"""The domain: frozen attrs classes, no I/O, no client inside.
+"""Domain models: frozen attrs classes without I/O and without a reference to the client.
 
-Attributes keep the vendor's names (snake_case where the vendor writes camelCase). Money and weights are
-`Decimal`, exactly as the JSON text has them; times are aware. Known enum values are members, unknown ones stay
-strings. Every object an answer consists of keeps the JSON it came from in `raw`.
+Attributes have the vendor's names, in snake_case where the vendor uses camelCase. Money and weights are `Decimal` with
+exactly the digits of the JSON text; weights are in grams; datetimes are timezone-aware. A known value of an enumeration
+is an enum member, an unknown one stays a string. The top-level object of a response, and each row of a list, keeps the
+JSON object as received in `raw`.
 """
 
 import attrs

@@ -1,4 +1,4 @@
-"""End customers and their wallets."""
+"""Customers and their accounts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from minted_connect.models.masking import last_digits, masked, masked_except_last
+from minted_connect.models.masking import masked, masked_except_last, masked_except_last_two
 
 __all__ = ["AccountType", "Customer", "CustomerWallet", "Gender"]
 
@@ -33,8 +33,8 @@ class AccountType(enum.StrEnum):
 class CustomerWallet:
     """One account of a customer.
 
-    Source: Get Customer (api-8228811, 2024-08-07), partly documented: only `id` and the beginning of
-    `customer_external_id` were seen there, the rest is the row of Partner Customer Balance.
+    Source: Get Customer (api-8228811, 2024-08-07), partly documented: that page shows only `id` and the beginning of
+    `customer_external_id`; the other attributes are those of Partner Customer Balance.
     """
 
     id: int
@@ -45,23 +45,23 @@ class CustomerWallet:
     currency_code: str | None = None
     is_cash: bool | None = None
     balance: Decimal | None = None
-    """What the account holds, in `currency_code`."""
+    """Balance of the account, in `currency_code`."""
     blocked: Decimal | None = None
-    """Part of it bound by open orders, in `currency_code`."""
+    """Part of `balance` that open orders block, in `currency_code`."""
     real_balance: Decimal | None = None
-    """What is left to use, in `currency_code`."""
+    """Balance that is available, in `currency_code`."""
 
 
 @attrs.frozen(slots=False)
 class Customer:
-    """An end customer, as every operation that names one shows it; what an answer leaves out is `None`.
+    """An end customer. Attributes that a response leaves out are None.
 
     Source: Create Customer (api-25995712, 2025-12-24, documented), Get Customer (api-8228811, partly documented)
     and the `customer` of baskets and orders (api-26503573, documented), which has the first twelve attributes.
     """
 
     external_id: str = attrs.field(repr=masked_except_last)
-    """The partner's own id of the customer (`external_customer_id` in requests)."""
+    """The id that the partner gave the customer: the parameter `customer_id` of all methods."""
     firstname: str | None = attrs.field(default=None, repr=masked)
     middlename: str | None = attrs.field(default=None, repr=masked)
     lastname: str | None = attrs.field(default=None, repr=masked)
@@ -69,20 +69,20 @@ class Customer:
     email: str | None = attrs.field(default=None, repr=masked)
     phone: str | None = attrs.field(default=None, repr=masked)
     gender: Gender | str | None = attrs.field(default=None, repr=masked)
-    identity_number: str | None = attrs.field(default=None, repr=last_digits)
+    identity_number: str | None = attrs.field(default=None, repr=masked_except_last_two)
     tax_office: str | None = attrs.field(default=None, repr=masked)
     """Business customers only."""
     birthdate: date | None = attrs.field(default=None, repr=masked)
     account_type: AccountType | str | None = None
     id: int | None = None
-    """The vendor's number of the customer."""
+    """The vendor's own id of the customer."""
     company_id: int | None = None
     user_id: int | None = None
     created_at: datetime | None = None
-    """Sent without a zone; UTC is assumed."""
+    """Received without a time zone; UTC is assumed."""
     updated_at: datetime | None = None
-    """Sent without a zone; UTC is assumed."""
+    """Received without a time zone; UTC is assumed."""
     wallets: tuple[CustomerWallet, ...] = ()
-    """Filled by Get Customer only."""
+    """Only Get Customer returns them."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The JSON object as received, unknown keys included."""

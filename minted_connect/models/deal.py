@@ -1,4 +1,4 @@
-"""What baskets and orders share: the vendor shows both as one object."""
+"""Attributes that baskets and orders share: the vendor describes both as one object."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from minted_connect.models.customer import Customer
-from minted_connect.models.masking import last_digits, masked, masked_except_last
+from minted_connect.models.masking import masked, masked_except_last, masked_except_last_two
 
 __all__ = [
     "CreationStatus",
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class OrderKind(enum.StrEnum):
-    """What a basket or an order is about."""
+    """Kind of a basket or order: buy from the vendor, sell to it, or ship pieces of the wallet."""
 
     BUY = "buy"
     SELL = "sell"
@@ -60,29 +60,29 @@ class OrderStatus(enum.StrEnum):
 
 @attrs.frozen(slots=False)
 class PricePart:
-    """One part of the price of one piece. Match it by `id`: names vary with language and month.
+    """One part of the price of one piece. Identify it by `id`: names vary with the language and over time.
 
-    Seen: 2 insurance, 4 shipping, 6 physical conversion, 7 minting (api-26503573, api-27307650).
+    Ids in the examples: 2 insurance, 4 shipping, 6 physical conversion, 7 minting (api-26503573, api-27307650).
     """
 
     id: int
     name: str
     price: Decimal
-    """Money, per piece."""
+    """Money per piece."""
 
 
 @attrs.frozen(slots=False)
 class LineItem:
-    """One line; two lines may have the same sku (api-26503559, documented example)."""
+    """One line of a basket or order. Two lines may have the same sku (api-26503559, documented example)."""
 
     item_currency_id: int
     item_currency_name: str
-    """The metal account (`Dirham Gold`)."""
+    """Name of the metal account (`Dirham Gold`)."""
     product_id: int
     sku: str
     product_name: str
     product_weight: Decimal
-    """Grams of one piece."""
+    """Weight of one piece in grams."""
     price: Decimal
     """Money for one piece; 0 on a delivery."""
     tax_rate: Decimal
@@ -90,18 +90,18 @@ class LineItem:
     tax: Decimal
     """Money."""
     amount: int
-    """Pieces: a 50 g bar counts 1."""
+    """Number of pieces: a 50 g bar is one piece."""
     total: Decimal
     """Money: `price * amount`."""
     product_images: tuple[str, ...] = ()
     """URLs."""
     prices: tuple[PricePart, ...] = ()
-    """Parts of the price of one piece."""
+    """Parts of `price`."""
 
 
 @attrs.frozen(slots=False)
 class Payment:
-    """Figures of a card payment, which are not part of `paid_total` (api-26503573, documented example)."""
+    """A card payment. Its amounts are not part of `paid_total` (api-26503573, documented example)."""
 
     redirect_url: str = attrs.field(repr=masked)
     token: str = attrs.field(repr=masked)
@@ -111,20 +111,20 @@ class Payment:
     amount: Decimal
     """Money: the `total` of the basket."""
     comission: Decimal
-    """Money: the card commission, spelt as the vendor spells it."""
+    """Money: the card commission, in the vendor's spelling."""
     total: Decimal
     """Money: `amount + comission`."""
     details: Mapping[str, Any] | None = attrs.field(default=None, repr=masked, hash=False)
-    """The card, as received; its shape is not known."""
+    """The card as received; its keys are not documented."""
 
 
 @attrs.frozen(slots=False)
 class ShippingAddress:
-    """Where a delivery goes, as an order shows it (api-27307650, 2026-04-02, documented example)."""
+    """Shipping address of an order (api-27307650, 2026-04-02, documented example)."""
 
     id: int
     external_id: str | None = attrs.field(default=None, repr=masked)
-    tax_number: str | None = attrs.field(default=None, repr=last_digits)
+    tax_number: str | None = attrs.field(default=None, repr=masked_except_last_two)
     fullname: str | None = attrs.field(default=None, repr=masked)
     phone: str | None = attrs.field(default=None, repr=masked)
     email: str | None = attrs.field(default=None, repr=masked)
@@ -147,9 +147,9 @@ class Delivery:
 
 @attrs.frozen(slots=False)
 class Deal:
-    """What `Basket` and `Order` have in common.
+    """Base class of `Basket` and `Order`.
 
-    All money is in `currency_code` and exactly as received. A nullable key may also be missing; either is `None`.
+    All money is in `currency_code`, with the digits as received. An attribute is None if its key is null or missing.
 
     Source: section 3 of the reference; names and types from Update Basket Item (api-26503573, 2026-01-22) and
     Complete Delivery (api-27307650, 2026-04-02), documented; meanings partly inferred from the figures.
@@ -157,27 +157,27 @@ class Deal:
 
     id: int
     guid: str
-    """Upper-case UUID."""
+    """UUID in upper case."""
     order_creation_status: CreationStatus | str
     """`basket` or `order` (documented)."""
     increment_id: str
-    """The order number people see, 11 digits; opaque."""
+    """The order number shown to customers: 11 digits, to be treated as an opaque string."""
     token: str = attrs.field(repr=masked_except_last)
     """The cart token, `cart_token` in requests."""
     price_token: str = attrs.field(repr=masked_except_last)
     """Identifies the price lock."""
     type: OrderKind | str
-    """`buy` on baskets, `walletable_ecommerce` on a completed order: use `kind`."""
+    """`buy` on baskets, `walletable_ecommerce` on a completed order. Use `kind` instead."""
     price: Decimal
     """Money: sum of the lines; 0 on a delivery."""
     tax: Decimal
     """Money."""
     total: Decimal
-    """Money: the raw price before fees; on a delivery the base price (documented)."""
+    """Money: the price before fees; on a delivery the base price (documented)."""
     payment_cost: Decimal
     """Money: transaction cost (documented)."""
     paid_total: Decimal
-    """Money: what the customer pays in the end; on a sell, what the customer receives (documented)."""
+    """Money: the final amount that the customer pays; on a sell, the amount received (documented)."""
     delivery_cost: Decimal
     """Money: shipping (documented)."""
     insurance_price: Decimal
@@ -199,13 +199,13 @@ class Deal:
     storage_fee: Decimal
     """Money: storage, 0 under the storage limit (documented)."""
     storage_fee_rate: Decimal
-    """Percent, shown even when the fee is 0."""
+    """Percent; present even if the fee is 0."""
     charges_vat: Decimal
     """Money: VAT on the fees (documented)."""
     vat_rate: Decimal
     """Percent."""
     currency_code: str
-    """Currency of all money here (`AED`)."""
+    """Currency of all money in this object (`AED`)."""
     status_id: int
     status_name: OrderStatus | str
     customer: Customer
@@ -215,15 +215,15 @@ class Deal:
     total_amount: Decimal
     """Sum of the line amounts: pieces or grams, the examples fit both (S5)."""
     tx_type: str
-    """`oneoffpurchase` on a buy basket: use `kind`."""
+    """`oneoffpurchase` on a buy basket. Use `kind` instead."""
     external_id: str | None = None
     """The partner's own order id; null in every Walletable example."""
     shippingaddress: ShippingAddress | None = None
     billingaddress: Mapping[str, Any] | None = attrs.field(default=None, repr=masked, hash=False)
-    """As received: null in every example, so its shape is not known."""
+    """As received; null in every example, so its keys are not known."""
     payment: Payment | None = None
     delivery: Delivery | None = None
-    """Filled on delivery orders."""
+    """Present on delivery orders."""
     currency: str | None = None
     """Item currency (`Dirham Gold`)."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
@@ -231,15 +231,15 @@ class Deal:
 
     @property
     def status(self) -> OrderStatus | str:
-        """The status by name; `status_id` beyond 2 is not documented."""
+        """The status by name, because a `status_id` above 2 is not documented."""
         return self.status_name
 
     @property
     def kind(self) -> OrderKind | None:
-        """What it is about, or `None` if nothing tells (a working assumption, S5)."""
-        for told in (self.type, "buy" if self.tx_type == "oneoffpurchase" else self.tx_type):
-            if told in _KINDS:
-                return OrderKind(told)
+        """Buy, sell or delivery, derived from `type`, `tx_type` and `delivery`; None if unknown (assumed, S5)."""
+        for value in (self.type, "buy" if self.tx_type == "oneoffpurchase" else self.tx_type):
+            if value in _KINDS:
+                return OrderKind(value)
         return OrderKind.DELIVERY if self.delivery is not None else None
 
 

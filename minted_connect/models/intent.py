@@ -1,4 +1,4 @@
-"""The record of a completion about to be sent, written down before it is."""
+"""The journal record of a completion, stored before the request is sent."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ __all__ = ["Intent", "IntentState", "Refusal"]
 
 
 class IntentState(enum.StrEnum):
-    """What is known about an intent; a state of a later version stays a plain string."""
+    """Known values of `Intent.state`; a state of a later version of this library stays a plain string."""
 
     PREPARED = "prepared"
-    """Written down; whether it was sent is not known."""
+    """Stored; whether the request was sent is not known."""
     CONFIRMED = "confirmed"
     """The order exists."""
     REJECTED = "rejected"
     """The server refused it."""
     NOT_SENT = "not_sent"
-    """Provably never reached the server."""
+    """The request provably did not reach the server."""
     NOT_EXECUTED = "not_executed"
-    """Proven not to have happened."""
+    """The server provably did not execute the request."""
     UNKNOWN = "unknown"
-    """It may have happened: reconcile it."""
+    """The server may have executed the request: reconcile the intent."""
 
 
 @attrs.frozen
 class Refusal:
-    """The response that refused a completion. It is kept until it is confirmed or disproved by reading back."""
+    """A response that refused a completion, stored until a read confirms or disproves it."""
 
     status: int
     """HTTP status."""
     is_vendor_response: bool
-    """Whether the response came in the vendor's envelope; a gateway may have written any other."""
+    """Whether the response has the vendor's envelope; a gateway may have written any other response."""
     at: datetime
-    """Time of the response, aware, by the server's clock."""
+    """Time of the response by the server's clock, timezone-aware."""
 
 
 @attrs.frozen
 class Intent:
-    """One completion of one basket, with everything needed to find out later whether it happened."""
+    """One completion of one basket, with all data needed to find out later whether the server executed it."""
 
     id: str
-    """A UUID of this library's own; the vendor knows nothing of it."""
+    """A UUID from this library; it is not sent to the vendor."""
     kind: OrderKind
     external_customer_id: str = attrs.field(repr=masked_except_last)
     cart_token: str = attrs.field(repr=masked_except_last)
@@ -58,33 +58,33 @@ class Intent:
     increment_id: str
     price_token: str = attrs.field(repr=masked_except_last)
     paid_total: Decimal
-    """Money the caller agreed to, in `currency_code`."""
+    """Money that the caller agreed to, in `currency_code`."""
     currency_code: str
     items: tuple[tuple[str, int], ...]
-    """(sku, pieces) of every line."""
+    """(sku, number of pieces) of every line."""
     created_at: datetime
-    """Aware, by the client's clock."""
+    """By the client's clock, timezone-aware."""
     state: IntentState | str = IntentState.PREPARED
     clock_offset: int = 0
-    """Seconds that the server's clock was ahead of the client's then, as far as it showed: widens the search."""
+    """Seconds by which the server's clock was measured to be ahead of the client's at `created_at`."""
     known_orders: tuple[int, ...] = ()
-    """Numbers of orders that the customer had before (`CompletionPolicy.pre_image`): none of them is this one's."""
+    """Ids of orders that existed before (`CompletionPolicy.pre_image`) and so cannot be the order of this intent."""
     order_id: int | None = None
-    """Number of the order that it became, once confirmed and as far as it could be read."""
+    """Id of the order, if the intent is confirmed and the id could be read."""
     progress: OrderProgress | None = None
-    """What was last seen of that order; None if nothing was."""
+    """Last saved progress of the order; None if it was never saved."""
     fenced_at: datetime | None = None
-    """When its basket was first about to be cleared (`reconcile(fence=True)`), by the client's clock; None if never."""
+    """Time of the first attempt to clear the basket (`reconcile(fence=True)`), by the client's clock; or None."""
     server: str | None = attrs.field(default=None, repr=False)
-    """Hash of the base URL it was prepared for; None for records of an older schema."""
+    """Hash of the base URL; None in records of an older schema."""
     account: str | None = attrs.field(default=None, repr=False)
-    """Hash of the account it was prepared by (`Options.journal_account`); None for records of an older schema."""
+    """Hash of the account (`Options.journal_account`); None in records of an older schema."""
     send_before: datetime | None = None
-    """Time after which it is not sent any more, aware, by the server's clock; None for records of an older schema."""
+    """Latest time to send it, by the server's clock, timezone-aware; None in records of an older schema."""
     refusal: Refusal | None = None
-    """The response that refused it, if there was one and it is not confirmed yet."""
+    """The refusing response, if there was one and no read has confirmed it yet."""
 
     @property
     def created_by_server(self) -> datetime:
-        """When it was written down, by the server's clock."""
+        """`created_at` by the server's clock."""
         return self.created_at + timedelta(seconds=self.clock_offset)

@@ -1,4 +1,4 @@
-"""Makes `inspect.signature` and `help` useful for the models: resolved annotations and documented fields."""
+"""Resolved annotations and documented fields of the models, for `inspect.signature` and `help`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["make_introspectable"]
 
 
 class _FieldDocs:
-    """A class docstring that lists the documentation of the fields, read from the source when it is asked for."""
+    """A class docstring that lists the docstrings of the fields, read from the source on first access."""
 
     __slots__ = ("_text",)
 
@@ -23,7 +23,7 @@ class _FieldDocs:
         self._text = text
 
     def __get__(self, _instance: object, owner: type) -> str:
-        # pdoc shows the documentation of each field beside the field.
+        # pdoc itself shows the docstring of each field.
         if "pdoc" in sys.modules:
             return self._text
         docs: dict[str, str] = {}
@@ -34,7 +34,7 @@ class _FieldDocs:
 
 
 def _field_docs(cls: type) -> dict[str, str]:
-    """Return the string literals below the fields of a class; empty without source code."""
+    """Return the docstrings of the fields of a class; empty if the source code is not available."""
     if not attrs.has(cls):
         return {}
     try:
@@ -55,9 +55,9 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 def make_introspectable(cls: type) -> None:
     """Resolve the annotations of `__init__`, and list the fields in the docstring."""
-    # attrs copies the annotations of inherited fields as strings. They name types that only the module of the base
-    # class imports, so `inspect.signature(cls, eval_str=True)` could not find these.
+    # attrs copies the annotations of inherited fields as strings. They name types that only the base class's module
+    # imports, so `inspect.signature(cls, eval_str=True)` would fail.
     annotations: dict[str, object] = vars(cls)["__init__"].__annotations__
     annotations |= {name: hint for name, hint in get_type_hints(cls).items() if name in annotations}
-    # Python calls `__get__` of a docstring that has one.
+    # Python calls `__get__` of a `__doc__` object that has this method.
     type.__setattr__(cls, "__doc__", _FieldDocs(cls.__doc__ or ""))

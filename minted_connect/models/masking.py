@@ -1,4 +1,4 @@
-"""Personal data and tokens never show in a `repr`: what stands there instead of them."""
+"""Masking of personal data and tokens in the `repr` of models."""
 
 from __future__ import annotations
 
@@ -6,33 +6,37 @@ from typing import Any, Final, cast
 
 import attrs
 
-__all__ = ["last_digits", "masked", "masked_except_last", "to_dict"]
+__all__ = ["masked", "masked_except_last", "masked_except_last_two", "to_dict"]
 
 _STARS: Final = "***"
 
 
 def masked(value: object) -> str:
-    """Show that there is a value, not which; `None` and the empty string hide nothing and are shown."""
+    """Mask the whole value. None and the empty string are shown."""
     return repr(value) if value is None or value == "" else repr(_STARS)
 
 
-def last_digits(value: object) -> str:
-    """Show the last two characters: enough to tell two identity numbers apart, not enough to use one."""
+def masked_except_last_two(value: object) -> str:
+    """Mask all but the last two characters of an identity or tax number, or all if it has at most four."""
     return repr(f"{_STARS}{value[-2:]}") if isinstance(value, str) and len(value) > 4 else masked(value)  # noqa: PLR2004
 
 
 def masked_except_last(value: object) -> str:
-    """Show the last four characters of a long token or id."""
+    """Mask all but the last four characters of a token or id, or all if it has at most twelve."""
     return repr(f"{_STARS}{value[-4:]}") if isinstance(value, str) and len(value) > 12 else masked(value)  # noqa: PLR2004
 
 
-_MASKS: Final = frozenset({masked, last_digits, masked_except_last})
+_MASKS: Final = frozenset({masked, masked_except_last_two, masked_except_last})
 
 
 def to_dict(model: attrs.AttrsInstance, *, redact: bool = False) -> dict[str, Any]:
-    """Return a model as nested dicts by attribute name; `redact` masks what its `repr` masks.
+    """Convert a model to nested dicts, keyed by attribute name.
 
-    What takes no part in equality (`raw`, the stamp of a price lock) is left out.
+    Attributes that are not compared by `==` are left out: `raw`, and the time at which a price lock was received.
+
+    Args:
+        model: Any model of this package.
+        redact: Replace values that the `repr` masks by `***`.
     """
     return {
         field.name: _plain(getattr(model, field.name), redact, is_masked=field.repr in _MASKS)

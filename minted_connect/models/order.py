@@ -1,4 +1,4 @@
-"""Orders, what ordering takes and what it gives."""
+"""Orders, their progress, documents and completions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 from minted_connect.errors import OrderUnreadable
 from minted_connect.models.customer import Customer
 from minted_connect.models.deal import Deal, OrderStatus
-from minted_connect.models.masking import last_digits, masked
+from minted_connect.models.masking import masked, masked_except_last_two
 from minted_connect.models.order_status import is_failing
 
 __all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
@@ -25,8 +25,8 @@ _NUMBER: Final = re.compile("[0-9]{1,19}")
 class Order(Deal):
     """A completed basket.
 
-    Source: Complete Delivery (api-27307650, 2026-04-02), documented; that buy, sell and Get Orders show the
-    same object is inferred.
+    Source: Complete Delivery (api-27307650, 2026-04-02), documented; that buy, sell and Get Orders return the same
+    object is inferred.
     """
 
     @property
@@ -36,25 +36,25 @@ class Order(Deal):
 
     @property
     def is_failed(self) -> bool:
-        """Whether it ended without the goods: cancelled, refused or paid back, in any word for that."""
+        """Whether the status means that the order was cancelled, refused or refunded, in English or Turkish."""
         return is_failing(self.status_name)
 
 
 @attrs.frozen
 class OrderProgress:
-    """How far an order has come: what `orders.watch` compares, and the journal keeps across a restart."""
+    """Progress of an order: `orders.watch` compares it, and the journal keeps it across restarts."""
 
     status: OrderStatus | str
     is_final: bool = False
-    """Whether it will not change any more: completed, cancelled or refunded."""
+    """Whether the status will not change any more: completed or failed."""
     cargo_tracking_number: str | None = attrs.field(default=None, repr=masked)
-    """Of the shipment; only deliveries have one."""
+    """Tracking number of the shipment; deliveries only."""
     estimated_arrival_date: date | None = None
-    """Of the shipment; only deliveries have one."""
+    """Estimated arrival of the shipment; deliveries only."""
 
     @classmethod
     def of(cls, order: Order) -> Self:
-        """Read it off an order."""
+        """Return the progress of an order."""
         shipment = order.delivery
         return cls(
             order.status,
@@ -66,17 +66,17 @@ class OrderProgress:
 
 @attrs.frozen
 class OrderChange:
-    """One step of an order, as `orders.watch` yields it."""
+    """One change of an order, as yielded by `orders.watch`."""
 
     order: Order
-    """As it is now."""
+    """The order after the change."""
     before: OrderProgress | None
-    """What was known of it until now; None if nothing was."""
+    """Progress before the change; None if it was not known."""
     after: OrderProgress
 
     @property
     def changed(self) -> frozenset[str]:
-        """What differs: of `status`, `cargo_tracking_number` and `estimated_arrival_date`."""
+        """Names of the changed attributes among `status`, `cargo_tracking_number` and `estimated_arrival_date`."""
         return frozenset(
             name
             for name in ("status", "cargo_tracking_number", "estimated_arrival_date")
@@ -86,9 +86,9 @@ class OrderChange:
 
 @attrs.frozen
 class Shipping:
-    """Where a delivery shall go: the address in a Complete Delivery request.
+    """Shipping address of a Complete Delivery request.
 
-    Inferred from E-Commerce Set Custom Address (api-8209448, 2024-09-17); `email` because the answer has it (S16).
+    Inferred from E-Commerce Set Custom Address (api-8209448, 2024-09-17); `email` because the response has it (S16).
     """
 
     fullname: str = attrs.field(repr=masked)
@@ -97,9 +97,9 @@ class Shipping:
     county: str = attrs.field(repr=masked)
     district: str = attrs.field(repr=masked)
     address: str = attrs.field(repr=masked)
-    tax_number: str = attrs.field(repr=last_digits)
+    tax_number: str = attrs.field(repr=masked_except_last_two)
     external_id: str | None = attrs.field(default=None, repr=masked)
-    """The partner's own id of the address, 1 to 110 characters."""
+    """The partner's own id of the address: 1 to 110 characters."""
     street: str | None = attrs.field(default=None, repr=masked)
     zipcode: str | None = attrs.field(default=None, repr=masked)
     """Up to 5 characters."""
@@ -108,7 +108,7 @@ class Shipping:
 
 @attrs.frozen(slots=False)
 class Receipt:
-    """The identifiers of an order and a link to its document. Inferred, the most doubtful of all answers (S19)."""
+    """Identifiers of an order and a link to its document. Inferred, with the least evidence of all responses (S19)."""
 
     order_id: int | None = None
     guid: str | None = None
@@ -121,12 +121,12 @@ class Receipt:
 
 @attrs.frozen(slots=False)
 class InvoiceItem:
-    """One line of an invoice; the row of Partner Get Order (inferred)."""
+    """One line of an invoice. Inferred: a row of Partner Get Order."""
 
     product_id: int | None = None
     product_name: str | None = None
     product_weight: Decimal | None = None
-    """Grams of one piece."""
+    """Weight of one piece in grams."""
     spot_price: Decimal | None = None
     """Money per gram."""
     price: Decimal | None = None
@@ -136,7 +136,7 @@ class InvoiceItem:
     tax: Decimal | None = None
     """Money."""
     amount: Decimal | None = None
-    """Pieces or grams: not known, so fractions are let through."""
+    """Pieces or grams: which one is not known, so fractions are accepted."""
     total: Decimal | None = None
     """Money."""
     currency_id: int | None = None
@@ -146,10 +146,10 @@ class InvoiceItem:
 
 @attrs.frozen(slots=False)
 class Invoice:
-    """An order as Get Order Invoice shows it, with a link to the document.
+    """An order as returned by Get Order Invoice, with a link to the document.
 
-    Source: api-38613148, 2026-06-25, partly documented: path and the keys `guid` and `order_code`. The rest is
-    the Partner order of the same example; `invoice_url` is a working assumption (S18).
+    Source: api-38613148, 2026-06-25, partly documented: path and the keys `guid` and `order_code`. The other keys are
+    those of the Partner order of the same example; `invoice_url` is assumed (S18).
     """
 
     guid: str
@@ -177,25 +177,25 @@ class Invoice:
 
 @attrs.frozen
 class Completion:
-    """What is known after a completion: the basket was bought, sold or shipped.
+    """Result of a completion that the server executed: the basket was bought, sold or shipped.
 
-    The order is never withheld because one figure differs: see `differences`.
+    An order that differs from what was agreed to is returned all the same: see `differences`.
     """
 
     order: Order | None
-    """The order, or `None` if the server confirmed it and showed something this library cannot read."""
+    """The order; None if the server confirmed it with data that this library cannot read."""
     keys: Mapping[str, str] = attrs.field(factory=dict[str, str], hash=False)
-    """Identifiers of the order as far as they are known: `id`, `guid`, `increment_id`."""
+    """Known identifiers of the order, among `id`, `guid` and `increment_id`."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The JSON object as received."""
     reconciled: bool = False
-    """Whether the order was found by reading back, not in the answer to the completion."""
+    """Whether the order was found by a later read instead of in the response to the completion."""
     differences: tuple[str, ...] = ()
-    """Where the order differs from what was agreed to, in words."""
+    """Differences between the order and what was agreed to, in words."""
 
     @property
     def order_id(self) -> int | None:
-        """The number of the order; None if the server did not report one that can be read.
+        """Id of the order; None if the response contains none that can be read.
 
         The purchase is confirmed even if this is None.
         """
@@ -213,7 +213,7 @@ class Completion:
         if self.order is not None:
             return self.order
         number = self.order_id
-        known = "without a number that can be read" if number is None else f"order {number}"
+        known = "without a readable order id" if number is None else f"order {number}"
         raise OrderUnreadable(
             f"the purchase is confirmed ({known}), but this library cannot read the order: do not buy again; see "
             "`keys` and `raw` of the completion, or ask orders.get for it later",

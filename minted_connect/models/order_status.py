@@ -1,4 +1,4 @@
-"""Words for the status of an order that failed, in the languages of the API. No I/O."""
+"""Status names that mean a failed order, in English and Turkish. No I/O."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from minted_connect.models.deal import OrderStatus
 __all__ = ["is_failing", "is_known"]
 
 _FAILING: Final = (
-    *("Cancelled", "Canceled", "Failed", "CompletionRejected", "Declined", "Refused", "Expired", "Voided", "Refunded"),
+    *("Cancelled", "Canceled", "Failed", "Rejected", "Declined", "Refused", "Expired", "Voided", "Refunded"),
     *("\u0130ptal", "\u0130ptal Edildi", "Ba\u015far\u0131s\u0131z", "Reddedildi", "Onaylanmad\u0131"),
     *("S\u00fcresi Doldu", "\u0130ade", "\u0130ade Edildi"),
 )
 
 
 def _normalised(word: str) -> str:
-    """Return a word without case and marks, so that spellings of one word are equal."""
-    # The Turkish dotless i has no decomposition, and upper case makes it the letter I.
+    """Return a status name without case, diacritics and extra spaces."""
+    # The Turkish dotless i has no decomposition, and its upper case is the letter I.
     plain = unicodedata.normalize("NFKD", word.casefold().replace("\u0131", "i"))
     return " ".join("".join(letter for letter in plain if not unicodedata.combining(letter)).split())
 
@@ -28,10 +28,10 @@ _KNOWN_WORDS: Final = _FAILING_WORDS | frozenset(map(_normalised, OrderStatus))
 
 
 def is_failing(status: object) -> bool:
-    """Return whether a status name means that the order was cancelled, refused or paid back.
+    """Return whether a status name means that the order was cancelled, refused or refunded.
 
-    The name is compared whole, whatever its case and marks. The vendor documents `Cancelled` and `Refunded`
-    (api-3652432, 2024-06-26); the other words are inferred.
+    The whole name is compared, without case and diacritics. The vendor documents `Cancelled` and `Refunded`
+    (api-3652432, 2024-06-26); the other names are inferred.
     """
     return isinstance(status, str) and _normalised(status) in _FAILING_WORDS
 

@@ -1,4 +1,4 @@
-"""Answers that come in pages."""
+"""Pages of a list."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ T = TypeVar("T")
 
 @attrs.frozen(slots=False)
 class Page(Generic[T]):
-    """One page of rows; iterating it gives the rows.
+    """One page of a list. Iterating over it yields the rows.
 
     Source: the Laravel paginator of E-Commerce Products (api-8209436, 2024-09-05) and Webview Get Orders
-    (api-26025311, 2025-12-25); inferred for Walletable. Its links are in `raw` and are not to be followed.
+    (api-26025311, 2025-12-25); inferred for Walletable. The links of the paginator are in `raw`; this library does not
+    follow them.
     """
 
     items: tuple[T, ...]
-    """The rows (`data` on the wire)."""
+    """The rows (`data` in JSON)."""
     current_page: int
-    """From 1."""
+    """Page number, from 1."""
     last_page: int
     per_page: int
-    """Most rows on a page; requests call this `total`."""
+    """Maximum number of rows on a page; in requests the vendor calls it `total`."""
     total: int
-    """Rows on all pages."""
+    """Number of rows on all pages."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The paginator as received."""
 

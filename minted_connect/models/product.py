@@ -1,4 +1,4 @@
-"""The catalogue."""
+"""Products."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["BaseCurrency", "Category", "MetalType", "Product"]
 
 
 class MetalType(enum.StrEnum):
-    """Known metals; others stay plain strings."""
+    """Known values of `metal_type`; others stay plain strings."""
 
     GOLD = "gold"
     SILVER = "silver"
@@ -23,7 +23,7 @@ class MetalType(enum.StrEnum):
 
 @attrs.frozen(slots=False)
 class BaseCurrency:
-    """The metal account a product belongs to (`Dirham Gold`). Inferred: its keys are a working assumption (S13)."""
+    """Metal account of a product (`Dirham Gold`). Inferred; the keys are assumed (S13)."""
 
     id: int
     name: str | None = None
@@ -32,7 +32,7 @@ class BaseCurrency:
 
 @attrs.frozen(slots=False)
 class Category:
-    """The shelf a product stands on. Inferred: its keys are a working assumption (S13)."""
+    """Category of a product. Inferred; the keys are assumed (S13)."""
 
     id: int
     name: str | None = None
@@ -40,7 +40,7 @@ class Category:
 
 @attrs.frozen(slots=False)
 class Product:
-    """A bar or coin on offer.
+    """A bar or coin that can be bought.
 
     Source: E-Commerce Products (api-8209436, 2024-09-05); inferred for Walletable (S12, S13).
     """
@@ -51,13 +51,13 @@ class Product:
     text: str | None = None
     barcode: str | None = None
     stock: int | None = None
-    """Pieces."""
+    """Number of pieces."""
     currency_code: str | None = None
     """Currency of both prices."""
     list_price: Decimal | None = None
     """Price of one piece, in `currency_code`."""
     sale_price: Decimal | None = None
-    """Price of one piece now, in `currency_code`."""
+    """Current price of one piece, in `currency_code`."""
     product_images: tuple[str, ...] = ()
     """URLs."""
     basecurrency: BaseCurrency | None = None

@@ -1,4 +1,4 @@
-"""What a customer holds."""
+"""Holdings of a customer."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["Holding"]
 
 @attrs.frozen(slots=False)
 class Holding:
-    """How much of one product a customer holds (camelCase on the wire, unlike everything else).
+    """Amount of one product in a customer's wallet. Its JSON keys are in camelCase, unlike those of other models.
 
     Source: Balance / Wallet (api-27130593, 2026-01-23), partly documented: `productName` and `images`; the other
-    keys are working assumptions (S20).
+    keys are assumed (S20).
     """
 
     product_name: str
@@ -27,17 +27,17 @@ class Holding:
     sku: str | None = None
     product_id: int | None = None
     product_weight: Decimal | None = None
-    """Grams of one piece."""
+    """Weight of one piece in grams."""
     metal_type: MetalType | str | None = None
     amount: Decimal | None = None
-    """Pieces held (pieces or grams: S20)."""
+    """Number of pieces (assumed; pieces or grams, S20)."""
     deliverable_amount: Decimal | None = None
-    """Pieces that can be delivered now."""
+    """Number of pieces that can be shipped now."""
     blocked_amount: Decimal | None = None
-    """Pieces in open orders."""
+    """Number of pieces in open orders."""
     is_deliverable: bool | None = None
     unit_value: Decimal | None = None
-    """Money for one piece at the sell price."""
+    """Money for one piece, at the sell price."""
     total_value: Decimal | None = None
     """Money: `unit_value * amount`."""
     currency_code: str | None = None

@@ -1,1 +1,1 @@
-"""What the API offers: a few lines per operation, one module per menu group."""
+"""The operations of the API: one module for each group of the vendor's menu."""

@@ -1,4 +1,4 @@
-"""What all resources share: the caller they send through, its limits, and the walk over pages."""
+"""Base class of the resources, and iteration over pages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 class Resource:
-    """One menu group of the API."""
+    """One group of operations."""
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
@@ -23,22 +23,22 @@ class Resource:
 
 
 async def pages(fetch: Callable[[int], Awaitable[Page[_T]]], first: int) -> AsyncGenerator[Page[_T], None]:
-    """Walk from page `first` to the last, one request a page; the vendor's links are not followed."""
+    """Iterate over the pages from `first` to the last, one request each. The vendor's links are not used."""
     number = first
     while True:
         page = await fetch(number)
         yield page
-        # An empty page ends the walk too: rows may have gone since the first page told the number of pages.
+        # Stop at an empty page, too: the number of pages may have shrunk since it was reported.
         if not page.has_next or not page.items:
             return
         number += 1
 
 
-async def items(walk: AsyncGenerator[Page[_T], None]) -> AsyncGenerator[_T, None]:
-    """Walk the rows of all pages."""
+async def items(pages: AsyncGenerator[Page[_T], None]) -> AsyncGenerator[_T, None]:
+    """Iterate over the rows of all pages."""
     try:
-        async for page in walk:
+        async for page in pages:
             for item in page.items:
                 yield item
     finally:
-        await walk.aclose()
+        await pages.aclose()

@@ -17,25 +17,25 @@ from minted_connect.resources.base import Resource
 __all__ = ["AsyncCustomers"]
 
 
-class _Absent(enum.Enum):
-    """Stands for an argument that was not given, where None means null."""
+class _Unset(enum.Enum):
+    """Default of arguments for which None means null."""
 
-    ABSENT = enum.auto()
+    UNSET = enum.auto()
 
 
-_NOT_SHOWN: Final = frozenset({"tax_office", "account_type"})
-"""What Create Customer takes and Get Customer, as documented, does not show."""
+_NOT_RETURNED: Final = frozenset({"tax_office", "account_type"})
+"""Fields of Create Customer that Get Customer does not return, as documented."""
 
-_ABSENT: Final = _Absent.ABSENT
-_MaybeText = str | None | Literal[_Absent.ABSENT]
+_UNSET: Final = _Unset.UNSET
+_MaybeText = str | None | Literal[_Unset.UNSET]
 
 
 class AsyncCustomers(Resource):
-    """End customers, named by the partner's own id."""
+    """End customers, identified by the id that the partner gave them."""
 
     async def create(
         self,
-        external_id: str,
+        customer_id: str,
         *,
         firstname: str | None = None,
         middlename: str | None = None,
@@ -50,15 +50,27 @@ class AsyncCustomers(Resource):
     ) -> Customer:
         """Create a customer.
 
-        `external_id` is the partner's own id: 3 to 40 letters, digits, hyphens and underscores. Never sent twice
-        unless provably not received; when it is not known whether it was, the customer is read back, and returned if
-        it shows everything that was sent (`tax_office` and `account_type` are not shown). A customer who was there
-        before under this id, with the same details, cannot be told from the new one; the fewer details are sent, the
-        less this proves.
+        The request is retried only if it provably was not sent. If the server may have received it, the customer is
+        read, and returned if the response has everything that was sent (`tax_office` and `account_type` are not part
+        of it). An older customer with this id and the same details cannot be distinguished from the new one; the fewer
+        details are sent, the less the read proves.
+
+        Args:
+            customer_id: The partner's own id of the customer (the Partner page: 3 to 40 letters, digits, `-` and `_`).
+            firstname: First name.
+            middlename: Middle name; may be empty.
+            lastname: Last name.
+            email: E-mail address.
+            phone: Phone number.
+            gender: `M` or `F`.
+            identity_number: National identity number.
+            birthdate: Date of birth.
+            tax_office: Tax office; business customers only.
+            account_type: `person` or `company`.
 
         Raises:
-            ValidationFailed: among others, for an id that is taken (assumed, S8).
-            IntegrityError: the answer is about another customer.
+            ValidationFailed: if the server refuses a value, for example an id that exists already (assumed, S8).
+            IntegrityError: if the response belongs to another customer.
 
         Source: Create Customer (api-25995712, 2025-12-24): documented. `tax_office` and `account_type` are from
         Partner Create Business Customer (api-15819241).
@@ -76,53 +88,54 @@ class AsyncCustomers(Resource):
             "account_type": account_type,
         }
         given = self._checked({name: value for name, value in fields.items() if value is not None})
-        new = validation.new_customer_id(external_id, self._limits.external_id)
+        new = validation.new_customer_id(customer_id, self._limits.external_id)
         request = Request(OPERATIONS["customers.create"], body={"external_id": new, **given})
 
         async def read_back(error: MintedConnectError) -> Customer:
             if isinstance(error, APIError) and not error.after_unknown and not may_have_executed(error):
-                # A customer of this id may have been there before: a denial is no reason to take that one for the new.
+                # The server refused to create the customer: one that a read finds is older.
                 raise error
-            return await self._confirmed(new, given, error)
+            return await self._read_back(new, given, error)
 
-        return await self._api.send(request, Customer, read_back=read_back, lock=new, check=_is_named(new))
+        return await self._api.send(request, Customer, read_back=read_back, lock=new, check=_owner_check(new))
 
-    async def get(self, external_id: str) -> Customer:
-        """Return a customer with the wallets.
+    async def get(self, customer_id: str) -> Customer:
+        """Return a customer with its wallets.
 
         Raises:
-            NotFound: no such customer (assumed, S11).
-            IntegrityError: the answer is about another customer.
+            NotFound: if the customer does not exist (assumed, S11).
+            IntegrityError: if the response belongs to another customer.
 
         Source: Get Customer (E-Commerce page api-8228811, 2024-08-07): partly documented; wallet rows are inferred.
         """
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id, self._limits.external_customer_id)
         request = Request(OPERATIONS["customers.get"], (known,))
-        return await self._api.send(request, Customer, check=_is_named(known))
+        return await self._api.send(request, Customer, check=_owner_check(known))
 
     async def update(
         self,
-        external_id: str,
+        customer_id: str,
         *,
-        firstname: _MaybeText = _ABSENT,
-        middlename: _MaybeText = _ABSENT,
-        lastname: _MaybeText = _ABSENT,
-        email: _MaybeText = _ABSENT,
-        phone: _MaybeText = _ABSENT,
-        gender: Gender | str | Literal[_Absent.ABSENT] | None = _ABSENT,
-        identity_number: _MaybeText = _ABSENT,
-        birthdate: date | Literal[_Absent.ABSENT] | None = _ABSENT,
+        firstname: _MaybeText = _UNSET,
+        middlename: _MaybeText = _UNSET,
+        lastname: _MaybeText = _UNSET,
+        email: _MaybeText = _UNSET,
+        phone: _MaybeText = _UNSET,
+        gender: Gender | str | Literal[_Unset.UNSET] | None = _UNSET,
+        identity_number: _MaybeText = _UNSET,
+        birthdate: date | Literal[_Unset.UNSET] | None = _UNSET,
     ) -> Customer:
-        """Change a customer: what is left out stays, None is sent as null.
+        """Change the given fields of a customer. None is sent as null.
 
-        The vendor documents first name, last name, phone and identity number as required; whether a partial change
-        passes, and whether null erases, is not known (S9).
+        The vendor documents first name, last name, phone and identity number as required. Whether the server accepts a
+        request without them, and whether null erases a field, is not known (S9).
 
         Raises:
-            NotFound: no such customer (assumed).
-            IntegrityError: the answer is about another customer.
+            InvalidInput: if no field is given, or a value is invalid.
+            NotFound: if the customer does not exist (assumed).
+            IntegrityError: if the response belongs to another customer.
 
-        Source: Update Customer (E-Commerce page api-8228809, 2024-08-07): partly documented; the answer is inferred.
+        Source: Update Customer (E-Commerce page api-8228809, 2024-08-07): partly documented; the response is inferred.
         """
         fields: dict[str, Any] = {
             "firstname": firstname,
@@ -134,31 +147,31 @@ class AsyncCustomers(Resource):
             "identity_number": identity_number,
             "birthdate": birthdate,
         }
-        changes = self._checked({name: value for name, value in fields.items() if value is not _ABSENT})
+        changes = self._checked({name: value for name, value in fields.items() if value is not _UNSET})
         if not changes:
             raise InvalidInput.of("update", "must change at least one field")
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id, self._limits.external_customer_id)
         request = Request(OPERATIONS["customers.update"], (known,), body=changes)
 
         async def read_back(error: MintedConnectError) -> Customer:
-            return await self._confirmed(known, changes, error)
+            return await self._read_back(known, changes, error)
 
-        return await self._api.send(request, Customer, read_back=read_back, lock=known, check=_is_named(known))
+        return await self._api.send(request, Customer, read_back=read_back, lock=known, check=_owner_check(known))
 
-    async def remove(self, external_id: str) -> None:
-        """Detach the partner's id from a customer (by its name; what exactly is removed is not known, S10).
+    async def remove(self, customer_id: str) -> None:
+        """Detach the partner's id from a customer. What exactly the server removes is not known (S10).
 
         Raises:
-            NotFound: no such customer (assumed).
+            NotFound: if the customer does not exist (assumed).
 
         Source: Remove Customer Id: inferred (name and method from the menu).
         """
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id, self._limits.external_customer_id)
 
         async def read_back(error: MintedConnectError) -> None:
-            # Of the vendor's own 404s only: one without its code may be a gateway's, and says nothing.
+            # A 404 without the vendor's envelope may come from a gateway and proves nothing.
             if isinstance(error, NotFound) and error.is_vendor_response:
-                return  # a repeated removal finds nothing: the first one worked
+                return  # a retry was refused: the first attempt has removed the id
             try:
                 await self.get(known)
             except MintedConnectError as found:
@@ -170,14 +183,14 @@ class AsyncCustomers(Resource):
         request = Request(OPERATIONS["customers.remove"], (known,))
         await self._api.run(request, read_back=read_back, lock=known)
 
-    async def _confirmed(self, external_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
-        """Return the customer if it is as `sent`; otherwise the change is not there, and `error` stands."""
+    async def _read_back(self, customer_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
+        """Return the customer if it has all values of `sent`; otherwise raise `error`."""
         try:
-            found = await self.get(external_id)
+            found = await self.get(customer_id)
         except MintedConnectError:
             raise error from None
-        shown = {"external_id": external_id, **{name: sent[name] for name in sent.keys() - _NOT_SHOWN}}
-        if all(found.raw.get(name) == value for name, value in shown.items()):
+        expected = {"external_id": customer_id, **{name: sent[name] for name in sent.keys() - _NOT_RETURNED}}
+        if all(found.raw.get(name) == value for name, value in expected.items()):
             return found
         raise error
 
@@ -201,10 +214,10 @@ class AsyncCustomers(Resource):
         return sent
 
 
-def _is_named(external_id: str) -> Callable[[Customer], list[str]]:
-    """Return what tells why a customer is not the one asked for: a proxy or a cache may mix up answers."""
+def _owner_check(customer_id: str) -> Callable[[Customer], list[str]]:
+    """Return a check that a customer is the requested one: a proxy or cache may mix up responses."""
 
-    def wrong(customer: Customer) -> list[str]:
-        return [] if customer.external_id == external_id else ["data.external_id: is another customer's"]
+    def check(customer: Customer) -> list[str]:
+        return [] if customer.external_id == customer_id else ["data.external_id: is another customer's"]
 
-    return wrong
+    return check

@@ -1,4 +1,4 @@
-"""The catalogue."""
+"""Products: the catalogue."""
 
 from __future__ import annotations
 
@@ -13,25 +13,29 @@ __all__ = ["AsyncProducts"]
 
 
 class AsyncProducts(base.Resource):
-    """Bars and coins on offer."""
+    """Bars and coins that can be bought."""
 
     async def page(self, *, page: int = 1, per_page: int = 10) -> Page[Product]:
-        """Return one page of products, `per_page` rows of it (5 to 100, from the E-Commerce page).
+        """Return one page of products.
+
+        Args:
+            page: Page number, from 1.
+            per_page: Rows per page (the E-Commerce page allows 5 to 100).
 
         Source: Get Products: inferred (path, query and shape from E-Commerce Products, api-8209436, 2024-09-05).
         """
         least, most = self._limits.products_per_page or (1, None)
         query = (
             ("page", str(validation.integer("page", page, 1))),
-            # The vendor's name for rows per page; in the answer `total` is the number of all rows.
+            # In requests `total` is the number of rows per page, in responses that of all rows.
             ("total", str(validation.integer("per_page", per_page, least, most))),
         )
         return await self._api.send(Request(OPERATIONS["products.page"], query=query), Page[Product])
 
     def pages(self, *, page: int = 1, per_page: int = 10) -> AsyncGenerator[Page[Product], None]:
-        """Walk the pages from `page` on, one request each."""
+        """Iterate over the pages from `page` on, one request each."""
         return base.pages(lambda number: self.page(page=number, per_page=per_page), page)
 
     def iterate(self, *, per_page: int = 10) -> AsyncGenerator[Product, None]:
-        """Walk all products, fetching pages of `per_page` as needed."""
+        """Iterate over all products; pages of `per_page` rows are requested as needed."""
         return base.items(self.pages(per_page=per_page))

@@ -1,4 +1,4 @@
-"""Prices of metals: now, over time, and as a feed."""
+"""Metal prices: current, past, and as a feed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["AsyncRates"]
 
 _INTERVALS: Final = frozenset({"hour", "day", "week", "month"})
 _HOURLY: Final = timedelta(days=31)
-"""Up to here, a backfill is by the hour: at most 744 points a metal account."""
+"""Longest backfill with hourly points, at most 744 for each metal account; a longer one has daily points."""
 
 
 class AsyncRates(Resource):
-    """What a gram of metal costs."""
+    """Prices of metals, in money per gram."""
 
     async def current(self, *, metals: MetalType | str | Sequence[MetalType | str] | None = None) -> tuple[Rate, ...]:
-        """Return the prices of now, a row a metal account: money per gram in its `currency_code`.
+        """Return the current prices, one row for each metal account: money per gram, in its `currency_code`.
 
         Source: Currency Rates: inferred (rows modelled on Partner pricefix, api-3826800, 2025-01-17; S26).
         """
@@ -47,7 +47,15 @@ class AsyncRates(Resource):
     ) -> tuple[RatePoint, ...]:
         """Return past prices of one metal or one metal account, oldest first: money per gram, times in UTC.
 
-        `start` and `end` go together and count in.
+        Args:
+            metal: The metal; exclusive with `currency_id`.
+            currency_id: Id of the metal account (`Rate.currency_id`).
+            interval: Length of the interval that each point stands for.
+            start: First day, inclusive; requires `end`.
+            end: Last day, inclusive; requires `start`.
+
+        Raises:
+            InvalidInput: if both or none of `metal` and `currency_id` are given, or only one of `start` and `end`.
 
         Source: Rate History: inferred (S27).
         """
@@ -73,26 +81,30 @@ class AsyncRates(Resource):
         backfill: timedelta | None = None,
         fleet: Fleet | None = None,
     ) -> RateFeed:
-        """Return a feed that asks for the prices every `interval` seconds, however many subscribe to it.
+        """Return a feed that polls the current prices every `interval` seconds for any number of subscribers.
 
-        `async with feed:` starts it; `async for tick in feed.subscribe(...)` listens. A poll is sent once, whatever
-        `RetryPolicy` says: the next poll is what follows a failed one.
+        `async with feed:` starts polling; `async for tick in feed.subscribe(...)` receives the prices. A failed poll
+        is not retried, whatever the `RetryPolicy`: the next poll replaces it.
 
         Args:
-            interval: Seconds between the starts of two polls, on average.
-            metals: Only these; all if left out.
-            jitter: How far each wait may differ from `interval`, as a fraction of it: 0 to below 1.
-            max_backoff: Longest wait in seconds after failed polls, unless the others or the server ask for more.
-            breaker: After so many failed polls in a row, single probes at least `cooldown` seconds apart; None: none.
-            backfill: How far back Rate History is asked once the first poll has come, a request a metal account, for
-                `subscribe(history=True)`: hours, or days if it is more than 31 of them. None: not at all.
-            fleet: What this process shares with others over Redis, of which only one polls; None: it polls.
+            interval: Average number of seconds between the starts of two polls.
+            metals: Only prices of these metals; None: all.
+            jitter: Maximum random deviation of a wait from `interval`, as a fraction of it: 0 to below 1.
+            max_backoff: Longest wait in seconds after failed polls, unless `interval`, `breaker` or the server's
+                Retry-After is longer.
+            breaker: After this many failed polls in a row, only single probes are sent, at least `cooldown` seconds
+                apart; None: no circuit breaker.
+            backfill: Period of past prices for `subscribe(history=True)`. After the first poll they are requested from
+                Rate History, one request for each metal account: hourly points, or daily ones if the period is longer
+                than 31 days. None: no past prices.
+            fleet: Shares the polling with other processes over Redis: only one of them polls. None: this process
+                polls.
 
         Raises:
-            InvalidInput: a value is out of range.
-            ConfigurationError: `breaker` is no `BreakerPolicy`, or `fleet` no `Fleet`.
+            InvalidInput: if a value is out of range.
+            ConfigurationError: if `breaker` is not a `BreakerPolicy`, or `fleet` not a `Fleet`.
         """
-        # A tenth of what it takes to import the client, and most programs have no feed.
+        # Most programs have no feed, and importing it takes a tenth of the import time of the client.
         from minted_connect.feed import Fleet, FleetMember, Poller, RateFeed  # noqa: PLC0415
 
         check_type("fleet", fleet, Fleet, optional=True)
@@ -101,7 +113,7 @@ class AsyncRates(Resource):
             if backfill <= timedelta(0):
                 raise InvalidInput.of("backfill", "must be above 0")
         settings = self._api.settings
-        # Looked at now, not by the poller; and a collection that can be read only once is read here.
+        # Validate `metals` now instead of in the first poll, and read an iterator once instead of at each poll.
         wanted = None if metals is None else validation.comma_separated("metals", metals).split(",")
         polls = AsyncRates(
             self._api.with_settings(attrs.evolve(settings, retry=attrs.evolve(settings.retry, read_attempts=1)))

@@ -1,4 +1,4 @@
-"""What a customer holds."""
+"""Wallets: the holdings of customers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["AsyncWallet"]
 
 
 class AsyncWallet(Resource):
-    """The wallet of a customer."""
+    """Wallets of customers."""
 
     async def balance(
         self,
@@ -22,10 +22,16 @@ class AsyncWallet(Resource):
         metals: MetalType | str | Sequence[MetalType | str] | None = None,
         deliverable: bool | None = None,
     ) -> tuple[Holding, ...]:
-        """Return what the customer holds, a row a product; `deliverable=True` only what can be shipped now.
+        """Return the holdings of a customer, one row for each product.
+
+        Args:
+            customer_id: The customer.
+            metals: Only holdings of these metals; None: all.
+            deliverable: True: only holdings that can be shipped now. False is sent, too, but its effect is not
+                documented. None: no filter.
 
         Source: Balance / Wallet (api-27130593, 2026-01-23): partly documented (the request and two row keys); the
-        other keys, and what `is_deliverable=false` does, are inferred (S20).
+        other keys, and the effect of `is_deliverable=false`, are inferred (S20).
         """
         query = [("external_customer_id", validation.customer_id(customer_id, self._limits.external_customer_id))]
         if metals is not None:

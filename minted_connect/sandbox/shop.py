@@ -83,14 +83,14 @@ class Shop(ShopState):
         self._replica.catch_up()
         return self._replica
 
-    def give(self, external_customer_id: str, sku: str, pieces: int, partner: str | None = None) -> None:
+    def give(self, customer_id: str, sku: str, pieces: int, partner: str | None = None) -> None:
         """Put pieces into a wallet without an order, to set a scene."""
         for customer in self.customers:
-            if customer.external_id == external_customer_id and partner in (None, customer.partner):
+            if customer.external_id == customer_id and partner in (None, customer.partner):
                 customer.holdings[self.by_sku[sku].sku] = customer.holdings.get(sku, 0) + pieces
                 self._save(customer)
                 return
-        raise KeyError(external_customer_id)
+        raise KeyError(customer_id)
 
     def set_status(self, order_id: int, name: str | None) -> None:
         """Put an order into a status, such as `Cancelled`, where it stays; None lets it run its course again.

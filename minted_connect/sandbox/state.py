@@ -99,12 +99,12 @@ class ShopState:
         """Every customer of every partner, oldest first, removed ids too."""
         return list(self._customers.values())
 
-    def holdings(self, external_customer_id: str, partner: str | None = None) -> dict[str, int]:
+    def holdings(self, customer_id: str, partner: str | None = None) -> dict[str, int]:
         """Return pieces held per sku; `partner` is only needed when several know such a customer."""
         for customer in self.customers:
-            if customer.external_id == external_customer_id and partner in (None, customer.partner):
+            if customer.external_id == customer_id and partner in (None, customer.partner):
                 return {sku: pieces for sku, pieces in customer.holdings.items() if pieces}
-        raise KeyError(external_customer_id)
+        raise KeyError(customer_id)
 
     # Time and prices.
 

@@ -1,4 +1,4 @@
-"""Threads are counted before and after every test; scripts run in interpreters of their own."""
+"""Fixtures that count threads around every test and run scripts in new interpreters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 PATIENCE = 40.0
-"""Seconds after which something that should have happened at once counts as hanging."""
+"""Seconds after which an operation counts as hanging."""
 
 
 def loop_threads() -> set[threading.Thread]:
@@ -29,13 +29,13 @@ def no_leaked_threads() -> Iterator[None]:
 
 @pytest.fixture
 def script(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start Python on a source text, as a file so that multiprocessing can import it."""
+    """Start Python with a source text, from a file, so that multiprocessing can import it."""
 
     def start(source: str, *arguments: str, warnings: str = "error") -> subprocess.Popen[str]:
         path = tmp_path / "script.py"
         path.write_text(source)
         return subprocess.Popen(
-            # Forking with threads around is what some of these scripts are about.
+            # Some of these scripts fork a process that has threads.
             [
                 sys.executable,
                 "-X",
@@ -57,7 +57,7 @@ def script(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 
 @pytest.fixture
 def finished(script: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str, str]]:
-    """Run Python on a source text to its end: exit status, stdout, stderr."""
+    """Run Python with a source text; return exit status, stdout and stderr."""
 
     def run(source: str, *arguments: str, **options: Any) -> tuple[int, str, str]:
         process = script(source, *arguments, **options)
@@ -67,7 +67,7 @@ def finished(script: Callable[..., subprocess.Popen[str]]) -> Callable[..., tupl
             process.kill()
             out, err = process.communicate()
             pytest.fail(f"it hangs; so far it said {out!r} and {err!r}")
-        # On a busy machine, asyncio's debug mode reports steps that took long.
+        # On a busy machine, the debug mode of asyncio reports slow steps.
         lines = [line for line in err.splitlines(keepends=True) if not line.startswith("Executing <")]
         return process.returncode, out, "".join(lines)
 

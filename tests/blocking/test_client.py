@@ -62,7 +62,7 @@ class TestCalls:
         basket = basket_of(minted)
         done = minted.complete.buy(basket, expected_total=basket.paid_total)
 
-        assert minted.orders.get(done.order.id, customer_external_id="customer-1") == done.order
+        assert minted.orders.get(done.order.id, customer_id="customer-1") == done.order
         assert [order.id for order in minted.orders.iterate()] == [done.order.id]
         assert minted.complete.pending() == []
 
@@ -154,7 +154,7 @@ class TestSiblings:
         ]
         assert len(loop_threads()) == 1
 
-    def test_closing_one_does_nothing_and_closing_the_client_closes_all(self, minted):
+    def test_closing_a_copy_does_nothing_closing_the_client_all(self, minted):
         sibling = minted.with_options(deadline=5)
         with sibling:
             pass
@@ -163,7 +163,7 @@ class TestSiblings:
         with pytest.raises(ClientClosedError):
             sibling.rates.current()
 
-    def test_one_keeps_working_when_the_client_it_came_from_is_forgotten(self, sandbox):
+    def test_copy_works_after_the_original_was_collected(self, sandbox):
         sibling = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url).with_options(language="en")
         gc.collect()
         assert sibling.rates.current()
@@ -233,12 +233,12 @@ class TestClose:
 
 
 class Silent:
-    """A server that reads requests and never answers."""
+    """A server that reads requests and sends no response."""
 
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self._socket.settimeout(PATIENCE)
-        self._connection = self._socket  # if nobody ever comes, there is something to close all the same
+        self._connection = self._socket  # so that there is a socket to close without any connection
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         return self
 
@@ -290,7 +290,7 @@ class TestProcess:
         assert process.returncode == -signal.SIGINT
         assert err.rstrip().endswith("KeyboardInterrupt")
 
-    def test_ctrl_c_in_a_purchase_names_the_intent_and_leaves_it_pending(self, script, sandbox, minted, tmp_path):
+    def test_ctrl_c_in_a_purchase_names_the_pending_intent(self, script, sandbox, minted, tmp_path):
         basket = basket_of(minted)
         journal = tmp_path / "journal.db"
         fault = sandbox.faults.add("hang", path=BUY, commit=True)
@@ -390,7 +390,7 @@ class TestProcess:
         )
         assert (status, out, err) == (0, "5 True\n", "")
 
-    def test_never_closed_it_exits_quietly_and_lets_go_of_its_connections(self, finished, sandbox):
+    def test_unclosed_feed_exits_and_closes_its_connections(self, finished, sandbox):
         source = """
             import sys
             from minted_connect import MintedConnect
@@ -506,7 +506,7 @@ class TestFeed:
             minted.close()
             raise ZeroDivisionError
 
-    def test_a_condition_that_uses_the_client_is_refused_and_does_not_hang(self, minted):
+    def test_condition_that_uses_the_client_is_refused(self, minted):
         with (
             minted.rates.feed(interval=3600) as feed,
             pytest.raises(ConfigurationError, match="own loop thread"),

@@ -1,4 +1,4 @@
-"""Closing and interrupting a blocking client during a purchase, in any number and order."""
+"""Closing and interrupting a blocking client during a purchase, repeatedly and in any order."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def hang(sandbox: ThreadedSandbox) -> Fault:
 
 @pytest.fixture
 def buying(minted: MintedConnect, basket: Basket, hang: Fault) -> Iterator[Future[Completion]]:
-    """A purchase in another thread, whose request has arrived."""
+    """A purchase in another thread, whose request the server has received."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(minted.complete.buy, basket, expected_total=basket.paid_total)
         until(lambda: hang.waiting)
@@ -116,14 +116,14 @@ def test_closers_that_come_while_it_closes_wait_too(
     closing, go_on = threading.Event(), threading.Event()
     worker = minted._loop_thread._worker
     assert worker is not None
-    wind_up = worker._wind_up
+    shutdown = worker._shutdown
 
     async def slowly() -> None:
         closing.set()
         go_on.wait(PATIENCE)
-        await wind_up()
+        await shutdown()
 
-    monkeypatch.setattr(worker, "_wind_up", slowly)
+    monkeypatch.setattr(worker, "_shutdown", slowly)
     with ThreadPoolExecutor(4) as pool:
         closers = [pool.submit(minted.close)]
         assert closing.wait(PATIENCE)
@@ -162,7 +162,7 @@ def test_a_purchase_that_was_not_sent_is_not_sent(
     assert not journal.exists() or states(journal) == []
 
 
-def test_a_journal_that_is_locked_while_it_closes_is_written_afterwards(
+def test_journal_locked_during_close_is_written_later(
     minted: MintedConnect, buying: Future[Completion], journal: Path
 ) -> None:
     lock = sqlite3.connect(journal, isolation_level=None)
@@ -182,16 +182,16 @@ def test_a_journal_that_is_locked_while_it_closes_is_written_afterwards(
 def test_a_call_that_cannot_be_waited_for_still_names_its_intent(
     minted: MintedConnect, buying: Future[Completion], journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop_thread, "PATIENCE", 0.2)
+    monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.2)
     lock = sqlite3.connect(journal, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    with suppress(TimeoutError):  # the journal is closed within that time too, or given up
+    with suppress(TimeoutError):  # the journal, too, is closed within this time or not at all
         minted.close()
     error = buying.exception(PATIENCE)
     lock.execute("ROLLBACK")
     lock.close()
     assert isinstance(error, ClientClosedError)
-    # With a patience this short the loop ends before the lock does: the record may stay prepared, which is pending too.
+    # With so short a timeout the loop ends before the lock: the record may stay prepared, which is pending, too.
     [(intent, state)] = states(journal)
     named = intent_of(error)
     assert named is not None
@@ -316,7 +316,7 @@ def test_ctrl_c_while_the_intent_is_written_down_names_nothing(
 
 
 @posix
-def test_handlers_of_two_signals_may_close_it_while_with_closes_it(
+def test_two_signal_handlers_may_close_it_during_exit(
     minted: MintedConnect, buying: Future[Completion], journal: Path
 ) -> None:
     main = threading.main_thread().ident

@@ -1,4 +1,4 @@
-"""A blocking purchase that Ctrl-C or another thread ends while the server hangs, at each of its requests."""
+"""A blocking purchase that Ctrl-C or another thread interrupts while the server hangs, at each of its requests."""
 
 from __future__ import annotations
 

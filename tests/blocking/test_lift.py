@@ -1,4 +1,4 @@
-"""Lifted methods: what they look like, and how often they go to the loop thread."""
+"""Lifted methods: signature, docstring, and the number of calls to the loop thread."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 
 class CountingThread(LoopThread):
-    """Counts the trips to the loop thread."""
+    """Counts the calls to the loop thread."""
 
     def __init__(self) -> None:
         super().__init__("Thing")
-        self.trips = 0
+        self.calls = 0
 
     def run(self, coro: Coroutine[Any, Any, T]) -> T:
-        self.trips += 1
+        self.calls += 1
         return super().run(coro)
 
 
@@ -90,7 +90,7 @@ class AsyncShop:
 
 
 class Named(NamedTuple):
-    """A blocking face of a name."""
+    """The blocking twin of a name."""
 
     name: str
     loop_thread: LoopThread
@@ -123,7 +123,7 @@ def shop(inner, loop_thread) -> Shop:
     return Shop(inner, loop_thread)
 
 
-class TestLooks:
+class TestIntrospection:
     def test_signature_is_that_of_the_bound_async_method(self, shop, inner):
         assert inspect.signature(inner.price) == inspect.signature(shop.price)
         assert list(inspect.signature(shop.price).parameters) == ["sku", "qty", "note"]
@@ -136,7 +136,7 @@ class TestLooks:
         assert AsyncShop.price.__doc__ == shop.price.__doc__ == Shop.price.__doc__
         assert AsyncShop.price.__annotations__ == shop.price.__annotations__
 
-    def test_docs_speak_of_no_awaiting(self, shop):
+    def test_docstring_has_no_await_or_async(self, shop):
         expected = "Return the name of the thread: `with it:`, `for x in it`, then `it.aclose()`."
         assert Shop.thread.__doc__ == shop.thread.__doc__ == expected
 
@@ -193,35 +193,35 @@ class TestLooks:
 class TestCalls:
     def test_arguments_arrive(self, shop, loop_thread):
         assert shop.price("a", qty=2, note="b") == ("a", 2, "b")
-        assert loop_thread.trips == 1
+        assert loop_thread.calls == 1
 
     def test_a_method_found_on_the_class_takes_the_object(self, shop):
         assert Shop.price(shop, "a", qty=2) == ("a", 2, None)
 
-    def test_a_plain_method_with_a_face_runs_on_the_loop(self, shop, loop_thread):
+    def test_blocking_as_runs_the_method_on_the_loop(self, shop, loop_thread):
         assert ("> Thing loop", loop_thread) == shop.thread(prefix="> ")
 
     def test_a_direct_method_stays_on_the_callers_thread(self, shop, loop_thread):
         assert threading.current_thread().name == shop.thread_of_caller()
-        assert loop_thread.trips == 0
+        assert loop_thread.calls == 0
 
 
 class TestIteration:
-    def test_pages_take_one_trip_each_and_one_for_the_end_and_the_closing(self, shop, inner, loop_thread):
+    def test_each_page_takes_one_call_and_the_end_two(self, shop, inner, loop_thread):
         assert list(shop.pages()) == [[10, 11], [20, 21], [30, 31]]
         assert inner.closed == 1
-        assert loop_thread.trips == 3 + 1 + 1
+        assert loop_thread.calls == 3 + 1 + 1
 
-    def test_rows_take_no_trips_of_their_own(self, shop, inner, loop_thread):
+    def test_rows_take_no_calls(self, shop, inner, loop_thread):
         assert list(shop.iterate(last=2)) == [10, 11, 20, 21]
         assert inner.closed == 1
-        assert loop_thread.trips == 2 + 1 + 1
+        assert loop_thread.calls == 2 + 1 + 1
 
     def test_pages_are_fetched_when_they_are_needed(self, shop, loop_thread):
         rows = shop.iterate()
-        assert loop_thread.trips == 0
+        assert loop_thread.calls == 0
         assert (next(rows), next(rows)) == (10, 11)
-        assert loop_thread.trips == 1
+        assert loop_thread.calls == 1
         rows.close()
 
     @pytest.mark.parametrize("walk", [lambda shop: shop.pages(), lambda shop: shop.iterate()])
@@ -234,20 +234,20 @@ class TestIteration:
 
     @pytest.mark.parametrize("walk", [lambda shop: shop.pages(), lambda shop: shop.iterate()])
     def test_close_closes_the_async_generator_once(self, shop, inner, walk):
-        walking = walk(shop)
-        next(walking)
-        walking.close()
-        walking.close()
+        generator = walk(shop)
+        next(generator)
+        generator.close()
+        generator.close()
 
         assert inner.closed == 1
 
-    def test_one_that_never_began_costs_nothing(self, shop, loop_thread):
+    def test_unused_generator_takes_no_call(self, shop, loop_thread):
         shop.pages()
         gc.collect()
 
-        assert loop_thread.trips == 0
+        assert loop_thread.calls == 0
 
-    def test_an_error_in_the_walk_ends_it(self, loop_thread):
+    def test_an_error_ends_the_generator(self, loop_thread):
         class AsyncBroken:
             async def pages(self) -> AsyncGenerator[int, None]:
                 yield 1
@@ -256,36 +256,36 @@ class TestIteration:
         class Broken(Facade[AsyncBroken]):
             pages: Final = blocking_iter(AsyncBroken.pages)
 
-        walking = Broken(AsyncBroken(), loop_thread).pages()
-        assert next(walking) == 1
+        generator = Broken(AsyncBroken(), loop_thread).pages()
+        assert next(generator) == 1
         with pytest.raises(KeyError):
-            next(walking)
+            next(generator)
         with pytest.raises(StopIteration):
-            next(walking)
+            next(generator)
 
-    def test_closing_the_client_ends_a_walk_that_waits(self, shop, inner, loop_thread):
+    def test_closing_the_client_ends_a_waiting_generator(self, shop, inner, loop_thread):
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(next, shop.watch())
             assert inner.begun.wait(PATIENCE)
             loop_thread.close()
             assert isinstance(waiting.exception(PATIENCE), ClientClosedError)
 
-    def test_a_walk_left_behind_after_the_client_was_closed_goes_quietly(self, shop, inner, loop_thread):
-        walking = shop.pages()
-        next(walking)
+    def test_generator_closed_after_the_client_raises_nothing(self, shop, inner, loop_thread):
+        generator = shop.pages()
+        next(generator)
         loop_thread.close()
         assert inner.closed == 1  # by the loop
 
-        walking.close()
+        generator.close()
         assert inner.closed == 1
 
-    def test_going_on_after_the_client_was_closed_says_so(self, shop, loop_thread):
-        walking = shop.pages()
-        next(walking)
+    def test_next_after_the_client_was_closed_raises(self, shop, loop_thread):
+        generator = shop.pages()
+        next(generator)
         loop_thread.close()
 
         with pytest.raises(ClientClosedError):
-            next(walking)
+            next(generator)
 
 
 class TestOutcomeUnknown:

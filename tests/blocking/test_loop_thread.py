@@ -1,4 +1,4 @@
-"""The loop thread in this process, on coroutines of our own."""
+"""The loop thread, tested in this process with plain coroutines."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .conftest import PATIENCE, loop_threads
 
 
 @pytest.fixture
-def bridge():
-    bridge = LoopThread("Thing")
-    yield bridge
-    bridge.close()
+def runner():
+    runner = LoopThread("Thing")
+    yield runner
+    runner.close()
 
 
-async def answer(value: Any = 42) -> Any:
+async def return_value(value: Any = 42) -> Any:
     return value
 
 
@@ -41,15 +41,15 @@ async def forever(begun: threading.Event | None = None) -> NoReturn:
 
 
 def interrupt() -> None:
-    """Press Ctrl-C, from whichever thread."""
+    """Send SIGINT to the main thread, as Ctrl-C does."""
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def intercepted(bridge: LoopThread, hand_over: Any, monkeypatch: pytest.MonkeyPatch):
-    """Let `hand_over(loop, callback)` stand between the bridge and its loop."""
+def intercepted(runner: LoopThread, schedule: Any, monkeypatch: pytest.MonkeyPatch):
+    """Replace `call_soon_threadsafe` of the loop by `schedule(loop, callback)`."""
 
-    class Between:
+    class LoopProxy:
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             self._loop = loop
 
@@ -57,30 +57,30 @@ def intercepted(bridge: LoopThread, hand_over: Any, monkeypatch: pytest.MonkeyPa
             return getattr(self._loop, name)
 
         def call_soon_threadsafe(self, callback: Any) -> None:
-            hand_over(self._loop, callback)
+            schedule(self._loop, callback)
 
     with monkeypatch.context() as patch:
-        patch.setattr(bridge._worker, "loop", Between(bridge._worker.loop))
+        patch.setattr(runner._worker, "loop", LoopProxy(runner._worker.loop))
         yield
 
 
 class TestRun:
-    def test_returns_the_result(self, bridge):
-        assert bridge.run(answer()) == 42
+    def test_returns_the_result(self, runner):
+        assert runner.run(return_value()) == 42
 
-    def test_raises_the_error_itself_with_the_frames_of_the_coroutine(self, bridge):
+    def test_raises_the_error_itself_with_the_frames_of_the_coroutine(self, runner):
         error = KeyError("gold")
 
         async def deep() -> None:
             raise error
 
         with pytest.raises(KeyError) as caught:
-            bridge.run(deep())
+            runner.run(deep())
 
         assert error is caught.value
         assert "deep" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
 
-    def test_a_raised_error_keeps_nothing_alive(self, bridge):
+    def test_a_raised_error_keeps_nothing_alive(self, runner):
         class Witness:
             pass
 
@@ -92,24 +92,24 @@ class TestRun:
         gc.disable()
         try:
             with contextlib.suppress(KeyError):
-                bridge.run(fail(witness))
-            bridge.run(answer())  # the loop has let go of the task before
+                runner.run(fail(witness))
+            runner.run(return_value())  # the loop has released the task by then
             del witness
             assert gone() is None
         finally:
             gc.enable()
 
-    def test_runs_everything_on_one_thread_that_is_not_the_callers(self, bridge):
+    def test_runs_everything_on_one_thread_that_is_not_the_callers(self, runner):
         async def where() -> int:
             return threading.get_ident()
 
         with ThreadPoolExecutor(4) as pool:
-            seen = set(pool.map(lambda _: bridge.run(where()), range(20)))
+            seen = set(pool.map(lambda _: runner.run(where()), range(20)))
 
         assert len(seen) == 1
         assert threading.get_ident() not in seen
 
-    def test_the_coroutine_sees_the_callers_context(self, bridge):
+    def test_the_coroutine_sees_the_callers_context(self, runner):
         variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
         async def look() -> str:
@@ -117,9 +117,9 @@ class TestRun:
 
         contextvars.copy_context().run(variable.set, "elsewhere")
         variable.set("here")
-        assert bridge.run(look()) == "here"
+        assert runner.run(look()) == "here"
 
-    def test_eight_threads_are_served_side_by_side(self, bridge):
+    def test_eight_threads_are_served_side_by_side(self, runner):
         together = 8
         arrived: list[int] = []
         everybody = asyncio.Event()
@@ -132,32 +132,32 @@ class TestRun:
             return number
 
         with ThreadPoolExecutor(together) as pool:
-            assert list(range(together)) == list(pool.map(lambda number: bridge.run(meet(number)), range(together)))
+            assert list(range(together)) == list(pool.map(lambda number: runner.run(meet(number)), range(together)))
 
-    def test_many_calls_from_eight_threads_get_their_own_answers(self, bridge):
+    def test_many_calls_from_eight_threads_get_their_own_answers(self, runner):
         def work(thread: int) -> bool:
-            return all((thread, number) == bridge.run(answer((thread, number))) for number in range(200))
+            return all((thread, number) == runner.run(return_value((thread, number))) for number in range(200))
 
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(work, range(8)))
 
-    def test_works_inside_a_running_loop_as_in_a_notebook(self, bridge):
+    def test_works_inside_a_running_loop_as_in_a_notebook(self, runner):
         async def cell() -> int:
-            return bridge.run(answer())
+            return runner.run(return_value())
 
         assert asyncio.run(cell()) == 42
 
-    def test_exit_raised_by_a_coroutine_reaches_the_caller_and_leaves_the_loop_running(self, bridge):
+    def test_system_exit_of_a_coroutine_leaves_the_loop_running(self, runner):
         async def leave() -> None:
             raise SystemExit(3)
 
         with pytest.raises(SystemExit):
-            bridge.run(leave())
+            runner.run(leave())
 
-        assert bridge.run(answer()) == 42
+        assert runner.run(return_value()) == 42
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-    def test_a_task_that_exits_ends_the_loop_and_no_caller_waits_for_ever(self, bridge):
+    def test_system_exit_of_a_task_ends_the_loop_and_all_calls(self, runner):
         async def leave() -> None:
             raise SystemExit(3)
 
@@ -166,59 +166,59 @@ class TestRun:
             await forever()
 
         with pytest.raises(ClientClosedError):
-            bridge.run(start())
+            runner.run(start())
         with pytest.raises(ClientClosedError):
-            bridge.run(answer())
+            runner.run(return_value())
 
-    def test_a_call_cancelled_on_the_loop_says_so(self, bridge):
+    def test_a_call_cancelled_on_the_loop_says_so(self, runner):
         async def give_up() -> None:
             raise asyncio.CancelledError
 
-        with pytest.raises(ClientClosedError, match="this Thing gave up the call"):
-            bridge.run(give_up())
+        with pytest.raises(ClientClosedError, match="this Thing cancelled the call"):
+            runner.run(give_up())
 
-    @pytest.mark.parametrize("use", [lambda bridge: bridge.run(answer()), lambda bridge: bridge.close()])
-    def test_refuses_its_own_thread_at_once(self, bridge, use):
+    @pytest.mark.parametrize("use", [lambda runner: runner.run(return_value()), lambda runner: runner.close()])
+    def test_refuses_its_own_thread_at_once(self, runner, use):
         async def inside() -> None:
-            use(bridge)
+            use(runner)
 
         with pytest.raises(ConfigurationError, match="own loop thread"):
-            bridge.run(inside())
+            runner.run(inside())
 
-        assert bridge.run(answer()) == 42
+        assert runner.run(return_value()) == 42
 
-    def test_one_bridge_may_be_used_on_the_loop_of_another(self, bridge):
+    def test_one_may_be_used_on_the_loop_of_another(self, runner):
         other = LoopThread("Other")
 
         async def inside() -> int:
-            return other.run(answer())
+            return other.run(return_value())
 
-        assert bridge.run(inside()) == 42
+        assert runner.run(inside()) == 42
         other.close()
 
-    def test_waiting_in_slices_returns_what_came(self, bridge, monkeypatch):
-        assert 0 < loop_thread._SLICE <= 0.1
-        monkeypatch.setattr(loop_thread, "_SLICE", 0.001)
+    def test_waiting_in_slices_returns_what_came(self, runner, monkeypatch):
+        assert 0 < loop_thread._WAIT_SLICE <= 0.1
+        monkeypatch.setattr(loop_thread, "_WAIT_SLICE", 0.001)
 
-        assert bridge.run(asyncio.sleep(0.02, 42)) == 42
+        assert runner.run(asyncio.sleep(0.02, 42)) == 42
 
     def test_when_no_thread_can_be_started_nothing_is_left_behind(self, monkeypatch):
         def refuse(_: threading.Thread) -> NoReturn:
             raise RuntimeError("can't start new thread")
 
-        bridge = LoopThread("Thing")
+        runner = LoopThread("Thing")
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
             with pytest.raises(RuntimeError, match="new thread"):
-                bridge.run(answer())
+                runner.run(return_value())
         gc.collect()  # an open loop would warn
 
-        assert bridge.run(answer()) == 42
-        bridge.close()
+        assert runner.run(return_value()) == 42
+        runner.close()
 
 
 class TestInterruption:
-    def test_ctrl_c_cancels_the_call_and_waits_for_its_end(self, bridge):
+    def test_ctrl_c_cancels_the_call_and_waits_for_its_end(self, runner):
         cleaned = []
 
         async def call() -> None:
@@ -231,12 +231,12 @@ class TestInterruption:
                 cleaned.append(True)
 
         with pytest.raises(KeyboardInterrupt):
-            bridge.run(call())
+            runner.run(call())
 
         assert cleaned == [True]
-        assert bridge.run(answer()) == 42
+        assert runner.run(return_value()) == 42
 
-    def test_any_exception_of_a_signal_handler_does(self, bridge):
+    def test_any_exception_of_a_signal_handler_does(self, runner):
         ended = []
 
         def handler(*_: Any) -> NoReturn:
@@ -252,13 +252,13 @@ class TestInterruption:
         before = signal.signal(signal.SIGUSR1, handler)
         try:
             with pytest.raises(ZeroDivisionError):
-                bridge.run(call())
+                runner.run(call())
         finally:
             signal.signal(signal.SIGUSR1, before)
 
         assert ended == [True]
 
-    def test_a_handler_that_returns_changes_nothing(self, bridge):
+    def test_a_handler_that_returns_changes_nothing(self, runner):
         seen = []
 
         async def call() -> int:
@@ -267,27 +267,27 @@ class TestInterruption:
                 await asyncio.sleep(0)
             return 42
 
-        before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(bridge.run(answer("in the handler"))))
+        before = signal.signal(signal.SIGUSR1, lambda *_: seen.append(runner.run(return_value("in the handler"))))
         try:
-            assert bridge.run(call()) == 42
+            assert runner.run(call()) == 42
         finally:
             signal.signal(signal.SIGUSR1, before)
 
         assert seen == ["in the handler"]
 
-    def test_a_handler_may_close_it(self, bridge):
+    def test_a_handler_may_close_it(self, runner):
         async def call() -> None:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
             await forever()
 
-        before = signal.signal(signal.SIGUSR1, lambda *_: bridge.close())
+        before = signal.signal(signal.SIGUSR1, lambda *_: runner.close())
         try:
             with pytest.raises(ClientClosedError):
-                bridge.run(call())
+                runner.run(call())
         finally:
             signal.signal(signal.SIGUSR1, before)
 
-    def test_notes_of_the_cancelled_call_go_on_the_interrupt(self, bridge):
+    def test_notes_of_the_cancelled_call_go_on_the_interrupt(self, runner):
         async def purchase() -> None:
             interrupt()
             try:
@@ -297,11 +297,11 @@ class TestInterruption:
                 raise
 
         with pytest.raises(KeyboardInterrupt) as caught:
-            bridge.run(purchase())
+            runner.run(purchase())
 
         assert caught.value.__notes__ == ["intent 7 may have been carried out"]
 
-    def test_an_error_that_the_cancelled_call_ends_with_is_noted(self, bridge):
+    def test_an_error_that_the_cancelled_call_ends_with_is_noted(self, runner):
         async def purchase() -> None:
             interrupt()
             try:
@@ -312,14 +312,14 @@ class TestInterruption:
                 raise error from None
 
         with pytest.raises(KeyboardInterrupt) as caught:
-            bridge.run(purchase())
+            runner.run(purchase())
 
         assert caught.value.__notes__ == [
             "The interrupted call ended with ConfigurationError('no journal')",
             "intent 7",
         ]
 
-    def test_a_call_that_succeeds_all_the_same_is_noted(self, bridge):
+    def test_a_call_that_succeeds_all_the_same_is_noted(self, runner):
         async def purchase() -> int:
             interrupt()
             with contextlib.suppress(asyncio.CancelledError):
@@ -327,12 +327,12 @@ class TestInterruption:
             return 42
 
         with pytest.raises(KeyboardInterrupt) as caught:
-            bridge.run(purchase())
+            runner.run(purchase())
 
         assert caught.value.__notes__ == ["The interrupted call had already succeeded; its result is lost."]
 
-    def test_a_call_that_resists_is_noted_and_not_waited_for_for_ever(self, bridge, monkeypatch):
-        monkeypatch.setattr(loop_thread, "PATIENCE", 0.05)
+    def test_a_call_that_resists_is_noted_and_not_waited_for_for_ever(self, runner, monkeypatch):
+        monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
         enough = threading.Event()
 
         async def stubborn() -> None:
@@ -342,31 +342,31 @@ class TestInterruption:
                     await asyncio.sleep(0.001)
 
         with pytest.raises(KeyboardInterrupt) as caught:
-            bridge.run(stubborn())
+            runner.run(stubborn())
         enough.set()
 
-        assert caught.value.__notes__ == ["The interrupted call could not be cancelled and may still be under way."]
+        assert caught.value.__notes__ == ["The interrupted call could not be cancelled and may still be in flight."]
 
-    def test_a_call_interrupted_before_it_reached_the_loop_never_begins(self, bridge, monkeypatch):
+    def test_call_interrupted_before_it_was_scheduled_never_runs(self, runner, monkeypatch):
         begun = []
 
         async def call() -> None:
             begun.append(True)
 
-        def hand_over(loop: asyncio.AbstractEventLoop, callback: Any) -> None:
+        def schedule(loop: asyncio.AbstractEventLoop, callback: Any) -> None:
             if callback.__name__ == "start":
                 raise KeyboardInterrupt
             loop.call_soon_threadsafe(callback)
 
-        bridge.run(answer())
-        with intercepted(bridge, hand_over, monkeypatch), pytest.raises(KeyboardInterrupt):
-            bridge.run(call())
+        runner.run(return_value())
+        with intercepted(runner, schedule, monkeypatch), pytest.raises(KeyboardInterrupt):
+            runner.run(call())
 
         assert begun == []
-        assert set() == bridge._worker.calls
+        assert set() == runner._worker.calls
 
-    def test_a_call_interrupted_before_its_first_step_is_cancelled_inside(self, bridge, monkeypatch):
-        # Start and cancellation come in one turn of the loop: a task cancelled there would never enter its coroutine.
+    def test_call_interrupted_before_its_first_step_is_cancelled(self, runner, monkeypatch):
+        # Start and cancellation run in one iteration of the loop: a task cancelled there never enters its coroutine.
         gate = threading.Event()
         begun = threading.Event()
         seen = []
@@ -379,17 +379,17 @@ class TestInterruption:
             seen.append("begun")
             await forever()
 
-        def hand_over(loop: asyncio.AbstractEventLoop, callback: Any) -> None:
+        def schedule(loop: asyncio.AbstractEventLoop, callback: Any) -> None:
             loop.call_soon_threadsafe(callback)
             if callback.__name__ == "start":
                 raise KeyboardInterrupt
             gate.set()
 
         with ThreadPoolExecutor(1) as pool:
-            held = pool.submit(bridge.run, hold())
+            held = pool.submit(runner.run, hold())
             begun.wait(PATIENCE)
-            with intercepted(bridge, hand_over, monkeypatch), pytest.raises(KeyboardInterrupt):
-                bridge.run(call())
+            with intercepted(runner, schedule, monkeypatch), pytest.raises(KeyboardInterrupt):
+                runner.run(call())
             held.result(PATIENCE)
 
         assert seen == ["begun"]
@@ -398,38 +398,38 @@ class TestInterruption:
 class TestClose:
     def test_nothing_is_started_before_the_first_call(self):
         before = loop_threads()
-        bridge = LoopThread("Thing")
+        runner = LoopThread("Thing")
         assert before == loop_threads()
-        bridge.close()
+        runner.close()
         assert before == loop_threads()
 
     def test_the_thread_is_gone_afterwards(self):
-        bridge = LoopThread("Thing")
-        bridge.run(answer())
-        thread = bridge._worker
-        bridge.close()
+        runner = LoopThread("Thing")
+        runner.run(return_value())
+        thread = runner._worker
+        runner.close()
         assert not thread.is_alive()
         assert thread.loop.is_closed()
 
-    def test_may_be_repeated(self, bridge):
-        bridge.run(answer())
-        bridge.close()
-        bridge.close()
+    def test_may_be_repeated(self, runner):
+        runner.run(return_value())
+        runner.close()
+        runner.close()
 
     @pytest.mark.parametrize("used", [False, True])
     def test_calls_afterwards_are_refused_and_their_coroutines_closed(self, used):
-        bridge = LoopThread("Thing")
+        runner = LoopThread("Thing")
         if used:
-            bridge.run(answer())
-        bridge.close()
+            runner.run(return_value())
+        runner.close()
 
-        coro = answer()
+        coro = return_value()
         with pytest.raises(ClientClosedError, match="this Thing is closed"):
-            bridge.run(coro)
+            runner.run(coro)
 
         assert coro.cr_frame is None
 
-    def test_calls_waiting_in_other_threads_end_with_the_reason(self, bridge):
+    def test_calls_waiting_in_other_threads_end_with_the_reason(self, runner):
         async def purchase(begun: threading.Event) -> None:
             try:
                 await forever(begun)
@@ -439,26 +439,26 @@ class TestClose:
 
         events = [threading.Event() for _ in range(8)]
         with ThreadPoolExecutor(8) as pool:
-            calls = [pool.submit(bridge.run, purchase(event)) for event in events]
+            calls = [pool.submit(runner.run, purchase(event)) for event in events]
             assert all(event.wait(PATIENCE) for event in events)
-            bridge.close()
+            runner.close()
             errors = [call.exception(PATIENCE) for call in calls]
 
-        assert [str(error) for error in errors] == ["this Thing was closed while the call was under way"] * 8
+        assert [str(error) for error in errors] == ["this Thing was closed while the call was in flight"] * 8
         assert all(error.__notes__ == ["intent 7 may have been carried out"] for error in errors)
 
-    def test_every_call_gets_an_answer_while_it_closes(self):
+    def test_every_call_ends_while_it_closes(self):
         for _ in range(30):
-            bridge = LoopThread("Thing")
-            bridge.run(answer())
+            runner = LoopThread("Thing")
+            runner.run(return_value())
             ready = threading.Barrier(9)
 
-            def work(bridge: LoopThread = bridge, ready: threading.Barrier = ready) -> int:
+            def work(runner: LoopThread = runner, ready: threading.Barrier = ready) -> int:
                 ready.wait(PATIENCE)
                 count = 0
                 while True:
                     try:
-                        bridge.run(answer())
+                        runner.run(return_value())
                     except ClientClosedError:
                         return count
                     count += 1
@@ -466,29 +466,29 @@ class TestClose:
             with ThreadPoolExecutor(8) as pool:
                 calls = [pool.submit(work) for _ in range(8)]
                 ready.wait(PATIENCE)
-                bridge.close()
+                runner.close()
                 for call in calls:
                     call.result(PATIENCE)
-            assert set() == bridge._worker.calls
+            assert set() == runner._worker.calls
 
     @pytest.mark.parametrize("used", [False, True])
     def test_eight_threads_may_close_at_once_and_all_find_it_closed(self, used):
-        bridge = LoopThread("Thing", answer)
+        runner = LoopThread("Thing", return_value)
         if used:
-            bridge.run(answer())
+            runner.run(return_value())
 
         def close(_: int) -> bool:
-            bridge.close()
-            return bridge._worker.is_alive()
+            runner.close()
+            return runner._worker.is_alive()
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(close, range(8))) == [False] * 8
 
-    def test_the_last_coroutine_runs_once_on_the_loop_when_the_calls_have_ended(self):
+    def test_on_stop_runs_once_on_the_loop_after_all_calls(self):
         order = []
 
-        async def last() -> None:
-            order.append(("last", threading.current_thread().name))
+        async def on_stop() -> None:
+            order.append(("on_stop", threading.current_thread().name))
 
         async def call() -> None:
             try:
@@ -498,44 +498,44 @@ class TestClose:
                 order.append("call ended")
 
         begun = threading.Event()
-        bridge = LoopThread("Thing", last)
+        runner = LoopThread("Thing", on_stop)
         with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(bridge.run, call())
+            waiting = pool.submit(runner.run, call())
             begun.wait(PATIENCE)
-            bridge.close()
-            bridge.close()
+            runner.close()
+            runner.close()
             assert isinstance(waiting.exception(PATIENCE), ClientClosedError)
 
-        assert order == ["call ended", ("last", "Thing loop")]
+        assert order == ["call ended", ("on_stop", "Thing loop")]
 
-    def test_the_last_coroutine_runs_also_when_nothing_was_ever_called(self):
+    def test_on_stop_runs_without_any_call(self):
         ran = []
 
-        async def last() -> None:
+        async def on_stop() -> None:
             ran.append(True)
 
-        LoopThread("Thing", last).close()
+        LoopThread("Thing", on_stop).close()
 
         assert ran == [True]
 
-    def test_what_the_last_coroutine_raises_is_raised_once(self):
-        async def last() -> None:
+    def test_error_of_on_stop_is_raised_once(self):
+        async def on_stop() -> None:
             raise KeyError("journal")
 
-        bridge = LoopThread("Thing", last)
+        runner = LoopThread("Thing", on_stop)
         with pytest.raises(KeyError):
-            bridge.close()
-        bridge.close()
+            runner.close()
+        runner.close()
 
-        assert not bridge._worker.is_alive()
+        assert not runner._worker.is_alive()
 
-    def test_a_last_coroutine_that_hangs_is_given_up(self, monkeypatch):
-        monkeypatch.setattr(loop_thread, "PATIENCE", 0.05)
-        bridge = LoopThread("Thing", forever)
+    def test_on_stop_that_hangs_times_out(self, monkeypatch):
+        monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
+        runner = LoopThread("Thing", forever)
         with pytest.raises(TimeoutError):
-            bridge.close()
+            runner.close()
 
-    def test_background_tasks_are_cancelled_and_generators_closed(self, bridge):
+    def test_background_tasks_are_cancelled_and_generators_closed(self, runner):
         ended = []
 
         async def background() -> None:
@@ -558,14 +558,14 @@ class TestClose:
             await asyncio.sleep(0)
             return task, generator
 
-        kept = bridge.run(start())
-        bridge.close()
+        kept = runner.run(start())
+        runner.close()
 
         assert ended == ["task", "generator"]
         assert kept[0].cancelled()
 
-    def test_a_call_that_resists_is_let_go_of(self, bridge, monkeypatch):
-        monkeypatch.setattr(loop_thread, "PATIENCE", 0.05)
+    def test_a_call_that_resists_is_let_go_of(self, runner, monkeypatch):
+        monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
         begun = threading.Event()
 
         async def stubborn() -> None:
@@ -576,43 +576,43 @@ class TestClose:
             await asyncio.sleep(3600)
 
         with ThreadPoolExecutor(1) as pool:
-            call = pool.submit(bridge.run, stubborn())
+            call = pool.submit(runner.run, stubborn())
             begun.wait(PATIENCE)
-            bridge.close()
+            runner.close()
             assert isinstance(call.exception(PATIENCE), ClientClosedError)
             del call
         gc.collect()  # "Task was destroyed but it is pending" is logged, not raised
 
 
 class TestForgotten:
-    def test_a_collected_one_warns_stops_its_thread_and_still_runs_the_last_coroutine(self):
+    def test_unclosed_and_collected_warns_and_runs_on_stop(self):
         ran = []
 
-        async def last() -> None:
+        async def on_stop() -> None:
             ran.append(True)
 
-        bridge = LoopThread("Thing", last)
-        bridge.run(answer())
-        thread = bridge._worker
+        runner = LoopThread("Thing", on_stop)
+        runner.run(return_value())
+        thread = runner._worker
 
         with pytest.warns(ResourceWarning, match="unclosed Thing"):
-            del bridge
+            del runner
             gc.collect()
         thread.join(PATIENCE)
 
         assert not thread.is_alive()
         assert ran == [True]
 
-    def test_the_thread_keeps_nobody_alive_not_even_with_a_background_task(self):
-        bridge = LoopThread("Thing")
+    def test_background_task_does_not_keep_the_owner_alive(self):
+        runner = LoopThread("Thing")
 
         async def start() -> asyncio.Task[None]:
             return asyncio.create_task(forever())
 
-        task = bridge.run(start())
-        thread = bridge._worker
+        task = runner.run(start())
+        thread = runner._worker
         with pytest.warns(ResourceWarning):
-            del bridge
+            del runner
             gc.collect()
         thread.join(PATIENCE)
 
@@ -631,15 +631,15 @@ class TestForgotten:
             dropped.set()
 
         dropped = threading.Event()
-        bridge = LoopThread("Thing")
-        bridge.run(answer())
-        thread = bridge._worker
-        holder.append(bridge)
+        runner = LoopThread("Thing")
+        runner.run(return_value())
+        thread = runner._worker
+        holder.append(runner)
         with pytest.warns(ResourceWarning):
-            # Handed over without waiting: a caller that waits would hold it.
+            # Schedule it without waiting: a waiting caller would keep a reference.
             thread.loop.call_soon_threadsafe(lambda: thread.loop.create_task(drop()))
-            del bridge
+            del runner
             assert dropped.wait(PATIENCE)
-        thread.join(PATIENCE)  # not before: a caught warning holds what it is about
+        thread.join(PATIENCE)  # only here: the caught warning has a reference to the object
 
         assert not thread.is_alive()

@@ -1,4 +1,4 @@
-"""Nothing is missing on the blocking side, nothing is extra, and nothing looks different."""
+"""The blocking client has the same methods, signatures and docstrings as the asynchronous one."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from minted_connect import AsyncMintedConnect, BlockingRateFeed, MintedConnect, RateFeed
+from minted_connect.blocking import BlockingSubscription
 from minted_connect.blocking import client as blocking
-from minted_connect.blocking.client import BlockingSubscription
 from minted_connect.blocking.lift import Lifted
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.feed import Subscription
@@ -37,8 +37,8 @@ TWINS = [
     (Subscription, BlockingSubscription),
 ]
 
-INTERNAL = {(AsyncCompletions, "with_caller"), (AsyncCompletions, "note"), (AsyncCompletions, "aclose")}
-"""For the async client itself: the blocking one shares what it carries."""
+INTERNAL = {(AsyncCompletions, "with_api"), (AsyncCompletions, "note"), (AsyncCompletions, "aclose")}
+"""Methods that only the asynchronous client calls."""
 
 BY_HAND = {
     (AsyncMintedConnect, "from_env"),
@@ -50,7 +50,7 @@ BY_HAND = {
     (RateFeed, "is_open"),
     (Subscription, "dropped"),
 }
-"""What is not an operation: written out on both sides."""
+"""Members that are not operations and are written for both clients."""
 
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__", "__anext__": "__next__"}
 
@@ -58,11 +58,11 @@ NO_TWIN = {
     # An aiohttp session belongs to its own event loop; the blocking client has another.
     (AsyncMintedConnect, "session"),
 }
-"""Constructor parameters that make no sense on the blocking side."""
+"""Constructor parameters that only the asynchronous client has."""
 
 
 def public(cls: type) -> dict[str, Any]:
-    """Return what a user of the class sees, and the protocol methods that have a twin."""
+    """Return the public members of a class, and the protocol methods that have a twin."""
     return {
         name: value
         for base in reversed(cls.__mro__[:-1])
@@ -73,7 +73,7 @@ def public(cls: type) -> dict[str, Any]:
 
 
 def same_type(annotation: object) -> str:
-    """Return an annotation as text, in words that both sides share."""
+    """Return an annotation as text, with the names of the blocking types replaced."""
     text = str(annotation)
     for one, other in (("AsyncGenerator[Self, None]", "Generator[Self, None, None]"), ("ThreadedSandbox", "Sandbox")):
         text = text.replace(one, other)
@@ -83,7 +83,7 @@ def same_type(annotation: object) -> str:
 @pytest.mark.parametrize(("asynchronous", "twin"), TWINS)
 def test_nothing_is_missing_and_nothing_is_extra(asynchronous, twin):
     expected = {RENAMED.get(name, name) for name in public(asynchronous) if (asynchronous, name) not in INTERNAL}
-    # The resources themselves are set by each client's constructor; annotations show them on the class.
+    # Each client's constructor sets the resources; annotations show them on the class.
     assert set(public(twin)) | {name for name in RENAMED.values() if name in vars(twin)} == expected
 
 

@@ -19,7 +19,7 @@ PRELUDE = dedent(
     from minted_connect.blocking.loop_thread import LoopThread
     from minted_connect.errors import ClientClosedError
 
-    async def answer():
+    async def return_value():
         return 42
 
     async def forever(begun=None):
@@ -27,8 +27,8 @@ PRELUDE = dedent(
             begun.set()
         await asyncio.Event().wait()
 
-    async def last():
-        print("last", flush=True)
+    async def on_stop():
+        print("on_stop", flush=True)
 
     def reap(pid):
         '''Wait for a child, but not for ever.'''
@@ -42,13 +42,13 @@ PRELUDE = dedent(
         os.waitpid(pid, 0)
         return "hangs"
 
-    def refused(bridge):
+    def refused(runner):
         try:
-            bridge.run(answer())
+            runner.run(return_value())
         except ClientClosedError as error:
             return str(error)
 
-    bridge = LoopThread("Thing")
+    runner = LoopThread("Thing")
     """
 )
 
@@ -71,10 +71,10 @@ class TestCtrlC:
                         print("cancelled", flush=True)
 
                 try:
-                    bridge.run(purchase())
+                    runner.run(purchase())
                 finally:
                     print("back", flush=True)
-                    bridge.close()
+                    runner.close()
                 """
             )
         )
@@ -90,7 +90,7 @@ class TestCtrlC:
         assert process.returncode == -signal.SIGINT
 
     def test_unclosed_it_ends_just_as_promptly(self, script):
-        process = script(code("bridge.run(answer()); print('ready', flush=True); bridge.run(forever())"))
+        process = script(code("runner.run(return_value()); print('ready', flush=True); runner.run(forever())"))
         with process:
             process.stdout.readline()
             process.send_signal(signal.SIGINT)
@@ -99,7 +99,7 @@ class TestCtrlC:
         assert process.returncode == -signal.SIGINT
         assert "KeyboardInterrupt" in err
 
-    def test_the_second_one_is_obeyed_while_the_first_is_still_cancelling(self, script):
+    def test_second_ctrl_c_ends_the_wait_for_the_cancelled_call(self, script):
         process = script(
             code(
                 """
@@ -112,7 +112,7 @@ class TestCtrlC:
                             print("no", flush=True)
 
                 try:
-                    bridge.run(stubborn())
+                    runner.run(stubborn())
                 finally:
                     os._exit(7)
                 """
@@ -143,9 +143,9 @@ class TestCtrlC:
 
                 signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
                 try:
-                    bridge.run(purchase())
+                    runner.run(purchase())
                 finally:
-                    bridge.close()
+                    runner.close()
                 """
             )
         )
@@ -162,14 +162,14 @@ class TestFork:
         status, out, err = finished(
             code(
                 """
-                bridge.run(answer())
+                runner.run(return_value())
                 pid = os.fork()
                 if pid == 0:
-                    print(refused(bridge), flush=True)
-                    bridge.close()  # does nothing: the loop is the parent's
+                    print(refused(runner), flush=True)
+                    runner.close()  # does nothing: the loop is the parent's
                     os._exit(5)
-                print(reap(pid), bridge.run(answer()), flush=True)
-                bridge.close()
+                print(reap(pid), runner.run(return_value()), flush=True)
+                runner.close()
                 """
             )
         )
@@ -185,7 +185,7 @@ class TestFork:
                 """
                 pid = os.fork()
                 if pid == 0:
-                    print(refused(bridge), flush=True)
+                    print(refused(runner), flush=True)
                     os._exit(0)
                 print(reap(pid))
                 """
@@ -202,57 +202,57 @@ class TestFork:
 
                 def call():
                     try:
-                        bridge.run(forever(begun))
+                        runner.run(forever(begun))
                     except ClientClosedError as error:
                         print(error, flush=True)
 
                 waiting = threading.Thread(target=call)
                 waiting.start()
                 begun.wait()
-                with bridge._lock:
+                with runner._lock:
                     pid = os.fork()
                 if pid == 0:
-                    print(refused(bridge) is not None, flush=True)
+                    print(refused(runner) is not None, flush=True)
                     os._exit(0)
                 print(reap(pid), flush=True)
-                bridge.close()
+                runner.close()
                 waiting.join()
                 """
             )
         )
         assert (status, err) == (0, "")
-        assert out.splitlines() == ["True", "0", "this Thing was closed while the call was under way"]
+        assert out.splitlines() == ["True", "0", "this Thing was closed while the call was in flight"]
 
     def test_a_child_that_merely_exits_does_so(self, finished):
         status, out, err = finished(
             code(
                 """
-                bridge = LoopThread("Thing", last)
-                bridge.run(answer())
+                runner = LoopThread("Thing", on_stop)
+                runner.run(return_value())
                 pid = os.fork()
                 if pid == 0:
                     sys.exit(5)  # the whole way out, with atexit and finalizers
-                print(reap(pid), bridge.run(answer()), flush=True)
-                bridge.close()
+                print(reap(pid), runner.run(return_value()), flush=True)
+                runner.close()
                 """
             )
         )
         assert (status, err) == (0, "")
-        assert out.splitlines() == ["5 42", "last"]
+        assert out.splitlines() == ["5 42", "on_stop"]
 
     def test_a_child_may_build_its_own(self, finished):
         status, out, err = finished(
             code(
                 """
-                bridge.run(answer())
+                runner.run(return_value())
                 pid = os.fork()
                 if pid == 0:
                     own = LoopThread("Own")
-                    print(own.run(answer()), flush=True)
+                    print(own.run(return_value()), flush=True)
                     own.close()
                     sys.exit(0)
                 print(reap(pid), flush=True)
-                bridge.close()
+                runner.close()
                 """
             )
         )
@@ -267,21 +267,21 @@ class TestFork:
 
                 def work(queue):
                     own = LoopThread("Own")
-                    queue.put((own.run(answer()), refused(bridge)))
+                    queue.put((own.run(return_value()), refused(runner)))
                     own.close()
 
                 if __name__ == "__main__":
-                    bridge.run(answer())
+                    runner.run(return_value())
                     context = multiprocessing.get_context(sys.argv[1])
                     queue = context.SimpleQueue()
                     child = context.Process(target=work, args=(queue,))
                     child.start()
                     print(queue.get(), flush=True)
                     child.join(10)
-                    print(child.exitcode, bridge.run(answer()))
-                    bridge.close()
+                    print(child.exitcode, runner.run(return_value()))
+                    runner.close()
                 else:
-                    refused = lambda bridge: bridge.run(answer()) and bridge.close()  # it was imported anew
+                    refused = lambda runner: runner.run(return_value()) and runner.close()  # it was imported anew
                 """
             ),
             method,
@@ -294,7 +294,7 @@ class TestFork:
 class TestExit:
     def test_without_close_it_is_prompt_and_only_the_warning_is_seen(self, finished):
         begun = time.monotonic()
-        status, out, err = finished(code("bridge.run(answer()); print('end')"), warnings="default")
+        status, out, err = finished(code("runner.run(return_value()); print('end')"), warnings="default")
 
         assert (status, out) == (0, "end\n")
         assert "ResourceWarning: unclosed Thing: use `with`, or call close()" in err
@@ -302,11 +302,11 @@ class TestExit:
         assert time.monotonic() - begun < PATIENCE / 2
 
     def test_without_close_the_last_coroutine_still_runs(self, finished):
-        source = "bridge = LoopThread('Thing', last); bridge.run(answer()); print('end', flush=True)"
-        assert finished(code(source), warnings="ignore") == (0, "end\nlast\n", "")
+        source = "runner = LoopThread('Thing', on_stop); runner.run(return_value()); print('end', flush=True)"
+        assert finished(code(source), warnings="ignore") == (0, "end\non_stop\n", "")
 
-    def test_without_close_and_without_developer_warnings_nothing_is_seen(self, finished):
-        assert finished(code("bridge.run(answer())"), warnings="ignore") == (0, "", "")
+    def test_unclosed_without_dev_mode_prints_nothing(self, finished):
+        assert finished(code("runner.run(return_value())"), warnings="ignore") == (0, "", "")
 
     def test_background_tasks_and_waiting_daemons_do_not_hold_it_up(self, finished):
         status, out, err = finished(
@@ -318,12 +318,12 @@ class TestExit:
 
                 def wait():
                     try:
-                        bridge.run(forever(begun))
+                        runner.run(forever(begun))
                     except ClientClosedError:
                         pass
 
                 begun = threading.Event()
-                bridge.run(start())
+                runner.run(start())
                 threading.Thread(target=wait, daemon=True).start()
                 begun.wait()
                 print("end", flush=True)
@@ -337,7 +337,7 @@ class TestExit:
         status, out, err = finished(
             code(
                 """
-                bridge.run(answer())  # at exit Python starts no new thread
+                runner.run(return_value())  # at exit Python starts no new thread
                 gate = asyncio.Event()
 
                 async def slow():
@@ -349,10 +349,10 @@ class TestExit:
 
                 def work():
                     threading.main_thread().join()  # the main thread has come to its end
-                    bridge.run(open_gate())
+                    runner.run(open_gate())
 
                 threading.Thread(target=work).start()
-                threading.Thread(target=lambda: print(bridge.run(slow()), flush=True)).start()
+                threading.Thread(target=lambda: print(runner.run(slow()), flush=True)).start()
                 """
             ),
             warnings="ignore",

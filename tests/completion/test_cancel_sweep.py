@@ -252,14 +252,14 @@ CALLS: Final[dict[str, tuple[Prepare, Call]]] = {
     "baskets.update_item": (Market.refilled, lambda c, basket, _: c.baskets.update_item(basket, sku=GOLD, qty=3)),
     "baskets.delete_item": (Market.refilled, lambda c, basket, _: c.baskets.delete_item(basket, sku=GOLD)),
     "baskets.clear": (Market.refilled, lambda c, basket, _: c.baskets.clear(basket)),
-    "orders.page": (nothing, lambda c, _, m: c.orders.page(customer_external_id=m.order.customer.external_id)),
+    "orders.page": (nothing, lambda c, _, m: c.orders.page(customer_id=m.order.customer.external_id)),
     "orders.get": (
         nothing,
-        lambda c, _, m: c.orders.get(m.order.id, customer_external_id=m.order.customer.external_id),
+        lambda c, _, m: c.orders.get(m.order.id, customer_id=m.order.customer.external_id),
     ),
     "orders.iterate": (
         nothing,
-        lambda c, _, m: rows(c.orders.iterate(customer_external_id=m.order.customer.external_id)),
+        lambda c, _, m: rows(c.orders.iterate(customer_id=m.order.customer.external_id)),
     ),
     "orders.wait": (Market.ordered, lambda c, order, _: c.orders.wait(order)),
     "orders.watch": (Market.ordered, lambda c, order, _: rows(c.orders.watch(order))),
@@ -534,7 +534,7 @@ async def test_the_looks_after_a_refusal_interrupted_at_every_await(
 NOT_SWEPT: Final = {
     "complete.aclose",
     "complete.note",
-    "complete.with_caller",
+    "complete.with_api",
     "orders.pages",
     "products.pages",
 }

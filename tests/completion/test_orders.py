@@ -65,7 +65,7 @@ async def test_a_plain_page(world: World, orders: AsyncOrders) -> None:
 
 async def test_every_filter(world: World, orders: AsyncOrders) -> None:
     await orders.page(
-        customer_external_id=CUSTOMER,
+        customer_id=CUSTOMER,
         status=[2, 5],
         tx_type=[OrderKind.BUY, "sell"],
         start=date(2026, 2, 1),
@@ -119,8 +119,8 @@ async def test_every_filter(world: World, orders: AsyncOrders) -> None:
         ("order_id", {"order_id": "11114"}),
         ("sort_by", {"sort_by": "price"}),
         ("sort_type", {"sort_type": "up"}),
-        ("customer_external_id", {"customer_external_id": ""}),
-        ("customer_external_id", {"customer_external_id": "x" * 111}),
+        ("customer_id", {"customer_id": ""}),
+        ("customer_id", {"customer_id": "x" * 111}),
     ],
 )
 async def test_what_cannot_be_asked_is_not_sent(
@@ -134,7 +134,7 @@ async def test_what_cannot_be_asked_is_not_sent(
 
 async def test_assumed_limits_can_be_switched_off() -> None:
     world = World(limits=None)
-    await AsyncOrders(world).page(per_page=100, customer_external_id="x" * 200)
+    await AsyncOrders(world).page(per_page=100, customer_id="x" * 200)
     assert dict(world.sent[0].query)["total"] == "100"
     with pytest.raises(InvalidInput):
         await AsyncOrders(world).page(per_page=0)
@@ -143,7 +143,7 @@ async def test_assumed_limits_can_be_switched_off() -> None:
 async def test_rows_of_other_customers_are_refused(world: World, orders: AsyncOrders) -> None:
     world.orders = [order_json(), of("customer-2"), of("customer-2")]
     with pytest.raises(IntegrityError) as caught:
-        await orders.page(customer_external_id=CUSTOMER)
+        await orders.page(customer_id=CUSTOMER)
     assert len(caught.value.problems) == 2
     assert "customer-2" not in f"{caught.value}{caught.value!r}{caught.value.problems}"
 
@@ -163,15 +163,15 @@ async def test_walking(world: World, orders: AsyncOrders) -> None:
 
 async def test_one_order(world: World, orders: AsyncOrders) -> None:
     world.orders = [order_json(id=1), of("somebody else", id=10984), order_json()]
-    found = await orders.get(10984, customer_external_id=CUSTOMER)
+    found = await orders.get(10984, customer_id=CUSTOMER)
     assert (found.id, found.customer.external_id) == (10984, CUSTOMER)
     assert dict(world.sent[0].query) == {"customer_external_id": CUSTOMER, "orderId": "10984"}
     with pytest.raises(NotFound) as caught:
-        await orders.get(2, customer_external_id=CUSTOMER)
+        await orders.get(2, customer_id=CUSTOMER)
     assert caught.value.status == 0
     for wrong in (True, 0, "10984"):
         with pytest.raises(InvalidInput):
-            await orders.get(wrong, customer_external_id=CUSTOMER)  # type: ignore[arg-type]
+            await orders.get(wrong, customer_id=CUSTOMER)  # type: ignore[arg-type]
 
 
 def turning(world: World, *turns: tuple[float, str]) -> Any:
@@ -185,7 +185,7 @@ def turning(world: World, *turns: tuple[float, str]) -> Any:
 
 
 async def seen(world: World, orders: AsyncOrders) -> Order:
-    return await orders.get(10984, customer_external_id=CUSTOMER)
+    return await orders.get(10984, customer_id=CUSTOMER)
 
 
 async def test_waiting(world: World, orders: AsyncOrders) -> None:

@@ -247,7 +247,7 @@ async def test_rows_of_others_say_which_exchange_it_was(client, sandbox):
     sandbox.faults.add("status", method="GET", status=503)
     sandbox.faults.add("wrong_customer", method="GET")
     with pytest.raises(IntegrityError) as caught:
-        await minted.orders.page(customer_external_id="customer-1")
+        await minted.orders.page(customer_id="customer-1")
     assert (caught.value.request_id, caught.value.attempts) == (sandbox.requests[-1].request_id, 2)
 
 

@@ -309,7 +309,7 @@ async def test_closed_before_sending(build: Any, cell: str) -> None:
     call = asyncio.ensure_future(deed.call(world.minted, world.basket))
     await heard.wait()
     await world.minted.close()
-    with pytest.raises(ClientClosedError, match="closed while the call was under way") as caught:
+    with pytest.raises(ClientClosedError, match="closed while the call was in flight") as caught:
         await call
     assert not hasattr(caught.value, "__notes__")
     world.minted = await world.another()

@@ -121,7 +121,7 @@ async def test_closed_under_the_call(world: MatrixWorld, cell: str) -> None:
     call = asyncio.ensure_future(deed.call(world.minted, world.basket))
     await held.arrived.wait()
     await world.minted.close()
-    with pytest.raises(ClientClosedError, match="closed while the call was under way") as caught:
+    with pytest.raises(ClientClosedError, match="closed while the call was in flight") as caught:
         await call
     world.minted = await world.another()
     await is_left_as_it_was(world, deed, getattr(caught.value, "__notes__", []), landed=landed)

@@ -16,7 +16,7 @@ def customer(minted_blocking_client):
 
 async def test_a_checkout_buys_once(minted_client, minted_sandbox, customer):
     number, paid = await shop.checkout(minted_client, customer, GOLD, 2)
-    (order,) = [order async for order in minted_client.orders.iterate(customer_external_id=customer)]
+    (order,) = [order async for order in minted_client.orders.iterate(customer_id=customer)]
     assert (order.id, order.paid_total) == (number, paid)
     assert len(minted_sandbox.requests.of("complete.buy")) == 1
 

@@ -149,7 +149,7 @@ class Load:
         """Buy, and look at what became of it."""
         done = await self.purchase()
         if done is not None and done.order is not None:
-            await self.call(self.minted.orders.get, done.order.id, customer_external_id=done.order.customer.external_id)
+            await self.call(self.minted.orders.get, done.order.id, customer_id=done.order.customer.external_id)
             await self.call(self.minted.orders.receipt, done.order.id, customer_id=done.order.customer.external_id)
 
     async def find_out(self, *, fence: bool = False) -> None:

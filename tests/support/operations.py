@@ -91,7 +91,7 @@ CALLS: Final[Mapping[str, Call]] = {
     "complete.delivery": lambda m, s: m.complete.delivery(
         s.sending, shipping=s.person.shipping, expected_total=s.sending.paid_total
     ),
-    "orders.page": lambda m, s: m.orders.page(customer_external_id=s.person.customer),
+    "orders.page": lambda m, s: m.orders.page(customer_id=s.person.customer),
     "orders.invoice": lambda m, s: m.orders.invoice(s.bought.guid),
     "orders.receipt": lambda m, s: m.orders.receipt(s.bought.id, customer_id=s.person.customer),
     "wallet.balance": lambda m, s: m.wallet.balance(s.person.customer),

@@ -96,7 +96,7 @@ async def walks(minted: AsyncMintedConnect, order: Order) -> None:
     assert_type(
         await minted.orders.page(tx_type=OrderKind.BUY, start=date(2026, 1, 1), end=date(2026, 2, 1)), Page[Order]
     )
-    async for one in minted.orders.iterate(customer_external_id="id", status=[1, 2]):
+    async for one in minted.orders.iterate(customer_id="id", status=[1, 2]):
         assert_type(one, Order)
     async for orders in minted.orders.pages(page=2, sort_by="total"):
         assert_type(orders, Page[Order])
@@ -156,7 +156,7 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
 
 
 async def orders_and_wallet(minted: AsyncMintedConnect, order: Order) -> None:
-    assert_type(await minted.orders.get(1, customer_external_id="id"), Order)
+    assert_type(await minted.orders.get(1, customer_id="id"), Order)
     assert_type(await minted.orders.wait(order, until=OrderStatus.SHIPPED, timeout=5), Order)
     assert_type(await minted.orders.receipt(1, customer_id="id"), Receipt)
     assert_type(await minted.orders.invoice("id"), Invoice)

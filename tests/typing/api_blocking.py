@@ -95,7 +95,7 @@ def walks(minted: MintedConnect, order: Order) -> None:
     for product in minted.products.iterate():
         assert_type(product, Product)
     assert_type(minted.orders.page(tx_type=OrderKind.BUY, start=date(2026, 1, 1), end=date(2026, 2, 1)), Page[Order])
-    for one in minted.orders.iterate(customer_external_id="id", status=[1, 2]):
+    for one in minted.orders.iterate(customer_id="id", status=[1, 2]):
         assert_type(one, Order)
     for orders in minted.orders.pages(page=2, sort_by="total"):
         assert_type(orders, Page[Order])
@@ -152,7 +152,7 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
 
 
 def orders_and_wallet(minted: MintedConnect, order: Order) -> None:
-    assert_type(minted.orders.get(1, customer_external_id="id"), Order)
+    assert_type(minted.orders.get(1, customer_id="id"), Order)
     assert_type(minted.orders.wait(order, until=OrderStatus.SHIPPED, timeout=5), Order)
     assert_type(minted.orders.receipt(1, customer_id="id"), Receipt)
     assert_type(minted.orders.invoice("id"), Invoice)

@@ -237,7 +237,7 @@ class Day:
         with suppress(MintedConnectError):
             await self.client.rates.current()
             await self.client.baskets.get_active(basket.customer.external_id)
-            await self.client.orders.page(customer_external_id=basket.customer.external_id)
+            await self.client.orders.page(customer_id=basket.customer.external_id)
 
     async def meddle(self, plan: Plan, token: str) -> str:
         """Reconcile, from elsewhere, what is only just under way."""
