@@ -15,8 +15,8 @@ from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.sandbox import Sandbox
 from tests.support.clients import fresh_reads
 
-# Shells start background jobs (`&`) with SIGINT ignored, `nohup` ignores SIGHUP, and Python leaves both so: the tests of
-# signals would hang.
+# Shells start background jobs (`&`) with SIGINT ignored, `nohup` ignores SIGHUP, and Python leaves both so: the
+# tests of signals would hang.
 for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
@@ -44,8 +44,8 @@ def pytest_collection_finish() -> None:
 class _Freezer:
     """Excludes what finished tests left behind (reports, caches) from later garbage collections.
 
-    By the end of a run that would be half a million objects, and a collection of them a pause of half a second, which is
-    longer than some timeouts of the tests.
+    By the end of a run that would be half a million objects, and a collection of them a pause of half a second: longer
+    than some timeouts of the tests.
     """
 
     def __init__(self) -> None:
