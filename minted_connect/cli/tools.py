@@ -80,16 +80,16 @@ async def verify(
 
 
 def _show(cli: Context, found: Report) -> None:
-    head = ("operation", "request", "status", "verdict", "before", "after")
+    head = ("operation", "request", "status", "assessment", "before", "after")
     cli.out.table(
         head,
         [
-            (one.title, f"{one.method} {one.path}", one.status, one.verdict, one.evidence_before, one.evidence_after)
-            for one in found.findings
+            (one.title, f"{one.method} {one.path}", one.status, one.assessment, one.evidence_before, one.evidence_after)
+            for one in found.results
         ],
         "Verification",
     )
-    for one in found.findings:
+    for one in found.results:
         for what, entries in (
             ("cannot be read", one.problems),
             ("unknown", one.unknown),
@@ -97,7 +97,7 @@ def _show(cli: Context, found: Report) -> None:
         ):
             if entries:
                 cli.out.say(f"{one.operation}: {what}: {', '.join(entries)}")
-        if one.note and one.verdict != "not tried":
+        if one.note and one.assessment != "not tried":
             cli.out.say(f"{one.operation}: {one.note}")
     if found.suggested_paths:
         cli.out.say(f"corrections: Options(paths={found.suggested_paths})")
