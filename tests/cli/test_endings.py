@@ -14,8 +14,8 @@ import pytest
 from typer.main import get_command
 
 from minted_connect.cli.app import app
-from minted_connect.cli.exit_codes import Exit, exit_of
-from minted_connect.cli.output import clean, plain
+from minted_connect.cli.exit_codes import ExitCode, exit_code_for
+from minted_connect.cli.output import format_cell, to_jsonable
 from minted_connect.errors import OrderUnreadable
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted, Terminal
@@ -80,7 +80,10 @@ def test_no_command_shows_those_there_are(minted: Minted, words: tuple[str, ...]
         (("customer", "create", "x y"), "external_id: "),
         (("rates", "history", "--start", "2026-03-01"), "metal: "),
         (("rates", "history", "--save", "prices.xls"), "save: must end in one of "),
-        (("rates", "history", "--save", "/no/such/directory/prices.csv"), "save: there is no directory "),
+        (
+            ("rates", "history", "--save", "/no/such/directory/prices.csv"),
+            "save: the directory /no/such/directory does not exist",
+        ),
         (("buy", CUSTOMER, "--expect-total", "much"), "expect-total: must be an amount"),
         (("deliver", CUSTOMER, "--address", "/no/such/file"), "address: cannot be read"),
         (("reconcile", "--decide", "perhaps", "--intent", "x"), "decide: must be one of"),
@@ -287,7 +290,7 @@ def test_watch_is_drawn_anew_and_ctrl_c_leaves_the_cursor(terminal: Callable[...
 def test_the_price_lock_runs_down_while_a_person_is_asked(ready: Minted, terminal: Callable[..., Terminal]) -> None:
     buying = terminal("buy", CUSTOMER)
     buying.expect(r"Buy for [0-9.]+ AED at 127\.0\.0\.1:[0-9]+\? \[y/N\] ")
-    buying.expect(r"\x1b\[1A\r\x1b\[2Kthis price holds for [0-9]+ s")
+    buying.expect(r"\x1b\[1A\r\x1b\[2Kthe price is locked for [0-9]+ s")
     buying.say("y\n")
     assert buying.end() == 0
     assert "Pending" in buying.screen
@@ -312,7 +315,7 @@ def test_a_lock_that_runs_out_is_shown_and_asked_about_again(
         minted("customer", "create", CUSTOMER)
         minted("basket", "add", CUSTOMER, GOLD)
         buying = terminal("buy", CUSTOMER)
-        buying.expect("the price lock ran out; this is the price now:")
+        buying.expect("the price lock expired; the current basket is:")
         buying.expect(r"\[y/N\] ")
         buying.say("\n")
         assert buying.end() == 1
@@ -322,9 +325,7 @@ def test_a_lock_that_runs_out_is_shown_and_asked_about_again(
 def test_without_a_terminal_nobody_is_asked(ready: Minted, sandbox: ThreadedSandbox) -> None:
     result = ready("buy", CUSTOMER, stdin="y\n")
     assert result.code == 2
-    assert result.err.splitlines()[-1] == (
-        "minted: there is no terminal to ask on: say --yes, or --dry-run to only look"
-    )
+    assert result.err.splitlines()[-1] == ("minted: confirmation needs a terminal: pass --yes to proceed without it")
     assert not [one for one in sandbox.requests if one.path == COMPLETE]
 
 
@@ -332,8 +333,8 @@ def test_without_a_terminal_nobody_is_asked(ready: Minted, sandbox: ThreadedSand
 
 
 def test_what_a_terminal_would_obey_is_not_shown() -> None:
-    assert clean("gold\x1b[2J\x07\n\u202egold") == "gold\ufffd[2J\ufffd\ufffd\ufffdgold"
-    assert clean(None) == ""
+    assert format_cell("gold\x1b[2J\x07\n\u202egold") == "gold\ufffd[2J\ufffd\ufffd\ufffdgold"
+    assert format_cell(None) == ""
 
 
 @pytest.mark.parametrize("width", [20, 40, 80])
@@ -343,11 +344,11 @@ def test_an_amount_is_never_cut(width: int) -> None:
 
     from rich.console import Console
 
-    from minted_connect.cli.output import drawn
+    from minted_connect.cli.output import build_table
 
     shown = io.StringIO()
     rows = [["Minted 1 g 999.9 Gold Bar", "shop-customer-with-a-long-name", Decimal("1234567.89")]]
-    Console(file=shown, width=width, force_terminal=True).print(drawn(["line", "customer", "total"], rows))
+    Console(file=shown, width=width, force_terminal=True).print(build_table(["line", "customer", "total"], rows))
     assert "1234567.89" in shown.getvalue()
     assert "\u2026" not in shown.getvalue()
 
@@ -355,7 +356,7 @@ def test_an_amount_is_never_cut(width: int) -> None:
 def test_no_float_is_written_for_money() -> None:
     from decimal import Decimal
 
-    assert plain({"a": [Decimal("1E+3"), Decimal("0.10")]}) == {"a": ["1000", "0.10"]}
+    assert to_jsonable({"a": [Decimal("1E+3"), Decimal("0.10")]}) == {"a": ["1000", "0.10"]}
 
 
 def test_a_purchase_whose_result_cannot_be_shown_is_done_and_says_so(
@@ -369,10 +370,10 @@ def test_a_purchase_whose_result_cannot_be_shown_is_done_and_says_so(
     hang.remove()
     assert process.wait(20) == 0
     assert process.stderr is not None
-    said = process.stderr.read()
+    err = process.stderr.read()
     process.stderr.close()
-    assert "minted: done (" in said
-    assert "could not be shown: BrokenPipeError" in said
+    assert "minted: done (" in err
+    assert "could not be printed: BrokenPipeError" in err
     assert len(sandbox.shop.orders) == 1
 
 
@@ -401,7 +402,7 @@ def test_a_watch_says_why_no_price_comes(shell: Shell, environment: dict[str, st
     down = sandbox.faults.add("status", path="*/rates", status=503, times=None)
     process = shell("rates", "watch", "--interval", "0.05", "--count", "1")
     assert process.stderr is not None
-    assert re.fullmatch(r"minted: .*: 503 .*; trying again\n", process.stderr.readline())
+    assert re.fullmatch(r"minted: .*: 503 .*; retrying\n", process.stderr.readline())
     down.remove()
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -426,4 +427,4 @@ def test_the_shell_completes_commands(environment: dict[str, str]) -> None:
 @pytest.mark.parametrize("changes", [False, True])
 def test_exit_of_an_unreadable_order_is_unknown(changes: bool) -> None:
     # The purchase is confirmed: no exit code may say that nothing happened.
-    assert exit_of(OrderUnreadable("the purchase is confirmed"), changes=changes) is Exit.UNKNOWN
+    assert exit_code_for(OrderUnreadable("the purchase is confirmed"), changes=changes) is ExitCode.UNKNOWN

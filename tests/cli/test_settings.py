@@ -87,12 +87,12 @@ def test_a_profile_that_was_named_goes_before_the_environment(
 @pytest.mark.parametrize(
     ("text", "mode", "says"),
     [
-        ("", 0o644, "profile: others may use "),
-        ("", 0o640, "profile: others may use "),
+        ("", 0o644, "profile: other users can access "),
+        ("", 0o640, "profile: other users can access "),
         ("default = ", 0o600, "is not TOML"),
         ('default = "other"', 0o600, "has no [profiles.other]"),
         ('default = "here"\nprofiles = 1', 0o600, "has no [profiles.here]"),
-        ('default = "here"\n[profiles.here]\nuser = "x"', 0o600, "here.user is not known"),
+        ('default = "here"\n[profiles.here]\nuser = "x"', 0o600, "here.user is not a known key"),
         ('default = "here"\n[profiles.here]\nkeyring = "yes"', 0o600, "here.keyring must be bool"),
         ('default = "here"\n[profiles.here.paths]\n"rates.curent" = "/x"', 0o600, "no operation is called"),
         ("\xff", 0o600, ""),
@@ -114,7 +114,7 @@ def test_a_named_file_or_profile_has_to_be_there(minted: Minted, tmp_path: Path)
     assert minted("rates", "--profile", "here").code == 2
     result = minted("rates", env={"MINTED_CONNECT_CONFIG": str(tmp_path / "none.toml")})
     assert result.code == 2
-    assert "there is no configuration file" in result.err
+    assert f"the configuration file {tmp_path / 'none.toml'} does not exist" in result.err
     result = minted("rates", env={"MINTED_CONNECT_CONFIG": str(tmp_path)})
     assert (result.code, len(result.err.splitlines())) == (2, 1)
 
@@ -147,7 +147,7 @@ def test_a_password_from_standard_input_or_a_file(minted: Minted, sandbox: Threa
     file = private(tmp_path / "password", f"{sandbox.password}\n")
     assert minted("rates", "--password-file", file, env=NO_PASSWORD).code == 0
     file.chmod(0o644)
-    assert "others may use" in minted("rates", "--password-file", file, env=NO_PASSWORD).err
+    assert "other users can access" in minted("rates", "--password-file", file, env=NO_PASSWORD).err
 
 
 def test_a_profile_says_where_its_password_is(
@@ -161,8 +161,8 @@ def test_a_profile_says_where_its_password_is(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "there is no terminal to ask on"),
-        (("--password-stdin",), "standard input gave none"),
+        ((), "there is no terminal to prompt on"),
+        (("--password-stdin",), "standard input gave no password"),
         (("--password-file", "/no/such/file"), "cannot be read (FileNotFoundError)"),
         (("--password-file", os.devnull), ""),
     ],

@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from minted_connect.cli.process import LossyOutput, escape
+from minted_connect.cli.process import LossyOutput, escape_unencodable
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, HOME, Minted, process_environment
 from tests.support.subprocesses import until
@@ -121,7 +121,7 @@ def test_a_purchase_is_done_wherever_its_result_goes(
     assert ended.code == code
     if code == 0 and redirections.startswith(">"):
         assert "minted: done (" in ended.err
-        assert "could not be shown: " in ended.err
+        assert "could not be printed: " in ended.err
     listed = ready("reconcile")
     assert listed.code == 0
 
@@ -148,7 +148,7 @@ def test_a_purchase_is_done_when_the_readers_have_gone(
     assert len(sandbox.shop.orders) == 1
     if readers == "errors":
         assert done.returncode == 0
-        assert "could not be shown: BrokenPipeError" in done.stderr
+        assert "could not be printed: BrokenPipeError" in done.stderr
     else:
         assert done.returncode == 75
 
@@ -268,7 +268,7 @@ def test_a_lossy_output_writes_until_it_fails() -> None:
 
 def test_escapes_are_for_what_the_stream_lacks_only() -> None:
     stream = Failing()
-    assert escape("Şule", stream) == "\\u015eule"  # type: ignore[arg-type]
+    assert escape_unencodable("Şule", stream) == "\\u015eule"  # type: ignore[arg-type]
     stream.encoding = "utf-8"
-    assert escape("Şule", stream) == "Şule"  # type: ignore[arg-type]
-    assert escape("\udcff", stream) == "\\udcff"  # type: ignore[arg-type]
+    assert escape_unencodable("Şule", stream) == "Şule"  # type: ignore[arg-type]
+    assert escape_unencodable("\udcff", stream) == "\\udcff"  # type: ignore[arg-type]

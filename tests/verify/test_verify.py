@@ -278,4 +278,4 @@ def test_the_command_writes_both_reports(minted: Minted, sandbox: Any, tmp_path:
 def test_on_a_server_that_is_neither_staging_nor_here_changes_need_a_yes(minted: Minted) -> None:
     done = minted("verify", "--with-sandbox-customer", "--base-url", "https://production.example.com")
     assert done.code == 2
-    assert done.err.endswith("which is not staging: say --yes\n")
+    assert done.err.endswith("which is not staging: pass --yes\n")
