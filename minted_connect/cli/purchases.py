@@ -205,7 +205,7 @@ async def reconcile(
     ] = False,
     fence: Annotated[
         bool,
-        typer.Option("--fence", help="Clear baskets that are still open, so that a late request finds nothing to complete."),
+        typer.Option("--fence", help="Clear open baskets, so that a late request finds nothing to complete."),
     ] = False,
     seconds: Annotated[float, typer.Option(min=0.1, help="Maximum time to read back each intent.")] = 120.0,
 ) -> int | None:

@@ -244,8 +244,8 @@ def test_doctor_says_what_is_well_and_what_is_not(minted: Minted) -> None:
 def test_the_walk_through(minted: Minted) -> None:
     result = minted("demo")
     assert result.code == 0
-    assert "Bought" in result.out
-    assert all(json.loads(line)["chapter"] for line in minted("demo", "--json").out.splitlines())
+    assert "Deliver one gold bar" in result.out
+    assert all(json.loads(line)["section"] for line in minted("demo", "--json").out.splitlines())
 
 
 def test_the_version(minted: Minted) -> None:
