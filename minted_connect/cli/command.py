@@ -34,9 +34,8 @@ def _flag(name: str, help_: str) -> tuple[Any, bool]:
     return Annotated[bool, typer.Option(name, help=help_, rich_help_panel=_PANEL)], False
 
 
-_JSON_HELP: Final = "Print JSON, with amounts as strings; a stream prints one object per line."
 _SHARED: Final[Mapping[str, tuple[Any, Any]]] = {
-    "as_json": (Annotated[bool, typer.Option("--json", help=_JSON_HELP)], False),
+    "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, with amounts as strings.")], False),
     "profile": _text_option("Profile of the configuration file."),
     "base_url": _text_option("URL of the server. Defaults to the vendor's staging server."),
     "username": _text_option("User name of the partner account."),
@@ -83,11 +82,21 @@ class Context:
         if not client:
             self.exit_code = await body(self) or 0
             return self.exit_code
-        from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415 - `--help` must not load aiohttp
+        import attrs  # noqa: PLC0415 - `--help` must load neither attrs nor aiohttp
 
-        async with AsyncMintedConnect(**self.settings) as minted:
+        from minted_connect.cli.wait_notice import WaitNotice  # noqa: PLC0415
+        from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415
+        from minted_connect.config import Options, Timeouts  # noqa: PLC0415
+
+        timeouts = Timeouts()
+        notice = WaitNotice(self.out, timeouts)
+        options = attrs.evolve(self.settings.get("options") or Options(), on_attempt=notice.on_attempt)
+        async with AsyncMintedConnect(**{**self.settings, "options": options}, timeouts=timeouts) as minted:
             self._minted = minted
-            self.exit_code = await body(self) or 0
+            try:
+                self.exit_code = await body(self) or 0
+            finally:
+                notice.cancel()
         return self.exit_code
 
 

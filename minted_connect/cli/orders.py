@@ -46,7 +46,7 @@ async def orders(
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of orders.")] = None,
     save: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file.", dir_okay=False)] = None,
 ) -> None:
-    """Show orders, newest first."""
+    """Show orders, newest first. Give --start and --end together."""
     from minted_connect.errors import InvalidInput  # noqa: PLC0415 - `--help` does not need it
 
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:

@@ -63,7 +63,7 @@ async def watch(
     interval: Annotated[float, typer.Option(help="Seconds between two requests.")] = 1.0,
     count: Annotated[int | None, typer.Option(min=1, help="Stop after this many prices.")] = None,
 ) -> None:
-    """Show prices as they change. Stop with Ctrl-C."""
+    """Show prices as they change, with --json as one object per line. Stop with Ctrl-C."""
     import asyncio  # noqa: PLC0415 - `--help` does not need it
 
     async with cli.minted.rates.feed(interval=interval, metals=metal) as feed:

@@ -59,7 +59,9 @@ async def sell(
 async def deliver(
     cli: Context,
     customer: CustomerId,
-    address: Annotated[Path, typer.Option(help="JSON file with the address; its keys are the fields of `Shipping`.")],
+    address: Annotated[
+        Path, typer.Option(help="JSON file with fullname, phone, city, county, district, address and tax_number.")
+    ],
     yes: _Yes = False,
     expect_total: _ExpectTotal = None,
     dry_run: _DryRun = False,

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from minted_connect.cli.app import app
 from minted_connect.cli.exit_codes import ExitCode, exit_code_for
-from minted_connect.cli.output import format_cell, to_jsonable
-from minted_connect.errors import OrderUnreadable
+from minted_connect.cli.output import Output, format_cell, to_jsonable
+from minted_connect.cli.wait_notice import WaitNotice
+from minted_connect.config import Timeouts
+from minted_connect.errors import OrderUnreadable, Phase
+from minted_connect.hooks import Attempt
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted, Terminal
 from tests.support.subprocesses import until
@@ -143,6 +149,59 @@ def test_a_change_that_cannot_be_looked_at_afterwards(
     sandbox.faults.add("status", status=500, method="GET", path=BASKET, after=1, times=None)
     result = minted("basket", "add", CUSTOMER, GOLD)
     assert (result.code, result.out) == (code, "")
+
+
+def test_a_wait_for_the_outcome_of_a_change_is_announced_once(
+    minted: Minted, sandbox: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minted_connect.cli.wait_notice._DELAY", 0.1)
+    monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0, 0.3, 0.6))
+    minted("customer", "create", CUSTOMER)
+    minted("basket", "add", CUSTOMER, GOLD)
+    sandbox.faults.add("status", status=500, method="POST", path=BASKET)
+    result = minted("basket", "add", CUSTOMER, GOLD)
+    assert result.code == 75
+    assert result.err.splitlines()[:-1] == [
+        f"minted: POST {BASKET} failed (status 500): waiting for up to 60 s to find out whether the change was made"
+    ]
+    assert "waiting" not in minted("basket", "set", CUSTOMER, GOLD, "2").err
+
+
+@pytest.mark.parametrize(
+    ("operation", "changes", "is_announced"),
+    [
+        ("complete.buy", {"status": 403, "error": "PermissionDenied"}, True),
+        ("complete.buy", {"error": "ConnectionLost"}, True),
+        ("complete.buy", {"status": 200}, False),
+        ("complete.buy", {"error": "ConnectFailed", "phase": Phase.NOT_SENT}, False),
+        ("complete.buy", {"error": "CancelledError"}, False),
+        ("baskets.get_active", {"status": 500, "error": "ServerError"}, False),
+        ("request", {"status": 500, "error": "ServerError"}, False),
+    ],
+)
+async def test_only_a_change_that_may_have_been_made_is_announced(
+    operation: str,
+    changes: dict[str, Any],
+    is_announced: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("minted_connect.cli.wait_notice._DELAY", 0.0)
+    attempt = Attempt(
+        operation=operation,
+        method="POST",
+        route="/path",
+        server="https://example.com",
+        number=1,
+        started_at=datetime.now(UTC),
+        elapsed=0.1,
+        **{"phase": Phase.SENT, **changes},
+    )
+    notice = WaitNotice(Output(as_json=False), Timeouts())
+    notice.on_attempt(attempt)
+    await asyncio.sleep(0.01)
+    assert ("to find out whether an order was placed" in capsys.readouterr().err) is is_announced
+    notice.cancel()
 
 
 def test_a_purchase_of_unknown_outcome_ends_with_75_and_is_found_out(ready: Minted, sandbox: ThreadedSandbox) -> None:
