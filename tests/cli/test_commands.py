@@ -1,4 +1,4 @@
-"""What each command does, prints and answers."""
+"""Effects, output and exit code of each command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fill(minted: Minted, *, qty: int = 1, kind: str = "buy") -> None:
 
 @pytest.fixture
 def owner(minted: Minted) -> Minted:
-    """Three bars are in the wallet."""
+    """The customer holds three bars."""
     fill(minted, qty=3)
     assert minted("buy", CUSTOMER, "--yes").code == 0
     return minted
@@ -52,15 +52,15 @@ def test_watch_gives_a_line_a_price(minted: Minted) -> None:
 
 
 def test_history_as_a_table_a_chart_and_files(minted: Minted, tmp_path: Path) -> None:
-    asked = ("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--end", "2026-03-10")
-    rows = parsed(minted(*asked, "--json"))
+    arguments = ("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--end", "2026-03-10")
+    rows = parsed(minted(*arguments, "--json"))
     assert isinstance(rows, list)
     assert len(rows) == 10
-    assert len(minted(*asked).out.splitlines()) == 11
-    drawn = minted(*asked, "--chart").out
-    assert "gold AED" in drawn
-    assert "2026-03-10" in drawn
-    assert "\x1b" not in drawn
+    assert len(minted(*arguments).out.splitlines()) == 11
+    chart = minted(*arguments, "--chart").out
+    assert "gold AED" in chart
+    assert "2026-03-10" in chart
+    assert "\x1b" not in chart
     for ending, begins in {
         "csv": b"time,",
         "svg": b"<?xml",
@@ -69,7 +69,7 @@ def test_history_as_a_table_a_chart_and_files(minted: Minted, tmp_path: Path) ->
         "parquet": b"PAR1",
     }.items():
         file = tmp_path / f"prices.{ending}"
-        assert minted(*asked, "--save", file).code == 0
+        assert minted(*arguments, "--save", file).code == 0
         assert file.read_bytes().startswith(begins)
     with (tmp_path / "prices.csv").open(encoding="utf-8") as text:
         saved = list(csv.DictReader(text))
@@ -198,7 +198,7 @@ def test_orders_are_exported_exactly(owner: Minted, tmp_path: Path) -> None:
 def test_an_invoice_is_shown(owner: Minted, sandbox: ThreadedSandbox) -> None:
     found = parsed(owner("orders", "--json"))
     assert isinstance(found, list)
-    assert owner("invoice", found[0]["guid"]).code == 3  # there is none before the order is completed
+    assert owner("invoice", found[0]["guid"]).code == 3  # the order is not completed yet
     sandbox.shop.set_status(found[0]["id"], "Completed")
     assert owner("invoice", found[0]["guid"]).out.splitlines()[0] == f"guid\t{found[0]['guid']}"
 

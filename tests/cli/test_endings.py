@@ -1,4 +1,4 @@
-"""How commands end: exit codes, one clear line for everything that is wrong, Ctrl-C, readers that go away."""
+"""Exit codes, one-line errors, Ctrl-C, closed pipes and terminals."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Shell = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def ready(minted: Minted) -> Minted:
-    """A basket is open."""
+    """The customer has an open basket."""
     minted("customer", "create", CUSTOMER)
     assert minted("basket", "add", CUSTOMER, GOLD).code == 0
     return minted
@@ -141,7 +141,7 @@ def test_reading_that_fails_ends_with_1_and_a_change_that_may_have_happened_with
 def test_a_change_that_cannot_be_looked_at_afterwards(
     minted: Minted, sandbox: ThreadedSandbox, status: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One look instead of several over half a minute of real time: this is about how the command ends.
+    # One read instead of several over half a minute: this test is about the exit code.
     monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0,))
     minted("customer", "create", CUSTOMER)
     minted("basket", "add", CUSTOMER, GOLD)
@@ -223,7 +223,7 @@ def test_help_of_everything(minted: Minted) -> None:
         below = getattr(command, "commands", {})
         assert below or "--json" in result.out, words
         for name, one in below.items():
-            if name != "sandbox":  # has its own, printed by itself
+            if name != "sandbox":  # the sandbox prints its own help
                 walk(one, (*words, name))
 
     walk(get_command(app), ())
@@ -341,7 +341,7 @@ def test_watch_is_drawn_anew_and_ctrl_c_leaves_the_cursor(terminal: Callable[...
     watch = terminal("rates", "watch", "--interval", "0.2")
     watch.expect("Dirham Silver")
     watch.expect(r"\x1b\[1A")
-    watch.say("\x03")
+    watch.type("\x03")
     assert watch.end() == 130
     assert "\x1b[?25h" in watch.screen[-20:]
 
@@ -350,18 +350,18 @@ def test_the_price_lock_runs_down_while_a_person_is_asked(ready: Minted, termina
     buying = terminal("buy", CUSTOMER)
     buying.expect(r"Buy for [0-9.]+ AED at 127\.0\.0\.1:[0-9]+\? \[y/N\] ")
     buying.expect(r"\x1b\[1A\r\x1b\[2Kthe price is locked for [0-9]+ s")
-    buying.say("y\n")
+    buying.type("y\n")
     assert buying.end() == 0
     assert "Pending" in buying.screen
 
 
-@pytest.mark.parametrize(("answer", "code"), [("\n", 1), ("n\n", 1), ("\x04", 1), ("\x03", 130)])
+@pytest.mark.parametrize(("reply", "code"), [("\n", 1), ("n\n", 1), ("\x04", 1), ("\x03", 130)])
 def test_anything_but_yes_buys_nothing(
-    ready: Minted, terminal: Callable[..., Terminal], sandbox: ThreadedSandbox, answer: str, code: int
+    ready: Minted, terminal: Callable[..., Terminal], sandbox: ThreadedSandbox, reply: str, code: int
 ) -> None:
     buying = terminal("buy", CUSTOMER)
     buying.expect(r"\[y/N\] ")
-    buying.say(answer)
+    buying.type(reply)
     assert buying.end() == code
     assert not [one for one in sandbox.requests if one.path == COMPLETE]
 
@@ -376,7 +376,7 @@ def test_a_lock_that_runs_out_is_shown_and_asked_about_again(
         buying = terminal("buy", CUSTOMER)
         buying.expect("the price lock expired; the current basket is:")
         buying.expect(r"\[y/N\] ")
-        buying.say("\n")
+        buying.type("\n")
         assert buying.end() == 1
         assert not [one for one in short.requests if one.path == COMPLETE]
 
@@ -388,7 +388,7 @@ def test_without_a_terminal_nobody_is_asked(ready: Minted, sandbox: ThreadedSand
     assert not [one for one in sandbox.requests if one.path == COMPLETE]
 
 
-# --- what is shown -----------------------------------------------------------------------------------------------
+# --- output ------------------------------------------------------------------------------------------------------
 
 
 def test_what_a_terminal_would_obey_is_not_shown() -> None:
@@ -472,7 +472,7 @@ def test_a_live_watch_says_why_no_price_comes(terminal: Callable[..., Terminal],
     sandbox.faults.add("status", path="*/rates", status=503, times=None)
     watch = terminal("rates", "watch", "--interval", "0.05")
     watch.expect(r"rates: 503 ")
-    watch.say("\x03")
+    watch.type("\x03")
     assert watch.end() == 130
 
 
@@ -485,5 +485,5 @@ def test_the_shell_completes_commands(environment: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("changes", [False, True])
 def test_exit_of_an_unreadable_order_is_unknown(changes: bool) -> None:
-    # The purchase is confirmed: no exit code may say that nothing happened.
+    # The purchase is confirmed, so the exit code must not suggest that nothing happened.
     assert exit_code_for(OrderUnreadable("the purchase is confirmed"), changes=changes) is ExitCode.UNKNOWN

@@ -1,4 +1,4 @@
-"""Where a command finds server and credentials: options before environment before profile, and never in arguments."""
+"""Sources of server and credentials: options, the named profile, the environment, the default profile."""
 
 from __future__ import annotations
 
@@ -72,15 +72,15 @@ def test_a_profile_that_was_named_goes_before_the_environment(
     config(profile)
     elsewhere = {
         "MINTED_CONNECT_BASE_URL": "http://127.0.0.1:1",
-        "MINTED_CONNECT_USERNAME": "somebody",
-        "MINTED_CONNECT_PASSWORD": "else",
+        "MINTED_CONNECT_USERNAME": "another-user",
+        "MINTED_CONNECT_PASSWORD": "another-password",
         "MINTED_CONNECT_JOURNAL": "/no/such/directory/orders.db",
     }
     assert minted("rates", env=elsewhere).code == 2
     assert minted("rates", "--profile", "here", env=elsewhere).code == 0
     without = [line for line in profile.splitlines() if "password" not in line]
     config("\n".join(without))
-    # Nor is half of an account taken from one place, and half from another.
+    # User name and password are never combined from two sources.
     assert "password: give" in minted("rates", "--profile", "here", env=elsewhere).err
 
 
@@ -220,12 +220,12 @@ def test_a_password_is_asked_for_and_not_shown(
     del environment["MINTED_CONNECT_PASSWORD"]
     asked = terminal("rates", "--json")
     asked.expect(f"Password of {sandbox.username}: ")
-    asked.say(f"{sandbox.password}\n")
+    asked.type(f"{sandbox.password}\n")
     assert asked.end() == 0
     assert sandbox.password not in asked.screen
     refused = terminal("rates")
     refused.expect("Password of ")
-    refused.say("\x03")
+    refused.type("\x03")
     assert refused.end() == 130
     assert "Traceback" not in refused.screen
 

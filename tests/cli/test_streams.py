@@ -1,4 +1,4 @@
-"""Commands whose standard streams are missing, full, without a reader, or of a poor encoding."""
+"""Commands whose standard streams are closed, full, without a reader, or unable to encode a character."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Run = Callable[..., Ended]
 
 @pytest.fixture
 def run(environment: dict[str, str]) -> Run:
-    """Run a command by a shell, with redirections behind its arguments."""
+    """Runs a command in a shell, with redirections after its arguments."""
 
     def run(words: str, redirections: str = "", module: str = "minted_connect.cli", **extra: str) -> Ended:
         done = subprocess.run(
@@ -60,7 +60,7 @@ def run(environment: dict[str, str]) -> Run:
 
 @pytest.fixture
 def ready(minted: Minted) -> Minted:
-    """A basket is open, and what is shown of it has letters that ASCII and Latin-1 lack."""
+    """The customer has an open basket, and names with letters that ASCII and Latin-1 cannot encode."""
     minted("customer", "create", CUSTOMER, "--firstname", "Şule", "--lastname", "Çelik")
     assert minted("basket", "add", CUSTOMER, GOLD).code == 0
     return minted
@@ -170,7 +170,7 @@ def test_a_terminal_that_hangs_up_during_a_purchase_ends_with_75_or_a_result(
         os.close(slave)
 
     until(lambda: hang.waiting)
-    os.close(master)  # from now on writing is EIO
+    os.close(master)  # from now on, writing fails with EIO
     hang.remove()
     assert process.wait(20) == 75
     assert len(sandbox.shop.orders) == 1

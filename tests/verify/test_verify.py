@@ -1,4 +1,4 @@
-"""What a verification finds on a sandbox: nothing on one that is as assumed, and what was planted on any other."""
+"""Results of a verification: no differences on a default sandbox, the planted ones on others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def settings(server: Any, **more: Any) -> dict[str, Any]:
 
 
 async def owning(server: Sandbox, **paths: str) -> None:
-    """Give a customer an order that is completed, a holding and an open basket."""
+    """Give a customer a completed order, a holding and an open basket."""
     async with AsyncMintedConnect(**settings(server, options=Options(paths=paths))) as minted:
         await minted.customers.create(CUSTOMER, **PERSONAL)
         basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
@@ -49,7 +49,7 @@ async def test_a_sandbox_that_is_as_assumed_is_verified_whole() -> None:
     found = assessments(report)
     completions = {name for name, one in OPERATIONS.items() if one.effect is Effect.COMPLETE}
     assert {name for name, assessment in found.items() if assessment is Assessment.UNTRIED} == completions
-    # The customer made for the run holds nothing.
+    # The temporary customer has no holdings.
     assert {name for name in found.keys() - completions if found[name] is not Assessment.VERIFIED} <= {"wallet.balance"}
     assert report.is_clean
     assert not report.suggested_paths
@@ -151,7 +151,7 @@ async def test_a_path_that_nobody_guessed_is_told_and_nothing_is_suggested() -> 
 async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
     async with Sandbox(seed=1) as server:
         await owning(server)
-        server.shop.set_status(server.shop.orders[0].id, "Pending")  # whose invoice is not made yet
+        server.shop.set_status(server.shop.orders[0].id, "Pending")  # no invoice exists yet
         report = await verify(settings(server), customer=CUSTOMER)
     (found,) = [one for one in report.results if one.operation == "orders.invoice"]
     assert (found.assessment, found.status, found.evidence_after) == (Assessment.NOT_FOUND, 404, found.evidence_before)
@@ -180,12 +180,14 @@ async def test_a_wrong_password_is_tried_once() -> None:
     async with Sandbox(seed=1) as server:
         with pytest.raises(AuthenticationFailed):
             await verify(settings(server) | {"password": "other"}, with_sandbox_customer=True)
-        assert [one.operation for one in server.requests] == ["customers.create"] * 2  # the challenge, and the answer
+        assert [one.operation for one in server.requests] == [
+            "customers.create"
+        ] * 2  # the challenge, and the request with credentials
 
 
 @pytest.mark.parametrize("kind", ["drop_after_commit", "invalid_json"])
 async def test_a_customer_that_may_be_there_is_removed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One look instead of several over half a minute of real time.
+    # One read instead of several over half a minute.
     monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0,))
     async with Sandbox(seed=1) as server:
         server.faults.add(kind, method="POST", path="*/customer", times=None)
@@ -231,7 +233,7 @@ async def test_a_report_says_how_to_correct_the_paths(planted: tuple[Report, lis
     assert as_json(report)["suggested_paths"] == {"rates.current": "/partner/rates"}
 
 
-# --- shapes ------------------------------------------------------------------------------------------------------
+# --- differences -------------------------------------------------------------------------------------------------
 
 
 def test_rows_are_looked_at_together() -> None:
