@@ -91,7 +91,8 @@ class Context:
         timeouts = Timeouts()
         notice = WaitNotice(self.out, timeouts)
         options = attrs.evolve(self.settings.get("options") or Options(), on_attempt=notice.on_attempt)
-        async with AsyncMintedConnect(**{**self.settings, "options": options}, timeouts=timeouts) as minted:
+        settings: dict[str, Any] = {**self.settings, "options": options, "timeouts": timeouts}
+        async with AsyncMintedConnect(**settings) as minted:
             self._minted = minted
             try:
                 self.exit_code = await body(self) or 0
