@@ -119,6 +119,7 @@ async def _check_server(settings: dict[str, Any], checks: _Checks) -> None:
             response = await minted.request(rates.method, paths.get(rates.name, rates.path))
             checks.add("login and rates", f"responded with status {response.status}")
             skew = clock_offset(response.headers.get("Date", ""), datetime.now(UTC), timedelta()).total_seconds()
-            checks.add("clock", f"the server is {round(skew):+d} s ahead of this machine", ok=abs(skew) <= _MAX_CLOCK_SKEW)
+            detail = f"the server is {round(skew):+d} s ahead of this machine"
+            checks.add("clock", detail, ok=abs(skew) <= _MAX_CLOCK_SKEW)
     except MintedConnectError as error:
         checks.add("login and rates", f"{type(error).__name__}: {error}", ok=False)

@@ -135,7 +135,7 @@ class Output:
             return
         self.console.print(build_table(header, rows, title))
         if not rows:
-            self.console.print(Text("nothing", style="dim"))
+            self.console.print(Text("no rows", style="dim"))
 
 
 def build_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:

@@ -162,7 +162,7 @@ def run_interruptible(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     Raises:
         Interrupted: if a signal arrived and the coroutine was cancelled.
     """
-    import asyncio  # noqa: PLC0415 - `--help` needs none of it
+    import asyncio  # noqa: PLC0415 - `--help` does not need it
 
     signals = _Signals()
     before: dict[signal.Signals, Any] = {}

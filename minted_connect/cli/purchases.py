@@ -138,9 +138,7 @@ async def _get_basket(cli: Context, customer: str, kind: str) -> Basket:
 
     basket = await cli.minted.baskets.get_active(customer)
     if basket is None or basket.kind != kind:
-        raise InvalidInput.of(
-            "customer", f"has no open basket to {kind}; open one with: minted basket add --type {kind}"
-        )
+        raise InvalidInput.of("customer", f"has no open {kind} basket; open one with: minted basket add --type {kind}")
     return basket
 
 
@@ -209,7 +207,9 @@ async def reconcile(
         bool,
         typer.Option("--fence", help="Clear open baskets, so that a late request finds nothing to complete."),
     ] = False,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Maximum time to read back each intent.")] = 120.0,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Maximum number of seconds to read back each intent.")
+    ] = 120.0,
 ) -> int | None:
     """Find out the outcome of purchases whose outcome is unknown. Buys nothing."""
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need it
