@@ -1,4 +1,4 @@
-"""The command that the README begins with, as a process of its own."""
+"""`python -m minted_connect demo` in a subprocess."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from minted_connect import __version__
 from minted_connect.__main__ import main
 
 PATIENCE = 60.0
-CHAPTERS = [
-    "An embedded Minted Connect",
-    "A customer",
+SECTIONS = [
+    "Sandbox",
+    "Customer",
     "Prices per gram",
-    "A basket",
-    "Bought",
-    "One gold bar sold back",
-    "One gold bar sent home",
+    "Basket",
+    "Buy",
+    "Sell one gold bar",
+    "Deliver one gold bar",
     "Orders",
-    "The receipt of the newest",
-    "The end",
+    "Receipt of the latest order",
+    "Done",
 ]
 
 
@@ -52,19 +52,19 @@ def test_the_demo_tells_its_story():
     assert (status, err) == (0, "")
     lines = out.splitlines()
     titles = [above for above, line in pairwise(lines) if line and line == "-" * len(above)]
-    assert titles == CHAPTERS
+    assert titles == SECTIONS
     assert "Ada Demo" in out
     assert "Minted 1 g 999.9 Gold Bar" in out
     assert out.count(" is Pending: ") == 3
-    assert lines[-1].endswith("the sandbox is gone now.")
+    assert lines[-1].endswith(" HTTP requests sent")
 
 
 def test_the_demo_as_json_lines():
     status, out, err = finished("demo", "--json")
     assert (status, err) == (0, "")
     lines = [json.loads(line, parse_float=lambda text: pytest.fail(f"{text} is no text")) for line in out.splitlines()]
-    assert [title for title, _ in groupby(line["chapter"] for line in lines)] == CHAPTERS
-    (wallet, *_) = [line["rows"] for line in lines if line["chapter"] == "Bought" and "rows" in line]
+    assert [title for title, _ in groupby(line["section"] for line in lines)] == SECTIONS
+    (wallet, *_) = [line["rows"] for line in lines if line["section"] == "Buy" and "rows" in line]
     assert Decimal(wallet[0]["worth"]) > 0
 
 
@@ -93,11 +93,11 @@ import asyncio, sys
 from minted_connect.commands import demo
 from minted_connect.__main__ import main
 
-async def wallet(minted, story):
-    story.say("half-way")
+async def print_wallet(minted, printer):
+    printer.print_line("half-way")
     await asyncio.Event().wait()
 
-demo._wallet = wallet
+demo._print_wallet = print_wallet
 sys.exit(main(["demo"]))
 """
 

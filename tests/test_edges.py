@@ -65,7 +65,7 @@ def test_a_client_of_another_server_has_no_sandbox():
 
 def test_the_demo_can_tell_of_an_order_it_cannot_read():
     out = io.StringIO()
-    demo._Story(out).completed(Completion(None, {"id": "10984"}))
+    demo._Printer(out).print_completion(Completion(None, {"id": "10984"}))
     assert "10984" in out.getvalue()
 
 

@@ -1,8 +1,8 @@
-"""The command line `minted` (extra `cli`): everything the SDK does, from a shell.
+"""The command line `minted` (extra `cli`).
 
-`app` puts the commands together, `command` runs one, `process` handles signals and standard streams, `profiles` finds
-server and credentials, `show` prints, `outcome` tells how it ended. Nothing of the SDK is imported before a command
-runs, so that `minted --help` is quick.
+`app` assembles the commands, `command` runs one, `process` handles signals and standard streams, `profiles` loads
+server and credentials, `output` prints, and `exit_codes` maps errors to exit codes. The rest of the package is imported
+only when a command runs, so that `minted --help` is fast.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _USAGE = 2
 
 
 def main() -> int:
-    """Run the command line; without its extra, say which one that is."""
+    """Run the command line. Without the extra `cli`, print how to install it."""
     prepare_process()
     try:
         from minted_connect.cli.app import app  # noqa: PLC0415 - the extra may be missing

@@ -1,4 +1,4 @@
-"""`python -m minted_connect.cli`: the command line, where its script is not on the path."""
+"""Runs the command line as `python -m minted_connect.cli`, for installations whose scripts are not on the PATH."""
 
 import sys
 

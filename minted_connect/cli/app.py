@@ -1,4 +1,4 @@
-"""The commands of `minted`, put together."""
+"""Assembles the commands of `minted`."""
 
 from __future__ import annotations
 
@@ -8,66 +8,71 @@ from typing import Annotated, Any
 import typer
 
 from minted_connect import __version__
-from minted_connect.cli import customers, orders, prices, purchases, tools
+from minted_connect.cli import baskets, customers, doctor, orders, prices, purchases, tools
 from minted_connect.cli.command import command
-from minted_connect.cli.usage import Commands
+from minted_connect.cli.usage import OneLineErrorGroup
 
 __all__ = ["app"]
 
+_HELP = "Buy, sell and deliver gold and silver through Minted Connect."
+
 app: typer.Typer = typer.Typer(
     name="minted",
-    cls=Commands,
-    help="Gold and silver through Minted Connect, from the command line.",
-    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 rejected, 4 not sent, 75 outcome unknown or result not "
-    "shown, 130/143/129 ended by Ctrl-C, SIGTERM or SIGHUP.",
+    cls=OneLineErrorGroup,
+    help=_HELP,
+    epilog="Exit codes: 0 success, 1 failure, 2 usage error, 3 rejected, 4 not sent, 75 outcome unknown or result not "
+    "printed, 130/143/129 ended by Ctrl-C, SIGTERM or SIGHUP.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
-def _version(value: bool) -> None:
+def _print_version(value: bool) -> None:
     if value:
         typer.echo(__version__)
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_HELP)
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = (
-        False
-    ),
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
-    """Gold and silver through Minted Connect, from the command line."""
+    pass
 
 
-def _prepared_to_complete(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    from minted_connect.cli.profiles import default_journal, settings_of  # noqa: PLC0415 - `--help` needs none of it
+def _load_purchase_settings(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    from minted_connect.cli.profiles import default_journal_path, load_settings  # noqa: PLC0415 - not for `--help`
 
-    settings = settings_of(common)
-    # Whoever buys from a command line has to be able to find out later what became of it.
-    return settings if given["dry_run"] or "journal" in settings else {**settings, "journal": default_journal(settings)}
-
-
-def _prepared_to_reconcile(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    from minted_connect.cli.profiles import settings_of  # noqa: PLC0415 - as above
-
-    return settings_of(common, account=not given["list_"] and given["decide"] is None)
+    settings = load_settings(common)
+    if given["dry_run"] or "journal" in settings:
+        return settings
+    # Without a journal, `minted reconcile` could not settle a purchase of unknown outcome.
+    return {**settings, "journal": default_journal_path(settings)}
 
 
-def _nothing_yet(_common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
+def _load_reconcile_settings(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    from minted_connect.cli.profiles import load_settings  # noqa: PLC0415 - not for `--help`
+
+    return load_settings(common, account=not given["list_"] and given["decide"] is None)
+
+
+def _load_no_settings(_common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-_PRICES, _MONEY, _RECORDS, _TOOLS = "Prices", "Customers and purchases", "Records", "Tools"
+_PRICES, _PURCHASES, _RECORDS, _TOOLS = "Prices", "Customers and purchases", "Records", "Tools"
 
 app.add_typer(prices.rates_app, name="rates", rich_help_panel=_PRICES)
 command(app, "products", rich_help_panel=_PRICES)(prices.products)
-app.add_typer(customers.customer_app, name="customer", rich_help_panel=_MONEY)
-app.add_typer(customers.basket_app, name="basket", rich_help_panel=_MONEY)
-command(app, "buy", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(purchases.buy)
-command(app, "sell", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(purchases.sell)
-command(app, "deliver", changes=True, prepare=_prepared_to_complete, rich_help_panel=_MONEY)(purchases.deliver)
-command(app, "reconcile", client=False, prepare=_prepared_to_reconcile, rich_help_panel=_MONEY)(purchases.reconcile)
+app.add_typer(customers.customer_app, name="customer", rich_help_panel=_PURCHASES)
+app.add_typer(baskets.basket_app, name="basket", rich_help_panel=_PURCHASES)
+for _name, _function in (("buy", purchases.buy), ("sell", purchases.sell), ("deliver", purchases.deliver)):
+    command(app, _name, changes=True, load_settings=_load_purchase_settings, rich_help_panel=_PURCHASES)(_function)
+command(app, "reconcile", client=False, load_settings=_load_reconcile_settings, rich_help_panel=_PURCHASES)(
+    purchases.reconcile
+)
 command(app, "wallet", rich_help_panel=_RECORDS)(customers.wallet)
 command(app, "orders", rich_help_panel=_RECORDS)(orders.orders)
 command(app, "receipt", rich_help_panel=_RECORDS)(orders.receipt)
@@ -80,4 +85,4 @@ app.command(
 )(tools.sandbox)
 app.command("demo", rich_help_panel=_TOOLS)(tools.demo)
 command(app, "verify", client=False, rich_help_panel=_TOOLS)(tools.verify)
-command(app, "doctor", client=False, prepare=_nothing_yet, rich_help_panel=_TOOLS)(tools.doctor)
+command(app, "doctor", client=False, load_settings=_load_no_settings, rich_help_panel=_TOOLS)(doctor.doctor)

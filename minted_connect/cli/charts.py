@@ -1,6 +1,6 @@
-"""Prices over time as a chart in the terminal, or as a file.
+"""Draws past prices as a chart in the terminal, and saves them to files.
 
-Tables keep exact amounts; what is only drawn (terminal, svg, png) is drawn with floats, as every plotting library does.
+Tables contain exact amounts. Charts are drawn from floats, which is what the plotting libraries take.
 """
 
 from __future__ import annotations
@@ -11,73 +11,73 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from minted_connect.cli.files import csv_of, write_whole
+from minted_connect.cli.files import format_csv, write_atomically
 from minted_connect.core.extras import import_extra
 from minted_connect.errors import ConfigurationError, InvalidInput
 from minted_connect.feed.dataframes import POINTS, to_arrow
 from minted_connect.feed.schema import as_text
 from minted_connect.models import RatePoint
 
-__all__ = ["check", "save", "terminal"]
+__all__ = ["check_file", "draw", "save"]
 
 _HEIGHT: Final = 20
-_NEEDED: Final = "a chart needs its extra"
-_HEAD: Final = [column.name for column in POINTS]
+_NEEDS_EXTRA: Final = "a chart needs its extra"
+_HEADER: Final = [column.name for column in POINTS]
 
 
-def terminal(points: Sequence[RatePoint], width: int, *, colour: bool) -> str:
-    """Return a chart of spot prices made of characters.
+def draw(points: Sequence[RatePoint], width: int, *, colour: bool) -> str:
+    """Return a text chart of spot prices.
 
     Raises:
-        ConfigurationError: plotext is not installed (`pip install "minted-connect[charts]"`).
+        ConfigurationError: if plotext is not installed (`pip install "minted-connect[charts]"`).
     """
-    plot = import_extra("plotext", "charts", _NEEDED)
+    plot = import_extra("plotext", "charts", _NEEDS_EXTRA)
     if not points:
-        return "no prices in that time"
+        return "no prices in this period"
     plot.clear_figure()
     plot.plot_size(width, _HEIGHT)
-    # Of the terminal's own colours, whatever its background.
+    # "default" is the terminal's own colour, which is readable on a dark and on a light background.
     plot.canvas_color("default")
     plot.axes_color("default")
     plot.ticks_color("default")
     for name, series in _series(points).items():
-        moments = [point.time.timestamp() for point in series]
-        plot.plot(moments, [float(point.spot_price) for point in series], label=name, marker="braille")
-    first, last = (edge(point.time for point in points) for edge in (min, max))
-    marks = [first + (last - first) * part / 4 for part in range(5)]
-    plot.xticks([mark.timestamp() for mark in marks], [f"{mark:%Y-%m-%d}" for mark in marks])
-    drawn = str(plot.build())
-    return drawn if colour else str(plot.uncolorize(drawn))
+        times = [point.time.timestamp() for point in series]
+        plot.plot(times, [float(point.spot_price) for point in series], label=name, marker="braille")
+    first, last = (bound(point.time for point in points) for bound in (min, max))
+    ticks = [first + (last - first) * part / 4 for part in range(5)]
+    plot.xticks([tick.timestamp() for tick in ticks], [f"{tick:%Y-%m-%d}" for tick in ticks])
+    chart = str(plot.build())
+    return chart if colour else str(plot.uncolorize(chart))
 
 
-def check(file: Path) -> None:
-    """Check, before anything is sent, that a file of this name can be written.
+def check_file(file: Path) -> None:
+    """Check that `save` supports this file name, so that a command can fail before it sends a request.
 
     Raises:
-        InvalidInput: its ending is none of those that are known.
-        ConfigurationError: what it needs is not installed, or its directory does not exist.
+        InvalidInput: if the suffix is not a supported format.
+        ConfigurationError: if the directory does not exist, or the extra for the format is not installed.
     """
     writer = _WRITERS.get(file.suffix.lower())
     if writer is None:
         raise InvalidInput.of("save", f"must end in one of {', '.join(_WRITERS)}")
     if not file.absolute().parent.is_dir():
-        raise ConfigurationError(f"save: there is no directory {file.absolute().parent}")
+        raise ConfigurationError(f"save: the directory {file.absolute().parent} does not exist")
     if writer is _parquet:
         import_extra("pyarrow.parquet", "dataframe", "Parquet needs its extra")
     elif writer is not _csv:
-        import_extra("matplotlib", "charts", _NEEDED)
+        import_extra("matplotlib", "charts", _NEEDS_EXTRA)
 
 
 def save(points: Sequence[RatePoint], file: Path) -> None:
-    """Write prices in the format that the ending of the file's name tells, whole or not at all."""
-    write_whole(file, _WRITERS[file.suffix.lower()](points))
+    """Write prices to a file atomically, in the format of its suffix."""
+    write_atomically(file, _WRITERS[file.suffix.lower()](points))
 
 
 def _series(points: Iterable[RatePoint]) -> dict[str, list[RatePoint]]:
-    made: dict[str, list[RatePoint]] = {}
-    for point in sorted(points, key=lambda one: one.time):
-        made.setdefault(f"{point.metal_type} {point.currency_code}", []).append(point)
-    return made
+    series: dict[str, list[RatePoint]] = {}
+    for point in sorted(points, key=lambda point: point.time):
+        series.setdefault(f"{point.metal_type} {point.currency_code}", []).append(point)
+    return series
 
 
 def _cells(point: RatePoint) -> list[str]:
@@ -85,50 +85,50 @@ def _cells(point: RatePoint) -> list[str]:
 
 
 def _csv(points: Sequence[RatePoint]) -> bytes:
-    return csv_of(_HEAD, map(_cells, points)).encode()
+    return format_csv(_HEADER, map(_cells, points)).encode()
 
 
 def _parquet(points: Sequence[RatePoint]) -> bytes:
-    made = io.BytesIO()
-    import_extra("pyarrow.parquet", "dataframe", "Parquet needs its extra").write_table(to_arrow(points), made)
-    return made.getvalue()
+    buffer = io.BytesIO()
+    import_extra("pyarrow.parquet", "dataframe", "Parquet needs its extra").write_table(to_arrow(points), buffer)
+    return buffer.getvalue()
 
 
-def _drawn(points: Sequence[RatePoint], kind: str) -> bytes:
-    import_extra("matplotlib", "charts", _NEEDED).use("Agg")
-    figure_class = import_extra("matplotlib.figure", "charts", _NEEDED).Figure
+def _plot(points: Sequence[RatePoint], format_: str) -> bytes:
+    import_extra("matplotlib", "charts", _NEEDS_EXTRA).use("Agg")
+    figure_class = import_extra("matplotlib.figure", "charts", _NEEDS_EXTRA).Figure
     figure = figure_class(figsize=(10, 5), layout="constrained")
     axes = figure.subplots()
     for name, series in _series(points).items():
         axes.plot([point.time for point in series], [float(point.spot_price) for point in series], label=name)
-    axes.set_ylabel("spot price of a gram")
+    axes.set_ylabel("spot price per gram")
     axes.grid(visible=True, alpha=0.3)
     if points:
         axes.legend()
     figure.autofmt_xdate()
-    made = io.BytesIO()
-    figure.savefig(made, format=kind)
-    return made.getvalue()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=format_)
+    return buffer.getvalue()
 
 
 def _svg(points: Sequence[RatePoint]) -> bytes:
-    return _drawn(points, "svg")
+    return _plot(points, "svg")
 
 
 def _png(points: Sequence[RatePoint]) -> bytes:
-    return _drawn(points, "png")
+    return _plot(points, "png")
 
 
 def _html(points: Sequence[RatePoint]) -> bytes:
-    picture = _svg(points).decode()
+    svg = _svg(points).decode()
     rows = ["".join([f"<td>{html.escape(cell)}</td>" for cell in _cells(point)]) for point in points]
-    head = "".join([f"<th>{name}</th>" for name in _HEAD])
+    header = "".join([f"<th>{name}</th>" for name in _HEADER])
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Prices of a gram</title>'
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Prices per gram</title>'
         "<style>body{font-family:sans-serif}svg{max-width:100%;height:auto}"
         "td,th{padding:.1em .8em;text-align:right}</style>"
-        f"<h1>Prices of a gram</h1>{picture[picture.index('<svg') :]}"
-        f"<table><tr>{head}</tr>{''.join([f'<tr>{row}</tr>' for row in rows])}</table></html>\n"
+        f"<h1>Prices per gram</h1>{svg[svg.index('<svg') :]}"
+        f"<table><tr>{header}</tr>{''.join([f'<tr>{row}</tr>' for row in rows])}</table></html>\n"
     ).encode()
 
 

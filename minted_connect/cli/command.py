@@ -1,4 +1,4 @@
-"""A command: its own parameters, those that all have, and the way it runs and ends."""
+"""Registers coroutine functions as commands, with the shared options, and runs them."""
 
 from __future__ import annotations
 
@@ -16,98 +16,101 @@ if TYPE_CHECKING:
     from minted_connect.cli.output import Output
     from minted_connect.client import AsyncMintedConnect
 
-__all__ = ["Context", "Day", "command", "prepared", "run"]
+__all__ = ["Context", "Day", "End", "Start", "command", "load_client_settings", "run"]
 
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
-"""An option that is a day."""
+"""An option that takes a date."""
+Start = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="First day.")]
+End = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD", help="Last day.")]
 
-_BY_NAME: Final = inspect.Parameter.KEYWORD_ONLY
 _PANEL: Final = "Server and account"
+
+
+def _text_option(help_: str) -> tuple[Any, None]:
+    return Annotated[str | None, typer.Option(help=help_, rich_help_panel=_PANEL)], None
+
+
+def _flag(name: str, help_: str) -> tuple[Any, bool]:
+    return Annotated[bool, typer.Option(name, help=help_, rich_help_panel=_PANEL)], False
+
+
 _SHARED: Final[Mapping[str, tuple[Any, Any]]] = {
-    "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON: money as text, streams a line each.")], False),
-    "profile": (
-        Annotated[str | None, typer.Option(help="Profile of the configuration file.", rich_help_panel=_PANEL)],
-        None,
-    ),
-    "base_url": (
-        Annotated[str | None, typer.Option(help="Server; the vendor's staging if not given.", rich_help_panel=_PANEL)],
-        None,
-    ),
-    "username": (Annotated[str | None, typer.Option(help="User name of the partner.", rich_help_panel=_PANEL)], None),
-    "password_file": (
-        Annotated[str | None, typer.Option(help="File with the password.", rich_help_panel=_PANEL)],
-        None,
-    ),
-    "password_stdin": (
-        Annotated[bool, typer.Option("--password-stdin", help="Read the password there.", rich_help_panel=_PANEL)],
-        False,
-    ),
-    "keyring": (
-        Annotated[bool, typer.Option("--keyring", help="Ask the system's keyring for it.", rich_help_panel=_PANEL)],
-        False,
-    ),
-    "language": (
-        Annotated[str | None, typer.Option(help="Language of names and messages: tr, en.", rich_help_panel=_PANEL)],
-        None,
-    ),
-    "journal": (
-        Annotated[
-            str | None,
-            typer.Option(help="File or URL that purchases are written into.", rich_help_panel=_PANEL),
-        ],
-        None,
-    ),
+    "as_json": (Annotated[bool, typer.Option("--json", help="Print JSON, with amounts as strings.")], False),
+    "profile": _text_option("Profile of the configuration file."),
+    "base_url": _text_option("URL of the server. Defaults to the vendor's staging server."),
+    "username": _text_option("User name of the partner account."),
+    "password_file": _text_option("File that contains the password."),
+    "password_stdin": _flag("--password-stdin", "Read the password from standard input."),
+    "keyring": _flag("--keyring", "Read the password from the system keyring."),
+    "language": _text_option("Language of product names and server messages: tr or en."),
+    "journal": _text_option("File or database URL of the journal of purchases."),
 }
 
 
 class Context:
-    """What a command has at hand."""
+    """State of one command, passed to its function.
+
+    Args:
+        settings: Arguments of `AsyncMintedConnect`.
+        common: The shared options as given.
+        out: Prints results and messages.
+        changes: Initial value of `may_have_changed`.
+    """
 
     def __init__(
         self, settings: dict[str, Any], common: Mapping[str, Any], out: Output, *, changes: bool = False
     ) -> None:
         self.settings = settings
-        """Arguments of a client."""
         self.common = common
-        """The options that all commands share, as given."""
         self.out = out
-        self.changes = changes
-        """Whether something may have been changed from here on, so that a failure has an unknown exit_codes."""
-        self.ends_unknown = False
-        """Whether an interruption leaves something open that was open before."""
-        self.code: int | None = None
-        """The exit code, once the command has done its work."""
+        self.may_have_changed = changes
+        """Whether the command may have changed data, so that a failure can leave the outcome unknown."""
+        self.may_leave_open = False
+        """Whether an interruption leaves intents open, so that the command should be run again."""
+        self.exit_code: int | None = None
+        """Exit code of the function; None until it has returned."""
         self._minted: AsyncMintedConnect | None = None
 
     @property
     def minted(self) -> AsyncMintedConnect:
-        """The client of a command that has one."""
+        """The client, in a command that was registered with `client=True`."""
         assert self._minted is not None
         return self._minted
 
     async def run(self, body: Callable[[Context], Awaitable[int | None]], *, client: bool) -> int:
-        """Run a command, with a client if it wants one, and return its exit code."""
+        """Run the function of a command, with an open client if `client` is true; return its exit code."""
         if not client:
-            self.code = await body(self) or 0
-            return self.code
-        from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415 - `--help` loads no aiohttp
+            self.exit_code = await body(self) or 0
+            return self.exit_code
+        import attrs  # noqa: PLC0415 - `--help` must load neither attrs nor aiohttp
 
-        async with AsyncMintedConnect(**self.settings) as minted:
+        from minted_connect.cli.wait_notice import WaitNotice  # noqa: PLC0415
+        from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415
+        from minted_connect.config import Options, Timeouts  # noqa: PLC0415
+
+        timeouts = Timeouts()
+        notice = WaitNotice(self.out, timeouts)
+        options = attrs.evolve(self.settings.get("options") or Options(), on_attempt=notice.on_attempt)
+        settings: dict[str, Any] = {**self.settings, "options": options, "timeouts": timeouts}
+        async with AsyncMintedConnect(**settings) as minted:
             self._minted = minted
-            self.code = await body(self) or 0
-        return self.code
+            try:
+                self.exit_code = await body(self) or 0
+            finally:
+                notice.cancel()
+        return self.exit_code
 
 
 Body = Callable[..., Awaitable[int | None]]
-Prepare = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+LoadSettings = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 _B = TypeVar("_B", bound=Body)
 
 
-def prepared(common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
-    """Find server and credentials, as most commands want them."""
-    from minted_connect.cli.profiles import settings_of  # noqa: PLC0415 - `--help` needs none of it
+def load_client_settings(common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `AsyncMintedConnect` from the shared options."""
+    from minted_connect.cli.profiles import load_settings  # noqa: PLC0415 - `--help` does not need it
 
-    return settings_of(common)
+    return load_settings(common)
 
 
 def command(
@@ -116,47 +119,51 @@ def command(
     *,
     changes: bool = False,
     client: bool = True,
-    prepare: Prepare = prepared,
-    takes: Mapping[str, Any] = MappingProxyType({}),
-    **settings: Any,
+    load_settings: LoadSettings = load_client_settings,
+    fields: Mapping[str, Any] = MappingProxyType({}),
+    **typer_settings: Any,
 ) -> Callable[[_B], _B]:
-    """Make a coroutine function, which gets a `Context` and its own parameters, a command of `app`.
+    """Register a coroutine function, which takes a `Context` and its own parameters, as a command of `app`.
 
     Args:
-        app: Whose command it is.
-        name: How it is called; None = what `app` does by itself.
-        changes: Whether it does more than read: a failure after sending then has an unknown exit_codes.
-        client: Whether it gets a client.
-        prepare: Makes the settings of a client, before the event loop starts: it may have to ask for the password.
-        takes: Options that may be left out, by their names: what the function gets as `**fields`.
-        settings: Of Typer.
+        app: The Typer application.
+        name: Name of the command; None registers the function as what `app` does without a subcommand.
+        changes: Whether the command changes data, so that a failure after sending exits with "outcome unknown".
+        client: Whether the function needs a client.
+        load_settings: Returns the client's arguments. Runs before the event loop starts, because it may prompt for the
+            password.
+        fields: Further optional options, by name; the function receives them in its `**fields`.
+        typer_settings: Passed to `Typer.command` or `Typer.callback`.
     """
 
     def register(body: _B) -> _B:
         signature = inspect.signature(body, eval_str=True)
         _, *own = signature.parameters.values()
-        options = {**{key: (annotation, None) for key, annotation in takes.items()}, **_SHARED}
-        parameters = [one.replace(kind=_BY_NAME) for one in own if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        options = {**{key: (annotation, None) for key, annotation in fields.items()}, **_SHARED}
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [
+            parameter.replace(kind=keyword) for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
         parameters += [
-            inspect.Parameter(key, _BY_NAME, default=default, annotation=annotation)
+            inspect.Parameter(key, keyword, default=default, annotation=annotation)
             for key, (annotation, default) in options.items()
         ]
         if name is None:
-            parameters.append(inspect.Parameter("_ctx", _BY_NAME, annotation=typer.Context))
+            parameters.append(inspect.Parameter("_ctx", keyword, annotation=typer.Context))
 
         def call(**given: Any) -> None:
             if name is None and given.pop("_ctx").invoked_subcommand is not None:
                 return
             common = {key: given.pop(key) for key in _SHARED}
-            raise typer.Exit(run(body, given, common, changes=changes, client=client, prepare=prepare))
+            raise typer.Exit(run(body, given, common, changes=changes, client=client, load_settings=load_settings))
 
         call.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
-        call.__annotations__ = {one.name: one.annotation for one in parameters}
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         call.__doc__, call.__name__ = body.__doc__, body.__name__
         if name is None:
-            app.callback(invoke_without_command=True, **settings)(call)
+            app.callback(invoke_without_command=True, **typer_settings)(call)
         else:
-            app.command(name, **settings)(call)
+            app.command(name, **typer_settings)(call)
         return body
 
     return register
@@ -169,40 +176,40 @@ def run(
     *,
     changes: bool,
     client: bool,
-    prepare: Prepare,
+    load_settings: LoadSettings,
 ) -> int:
-    """Run a command to its end; return its exit code, having said on standard error what went wrong."""
-    from minted_connect.cli import exit_codes, output, process  # noqa: PLC0415 - `--help` needs none of it
+    """Run a command, print its errors on standard error, and return its exit code."""
+    from minted_connect.cli import exit_codes, output, process  # noqa: PLC0415 - `--help` does not need them
     from minted_connect.errors import MintedConnectError  # noqa: PLC0415
 
     out = output.Output(as_json=common["as_json"])
     context: Context | None = None
     try:
-        context = made = Context(prepare(common, given), common, out, changes=changes)
-        return process.run_interruptible(lambda: made.run(lambda one: body(one, **given), client=client))
+        context = created = Context(load_settings(common, given), common, out, changes=changes)
+        return process.run_interruptible(lambda: created.run(lambda cli: body(cli, **given), client=client))
     except process.Interrupted as interrupted:
-        if context is not None and context.code is not None:
-            return context.code  # it was done, and only closing was interrupted
+        if context is not None and context.exit_code is not None:
+            return context.exit_code  # only the closing of the client was interrupted
         lines = exit_codes.describe_interruption(interrupted.__cause__)
         for line in lines:
-            out.say(f"minted: {line}")
-        if context is not None and context.ends_unknown:
-            out.say("minted: interrupted: run it again to settle what is still open")
-            return exit_codes.Exit.UNKNOWN
-        return exit_codes.Exit.UNKNOWN if lines and changes else interrupted.exit_code
-    except KeyboardInterrupt:  # while the password was asked for
-        return exit_codes.Exit.INTERRUPTED
+            out.print_message(f"minted: {line}")
+        if context is not None and context.may_leave_open:
+            out.print_message("minted: interrupted: run it again to settle what is still open")
+            return exit_codes.ExitCode.UNKNOWN
+        return exit_codes.ExitCode.UNKNOWN if lines and changes else interrupted.exit_code
+    except KeyboardInterrupt:  # at the password prompt
+        return exit_codes.ExitCode.INTERRUPTED
     except BrokenPipeError as error:
-        process.silence(sys.stdout)
-        if context is not None and context.changes:
-            out.say("minted: the result could not be shown: look before repeating the command")
-        return exit_codes.exit_of(error, changes=context is not None and context.changes)
+        process.discard_output(sys.stdout)
+        if context is not None and context.may_have_changed:
+            out.print_message("minted: the result could not be printed: check it before you repeat the command")
+        return exit_codes.exit_code_for(error, changes=context is not None and context.may_have_changed)
     except (MintedConnectError, OSError) as error:
-        for line in exit_codes.told(error):
-            out.say(f"minted: {output.clean(line)}")
-        return exit_codes.exit_of(error, changes=context is not None and context.changes)
+        for line in exit_codes.describe_error(error):
+            out.print_message(f"minted: {output.format_cell(line)}")
+        return exit_codes.exit_code_for(error, changes=context is not None and context.may_have_changed)
     except Exception:
-        if context is None or not context.changes:
+        if context is None or not context.may_have_changed:
             raise
-        out.say(traceback.format_exc())
-        return exit_codes.Exit.UNKNOWN
+        out.print_message(traceback.format_exc())
+        return exit_codes.ExitCode.UNKNOWN

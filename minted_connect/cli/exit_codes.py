@@ -1,4 +1,4 @@
-"""How a command ended: its exit code, and one line that says why."""
+"""Exit codes of `minted`, and the lines that explain an error."""
 
 from __future__ import annotations
 
@@ -21,51 +21,51 @@ from minted_connect.errors import (
 from minted_connect.journal.protocol import OPEN
 from minted_connect.models import Intent
 
-__all__ = ["Exit", "describe_interruption", "exit_of", "told"]
+__all__ = ["ExitCode", "describe_error", "describe_interruption", "exit_code_for"]
 
 
-class Exit(enum.IntEnum):
+class ExitCode(enum.IntEnum):
     """The exit codes of `minted`."""
 
-    DONE = 0
-    """It was carried out, and standard output has the result. A purchase ends so too if only standard error has it."""
+    SUCCESS = 0
+    """The command succeeded and printed its result on standard output, a purchase at least on standard error."""
     FAILED = 1
-    """No connection to read over, an answer that cannot be trusted, a file that cannot be written."""
+    """A read failed, a response cannot be trusted, a file cannot be written, or the user answered no."""
     USAGE = 2
-    """Wrong arguments, options or configuration; nothing was sent."""
+    """Invalid arguments, options or configuration. Nothing was changed."""
     REJECTED = 3
-    """The server said no, or the purchase provably did not happen."""
+    """The server rejected the request, or the purchase was proven not to have been executed."""
     NOT_SENT = 4
-    """Nothing was sent: no connection, another price than agreed."""
+    """Nothing was sent: no connection, or the total differs from the expected one."""
     UNKNOWN = 75
-    """It may have happened, or has and could not be shown: look before repeating it (`EX_TEMPFAIL` of sysexits.h).
+    """The change may have been made, or was made and its result could not be printed: check before you repeat it.
 
-    A signal that ends a purchase after it was sent ends so too.
+    This is `EX_TEMPFAIL` of sysexits.h. It is also the code of a purchase that a signal ended after it was sent.
     """
     INTERRUPTED = 130
-    """Ctrl-C; no purchase was sent. SIGTERM ends with 143 and SIGHUP with 129: 128 and the number of the signal."""
+    """Ctrl-C, and no purchase was sent. SIGTERM exits with 143 and SIGHUP with 129: 128 plus the signal's number."""
 
 
-def exit_of(error: BaseException, *, changes: bool) -> Exit:
-    """Return the exit code for an error of a command; `changes` = it does more than read."""
+def exit_code_for(error: BaseException, *, changes: bool) -> ExitCode:
+    """Return the exit code for the error of a command. `changes` says whether the command does more than read."""
     if isinstance(error, ConfigurationError | InvalidInput):
-        return Exit.USAGE
+        return ExitCode.USAGE
     if isinstance(error, OutcomeUnknown | OrderUnreadable):
-        return Exit.UNKNOWN
+        return ExitCode.UNKNOWN
     if isinstance(error, NotSent):
-        return Exit.NOT_SENT
+        return ExitCode.NOT_SENT
     if not isinstance(error, MintedConnectError):
-        return Exit.UNKNOWN if changes else Exit.FAILED  # what was done could not be shown
-    # A conflict is a no to people: a customer of that id is there.
+        return ExitCode.UNKNOWN if changes else ExitCode.FAILED  # the result of a change could not be printed
+    # `may_have_executed` counts a 409 as ambiguous. For a user it is a refusal: the object exists already.
     if changes and not isinstance(error, Conflict) and may_have_executed(error) and not error.safe_to_retry:
-        return Exit.UNKNOWN
+        return ExitCode.UNKNOWN
     if isinstance(error, APIError | CompletionRejected | NotExecuted):
-        return Exit.REJECTED
-    return Exit.FAILED
+        return ExitCode.REJECTED
+    return ExitCode.FAILED
 
 
-def told(error: BaseException) -> list[str]:
-    """Return what to say about an error, and what to do next."""
+def describe_error(error: BaseException) -> list[str]:
+    """Return the lines that describe an error and the next step."""
     if not isinstance(error, MintedConnectError):
         return [f"{type(error).__name__}: {error}"]
     lines = [str(error)]

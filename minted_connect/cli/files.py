@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all, and rows as CSV."""
+"""Writes files atomically, and formats rows as CSV."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["csv_of", "write_whole"]
+__all__ = ["format_csv", "write_atomically"]
 
 
-def csv_of(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Return rows as CSV, below their heading."""
+def format_csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """Format rows as CSV with a header line."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
+    writer.writerow(header)
     writer.writerows(rows)
     return text.getvalue()
 
 
-def write_whole(file: Path, data: bytes | str) -> None:
-    """Put a file in its place once all of it is written; what was there stays until then."""
+def write_atomically(file: Path, data: bytes | str) -> None:
+    """Write a file next to its destination, then rename it, so that a failure leaves the previous content in place."""
     part = file.with_name(f".{file.name}.part")
     try:
         part.write_bytes(data.encode() if isinstance(data, str) else data)

@@ -1,4 +1,4 @@
-"""`minted orders`, `receipt` and `invoice`: what was completed."""
+"""The commands `minted orders`, `minted receipt` and `minted invoice`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
 import typer
 
-from minted_connect.cli.command import Context, Day
+from minted_connect.cli.command import Context, End, Start
 
 if TYPE_CHECKING:
     from minted_connect.models import Order
@@ -36,20 +36,22 @@ _INVOICE: Final = {
 
 async def orders(
     cli: Context,
-    customer: Annotated[str | None, typer.Option(help="Only of this customer.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="buy, sell or delivery; may be repeated.")] = None,
-    status: Annotated[list[int] | None, typer.Option(help="Number of a status; may be repeated.")] = None,
-    start: Day = None,
-    end: Day = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
-    save: Annotated[Path | None, typer.Option(help="Write them to a .csv or .json file.", dir_okay=False)] = None,
+    customer: Annotated[str | None, typer.Option(help="Only orders of this customer.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only this kind: buy, sell or delivery. May be repeated.")
+    ] = None,
+    status: Annotated[list[int] | None, typer.Option(help="Only this status number; may be repeated.")] = None,
+    start: Start = None,
+    end: End = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of orders.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file.", dir_okay=False)] = None,
 ) -> None:
-    """Show what was bought, sold and shipped, newest first."""
-    from minted_connect.errors import InvalidInput  # noqa: PLC0415 - `--help` needs none of it
+    """Show orders, newest first. Give --start and --end together."""
+    from minted_connect.errors import InvalidInput  # noqa: PLC0415 - `--help` does not need it
 
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
-    found: list[Order] = []
+    rows: list[Order] = []
     pages = cli.minted.orders.pages(
         customer_id=customer,
         tx_type=kind or None,
@@ -60,38 +62,38 @@ async def orders(
     )
     with _Progress(cli) as progress:
         async for page in pages:
-            found += page.items
-            progress.show(len(found), page.total)
-            if limit is not None and len(found) >= limit:
-                del found[limit:]
+            rows += page.items
+            progress.update(len(rows), page.total)
+            if limit is not None and len(rows) >= limit:
+                del rows[limit:]
                 await pages.aclose()
                 break
     if save is None:
-        cli.out.records(found, _ORDER, "Orders")
+        cli.out.print_records(rows, _ORDER, "Orders")
         return
-    from minted_connect.cli.files import write_whole  # noqa: PLC0415
-    from minted_connect.cli.output import plain  # noqa: PLC0415
+    from minted_connect.cli.files import write_atomically  # noqa: PLC0415
+    from minted_connect.cli.output import to_jsonable  # noqa: PLC0415
 
     if save.suffix.lower() == ".json":
         import json  # noqa: PLC0415
 
-        made = json.dumps(plain(found), ensure_ascii=False, indent=2) + "\n"
+        text = json.dumps(to_jsonable(rows), ensure_ascii=False, indent=2) + "\n"
     else:
-        made = _csv(found)
-    write_whole(save, made)
-    cli.out.say(f"{len(found)} orders written to {save}")
+        text = _format_csv(rows)
+    write_atomically(save, text)
+    cli.out.print_message(f"{len(rows)} orders written to {save}")
 
 
-def _csv(found: list[Order]) -> str:
-    from minted_connect.cli.files import csv_of  # noqa: PLC0415
-    from minted_connect.cli.output import plain  # noqa: PLC0415
+def _format_csv(rows: list[Order]) -> str:
+    from minted_connect.cli.files import format_csv  # noqa: PLC0415
+    from minted_connect.cli.output import to_jsonable  # noqa: PLC0415
 
     names = [*_ORDER.values()]
-    return csv_of(names, [[plain(getattr(order, name)) for name in names] for order in found])
+    return format_csv(names, [[to_jsonable(getattr(order, name)) for name in names] for order in rows])
 
 
 class _Progress:
-    """A bar on standard error while pages come in; nothing where there is no terminal."""
+    """Progress bar on standard error while pages are fetched; nothing if standard error is not a terminal."""
 
     def __init__(self, cli: Context) -> None:
         self._errors = cli.out.errors
@@ -111,23 +113,23 @@ class _Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def show(self, done: int, total: int | None) -> None:
-        """Show how many of them there are by now."""
+    def update(self, done: int, total: int | None) -> None:
+        """Show the number of orders fetched so far."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=total)
 
 
 async def receipt(
     cli: Context,
-    order: Annotated[int, typer.Argument(metavar="ORDER", help="Number of the order.")],
-    customer: Annotated[str, typer.Option(help="Your id of the customer.")],
+    order: Annotated[int, typer.Argument(metavar="ORDER", help="Id of the order.")],
+    customer: Annotated[str, typer.Option(help="External id of the customer.")],
 ) -> None:
     """Show the receipt of an order."""
-    cli.out.facts(await cli.minted.orders.receipt(order, customer_id=customer), _RECEIPT, "Receipt")
+    cli.out.print_fields(await cli.minted.orders.receipt(order, customer_id=customer), _RECEIPT, "Receipt")
 
 
 async def invoice(
     cli: Context, order: Annotated[str, typer.Argument(metavar="EXTERNAL_ID", help="External id of the order.")]
 ) -> None:
     """Show the invoice of an order."""
-    cli.out.facts(await cli.minted.orders.invoice(order), _INVOICE, "Invoice")
+    cli.out.print_fields(await cli.minted.orders.invoice(order), _INVOICE, "Invoice")

@@ -1,7 +1,7 @@
-"""What commands print: tables for people, tab-separated lines for pipes, JSON for programs.
+"""Output of commands: tables on a terminal, tab-separated lines elsewhere, JSON with `--json`.
 
-Results go to standard output, everything else to standard error. What a server sends is shown without control
-characters: they could rewrite the screen.
+Results go to standard output, everything else to standard error. Control characters in text from the server are
+replaced, because a terminal would execute them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from minted_connect.cli.process import MissingErrors, escape, silence
+from minted_connect.cli.process import NullStderr, discard_output, escape_unencodable
 from minted_connect.models import Deal, to_dict
 
-__all__ = ["Output", "clean", "drawn", "plain"]
+__all__ = ["Output", "build_table", "format_cell", "to_jsonable"]
 
 
-def clean(value: object) -> str:
-    """Return a value as text for people, without what a terminal would obey."""
+def format_cell(value: object) -> str:
+    """Format a value as text, with U+FFFD in place of each character that is not printable."""
     if value is None:
         return ""
     if isinstance(value, datetime):
@@ -37,19 +37,19 @@ def clean(value: object) -> str:
         text = format(value, "f")
     else:
         text = str(value)
-    return text if text.isprintable() else "".join([one if one.isprintable() else "\ufffd" for one in text])
+    return text if text.isprintable() else "".join([char if char.isprintable() else "\ufffd" for char in text])
 
 
-def plain(value: Any) -> Any:
-    """Return a value as JSON has it: money as exact text, times as ISO 8601, models by their attributes."""
-    kind: type = type(cast("object", value))
-    if attrs.has(kind):
-        told = {"kind": value.kind} if isinstance(value, Deal) else {}
-        return plain({**told, **to_dict(value)})
+def to_jsonable(value: Any) -> Any:
+    """Convert a value for `json.dumps`: Decimal to str, times to ISO 8601, models to objects of their attributes."""
+    class_: type = type(cast("object", value))
+    if attrs.has(class_):
+        kind = {"kind": value.kind} if isinstance(value, Deal) else {}
+        return to_jsonable({**kind, **to_dict(value)})
     if isinstance(value, Mapping):
-        return {name: plain(item) for name, item in cast("Mapping[str, Any]", value).items()}
+        return {name: to_jsonable(item) for name, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in cast("Iterable[Any]", value)]
+        return [to_jsonable(item) for item in cast("Iterable[Any]", value)]
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime | date):
@@ -58,14 +58,14 @@ def plain(value: Any) -> Any:
 
 
 class _Console(Console):
-    """A console that reports a reader that has gone away, where that of rich ends the process with exit code 1."""
+    """A console that raises BrokenPipeError; that of rich ends the process with exit code 1."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 class Output:
-    """Where a command prints; `as_json` is for all it prints."""
+    """Prints the results and messages of one command."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
@@ -74,87 +74,84 @@ class Output:
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody looks at a terminal that can redraw."""
+        """Whether standard output is a terminal that can be redrawn."""
         return self.console.is_terminal and not self.console.is_dumb_terminal and not self.as_json
 
     @property
-    def is_coloured(self) -> bool:
-        """Whether colours are wanted: on a terminal, unless `NO_COLOR` is set."""
+    def has_colour(self) -> bool:
+        """Whether to print colours: on a terminal, unless `NO_COLOR` is set."""
         return self.console.is_terminal and not self.console.no_color
 
     @property
-    def is_attended(self) -> bool:
-        """Whether somebody is there to be asked."""
+    def can_prompt(self) -> bool:
+        """Whether a question can be asked: standard input and standard error are terminals."""
         return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
-    def json(self, value: Any, *, indent: int | None = 2) -> None:
-        """Print a JSON document; with `indent=None` on a line of its own, at once."""
-        text = json.dumps(plain(value), indent=indent, ensure_ascii=False)
-        if escape(text, sys.stdout) != text:
-            text = json.dumps(plain(value), indent=indent)  # JSON has escapes of its own
-        self._line(text)
+    def print_json(self, value: Any, *, indent: int | None = 2) -> None:
+        """Print a JSON document, on one line with `indent=None`."""
+        text = json.dumps(to_jsonable(value), indent=indent, ensure_ascii=False)
+        if escape_unencodable(text, sys.stdout) != text:
+            text = json.dumps(to_jsonable(value), indent=indent)  # with the escapes of JSON
+        self.print_line(text)
 
-    def text(self, line: str) -> None:
-        """Print a line for customers."""
-        self._line(line)
+    def print_line(self, line: str) -> None:
+        """Print a line on standard output, and flush it."""
+        sys.stdout.write(escape_unencodable(line, sys.stdout) + "\n")
+        sys.stdout.flush()
 
-    def say(self, line: str) -> bool:
-        """Print what is not a result, to standard error; return False if it cannot be written."""
-        # A standard error that cannot be written must not change the exit code, which is all that is left then.
+    def print_message(self, line: str) -> bool:
+        """Print a line on standard error; return False if it cannot be written."""
+        # The exit code must not depend on standard error: if that fails, the exit code is all the user gets.
         try:
             self.errors.print(line)
         except (OSError, ValueError):
-            silence(sys.stderr)
+            discard_output(sys.stderr)
             return False
-        return not isinstance(sys.stderr, MissingErrors)
+        return not isinstance(sys.stderr, NullStderr)
 
-    def records(self, rows: Iterable[Any], columns: Mapping[str, str], title: str = "") -> None:
-        """Print models: as JSON whole, else the attributes that `columns` names by their headings."""
-        things = list(rows)
+    def print_records(self, rows: Iterable[Any], columns: Mapping[str, str], title: str = "") -> None:
+        """Print models: as JSON, or as a table of attributes. `columns` maps headings to attribute paths."""
+        models = list(rows)
         if self.as_json:
-            self.json(things)
+            self.print_json(models)
         else:
-            cells = [[_at(thing, path) for path in columns.values()] for thing in things]
-            self.table(list(columns), cells, title)
+            cells = [[_get_path(model, path) for path in columns.values()] for model in models]
+            self.print_table(list(columns), cells, title)
 
-    def facts(self, model: Any, paths: Mapping[str, str], title: str = "") -> None:
-        """Print one model: as JSON whole, else a line for each attribute that `paths` names and that has a value."""
+    def print_fields(self, model: Any, paths: Mapping[str, str], title: str = "") -> None:
+        """Print one model: as JSON, or a line for each attribute with a value. `paths` maps labels to attributes."""
         if self.as_json:
-            self.json(model)
+            self.print_json(model)
             return
-        cells = [[name, _at(model, path)] for name, path in paths.items()]
-        self.table(["", ""], [row for row in cells if row[1] not in {None, ""}], title)
+        cells = [[label, _get_path(model, path)] for label, path in paths.items()]
+        self.print_table(["", ""], [row for row in cells if row[1] not in {None, ""}], title)
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-        """Print a table: drawn for a terminal, tab-separated for anything else."""
+    def print_table(self, header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+        """Print a table: with borders on a terminal, as tab-separated lines elsewhere."""
         if not self.console.is_terminal:
-            lines = [[*head]] if any(head) else []
+            lines = [[*header]] if any(header) else []
             for row in [*lines, *rows]:
-                self._line("\t".join([clean(cell) for cell in row]))
+                self.print_line("\t".join([format_cell(cell) for cell in row]))
             return
-        self.console.print(drawn(head, rows, title))
+        self.console.print(build_table(header, rows, title))
         if not rows:
-            self.console.print(Text("nothing", style="dim"))
-
-    def _line(self, text: str) -> None:
-        sys.stdout.write(escape(text, sys.stdout) + "\n")
-        sys.stdout.flush()
+            self.console.print(Text("no rows", style="dim"))
 
 
-def drawn(head: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
-    """Return a table for a terminal; columns of nothing but numbers are aligned at the right."""
-    table = Table(title=title or None, title_justify="left", show_header=any(head), header_style="bold")
-    for number, name in enumerate(head):
+def build_table(header: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> Table:
+    """Build a table for a terminal. Columns that contain only numbers are right-aligned."""
+    table = Table(title=title or None, title_justify="left", show_header=any(header), header_style="bold")
+    for number, name in enumerate(header):
         values = [row[number] for row in rows if row[number] is not None]
         right = bool(values) and all(isinstance(value, int | Decimal) for value in values)
-        # Folded where there is no room, never cut: half an amount is another amount.
+        # Fold, never truncate: a truncated amount reads as another amount.
         table.add_column(name, justify="right" if right else "left", overflow="fold", no_wrap=right)
     for row in rows:
-        table.add_row(*[cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row])
+        table.add_row(*[cell if isinstance(cell, Text) else Text(format_cell(cell)) for cell in row])
     return table
 
 
-def _at(model: Any, path: str) -> Any:
+def _get_path(model: Any, path: str) -> Any:
     for name in path.split("."):
         model = getattr(model, name, None)
     return model

@@ -1,4 +1,4 @@
-"""`minted rates` and `minted products`: what things cost."""
+"""The commands `minted rates` and `minted products`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 import typer
 
-from minted_connect.cli.command import Context, Day, command
+from minted_connect.cli.command import Context, End, Start, command
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from minted_connect.cli.output import Output
     from minted_connect.feed.tick import Tick
     from minted_connect.models import RatePoint
 
 __all__ = ["products", "rates_app"]
 
-rates_app: typer.Typer = typer.Typer(help="Prices of a gram: now, live, and over time.")
+rates_app: typer.Typer = typer.Typer(help="Show prices per gram: current, live, and past.")
 
 _Metals = Annotated[list[str] | None, typer.Option("--metal", help="Only this metal; may be repeated.")]
 
@@ -51,53 +52,53 @@ _UP, _DOWN = "\u25b2", "\u25bc"
 
 @command(rates_app, None)
 async def current(cli: Context, metal: _Metals = None) -> None:
-    """Prices of a gram: now, live, and over time."""
-    cli.out.records(await cli.minted.rates.current(metals=metal), _RATE, "Prices of a gram")
+    """Show prices per gram: current, live, and past."""
+    cli.out.print_records(await cli.minted.rates.current(metals=metal), _RATE, "Prices per gram")
 
 
 @command(rates_app, "watch")
 async def watch(
     cli: Context,
     metal: _Metals = None,
-    interval: Annotated[float, typer.Option(help="Seconds from one request to the next.")] = 1.0,
-    count: Annotated[int | None, typer.Option(min=1, help="End after so many prices.")] = None,
+    interval: Annotated[float, typer.Option(help="Seconds between two requests.")] = 1.0,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after this many prices.")] = None,
 ) -> None:
-    """Show prices as they change, until Ctrl-C; one request an interval."""
-    import asyncio  # noqa: PLC0415 - `--help` needs none of it
+    """Show prices as they change, with --json as one object per line. Stop with Ctrl-C."""
+    import asyncio  # noqa: PLC0415 - `--help` does not need it
 
     async with cli.minted.rates.feed(interval=interval, metals=metal) as feed:
-        with _Screen(cli) as screen:
+        with _RateDisplay(cli.out) as display:
 
-            async def tell_of_trouble() -> None:
+            async def report_errors() -> None:
                 while True:
-                    screen.trouble("" if feed.last_error is None else str(feed.last_error))
+                    display.set_error("" if feed.last_error is None else str(feed.last_error))
                     await asyncio.sleep(interval)
 
-            telling = asyncio.ensure_future(tell_of_trouble())
+            reporting = asyncio.ensure_future(report_errors())
             try:
-                seen = 0
+                received = 0
                 async for tick in feed.subscribe():
-                    screen.show(tick)
-                    seen += 1
-                    if seen == count:
+                    display.add(tick)
+                    received += 1
+                    if received == count:
                         return
             finally:
-                telling.cancel()
+                reporting.cancel()
 
 
-class _Screen:
-    """A table that is drawn anew with each price; a line a price where nothing can be redrawn."""
+class _RateDisplay:
+    """Displays prices: as a table that is redrawn on a terminal, as one line per price elsewhere."""
 
-    def __init__(self, cli: Context) -> None:
-        self._out = cli.out
+    def __init__(self, out: Output) -> None:
+        self._out = out
         self._live: Any = None
-        self._moved: dict[int, str] = {}
+        self._arrows: dict[int, str] = {}
         self._ticks: dict[int, Tick] = {}
-        self._trouble = ""
+        self._error = ""
 
     def __enter__(self) -> Self:
         if self._out.is_live:
-            from rich.live import Live  # noqa: PLC0415 - only a terminal needs it
+            from rich.live import Live  # noqa: PLC0415 - needed on a terminal only
 
             self._live = Live(console=self._out.console, auto_refresh=False, transient=False)
             self._live.start()
@@ -107,54 +108,54 @@ class _Screen:
         if self._live is not None:
             self._live.stop()
 
-    def trouble(self, text: str) -> None:
-        """Say why no price comes, once; "" when they come again."""
-        if text == self._trouble:
+    def set_error(self, text: str) -> None:
+        """Show why no prices are received; an empty text clears the error. Repetitions are ignored."""
+        if text == self._error:
             return
-        self._trouble = text
+        self._error = text
         if self._live is not None:
             self._draw()
         elif text:
-            self._out.say(f"minted: {text}; trying again")
+            self._out.print_message(f"minted: {text}; retrying")
 
-    def show(self, tick: Tick) -> None:
-        """Show a price."""
+    def add(self, tick: Tick) -> None:
+        """Show a new price."""
         self._ticks[tick.rate.currency_id] = tick
         if tick.change:
-            self._moved[tick.rate.currency_id] = _UP if tick.change > 0 else _DOWN
+            self._arrows[tick.rate.currency_id] = _UP if tick.change > 0 else _DOWN
         if self._out.as_json:
             from minted_connect.feed.schema import to_text  # noqa: PLC0415
 
-            self._out.json({**to_text(tick), "stale": tick.stale, "age": round(tick.age, 3)}, indent=None)
+            self._out.print_json({**to_text(tick), "stale": tick.stale, "age": round(tick.age, 3)}, indent=None)
         elif self._live is None:
-            self._out.text("\t".join(map(str, self._row(tick))))
+            self._out.print_line("\t".join(map(str, self._row(tick))))
         else:
             self._draw()
 
     def _draw(self) -> None:
-        from minted_connect.cli.output import clean, drawn  # noqa: PLC0415
+        from minted_connect.cli.output import build_table, format_cell  # noqa: PLC0415
 
-        head = ("account", "buy at", "sell at", "currency", "", "change", "age")
-        rows = [[*self._row(one)[:-1], self._age(one)] for one in self._ticks.values()]
-        table = drawn(head, rows, "Prices of a gram (Ctrl-C ends)")
-        table.caption = clean(self._trouble) or None
+        header = ("account", "buy at", "sell at", "currency", "", "change", "age")
+        rows = [[*self._row(tick)[:-1], self._age(tick)] for tick in self._ticks.values()]
+        table = build_table(header, rows, "Prices per gram (stop with Ctrl-C)")
+        table.caption = format_cell(self._error) or None
         self._live.update(table, refresh=True)
 
     def _row(self, tick: Tick) -> list[object]:
-        from minted_connect.cli.output import clean  # noqa: PLC0415
+        from minted_connect.cli.output import format_cell  # noqa: PLC0415
 
-        arrow: Any = self._moved.get(tick.rate.currency_id, "")
+        arrow: Any = self._arrows.get(tick.rate.currency_id, "")
         if self._live is not None:
-            arrow = _coloured(arrow)
+            arrow = _colour_arrow(arrow)
         change = "" if tick.change is None else f"{tick.change:+f}"
-        name, currency = clean(tick.rate.currency_name), clean(tick.currency)
+        name, currency = format_cell(tick.rate.currency_name), format_cell(tick.currency)
         return [name, tick.buy, tick.sell, currency, arrow, change, "stale" if tick.stale else ""]
 
     def _age(self, tick: Tick) -> str:
         return f"{tick.age:.0f} s{', stale' if tick.stale else ''}"
 
 
-def _coloured(arrow: str) -> Text:
+def _colour_arrow(arrow: str) -> Text:
     from rich.text import Text  # noqa: PLC0415
 
     return Text(arrow, style="green" if arrow == _UP else "red")
@@ -163,21 +164,21 @@ def _coloured(arrow: str) -> Text:
 @command(rates_app, "history")
 async def history(
     cli: Context,
-    metal: Annotated[str | None, typer.Option(help="Only this metal.")] = None,
-    currency_id: Annotated[int | None, typer.Option(help="Only this item currency.")] = None,
-    interval: Annotated[Literal["hour", "day", "week", "month"], typer.Option(help="One price for each.")] = "day",
-    start: Day = None,
-    end: Day = None,
-    chart: Annotated[bool, typer.Option("--chart", help="Draw it in the terminal (extra charts).")] = False,
+    metal: Annotated[str | None, typer.Option(help="Metal, such as gold. Give this or --currency-id.")] = None,
+    currency_id: Annotated[int | None, typer.Option(help="Id of a metal account. Give this or --metal.")] = None,
+    interval: Annotated[Literal["hour", "day", "week", "month"], typer.Option(help="Time between two prices.")] = "day",
+    start: Start = None,
+    end: End = None,
+    chart: Annotated[bool, typer.Option("--chart", help="Draw a chart in the terminal (extra charts).")] = False,
     save: Annotated[
-        Path | None, typer.Option(help="Write it to a file: .csv, .parquet, .svg, .png, .html.", dir_okay=False)
+        Path | None, typer.Option(help="Write to this .csv, .parquet, .svg, .png or .html file.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Show what a gram cost, as a table, a chart or a file; until today if no end is given."""
-    from minted_connect.cli import charts  # noqa: PLC0415 - `--help` needs none of it
+    """Show past prices per gram as a table or chart, or save them. --end defaults to today."""
+    from minted_connect.cli import charts  # noqa: PLC0415 - `--help` does not need it
 
     if save is not None:
-        charts.check(save)
+        charts.check_file(save)
     points: tuple[RatePoint, ...] = await cli.minted.rates.history(
         metal=metal,
         currency_id=currency_id,
@@ -187,21 +188,21 @@ async def history(
     )
     if save is not None:
         charts.save(points, save)
-        cli.out.say(f"{len(points)} prices written to {save}")
+        cli.out.print_message(f"{len(points)} prices written to {save}")
     if chart:
-        cli.out.text(charts.terminal(points, cli.out.console.width, colour=cli.out.is_coloured))
+        cli.out.print_line(charts.draw(points, cli.out.console.width, colour=cli.out.has_colour))
     elif save is None:
-        cli.out.records(points, _POINT, "Prices of a gram")
+        cli.out.print_records(points, _POINT, "Prices per gram")
 
 
 async def products(
     cli: Context,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of products.")] = 100,
 ) -> None:
-    """Show the catalogue."""
-    found: list[Any] = []
+    """Show the products."""
+    rows: list[Any] = []
     async for product in cli.minted.products.iterate(per_page=min(max(limit, 5), 100)):
-        found.append(product)
-        if len(found) == limit:
+        rows.append(product)
+        if len(rows) == limit:
             break
-    cli.out.records(found, _PRODUCT, "Products")
+    cli.out.print_records(rows, _PRODUCT, "Products")

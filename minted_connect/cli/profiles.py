@@ -1,6 +1,6 @@
-"""Server and credentials of a command: options, a profile that was named, the environment, the default profile.
+"""Server and credentials of a command, from options, the named profile, the environment, or the default profile.
 
-A profile is a table of the configuration file, which nobody else may read:
+A profile is a table in the configuration file, which other users must not be able to read:
 
     default = "staging"
 
@@ -10,7 +10,8 @@ A profile is a table of the configuration file, which nobody else may read:
     language = "en"
     journal = "orders.db"
 
-Paths in it are relative to the file. A password is never taken from an argument, which everybody on the machine sees.
+Relative paths in a profile are relative to the configuration file. No option takes the password itself, because other
+users of the machine can see the arguments of a process.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from minted_connect.core.extras import import_extra
 from minted_connect.core.request import check_paths
 from minted_connect.errors import ConfigurationError
 
-__all__ = ["Profile", "config_file", "default_journal", "read_profile", "server_of", "settings_of"]
+__all__ = ["Profile", "config_path", "default_journal_path", "load_settings", "read_profile", "server_url"]
 
 Profile = Mapping[str, Any]
 
 _SERVICE: Final = "minted-connect"
-"""Under which name a keyring keeps passwords; the user name is that of the account."""
-_KNOWN: Final[Mapping[str, type]] = {
+"""Service name of passwords in the keyring; the user name is that of the account."""
+_KEYS: Final[Mapping[str, type]] = {
     "base_url": str,
     "client_id": str,
     "journal": str,
@@ -52,40 +53,39 @@ _KNOWN: Final[Mapping[str, type]] = {
 }
 
 
-def config_file() -> Path:
-    """Return where the configuration file is, or would be."""
+def config_path() -> Path:
+    """Return the path of the configuration file, which may not exist."""
     named = os.environ.get("MINTED_CONNECT_CONFIG")
     return Path(named) if named else Path(typer.get_app_dir("minted-connect")) / "config.toml"
 
 
 def read_profile(name: str | None) -> Profile:
-    """Return the named profile; without a name the default one, or nothing if there is no file.
+    """Return the named profile, or the default profile. Without a file or a default, return an empty profile.
 
     Raises:
-        ConfigurationError: there is no such profile, others may read the file, or it holds what it should not.
+        ConfigurationError: if the profile does not exist, the file can be read by others, or a key or value is invalid.
     """
-    file = config_file()
+    file = config_path()
     name = name or os.environ.get("MINTED_CONNECT_PROFILE") or None
     if not file.exists():
         if name is not None or "MINTED_CONNECT_CONFIG" in os.environ:
-            raise ConfigurationError(f"profile: there is no configuration file {file}")
+            raise ConfigurationError(f"profile: the configuration file {file} does not exist")
         return {}
     document = _document(file)
     name = name or cast("str | None", document.get("default"))
     if name is None:
         return {}
     profiles: Any = document.get("profiles")
-    named = cast("dict[str, Any]", profiles) if isinstance(profiles, dict) else {}
-    profile = named.get(name)
+    profile = cast("dict[str, Any]", profiles).get(name) if isinstance(profiles, dict) else None
     if not isinstance(profile, dict):
         raise ConfigurationError(f"profile: {file} has no [profiles.{name}]")
-    known = cast("dict[str, Any]", profile)
-    for key, value in known.items():
-        if key not in _KNOWN:
-            raise ConfigurationError(f"profile: {file}: {name}.{key} is not known; there are {', '.join(_KNOWN)}")
-        if not isinstance(value, _KNOWN[key]):
-            raise ConfigurationError(f"profile: {file}: {name}.{key} must be {_KNOWN[key].__name__}")
-    return known
+    entries = cast("dict[str, Any]", profile)
+    for key, value in entries.items():
+        if key not in _KEYS:
+            raise ConfigurationError(f"profile: {file}: {name}.{key} is not a known key; use {', '.join(_KEYS)}")
+        if not isinstance(value, _KEYS[key]):
+            raise ConfigurationError(f"profile: {file}: {name}.{key} must be {_KEYS[key].__name__}")
+    return entries
 
 
 def _document(file: Path) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _document(file: Path) -> dict[str, Any]:
         _check_private(file, "profile")
         return tomllib.loads(file.read_text("utf-8"))
     except tomllib.TOMLDecodeError as error:
-        # Its text quotes the file at most by line and column.
+        # The parser's message gives line and column, and no text of the file.
         raise ConfigurationError(f"profile: {file} is not TOML: {error}") from None
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(f"profile: {file} cannot be read ({type(error).__name__})") from None
@@ -101,21 +101,21 @@ def _document(file: Path) -> dict[str, Any]:
 
 def _check_private(file: Path, what: str) -> None:
     if os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigurationError(f"{what}: others may use {file}; do: chmod 600 {file}")
+        raise ConfigurationError(f"{what}: other users can access {file}; run: chmod 600 {file}")
 
 
-def settings_of(given: Mapping[str, Any], *, account: bool = True) -> dict[str, Any]:
-    """Return the arguments of a client from the options of a command, the environment and the profile.
+def load_settings(given: Mapping[str, Any], *, account: bool = True) -> dict[str, Any]:
+    """Return the arguments of `AsyncMintedConnect` for a command.
 
     Args:
-        given: The options.
-        account: Whether user name and password are wanted, too.
+        given: The options of the command.
+        account: Whether to require user name and password.
 
     Raises:
-        ConfigurationError: something is missing, or cannot be read.
+        ConfigurationError: if a setting is missing or cannot be read.
     """
     profile = read_profile(given.get("profile"))
-    # Whoever names a profile must not buy on the server, or the account, that a variable of their shell still names.
+    # With --profile, a variable left over in the shell must not decide which server and account a purchase uses.
     environment: Mapping[str, str] = {} if given.get("profile") else os.environ
 
     def first(name: str) -> Any:
@@ -131,7 +131,7 @@ def settings_of(given: Mapping[str, Any], *, account: bool = True) -> dict[str, 
         if username is None:
             raise ConfigurationError(
                 "username: give --username or --profile, or set MINTED_CONNECT_USERNAME; "
-                "without an account, try it with: minted sandbox"
+                "to try it without an account, run: minted sandbox"
             )
         settings["password"] = _password(given, profile, environment, username)
     journal_account = first("journal_account")
@@ -141,31 +141,33 @@ def settings_of(given: Mapping[str, Any], *, account: bool = True) -> dict[str, 
     journal = given.get("journal") or environment.get("MINTED_CONNECT_JOURNAL")
     if journal is None and profile.get("journal"):
         journal = profile["journal"]
-        journal = journal if "://" in journal else str(config_file().parent / Path(journal).expanduser())
+        journal = journal if "://" in journal else str(config_path().parent / Path(journal).expanduser())
     if journal is not None:
         settings["journal"] = journal
     return settings
 
 
-def server_of(settings: Mapping[str, Any]) -> str:
-    """Return the URL of the server that settings name: the vendor's staging if they name none."""
+def server_url(settings: Mapping[str, Any]) -> str:
+    """Return the base URL in the settings, by default that of the vendor's staging server."""
     return str(settings.get("base_url", STAGING))
 
 
-def default_journal(settings: Mapping[str, Any]) -> str:
-    """Return the journal that purchases from the command line are written into: one for each server."""
-    parts = urlsplit(server_of(settings))
+def default_journal_path(settings: Mapping[str, Any]) -> str:
+    """Return the path of the default journal for purchases on this server. Creates its directory."""
+    parts = urlsplit(server_url(settings))
     folder = Path(typer.get_app_dir("minted-connect"))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"journal: {folder} cannot be made ({type(error).__name__}): give --journal") from None
+        raise ConfigurationError(
+            f"journal: {folder} cannot be created ({type(error).__name__}): pass --journal"
+        ) from None
     return str(folder / f"{parts.hostname}{f'-{parts.port}' if parts.port else ''}.journal.db")
 
 
 def _password(given: Mapping[str, Any], profile: Profile, environment: Mapping[str, str], username: str) -> Secret:
     if given.get("password_stdin"):
-        return _not_empty(sys.stdin.readline(), "standard input")
+        return _first_line(sys.stdin.readline(), "standard input")
     if file := given.get("password_file"):
         return _from_file(Path(file))
     if value := environment.get("MINTED_CONNECT_PASSWORD"):
@@ -173,38 +175,38 @@ def _password(given: Mapping[str, Any], profile: Profile, environment: Mapping[s
     if value := profile.get("password"):
         return Secret(value)
     if file := profile.get("password_file"):
-        return _from_file(config_file().parent / Path(file).expanduser())
+        return _from_file(config_path().parent / Path(file).expanduser())
     if given.get("keyring") or profile.get("keyring"):
         return _from_keyring(username)
     if sys.stdin is not None and sys.stdin.isatty():
-        return _not_empty(getpass.getpass(f"Password of {username}: "), "the prompt")
+        return _first_line(getpass.getpass(f"Password of {username}: "), "the prompt")
     raise ConfigurationError(
         "password: give --password-file or --password-stdin, or set MINTED_CONNECT_PASSWORD: "
-        "there is no terminal to ask on"
+        "there is no terminal to prompt on"
     )
 
 
 def _from_file(file: Path) -> Secret:
     try:
         _check_private(file, "password")
-        return _not_empty(file.read_text("utf-8"), str(file))
+        return _first_line(file.read_text("utf-8"), str(file))
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(f"password: {file} cannot be read ({type(error).__name__})") from None
 
 
 def _from_keyring(username: str) -> Secret:
-    keyring = import_extra("keyring", "keyring", "password: a keyring needs its extra")
+    keyring = import_extra("keyring", "keyring", "password: the keyring needs its extra")
     try:
         found = keyring.get_password(_SERVICE, username)
-    except Exception as error:  # noqa: BLE001 - each backend has errors of its own
+    except Exception as error:  # noqa: BLE001 - each backend raises its own errors
         raise ConfigurationError(f"password: the keyring cannot be used ({type(error).__name__})") from None
     if not found:
-        raise ConfigurationError(f"password: the keyring has none; do: keyring set {_SERVICE} {username}")
+        raise ConfigurationError(f"password: the keyring has no password; run: keyring set {_SERVICE} {username}")
     return Secret(found)
 
 
-def _not_empty(text: str, where: str) -> Secret:
+def _first_line(text: str, source: str) -> Secret:
     line = text.partition("\n")[0].rstrip("\r")
     if not line:
-        raise ConfigurationError(f"password: {where} gave none")
+        raise ConfigurationError(f"password: {source} gave no password")
     return Secret(line)

@@ -1,4 +1,4 @@
-"""`minted buy`, `sell`, `deliver` and `reconcile`: what moves money, and finding out whether it did."""
+"""The commands `minted buy`, `minted sell`, `minted deliver` and `minted reconcile`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import typer
 
+from minted_connect.cli.baskets import print_basket
 from minted_connect.cli.command import Context
-from minted_connect.cli.customers import Who, show_basket
+from minted_connect.cli.customers import CustomerId
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["buy", "deliver", "reconcile", "sell"]
 
-_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-_Dry = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
-_Total = Annotated[
-    str | None, typer.Option("--expect-total", metavar="AMOUNT", help="Refuse any other total than this.")
+_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the basket and the fees, and place no order.")]
+_ExpectTotal = Annotated[
+    str | None, typer.Option("--expect-total", metavar="AMOUNT", help="Place no order if the total differs from this.")
 ]
-_DECLINED: Final = 1
+_NOT_CONFIRMED: Final = 1
 _ORDER: Final = {
     "order": "order.id",
     "number": "order.increment_id",
@@ -38,18 +39,18 @@ _ORDER: Final = {
 
 
 async def buy(
-    cli: Context, customer: Who, yes: _Yes = False, expect_total: _Total = None, dry_run: _Dry = False
+    cli: Context, customer: CustomerId, yes: _Yes = False, expect_total: _ExpectTotal = None, dry_run: _DryRun = False
 ) -> int | None:
-    """Buy what is in the basket: shows the fees, asks, buys once."""
+    """Buy the items in the basket. Shows the fees and asks for confirmation."""
     return await _complete(
         cli, customer, "buy", cli.minted.complete.buy, yes=yes, expect_total=expect_total, dry_run=dry_run
     )
 
 
 async def sell(
-    cli: Context, customer: Who, yes: _Yes = False, expect_total: _Total = None, dry_run: _Dry = False
+    cli: Context, customer: CustomerId, yes: _Yes = False, expect_total: _ExpectTotal = None, dry_run: _DryRun = False
 ) -> int | None:
-    """Sell what is in the basket: shows the fees, asks, sells once."""
+    """Sell the items in the basket. Shows the fees and asks for confirmation."""
     return await _complete(
         cli, customer, "sell", cli.minted.complete.sell, yes=yes, expect_total=expect_total, dry_run=dry_run
     )
@@ -57,14 +58,16 @@ async def sell(
 
 async def deliver(
     cli: Context,
-    customer: Who,
-    address: Annotated[Path, typer.Option(help="JSON file with the address, by the names of Shipping.")],
+    customer: CustomerId,
+    address: Annotated[
+        Path, typer.Option(help="JSON file with fullname, phone, city, county, district, address and tax_number.")
+    ],
     yes: _Yes = False,
-    expect_total: _Total = None,
-    dry_run: _Dry = False,
+    expect_total: _ExpectTotal = None,
+    dry_run: _DryRun = False,
 ) -> int | None:
-    """Have what is in the basket shipped: shows the costs, asks, orders it once."""
-    shipping = _shipping(address)
+    """Order delivery of the items in the basket. Shows the costs and asks for confirmation."""
+    shipping = _read_address(address)
 
     def complete(basket: Basket, *, expected_total: Decimal) -> Awaitable[Completion]:
         return cli.minted.complete.delivery(basket, shipping=shipping, expected_total=expected_total)
@@ -82,73 +85,74 @@ async def _complete(
     expect_total: str | None,
     dry_run: bool,
 ) -> int | None:
-    from minted_connect.cli.exit_codes import Exit  # noqa: PLC0415
-    from minted_connect.cli.process import silence  # noqa: PLC0415
-    from minted_connect.cli.prompt import agreed  # noqa: PLC0415 - `--help` needs none of it
+    from minted_connect.cli.exit_codes import ExitCode  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.cli.process import discard_output  # noqa: PLC0415
+    from minted_connect.cli.prompt import confirm  # noqa: PLC0415
     from minted_connect.errors import PriceChanged  # noqa: PLC0415
 
-    expected = _amount(expect_total)
-    cli.changes = False  # looking and asking may fail, and have bought nothing
+    expected = _parse_amount(expect_total)
+    cli.may_have_changed = False  # nothing is ordered before `complete`
     while True:
-        basket = await _basket(cli, customer, kind)
+        basket = await _get_basket(cli, customer, kind)
         try:
             if not cli.out.as_json or dry_run:
-                show_basket(cli.out, basket)
+                print_basket(cli.out, basket)
         except (OSError, ValueError):
             if not yes or dry_run:
-                raise  # a price that was not shown cannot be agreed to
+                raise  # a total that was not shown cannot be confirmed
         if expected is not None and basket.paid_total != expected:
             raise PriceChanged(
-                f"the total is {basket.paid_total} {basket.currency_code}, and not {expected}",
+                f"the total is {basket.paid_total} {basket.currency_code}, not {expected}",
                 expected,
                 basket.paid_total,
             )
         if dry_run:
-            cli.out.say("nothing was done: --dry-run")
+            cli.out.print_message("dry run: no order was placed")
             return None
         total = f"{basket.paid_total} {basket.currency_code}"
-        question = f"{kind.capitalize()} for {total} at {_server(cli)}?"
-        answer = yes or await agreed(cli.out, question, partial(_left, basket))
-        if answer is None:
-            cli.out.say("the price lock ran out; this is the price now:")
+        question = f"{kind.capitalize()} for {total} at {_host(cli)}?"
+        confirmed = yes or await confirm(cli.out, question, partial(_seconds_left, basket))
+        if confirmed is None:
+            cli.out.print_message("the price lock expired; the current basket is:")
             continue
-        if not answer:
-            cli.out.say("nothing was done")
-            return _DECLINED
-        cli.changes = True
-        done = await complete(basket, expected_total=basket.paid_total)
+        if not confirmed:
+            cli.out.print_message("not confirmed: no order was placed")
+            return _NOT_CONFIRMED
+        cli.may_have_changed = True
+        completion = await complete(basket, expected_total=basket.paid_total)
         break
-    shown = True
+    is_shown = True
     try:
-        cli.out.facts(done, _ORDER, "Done")
-    except (OSError, ValueError) as error:  # the pipe has no reader, or the disk is full: it is done all the same
-        silence(sys.stdout)
-        shown = cli.out.say(f"minted: done ({done.keys}), but it could not be shown: {type(error).__name__}")
-    for difference in done.differences:
-        shown = cli.out.say(f"not as agreed: {difference}") and shown
-    return None if shown else Exit.UNKNOWN
+        cli.out.print_fields(completion, _ORDER, "Order")
+    except (OSError, ValueError) as error:  # the pipe has no reader or the disk is full, but the order is placed
+        discard_output(sys.stdout)
+        text = f"minted: done ({completion.keys}), but the result could not be printed: {type(error).__name__}"
+        is_shown = cli.out.print_message(text)
+    for difference in completion.differences:
+        is_shown = cli.out.print_message(f"differs from what was agreed: {difference}") and is_shown
+    return None if is_shown else ExitCode.UNKNOWN
 
 
-async def _basket(cli: Context, customer: str, kind: str) -> Basket:
+async def _get_basket(cli: Context, customer: str, kind: str) -> Basket:
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
 
     basket = await cli.minted.baskets.get_active(customer)
     if basket is None or basket.kind != kind:
-        raise InvalidInput.of("customer", f"has no open basket to {kind}: minted basket add --type {kind} opens one")
+        raise InvalidInput.of("customer", f"has no open {kind} basket; open one with: minted basket add --type {kind}")
     return basket
 
 
-def _server(cli: Context) -> str:
-    from minted_connect.cli.profiles import server_of  # noqa: PLC0415
+def _host(cli: Context) -> str:
+    from minted_connect.cli.profiles import server_url  # noqa: PLC0415
 
-    return urlsplit(server_of(cli.settings)).netloc
+    return urlsplit(server_url(cli.settings)).netloc
 
 
-def _left(basket: Basket) -> float | None:
+def _seconds_left(basket: Basket) -> float | None:
     return None if basket.price_fix is None else basket.price_fix.seconds_left
 
 
-def _amount(text: str | None) -> Decimal | None:
+def _parse_amount(text: str | None) -> Decimal | None:
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
 
     if text is None:
@@ -162,7 +166,7 @@ def _amount(text: str | None) -> Decimal | None:
     return amount
 
 
-def _shipping(file: Path) -> Shipping:
+def _read_address(file: Path) -> Shipping:
     import attrs  # noqa: PLC0415
 
     from minted_connect.core.converter import Unfit, structure  # noqa: PLC0415
@@ -170,39 +174,48 @@ def _shipping(file: Path) -> Shipping:
     from minted_connect.models import Shipping  # noqa: PLC0415
 
     try:
-        parts = json.loads(file.read_text("utf-8"))
+        address = json.loads(file.read_text("utf-8"))
     except OSError as error:
         raise InvalidInput.of("address", f"cannot be read ({type(error).__name__})") from None
     except ValueError:
         raise InvalidInput.of("address", "must be JSON") from None
     names = [field.name for field in attrs.fields(Shipping)]
-    if not isinstance(parts, dict) or not set(cast("dict[str, Any]", parts)) <= set(names):
-        raise InvalidInput.of("address", f"must be an object with some of {', '.join(names)}")
+    if not isinstance(address, dict) or not set(cast("dict[str, Any]", address)) <= set(names):
+        raise InvalidInput.of("address", f"must be an object with keys of {', '.join(names)}")
     try:
-        return structure(parts, Shipping)
+        return structure(address, Shipping)
     except Unfit as unfit:
         raise InvalidInput.of("address", str(unfit).replace("data.", "")) from None
 
 
 async def reconcile(
     cli: Context,
-    intent: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this one; may be repeated.")] = None,
+    intent: Annotated[list[str] | None, typer.Option(metavar="ID", help="Only this intent; may be repeated.")] = None,
     decide: Annotated[
         str | None,
-        typer.Option(metavar="STATE", help="Write down what a person found out: confirmed, rejected, not_executed."),
+        typer.Option(
+            metavar="STATE",
+            help="Record the outcome of one --intent: confirmed, rejected or not_executed. Sends no requests.",
+        ),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="Only list what is open; ask no server.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="Only list the open intents. Sends no requests.")] = False,
     all_accounts: Annotated[
-        bool, typer.Option("--all-accounts", help="Also list open intents of other accounts; they are never read back.")
+        bool,
+        typer.Option("--all-accounts", help="Also list open intents of other accounts, without reading them back."),
     ] = False,
-    fence: Annotated[bool, typer.Option("--fence", help="Clear baskets that are still open.")] = False,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long to read back each.")] = 120.0,
+    fence: Annotated[
+        bool,
+        typer.Option("--fence", help="Clear open baskets, so that a late request finds nothing to complete."),
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Maximum number of seconds to read back each intent.")
+    ] = 120.0,
 ) -> int | None:
-    """Find out what became of purchases whose outcome is not known; buys nothing."""
-    from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` needs none of it
+    """Find out the outcome of purchases whose outcome is unknown. Buys nothing."""
+    from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need it
 
     from minted_connect.cli.process import LossyOutput  # noqa: PLC0415
-    from minted_connect.cli.profiles import default_journal  # noqa: PLC0415
+    from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
     from minted_connect.commands import reconcile  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
 
@@ -211,10 +224,10 @@ async def reconcile(
         raise ConfigurationError(f"decide: must be one of {', '.join(states)}")
     settings: dict[str, Any] = {**cli.settings}
     journal: str | None = settings.pop("journal", None)
-    if journal is None and not await AsyncPath(journal := default_journal(settings)).exists():
-        cli.out.say("nothing is open: nothing was bought from this command line yet")
+    if journal is None and not await AsyncPath(journal := default_journal_path(settings)).exists():
+        cli.out.print_message("nothing to reconcile: the journal does not exist yet")
         return None
-    cli.ends_unknown = not list_
+    cli.may_leave_open = not list_
     out = LossyOutput(sys.stdout)
     code = await reconcile.run(
         journal,
@@ -229,5 +242,5 @@ async def reconcile(
         out=cast("TextIO", out),
     )
     if out.failure is not None:
-        cli.out.say(f"minted: the result could not be shown: {type(out.failure).__name__}")
+        cli.out.print_message(f"minted: the result could not be printed: {type(out.failure).__name__}")
     return code if out.failure is None else reconcile.UNSETTLED

@@ -1,1 +1,1 @@
-"""The commands of `python -m minted_connect`."""
+"""Commands that run without the extra `cli`: `python -m minted_connect demo` and `reconcile`."""

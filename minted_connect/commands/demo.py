@@ -1,6 +1,6 @@
-"""The walk-through that the README's first command runs: from nothing to gold at the door, in the sandbox.
+"""The command `demo`: creates a customer in an embedded sandbox, then buys, sells and delivers gold.
 
-Everything goes through the real client over real HTTP with real Digest authentication; only the server is embedded.
+It uses the client over HTTP with Digest authentication, as against the vendor's server.
 """
 
 from __future__ import annotations
@@ -33,50 +33,52 @@ _HOME = Shipping(
 
 
 async def run(out: TextIO | None = None, *, as_json: bool = False) -> None:
-    """Play the whole story once and print it to `out` (standard output by default), for people or as JSON lines."""
-    story = (_Lines if as_json else _Story)(out or sys.stdout)
+    """Run the demo and print each step to `out` (default: standard output), as text or as JSON lines."""
+    printer = (_JsonPrinter if as_json else _Printer)(out or sys.stdout)
     async with AsyncMintedConnect.sandbox() as minted:
         server = minted.sandbox_server
-        story.chapter("An embedded Minted Connect")
-        story.say(f"listening on {server.url}; every request below is signed with HTTP Digest")
+        printer.print_section("Sandbox")
+        printer.print_line(f"listening on {server.url}; all requests use HTTP Digest authentication")
 
-        story.chapter("A customer")
+        printer.print_section("Customer")
         customer = await minted.customers.create(
             _CUSTOMER, firstname="Ada", lastname="Demo", email="ada@example.com", phone="+905550001122"
         )
-        story.say(f"created {customer.external_id}: {customer.firstname} {customer.lastname}")
+        printer.print_line(f"created {customer.external_id}: {customer.firstname} {customer.lastname}")
 
-        story.chapter("Prices per gram")
+        printer.print_section("Prices per gram")
         rates = await minted.rates.current()
-        story.table(
+        printer.print_table(
             ("account", "buy at", "sell at", "currency"),
             [(rate.currency_name, rate.buy_price, rate.sell_price, rate.currency_code) for rate in rates],
         )
 
-        story.chapter("A basket")
+        printer.print_section("Basket")
         basket = await minted.baskets.add_item(_CUSTOMER, sku=_GOLD)
         basket = await minted.baskets.add_item(basket, sku=_SILVER)
-        story.say("one gold bar and one silver bar; then three of gold:")
+        printer.print_line("added one gold bar and one silver bar, then set the gold to three bars:")
         basket = await minted.baskets.update_item(basket, sku=_GOLD, qty=3)
-        story.basket(basket)
+        printer.print_basket(basket)
 
-        story.chapter("Bought")
-        story.completed(await minted.complete.buy(basket, expected_total=basket.paid_total))
-        await _wallet(minted, story)
+        printer.print_section("Buy")
+        printer.print_completion(await minted.complete.buy(basket, expected_total=basket.paid_total))
+        await _print_wallet(minted, printer)
 
-        story.chapter("One gold bar sold back")
+        printer.print_section("Sell one gold bar")
         basket = await minted.baskets.add_item(_CUSTOMER, sku=_GOLD, type="sell")
-        story.basket(basket)
-        story.completed(await minted.complete.sell(basket, expected_total=basket.paid_total))
+        printer.print_basket(basket)
+        printer.print_completion(await minted.complete.sell(basket, expected_total=basket.paid_total))
 
-        story.chapter("One gold bar sent home")
+        printer.print_section("Deliver one gold bar")
         basket = await minted.baskets.add_item(_CUSTOMER, sku=_GOLD, type="delivery")
-        story.completed(await minted.complete.delivery(basket, shipping=_HOME, expected_total=basket.paid_total))
-        await _wallet(minted, story)
+        printer.print_completion(
+            await minted.complete.delivery(basket, shipping=_HOME, expected_total=basket.paid_total)
+        )
+        await _print_wallet(minted, printer)
 
-        story.chapter("Orders")
+        printer.print_section("Orders")
         orders = [order async for order in minted.orders.iterate(customer_id=_CUSTOMER)]
-        story.table(
+        printer.print_table(
             ("order", "kind", "status", "paid or received", "placed at"),
             [
                 (
@@ -90,76 +92,78 @@ async def run(out: TextIO | None = None, *, as_json: bool = False) -> None:
             ],
         )
 
-        story.chapter("The receipt of the newest")
+        printer.print_section("Receipt of the latest order")
         receipt = await minted.orders.receipt(orders[0].id, customer_id=_CUSTOMER)
-        story.say(f"order {receipt.increment_id}: {receipt.url}")
-        story.chapter("The end")
-        story.say(f"{len(server.requests)} HTTP requests in all; the sandbox is gone now.")
+        printer.print_line(f"order {receipt.increment_id}: {receipt.url}")
+        printer.print_section("Done")
+        printer.print_line(f"{len(server.requests)} HTTP requests sent")
 
 
-async def _wallet(minted: AsyncMintedConnect, story: _Story) -> None:
-    story.say("the wallet:")
+async def _print_wallet(minted: AsyncMintedConnect, printer: _Printer) -> None:
+    printer.print_line("wallet:")
     holdings = await minted.wallet.balance(_CUSTOMER)
-    story.table(
+    printer.print_table(
         ("holding", "pieces", "worth", "currency"),
-        [(row.product_name, row.amount, row.total_value, row.currency_code) for row in holdings],
+        [(holding.product_name, holding.amount, holding.total_value, holding.currency_code) for holding in holdings],
     )
 
 
-class _Story:
+class _Printer:
+    """Prints text."""
+
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
-    def chapter(self, title: str) -> None:
-        self.say(f"\n{title}\n{'-' * len(title)}")
+    def print_section(self, title: str) -> None:
+        self.print_line(f"\n{title}\n{'-' * len(title)}")
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         print(line, file=self._out)
 
-    def basket(self, basket: Basket) -> None:
-        money = basket.currency_code
-        self.table(
-            ("line", "pieces", f"each, {money}", f"total, {money}"),
+    def print_basket(self, basket: Basket) -> None:
+        currency = basket.currency_code
+        self.print_table(
+            ("item", "pieces", f"each, {currency}", f"total, {currency}"),
             [(item.product_name, item.amount, item.price, item.total) for item in basket.items],
         )
         fees = basket.charge_fee + basket.minting_fee + basket.storage_fee
-        what = "received" if basket.kind is OrderKind.SELL else "paid"
-        self.say(f"fees {fees}, VAT on them {basket.charges_vat}; {what} in all: {basket.paid_total} {money}")
+        label = "total received" if basket.kind is OrderKind.SELL else "total paid"
+        self.print_line(f"fees {fees}, VAT on fees {basket.charges_vat}, {label} {basket.paid_total} {currency}")
         if basket.price_fix and basket.price_fix.seconds_left is not None:
-            self.say(f"this price holds for {basket.price_fix.seconds_left:.0f} s")
+            self.print_line(f"the price is locked for {basket.price_fix.seconds_left:.0f} s")
 
-    def completed(self, completion: Completion) -> None:
+    def print_completion(self, completion: Completion) -> None:
         order = completion.order
         if order is None:
-            self.say(f"done, but the order could not be read in full: {completion.keys}")
+            self.print_line(f"done, but the order could not be read in full: {completion.keys}")
             return
-        self.say(f"order {order.id} is {order.status}: {order.paid_total} {order.currency_code}")
+        self.print_line(f"order {order.id} is {order.status}: {order.paid_total} {order.currency_code}")
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        cells = [tuple(head), *(tuple(str(cell) for cell in row) for row in rows)]
-        right = [all(isinstance(row[column], int | Decimal) for row in rows) for column in range(len(head))]
-        widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    def print_table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        cells = [tuple(header), *(tuple(str(cell) for cell in row) for row in rows)]
+        is_numeric = [all(isinstance(row[column], int | Decimal) for row in rows) for column in range(len(header))]
+        widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
         for row in cells:
             line = "  ".join(
-                cell.rjust(width) if number else cell.ljust(width)
-                for cell, width, number in zip(row, widths, right, strict=True)
+                cell.rjust(width) if numeric else cell.ljust(width)
+                for cell, width, numeric in zip(row, widths, is_numeric, strict=True)
             )
-            self.say(f"  {line.rstrip()}")
+            self.print_line(f"  {line.rstrip()}")
 
 
-class _Lines(_Story):
-    """The same for programs: a JSON object a line, money as exact text."""
+class _JsonPrinter(_Printer):
+    """Prints JSON lines, with amounts as strings."""
 
-    _chapter = ""
+    _section = ""
 
-    def chapter(self, title: str) -> None:
-        self._chapter = title
+    def print_section(self, title: str) -> None:
+        self._section = title
 
-    def say(self, line: str) -> None:
-        self._tell(text=line)
+    def print_line(self, line: str) -> None:
+        self._print_object(text=line)
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        self._tell(rows=[dict(zip(head, row, strict=True)) for row in rows])
+    def print_table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        self._print_object(rows=[dict(zip(header, row, strict=True)) for row in rows])
 
-    def _tell(self, **what: object) -> None:
-        print(json.dumps({"chapter": self._chapter, **what}, ensure_ascii=False, default=as_text), file=self._out)
+    def _print_object(self, **fields: object) -> None:
+        print(json.dumps({"section": self._section, **fields}, ensure_ascii=False, default=as_text), file=self._out)

@@ -238,6 +238,8 @@ class ApiClient:
         Raises:
             ProtocolError: it is not of that shape; `.problems` names each path.
         """
+        if request is not None and self.state.on_structure is not None:
+            self.state.on_structure(request.operation.name, data, returns)
         try:
             return converter.structure(data, returns, elapsed=self.elapsed, sent_at=reply.sent_at if reply else None)
         except converter.Unfit as unfit:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import attrs
 
@@ -63,6 +64,8 @@ class ClientState:
         self.server_stats: ServerStats = ServerStats()
         self.elapsed: ElapsedTime = ElapsedTime(options.clock)
         self.lag_source: LagSource | None = None
+        self.on_structure: Callable[[str, Any, Any], object] | None = None
+        """Called with operation name, response data and target type, before the data is converted."""
         self.locks: KeyedLocks = KeyedLocks(options.clock)
         self.budget: RetryBudget = RetryBudget(settings.retry.budget)
         self.limiter: RateLimiter | None = (

@@ -1,7 +1,7 @@
-"""What is asked of a server, by the methods of the SDK itself, and where else an inferred path may be.
+"""The read operations that a verification calls, and other paths to try if an inferred path is wrong.
 
-The other places are guesses by analogy with the sister families and with the vendor's own names; they are tried only
-when the first place answers 404, and only to read.
+The other paths are guesses by analogy with the sister families and the vendor's names. They are tried only after a 404,
+405 or 410, and only for reads.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import attrs
 from minted_connect.client import AsyncMintedConnect
 from minted_connect.models import Order
 
-__all__ = ["ALTERNATIVE_PATHS", "READS", "Known", "Read"]
+__all__ = ["ALTERNATIVE_PATHS", "READS", "ProbeInput", "Read"]
 
 
 @attrs.frozen
-class Known:
-    """Whose data may be asked for."""
+class ProbeInput:
+    """Customer and order that the probes may read."""
 
     customer: str | None = None
     order: Order | None = None
@@ -28,40 +28,40 @@ class Known:
 
 @attrs.frozen
 class Read:
-    """One operation that changes nothing."""
+    """A read operation, and how to call it."""
 
     operation: str
-    call: Callable[[AsyncMintedConnect, Known], Awaitable[object]]
+    call: Callable[[AsyncMintedConnect, ProbeInput], Awaitable[object]]
     needs: str = ""
-    """What has to be known: `customer`, `order`."""
+    """Field of `ProbeInput` that must be set: `customer` or `order`. Empty if the call needs neither."""
 
 
-async def _history(minted: AsyncMintedConnect, _: Known) -> object:
+async def _history(minted: AsyncMintedConnect, _: ProbeInput) -> object:
     today = datetime.now(UTC).date()
     return await minted.rates.history(metal="gold", start=today - timedelta(days=7), end=today)
 
 
-def _customer(minted: AsyncMintedConnect, known: Known) -> Awaitable[object]:
+def _customer(minted: AsyncMintedConnect, known: ProbeInput) -> Awaitable[object]:
     assert known.customer is not None
     return minted.customers.get(known.customer)
 
 
-def _balance(minted: AsyncMintedConnect, known: Known) -> Awaitable[object]:
+def _balance(minted: AsyncMintedConnect, known: ProbeInput) -> Awaitable[object]:
     assert known.customer is not None
     return minted.wallet.balance(known.customer)
 
 
-def _basket(minted: AsyncMintedConnect, known: Known) -> Awaitable[object]:
+def _basket(minted: AsyncMintedConnect, known: ProbeInput) -> Awaitable[object]:
     assert known.customer is not None
     return minted.baskets.get_active(known.customer)
 
 
-def _receipt(minted: AsyncMintedConnect, known: Known) -> Awaitable[object]:
+def _receipt(minted: AsyncMintedConnect, known: ProbeInput) -> Awaitable[object]:
     assert known.order is not None
     return minted.orders.receipt(known.order.id, customer_id=known.order.customer.external_id)
 
 
-def _invoice(minted: AsyncMintedConnect, known: Known) -> Awaitable[object]:
+def _invoice(minted: AsyncMintedConnect, known: ProbeInput) -> Awaitable[object]:
     assert known.order is not None
     return minted.orders.invoice(known.order.guid)
 
@@ -99,4 +99,4 @@ ALTERNATIVE_PATHS: Final[Mapping[str, tuple[str, ...]]] = {
         "/partner/rates/history",
     ),
 }
-"""Guesses for each, in the order in which they are tried."""
+"""Other paths of an operation, in the order in which they are tried."""

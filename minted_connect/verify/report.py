@@ -1,4 +1,4 @@
-"""What was found, as data, as JSON and as Markdown; of answers only names and types, never a value."""
+"""Results of a verification, and their JSON and Markdown forms. They contain names and types, and no values."""
 
 from __future__ import annotations
 
@@ -11,54 +11,59 @@ import attrs
 
 from minted_connect.core.request import OPERATIONS
 
-__all__ = ["Assessment", "Finding", "Report", "as_json", "as_markdown"]
+__all__ = ["Assessment", "ProbeResult", "Report", "as_json", "as_markdown"]
 
 
 class Assessment(enum.StrEnum):
-    """What became of an assumption about one operation."""
+    """Assessment of what is assumed about one operation."""
 
     VERIFIED = "verified"
-    """Answered, and read."""
+    """The response was read, and the model has all its fields."""
     DIFFERENT = "verified, with unknown fields"
-    """Answered and read; it has fields that no model knows."""
-    MOVED = "verified elsewhere"
-    """Not at its path, but at one of the guesses: see `Finding.suggested_path`."""
-    EMPTY = "answered, without rows"
-    """The path is right; there was nothing to see the shape of."""
+    """The response was read, but has fields that no model has."""
+    MOVED = "verified at another path"
+    """The assumed path is wrong; an alternative works: see `ProbeResult.suggested_path`."""
+    EMPTY = "response without rows"
+    """The path is right. The response has no rows whose fields could be compared."""
     CONTRADICTED = "contradicted"
-    """Not at its path, or its answer cannot be read."""
-    UNSURE = "not found"
-    """404: there is no such path, or no such thing (a customer, a basket, an invoice that is not made yet)."""
+    """The path is wrong, or the response cannot be read."""
+    NOT_FOUND = "not found"
+    """404: either the path is wrong, or the object does not exist (customer, basket, or invoice of a new order)."""
     REFUSED = "refused"
-    """The server said no for another reason."""
-    UNREACHED = "not reached"
-    """No answer came."""
+    """The server responded with another error."""
+    UNREACHED = "no response"
+    """The request failed without a response."""
     UNTRIED = "not tried"
+    """No request was sent."""
 
 
 _PROVEN: Final = frozenset({Assessment.VERIFIED, Assessment.DIFFERENT, Assessment.MOVED})
+_NOT_CLEAN: Final = frozenset(
+    {Assessment.CONTRADICTED, Assessment.MOVED, Assessment.DIFFERENT, Assessment.UNREACHED, Assessment.REFUSED}
+)
 
 
 @attrs.frozen(kw_only=True)
-class Finding:
-    """What is known of one operation after the run."""
+class ProbeResult:
+    """Result for one operation."""
 
     operation: str
-    verdict: Assessment
+    assessment: Assessment
     path: str
-    """Template that was asked, or that is assumed."""
+    """Template of the assumed path."""
     status: int | None = None
+    """HTTP status of the last response; None if none was received."""
     decoded: bool | None = None
-    """Whether the answer could be read; None if none came."""
+    """Whether the response could be read; None if there was no response to read."""
     unknown: tuple[str, ...] = ()
-    """Fields that came and no model knows, with their JSON types."""
+    """Fields of the response that the model does not have, with their JSON types."""
     missing: tuple[str, ...] = ()
-    """Fields of the model that did not come; all of them may be left out, or it could not have been read."""
+    """Fields of the model that the response does not have. They are optional, unless `problems` names them."""
     problems: tuple[str, ...] = ()
-    """What kept the answer from being read."""
+    """Why the response could not be read."""
     note: str = ""
     suggested_path: str | None = None
-    """For `Options.paths`."""
+    """Path that works, for `Options.paths`."""
 
     @property
     def method(self) -> str:
@@ -72,43 +77,39 @@ class Finding:
 
     @property
     def evidence_before(self) -> str:
-        """How much of it was seen in the vendor's documentation."""
+        """Evidence level of the operation in the vendor's documentation."""
         return str(OPERATIONS[self.operation].evidence)
 
     @property
     def evidence_after(self) -> str:
-        """The same after this run."""
-        if self.verdict in _PROVEN:
+        """Evidence level after this run: `verified`, `contradicted`, or the level before."""
+        if self.assessment in _PROVEN:
             return "verified"
-        return "contradicted" if self.verdict is Assessment.CONTRADICTED else self.evidence_before
+        return "contradicted" if self.assessment is Assessment.CONTRADICTED else self.evidence_before
 
 
 @attrs.frozen
 class Report:
-    """All findings of one run."""
+    """Results of one run."""
 
     server: str
+    """Base URL of the server."""
     version: str
-    """Of this library."""
+    """Version of this package."""
     made_at: datetime
-    findings: tuple[Finding, ...]
+    """Time of the report, UTC."""
+    results: tuple[ProbeResult, ...]
+    """One result for each operation."""
 
     @property
     def suggested_paths(self) -> dict[str, str]:
         """Corrections for `Options.paths`."""
-        return {one.operation: one.suggested_path for one in self.findings if one.suggested_path is not None}
+        return {result.operation: result.suggested_path for result in self.results if result.suggested_path is not None}
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing was contradicted, moved or different."""
-        wrong = {
-            Assessment.CONTRADICTED,
-            Assessment.MOVED,
-            Assessment.DIFFERENT,
-            Assessment.UNREACHED,
-            Assessment.REFUSED,
-        }
-        return not any(one.verdict in wrong for one in self.findings)
+        """Whether no operation was contradicted, moved, refused or unreachable, and no unknown fields were received."""
+        return not any(result.assessment in _NOT_CLEAN for result in self.results)
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -117,23 +118,23 @@ def as_json(report: Report) -> dict[str, Any]:
         "server": report.server,
         "version": report.version,
         "made_at": report.made_at.isoformat(timespec="seconds"),
-        "findings": [
+        "results": [
             {
-                "operation": one.operation,
-                "title": one.title,
-                "method": one.method,
-                "path": one.path,
-                "verdict": str(one.verdict),
-                "status": one.status,
-                "decoded": one.decoded,
-                "evidence_before": one.evidence_before,
-                "evidence_after": one.evidence_after,
-                "unknown": list(one.unknown),
-                "missing": list(one.missing),
-                "problems": list(one.problems),
-                "note": one.note,
+                "operation": result.operation,
+                "title": result.title,
+                "method": result.method,
+                "path": result.path,
+                "assessment": str(result.assessment),
+                "status": result.status,
+                "decoded": result.decoded,
+                "evidence_before": result.evidence_before,
+                "evidence_after": result.evidence_after,
+                "unknown": list(result.unknown),
+                "missing": list(result.missing),
+                "problems": list(result.problems),
+                "note": result.note,
             }
-            for one in report.findings
+            for result in report.results
         ],
         "suggested_paths": report.suggested_paths,
     }
@@ -145,38 +146,38 @@ def as_markdown(report: Report) -> str:
         "# Verification of the Walletable E-Commerce API",
         "",
         f"{report.server}, {report.made_at:%Y-%m-%d %H:%M} UTC, minted-connect {report.version}.",
-        "Of answers only names and types of fields are kept.",
+        "This report contains names and types of response fields, and no values.",
         "",
-        "| operation | request | status | verdict | evidence before | evidence after |",
+        "| operation | request | status | assessment | evidence before | evidence after |",
         "|---|---|---|---|---|---|",
         *[
-            f"| {one.title} | {one.method} `{one.path}` | {one.status or ''} | {one.verdict} | "
-            f"{one.evidence_before} | {one.evidence_after} |"
-            for one in report.findings
+            f"| {result.title} | {result.method} `{result.path}` | {result.status or ''} | {result.assessment} | "
+            f"{result.evidence_before} | {result.evidence_after} |"
+            for result in report.results
         ],
     ]
-    for one in report.findings:
-        lines += _details(one)
-    lines += _corrections(report.suggested_paths)
+    for result in report.results:
+        lines += _format_details(result)
+    lines += _format_corrections(report.suggested_paths)
     return "\n".join(lines) + "\n"
 
 
-def _details(finding: Finding) -> Iterable[str]:
+def _format_details(result: ProbeResult) -> Iterable[str]:
     groups: Mapping[str, tuple[str, ...]] = {
-        "cannot be read": finding.problems,
-        "fields that came and are not known": finding.unknown,
-        "fields that did not come": finding.missing,
-        "note": (finding.note,) if finding.note else (),
+        "cannot be read": result.problems,
+        "unknown fields": result.unknown,
+        "missing fields": result.missing,
+        "note": (result.note,) if result.note else (),
     }
     if not any(groups.values()):
         return
-    yield from ("", f"## {finding.title} (`{finding.operation}`)", "")
-    for what, entries in groups.items():
+    yield from ("", f"## {result.title} (`{result.operation}`)", "")
+    for label, entries in groups.items():
         if entries:
-            yield f"- {what}: {', '.join([f'`{entry}`' if what != 'note' else entry for entry in entries])}"
+            yield f"- {label}: {', '.join([entry if label == 'note' else f'`{entry}`' for entry in entries])}"
 
 
-def _corrections(paths: Mapping[str, str]) -> Iterable[str]:
+def _format_corrections(paths: Mapping[str, str]) -> Iterable[str]:
     if not paths:
         return
     yield from ("", "## Corrections", "", "In code:", "", "```python", "Options(paths={")

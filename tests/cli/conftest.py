@@ -1,4 +1,4 @@
-"""`minted` against a sandbox: in this process, or in one of its own where signals or terminals matter."""
+"""Runs `minted` against a sandbox: in this process, in a subprocess, or on a pseudo-terminal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def sandbox() -> Iterator[ThreadedSandbox]:
 
 @pytest.fixture
 def environment(sandbox: ThreadedSandbox, tmp_path: Path) -> dict[str, str]:
-    """What a user's shell would have set, with a home directory of its own."""
+    """Environment variables of the command, with a temporary home directory."""
     return {
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
@@ -68,23 +68,23 @@ def minted(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Mint
             monkeypatch.delenv(name)
 
     def run(*words: object, stdin: str = "", env: Mapping[str, str | None] | None = None) -> Result:
-        found = CliRunner().invoke(app, [str(word) for word in words], input=stdin, env={**environment, **(env or {})})
-        assert found.exception is None or isinstance(found.exception, SystemExit), found.exception
-        assert "Traceback" not in found.output
-        return Result(found.exit_code, found.stdout, found.stderr)
+        result = CliRunner().invoke(app, [str(word) for word in words], input=stdin, env={**environment, **(env or {})})
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        return Result(result.exit_code, result.stdout, result.stderr)
 
     return run
 
 
 def process_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    measured = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
+    coverage = {name: value for name, value in os.environ.items() if name.startswith("COVERAGE_")}
     own = {"PATH": os.environ["PATH"], "TERM": "xterm-256color", "PYTHONWARNINGS": "error"}
-    return {**measured, **own, **environment}
+    return {**coverage, **own, **environment}
 
 
 @pytest.fixture
 def shell(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
-    """Start `minted` in a process of its own."""
+    """Starts `minted` in a subprocess."""
 
     def start(*words: object, **settings: object) -> subprocess.Popen[str]:
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
@@ -100,20 +100,20 @@ def shell(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
     return start
 
 
-_ON_A_TERMINAL = (
+_EXEC_ON_TERMINAL = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 )
-"""Makes standard input the terminal whose Ctrl-C a new session obeys."""
+"""Makes standard input the controlling terminal of the new session, so that Ctrl-C reaches the process."""
 
 
 class Terminal:
-    """`minted` on a terminal of its own; `screen` is everything it wrote there."""
+    """`minted` on a pseudo-terminal; `screen` is everything written to it."""
 
     def __init__(self, words: tuple[object, ...], environment: Mapping[str, str]) -> None:
         self._master, slave = os.openpty()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _ON_A_TERMINAL, sys.executable, "-m", "minted_connect.cli", *map(str, words)],
+                [sys.executable, "-c", _EXEC_ON_TERMINAL, sys.executable, "-m", "minted_connect.cli", *map(str, words)],
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
@@ -124,22 +124,22 @@ class Terminal:
             os.close(slave)
         self.screen = ""
         self._seen = 0
-        # A character may be cut in two by the size of a read.
+        # A read may end in the middle of a character.
         self._decoder = codecs.getincrementaldecoder("utf-8")()
 
     def expect(self, pattern: str, seconds: float = 20.0) -> None:
-        """Read until the screen has shown this, after what was expected before."""
-        until = time.monotonic() + seconds
+        """Read until the pattern matches the output that follows the previous match."""
+        deadline = time.monotonic() + seconds
         while not (found := re.compile(pattern).search(self.screen, self._seen)):
-            assert self._read(until), f"{pattern!r} did not come; there was: {self.screen!r}"
+            assert self._read(deadline), f"{pattern!r} was not found in {self.screen!r}"
         self._seen = found.end()
 
-    def say(self, text: str) -> None:
+    def type(self, text: str) -> None:
         os.write(self._master, text.encode())
 
     def end(self, seconds: float = 20.0) -> int:
-        until = time.monotonic() + seconds
-        while self._read(until):
+        deadline = time.monotonic() + seconds
+        while self._read(deadline):
             pass
         return self.process.wait(seconds)
 
@@ -149,13 +149,13 @@ class Terminal:
             self.process.wait()
         os.close(self._master)
 
-    def _read(self, until: float) -> bool:
-        ready, _, _ = select.select([self._master], [], [], max(0.0, until - time.monotonic()))
+    def _read(self, deadline: float) -> bool:
+        ready, _, _ = select.select([self._master], [], [], max(0.0, deadline - time.monotonic()))
         if not ready:
             return False
         try:
             data = os.read(self._master, 65536)
-        except OSError:  # Linux: everybody on the other side has gone
+        except OSError:  # Linux: EIO after the process has closed the terminal
             return False
         self.screen += self._decoder.decode(data)
         return bool(data)
@@ -170,5 +170,5 @@ def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
         return opened[-1]
 
     yield start
-    for one in opened:
-        one.close()
+    for each in opened:
+        each.close()

@@ -1,4 +1,4 @@
-"""What each command does, prints and answers."""
+"""Effects, output and exit code of each command."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fill(minted: Minted, *, qty: int = 1, kind: str = "buy") -> None:
 
 @pytest.fixture
 def owner(minted: Minted) -> Minted:
-    """Three bars are in the wallet."""
+    """The customer holds three bars."""
     fill(minted, qty=3)
     assert minted("buy", CUSTOMER, "--yes").code == 0
     return minted
@@ -52,15 +52,15 @@ def test_watch_gives_a_line_a_price(minted: Minted) -> None:
 
 
 def test_history_as_a_table_a_chart_and_files(minted: Minted, tmp_path: Path) -> None:
-    asked = ("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--end", "2026-03-10")
-    rows = parsed(minted(*asked, "--json"))
+    arguments = ("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--end", "2026-03-10")
+    rows = parsed(minted(*arguments, "--json"))
     assert isinstance(rows, list)
     assert len(rows) == 10
-    assert len(minted(*asked).out.splitlines()) == 11
-    drawn = minted(*asked, "--chart").out
-    assert "gold AED" in drawn
-    assert "2026-03-10" in drawn
-    assert "\x1b" not in drawn
+    assert len(minted(*arguments).out.splitlines()) == 11
+    chart = minted(*arguments, "--chart").out
+    assert "gold AED" in chart
+    assert "2026-03-10" in chart
+    assert "\x1b" not in chart
     for ending, begins in {
         "csv": b"time,",
         "svg": b"<?xml",
@@ -69,7 +69,7 @@ def test_history_as_a_table_a_chart_and_files(minted: Minted, tmp_path: Path) ->
         "parquet": b"PAR1",
     }.items():
         file = tmp_path / f"prices.{ending}"
-        assert minted(*asked, "--save", file).code == 0
+        assert minted(*arguments, "--save", file).code == 0
         assert file.read_bytes().startswith(begins)
     with (tmp_path / "prices.csv").open(encoding="utf-8") as text:
         saved = list(csv.DictReader(text))
@@ -125,7 +125,7 @@ def test_a_basket_is_filled_changed_and_emptied(minted: Minted) -> None:
     assert minted("basket", "show", CUSTOMER, "--json").out == "null\n"
     added = minted("basket", "add", CUSTOMER, GOLD, "--qty", "2")
     assert added.code == 0
-    assert "this price holds for" in added.err
+    assert "the price is locked for" in added.err
     assert minted("basket", "set", CUSTOMER, GOLD, "5").code == 0
     shown = parsed(minted("basket", "show", CUSTOMER, "--json"))
     assert isinstance(shown, dict)
@@ -151,8 +151,8 @@ def test_a_dry_run_shows_the_fees_and_buys_nothing(minted: Minted, sandbox: Thre
     result = minted("buy", CUSTOMER, "--dry-run")
     assert result.code == 0
     assert "charge fee\t" in result.out
-    assert "paid in all\t" in result.out
-    assert result.err.splitlines()[-1] == "nothing was done: --dry-run"
+    assert "total paid\t" in result.out
+    assert result.err.splitlines()[-1] == "dry run: no order was placed"
     assert not [one for one in sandbox.requests if "complete" in one.path]
     assert not list(tmp_path.rglob("*.journal.db"))
 
@@ -163,7 +163,7 @@ def test_bought_sold_delivered_and_looked_up(owner: Minted, tmp_path: Path) -> N
     assert [(row["sku"], row["amount"]) for row in held] == [(GOLD, "3")]
     owner("basket", "add", CUSTOMER, GOLD, "--type", "sell")
     sold = owner("sell", CUSTOMER, "--yes")
-    assert "received in all\t" in sold.out
+    assert "total received\t" in sold.out
     owner("basket", "add", CUSTOMER, GOLD, "--type", "delivery")
     address = tmp_path / "home.json"
     address.write_text(json.dumps(HOME), "utf-8")
@@ -198,7 +198,7 @@ def test_orders_are_exported_exactly(owner: Minted, tmp_path: Path) -> None:
 def test_an_invoice_is_shown(owner: Minted, sandbox: ThreadedSandbox) -> None:
     found = parsed(owner("orders", "--json"))
     assert isinstance(found, list)
-    assert owner("invoice", found[0]["guid"]).code == 3  # there is none before the order is completed
+    assert owner("invoice", found[0]["guid"]).code == 3  # the order is not completed yet
     sandbox.shop.set_status(found[0]["id"], "Completed")
     assert owner("invoice", found[0]["guid"]).out.splitlines()[0] == f"guid\t{found[0]['guid']}"
 
@@ -212,7 +212,7 @@ def test_a_purchase_is_written_into_the_journal_of_its_server(owner: Minted, tmp
 def test_reconcile_without_a_journal_has_nothing_to_do(minted: Minted) -> None:
     result = minted("reconcile")
     assert (result.code, result.out) == (0, "")
-    assert result.err == "nothing is open: nothing was bought from this command line yet\n"
+    assert result.err == "nothing to reconcile: the journal does not exist yet\n"
 
 
 def test_the_expected_total_is_compared_exactly(minted: Minted, sandbox: ThreadedSandbox) -> None:
@@ -222,7 +222,7 @@ def test_the_expected_total_is_compared_exactly(minted: Minted, sandbox: Threade
     result = minted("buy", CUSTOMER, "--yes", "--expect-total", "1")
     assert (result.code, result.err.splitlines()[-1]) == (
         4,
-        f"minted: the total is {shown['paid_total']} AED, and not 1",
+        f"minted: the total is {shown['paid_total']} AED, not 1",
     )
     assert not [one for one in sandbox.requests if "complete" in one.path]
     assert minted("buy", CUSTOMER, "--yes", "--expect-total", shown["paid_total"]).code == 0
@@ -235,17 +235,17 @@ def test_doctor_says_what_is_well_and_what_is_not(minted: Minted) -> None:
     assert {row["check"]: row["ok"] for row in rows}["login and rates"] is True
     wrong = minted("doctor", env={"MINTED_CONNECT_PASSWORD": "other"})
     assert wrong.code == 1
-    assert "WRONG\tlogin and rates\tAuthenticationFailed: " in wrong.out
+    assert "FAIL\tlogin and rates\tAuthenticationFailed: " in wrong.out
     without = minted("doctor", env={"MINTED_CONNECT_USERNAME": None})
     assert without.code == 1
-    assert "WRONG\taccount\tusername: give --username" in without.out
+    assert "FAIL\taccount\tusername: give --username" in without.out
 
 
 def test_the_walk_through(minted: Minted) -> None:
     result = minted("demo")
     assert result.code == 0
-    assert "Bought" in result.out
-    assert all(json.loads(line)["chapter"] for line in minted("demo", "--json").out.splitlines())
+    assert "Deliver one gold bar" in result.out
+    assert all(json.loads(line)["section"] for line in minted("demo", "--json").out.splitlines())
 
 
 def test_the_version(minted: Minted) -> None:

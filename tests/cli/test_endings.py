@@ -1,22 +1,28 @@
-"""How commands end: exit codes, one clear line for everything that is wrong, Ctrl-C, readers that go away."""
+"""Exit codes, one-line errors, Ctrl-C, closed pipes and terminals."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from minted_connect.cli.app import app
-from minted_connect.cli.exit_codes import Exit, exit_of
-from minted_connect.cli.output import clean, plain
-from minted_connect.errors import OrderUnreadable
+from minted_connect.cli.exit_codes import ExitCode, exit_code_for
+from minted_connect.cli.output import Output, format_cell, to_jsonable
+from minted_connect.cli.wait_notice import WaitNotice
+from minted_connect.config import Timeouts
+from minted_connect.errors import OrderUnreadable, Phase
+from minted_connect.hooks import Attempt
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted, Terminal
 from tests.support.subprocesses import until
@@ -28,7 +34,7 @@ Shell = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def ready(minted: Minted) -> Minted:
-    """A basket is open."""
+    """The customer has an open basket."""
     minted("customer", "create", CUSTOMER)
     assert minted("basket", "add", CUSTOMER, GOLD).code == 0
     return minted
@@ -80,7 +86,10 @@ def test_no_command_shows_those_there_are(minted: Minted, words: tuple[str, ...]
         (("customer", "create", "x y"), "customer_id: "),
         (("rates", "history", "--start", "2026-03-01"), "metal: "),
         (("rates", "history", "--save", "prices.xls"), "save: must end in one of "),
-        (("rates", "history", "--save", "/no/such/directory/prices.csv"), "save: there is no directory "),
+        (
+            ("rates", "history", "--save", "/no/such/directory/prices.csv"),
+            "save: the directory /no/such/directory does not exist",
+        ),
         (("buy", CUSTOMER, "--expect-total", "much"), "expect-total: must be an amount"),
         (("deliver", CUSTOMER, "--address", "/no/such/file"), "address: cannot be read"),
         (("reconcile", "--decide", "perhaps", "--intent", "x"), "decide: must be one of"),
@@ -132,7 +141,7 @@ def test_reading_that_fails_ends_with_1_and_a_change_that_may_have_happened_with
 def test_a_change_that_cannot_be_looked_at_afterwards(
     minted: Minted, sandbox: ThreadedSandbox, status: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One look instead of several over half a minute of real time: this is about how the command ends.
+    # One read instead of several over half a minute: this test is about the exit code.
     monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0,))
     minted("customer", "create", CUSTOMER)
     minted("basket", "add", CUSTOMER, GOLD)
@@ -140,6 +149,59 @@ def test_a_change_that_cannot_be_looked_at_afterwards(
     sandbox.faults.add("status", status=500, method="GET", path=BASKET, after=1, times=None)
     result = minted("basket", "add", CUSTOMER, GOLD)
     assert (result.code, result.out) == (code, "")
+
+
+def test_a_wait_for_the_outcome_of_a_change_is_announced_once(
+    minted: Minted, sandbox: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minted_connect.cli.wait_notice._DELAY", 0.1)
+    monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0, 0.3, 0.6))
+    minted("customer", "create", CUSTOMER)
+    minted("basket", "add", CUSTOMER, GOLD)
+    sandbox.faults.add("status", status=500, method="POST", path=BASKET)
+    result = minted("basket", "add", CUSTOMER, GOLD)
+    assert result.code == 75
+    assert result.err.splitlines()[:-1] == [
+        f"minted: POST {BASKET} failed (status 500): waiting for up to 60 s to find out whether the change was made"
+    ]
+    assert "waiting" not in minted("basket", "set", CUSTOMER, GOLD, "2").err
+
+
+@pytest.mark.parametrize(
+    ("operation", "changes", "is_announced"),
+    [
+        ("complete.buy", {"status": 403, "error": "PermissionDenied"}, True),
+        ("complete.buy", {"error": "ConnectionLost"}, True),
+        ("complete.buy", {"status": 200}, False),
+        ("complete.buy", {"error": "ConnectFailed", "phase": Phase.NOT_SENT}, False),
+        ("complete.buy", {"error": "CancelledError"}, False),
+        ("baskets.get_active", {"status": 500, "error": "ServerError"}, False),
+        ("request", {"status": 500, "error": "ServerError"}, False),
+    ],
+)
+async def test_only_a_change_that_may_have_been_made_is_announced(
+    operation: str,
+    changes: dict[str, Any],
+    is_announced: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("minted_connect.cli.wait_notice._DELAY", 0.0)
+    attempt = Attempt(
+        operation=operation,
+        method="POST",
+        route="/path",
+        server="https://example.com",
+        number=1,
+        started_at=datetime.now(UTC),
+        elapsed=0.1,
+        **{"phase": Phase.SENT, **changes},
+    )
+    notice = WaitNotice(Output(as_json=False), Timeouts())
+    notice.on_attempt(attempt)
+    await asyncio.sleep(0.01)
+    assert ("to find out whether an order was placed" in capsys.readouterr().err) is is_announced
+    notice.cancel()
 
 
 def test_a_purchase_of_unknown_outcome_ends_with_75_and_is_found_out(ready: Minted, sandbox: ThreadedSandbox) -> None:
@@ -161,7 +223,7 @@ def test_help_of_everything(minted: Minted) -> None:
         below = getattr(command, "commands", {})
         assert below or "--json" in result.out, words
         for name, one in below.items():
-            if name != "sandbox":  # has its own, printed by itself
+            if name != "sandbox":  # the sandbox prints its own help
                 walk(one, (*words, name))
 
     walk(get_command(app), ())
@@ -279,7 +341,7 @@ def test_watch_is_drawn_anew_and_ctrl_c_leaves_the_cursor(terminal: Callable[...
     watch = terminal("rates", "watch", "--interval", "0.2")
     watch.expect("Dirham Silver")
     watch.expect(r"\x1b\[1A")
-    watch.say("\x03")
+    watch.type("\x03")
     assert watch.end() == 130
     assert "\x1b[?25h" in watch.screen[-20:]
 
@@ -287,19 +349,19 @@ def test_watch_is_drawn_anew_and_ctrl_c_leaves_the_cursor(terminal: Callable[...
 def test_the_price_lock_runs_down_while_a_person_is_asked(ready: Minted, terminal: Callable[..., Terminal]) -> None:
     buying = terminal("buy", CUSTOMER)
     buying.expect(r"Buy for [0-9.]+ AED at 127\.0\.0\.1:[0-9]+\? \[y/N\] ")
-    buying.expect(r"\x1b\[1A\r\x1b\[2Kthis price holds for [0-9]+ s")
-    buying.say("y\n")
+    buying.expect(r"\x1b\[1A\r\x1b\[2Kthe price is locked for [0-9]+ s")
+    buying.type("y\n")
     assert buying.end() == 0
     assert "Pending" in buying.screen
 
 
-@pytest.mark.parametrize(("answer", "code"), [("\n", 1), ("n\n", 1), ("\x04", 1), ("\x03", 130)])
+@pytest.mark.parametrize(("reply", "code"), [("\n", 1), ("n\n", 1), ("\x04", 1), ("\x03", 130)])
 def test_anything_but_yes_buys_nothing(
-    ready: Minted, terminal: Callable[..., Terminal], sandbox: ThreadedSandbox, answer: str, code: int
+    ready: Minted, terminal: Callable[..., Terminal], sandbox: ThreadedSandbox, reply: str, code: int
 ) -> None:
     buying = terminal("buy", CUSTOMER)
     buying.expect(r"\[y/N\] ")
-    buying.say(answer)
+    buying.type(reply)
     assert buying.end() == code
     assert not [one for one in sandbox.requests if one.path == COMPLETE]
 
@@ -312,9 +374,9 @@ def test_a_lock_that_runs_out_is_shown_and_asked_about_again(
         minted("customer", "create", CUSTOMER)
         minted("basket", "add", CUSTOMER, GOLD)
         buying = terminal("buy", CUSTOMER)
-        buying.expect("the price lock ran out; this is the price now:")
+        buying.expect("the price lock expired; the current basket is:")
         buying.expect(r"\[y/N\] ")
-        buying.say("\n")
+        buying.type("\n")
         assert buying.end() == 1
         assert not [one for one in short.requests if one.path == COMPLETE]
 
@@ -322,18 +384,16 @@ def test_a_lock_that_runs_out_is_shown_and_asked_about_again(
 def test_without_a_terminal_nobody_is_asked(ready: Minted, sandbox: ThreadedSandbox) -> None:
     result = ready("buy", CUSTOMER, stdin="y\n")
     assert result.code == 2
-    assert result.err.splitlines()[-1] == (
-        "minted: there is no terminal to ask on: say --yes, or --dry-run to only look"
-    )
+    assert result.err.splitlines()[-1] == ("minted: confirmation needs a terminal: pass --yes to proceed without it")
     assert not [one for one in sandbox.requests if one.path == COMPLETE]
 
 
-# --- what is shown -----------------------------------------------------------------------------------------------
+# --- output ------------------------------------------------------------------------------------------------------
 
 
 def test_what_a_terminal_would_obey_is_not_shown() -> None:
-    assert clean("gold\x1b[2J\x07\n\u202egold") == "gold\ufffd[2J\ufffd\ufffd\ufffdgold"
-    assert clean(None) == ""
+    assert format_cell("gold\x1b[2J\x07\n\u202egold") == "gold\ufffd[2J\ufffd\ufffd\ufffdgold"
+    assert format_cell(None) == ""
 
 
 @pytest.mark.parametrize("width", [20, 40, 80])
@@ -343,11 +403,11 @@ def test_an_amount_is_never_cut(width: int) -> None:
 
     from rich.console import Console
 
-    from minted_connect.cli.output import drawn
+    from minted_connect.cli.output import build_table
 
     shown = io.StringIO()
     rows = [["Minted 1 g 999.9 Gold Bar", "shop-customer-with-a-long-name", Decimal("1234567.89")]]
-    Console(file=shown, width=width, force_terminal=True).print(drawn(["line", "customer", "total"], rows))
+    Console(file=shown, width=width, force_terminal=True).print(build_table(["line", "customer", "total"], rows))
     assert "1234567.89" in shown.getvalue()
     assert "\u2026" not in shown.getvalue()
 
@@ -355,7 +415,7 @@ def test_an_amount_is_never_cut(width: int) -> None:
 def test_no_float_is_written_for_money() -> None:
     from decimal import Decimal
 
-    assert plain({"a": [Decimal("1E+3"), Decimal("0.10")]}) == {"a": ["1000", "0.10"]}
+    assert to_jsonable({"a": [Decimal("1E+3"), Decimal("0.10")]}) == {"a": ["1000", "0.10"]}
 
 
 def test_a_purchase_whose_result_cannot_be_shown_is_done_and_says_so(
@@ -369,10 +429,10 @@ def test_a_purchase_whose_result_cannot_be_shown_is_done_and_says_so(
     hang.remove()
     assert process.wait(20) == 0
     assert process.stderr is not None
-    said = process.stderr.read()
+    err = process.stderr.read()
     process.stderr.close()
-    assert "minted: done (" in said
-    assert "could not be shown: BrokenPipeError" in said
+    assert "minted: done (" in err
+    assert "could not be printed: BrokenPipeError" in err
     assert len(sandbox.shop.orders) == 1
 
 
@@ -401,7 +461,7 @@ def test_a_watch_says_why_no_price_comes(shell: Shell, environment: dict[str, st
     down = sandbox.faults.add("status", path="*/rates", status=503, times=None)
     process = shell("rates", "watch", "--interval", "0.05", "--count", "1")
     assert process.stderr is not None
-    assert re.fullmatch(r"minted: .*: 503 .*; trying again\n", process.stderr.readline())
+    assert re.fullmatch(r"minted: .*: 503 .*; retrying\n", process.stderr.readline())
     down.remove()
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 0
@@ -412,7 +472,7 @@ def test_a_live_watch_says_why_no_price_comes(terminal: Callable[..., Terminal],
     sandbox.faults.add("status", path="*/rates", status=503, times=None)
     watch = terminal("rates", "watch", "--interval", "0.05")
     watch.expect(r"rates: 503 ")
-    watch.say("\x03")
+    watch.type("\x03")
     assert watch.end() == 130
 
 
@@ -425,5 +485,5 @@ def test_the_shell_completes_commands(environment: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("changes", [False, True])
 def test_exit_of_an_unreadable_order_is_unknown(changes: bool) -> None:
-    # The purchase is confirmed: no exit code may say that nothing happened.
-    assert exit_of(OrderUnreadable("the purchase is confirmed"), changes=changes) is Exit.UNKNOWN
+    # The purchase is confirmed, so the exit code must not suggest that nothing happened.
+    assert exit_code_for(OrderUnreadable("the purchase is confirmed"), changes=changes) is ExitCode.UNKNOWN

@@ -1,4 +1,4 @@
-"""Where a command finds server and credentials: options before environment before profile, and never in arguments."""
+"""Sources of server and credentials: options, the named profile, the environment, the default profile."""
 
 from __future__ import annotations
 
@@ -72,27 +72,27 @@ def test_a_profile_that_was_named_goes_before_the_environment(
     config(profile)
     elsewhere = {
         "MINTED_CONNECT_BASE_URL": "http://127.0.0.1:1",
-        "MINTED_CONNECT_USERNAME": "somebody",
-        "MINTED_CONNECT_PASSWORD": "else",
+        "MINTED_CONNECT_USERNAME": "another-user",
+        "MINTED_CONNECT_PASSWORD": "another-password",
         "MINTED_CONNECT_JOURNAL": "/no/such/directory/orders.db",
     }
     assert minted("rates", env=elsewhere).code == 2
     assert minted("rates", "--profile", "here", env=elsewhere).code == 0
     without = [line for line in profile.splitlines() if "password" not in line]
     config("\n".join(without))
-    # Nor is half of an account taken from one place, and half from another.
+    # User name and password are never combined from two sources.
     assert "password: give" in minted("rates", "--profile", "here", env=elsewhere).err
 
 
 @pytest.mark.parametrize(
     ("text", "mode", "says"),
     [
-        ("", 0o644, "profile: others may use "),
-        ("", 0o640, "profile: others may use "),
+        ("", 0o644, "profile: other users can access "),
+        ("", 0o640, "profile: other users can access "),
         ("default = ", 0o600, "is not TOML"),
         ('default = "other"', 0o600, "has no [profiles.other]"),
         ('default = "here"\nprofiles = 1', 0o600, "has no [profiles.here]"),
-        ('default = "here"\n[profiles.here]\nuser = "x"', 0o600, "here.user is not known"),
+        ('default = "here"\n[profiles.here]\nuser = "x"', 0o600, "here.user is not a known key"),
         ('default = "here"\n[profiles.here]\nkeyring = "yes"', 0o600, "here.keyring must be bool"),
         ('default = "here"\n[profiles.here.paths]\n"rates.curent" = "/x"', 0o600, "no operation is called"),
         ("\xff", 0o600, ""),
@@ -114,7 +114,7 @@ def test_a_named_file_or_profile_has_to_be_there(minted: Minted, tmp_path: Path)
     assert minted("rates", "--profile", "here").code == 2
     result = minted("rates", env={"MINTED_CONNECT_CONFIG": str(tmp_path / "none.toml")})
     assert result.code == 2
-    assert "there is no configuration file" in result.err
+    assert f"the configuration file {tmp_path / 'none.toml'} does not exist" in result.err
     result = minted("rates", env={"MINTED_CONNECT_CONFIG": str(tmp_path)})
     assert (result.code, len(result.err.splitlines())) == (2, 1)
 
@@ -147,7 +147,7 @@ def test_a_password_from_standard_input_or_a_file(minted: Minted, sandbox: Threa
     file = private(tmp_path / "password", f"{sandbox.password}\n")
     assert minted("rates", "--password-file", file, env=NO_PASSWORD).code == 0
     file.chmod(0o644)
-    assert "others may use" in minted("rates", "--password-file", file, env=NO_PASSWORD).err
+    assert "other users can access" in minted("rates", "--password-file", file, env=NO_PASSWORD).err
 
 
 def test_a_profile_says_where_its_password_is(
@@ -161,8 +161,8 @@ def test_a_profile_says_where_its_password_is(
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "there is no terminal to ask on"),
-        (("--password-stdin",), "standard input gave none"),
+        ((), "there is no terminal to prompt on"),
+        (("--password-stdin",), "standard input gave no password"),
         (("--password-file", "/no/such/file"), "cannot be read (FileNotFoundError)"),
         (("--password-file", os.devnull), ""),
     ],
@@ -220,12 +220,12 @@ def test_a_password_is_asked_for_and_not_shown(
     del environment["MINTED_CONNECT_PASSWORD"]
     asked = terminal("rates", "--json")
     asked.expect(f"Password of {sandbox.username}: ")
-    asked.say(f"{sandbox.password}\n")
+    asked.type(f"{sandbox.password}\n")
     assert asked.end() == 0
     assert sandbox.password not in asked.screen
     refused = terminal("rates")
     refused.expect("Password of ")
-    refused.say("\x03")
+    refused.type("\x03")
     assert refused.end() == 130
     assert "Traceback" not in refused.screen
 

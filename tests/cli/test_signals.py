@@ -1,4 +1,4 @@
-"""Signals that end `minted` and `python -m minted_connect` in the middle of their work."""
+"""Signals that interrupt `minted` and `python -m minted_connect`."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 @pytest.fixture
 def ready(minted: Minted) -> Minted:
-    """A basket is open."""
+    """The customer has an open basket."""
     minted("customer", "create", CUSTOMER)
     assert minted("basket", "add", CUSTOMER, GOLD).code == 0
     return minted
 
 
-def named(err: str) -> str:
-    """Check what a purchase ended by a signal prints, and return its intent."""
+def intent_in(err: str) -> str:
+    """Check the messages of a purchase that a signal ended, and return the id of its intent."""
     note, hint = err.splitlines()[-2:]
     intent = hint.rpartition(" ")[2]
     assert note == (
@@ -56,7 +56,7 @@ def test_a_signal_after_sending_ends_with_75_and_the_intent(
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (75, "")
-    intent = named(err)
+    intent = intent_in(err)
     hang.remove()
     found = ready("reconcile", "--intent", intent, "--json")
     assert (found.code, json.loads(found.out)["state"]) == (0, "confirmed")
@@ -94,7 +94,7 @@ def test_several_signals_while_the_journal_is_locked_lose_nothing(
         journal.execute("ROLLBACK")
         _, err = process.communicate(timeout=20)
         assert process.returncode == 75
-        assert journal.execute("SELECT id, state FROM intents").fetchall() == [(named(err), "unknown")]
+        assert journal.execute("SELECT id, state FROM intents").fetchall() == [(intent_in(err), "unknown")]
     finally:
         journal.close()
 
@@ -192,10 +192,10 @@ def test_handlers_are_restored_and_those_of_others_kept() -> None:
     before = signal.signal(signal.SIGTERM, own)
     try:
 
-        async def look() -> list[object]:
+        async def get_handlers() -> list[object]:
             return [signal.getsignal(number) for number in SIGNALS]
 
-        during = run_interruptible(look)
+        during = run_interruptible(get_handlers)
         assert during[1] is own
         assert during[0] is not signal.default_int_handler
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

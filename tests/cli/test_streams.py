@@ -1,4 +1,4 @@
-"""Commands whose standard streams are missing, full, without a reader, or of a poor encoding."""
+"""Commands whose standard streams are closed, full, without a reader, or unable to encode a character."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from minted_connect.cli.process import LossyOutput, escape
+from minted_connect.cli.process import LossyOutput, escape_unencodable
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, HOME, Minted, process_environment
 from tests.support.subprocesses import until
@@ -39,7 +39,7 @@ Run = Callable[..., Ended]
 
 @pytest.fixture
 def run(environment: dict[str, str]) -> Run:
-    """Run a command by a shell, with redirections behind its arguments."""
+    """Runs a command in a shell, with redirections after its arguments."""
 
     def run(words: str, redirections: str = "", module: str = "minted_connect.cli", **extra: str) -> Ended:
         done = subprocess.run(
@@ -60,7 +60,7 @@ def run(environment: dict[str, str]) -> Run:
 
 @pytest.fixture
 def ready(minted: Minted) -> Minted:
-    """A basket is open, and what is shown of it has letters that ASCII and Latin-1 lack."""
+    """The customer has an open basket, and names with letters that ASCII and Latin-1 cannot encode."""
     minted("customer", "create", CUSTOMER, "--firstname", "Şule", "--lastname", "Çelik")
     assert minted("basket", "add", CUSTOMER, GOLD).code == 0
     return minted
@@ -121,7 +121,7 @@ def test_a_purchase_is_done_wherever_its_result_goes(
     assert ended.code == code
     if code == 0 and redirections.startswith(">"):
         assert "minted: done (" in ended.err
-        assert "could not be shown: " in ended.err
+        assert "could not be printed: " in ended.err
     listed = ready("reconcile")
     assert listed.code == 0
 
@@ -148,7 +148,7 @@ def test_a_purchase_is_done_when_the_readers_have_gone(
     assert len(sandbox.shop.orders) == 1
     if readers == "errors":
         assert done.returncode == 0
-        assert "could not be shown: BrokenPipeError" in done.stderr
+        assert "could not be printed: BrokenPipeError" in done.stderr
     else:
         assert done.returncode == 75
 
@@ -170,7 +170,7 @@ def test_a_terminal_that_hangs_up_during_a_purchase_ends_with_75_or_a_result(
         os.close(slave)
 
     until(lambda: hang.waiting)
-    os.close(master)  # from now on writing is EIO
+    os.close(master)  # from now on, writing fails with EIO
     hang.remove()
     assert process.wait(20) == 75
     assert len(sandbox.shop.orders) == 1
@@ -268,7 +268,7 @@ def test_a_lossy_output_writes_until_it_fails() -> None:
 
 def test_escapes_are_for_what_the_stream_lacks_only() -> None:
     stream = Failing()
-    assert escape("Şule", stream) == "\\u015eule"  # type: ignore[arg-type]
+    assert escape_unencodable("Şule", stream) == "\\u015eule"  # type: ignore[arg-type]
     stream.encoding = "utf-8"
-    assert escape("Şule", stream) == "Şule"  # type: ignore[arg-type]
-    assert escape("\udcff", stream) == "\\udcff"  # type: ignore[arg-type]
+    assert escape_unencodable("Şule", stream) == "Şule"  # type: ignore[arg-type]
+    assert escape_unencodable("\udcff", stream) == "\\udcff"  # type: ignore[arg-type]

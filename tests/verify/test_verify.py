@@ -1,4 +1,4 @@
-"""What a verification finds on a sandbox: nothing on one that is as assumed, and what was planted on any other."""
+"""Results of a verification: no differences on a default sandbox, the planted ones on others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minted_connect.core.request import OPERATIONS, Effect
 from minted_connect.models import Basket, Page, Product, Rate
 from minted_connect.sandbox import Sandbox
 from minted_connect.verify import Assessment, Report, as_json, as_markdown, verify
-from minted_connect.verify.diff import differences
+from minted_connect.verify.diff import diff
 from minted_connect.verify.probes import ALTERNATIVE_PATHS, READS
 from tests.cli.conftest import Minted
 
@@ -28,7 +28,7 @@ def settings(server: Any, **more: Any) -> dict[str, Any]:
 
 
 async def owning(server: Sandbox, **paths: str) -> None:
-    """Give a customer an order that is completed, a holding and an open basket."""
+    """Give a customer a completed order, a holding and an open basket."""
     async with AsyncMintedConnect(**settings(server, options=Options(paths=paths))) as minted:
         await minted.customers.create(CUSTOMER, **PERSONAL)
         basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
@@ -38,22 +38,22 @@ async def owning(server: Sandbox, **paths: str) -> None:
         await minted.baskets.add_item(CUSTOMER, sku=GOLD)
 
 
-def verdicts(report: Report) -> dict[str, Assessment]:
-    return {one.operation: one.verdict for one in report.findings}
+def assessments(report: Report) -> dict[str, Assessment]:
+    return {one.operation: one.assessment for one in report.results}
 
 
 async def test_a_sandbox_that_is_as_assumed_is_verified_whole() -> None:
     async with Sandbox(seed=1) as server:
         await owning(server)
         report = await verify(settings(server), customer=CUSTOMER, with_sandbox_customer=True)
-    found = verdicts(report)
+    found = assessments(report)
     completions = {name for name, one in OPERATIONS.items() if one.effect is Effect.COMPLETE}
-    assert {name for name, verdict in found.items() if verdict is Assessment.UNTRIED} == completions
-    # The customer made for the run holds nothing.
+    assert {name for name, assessment in found.items() if assessment is Assessment.UNTRIED} == completions
+    # The temporary customer has no holdings.
     assert {name for name in found.keys() - completions if found[name] is not Assessment.VERIFIED} <= {"wallet.balance"}
     assert report.is_clean
     assert not report.suggested_paths
-    assert {one.evidence_after for one in report.findings if one.verdict is Assessment.VERIFIED} == {"verified"}
+    assert {one.evidence_after for one in report.results if one.assessment is Assessment.VERIFIED} == {"verified"}
 
 
 async def test_without_leave_nothing_is_changed() -> None:
@@ -62,11 +62,11 @@ async def test_without_leave_nothing_is_changed() -> None:
         before = server.requests.total
         report = await verify(settings(server), customer=CUSTOMER)
         assert {one.method for one in list(server.requests)[before:]} == {"GET"}
-    found = verdicts(report)
-    assert {name for name, verdict in found.items() if verdict is Assessment.VERIFIED} == {
+    found = assessments(report)
+    assert {name for name, assessment in found.items() if assessment is Assessment.VERIFIED} == {
         one.operation for one in READS
     }
-    assert {one.note for one in report.findings if one.operation == "complete.buy"} == {"moves money: never tried"}
+    assert {one.note for one in report.results if one.operation == "complete.buy"} == {"moves money: never tried"}
 
 
 async def test_no_completion_is_ever_sent_and_the_customer_made_for_the_run_is_gone() -> None:
@@ -84,7 +84,7 @@ async def test_no_completion_is_ever_sent_and_the_customer_made_for_the_run_is_g
 async def test_without_a_customer_what_needs_one_is_left_out() -> None:
     async with Sandbox(seed=1) as server:
         report = await verify(settings(server))
-    untried = {one.operation: one.note for one in report.findings if one.verdict is Assessment.UNTRIED}
+    untried = {one.operation: one.note for one in report.results if one.assessment is Assessment.UNTRIED}
     assert untried["wallet.balance"].startswith("needs a customer")
     assert untried["orders.receipt"] == "needs an order"
 
@@ -99,18 +99,22 @@ async def test_three_planted_differences_are_diagnosed() -> None:
         server.faults.add("drop_field", path="*/balance", field="*.productName", times=None)
         server.faults.add("extra_field", path="*/products", field="data.*.lock_token", value="secret", times=None)
         report = await verify(settings(server), customer=CUSTOMER)
-    found = {one.operation: one for one in report.findings}
+    found = {one.operation: one for one in report.results}
     rates = found["rates.current"]
-    assert (rates.verdict, rates.suggested_path) == (Assessment.MOVED, moved)
+    assert (rates.assessment, rates.suggested_path) == (Assessment.MOVED, moved)
     assert (rates.evidence_before, rates.evidence_after) == ("inferred", "verified")
     wallet = found["wallet.balance"]
-    assert (wallet.verdict, wallet.decoded, wallet.evidence_after) == (Assessment.CONTRADICTED, False, "contradicted")
+    assert (wallet.assessment, wallet.decoded, wallet.evidence_after) == (
+        Assessment.CONTRADICTED,
+        False,
+        "contradicted",
+    )
     assert wallet.problems == ("data[0].productName: required field missing",)
     assert wallet.missing == ("data[].productName",)
     products = found["products.page"]
-    assert (products.verdict, products.unknown) == (Assessment.DIFFERENT, ("data.data[].lock_token: string",))
-    others = verdicts(report).keys() - {"rates.current", "wallet.balance", "products.page"}
-    assert {found[name].verdict for name in others} <= {Assessment.VERIFIED, Assessment.UNTRIED}
+    assert (products.assessment, products.unknown) == (Assessment.DIFFERENT, ("data.data[].lock_token: string",))
+    others = assessments(report).keys() - {"rates.current", "wallet.balance", "products.page"}
+    assert {found[name].assessment for name in others} <= {Assessment.VERIFIED, Assessment.UNTRIED}
     assert report.suggested_paths == {"rates.current": moved}
     assert not report.is_clean
 
@@ -139,23 +143,23 @@ async def test_the_corrections_work() -> None:
 async def test_a_path_that_nobody_guessed_is_told_and_nothing_is_suggested() -> None:
     async with Sandbox(paths={"rates.history": "/v9/archive"}) as server:
         report = await verify(settings(server))
-    (found,) = [one for one in report.findings if one.operation == "rates.history"]
-    assert (found.verdict, found.status, found.suggested_path) == (Assessment.CONTRADICTED, 404, None)
+    (found,) = [one for one in report.results if one.operation == "rates.history"]
+    assert (found.assessment, found.status, found.suggested_path) == (Assessment.CONTRADICTED, 404, None)
     assert found.path == OPERATIONS["rates.history"].path
 
 
 async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
     async with Sandbox(seed=1) as server:
         await owning(server)
-        server.shop.set_status(server.shop.orders[0].id, "Pending")  # whose invoice is not made yet
+        server.shop.set_status(server.shop.orders[0].id, "Pending")  # no invoice exists yet
         report = await verify(settings(server), customer=CUSTOMER)
-    (found,) = [one for one in report.findings if one.operation == "orders.invoice"]
-    assert (found.verdict, found.status, found.evidence_after) == (Assessment.UNSURE, 404, found.evidence_before)
+    (found,) = [one for one in report.results if one.operation == "orders.invoice"]
+    assert (found.assessment, found.status, found.evidence_after) == (Assessment.NOT_FOUND, 404, found.evidence_before)
     assert report.is_clean
 
 
 @pytest.mark.parametrize(
-    ("fault", "verdict", "status"),
+    ("fault", "assessment", "status"),
     [
         ({"kind": "status", "status": 403}, Assessment.REFUSED, 403),
         ({"kind": "status", "status": 500}, Assessment.REFUSED, 500),
@@ -164,24 +168,26 @@ async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
         ({"kind": "drop_field", "field": "*.spot_price"}, Assessment.CONTRADICTED, 200),
     ],
 )
-async def test_other_failures_are_told_apart(fault: dict[str, Any], verdict: Assessment, status: int | None) -> None:
+async def test_other_failures_are_told_apart(fault: dict[str, Any], assessment: Assessment, status: int | None) -> None:
     async with Sandbox(seed=1) as server:
         server.faults.add(fault.pop("kind"), path="*/rates", times=None, **fault)
         report = await verify(settings(server))
-    (found,) = [one for one in report.findings if one.operation == "rates.current"]
-    assert (found.verdict, found.status) == (verdict, status)
+    (found,) = [one for one in report.results if one.operation == "rates.current"]
+    assert (found.assessment, found.status) == (assessment, status)
 
 
 async def test_a_wrong_password_is_tried_once() -> None:
     async with Sandbox(seed=1) as server:
         with pytest.raises(AuthenticationFailed):
             await verify(settings(server) | {"password": "other"}, with_sandbox_customer=True)
-        assert [one.operation for one in server.requests] == ["customers.create"] * 2  # the challenge, and the answer
+        assert [one.operation for one in server.requests] == [
+            "customers.create"
+        ] * 2  # the challenge, and the request with credentials
 
 
 @pytest.mark.parametrize("kind", ["drop_after_commit", "invalid_json"])
 async def test_a_customer_that_may_be_there_is_removed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One look instead of several over half a minute of real time.
+    # One read instead of several over half a minute.
     monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0,))
     async with Sandbox(seed=1) as server:
         server.faults.add(kind, method="POST", path="*/customer", times=None)
@@ -196,8 +202,8 @@ async def test_a_run_that_cannot_make_its_customer_changes_nothing_more() -> Non
         server.faults.add("status", path="*/customer", status=403, times=None)
         report = await verify(settings(server), with_sandbox_customer=True)
         assert {one.method for one in server.requests} == {"GET", "POST"}
-    assert verdicts(report)["customers.create"] is Assessment.REFUSED
-    assert verdicts(report)["customers.remove"] is Assessment.UNTRIED
+    assert assessments(report)["customers.create"] is Assessment.REFUSED
+    assert assessments(report)["customers.remove"] is Assessment.UNTRIED
 
 
 # --- reports -----------------------------------------------------------------------------------------------------
@@ -227,12 +233,12 @@ async def test_a_report_says_how_to_correct_the_paths(planted: tuple[Report, lis
     assert as_json(report)["suggested_paths"] == {"rates.current": "/partner/rates"}
 
 
-# --- shapes ------------------------------------------------------------------------------------------------------
+# --- differences -------------------------------------------------------------------------------------------------
 
 
 def test_rows_are_looked_at_together() -> None:
     rows = [{"currency_id": 1, "a": 1}, {"currency_id": 2, "b": None}]
-    found = differences(rows, tuple[Rate, ...])
+    found = diff(rows, tuple[Rate, ...])
     assert found.unknown == ("data[].a: number", "data[].b: null")
     assert "data[].sku" in found.missing
     assert "data[].currency_id" not in found.missing
@@ -240,17 +246,17 @@ def test_rows_are_looked_at_together() -> None:
 
 def test_the_keys_of_the_paginator_are_known() -> None:
     page = {"data": [], "current_page": 1, "last_page": 1, "per_page": 10, "total": 0, "from": None, "pages": 3}
-    assert differences(page, Page[Product]).unknown == ("data.pages: number",)
+    assert diff(page, Page[Product]).unknown == ("data.pages: number",)
 
 
 @pytest.mark.parametrize("data", [None, [], {}, "text", [None, 1, "x"], {"items": [{"prices": "x"}], "pricefix": []}])
 def test_whatever_comes_is_compared(data: object) -> None:
     for type_ in (Basket, Basket | None, tuple[Rate, ...], Page[Product]):
-        differences(data, type_)
+        diff(data, type_)
 
 
 def test_a_key_that_is_no_name_is_not_shown() -> None:
-    assert differences({"+90 555": 1, "x" * 41: 2}, Rate).unknown == (
+    assert diff({"+90 555": 1, "x" * 41: 2}, Rate).unknown == (
         "data.(a key that is not a name): number",
         "data.(a key that is not a name): number",
     )
@@ -268,10 +274,10 @@ def test_the_command_writes_both_reports(minted: Minted, sandbox: Any, tmp_path:
     sandbox.faults.add("drop_field", path="*/rates", field="*.buy_price", times=None)
     wrong = minted("verify", "--report", tmp_path / "found", "--json")
     assert wrong.code == 1
-    assert json.loads(wrong.out)["findings"]
+    assert json.loads(wrong.out)["results"]
 
 
 def test_on_a_server_that_is_neither_staging_nor_here_changes_need_a_yes(minted: Minted) -> None:
     done = minted("verify", "--with-sandbox-customer", "--base-url", "https://production.example.com")
     assert done.code == 2
-    assert done.err.endswith("which is not staging: say --yes\n")
+    assert done.err.endswith("which is not staging: pass --yes\n")
