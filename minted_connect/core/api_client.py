@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import attrs
 
-from minted_connect.clock import ElapsedTime, sleep_until
-from minted_connect.config import Clock, CompletionPolicy
+from minted_connect.clock import Clock, ElapsedTime, sleep_until
+from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter, exact_json
 from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back
 from minted_connect.core.headers import age_seconds

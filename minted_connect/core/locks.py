@@ -11,8 +11,8 @@ from collections.abc import AsyncGenerator, Hashable
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
+from minted_connect.clock import Clock
 from minted_connect.clock import timeout as time_limit
-from minted_connect.config import Clock
 from minted_connect.errors import NotSent
 
 __all__ = ["KeyedLocks"]

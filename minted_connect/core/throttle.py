@@ -9,7 +9,8 @@ import asyncio
 
 import attrs
 
-from minted_connect.config import BreakerPolicy, Clock, RateLimit
+from minted_connect.clock import Clock
+from minted_connect.config import BreakerPolicy, RateLimit
 from minted_connect.errors import CircuitOpen, LimiterTimeout
 
 __all__ = ["CircuitBreaker", "RateLimiter", "RetryBudget"]

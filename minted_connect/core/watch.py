@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from minted_connect.config import Clock
+from minted_connect.clock import Clock
 from minted_connect.core.pool import RequestProgress
 from minted_connect.core.request import Request
 from minted_connect.core.response import Response

@@ -14,8 +14,8 @@ from typing import Any, Final, cast
 
 import attrs
 
-from minted_connect.clock import timeout
-from minted_connect.config import Clock, Options
+from minted_connect.clock import Clock, timeout
+from minted_connect.config import Options
 from minted_connect.core.failures import attach_request, is_transient
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from minted_connect import Options, OutcomeUnknown, PoolTimeout, RequestTimeout, RetryPolicy, Timeouts
-from minted_connect.clock import timeout
-from minted_connect.config import SystemClock
+from minted_connect.clock import SystemClock, timeout
 from minted_connect.sandbox import ManualClock, Sandbox
 
 pytestmark = pytest.mark.anyio

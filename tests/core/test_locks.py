@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minted_connect.config import SYSTEM_CLOCK
+from minted_connect.clock import SYSTEM_CLOCK
 from minted_connect.core.headers import age_seconds
 from minted_connect.core.locks import KeyedLocks
 from minted_connect.core.server_stats import ServerStats

@@ -16,7 +16,8 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minted_connect.config import RateLimit, Secret, SystemClock
+from minted_connect.clock import SystemClock
+from minted_connect.config import RateLimit, Secret
 from minted_connect.core.converter import to_wire
 from minted_connect.core.exact_json import dumps
 from minted_connect.errors import ConfigurationError, FleetError

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import anyio
 import attrs
 
-from minted_connect.config import Clock, RateLimit, Secret
+from minted_connect.clock import Clock
+from minted_connect.config import RateLimit, Secret
 from minted_connect.core.converter import Unfit, structure, to_wire
 from minted_connect.core.exact_json import Malformed, dumps, loads
 from minted_connect.core.extras import import_extra
