@@ -185,8 +185,8 @@ async def _journal(settings: dict[str, Any], checks: _Checks) -> None:
 
 async def _server(settings: dict[str, Any], checks: _Checks) -> None:
     from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415
+    from minted_connect.core.headers import clock_skew  # noqa: PLC0415
     from minted_connect.core.request import OPERATIONS  # noqa: PLC0415
-    from minted_connect.core.server_stats import clock_offset  # noqa: PLC0415
     from minted_connect.errors import MintedConnectError  # noqa: PLC0415
 
     settings = {**settings, "journal": None}
@@ -197,7 +197,7 @@ async def _server(settings: dict[str, Any], checks: _Checks) -> None:
             rates = OPERATIONS["rates.current"]
             reply = await minted.request(rates.method, paths.get(rates.name, rates.path))
             checks.note("login and rates", f"answered with {reply.status}")
-            skew = clock_offset(reply.headers.get("Date", ""), datetime.now(UTC), timedelta()).total_seconds()
+            skew = clock_skew(reply.headers.get("Date", ""), datetime.now(UTC), timedelta()).total_seconds()
             checks.note("clock", f"{skew:+.0f} s by the server's", well=abs(skew) <= _SKEWED)
     except MintedConnectError as error:
         checks.note("login and rates", f"{type(error).__name__}: {error}", well=False)

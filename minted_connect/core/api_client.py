@@ -373,7 +373,7 @@ class _Call:
         clock, date = self._api.clock, reply.headers.get("Date", "")
         # A cache keeps the `Date` of the response that it stored, and states its age (RFC 9111 section 5.1).
         took += age_seconds(reply.headers.get("Age", ""))
-        self._shared.server_stats.note_date(date, clock.wall(), self._api.elapsed(), took)
+        self._shared.server_stats.record_date(date, clock.wall(), self._api.elapsed(), took)
         return reply
 
     async def _send(self) -> tuple[RawResponse, float]:
@@ -390,7 +390,7 @@ class _Call:
             raw = await state.transport.attempt(prepare, self._api.settings.timeouts, left, self.progress)
             failed = raw.status >= 500  # noqa: PLR2004 - the class of statuses that blame the server
             took = clock.monotonic() - started
-            state.server_stats.note(took)
+            state.server_stats.record_latency(took)
         except (ConnectFailed, TransportError, ProtocolError):
             failed = True
             raise

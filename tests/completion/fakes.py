@@ -233,7 +233,7 @@ class World(ApiClient):
         if name == "orders.page" and isinstance(answer, list):
             answer = page_json(answer)
         if not self.state.server_stats.has_date:
-            self.state.server_stats.note_date(self.date, self.clock.wall(), self.elapsed())
+            self.state.server_stats.record_date(self.date, self.clock.wall(), self.elapsed())
         # The server's clock stands still, and on time: ManualClock starts at this second.
         return Response(200, {"Date": self.date}, answer, None)
 
