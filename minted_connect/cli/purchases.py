@@ -165,7 +165,7 @@ def _amount(text: str | None) -> Decimal | None:
 def _shipping(file: Path) -> Shipping:
     import attrs  # noqa: PLC0415
 
-    from minted_connect.core.converter import Unfit, structure  # noqa: PLC0415
+    from minted_connect.core.converter import StructureError, structure  # noqa: PLC0415
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
     from minted_connect.models import Shipping  # noqa: PLC0415
 
@@ -180,8 +180,8 @@ def _shipping(file: Path) -> Shipping:
         raise InvalidInput.of("address", f"must be an object with some of {', '.join(names)}")
     try:
         return structure(parts, Shipping)
-    except Unfit as unfit:
-        raise InvalidInput.of("address", str(unfit).replace("data.", "")) from None
+    except StructureError as mismatch:
+        raise InvalidInput.of("address", str(mismatch).replace("data.", "")) from None
 
 
 async def reconcile(

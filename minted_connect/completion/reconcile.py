@@ -308,7 +308,7 @@ class ReadBack:
         if (left := self._give_up - clock.monotonic()) <= 0:
             return
         try:
-            async with self._api.turn(intent.external_customer_id, left):
+            async with self._api.hold_lock(intent.external_customer_id, left):
                 if clock.monotonic() >= self._give_up:
                     return
                 # Written first: after a crash, a basket that was emptied looks like one that became an order.

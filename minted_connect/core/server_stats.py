@@ -78,6 +78,10 @@ class ServerStats:
         date, received, at = self._dated
         return received + clock_skew(date, received, timedelta()) + timedelta(seconds=elapsed - at)
 
+    def latest_server_time(self, wall: datetime, elapsed: float) -> datetime:
+        """Return the latest time that the server's clock may show; the arguments are those of `server_time`."""
+        return self.server_time(wall, elapsed) + self.date_error
+
 
 def _is_usable(date: str, now: datetime) -> bool:
     moment = http_date(date)

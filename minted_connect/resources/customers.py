@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from datetime import date
+from types import NoneType
 from typing import Any, Final, Literal
 
 from minted_connect import validation
@@ -168,7 +169,7 @@ class AsyncCustomers(Resource):
             raise error
 
         request = Request(OPERATIONS["customers.remove"], (known,))
-        await self._api.run(request, read_back=read_back, lock=known)
+        await self._api.send(request, NoneType, read_back=read_back, lock=known)
 
     async def _confirmed(self, external_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
         """Return the customer if it is as `sent`; otherwise the change is not there, and `error` stands."""

@@ -10,7 +10,7 @@ from typing import Any, Final, Union, cast, get_args, get_origin
 
 import attrs
 
-from minted_connect.core.converter_hooks import wire_name
+from minted_connect.core.converter_hooks import json_name
 from minted_connect.models import Page
 
 __all__ = ["Differences", "differences"]
@@ -45,7 +45,7 @@ def differences(data: Any, type_: Any) -> Differences:
     unknown: list[str] = []
     missing: list[str] = []
     for path, class_, nodes in _nodes("data", type_, [data]):
-        known = {wire_name(class_, field.name): field for field in attrs.fields(class_) if field.eq}
+        known = {json_name(class_, field.name): field for field in attrs.fields(class_) if field.eq}
         there = {name: value for node in nodes for name, value in node.items()}
         more = [name for name in there if name not in known and not (class_ is Page and name in _PAGINATOR)]
         unknown += [f"{path}.{_shown(name)}: {_type(there[name])}" for name in more]
@@ -70,7 +70,7 @@ def _nodes(path: str, type_: Any, values: list[Any]) -> Iterator[tuple[str, Any,
         yield path, class_, nodes
         for field in attrs.fields(attrs.resolve_types(class_)):
             if field.eq:
-                name = wire_name(class_, field.name)
+                name = json_name(class_, field.name)
                 inner = field.type[arguments] if getattr(field.type, "__parameters__", ()) else field.type
                 yield from _nodes(f"{path}.{name}", inner, list(_found(nodes, name)))
 

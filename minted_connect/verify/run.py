@@ -43,11 +43,11 @@ class _Ear(ApiClient):
         self._heard = heard
 
     def structure(
-        self, data: Any, returns: type[T], request: Request | None = None, reply: Response | None = None
+        self, data: Any, returns: type[T], request: Request | None = None, response: Response | None = None
     ) -> T:
         if request is not None:
             self._heard[request.operation.name] = (data, returns)
-        return super().structure(data, returns, request, reply)
+        return super().structure(data, returns, request, response)
 
 
 class _Heard(AsyncMintedConnect):

@@ -14,7 +14,7 @@ from minted_connect.config import CompletionPolicy, Options, RetryPolicy
 from minted_connect.core import converter
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.locks import KeyedLocks
-from minted_connect.core.pool import RequestProgress, SendLimit
+from minted_connect.core.pool import PoolKind, RequestProgress, SendLimit
 from minted_connect.core.request import Request
 from minted_connect.core.response import Response
 from minted_connect.core.server_stats import ServerStats
@@ -189,7 +189,7 @@ class World(ApiClient):
         self.deadlines.append(settings.deadline)
         return self
 
-    def hurry(self) -> Self:
+    def with_pool(self, pool: PoolKind) -> Self:
         return self
 
     def following(self, policy: CompletionPolicy) -> Self:

@@ -220,7 +220,7 @@ async def test_waiting_for_the_lock_is_part_of_the_deadline(world: World) -> Non
     complete = following(world)
 
     async def hold() -> None:
-        async with world.turn(CUSTOMER):
+        async with world.hold_lock(CUSTOMER):
             held.set()
             await released.wait()
 
@@ -510,7 +510,7 @@ async def test_a_fence_waits_for_the_lock_no_longer_than_its_budget(world: World
     world.clear = lambda _: deal_json(items=[])
 
     async def hold() -> None:
-        async with world.turn(CUSTOMER):
+        async with world.hold_lock(CUSTOMER):
             held.set()
             await released.wait()
 

@@ -88,7 +88,7 @@ def cleared(world: World, **changes: Any) -> Any:
 def strength(raw: dict[str, Any], **intent: Any) -> Match:
     try:
         order = converter.structure(raw, Order, elapsed=float)
-    except converter.Unfit:
+    except converter.StructureError:
         order = None
     return match(raw, order, intent_of(**intent))
 

@@ -116,7 +116,7 @@ def test_a_2xx_without_a_proper_envelope_is_not_trusted(body: Any, problem: str)
     error = failure(200, body)
     assert type(error) is ProtocolError
     assert error.problems == (problem,)
-    assert str(error) == f"PATCH /partner/walletable/basket: 200 an answer that cannot be trusted: {problem}"
+    assert str(error) == f"PATCH /partner/walletable/basket: 200 invalid response: {problem}"
 
 
 @pytest.mark.parametrize("status", [-1, 0, 99, 100, 101, 199, 600, 999])
