@@ -37,7 +37,7 @@ class Attempt:
     elapsed: float
     """Duration in seconds, including waits for a connection and for the digest handshake."""
     phase: Phase
-    """How far the request got."""
+    """The phase that the request reached."""
     status: int | None = None
     """HTTP status of the response; None without a response."""
     error: str | None = None

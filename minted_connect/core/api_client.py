@@ -126,9 +126,9 @@ class ApiClient:
         Args:
             request: The request.
             returns: Type of the result; `NoneType` ignores the data.
-            read_back: Reads the state after an error that leaves open whether the change was executed. Receives that
-                error; returns the result if the change is there, and raises otherwise, by default the same error.
-                Only used with `lock`.
+            read_back: Reads the state after an error that leaves open whether the change was executed. Receives this
+                error. Returns the result if the change was executed; raises the same error if it was not, or another
+                error to end the reads. Only used with `lock`.
             lock: For a change: id of the customer whose baskets or data it affects. Changes with the same id run one
                 after the other.
             check: Returns the problems of a result that belongs to another customer or basket. Not called with the
@@ -180,7 +180,7 @@ class ApiClient:
         policy, clock = self.completion_policy, self.clock
         started = clock.monotonic()
         limit = policy.settle_time if policy.inline_looks is None else min(policy.inline_looks, policy.settle_time)
-        # After a refusal that proves that nothing was executed, one read is enough: no wait for replication.
+        # A refusal most likely means that nothing was executed: one read, and no wait for replication.
         offsets = read_back_offsets(policy.settle_time) if may_have_executed(failure) else (0.0,)
         for offset in offsets:
             if offset and (offset > limit or started + offset > end):

@@ -52,7 +52,7 @@ def structure(
     """
     try:
         model = _hook(cast("Any", type_))(data, type_)
-    except Exception:  # noqa: BLE001 - the detailed converter finds the reason, whatever the exception
+    except Exception:  # noqa: BLE001 - the detailed converter finds the reason
         raise StructureError(_find_problems(data, type_)) from None
     if elapsed is not None and isinstance(model, Basket) and model.price_fix is not None:
         # Set in place although the class is frozen: `attrs.evolve` would build both objects a second time.

@@ -50,12 +50,12 @@ class PoolKind(enum.Enum):
     COMPLETION = "completion"
     """A new connection for each completion: a stale connection can make the outcome unknown."""
     RECOVERY = "recovery"
-    """Reads that find out the outcome of a completion, and the clearing of its basket. New connections too."""
+    """Reconciliation of a completion, on new connections too."""
 
 
 @attrs.define
 class RequestProgress:
-    """How far a request got; still valid after the call was cancelled."""
+    """The progress of a request, which remains readable after the call was cancelled."""
 
     phase: Phase = Phase.NOT_SENT
     is_queued: bool = False

@@ -25,7 +25,7 @@ _PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/{}-]*")
 
 
 class EvidenceLevel(enum.StrEnum):
-    """How much of an operation the vendor's documentation describes."""
+    """The extent to which the vendor's documentation describes an operation."""
 
     DOCUMENTED = "documented"
     PARTLY = "partly documented"

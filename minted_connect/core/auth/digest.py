@@ -47,9 +47,9 @@ from minted_connect.core.auth.challenge import (
 
 __all__ = ["AuthFlow", "DigestAuth", "Signer"]
 
-# How many failing handshakes of other calls a call waits for before it goes ahead unsigned: behind a dead server, the
-# timeouts of all calls must not add up.
 _MAX_WAITS: Final = 2
+"""Handshakes of other calls that a call waits for before it sends its request unsigned: if the server does not respond,
+the timeouts of all calls must not add up."""
 
 _escape: Final = partial(re.compile(r'(["\\])').sub, r"\\\1")
 _is_valid_target: Final = re.compile(r"[!#-\[\]-~]+").fullmatch
