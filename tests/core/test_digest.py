@@ -67,7 +67,7 @@ def expected(given, *, user, password, method, body=b""):
 
 
 class Server:
-    """Answers like a server whose nonces live for `uses` requests, and counts what it is sent."""
+    """Responds like a server whose nonces are valid for `uses` requests, and counts the requests."""
 
     def __init__(self, password="secret", *, realm="r", algorithm="SHA-256", qop="auth", uses=10**9, says_stale=True):
         self.password, self.realm, self.algorithm, self.qop = password, realm, algorithm, qop
@@ -119,7 +119,7 @@ async def call(auth, server, method="GET", target="/", body=b""):
 
 
 def sign(challenge, *, method="GET", target="/", body=b"", user="partner", password="secret", policy="any"):
-    """The parameters with which a new client answers one challenge."""
+    """The parameters that a new client sends in response to one challenge."""
     flow = DigestAuth(user, password, policy=policy).auth_flow()
     assert flow.header(method, target, body) is None
     assert flow.on_challenge([challenge] if isinstance(challenge, str) else challenge)
@@ -634,16 +634,16 @@ async def test_a_call_signs_again_with_the_nonce_of_its_own_challenge():
     assert (third["nonce"], third["nc"]) == ("two", "00000002")
 
 
-@pytest.mark.parametrize("answer", ["a 5xx", ConnectionResetError])
-async def test_a_renewed_nonce_is_kept_when_its_call_ends_otherwise(answer):
+@pytest.mark.parametrize("outcome", ["a 5xx", ConnectionResetError])
+async def test_a_renewed_nonce_is_kept_when_its_call_ends_otherwise(outcome):
     auth = pinned(offer(nonce="old"))
     try:
         async with auth.auth_flow() as flow:
             flow.header("GET", "/")
             assert flow.on_challenge([offer(nonce="new", stale=True)])
             flow.header("GET", "/")
-            if answer is ConnectionResetError:
-                raise answer
+            if outcome is ConnectionResetError:
+                raise outcome
     except ConnectionResetError:
         pass
     given = read(auth.auth_flow().header("GET", "/"))
@@ -796,7 +796,7 @@ async def test_a_challenge_to_a_call_that_went_ahead_frees_those_that_wait_for_a
     assert server.waiting == 1  # the last one leads
     late = asyncio.create_task(call(auth, server))
     await settle()
-    await auth.auth_flow().__aexit__()  # one that went ahead and got no answer
+    await auth.auth_flow().__aexit__()  # a flow that went ahead and got no response
     await settle()
     assert server.waiting == 1
     ahead = auth.auth_flow()  # and one that got a challenge

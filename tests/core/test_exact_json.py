@@ -49,7 +49,7 @@ slow = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
-ANSWERS: dict[str, Any] = {
+RESPONSES: dict[str, Any] = {
     "add_basket_item_2026_02.response": Basket,
     "balance.response.assumed": tuple[Holding, ...],
     "clear_basket.response.assumed": Basket,
@@ -87,13 +87,13 @@ def problems(data: Any, type_: Any) -> tuple[str, ...]:
 
 
 def test_every_answer_among_the_samples_is_tried():
-    assert {path.name.removesuffix(".json") for path in SAMPLES.glob("*.response*")} == set(ANSWERS) | WITHOUT_DATA
+    assert {path.name.removesuffix(".json") for path in SAMPLES.glob("*.response*")} == set(RESPONSES) | WITHOUT_DATA
 
 
-@pytest.mark.parametrize("name", ANSWERS)
+@pytest.mark.parametrize("name", RESPONSES)
 def test_a_sample_becomes_a_model_and_the_same_sample_again(name: str):
     data = sample(name)["data"]
-    model = structure(data, ANSWERS[name])
+    model = structure(data, RESPONSES[name])
     assert loads(dumps(unstructure(model))) == data
 
 

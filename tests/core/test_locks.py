@@ -1,4 +1,4 @@
-"""Changes of one thing go one after the other, and what is known of the server is shared."""
+"""Changes with the same key run one after the other, and statistics about the server."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_changes_of_one_basket_do_not_overlap(minted, sandbox: Sandbox):
     second = asyncio.create_task(minted.baskets.add_item(basket, sku=SILVER))
     english = minted.with_options(language="en")
     third = asyncio.create_task(english.baskets.delete_item(basket, sku=GOLD))
-    await minted.baskets.get_active("customer-1")  # reading waits for nobody
+    await minted.baskets.get_active("customer-1")  # reads do not wait for the lock
     assert [entry.operation for entry in sandbox.requests][-2:] == ["baskets.update_item", "baskets.get_active"]
     fault.remove()
     await asyncio.gather(first, second, third)

@@ -1,4 +1,4 @@
-"""How long a call may take, and how often it is tried: one deadline over everything, one budget for everybody."""
+"""Deadlines over all attempts, retries, and the retry budget that all calls share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CHALLENGE = 'WWW-Authenticate: Digest realm="x", nonce="{}", qop="auth", algorit
 
 
 class Diary(ManualClock):
-    """A clock that moves when somebody sleeps, and remembers until when."""
+    """A clock that advances when a task sleeps, and records until when."""
 
     def __init__(self) -> None:
         super().__init__(auto_advance=True)
@@ -231,7 +231,7 @@ async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
             await minted.rates.current()
 
 
-# How often, and when.
+# Attempts, and pauses between them.
 
 
 @given(
@@ -329,7 +329,7 @@ async def test_siblings_share_one_budget(connect, sick):
     for one in [*family, family[1].with_options(language="ar")]:
         with pytest.raises(ServerError):
             await one.rates.current()
-    assert len(sick.requests) == 6 + 2  # two retries for 5 tokens each, whoever had them
+    assert len(sick.requests) == 6 + 2  # two retries for 5 tokens each, from any of the clients
 
 
 async def test_calls_at_once_share_one_budget(connect, sick):

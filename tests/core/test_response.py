@@ -61,7 +61,7 @@ def envelope(**changes: Any) -> dict[str, Any]:
     return {"data": {}, "success": True, "code": 0, "message": "", **changes}
 
 
-# --- good answers ------------------------------------------------------------------------------------------------
+# --- successful responses ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
@@ -91,7 +91,7 @@ def test_an_odd_request_id_is_no_request_id(value: str):
     assert failure(404, b"", {"X-Request-Id": value, "X-Correlation-Id": "good"}).request_id == "good"
 
 
-# --- answers that cannot be trusted ------------------------------------------------------------------------------
+# --- invalid responses ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
