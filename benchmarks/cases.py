@@ -30,8 +30,9 @@ from benchmarks.measure import Cost, Measure, interleave, timed
 from benchmarks.report import Row, compare
 from benchmarks.server import LATENCY, MINIMAL, ROOT, SAMPLE, SANDBOX, Served
 from minted_connect import Basket, MintedConnectError, Rate
-from minted_connect.core.auth.digest import DigestAuth, Signer, Terms, parse_challenges
-from minted_connect.core.converter import structure, to_wire
+from minted_connect.core.auth.challenge import Terms, parse_challenges
+from minted_connect.core.auth.digest import DigestAuth, Signer
+from minted_connect.core.converter import structure, unstructure
 from minted_connect.core.exact_json import dumps, loads
 from minted_connect.core.retry import with_retries
 
@@ -228,7 +229,7 @@ def decode(effort: Effort) -> list[Row]:
     rows = compare("decode one basket", costs, "json.loads, floats", goals={"SDK, bytes to Basket": "<= 1.30 x wall"})
     for case, number, sample, type_ in (
         ("decode 100 baskets", 100, loads(SAMPLE)["data"], Basket),
-        ("decode 1,000 rates", 1000, to_wire(RATE), Rate),
+        ("decode 1,000 rates", 1000, unstructure(RATE), Rate),
     ):
         body = dumps([sample] * number)
         many: dict[str, Measure] = {
@@ -246,7 +247,7 @@ def encode(effort: Effort) -> list[Row]:
     plain = json.loads(SAMPLE)["data"]
     contenders = {
         "json.dumps of a dict, floats": _steps(lambda: json.dumps(plain).encode()),
-        "SDK, Basket to bytes": _steps(lambda: dumps(to_wire(basket))),
+        "SDK, Basket to bytes": _steps(lambda: dumps(unstructure(basket))),
     }
     costs = interleave(contenders, calls=effort.steps // 4, repetitions=effort.repetitions)
     return compare("encode one basket", costs, next(iter(contenders)))
@@ -288,10 +289,10 @@ def digest(effort: Effort) -> list[Row]:
         await middleware(request, handler)
 
     async def ours() -> None:
-        async with auth.exchange() as exchange:
-            while exchange.header("GET", target) is None:
-                exchange.on_challenge([field])
-            exchange.on_success()
+        async with auth.auth_flow() as flow:
+            while flow.header("GET", target) is None:
+                flow.on_challenge([field])
+            flow.on_success()
 
     contenders = {
         "one SHA-256": _steps(lambda: hashlib.sha256(hashed).hexdigest()),

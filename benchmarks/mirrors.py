@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 import attrs
 
-from minted_connect.core.converter_hooks import wire_name
+from minted_connect.core.converter_hooks import json_name
 
 __all__ = ["pydantic_of"]
 
@@ -21,7 +21,7 @@ def pydantic_of(class_: Any) -> Any:
     fields: dict[str, Any] = {}
     for field in attrs.fields(attrs.resolve_types(class_)):
         if field.eq:
-            alias = wire_name(class_, field.name)
+            alias = json_name(class_, field.name)
             default = ... if field.default is attrs.NOTHING else _default(field.default)
             fields[field.name] = (_mirrored(field.type), pydantic.Field(default, alias=alias))
     return pydantic.create_model(class_.__name__, __config__=pydantic.ConfigDict(frozen=True), **fields)

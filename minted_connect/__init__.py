@@ -14,11 +14,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from minted_connect.blocking import BlockingOutcomeUnknown, BlockingRateFeed, BlockingSubscription, MintedConnect
     from minted_connect.client import AsyncMintedConnect
+    from minted_connect.clock import Clock, SystemClock
     from minted_connect.completion.interruption import intent_of
     from minted_connect.config import (
         STAGING,
         BreakerPolicy,
-        Clock,
         CompletionPolicy,
         Credentials,
         Limits,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
         RateLimit,
         RetryPolicy,
         Secret,
-        SystemClock,
         Timeouts,
     )
     from minted_connect.core.response import Response
@@ -152,7 +151,7 @@ _HOME = {
     "Category": "minted_connect.models",
     "CircuitOpen": "minted_connect.errors",
     "ClientClosedError": "minted_connect.errors",
-    "Clock": "minted_connect.config",
+    "Clock": "minted_connect.clock",
     "Completion": "minted_connect.models",
     "CompletionPolicy": "minted_connect.config",
     "ConfigurationError": "minted_connect.errors",
@@ -231,7 +230,7 @@ _HOME = {
     "SqliteSink": "minted_connect.feed.sinks.sqlite",
     "OrderStatus": "minted_connect.models",
     "Subscription": "minted_connect.feed",
-    "SystemClock": "minted_connect.config",
+    "SystemClock": "minted_connect.clock",
     "TLSFailed": "minted_connect.errors",
     "Tick": "minted_connect.feed",
     "Timeouts": "minted_connect.config",

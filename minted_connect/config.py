@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import random
 import re
 import sys
-import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, Literal, NoReturn, Protocol, cast
+from typing import Any, Final, Literal, NoReturn, cast
 from urllib.parse import urlsplit
 
 import attrs
 
+from minted_connect.clock import SYSTEM_CLOCK, Clock
 from minted_connect.errors import AMBIGUOUS_STATUSES, ConfigurationError
 from minted_connect.hooks import Attempt
 
@@ -22,9 +20,7 @@ __all__ = [
     "FEED_BREAKER",
     "LOOPBACK",
     "STAGING",
-    "SYSTEM_CLOCK",
     "BreakerPolicy",
-    "Clock",
     "CompletionPolicy",
     "Credentials",
     "Limits",
@@ -32,7 +28,6 @@ __all__ = [
     "RateLimit",
     "RetryPolicy",
     "Secret",
-    "SystemClock",
     "Timeouts",
     "as_secret",
     "check_base_url",
@@ -352,55 +347,6 @@ class CompletionPolicy:
     def settle_time(self) -> float:
         """Seconds after a response within which an order that it did not report is made and shows in the reads."""
         return self.orders_lag + (self.latest_landing or 0.0)
-
-
-class Clock(Protocol):
-    """Where all time comes from, so that a test can move it.
-
-    A clock may also offer `elapsed()`: seconds that run on while the machine sleeps, for the age of price locks.
-    Without it, forward jumps of `wall` count as such seconds.
-
-    It may also offer `call_later(seconds, callback)`, which returns something with a `cancel()` and has `callback()`
-    called on the running event loop once `monotonic` has moved that far. Then a request times out on this clock too,
-    not only in real time.
-    """
-
-    def monotonic(self) -> float:
-        """Return seconds that never run backwards."""
-        ...
-
-    def wall(self) -> datetime:
-        """Return the time of day, aware."""
-        ...
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait that many seconds of `monotonic`."""
-        ...
-
-
-class SystemClock:
-    """The clock of the machine."""
-
-    def monotonic(self) -> float:
-        """Return seconds that never run backwards."""
-        return time.monotonic()
-
-    def wall(self) -> datetime:
-        """Return the time of day, UTC."""
-        return datetime.now(UTC)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait that many seconds."""
-        await asyncio.sleep(seconds)
-
-    if sys.platform == "linux":
-
-        def elapsed(self) -> float:
-            """Return seconds that run on while the machine sleeps."""
-            return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-SYSTEM_CLOCK: Final = SystemClock()
 
 
 def _is_clock(_instance: object, _attribute: attrs.Attribute[Any], value: Any) -> None:

@@ -1,39 +1,52 @@
-"""What can be watched of a client from outside: its attempts, one by one, without anybody's data."""
+"""The event passed to `Options.on_attempt`. Contains no personal data."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from datetime import datetime
 
 import attrs
 
 from minted_connect.errors import Phase
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "notify_attempt"]
+
+_logger = logging.getLogger("minted_connect")
 
 
 @attrs.frozen(kw_only=True)
 class Attempt:
-    """One attempt to send a request, after it ended; `Options.on_attempt` is called with it.
+    """One attempt to send a request, passed to `Options.on_attempt` after the attempt ended.
 
-    It names the route by its template: no ids, no query, no bodies, nothing personal.
+    The route is the path template. An attempt holds no ids, query strings, bodies or personal data.
     """
 
     operation: str
-    """Name of the method that offers it (`baskets.get_active`); `request` for what was written by hand."""
+    """Name of the client method that sends the operation (`baskets.get_active`); `request` for `client.request`."""
     method: str
+    """HTTP method."""
     route: str
-    """Template of the path (``/partner/customer/{}``); `(raw)` for what was written by hand."""
+    """Template of the path (``/partner/customer/{}``); `(raw)` for `client.request`."""
     server: str
     """Origin of the server (``https://host:port``)."""
     number: int
-    """1 for the first attempt of a call; higher after failures."""
+    """Number of the attempt within its call, from 1."""
     started_at: datetime
-    """By the client's clock, aware."""
+    """Start by the client's wall clock, aware."""
     elapsed: float
-    """Seconds: waiting for a connection and for the login included."""
+    """Duration in seconds, including waits for a connection and for the digest handshake."""
     phase: Phase
-    """How far the request got."""
+    """The phase that the request reached."""
     status: int | None = None
-    """Of the answer, if one came."""
+    """HTTP status of the response; None without a response."""
     error: str | None = None
-    """Class of what was raised, if something was; `CancelledError` when the caller gave up."""
+    """Class name of the error that was raised; None after success, `CancelledError` after a cancellation."""
+
+
+def notify_attempt(hook: Callable[[Attempt], object], attempt: Attempt) -> None:
+    """Call the hook. Log an exception that it raises: the hook must not make a call fail that may move money."""
+    try:
+        hook(attempt)
+    except Exception:
+        _logger.exception("Options.on_attempt raised")

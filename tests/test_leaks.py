@@ -122,20 +122,20 @@ async def settled(most_sockets: int, most_tasks: int) -> bool:
 def idle_connections(client: AsyncMintedConnect) -> int:
     """Check that nothing of a client is in use, and count the connections that it keeps."""
     shared = client._api.state
-    digest, roads = shared.transport._digest._shared, shared.transport._roads or {}
+    digest, pools = shared.transport._digest._state, shared.transport._pools or {}
     assert digest.leader is None
     assert digest.signer is not None
     assert len(shared.locks._locks) == 0
     assert client.complete._settlement.flights == {}
     kept = Counter()
-    for lane, road in roads.items():
-        connector: Any = road.session.connector
-        assert road.slots._value == POOL
-        assert not road.slots._waiters
+    for kind, pool in pools.items():
+        connector: Any = pool.session.connector
+        assert pool.slots._value == POOL
+        assert not pool.slots._waiters
         assert not connector._acquired
         assert not connector._waiters
-        kept[lane] = sum(map(len, connector._conns.values()))
-    assert len(roads) == 3
+        kept[kind] = sum(map(len, connector._conns.values()))
+    assert len(pools) == 3
     assert kept[PoolKind.COMPLETION] == kept[PoolKind.RECOVERY] == 0
     assert kept[PoolKind.DEFAULT] <= POOL
     return kept[PoolKind.DEFAULT]

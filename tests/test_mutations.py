@@ -36,8 +36,8 @@ MUTATIONS = [
         45,
         "a throttled completion is sent again",
         "core/retry.py",
-        "        again = False\n    elif isinstance(error, APIError):",
-        "        again = isinstance(error, RateLimited)\n    elif isinstance(error, APIError):",
+        "        may_retry = False\n    elif isinstance(error, APIError):",
+        "        may_retry = isinstance(error, RateLimited)\n    elif isinstance(error, APIError):",
         "completion/test_end_to_end.py",
     ),
     Mutation(

@@ -1,19 +1,20 @@
-"""What becomes of a change whose answer is lost: sent again, read back, or refused; never done twice.
+"""Changes whose response is lost: sent again, read back, or refused, and never executed twice.
 
-Effects: SET = update and remove a customer, update, delete and clear a basket; ADD = create a customer, add a line.
+IDEMPOTENT: update and remove a customer; update, delete and clear a basket.
+NON-IDEMPOTENT: create a customer, add a line.
 
-row  fault                                          SET           ADD
+row  fault                                          IDEMPOTENT    NON-IDEMPOTENT
 F10  reset on a reused connection                   again         read back
 F11  dropped before or after the work               again         read back
 F12  dropped while the body is being written        again         read back
-F13  no answer in time                              read back     read back
+F13  no response in time                            read back     read back
 F14  cancelled                                      raised, nothing more is sent
-F16  answer cut short                               read back     read back
-F17  answer is no JSON, or none to trust            read back     read back
-F18  answer too large                               read back     read back
+F16  response truncated                             read back     read back
+F17  response is not a valid envelope               read back     read back
+F18  response too large                             read back     read back
 F19  success is false                               refused       refused
 F20  a field is missing                             read back     read back
-F26  404 (SET: done, if an earlier try may have)    refused       refused
+F26  404 (done, if an earlier attempt may have)     refused       refused
 F27  409                                            read back     read back
 F29  429 within the deadline or without a time      again         read back
 F29  429 beyond the deadline                        refused       read back
@@ -21,10 +22,10 @@ F30  500    F31  502, 504    F32  503               again         read back
 F33  408, 425                                       again         read back
 F34  3xx                                            read back     read back
 F35  endless 1xx, slow or oversized head or body    read back     read back
-F36  two answers; an answer before the request      the connection is dropped
+F36  two responses; one before the request          the connection is dropped
 
-"again" = one more try, then as "read back"; "read back" = one read shows the change, and it is returned, or does
-not, and the error stands; "refused" = the error, at once.
+"again": one retry, then as "read back". "read back": the state is read, and returned if the change was executed;
+otherwise the error is raised. "refused": the error is raised at once.
 """
 
 from __future__ import annotations
@@ -110,7 +111,7 @@ class Change:
 
     @property
     def required(self) -> str:
-        """A field its answer cannot do without."""
+        """A required field of its response."""
         return "external_id" if "customers" in self.name else "paid_total"
 
 
@@ -248,7 +249,7 @@ async def prepared(minted: Any, sandbox: Sandbox, customer: str, *, lag: float =
 
 
 def counts(sandbox: Sandbox, change: Change, customer: str) -> tuple[int, int]:
-    """How often the change was sent, and how often the customer's things were read."""
+    """Return how often the change was sent, and how often the customer's data were read."""
     reads = [e for e in sandbox.requests if e.method == "GET" and customer in f"{e.path} {e.query}"]
     return len(sandbox.requests.of(change.name)), len(reads)
 
@@ -389,7 +390,7 @@ async def test_a_missing_field_is_read_back(minted, sandbox, change):  # F20
     sandbox.faults.add("drop_field", method=change.method, field=change.required)
     assert change.shown(await change.call(minted, "customer-1", basket))
     assert change.made(sandbox, "customer-1")
-    # The answer to a removal says nothing that could be missing.
+    # The response to a removal has no required field.
     assert counts(sandbox, change, "customer-1") == (1, int(change is not REMOVE_CUSTOMER))
 
 
@@ -413,7 +414,7 @@ async def test_a_removal_that_finds_nothing_the_second_time_was_done_the_first(m
 AFTER_THE_WORK = [("drop_after_commit", {}), ("status", {"status": 500, "commit": True})]
 
 
-# What `test_every_change_under_every_fault` leaves out.
+# Faults that `test_every_change_under_every_fault` does not cover.
 @pytest.mark.parametrize(("kind", "args"), AFTER_THE_WORK, ids=["dropped", "500"])
 async def test_a_line_that_is_gone_the_second_time_was_deleted_the_first(minted, sandbox, kind, args):
     basket = await prepared(minted, sandbox, "customer-1")
@@ -522,7 +523,7 @@ async def test_a_cancelled_addition_says_that_it_may_have_happened(sandbox, chan
         assert any("may have" in note for note in caught.value.__notes__)
 
 
-# What no sandbox does: a server of customers, on plain sockets.
+# Faults that the sandbox does not have: a server of customers, on plain sockets.
 
 CHANGED = {"external_id": "customer-1", "lastname": "Changed"}
 BIG = "x" * 12_000_000
@@ -594,7 +595,7 @@ async def test_an_answer_before_the_request_answers_nothing(connect):  # F36
         if connection.number == 0:
             await connection.writer.drain()
             await unasked.wait()
-            connection.envelope({"external_id": "customer-1", "lastname": "nobody asked"})
+            connection.envelope({"external_id": "customer-1", "lastname": "unasked"})
             await connection.writer.drain()
             heard.set()
         await connection.request()

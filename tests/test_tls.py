@@ -136,8 +136,8 @@ async def test_the_context_of_every_lane_is_strict(authority, known, monkeypatch
         AsyncMintedConnect("u", "p", base_url=server.url) as minted,
     ):
         await minted.rates.current()
-        roads = (minted._api.state.transport._roads or {}).values()
-        contexts = [road.session.connector._ssl for road in roads]
+        pools = (minted._api.state.transport._pools or {}).values()
+        contexts = [pool.session.connector._ssl for pool in pools]
     assert len(contexts) == 3
     for context in contexts:
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2

@@ -1,4 +1,4 @@
-"""What the wire can do to a call: each fault is a real one, and each has one typed answer."""
+"""Faults of the connection and of the response, on real sockets: each raises one typed error."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def swift() -> Options:
 
 
 def scripted(*steps: Any):
-    """A script that answers request n by step n; the last step answers all that follow."""
+    """A script that responds to request n with step n, and to all later ones with the last step."""
     served = 0
 
     async def script(connection: Connection) -> None:
@@ -171,7 +171,7 @@ async def test_a_dropped_keepalive_connection_is_no_hidden_resend_either(connect
     async def one_then_close(connection: Connection) -> None:
         await connection.request()
         connection.envelope(RATES)
-        await connection.request()  # the second request arrives, and is never answered
+        await connection.request()  # the second request arrives, and gets no response
 
     async with WireServer(one_then_close) as server:
         minted = await connect(server.url, **ONCE)
@@ -241,14 +241,14 @@ async def test_an_attempt_gets_no_more_than_what_is_left(connect):
 
 
 @pytest.mark.parametrize(
-    ("name", "answer"),
+    ("name", "response"),
     [
         ("short body", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
         ("cut chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"),
     ],
 )
-async def test_a_truncated_answer(connect, name, answer):
-    async with WireServer(scripted(raw(answer))) as server:
+async def test_a_truncated_response(connect, name, response):
+    async with WireServer(scripted(raw(response))) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises(TransportError) as caught:
             await minted.rates.current()
@@ -338,7 +338,7 @@ async def test_redirects_are_not_followed(connect, code):
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 20_000 + b"\r\nContent-Length: 0\r\n\r\n",
@@ -346,8 +346,8 @@ async def test_redirects_are_not_followed(connect, code):
     ],
     ids=["not http", "long header", "many headers"],
 )
-async def test_an_answer_that_is_no_http(connect, answer):
-    async with WireServer(scripted(raw(answer))) as server:
+async def test_a_response_that_is_not_http(connect, response):
+    async with WireServer(scripted(raw(response))) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises((ProtocolError, TransportError)) as caught:
             await minted.rates.current()
@@ -648,9 +648,9 @@ async def test_closing_ends_a_call_at_whatever_point_it_is():
                 await call
             assert not isinstance(caught.value, RequestTimeout)
             ends.add(type(caught.value).__name__)
-            if "the answer broke off" in str(caught.value):
+            if "the response was truncated" in str(caught.value):
                 return
-    pytest.fail(f"the answer was never under way: {ends}")
+    pytest.fail(f"no response was truncated: {ends}")
 
 
 async def test_a_forgotten_close_is_said(sandbox: Sandbox):
@@ -658,12 +658,12 @@ async def test_a_forgotten_close_is_said(sandbox: Sandbox):
 
     minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
     await minted.rates.current()
-    roads = minted._api.state.transport._roads or {}
+    pools = minted._api.state.transport._pools or {}
     with pytest.warns(ResourceWarning, match="unclosed"):
         del minted
         gc.collect()
-    for road in roads.values():
-        await road.session.close()
+    for pool in pools.values():
+        await pool.session.close()
 
 
 async def test_cancelling_a_call_leaves_nothing(sandbox: Sandbox):

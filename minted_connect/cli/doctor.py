@@ -106,8 +106,8 @@ async def _check_journal(settings: dict[str, Any], checks: _Checks) -> None:
 async def _check_server(settings: dict[str, Any], checks: _Checks) -> None:
     from minted_connect.cli.profiles import server_url  # noqa: PLC0415
     from minted_connect.client import AsyncMintedConnect  # noqa: PLC0415
+    from minted_connect.core.headers import clock_skew  # noqa: PLC0415
     from minted_connect.core.request import OPERATIONS  # noqa: PLC0415
-    from minted_connect.core.server_stats import clock_offset  # noqa: PLC0415
     from minted_connect.errors import MintedConnectError  # noqa: PLC0415
 
     settings = {**settings, "journal": None}
@@ -118,7 +118,7 @@ async def _check_server(settings: dict[str, Any], checks: _Checks) -> None:
             rates = OPERATIONS["rates.current"]
             response = await minted.request(rates.method, paths.get(rates.name, rates.path))
             checks.add("login and rates", f"responded with status {response.status}")
-            skew = clock_offset(response.headers.get("Date", ""), datetime.now(UTC), timedelta()).total_seconds()
+            skew = clock_skew(response.headers.get("Date", ""), datetime.now(UTC), timedelta()).total_seconds()
             detail = f"the server is {round(skew):+d} s ahead of this machine"
             checks.add("clock", detail, ok=abs(skew) <= _MAX_CLOCK_SKEW)
     except MintedConnectError as error:

@@ -169,7 +169,7 @@ def _parse_amount(text: str | None) -> Decimal | None:
 def _read_address(file: Path) -> Shipping:
     import attrs  # noqa: PLC0415
 
-    from minted_connect.core.converter import Unfit, structure  # noqa: PLC0415
+    from minted_connect.core.converter import StructureError, structure  # noqa: PLC0415
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
     from minted_connect.models import Shipping  # noqa: PLC0415
 
@@ -184,8 +184,8 @@ def _read_address(file: Path) -> Shipping:
         raise InvalidInput.of("address", f"must be an object with keys of {', '.join(names)}")
     try:
         return structure(address, Shipping)
-    except Unfit as unfit:
-        raise InvalidInput.of("address", str(unfit).replace("data.", "")) from None
+    except StructureError as mismatch:
+        raise InvalidInput.of("address", str(mismatch).replace("data.", "")) from None
 
 
 async def reconcile(

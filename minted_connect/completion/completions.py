@@ -287,7 +287,7 @@ class AsyncCompletions:
         try:
             # Until the outcome is known, this client changes none of the customer's baskets: an item that is added
             # between the look at the basket and its completion would be bought at a price that was not agreed to.
-            async with self._api.turn(basket.customer.external_id, patience):
+            async with self._api.hold_lock(basket.customer.external_id, patience):
                 flight.result = await Execution(self._api, self._settlement, flight, end=end).run(basket)
         except Exception as error:
             flight.error = error

@@ -15,7 +15,7 @@ from minted_connect.completion.order_match import is_order, lines
 from minted_connect.config import Limits
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.failures import attach_request
-from minted_connect.core.pool import SendLimit
+from minted_connect.core.pool import PoolKind, SendLimit
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
     IntegrityError,
@@ -103,7 +103,8 @@ async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None)
         PriceFixExpired: too few seconds are left of its price lock, or none is shown.
         IntegrityError: the answer is about another customer, another basket or another kind.
     """
-    fresh = await _unsent(AsyncBaskets(api.hurry()).get_active(basket.customer.external_id, cart_token=basket.token))
+    baskets = AsyncBaskets(api.with_pool(PoolKind.PREFLIGHT))
+    fresh = await _unsent(baskets.get_active(basket.customer.external_id, cart_token=basket.token))
     if fresh is None:
         raise InvalidInput.of("basket", "is not open any more: it was completed, cleared or replaced")
     if fresh.kind != basket.kind or is_order(fresh.raw):
@@ -145,7 +146,8 @@ async def pre_image(api: ApiClient, basket: Basket, kind: OrderKind) -> tuple[in
         return ()
     customer = basket.customer.external_id
     try:
-        page = await _unsent(AsyncOrders(api.hurry()).page(customer_id=customer, tx_type=kind, per_page=30))
+        orders = AsyncOrders(api.with_pool(PoolKind.PREFLIGHT))
+        page = await _unsent(orders.page(customer_id=customer, tx_type=kind, per_page=30))
     except MintedConnectError as error:
         if wanted == "try":
             return ()

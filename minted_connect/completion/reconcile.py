@@ -17,9 +17,9 @@ from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, Order
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
+from minted_connect.core.headers import clock_skew
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.core.response import Response
-from minted_connect.core.server_stats import clock_offset
 from minted_connect.errors import (
     APIError,
     AuthenticationFailed,
@@ -308,7 +308,7 @@ class ReadBack:
         if (left := self._give_up - clock.monotonic()) <= 0:
             return
         try:
-            async with self._api.turn(intent.external_customer_id, left):
+            async with self._api.hold_lock(intent.external_customer_id, left):
                 if clock.monotonic() >= self._give_up:
                     return
                 # Written first: after a crash, a basket that was emptied looks like one that became an order.
@@ -336,7 +336,7 @@ class ReadBack:
         api = self._api.with_settings(attrs.evolve(settings, deadline=deadline))
         reply = await api.exchange(request, bypass_limits=True)
         self._has_read = True
-        self._offset = clock_offset(reply.headers.get("Date", ""), clock.wall(), self._offset)
+        self._offset = clock_skew(reply.headers.get("Date", ""), clock.wall(), self._offset)
         return reply
 
     def _note(self, error: MintedConnectError) -> None:

@@ -1,6 +1,6 @@
 """Reads and writes JSON with exact Decimals: money never passes through a float.
 
-Documents with two possible readings (duplicate keys, NaN) are rejected. The converter checks their structure.
+Documents that parsers read differently (duplicate keys, NaN) are rejected. The converter checks the structure.
 """
 
 from __future__ import annotations
@@ -18,37 +18,37 @@ __all__ = ["Malformed", "dumps", "loads"]
 _EXACT: Final = Context(
     prec=100, Emin=-99, Emax=99, traps=[Clamped, Inexact, InvalidOperation, Overflow, Rounded, Subnormal]
 )
-"""Reads a number exactly or not at all; an exponent like 1e999999999 would explode in later arithmetic."""
+"""Parses a number exactly or raises; an exponent like 1e999999999 would need gigabytes in later arithmetic."""
 _SPACE: Final = " \t\n\r"
 
 
 class Malformed(ValueError):
-    """The bytes are not the JSON this library accepts; the text never quotes them."""
+    """The bytes are not JSON that this library accepts. The text does not quote them."""
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise Malformed("the same key twice in one object")
-    return made
+    return members
 
 
 def _constant(_name: str) -> NoReturn:
     raise Malformed("NaN or Infinity in place of a number")
 
 
-# The C scanner stays in use with these hooks; `raw_decode` spares two regular expressions a call.
+# These hooks do not disable the C scanner, and `raw_decode` saves two regular expressions per call.
 _DECODER: Final = json.JSONDecoder(
     parse_float=_EXACT.create_decimal, parse_constant=_constant, object_pairs_hook=_object
 )
 
 
 def loads(body: bytes, *, max_depth: int = 64) -> Any:
-    """Parse JSON; fractions become exact Decimals, whole numbers stay ints.
+    """Parse JSON. Fractions become exact Decimals, integers become ints.
 
     Raises:
-        Malformed: not UTF-8, not JSON, nested deeper than `max_depth`, a duplicate key, NaN, a number with more
-            than 100 digits or an exponent beyond 99, or half a surrogate pair.
+        Malformed: if the body is not UTF-8, not JSON or nested deeper than `max_depth`, or holds a duplicate key, NaN,
+            a fraction with more than 100 digits or an exponent beyond 99, or a lone surrogate.
     """
     try:
         text = body.decode()
@@ -56,7 +56,7 @@ def loads(body: bytes, *, max_depth: int = 64) -> Any:
             text = text.lstrip(_SPACE)
         data, end = _DECODER.raw_decode(text)
         if "\\" in text and ("\\ud" in text or "\\uD" in text):
-            _refuse_half_characters(data)
+            _reject_lone_surrogates(data)
     except Malformed:
         raise
     except UnicodeError:
@@ -69,15 +69,15 @@ def loads(body: bytes, *, max_depth: int = 64) -> Any:
         raise Malformed("a number out of range") from None
     if end != len(text) and text[end:].strip(_SPACE):
         raise Malformed("something follows the JSON document")
-    if body.count(b"[") + body.count(b"{") > max_depth and _deeper(data, max_depth):
+    if body.count(b"[") + body.count(b"{") > max_depth and _is_deeper(data, max_depth):
         raise Malformed(f"nested deeper than {max_depth}")
     return data
 
 
-def _deeper(data: Any, limit: int) -> bool:
+def _is_deeper(data: Any, limit: int) -> bool:
     level: list[Any] = [[data]]
     for _ in range(limit + 1):
-        # Only what can hold something more goes on to the next level: an answer is mostly plain values.
+        # Only containers go to the next level: most values of a response are scalars.
         level = [child for node in level for child in _children(node) if type(child) is dict or type(child) is list]
         if not level:
             return False
@@ -88,24 +88,24 @@ def _children(node: Any) -> Iterable[Any]:
     return cast("dict[str, Any]", node).values() if type(node) is dict else cast("list[Any]", node)
 
 
-def _refuse_half_characters(data: Any) -> None:
+def _reject_lone_surrogates(data: Any) -> None:
     json.dumps(data, ensure_ascii=False, default=str).encode()
 
 
 def dumps(data: Any) -> bytes:
-    """Write JSON; Decimals become exact numbers. `to_wire` makes such data out of models.
+    """Serialise to JSON. Decimals become exact numbers. `converter.unstructure` makes such data from models.
 
     Raises:
-        InvalidInput: a text that is not valid Unicode, a Decimal that is not finite, a float, or anything else that
-            JSON or exact money does not know.
+        InvalidInput: if the data holds a string that is not valid Unicode, a Decimal that is not finite, a float, or a
+            value of any other type.
     """
     try:
-        return _written(data).encode()
+        return _serialise(data).encode()
     except UnicodeEncodeError:
         raise InvalidInput.of("body", "must be valid Unicode") from None
 
 
-def _written(value: Any) -> str:
+def _serialise(value: Any) -> str:
     if isinstance(value, str):
         return encode_basestring(value)
     if value is None:
@@ -120,7 +120,7 @@ def _written(value: Any) -> str:
         return str(value)
     if isinstance(value, Mapping):
         members = cast("Mapping[str, Any]", value).items()
-        return "{" + ",".join([f"{encode_basestring(name)}:{_written(item)}" for name, item in members]) + "}"
+        return "{" + ",".join([f"{encode_basestring(name)}:{_serialise(item)}" for name, item in members]) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ",".join([_written(item) for item in cast("list[Any]", value)]) + "]"
+        return "[" + ",".join([_serialise(item) for item in cast("list[Any]", value)]) + "]"
     raise InvalidInput.of("body", f"must hold JSON values and Decimals, not {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""Packages that only some need: imported when they are, and named with their extra when they are missing."""
+"""Imports of optional dependencies, with an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["import_extra"]
 
 
 def import_extra(module: str, extra: str, why: str) -> Any:
-    """Return a module of an extra.
+    """Import and return a module that an extra installs.
 
     Raises:
-        ConfigurationError: it is not installed; the text is `why`, and how to install the extra.
+        ConfigurationError: if the module cannot be imported; the text is `why` and the command that installs the extra.
     """
     try:
         return importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""The meaning of a failure: may the request have been executed, and can the same request succeed later? No I/O."""
+"""Classification of failures: whether the request may have been executed, and whether it may succeed later. No I/O."""
 
 from __future__ import annotations
 
@@ -28,7 +28,10 @@ _E = TypeVar("_E", bound=MintedConnectError)
 
 
 def attach_request(error: _E, request: RequestInfo, *, attempts: int = 1, elapsed: float = 0.0) -> _E:
-    """Attach the failed request to an error, put its method and route in front of the text, and return the error."""
+    """Attach the failed request to an error, prefix the text with its method and route, and return the error.
+
+    An error that has a request already keeps its request and text; `attempts` and `elapsed` are set in any case.
+    """
     if error.request is None:
         error.request = request
         error.reason = f"{request.method} {request.route}: {error.reason}"
@@ -39,7 +42,8 @@ def attach_request(error: _E, request: RequestInfo, *, attempts: int = 1, elapse
 def may_have_executed(error: MintedConnectError) -> bool:
     """Return whether the server may have executed the request that failed with `error`.
 
-    A response is no proof that nothing happened: the balancer or gateway that wrote it may have passed the request on.
+    A response does not prove that nothing was executed: a load balancer or gateway may have forwarded the request
+    before it wrote the response.
     """
     effect = error.request.effect if error.request else None
     if effect is Effect.READ:
@@ -54,19 +58,20 @@ def may_have_executed(error: MintedConnectError) -> bool:
 
 
 def needs_read_back(error: MintedConnectError) -> bool:
-    """Return whether the state must be read before a change that failed with `error` is given up."""
+    """Return whether the state must be read back before a change that failed with `error` counts as failed."""
     if isinstance(error, IntegrityError):
-        return False  # the caller must see the alarm; a read would hide it
+        return False  # the caller must see this error; a successful read would hide it
     if not isinstance(error, APIError):
         return may_have_executed(error)
     if error.after_unknown:
-        # A refusal of the second attempt can mean that the first one did the work.
+        # A refusal of a later attempt can mean that an earlier attempt was executed.
         return not isinstance(error, AuthenticationFailed | PermissionDenied | RateLimited)
     if may_have_executed(error):
         return True
-    is_addition = error.request is not None and error.request.effect is Effect.NON_IDEMPOTENT
-    is_client_error = error.status // 100 == 4  # noqa: PLR2004 - the class of statuses
-    return is_addition and is_client_error and not isinstance(error, AuthenticationFailed | NotFound | ValidationFailed)
+    if error.request is None or error.request.effect is not Effect.NON_IDEMPOTENT:
+        return False
+    is_4xx = error.status // 100 == 4  # noqa: PLR2004
+    return is_4xx and not isinstance(error, AuthenticationFailed | NotFound | ValidationFailed)
 
 
 def is_transient(error: MintedConnectError) -> bool:

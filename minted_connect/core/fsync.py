@@ -1,4 +1,4 @@
-"""What it takes for a new file to survive a power cut."""
+"""Durability of new files: fsync of their directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ __all__ = ["sync_directory"]
 
 
 def sync_directory(directory: Path) -> None:
-    """Have the names in a directory on the disk: a new file is safe only then. Windows has no such call."""
+    """Flush the entries of a directory to disk: until then, a new file can be lost in a power failure.
+
+    Does nothing on Windows, which has no such call.
+    """
     if os.name == "posix":
         descriptor = os.open(directory, os.O_RDONLY)
         try:

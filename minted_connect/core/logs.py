@@ -1,6 +1,6 @@
-"""`MINTED_LOG=debug`: the log on standard error, for a look without touching the program.
+"""The environment variable `MINTED_LOG`, which writes the log to standard error without a change of the program.
 
-A library is silent in a program that did not configure logging; this is the one switch that makes it speak.
+Otherwise the library adds only a `NullHandler`, and stays silent in a program that does not configure logging.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from minted_connect.errors import ConfigurationError
 
 __all__ = ["setup_logging"]
 
-_ROOT: Final = logging.getLogger("minted_connect")
-_ROOT.addHandler(logging.NullHandler())
+_LOGGER: Final = logging.getLogger("minted_connect")
+_LOGGER.addHandler(logging.NullHandler())
 _LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
-_SHOWN: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_FORMAT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def setup_logging() -> None:
-    """Do as `MINTED_LOG` says: debug, info, warning or error.
+    """Set the log level from `MINTED_LOG`: debug, info, warning or error; do nothing if it is not set.
 
     Raises:
-        ConfigurationError: it says something else.
+        ConfigurationError: if `MINTED_LOG` has another value.
     """
-    wanted = os.environ.get("MINTED_LOG")
-    if not wanted:
+    name = os.environ.get("MINTED_LOG")
+    if not name:
         return
-    level = _LEVELS.get(wanted.casefold())
+    level = _LEVELS.get(name.casefold())
     if level is None:
         raise ConfigurationError(f"MINTED_LOG: must be one of {', '.join(_LEVELS)}")
-    _ROOT.setLevel(level)
-    # Where the program shows its log already, a second handler would show every line twice.
-    if not logging.getLogger().handlers and len(_ROOT.handlers) == 1:
+    _LOGGER.setLevel(level)
+    # If the root logger has a handler, a second one would print every record twice.
+    if not logging.getLogger().handlers and len(_LOGGER.handlers) == 1:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(_SHOWN))
-        _ROOT.addHandler(handler)
+        handler.setFormatter(logging.Formatter(_FORMAT))
+        _LOGGER.addHandler(handler)

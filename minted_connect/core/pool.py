@@ -1,4 +1,4 @@
-"""What goes over the wire, how far it got, and over which connections: the lowest layer of ours above aiohttp."""
+"""Connection pools on top of aiohttp, and tracking of how far a request got."""
 
 from __future__ import annotations
 
@@ -30,42 +30,51 @@ __all__ = [
     "PreparedRequest",
     "RequestProgress",
     "SendLimit",
-    "cause_of",
+    "describe_cause",
     "forbid_resend",
-    "payload",
+    "to_payload",
 ]
 
-_LARGE = 2**20
+_LARGE_BODY = 2**20
 
 
 class PoolKind(enum.Enum):
-    """Which connections a request uses; each lane has places of its own, so that none can starve another."""
+    """The connection pool that a request uses.
+
+    Each pool has a separate limit of concurrent requests, so that those of one pool do not delay those of another.
+    """
 
     DEFAULT = "default"
+    PREFLIGHT = "preflight"
+    """Reads before a completion: in the default pool, or in the completion pool while the default pool is full."""
     COMPLETION = "completion"
-    """A fresh connection for each completion: a stale one manufactures unknown outcomes."""
+    """A new connection for each completion: a stale connection can make the outcome unknown."""
     RECOVERY = "recovery"
-    """Finding out what became of a completion, also over fresh connections."""
+    """Reconciliation of a completion, on new connections too."""
 
 
 @attrs.define
 class RequestProgress:
-    """How far a request got, for whoever has to tell after a cancellation."""
+    """The progress of a request, which remains readable after the call was cancelled."""
 
     phase: Phase = Phase.NOT_SENT
-    queued: bool = False
-    """Waiting for a connection of a connector that is not ours."""
-    logging_in: bool = False
-    """Waiting for the login that another call has begun."""
+    is_queued: bool = False
+    """Whether the request waits for a connection of a connector that the caller lent."""
+    is_waiting_for_login: bool = False
+    """Whether the request waits for a digest handshake that another call started."""
     elapsed: Callable[[], float] = time.monotonic
-    """A clock that runs on while the machine sleeps."""
+    """The client's elapsed clock."""
     is_too_late: Callable[[], bool] | None = None
-    """Asked right before each sending, the reply to a challenge included."""
+    """Called right before each sending, including the one that responds to a challenge."""
     sent_at: float | None = None
-    """On the elapsed clock: when the request last went out."""
+    """When the request was last sent, on the elapsed clock."""
 
-    def leave(self) -> None:
-        """Mark the request as sent, if it is not too late for that."""
+    def mark_sent(self) -> None:
+        """Mark the request as sent.
+
+        Raises:
+            DeadlinePassed: if it is too late to send.
+        """
         if self.is_too_late is not None and self.is_too_late():
             raise DeadlinePassed
         self.sent_at = self.elapsed()
@@ -74,12 +83,12 @@ class RequestProgress:
 
 @attrs.frozen
 class SendLimit:
-    """The end of the time in which a completion may be sent, on two clocks: past either, nothing is sent."""
+    """The latest time at which a completion may be sent, on two clocks; it is too late once either has passed it."""
 
     elapsed: float
-    """On the client's clock that runs on while the machine sleeps."""
+    """On the client's elapsed clock."""
     send_before: datetime
-    """By the server's clock."""
+    """On the server's clock."""
 
     def is_over(self, elapsed: float, server_time: datetime) -> bool:
         """Return whether it is too late to send."""
@@ -88,87 +97,86 @@ class SendLimit:
 
 @attrs.frozen
 class PreparedRequest:
-    """One request as it goes out: everything but the signature."""
+    """A request that is ready to be signed and sent."""
 
     method: str
     target: str = attrs.field(repr=False)
+    """Path and query, percent-encoded."""
     route: str
     """The path template: the only part of the URL that errors and logs may show."""
     headers: dict[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
-    lane: PoolKind
-    hurried: bool = False
-    """Whether it takes a place of the completions where its own lane has none left."""
+    pool: PoolKind
 
 
 class DeadlinePassed(aiohttp.ClientError):
-    """The price fix ran out before the request could leave."""
+    """The price lock expired before the request could be sent."""
 
 
 class BodyTooLarge(aiohttp.ClientError):
-    """The body is larger than the cap."""
+    """The body of a response exceeds `Options.max_body`."""
 
 
 class ConnectionDropped(aiohttp.ClientError):
-    """The connection broke; of a class that aiohttp does not re-send on."""
+    """The connection broke. aiohttp does not re-send a request after an error of this class."""
 
 
 class TrackedRequest(aiohttp.ClientRequest):
-    """A request that notes when it leaves, and leaves only over a connection that has nothing to say by itself.
+    """A request that records when it is sent, and that is not sent on a connection with unexpected data.
 
-    A `TraceConfig` would note the former too, at 20 us a call: one trace makes aiohttp run every hook it has.
+    A `TraceConfig` could record it too, but costs 20 us per call: with one trace, aiohttp runs every hook it has.
     """
 
     progress: RequestProgress
 
     async def send(self, conn: Connection) -> ClientResponse:
-        # What arrived on an idle connection would be taken for the answer to this request.
+        # Data that arrived on an idle connection would be parsed as the response to this request.
         if conn.protocol is None or conn.protocol.should_close:
-            raise ConnectionDropped("an answer came before the request")
-        # Before the first byte is written: without this mark, nothing was sent.
-        self.progress.leave()
+            raise ConnectionDropped("a response came before the request")
+        # Before the first byte is written, so that a request without this mark was not sent.
+        self.progress.mark_sent()
         return await super().send(conn)
 
 
 async def forbid_resend(
     progress: RequestProgress, request: ClientRequest, handler: ClientHandlerType
 ) -> ClientResponse:
-    """Let a request go, and keep aiohttp from sending it again (a client middleware)."""
+    """Send a request, and keep aiohttp from sending it a second time (a client middleware)."""
     assert isinstance(request, TrackedRequest)
     request.progress = progress
-    # aiohttp re-sends GET, PUT and DELETE by itself when it sees ClientOSError or ServerDisconnectedError.
+    # aiohttp re-sends GET, PUT and DELETE by itself after ClientOSError or ServerDisconnectedError.
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise ConnectionDropped(cause_of(error)) from None
+        raise ConnectionDropped(describe_cause(error)) from None
 
 
-def cause_of(error: BaseException) -> str:
-    """Return the class and error number of a foreign error; its text may hold addresses, headers or bodies."""
+def describe_cause(error: BaseException) -> str:
+    """Return the class and errno of a foreign error, without its text, which can hold addresses, headers or bodies."""
     number = getattr(error, "errno", None)
     name = type(error).__name__
     return f"{name}, errno {number}" if isinstance(number, int) else name
 
 
-async def _note_queued(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.queued = True
+async def _on_queued(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.is_queued = True
 
 
-async def _note_unqueued(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.queued = False
+async def _on_dequeued(_session: object, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.is_queued = False
 
 
 class Pool:
-    """The session of a lane, and the number of requests that may use it at once."""
+    """An aiohttp session with a limit of concurrent requests."""
 
     def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, slots: int) -> None:
         traces: list[aiohttp.TraceConfig] = []
         if not owns_connector:
             trace = aiohttp.TraceConfig()
-            trace.on_connection_queued_start.append(_note_queued)
-            trace.on_connection_queued_end.append(_note_unqueued)
+            trace.on_connection_queued_start.append(_on_queued)
+            trace.on_connection_queued_end.append(_on_dequeued)
             traces.append(trace)
         self.session: aiohttp.ClientSession = aiohttp.ClientSession(
             connector=connector,
@@ -178,21 +186,22 @@ class Pool:
             trace_configs=traces,
             request_class=TrackedRequest,
         )
-        # Our own queue instead of the connector's: waiting in it is provably not sent, and has its own timeout.
+        # A semaphore in place of the connector's queue: a request that waits here is provably not sent, and the wait
+        # has its own timeout.
         self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
         self.reading: set[aiohttp.ClientResponse] = set()
-        """Answers whose body is still coming in."""
+        """Responses whose body is being read."""
 
     async def aclose(self) -> None:
-        """Close the session, and end the calls on connections of ours."""
+        """Close the session; if it owns its connector, also end the requests in flight."""
         if self.session.connector_owner:
-            # aiohttp forgets whoever reads a body when it closes a connection: they would wait until their timeout.
+            # aiohttp does not wake the reader of a body when it closes the connection: it would wait until its timeout.
             for response in self.reading:
                 response.close()
         await self.session.close()
 
 
-def payload(body: bytes) -> bytes | io.BytesIO | None:
-    """Return a body as aiohttp takes it."""
-    # aiohttp warns of large bodies given as bytes.
-    return (body if len(body) < _LARGE else io.BytesIO(body)) if body else None
+def to_payload(body: bytes) -> bytes | io.BytesIO | None:
+    """Convert a body to the type that aiohttp expects."""
+    # aiohttp warns about large bodies given as bytes.
+    return (body if len(body) < _LARGE_BODY else io.BytesIO(body)) if body else None

@@ -1,7 +1,7 @@
-"""Whether to try again, and when: one pure decision, carried out by tenacity only once something failed.
+"""Retries: the decision whether and when to retry, without I/O, and the loop, which tenacity runs.
 
-The decision follows the fault matrix: reads are repeated; a call whose repetition changes nothing is repeated when
-the connection dropped or the server said it failed; everything else is repeated only when provably nothing happened.
+Reads are retried. Idempotent changes are retried if the connection dropped, if the server throttled or failed, and
+after `ConnectFailed`, which proves that nothing was sent. All other requests are retried only after `ConnectFailed`.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ _T = TypeVar("_T")
 RETRY_COST = 5
 TIMEOUT_COST = 10
 
-_ONCE_MORE = 2
+_TWO_ATTEMPTS = 2
 
 
-def _attempts(effect: Effect, error: MintedConnectError, policy: RetryPolicy) -> int:
-    """Return how many attempts this effect allows after this error; 1 = none but the first."""
+def _max_attempts(effect: Effect, error: MintedConnectError, policy: RetryPolicy) -> int:
+    """Return the number of attempts that the effect allows after this error; 1 = no retry."""
     if isinstance(error, NotSent):
-        again = isinstance(error, ConnectFailed) and not isinstance(error, TLSFailed)
+        may_retry = isinstance(error, ConnectFailed) and not isinstance(error, TLSFailed)
     elif effect in {Effect.NON_IDEMPOTENT, Effect.COMPLETE}:
-        # No response proves that nothing was done: a gateway may have passed the request on before it wrote a 429.
-        again = False
+        # No response proves that nothing was executed: a gateway may have forwarded the request before it wrote a 429.
+        may_retry = False
     elif isinstance(error, APIError):
-        again = isinstance(error, RateLimited | ServerError) or error.status in AMBIGUOUS_STATUSES
+        may_retry = isinstance(error, RateLimited | ServerError) or error.status in AMBIGUOUS_STATUSES
     elif isinstance(error, ProtocolError):
         if effect is Effect.READ and not isinstance(error, ResponseTooLarge | UnexpectedRedirect | IntegrityError):
-            return min(policy.read_attempts, _ONCE_MORE)
-        again = False
+            return min(policy.read_attempts, _TWO_ATTEMPTS)
+        may_retry = False
     elif isinstance(error, TransportError):
-        # A change whose answer is late or cut short may be under way: it is read back, not repeated.
-        again = effect is Effect.READ or (error.phase is Phase.SENT and not isinstance(error, RequestTimeout))
+        # A change whose response is late or truncated may be in progress: it is read back, not repeated.
+        may_retry = effect is Effect.READ or (error.phase is Phase.SENT and not isinstance(error, RequestTimeout))
     else:
-        again = False
-    if not again:
+        may_retry = False
+    if not may_retry:
         return 1
     if effect is Effect.READ:
         return policy.read_attempts
-    return min(policy.write_attempts, _ONCE_MORE) if effect is not Effect.IDEMPOTENT else policy.write_attempts
+    return min(policy.write_attempts, _TWO_ATTEMPTS) if effect is not Effect.IDEMPOTENT else policy.write_attempts
 
 
 def pause_before_retry(
@@ -75,21 +75,22 @@ def pause_before_retry(
     left: float,
     roll: float,
 ) -> float | None:
-    """Decide on another attempt: the seconds to wait before it, or None for no more.
+    """Return the seconds to wait before a retry, or None if there must be no retry.
 
     Args:
-        effect: What repeating the request does.
-        error: How attempt number `attempt` (from 1) failed.
-        attempt: Number of the attempt that failed.
-        policy: How often and how patiently.
+        effect: Effect of repeating the request.
+        error: The error of the failed attempt.
+        attempt: Number of the failed attempt, from 1.
+        policy: Maximum attempts and waits.
         left: Seconds until the call's deadline.
         roll: A random number in [0, 1), for full jitter.
     """
-    if attempt >= _attempts(effect, error, policy):
+    if attempt >= _max_attempts(effect, error, policy):
         return None
-    asked = error.retry_after if isinstance(error, RateLimited | ServerError) else None
-    # The exponent is capped only to keep the float finite; `maximum` is reached long before.
-    pause = roll * min(policy.wait_max, policy.wait_initial * 2 ** min(attempt - 1, 32)) if asked is None else asked
+    requested = error.retry_after if isinstance(error, RateLimited | ServerError) else None
+    # The exponent is limited only to keep the product finite.
+    backoff = roll * min(policy.wait_max, policy.wait_initial * 2 ** min(attempt - 1, 32))
+    pause = backoff if requested is None else requested
     return pause if pause < left else None
 
 
@@ -98,8 +99,17 @@ async def with_retries(
     decide: Callable[[MintedConnectError, int], float | None],
     sleep: Callable[[float], Awaitable[None]],
 ) -> _T:
-    """Return what `attempt` returns; after a failure, as long as `decide` gives a pause, pause and try again."""
-    # Bare first attempt: tenacity's machinery costs as much as decoding the answer.
+    """Call `attempt` until it succeeds or `decide` returns None.
+
+    Args:
+        attempt: Makes one attempt.
+        decide: Receives the error of an attempt and its number, and returns the pause before a retry or None.
+        sleep: Sleeps for this many seconds.
+
+    Raises:
+        MintedConnectError: the error of the last attempt, or an error that `decide` raises.
+    """
+    # The first attempt runs without tenacity, whose overhead is as large as the time to decode a response.
     try:
         return await attempt()
     except MintedConnectError as error:
@@ -108,14 +118,14 @@ async def with_retries(
         if pause is None:
             raise
 
-    async def again() -> _T:
+    async def attempt_or_raise_first() -> _T:
         nonlocal first
         if first is not None:
             error, first = first, None
             raise error
         return await attempt()
 
-    def wanted(state: RetryCallState) -> bool:
+    def should_retry(state: RetryCallState) -> bool:
         nonlocal pause
         error = state.outcome.exception() if state.outcome else None
         if not isinstance(error, MintedConnectError):
@@ -124,6 +134,6 @@ async def with_retries(
             pause = decide(error, state.attempt_number)
         return pause is not None
 
-    # A fresh controller each time: sharing one between tasks mixes up their attempts.
-    controller = AsyncRetrying(sleep=sleep, retry=wanted, wait=lambda _: pause or 0.0)
-    return await controller(again)
+    # One controller per call: tasks that share a controller mix up their attempts.
+    controller = AsyncRetrying(sleep=sleep, retry=should_retry, wait=lambda _: pause or 0.0)
+    return await controller(attempt_or_raise_first)

@@ -1,6 +1,6 @@
-"""What a client observes of its server: how long answers take lately, and how far the server's clock is ahead.
+"""Statistics about the server: response times and clock skew.
 
-Noting costs next to nothing, because every call does it; the working out is left to the few that ask.
+Every call records samples, which is cheap; the statistics are computed only when they are read.
 """
 
 from __future__ import annotations
@@ -9,84 +9,80 @@ from collections import deque
 from datetime import datetime, timedelta
 from typing import Final
 
-from minted_connect.core.headers import http_date
+from minted_connect.core.headers import MAX_CLOCK_SKEW, clock_skew, http_date
 
-__all__ = ["ServerStats", "clock_offset"]
+__all__ = ["ServerStats"]
 
-_KEPT: Final = 128
-_FARTHEST: Final = timedelta(days=31)
-"""How far two clocks may differ; a date beyond that is no reading of a clock."""
+_MAX_SAMPLES: Final = 128
 
 
 class ServerStats:
-    """Filled by every answered attempt, shared by the siblings of a client."""
+    """Statistics about one server, shared by a client and the clients made by its `with_options`."""
 
     def __init__(self) -> None:
-        self._took: deque[float] = deque(maxlen=_KEPT)
+        self._latencies: deque[float] = deque(maxlen=_MAX_SAMPLES)
         self._dated: tuple[str, datetime, float] | None = None
-        self._date_took = 0.0
+        self._date_error = 0.0
 
-    def note(self, took: float) -> None:
-        """Note the seconds that one response took."""
-        self._took.append(took)
+    def record_latency(self, seconds: float) -> None:
+        """Record how long one response took."""
+        self._latencies.append(seconds)
 
-    def note_date(self, date: str, received: datetime, elapsed: float = 0.0, took: float = 0.0) -> None:
-        """Note the `Date` header of a response that the server itself wrote.
+    def record_date(self, date: str, received: datetime, elapsed: float = 0.0, latency: float = 0.0) -> None:
+        """Record the `Date` header of a successful response.
 
-        Never that of a refusal: a gateway may have written it, whose clock is another one.
+        Not for error responses: a gateway may have written them, whose clock is another one.
 
         Args:
-            date: The header.
+            date: The header, or an empty string.
             received: Time of the response by the wall clock.
-            elapsed: The same by the elapsed clock.
-            took: Seconds that the response took.
+            elapsed: Time of the response by the elapsed clock.
+            latency: Seconds that the response took.
         """
         if self._dated is not None and date != self._dated[0] and not _is_usable(date, received):
-            return  # an older reading of the server's clock is better than none
-        self._dated, self._date_took = (date, received, elapsed), took
+            return  # an older reading of the server's clock is better than no reading
+        self._dated, self._date_error = (date, received, elapsed), latency
 
     @property
     def has_date(self) -> bool:
-        """Whether a response of the server was seen, so that `server_time` does not rest on the wall clock alone."""
+        """Whether a successful response was recorded. Without one, `server_time` returns the client's wall clock."""
         return self._dated is not None
 
     @property
     def date_error(self) -> timedelta:
-        """The most by which `server_time` may be behind: the `Date` was written while the response was under way."""
-        return timedelta(seconds=self._date_took)
+        """The most by which `server_time` may be behind, because the response was in transit after its `Date`."""
+        return timedelta(seconds=self._date_error)
 
     @property
     def p99_latency(self) -> float:
-        """Seconds within which 99 of 100 answers came lately; 0 before the first."""
-        ordered = sorted(self._took)
+        """99th percentile of recent response times in seconds; 0 without samples."""
+        ordered = sorted(self._latencies)
         return ordered[-1 - len(ordered) // 100] if ordered else 0.0
 
     @property
     def clock_skew(self) -> timedelta:
-        """How far the server's clock was ahead at the latest answer; nothing if it did not tell."""
-        return timedelta() if self._dated is None else clock_offset(*self._dated[:2], timedelta())
+        """By how much the server's clock was ahead at the latest usable `Date`; 0 without one."""
+        return timedelta() if self._dated is None else clock_skew(*self._dated[:2], timedelta())
 
     def server_time(self, wall: datetime, elapsed: float) -> datetime:
         """Return the time by the server's clock, from its latest `Date` header and the seconds since that response.
 
-        A jump of the client's wall clock does not change the result. Without a usable `Date` it is the wall clock.
+        A jump of the client's wall clock does not change the result. Before the first response, the result is `wall`.
 
         Args:
-            wall: The time by the client's wall clock.
-            elapsed: The time on the clock that `note_date` was given.
+            wall: Time by the client's wall clock.
+            elapsed: Time by the clock whose values `record_date` received.
         """
         if self._dated is None:
             return wall
         date, received, at = self._dated
-        return received + clock_offset(date, received, timedelta()) + timedelta(seconds=elapsed - at)
+        return received + clock_skew(date, received, timedelta()) + timedelta(seconds=elapsed - at)
+
+    def latest_server_time(self, wall: datetime, elapsed: float) -> datetime:
+        """Return the latest time that the server's clock may show; the arguments are those of `server_time`."""
+        return self.server_time(wall, elapsed) + self.date_error
 
 
 def _is_usable(date: str, now: datetime) -> bool:
-    told = http_date(date)
-    return told is not None and abs(told - now) <= _FARTHEST
-
-
-def clock_offset(date: str, now: datetime, known: timedelta) -> timedelta:
-    """Return how far the server's clock is ahead by its `Date` header, or `known` if that does not tell."""
-    told = http_date(date)
-    return told - now if told is not None and abs(told - now) <= _FARTHEST else known
+    moment = http_date(date)
+    return moment is not None and abs(moment - now) <= MAX_CLOCK_SKEW

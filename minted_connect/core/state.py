@@ -1,4 +1,4 @@
-"""Settings of a client, and the state that a client shares with its siblings."""
+"""Settings of a client, and the state that it shares with the clients made by its `with_options`."""
 
 from __future__ import annotations
 
@@ -25,12 +25,16 @@ def _header(_instance: object, attribute: attrs.Attribute[str], value: str) -> N
 
 @attrs.frozen(kw_only=True)
 class ClientSettings:
-    """Settings in which the siblings of one client may differ."""
+    """Settings of one client.
+
+    Raises:
+        ConfigurationError: if a setting is not valid.
+    """
 
     timeouts: Timeouts = attrs.field(factory=Timeouts)
     retry: RetryPolicy = attrs.field(factory=RetryPolicy)
     deadline: float | None = None
-    """Seconds for each request, in place of `Timeouts.total` and `complete_total`."""
+    """Seconds for each request with its retries, in place of `Timeouts.total` and `complete_total`."""
     client_id: str = attrs.field(default="web", validator=_header)
     language: str = attrs.field(default="tr", validator=_header)
     options: Options = attrs.field(factory=Options)
@@ -42,21 +46,24 @@ class ClientSettings:
 
 
 class LagSource(Protocol):
-    """A server that knows its own delays, such as the sandbox behind a client made by `sandbox()`."""
+    """A server that reports its delays: the sandbox of a client made by `sandbox()`."""
 
     @property
     def reads_behind(self) -> float:
-        """Seconds within which an order or a change shows in the reads."""
+        """Seconds within which an order or a change is visible to every read."""
         ...
 
     @property
     def latest_landing(self) -> float | None:
-        """Seconds after which a request that was sent can no longer be carried out; None if there is no bound."""
+        """Seconds after which a request that was sent can no longer be executed; None without a limit."""
         ...
 
 
 class ClientState:
-    """State that siblings share: transport, server statistics, locks, retry budget, limiter and breaker."""
+    """Transport, server statistics, locks, retry budget, rate limiter and circuit breaker.
+
+    Shared by a client and the clients made by its `with_options`.
+    """
 
     def __init__(self, transport: Transport, settings: ClientSettings) -> None:
         options = settings.options

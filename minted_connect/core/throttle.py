@@ -1,6 +1,7 @@
-"""What a client holds itself back with: retry budget, rate limiter, circuit breaker; all shared by its siblings.
+"""Client-side throttling: retry budget, rate limiter and circuit breaker.
 
-None of them does I/O or locks: every method runs in one step on the client's event loop.
+A client shares them with the clients made by its `with_options`. They need no locks: all calls run on the event loop of
+the client, and each update of the state is complete before the next await.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import asyncio
 
 import attrs
 
-from minted_connect.config import BreakerPolicy, Clock, RateLimit
+from minted_connect.clock import Clock
+from minted_connect.config import BreakerPolicy, RateLimit
 from minted_connect.errors import CircuitOpen, LimiterTimeout
 
 __all__ = ["CircuitBreaker", "RateLimiter", "RetryBudget"]
@@ -17,7 +19,7 @@ __all__ = ["CircuitBreaker", "RateLimiter", "RetryBudget"]
 
 @attrs.define
 class RetryBudget:
-    """Tokens for retries: they run out when most calls fail, so that a sick server is not beaten with retries."""
+    """Tokens for retries: they run out when most calls fail, so that retries do not overload a failing server."""
 
     capacity: int
     tokens: float = attrs.field(init=False)
@@ -26,33 +28,33 @@ class RetryBudget:
         self.tokens = self.capacity
 
     def take(self, cost: int) -> bool:
-        """Take `cost` tokens and return True, or return False and take none."""
+        """Take `cost` tokens and return True; return False and take nothing if fewer are left."""
         if self.tokens < cost:
             return False
         self.tokens -= cost
         return True
 
     def refund(self) -> None:
-        """Put one token back: a call went well at its first attempt."""
+        """Put one token back, after a call that succeeded at its first attempt."""
         if self.tokens < self.capacity:
             self.tokens += 1
 
 
 class RateLimiter:
-    """Token bucket: `rate` requests a second on average, `burst` at once; callers are served in order of arrival."""
+    """Token bucket: `rate` requests per second on average, bursts of `burst`, in order of arrival."""
 
     def __init__(self, limit: RateLimit, clock: Clock) -> None:
         self._clock = clock
         self._gap = 1 / limit.rate
         self._slack = self._gap * (limit.burst - 1)
-        # When the next request is due if the bucket is empty (GCRA): one number instead of a bucket and a queue.
+        # Theoretical arrival time of the next request (GCRA): one number in place of a bucket and a queue.
         self._due = clock.monotonic()
 
     async def wait(self, left: float) -> None:
-        """Wait for this call's turn, at most `left` seconds.
+        """Wait until the rate limit allows a request, at most `left` seconds.
 
         Raises:
-            LimiterTimeout: the turn comes later than that; nothing was waited and no turn was taken.
+            LimiterTimeout: at once, if the wait would be longer; the call then takes no token.
         """
         now = self._clock.monotonic()
         due = max(self._due, now)
@@ -64,7 +66,7 @@ class RateLimiter:
             try:
                 await self._clock.sleep(pause)
             except asyncio.CancelledError:
-                # Who gives up gives the turn back, or those who come later wait for nobody.
+                # A cancelled call returns its token, so that later calls do not wait for it.
                 self._due -= self._gap
                 raise
 
@@ -72,36 +74,41 @@ class RateLimiter:
 class CircuitBreaker:
     """Refuses calls for a while after too many failures in a row, then lets a single probe through."""
 
-    def __init__(self, settings: BreakerPolicy, clock: Clock) -> None:
-        self._settings = settings
+    def __init__(self, policy: BreakerPolicy, clock: Clock) -> None:
+        self._policy = policy
         self._clock = clock
         self._failures = 0
         self._open_until: float | None = None
-        self._probing = False
+        self._is_probing = False
 
     def enter(self) -> bool:
         """Let an attempt pass, and return whether it is the probe.
 
         Raises:
-            CircuitOpen: the breaker is open, or its one probe is under way.
+            CircuitOpen: if the breaker is open, or its probe is in flight.
         """
         if self._open_until is None:
             return False
         left = self._open_until - self._clock.monotonic()
-        if left > 0 or self._probing:
+        if left > 0 or self._is_probing:
             raise CircuitOpen(f"the server failed {self._failures} times in a row; next try in {max(left, 0):.1f} s")
-        self._probing = True
+        self._is_probing = True
         return True
 
     def leave(self, *, probe: bool, failed: bool | None) -> None:
-        """Note how an attempt that was let pass went; `failed=None` (cancelled) says nothing about the server."""
+        """Record the result of an attempt that `enter` let pass.
+
+        Args:
+            probe: Whether the attempt was the probe.
+            failed: Whether the server failed. None counts neither for nor against the server, as after a cancellation.
+        """
         if probe:
-            self._probing = False
+            self._is_probing = False
         if failed is None:
             return
         if not failed:
             self._failures, self._open_until = 0, None
             return
         self._failures += 1
-        if self._failures >= self._settings.failures:
-            self._open_until = self._clock.monotonic() + self._settings.cooldown
+        if self._failures >= self._policy.failures:
+            self._open_until = self._clock.monotonic() + self._policy.cooldown

@@ -1,7 +1,7 @@
-"""One attempt over aiohttp: sign, send, read; every failure with the phase it reached.
+"""Single attempts over aiohttp: sign, send, read the response, and map failures to errors with the phase reached.
 
-aiohttp's own conveniences that could send a purchase twice or leak it are off: redirects, hidden re-sends, cookies,
-proxies and credentials from the environment.
+Features of aiohttp that could send a purchase twice or leak it are disabled: redirects, automatic re-sends, cookies,
+and proxies and credentials from the environment.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from yarl import URL
 
 from minted_connect.clock import timeout
 from minted_connect.config import LOOPBACK, Credentials, Options, Secret, Timeouts, check_base_url, check_proxy_url
-from minted_connect.core.auth.digest import AuthFlow, ChallengeRefused, DigestAuth
+from minted_connect.core.auth.challenge import ChallengeRefused
+from minted_connect.core.auth.digest import AuthFlow, DigestAuth
 from minted_connect.core.pool import (
     BodyTooLarge,
     ConnectionDropped,
@@ -28,9 +29,9 @@ from minted_connect.core.pool import (
     PoolKind,
     PreparedRequest,
     RequestProgress,
-    cause_of,
+    describe_cause,
     forbid_resend,
-    payload,
+    to_payload,
 )
 from minted_connect.core.response import RawResponse
 from minted_connect.errors import (
@@ -57,7 +58,10 @@ _CONNECT_FAILURES = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)
 
 
 class Transport:
-    """Sends single attempts; shared by a client and its siblings, bound to one event loop and one process."""
+    """Sends single attempts. Bound to one event loop and one process.
+
+    Shared by a client and the clients made by its `with_options`.
+    """
 
     def __init__(
         self,
@@ -77,16 +81,16 @@ class Transport:
         self._options = options
         self._digest = DigestAuth(credentials.username, credentials.password.reveal, policy=options.digest_policy)
         self.account: str = hashlib.sha256(f"{self.base_url} {credentials.username}".encode()).hexdigest()
-        """Tells this server and user from all others, without naming them."""
+        """Identifies the server and the user without naming them."""
         self.secrets: tuple[Secret, ...] = (Secret(credentials.username), credentials.password)
-        """What no text of the server may bring back into an error."""
-        self._lender = session
-        # A context that allows less than TLS 1.2 is refused, not changed: it is the caller's.
+        """Masked in texts of the server before they become part of an error."""
+        self._lent_session = session
+        # A context that allows less than TLS 1.2 is rejected, not changed: it belongs to the caller.
         if ssl_context is not None and not ssl_context.minimum_version >= ssl.TLSVersion.TLSv1_2:
             raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
         self._ssl = ssl_context
         self._proxy = None if proxy is None else check_proxy_url(proxy)
-        self._roads: dict[PoolKind, Pool] | None = None
+        self._pools: dict[PoolKind, Pool] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -100,14 +104,14 @@ class Transport:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is something left to close, here and not in a forked child."""
-        return self._roads is not None and self._pid == os.getpid()
+        """Whether this process has opened pools and not closed them; False in a forked child."""
+        return self._pools is not None and self._pid == os.getpid()
 
     def check_usable(self) -> None:
-        """Check that requests can be sent from here.
+        """Check that this process and event loop can send requests.
 
         Raises:
-            ClientClosedError: closed, inherited through a fork, or opened on another event loop.
+            ClientClosedError: if the client is closed, was built before a fork, or was first used on another loop.
         """
         if self._closed:
             raise ClientClosedError("this client is closed: build a new one")
@@ -116,20 +120,20 @@ class Transport:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise ClientClosedError("this client belongs to another event loop: build one in each loop")
 
-    def _usable_roads(self) -> dict[PoolKind, Pool]:
-        """Return the session of each lane, opening them at first use, so that a client can be built outside any loop.
+    def _usable_pools(self) -> dict[PoolKind, Pool]:
+        """Return the pools. They open at the first use, so that a client can be built outside of an event loop.
 
         Raises:
-            ClientClosedError: closed, inherited through a fork, or opened on another event loop.
+            ClientClosedError: as `check_usable`, or if the lent session is closed.
         """
         self.check_usable()
         loop = asyncio.get_running_loop()
-        if self._roads is None:
-            self._roads = self._open(loop)
+        if self._pools is None:
+            self._pools = self._open(loop)
             self._loop = loop
-        elif self._lender is not None and self._lender.closed:
+        elif self._lent_session is not None and self._lent_session.closed:
             raise ClientClosedError("the aiohttp session that this client was built on is closed")
-        return self._roads
+        return self._pools
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> dict[PoolKind, Pool]:
         options = self._options
@@ -139,177 +143,187 @@ class Transport:
                 self._ssl = ssl.create_default_context()
                 self._ssl.minimum_version = ssl.TLSVersion.TLSv1_2
             tls = self._ssl
-        shared: aiohttp.BaseConnector | None = None
-        if self._lender is not None:
-            shared = self._lender.connector
-            if self._lender.closed or shared is None:
+        lent: aiohttp.BaseConnector | None = None
+        if self._lent_session is not None:
+            lent = self._lent_session.connector
+            if self._lent_session.closed or lent is None:
                 raise ClientClosedError("the aiohttp session that this client was built on is closed")
-            # aiohttp has no public word for the loop of a connector.
-            if getattr(shared, "_loop", loop) is not loop:
+            # aiohttp has no public attribute for the loop of a connector.
+            if getattr(lent, "_loop", loop) is not loop:
                 raise ClientClosedError(
                     "the aiohttp session that this client was built on belongs to another event loop"
                 )
-        everyday = Pool(
-            shared or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls),
-            owns_connector=shared is None,
+        default = Pool(
+            lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls),
+            owns_connector=lent is None,
             slots=options.pool_size,
         )
-        fresh = (aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls) for _ in range(2))
-        money, recovery = (Pool(connector, owns_connector=True, slots=options.pool_size) for connector in fresh)
-        return {PoolKind.DEFAULT: everyday, PoolKind.COMPLETION: money, PoolKind.RECOVERY: recovery}
+        completion, recovery = (
+            Pool(
+                aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls),
+                owns_connector=True,
+                slots=options.pool_size,
+            )
+            for _ in range(2)
+        )
+        return {PoolKind.DEFAULT: default, PoolKind.COMPLETION: completion, PoolKind.RECOVERY: recovery}
 
     async def aclose(self) -> None:
-        """Close what this transport opened; a lent session stays open. Repeating it does nothing."""
+        """Close the pools; a lent session stays open. Idempotent."""
         if self._closed:
             return
         self._closed = True
         self.ended.set()
-        roads, self._roads = self._roads, None
-        if roads is None or self._pid != os.getpid():
+        pools, self._pools = self._pools, None
+        if pools is None or self._pid != os.getpid():
             return
         async with AsyncExitStack() as stack:
-            for road in roads.values():
-                stack.push_async_callback(road.aclose)
+            for pool in pools.values():
+                stack.push_async_callback(pool.aclose)
 
     async def attempt(
-        self, wire: PreparedRequest, timeouts: Timeouts, left: float, progress: RequestProgress
+        self, prepared: PreparedRequest, timeouts: Timeouts, left: float, progress: RequestProgress
     ) -> RawResponse:
-        """Make one attempt, digest rounds included, within `left` seconds; return whatever the server answered.
+        """Make one attempt within `left` seconds, digest challenges included, and return the response.
 
         Raises:
-            NotSent: PoolTimeout, ConnectFailed, TLSFailed, PriceFixExpired, or no time was left.
-            TransportError: sent, but no whole answer came; RequestTimeout when time ran out.
-            ProtocolError: the answer is too large or not HTTP.
+            NotSent: nothing was sent: PoolTimeout, ConnectFailed, TLSFailed, PriceFixExpired, or the deadline passed.
+            TransportError: the request was sent, and no complete response came; RequestTimeout after a timeout.
+            ProtocolError: the response is too large or not valid HTTP.
             AuthDowngrade: the server's challenge is not acceptable.
-            ClientClosedError: closed, forked, or on another event loop.
+            ClientClosedError: as `check_usable`, or if the client is closed during the attempt.
         """
-        roads = self._usable_roads()
-        road = roads[wire.lane]
-        if wire.hurried and road.slots.locked():
-            road = roads[PoolKind.COMPLETION]
-        if road.slots.locked():
-            patience = min(timeouts.pool, left)
+        pools = self._usable_pools()
+        kind = prepared.pool
+        if kind is PoolKind.PREFLIGHT:
+            kind = PoolKind.COMPLETION if pools[PoolKind.DEFAULT].slots.locked() else PoolKind.DEFAULT
+        pool = pools[kind]
+        if pool.slots.locked():
+            pool_timeout = min(timeouts.pool, left)
             clock = self._options.clock
             started = clock.monotonic()
             try:
-                async with timeout(clock, patience):
-                    await road.slots.acquire()
+                async with timeout(clock, pool_timeout):
+                    await pool.slots.acquire()
             except TimeoutError:
                 raise PoolTimeout(
-                    f"no connection came free within {patience:g} s; "
+                    f"no connection became free within {pool_timeout:g} s; "
                     f"all {self._options.pool_size} are busy (Options.pool_size)"
                 ) from None
             left -= clock.monotonic() - started
         else:
-            await road.slots.acquire()
+            await pool.slots.acquire()
         try:
-            return await self._within(road, wire, timeouts, left, progress)
+            return await self._attempt_in_time(pool, prepared, timeouts, left, progress)
         finally:
-            road.slots.release()
+            pool.slots.release()
 
-    async def _within(
-        self, road: Pool, wire: PreparedRequest, timeouts: Timeouts, left: float, progress: RequestProgress
+    async def _attempt_in_time(
+        self, pool: Pool, prepared: PreparedRequest, timeouts: Timeouts, left: float, progress: RequestProgress
     ) -> RawResponse:
-        limit = min(timeouts.complete_read if wire.lane is PoolKind.COMPLETION else timeouts.read, left)
+        limit = min(timeouts.complete_read if prepared.pool is PoolKind.COMPLETION else timeouts.read, left)
         if limit <= 0:
-            raise NotSent("the deadline passed before it could be sent")
+            raise NotSent("the deadline passed before the request could be sent")
         failure: MintedConnectError
         try:
             async with timeout(self._options.clock, limit):
-                progress.phase, progress.logging_in = Phase.NOT_SENT, True
-                async with self._digest.exchange() as exchange:
-                    progress.logging_in = False
-                    return await self._signed(road, wire, timeouts, exchange, progress)
+                progress.phase, progress.is_waiting_for_login = Phase.NOT_SENT, True
+                async with self._digest.auth_flow() as flow:
+                    progress.is_waiting_for_login = False
+                    return await self._send_signed(pool, prepared, timeouts, flow, progress)
         except ChallengeRefused as refusal:
             failure = AuthDowngrade(refusal.reason, int(HTTPStatus.UNAUTHORIZED))
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
-            failure = self._explained(error, timeouts, limit, progress)
+            failure = self._map_failure(error, timeouts, limit, progress)
         except RuntimeError:
-            # aiohttp's word for a session or connector that was closed under a running call.
+            # aiohttp raises RuntimeError if a session or connector is closed during a request.
             if not self._closed:
                 raise
             failure = ClientClosedError("this client was closed while the call was under way")
-        # Raised outside of the except blocks: the foreign error, which holds headers, must not hang on ours.
+        # Raised outside of the except blocks: the foreign error holds headers and must not become the context of this
+        # error.
         raise failure
 
-    async def _signed(
-        self, road: Pool, wire: PreparedRequest, timeouts: Timeouts, exchange: AuthFlow, progress: RequestProgress
+    async def _send_signed(
+        self, pool: Pool, prepared: PreparedRequest, timeouts: Timeouts, flow: AuthFlow, progress: RequestProgress
     ) -> RawResponse:
-        target = self._prefix + wire.target
+        target = self._prefix + prepared.target
         url = URL(self.origin + target, encoded=True)
-        # Our own connectors have it already; a lent one has what its owner gave it.
-        context = self._ssl if self._lender is not None and self._ssl is not None else True
-        timeout = _connect_timeout(timeouts.connect)
-        is_money, rounds = wire.lane is PoolKind.COMPLETION, 0
+        # The client's own connectors have this context. A lent connector may have one that verifies less.
+        context = self._ssl if self._lent_session is not None and self._ssl is not None else True
+        connect_timeout = _connect_timeout(timeouts.connect)
+        is_completion, challenged = prepared.pool is PoolKind.COMPLETION, 0
         while True:
             progress.phase = Phase.NOT_SENT
-            # No name is given to what is secret: a cancellation takes this frame along, and some log its variables.
-            async with road.session.request(
-                wire.method,
+            # Secrets are not bound to local names, because some tools log the variables of a cancelled frame.
+            async with pool.session.request(
+                prepared.method,
                 url,
-                headers=_signed(wire.headers, exchange.header(wire.method, target, wire.body)),
-                data=payload(wire.body),
+                headers=_with_authorization(prepared.headers, flow.header(prepared.method, target, prepared.body)),
+                data=to_payload(prepared.body),
                 allow_redirects=False,
-                timeout=timeout,
+                timeout=connect_timeout,
                 trace_request_ctx=progress,
                 middlewares=(partial(forbid_resend, progress),),
                 proxy=None if self._proxy is None else self._proxy.reveal(),
                 ssl=context,
             ) as response:
                 progress.phase = Phase.RESPONDED
-                body = await self._body(road, response)
+                body = await self._read_body(pool, response)
                 if response.status == HTTPStatus.UNAUTHORIZED:
-                    # A challenge is a refusal before execution: sending again is the protocol, not a retry.
+                    # A challenge rejects the request before execution: sending it again is part of the protocol, and
+                    # no retry.
                     challenges = response.headers.getall("WWW-Authenticate", ())
-                    rounds += 1
-                    # A completion is posted again once, and only for a realm that was met before: anything else may be
-                    # a gateway that has passed the first one on.
-                    may_repeat = not is_money or (exchange.is_pinned and rounds == 1)
-                    if exchange.on_challenge(challenges) and may_repeat:
+                    challenged += 1
+                    # A completion is sent again once, and only for a realm that has authenticated a request before:
+                    # any other challenge may come from a gateway that forwarded the first one.
+                    may_repeat = not is_completion or (flow.is_pinned and challenged == 1)
+                    if flow.on_challenge(challenges) and may_repeat:
                         continue
-                    # The challenge was accepted as one of the pinned realm, so this server refused the signature.
-                    return RawResponse(response.status, response.headers, body, bool(challenges) and exchange.is_pinned)
+                    # `on_challenge` raises for another realm than the pinned one, so this server rejected the digest.
+                    is_rejected = bool(challenges) and flow.is_pinned
+                    return RawResponse(response.status, response.headers, body, is_rejected)
                 if (
                     response.status < HTTPStatus.INTERNAL_SERVER_ERROR
                     and response.status != HTTPStatus.TOO_MANY_REQUESTS
                 ):
-                    # A throttle or a failing server may answer before it looks at the signature.
-                    exchange.on_success(response.headers.getall("Authentication-Info", ()))
+                    # A 429 or 5xx may be written before the signature is verified.
+                    flow.on_success(response.headers.getall("Authentication-Info", ()))
                 return RawResponse(response.status, response.headers, body)
 
-    async def _body(self, road: Pool, response: aiohttp.ClientResponse) -> bytes:
+    async def _read_body(self, pool: Pool, response: aiohttp.ClientResponse) -> bytes:
         chunks: list[bytes] = []
-        room = self._options.max_body
-        road.reading.add(response)
+        bytes_left = self._options.max_body
+        pool.reading.add(response)
         try:
-            # Counted as it is inflated, chunk by chunk: a compressed bomb never stands in memory whole.
+            # Decompressed bytes are counted chunk by chunk, so that a decompression bomb does not fill the memory.
             while chunk := await response.content.readany():
                 chunks.append(chunk)
-                room -= len(chunk)
-                if room < 0:
+                bytes_left -= len(chunk)
+                if bytes_left < 0:
                     response.close()
                     raise BodyTooLarge
         finally:
-            road.reading.discard(response)
+            pool.reading.discard(response)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
-    def _explained(
+    def _map_failure(
         self, error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress
     ) -> MintedConnectError:
-        """Turn a failure of aiohttp or the operating system into one of ours, by phase and class."""
-        cause = str(error) if isinstance(error, ConnectionDropped) else cause_of(error)
+        """Return the error for a failure of aiohttp or the operating system, by phase and class."""
+        cause = str(error) if isinstance(error, ConnectionDropped) else describe_cause(error)
         if progress.phase is Phase.NOT_SENT:
-            return _unsent(error, timeouts, limit, progress, cause)
+            return _map_unsent(error, timeouts, limit, progress, cause)
         if isinstance(error, TimeoutError):
-            return RequestTimeout(f"no whole answer within {limit:.3g} s", phase=progress.phase)
+            return RequestTimeout(f"no complete response within {limit:.3g} s", phase=progress.phase)
         if isinstance(error, BodyTooLarge):
-            text = f"the answer is larger than {self._options.max_body} bytes (Options.max_body)"
+            text = f"the response is larger than {self._options.max_body} bytes (Options.max_body)"
             return ResponseTooLarge(text, (text,))
         if isinstance(error, aiohttp.ClientResponseError):
-            text = f"the answer is not HTTP that can be read ({cause})"
+            text = f"the response is not valid HTTP ({cause})"
             return ProtocolError(text, (text,))
-        answered = progress.phase is Phase.RESPONDED
-        text = "the answer broke off" if answered else "the connection broke before an answer came"
+        has_response = progress.phase is Phase.RESPONDED
+        text = "the response was truncated" if has_response else "the connection broke before a response came"
         return TransportError(f"{text} ({cause})", phase=progress.phase)
 
 
@@ -318,22 +332,24 @@ def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
-def _signed(headers: dict[str, str], signature: str | None) -> dict[str, str]:
-    return headers if signature is None else {**headers, "Authorization": signature}
+def _with_authorization(headers: dict[str, str], value: str | None) -> dict[str, str]:
+    return headers if value is None else {**headers, "Authorization": value}
 
 
-def _unsent(error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress, cause: str) -> NotSent:
+def _map_unsent(
+    error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress, cause: str
+) -> NotSent:
     if isinstance(error, DeadlinePassed):
-        return PriceFixExpired("the price lock ran out before it could be sent: read the basket again")
+        return PriceFixExpired("the price lock expired before the request could be sent: read the basket again")
     if isinstance(error, _TLS_FAILURES):
-        return TLSFailed(f"no TLS connection that can be trusted ({cause})")
+        return TLSFailed(f"no trusted TLS connection to the server ({cause})")
     if isinstance(error, TimeoutError):
-        patience = min(timeouts.connect, limit)
-        if progress.queued:
-            return PoolTimeout(f"the lent session's connections were all busy for {patience:g} s")
-        if progress.logging_in:
-            return ConnectFailed(f"the login that another call had begun was not answered within {limit:.3g} s")
-        return ConnectFailed(f"no connection to the server within {patience:g} s")
-    broke = not isinstance(error, _CONNECT_FAILURES)
-    text = "the connection broke before anything was sent" if broke else "no connection to the server"
+        waited = min(timeouts.connect, limit)
+        if progress.is_queued:
+            return PoolTimeout(f"all connections of the lent session were busy for {waited:g} s")
+        if progress.is_waiting_for_login:
+            return ConnectFailed(f"the digest handshake started by another call timed out after {limit:.3g} s")
+        return ConnectFailed(f"no connection to the server within {waited:g} s")
+    is_broken = not isinstance(error, _CONNECT_FAILURES)
+    text = "the connection broke before anything was sent" if is_broken else "no connection to the server"
     return ConnectFailed(f"{text} ({cause})")

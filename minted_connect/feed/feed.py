@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import anyio
 
 from minted_connect import validation
-from minted_connect.config import Clock
+from minted_connect.clock import Clock
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
     ClientClosedError,

@@ -19,7 +19,7 @@ from weakref import WeakSet
 
 import attrs
 
-from minted_connect.config import Clock
+from minted_connect.clock import Clock
 from minted_connect.errors import ClientClosedError
 from minted_connect.feed.tick import Filter, Round, Tick
 from minted_connect.models.rate import RatePoint

@@ -11,8 +11,8 @@ from typing import Final
 import attrs
 
 from minted_connect import validation
-from minted_connect.clock import alarm
-from minted_connect.config import FEED_BREAKER, BreakerPolicy, Clock, check_type
+from minted_connect.clock import Clock, call_later
+from minted_connect.config import FEED_BREAKER, BreakerPolicy, check_type
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.errors import (
     APIError,
@@ -118,7 +118,7 @@ class Poller:
     async def run(self, hub: Hub) -> None:
         """Poll until cancelled, or until something goes wrong that polling again cannot mend, which is raised."""
         while True:
-            overdue = alarm(self._clock, UNSEEN * self.interval, lambda: hub.publish(self._round(())))
+            overdue = call_later(self._clock, UNSEEN * self.interval, lambda: hub.publish(self._round(())))
             try:
                 polled = await self.poll()
             finally:

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from minted_connect import validation
-from minted_connect.config import Clock
+from minted_connect.clock import Clock
 from minted_connect.errors import InvalidInput
 from minted_connect.models.rate import Rate
 

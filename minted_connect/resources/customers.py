@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from datetime import date
+from types import NoneType
 from typing import Any, Final, Literal
 
 from minted_connect import validation
@@ -181,7 +182,7 @@ class AsyncCustomers(Resource):
             raise error
 
         request = Request(OPERATIONS["customers.remove"], (known,))
-        await self._api.run(request, read_back=read_back, lock=known)
+        await self._api.send(request, NoneType, read_back=read_back, lock=known)
 
     async def _read_back(self, customer_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
         """Return the customer if it has all values of `sent`; otherwise raise `error`."""

@@ -133,7 +133,7 @@ def test_reading_that_fails_ends_with_1_and_a_change_that_may_have_happened_with
     sandbox.faults.add("drop_after_commit", method="POST", path=BASKET)
     result = minted("basket", "add", CUSTOMER, GOLD)
     assert result.code == 75
-    assert "broke before an answer came" in result.err
+    assert "broke before a response came" in result.err
     assert json.loads(minted("basket", "show", CUSTOMER, "--json").out)["items"][0]["sku"] == GOLD
 
 

@@ -14,7 +14,7 @@ from minted_connect.config import CompletionPolicy, Options, RetryPolicy
 from minted_connect.core import converter
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.locks import KeyedLocks
-from minted_connect.core.pool import RequestProgress, SendLimit
+from minted_connect.core.pool import PoolKind, RequestProgress, SendLimit
 from minted_connect.core.request import Request
 from minted_connect.core.response import Response
 from minted_connect.core.server_stats import ServerStats
@@ -189,7 +189,7 @@ class World(ApiClient):
         self.deadlines.append(settings.deadline)
         return self
 
-    def hurry(self) -> Self:
+    def with_pool(self, pool: PoolKind) -> Self:
         return self
 
     def following(self, policy: CompletionPolicy) -> Self:
@@ -233,7 +233,7 @@ class World(ApiClient):
         if name == "orders.page" and isinstance(answer, list):
             answer = page_json(answer)
         if not self.state.server_stats.has_date:
-            self.state.server_stats.note_date(self.date, self.clock.wall(), self.elapsed())
+            self.state.server_stats.record_date(self.date, self.clock.wall(), self.elapsed())
         # The server's clock stands still, and on time: ManualClock starts at this second.
         return Response(200, {"Date": self.date}, answer, None)
 

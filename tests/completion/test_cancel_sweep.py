@@ -85,13 +85,13 @@ departures: list[None] = []
 
 @pytest.fixture(autouse=True)
 def _departures(monkeypatch: pytest.MonkeyPatch) -> None:
-    leave = RequestProgress.leave
+    mark_sent = RequestProgress.mark_sent
 
     def noted(progress: RequestProgress) -> None:
-        leave(progress)
+        mark_sent(progress)
         departures.append(None)
 
-    monkeypatch.setattr(RequestProgress, "leave", noted)
+    monkeypatch.setattr(RequestProgress, "mark_sent", noted)
     departures.clear()
 
 
@@ -433,10 +433,10 @@ def closed(market: Market, shop: Machine, before: Mapping[str, Entry]) -> dict[s
 async def nothing_is_held(client: AsyncMintedConnect) -> None:
     """Assert that no connection, no place in a pool and no alarm is kept, and that the login is in order."""
     transport = client._api.state.transport
-    for road in (transport._roads or {}).values():
-        assert not road.reading
-        assert not road.session.connector._acquired
-        assert road.slots._value == 1
+    for pool in (transport._pools or {}).values():
+        assert not pool.reading
+        assert not pool.session.connector._acquired
+        assert pool.slots._value == 1
     assert not client._api.clock._alarms
     assert await client.rates.current()
 

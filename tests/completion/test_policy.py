@@ -220,7 +220,7 @@ async def test_waiting_for_the_lock_is_part_of_the_deadline(world: World) -> Non
     complete = following(world)
 
     async def hold() -> None:
-        async with world.turn(CUSTOMER):
+        async with world.hold_lock(CUSTOMER):
             held.set()
             await released.wait()
 
@@ -354,13 +354,13 @@ async def test_an_intent_says_until_when_it_may_be_sent(world: World) -> None:
 
 @pytest.mark.parametrize(("slow", "left"), [(0.2, 3.0), (7.5, 7.5)])
 async def test_q3_a_slow_server_needs_more_of_the_lock(world: World, slow: float, left: float) -> None:
-    world.state.server_stats.note(slow)
+    world.state.server_stats.record_latency(slow)
     await buy(world, following(world))
     assert world.not_after == [201 - left]
 
 
 async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
-    world.state.server_stats.note(10.0)
+    world.state.server_stats.record_latency(10.0)
     world.basket = deal_json(pricefix={"remaining": 9, "nextUpdate": "2026-02-20T15:31:57+03:00"})
     with pytest.raises(PriceFixExpired, match="9 s left, and 10 s are needed"):
         await buy(world, following(world))
@@ -475,7 +475,7 @@ async def test_a_basket_that_was_completed_says_as_which_order(world: World) -> 
 
 
 async def test_the_clock_of_the_server_is_written_down(world: World) -> None:
-    world.state.server_stats.note_date("Fri, 20 Feb 2026 13:27:57 GMT", world.clock.wall())
+    world.state.server_stats.record_date("Fri, 20 Feb 2026 13:27:57 GMT", world.clock.wall())
     world.complete = LOST
     with pytest.raises(OutcomeUnknown) as caught:
         await buy(world, following(world))
@@ -510,7 +510,7 @@ async def test_a_fence_waits_for_the_lock_no_longer_than_its_budget(world: World
     world.clear = lambda _: deal_json(items=[])
 
     async def hold() -> None:
-        async with world.turn(CUSTOMER):
+        async with world.hold_lock(CUSTOMER):
             held.set()
             await released.wait()
 

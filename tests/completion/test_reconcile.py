@@ -17,8 +17,8 @@ from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.order_match import Match, match
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter
+from minted_connect.core.headers import clock_skew
 from minted_connect.core.request import Request
-from minted_connect.core.server_stats import clock_offset
 from minted_connect.errors import (
     BadRequest,
     ClientClosedError,
@@ -88,7 +88,7 @@ def cleared(world: World, **changes: Any) -> Any:
 def strength(raw: dict[str, Any], **intent: Any) -> Match:
     try:
         order = converter.structure(raw, Order, elapsed=float)
-    except converter.Unfit:
+    except converter.StructureError:
         order = None
     return match(raw, order, intent_of(**intent))
 
@@ -233,7 +233,7 @@ async def test_a_date_that_is_none_is_ignored(world: World, complete: AsyncCompl
 def test_no_date_header_breaks_anything(date: str, moment: datetime) -> None:
     now = datetime(2026, 2, 20, tzinfo=UTC)
     for header in (date, format_datetime(moment), f"{format_datetime(moment)[:-5]}{date}"):
-        assert abs(clock_offset(header, now, timedelta())) <= timedelta(days=31)
+        assert abs(clock_skew(header, now, timedelta())) <= timedelta(days=31)
 
 
 @pytest.mark.parametrize(

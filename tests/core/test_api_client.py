@@ -1,4 +1,4 @@
-"""How a call flows through limiter, breaker, budget and log, through both clients."""
+"""Limiter, breaker, retry budget and log of a call, through both clients."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ async def test_what_fails_says_which_exchange_it_was_and_at_which_attempt(client
         await minted.baskets.get_active("customer-1", cart_token=basket.token)
     assert caught.value.attempts == 3
     assert (caught.value.method, caught.value.path) == ("GET", "/partner/walletable/basket")
-    # Where no whole answer came, there is nothing to read it from.
+    # Without a complete response there is no request id.
     known = not isinstance(caught.value, TransportError | ResponseTooLarge)
     assert getattr(caught.value, "request_id", None) == (sandbox.requests[-1].request_id if known else None)
 
@@ -274,13 +274,13 @@ async def test_a_change_that_cannot_be_seen_is_not_confirmed(connect, clock):
             await minted.customers.update("customer-1", email="grace@mail.example")
 
 
-# A no of the last attempt is not a no of the call.
+# A refusal of the last attempt is not a refusal of the call.
 
 
 @pytest.mark.parametrize("last", ["refused", "breaker"])
 async def test_what_may_have_landed_is_never_called_not_sent(connect, clock, last):
     async def once(connection: Connection) -> None:
-        await connection.request()  # taken in, and never answered
+        await connection.request()  # received, without a response
         if last == "refused":
             server._server.close()
 
@@ -379,9 +379,9 @@ async def test_nothing_holds_reconciling_up(connect, sandbox, clock, trouble):
                 await anyio.sleep(0)
         if trouble == "a spent budget":
             sandbox.faults.add("status", path="*/rates")
-        with pytest.raises(refusal):  # everybody else
+        with pytest.raises(refusal):  # every other call
             await minted.rates.current()
-        sandbox.faults.add("status", path="*/orders")  # tried again without a token
+        sandbox.faults.add("status", path="*/orders")  # retried without a token
         assert (await minted.complete.reconcile(caught.value)).reconciled
         assert len(sandbox.requests.of("orders.page")) == 3
         sandbox.faults.clear()
@@ -400,7 +400,7 @@ async def test_a_purchase_that_is_held_back_was_not_sent(client, clock, sandbox,
     with pytest.raises(refusal) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert isinstance(caught.value, NotSent)
-    assert len(sandbox.requests) - before == (0 if trouble == "an open breaker" else 1)  # the look at the basket
+    assert len(sandbox.requests) - before == (0 if trouble == "an open breaker" else 1)  # the read of the basket
     assert sandbox.requests.of("complete.buy") == []
     assert await minted.complete.pending() == []
     assert clock.sleeps == []

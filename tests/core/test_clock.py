@@ -1,4 +1,4 @@
-"""Limits in time: a request that hangs ends on the test's clock, and on the machine's all the same."""
+"""Timeouts: a request that hangs ends on the test's clock, and in real time."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 import pytest
 
 from minted_connect import Options, OutcomeUnknown, PoolTimeout, RequestTimeout, RetryPolicy, Timeouts
-from minted_connect.clock import timeout
-from minted_connect.config import SystemClock
+from minted_connect.clock import SystemClock, timeout
 from minted_connect.sandbox import ManualClock, Sandbox
 
 pytestmark = pytest.mark.anyio
 
 AGES = 1e6
-"""Seconds that no test lives to see."""
+"""Seconds, more than any test takes."""
 
 
 async def hanging(fault: Any) -> None:
@@ -119,7 +118,7 @@ async def test_waiting_for_a_connection_ends_as_soon_as_the_clock_says_so(served
     await hanging(fault)
     second = asyncio.ensure_future(minted.products.page())
     while not second.done():
-        # Again and again: nobody outside can see when the second one begins to wait.
+        # Repeatedly: the moment at which the second call begins to wait cannot be observed.
         clock.advance(AGES / 4)
         await asyncio.wait({second}, timeout=0.01)
     with pytest.raises(PoolTimeout):

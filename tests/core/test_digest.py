@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from minted_connect.core.auth import challenge as challenge_module
 from minted_connect.core.auth import digest
-from minted_connect.core.auth.digest import Challenge, ChallengeRefused, DigestAuth, Terms, parse_challenges
+from minted_connect.core.auth.challenge import Challenge, ChallengeRefused, Terms, parse_challenges
+from minted_connect.core.auth.digest import DigestAuth
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +67,7 @@ def expected(given, *, user, password, method, body=b""):
 
 
 class Server:
-    """Answers like a server whose nonces live for `uses` requests, and counts what it is sent."""
+    """Responds like a server whose nonces are valid for `uses` requests, and counts the requests."""
 
     def __init__(self, password="secret", *, realm="r", algorithm="SHA-256", qop="auth", uses=10**9, says_stale=True):
         self.password, self.realm, self.algorithm, self.qop = password, realm, algorithm, qop
@@ -106,22 +108,22 @@ class Server:
 
 async def call(auth, server, method="GET", target="/", body=b""):
     """One call as the transport makes it."""
-    async with auth.exchange() as exchange:
+    async with auth.auth_flow() as flow:
         while True:
-            status, values = await server(method, target, exchange.header(method, target, body), body)
+            status, values = await server(method, target, flow.header(method, target, body), body)
             if status != 401:
-                exchange.on_success(values)
+                flow.on_success(values)
                 return status
-            if not exchange.on_challenge(values):
+            if not flow.on_challenge(values):
                 return status
 
 
 def sign(challenge, *, method="GET", target="/", body=b"", user="partner", password="secret", policy="any"):
-    """The parameters with which a new client answers one challenge."""
-    exchange = DigestAuth(user, password, policy=policy).exchange()
-    assert exchange.header(method, target, body) is None
-    assert exchange.on_challenge([challenge] if isinstance(challenge, str) else challenge)
-    return read(exchange.header(method, target, body))
+    """The parameters that a new client sends in response to one challenge."""
+    flow = DigestAuth(user, password, policy=policy).auth_flow()
+    assert flow.header(method, target, body) is None
+    assert flow.on_challenge([challenge] if isinstance(challenge, str) else challenge)
+    return read(flow.header(method, target, body))
 
 
 # --- vectors ---------------------------------------------------------------------------------------------------
@@ -402,7 +404,7 @@ def test_strongest_offer_wins(values, algorithm, qop):
 
 
 def test_a_hash_that_openssl_lacks_is_not_chosen(monkeypatch):
-    monkeypatch.delitem(digest._HASHES, "SHA-512-256")
+    monkeypatch.delitem(challenge_module.HASHES, "SHA-512-256")
     assert sign([offer("SHA-512-256"), offer()])["algorithm"] == "MD5"
     assert reason([offer("SHA-512-256")]) == "no Digest algorithm on offer is supported"
 
@@ -413,7 +415,7 @@ def test_hashes_are_probed(monkeypatch):
 
     monkeypatch.setattr(hashlib, "md5", refuse)
     monkeypatch.setattr(hashlib, "new", refuse)
-    assert [name for name, _ in digest._available()] == ["SHA-256"]
+    assert [name for name, _ in challenge_module.find_hashes()] == ["SHA-256"]
 
 
 def reason(values, **options):
@@ -451,11 +453,11 @@ def test_modern_policy():
 def pinned(*values):
     """A client that was accepted once."""
     auth = DigestAuth("partner", "hunter2")
-    exchange = auth.exchange()
-    assert exchange.on_challenge(values)
+    flow = auth.auth_flow()
+    assert flow.on_challenge(values)
     assert auth.pinned is None
-    exchange.header("GET", "/")
-    exchange.on_success()
+    flow.header("GET", "/")
+    flow.on_success()
     return auth
 
 
@@ -476,35 +478,35 @@ def pinned(*values):
 )
 @pytest.mark.parametrize("stale", [False, True])
 def test_a_weaker_challenge_is_refused_after_the_first_success(first, later, stale):
-    exchange = pinned(first).exchange()
-    assert exchange.header("GET", "/")
+    flow = pinned(first).auth_flow()
+    assert flow.header("GET", "/")
     with pytest.raises(ChallengeRefused) as caught:
-        exchange.on_challenge([later + ", stale=true" * stale])
+        flow.on_challenge([later + ", stale=true" * stale])
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_stronger_challenge_is_taken_and_pinned():
     auth = pinned(offer("MD5"))
     for algorithm in ("MD5-sess", "SHA-256", "SHA-256-sess", "SHA-512-256"):
-        exchange = auth.exchange()
-        exchange.header("GET", "/")
-        assert exchange.on_challenge([offer(algorithm, stale=True), offer("MD5", realm="other")])
-        assert read(exchange.header("GET", "/"))["algorithm"] == algorithm
-        exchange.on_success()
+        flow = auth.auth_flow()
+        flow.header("GET", "/")
+        assert flow.on_challenge([offer(algorithm, stale=True), offer("MD5", realm="other")])
+        assert read(flow.header("GET", "/"))["algorithm"] == algorithm
+        flow.on_success()
         assert auth.pinned == Terms("r", algorithm.removesuffix("-sess"), "auth")
 
 
 def test_a_pinned_auth_int_is_kept():
     auth = pinned(offer(qop="auth-int"))
-    exchange = auth.exchange()
-    exchange.header("GET", "/")
-    assert exchange.on_challenge([offer(qop="auth,auth-int", stale=True)])
-    assert read(exchange.header("GET", "/"))["qop"] == "auth-int"
+    flow = auth.auth_flow()
+    flow.header("GET", "/")
+    assert flow.on_challenge([offer(qop="auth,auth-int", stale=True)])
+    assert read(flow.header("GET", "/"))["qop"] == "auth-int"
 
 
 def test_a_late_success_on_weaker_terms_does_not_lower_the_pin():
     auth = pinned(offer("MD5"))
-    late, strong = auth.exchange(), auth.exchange()
+    late, strong = auth.auth_flow(), auth.auth_flow()
     late.header("GET", "/")
     strong.header("GET", "/")
     assert strong.on_challenge([offer("SHA-256", stale=True)])
@@ -515,7 +517,7 @@ def test_a_late_success_on_weaker_terms_does_not_lower_the_pin():
 
 def test_of_two_realms_the_first_to_work_is_pinned():
     auth = DigestAuth("partner", "secret")
-    first, second = auth.exchange(), auth.exchange()
+    first, second = auth.auth_flow(), auth.auth_flow()
     assert first.on_challenge([offer("MD5")])
     assert second.on_challenge([offer("SHA-256", realm="other")])
     first.on_success()
@@ -525,7 +527,7 @@ def test_of_two_realms_the_first_to_work_is_pinned():
 
 def test_an_unsigned_success_pins_nothing():
     auth = DigestAuth("partner", "secret")
-    auth.exchange().on_success()
+    auth.auth_flow().on_success()
     assert auth.pinned is None
 
 
@@ -605,7 +607,7 @@ async def test_stale_is_renewed_once_per_call():
 @pytest.mark.parametrize("others_got_in", [True, False])
 def test_the_first_nonce_used_up_by_overtaking_calls(others_got_in):
     auth = DigestAuth("partner", "secret")
-    leader, follower = auth.exchange(), auth.exchange()
+    leader, follower = auth.auth_flow(), auth.auth_flow()
     assert leader.on_challenge([offer(nonce="first")])
     leader.header("GET", "/")
     follower.header("GET", "/")
@@ -618,50 +620,50 @@ def test_the_first_nonce_used_up_by_overtaking_calls(others_got_in):
 
 async def test_a_call_signs_again_with_the_nonce_of_its_own_challenge():
     auth = pinned(offer(nonce="shared"))
-    first, second = auth.exchange(), auth.exchange()
-    for exchange, nonce in ((first, "one"), (second, "two")):
-        exchange.header("GET", "/")
-        assert exchange.on_challenge([offer(nonce=nonce, stale=True)])
+    first, second = auth.auth_flow(), auth.auth_flow()
+    for flow, nonce in ((first, "one"), (second, "two")):
+        flow.header("GET", "/")
+        assert flow.on_challenge([offer(nonce=nonce, stale=True)])
     assert read(second.header("GET", "/"))["nonce"] == "two"
     assert read(first.header("GET", "/"))["nonce"] == "one"
     # A renewed nonce is shared once it worked; one that worked later does not displace it.
-    assert read(auth.exchange().header("GET", "/"))["nonce"] == "shared"
+    assert read(auth.auth_flow().header("GET", "/"))["nonce"] == "shared"
     second.on_success()
     first.on_success()
-    third = read(auth.exchange().header("GET", "/"))
+    third = read(auth.auth_flow().header("GET", "/"))
     assert (third["nonce"], third["nc"]) == ("two", "00000002")
 
 
-@pytest.mark.parametrize("answer", ["a 5xx", ConnectionResetError])
-async def test_a_renewed_nonce_is_kept_when_its_call_ends_otherwise(answer):
+@pytest.mark.parametrize("outcome", ["a 5xx", ConnectionResetError])
+async def test_a_renewed_nonce_is_kept_when_its_call_ends_otherwise(outcome):
     auth = pinned(offer(nonce="old"))
     try:
-        async with auth.exchange() as exchange:
-            exchange.header("GET", "/")
-            assert exchange.on_challenge([offer(nonce="new", stale=True)])
-            exchange.header("GET", "/")
-            if answer is ConnectionResetError:
-                raise answer
+        async with auth.auth_flow() as flow:
+            flow.header("GET", "/")
+            assert flow.on_challenge([offer(nonce="new", stale=True)])
+            flow.header("GET", "/")
+            if outcome is ConnectionResetError:
+                raise outcome
     except ConnectionResetError:
         pass
-    given = read(auth.exchange().header("GET", "/"))
+    given = read(auth.auth_flow().header("GET", "/"))
     assert (given["nonce"], given["nc"]) == ("new", "00000002")
 
 
 def test_an_application_401_is_not_answered():
     auth = pinned(offer())
-    exchange = auth.exchange()
-    exchange.header("GET", "/")
-    assert not exchange.on_challenge([])
-    assert read(auth.exchange().header("GET", "/"))["nc"] == "00000003"
+    flow = auth.auth_flow()
+    flow.header("GET", "/")
+    assert not flow.on_challenge([])
+    assert read(auth.auth_flow().header("GET", "/"))["nc"] == "00000003"
 
 
 def nextnonce(*values, algorithm="MD5"):
     auth = pinned(offer(algorithm))
-    exchange = auth.exchange()
-    exchange.header("GET", "/")
-    exchange.on_success(values)
-    return read(auth.exchange().header("GET", "/"))["nonce"]
+    flow = auth.auth_flow()
+    flow.header("GET", "/")
+    flow.on_success(values)
+    return read(auth.auth_flow().header("GET", "/"))["nonce"]
 
 
 def test_next_nonce():
@@ -675,12 +677,12 @@ def test_next_nonce():
 
 def test_next_nonce_of_a_replaced_nonce_is_ignored():
     auth = pinned(offer())
-    late, other = auth.exchange(), auth.exchange()
+    late, other = auth.auth_flow(), auth.auth_flow()
     late.header("GET", "/")
     other.header("GET", "/")
     other.on_success(['nextnonce="m"'])
     late.on_success(['nextnonce="z"'])
-    assert read(auth.exchange().header("GET", "/"))["nonce"] == "m"
+    assert read(auth.auth_flow().header("GET", "/"))["nonce"] == "m"
 
 
 async def test_counts_are_unique_and_rise_under_concurrency():
@@ -794,10 +796,10 @@ async def test_a_challenge_to_a_call_that_went_ahead_frees_those_that_wait_for_a
     assert server.waiting == 1  # the last one leads
     late = asyncio.create_task(call(auth, server))
     await settle()
-    await auth.exchange().__aexit__()  # one that went ahead and got no answer
+    await auth.auth_flow().__aexit__()  # a flow that went ahead and got no response
     await settle()
     assert server.waiting == 1
-    ahead = auth.exchange()  # and one that got a challenge
+    ahead = auth.auth_flow()  # and one that got a challenge
     assert ahead.on_challenge(server.challenge())
     await settle()
     assert late.done()
@@ -820,7 +822,7 @@ async def test_a_leader_cancelled_while_others_are_waking_is_replaced():
 
 async def test_followers_start_at_the_challenge_and_not_at_the_end_of_the_leading_call():
     auth = DigestAuth("partner", "secret")
-    async with auth.exchange() as leader:
+    async with auth.auth_flow() as leader:
         assert leader.header("GET", "/") is None
         follower = asyncio.create_task(call(auth, Server()))
         await settle()
@@ -843,7 +845,7 @@ async def test_a_server_that_never_challenges_releases_the_followers():
 
 async def test_followers_do_not_wait_for_the_body_of_an_unsigned_success():
     auth = DigestAuth("partner", "secret")
-    async with auth.exchange() as leader:
+    async with auth.auth_flow() as leader:
         follower = asyncio.create_task(call(auth, Server()))
         await settle()
         leader.on_success()
@@ -876,9 +878,9 @@ def test_a_client_may_be_made_outside_a_loop_and_used_in_several_one_after_the_o
 
 @pytest.mark.parametrize("target", ["", "/a b", '/"', "/\\", "/\r\nX: y", "/\n", "/ü", "/\x7f", "/\x00"])
 def test_a_target_that_is_not_as_on_the_wire_is_refused(target):
-    exchange = pinned(offer()).exchange()
+    flow = pinned(offer()).auth_flow()
     with pytest.raises(ValueError) as caught:
-        exchange.header("GET", target)
+        flow.header("GET", target)
     assert target not in str(caught.value) or not target
 
 
@@ -903,10 +905,10 @@ def test_awkward_user_names():
 def test_a_charset_that_appears_later_normalises_the_password_too():
     auth = DigestAuth("partner", "s\u0327ifre")  # a decomposed letter
     for charset, password in (("", "s\u0327ifre"), (", charset=UTF-8", "\u015fifre")):
-        exchange = auth.exchange()
-        exchange.header("GET", "/")
-        assert exchange.on_challenge([offer(stale=True) + charset])
-        given = read(exchange.header("GET", "/"))
+        flow = auth.auth_flow()
+        flow.header("GET", "/")
+        assert flow.on_challenge([offer(stale=True) + charset])
+        given = read(flow.header("GET", "/"))
         assert given["response"] == expected(given, user="partner", password=password, method="GET")
 
 
@@ -931,17 +933,17 @@ async def test_the_password_is_asked_for_once_per_realm_and_algorithm():
 def test_ha1_is_not_taken_from_another_realm():
     auth = DigestAuth("partner", "secret")
     for realm in ("r", "other"):
-        exchange = auth.exchange()
-        assert exchange.on_challenge([offer(realm=realm)])
-        given = read(exchange.header("GET", "/"))
+        flow = auth.auth_flow()
+        assert flow.on_challenge([offer(realm=realm)])
+        given = read(flow.header("GET", "/"))
         assert given["response"] == expected(given, user="partner", password="secret", method="GET")
 
 
 def test_nothing_secret_shows_and_nothing_is_pickled():
     auth = pinned(offer("SHA-256"))
-    exchange = auth.exchange()
-    exchange.header("GET", "/")
-    for thing in (auth, exchange, exchange._signer, auth._shared):
+    flow = auth.auth_flow()
+    flow.header("GET", "/")
+    for thing in (auth, flow, flow._signer, auth._state):
         for text in (repr(thing), str(thing), f"{thing}"):
             assert text == f"<{type(thing).__name__}>"
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):

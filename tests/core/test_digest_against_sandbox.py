@@ -43,16 +43,16 @@ class Door:
 
 
 async def call(auth, door, method="GET", target="/", body=b"", *, pause=0):
-    async with auth.exchange() as exchange:
+    async with auth.auth_flow() as flow:
         while True:
-            header = exchange.header(method, target, body)
+            header = flow.header(method, target, body)
             for _ in range(1 + pause):
                 await asyncio.sleep(0)
             status, challenges = door(method, target, header, body)
             if status != 401:
-                exchange.on_success()
+                flow.on_success()
                 return status
-            if not exchange.on_challenge(challenges):
+            if not flow.on_challenge(challenges):
                 return status
 
 
@@ -82,9 +82,9 @@ async def test_every_form(algorithm, qop, basic_first):
 )
 def test_the_doorman_agrees(user, password, realm, method, target, body, algorithms, qop):
     door = Door(user, password, realm=realm, algorithms=algorithms, qop=qop)
-    exchange = DigestAuth(user, password).exchange()
-    assert exchange.on_challenge(door.doorman.challenges())
-    status, _ = door(method, target, exchange.header(method, target, body), body)
+    flow = DigestAuth(user, password).auth_flow()
+    assert flow.on_challenge(door.doorman.challenges())
+    status, _ = door(method, target, flow.header(method, target, body), body)
     assert (status, door.verdicts[-1].username) == (200, user)
 
 

@@ -28,7 +28,7 @@ def challenging(*values: str) -> str:
 
 
 def login_then(*later: str):
-    """A server that lets one signed request in, and answers every other one with these challenges."""
+    """A server that accepts one signed request, and responds to all others with these challenges."""
     welcome = iter([(401, challenging(FIRST)), (200, "")])
 
     async def script(connection: Connection) -> None:
@@ -88,7 +88,7 @@ async def test_what_is_as_strong_is_answered_whatever_stands_beside_it(connect, 
     async with WireServer(login_then(*later)) as server:
         minted = await connect(server.url)
         await minted.rates.current()
-        with pytest.raises(AuthenticationFailed) as caught:  # this server lets nobody in a second time
+        with pytest.raises(AuthenticationFailed) as caught:  # this server accepts one request only
             await minted.rates.current()
     assert not isinstance(caught.value, AuthDowngrade)
     assert len(server.requests) == 4

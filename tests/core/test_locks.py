@@ -1,4 +1,4 @@
-"""Changes of one thing go one after the other, and what is known of the server is shared."""
+"""Changes with the same key run one after the other, and statistics about the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minted_connect.config import SYSTEM_CLOCK
+from minted_connect.clock import SYSTEM_CLOCK
 from minted_connect.core.headers import age_seconds
 from minted_connect.core.locks import KeyedLocks
 from minted_connect.core.server_stats import ServerStats
@@ -25,10 +25,10 @@ NOW = datetime(2026, 2, 20, 12, 0, tzinfo=UTC)
 
 
 async def test_one_thing_at_a_time_in_order_of_arrival():
-    turns, log = KeyedLocks(SYSTEM_CLOCK), []
+    locks, log = KeyedLocks(SYSTEM_CLOCK), []
 
     async def change(name: str, thing: str) -> None:
-        async with turns.hold(thing, 5):
+        async with locks.hold(thing, 5):
             log.append(f"{name} begins")
             await asyncio.sleep(0)
             log.append(f"{name} ends")
@@ -41,30 +41,30 @@ async def test_one_thing_at_a_time_in_order_of_arrival():
 
 
 async def test_waiting_has_an_end():
-    turns = KeyedLocks(SYSTEM_CLOCK)
-    async with turns.hold("a", 5):
+    locks = KeyedLocks(SYSTEM_CLOCK)
+    async with locks.hold("a", 5):
         with pytest.raises(NotSent, match=r"longer than 0\.01 s"):
-            async with turns.hold("a", 0.01):
+            async with locks.hold("a", 0.01):
                 pytest.fail("it is not free")
-    async with turns.hold("a", 0.01):
+    async with locks.hold("a", 0.01):
         pass
 
 
 async def test_a_waiter_that_was_woken_comes_first_and_is_waited_for_with_an_end():
-    turns, order = KeyedLocks(SYSTEM_CLOCK), []
+    locks, order = KeyedLocks(SYSTEM_CLOCK), []
 
     async def wait() -> None:
-        async with turns.hold("a", 5):
+        async with locks.hold("a", 5):
             order.append("waiter")
             await released.wait()
 
     released = asyncio.Event()
-    async with turns.hold("a", 5):
+    async with locks.hold("a", 5):
         waiter = asyncio.create_task(wait())
         await asyncio.sleep(0)
     # The lock is free for a moment, and promised to the waiter.
     with pytest.raises(NotSent):
-        async with turns.hold("a", 0.01):
+        async with locks.hold("a", 0.01):
             order.append("second")
     released.set()
     await waiter
@@ -72,14 +72,14 @@ async def test_a_waiter_that_was_woken_comes_first_and_is_waited_for_with_an_end
 
 
 async def test_who_gives_up_or_fails_lets_the_next_one_in():
-    turns = KeyedLocks(SYSTEM_CLOCK)
+    locks = KeyedLocks(SYSTEM_CLOCK)
     with pytest.raises(ValueError, match="odd"):
-        async with turns.hold("a", 5):
+        async with locks.hold("a", 5):
             raise ValueError("odd")
-    async with turns.hold("a", 5):
+    async with locks.hold("a", 5):
 
         async def wait() -> None:
-            async with turns.hold("a", 5):
+            async with locks.hold("a", 5):
                 pass
 
         waiting = asyncio.create_task(wait())
@@ -87,17 +87,17 @@ async def test_who_gives_up_or_fails_lets_the_next_one_in():
         waiting.cancel()
         await asyncio.wait({waiting})
         assert waiting.cancelled()
-    async with turns.hold("a", 0.01):
+    async with locks.hold("a", 0.01):
         pass
 
 
 async def test_nothing_is_kept_of_what_is_over():
-    turns = KeyedLocks(SYSTEM_CLOCK)
+    locks = KeyedLocks(SYSTEM_CLOCK)
     for number in range(10):
-        async with turns.hold(number, 5):
+        async with locks.hold(number, 5):
             pass
     gc.collect()
-    assert len(turns._locks) == 0
+    assert len(locks._locks) == 0
 
 
 async def test_changes_of_one_basket_do_not_overlap(minted, sandbox: Sandbox):
@@ -111,7 +111,7 @@ async def test_changes_of_one_basket_do_not_overlap(minted, sandbox: Sandbox):
     second = asyncio.create_task(minted.baskets.add_item(basket, sku=SILVER))
     english = minted.with_options(language="en")
     third = asyncio.create_task(english.baskets.delete_item(basket, sku=GOLD))
-    await minted.baskets.get_active("customer-1")  # reading waits for nobody
+    await minted.baskets.get_active("customer-1")  # reads do not wait for the lock
     assert [entry.operation for entry in sandbox.requests][-2:] == ["baskets.update_item", "baskets.get_active"]
     fault.remove()
     await asyncio.gather(first, second, third)
@@ -137,34 +137,34 @@ async def test_nobody_changes_a_basket_that_is_being_completed(minted, sandbox: 
 
 @given(st.lists(st.floats(0, 60), max_size=200))
 def test_the_slowest_of_a_hundred(times: list[float]):
-    observed = ServerStats()
+    stats = ServerStats()
     for took in times:
-        observed.note(took)
+        stats.record_latency(took)
     latest = times[-128:]
-    assert observed.p99_latency <= max(latest, default=0.0)
-    assert sum(took > observed.p99_latency for took in latest) <= len(latest) // 100
+    assert stats.p99_latency <= max(latest, default=0.0)
+    assert sum(took > stats.p99_latency for took in latest) <= len(latest) // 100
 
 
 @given(st.integers(-86_400 * 40, 86_400 * 40))
 def test_how_far_the_clock_of_the_server_is_ahead(seconds: int):
-    observed = ServerStats()
-    assert observed.clock_skew == timedelta()
-    observed.note_date(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
+    stats = ServerStats()
+    assert stats.clock_skew == timedelta()
+    stats.record_date(format_datetime(NOW + timedelta(seconds=seconds), usegmt=True), NOW)
     known = timedelta(seconds=seconds if abs(seconds) <= 31 * 86_400 else 0)
-    assert observed.clock_skew == known
+    assert stats.clock_skew == known
     # An older reading of the server's clock is better than none.
     for useless in ("yesterday", "", format_datetime(NOW + timedelta(days=40), usegmt=True)):
-        observed.note_date(useless, NOW, elapsed=100.0)
-        assert observed.clock_skew == known
+        stats.record_date(useless, NOW, elapsed=100.0)
+        assert stats.clock_skew == known
 
 
 def test_a_date_may_be_older_than_its_response_took_and_its_cache_says() -> None:
-    observed = ServerStats()
-    assert not observed.has_date
-    observed.note_date(format_datetime(NOW, usegmt=True), NOW, elapsed=10.0, took=7.0)
-    assert observed.has_date
-    assert observed.server_time(NOW, 12.0) == NOW.replace(microsecond=0) + timedelta(seconds=2)
-    assert observed.date_error == timedelta(seconds=7)
+    stats = ServerStats()
+    assert not stats.has_date
+    stats.record_date(format_datetime(NOW, usegmt=True), NOW, elapsed=10.0, latency=7.0)
+    assert stats.has_date
+    assert stats.server_time(NOW, 12.0) == NOW.replace(microsecond=0) + timedelta(seconds=2)
+    assert stats.date_error == timedelta(seconds=7)
 
 
 @pytest.mark.parametrize(

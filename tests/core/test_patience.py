@@ -1,4 +1,4 @@
-"""How long a call may take, and how often it is tried: one deadline over everything, one budget for everybody."""
+"""Deadlines over all attempts, retries, and the retry budget that all calls share."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CHALLENGE = 'WWW-Authenticate: Digest realm="x", nonce="{}", qop="auth", algorit
 
 
 class Diary(ManualClock):
-    """A clock that moves when somebody sleeps, and remembers until when."""
+    """A clock that advances when a task sleeps, and records until when."""
 
     def __init__(self) -> None:
         super().__init__(auto_advance=True)
@@ -151,7 +151,7 @@ async def test_a_completion_has_times_of_its_own(connect, deadline, ends):
         clock.advance(0.1)
         with pytest.raises(OutcomeUnknown, match="not known") as caught:
             await buying
-        assert f"no whole answer within {ends} s" in caught.value.evidence[0]
+        assert f"no complete response within {ends} s" in caught.value.evidence[0]
 
 
 async def test_waiting_for_a_place_is_part_of_the_time(connect):
@@ -173,7 +173,7 @@ async def test_waiting_for_a_place_is_part_of_the_time(connect):
             await asyncio.sleep(0)
         second = asyncio.create_task(minted.with_options(deadline=10).rates.current())
         client = minted if isinstance(minted, AsyncMintedConnect) else minted._target._inner
-        while not client._api.state.transport._roads[PoolKind.DEFAULT].slots._waiters:
+        while not client._api.state.transport._pools[PoolKind.DEFAULT].slots._waiters:
             await asyncio.sleep(0)
         clock.advance(4)
         waits.set()
@@ -197,10 +197,10 @@ async def test_waiting_for_a_login_that_another_call_began_is_not_sent(connect):
             await asyncio.sleep(0)
         second = asyncio.create_task(minted.request("POST", "/partner/x", json={}))
         client = minted if isinstance(minted, AsyncMintedConnect) else minted._target._inner
-        while not client._api.state.transport._digest._shared.leader._waiters:
+        while not client._api.state.transport._digest._state.leader._waiters:
             await asyncio.sleep(0)
         clock.advance(15)
-        with pytest.raises(ConnectFailed, match="login that another call had begun") as caught:
+        with pytest.raises(ConnectFailed, match="handshake started by another call") as caught:
             await second
         clock.advance(85)
         with pytest.raises(RequestTimeout):  # and this one was sent
@@ -231,7 +231,7 @@ async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
             await minted.rates.current()
 
 
-# How often, and when.
+# Attempts, and pauses between them.
 
 
 @given(
@@ -329,7 +329,7 @@ async def test_siblings_share_one_budget(connect, sick):
     for one in [*family, family[1].with_options(language="ar")]:
         with pytest.raises(ServerError):
             await one.rates.current()
-    assert len(sick.requests) == 6 + 2  # two retries for 5 tokens each, whoever had them
+    assert len(sick.requests) == 6 + 2  # two retries for 5 tokens each, from any of the clients
 
 
 async def test_calls_at_once_share_one_budget(connect, sick):

@@ -61,7 +61,7 @@ def envelope(**changes: Any) -> dict[str, Any]:
     return {"data": {}, "success": True, "code": 0, "message": "", **changes}
 
 
-# --- good answers ------------------------------------------------------------------------------------------------
+# --- successful responses ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
@@ -91,7 +91,7 @@ def test_an_odd_request_id_is_no_request_id(value: str):
     assert failure(404, b"", {"X-Request-Id": value, "X-Correlation-Id": "good"}).request_id == "good"
 
 
-# --- answers that cannot be trusted ------------------------------------------------------------------------------
+# --- invalid responses ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_2xx_without_a_proper_envelope_is_not_trusted(body: Any, problem: str)
     error = failure(200, body)
     assert type(error) is ProtocolError
     assert error.problems == (problem,)
-    assert str(error) == f"PATCH /partner/walletable/basket: 200 an answer that cannot be trusted: {problem}"
+    assert str(error) == f"PATCH /partner/walletable/basket: 200 invalid response: {problem}"
 
 
 @pytest.mark.parametrize("status", [-1, 0, 99, 100, 101, 199, 600, 999])

@@ -42,7 +42,7 @@ from minted_connect.sandbox import ManualClock
 
 R, S, A, M = Effect.READ, Effect.IDEMPOTENT, Effect.NON_IDEMPOTENT, Effect.COMPLETE
 
-# What each failure allows, in attempts altogether, by effect: the rows of the fault matrix that say RT, RT1 or X.
+# Maximum attempts by failure and effect: the rows of the fault matrix that say RT, RT1 or X.
 ATTEMPTS = {
     "refused": (ConnectFailed("x"), {R: 3, S: 2, A: 2, M: 2}),
     "bad certificate": (TLSFailed("x"), {R: 1, S: 1, A: 1, M: 1}),
@@ -56,7 +56,7 @@ ATTEMPTS = {
     "not json": (ProtocolError("x", ("not JSON",)), {R: 2, S: 1, A: 1, M: 1}),
     "too large": (ResponseTooLarge("x"), {R: 1, S: 1, A: 1, M: 1}),
     "redirect": (UnexpectedRedirect("x"), {R: 1, S: 1, A: 1, M: 1}),
-    "somebody else's": (IntegrityError("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "of another customer": (IntegrityError("x"), {R: 1, S: 1, A: 1, M: 1}),
     "401": (AuthenticationFailed("x", 401), {R: 1, S: 1, A: 1, M: 1}),
     "404": (NotFound("x", 404), {R: 1, S: 1, A: 1, M: 1}),
     "409": (Conflict("x", 409), {R: 1, S: 1, A: 1, M: 1}),

@@ -24,7 +24,7 @@ from minted_connect import (
     RateLimit,
     Tick,
 )
-from minted_connect.config import Clock, SystemClock
+from minted_connect.clock import Clock, SystemClock
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from tests.support.redis_server import PASSWORD, Cable, running, url_of
 

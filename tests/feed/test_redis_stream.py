@@ -16,8 +16,9 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minted_connect.config import RateLimit, Secret, SystemClock
-from minted_connect.core.converter import to_wire
+from minted_connect.clock import SystemClock
+from minted_connect.config import RateLimit, Secret
+from minted_connect.core.converter import unstructure
 from minted_connect.core.exact_json import dumps
 from minted_connect.errors import ConfigurationError, FleetError
 from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, _digest, _entry, place
@@ -340,7 +341,7 @@ GOOD = {
     "gap": "0",
     "every": "1.0",
     "next": "1.0",
-    "rates": dumps(to_wire((GOLD,))).decode(),
+    "rates": dumps(unstructure((GOLD,))).decode(),
 }
 
 

@@ -55,7 +55,7 @@ async def is_left_as_it_was(world: MatrixWorld, deed: MatrixOperation, notes: li
         return
     [note] = notes
     if deed.effect == "A":
-        assert note == f"POST {deed.path} may have been carried out: look before you repeat it"
+        assert note == f"POST {deed.path} may have been executed: read the state before you repeat it"
         return
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()

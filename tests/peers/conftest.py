@@ -206,13 +206,13 @@ class ApiClient:
             return response.status, challenges, response.headers.getall("Authentication-Info", [])
 
     async def __call__(self, target):
-        async with self.auth.exchange() as exchange:
+        async with self.auth.auth_flow() as flow:
             while True:
-                status, challenges, info = await self.fetch(target, exchange.header("GET", target))
+                status, challenges, info = await self.fetch(target, flow.header("GET", target))
                 if status != 401:
-                    exchange.on_success(info)
+                    flow.on_success(info)
                     return status
-                if not exchange.on_challenge(challenges):
+                if not flow.on_challenge(challenges):
                     return status
 
 

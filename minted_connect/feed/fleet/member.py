@@ -17,8 +17,8 @@ from typing import Any, Final, Literal
 import anyio
 import attrs
 
-from minted_connect.clock import Alarm, alarm
-from minted_connect.config import Clock, RateLimit, Secret, as_secret, check_type, is_seconds
+from minted_connect.clock import Clock, TimerHandle, call_later
+from minted_connect.config import RateLimit, Secret, as_secret, check_type, is_seconds
 from minted_connect.errors import ConfigurationError, FleetError, MintedConnectError
 from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, place
 from minted_connect.feed.hub import Hub
@@ -118,7 +118,7 @@ class FleetMember:
         self._number: int | None = None  # of the round read last
         self._at: datetime = _EPOCH  # of the round posted last
         self._good_at = math.inf  # of the last one with rates, by the feed's clock
-        self._overdue: Alarm | None = None
+        self._overdue: TimerHandle | None = None
         self._failures = 0
         self._trouble: FleetError | None = None
 
@@ -306,7 +306,7 @@ class FleetMember:
         if self._overdue is not None:
             self._overdue.cancel()
         patience = max(0.0, due - self._clock.monotonic()) + UNSEEN * every
-        self._overdue = alarm(self._clock, patience, lambda: hub.publish(attrs.evolve(posted, rates=())))
+        self._overdue = call_later(self._clock, patience, lambda: hub.publish(attrs.evolve(posted, rates=())))
 
     def _redis_failed(self, error: FleetError) -> None:
         if self._trouble is None:

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import anyio
 import attrs
 
-from minted_connect.config import Clock, RateLimit, Secret
-from minted_connect.core.converter import Unfit, structure, to_wire
+from minted_connect.clock import Clock
+from minted_connect.config import RateLimit, Secret
+from minted_connect.core.converter import StructureError, structure, unstructure
 from minted_connect.core.exact_json import Malformed, dumps, loads
 from minted_connect.core.extras import import_extra
 from minted_connect.errors import ConfigurationError, FleetError
@@ -217,7 +218,7 @@ class RedisStream:
         Raises:
             FleetError: Redis gives no answer; whether it was added shows in the stream.
         """
-        payload = dumps(to_wire(rates)) if rates else b""
+        payload = dumps(unstructure(rates)) if rates else b""
         left = max(0.0, due - self._clock.monotonic())
         numbers = (*self._seen, round(unseen * _US), repr(every), repr(left))
         return bool(
@@ -335,7 +336,7 @@ def _entry(found: str, fields: dict[bytes, bytes]) -> Entry | None:
             next=_seconds(fields[b"next"]),
             rates=structure(loads(payload), tuple[Rate, ...]) if payload else (),
         )
-    except (KeyError, ValueError, Malformed, Unfit):
+    except (KeyError, ValueError, Malformed, StructureError):
         return None
 
 
