@@ -10,7 +10,7 @@ from minted_connect.models.deal import OrderStatus
 __all__ = ["is_failing", "is_known"]
 
 _FAILING: Final = (
-    *("Cancelled", "Canceled", "Failed", "CompletionRejected", "Declined", "Refused", "Expired", "Voided", "Refunded"),
+    *("Cancelled", "Canceled", "Failed", "Rejected", "Declined", "Refused", "Expired", "Voided", "Refunded"),
     *("\u0130ptal", "\u0130ptal Edildi", "Ba\u015far\u0131s\u0131z", "Reddedildi", "Onaylanmad\u0131"),
     *("S\u00fcresi Doldu", "\u0130ade", "\u0130ade Edildi"),
 )

@@ -22,7 +22,7 @@ FAILING: dict[str, int] = {
     "Cancelled": 4,
     "Canceled": 4,
     "Failed": 13,
-    "CompletionRejected": 14,
+    "Rejected": 14,
     "Declined": 15,
     "Refused": 16,
     "Expired": 17,

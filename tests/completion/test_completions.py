@@ -586,7 +586,7 @@ async def test_a_success_that_is_not_about_our_order(
 
 
 FAILING = [
-    *("Cancelled", "Canceled", "Failed", "CompletionRejected", "Declined", "Refused", "Expired", "Voided", "Refunded"),
+    *("Cancelled", "Canceled", "Failed", "Rejected", "Declined", "Refused", "Expired", "Voided", "Refunded"),
     *("İptal", "İptal Edildi", "Başarısız", "Reddedildi", "Onaylanmadı", "Süresi Doldu", "İade", "İade Edildi"),
 ]
 
