@@ -185,7 +185,7 @@ async def test_ten_thousand_calls_leave_nothing(flavour, calls, tmp_path: Path):
                 kept = idle_connections(inner)
                 # Both ends of a connection are in this process; the sandbox has a task for each.
                 assert await settled(base + loops + 2 * kept, tasks + kept)
-                assert clock._alarms == {}
+                assert clock._timers == {}
                 # The thread of the journal ends with the client.
                 own = ["MintedConnect loop"] * (flavour == "blocking")
                 assert sorted(threads_of_ours()) == sorted([*own, "minted-journal"])

@@ -108,7 +108,7 @@ def filled(minted: MintedConnect) -> None:
 
 
 def test_it_shows_what_goes_on(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
-    console.wait(lambda: "nothing yet" in console.text("orders"))
+    console.wait(lambda: "none" in console.text("orders"))
     filled(minted)
     console.wait(lambda: "Pending" in console.text("orders"))
     assert f"2 x {GOLD}" in console.text("baskets")
@@ -116,7 +116,7 @@ def test_it_shows_what_goes_on(console: Console, minted: MintedConnect, sandbox:
     assert console.text("seed") == f"seed {sandbox.seed}"
     assert GOLD in console.text("wallets")
     assert "/partner/walletable/complete/buy" in console.text("requests")
-    assert "gold spot 586.48, buy at 592.34, sell at 580.62" in console.text("prices")
+    assert "gold spot 586.48, buy 592.34, sell 580.62" in console.text("prices")
     points = console.browser.execute_script("return document.querySelector('polyline.gold').points.numberOfItems")
     assert points == 120
     assert console.complaints() == []
@@ -129,7 +129,7 @@ def test_the_buttons_move_the_clock(console: Console, minted: MintedConnect, san
     filled(minted)
     console.wait(lambda: "240 s" in console.text("baskets"))
     console.click("button[data-seconds='241']")
-    console.wait(lambda: "run out" in console.text("baskets"))
+    console.wait(lambda: "expired" in console.text("baskets"))
     assert sandbox.clock.monotonic() == 241
 
 
@@ -138,20 +138,20 @@ def test_faults_are_armed_and_removed(console: Console, minted: MintedConnect, s
     path = console.browser.find_element("css selector", "input[name=path]")
     path.clear()
     path.send_keys("*/rates")
-    console.click("#arm button")
+    console.click("#add-fault button")
     console.wait(lambda: "*/rates" in console.text("faults"))
     minted.rates.current()  # tried again after a 500
     console.wait(lambda: "500" in console.text("requests"))
     console.click("#faults button")
-    console.wait(lambda: "nothing yet" in console.text("faults"))
+    console.wait(lambda: "none" in console.text("faults"))
     assert not sandbox.faults
 
 
 def test_what_is_wrong_is_said(console: Console) -> None:
     console.wait(lambda: console.browser.execute_script("return document.querySelectorAll('option').length") > 10)
     console.click("option[value='drop_field']")
-    console.click("#arm button")
-    console.wait(lambda: "drop_field needs field=" in console.text("trouble"))
+    console.click("#add-fault button")
+    console.wait(lambda: "drop_field needs field=" in console.text("error"))
 
 
 def test_markup_from_outside_is_text(console: Console, sandbox: ThreadedSandbox) -> None:

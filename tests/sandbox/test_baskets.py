@@ -74,7 +74,7 @@ async def test_money_is_written_as_numbers_without_trailing_zeros(api, clock, ba
 
 
 async def test_the_documented_mixed_basket(serving):
-    async with serving(rates=FeeSchedule.march_2026()) as (_, api):
+    async with serving(fees=FeeSchedule.march_2026()) as (_, api):
         await api.customer()
         await api.add("MNTBAE0013")
         found = (await api.add("MNTBAE0013")).data

@@ -131,7 +131,7 @@ def test_an_empty_password_file_is_named(capsys, tmp_path):
     empty = tmp_path / "password"
     empty.write_text("\nsecond line\n")
     assert main(["--password-file", str(empty)]) == 2
-    assert capsys.readouterr().err == f"sandbox: the first line of {empty} is empty: it has to hold the password\n"
+    assert capsys.readouterr().err == f"sandbox: the first line of {empty} is empty: it must contain the password\n"
 
 
 def test_help_shows_defaults_and_units(capsys):

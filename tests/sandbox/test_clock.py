@@ -295,7 +295,7 @@ async def test_a_server_does_not_sleep_with_its_client(serving, clock):
         basket = (await api.add()).data
         response = await api.complete(basket)
         assert response.status == 403
-        while not clock._alarms:
+        while not clock._timers:
             await asyncio.sleep(0)
         clock.suspend(30)
         while not sandbox.shop.orders:

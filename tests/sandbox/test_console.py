@@ -104,7 +104,7 @@ async def test_a_clock_is_not_moved_by_nonsense(page, seconds):
     before = page.sandbox.clock.monotonic()
     status, said = await page.act("/clock", seconds=seconds)
     assert status == 400
-    assert said["error"].startswith("seconds: a number") or said["error"] == "send JSON"
+    assert said["error"].startswith("seconds: a number") or said["error"] == "the body must be JSON"
     assert page.sandbox.clock.monotonic() == before
 
 

@@ -24,7 +24,7 @@ def raw(sandbox, answer_digest):
     """Send one authenticated GET on a socket of its own and return all bytes until the server closes."""
 
     async def raw(target=RATES):
-        challenge = sandbox.doorman.challenges()[0]
+        challenge = sandbox.digest.challenges()[0]
         header = answer_digest(challenge, sandbox.username, sandbox.password, "GET", target)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
         lines = [f"GET {target} HTTP/1.1", "Host: x", "x-client-id: web", f"Authorization: {header}", "", ""]
@@ -140,7 +140,7 @@ async def test_a_late_commit_lands_after_the_connection_is_gone(api, sandbox, cl
         await api.complete(basket)
     entry = sandbox.requests[-1]
     assert (entry.operation, entry.status, entry.body, entry.fault) == ("complete.buy", None, None, "late_commit")
-    await until(lambda: clock._alarms)
+    await until(lambda: clock._timers)
     clock.advance(29)
     await api.get(RATES)
     assert (sandbox.shop.orders, entry.body) == ([], None)
@@ -181,7 +181,7 @@ async def test_what_would_land_after_closing_never_does(serving, clock):
     clock.advance(60)
     await asyncio.sleep(0)
     assert sandbox.shop.orders == []
-    assert clock._alarms == {}
+    assert clock._timers == {}
 
 
 @pytest.mark.parametrize(("commit", "orders"), [(False, 0), (True, 1)])
@@ -193,7 +193,7 @@ async def test_hanging_ends_with_the_fault(api, sandbox, basket, commit, orders)
     sandbox.faults.clear()
     assert (await call).status == 200
     assert fault.waiting == 0
-    await asyncio.wait_for(fault.removed(), 1)
+    await asyncio.wait_for(fault.wait_removed(), 1)
 
 
 async def test_status_without_and_with_commit(api, sandbox, basket):

@@ -78,7 +78,7 @@ async def test_what_is_under_way_counts_also_without_its_fault(serving, clock, k
             assert (await api.complete(basket)).status == 403
         fault.remove()
         assert sandbox.latest_landing == 7
-        await until(lambda: clock._alarms)
+        await until(lambda: clock._timers)
         clock.advance(6.9)
         await asyncio.sleep(0)
         assert sandbox.latest_landing == 7

@@ -35,7 +35,7 @@ def test_help_lists_every_option_with_its_default():
     shown = inspect.getdoc(ThreadedSandbox)
     for one in attrs.fields(Settings):
         default = re.search(rf"`{one.name}` \((.+?)\)[,:]", shown)
-        if one.name not in {"products", "rates"}:
+        if one.name not in {"products", "fees"}:
             assert default, one.name
             assert ast.literal_eval(default[1]) == one.default, one.name
     assert {f"`{name}`" for name in Options.__annotations__} <= set(re.findall(r"`\w+`", shown))
@@ -79,7 +79,7 @@ async def test_a_wrong_password_stays_outside(sandbox, api):
 
 
 async def test_a_digest_for_another_target_is_a_400(sandbox, api, answer_digest):
-    line = sandbox.doorman.challenges()[0]
+    line = sandbox.digest.challenges()[0]
     header = answer_digest(line, sandbox.username, sandbox.password, "GET", RATES)
     async with api.session.get(sandbox.url + RATES + "?a=b", headers={"Authorization": header}) as response:
         assert response.status == 400
@@ -89,7 +89,7 @@ async def test_nonces_expire_and_rotate_on_the_wire(sandbox, api, clock):
     await api.get(RATES)
     clock.advance(300)
     assert (await api.get(RATES)).status == 200
-    sandbox.doorman.rotate_nonces()
+    sandbox.digest.rotate_nonces()
     assert (await api.get(RATES)).status == 200
     assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200, 401, 200]
     assert [entry.nc for entry in sandbox.requests][1::2] == [1, 1, 1]
@@ -165,7 +165,7 @@ async def test_headers_of_an_answer(api):
 
 async def test_connections_are_kept_alive(sandbox, api, answer_digest):
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
-    line = sandbox.doorman.challenges()[0]
+    line = sandbox.digest.challenges()[0]
     for nc in (1, 2, 3):
         header = answer_digest(line, sandbox.username, sandbox.password, "GET", RATES, nc)
         writer.write(f"GET {RATES} HTTP/1.1\r\nHost: x\r\nx-client-id: w\r\nAuthorization: {header}\r\n\r\n".encode())
@@ -202,7 +202,7 @@ async def test_a_huge_body_is_refused(api):
 @pytest.mark.parametrize("qop", ["auth", "auth-int"])
 async def test_a_client_that_leaves_in_the_middle_commits_nothing(serving, answer_digest, caplog, qop):
     async with serving(qop=qop) as (sandbox, _):
-        line, path = sandbox.doorman.challenges()[0], "/partner/customer"
+        line, path = sandbox.digest.challenges()[0], "/partner/customer"
         header = answer_digest(line, sandbox.username, sandbox.password, "POST", path)
         _, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nx-client-id: w\r\nAuthorization: {header}\r\n"
@@ -320,7 +320,7 @@ def test_a_thread_serves_blocking_code():
         error.value.close()
         assert [entry.status for entry in sandbox.requests] == [401, 500]
         assert sandbox.shop.orders == []
-        assert sandbox.doorman.realm == "Minted Connect"
+        assert sandbox.digest.realm == "Minted Connect"
         with pytest.raises(RuntimeError, match="starts once"):
             sandbox.start()
     sandbox.close()
