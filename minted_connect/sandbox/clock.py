@@ -16,7 +16,7 @@ from typing import Protocol
 from attrs import define
 
 START = datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC)
-"""Where a `ManualClock` starts: `order_at` of the documented basket (api-26503573, 2026-01-22)."""
+"""First wall time of a `ManualClock`: `order_at` of the documented basket (api-26503573, 2026-01-22)."""
 
 
 class Clock(Protocol):

@@ -104,7 +104,7 @@ async def late_commit(
 async def slow_loris(
     context: FaultContext, *, interval: Seconds = 1.0, where: Literal["body", "head"] = "body"
 ) -> web.Response:
-    """Send one byte at a time."""
+    """Send the response, or only its body, one byte every `interval` seconds."""
     response = await context.process()
     head, payload = _head(context, response), response.payload()
     first, rest = (head, payload) if where == "body" else (b"", head + payload)
@@ -222,7 +222,7 @@ async def refusal(
 async def order_status(
     context: FaultContext, *, name: Name = "Cancelled", where: Literal["response", "list", "both"] = "both"
 ) -> web.Response:
-    """Change the status of the orders in this response: in the response, in the shop, or in both."""
+    """Change the status of the orders in this response: in this response, in later ones ("list"), or in both."""
     response = await context.process()
     orders = _orders_in(response)
     if where != "response":
@@ -297,7 +297,7 @@ async def interim(context: FaultContext, *, count: Count = 100, commit: bool = T
 
 @fault
 async def many_headers(context: FaultContext, *, count: Count = 200) -> web.Response:
-    """Send too many header lines."""
+    """Send `count` additional header lines."""
     response = await context.process()
     extra = [(f"X-Filler-{number}", "x") for number in range(count)]
     return _send_raw(context, response, _head(context, response, extra=extra) + response.payload())
@@ -305,7 +305,7 @@ async def many_headers(context: FaultContext, *, count: Count = 200) -> web.Resp
 
 @fault
 async def long_header(context: FaultContext, *, size: HeaderSize = 16_384) -> web.Response:
-    """Send one huge header line."""
+    """Send a header line with a value of `size` characters."""
     response = await context.process()
     head = _head(context, response, extra=[("X-Filler", "x" * size)])
     return _send_raw(context, response, head + response.payload())

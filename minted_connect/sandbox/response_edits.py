@@ -42,25 +42,25 @@ def duplicate_keys(response: Response) -> Response:
 
 @fault(is_edit=True)
 def deep(response: Response, *, depth: Depth = 10_000) -> Response:
-    """Send deeply nested data."""
+    """Send data that is nested `depth` levels deep."""
     return evolve(response, body=b'{"data":' + b"[" * depth + b"]" * depth + b',"success":true,"code":0,"message":""}')
 
 
 @fault(is_edit=True)
 def too_large(response: Response, *, size: BodySize = 9 * 1024 * 1024) -> Response:
-    """Send a huge body."""
+    """Send a body with `size` bytes of data."""
     return evolve(response, body=_padded(size))
 
 
 @fault(is_edit=True)
 def gzip_bomb(response: Response, *, size: BodySize = 64 * 1024 * 1024) -> Response:
-    """Send a small body that decompresses to a huge one."""
+    """Send a small body that decompresses to `size` bytes of data."""
     return evolve(response, body=_make_gzip_bomb(size), headers=(*response.headers, ("Content-Encoding", "gzip")))
 
 
 @fault(is_edit=True)
 def wrong_customer(response: Response, *, external_id: str = "somebody-else") -> Response:
-    """Send data of another customer."""
+    """Send the data with the id of another customer."""
     return evolve(response, envelope=_swap_customer(response.envelope, external_id))
 
 

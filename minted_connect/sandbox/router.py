@@ -193,7 +193,7 @@ class Dispatcher:
             return make_refusal(error, language)
 
     def accept(self, partner: str, request: IncomingRequest) -> AcceptedBasket | None:
-        """Return the present basket of a completion, to be `IncomingRequest.accepted` later; None if there is none."""
+        """Return the present basket of a completion, for `IncomingRequest.accepted`; None if no such basket is open."""
         match = self.router.find(request.method, request.path)
         if isinstance(match, int) or not match.operation.startswith("complete."):
             return None

@@ -126,7 +126,7 @@ class Shop(ShopState):
     # Baskets.
 
     def active_basket(self, customer: Customer, token: str | None = None) -> Basket | None:
-        """Return the open basket that was changed last, or the one with `token`; None if there is none.
+        """Return the open basket that was changed last, or the one with `token`; None if no such basket is open.
 
         It is re-priced if its price lock has expired.
         """

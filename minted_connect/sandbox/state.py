@@ -145,7 +145,7 @@ class ShopState:
         return self._customers_by_external_id.get((partner, external_id))
 
     def active_basket(self, customer: Customer, token: str | None = None) -> Basket | None:
-        """Return the open basket that was changed last, or the one with `token`; None if there is none."""
+        """Return the open basket that was changed last, or the one with `token`; None if no such basket is open."""
         found = [one for one in self._baskets_of(customer) if token is None or one.token == token]
         return max(found, key=lambda one: (one.touched, one.id), default=None)
 
