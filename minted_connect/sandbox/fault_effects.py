@@ -151,7 +151,7 @@ async def status(
         content, sent = _HTML, {**_HTML_HEADERS, **sent}
     elif not envelope:
         content = b""
-    return context.respond(_refuse(context, status, sent, content))
+    return context.respond(_error_response(context, status, sent, content))
 
 
 @fault
@@ -159,7 +159,7 @@ async def rate_limit(context: FaultContext, *, retry_after: RetryAfter = 1, comm
     """Respond with 429."""
     if commit:
         await context.process()
-    return context.respond(_refuse(context, 429, _retry_after(retry_after)))
+    return context.respond(_error_response(context, 429, _retry_after(retry_after)))
 
 
 @fault
@@ -173,7 +173,7 @@ async def redirect(
     """Respond with a redirect."""
     if commit:
         await context.process()
-    return context.respond(_refuse(context, status, {**_HTML_HEADERS, "Location": location}, _HTML))
+    return context.respond(_error_response(context, status, {**_HTML_HEADERS, "Location": location}, _HTML))
 
 
 @fault
@@ -181,7 +181,7 @@ async def html(context: FaultContext, *, status: HttpStatus = 200, commit: bool 
     """Respond with a web page instead of JSON."""
     if commit:
         await context.process()
-    return context.respond(_refuse(context, status, _HTML_HEADERS, _HTML))
+    return context.respond(_error_response(context, status, _HTML_HEADERS, _HTML))
 
 
 @fault
@@ -214,8 +214,8 @@ async def refusal(
         await context.process_later(seconds, reads_basket)
     sent = {**_retry_after(retry_after), **_gateway_challenge(challenge)}
     if is_envelope:
-        return context.respond(_refuse(context, status, sent))
-    return context.respond(_refuse(context, status, {**_HTML_HEADERS, **sent}, _HTML))
+        return context.respond(_error_response(context, status, sent))
+    return context.respond(_error_response(context, status, {**_HTML_HEADERS, **sent}, _HTML))
 
 
 @fault
@@ -239,7 +239,9 @@ async def order_status(
     return context.respond(response)
 
 
-def _refuse(context: FaultContext, status: int, headers: Mapping[str, str], body: bytes | None = None) -> Response:
+def _error_response(
+    context: FaultContext, status: int, headers: Mapping[str, str], body: bytes | None = None
+) -> Response:
     """Return an error response in the vendor's envelope, or with another body."""
     message = translate("too_many" if status == 429 else "failed", context.language)
     return Response(status, failure(status, message), tuple(headers.items()), body)
@@ -290,7 +292,7 @@ async def truncate(context: FaultContext, *, keep: Share = 0.5, chunked: bool = 
 @fault
 async def interim(context: FaultContext, *, count: Count = 100, commit: bool = True) -> web.Response:
     """Send 1xx responses first; without `commit` a 500 follows, and the request is not executed."""
-    response = await context.process() if commit else _refuse(context, 500, {})
+    response = await context.process() if commit else _error_response(context, 500, {})
     interim_responses = b"HTTP/1.1 103 Early Hints\r\nLink: </>; rel=preload\r\n\r\n" * count
     return _send_raw(context, response, interim_responses + _head(context, response) + response.payload())
 

@@ -13,12 +13,12 @@ def make(clock=None, **options):
 
 
 @pytest.fixture
-def ask(answer_digest):
-    """Answer a verifier's challenge and return the verdict."""
+def ask(digest_header):
+    """Send credentials for a challenge and return the result."""
 
     def ask(verifier, challenge=None, *, method="GET", target="/a?b=c", nc=1, body=b"", seen=None, **changed):
         challenge = challenge or verifier.challenges()[0]
-        header = answer_digest(challenge, "partner", "secret", method, target, nc, body, changed=changed)
+        header = digest_header(challenge, "partner", "secret", method, target, nc, body, changed=changed)
         return verifier.check(method, seen or target, header, body)
 
     return ask
@@ -94,9 +94,9 @@ def test_legacy_challenge_without_qop(ask, algorithm):
     assert ask(verifier, challenge, qop="auth", nc="00000001", cnonce="x").reason == "qop not offered"
 
 
-def test_auth_int_covers_the_body(answer_digest):
+def test_auth_int_covers_the_body(digest_header):
     verifier = make(algorithms=["MD5"], qop="auth-int")
-    header = answer_digest(verifier.challenges()[0], "partner", "secret", "POST", "/", 1, b"one")
+    header = digest_header(verifier.challenges()[0], "partner", "secret", "POST", "/", 1, b"one")
     assert verifier.needs_body(header)
     assert not verifier.needs_body(None)
     assert verifier.check("POST", "/", header, b"two").reason == "wrong digest"
@@ -128,18 +128,18 @@ def test_one_line_per_algorithm_in_order():
         ({"nonce": "made-up"}, "wrong digest"),
     ],
 )
-def test_refusals(answer_digest, changed, reason):
+def test_refusals(digest_header, changed, reason):
     verifier = make()
-    header = answer_digest(verifier.challenges()[0], "partner", "secret", "GET", "/", changed=changed)
-    verdict = verifier.check("GET", "/", header)
-    assert (verdict.status, verdict.username, verdict.stale, verdict.reason) == (401, None, False, reason)
+    header = digest_header(verifier.challenges()[0], "partner", "secret", "GET", "/", changed=changed)
+    result = verifier.check("GET", "/", header)
+    assert (result.status, result.username, result.stale, result.reason) == (401, None, False, reason)
 
 
 def test_a_nonce_of_another_server_is_unknown_and_not_stale(ask):
     verifier, other = make(), make()
     other.opaque = verifier.opaque
-    verdict = ask(verifier, other.challenges()[0])
-    assert (verdict.status, verdict.stale, verdict.reason) == (401, False, "unknown nonce")
+    result = ask(verifier, other.challenges()[0])
+    assert (result.status, result.stale, result.reason) == (401, False, "unknown nonce")
 
 
 def test_the_uri_must_be_the_request_target(ask):

@@ -20,7 +20,7 @@ from minted_connect.sandbox.pricing import (
 FEBRUARY, MARCH = FeeSchedule(), FeeSchedule.march_2026()
 ANCHOR = 1_771_590_477
 
-# walletable.md, section 4
+# Evidence guide, "Fees".
 BUYS = [
     (FEBRUARY, [("592.34", 1)], "592.34 10.37 11.85 1.78 1.20 617.54"),
     (FEBRUARY, [("592.34", 3)], "1777.02 31.10 35.55 5.33 3.60 1852.60"),
@@ -59,9 +59,8 @@ def test_nothing_costs_nothing(kind):
 
 
 def test_minting_is_rounded_per_piece():
-    assert compute_figures("buy", [Line(D("592.34"), 3)], FEBRUARY).minting_fee == D(
-        "35.55"
-    )  # 2 % of all three is 35.54
+    # 2 % of all three is 35.54, 5 % of all four is 109.21.
+    assert compute_figures("buy", [Line(D("592.34"), 3)], FEBRUARY).minting_fee == D("35.55")
     assert compute_figures("buy", [Line(D("546.06"), 4)], MARCH).minting_fee == D("109.20")
 
 

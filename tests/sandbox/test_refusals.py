@@ -1,4 +1,4 @@
-"""Refusals of requests that are executed all the same, late commits, and orders in unexpected statuses."""
+"""Refused requests that are executed, late commits, and orders with unexpected statuses."""
 
 import asyncio
 
