@@ -1,7 +1,7 @@
 """Clocks of the sandbox: the clock of the machine, and clocks that a test moves.
 
 Client and sandbox can share one clock, by structural typing: `monotonic()`, `wall()` and `sleep()`. The shop's time is
-`elapsed()`, which goes on while the client's machine is suspended.
+`elapsed()`, which continues while the client's machine is suspended.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ START = datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC)
 class Clock(Protocol):
     """A source of time, with a way to wait.
 
-    A clock may also have `elapsed()`: like `monotonic()`, but it goes on while the machine is suspended. Without it the
+    A clock may also have `elapsed()`: like `monotonic()`, but it continues while the machine is suspended. Without it the
     shop's time is `monotonic()`.
     """
 

@@ -43,7 +43,7 @@ class Replica(ShopState):
             self._apply()
 
     def catch_up(self) -> None:
-        """Apply the changes whose lag is over."""
+        """Apply the changes that are older than the lag."""
         with self._lock:
             self._apply()
 

@@ -32,34 +32,34 @@ def format_zoneless(moment: int) -> str:
     return to_datetime(moment).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def serialize_customer(one: Customer) -> dict[str, Any]:
+def serialize_customer(customer: Customer) -> dict[str, Any]:
     """Return the data of Create Customer and Update Customer."""
     return {
-        "id": one.id,
-        "external_id": one.external_id,
+        "id": customer.id,
+        "external_id": customer.external_id,
         "company_id": 2000000,
         "user_id": None,
-        **{key: one.person.get(key) for key in _PERSON},
-        "fullname": one.fullname,
-        "created_at": format_zoneless(one.created),
-        "updated_at": format_zoneless(one.updated),
+        **{key: customer.person.get(key) for key in _PERSON},
+        "fullname": customer.fullname,
+        "created_at": format_zoneless(customer.created),
+        "updated_at": format_zoneless(customer.updated),
     }
 
 
-def serialize_customer_with_wallets(one: Customer, shop: ShopState) -> dict[str, Any]:
+def serialize_customer_with_wallets(customer: Customer, shop: ShopState) -> dict[str, Any]:
     """Return the data of Get Customer. Working assumption: one wallet for each metal, in grams."""
     wallets: list[Json] = []
     for position, metal in enumerate(shop.metals(None)):
         held = blocked = Decimal(0)
-        for sku, pieces in one.holdings.items():
+        for sku, pieces in customer.holdings.items():
             product = shop.by_sku[sku]
             if product.metal is metal:
                 held += product.weight * pieces
-                blocked += product.weight * min(pieces, shop.blocked(one, sku))
+                blocked += product.weight * min(pieces, shop.blocked(customer, sku))
         wallets.append(
             {
-                "id": 1785 + 2 * one.id + position,
-                "customer_external_id": one.external_id,
+                "id": 1785 + 2 * customer.id + position,
+                "customer_external_id": customer.external_id,
                 "name": metal.name,
                 "currency_id": metal.currency_id,
                 "currency_symbol": metal.code,
@@ -70,102 +70,102 @@ def serialize_customer_with_wallets(one: Customer, shop: ShopState) -> dict[str,
                 "real_balance": held - blocked,
             }
         )
-    person = {key: one.person.get(key) for key in _PERSON}
-    return {"external_id": one.external_id, **person, "fullname": one.fullname, "wallets": wallets}
+    person = {key: customer.person.get(key) for key in _PERSON}
+    return {"external_id": customer.external_id, **person, "fullname": customer.fullname, "wallets": wallets}
 
 
-def serialize_product(one: Product, shop: ShopState, language: str) -> dict[str, Any]:
+def serialize_product(product: Product, shop: ShopState, language: str) -> dict[str, Any]:
     """Return a row of Get Products. Working assumption: both prices are those of a new basket line."""
-    price = shop.quote(one.metal).piece("buy", one.weight)
+    price = shop.quote(product.metal).piece("buy", product.weight)
     return {
-        "id": one.id,
-        "name": one.localized_name(language),
+        "id": product.id,
+        "name": product.localized_name(language),
         "text": translate("description", language),
-        "barcode": f"MNT{one.sku}",
-        "sku": one.sku,
-        "stock": one.stock,
+        "barcode": f"MNT{product.sku}",
+        "sku": product.sku,
+        "stock": product.stock,
         "currency_code": "AED",
         "list_price": price,
         "sale_price": price,
-        "product_images": one.images,
+        "product_images": product.images,
         "basecurrency": {
-            "id": one.metal.currency_id,
-            "name": one.metal.name,
-            "metal_type": one.metal.metal_type,
+            "id": product.metal.currency_id,
+            "name": product.metal.name,
+            "metal_type": product.metal.metal_type,
         },
-        "category": {"id": one.category, "name": one.localized_category(language)},
+        "category": {"id": product.category, "name": product.localized_category(language)},
     }
 
 
-def serialize_basket(one: Basket, owner: Customer, shop: ShopState, language: str) -> dict[str, Any]:
+def serialize_basket(basket: Basket, owner: Customer, shop: ShopState, language: str) -> dict[str, Any]:
     """Return an open basket."""
-    lines = shop.lines(one)
-    figures = shop.figures(one, lines)
-    end = to_datetime(shop.lock_end(one)).astimezone(_ISTANBUL)
+    lines = shop.lines(basket)
+    figures = shop.figures(basket, lines)
+    end = to_datetime(shop.lock_end(basket)).astimezone(_ISTANBUL)
     pricefix: dict[str, Any] = {
-        "remaining": shop.remaining(one),
+        "remaining": shop.remaining(basket),
         "nextUpdate": end.isoformat(timespec="seconds"),
     }
-    if one.refreshed:
-        pricefix |= {"updated": True, "token": one.price_token}
+    if basket.refreshed:
+        pricefix |= {"updated": True, "token": basket.price_token}
     payment = None
-    if one.kind == "buy" and lines and shop.rules.card_payment:
+    if basket.kind == "buy" and lines and shop.rules.card_payment:
         payment = _payment(figures.total)
-    document = _document(one, lines, figures, shop, shop.rules.fees, language)
+    document = _document(basket, lines, figures, shop, shop.rules.fees, language)
     return {
         "pricefix": pricefix,
         **document,
         "order_creation_status": "basket",
-        "type": one.kind,
+        "type": basket.kind,
         "status_id": 1,
         "status_name": "Created",
         "customer": _buyer(owner.external_id, owner.person, owner.fullname),
         "payment": payment,
-        "order_at": format_utc(one.created),
+        "order_at": format_utc(basket.created),
     }
 
 
-def serialize_order(one: Order, shop: ShopState, language: str) -> dict[str, Any]:
+def serialize_order(order: Order, shop: ShopState, language: str) -> dict[str, Any]:
     """Return a completed order with its present status."""
-    status_id, status_name = shop.status(one)
-    document = _document(one, one.lines, one.figures, shop, one.fees, language)
+    status_id, status_name = shop.status(order)
+    document = _document(order, order.lines, order.figures, shop, order.fees, language)
     document |= {
         "order_creation_status": "order",
         "type": "walletable_ecommerce",
         "status_id": status_id,
         "status_name": status_name,
-        "customer": _buyer(one.external_customer_id, one.person, format_fullname(one.person)),
-        "shippingaddress": one.shipping,
-        "order_at": format_utc(one.ordered),
+        "customer": _buyer(order.external_customer_id, order.person, format_fullname(order.person)),
+        "shippingaddress": order.shipping,
+        "order_at": format_utc(order.ordered),
     }
-    if one.kind == "delivery":
-        document["delivery"] = _delivery(one, shop, shipped=status_name in ("Shipped", "Completed"))
+    if order.kind == "delivery":
+        document["delivery"] = _delivery(order, shop, shipped=status_name in ("Shipped", "Completed"))
     return document
 
 
-def serialize_receipt(one: Order) -> dict[str, Any]:
+def serialize_receipt(order: Order) -> dict[str, Any]:
     """Return the data of Receipt, a working assumption."""
-    url = f"https://files.example.com/receipts/{one.increment_id}.pdf"
+    url = f"https://files.example.com/receipts/{order.increment_id}.pdf"
     return {
-        "order_id": one.id,
-        "guid": one.guid,
-        "increment_id": one.increment_id,
+        "order_id": order.id,
+        "guid": order.guid,
+        "increment_id": order.increment_id,
         "external_id": None,
         "url": url,
     }
 
 
-def serialize_invoice(one: Order, shop: ShopState, language: str) -> dict[str, Any]:
+def serialize_invoice(order: Order, shop: ShopState, language: str) -> dict[str, Any]:
     """Return the data of Get Order Invoice. Working assumption: a Partner order with a link."""
-    status_id, status_name = shop.status(one)
+    status_id, status_name = shop.status(order)
     items: list[Json] = []
-    for line in one.lines:
-        what = shop.by_sku[line.sku]
+    for line in order.lines:
+        product = shop.by_sku[line.sku]
         items.append(
             {
-                "product_id": what.id,
-                "product_name": what.localized_name(language),
-                "product_weight": what.weight,
+                "product_id": product.id,
+                "product_name": product.localized_name(language),
+                "product_weight": product.weight,
                 "spot_price": line.spot,
                 "price": line.price,
                 "tax_rate": 0,
@@ -177,47 +177,47 @@ def serialize_invoice(one: Order, shop: ShopState, language: str) -> dict[str, A
                 "currency_total": 0,
             }
         )
-    person = {key: one.person.get(key) for key in _PERSON}
+    person = {key: order.person.get(key) for key in _PERSON}
     return {
-        "guid": one.guid,
-        "order_code": one.code,
+        "guid": order.guid,
+        "order_code": order.code,
         "external_id": None,
         "channel": "partner",
-        "tx_type": _TX_TYPES[one.kind],
-        "price_token": one.price_token,
-        "price": one.figures.price,
+        "tx_type": _TX_TYPES[order.kind],
+        "price_token": order.price_token,
+        "price": order.figures.price,
         "tax": 0,
-        "total": one.figures.total,
+        "total": order.figures.total,
         "currency_rate": None,
         "currency_total": 0,
         "status_id": status_id,
         "status_name": status_name,
         "items": items,
         "customer": {
-            "external_id": one.external_customer_id,
+            "external_id": order.external_customer_id,
             **person,
             "middlename": person["middlename"] or "",
-            "fullname": format_fullname(one.person),
+            "fullname": format_fullname(order.person),
         },
-        "invoice_url": f"https://files.example.com/invoices/{one.code}.pdf",
+        "invoice_url": f"https://files.example.com/invoices/{order.code}.pdf",
     }
 
 
-def serialize_holding(owner: Customer, what: Product, pieces: int, shop: ShopState, language: str) -> dict[str, Any]:
+def serialize_holding(owner: Customer, product: Product, pieces: int, shop: ShopState, language: str) -> dict[str, Any]:
     """Return a row of Balance. The keys after `images` are a working assumption."""
-    blocked = min(pieces, shop.blocked(owner, what.sku))
-    value = shop.quote(what.metal).piece("sell", what.weight)
+    blocked = min(pieces, shop.blocked(owner, product.sku))
+    value = shop.quote(product.metal).piece("sell", product.weight)
     return {
-        "productName": what.localized_name(language),
-        "images": what.images,
-        "sku": what.sku,
-        "productId": what.id,
-        "productWeight": what.weight,
-        "metalType": what.metal.metal_type,
+        "productName": product.localized_name(language),
+        "images": product.images,
+        "sku": product.sku,
+        "productId": product.id,
+        "productWeight": product.weight,
+        "metalType": product.metal.metal_type,
         "amount": pieces,
-        "deliverableAmount": pieces - blocked if what.deliverable else 0,
+        "deliverableAmount": pieces - blocked if product.deliverable else 0,
         "blockedAmount": blocked,
-        "isDeliverable": what.deliverable,
+        "isDeliverable": product.deliverable,
         "unitValue": value,
         "totalValue": value * pieces,
         "currencyCode": "AED",
@@ -315,52 +315,52 @@ def _payment(total: Decimal) -> Object:
     }
 
 
-def _delivery(one: Order, shop: ShopState, *, shipped: bool) -> Object:
-    number = f"MNT{one.increment_id}" if shipped else None
+def _delivery(order: Order, shop: ShopState, *, shipped: bool) -> Object:
+    number = f"MNT{order.increment_id}" if shipped else None
     return {
         "cargo_tracking_url": f"https://cargo.example.com/track/{quote(number)}" if number else None,
         "cargo_tracking_number": number,
-        "estimated_arrival_date": to_datetime(shop.arrival(one, shipped=shipped)).date().isoformat(),
+        "estimated_arrival_date": to_datetime(shop.arrival(order, shipped=shipped)).date().isoformat(),
     }
 
 
 def _item(line: OrderLine, kind: OrderKind, shop: ShopState, language: str) -> Object:
-    what = shop.by_sku[line.sku]
+    product = shop.by_sku[line.sku]
     parts = _BUY_PARTS if kind == "buy" else ((7, "Mint Ücreti"),)
     prices: list[Json] = [
         {"id": number, "name": translate(name, language), "price": line.minting if number == 7 else 0}
         for number, name in parts
     ]
     return {
-        "item_currency_id": what.metal.currency_id,
-        "item_currency_name": what.metal.name,
-        "product_id": what.id,
-        "sku": what.sku,
-        "product_name": what.localized_name(language),
-        "product_weight": what.weight,
+        "item_currency_id": product.metal.currency_id,
+        "item_currency_name": product.metal.name,
+        "product_id": product.id,
+        "sku": product.sku,
+        "product_name": product.localized_name(language),
+        "product_weight": product.weight,
         "price": line.price,
         "tax_rate": 0,
         "tax": 0,
         "amount": line.amount,
         "total": line.priced().total,
-        "product_images": list(what.images),
+        "product_images": list(product.images),
         "prices": prices,
     }
 
 
 def _document(
-    one: Basket | Order, lines: list[OrderLine], figures: Figures, shop: ShopState, fees: FeeSchedule, language: str
+    deal: Basket | Order, lines: list[OrderLine], figures: Figures, shop: ShopState, fees: FeeSchedule, language: str
 ) -> dict[str, Any]:
     """Return the keys of baskets and orders in the vendor's order, None where the two differ."""
     currencies = {shop.by_sku[line.sku].metal.name for line in lines}
     return {
-        "id": one.id,
-        "guid": one.guid,
+        "id": deal.id,
+        "guid": deal.guid,
         "order_creation_status": None,
         "external_id": None,
-        "increment_id": one.increment_id,
-        "token": one.token,
-        "price_token": one.price_token,
+        "increment_id": deal.increment_id,
+        "token": deal.token,
+        "price_token": deal.price_token,
         "type": None,
         "price": figures.price,
         "tax": 0,
@@ -389,8 +389,8 @@ def _document(
         "payment": None,
         "delivery": None,
         "order_at": None,
-        "items": [_item(line, one.kind, shop, language) for line in lines],
+        "items": [_item(line, deal.kind, shop, language) for line in lines],
         "total_amount": sum(line.amount for line in lines),
         "currency": currencies.pop() if len(currencies) == 1 else None,
-        "tx_type": _TX_TYPES[one.kind],
+        "tx_type": _TX_TYPES[deal.kind],
     }

@@ -88,8 +88,12 @@ class Shop(ShopState):
     def set_status(self, order_id: int, name: str | None) -> None:
         """Set the status of an order, such as `Cancelled`, until it is set again; None returns to that of its age.
 
-        The wallet does not change. Every name is accepted, because not all names that the vendor uses are known;
+        The wallet does not change. Unknown names are accepted, because the names that the vendor uses are not all known;
         `entities.FAILING` has those of failed orders.
+
+        Raises:
+            KeyError: if there is no such order.
+            ValueError: if the name is blank.
         """
         if name is not None and not str(name).strip():
             raise ValueError("name must be the name of a status, such as 'Cancelled', or None")
