@@ -22,8 +22,8 @@ START = datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC)
 class Clock(Protocol):
     """A source of time, with a way to wait.
 
-    A clock may also have `elapsed()`: like `monotonic()`, but it continues while the machine is suspended. Without it the
-    shop's time is `monotonic()`.
+    A clock may also have `elapsed()`: like `monotonic()`, but it continues while the machine is suspended. Without it,
+    the shop's time is `monotonic()`.
     """
 
     def monotonic(self) -> float:

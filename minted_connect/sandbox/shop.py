@@ -88,7 +88,7 @@ class Shop(ShopState):
     def set_status(self, order_id: int, name: str | None) -> None:
         """Set the status of an order, such as `Cancelled`, until it is set again; None returns to that of its age.
 
-        The wallet does not change. Unknown names are accepted, because the names that the vendor uses are not all known;
+        The wallet does not change. Unknown names are accepted, because not all names of the vendor are known;
         `entities.FAILING` has those of failed orders.
 
         Raises:
