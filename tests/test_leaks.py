@@ -184,7 +184,7 @@ async def test_thousands_of_calls_leave_nothing_open(flavour, calls, tmp_path: P
                 kept = idle_connections(inner)
                 # Both ends of a connection are in this process; the sandbox has a task for each.
                 assert await settled(base + loops + 2 * kept, tasks + kept)
-                assert clock._alarms == {}
+                assert clock._timers == {}
                 # The thread of the journal ends with the client.
                 own = ["MintedConnect loop"] * (flavour == "blocking")
                 assert sorted(threads_of_ours()) == sorted([*own, "minted-journal"])

@@ -304,7 +304,7 @@ async def hurrying(sandbox: Sandbox, clock: ManualClock) -> AsyncIterator[None]:
 
     async def hurry() -> None:
         while True:
-            if any(fault.waiting for fault in sandbox.faults._script):
+            if any(fault.waiting for fault in sandbox.faults.all()):
                 clock.advance(61)
             await asyncio.sleep(0.001)
 

@@ -423,7 +423,7 @@ async def test_a_wrong_password_is_one_challenge_and_no_hammering(connect, sandb
 async def test_a_stale_nonce_is_renewed_once(connect, sandbox: Sandbox):
     minted = await connect(sandbox.url, sandbox.username, sandbox.password)
     await minted.rates.current()
-    sandbox.doorman.rotate_nonces()
+    sandbox.digest.rotate_nonces()
     await minted.rates.current()
     assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200]
 

@@ -1,15 +1,15 @@
-"""An embedded, stateful Minted Connect to build and test against, without a network or an account.
+"""The sandbox: an embedded, stateful server of the Minted Connect API for development and tests.
 
-It shares no code with the client. `python -m minted_connect.sandbox` serves it by hand.
+It needs no network and no account, and shares no code with the client. `python -m minted_connect.sandbox` runs it as a
+process of its own.
 """
 
 from .clock import Clock, ManualClock, MovableClock, SystemClock
-from .errors import Rules
 from .faults import Fault, FaultKind, Faults
 from .pricing import FeeSchedule
 from .request_log import LoggedRequest, RequestLog
 from .server import Sandbox
-from .settings import Settings
+from .settings import Rules, Settings
 from .threaded import ThreadedSandbox
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""`python -m minted_connect.sandbox`: serve a sandbox until Ctrl-C or SIGTERM."""
+"""Command line of the sandbox: `python -m minted_connect.sandbox` serves until Ctrl-C or SIGTERM."""
 
 import argparse
 import asyncio
@@ -20,31 +20,29 @@ from .settings import Options, Settings
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, and exit."""
+        """Print the error on one line and exit with status 2."""
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-def _arguments(words: list[str] | None, prog: str) -> argparse.Namespace:
+def _parse_arguments(arguments: list[str] | None, prog: str) -> argparse.Namespace:
     parser = _Parser(
         prog=prog,
-        allow_abbrev=False,  # --password must not be taken for --password-file
+        allow_abbrev=False,  # --password must not be accepted as --password-file
         description="Serve a stateful fake of Minted Connect's Walletable E-Commerce API.",
-        epilog="The password is taken from MINTED_CONNECT_PASSWORD or --password-file, else made up and shown.",
+        epilog="The password is read from --password-file or MINTED_CONNECT_PASSWORD, else generated and printed.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8787, help="0 for any free one (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, help="seed of ids, tokens and prices (default: random, printed at the start)"
-    )
-    parser.add_argument("--state", type=Path, help="SQLite file to keep everything in (default: memory)")
-    parser.add_argument("--username", default="sandbox", help="(default: %(default)s)")
+    parser.add_argument("--port", type=int, default=8787, help="port; 0 for any free port (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help="seed of ids, tokens and prices (default: random, printed at startup)")
+    parser.add_argument("--state", type=Path, help="SQLite file that keeps the state (default: in memory)")
+    parser.add_argument("--username", default="sandbox", help="username of the partner (default: %(default)s)")
     parser.add_argument("--password-file", type=Path, help="file whose first line is the password")
-    offered = Settings().algorithms
+    algorithms = " and ".join(Settings().algorithms)
     parser.add_argument(
         "--algorithm",
         action="append",
         choices=ALGORITHMS,
-        help=f"digest algorithm to offer; repeat it to offer several (default: {' and '.join(offered)})",
+        help=f"digest algorithm to offer; repeat the option for several (default: {algorithms})",
     )
     parser.add_argument(
         "--price-interval",
@@ -56,56 +54,56 @@ def _arguments(words: list[str] | None, prog: str) -> argparse.Namespace:
     parser.add_argument(
         "--console",
         action=argparse.BooleanOptionalAction,
-        help="the page at /_sandbox, which asks for no password (default: where only this machine can reach it)",
+        help="serve the console at /_sandbox, without a password (default: only if --host is a loopback address)",
     )
-    parser.add_argument("--json", action="store_true", help="print where it is as a JSON object, on one line")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    return parser.parse_args(words)
+    parser.add_argument("--json", action="store_true", help="print URL, credentials and seed as one line of JSON")
+    parser.add_argument("--quiet", action="store_true", help="print only errors")
+    return parser.parse_args(arguments)
 
 
-def _first_line(file: Path) -> str:
+def _read_password(file: Path) -> str:
     line = file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
     if not line:
-        raise ValueError(f"the first line of {file} is empty: it has to hold the password")
+        raise ValueError(f"the first line of {file} is empty: it must contain the password")
     return line
 
 
-def _said(sandbox: Sandbox, *, as_json: bool, show_password: bool) -> str:
+def _describe(sandbox: Sandbox, *, as_json: bool, show_password: bool) -> str:
     if as_json:
         password = sandbox.password if show_password else None
-        shown = {
+        values = {
             "url": sandbox.url,
             "username": sandbox.username,
             "password": password,
             "console": sandbox.console_url,
             "seed": sandbox.seed,
         }
-        return json.dumps(shown)
+        return json.dumps(values)
     password = sandbox.password if show_password else "(as given)"
     console = f"  console: {sandbox.console_url}" if sandbox.console_url else ""
     return f"{sandbox.url}  username: {sandbox.username}  password: {password}{console}  seed: {sandbox.seed}"
 
 
-async def _serve(sandbox: Sandbox, said: Callable[[Sandbox], str] | None) -> None:
+async def _serve(sandbox: Sandbox, describe: Callable[[Sandbox], str] | None) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for signum in (signal.SIGINT, signal.SIGTERM):
         try:
-            loop.add_signal_handler(number, stop.set)
-        except NotImplementedError:  # Windows: Ctrl-C arrives as KeyboardInterrupt
+            loop.add_signal_handler(signum, stop.set)
+        except NotImplementedError:  # on Windows, Ctrl-C raises KeyboardInterrupt
             break
     async with sandbox:
-        if said is not None:
-            print(said(sandbox), flush=True)
+        if describe is not None:
+            print(describe(sandbox), flush=True)
         await stop.wait()
 
 
-def main(words: list[str] | None = None, *, prog: str = "python -m minted_connect.sandbox") -> int:
-    """Run until told to stop; return the exit status."""
-    given = _arguments(words, prog)
+def main(arguments: list[str] | None = None, *, prog: str = "python -m minted_connect.sandbox") -> int:
+    """Serve until interrupted; return the exit status."""
+    given = _parse_arguments(arguments, prog)
     try:
         password = os.environ.get("MINTED_CONNECT_PASSWORD")
         if given.password_file is not None:
-            password = _first_line(given.password_file)
+            password = _read_password(given.password_file)
         options: Options = {
             "host": given.host,
             "port": given.port,
@@ -120,8 +118,8 @@ def main(words: list[str] | None = None, *, prog: str = "python -m minted_connec
         if given.algorithm:
             options["algorithms"] = given.algorithm
         sandbox = Sandbox(**options)
-        said = functools.partial(_said, as_json=given.json, show_password=not password)
-        asyncio.run(_serve(sandbox, None if given.quiet else said))
+        describe = functools.partial(_describe, as_json=given.json, show_password=not password)
+        asyncio.run(_serve(sandbox, None if given.quiet else describe))
     except KeyboardInterrupt:
         return 0
     except (OSError, OverflowError, ValueError, sqlite3.Error) as error:

@@ -1,4 +1,4 @@
-"""The products of the sandbox: the two documented bars, the coin of the samples, and made-up company."""
+"""The products of the sandbox: the two documented bars, the coin of the samples, and invented products."""
 
 from decimal import Decimal
 
@@ -20,7 +20,7 @@ _CATEGORIES = {1: ("Gold Bars", "Altın Külçe"), 2: ("Silver Bars", "Gümüş 
 
 @frozen
 class Product:
-    """Something to buy. `weight` in grams; `stock` is a limit per basket that never runs down."""
+    """A product. `weight` is in grams; `stock` is the maximum per basket, which buying does not reduce."""
 
     id: int
     sku: str
@@ -33,16 +33,16 @@ class Product:
     deliverable: bool = True
     images: tuple[str, ...] = ()
 
-    def named(self, language: str) -> str:
+    def localized_name(self, language: str) -> str:
         """Return the name in `tr` or `en`."""
         return self.name_tr if language == "tr" else self.name
 
-    def category_named(self, language: str) -> str:
-        """Return the category's name in `tr` or `en`."""
+    def localized_category(self, language: str) -> str:
+        """Return the name of the category in `tr` or `en`."""
         return _CATEGORIES[self.category][language == "tr"]
 
 
-def _picture(name: str) -> tuple[str, ...]:
+def _image_url(name: str) -> tuple[str, ...]:
     return (f"https://files.example.com/products/{name}.png",)
 
 
@@ -51,7 +51,7 @@ def _bar(number: int, sku: int, metal: Metal, weight: str, *, stock: int = 20) -
     name = f"Minted {weight} g {purity} Bar"
     code = f"MNTBAE{sku:04}"
     # Bars keep their English name in both languages, as in the documented examples.
-    return Product(number, code, name, name, Decimal(weight), metal, category, stock, images=_picture(code.lower()))
+    return Product(number, code, name, name, Decimal(weight), metal, category, stock, images=_image_url(code.lower()))
 
 
 PRODUCTS = (
@@ -94,7 +94,7 @@ PRODUCTS = (
         Decimal("7.216"),
         GOLD,
         3,
-        images=_picture("coin-7216"),
+        images=_image_url("coin-7216"),
     ),
     Product(
         3000120,
@@ -105,6 +105,6 @@ PRODUCTS = (
         SILVER,
         3,
         deliverable=False,
-        images=_picture("coin-2012"),
+        images=_image_url("coin-2012"),
     ),
 )

@@ -1,7 +1,7 @@
-"""Clocks of the sandbox: the machine's own, and one that tests move by hand.
+"""Clocks of the sandbox: the clock of the machine, and clocks that a test moves.
 
-Client and sandbox share one clock object by structural typing: `monotonic()`, `wall()` and `sleep()`. The shop's own
-time runs on `elapsed()`, which goes on while the client's machine sleeps.
+Client and sandbox can share one clock, by structural typing: `monotonic()`, `wall()` and `sleep()`. The shop's time is
+`elapsed()`, which continues while the client's machine is suspended.
 """
 
 import asyncio
@@ -16,22 +16,22 @@ from typing import Protocol
 from attrs import define
 
 START = datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC)
-"""Where a `ManualClock` starts: `order_at` of the documented basket (api-26503573, 2026-01-22)."""
+"""First wall time of a `ManualClock`: `order_at` of the documented basket (api-26503573, 2026-01-22)."""
 
 
 class Clock(Protocol):
-    """Says what time it is, and waits.
+    """A source of time, with a way to wait.
 
-    A clock may also offer `elapsed()`, as `monotonic()` but running on while the machine sleeps. Without it the shop's
-    time is `monotonic()`.
+    A clock may also have `elapsed()`: like `monotonic()`, but it continues while the machine is suspended. Without it,
+    the shop's time is `monotonic()`.
     """
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary start; never goes back."""
+        """Return seconds since an arbitrary start; never decreases."""
         ...
 
     def wall(self) -> datetime:
-        """Return the date and time, aware, UTC."""
+        """Return the current date and time, aware, UTC."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -49,15 +49,15 @@ class SystemClock:
     """The clock of the machine."""
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary start."""
+        """Return seconds since an arbitrary start."""
         return time.monotonic()
 
     def elapsed(self) -> float:
-        """Return seconds from an arbitrary start, those in which the machine slept included, where it counts them."""
+        """Return seconds since an arbitrary start; on Linux they include the time the machine was suspended."""
         return _boot_time()
 
     def wall(self) -> datetime:
-        """Return the date and time, aware, UTC."""
+        """Return the current date and time, aware, UTC."""
         return datetime.now(UTC)
 
     async def sleep(self, seconds: float) -> None:
@@ -66,38 +66,38 @@ class SystemClock:
 
 
 class MovableClock(SystemClock):
-    """The clock of the machine, which can be moved forward by hand."""
+    """The clock of the machine, which can also be advanced."""
 
     def __init__(self) -> None:
-        self._ahead = 0.0
+        self._advanced = 0.0
         self._lock = threading.Lock()
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary start, those it was moved by included."""
-        return time.monotonic() + self._ahead
+        """Return seconds since an arbitrary start, advanced seconds included."""
+        return time.monotonic() + self._advanced
 
     def elapsed(self) -> float:
-        """Return seconds from an arbitrary start, those in which the machine slept and it was moved by included."""
-        return super().elapsed() + self._ahead
+        """Return seconds as `SystemClock.elapsed` does, advanced seconds included."""
+        return super().elapsed() + self._advanced
 
     def wall(self) -> datetime:
-        """Return the date and time, aware, UTC, as far ahead as it was moved."""
-        return datetime.now(UTC) + timedelta(seconds=self._ahead)
+        """Return the current date and time, aware, UTC, plus the advanced seconds."""
+        return datetime.now(UTC) + timedelta(seconds=self._advanced)
 
     def advance(self, seconds: float) -> None:
-        """Move it forward, from any thread. Only `sleep_elapsed()` notices; `sleep()` waits for real."""
+        """Move the clock forward, from any thread. This ends waits in `sleep_elapsed()`, but not in `sleep()`."""
         if seconds < 0:
             raise ValueError("a monotonic clock never goes back")
         with self._lock:
-            self._ahead += seconds
+            self._advanced += seconds
             waiting = list(self._waiting)
         for loop, moved in waiting:
-            with contextlib.suppress(RuntimeError):  # that loop is closed already
+            with contextlib.suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(moved.set)
 
     async def sleep_elapsed(self, seconds: float) -> None:
-        """Wait until `elapsed()` has moved by `seconds`, in real time or by hand."""
+        """Wait for `seconds` of `elapsed()`, which pass in real time or by `advance()`."""
         due, moved = self.elapsed() + seconds, asyncio.Event()
         waiter = (asyncio.get_running_loop(), moved)
         with self._lock:
@@ -113,43 +113,43 @@ class MovableClock(SystemClock):
 
 
 @define(eq=False)
-class Alarm:
-    """A callback that a `ManualClock` has still to make; `runs_on`: `due` counts `elapsed()`, not `monotonic()`."""
+class TimerHandle:
+    """A pending callback of a `ManualClock`. `due` counts `elapsed()` if `uses_elapsed`, else `monotonic()`."""
 
     due: float
-    runs_on: bool
+    uses_elapsed: bool
     _loop: asyncio.AbstractEventLoop
     _callback: Callable[[], object]
-    _forget: Callable[["Alarm"], None]
+    _discard: Callable[["TimerHandle"], None]
     is_sleep: bool
-    _cancelled: bool = False
+    _is_cancelled: bool = False
 
     def cancel(self) -> None:
-        """Call nothing any more, also if it is due already: on its own loop, and more than once."""
-        self._cancelled = True
-        self._forget(self)
+        """Cancel the callback, also if it is due but has not run. Idempotent; call it on the loop of the callback."""
+        self._is_cancelled = True
+        self._discard(self)
 
-    def ring(self) -> None:
-        """Have the callback called on its loop, from any thread."""
-        with contextlib.suppress(RuntimeError):  # that loop is closed already
-            self._loop.call_soon_threadsafe(self._call)
+    def fire(self) -> None:
+        """Schedule the callback on its loop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._run)
 
-    def _call(self) -> None:
-        if not self._cancelled:
+    def _run(self) -> None:
+        if not self._is_cancelled:
             self._callback()
 
 
 class ManualClock:
-    """A clock that stands still until it is told to move.
+    """A clock that moves only when a test moves it.
 
-    `advance()` may be called from any thread, also while somebody waits on the event loop of another one.
+    `advance()` may be called from any thread, also while another thread's event loop waits in `sleep()`.
 
     Args:
         start: first value of `wall()`, aware.
-        auto_advance: let `sleep()` move the clock itself, so that nothing waits for real.
+        auto_advance: make `sleep()` advance the clock by itself and return at once.
 
     Attributes:
-        sleeps: the seconds of every `sleep()` asked for, in order.
+        sleeps: the argument of every `sleep()`, in order.
     """
 
     def __init__(self, start: datetime = START, auto_advance: bool = False) -> None:
@@ -160,9 +160,9 @@ class ManualClock:
         self._lock = threading.Lock()
         self._monotonic = 0.0
         self._start = start.astimezone(UTC)
-        self._jumped = 0.0
+        self._wall_offset = 0.0
         self._suspended = 0.0
-        self._alarms: dict[Alarm, None] = {}
+        self._timers: dict[TimerHandle, None] = {}
 
     def monotonic(self) -> float:
         """Return the seconds advanced so far."""
@@ -174,57 +174,56 @@ class ManualClock:
             return self._monotonic + self._suspended
 
     def wall(self) -> datetime:
-        """Return the date and time, aware, UTC."""
+        """Return the current date and time, aware, UTC."""
         with self._lock:
-            return self._start + timedelta(seconds=self._monotonic + self._suspended + self._jumped)
+            return self._start + timedelta(seconds=self._monotonic + self._suspended + self._wall_offset)
 
     @property
     def sleepers(self) -> int:
-        """How many `sleep()` calls wait for the clock to move."""
+        """The number of `sleep()` calls that wait for the clock to move."""
         with self._lock:
-            return sum(alarm.is_sleep for alarm in self._alarms)
+            return sum(timer.is_sleep for timer in self._timers)
 
     async def sleep(self, seconds: float) -> None:
         """Wait until the clock has been advanced by `seconds`."""
-        await self._sleep(seconds, runs_on=False)
+        await self._sleep(seconds, uses_elapsed=False)
 
     async def sleep_elapsed(self, seconds: float) -> None:
-        """Wait until `elapsed()` has moved by `seconds`, as a server does while the client's machine sleeps."""
-        await self._sleep(seconds, runs_on=True)
+        """Wait until `elapsed()` has moved by `seconds`, as a server does while the client's machine is suspended."""
+        await self._sleep(seconds, uses_elapsed=True)
 
-    async def _sleep(self, seconds: float, *, runs_on: bool) -> None:
+    async def _sleep(self, seconds: float, *, uses_elapsed: bool) -> None:
         self.sleeps.append(seconds)
         if seconds <= 0 or self.auto_advance:
             self.advance(max(seconds, 0.0))
             await asyncio.sleep(0)
             return
-        woken = asyncio.Event()
-        alarm = self._set(seconds, woken.set, is_sleep=True, runs_on=runs_on)
+        due = asyncio.Event()
+        timer = self._add_timer(seconds, due.set, is_sleep=True, uses_elapsed=uses_elapsed)
         try:
-            await woken.wait()
+            await due.wait()
         finally:
-            alarm.cancel()
+            timer.cancel()
 
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> Alarm:
-        """Have `callback()` called on the running event loop once the clock was advanced that far.
+    def call_later(self, seconds: float, callback: Callable[[], object]) -> TimerHandle:
+        """Schedule `callback()` on the running event loop for when the clock has been advanced by `seconds`.
 
-        Nothing but `advance()` and the `sleep()` of an `auto_advance` clock moves it there. What is returned has a
-        `cancel()`.
+        Only `advance()` moves the clock there, and `sleep()` with `auto_advance`. The handle has a `cancel()`.
         """
-        return self._set(seconds, callback, is_sleep=False, runs_on=False)
+        return self._add_timer(seconds, callback, is_sleep=False, uses_elapsed=False)
 
-    def call_later_elapsed(self, seconds: float, callback: Callable[[], object]) -> Alarm:
+    def call_later_elapsed(self, seconds: float, callback: Callable[[], object]) -> TimerHandle:
         """Do as `call_later`, but count `elapsed()`, which `suspend()` also moves."""
-        return self._set(seconds, callback, is_sleep=False, runs_on=True)
+        return self._add_timer(seconds, callback, is_sleep=False, uses_elapsed=True)
 
     def advance(self, seconds: float) -> None:
-        """Move all clocks forward and make the calls that are due, earliest first."""
+        """Move all clocks forward and run the callbacks that are due, earliest first."""
         if seconds < 0:
             raise ValueError("a monotonic clock never goes back; see jump_wall()")
         self._move(monotonic=seconds, suspended=0.0)
 
     def suspend(self, seconds: float) -> None:
-        """Let the client's machine sleep: `wall()` and `elapsed()` move forward, `monotonic()` stands still."""
+        """Simulate a suspended machine: `wall()` and `elapsed()` move forward, `monotonic()` does not."""
         if seconds < 0:
             raise ValueError("seconds must not be negative; see jump_wall()")
         self._move(monotonic=0.0, suspended=seconds)
@@ -233,64 +232,67 @@ class ManualClock:
         with self._lock:
             self._monotonic += monotonic
             self._suspended += suspended
-            left = {alarm: alarm.due - self._now(runs_on=alarm.runs_on) for alarm in self._alarms}
-            due = sorted((alarm for alarm in left if left[alarm] <= 0), key=left.__getitem__)
-            for alarm in due:
-                del self._alarms[alarm]
-        for alarm in due:
-            alarm.ring()
+            left = {timer: timer.due - self._now(uses_elapsed=timer.uses_elapsed) for timer in self._timers}
+            due = sorted((timer for timer in left if left[timer] <= 0), key=left.__getitem__)
+            for timer in due:
+                del self._timers[timer]
+        for timer in due:
+            timer.fire()
 
-    def _now(self, *, runs_on: bool) -> float:
-        return self._monotonic + self._suspended if runs_on else self._monotonic
+    def _now(self, *, uses_elapsed: bool) -> float:
+        return self._monotonic + self._suspended if uses_elapsed else self._monotonic
 
     def jump_wall(self, seconds: float) -> None:
-        """Move only the wall clock, either way, as a clock correction does."""
+        """Move only the wall clock, forward or back, as a clock correction does."""
         with self._lock:
-            self._jumped += seconds
+            self._wall_offset += seconds
 
-    def _set(self, seconds: float, callback: Callable[[], object], *, is_sleep: bool, runs_on: bool) -> Alarm:
+    def _add_timer(
+        self, seconds: float, callback: Callable[[], object], *, is_sleep: bool, uses_elapsed: bool
+    ) -> TimerHandle:
         with self._lock:
-            now = self._now(runs_on=runs_on)
-            alarm = Alarm(now + seconds, runs_on, asyncio.get_running_loop(), callback, self._forget, is_sleep)
-            self._alarms[alarm] = None
-        if alarm.due <= now:
+            now = self._now(uses_elapsed=uses_elapsed)
+            loop = asyncio.get_running_loop()
+            timer = TimerHandle(now + seconds, uses_elapsed, loop, callback, self._discard, is_sleep)
+            self._timers[timer] = None
+        if timer.due <= now:
             self.advance(0)
-        return alarm
+        return timer
 
-    def _forget(self, alarm: Alarm) -> None:
+    def _discard(self, timer: TimerHandle) -> None:
         with self._lock:
-            self._alarms.pop(alarm, None)
+            self._timers.pop(timer, None)
 
 
 class Monotonic(Protocol):
-    """The least that a clock has to offer."""
+    """The minimal clock."""
 
     def monotonic(self) -> float:
-        """Return seconds from an arbitrary start; never goes back."""
+        """Return seconds since an arbitrary start; never decreases."""
         ...
 
 
 def elapsed(clock: Monotonic) -> float:
-    """Return the clock's `elapsed()`, or its `monotonic()` where it has none."""
-    found: Callable[[], float] = getattr(clock, "elapsed", clock.monotonic)
-    return found()
+    """Return the clock's `elapsed()`, or its `monotonic()` if it has no `elapsed()`."""
+    read: Callable[[], float] = getattr(clock, "elapsed", clock.monotonic)
+    return read()
 
 
 async def sleep_elapsed(clock: Clock, seconds: float) -> None:
-    """Wait for seconds of `elapsed()` where the clock can, else of `monotonic()`."""
+    """Wait for seconds of `elapsed()` if the clock can, else of `monotonic()`."""
     sleep: Callable[[float], Awaitable[None]] = getattr(clock, "sleep_elapsed", clock.sleep)
     await sleep(seconds)
 
 
-async def passed(clock: Clock, seconds: float) -> None:
-    """Wait for seconds of the shop's time, without moving a clock that moves when it sleeps."""
+async def wait_elapsed(clock: Clock, seconds: float) -> None:
+    """Wait for seconds of the shop's time, without advancing a clock that `sleep()` advances."""
     call_later = getattr(clock, "call_later_elapsed", getattr(clock, "call_later", None))
     if call_later is None:
         await sleep_elapsed(clock, seconds)
         return
     due = asyncio.Event()
-    alarm = call_later(seconds, due.set)
+    timer = call_later(seconds, due.set)
     try:
         await due.wait()
     finally:
-        alarm.cancel()
+        timer.cancel()

@@ -1,6 +1,6 @@
-"""The console at `/_sandbox`: a page that shows what goes on in a sandbox, moves its clock and arms faults.
+"""The console at `/_sandbox`: shows the state of a sandbox, advances its clock, adds and removes faults.
 
-It is for a person at this machine: it asks for no password, and so answers no other site's requests.
+The console asks for no password. It therefore refuses requests of other sites and requests to other host names.
 """
 
 import json
@@ -18,18 +18,19 @@ from aiohttp import web
 from .clock import Clock
 from .fault_arguments import Number
 from .faults import KINDS, Fault, Faults
-from .json_codec import number
+from .json_codec import format_number
 from .pricing import METALS
 from .request_log import RequestLog
 from .shop import Shop
-from .state import SECOND, at
+from .state import SECOND, to_datetime
 
 PATH = "/_sandbox"
 _TICKS = 120
 _ROWS = 50
-_FARTHEST = 366 * 86_400
-_SECONDS = Number(0, _FARTHEST)
-_LAST_YEAR = 9_000  # dates end with the year 9999
+_MAX_SECONDS = 366 * 86_400
+_SECONDS = Number(0, _MAX_SECONDS)
+_SECONDS_ERROR = f"seconds: a number from 0 to {_MAX_SECONDS}"
+_MAX_YEAR = 9_000  # datetime ends with the year 9999
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -41,8 +42,8 @@ _HEADERS = {
 }
 
 
-class Shown(Protocol):
-    """What of a sandbox the console shows and moves."""
+class Server(Protocol):
+    """The parts of a sandbox that the console needs."""
 
     clock: Clock
     faults: Faults
@@ -54,51 +55,51 @@ class Shown(Protocol):
         ...
 
 
-class _Refused(Exception):
-    """A request that is not answered; the text says why."""
+class _HttpError(Exception):
+    """A refused request, with the status and the error text of the response."""
 
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
         self.status = status
 
 
 class Console:
-    """Answers the requests below `PATH`.
+    """Responds to the requests below `PATH`.
 
     Args:
-        sandbox: what it shows.
-        host: address the sandbox listens on.
+        sandbox: the sandbox to show.
+        host: address that the sandbox listens on.
     """
 
-    def __init__(self, sandbox: Shown, host: str) -> None:
+    def __init__(self, sandbox: Server, host: str) -> None:
         self._sandbox = sandbox
         self._host = host
-        self._numbers: dict[Fault, int] = {}
+        self._fault_ids: dict[Fault, int] = {}
 
-    async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Answer one request."""
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Respond to one request."""
         try:
-            self._check(request)
-            return await self._found(request)
-        except _Refused as refused:
-            return _json({"error": str(refused)}, refused.status)
+            self._check_origin(request)
+            return await self._route(request)
+        except _HttpError as error:
+            return _json({"error": str(error)}, error.status)
 
-    def _check(self, request: web.BaseRequest) -> None:
-        """Refuse what another site, or a name that was made to lead here, has sent the browser to ask."""
+    def _check_origin(self, request: web.BaseRequest) -> None:
+        """Refuse requests of other sites, and requests to another host name (DNS rebinding)."""
         host = request.headers.get("Host", "")
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
             name = ""
-        if name not in LOOPBACK and name != self._host and not _is_address(name):
-            raise _Refused(403, "ask by the address, or by localhost")
+        if name not in LOOPBACK and name != self._host and not _is_ip_address(name):
+            raise _HttpError(403, "Host: use localhost or the IP address of the sandbox")
         origin = request.headers.get("Origin")
         if origin is not None and origin != f"{request.scheme}://{host}":
-            raise _Refused(403, "not for other sites")
+            raise _HttpError(403, "requests of other sites are refused")
         if request.headers.get("Sec-Fetch-Site", "none") not in {"none", "same-origin"}:
-            raise _Refused(403, "not for other sites")
+            raise _HttpError(403, "requests of other sites are refused")
 
-    async def _found(self, request: web.BaseRequest) -> web.Response:
+    async def _route(self, request: web.BaseRequest) -> web.Response:
         path = request.path.rstrip("/")
         if request.method in {"GET", "HEAD"}:
             if path == PATH:
@@ -106,65 +107,65 @@ class Console:
             if path == f"{PATH}/state":
                 return _json(self._state())
         actions: Mapping[str, Callable[[dict[str, Any]], None]] = {
-            f"{PATH}/clock": self._move_clock,
-            f"{PATH}/faults": self._arm,
-            f"{PATH}/faults/remove": self._disarm,
+            f"{PATH}/clock": self._advance_clock,
+            f"{PATH}/faults": self._add_fault,
+            f"{PATH}/faults/remove": self._remove_fault,
         }
         if path not in {PATH, f"{PATH}/state", *actions}:
-            raise _Refused(404, "there is nothing here")
+            raise _HttpError(404, "not found")
         if request.method != "POST" or path not in actions:
-            raise _Refused(405, "not that way")
+            raise _HttpError(405, "method not allowed")
         if request.content_type != "application/json":
-            raise _Refused(415, "send application/json")
+            raise _HttpError(415, "Content-Type must be application/json")
         try:
-            # As the API reads it: exact decimals. NaN is passed on, so that the field it was given for is named.
-            given = json.loads(await request.read(), parse_float=Decimal)
+            # Exact decimals, as in the API. NaN is accepted here, so that the error names its field.
+            body = json.loads(await request.read(), parse_float=Decimal)
         except (ValueError, RecursionError):
-            raise _Refused(400, "send JSON") from None
-        if not isinstance(given, dict):
-            raise _Refused(400, "send an object")
-        actions[path](cast("dict[str, Any]", given))
+            raise _HttpError(400, "the body must be JSON") from None
+        if not isinstance(body, dict):
+            raise _HttpError(400, "the body must be a JSON object")
+        actions[path](cast("dict[str, Any]", body))
         return _json(self._state())
 
-    # What can be done.
+    # Actions.
 
-    def _move_clock(self, given: dict[str, Any]) -> None:
-        seconds = given.get("seconds")
+    def _advance_clock(self, body: dict[str, Any]) -> None:
+        seconds = body.get("seconds")
         advance = getattr(self._sandbox.clock, "advance", None)
         if advance is None:
-            raise _Refused(409, "this sandbox runs on the machine's clock")
+            raise _HttpError(409, "this sandbox uses the clock of the machine, which cannot be advanced")
         if not _SECONDS.has_type(seconds):
-            raise _Refused(400, f"seconds: a number from 0 to {_FARTHEST}")
+            raise _HttpError(400, _SECONDS_ERROR)
         try:
-            moved = _SECONDS.convert(seconds)
+            converted = _SECONDS.convert(seconds)
         except ValueError:
-            raise _Refused(400, f"seconds: a number from 0 to {_FARTHEST}") from None
-        if at(self._sandbox.shop.now()).year >= _LAST_YEAR:
-            raise _Refused(409, f"the clock shows the year {_LAST_YEAR} already")
-        advance(moved)
+            raise _HttpError(400, _SECONDS_ERROR) from None
+        if to_datetime(self._sandbox.shop.now()).year >= _MAX_YEAR:
+            raise _HttpError(409, f"the clock has reached the year {_MAX_YEAR} and cannot be advanced")
+        advance(converted)
 
-    def _arm(self, given: dict[str, Any]) -> None:
-        if "kind" not in given:
-            raise _Refused(422, f"kind: one of {', '.join(KINDS)}")
+    def _add_fault(self, body: dict[str, Any]) -> None:
+        if "kind" not in body:
+            raise _HttpError(422, f"kind: one of {', '.join(KINDS)}")
         try:
-            self._sandbox.faults.add(**given)
+            self._sandbox.faults.add(**body)
         except (TypeError, ValueError) as error:
-            raise _Refused(422, str(error)) from None
+            raise _HttpError(422, str(error)) from None
 
-    def _disarm(self, given: dict[str, Any]) -> None:
+    def _remove_fault(self, body: dict[str, Any]) -> None:
         for fault in self._sandbox.faults.all():
-            if self._number(fault) == given.get("id"):
+            if self._fault_id(fault) == body.get("id"):
                 fault.remove()
                 return
-        raise _Refused(404, "that fault is gone")
+        raise _HttpError(404, "id: there is no such fault")
 
-    # What is shown.
+    # The state.
 
     def _state(self) -> dict[str, Any]:
         shop, clock = self._sandbox.shop, self._sandbox.clock
         return {
             "seed": shop.seed,
-            "now": _moment(at(shop.now())),
+            "now": _format_time(to_datetime(shop.now())),
             "movable": hasattr(clock, "advance"),
             "prices": _prices(shop),
             "baskets": _baskets(shop),
@@ -194,7 +195,7 @@ class Console:
 
     def _fault(self, fault: Fault) -> dict[str, Any]:
         return {
-            "id": self._number(fault),
+            "id": self._fault_id(fault),
             "kind": fault.kind,
             "method": fault.method,
             "path": fault.path,
@@ -203,26 +204,26 @@ class Console:
             "waiting": fault.waiting,
         }
 
-    def _number(self, fault: Fault) -> int:
-        return self._numbers.setdefault(fault, len(self._numbers) + 1)
+    def _fault_id(self, fault: Fault) -> int:
+        return self._fault_ids.setdefault(fault, len(self._fault_ids) + 1)
 
 
 def _prices(shop: Shop) -> list[dict[str, Any]]:
     tick = shop.walk.tick(shop.now())
-    shown: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for metal in METALS:
-        quotes = [(each, shop.walk.at(metal, each)) for each in range(tick - _TICKS + 1, tick + 1)]
+        quotes = [(one, shop.walk.at(metal, one)) for one in range(tick - _TICKS + 1, tick + 1)]
         last = quotes[-1][1]
-        shown.append(
+        rows.append(
             {
                 "metal": metal.metal_type,
-                "spot": number(last.spot),
-                "buy": number(last.buy),
-                "sell": number(last.sell),
-                "points": [[shop.walk.started(each) / SECOND, number(quote.spot)] for each, quote in quotes],
+                "spot": format_number(last.spot),
+                "buy": format_number(last.buy),
+                "sell": format_number(last.sell),
+                "points": [[shop.walk.tick_start(one) / SECOND, format_number(quote.spot)] for one, quote in quotes],
             }
         )
-    return shown
+    return rows
 
 
 def _baskets(shop: Shop) -> list[dict[str, Any]]:
@@ -233,7 +234,7 @@ def _baskets(shop: Shop) -> list[dict[str, Any]]:
             "customer": owners.get(basket.customer),
             "kind": basket.kind,
             "lines": ", ".join([f"{item.amount} x {item.sku}" for item in basket.items]),
-            "total": number(shop.figures(basket, shop.lines(basket)).paid_total),
+            "total": format_number(shop.figures(basket, shop.lines(basket)).paid_total),
             "remaining": shop.remaining(basket),
         }
         for basket in reversed(shop.baskets[-_ROWS:])
@@ -247,8 +248,8 @@ def _orders(shop: Shop) -> list[dict[str, Any]]:
             "customer": order.external_customer_id,
             "kind": order.kind,
             "status": shop.status(order)[1],
-            "total": number(order.figures.paid_total),
-            "completed": _moment(at(order.completed)),
+            "total": format_number(order.figures.paid_total),
+            "completed": _format_time(to_datetime(order.completed)),
         }
         for order in reversed(shop.orders[-_ROWS:])
     ]
@@ -263,7 +264,7 @@ def _wallets(shop: Shop) -> list[dict[str, Any]]:
     ]
 
 
-def _moment(moment: datetime) -> str:
+def _format_time(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
 
 
@@ -271,7 +272,7 @@ def _json(document: object, status: int = 200) -> web.Response:
     return web.Response(text=json.dumps(document), status=status, content_type="application/json", headers=_HEADERS)
 
 
-def _is_address(name: str) -> bool:
+def _is_ip_address(name: str) -> bool:
     try:
         ip_address(name)
     except ValueError:

@@ -1,7 +1,7 @@
-"""An I/O-free verifier of HTTP Digest (RFC 7616): it issues challenges and judges answers.
+"""Server side of HTTP Digest (RFC 7616), without I/O: issues challenges and verifies `Authorization` headers.
 
-Written from the RFC, independently of any client. The vendor's realm, algorithm, qop and nonce lifetime are not
-known (walletable.md, question S1): everything is an option, the defaults are working assumptions.
+Written from the RFC, independently of the client. The vendor's realm, algorithm, qop and nonce lifetime are not known
+(evidence guide, "Common to all operations" and S1): all of them are options, and the defaults are working assumptions.
 """
 
 import hashlib
@@ -21,20 +21,20 @@ _HASHES = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
 _PAIR = re.compile(r'(([A-Za-z*-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*(?:,[\s,]*|$))')
 _ESCAPE = re.compile(r"\\(.)")
 _NC = re.compile(r"[0-9a-fA-F]{8}")
-_REMEMBERED = 100_000  # nonces; older ones are forgotten and read as unknown
+_MAX_NONCES = 100_000  # beyond this the oldest nonce is forgotten, and its next use is an unknown nonce
 
 
 @frozen
 class DigestResult:
-    """What the doorman thinks of one request.
+    """The result of verifying one request.
 
     Attributes:
-        status: 200 to let it pass, 401, or 400 when the digest was made for another target (RFC 7616, 3.4).
-        username: the partner, set only when `status` is 200.
-        stale: the digest is right, only its nonce is not good any more.
-        reason: why not, for logs and tests.
+        status: 200 if the credentials are valid, else 401, or 400 if `uri` is not the request target (RFC 7616, 3.4).
+        username: the partner; None unless `status` is 200.
+        stale: the digest is right, but its nonce has expired.
+        reason: why the credentials are not valid, for tests; "" if they are.
         nonce: the nonce used, if any.
-        nc: its count, if any.
+        nc: the nonce count, if any.
     """
 
     status: int
@@ -47,26 +47,26 @@ class DigestResult:
 
 @define
 class _Nonce:
-    """A nonce given out, and the counts it was used with: all up to `floor`, and those in `ahead`."""
+    """An issued nonce. The counts it was used with are all those up to `floor`, and those in `above_floor`."""
 
     issued: float
-    era: int
+    generation: int
     uses: int = 0
     floor: int = 0
-    ahead: set[int] = field(factory=set[int])
+    above_floor: set[int] = field(factory=set[int])
 
-    def seen(self, count: int) -> bool:
-        return count <= self.floor or count in self.ahead
+    def has_seen(self, count: int) -> bool:
+        return count <= self.floor or count in self.above_floor
 
     def highest(self) -> int:
-        return max(self.ahead, default=self.floor)
+        return max(self.above_floor, default=self.floor)
 
-    def note(self, count: int) -> None:
+    def add(self, count: int) -> None:
         self.uses += 1
-        self.ahead.add(count)
-        while self.floor + 1 in self.ahead:
+        self.above_floor.add(count)
+        while self.floor + 1 in self.above_floor:
             self.floor += 1
-            self.ahead.remove(self.floor)
+            self.above_floor.remove(self.floor)
 
 
 def digest(algorithm: str, data: bytes) -> str:
@@ -75,9 +75,9 @@ def digest(algorithm: str, data: bytes) -> str:
 
 
 def parse_authorization(header: str) -> dict[str, str] | None:
-    """Read the parameters of a `Digest` header, names in lower case; None if it is not one."""
+    """Return the parameters of a `Digest` header, names in lower case; None if the header is malformed."""
     scheme, _, rest = header.partition(" ")
-    if scheme.lower() != "digest" or not rest.isprintable():  # lone surrogates cannot be hashed
+    if scheme.lower() != "digest" or not rest.isprintable():  # a lone surrogate cannot be hashed
         return None
     rest = rest.strip()
     pairs: list[tuple[str, str, str, str]] = _PAIR.findall(rest)
@@ -95,23 +95,23 @@ def parse_authorization(header: str) -> dict[str, str] | None:
 def expected_response(
     ha1: str, ha2: str, *, algorithm: str, nonce: str, qop: str | None = None, nc: str = "", cnonce: str = ""
 ) -> str:
-    """Compute the `response` parameter (RFC 7616, 3.4.1; without qop as RFC 2069)."""
+    """Compute the `response` parameter (RFC 7616, 3.4.1; without qop as in RFC 2069)."""
     middle = f"{nonce}:{nc}:{cnonce}:{qop}" if qop else nonce
     return digest(algorithm, f"{ha1}:{middle}:{ha2}".encode())
 
 
 class DigestVerifier:
-    """Knows the partners, gives out nonces and checks answers.
+    """Issues challenges and verifies the credentials of partners.
 
     Args:
-        clock: its `elapsed()`, else its `monotonic()`, decides when a nonce is over.
-        realm: shown in every challenge.
-        algorithms: offered, in this order, each in a `WWW-Authenticate` line of its own.
-        qop: `auth`, `auth-int`, `auth,auth-int`, or None for the legacy challenge without qop.
-        nonce_lifetime: seconds.
-        nonce_uses: requests per nonce, None for any number.
-        strict_nc: counts must increase, instead of only never repeat.
-        basic_first: put a `Basic` line before the others, as some proxies do.
+        clock: its `elapsed()`, or its `monotonic()` if it has no `elapsed()`, measures the age of nonces.
+        realm: see `ThreadedSandbox`, as for the others.
+        algorithms: the algorithms offered, in this order.
+        qop: the qop offered.
+        nonce_lifetime: seconds until a nonce expires.
+        nonce_uses: maximum number of requests with one nonce.
+        strict_nc: whether nonce counts must increase.
+        basic_first: whether to send a `Basic` challenge, too.
     """
 
     def __init__(
@@ -146,10 +146,10 @@ class DigestVerifier:
         self._passwords: dict[str, str] = {}
         self._ha1: dict[tuple[str, str], str] = {}
         self._nonces: dict[str, _Nonce] = {}
-        self._era = 0
+        self._generation = 0
 
     def add(self, username: str, password: str) -> None:
-        """Let a partner in; a second call changes the password."""
+        """Add a partner, or change the password of one."""
         if not username:
             raise ValueError("a username must not be empty")
         if ":" in username:
@@ -160,14 +160,14 @@ class DigestVerifier:
             self._ha1[username, algorithm] = digest(algorithm, secret)
 
     def rotate_nonces(self) -> None:
-        """Invalidate every nonce given out so far: their next use is answered with `stale=true`."""
-        self._era += 1
+        """Invalidate all issued nonces: the response to their next use has `stale=true`."""
+        self._generation += 1
 
     def challenges(self, *, stale: bool = False) -> list[str]:
-        """Return the values of the `WWW-Authenticate` lines of a new challenge."""
+        """Issue a nonce; return the values of the `WWW-Authenticate` headers."""
         nonce = secrets.token_urlsafe(24)
-        self._nonces[nonce] = _Nonce(elapsed(self._clock), self._era)
-        while len(self._nonces) > _REMEMBERED:
+        self._nonces[nonce] = _Nonce(elapsed(self._clock), self._generation)
+        while len(self._nonces) > _MAX_NONCES:
             del self._nonces[next(iter(self._nonces))]
         lines = [f'Basic realm="{self.realm}"'] if self.basic_first else []
         for algorithm in self.algorithms:
@@ -180,69 +180,69 @@ class DigestVerifier:
             lines.append("Digest " + ", ".join(parts))
         return lines
 
-    def wants_body(self, authorization: str | None) -> bool:
-        """Tell whether this answer can only be checked with the body at hand (`auth-int`)."""
+    def needs_body(self, authorization: str | None) -> bool:
+        """Return whether verifying this header needs the body of the request (`auth-int`)."""
         return "auth-int" in self._qops and authorization is not None and "auth-int" in authorization
 
     def check(self, method: str, target: str, authorization: str | None, body: bytes = b"") -> DigestResult:
-        """Judge one request.
+        """Verify the credentials of one request.
 
         Args:
-            method: as on the request line.
-            target: path and query exactly as on the request line.
-            authorization: the header's value, None when absent.
-            body: needed when `wants_body()` says so.
+            method: the method in the request line.
+            target: path and query exactly as in the request line.
+            authorization: value of the header; None if it is absent.
+            body: the body of the request, if `needs_body()`.
         """
         if authorization is None:
             return DigestResult(401, reason="no credentials")
-        given = parse_authorization(authorization)
-        if given is None:
+        params = parse_authorization(authorization)
+        if params is None:
             return DigestResult(401, reason="not a digest")
-        nonce = given.get("nonce", "")
-        algorithm = given.get("algorithm", "MD5")
-        username = given.get("username", "")
-        reason = self._refusal(given, algorithm)
+        nonce = params.get("nonce", "")
+        algorithm = params.get("algorithm", "MD5")
+        username = params.get("username", "")
+        reason = self._check_params(params, algorithm)
         if reason:
             return DigestResult(401, reason=reason, nonce=nonce)
-        if given.get("uri") != target:
+        if params.get("uri") != target:
             return DigestResult(400, reason="uri is not the request target", nonce=nonce)
 
-        qop, nc, cnonce = given.get("qop"), given.get("nc", ""), given.get("cnonce", "")
+        qop, nc, cnonce = params.get("qop"), params.get("nc", ""), params.get("cnonce", "")
         ha1 = self._ha1.get((username, algorithm)) or digest(algorithm, secrets.token_bytes(16))
         if algorithm.endswith("-sess"):
             ha1 = digest(algorithm, f"{ha1}:{nonce}:{cnonce}".encode())
         a2 = f"{method}:{target}"
         if qop == "auth-int":
             a2 += ":" + digest(algorithm, body)
-        wanted = expected_response(
+        expected = expected_response(
             ha1, digest(algorithm, a2.encode()), algorithm=algorithm, nonce=nonce, qop=qop, nc=nc, cnonce=cnonce
         )
         known = self._nonces.get(nonce)
-        right = hmac.compare_digest(wanted.encode(), given.get("response", "").encode())
-        if not right or username not in self._passwords:
+        is_right = hmac.compare_digest(expected.encode(), params.get("response", "").encode())
+        if not is_right or username not in self._passwords:
             return DigestResult(401, reason="wrong digest", nonce=nonce)
         if known is None:
             return DigestResult(401, reason="unknown nonce", nonce=nonce)
-        return self._count(known, nonce, int(nc, 16) if qop else None, username)
+        return self._use_nonce(known, nonce, int(nc, 16) if qop else None, username)
 
-    def _refusal(self, given: dict[str, str], algorithm: str) -> str:
-        """Say what is wrong with the parameters, before any hashing; "" when nothing is."""
-        qop = given.get("qop")
+    def _check_params(self, params: dict[str, str], algorithm: str) -> str:
+        """Return why the parameters are not valid, without hashing; "" if they are."""
+        qop = params.get("qop")
         if algorithm not in self.algorithms:
             return "algorithm not offered"
-        if given.get("realm") != self.realm:
+        if params.get("realm") != self.realm:
             return "another realm"
-        if given.get("opaque") != self.opaque:
+        if params.get("opaque") != self.opaque:
             return "opaque not returned"
         if (qop or None) not in (self._qops or (None,)):
             return "qop not offered"
-        if qop and (not _NC.fullmatch(given.get("nc", "")) or not given.get("cnonce")):
+        if qop and (not _NC.fullmatch(params.get("nc", "")) or not params.get("cnonce")):
             return "nc or cnonce missing"
         return ""
 
-    def _count(self, known: _Nonce, nonce: str, count: int | None, username: str) -> DigestResult:
-        """Judge the nonce of an otherwise right digest."""
-        if known.era != self._era:
+    def _use_nonce(self, known: _Nonce, nonce: str, count: int | None, username: str) -> DigestResult:
+        """Check the age and the use of the nonce, count this use, and return the result."""
+        if known.generation != self._generation:
             return DigestResult(401, stale=True, reason="nonce rotated", nonce=nonce, nc=count)
         if elapsed(self._clock) - known.issued >= self.nonce_lifetime:
             return DigestResult(401, stale=True, reason="nonce expired", nonce=nonce, nc=count)
@@ -250,9 +250,9 @@ class DigestVerifier:
             return DigestResult(401, stale=True, reason="nonce used up", nonce=nonce, nc=count)
         if count is None:
             known.uses += 1
-        elif count == 0 or known.seen(count) or (self.strict_nc and count <= known.highest()):
-            # As Apache's mod_auth_digest: a repeated count is a replay, not a stale nonce.
+        elif count == 0 or known.has_seen(count) or (self.strict_nc and count <= known.highest()):
+            # As in Apache's mod_auth_digest, a repeated count is a replay, not a stale nonce.
             return DigestResult(401, reason="nc replayed", nonce=nonce, nc=count)
         else:
-            known.note(count)
+            known.add(count)
         return DigestResult(200, username=username, nonce=nonce, nc=count)

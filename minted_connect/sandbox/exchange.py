@@ -1,4 +1,4 @@
-"""One request on its way through the sandbox: admit it, process it now or later, respond to it."""
+"""One request in the sandbox: authenticate it, execute it now or later, respond to it."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, Protocol
@@ -14,21 +14,21 @@ from .fault_handle import Fault
 from .json_codec import decode, failure
 from .messages import translate
 from .request_log import LoggedRequest
-from .router import Dispatcher, Incoming, Response, language_of
+from .router import Dispatcher, IncomingRequest, Response, parse_language
 from .shop import Shop
 
 ReadsBasket = Literal["execution", "acceptance"]
 
 
 class Server(Protocol):
-    """The parts of a sandbox that a request passes."""
+    """The parts of a sandbox that processing a request needs."""
 
     clock: Clock
-    doorman: DigestVerifier
+    digest: DigestVerifier
 
     @property
-    def routes(self) -> Dispatcher:
-        """The operations."""
+    def dispatcher(self) -> Dispatcher:
+        """The dispatcher of authenticated requests."""
         ...
 
     @property
@@ -41,21 +41,21 @@ class Server(Protocol):
         ...
 
     def run_later(self, seconds: float, work: Callable[[], Awaitable[object]], fault: Fault | None) -> None:
-        """Do work after some seconds of the shop's time; the request is in flight in the fault until then."""
+        """Run `work` after some seconds of the shop's time; the request is in flight in the fault until then."""
         ...
 
 
 @define(eq=False)
 class FaultContext:
-    """One request, what is known of it by now, and what can be done with it.
+    """One request, its state so far, and the operations that faults combine.
 
     Attributes:
-        request: aiohttp's view of it.
+        request: the request as aiohttp received it.
         request_id: sent back as `X-Request-Id`.
-        entry: its line in the log, if there is a log.
+        entry: its entry in the log, if the log is on.
         language: `tr` or `en`.
-        username: the partner who sent it; None until the digest was checked.
-        fault: what struck it.
+        username: the authenticated partner; None before authentication.
+        fault: the fault that matches it, if any.
         is_deferred: whether it is executed after the response.
     """
 
@@ -73,55 +73,55 @@ class FaultContext:
         """The state."""
         return self._server.shop
 
-    async def admit(self) -> str | Response:
-        """Check the digest, once; return the partner's username, or the refusal."""
+    async def authenticate(self) -> str | Response:
+        """Verify the digest, at most once with success; return the partner's username, or the refusal."""
         if self.username is not None:
             return self.username
-        doorman, authorization = self._server.doorman, self.request.headers.get("Authorization")
-        body = await self.request.read() if doorman.wants_body(authorization) else b""
-        verdict = doorman.check(self.request.method, self.request.raw_path, authorization, body)
+        digest, authorization = self._server.digest, self.request.headers.get("Authorization")
+        body = await self.request.read() if digest.needs_body(authorization) else b""
+        result = digest.check(self.request.method, self.request.raw_path, authorization, body)
         if self.entry:
-            self.entry.partner, self.entry.nonce, self.entry.nc = verdict.username, verdict.nonce, verdict.nc
-        self.username = verdict.username
+            self.entry.partner, self.entry.nonce, self.entry.nc = result.username, result.nonce, result.nc
+        self.username = result.username
         if self.username is not None:
             return self.username
-        if verdict.status == 400:
+        if result.status == 400:
             return Response(400, failure(400, translate("wrong_uri", self.language)))
-        return self.challenge(stale=verdict.stale)
+        return self.challenge(stale=result.stale)
 
     def challenge(self, *, stale: bool) -> Response:
         """Return a 401 with a new nonce."""
-        lines = tuple(("WWW-Authenticate", line) for line in self._server.doorman.challenges(stale=stale))
+        lines = tuple(("WWW-Authenticate", line) for line in self._server.digest.challenges(stale=stale))
         return Response(401, failure(401, translate("unauthenticated", self.language)), lines)
 
     async def process(self, accepted: AcceptedBasket | None = None) -> Response:
-        """Check the digest, read the body, execute the request and return the reply.
+        """Verify the digest, read the body, execute the request and return the response.
 
         Args:
-            accepted: the basket as it was when the request came in, to be completed in place of the present one.
+            accepted: for a completion, the basket as it was when the request was accepted; None for the present one.
         """
-        username = await self.admit()
+        username = await self.authenticate()
         if isinstance(username, Response):
             return username
-        incoming = await self._incoming(accepted)
+        incoming = await self._read_request(accepted)
         if self.entry and incoming.body:
             try:
                 self.entry.body = decode(incoming.body)
             except ValueError:
                 self.entry.body = incoming.body
-        return self._server.routes.answer(username, incoming)
+        return self._server.dispatcher.dispatch(username, incoming)
 
     async def process_later(self, seconds: float, reads_basket: ReadsBasket) -> None:
-        """Execute the request after some seconds of the shop's time, also when the connection is gone.
+        """Execute the request after some seconds of the shop's time, also if the connection is closed by then.
 
         Args:
-            seconds: how much later.
-            reads_basket: which basket a completion completes: the one found on execution, or the one of now.
+            seconds: the delay.
+            reads_basket: which state of the basket a completion uses: that on execution, or that of now.
         """
-        await self.request.read()  # aiohttp keeps the body; it could not be read from a closed connection
+        await self.request.read()  # aiohttp keeps the body; it cannot be read once the connection is closed
         accepted: AcceptedBasket | None = None
-        if reads_basket == "acceptance" and isinstance(username := await self.admit(), str):
-            accepted = self._server.routes.accept(username, await self._incoming())
+        if reads_basket == "acceptance" and isinstance(username := await self.authenticate(), str):
+            accepted = self._server.dispatcher.accept(username, await self._read_request())
         self.is_deferred = True
         self._server.run_later(seconds, lambda: self.process(accepted), self.fault)
 
@@ -129,42 +129,45 @@ class FaultContext:
         """Wait for some seconds of the shop's time."""
         await sleep_elapsed(self._server.clock, seconds)
 
-    async def fault_removed(self) -> None:
-        """Wait until the fault that struck is removed."""
+    async def wait_fault_removed(self) -> None:
+        """Wait until the matching fault is removed."""
         if self.fault is not None:
-            await self.fault.removed()
+            await self.fault.wait_removed()
 
-    def respond(self, reply: Response) -> web.Response:
-        """Turn a reply into aiohttp's response."""
-        self.note_status(reply)
-        payload = reply.payload()
-        return web.Response(body=payload, status=reply.status, headers=CIMultiDict(self.head_lines(reply, payload)))
+    def respond(self, response: Response) -> web.Response:
+        """Log the status and return the response for aiohttp to send."""
+        self.log_status(response)
+        payload = response.payload()
+        headers = CIMultiDict(self.build_headers(response, payload))
+        return web.Response(body=payload, status=response.status, headers=headers)
 
-    def note_status(self, reply: Response) -> None:
-        """Write the status into the log."""
+    def log_status(self, response: Response) -> None:
+        """Set the status in the log."""
         if self.entry:
-            self.entry.status = reply.status
+            self.entry.status = response.status
 
-    def head_lines(self, reply: Response, payload: bytes) -> Iterable[tuple[str, str]]:
-        """Return all header lines of a reply with that body."""
+    def build_headers(self, response: Response, payload: bytes) -> Iterable[tuple[str, str]]:
+        """Return all headers of a response with that body."""
         headers = [
             ("Date", self._server.http_date()),
             ("Server", "minted-connect-sandbox"),
             ("X-Request-Id", self.request_id),
             ("Content-Length", str(len(payload))),
-            *reply.headers,
+            *response.headers,
         ]
-        if all(name.lower() != "content-type" for name, _ in reply.headers):
+        if all(name.lower() != "content-type" for name, _ in response.headers):
             headers.append(("Content-Type", "application/json"))
         return headers
 
-    async def _incoming(self, accepted: AcceptedBasket | None = None) -> Incoming:
+    async def _read_request(self, accepted: AcceptedBasket | None = None) -> IncomingRequest:
         request = self.request
         body = await request.read() if request.body_exists else b""
-        return Incoming(request.method, request.raw_path, request.headers, body, accepted)
+        return IncomingRequest(request.method, request.raw_path, request.headers, body, accepted)
 
 
-def context_of(server: Server, request: web.BaseRequest, request_id: str, entry: LoggedRequest | None) -> FaultContext:
-    """Return the context of a request that just came in."""
-    language = language_of(request.headers.get("Accept-Language"))
+def make_context(
+    server: Server, request: web.BaseRequest, request_id: str, entry: LoggedRequest | None
+) -> FaultContext:
+    """Return the context of a new request."""
+    language = parse_language(request.headers.get("Accept-Language"))
     return FaultContext(server, request, request_id, entry, language)

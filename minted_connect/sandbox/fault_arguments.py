@@ -1,4 +1,4 @@
-"""The arguments of a fault: their types and bounds, read from the signature of the function that implements it."""
+"""The arguments of faults: types and bounds, read from the signature of the function that implements the fault."""
 
 import inspect
 import re
@@ -11,14 +11,14 @@ from attrs import field, frozen
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
-_DEEPEST = 50
-_WIDEST_EXPONENT = 400
-_LARGEST_INTEGER = 10**400
-_LONGEST_TEXT = 1_000_000
+_MAX_DEPTH = 50
+_MAX_EXPONENT = 400
+_MAX_INTEGER = 10**400
+_MAX_LENGTH = 1_000_000
 
 
 class Rule(Protocol):
-    """One type that an argument may have, with its bounds."""
+    """A type that an argument may have, with its bounds."""
 
     @property
     def text(self) -> str:
@@ -26,11 +26,11 @@ class Rule(Protocol):
         ...
 
     def has_type(self, value: object) -> bool:
-        """Tell whether the value is of this type; bounds do not matter."""
+        """Return whether the value is of this type, within the bounds or not."""
         ...
 
     def convert(self, value: Any) -> object:
-        """Return the value as the fault uses it.
+        """Return the value, converted.
 
         Raises:
             ValueError: if the value is out of bounds.
@@ -45,11 +45,11 @@ class Nothing:
     text: str = "None"
 
     def has_type(self, value: object) -> bool:
-        """Tell whether it is None."""
+        """Return whether it is None."""
         return value is None
 
     def convert(self, value: Any) -> object:
-        """Return it unchanged."""
+        """Return the value."""
         return value
 
 
@@ -60,17 +60,17 @@ class Flag:
     text: str = "True or False"
 
     def has_type(self, value: object) -> bool:
-        """Tell whether it is a bool; 0 and 1 are not."""
+        """Return whether it is a bool; 0 and 1 are not."""
         return isinstance(value, bool)
 
     def convert(self, value: Any) -> object:
-        """Return it unchanged."""
+        """Return the value."""
         return value
 
 
 @frozen
 class Number:
-    """A number within bounds, both included; `is_whole` refuses fractions."""
+    """A number from `low` to `high`; with `is_whole` an integer."""
 
     low: float
     high: float
@@ -82,12 +82,12 @@ class Number:
         return f"{'an integer' if self.is_whole else 'a number'} from {self.low:,} to {self.high:,}"
 
     def has_type(self, value: object) -> bool:
-        """Tell whether it is a number; a bool is not."""
+        """Return whether it is a number; a bool is not."""
         return not isinstance(value, bool) and isinstance(value, int if self.is_whole else int | float | Decimal)
 
     def convert(self, value: Any) -> object:
         """Return an int or a float."""
-        # Compared before it is converted: float() of a huge int raises OverflowError. NaN is within no bounds.
+        # Compare before converting: float() of a huge int raises OverflowError. NaN fails the comparison.
         if isinstance(value, Decimal) and not value.is_finite():
             raise ValueError("not finite")
         if not self.low <= value <= self.high:
@@ -97,7 +97,7 @@ class Number:
 
 @frozen
 class Choice:
-    """One of some values."""
+    """One of several values."""
 
     values: tuple[object, ...]
 
@@ -107,11 +107,11 @@ class Choice:
         return " or ".join(repr(value) for value in self.values)
 
     def has_type(self, value: object) -> bool:
-        """Tell whether it has the type of one of the values."""
+        """Return whether it has the type of one of the values."""
         return type(value) in {type(one) for one in self.values}
 
     def convert(self, value: Any) -> object:
-        """Return it unchanged."""
+        """Return the value."""
         if value not in self.values:
             raise ValueError("not one of them")
         return value
@@ -121,21 +121,21 @@ class Choice:
 class Text:
     """A string of limited length."""
 
-    longest: int = _LONGEST_TEXT
-    shortest: int = 0
+    max_length: int = _MAX_LENGTH
+    min_length: int = 0
 
     @property
     def text(self) -> str:
         """The length."""
-        return f"a string of {self.shortest:,} to {self.longest:,} characters"
+        return f"a string of {self.min_length:,} to {self.max_length:,} characters"
 
     def has_type(self, value: object) -> bool:
-        """Tell whether it is a string."""
+        """Return whether it is a string."""
         return isinstance(value, str)
 
     def convert(self, value: Any) -> object:
-        """Return it unchanged."""
-        if not self.shortest <= len(value) <= self.longest:
+        """Return the value."""
+        if not self.min_length <= len(value) <= self.max_length:
             raise ValueError("too long or too short")
         try:
             value.encode()
@@ -148,15 +148,15 @@ class Text:
 class HeaderText(Text):
     """The value of a header: no line breaks, no control characters."""
 
-    longest: int = 8_000
+    max_length: int = 8_000
 
     @property
     def text(self) -> str:
         """The length and the characters."""
-        return f"a string of at most {self.longest:,} characters without line breaks or control characters"
+        return f"a string of at most {self.max_length:,} characters without line breaks or control characters"
 
     def convert(self, value: Any) -> object:
-        """Return it unchanged."""
+        """Return the value."""
         if _CONTROL.search(value):
             raise ValueError("control characters")
         return super().convert(value)
@@ -172,7 +172,7 @@ class Method(Text):
         return "an HTTP method"
 
     def convert(self, value: Any) -> object:
-        """Return it in upper case."""
+        """Return the value in upper case."""
         if len(value) > 100 or not _TOKEN.fullmatch(value):
             raise ValueError("not a token")
         return value.upper()
@@ -185,12 +185,12 @@ class FieldPath:
     text: str = "a dotted path, such as 'paid_total' or 'items.*.sku'"
 
     def has_type(self, value: object) -> bool:
-        """Accept every type: a value that is not a path is a wrong value, not a wrong type."""
+        """Return True: a value that is not a path is a wrong value, not a wrong type."""
         del value
         return True
 
     def convert(self, value: Any) -> object:
-        """Return it unchanged."""
+        """Return the value."""
         if not isinstance(value, str) or len(value) > 500 or not all(value.split(".")):
             raise ValueError("not a path")
         return Text().convert(value)
@@ -198,16 +198,16 @@ class FieldPath:
 
 @frozen
 class Body:
-    """Bytes that are sent as they are."""
+    """Bytes that are sent unchanged."""
 
     text: str = "bytes"
 
     def has_type(self, value: object) -> bool:
-        """Tell whether it is bytes."""
+        """Return whether it is bytes."""
         return isinstance(value, bytes)
 
     def convert(self, value: Any) -> object:
-        """Return it unchanged."""
+        """Return the value."""
         return value
 
 
@@ -218,7 +218,7 @@ class Headers:
     text: str = "a mapping of header names to values without line breaks or control characters"
 
     def has_type(self, value: object) -> bool:
-        """Tell whether it is a mapping."""
+        """Return whether it is a mapping."""
         return isinstance(value, Mapping)
 
     def convert(self, value: Any) -> object:
@@ -233,23 +233,23 @@ class Headers:
 
 @frozen
 class JsonValue:
-    """A value that the sandbox can write as JSON: `Decimal` and int, never float."""
+    """A value that the sandbox can encode as JSON: with `Decimal` and int, without float."""
 
     text: str = "a JSON value, with Decimal for fractions"
 
     def has_type(self, value: object) -> bool:
-        """Tell whether every part is of a type that JSON knows."""
-        return _is_json(value, _DEEPEST)
+        """Return whether all parts have a type that can be encoded."""
+        return _is_json(value, _MAX_DEPTH)
 
     def convert(self, value: Any) -> object:
-        """Return it unchanged."""
+        """Return the value."""
         if not _is_bounded(value):
-            raise ValueError("cannot be written")
+            raise ValueError("cannot be encoded")
         return value
 
 
 def _is_json(value: object, depth: int) -> bool:
-    # Exactly what `wire.encode` writes: a subclass would arm the fault and fail in the response.
+    # The exact types of `json_codec.encode`: a subclass would be accepted here and fail in the response.
     if type(value) in {type(None), bool, int, str, Decimal}:
         return True
     if depth == 0:
@@ -264,12 +264,12 @@ def _is_json(value: object, depth: int) -> bool:
 
 def _is_bounded(value: object) -> bool:
     if isinstance(value, Decimal):
-        return value.is_finite() and abs(value.adjusted()) < _WIDEST_EXPONENT
+        return value.is_finite() and abs(value.adjusted()) < _MAX_EXPONENT
     if isinstance(value, dict):
         return all(_is_bounded(item) for item in cast("dict[str, object]", value).values())
     if isinstance(value, list | tuple):
         return all(_is_bounded(item) for item in cast("Iterable[object]", value))
-    return not isinstance(value, int) or abs(value) < _LARGEST_INTEGER
+    return not isinstance(value, int) or abs(value) < _MAX_INTEGER
 
 
 @frozen
@@ -277,9 +277,9 @@ class Argument:
     """One argument of a fault.
 
     Attributes:
-        name: of the keyword.
-        default: its value when left out.
-        rules: what it may be.
+        name: the keyword.
+        default: the value of a missing argument.
+        rules: the types that it may have, with their bounds.
     """
 
     name: str
@@ -292,7 +292,7 @@ class Argument:
         return ", or ".join(rule.text for rule in self.rules)
 
     def check(self, value: object, owner: str) -> object:
-        """Return the value as the fault uses it.
+        """Return the value, converted.
 
         Raises:
             TypeError: if the value has a wrong type.
@@ -331,7 +331,7 @@ def _rules(hint: Any) -> Iterator[Rule]:
         for one in get_args(hint):
             yield from _rules(one)
     else:
-        yield _PLAIN[hint]()  # a number without bounds is refused here, when the fault is registered
+        yield _PLAIN[hint]()  # a number without bounds raises KeyError here, when the fault is registered
 
 
 _YEAR = 366 * 86_400

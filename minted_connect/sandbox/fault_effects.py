@@ -1,6 +1,6 @@
-"""Faults that do something else than respond properly, where needed on the raw transport, as no polite server would.
+"""Faults that delay, break or replace the response, some of them on the raw transport.
 
-A fault is one function: its name is the kind, its keyword-only defaults are the arguments.
+A fault is one function: its name is the kind, its keyword-only parameters are the arguments, with their defaults.
 """
 
 import secrets
@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 from aiohttp import web
 from attrs import evolve
 
+from .entities import id_of_status
 from .exchange import FaultContext, ReadsBasket
 from .fault_arguments import (
     BodyOrJson,
@@ -30,7 +31,6 @@ from .fault_registry import fault
 from .json_codec import encode, failure, success
 from .messages import translate
 from .router import Response
-from .statuses import id_of_status
 
 _HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 _HTML_HEADERS = {"Content-Type": "text/html; charset=UTF-8"}
@@ -48,78 +48,78 @@ def _until_removed(args: Mapping[str, Any]) -> float | None:
     return 0.0 if args["commit"] else None
 
 
-# Faults of time and of the connection.
+# Faults of timing and of the connection.
 
 
-@fault(landing=_seconds)
+@fault(execution_delay=_seconds)
 async def delay(context: FaultContext, *, seconds: Seconds = 1.0) -> web.Response:
-    """Wait before the work is done."""
+    """Wait before the request is executed."""
     await context.sleep(seconds)
     return context.respond(await context.process())
 
 
 @fault
 async def delay_after_commit(context: FaultContext, *, seconds: Seconds = 1.0) -> web.Response:
-    """Wait after the work is done."""
-    reply = await context.process()
+    """Wait after the request is executed."""
+    response = await context.process()
     await context.sleep(seconds)
-    return context.respond(reply)
+    return context.respond(response)
 
 
-@fault(landing=_until_removed)
+@fault(execution_delay=_until_removed)
 async def hang(context: FaultContext, *, commit: bool = False) -> web.Response:
-    """Hold the response back until the fault is removed; do the work at once with `commit`, else on removal."""
+    """Hold the response back until the fault is removed; execute at once with `commit`, else on removal."""
     if commit:
-        reply = await context.process()
-        await context.fault_removed()
+        response = await context.process()
+        await context.wait_fault_removed()
     else:
-        await context.fault_removed()
-        reply = await context.process()
-    return context.respond(reply)
+        await context.wait_fault_removed()
+        response = await context.process()
+    return context.respond(response)
 
 
 @fault
 async def drop_before_read(context: FaultContext, *, reset: bool = False) -> web.Response:
-    """Drop the connection before the work is done."""
-    return _hang_up(context, reset=reset)
+    """Drop the connection without executing the request."""
+    return _close(context, reset=reset)
 
 
 @fault
 async def drop_after_commit(context: FaultContext, *, reset: bool = False) -> web.Response:
-    """Drop the connection after the work is done."""
+    """Drop the connection after the request is executed."""
     await context.process()
-    return _hang_up(context, reset=reset)
+    return _close(context, reset=reset)
 
 
-@fault(landing=_seconds)
+@fault(execution_delay=_seconds)
 async def late_commit(
     context: FaultContext, *, seconds: Seconds = 30.0, reset: bool = False, reads_basket: ReadsBasket = "execution"
 ) -> web.Response:
-    """Drop the connection at once and do the work `seconds` later, with the basket of that time or of the request."""
+    """Drop the connection at once and execute `seconds` later, with the basket of that time or of the request."""
     await context.process_later(seconds, reads_basket)
-    return _hang_up(context, reset=reset)
+    return _close(context, reset=reset)
 
 
 @fault
 async def slow_loris(
     context: FaultContext, *, interval: Seconds = 1.0, where: Literal["body", "head"] = "body"
 ) -> web.Response:
-    """Send one byte at a time."""
-    reply = await context.process()
-    head, payload = _head(context, reply), reply.payload()
-    at_once, dripped = (head, payload) if where == "body" else (b"", head + payload)
+    """Send the response, or only its body, one byte every `interval` seconds."""
+    response = await context.process()
+    head, payload = _head(context, response), response.payload()
+    first, rest = (head, payload) if where == "body" else (b"", head + payload)
     transport = _transport(context)
-    context.note_status(reply)
-    transport.write(at_once)
-    for position in range(len(dripped)):
+    context.log_status(response)
+    transport.write(first)
+    for index in range(len(rest)):
         if transport.is_closing():
             break
-        transport.write(dripped[position : position + 1])
+        transport.write(rest[index : index + 1])
         await context.sleep(interval)
-    return _hang_up(context)
+    return _close(context)
 
 
-# Faults that refuse a request, or seem to.
+# Faults that respond with an error, or with something else than the result.
 
 
 @fault
@@ -151,7 +151,7 @@ async def status(
         content, sent = _HTML, {**_HTML_HEADERS, **sent}
     elif not envelope:
         content = b""
-    return context.respond(_failed(context, status, sent, content))
+    return context.respond(_error_response(context, status, sent, content))
 
 
 @fault
@@ -159,7 +159,7 @@ async def rate_limit(context: FaultContext, *, retry_after: RetryAfter = 1, comm
     """Respond with 429."""
     if commit:
         await context.process()
-    return context.respond(_failed(context, 429, _retry_after(retry_after)))
+    return context.respond(_error_response(context, 429, _retry_after(retry_after)))
 
 
 @fault
@@ -173,7 +173,7 @@ async def redirect(
     """Respond with a redirect."""
     if commit:
         await context.process()
-    return context.respond(_failed(context, status, {**_HTML_HEADERS, "Location": location}, _HTML))
+    return context.respond(_error_response(context, status, {**_HTML_HEADERS, "Location": location}, _HTML))
 
 
 @fault
@@ -181,7 +181,7 @@ async def html(context: FaultContext, *, status: HttpStatus = 200, commit: bool 
     """Respond with a web page instead of JSON."""
     if commit:
         await context.process()
-    return context.respond(_failed(context, status, _HTML_HEADERS, _HTML))
+    return context.respond(_error_response(context, status, _HTML_HEADERS, _HTML))
 
 
 @fault
@@ -195,7 +195,7 @@ async def success_false(
     return context.respond(Response(200, {**success(None), **refused}))
 
 
-@fault(landing=_seconds_after_refusal)
+@fault(execution_delay=_seconds_after_refusal)
 async def refusal(
     context: FaultContext,
     *,
@@ -207,40 +207,42 @@ async def refusal(
     seconds: Seconds = 30.0,
     reads_basket: ReadsBasket = "execution",
 ) -> web.Response:
-    """Refuse a request, and execute it before the response, `seconds` after it, or never."""
+    """Respond with a refusal, and execute the request before it, `seconds` after it, or never."""
     if commit == "before":
         await context.process()
     elif commit == "after":
         await context.process_later(seconds, reads_basket)
-    sent = {**_retry_after(retry_after), **_foreign_challenge(challenge)}
+    sent = {**_retry_after(retry_after), **_gateway_challenge(challenge)}
     if is_envelope:
-        return context.respond(_failed(context, status, sent))
-    return context.respond(_failed(context, status, {**_HTML_HEADERS, **sent}, _HTML))
+        return context.respond(_error_response(context, status, sent))
+    return context.respond(_error_response(context, status, {**_HTML_HEADERS, **sent}, _HTML))
 
 
 @fault
 async def order_status(
     context: FaultContext, *, name: Name = "Cancelled", where: Literal["response", "list", "both"] = "both"
 ) -> web.Response:
-    """Show the orders of this response in another status: in it, in the list from then on, or in both."""
-    reply = await context.process()
-    orders = _orders_in(reply)
+    """Change the status of the orders in this response: in this response, in later ones ("list"), or in both."""
+    response = await context.process()
+    orders = _orders_in(response)
     if where != "response":
         for order in orders:
             context.shop.set_status(cast("int", order["id"]), name)
     if where != "list" and orders:
-        shown = {"status_id": id_of_status(name), "status_name": name}
-        data = reply.envelope["data"]
+        status = {"status_id": id_of_status(name), "status_name": name}
+        data = response.envelope["data"]
         if "current_page" in cast("dict[str, object]", data):
-            data = {**cast("dict[str, object]", data), "data": [{**order, **shown} for order in orders]}
+            data = {**cast("dict[str, object]", data), "data": [{**order, **status} for order in orders]}
         else:
-            data = {**orders[0], **shown}
-        reply = evolve(reply, envelope={**reply.envelope, "data": data})
-    return context.respond(reply)
+            data = {**orders[0], **status}
+        response = evolve(response, envelope={**response.envelope, "data": data})
+    return context.respond(response)
 
 
-def _failed(context: FaultContext, status: int, headers: Mapping[str, str], body: bytes | None = None) -> Response:
-    """Return a refusal in the vendor's envelope, or with a body instead."""
+def _error_response(
+    context: FaultContext, status: int, headers: Mapping[str, str], body: bytes | None = None
+) -> Response:
+    """Return an error response in the vendor's envelope, or with another body."""
     message = translate("too_many" if status == 429 else "failed", context.language)
     return Response(status, failure(status, message), tuple(headers.items()), body)
 
@@ -249,8 +251,8 @@ def _retry_after(value: float | str | None) -> dict[str, str]:
     return {} if value is None else {"Retry-After": str(value)}
 
 
-def _foreign_challenge(challenge: str | None) -> dict[str, str]:
-    """Return the challenge that a gateway in front of the vendor would send."""
+def _gateway_challenge(challenge: str | None) -> dict[str, str]:
+    """Return the challenge of a gateway in front of the vendor."""
     if challenge is None:
         return {}
     realm = 'realm="gateway"'
@@ -259,9 +261,9 @@ def _foreign_challenge(challenge: str | None) -> dict[str, str]:
     return {"WWW-Authenticate": f'Digest {realm}, nonce="{secrets.token_urlsafe(24)}", qop="auth", algorithm=SHA-256'}
 
 
-def _orders_in(reply: Response) -> list[dict[str, object]]:
-    """Return the orders of a response: one, or the rows of a page."""
-    data = reply.envelope.get("data")
+def _orders_in(response: Response) -> list[dict[str, object]]:
+    """Return the orders in a response: one, or the rows of a page."""
+    data = response.envelope.get("data")
     if not isinstance(data, dict):
         return []
     found = cast("dict[str, object]", data)
@@ -270,52 +272,52 @@ def _orders_in(reply: Response) -> list[dict[str, object]]:
     return [order for order in orders if order.get("order_creation_status") == "order"]
 
 
-# Faults of HTTP itself.
+# Faults of the HTTP message.
 
 
 @fault
 async def truncate(context: FaultContext, *, keep: Share = 0.5, chunked: bool = False) -> web.Response:
-    """Break off the body."""
-    reply = await context.process()
-    payload = reply.payload()
+    """Break off in the middle of the body."""
+    response = await context.process()
+    payload = response.payload()
     part = payload[: int(len(payload) * keep)]
     if chunked:
-        head = _head(context, reply, without="Content-Length", extra=[("Transfer-Encoding", "chunked")])
+        head = _head(context, response, without="Content-Length", extra=[("Transfer-Encoding", "chunked")])
         part = f"{len(payload):x}\r\n".encode() + part
     else:
-        head = _head(context, reply)
-    return _raw(context, reply, head + part)
+        head = _head(context, response)
+    return _send_raw(context, response, head + part)
 
 
 @fault
 async def interim(context: FaultContext, *, count: Count = 100, commit: bool = True) -> web.Response:
-    """Send 1xx responses first; without `commit` a 500 follows them."""
-    reply = await context.process() if commit else _failed(context, 500, {})
-    early = b"HTTP/1.1 103 Early Hints\r\nLink: </>; rel=preload\r\n\r\n" * count
-    return _raw(context, reply, early + _head(context, reply) + reply.payload())
+    """Send 1xx responses first; without `commit` a 500 follows, and the request is not executed."""
+    response = await context.process() if commit else _error_response(context, 500, {})
+    interim_responses = b"HTTP/1.1 103 Early Hints\r\nLink: </>; rel=preload\r\n\r\n" * count
+    return _send_raw(context, response, interim_responses + _head(context, response) + response.payload())
 
 
 @fault
 async def many_headers(context: FaultContext, *, count: Count = 200) -> web.Response:
-    """Send too many header lines."""
-    reply = await context.process()
+    """Send `count` additional header lines."""
+    response = await context.process()
     extra = [(f"X-Filler-{number}", "x") for number in range(count)]
-    return _raw(context, reply, _head(context, reply, extra=extra) + reply.payload())
+    return _send_raw(context, response, _head(context, response, extra=extra) + response.payload())
 
 
 @fault
 async def long_header(context: FaultContext, *, size: HeaderSize = 16_384) -> web.Response:
-    """Send one huge header line."""
-    reply = await context.process()
-    head = _head(context, reply, extra=[("X-Filler", "x" * size)])
-    return _raw(context, reply, head + reply.payload())
+    """Send a header line with a value of `size` characters."""
+    response = await context.process()
+    head = _head(context, response, extra=[("X-Filler", "x" * size)])
+    return _send_raw(context, response, head + response.payload())
 
 
 @fault
 async def two_answers(context: FaultContext) -> web.Response:
-    """Respond twice."""
-    reply = await context.process()
-    return _raw(context, reply, (_head(context, reply) + reply.payload()) * 2)
+    """Send the response twice."""
+    response = await context.process()
+    return _send_raw(context, response, (_head(context, response) + response.payload()) * 2)
 
 
 # The raw transport.
@@ -324,25 +326,27 @@ async def two_answers(context: FaultContext) -> web.Response:
 def _transport(context: FaultContext) -> Any:
     transport = context.request.transport
     if transport is None:
-        raise ConnectionResetError("the client is gone")
+        raise ConnectionResetError("the client has disconnected")
     return transport
 
 
-def _head(context: FaultContext, reply: Response, *, without: str = "", extra: Iterable[tuple[str, str]] = ()) -> bytes:
-    lines = [*context.head_lines(reply, reply.payload()), *extra]
-    shown = [f"{name}: {value}" for name, value in lines if name != without]
-    return "\r\n".join([f"HTTP/1.1 {reply.status} Fault", *shown, "", ""]).encode()
+def _head(
+    context: FaultContext, response: Response, *, without: str = "", extra: Iterable[tuple[str, str]] = ()
+) -> bytes:
+    lines = [*context.build_headers(response, response.payload()), *extra]
+    headers = [f"{name}: {value}" for name, value in lines if name != without]
+    return "\r\n".join([f"HTTP/1.1 {response.status} Fault", *headers, "", ""]).encode()
 
 
-def _raw(context: FaultContext, reply: Response, data: bytes) -> web.Response:
-    """Write bytes as they are and close the connection."""
-    context.note_status(reply)
+def _send_raw(context: FaultContext, response: Response, data: bytes) -> web.Response:
+    """Send bytes unchanged and close the connection."""
+    context.log_status(response)
     _transport(context).write(data)
-    return _hang_up(context)
+    return _close(context)
 
 
-def _hang_up(context: FaultContext, *, reset: bool = False) -> web.Response:
-    """Close the connection, with a TCP reset if wanted; the response returned can not be sent any more."""
+def _close(context: FaultContext, *, reset: bool = False) -> web.Response:
+    """Close the connection, with `reset` by a TCP reset. The returned response cannot be sent any more."""
     transport = context.request.transport
     if transport is not None and reset:
         raw = transport.get_extra_info("socket")

@@ -1,4 +1,4 @@
-"""The handle on one scripted fault: what it is, which requests it hits, and how to end it."""
+"""The handle of a fault: which requests it matches, how often it was applied, and how to remove it."""
 
 import asyncio
 import contextlib
@@ -40,23 +40,23 @@ FaultKind = Literal[
     "two_answers",
     "wrong_customer",
 ]
-"""Every kind of fault, for type checkers; the registry holds the same, in `fault_registry.REGISTRY`."""
+"""All kinds of faults, for type checkers; the same as in `fault_registry.REGISTRY`."""
 
 
 @define(eq=False)
 class Fault:
-    """A handle on one scripted fault.
+    """A fault that was added to a sandbox.
 
     Attributes:
-        kind: what goes wrong.
-        method: HTTP method it is limited to.
-        path: shell pattern of paths it is limited to.
-        times: how often it strikes; None for ever.
-        after: how many matching requests it lets pass first.
-        before_auth: strike before the digest is looked at.
-        args: the kind's own arguments.
-        hits: how often it struck so far.
-        in_flight: how many of the requests it struck may still be executed, or wait for their response.
+        kind: the kind of fault.
+        method: HTTP method of the requests that it matches; None for any.
+        path: shell pattern of the paths that it matches; None for any.
+        times: how many requests it is applied to; None for no limit.
+        after: how many matching requests are skipped first.
+        before_auth: whether it is applied before the digest is verified.
+        args: the arguments of its kind.
+        hits: how many requests it was applied to so far.
+        in_flight: how many of these requests may still be executed, or wait for their response.
     """
 
     kind: FaultKind
@@ -68,8 +68,8 @@ class Fault:
     args: Mapping[str, Any]
     hits: int = 0
     in_flight: int = 0
-    _seen: int = 0
-    _removed: bool = False
+    _matches: int = 0
+    _is_removed: bool = False
     _discard: Callable[["Fault"], None] | None = field(default=None, repr=False, alias="discard")
     _waiting: list[tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]] = field(
         factory=list[tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]], repr=False
@@ -77,42 +77,42 @@ class Fault:
 
     @property
     def waiting(self) -> int:
-        """The number of requests that hang in this fault right now."""
+        """The number of requests that now wait for the fault to be removed."""
         return sum(not future.done() for _, future in list(self._waiting))
 
     @property
     def is_armed(self) -> bool:
-        """Whether it may still strike."""
-        return not self._removed and (self.times is None or self.hits < self.times)
+        """Whether it may be applied to more requests."""
+        return not self._is_removed and (self.times is None or self.hits < self.times)
 
     def remove(self) -> None:
-        """End the fault; requests that hang in it go on. From any thread, and more than once."""
-        self._removed = True
+        """Remove the fault; requests that wait in it continue. Idempotent, and callable from any thread."""
+        self._is_removed = True
         if self._discard is not None:
             self._discard(self)
         for loop, future in list(self._waiting):
-            with contextlib.suppress(RuntimeError):  # that sandbox is closed already
-                loop.call_soon_threadsafe(_release, future)
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(_set_done, future)
 
-    async def removed(self) -> None:
+    async def wait_removed(self) -> None:
         """Wait until the fault is removed."""
         loop = asyncio.get_running_loop()
         waiter = (loop, loop.create_future())
         self._waiting.append(waiter)
         try:
-            if not self._removed:
+            if not self._is_removed:
                 await waiter[1]
         finally:
             self._waiting.remove(waiter)
 
-    def matches(self, method: str, path: str) -> bool:
-        """Tell whether this request is hit, and count it."""
+    def count_match(self, method: str, path: str) -> bool:
+        """Count the request if it matches; return whether the fault is applied to it."""
         if self.method not in (None, method) or not (self.path is None or fnmatchcase(path, self.path)):
             return False
-        self._seen += 1
-        return self._seen > self.after and (self.times is None or self.hits < self.times)
+        self._matches += 1
+        return self._matches > self.after and (self.times is None or self.hits < self.times)
 
 
-def _release(future: "asyncio.Future[None]") -> None:
+def _set_done(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)

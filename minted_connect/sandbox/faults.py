@@ -1,4 +1,4 @@
-"""The script of faults: what goes wrong, for which requests, and how often."""
+"""The list of faults that a sandbox applies to matching requests."""
 
 import threading
 from collections.abc import Mapping
@@ -19,19 +19,19 @@ KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {kind: {one.name: one.default for one in found.arguments.values()} for kind, found in REGISTRY.items()}
 )
-"""Fault kind -> its arguments and what they are when left out."""
+"""Fault kind -> its arguments and their defaults."""
 
 
 class Faults:
-    """The script of what goes wrong. Every call works from any thread."""
+    """The faults of a sandbox. All methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._script: tuple[Fault, ...] = ()
+        self._faults: tuple[Fault, ...] = ()
         self._in_flight: set[Fault] = set()
 
     def __len__(self) -> int:
-        return len(self._script)
+        return len(self._faults)
 
     def add(
         self,
@@ -44,16 +44,16 @@ class Faults:
         before_auth: bool = False,
         **args: Any,
     ) -> Fault:
-        """Add a fault. Of several that fit a request, the one added first strikes.
+        """Add a fault. If several faults match a request, the one that was added first is applied.
 
         Args:
-            kind: see `faults_table()`.
-            method: only requests with this HTTP method.
-            path: only paths like this shell pattern, as in `*/complete/*`; the query is not looked at.
-            times: how often it strikes; None for ever.
-            after: how many matching requests to let pass first.
-            before_auth: strike before the digest is looked at.
-            args: the kind's own arguments, see `ARGUMENTS`.
+            kind: the kind of fault, see `faults_table()`.
+            method: match only requests with this HTTP method.
+            path: match only paths with this shell pattern, such as `*/complete/*`, without the query.
+            times: how many requests it is applied to; None for no limit.
+            after: how many matching requests to skip first.
+            before_auth: apply it before the digest is verified.
+            args: the arguments of the kind, see `ARGUMENTS`.
 
         Raises:
             ValueError: if there is no such kind, or an argument is out of bounds.
@@ -73,29 +73,29 @@ class Faults:
         common: dict[str, Any] = {name: _COMMON[name].check(value, kind) for name, value in given.items()}
         fault = Fault(kind, **common, args=MappingProxyType(found.check(args)), discard=self.discard)
         with self._lock:
-            self._script = (*self._script, fault)
+            self._faults = (*self._faults, fault)
         return fault
 
     def all(self) -> tuple[Fault, ...]:
-        """Return the faults that are armed, in the order in which they strike."""
-        return self._script
+        """Return the faults that were not removed, in the order in which they were added."""
+        return self._faults
 
     def clear(self) -> None:
-        """Remove every fault; requests that hang go on."""
-        for fault in self._script:
+        """Remove all faults; requests that wait in one continue."""
+        for fault in self._faults:
             fault.remove()
 
     def discard(self, fault: Fault) -> None:
-        """Take a fault off the script."""
+        """Take a fault off the list."""
         with self._lock:
-            self._script = tuple(one for one in self._script if one is not fault)
+            self._faults = tuple(one for one in self._faults if one is not fault)
 
     def match(self, method: str, path: str, *, before_auth: bool) -> Fault | None:
-        """Return the fault that hits this request, if any; call `finish` once the request is done with it."""
+        """Return the fault to apply to this request, if any, and count it in flight until `finish` is called."""
         chosen: Fault | None = None
         with self._lock:
-            for fault in self._script:
-                if fault.before_auth is before_auth and fault.matches(method, path) and chosen is None:
+            for fault in self._faults:
+                if fault.before_auth is before_auth and fault.count_match(method, path) and chosen is None:
                     chosen = fault
                     fault.hits += 1
                     fault.in_flight += 1
@@ -103,7 +103,7 @@ class Faults:
         return chosen
 
     def finish(self, fault: Fault) -> None:
-        """Note that a request which the fault struck is executed, or never will be."""
+        """Count a request as no longer in flight: it was executed, or it never will be."""
         with self._lock:
             fault.in_flight -= 1
             if not fault.in_flight:
@@ -111,16 +111,16 @@ class Faults:
 
     @property
     def latest_landing(self) -> float | None:
-        """The longest time, in seconds, after which an accepted request may still be executed; None if unbounded.
+        """Maximum time in seconds from accepting a request to executing it; None if unbounded.
 
-        Counts all faults in the script, used-up ones too, and all requests in flight.
+        Considers all faults that were not removed, those applied `times` times included, and all requests in flight.
         """
         with self._lock:
-            faults = {*self._script, *self._in_flight}
+            faults = {*self._faults, *self._in_flight}
         latest = 0.0
         for fault in faults:
-            landing = REGISTRY[fault.kind].landing
-            seconds = landing(fault.args) if landing is not None else 0.0
+            get_delay = REGISTRY[fault.kind].execution_delay
+            seconds = get_delay(fault.args) if get_delay is not None else 0.0
             if seconds is not None:
                 latest = max(latest, seconds)
             elif fault.is_armed or fault.in_flight:

@@ -1,4 +1,4 @@
-"""JSON as the vendor writes it: exact decimals both ways, inside the envelope."""
+"""JSON as the vendor sends it: exact decimals, in an envelope."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping
@@ -8,23 +8,27 @@ from json.encoder import encode_basestring_ascii
 from typing import Any, NoReturn, cast
 
 Json = None | bool | int | str | Decimal | list["Json"] | dict[str, "Json"]
-"""What JSON can hold here; there are no floats."""
+"""A JSON value with exact decimals, without floats."""
 
 Object = dict[str, Json]
 
 
-def number(value: Decimal) -> str:
-    """Write a decimal as the vendor does: `1852.6`, and `3` when whole (walletable.md 1.7)."""
+def format_number(value: Decimal) -> str:
+    """Format a decimal as the vendor does: `1852.6`, and `3` if whole (evidence guide, "Common to all operations")."""
     text = format(value, "f")
     return (text.rstrip("0").rstrip(".") or "0") if "." in text else text
 
 
 def encode(value: object) -> str:
-    """Write a value as compact JSON in ASCII; money never passes a float."""
+    """Encode a value as compact JSON in ASCII, without floats.
+
+    Raises:
+        TypeError: if a value has another type than those of `Json`, or is a subclass of one.
+    """
     try:
         return _WRITERS[type(value)](value)
     except KeyError:
-        raise TypeError(f"{type(value).__name__} does not belong into an answer") from None
+        raise TypeError(f"{type(value).__name__} cannot be encoded as JSON") from None
 
 
 def _object(value: dict[str, object]) -> str:
@@ -37,7 +41,7 @@ def _array(value: Iterable[object]) -> str:
 
 _WRITERS: dict[type, Callable[[Any], str]] = {
     bool: lambda value: "true" if value else "false",
-    Decimal: number,
+    Decimal: format_number,
     dict: _object,
     int: str,
     list: _array,
@@ -53,10 +57,10 @@ def _key(name: str) -> str:
 
 
 def decode(text: bytes | str) -> Json:
-    """Read JSON with exact decimals; NaN and Infinity are refused.
+    """Decode JSON with exact decimals.
 
     Raises:
-        ValueError: this is not JSON.
+        ValueError: if the text is not JSON, or contains NaN or Infinity.
     """
     try:
         return cast("Json", json.loads(text, parse_float=Decimal, parse_constant=_refuse))
@@ -69,17 +73,14 @@ def _refuse(word: str) -> NoReturn:
 
 
 def success(data: Any) -> dict[str, Any]:
-    """Put data into the envelope of a success (walletable.md 1.4)."""
+    """Return the envelope of a success."""
     return {"data": data, "success": True, "code": 0, "message": ""}
 
 
 def failure(
     status: int, message: str, errors: Mapping[str, list[str]] | None = None, data: Any = None
 ) -> dict[str, Any]:
-    """Put an error into the envelope: `code` repeats the status.
-
-    Working assumption (unverified), walletable.md 1.5.
-    """
+    """Return the envelope of an error. Working assumption: `code` repeats the status."""
     envelope: dict[str, Any] = {"data": data, "success": False, "code": status, "message": message}
     if errors:
         envelope["errors"] = errors

@@ -1,6 +1,6 @@
-"""What the sandbox says, in Turkish (the vendor's default) and English.
+"""Messages and names in the responses of the sandbox, in Turkish (the vendor's default) and English.
 
-Working assumption (unverified): the vendor translates messages and some names by `Accept-Language` (walletable.md 1.3).
+That `Accept-Language` selects their language is inferred (evidence guide, "Common to all operations").
 """
 
 # ruff: noqa: RUF001 - Turkish has a dotless i
@@ -61,5 +61,5 @@ _TEXTS: dict[str, tuple[str, str]] = {
 
 
 def translate(key: str, language: str, /, **values: object) -> str:
-    """Return a text in `tr` or `en`."""
+    """Return a message in `tr` or `en`, with its placeholders filled."""
     return _TEXTS[key][language == "en"].format(**values)

@@ -1,4 +1,4 @@
-"""A read replica of the shop: the same state, some seconds behind."""
+"""A read replica of the shop: the same state, delayed."""
 
 import threading
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from .entities import Basket, Entity, copy_of
+from .entities import Basket, Entity, copy_entity
 from .state import SECOND, ShopState
 
 
@@ -18,9 +18,9 @@ class _Change:
 
 
 class Replica(ShopState):
-    """The shop as it was `Rules.reads_lag` seconds ago, for reads: every change reaches it that much later.
+    """The shop as it was `Rules.reads_lag` seconds ago.
 
-    It holds copies, so that no read changes the primary, and no change of the primary is seen early.
+    It holds copies, so that reads do not change the primary, and changes of the primary do not appear early.
     """
 
     def __init__(self, primary: ShopState) -> None:
@@ -30,26 +30,26 @@ class Replica(ShopState):
         self._lock = threading.Lock()
 
     def record(self, saved: Sequence[Entity], dropped: Sequence[str] = (), *, at_once: bool = False) -> None:
-        """Take over a committed change of the primary once it is old enough.
+        """Record a change of the primary, to be applied after the lag.
 
         Args:
             saved: entities after the change.
             dropped: tokens of baskets that are no longer open.
-            at_once: apply it now, as what a state file holds.
+            at_once: apply it now, as for the entities of a state file.
         """
-        change = _Change(self.now() - (self._lag if at_once else 0), tuple(map(copy_of, saved)), tuple(dropped))
+        change = _Change(self.now() - (self._lag if at_once else 0), tuple(map(copy_entity, saved)), tuple(dropped))
         with self._lock:
             self._changes.append(change)
             self._apply()
 
     def catch_up(self) -> None:
-        """Apply every change that is old enough."""
+        """Apply the changes that are older than the lag."""
         with self._lock:
             self._apply()
 
     def moment(self) -> int:
-        """Return the moment of the primary that is read here, microseconds since 1970."""
-        # A state file is read whole: at the start, nothing in it is behind.
+        """Return the moment of the primary that this state shows."""
+        # The state file is applied at once: at the start the replica is not behind.
         return max(self.now() - self._lag, self.time.began)
 
     def _apply(self) -> None:
@@ -60,5 +60,5 @@ class Replica(ShopState):
                 self.drop(token)
             for entity in change.saved:
                 if isinstance(entity, Basket):
-                    entity.refreshed = False  # this flag belongs to the response of the primary
+                    entity.refreshed = False  # the flag concerns the response of the primary
                 self.put(entity)

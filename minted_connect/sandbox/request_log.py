@@ -1,4 +1,4 @@
-"""The log of requests that a sandbox saw, for assertions."""
+"""The log of the requests to a sandbox, for assertions in tests."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -19,21 +19,21 @@ KEPT_HEADERS = (
 
 @define
 class LoggedRequest:
-    """One request. `Authorization` is not kept at all; the repr has no path, query or body: ids of people are in them.
+    """One request. `Authorization` is not logged; the repr omits path, query and body, which contain ids of people.
 
     Attributes:
-        method: as on the request line.
-        path: without the query, as sent.
-        operation: name such as `complete.buy`; "" when the path is unknown.
-        query: of a repeated name the last value.
-        headers: those of `KEPT_HEADERS` that came, names in lower case.
-        body: parsed JSON, the bytes when it is not JSON, None when empty or never read.
-        status: of the answer; None while there is none, and for good if a fault swallowed it.
-        partner: username; None when not authenticated.
-        nonce: of the digest, if there was one.
-        nc: count of that nonce.
-        at: the clock's `monotonic()` at arrival, seconds.
-        fault: kind of the fault that hit it, if any.
+        method: HTTP method.
+        path: path as sent, without the query.
+        operation: name such as `complete.buy`; "" if path or method is unknown.
+        query: parameters; of a repeated name the last value.
+        headers: those of `KEPT_HEADERS` that were sent, names in lower case.
+        body: the parsed JSON, the bytes if it is not JSON, None if it is empty or was not read.
+        status: status of the response; None before it is sent, and if a fault drops the connection.
+        partner: username; None if not authenticated.
+        nonce: nonce of the digest, if any.
+        nc: nonce count of the digest, if any.
+        at: the clock's `monotonic()` on receipt, in seconds.
+        fault: kind of the fault that was applied, if any.
         request_id: sent back as `X-Request-Id`.
     """
 
@@ -53,17 +53,17 @@ class LoggedRequest:
 
 
 class RequestLog(Sequence[LoggedRequest]):
-    """The last requests, oldest first. Reading it from another thread is fine.
+    """The last requests, oldest first. It may be read from any thread.
 
     Args:
-        limit: how many are kept; 0 for none.
+        limit: maximum number of entries; 0 turns the log off.
     """
 
     def __init__(self, limit: int = 10_000) -> None:
         self.limit = limit
         self._entries: deque[LoggedRequest] = deque(maxlen=limit)
         self.total: int = 0
-        """How many came, those that are not kept included."""
+        """Number of all requests, those without an entry included."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -86,9 +86,9 @@ class RequestLog(Sequence[LoggedRequest]):
         return [entry for entry in self if entry.operation == operation]
 
     def append(self, entry: LoggedRequest) -> None:
-        """Add a request; the oldest falls out when the log is full."""
+        """Add a request; a full log drops its oldest entry."""
         self._entries.append(entry)
 
     def clear(self) -> None:
-        """Forget everything so far."""
+        """Remove all entries."""
         self._entries.clear()

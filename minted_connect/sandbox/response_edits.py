@@ -1,4 +1,4 @@
-"""Faults that only change the response of a request that is executed: each takes the `Response` and returns another."""
+"""Faults that execute the request and edit its response: each takes a `Response` and returns another."""
 
 import gzip
 import re
@@ -16,68 +16,68 @@ _NUMBER = re.compile(rb'(":)(-?[0-9]+(?:\.[0-9]+)?)')
 
 
 @fault(is_edit=True)
-def empty(reply: Response) -> Response:
+def empty(response: Response) -> Response:
     """Send no body."""
-    return evolve(reply, body=b"")
+    return evolve(response, body=b"")
 
 
 @fault(is_edit=True)
-def invalid_json(reply: Response) -> Response:
+def invalid_json(response: Response) -> Response:
     """Send the first half of the JSON."""
-    payload = reply.payload()
-    return evolve(reply, body=payload[: len(payload) // 2])
+    payload = response.payload()
+    return evolve(response, body=payload[: len(payload) // 2])
 
 
 @fault(is_edit=True)
-def nan(reply: Response) -> Response:
+def nan(response: Response) -> Response:
     """Send NaN as a number."""
-    return evolve(reply, body=_NUMBER.sub(rb"\1NaN", reply.payload(), count=1))
+    return evolve(response, body=_NUMBER.sub(rb"\1NaN", response.payload(), count=1))
 
 
 @fault(is_edit=True)
-def duplicate_keys(reply: Response) -> Response:
-    """Send some keys of the envelope twice."""
-    return evolve(reply, body=b'{"data":null,"success":false,' + reply.payload()[1:])
+def duplicate_keys(response: Response) -> Response:
+    """Send `data` and `success` twice, first with null and false."""
+    return evolve(response, body=b'{"data":null,"success":false,' + response.payload()[1:])
 
 
 @fault(is_edit=True)
-def deep(reply: Response, *, depth: Depth = 10_000) -> Response:
-    """Send absurdly nested data."""
-    return evolve(reply, body=b'{"data":' + b"[" * depth + b"]" * depth + b',"success":true,"code":0,"message":""}')
+def deep(response: Response, *, depth: Depth = 10_000) -> Response:
+    """Send data that is nested `depth` levels deep."""
+    return evolve(response, body=b'{"data":' + b"[" * depth + b"]" * depth + b',"success":true,"code":0,"message":""}')
 
 
 @fault(is_edit=True)
-def too_large(reply: Response, *, size: BodySize = 9 * 1024 * 1024) -> Response:
-    """Send a huge body."""
-    return evolve(reply, body=_padded(size))
+def too_large(response: Response, *, size: BodySize = 9 * 1024 * 1024) -> Response:
+    """Send a body with `size` bytes of data."""
+    return evolve(response, body=_padded(size))
 
 
 @fault(is_edit=True)
-def gzip_bomb(reply: Response, *, size: BodySize = 64 * 1024 * 1024) -> Response:
-    """Send a small body that is huge once it is decompressed."""
-    return evolve(reply, body=_bomb(size), headers=(*reply.headers, ("Content-Encoding", "gzip")))
+def gzip_bomb(response: Response, *, size: BodySize = 64 * 1024 * 1024) -> Response:
+    """Send a small body that decompresses to `size` bytes of data."""
+    return evolve(response, body=_make_gzip_bomb(size), headers=(*response.headers, ("Content-Encoding", "gzip")))
 
 
 @fault(is_edit=True)
-def wrong_customer(reply: Response, *, external_id: str = "somebody-else") -> Response:
-    """Send data of another customer."""
-    return evolve(reply, envelope=_swap_customer(reply.envelope, external_id))
+def wrong_customer(response: Response, *, external_id: str = "somebody-else") -> Response:
+    """Send the data with the id of another customer."""
+    return evolve(response, envelope=_swap_customer(response.envelope, external_id))
 
 
 @fault(is_edit=True)
-def drop_field(reply: Response, *, field: Field = "") -> Response:
-    """Leave out a field of `data`, as in `"items.*.sku"`.
+def drop_field(response: Response, *, field: Field = "") -> Response:
+    """Remove a field of `data`, such as `"items.*.sku"`.
 
-    `field` is a dotted path inside `data` (`pricefix.remaining`, `items.0.sku`). In a list, `*` or leaving the place
-    out means every row; rows of a page count as such a list. Where a response has no such field, nothing is dropped.
+    `field` is a dotted path inside `data` (`pricefix.remaining`, `items.0.sku`). In a list, `*` or no index selects
+    all rows; the rows of a page are such a list. A response without the field is not changed.
     """
-    return _with_data(reply, field, "drop")
+    return _with_data(response, field, "drop")
 
 
 @fault(is_edit=True)
-def extra_field(reply: Response, *, field: Field = "new_field", value: Json = "new") -> Response:
-    """Add a field to `data`, or give one another value, as in `field="guid"`."""
-    return _with_data(reply, field, "set", value)
+def extra_field(response: Response, *, field: Field = "new_field", value: Json = "new") -> Response:
+    """Add a field to `data`, or replace its value, as in `field="guid"`."""
+    return _with_data(response, field, "set", value)
 
 
 def _padded(size: int) -> bytes:
@@ -85,12 +85,12 @@ def _padded(size: int) -> bytes:
 
 
 @lru_cache(maxsize=2)
-def _bomb(size: int) -> bytes:
+def _make_gzip_bomb(size: int) -> bytes:
     return gzip.compress(_padded(size), mtime=0)
 
 
 def _swap_customer(value: object, external_id: str, key: str = "") -> Any:
-    """Copy a response with every customer's id replaced, wherever the vendor writes it."""
+    """Copy a value with the `external_id` of all customers replaced."""
     if isinstance(value, list | tuple):
         return [_swap_customer(item, external_id, key) for item in cast("Iterable[object]", value)]
     if not isinstance(value, dict):
@@ -102,44 +102,44 @@ def _swap_customer(value: object, external_id: str, key: str = "") -> Any:
     return copy
 
 
-def _with_data(reply: Response, path: str, act: Literal["drop", "set"], value: object = None) -> Response:
-    """Copy a response with one field of `data` changed; see `drop_field` for the dotted path."""
-    copy = _copied(dict(reply.envelope))
-    words, data = path.split("."), copy.get("data")
-    if isinstance(data, dict) and "current_page" in data and words[0] not in data:
-        words = ["data", *words]
-    _edit(copy, ["data", *words], act, value)
-    return evolve(reply, envelope=copy)
+def _with_data(response: Response, path: str, action: Literal["drop", "set"], value: object = None) -> Response:
+    """Copy a response with one field of `data` changed; see `drop_field` for the path."""
+    copy = _deep_copy(dict(response.envelope))
+    parts, data = path.split("."), copy.get("data")
+    if isinstance(data, dict) and "current_page" in data and parts[0] not in data:
+        parts = ["data", *parts]
+    _edit(copy, ["data", *parts], action, value)
+    return evolve(response, envelope=copy)
 
 
-def _copied(value: object) -> Any:
+def _deep_copy(value: object) -> Any:
     if isinstance(value, dict):
-        return {name: _copied(item) for name, item in cast("dict[str, object]", value).items()}
+        return {name: _deep_copy(item) for name, item in cast("dict[str, object]", value).items()}
     if isinstance(value, list | tuple):
-        return [_copied(item) for item in cast("Iterable[object]", value)]
+        return [_deep_copy(item) for item in cast("Iterable[object]", value)]
     return value
 
 
-def _edit(where: object, path: list[str], act: Literal["drop", "set"], value: object) -> None:
-    """Change a field in place; a field that the response does not have is passed over."""
+def _edit(target: object, path: list[str], action: Literal["drop", "set"], value: object) -> None:
+    """Change a field in place; a missing field is ignored."""
     first, rest = path[0], path[1:]
-    if isinstance(where, list):
-        rows = cast("list[object]", where)
+    if isinstance(target, list):
+        rows = cast("list[object]", target)
         if first != "*" and not first.isdecimal():
             first, rest = "*", path
-        # From the end, so that dropping a row moves none that is still to come.
-        for place in reversed(range(len(rows)) if first == "*" else range(len(rows))[int(first) :][:1]):
+        # Backwards, so that deleting a row does not move the rows that follow.
+        for index in reversed(range(len(rows)) if first == "*" else range(len(rows))[int(first) :][:1]):
             if rest:
-                _edit(rows[place], rest, act, value)
-            elif act == "drop":
-                del rows[place]
+                _edit(rows[index], rest, action, value)
+            elif action == "drop":
+                del rows[index]
             else:
-                rows[place] = value
-    elif isinstance(where, dict):
-        fields = cast("dict[str, object]", where)
+                rows[index] = value
+    elif isinstance(target, dict):
+        fields = cast("dict[str, object]", target)
         if rest:
-            _edit(fields.get(first), rest, act, value)
-        elif act == "drop":
+            _edit(fields.get(first), rest, action, value)
+        elif action == "drop":
             fields.pop(first, None)
         else:
             fields[first] = value

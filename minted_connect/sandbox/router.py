@@ -1,4 +1,4 @@
-"""The HTTP surface: which path and method is which operation, and envelopes around what comes out."""
+"""Routing: finds the operation of a request, calls its handler, and puts the result into the envelope."""
 
 import contextlib
 import re
@@ -11,7 +11,7 @@ from attrs import field, frozen
 from . import handlers
 from .entities import AcceptedBasket
 from .errors import ShopError, invalid
-from .handlers import Call
+from .handlers import OperationRequest
 from .json_codec import Object, decode, encode, failure, success
 from .messages import translate
 from .shop import Shop
@@ -20,12 +20,12 @@ _PARAMETER = re.compile(r"\{\w*\}")
 _CUSTOMER = "/partner/customer/{external_customer_id}"
 _BASKET = "/partner/walletable/basket"
 
-OPERATIONS: dict[str, tuple[str, str, Callable[[Call], object]]] = {
+OPERATIONS: dict[str, tuple[str, str, Callable[[OperationRequest], object]]] = {
     "customers.create": ("POST", "/partner/customer", handlers.create_customer),
     "customers.update": ("PATCH", _CUSTOMER, handlers.update_customer),
     "customers.remove": ("DELETE", _CUSTOMER, handlers.remove_customer),
     "customers.get": ("GET", _CUSTOMER, handlers.get_customer),
-    "products.page": ("GET", "/partner/walletable/products", handlers.products),
+    "products.page": ("GET", "/partner/walletable/products", handlers.get_products),
     "baskets.get_active": ("GET", _BASKET, handlers.get_basket),
     "baskets.add_item": ("POST", _BASKET, handlers.add_item),
     "baskets.update_item": ("PATCH", _BASKET, handlers.update_item),
@@ -34,19 +34,19 @@ OPERATIONS: dict[str, tuple[str, str, Callable[[Call], object]]] = {
     "complete.buy": ("POST", "/partner/walletable/complete/buy", handlers.complete_buy),
     "complete.sell": ("POST", "/partner/walletable/complete/sell", handlers.complete_sell),
     "complete.delivery": ("POST", "/partner/walletable/complete/delivery", handlers.complete_delivery),
-    "orders.page": ("GET", "/partner/walletable/orders", handlers.orders),
-    "orders.receipt": ("GET", "/partner/walletable/receipt", handlers.receipt),
-    "orders.invoice": ("GET", "/partner/order/{external_order_id}/invoice", handlers.invoice),
-    "wallet.balance": ("GET", "/partner/walletable/balance", handlers.balance),
-    "rates.current": ("GET", "/partner/walletable/rates", handlers.rates),
-    "rates.history": ("GET", "/partner/walletable/rates/history", handlers.rate_history),
+    "orders.page": ("GET", "/partner/walletable/orders", handlers.get_orders),
+    "orders.receipt": ("GET", "/partner/walletable/receipt", handlers.get_receipt),
+    "orders.invoice": ("GET", "/partner/order/{external_order_id}/invoice", handlers.get_invoice),
+    "wallet.balance": ("GET", "/partner/walletable/balance", handlers.get_balance),
+    "rates.current": ("GET", "/partner/walletable/rates", handlers.get_rates),
+    "rates.history": ("GET", "/partner/walletable/rates/history", handlers.get_rate_history),
 }
-"""Operation -> HTTP method, path template (walletable.md section 2), and what answers it."""
+"""Operation -> HTTP method, path template (evidence guide, "The operations"), and handler."""
 
 
 @frozen
 class Response:
-    """An answer before it is bytes: either an envelope, or a `body` that replaces it."""
+    """A response before encoding: an envelope, or a `body` that replaces it."""
 
     status: int
     envelope: Mapping[str, object]
@@ -59,10 +59,15 @@ class Response:
 
 
 @frozen
-class Incoming:
-    """A request as it came in. `headers` have lower-case names; `target` is path and query as sent.
+class IncomingRequest:
+    """A request as received, without authentication.
 
-    `accepted` is the basket that a completion completes; None for the one that is found on execution.
+    Attributes:
+        method: HTTP method.
+        target: path and query as sent.
+        headers: case-insensitive, or with lower-case names.
+        body: the bytes of the body.
+        accepted: for a completion, the basket to complete; None for the one that is found on execution.
     """
 
     method: str
@@ -78,24 +83,24 @@ class Incoming:
 
     @property
     def language(self) -> str:
-        """`en` if that is what the client asks for first, else `tr`, the vendor's default."""
-        return language_of(self.headers.get("accept-language"))
+        """`en` if `Accept-Language` begins with it, else `tr`, the vendor's default."""
+        return parse_language(self.headers.get("accept-language"))
 
 
-def language_of(header: str | None) -> str:
-    """Read Accept-Language."""
+def parse_language(header: str | None) -> str:
+    """Return the language that an `Accept-Language` header selects."""
     return "en" if header and header.lstrip().lower().startswith("en") else "tr"
 
 
-def query_of(target: str) -> dict[str, str]:
-    """Return the query; of a repeated name the last value counts, as in PHP."""
+def parse_query(target: str) -> dict[str, str]:
+    """Return the query of a target; of a repeated name the last value counts, as in PHP."""
     _, _, query = target.partition("?")
     return dict(parse_qsl(query, keep_blank_values=True)) if query else {}
 
 
 @frozen
 class Match:
-    """Where a request leads: an operation and the values in its path."""
+    """The operation of a request, and the parameters in its path."""
 
     operation: str
     params: dict[str, str]
@@ -105,7 +110,7 @@ class Router:
     """Finds the operation of a request.
 
     Args:
-        paths: other path templates for some operations, to play a vendor who answers elsewhere.
+        paths: operation -> path template, to simulate a vendor with other paths.
     """
 
     def __init__(self, paths: Mapping[str, str] | None = None) -> None:
@@ -114,19 +119,19 @@ class Router:
             raise ValueError(f"no such operation: {sorted(unknown)}")
         self._fixed: dict[str, dict[str, Match]] = {}
         self._templates: list[tuple[list[str], dict[str, str]]] = []
-        for name, (method, path, _) in OPERATIONS.items():
-            elsewhere = paths.get(name, path)
-            if sorted(_PARAMETER.findall(elsewhere)) != sorted(_PARAMETER.findall(path)):
-                raise ValueError(f"the path of {name} must take the parameters of {path}")
-            self._add(name, method, elsewhere)
+        for name, (method, default, _) in OPERATIONS.items():
+            path = paths.get(name, default)
+            if sorted(_PARAMETER.findall(path)) != sorted(_PARAMETER.findall(default)):
+                raise ValueError(f"the path of {name} must take the parameters of {default}")
+            self._add(name, method, path)
 
     def _add(self, name: str, method: str, path: str) -> None:
         if "{" not in path:
             self._fixed.setdefault(path, {})[method] = Match(name, {})
             return
         parts = path.split("/")
-        for known, methods in self._templates:
-            if known == parts:
+        for template, methods in self._templates:
+            if template == parts:
                 methods[method] = name
                 return
         self._templates.append((parts, {method: name}))
@@ -136,36 +141,36 @@ class Router:
         methods = self._fixed.get(path)
         if methods is not None:
             return methods.get(method, 405)
-        given = path.split("/")
-        for parts, names in self._templates:
-            params = _fill(parts, given)
+        segments = path.split("/")
+        for template, names in self._templates:
+            params = _match_template(template, segments)
             if params is not None:
                 return Match(names[method], params) if method in names else 405
         return 404
 
 
-def _fill(parts: list[str], given: list[str]) -> dict[str, str] | None:
-    """Return the values of a template's placeholders; None if the path does not fit."""
-    if len(parts) != len(given):
+def _match_template(template: list[str], segments: list[str]) -> dict[str, str] | None:
+    """Return the values of a template's placeholders; None if the path does not match."""
+    if len(template) != len(segments):
         return None
     params: dict[str, str] = {}
-    for part, value in zip(parts, given, strict=True):
+    for part, segment in zip(template, segments, strict=True):
         if part.startswith("{"):
-            if not value:
+            if not segment:
                 return None
-            params[part[1:-1]] = unquote(value)
-        elif part != value:
+            params[part[1:-1]] = unquote(segment)
+        elif part != segment:
             return None
     return params
 
 
 class Dispatcher:
-    """Answers authenticated requests.
+    """Executes authenticated requests.
 
     Args:
-        shop: where the work is done.
+        shop: the state.
         router: finds the operation.
-        base_url: starts the addresses in the paginator.
+        base_url: prefix of the URLs in paginated responses.
     """
 
     def __init__(self, shop: Shop, router: Router, base_url: str = "") -> None:
@@ -173,8 +178,8 @@ class Dispatcher:
         self.router = router
         self._shop = shop
 
-    def answer(self, partner: str, request: Incoming) -> Response:
-        """Execute a request and return the reply; never raises for anything a client did."""
+    def dispatch(self, partner: str, request: IncomingRequest) -> Response:
+        """Execute a request and return its response. Invalid requests raise nothing: they get an error response."""
         language = request.language
         match = self.router.find(request.method, request.path)
         if isinstance(match, int):
@@ -182,41 +187,42 @@ class Dispatcher:
         try:
             if not request.headers.get("x-client-id"):
                 raise invalid("x-client-id", "required", field="x-client-id")
-            return Response(200, success(OPERATIONS[match.operation][2](self._call(partner, request, match))))
+            handler = OPERATIONS[match.operation][2]
+            return Response(200, success(handler(self._parse(partner, request, match))))
         except ShopError as error:
-            return refusal(error, language)
+            return make_refusal(error, language)
 
-    def accept(self, partner: str, request: Incoming) -> AcceptedBasket | None:
-        """Return the basket that a completion is for, as it is now, to be `Incoming.accepted` later."""
+    def accept(self, partner: str, request: IncomingRequest) -> AcceptedBasket | None:
+        """Return the present basket of a completion, for `IncomingRequest.accepted`; None if no such basket is open."""
         match = self.router.find(request.method, request.path)
         if isinstance(match, int) or not match.operation.startswith("complete."):
             return None
         try:
-            return handlers.accept(self._call(partner, request, match))
+            return handlers.accept(self._parse(partner, request, match))
         except ShopError:
             return None
 
-    def _call(self, partner: str, request: Incoming, match: Match) -> Call:
-        return Call(
+    def _parse(self, partner: str, request: IncomingRequest, match: Match) -> OperationRequest:
+        return OperationRequest(
             shop=self._shop,
             partner=partner,
             language=request.language,
             path=self.base_url + request.path,
             params=match.params,
-            query=query_of(request.target),
-            body=_body(request),
+            query=parse_query(request.target),
+            body=_parse_body(request),
             accepted=request.accepted,
         )
 
 
-def refusal(error: ShopError, language: str) -> Response:
-    """Turn the shop's refusal into an answer."""
+def make_refusal(error: ShopError, language: str) -> Response:
+    """Return the response for an error of the shop."""
     errors = {name: [translate(text, language, **values)] for name, (text, values) in error.fields.items()}
     return Response(error.status, failure(error.status, translate(error.text, language), errors))
 
 
-def _body(request: Incoming) -> Object:
-    """Read the JSON object in the body; none at all counts as empty."""
+def _parse_body(request: IncomingRequest) -> Object:
+    """Return the JSON object in the body; an empty body is an empty object."""
     if not request.body:
         return {}
     found: object = None

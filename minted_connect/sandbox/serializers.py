@@ -1,4 +1,8 @@
-"""How things look on the wire: the JSON objects of walletable.md sections 3 and 6."""
+"""The JSON objects in the responses of the sandbox.
+
+Names and types are those of the evidence guide ("The basket and the order", "Notes on single operations"); parts that
+are not documented are working assumptions.
+"""
 
 from datetime import timedelta, timezone
 from decimal import Decimal
@@ -6,56 +10,56 @@ from typing import Any
 from urllib.parse import quote
 
 from .catalogue import Product
-from .entities import Basket, Customer, Order, OrderLine
+from .entities import Basket, Customer, Order, OrderLine, format_fullname
 from .json_codec import Json, Object
 from .messages import translate
-from .pricing import FeeSchedule, Figures, Kind, Metal, Quote, card_commission
-from .state import ShopState, at
+from .pricing import FeeSchedule, Figures, Metal, OrderKind, Quote, compute_card_commission
+from .state import ShopState, to_datetime
 
 _ISTANBUL = timezone(timedelta(hours=3))
-_TX_TYPES: dict[Kind, str] = {"buy": "oneoffpurchase", "sell": "sell", "delivery": "delivery"}
+_TX_TYPES: dict[OrderKind, str] = {"buy": "oneoffpurchase", "sell": "sell", "delivery": "delivery"}
 _PERSON = ("firstname", "middlename", "lastname", "email", "phone", "gender", "identity_number", "birthdate")
 _BUY_PARTS = ((6, "Fiziksel Dönüşüm"), (4, "Kargo"), (7, "Mint Ücreti"), (2, "Sigorta"))
 
 
-def stamp(moment: int) -> str:
-    """Write a moment as UTC with microseconds."""
-    return at(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+def format_utc(moment: int) -> str:
+    """Format a moment as UTC with microseconds."""
+    return to_datetime(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
-def zoneless(moment: int) -> str:
-    """Write a moment without a zone. The vendor's is not known; it is UTC here."""
-    return at(moment).strftime("%Y-%m-%d %H:%M:%S")
+def format_zoneless(moment: int) -> str:
+    """Format a moment without a zone. Which zone the vendor means is not known; here it is UTC."""
+    return to_datetime(moment).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def customer(one: Customer) -> dict[str, Any]:
-    """Create Customer and Update Customer (6.1)."""
+def serialize_customer(customer: Customer) -> dict[str, Any]:
+    """Return the data of Create Customer and Update Customer."""
     return {
-        "id": one.id,
-        "external_id": one.external_id,
+        "id": customer.id,
+        "external_id": customer.external_id,
         "company_id": 2000000,
         "user_id": None,
-        **{key: one.person.get(key) for key in _PERSON},
-        "fullname": one.fullname,
-        "created_at": zoneless(one.created),
-        "updated_at": zoneless(one.updated),
+        **{key: customer.person.get(key) for key in _PERSON},
+        "fullname": customer.fullname,
+        "created_at": format_zoneless(customer.created),
+        "updated_at": format_zoneless(customer.updated),
     }
 
 
-def customer_with_wallets(one: Customer, shop: ShopState) -> dict[str, Any]:
-    """Get Customer (6.4). Working assumption (unverified): wallets are counted in grams, one per metal."""
+def serialize_customer_with_wallets(customer: Customer, shop: ShopState) -> dict[str, Any]:
+    """Return the data of Get Customer. Working assumption: one wallet for each metal, in grams."""
     wallets: list[Json] = []
     for position, metal in enumerate(shop.metals(None)):
         held = blocked = Decimal(0)
-        for sku, pieces in one.holdings.items():
+        for sku, pieces in customer.holdings.items():
             product = shop.by_sku[sku]
             if product.metal is metal:
                 held += product.weight * pieces
-                blocked += product.weight * min(pieces, shop.blocked(one, sku))
+                blocked += product.weight * min(pieces, shop.blocked(customer, sku))
         wallets.append(
             {
-                "id": 1785 + 2 * one.id + position,
-                "customer_external_id": one.external_id,
+                "id": 1785 + 2 * customer.id + position,
+                "customer_external_id": customer.external_id,
                 "name": metal.name,
                 "currency_id": metal.currency_id,
                 "currency_symbol": metal.code,
@@ -66,102 +70,102 @@ def customer_with_wallets(one: Customer, shop: ShopState) -> dict[str, Any]:
                 "real_balance": held - blocked,
             }
         )
-    person = {key: one.person.get(key) for key in _PERSON}
-    return {"external_id": one.external_id, **person, "fullname": one.fullname, "wallets": wallets}
+    person = {key: customer.person.get(key) for key in _PERSON}
+    return {"external_id": customer.external_id, **person, "fullname": customer.fullname, "wallets": wallets}
 
 
-def product(one: Product, shop: ShopState, language: str) -> dict[str, Any]:
-    """Build a row of Get Products (6.5). Working assumption: both prices are what a basket line charges now."""
-    price = shop.quote(one.metal).piece("buy", one.weight)
+def serialize_product(product: Product, shop: ShopState, language: str) -> dict[str, Any]:
+    """Return a row of Get Products. Working assumption: both prices are those of a new basket line."""
+    price = shop.quote(product.metal).piece("buy", product.weight)
     return {
-        "id": one.id,
-        "name": one.named(language),
+        "id": product.id,
+        "name": product.localized_name(language),
         "text": translate("description", language),
-        "barcode": f"MNT{one.sku}",
-        "sku": one.sku,
-        "stock": one.stock,
+        "barcode": f"MNT{product.sku}",
+        "sku": product.sku,
+        "stock": product.stock,
         "currency_code": "AED",
         "list_price": price,
         "sale_price": price,
-        "product_images": one.images,
+        "product_images": product.images,
         "basecurrency": {
-            "id": one.metal.currency_id,
-            "name": one.metal.name,
-            "metal_type": one.metal.metal_type,
+            "id": product.metal.currency_id,
+            "name": product.metal.name,
+            "metal_type": product.metal.metal_type,
         },
-        "category": {"id": one.category, "name": one.category_named(language)},
+        "category": {"id": product.category, "name": product.localized_category(language)},
     }
 
 
-def basket(one: Basket, owner: Customer, shop: ShopState, language: str) -> dict[str, Any]:
-    """Build an open basket (section 3)."""
-    lines = shop.lines(one)
-    figures = shop.figures(one, lines)
-    end = at(shop.lock_end(one)).astimezone(_ISTANBUL)
+def serialize_basket(basket: Basket, owner: Customer, shop: ShopState, language: str) -> dict[str, Any]:
+    """Return an open basket."""
+    lines = shop.lines(basket)
+    figures = shop.figures(basket, lines)
+    end = to_datetime(shop.lock_end(basket)).astimezone(_ISTANBUL)
     pricefix: dict[str, Any] = {
-        "remaining": shop.remaining(one),
+        "remaining": shop.remaining(basket),
         "nextUpdate": end.isoformat(timespec="seconds"),
     }
-    if one.refreshed:
-        pricefix |= {"updated": True, "token": one.price_token}
+    if basket.refreshed:
+        pricefix |= {"updated": True, "token": basket.price_token}
     payment = None
-    if one.kind == "buy" and lines and shop.rules.card_payment:
+    if basket.kind == "buy" and lines and shop.rules.card_payment:
         payment = _payment(figures.total)
-    document = _document(one, lines, figures, shop, shop.rules.rates, language)
+    document = _document(basket, lines, figures, shop, shop.rules.fees, language)
     return {
         "pricefix": pricefix,
         **document,
         "order_creation_status": "basket",
-        "type": one.kind,
+        "type": basket.kind,
         "status_id": 1,
         "status_name": "Created",
         "customer": _buyer(owner.external_id, owner.person, owner.fullname),
         "payment": payment,
-        "order_at": stamp(one.created),
+        "order_at": format_utc(basket.created),
     }
 
 
-def order(one: Order, shop: ShopState, language: str) -> dict[str, Any]:
-    """Build a completed order (section 3), in the status it has reached by now."""
-    status_id, status_name = shop.status(one)
-    document = _document(one, one.lines, one.figures, shop, one.rates, language)
+def serialize_order(order: Order, shop: ShopState, language: str) -> dict[str, Any]:
+    """Return a completed order with its present status."""
+    status_id, status_name = shop.status(order)
+    document = _document(order, order.lines, order.figures, shop, order.fees, language)
     document |= {
         "order_creation_status": "order",
         "type": "walletable_ecommerce",
         "status_id": status_id,
         "status_name": status_name,
-        "customer": _buyer(one.external_customer_id, one.person, _fullname(one.person)),
-        "shippingaddress": one.shipping,
-        "order_at": stamp(one.ordered),
+        "customer": _buyer(order.external_customer_id, order.person, format_fullname(order.person)),
+        "shippingaddress": order.shipping,
+        "order_at": format_utc(order.ordered),
     }
-    if one.kind == "delivery":
-        document["delivery"] = _delivery(one, shop, shipped=status_name in ("Shipped", "Completed"))
+    if order.kind == "delivery":
+        document["delivery"] = _delivery(order, shop, shipped=status_name in ("Shipped", "Completed"))
     return document
 
 
-def receipt(one: Order) -> dict[str, Any]:
-    """Build the answer of Receipt (6.11), working assumption (unverified)."""
-    url = f"https://files.example.com/receipts/{one.increment_id}.pdf"
+def serialize_receipt(order: Order) -> dict[str, Any]:
+    """Return the data of Receipt, a working assumption."""
+    url = f"https://files.example.com/receipts/{order.increment_id}.pdf"
     return {
-        "order_id": one.id,
-        "guid": one.guid,
-        "increment_id": one.increment_id,
+        "order_id": order.id,
+        "guid": order.guid,
+        "increment_id": order.increment_id,
         "external_id": None,
         "url": url,
     }
 
 
-def invoice(one: Order, shop: ShopState, language: str) -> dict[str, Any]:
-    """Build the answer of Get Order Invoice (6.10), working assumption (unverified): the Partner order and a link."""
-    status_id, status_name = shop.status(one)
+def serialize_invoice(order: Order, shop: ShopState, language: str) -> dict[str, Any]:
+    """Return the data of Get Order Invoice. Working assumption: a Partner order with a link."""
+    status_id, status_name = shop.status(order)
     items: list[Json] = []
-    for line in one.lines:
-        what = shop.by_sku[line.sku]
+    for line in order.lines:
+        product = shop.by_sku[line.sku]
         items.append(
             {
-                "product_id": what.id,
-                "product_name": what.named(language),
-                "product_weight": what.weight,
+                "product_id": product.id,
+                "product_name": product.localized_name(language),
+                "product_weight": product.weight,
                 "spot_price": line.spot,
                 "price": line.price,
                 "tax_rate": 0,
@@ -173,55 +177,55 @@ def invoice(one: Order, shop: ShopState, language: str) -> dict[str, Any]:
                 "currency_total": 0,
             }
         )
-    person = {key: one.person.get(key) for key in _PERSON}
+    person = {key: order.person.get(key) for key in _PERSON}
     return {
-        "guid": one.guid,
-        "order_code": one.code,
+        "guid": order.guid,
+        "order_code": order.code,
         "external_id": None,
         "channel": "partner",
-        "tx_type": _TX_TYPES[one.kind],
-        "price_token": one.price_token,
-        "price": one.figures.price,
+        "tx_type": _TX_TYPES[order.kind],
+        "price_token": order.price_token,
+        "price": order.figures.price,
         "tax": 0,
-        "total": one.figures.total,
+        "total": order.figures.total,
         "currency_rate": None,
         "currency_total": 0,
         "status_id": status_id,
         "status_name": status_name,
         "items": items,
         "customer": {
-            "external_id": one.external_customer_id,
+            "external_id": order.external_customer_id,
             **person,
             "middlename": person["middlename"] or "",
-            "fullname": _fullname(one.person),
+            "fullname": format_fullname(order.person),
         },
-        "invoice_url": f"https://files.example.com/invoices/{one.code}.pdf",
+        "invoice_url": f"https://files.example.com/invoices/{order.code}.pdf",
     }
 
 
-def holding(owner: Customer, what: Product, pieces: int, shop: ShopState, language: str) -> dict[str, Any]:
-    """Build a row of Balance (6.12), working assumption (unverified) after `images`."""
-    blocked = min(pieces, shop.blocked(owner, what.sku))
-    value = shop.quote(what.metal).piece("sell", what.weight)
+def serialize_holding(owner: Customer, product: Product, pieces: int, shop: ShopState, language: str) -> dict[str, Any]:
+    """Return a row of Balance. The keys after `images` are a working assumption."""
+    blocked = min(pieces, shop.blocked(owner, product.sku))
+    value = shop.quote(product.metal).piece("sell", product.weight)
     return {
-        "productName": what.named(language),
-        "images": what.images,
-        "sku": what.sku,
-        "productId": what.id,
-        "productWeight": what.weight,
-        "metalType": what.metal.metal_type,
+        "productName": product.localized_name(language),
+        "images": product.images,
+        "sku": product.sku,
+        "productId": product.id,
+        "productWeight": product.weight,
+        "metalType": product.metal.metal_type,
         "amount": pieces,
-        "deliverableAmount": pieces - blocked if what.deliverable else 0,
+        "deliverableAmount": pieces - blocked if product.deliverable else 0,
         "blockedAmount": blocked,
-        "isDeliverable": what.deliverable,
+        "isDeliverable": product.deliverable,
         "unitValue": value,
         "totalValue": value * pieces,
         "currencyCode": "AED",
     }
 
 
-def rate(metal: Metal, shop: ShopState) -> dict[str, Any]:
-    """Build a row of Currency Rates (6.18), working assumption (unverified)."""
+def serialize_rate(metal: Metal, shop: ShopState) -> dict[str, Any]:
+    """Return a row of Currency Rates, a working assumption."""
     now = shop.now()
     gram = next((one for one in shop.products if one.metal is metal and one.weight == 1), None)
     return {
@@ -232,23 +236,23 @@ def rate(metal: Metal, shop: ShopState) -> dict[str, Any]:
         "sku": gram.sku if gram else None,
         **_prices(shop.quote(metal, now)),
         "currency_code": "AED",
-        "updated_at": stamp(shop.walk.started(shop.walk.tick(now))),
+        "updated_at": format_utc(shop.walk.tick_start(shop.walk.tick(now))),
     }
 
 
-def rate_point(metal: Metal, moment: int, shop: ShopState) -> dict[str, Any]:
-    """Build a row of Rate History (6.19), working assumption (unverified)."""
+def serialize_rate_point(metal: Metal, moment: int, shop: ShopState) -> dict[str, Any]:
+    """Return a row of Rate History, a working assumption."""
     return {
         "currency_id": metal.currency_id,
         "metal_type": metal.metal_type,
         "currency_code": "AED",
-        "time": stamp(moment),
+        "time": format_utc(moment),
         **_prices(shop.quote(metal, moment)),
     }
 
 
-def page(rows: list[dict[str, Any]], *, number: int, size: int, total: int, path: str) -> dict[str, Any]:
-    """Build Laravel's length-aware paginator (1.6) around the rows of one page."""
+def serialize_page(rows: list[dict[str, Any]], *, number: int, size: int, total: int, path: str) -> dict[str, Any]:
+    """Return the rows of one page in Laravel's length-aware paginator."""
     last = max(1, -(-total // size))
 
     def url(which: int) -> str | None:
@@ -275,7 +279,7 @@ def page(rows: list[dict[str, Any]], *, number: int, size: int, total: int, path
 
 
 def _window(number: int, last: int) -> range:
-    """Return the pages that get a link: a few around the current one, so that huge lists stay small."""
+    """Return the numbers of the linked pages: at most five on each side of the current page."""
     return range(max(1, number - 5), min(last, number + 5) + 1)
 
 
@@ -283,12 +287,8 @@ def _prices(quoted: Quote) -> Object:
     return {"spot_price": quoted.spot, "buy_price": quoted.buy, "sell_price": quoted.sell}
 
 
-def _fullname(person: dict[str, str | None]) -> str:
-    return " ".join(filter(None, (person.get(part) for part in ("firstname", "middlename", "lastname"))))
-
-
 def _buyer(external_id: str | None, person: dict[str, str | None], fullname: str) -> Object:
-    """Build `customer` of a basket or order: all 12 keys."""
+    """Return the 12 keys of `customer` in a basket or order."""
     known: Object = {key: person.get(key) for key in _PERSON}
     return {
         "external_id": external_id,
@@ -301,7 +301,7 @@ def _buyer(external_id: str | None, person: dict[str, str | None], fullname: str
 
 
 def _payment(total: Decimal) -> Object:
-    commission = card_commission(total)
+    commission = compute_card_commission(total)
     return {
         "redirect_url": "",
         "token": "",
@@ -315,52 +315,52 @@ def _payment(total: Decimal) -> Object:
     }
 
 
-def _delivery(one: Order, shop: ShopState, *, shipped: bool) -> Object:
-    number = f"MNT{one.increment_id}" if shipped else None
+def _delivery(order: Order, shop: ShopState, *, shipped: bool) -> Object:
+    number = f"MNT{order.increment_id}" if shipped else None
     return {
         "cargo_tracking_url": f"https://cargo.example.com/track/{quote(number)}" if number else None,
         "cargo_tracking_number": number,
-        "estimated_arrival_date": at(shop.arrival(one, shipped=shipped)).date().isoformat(),
+        "estimated_arrival_date": to_datetime(shop.arrival(order, shipped=shipped)).date().isoformat(),
     }
 
 
-def _item(line: OrderLine, kind: Kind, shop: ShopState, language: str) -> Object:
-    what = shop.by_sku[line.sku]
+def _item(line: OrderLine, kind: OrderKind, shop: ShopState, language: str) -> Object:
+    product = shop.by_sku[line.sku]
     parts = _BUY_PARTS if kind == "buy" else ((7, "Mint Ücreti"),)
     prices: list[Json] = [
         {"id": number, "name": translate(name, language), "price": line.minting if number == 7 else 0}
         for number, name in parts
     ]
     return {
-        "item_currency_id": what.metal.currency_id,
-        "item_currency_name": what.metal.name,
-        "product_id": what.id,
-        "sku": what.sku,
-        "product_name": what.named(language),
-        "product_weight": what.weight,
+        "item_currency_id": product.metal.currency_id,
+        "item_currency_name": product.metal.name,
+        "product_id": product.id,
+        "sku": product.sku,
+        "product_name": product.localized_name(language),
+        "product_weight": product.weight,
         "price": line.price,
         "tax_rate": 0,
         "tax": 0,
         "amount": line.amount,
         "total": line.priced().total,
-        "product_images": list(what.images),
+        "product_images": list(product.images),
         "prices": prices,
     }
 
 
 def _document(
-    one: Basket | Order, lines: list[OrderLine], figures: Figures, shop: ShopState, rates: FeeSchedule, language: str
+    deal: Basket | Order, lines: list[OrderLine], figures: Figures, shop: ShopState, fees: FeeSchedule, language: str
 ) -> dict[str, Any]:
-    """Build what baskets and orders share, in the vendor's order of keys; the callers fill in the rest."""
+    """Return the keys of baskets and orders in the vendor's order, None where the two differ."""
     currencies = {shop.by_sku[line.sku].metal.name for line in lines}
     return {
-        "id": one.id,
-        "guid": one.guid,
+        "id": deal.id,
+        "guid": deal.guid,
         "order_creation_status": None,
         "external_id": None,
-        "increment_id": one.increment_id,
-        "token": one.token,
-        "price_token": one.price_token,
+        "increment_id": deal.increment_id,
+        "token": deal.token,
+        "price_token": deal.price_token,
         "type": None,
         "price": figures.price,
         "tax": 0,
@@ -374,12 +374,12 @@ def _document(
         "minted_markup_price": 0,
         "silver_craftsmanship": 0,
         "charge_fee": figures.charge_fee,
-        "charge_fee_rate": rates.charge,
+        "charge_fee_rate": fees.charge,
         "minting_fee": figures.minting_fee,
         "storage_fee": figures.storage_fee,
-        "storage_fee_rate": rates.storage,
+        "storage_fee_rate": fees.storage,
         "charges_vat": figures.charges_vat,
-        "vat_rate": rates.vat,
+        "vat_rate": fees.vat,
         "currency_code": "AED",
         "status_id": None,
         "status_name": None,
@@ -389,8 +389,8 @@ def _document(
         "payment": None,
         "delivery": None,
         "order_at": None,
-        "items": [_item(line, one.kind, shop, language) for line in lines],
+        "items": [_item(line, deal.kind, shop, language) for line in lines],
         "total_amount": sum(line.amount for line in lines),
         "currency": currencies.pop() if len(currencies) == 1 else None,
-        "tx_type": _TX_TYPES[one.kind],
+        "tx_type": _TX_TYPES[deal.kind],
     }

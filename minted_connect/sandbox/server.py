@@ -1,4 +1,4 @@
-"""The sandbox on the wire: one listening socket, a handler, and a clean stop."""
+"""The HTTP server of the sandbox: listening socket, request handling, faults and shutdown."""
 
 import asyncio
 import logging
@@ -13,55 +13,36 @@ from typing import Any, Self, Unpack
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from .clock import Clock, SystemClock, passed
+from .clock import Clock, SystemClock, wait_elapsed
 from .console import LOOPBACK, Console
 from .console import PATH as CONSOLE
 from .digest_auth import DigestVerifier
-from .exchange import FaultContext, context_of
+from .exchange import FaultContext, make_context
 from .fault_registry import REGISTRY
 from .faults import Fault, Faults
 from .json_codec import failure
 from .messages import translate
 from .request_log import KEPT_HEADERS, LoggedRequest, RequestLog
-from .router import Dispatcher, Match, Response, Router, query_of
+from .router import Dispatcher, Match, Response, Router, parse_query
 from .settings import Options, Settings
 from .shop import Shop
 from .state import SECOND
 
-_TURNS_TO_ACCEPT = 3  # turns of the loop: the accepting task, `connection_made`, and one to spare
-_PATIENCE = 0.05  # seconds a request in progress gets when the sandbox closes
+_ACCEPT_ITERATIONS = 3  # of the event loop: the accepting task, `connection_made`, and one to spare
+_SHUTDOWN_TIMEOUT = 0.05  # seconds that a request in progress gets when the sandbox closes
 
 
-def _is_our_fault(record: logging.LogRecord) -> bool:
-    # aiohttp logs a traceback also for what a client did wrong, such as an overlong URL; the 400 is all it needs.
+def _is_not_client_error(record: logging.LogRecord) -> bool:
+    # aiohttp also logs a traceback for malformed requests, such as an overlong URL; the 400 response is enough.
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 _log = logging.getLogger("minted_connect.sandbox")
-_log.addFilter(_is_our_fault)
+_log.addFilter(_is_not_client_error)
 
 
-class Sandbox:
-    """An embedded Minted Connect: stateful, deterministic, and on nobody's bill.
-
-    It shares no code with the client, so that a mistake on one side of the wire cannot hide on the other.
-
-    ```python
-    async with Sandbox(seed=7) as sandbox:
-        print(sandbox.url, sandbox.username, sandbox.password)
-    ```
-
-    Args:
-        options: keyword arguments, all optional: those that `ThreadedSandbox` lists.
-
-    Attributes:
-        username: of the first partner.
-        password: of the first partner.
-        clock: the time that locks, prices, nonces and statuses run on.
-        faults: script of what goes wrong.
-        requests: log of every request, also of those that were refused.
-        doorman: the Digest verifier.
-    """
+class BaseSandbox:
+    """The server of `Sandbox` and `ThreadedSandbox`, which add only how it is started and stopped."""
 
     def __init__(self, **options: Unpack[Options]) -> None:
         self.settings: Settings = Settings(**options)
@@ -71,7 +52,7 @@ class Sandbox:
         self.clock: Clock = settings.clock or SystemClock()
         self.faults: Faults = Faults()
         self.requests: RequestLog = RequestLog(settings.log_limit)
-        self.doorman: DigestVerifier = DigestVerifier(
+        self.digest: DigestVerifier = DigestVerifier(
             self.clock,
             realm=settings.realm,
             algorithms=settings.algorithms,
@@ -81,21 +62,21 @@ class Sandbox:
             strict_nc=settings.strict_nc,
             basic_first=settings.basic_first,
         )
-        self.doorman.add(self.username, self.password)
+        self.digest.add(self.username, self.password)
         self._router = Router(settings.paths)
         self._url: str | None = None
         self._shop: Shop | None = None
-        self._routes: Dispatcher | None = None
+        self._dispatcher: Dispatcher | None = None
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        self._misbehaving: set[asyncio.Task[Any]] = set()
-        shown = settings.console if settings.console is not None else settings.host in LOOPBACK
-        self._console = Console(self, settings.host) if shown else None
-        self._served = 0
+        self._fault_tasks: set[asyncio.Task[Any]] = set()
+        has_console = settings.console if settings.console is not None else settings.host in LOOPBACK
+        self._console = Console(self, settings.host) if has_console else None
+        self._request_count = 0
         self._date = (0, "")
 
     def __repr__(self) -> str:
-        return f"<Sandbox: {self._url or 'not started'}>"
+        return f"<{type(self).__name__}: {self._url or 'not started'}>"
 
     @property
     def url(self) -> str:
@@ -106,67 +87,62 @@ class Sandbox:
 
     @property
     def console_url(self) -> str | None:
-        """The page that shows what goes on in it; None where it has none."""
+        """URL of the console; None if the console is off."""
         return f"{self.url}{CONSOLE}" if self._console is not None else None
 
     @property
     def shop(self) -> Shop:
-        """The state: `shop.orders`, `shop.customers`, `shop.holdings(...)`; readable after closing, too."""
+        """The state: `shop.orders`, `shop.customers`, `shop.holdings(...)`. It can be read after closing, too."""
         if self._shop is None:
             raise RuntimeError("the sandbox is not started")
         return self._shop
 
     @property
-    def routes(self) -> Dispatcher:
-        """The operations it serves."""
-        if self._routes is None:
+    def dispatcher(self) -> Dispatcher:
+        """The dispatcher of authenticated requests."""
+        if self._dispatcher is None:
             raise RuntimeError("the sandbox is not started")
-        return self._routes
+        return self._dispatcher
 
     @property
     def seed(self) -> int:
-        """The seed of ids, tokens and prices: the one given, drawn, or found in the state file."""
+        """Seed of ids, tokens and prices: the option, else a random one; a state file keeps its own seed."""
         return self.shop.seed
 
     @property
     def reads_behind(self) -> float:
-        """The most seconds that a read of orders may be behind: `orders_lag` and `reads_lag` together."""
+        """Maximum delay of reads of orders, in seconds: `orders_lag` plus `reads_lag`."""
         return self.settings.orders_lag + self.settings.reads_lag
 
     @property
     def latest_landing(self) -> float | None:
-        """The longest time, in seconds, after which an accepted request may still be executed; None if unbounded.
+        """Maximum time in seconds from accepting a request to executing it; None if unbounded, 0.0 without delays.
 
-        Faults cause it: `late_commit`, `refusal` with `commit="after"`, `delay` and `hang`, as long as they are in the
-        script or a request is in flight in them. 0.0 without any. Read it at each call, from any thread.
+        The faults `late_commit`, `refusal` with `commit="after"`, `delay` and `hang` delay the execution, from when
+        they are added until they are removed and no request is in flight in them. The value changes with the faults.
+        It can be read from any thread.
         """
         return self.faults.latest_landing
 
     def add_partner(self, username: str, password: str) -> None:
-        """Let another partner in, who sees nothing of the others."""
-        self.doorman.add(username, password)
+        """Add a partner. Partners do not see each other's customers and orders."""
+        self.digest.add(username, password)
 
-    async def start(self) -> None:
-        """Open the state and listen.
-
-        Raises:
-            OSError: the port is in use.
-            sqlite3.Error: the state file cannot be opened, or is no database.
-        """
+    async def _start(self) -> None:
         if self._shop is not None:
             raise RuntimeError("a sandbox starts once")
         settings = self.settings
         shop = Shop(self.clock, seed=settings.seed, state=settings.state, rules=settings, products=settings.products)
         http = web.Server(self._handle, access_log=None, logger=_log)
-        # Without this, a TLS close waits 30 s for a client that may not answer.
-        patience = None if settings.ssl_context is None else _PATIENCE
+        # The default is 30 s, during which closing would wait for clients that do not complete the TLS shutdown.
+        shutdown_timeout = None if settings.ssl_context is None else _SHUTDOWN_TIMEOUT
         try:
             self._listener = await asyncio.get_running_loop().create_server(
                 http,
                 settings.host,
                 settings.port,
                 ssl=settings.ssl_context,
-                ssl_shutdown_timeout=patience,
+                ssl_shutdown_timeout=shutdown_timeout,
                 backlog=1024,
                 start_serving=False,
             )
@@ -174,113 +150,100 @@ class Sandbox:
             shop.close()
             raise
         self._shop, self._http = shop, http
-        self._url = _url(settings.host, self._listener.sockets[0].getsockname()[1], settings.ssl_context)
-        self._routes = Dispatcher(shop, self._router, self._url)
+        self._url = _format_url(settings.host, self._listener.sockets[0].getsockname()[1], settings.ssl_context)
+        self._dispatcher = Dispatcher(shop, self._router, self._url)
         await self._listener.start_serving()
 
-    async def aclose(self) -> None:
-        """Stop listening, cut every connection, close the state. Harmless when called again."""
+    async def _stop(self) -> None:
         listener, self._listener = self._listener, None
         if listener is None or self._http is None:
             return
-        # A connection that was accepted and has no transport yet would outlive a listener that closes now (CPython 3.11
-        # raises in Server._attach and forgets it): take no more, and let those that came get theirs.
-        with suppress(NotImplementedError):  # Windows' loop has no readers, and accepts in one step
+        # A connection that is accepted but has no transport yet would outlive a listener that closes now (CPython 3.11
+        # raises in Server._attach and leaks it). So stop accepting, and let accepted connections get their transports.
+        with suppress(NotImplementedError):  # the Windows loop has no readers, and accepts in one step
             for sock in listener.sockets:
                 asyncio.get_running_loop().remove_reader(sock)
-        for _ in range(_TURNS_TO_ACCEPT):
+        for _ in range(_ACCEPT_ITERATIONS):
             await asyncio.sleep(0)
         listener.close()
-        misbehaving = list(self._misbehaving)
-        for task in misbehaving:
+        tasks = list(self._fault_tasks)
+        for task in tasks:
             task.cancel()
-        await self._http.shutdown(_PATIENCE)
-        await asyncio.gather(*misbehaving, return_exceptions=True)
+        await self._http.shutdown(_SHUTDOWN_TIMEOUT)
+        await asyncio.gather(*tasks, return_exceptions=True)
         await listener.wait_closed()
-        await asyncio.sleep(0)  # transports close one turn of the loop after they are told to
+        await asyncio.sleep(0)  # a closed transport releases its socket in the next iteration of the loop
         self.shop.close()
 
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    # One request.
+    # Requests.
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        """Answer one request, also one that breaks off."""
+        """Respond to one request, also if its body cannot be read."""
         if self._console is not None and request.path.startswith(CONSOLE):
-            return await self._console.answer(request)
-        self._served += 1
-        request_id = f"sbx-{self._served:08d}"
-        context = context_of(self, request, request_id, self._note(request, request_id))
+            return await self._console.handle(request)
+        self._request_count += 1
+        request_id = f"sbx-{self._request_count:08d}"
+        context = make_context(self, request, request_id, self._log_request(request, request_id))
         try:
-            return await self._answer(context)
+            return await self._process(context)
         except web.HTTPRequestEntityTooLarge:
             return context.respond(Response(413, failure(413, translate("too_large", context.language))))
         except (ConnectionError, web.RequestPayloadError):
-            return web.Response(status=400)  # for nobody: the client is gone
+            return web.Response(status=400)  # cannot be sent: the client has disconnected
 
-    async def _answer(self, context: FaultContext) -> web.Response:
-        """Look for a fault, check the digest, look for a fault again, respond."""
+    async def _process(self, context: FaultContext) -> web.Response:
+        """Authenticate and execute a request, or apply the fault that matches before or after authentication."""
         if self._match_fault(context, before_auth=True):
-            return await self._misbehave(context)
-        username = await context.admit()
+            return await self._apply_fault(context)
+        username = await context.authenticate()
         if isinstance(username, Response):
             return context.respond(username)
         if self._match_fault(context, before_auth=False):
-            return await self._misbehave(context)
+            return await self._apply_fault(context)
         return context.respond(await context.process())
 
     def _match_fault(self, context: FaultContext, *, before_auth: bool) -> bool:
-        """Tell whether a fault hits this request, and note it in the context."""
+        """Set the context's fault to the one that matches the request; return whether one matches."""
         if self.faults:
             request = context.request
             path = request.raw_path.partition("?")[0]
             context.fault = self.faults.match(request.method, path, before_auth=before_auth)
         return context.fault is not None
 
-    async def _misbehave(self, context: FaultContext) -> web.Response:
-        """Let the fault happen that struck this request."""
+    async def _apply_fault(self, context: FaultContext) -> web.Response:
+        """Run the context's fault."""
         fault = context.fault
         assert fault is not None
         if context.entry:
             context.entry.fault = fault.kind
-        # Tasks that wait in a fault are cancelled on closing, they would never end by themselves.
-        task = asyncio.ensure_future(_carry_out(fault, context))
-        self._misbehaving.add(task)
+        # A fault may wait without a limit: its task is cancelled when the sandbox closes.
+        task = asyncio.ensure_future(_run_fault(fault, context))
+        self._fault_tasks.add(task)
         try:
             return await task
         finally:
-            self._misbehaving.discard(task)
+            self._fault_tasks.discard(task)
             if not context.is_deferred:
                 self.faults.finish(fault)
 
     def run_later(self, seconds: float, work: Callable[[], Awaitable[object]], fault: Fault | None) -> None:
-        """Do work after some seconds of the shop's time, unless the sandbox closes before."""
+        """Run `work` after some seconds of the shop's time, unless the sandbox closes before."""
 
-        async def land() -> None:
-            await passed(self.clock, seconds)
+        async def wait_and_run() -> None:
+            await wait_elapsed(self.clock, seconds)
             await work()
 
         def finish(task: asyncio.Task[None]) -> None:
-            self._misbehaving.discard(task)
+            self._fault_tasks.discard(task)
             if fault is not None:
                 self.faults.finish(fault)
 
-        task = asyncio.ensure_future(land())
-        self._misbehaving.add(task)
+        task = asyncio.ensure_future(wait_and_run())
+        self._fault_tasks.add(task)
         task.add_done_callback(finish)
 
-    def _note(self, request: web.BaseRequest, request_id: str) -> LoggedRequest | None:
-        """Write the request into the log before anything can go wrong with it."""
+    def _log_request(self, request: web.BaseRequest, request_id: str) -> LoggedRequest | None:
+        """Add the request to the log before it is processed; return its entry, or None if the log is off."""
         self.requests.total += 1
         if self.requests.limit == 0:
             return None
@@ -290,7 +253,7 @@ class Sandbox:
             method=request.method,
             path=path,
             operation=match.operation if isinstance(match, Match) else "",
-            query=query_of(request.raw_path),
+            query=parse_query(request.raw_path),
             headers={name: headers[name] for name in KEPT_HEADERS if name in headers},
             at=self.clock.monotonic(),
             request_id=request_id,
@@ -306,15 +269,65 @@ class Sandbox:
         return self._date[1]
 
 
-async def _carry_out(fault: Fault, context: FaultContext) -> web.Response:
+class Sandbox(BaseSandbox):
+    """An embedded server of the Minted Connect API, stateful and deterministic, for asyncio.
+
+    It shares no code with the client, so that a mistake in one of them cannot hide in the other.
+
+    ```python
+    async with Sandbox(seed=7) as sandbox:
+        print(sandbox.url, sandbox.username, sandbox.password)
+    ```
+
+    Args:
+        options: keyword arguments, all optional: those that `ThreadedSandbox` lists.
+
+    Attributes:
+        settings: the options.
+        username: username of the first partner.
+        password: password of the first partner.
+        clock: clock of price locks, prices, nonces and order statuses.
+        faults: the faults to inject.
+        requests: log of all requests, those that were refused included.
+        digest: the verifier of HTTP Digest.
+    """
+
+    async def start(self) -> None:
+        """Open the state and listen.
+
+        Raises:
+            OSError: if the port is in use.
+            sqlite3.Error: if the state file cannot be opened, or is not a SQLite database.
+            RuntimeError: if the sandbox was started before.
+        """
+        await self._start()
+
+    async def aclose(self) -> None:
+        """Stop listening, close all connections and the state. Idempotent."""
+        await self._stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+async def _run_fault(fault: Fault, context: FaultContext) -> web.Response:
     found = REGISTRY[fault.kind]
     if found.is_edit:
-        reply: Response = found.function(await context.process(), **fault.args)
-        return context.respond(reply)
+        edited: Response = found.function(await context.process(), **fault.args)
+        return context.respond(edited)
     response: web.Response = await found.function(context, **fault.args)
     return response
 
 
-def _url(host: str, port: int, context: ssl.SSLContext | None) -> str:
+def _format_url(host: str, port: int, context: ssl.SSLContext | None) -> str:
     shown = f"[{host}]" if ":" in host else host
     return f"{'https' if context else 'http'}://{shown}:{port}"

@@ -1,20 +1,21 @@
-"""Every option of a sandbox, with its default."""
+"""The options of a sandbox: types, defaults and checks. `ThreadedSandbox` documents each option."""
 
+import math
 import ssl
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
+from attrs.validators import optional
 
 from .catalogue import PRODUCTS, Product
 from .clock import Clock
-from .errors import Rules
 from .pricing import FeeSchedule
 
 
 class Options(TypedDict, total=False):
-    """What `Sandbox(...)` and `ThreadedSandbox(...)` take; `Settings` says what each is and its default."""
+    """The keyword arguments of `Sandbox` and `ThreadedSandbox`; see `ThreadedSandbox`."""
 
     seed: int | None
     state: str | PathLike[str] | None
@@ -34,7 +35,7 @@ class Options(TypedDict, total=False):
     nonce_uses: int | None
     strict_nc: bool
     basic_first: bool
-    rates: FeeSchedule
+    fees: FeeSchedule
     storage_free: bool
     lock_seconds: float
     price_interval: float
@@ -51,25 +52,43 @@ class Options(TypedDict, total=False):
     console: bool | None
 
 
+def _check_seconds(owner: object, option: "Attribute[Any]", value: object) -> None:
+    del owner
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{option.name} must be a number of seconds, not {type(value).__name__}")
+    if not math.isfinite(value) or value < 0:
+        raise ValueError(f"{option.name} must be a finite number of seconds, not negative")
+
+
+def _check_positive_seconds(owner: object, option: "Attribute[Any]", value: object) -> None:
+    _check_seconds(owner, option, value)
+    if not value:
+        raise ValueError(f"{option.name} must be more than 0 seconds")
+
+
+@frozen(kw_only=True)
+class Rules:
+    """The options for behaviour of the vendor that is not known or varies; see `ThreadedSandbox`."""
+
+    fees: FeeSchedule = field(factory=FeeSchedule)
+    storage_free: bool = False
+    lock_seconds: float = 240.0
+    price_interval: float = 5.0
+    status_interval: float = 60.0
+    late_complete: Literal["refuse", "reprice"] = "refuse"
+    single_shot: bool = True
+    keep_ids: bool = True
+    lock_restart: float | None = field(default=None, validator=optional(_check_positive_seconds))
+    lock_restart_reprices: bool = False
+    orders_lag: float = field(default=0.0, validator=_check_seconds)
+    reads_lag: float = field(default=0.0, validator=_check_seconds)
+    card_payment: bool = True
+    strict_update: bool = False
+
+
 @frozen(kw_only=True)
 class Settings(Rules):
-    """The options of a sandbox; those of `Rules` too.
-
-    Attributes:
-        seed: of ids, tokens and prices; None draws one. In a state file, the stored one counts.
-        state: SQLite file that survives a restart; None keeps everything in memory.
-        host: address to listen on. Anything but loopback is for whoever can reach it.
-        port: 0 for any free one.
-        username: of the first partner.
-        password: of the first partner; None makes one up.
-        clock: time; None for the machine's.
-        ssl_context: serve https.
-        paths: operation -> another path template, to play a vendor who answers elsewhere.
-        log_limit: requests kept in the log; 0 for no log.
-        products: the catalogue.
-        console: the page at /_sandbox, which asks for no password; None where only this machine can reach it.
-        realm, algorithms, qop, nonce_lifetime, nonce_uses, strict_nc, basic_first: see `DigestVerifier`.
-    """
+    """All options of a sandbox, those of `Rules` included; see `ThreadedSandbox`."""
 
     seed: int | None = None
     state: str | PathLike[str] | None = None

@@ -5,17 +5,12 @@ import threading
 from types import TracebackType
 from typing import Self, Unpack
 
-from .clock import Clock
-from .digest_auth import DigestVerifier
-from .faults import Faults
-from .request_log import RequestLog
-from .server import Sandbox
+from .server import BaseSandbox
 from .settings import Options
-from .shop import Shop
 
 
-class ThreadedSandbox:
-    """A `Sandbox` served by a daemon thread with its own event loop.
+class ThreadedSandbox(BaseSandbox):
+    """A sandbox served by a daemon thread with its own event loop. Its attributes are those of `Sandbox`.
 
     ```python
     with ThreadedSandbox(seed=7) as sandbox:
@@ -25,126 +20,72 @@ class ThreadedSandbox:
         print(sandbox.requests.of("complete.buy"))
     ```
 
-    Reading its attributes, moving its clock and scripting faults is fine from any thread.
+    Every thread may read its attributes, move its clock, and add or remove faults.
 
     Args:
-        options: keyword arguments, all optional.
+        options: keyword arguments, all optional. Q and S numbers are the questions of the guides money-safety
+            and evidence.
 
-            - `seed` (None): of ids, tokens and prices; None draws one, see `.seed`. In a state file, the stored one
-              counts.
-            - `state` (None): SQLite file that survives a restart; None keeps everything in memory.
-            - `clock` (None): time; a `ManualClock` moves only when told to, None is the machine's.
-            - `host` ("127.0.0.1"), `port` (0): where to listen; port 0 is any free one.
-            - `username` ("sandbox"), `password` (None): of the first partner; None makes one up.
-            - `ssl_context` (None): serve https.
-            - `paths` (None): operation -> another path template, to play a vendor who answers elsewhere.
-            - `products`: the catalogue.
-            - `log_limit` (10000): requests kept in the log; 0 for no log.
-            - `console` (None): the page at `/_sandbox`, which asks for no password; None for where only this machine
-              can reach it.
-            - `rates` (`FeeSchedule()`): fees, in percent and AED.
-            - `storage_free` (False): no storage fee while a customer stays under 50 kg of metal.
-            - `lock_seconds` (240): length of a price lock.
+            - `seed` (None): seed of ids, tokens and prices; None draws one, see `.seed`. A state file keeps the seed
+              that it was created with.
+            - `state` (None): SQLite file that keeps the state across restarts; None keeps the state in memory.
+            - `clock` (None): clock of the sandbox, such as a `ManualClock`; None for the clock of the machine.
+            - `host` ("127.0.0.1"), `port` (0): address to listen on; port 0 for any free port. With another host than
+              a loopback address, other machines can connect.
+            - `username` ("sandbox"), `password` (None): credentials of the first partner; None generates a password.
+            - `ssl_context` (None): serve HTTPS with this context.
+            - `paths` (None): operation -> path template, to simulate a vendor with other paths.
+            - `products`: the catalogue, a tuple of `Product`.
+            - `log_limit` (10000): maximum number of requests in the log; 0 turns the log off.
+            - `console` (None): whether to serve the console at `/_sandbox`, which asks for no password; None serves it
+              only if `host` is a loopback address.
+            - `fees` (`FeeSchedule()`): fees, in percent and AED.
+            - `storage_free` (False): charge no storage fee while the customer holds at most 50 kg of metal, with the
+              basket.
+            - `lock_seconds` (240): length of a price lock. 240 s is inferred.
             - `price_interval` (5): seconds from one price to the next.
-            - `status_interval` (60): seconds an order stays in one status.
-            - `late_complete` ("refuse"): what a completion after the price lock does; or "reprice".
-            - `single_shot` (True): a used cart token is a 409; False makes a second order of it.
-            - `keep_ids` (True): an order has the `id` of its basket; False numbers orders apart.
-            - `lock_restart` (None): seconds after a price lock began after which reading the basket or adding to it
-              restarts the lock; None never does.
+            - `status_interval` (60): seconds until an order reaches its next status.
+            - `late_complete` ("refuse"): what a completion after the end of the price lock does (Q3): "refuse" responds
+              with a 422 on `cart_token`, "reprice" completes at the new price.
+            - `single_shot` (True): respond with 409 to a used cart token; False makes a second order, so that a test
+              detects a client that completes twice (S14).
+            - `keep_ids` (True): give an order the `id` of its basket; False numbers orders separately (Q4).
+            - `lock_restart` (None): age of a price lock, in seconds, from which Get Active Basket and Add Basket Item
+              restart it, although it has not expired; None never restarts it. Update Basket Item does not restart it.
             - `lock_restart_reprices` (False): such a restart also re-prices the basket.
-            - `orders_lag` (0): seconds before a fresh order shows up in Get Orders, Receipt and Get Order Invoice.
-            - `reads_lag` (0): seconds that a replica is behind which serves reads of baskets, orders, receipts,
-              invoices, customers and wallets; orders lag `orders_lag` behind that.
-            - `card_payment` (True): buy baskets carry the `payment` object.
-            - `strict_update` (False): Update Customer insists on the fields that a sister family requires.
-            - `realm` ("Minted Connect"), `algorithms` (("SHA-256", "MD5")), `qop` ("auth"),
-              `basic_first` (False): the Digest challenges it sends.
-            - `nonce_lifetime` (300): seconds a nonce is good for.
-            - `nonce_uses` (None): how many requests a nonce is good for; None for any number.
-            - `strict_nc` (False): nonce counts must increase, not only never repeat.
+            - `orders_lag` (0): seconds until a new order appears in Get Orders, Receipt and Get Order Invoice (Q5).
+            - `reads_lag` (0): delay, in seconds, of the replica that serves all reads of baskets, orders, receipts,
+              invoices, customers and wallets; orders are delayed by `orders_lag` on top. Responses to changes are
+              never delayed.
+            - `card_payment` (True): send the `payment` object in buy baskets, as in the examples of Feb 2026; False
+              sends null, as in those of Mar 2026.
+            - `strict_update` (False): require in Update Customer the fields that the E-Commerce page requires.
+            - `realm` ("Minted Connect"): realm of the Digest challenges.
+            - `algorithms` (("SHA-256", "MD5")): algorithms of the Digest challenges, one `WWW-Authenticate` line each,
+              in this order.
+            - `qop` ("auth"): "auth", "auth-int", "auth,auth-int", or None for challenges without qop.
+            - `nonce_lifetime` (300): seconds until a nonce expires.
+            - `nonce_uses` (None): maximum number of requests with one nonce; None for no limit.
+            - `strict_nc` (False): require that nonce counts increase; False only refuses a repeated count.
+            - `basic_first` (False): send a `Basic` challenge before the Digest challenges, as some proxies do.
     """
 
     def __init__(self, **options: Unpack[Options]) -> None:
-        self._sandbox = Sandbox(**options)
+        super().__init__(**options)
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop: asyncio.Event | None = None
+        self._stop_requested: asyncio.Event | None = None
         self._ready = threading.Event()
         self._error: BaseException | None = None
 
-    def __repr__(self) -> str:
-        return f"<Threaded{repr(self._sandbox)[1:]}"
-
-    @property
-    def url(self) -> str:
-        """Base URL, such as `http://127.0.0.1:43210`."""
-        return self._sandbox.url
-
-    @property
-    def username(self) -> str:
-        """Username of the first partner."""
-        return self._sandbox.username
-
-    @property
-    def password(self) -> str:
-        """Password of the first partner."""
-        return self._sandbox.password
-
-    @property
-    def seed(self) -> int:
-        """The seed of ids, tokens and prices: the one given, drawn, or found in the state file."""
-        return self._sandbox.seed
-
-    @property
-    def reads_behind(self) -> float:
-        """The most seconds that a read of orders may be behind: `orders_lag` and `reads_lag` together."""
-        return self._sandbox.reads_behind
-
-    @property
-    def latest_landing(self) -> float | None:
-        """The longest time, in seconds, after which an accepted request may still be executed; None if unbounded.
-
-        Faults cause it, see `Sandbox.latest_landing`. Read it at each call, from any thread.
-        """
-        return self._sandbox.latest_landing
-
-    @property
-    def console_url(self) -> str | None:
-        """The page that shows what goes on in it; None where it has none."""
-        return self._sandbox.console_url
-
-    @property
-    def clock(self) -> Clock:
-        """The time it runs on."""
-        return self._sandbox.clock
-
-    @property
-    def faults(self) -> Faults:
-        """Script of what goes wrong."""
-        return self._sandbox.faults
-
-    @property
-    def requests(self) -> RequestLog:
-        """Log of every request."""
-        return self._sandbox.requests
-
-    @property
-    def shop(self) -> Shop:
-        """The state, to be read."""
-        return self._sandbox.shop
-
-    @property
-    def doorman(self) -> DigestVerifier:
-        """The Digest verifier."""
-        return self._sandbox.doorman
-
-    def add_partner(self, username: str, password: str) -> None:
-        """Let another partner in, who sees nothing of the others."""
-        self._sandbox.add_partner(username, password)
-
     def start(self) -> None:
-        """Start the thread and wait until it listens; whatever kept it from that is raised here."""
+        """Start the thread and wait until it listens.
+
+        Raises:
+            OSError: if the port is in use.
+            sqlite3.Error: if the state file cannot be opened, or is not a SQLite database.
+            RuntimeError: if the sandbox was started before.
+        """
         if self._thread is not None:
             raise RuntimeError("a sandbox starts once")
         self._thread = threading.Thread(target=self._run, name="minted-connect-sandbox", daemon=True)
@@ -155,11 +96,11 @@ class ThreadedSandbox:
             raise self._error
 
     def close(self) -> None:
-        """Stop serving and wait for the thread to end. Harmless when called again."""
+        """Stop serving and wait for the thread to end. Idempotent."""
         if self._thread is None or not self._thread.is_alive():
             return
-        if self._loop is not None and self._stop is not None:
-            self._loop.call_soon_threadsafe(self._stop.set)
+        if self._loop is not None and self._stop_requested is not None:
+            self._loop.call_soon_threadsafe(self._stop_requested.set)
         self._thread.join()
 
     def __enter__(self) -> Self:
@@ -179,15 +120,15 @@ class ThreadedSandbox:
 
     async def _serve(self) -> None:
         try:
-            await self._sandbox.start()
-        except BaseException as error:  # noqa: BLE001 - it belongs to the thread that called start()
+            await self._start()
+        except BaseException as error:  # noqa: BLE001 - start() raises it in its own thread
             self._error = error
             return
         else:
-            self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+            self._loop, self._stop_requested = asyncio.get_running_loop(), asyncio.Event()
         finally:
             self._ready.set()
         try:
-            await self._stop.wait()
+            await self._stop_requested.wait()
         finally:
-            await self._sandbox.aclose()
+            await self._stop()

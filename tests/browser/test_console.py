@@ -1,4 +1,4 @@
-"""The sandbox's console in a real browser: what a person sees, and what the buttons do."""
+"""The console of the sandbox in a real browser: its text and its buttons."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ class Console:
     def click(self, selector: str) -> None:
         self.browser.find_element("css selector", selector).click()
 
-    def complaints(self) -> list[object]:
+    def log_errors(self) -> list[object]:
         return [entry for entry in self.browser.get_log("browser") if entry["level"] in {"SEVERE", "WARNING"}]
 
-    def asked(self) -> set[str]:
+    def requested(self) -> set[str]:
         import json
 
         messages = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
@@ -107,8 +107,8 @@ def filled(minted: MintedConnect) -> None:
     minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=2)
 
 
-def test_it_shows_what_goes_on(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
-    console.wait(lambda: "nothing yet" in console.text("orders"))
+def test_page_shows_the_state(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
+    console.wait(lambda: "none" in console.text("orders"))
     filled(minted)
     console.wait(lambda: "Pending" in console.text("orders"))
     assert f"2 x {GOLD}" in console.text("baskets")
@@ -116,11 +116,11 @@ def test_it_shows_what_goes_on(console: Console, minted: MintedConnect, sandbox:
     assert console.text("seed") == f"seed {sandbox.seed}"
     assert GOLD in console.text("wallets")
     assert "/partner/walletable/complete/buy" in console.text("requests")
-    assert "gold spot 586.48, buy at 592.34, sell at 580.62" in console.text("prices")
+    assert "gold spot 586.48, buy 592.34, sell 580.62" in console.text("prices")
     points = console.browser.execute_script("return document.querySelector('polyline.gold').points.numberOfItems")
     assert points == 120
-    assert console.complaints() == []
-    assert {url.removeprefix(sandbox.url) for url in console.asked()} == {"/_sandbox", "/_sandbox/state"}
+    assert console.log_errors() == []
+    assert {url.removeprefix(sandbox.url) for url in console.requested()} == {"/_sandbox", "/_sandbox/state"}
     if folder := os.environ.get("SCREENSHOTS"):
         console.browser.save_screenshot(str(Path(folder) / "console.png"))
 
@@ -129,29 +129,29 @@ def test_the_buttons_move_the_clock(console: Console, minted: MintedConnect, san
     filled(minted)
     console.wait(lambda: "240 s" in console.text("baskets"))
     console.click("button[data-seconds='241']")
-    console.wait(lambda: "run out" in console.text("baskets"))
+    console.wait(lambda: "expired" in console.text("baskets"))
     assert sandbox.clock.monotonic() == 241
 
 
-def test_faults_are_armed_and_removed(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
+def test_faults_are_added_and_removed(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
     console.wait(lambda: console.browser.execute_script("return document.querySelectorAll('option').length") > 10)
     path = console.browser.find_element("css selector", "input[name=path]")
     path.clear()
     path.send_keys("*/rates")
-    console.click("#arm button")
+    console.click("#add-fault button")
     console.wait(lambda: "*/rates" in console.text("faults"))
-    minted.rates.current()  # tried again after a 500
+    minted.rates.current()  # retried after a 500
     console.wait(lambda: "500" in console.text("requests"))
     console.click("#faults button")
-    console.wait(lambda: "nothing yet" in console.text("faults"))
+    console.wait(lambda: "none" in console.text("faults"))
     assert not sandbox.faults
 
 
-def test_what_is_wrong_is_said(console: Console) -> None:
+def test_error_is_shown(console: Console) -> None:
     console.wait(lambda: console.browser.execute_script("return document.querySelectorAll('option').length") > 10)
     console.click("option[value='drop_field']")
-    console.click("#arm button")
-    console.wait(lambda: "drop_field needs field=" in console.text("trouble"))
+    console.click("#add-fault button")
+    console.wait(lambda: "drop_field needs field=" in console.text("error"))
 
 
 def test_markup_from_outside_is_text(console: Console, sandbox: ThreadedSandbox) -> None:
@@ -174,7 +174,7 @@ def test_another_site_reads_and_does_nothing(browser, console: Console, sandbox:
             const done = arguments[arguments.length - 1];
             fetch(arguments[0], {method: arguments[1], mode: arguments[2], body: arguments[3],
                 headers: {"Content-Type": "text/plain"}})
-                .then((answer) => done(answer.type), () => done("refused"));
+                .then((response) => done(response.type), () => done("refused"));
         """
         url = f"{sandbox.url}/_sandbox"
         assert browser.execute_async_script(ask, f"{url}/state", "GET", "cors", None) == "refused"

@@ -19,8 +19,8 @@ from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import ACTIVE, OPEN, Journal, JournalAccount
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
-from minted_connect.sandbox import Sandbox
-from minted_connect.sandbox.statuses import FAILING
+from minted_connect.sandbox import Sandbox, ThreadedSandbox
+from minted_connect.sandbox.entities import FAILING
 
 _T = TypeVar("_T")
 
@@ -173,27 +173,27 @@ class Machine:
 class Oracle:
     """Records the orders that the sandbox makes for each intent, and checks the invariants of journals and orders."""
 
-    def __init__(self, server: Sandbox, *stores: Store) -> None:
+    def __init__(self, server: Sandbox | ThreadedSandbox, *stores: Store) -> None:
         self.server, self.stores = server, stores
         self.made: dict[str, list[int]] = {}
         self.executed: Counter[str] = Counter()
         """Number of completions of each intent that the server processed, executed or refused."""
         self.given: dict[int, Counter[str]] = {}
         self.closed: dict[str, str] = {}
-        routes = server._routes
-        assert routes is not None
-        answer = routes.answer
+        dispatcher = server._dispatcher
+        assert dispatcher is not None
+        dispatch = dispatcher.dispatch
 
         def watched(partner: str, incoming: Any, *accepted: Any) -> Any:
             before = len(server.shop.orders)
-            reply = answer(partner, incoming, *accepted)
+            reply = dispatch(partner, incoming, *accepted)
             if incoming.path.endswith(COMPLETIONS):
                 self.executed[incoming.headers[HEADER]] += 1
             for order in server.shop.orders[before:]:
                 self.made.setdefault(incoming.headers[HEADER], []).append(order.id)
             return reply
 
-        routes.answer = watched  # type: ignore[method-assign]
+        dispatcher.dispatch = watched  # type: ignore[method-assign]
 
     def give(self, customer: str, sku: str, pieces: int) -> None:
         self.server.shop.give(customer, sku, pieces)

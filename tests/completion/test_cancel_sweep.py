@@ -171,7 +171,7 @@ async def market(store: Store, anyio_backend: str) -> AsyncGenerator[Market, Non
     with ThreadedSandbox(seed=1, clock=ManualClock(auto_advance=True), single_shot=False, log_limit=0) as server:
         policy = CompletionPolicy(idempotency_header=HEADER)
         async with Machine(server, store, policy).client as keeper:
-            market = Market(server, store, Oracle(server._sandbox, store), keeper)
+            market = Market(server, store, Oracle(server, store), keeper)
             market.order = await market.ordered()
             market.basket = await market.filled()
             market.intent = await market.doubted("drop_after_commit")
@@ -437,7 +437,7 @@ async def nothing_is_held(client: AsyncMintedConnect) -> None:
         assert not pool.reading
         assert not pool.session.connector._acquired
         assert pool.slots._value == 1
-    assert not client._api.clock._alarms
+    assert not client._api.clock._timers
     assert await client.rates.current()
 
 

@@ -111,7 +111,7 @@ async def unsigned(passage: ProxiedRequest) -> None:
 
 async def outdated(passage: ProxiedRequest) -> None:
     """Let every nonce run out while the request is on its way."""
-    passage.proxy.sandbox.doorman.rotate_nonces()
+    passage.proxy.sandbox.digest.rotate_nonces()
     passage.send((await passage.forward()).raw)
 
 

@@ -159,7 +159,7 @@ async def test_a_401_that_asks_for_nothing_is_a_gateways(world: MatrixWorld, pla
 async def test_a_password_that_was_changed(world: MatrixWorld, cell: str) -> None:
     deed = deed_of(cell)
     await world.ready(deed)
-    doorman, sandbox = world.sandbox.doorman, world.sandbox
+    doorman, sandbox = world.sandbox.digest, world.sandbox
 
     async def changed(passage: Any) -> None:
         doorman.add(sandbox.username, "another")

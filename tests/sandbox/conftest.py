@@ -1,4 +1,4 @@
-"""A client for the sandbox's tests with its own few lines of Digest: no line of the SDK is used here."""
+"""A client for the tests of the sandbox with its own Digest: it uses no code of the SDK."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ def anyio_backend():
 
 
 def authorization(challenge, username, password, method, target, nc=1, body=b"", cnonce="c0ffee", changed=()):
-    """Answer one challenge line; `changed` replaces parameters after the response was computed."""
+    """Return the header for one challenge line; `changed` replaces parameters after the response was computed."""
     given = {key: value.strip('"') for key, value in re.findall(r'(\w+)=("[^"]*"|[^\s,]+)', challenge)}
     algorithm = given.get("algorithm", "MD5")
 
@@ -54,7 +54,7 @@ def authorization(challenge, username, password, method, target, nc=1, body=b"",
 
 
 @dataclass
-class Answer:
+class ApiResponse:
     status: int
     headers: object
     text: str
@@ -78,7 +78,7 @@ class Answer:
 
 
 class Api:
-    """One partner talking to a sandbox."""
+    """Sends requests as one partner."""
 
     def __init__(self, url, username, password, session):
         self.url, self.username, self.password, self.session = url, username, password, session
@@ -102,12 +102,12 @@ class Api:
             async with self.session.request(
                 method, url, data=data, headers=headers, allow_redirects=False, skip_auto_headers=["Content-Type"]
             ) as response:
-                answer = Answer(response.status, response.headers.copy(), (await response.read()).decode())
-            if answer.status != 401 or (self.challenge and "stale=true" not in str(answer.headers)):
+                received = ApiResponse(response.status, response.headers.copy(), (await response.read()).decode())
+            if received.status != 401 or (self.challenge and "stale=true" not in str(received.headers)):
                 break
-            digests = [line for line in answer.headers.getall("WWW-Authenticate") if line.startswith("Digest")]
+            digests = [line for line in received.headers.getall("WWW-Authenticate") if line.startswith("Digest")]
             self.challenge, self.nc = digests[0], 0
-        return answer
+        return received
 
     async def get(self, path, **query):
         return await self.send("GET", path, query={k: v for k, v in query.items() if v is not None})
@@ -149,7 +149,7 @@ def shipping():
 
 
 @pytest.fixture
-def answer_digest():
+def digest_header():
     return authorization
 
 
@@ -165,7 +165,7 @@ def serving(clock):
     @contextlib.asynccontextmanager
     async def serve(**options):
         async with Sandbox(**{"clock": clock, "seed": 1, **options}) as sandbox, aiohttp.ClientSession() as session:
-            # aiohttp sends a GET again by itself when the connection drops; faults must be seen as they are.
+            # aiohttp retries a GET when the connection drops; that would hide faults.
             session._retry_connection = False
             yield sandbox, Api(sandbox.url, sandbox.username, sandbox.password, session)
 

@@ -74,7 +74,7 @@ async def test_money_is_written_as_numbers_without_trailing_zeros(api, clock, ba
 
 
 async def test_the_documented_mixed_basket(serving):
-    async with serving(rates=FeeSchedule.march_2026()) as (_, api):
+    async with serving(fees=FeeSchedule.march_2026()) as (_, api):
         await api.customer()
         await api.add("MNTBAE0013")
         found = (await api.add("MNTBAE0013")).data
@@ -208,7 +208,7 @@ async def test_sell_and_delivery_baskets(api, sandbox):
     assert (rows[0]["amount"], rows[0]["blockedAmount"], rows[0]["deliverableAmount"]) == (5, 3, 2)
 
 
-async def test_nobody_sells_or_ships_what_he_does_not_hold(api, sandbox):
+async def test_sell_and_delivery_need_holdings(api, sandbox):
     await api.customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 2)
     sandbox.shop.give("cust-1", "MNTCOIN2012", 2)

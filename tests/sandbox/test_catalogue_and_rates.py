@@ -115,7 +115,7 @@ async def test_history_between_dates_is_inclusive(api):
     rows = (await api.get(HISTORY, **query)).data
     assert [row["time"][:10] for row in rows] == ["2026-02-18", "2026-02-19", "2026-02-20"]
     hours = (await api.get(HISTORY, **query, interval="hour")).data
-    assert len(hours) == 24 + 24 + 13  # nothing from the future
+    assert len(hours) == 24 + 24 + 13  # none in the future
     assert {row["time"]: row["spot_price"] for row in hours if "T00:" in row["time"]} == {
         row["time"]: row["spot_price"] for row in rows
     }
@@ -130,8 +130,8 @@ async def test_history_of_both_metals_is_ordered_by_time(api):
 
 
 async def test_history_refuses_endless_ranges(api):
-    answer = await api.get(HISTORY, metal_type="gold", interval="hour", startDate="1900-01-01", endDate="2026-01-01")
-    assert set(answer.errors) == {"endDate"}
+    response = await api.get(HISTORY, metal_type="gold", interval="hour", startDate="1900-01-01", endDate="2026-01-01")
+    assert set(response.errors) == {"endDate"}
 
 
 async def test_balance(api, sandbox):
@@ -158,9 +158,9 @@ async def test_balance(api, sandbox):
     assert (await api.get("/partner/walletable/balance", external_customer_id="nobody")).status == 404
 
 
-async def test_the_clock_of_the_answers_is_the_shops(api, clock):
+async def test_date_header_is_the_shops_time(api, clock):
     clock.advance(3)
     clock.jump_wall(7200)
-    answer = await api.get(RATES)
-    assert answer.headers["Date"] == "Fri, 20 Feb 2026 12:28:00 GMT"
+    response = await api.get(RATES)
+    assert response.headers["Date"] == "Fri, 20 Feb 2026 12:28:00 GMT"
     assert clock.wall() - timedelta(hours=2) == datetime.fromisoformat("2026-02-20T12:28:00+00:00")

@@ -59,11 +59,11 @@ def test_it_serves_until_told_to_stop(launch, number):
 def test_where_it_is_as_json(launch, given):
     words = ["--port", "0", "--json", "--no-console"]
     process = launch(*words, MINTED_CONNECT_PASSWORD=given) if given else launch(*words)
-    told = json.loads(process.stdout.readline())
-    assert told["url"].startswith("http://127.0.0.1:")
-    assert (told["username"], told["console"]) == ("sandbox", None)
-    assert told["password"] is None if given else len(told["password"]) > 20
-    assert isinstance(told["seed"], int)
+    printed = json.loads(process.stdout.readline())
+    assert printed["url"].startswith("http://127.0.0.1:")
+    assert (printed["username"], printed["console"]) == ("sandbox", None)
+    assert printed["password"] is None if given else len(printed["password"]) > 20
+    assert isinstance(printed["seed"], int)
     process.send_signal(signal.SIGTERM)
     assert process.communicate(timeout=20) == ("", "")
 
@@ -83,7 +83,7 @@ def test_a_given_password_is_not_shown(launch, tmp_path):
     secret = tmp_path / "password"
     secret.write_text("from-file\r\nsecond line\n")
     words = ["--port", "0", "--state", str(tmp_path / "shop.sqlite"), "--algorithm", "MD5", "--username", "me"]
-    # One after the other: a state file has one sandbox at a time.
+    # One after the other: only one sandbox can use a state file.
     for more, environment in (
         ((), {"MINTED_CONNECT_PASSWORD": "from-environment"}),
         (("--password-file", str(secret)), {}),
@@ -131,7 +131,7 @@ def test_an_empty_password_file_is_named(capsys, tmp_path):
     empty = tmp_path / "password"
     empty.write_text("\nsecond line\n")
     assert main(["--password-file", str(empty)]) == 2
-    assert capsys.readouterr().err == f"sandbox: the first line of {empty} is empty: it has to hold the password\n"
+    assert capsys.readouterr().err == f"sandbox: the first line of {empty} is empty: it must contain the password\n"
 
 
 def test_help_shows_defaults_and_units(capsys):

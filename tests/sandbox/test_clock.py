@@ -16,7 +16,7 @@ async def asleep(clock, count):
         await asyncio.sleep(0)
 
 
-def test_manual_clock_moves_only_when_told():
+def test_manual_clock_moves_only_by_advance():
     clock = ManualClock()
     assert (clock.monotonic(), clock.wall()) == (0.0, datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC))
     clock.advance(1.5)
@@ -98,69 +98,69 @@ async def turns(count=3):
         await asyncio.sleep(0)
 
 
-async def test_alarms_go_off_when_due_in_order():
-    clock, rung = ManualClock(), []
+async def test_timers_fire_when_due_in_order():
+    clock, calls = ManualClock(), []
     for seconds in (3, 1, 2, 2, 10):
-        clock.call_later(seconds, lambda seconds=seconds: rung.append((seconds, clock.monotonic())))
+        clock.call_later(seconds, lambda seconds=seconds: calls.append((seconds, clock.monotonic())))
     clock.advance(0.5)
     await turns()
-    assert rung == []
+    assert calls == []
     clock.advance(2.5)
-    assert rung == []  # on the loop, not inside of advance()
+    assert calls == []  # on the loop, not inside of advance()
     await turns()
-    assert rung == [(1, 3), (2, 3), (2, 3), (3, 3)]
+    assert calls == [(1, 3), (2, 3), (2, 3), (3, 3)]
     assert (clock.sleepers, clock.sleeps) == (0, [])
     clock.advance(7)
     await turns()
-    assert rung[4:] == [(10, 10)]
+    assert calls[4:] == [(10, 10)]
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-async def test_an_alarm_that_is_due_at_once(seconds):
-    clock, rung = ManualClock(), []
-    clock.call_later(seconds, lambda: rung.append(clock.monotonic()))
-    assert rung == []
+async def test_timer_that_is_due_at_once_fires(seconds):
+    clock, calls = ManualClock(), []
+    clock.call_later(seconds, lambda: calls.append(clock.monotonic()))
+    assert calls == []
     await turns()
-    assert rung == [0]
+    assert calls == [0]
 
 
-async def test_a_cancelled_alarm_is_silent_also_when_it_was_due():
-    clock, rung = ManualClock(), []
-    early, late = (clock.call_later(seconds, lambda: rung.append("ring")) for seconds in (1, 2))
+async def test_cancelled_timer_does_not_fire_if_due():
+    clock, calls = ManualClock(), []
+    early, late = (clock.call_later(seconds, lambda: calls.append("call")) for seconds in (1, 2))
     late.cancel()
     clock.advance(1)
     early.cancel()
     early.cancel()
     clock.advance(60)
     await turns()
-    assert rung == []
+    assert calls == []
 
 
-async def test_an_alarm_goes_off_on_the_loop_it_was_set_from():
+async def test_timer_fires_on_the_loop_that_set_it():
     clock = ManualClock()
-    rung = asyncio.Event()
-    clock.call_later(5, lambda: rung.set() if threading.current_thread() is threading.main_thread() else None)
+    calls = asyncio.Event()
+    clock.call_later(5, lambda: calls.set() if threading.current_thread() is threading.main_thread() else None)
     thread = threading.Thread(target=clock.advance, args=(5,))
     thread.start()
-    await asyncio.wait_for(rung.wait(), 10)
+    await asyncio.wait_for(calls.wait(), 10)
     thread.join()
 
 
-async def test_an_alarm_does_not_move_the_clock_and_every_sleep_does():
-    clock, rung = ManualClock(auto_advance=True), []
+async def test_timer_does_not_move_the_clock_sleep_does():
+    clock, calls = ManualClock(auto_advance=True), []
     for seconds in (45, 60):
-        clock.call_later(seconds, lambda seconds=seconds: rung.append(seconds))
+        clock.call_later(seconds, lambda seconds=seconds: calls.append(seconds))
     await turns()
     assert clock.monotonic() == 0
     await clock.sleep(44)
-    assert rung == []
+    assert calls == []
     await asyncio.gather(clock.sleep(1), clock.sleep(2))
-    assert (rung, clock.monotonic()) == ([45], 47)
+    assert (calls, clock.monotonic()) == ([45], 47)
     await clock.sleep(13)
-    assert rung == [45, 60]
+    assert calls == [45, 60]
 
 
-def test_an_alarm_needs_a_loop_and_outlives_it_in_silence():
+def test_timer_needs_a_loop_and_may_outlive_it():
     clock = ManualClock()
     with pytest.raises(RuntimeError):
         clock.call_later(1, print)
@@ -169,10 +169,10 @@ def test_an_alarm_needs_a_loop_and_outlives_it_in_silence():
     async def ask():
         return clock.call_later(1, print)
 
-    alarm = loop.run_until_complete(ask())
+    timer = loop.run_until_complete(ask())
     loop.close()
     clock.advance(2)
-    alarm.cancel()
+    timer.cancel()
 
 
 async def test_system_clock_is_the_machines():
@@ -196,23 +196,23 @@ def test_suspending_moves_wall_and_elapsed_alone():
 
 
 async def test_what_waits_on_monotonic_sleeps_with_the_machine():
-    clock, rung = ManualClock(), []
-    clock.call_later(10, lambda: rung.append("client"))
-    clock.call_later_elapsed(10, lambda: rung.append("server"))
+    clock, calls = ManualClock(), []
+    clock.call_later(10, lambda: calls.append("client"))
+    clock.call_later_elapsed(10, lambda: calls.append("server"))
     client, server = (asyncio.ensure_future(sleep(10)) for sleep in (clock.sleep, clock.sleep_elapsed))
     await asleep(clock, 2)
     clock.suspend(9)
     await turns()
-    assert (rung, clock.sleepers) == ([], 2)
+    assert (calls, clock.sleepers) == ([], 2)
     clock.suspend(1)
     await asyncio.wait_for(server, 10)
-    assert (rung, client.done()) == (["server"], False)
+    assert (calls, client.done()) == (["server"], False)
     clock.advance(10)
     await asyncio.wait_for(client, 10)
-    assert rung == ["server", "client"]
+    assert calls == ["server", "client"]
 
 
-async def test_an_auto_advancing_clock_never_waits_for_elapsed_time_either():
+async def test_auto_advance_never_waits_for_elapsed_time():
     clock = ManualClock(auto_advance=True)
     await clock.sleep_elapsed(5)
     assert (clock.monotonic(), clock.elapsed(), clock.sleeps) == (5, 5, [5])
@@ -295,7 +295,7 @@ async def test_a_server_does_not_sleep_with_its_client(serving, clock):
         basket = (await api.add()).data
         response = await api.complete(basket)
         assert response.status == 403
-        while not clock._alarms:
+        while not clock._timers:
             await asyncio.sleep(0)
         clock.suspend(30)
         while not sandbox.shop.orders:

@@ -1,4 +1,4 @@
-"""The console over HTTP: what it shows, what it does, and whom it refuses."""
+"""The console over HTTP: its state, its actions, and the requests that it refuses."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Page:
             named.setdefault("Content-Type", "application/json")
         async with self._session.request(
             method, f"{self.sandbox.url}/_sandbox{path}", data=data, headers=named
-        ) as answer:
-            return answer.status, await answer.text(), answer.headers
+        ) as response:
+            return response.status, await response.text(), response.headers
 
     async def state(self):
         status, text, _ = await self.ask()
@@ -87,7 +87,7 @@ async def test_the_state_is_what_is_in_the_shop(page):
     assert state["seed"] == page.sandbox.seed
     last = state["requests"]["last"]
     assert (last[0]["operation"], last[0]["status"]) == ("baskets.add_item", 200)
-    # What the console asks is no request to the vendor.
+    # Requests of the console are not in the log of requests to the API.
     assert (await page.state())["requests"]["total"] == state["requests"]["total"] == page.sandbox.requests.total
 
 
@@ -102,9 +102,9 @@ async def test_the_clock_moves(page):
 @pytest.mark.parametrize("seconds", [-1, "1", None, True, 1e12, [], float("nan")])
 async def test_a_clock_is_not_moved_by_nonsense(page, seconds):
     before = page.sandbox.clock.monotonic()
-    status, said = await page.act("/clock", seconds=seconds)
+    status, result = await page.act("/clock", seconds=seconds)
     assert status == 400
-    assert said["error"].startswith("seconds: a number") or said["error"] == "send JSON"
+    assert result["error"].startswith("seconds: a number") or result["error"] == "the body must be JSON"
     assert page.sandbox.clock.monotonic() == before
 
 
@@ -125,7 +125,7 @@ def test_a_movable_clock_is_the_machines_moved_forward():
         clock.advance(-1)
 
 
-async def test_faults_are_armed_strike_and_are_removed(page):
+async def test_console_adds_and_removes_faults(page):
     status, state = await page.act("/faults", kind="status", path="*/rates", times=2, status=503)
     assert status == 200
     (fault,) = state["faults"]
@@ -143,13 +143,13 @@ async def test_faults_are_armed_strike_and_are_removed(page):
     "given", [{}, {"kind": "nonsense"}, {"kind": "status", "colour": "red"}, {"kind": "drop_field"}, {"kind": []}]
 )
 async def test_a_fault_that_cannot_be_is_refused(page, given):
-    status, said = await page.act("/faults", **given)
+    status, result = await page.act("/faults", **given)
     assert status == 422
-    assert said["error"]
+    assert result["error"]
     assert not page.sandbox.faults
 
 
-# --- who is refused ----------------------------------------------------------------------------------------------
+# --- refused requests --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -167,9 +167,9 @@ async def test_a_fault_that_cannot_be_is_refused(page, given):
 )
 async def test_other_sites_are_refused(page, headers):
     for method, path, body in (("GET", "/state", None), ("GET", "", None), ("POST", "/clock", {"seconds": 1})):
-        status, text, answered = await page.ask(method, path, body, **headers)
+        status, text, received = await page.ask(method, path, body, **headers)
         assert status == 403
-        assert "Access-Control-Allow-Origin" not in answered
+        assert "Access-Control-Allow-Origin" not in received
         assert GOLD not in text
     assert page.sandbox.clock.monotonic() == 0
 
@@ -182,7 +182,7 @@ async def test_the_page_itself_is_let_in(page):
 
 
 async def test_a_form_of_another_site_cannot_act(page):
-    # Without a preflight a browser sends only these.
+    # The content types that a browser sends without a preflight.
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
         status, _, _ = await page.ask("POST", "/clock", {"seconds": 1}, Content_Type=kind)
         assert status == 415
@@ -200,16 +200,16 @@ async def test_what_is_no_object_is_refused(page):
     assert (await page.ask("POST", "/clock", [1]))[0] == 400
 
 
-async def test_beyond_this_machine_there_is_no_console_unless_it_is_asked_for():
+async def test_console_is_off_by_default_on_other_addresses():
     async with Sandbox(host="0.0.0.0") as sandbox, aiohttp.ClientSession() as session:
         assert sandbox.console_url is None
-        async with session.get(f"{sandbox.url.replace('0.0.0.0', '127.0.0.1')}/_sandbox/state") as answer:
-            assert answer.status == 401
+        async with session.get(f"{sandbox.url.replace('0.0.0.0', '127.0.0.1')}/_sandbox/state") as response:
+            assert response.status == 401
     async with (
         Sandbox(host="0.0.0.0", console=True) as sandbox,
         aiohttp.ClientSession() as session,
-        session.get(f"{sandbox.url.replace('0.0.0.0', '127.0.0.1')}/_sandbox/state") as answer,
+        session.get(f"{sandbox.url.replace('0.0.0.0', '127.0.0.1')}/_sandbox/state") as response,
     ):
-        assert answer.status == 200
+        assert response.status == 200
     async with Sandbox(console=False) as sandbox:
         assert sandbox.console_url is None

@@ -1,4 +1,4 @@
-"""The console refuses faults with wrong arguments by name, and the API works on."""
+"""The console names invalid arguments of faults, and the API continues to work."""
 
 import contextlib
 import http.client
@@ -17,7 +17,7 @@ from minted_connect.sandbox.faults import ARGUMENTS, KINDS
 RATES = "/partner/walletable/rates"
 PATIENCE = 30
 COMMON = ("method", "path", "times", "after", "before_auth")
-WAITS = {"hang"}  # until it is removed
+WAITS = {"hang"}  # for their removal
 
 
 class Failures(logging.Handler):
@@ -56,7 +56,7 @@ def send(sandbox, text, path="/faults"):
 
 
 def call(sandbox):
-    """Return the status of one call of the API, None when the connection broke."""
+    """Return the status of one API request; None if the connection was dropped."""
     passwords = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     passwords.add_password(None, sandbox.url, sandbox.username, sandbox.password)
     opener = urllib.request.build_opener(urllib.request.HTTPDigestAuthHandler(passwords))
@@ -106,10 +106,10 @@ def faults(draw):
 )
 @given(given_=faults())
 def test_a_fault_is_refused_by_name_or_works(sandbox, failures, given_):
-    status, said = send(sandbox, json.dumps(given_))
+    status, result = send(sandbox, json.dumps(given_))
     assert status in (200, 422)
     if status == 422:
-        assert any(name in said["error"] for name in given_ if name != "kind")
+        assert any(name in result["error"] for name in given_ if name != "kind")
         assert len(sandbox.faults) == 0
     else:
         (fault,) = sandbox.faults.all()
@@ -144,8 +144,8 @@ POISON = [
 
 @pytest.mark.parametrize(("given_", "name"), POISON)
 def test_poison_is_refused_with_422(sandbox, failures, given_, name):
-    status, said = send(sandbox, json.dumps(given_))
-    assert (status, name in said["error"]) == (422, True)
+    status, result = send(sandbox, json.dumps(given_))
+    assert (status, name in result["error"]) == (422, True)
     assert len(sandbox.faults) == 0
     assert works(sandbox)
     assert failures == []
@@ -165,8 +165,8 @@ def test_fractions_are_sent_on_exactly(sandbox, failures, value):
 )
 def test_what_is_not_a_json_object_is_refused(sandbox, failures, text):
     for path in ("/faults", "/clock", "/faults/remove"):
-        status, said = send(sandbox, text, path)
-        assert (status, bool(said["error"])) == (400, True)
+        status, result = send(sandbox, text, path)
+        assert (status, bool(result["error"])) == (400, True)
     assert works(sandbox)
     assert failures == []
 

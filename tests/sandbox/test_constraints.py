@@ -67,7 +67,7 @@ async def basket(api):
 
 
 def with_field(body, field, value, basket):
-    """Fill in the real token, and break one field only."""
+    """Return the body with the real token and one invalid field."""
     body = {name: basket["token"] if content is TOKEN else content for name, content in body.items()}
     body[field] = value
     if value is ABSENT:
@@ -78,8 +78,8 @@ def with_field(body, field, value, basket):
 @pytest.mark.parametrize(("method", "path", "body", "field", "value"), CASES)
 async def test_bodies(api, basket, sandbox, method, path, body, field, value):
     before = [one.items for one in sandbox.shop.baskets], len(sandbox.shop.customers)
-    answer = await api.send(method, path, with_field(body, field, value, basket))
-    assert set(answer.errors) == {field}
+    response = await api.send(method, path, with_field(body, field, value, basket))
+    assert set(response.errors) == {field}
     assert ([one.items for one in sandbox.shop.baskets], len(sandbox.shop.customers)) == before
 
 
@@ -219,13 +219,13 @@ async def test_history_needs_a_metal(api):
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'"x"', b"null", b"5", b"\xff", b'{"qty": NaN}', b"[" * 100_000])
 async def test_a_body_must_be_a_json_object(api, data):
-    answer = await api.send("POST", BASKET, data=data)
-    assert set(answer.errors) == {"body"}
+    response = await api.send("POST", BASKET, data=data)
+    assert set(response.errors) == {"body"}
 
 
 async def test_a_body_must_be_declared_as_json(api):
-    answer = await api.send("POST", "/partner/customer", CUSTOMER, headers={"Content-Type": "text/plain"})
-    assert set(answer.errors) == {"body"}
+    response = await api.send("POST", "/partner/customer", CUSTOMER, headers={"Content-Type": "text/plain"})
+    assert set(response.errors) == {"body"}
 
 
 async def test_no_body_misses_everything_required(api):
@@ -234,8 +234,8 @@ async def test_no_body_misses_everything_required(api):
 
 @pytest.mark.parametrize("value", [None, ""])
 async def test_the_client_id_is_required(api, value):
-    answer = await api.send("GET", "/partner/walletable/rates", headers={"x-client-id": value})
-    assert set(answer.errors) == {"x-client-id"}
+    response = await api.send("GET", "/partner/walletable/rates", headers={"x-client-id": value})
+    assert set(response.errors) == {"x-client-id"}
 
 
 async def test_messages_in_both_languages(api, basket):
@@ -250,6 +250,6 @@ async def test_messages_in_both_languages(api, basket):
     }  # fmt: skip
 
 
-async def test_several_complaints_come_at_once(api):
-    answer = await api.send("POST", "/partner/customer", {"external_id": "x", "gender": "Q", "email": 5})
-    assert set(answer.errors) == {"external_id", "gender", "email"}
+async def test_all_errors_come_at_once(api):
+    response = await api.send("POST", "/partner/customer", {"external_id": "x", "gender": "Q", "email": 5})
+    assert set(response.errors) == {"external_id", "gender", "email"}

@@ -8,7 +8,7 @@ CREATED = {
 }  # fmt: skip
 
 
-async def test_create_answers_as_documented(api):
+async def test_create_responds_as_documented(api):
     found = await api.customer("MTD0018232", firstname="Mehmet", middlename=None, lastname="Gülbilge")
     assert set(found) == CREATED
     assert found["fullname"] == "Mehmet Gülbilge"

@@ -7,19 +7,19 @@ from minted_connect.sandbox.digest_auth import DigestVerifier, _Nonce, digest, e
 
 
 def make(clock=None, **options):
-    doorman = DigestVerifier(clock or ManualClock(), **options)
-    doorman.add("partner", "secret")
-    return doorman
+    verifier = DigestVerifier(clock or ManualClock(), **options)
+    verifier.add("partner", "secret")
+    return verifier
 
 
 @pytest.fixture
-def ask(answer_digest):
-    """Answer a doorman's challenge and return the verdict."""
+def ask(digest_header):
+    """Send credentials for a challenge and return the result."""
 
-    def ask(doorman, challenge=None, *, method="GET", target="/a?b=c", nc=1, body=b"", seen=None, **changed):
-        challenge = challenge or doorman.challenges()[0]
-        header = answer_digest(challenge, "partner", "secret", method, target, nc, body, changed=changed)
-        return doorman.check(method, seen or target, header, body)
+    def ask(verifier, challenge=None, *, method="GET", target="/a?b=c", nc=1, body=b"", seen=None, **changed):
+        challenge = challenge or verifier.challenges()[0]
+        header = digest_header(challenge, "partner", "secret", method, target, nc, body, changed=changed)
+        return verifier.check(method, seen or target, header, body)
 
     return ask
 
@@ -45,14 +45,14 @@ MUFASA = {
     ],
 )
 def test_the_examples_of_rfc_7616(algorithm, response):
-    doorman = DigestVerifier(ManualClock(), realm=MUFASA["realm"], algorithms=["SHA-256", "MD5"])
-    doorman.add("Mufasa", "Circle of Life")
-    doorman.opaque = MUFASA["opaque"]
-    doorman._nonces[MUFASA["nonce"]] = _Nonce(0.0, 0)
+    verifier = DigestVerifier(ManualClock(), realm=MUFASA["realm"], algorithms=["SHA-256", "MD5"])
+    verifier.add("Mufasa", "Circle of Life")
+    verifier.opaque = MUFASA["opaque"]
+    verifier._nonces[MUFASA["nonce"]] = _Nonce(0.0, 0)
     fields = {**MUFASA, "algorithm": algorithm, "response": response}
     header = "Digest " + ", ".join(f'{name}="{value}"' for name, value in fields.items())
-    assert doorman.check("GET", "/dir/index.html", header).username == "Mufasa"
-    assert doorman.check("POST", "/dir/index.html", header).status == 401
+    assert verifier.check("GET", "/dir/index.html", header).username == "Mufasa"
+    assert verifier.check("POST", "/dir/index.html", header).status == 401
 
 
 def test_the_example_of_rfc_2617():
@@ -79,28 +79,28 @@ def test_sha_512_256_is_not_a_cut_sha_512():
 @pytest.mark.parametrize("sess", ["", "-sess"])
 @pytest.mark.parametrize("qop", ["auth", "auth-int", "auth,auth-int"])
 def test_every_algorithm_and_qop(ask, algorithm, sess, qop):
-    doorman = make(algorithms=[algorithm + sess], qop=qop)
-    challenge = doorman.challenges()[0]
-    assert ask(doorman, challenge, method="POST", body=b"{}").username == "partner"
-    assert ask(doorman, challenge, method="POST", body=b"{}", nc=2, response="0" * 64).reason == "wrong digest"
+    verifier = make(algorithms=[algorithm + sess], qop=qop)
+    challenge = verifier.challenges()[0]
+    assert ask(verifier, challenge, method="POST", body=b"{}").username == "partner"
+    assert ask(verifier, challenge, method="POST", body=b"{}", nc=2, response="0" * 64).reason == "wrong digest"
 
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256", "SHA-512-256"])
 def test_legacy_challenge_without_qop(ask, algorithm):
-    doorman = make(algorithms=[algorithm], qop=None)
-    challenge = doorman.challenges()[0]
+    verifier = make(algorithms=[algorithm], qop=None)
+    challenge = verifier.challenges()[0]
     assert "qop" not in challenge
-    assert [ask(doorman, challenge).status for _ in range(2)] == [200, 200]
-    assert ask(doorman, challenge, qop="auth", nc="00000001", cnonce="x").reason == "qop not offered"
+    assert [ask(verifier, challenge).status for _ in range(2)] == [200, 200]
+    assert ask(verifier, challenge, qop="auth", nc="00000001", cnonce="x").reason == "qop not offered"
 
 
-def test_auth_int_covers_the_body(answer_digest):
-    doorman = make(algorithms=["MD5"], qop="auth-int")
-    header = answer_digest(doorman.challenges()[0], "partner", "secret", "POST", "/", 1, b"one")
-    assert doorman.wants_body(header)
-    assert not doorman.wants_body(None)
-    assert doorman.check("POST", "/", header, b"two").reason == "wrong digest"
-    assert doorman.check("POST", "/", header, b"one").status == 200
+def test_auth_int_covers_the_body(digest_header):
+    verifier = make(algorithms=["MD5"], qop="auth-int")
+    header = digest_header(verifier.challenges()[0], "partner", "secret", "POST", "/", 1, b"one")
+    assert verifier.needs_body(header)
+    assert not verifier.needs_body(None)
+    assert verifier.check("POST", "/", header, b"two").reason == "wrong digest"
+    assert verifier.check("POST", "/", header, b"one").status == 200
 
 
 def test_one_line_per_algorithm_in_order():
@@ -128,24 +128,24 @@ def test_one_line_per_algorithm_in_order():
         ({"nonce": "made-up"}, "wrong digest"),
     ],
 )
-def test_refusals(answer_digest, changed, reason):
-    doorman = make()
-    header = answer_digest(doorman.challenges()[0], "partner", "secret", "GET", "/", changed=changed)
-    verdict = doorman.check("GET", "/", header)
-    assert (verdict.status, verdict.username, verdict.stale, verdict.reason) == (401, None, False, reason)
+def test_refusals(digest_header, changed, reason):
+    verifier = make()
+    header = digest_header(verifier.challenges()[0], "partner", "secret", "GET", "/", changed=changed)
+    result = verifier.check("GET", "/", header)
+    assert (result.status, result.username, result.stale, result.reason) == (401, None, False, reason)
 
 
 def test_a_nonce_of_another_server_is_unknown_and_not_stale(ask):
-    doorman, other = make(), make()
-    other.opaque = doorman.opaque
-    verdict = ask(doorman, other.challenges()[0])
-    assert (verdict.status, verdict.stale, verdict.reason) == (401, False, "unknown nonce")
+    verifier, other = make(), make()
+    other.opaque = verifier.opaque
+    result = ask(verifier, other.challenges()[0])
+    assert (result.status, result.stale, result.reason) == (401, False, "unknown nonce")
 
 
 def test_the_uri_must_be_the_request_target(ask):
-    doorman = make()
-    assert ask(doorman, target="/a", seen="/a?b=c").status == 400
-    assert ask(doorman, target="/a?b=%63", seen="/a?b=c").status == 400
+    verifier = make()
+    assert ask(verifier, target="/a", seen="/a?b=c").status == 400
+    assert ask(verifier, target="/a?b=%63", seen="/a?b=c").status == 400
 
 
 @pytest.mark.parametrize(
@@ -172,34 +172,34 @@ def test_quoted_strings_and_tokens():
 
 def test_expired_nonce_is_stale_only_when_the_digest_is_right(ask):
     clock = ManualClock()
-    doorman = make(clock, nonce_lifetime=300)
-    challenge = doorman.challenges()[0]
+    verifier = make(clock, nonce_lifetime=300)
+    challenge = verifier.challenges()[0]
     clock.advance(299)
-    assert ask(doorman, challenge).status == 200
+    assert ask(verifier, challenge).status == 200
     clock.advance(1)
-    assert ask(doorman, challenge, nc=2).stale
-    assert not ask(doorman, challenge, nc=3, response="0" * 64).stale
+    assert ask(verifier, challenge, nc=2).stale
+    assert not ask(verifier, challenge, nc=3, response="0" * 64).stale
 
 
 def test_rotated_nonces_are_stale(ask):
-    doorman = make()
-    challenge = doorman.challenges()[0]
-    doorman.rotate_nonces()
-    assert ask(doorman, challenge).stale
-    assert ask(doorman, doorman.challenges()[0]).status == 200
+    verifier = make()
+    challenge = verifier.challenges()[0]
+    verifier.rotate_nonces()
+    assert ask(verifier, challenge).stale
+    assert ask(verifier, verifier.challenges()[0]).status == 200
 
 
 def test_a_nonce_may_be_used_up(ask):
-    doorman = make(nonce_uses=2)
-    challenge = doorman.challenges()[0]
-    assert [ask(doorman, challenge, nc=n).status for n in (1, 2, 3)] == [200, 200, 401]
-    assert ask(doorman, challenge, nc=3).stale
+    verifier = make(nonce_uses=2)
+    challenge = verifier.challenges()[0]
+    assert [ask(verifier, challenge, nc=n).status for n in (1, 2, 3)] == [200, 200, 401]
+    assert ask(verifier, challenge, nc=3).stale
 
 
 def test_each_count_passes_once_in_any_order(ask):
-    doorman = make()
-    challenge = doorman.challenges()[0]
-    assert [ask(doorman, challenge, nc=n).status for n in (3, 1, 3, 2, 1, 2, 4, 0)] == [
+    verifier = make()
+    challenge = verifier.challenges()[0]
+    assert [ask(verifier, challenge, nc=n).status for n in (3, 1, 3, 2, 1, 2, 4, 0)] == [
         200,
         200,
         401,
@@ -209,31 +209,31 @@ def test_each_count_passes_once_in_any_order(ask):
         200,
         401,
     ]
-    replay = ask(doorman, challenge, nc=4)
+    replay = ask(verifier, challenge, nc=4)
     assert (replay.reason, replay.stale, replay.nc) == ("nc replayed", False, 4)
 
 
 def test_strict_counts_must_increase(ask):
-    doorman = make(strict_nc=True)
-    challenge = doorman.challenges()[0]
-    assert [ask(doorman, challenge, nc=n).status for n in (2, 1, 3, 10, 4)] == [200, 401, 200, 200, 401]
+    verifier = make(strict_nc=True)
+    challenge = verifier.challenges()[0]
+    assert [ask(verifier, challenge, nc=n).status for n in (2, 1, 3, 10, 4)] == [200, 401, 200, 200, 401]
 
 
 def test_a_refused_count_is_not_spent(ask):
-    doorman = make()
-    challenge = doorman.challenges()[0]
-    assert ask(doorman, challenge, response="0" * 64).status == 401
-    assert ask(doorman, challenge).status == 200
+    verifier = make()
+    challenge = verifier.challenges()[0]
+    assert ask(verifier, challenge, response="0" * 64).status == 401
+    assert ask(verifier, challenge).status == 200
 
 
 def test_old_nonces_are_forgotten(ask, monkeypatch):
-    monkeypatch.setattr("minted_connect.sandbox.digest_auth._REMEMBERED", 2)
-    doorman = make()
-    first = doorman.challenges()[0]
-    second = doorman.challenges()[0]
-    doorman.challenges()
-    assert ask(doorman, first).reason == "unknown nonce"
-    assert ask(doorman, second).status == 200
+    monkeypatch.setattr("minted_connect.sandbox.digest_auth._MAX_NONCES", 2)
+    verifier = make()
+    first = verifier.challenges()[0]
+    second = verifier.challenges()[0]
+    verifier.challenges()
+    assert ask(verifier, first).reason == "unknown nonce"
+    assert ask(verifier, second).status == 200
 
 
 @pytest.mark.parametrize(

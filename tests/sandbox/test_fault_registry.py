@@ -1,4 +1,4 @@
-"""One registry: a fault is one function, and all that is known of its arguments comes from the signature."""
+"""The registry: a fault is one function, whose signature defines its arguments."""
 
 import asyncio
 import inspect
@@ -228,7 +228,7 @@ async def test_commit_decides_whether_the_work_is_done(api, sandbox, clock, kind
         clock.advance(100)
         await asyncio.sleep(0)
         assert len(sandbox.shop.orders) == orders, (kind, commit)
-        if kind == "hang":  # the one fault that ends with the work done in any case
+        if kind == "hang":  # the only fault that executes the request in both cases
             assert sandbox.latest_landing is None
             fault.remove()
             assert (await call).status == 200

@@ -20,12 +20,12 @@ async def basket(api):
 
 
 @pytest.fixture
-def raw(sandbox, answer_digest):
+def raw(sandbox, digest_header):
     """Send one authenticated GET on a socket of its own and return all bytes until the server closes."""
 
     async def raw(target=RATES):
-        challenge = sandbox.doorman.challenges()[0]
-        header = answer_digest(challenge, sandbox.username, sandbox.password, "GET", target)
+        challenge = sandbox.digest.challenges()[0]
+        header = digest_header(challenge, sandbox.username, sandbox.password, "GET", target)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
         lines = [f"GET {target} HTTP/1.1", "Host: x", "x-client-id: web", f"Authorization: {header}", "", ""]
         writer.write("\r\n".join(lines).encode())
@@ -56,7 +56,7 @@ def test_nonsense_is_refused():
         Faults().add("delay", retry_after=1)
 
 
-async def test_a_fault_strikes_so_often_after_so_many(api, sandbox):
+async def test_fault_is_applied_times_after_skipping(api, sandbox):
     fault = sandbox.faults.add("status", times=2, after=1, path="*/rates")
     assert [(await api.get(RATES)).status for _ in range(4)] == [200, 500, 500, 200]
     assert fault.hits == 2
@@ -74,7 +74,7 @@ async def test_faults_choose_by_method_and_path(api, sandbox):
     assert fault.hits == 3
 
 
-async def test_the_first_fault_that_fits_strikes_and_the_others_count_on(api, sandbox):
+async def test_first_matching_fault_is_applied_others_count(api, sandbox):
     first = sandbox.faults.add("status", status=503)
     second = sandbox.faults.add("status", status=502, after=1)
     assert [(await api.get(RATES)).status for _ in range(3)] == [503, 502, 200]
@@ -83,14 +83,14 @@ async def test_the_first_fault_that_fits_strikes_and_the_others_count_on(api, sa
     assert len(sandbox.faults) == 0
 
 
-async def test_faults_wait_for_the_digest_unless_told(api, sandbox):
+async def test_faults_apply_after_the_digest_by_default(api, sandbox):
     late = sandbox.faults.add("status", status=500)
     await api.get(RATES)
     assert [entry.status for entry in sandbox.requests] == [401, 500]
     assert late.hits == 1
     sandbox.faults.add("status", status=502, before_auth=True)
-    answer = await api.send("GET", RATES)
-    assert answer.status == 502
+    response = await api.send("GET", RATES)
+    assert response.status == 502
     assert sandbox.requests[-1].partner is None
     sandbox.faults.add("drop_after_commit", before_auth=True)
     with pytest.raises(aiohttp.ClientError):
@@ -133,14 +133,14 @@ async def test_delays_wait_on_the_clock(api, sandbox, clock, basket, kind, order
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("auto_advance", [False, True])
-async def test_a_late_commit_lands_after_the_connection_is_gone(api, sandbox, clock, basket, reset, auto_advance):
+async def test_late_commit_executes_after_the_connection_closed(api, sandbox, clock, basket, reset, auto_advance):
     clock.auto_advance = auto_advance
     sandbox.faults.add("late_commit", path="*/complete/*", reset=reset)
     with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
         await api.complete(basket)
     entry = sandbox.requests[-1]
     assert (entry.operation, entry.status, entry.body, entry.fault) == ("complete.buy", None, None, "late_commit")
-    await until(lambda: clock._alarms)
+    await until(lambda: clock._timers)
     clock.advance(29)
     await api.get(RATES)
     assert (sandbox.shop.orders, entry.body) == ([], None)
@@ -152,7 +152,7 @@ async def test_a_late_commit_lands_after_the_connection_is_gone(api, sandbox, cl
     assert clock.sleeps == []
 
 
-async def test_a_late_commit_on_a_clock_without_alarms(serving):
+async def test_late_commit_on_a_clock_without_timers(serving):
     class Plain:
         def __init__(self):
             self.inner = ManualClock()
@@ -171,7 +171,7 @@ async def test_a_late_commit_on_a_clock_without_alarms(serving):
         assert clock.inner.sleeps == [5]
 
 
-async def test_what_would_land_after_closing_never_does(serving, clock):
+async def test_deferred_request_is_not_executed_after_closing(serving, clock):
     async with serving() as (sandbox, api):
         await api.customer()
         basket = (await api.add()).data
@@ -181,7 +181,7 @@ async def test_what_would_land_after_closing_never_does(serving, clock):
     clock.advance(60)
     await asyncio.sleep(0)
     assert sandbox.shop.orders == []
-    assert clock._alarms == {}
+    assert clock._timers == {}
 
 
 @pytest.mark.parametrize(("commit", "orders"), [(False, 0), (True, 1)])
@@ -193,19 +193,19 @@ async def test_hanging_ends_with_the_fault(api, sandbox, basket, commit, orders)
     sandbox.faults.clear()
     assert (await call).status == 200
     assert fault.waiting == 0
-    await asyncio.wait_for(fault.removed(), 1)
+    await asyncio.wait_for(fault.wait_removed(), 1)
 
 
 async def test_status_without_and_with_commit(api, sandbox, basket):
     sandbox.faults.add("status", path="*/complete/*", status=503, retry_after=7, headers={"X-Cache": "miss"})
-    answer = await api.complete(basket)
-    assert (answer.status, answer.headers["Retry-After"], answer.headers["X-Cache"]) == (503, "7", "miss")
-    assert answer.json["code"] == 503
+    response = await api.complete(basket)
+    assert (response.status, response.headers["Retry-After"], response.headers["X-Cache"]) == (503, "7", "miss")
+    assert response.json["code"] == 503
     assert sandbox.shop.orders == []
     sandbox.faults.add("status", path="*/complete/*", status=504, commit=True, html=True)
-    answer = await api.complete(basket)
-    assert (answer.status, answer.headers["Content-Type"]) == (504, "text/html; charset=UTF-8")
-    assert answer.text.startswith("<!DOCTYPE")
+    response = await api.complete(basket)
+    assert (response.status, response.headers["Content-Type"]) == (504, "text/html; charset=UTF-8")
+    assert response.text.startswith("<!DOCTYPE")
     assert len(sandbox.shop.orders) == 1
 
 
@@ -221,14 +221,14 @@ async def test_status_without_and_with_commit(api, sandbox, basket):
 )
 async def test_status_with_any_body(api, sandbox, args, text):
     sandbox.faults.add("status", status=422, **args)
-    answer = await api.get(RATES)
-    assert (answer.status, answer.text) == (422, text)
+    response = await api.get(RATES)
+    assert (response.status, response.text) == (422, text)
 
 
 async def test_rate_limit(api, sandbox, basket):
     sandbox.faults.add("rate_limit", retry_after=3, path="*/complete/*")
-    answer = await api.complete(basket)
-    assert (answer.status, answer.headers["Retry-After"], answer.json["success"]) == (429, "3", False)
+    response = await api.complete(basket)
+    assert (response.status, response.headers["Retry-After"], response.json["success"]) == (429, "3", False)
     assert sandbox.shop.orders == []
     sandbox.faults.add("rate_limit", retry_after=None)
     assert "Retry-After" not in (await api.get(RATES)).headers
@@ -236,17 +236,17 @@ async def test_rate_limit(api, sandbox, basket):
 
 async def test_redirect_and_html(api, sandbox):
     sandbox.faults.add("redirect", location="https://example.com/", status=307)
-    answer = await api.get(RATES)
-    assert (answer.status, answer.headers["Location"]) == (307, "https://example.com/")
+    response = await api.get(RATES)
+    assert (response.status, response.headers["Location"]) == (307, "https://example.com/")
     sandbox.faults.add("html")
-    answer = await api.get(RATES)
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "text/html; charset=UTF-8")
+    response = await api.get(RATES)
+    assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=UTF-8")
 
 
 async def test_success_false(api, sandbox, basket):
     sandbox.faults.add("success_false", code=17, message="no", path="*/complete/*")
-    answer = await api.complete(basket)
-    assert (answer.status, answer.json) == (200, {"data": None, "success": False, "code": 17, "message": "no"})
+    response = await api.complete(basket)
+    assert (response.status, response.json) == (200, {"data": None, "success": False, "code": 17, "message": "no"})
     assert sandbox.shop.orders == []
     sandbox.faults.add("success_false", commit=True)
     assert (await api.complete(basket)).json["success"] is False
@@ -256,14 +256,14 @@ async def test_success_false(api, sandbox, basket):
 async def test_stale_nonce(api, sandbox):
     await api.get(RATES)
     fault = sandbox.faults.add("stale_nonce")
-    assert (await api.get(RATES)).status == 200  # the client started again with the new nonce
+    assert (await api.get(RATES)).status == 200  # the client repeated the handshake with the new nonce
     assert fault.hits == 1
     assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200]
     assert sandbox.requests[1].nonce != sandbox.requests[3].nonce
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_truncated_answers(api, sandbox, basket, chunked):
+async def test_truncated_responses(api, sandbox, basket, chunked):
     sandbox.faults.add("truncate", path="*/complete/*", chunked=chunked)
     with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
         await api.complete(basket)
@@ -279,18 +279,18 @@ async def test_truncated_bytes(sandbox, raw):
 
 
 @pytest.mark.parametrize("where", ["head", "body"])
-async def test_slow_loris_drips_on_the_clock(serving, clock, where):
+async def test_slow_loris_waits_on_the_clock(serving, clock, where):
     clock.auto_advance = True
     async with serving() as (sandbox, api):
         sandbox.faults.add("slow_loris", interval=2, where=where)
-        answer = await api.get(RATES)
-        assert answer.status == 200
+        response = await api.get(RATES)
+        assert response.status == 200
         head = 0 if where == "body" else 100
-        assert len(clock.sleeps) >= len(answer.text) + head
+        assert len(clock.sleeps) >= len(response.text) + head
         assert set(clock.sleeps) == {2}
 
 
-async def test_interim_answers_and_headers(sandbox, raw):
+async def test_interim_responses_and_headers(sandbox, raw):
     sandbox.faults.add("interim", count=3)
     found = await raw()
     assert found.count(b"HTTP/1.1 103 Early Hints") == 3
@@ -318,17 +318,17 @@ async def test_spoilt_bodies(api, sandbox):
     assert "[" * 500 + "]" * 500 in (await api.get(RATES)).text
 
 
-async def test_large_answers(sandbox, api):
+async def test_large_responses(sandbox, api):
     sandbox.faults.add("too_large")
     assert len((await api.get(RATES)).text) > 9 * 1024 * 1024
     sandbox.faults.add("gzip_bomb", times=None, size=9 * 1024 * 1024)
-    answer = await api.get(RATES)
-    assert answer.headers["Content-Encoding"] == "gzip"
-    assert int(answer.headers["Content-Length"]) < 20_000
-    assert len(answer.text) > 9 * 1024 * 1024
+    response = await api.get(RATES)
+    assert response.headers["Content-Encoding"] == "gzip"
+    assert int(response.headers["Content-Length"]) < 20_000
+    assert len(response.text) > 9 * 1024 * 1024
 
 
-async def test_answers_about_somebody_else(api, sandbox, basket):
+async def test_wrong_customer_replaces_the_id(api, sandbox, basket):
     sandbox.faults.add("wrong_customer", times=None, external_id="other")
     found = (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data
     assert found == {**basket, "customer": {**basket["customer"], "external_id": "other"}}
@@ -393,7 +393,7 @@ def test_a_field_has_to_be_a_path(args):
 
 async def test_closing_does_not_wait_for_hanging_requests(serving):
     async with serving() as (sandbox, api):
-        await api.get(RATES)  # two cold calls at once would share a nonce and a count
+        await api.get(RATES)  # two concurrent first calls would share a nonce and a count
         hang = sandbox.faults.add("hang", path=RATES)
         delay = sandbox.faults.add("delay", path="*/products")
         calls = [asyncio.ensure_future(api.get(path)) for path in (RATES, "/partner/walletable/products")]

@@ -1,4 +1,4 @@
-"""The properties for clients: `reads_behind` and `latest_landing`."""
+"""The properties that clients read: `reads_behind` and `latest_landing`."""
 
 import asyncio
 import threading
@@ -40,21 +40,21 @@ def test_only_some_faults_have_requests_executed_late(kind):
 
 
 @pytest.mark.parametrize("commit", ["before", "never"])
-def test_a_refusal_lands_late_only_if_it_commits_after(commit):
+def test_refusal_is_deferred_only_with_commit_after(commit):
     faults = Faults()
     faults.add("refusal", seconds=7, commit=commit)
     faults.add("hang", commit=True)
     assert faults.latest_landing == 0.0
 
 
-def test_the_latest_of_all_counts_also_of_those_that_are_exhausted():
+def test_latest_landing_counts_exhausted_faults():
     faults = Faults()
     slow = faults.add("late_commit", seconds=9)
     faults.add("delay", seconds=4)
     assert faults.latest_landing == 9
-    struck = faults.match("POST", "/x", before_auth=False)
-    assert struck is slow
-    faults.finish(struck)
+    matched = faults.match("POST", "/x", before_auth=False)
+    assert matched is slow
+    faults.finish(matched)
     assert not slow.is_armed
     assert faults.latest_landing == 9
     hang = faults.add("hang", path="/never")
@@ -78,7 +78,7 @@ async def test_what_is_under_way_counts_also_without_its_fault(serving, clock, k
             assert (await api.complete(basket)).status == 403
         fault.remove()
         assert sandbox.latest_landing == 7
-        await until(lambda: clock._alarms)
+        await until(lambda: clock._timers)
         clock.advance(6.9)
         await asyncio.sleep(0)
         assert sandbox.latest_landing == 7
@@ -100,7 +100,7 @@ async def test_a_delay_counts_while_it_lasts(serving, clock):
         await until(lambda: sandbox.latest_landing == 0.0)
 
 
-async def test_a_hang_is_unbounded_while_it_waits_or_may_strike(serving):
+async def test_hang_is_unbounded_while_waiting_or_armed(serving):
     async with serving() as (sandbox, api):
         await api.get(RATES)
         fault = sandbox.faults.add("hang")

@@ -1,4 +1,4 @@
-"""Price locks that restart before they have run out, as the vendor's example of 258 seconds shows."""
+"""Price locks that restart before they expire, as in the vendor's example of 258 seconds."""
 
 import pytest
 

@@ -58,9 +58,9 @@ async def test_a_completed_delivery(api, sandbox, shipping):
 async def test_a_token_completes_once(api, sandbox):
     await api.customer()
     basket = (await api.add()).data
-    answers = [await api.complete(basket) for _ in range(3)]
-    assert [answer.status for answer in answers] == [200, 409, 409]
-    assert answers[1].json["code"] == 409
+    responses = [await api.complete(basket) for _ in range(3)]
+    assert [response.status for response in responses] == [200, 409, 409]
+    assert responses[1].json["code"] == 409
     assert len(sandbox.shop.orders) == 1
     assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 1}
     key = {"external_customer_id": "cust-1", "cart_token": basket["token"]}
@@ -77,7 +77,7 @@ async def test_concurrent_completions_make_one_order(serving):
         while held.waiting < 8:
             await asyncio.sleep(0)
         held.remove()
-        statuses = sorted(answer.status for answer in await asyncio.gather(*rush))
+        statuses = sorted(response.status for response in await asyncio.gather(*rush))
         assert statuses == [200] + [409] * 7
         assert len(sandbox.shop.orders) == 1
 
@@ -233,7 +233,7 @@ async def test_a_shipment_is_put_off_by_a_day_on_its_way(api, clock, sandbox, sh
     assert await arrival() == "2026-02-25"
     clock.advance(86_400)
     assert await arrival() == "2026-02-25"
-    sandbox.shop.set_status(order["id"], "Packed")  # it is not on its way at all
+    sandbox.shop.set_status(order["id"], "Packed")  # not shipped
     assert await arrival() == "2026-02-24"
 
 

@@ -12,15 +12,15 @@ from minted_connect.sandbox.pricing import (
     Figures,
     Line,
     PriceWalk,
-    card_commission,
-    fees,
+    compute_card_commission,
+    compute_figures,
     r2,
 )
 
 FEBRUARY, MARCH = FeeSchedule(), FeeSchedule.march_2026()
 ANCHOR = 1_771_590_477
 
-# walletable.md, section 4
+# Evidence guide, "Fees".
 BUYS = [
     (FEBRUARY, [("592.34", 1)], "592.34 10.37 11.85 1.78 1.20 617.54"),
     (FEBRUARY, [("592.34", 3)], "1777.02 31.10 35.55 5.33 3.60 1852.60"),
@@ -32,13 +32,13 @@ BUYS = [
 
 @pytest.mark.parametrize(("rates", "lines", "figures"), BUYS)
 def test_documented_buys(rates, lines, figures):
-    found = fees("buy", [Line(D(price), amount) for price, amount in lines], rates)
+    found = compute_figures("buy", [Line(D(price), amount) for price, amount in lines], rates)
     total, charge, minting, storage, vat, paid = map(D, figures.split())
     assert found == Figures(total, total, D(0), charge, minting, storage, vat, paid)
 
 
 def test_documented_sell():
-    found = fees("sell", [Line(D("546.06"), 5)], MARCH)
+    found = compute_figures("sell", [Line(D("546.06"), 5)], MARCH)
     assert found == Figures(
         price=D("2730.30"),
         total=D("2730.30"),
@@ -49,22 +49,23 @@ def test_documented_sell():
 
 
 def test_documented_delivery():
-    found = fees("delivery", [Line(D(0), 1)], MARCH)
+    found = compute_figures("delivery", [Line(D(0), 1)], MARCH)
     assert found == Figures(total=D(3), delivery_cost=D(3), charges_vat=D("0.15"), paid_total=D("3.15"))
 
 
 @pytest.mark.parametrize("kind", ["buy", "sell", "delivery"])
 def test_nothing_costs_nothing(kind):
-    assert fees(kind, [], MARCH) == Figures()
+    assert compute_figures(kind, [], MARCH) == Figures()
 
 
 def test_minting_is_rounded_per_piece():
-    assert fees("buy", [Line(D("592.34"), 3)], FEBRUARY).minting_fee == D("35.55")  # 2 % of all three is 35.54
-    assert fees("buy", [Line(D("546.06"), 4)], MARCH).minting_fee == D("109.20")  # 5 % of all four is 109.21
+    # 2 % of all three is 35.54, 5 % of all four is 109.21.
+    assert compute_figures("buy", [Line(D("592.34"), 3)], FEBRUARY).minting_fee == D("35.55")
+    assert compute_figures("buy", [Line(D("546.06"), 4)], MARCH).minting_fee == D("109.20")
 
 
 def test_card_commission_of_the_examples():
-    assert (card_commission(D("592.34")), card_commission(D("1777.02"))) == (D("17.06"), D("51.18"))
+    assert (compute_card_commission(D("592.34")), compute_card_commission(D("1777.02"))) == (D("17.06"), D("51.18"))
 
 
 def test_rounding_is_half_up():
@@ -79,7 +80,7 @@ rates = st.builds(FeeSchedule, charge=percent, storage=percent, vat=percent, min
 
 @given(lines, rates)
 def test_a_buy_adds_up_to_the_cent(given_lines, given_rates):
-    f = fees("buy", given_lines, given_rates)
+    f = compute_figures("buy", given_lines, given_rates)
     assert f.paid_total == f.total + f.charge_fee + f.minting_fee + f.storage_fee + f.charges_vat
     assert f.total == f.price == sum(line.price * line.amount for line in given_lines)
     cent = D("0.01")
@@ -91,7 +92,7 @@ def test_a_buy_adds_up_to_the_cent(given_lines, given_rates):
 
 @given(lines, rates)
 def test_a_sell_pays_out_the_total_less_fees(given_lines, given_rates):
-    f = fees("sell", given_lines, given_rates)
+    f = compute_figures("sell", given_lines, given_rates)
     assert f.paid_total == f.total - f.charge_fee - f.charges_vat
     assert f.minting_fee == f.storage_fee == 0
     assert f.paid_total <= f.total
@@ -99,7 +100,7 @@ def test_a_sell_pays_out_the_total_less_fees(given_lines, given_rates):
 
 @given(lines, rates)
 def test_the_order_of_lines_does_not_matter(given_lines, given_rates):
-    assert fees("buy", given_lines, given_rates) == fees("buy", given_lines[::-1], given_rates)
+    assert compute_figures("buy", given_lines, given_rates) == compute_figures("buy", given_lines[::-1], given_rates)
 
 
 def quotes(walk, metal, ticks):
@@ -128,7 +129,7 @@ def test_the_price_stands_still_between_ticks():
     walk = PriceWalk(1, ANCHOR, interval=0.25)
     begin = ANCHOR * 1_000_000
     assert [walk.tick(begin + n) for n in (-1, 0, 249_999, 250_000)] == [-1, 0, 0, 1]
-    assert walk.started(walk.tick(begin + 300_000)) == begin + 250_000
+    assert walk.tick_start(walk.tick(begin + 300_000)) == begin + 250_000
     assert walk.quote(GOLD, begin + 300_000) == walk.at(GOLD, 1)
 
 

@@ -1,11 +1,11 @@
-"""Refusals of requests that are executed all the same, late commits, and orders in unexpected statuses."""
+"""Refused requests that are executed, late commits, and orders with unexpected statuses."""
 
 import asyncio
 
 import aiohttp
 import pytest
 
-from minted_connect.sandbox.statuses import FAILING, STATUSES, id_of_status
+from minted_connect.sandbox.entities import FAILING, STATUSES, id_of_status
 
 pytestmark = pytest.mark.anyio
 
@@ -53,7 +53,7 @@ async def test_every_status_enveloped_or_bare_before_after_or_never(
     assert len(sandbox.shop.orders) == (commit == "before")
     assert sandbox.latest_landing == (5 if commit == "after" else 0)
     if commit == "after":
-        await until(lambda: clock._alarms)
+        await until(lambda: clock._timers)
         clock.advance(4.999)
         await api.get("/partner/walletable/rates")
         assert sandbox.shop.orders == []
@@ -84,14 +84,14 @@ async def test_a_401_without_a_challenge_or_with_one_of_another(api, sandbox, ba
     from tests.sandbox.conftest import authorization
 
     target = "/partner/walletable/complete/buy"
-    line = sandbox.doorman.challenges()[0]
+    line = sandbox.digest.challenges()[0]
     headers["Authorization"] = authorization(line, sandbox.username, sandbox.password, "POST", target)
     body = {**ME, "cart_token": basket["token"]}
     async with api.session.post(sandbox.url + target, json=body, headers=headers) as response:
         assert response.status == 401
         found = response.headers.getall("WWW-Authenticate", [])
     assert [line.startswith(expected) for line in found] == ([] if expected is None else [True])
-    assert sandbox.doorman.realm not in str(found)
+    assert sandbox.digest.realm not in str(found)
     assert len(sandbox.shop.orders) == 1
 
 
@@ -99,7 +99,7 @@ async def test_a_refusal_may_hit_any_request(api, sandbox, clock, basket):
     sandbox.faults.add("refusal", method="POST", path="*/basket", status=403, commit="after", seconds=1)
     assert (await api.add("MNTBAE0013", 2)).status == 403
     assert len((await api.get(BASKET, **ME)).data["items"]) == 1
-    await until(lambda: clock._alarms)
+    await until(lambda: clock._timers)
     clock.advance(1)
     await until(lambda: len(sandbox.shop.baskets[0].items) == 2)
 
@@ -110,9 +110,9 @@ async def test_what_was_refused_before_the_login_is_not_executed(api, sandbox, c
         key = {**ME, "cart_token": basket["token"]}
         async with api.session.post(sandbox.url + "/partner/walletable/complete/buy", json=key) as response:
             assert response.status == 403
-    await until(lambda: clock._alarms)
+    await until(lambda: clock._timers)
     clock.advance(1)
-    await until(lambda: sandbox.latest_landing is not None and not clock._alarms)
+    await until(lambda: sandbox.latest_landing is not None and not clock._timers)
     await api.get("/partner/walletable/rates")
     assert sandbox.shop.orders == []
 
@@ -128,7 +128,7 @@ async def send_late(api, sandbox, clock, basket, how, reads_basket, **more):
     else:
         sandbox.faults.add("refusal", path=COMPLETE, seconds=10, commit="after", reads_basket=reads_basket)
         assert (await api.complete(basket, **more)).status == 403
-    await until(lambda: clock._alarms)
+    await until(lambda: clock._timers)
 
 
 HOW = pytest.mark.parametrize("how", ["late_commit", "refusal"])
@@ -237,7 +237,7 @@ async def test_what_could_not_be_accepted_is_not_executed(serving, clock, body):
         await api.customer()
         sandbox.faults.add("refusal", path=COMPLETE, commit="after", seconds=10, reads_basket="acceptance")
         assert (await api.send("POST", "/partner/walletable/complete/buy", body)).status == 403
-        await until(lambda: clock._alarms)
+        await until(lambda: clock._timers)
         await land(sandbox, clock)
         assert sandbox.shop.orders == []
 
@@ -248,7 +248,7 @@ async def test_other_requests_are_executed_as_they_are_found(serving, clock):
         late = {"commit": "after", "seconds": 10, "reads_basket": "acceptance"}
         sandbox.faults.add("refusal", method="POST", path="*/basket", **late)
         assert (await api.add()).status == 403
-        await until(lambda: clock._alarms)
+        await until(lambda: clock._timers)
         await land(sandbox, clock)
         assert len(sandbox.shop.baskets) == 1
 

@@ -1,4 +1,4 @@
-"""Reads from a replica that is behind: `reads_lag`, with `orders_lag` behind that."""
+"""Reads from a delayed replica: `reads_lag`, with `orders_lag` on top."""
 
 import contextlib
 import sqlite3
@@ -155,7 +155,7 @@ async def test_a_read_reprices_the_primary_and_shows_it_late(lagging, clock):
     primary = sandbox.shop.baskets[0]
     assert primary.price_token != basket["price_token"]
     assert sandbox.shop.remaining(primary) == 240
-    for _ in range(3):  # the lock that runs now is not restarted by stale reads
+    for _ in range(3):  # stale reads do not restart the present lock
         assert (await api.get(BASKET, **ME)).data["price_token"] == basket["price_token"]
     assert sandbox.shop.baskets[0].price_token == primary.price_token
     clock.advance(2)
@@ -170,7 +170,7 @@ async def test_a_stale_read_brings_no_completed_basket_back(lagging, clock):
     basket = (await api.add()).data
     clock.advance(239)
     await api.complete(basket)
-    clock.advance(1.5)  # the replica shows it open still, with a lock that is over
+    clock.advance(1.5)  # the replica still shows it open, with an expired lock
     assert (await api.get(BASKET, **ME)).data["pricefix"]["remaining"] == -1
     assert sandbox.shop.baskets == []
     assert (await api.add()).data["token"] != basket["token"]
@@ -211,7 +211,7 @@ async def test_without_lag_there_is_no_replica(serving):
         assert sandbox.reads_behind == 0
 
 
-async def test_threaded_reads_lag_too(answer_digest):
+async def test_threaded_reads_lag_too(digest_header):
     clock = ManualClock()
     with ThreadedSandbox(clock=clock, reads_lag=2, orders_lag=1.5) as sandbox:
         assert sandbox.reads_behind == 3.5
@@ -245,7 +245,7 @@ def picture(state):
 
 
 def act(shop, step, value):
-    """Take one step; what the shop refuses changes nothing."""
+    """Run one step; a refused one changes nothing."""
     me = shop.customer("p", "cust-1")
     open_ = shop.baskets[-1].token if shop.baskets else ""
     if step == "add":

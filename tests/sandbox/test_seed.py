@@ -1,4 +1,4 @@
-"""A seed is drawn and shown unless it is given; a given one repeats everything, byte for byte."""
+"""The seed is random and shown unless it is given; the same seed repeats all responses, byte for byte."""
 
 import inspect
 import json
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def bodies(serving, **options):
-    """Buy, sell, read and wait, and return every body that came back, without the port."""
+    """Buy, sell, read and wait; return the bodies of all responses, without the port."""
     clock = ManualClock()
     async with serving(clock=clock, **options) as (sandbox, api):
         texts = []
@@ -44,7 +44,7 @@ async def test_without_a_seed_every_sandbox_is_another(serving):
     first, second = await bodies(serving, seed=None), await bodies(serving, seed=None)
     assert first[0] != second[0]
     assert json.loads(first[1][1])["data"]["token"] != json.loads(second[1][1])["data"]["token"]
-    assert await bodies(serving, seed=first[0]) == first  # what was shown repeats it
+    assert await bodies(serving, seed=first[0]) == first  # the shown seed repeats it
 
 
 async def test_a_state_file_goes_on_with_its_seed(serving, tmp_path):

@@ -35,7 +35,7 @@ def test_help_lists_every_option_with_its_default():
     shown = inspect.getdoc(ThreadedSandbox)
     for one in attrs.fields(Settings):
         default = re.search(rf"`{one.name}` \((.+?)\)[,:]", shown)
-        if one.name not in {"products", "rates"}:
+        if one.name not in {"products", "fees"}:
             assert default, one.name
             assert ast.literal_eval(default[1]) == one.default, one.name
     assert {f"`{name}`" for name in Options.__annotations__} <= set(re.findall(r"`\w+`", shown))
@@ -78,9 +78,9 @@ async def test_a_wrong_password_stays_outside(sandbox, api):
     assert [entry.partner for entry in sandbox.requests] == [None, None]
 
 
-async def test_a_digest_for_another_target_is_a_400(sandbox, api, answer_digest):
-    line = sandbox.doorman.challenges()[0]
-    header = answer_digest(line, sandbox.username, sandbox.password, "GET", RATES)
+async def test_a_digest_for_another_target_is_a_400(sandbox, api, digest_header):
+    line = sandbox.digest.challenges()[0]
+    header = digest_header(line, sandbox.username, sandbox.password, "GET", RATES)
     async with api.session.get(sandbox.url + RATES + "?a=b", headers={"Authorization": header}) as response:
         assert response.status == 400
 
@@ -89,7 +89,7 @@ async def test_nonces_expire_and_rotate_on_the_wire(sandbox, api, clock):
     await api.get(RATES)
     clock.advance(300)
     assert (await api.get(RATES)).status == 200
-    sandbox.doorman.rotate_nonces()
+    sandbox.digest.rotate_nonces()
     assert (await api.get(RATES)).status == 200
     assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200, 401, 200]
     assert [entry.nc for entry in sandbox.requests][1::2] == [1, 1, 1]
@@ -155,7 +155,7 @@ async def test_a_body_that_is_not_json_is_logged_as_bytes(sandbox, api):
     assert sandbox.requests[-1].body == b"{"
 
 
-async def test_headers_of_an_answer(api):
+async def test_headers_of_a_response(api):
     first, second = await api.get(RATES), await api.get(RATES)
     assert first.headers["Content-Type"] == "application/json"
     assert first.headers["Date"] == "Fri, 20 Feb 2026 12:27:57 GMT"
@@ -163,11 +163,11 @@ async def test_headers_of_an_answer(api):
     assert first.headers["X-Request-Id"] != second.headers["X-Request-Id"]
 
 
-async def test_connections_are_kept_alive(sandbox, api, answer_digest):
+async def test_connections_are_kept_alive(sandbox, api, digest_header):
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
-    line = sandbox.doorman.challenges()[0]
+    line = sandbox.digest.challenges()[0]
     for nc in (1, 2, 3):
-        header = answer_digest(line, sandbox.username, sandbox.password, "GET", RATES, nc)
+        header = digest_header(line, sandbox.username, sandbox.password, "GET", RATES, nc)
         writer.write(f"GET {RATES} HTTP/1.1\r\nHost: x\r\nx-client-id: w\r\nAuthorization: {header}\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
@@ -189,21 +189,21 @@ async def test_connections_are_kept_alive(sandbox, api, answer_digest):
     ],
 )
 async def test_unknown_routes_and_methods(api, method, path, status):
-    answer = await api.send(method, path, headers={"Accept-Language": "en"})
-    assert (answer.status, answer.json["code"], answer.json["success"]) == (status, status, False)
+    response = await api.send(method, path, headers={"Accept-Language": "en"})
+    assert (response.status, response.json["code"], response.json["success"]) == (status, status, False)
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 async def test_a_huge_body_is_refused(api):
-    answer = await api.send("POST", "/partner/customer", data=b'"' + b"a" * 2**20 + b'"')
-    assert (answer.status, answer.json["code"]) == (413, 413)
+    response = await api.send("POST", "/partner/customer", data=b'"' + b"a" * 2**20 + b'"')
+    assert (response.status, response.json["code"]) == (413, 413)
 
 
 @pytest.mark.parametrize("qop", ["auth", "auth-int"])
-async def test_a_client_that_leaves_in_the_middle_commits_nothing(serving, answer_digest, caplog, qop):
+async def test_a_client_that_leaves_in_the_middle_commits_nothing(serving, digest_header, caplog, qop):
     async with serving(qop=qop) as (sandbox, _):
-        line, path = sandbox.doorman.challenges()[0], "/partner/customer"
-        header = answer_digest(line, sandbox.username, sandbox.password, "POST", path)
+        line, path = sandbox.digest.challenges()[0], "/partner/customer"
+        header = digest_header(line, sandbox.username, sandbox.password, "POST", path)
         _, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nx-client-id: w\r\nAuthorization: {header}\r\n"
         writer.write(f'{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"external_id": '.encode())
@@ -272,7 +272,7 @@ async def test_closing_leaves_nothing_behind(clock):
         async with Sandbox(clock=clock) as sandbox:
             async with session.get(sandbox.url) as response:
                 assert response.status == 401
-            # One more connection that never says anything.
+            # One more connection, without a request.
             _, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
         assert asyncio.all_tasks() == before
         with pytest.raises(aiohttp.ClientConnectorError):
@@ -320,7 +320,7 @@ def test_a_thread_serves_blocking_code():
         error.value.close()
         assert [entry.status for entry in sandbox.requests] == [401, 500]
         assert sandbox.shop.orders == []
-        assert sandbox.doorman.realm == "Minted Connect"
+        assert sandbox.digest.realm == "Minted Connect"
         with pytest.raises(RuntimeError, match="starts once"):
             sandbox.start()
     sandbox.close()

@@ -28,19 +28,19 @@ class SteppingClock(ManualClock):
     def __init__(self, start: datetime = START) -> None:
         super().__init__(start, auto_advance=True)
 
-    async def _sleep(self, seconds: float, *, runs_on: bool) -> None:
+    async def _sleep(self, seconds: float, *, uses_elapsed: bool) -> None:
         end = self.monotonic() + seconds
         while (due := self._next_due()) is not None and self.monotonic() < due < end:
             self.advance(due - self.monotonic())
             for _ in range(_TURNS):
                 await asyncio.sleep(0)
-        await super()._sleep(max(0.0, end - self.monotonic()), runs_on=runs_on)
+        await super()._sleep(max(0.0, end - self.monotonic()), uses_elapsed=uses_elapsed)
 
     def _next_due(self) -> float | None:
         """Return the next moment, on the monotonic clock, at which an alarm rings."""
         with self._lock:
             ahead = self._suspended
-            return min((alarm.due - ahead * alarm.runs_on for alarm in self._alarms), default=None)
+            return min((timer.due - ahead * timer.uses_elapsed for timer in self._timers), default=None)
 
 
 @attrs.frozen(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from minted_connect.sandbox import LoggedRequest, Sandbox
-from minted_connect.sandbox.statuses import FAILING
+from minted_connect.sandbox.entities import FAILING
 
 __all__ = ["HEADER", "Witness"]
 
@@ -22,7 +22,7 @@ class Witness:
         self._made: dict[str, list[int]] = {}
         self.refused: dict[str, str] = {}
         """Ids of the intents that a caller was told nothing was bought of, and the words."""
-        note, answer = server._note, server.routes.answer
+        note, answer = server._log_request, server.dispatcher.dispatch
 
         def noting(request: Any, request_id: str) -> LoggedRequest | None:
             entry = note(request, request_id)
@@ -38,8 +38,8 @@ class Witness:
                 self._made.setdefault(incoming.headers[HEADER], []).extend(made)
             return reply
 
-        server._note = noting  # type: ignore[method-assign]
-        server.routes.answer = answering  # type: ignore[method-assign]
+        server._log_request = noting  # type: ignore[method-assign]
+        server.dispatcher.dispatch = answering  # type: ignore[method-assign]
 
     def posts(self, intent: str) -> int:
         """Return how often an intent was posted; the challenge of the login is no post."""
