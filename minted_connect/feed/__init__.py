@@ -5,7 +5,8 @@ from minted_connect.feed.feed import RateFeed
 from minted_connect.feed.fleet.member import Fleet, FleetMember
 from minted_connect.feed.hub import Subscription
 from minted_connect.feed.poller import Poller
-from minted_connect.feed.sinks.lines import CsvSink, JsonLinesSink, Sink
+from minted_connect.feed.sinks.base import Sink
+from minted_connect.feed.sinks.lines import CsvSink, JsonLinesSink
 from minted_connect.feed.sinks.recording import record
 from minted_connect.feed.tick import Tick
 

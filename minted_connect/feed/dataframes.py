@@ -16,7 +16,7 @@ from minted_connect.models.rate import RatePoint
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["POINTS", "arrow", "check_money", "table_of", "to_arrow", "to_pandas", "to_polars"]
+__all__ = ["POINTS", "check_money", "import_arrow", "table_of", "to_arrow", "to_pandas", "to_polars"]
 
 _PLACES: Final = 18
 _DIGITS: Final = 38
@@ -89,7 +89,7 @@ def to_pandas(rows: Iterable[Tick] | Iterable[RatePoint] | Iterable[Candle]) -> 
     return table.to_pandas(types_mapper=_extra("pandas").ArrowDtype)
 
 
-def arrow(part: str = "") -> Any:
+def import_arrow(part: str = "") -> Any:
     """Return pyarrow, or a part of it.
 
     Raises:
@@ -104,7 +104,7 @@ def _extra(name: str) -> Any:
 
 def table_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column] = COLUMNS) -> Any:
     """Return rows of Python values as an Arrow table."""
-    pa = arrow()
+    pa = import_arrow()
     types = {
         ColumnType.TIME: pa.timestamp("us", tz="UTC"),
         ColumnType.WHOLE: pa.int64(),

@@ -23,7 +23,7 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.feed.hub import Buffered, Hub, Latest, Subscription
-from minted_connect.feed.sinks.lines import Sink
+from minted_connect.feed.sinks.base import Sink
 from minted_connect.feed.sinks.recording import record
 from minted_connect.feed.tick import Filter, Tick
 from minted_connect.models.rate import Rate, RatePoint

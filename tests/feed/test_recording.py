@@ -180,7 +180,7 @@ async def test_what_is_lost_is_said(caplog):
         await until(lambda: len(sink.ticks) == 4)
     assert await recording == 4
     assert [tick.number for tick in sink.ticks] == [1, 6, 7, 8]
-    assert "4 ticks went by before they could be recorded" in caplog.text
+    assert "4 ticks were dropped before they could be recorded" in caplog.text
 
 
 async def test_a_sink_that_cannot_be_opened(tmp_path: Path):
