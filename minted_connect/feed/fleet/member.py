@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import anyio
 import attrs
@@ -22,7 +22,7 @@ from minted_connect.config import Clock, RateLimit, Secret, as_secret, check_typ
 from minted_connect.errors import ConfigurationError, FleetError, MintedConnectError
 from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, place
 from minted_connect.feed.hub import Hub
-from minted_connect.feed.poller import UNSEEN, Polled, Poller, gap_of
+from minted_connect.feed.poller import UNSEEN, Poller
 from minted_connect.feed.tick import Round
 
 __all__ = ["Fleet", "FleetMember"]
@@ -53,9 +53,6 @@ class Fleet:
     name: str = "rates"
     lease: float = 10.0
     """Seconds after which a leader that is not heard of is followed by another."""
-    on_outage: Literal["hold", "poll"] = "hold"
-    """While Redis cannot be used: `hold` keeps the last values, which go stale, and `poll` has every process poll for
-    itself once that has lasted longer than a lease."""
     keep: int = 10_000
     """The most rounds that the stream holds: who falls further behind than that misses some (`Tick.missed`). A stream
     to which nothing was added for a week is gone."""
@@ -72,8 +69,6 @@ class Fleet:
             raise ConfigurationError("Fleet.name: must be a printable string without braces")
         if not is_seconds(self.lease) or not _SHORTEST_LEASE <= self.lease <= _LONGEST_LEASE:
             raise ConfigurationError(f"Fleet.lease: must be seconds from {_SHORTEST_LEASE} to {_LONGEST_LEASE:.0f}")
-        if self.on_outage not in ("hold", "poll"):
-            raise ConfigurationError("Fleet.on_outage: must be 'hold' or 'poll'")
         keep: Any = self.keep
         if not isinstance(keep, int) or isinstance(keep, bool) or not 1 <= keep <= _MOST:
             raise ConfigurationError(f"Fleet.keep: must be a whole number from 1 to {_MOST}")
@@ -110,14 +105,12 @@ class FleetMember:
             clock=clock,
         )
         self._term = 0  # of this member as the leader
-        # The lease runs on the time of Redis, which passes whatever the feed's clock says: these two are the loop's.
+        # The lease runs on the time of Redis, which passes whatever the feed's clock says: this is the loop's.
         self._until = -math.inf  # to when the lease is surely this member's
-        self._cut_at = math.inf  # since when Redis cannot be used
         self._charged = asyncio.Event()
         self._due = -math.inf  # when the next poll of the fleet starts
         self._number: int | None = None  # of the round read last
         self._at: datetime = _EPOCH  # of the round posted last
-        self._good_at = math.inf  # of the last one with rates, by the feed's clock
         self._overdue: Alarm | None = None
         self._failures = 0
         self._trouble: FleetError | None = None
@@ -150,7 +143,7 @@ class FleetMember:
         hub.due = math.inf  # nobody here knows what a test's clock would skip
         tasks = [
             asyncio.create_task(work, name=f"minted_connect.feed.{name}")
-            for name, work in (("lease", self._renew_lease()), ("read", self._follow(hub)), ("lead", self._lead(hub)))
+            for name, work in (("lease", self._renew_lease()), ("read", self._follow(hub)), ("lead", self._lead()))
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -202,7 +195,7 @@ class FleetMember:
                 if term != self._term:
                     self._on_term_change(term)
                 self._until = asked + self._fleet.lease
-            if self._in_charge():
+            if self._leads():
                 self._charged.set()
             # Apart from each other, or all followers of a leader that died would ask at once.
             await asyncio.sleep(pause * (0.75 + 0.25 * self._random()))
@@ -214,39 +207,26 @@ class FleetMember:
             _log.warning("another process polls for the fleet at %s now", self._stream.place)
         self._term = term
 
-    def _in_charge(self) -> bool:
-        """Tell whether this process is to poll: as the leader, or because everybody polls without Redis."""
-        if self._fleet.on_outage == "poll" and self._alone():
-            return True
-        return self._leads()
-
     def _leads(self) -> bool:
         return self._term > 0 and asyncio.get_running_loop().time() < self._until
 
-    def _alone(self) -> bool:
-        return asyncio.get_running_loop().time() - self._cut_at >= self._fleet.lease
-
-    async def _lead(self, hub: Hub) -> None:
+    async def _lead(self) -> None:
         """Poll whenever this process is in charge and a poll is due, for ever."""
         while True:
-            if not self._in_charge():
+            if not self._leads():
                 self._charged.clear()
                 await self._charged.wait()
             elif (left := self._due - self._clock.monotonic()) > 0:
                 await self._clock.sleep(left)
             else:
-                if not self._alone():
-                    await self.turn()
-                if self._in_charge():
-                    await self._poll(hub)
+                await self.turn()
+                if self._leads():
+                    await self._poll()
 
-    async def _poll(self, hub: Hub) -> None:
-        alone, term = not self._leads(), self._term
+    async def _poll(self) -> None:
+        term = self._term
         polled = await self._poller.poll()
         self._due = polled.due
-        if alone:
-            self._post_alone(hub, polled)
-            return
         every = self._poller.interval
         try:
             kept = await self._stream.publish(term, polled.rates, every=every, unseen=UNSEEN * every, due=polled.due)
@@ -282,26 +262,14 @@ class FleetMember:
         came = self._stream.moment(entry.at)
         self._due = max(self._due, came + entry.next)
         at = _EPOCH + timedelta(microseconds=entry.at)
-        # While this process polled for itself, the others may have gone on: what it has seen since is newer.
+        # A stream that restarted, after a failover to a replica that lagged, is read again from its beginning.
         if at <= self._at:
             return
+        self._at = at
         self._failures += not entry.rates
-        if entry.rates:
-            self._good_at = came
         self._post(hub, Round(entry.rates, entry.number, at, came, entry.gap, missed), self._due, entry.every)
 
-    def _post_alone(self, hub: Hub, polled: Polled) -> None:
-        now, gap = self._clock.monotonic(), 0.0
-        if polled.rates:
-            gap = gap_of(now - self._good_at, self._poller.interval)
-            self._good_at = now
-        self._failures += not polled.rates
-        # By the time of Redis, as far as it is known, so that its rounds and these come in order.
-        at = max(_EPOCH + timedelta(seconds=self._stream.time(now)), self._at + timedelta(microseconds=1))
-        self._post(hub, Round(polled.rates, 0, at, now, gap), polled.due, self._poller.interval)
-
     def _post(self, hub: Hub, posted: Round, due: float, every: float) -> None:
-        self._at = posted.at
         hub.publish(posted)
         if self._overdue is not None:
             self._overdue.cancel()
@@ -311,11 +279,9 @@ class FleetMember:
     def _redis_failed(self, error: FleetError) -> None:
         if self._trouble is None:
             _log.warning("%s", error)
-            self._cut_at = asyncio.get_running_loop().time()
         self._trouble = error
 
     def _redis_recovered(self) -> None:
         if self._trouble is not None:
             _log.info("Redis at %s can be used again", self._stream.place)
         self._trouble = None
-        self._cut_at = math.inf

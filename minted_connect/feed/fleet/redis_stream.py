@@ -264,10 +264,6 @@ class RedisStream:
         """Return a time of Redis as monotonic seconds of the feed's clock, not later than now."""
         return min(at / _US - self._ahead, self._clock.monotonic())
 
-    def time(self, moment: float) -> float:
-        """Return monotonic seconds of the feed's clock as the time of Redis, in seconds since 1970."""
-        return moment + self._ahead
-
     async def turn(self) -> float:
         """Take the next turn under the fleet's rate limit; return the seconds to wait for it.
 
