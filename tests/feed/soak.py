@@ -94,7 +94,7 @@ class Soak:
                 with MintedConnect(username, password, **settings) as twin, ThreadPoolExecutor(1) as pool:
                     blocking = asyncio.get_running_loop().run_in_executor(pool, self.listen_in_threads, twin)
                     first, last, feed = await self.listen(minted)
-                    polls = feed._source._number + await blocking
+                    polls = feed._source._poller.polls + await blocking
             server.stdin.close()
             requests = int(server.stdout.readline())
         say(f"{self.minutes:g} minutes, {polls} polls, {requests} requests, {feed.failures} failed in the first feed")
@@ -154,7 +154,7 @@ class Soak:
     async def hear(self, listener: Listener, ticks: Any, feed: RateFeed, pause: float = 0.0) -> None:
         async for tick in ticks:
             listener.note(tick)
-            if pause and not feed._hub.closed:
+            if pause and not feed._hub.is_closed:
                 await asyncio.sleep(pause)
 
     async def look(self, feed: RateFeed, metal: str) -> None:
@@ -167,7 +167,7 @@ class Soak:
 
     async def visit(self, feed: RateFeed) -> None:
         """Come, stay for some ticks, and go without a word."""
-        while not feed._hub.closed:
+        while not feed._hub.is_closed:
             numbers: list[int] = []
             async for tick in feed.subscribe(metal="gold", buffer=100):
                 if not tick.stale:
@@ -180,14 +180,14 @@ class Soak:
     async def alert(self, feed: RateFeed) -> None:
         """Wait for prices that come, and for some that do not."""
         number = 0
-        while not feed._hub.closed:
+        while not feed._hub.is_closed:
             after = number
             try:
                 tick = await feed.wait_for(lambda tick, after=after: tick.number > after + 7, timeout=5 * INTERVAL)
             except TimeoutError:
                 continue
             except Exception:
-                assert feed._hub.closed
+                assert feed._hub.is_closed
                 return
             number = tick.number
             self.alerts += 1
@@ -211,7 +211,7 @@ class Soak:
             thread.join()
         for listener in listeners:
             self.settle(listener, feed._inner._hub.round)
-        return int(feed._inner._source._number)
+        return int(feed._inner._source._poller.polls)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

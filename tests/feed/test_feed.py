@@ -28,7 +28,7 @@ from minted_connect.errors import (
     TransportError,
     ValidationFailed,
 )
-from minted_connect.feed import Poller, RateFeed, Tick
+from minted_connect.feed import LocalSource, Poller, RateFeed, Tick
 from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate, RatePoint
 from minted_connect.sandbox import ManualClock
@@ -158,7 +158,7 @@ def make(clock):
 
 def feed_of(fetch, clock, *, history=None, **options):
     options = {"interval": INTERVAL, "random": lambda: 0.5, **options}
-    return RateFeed(Poller(fetch, clock=clock, **options), clock=clock, history=history)
+    return RateFeed(LocalSource(Poller(fetch, clock=clock, **options), clock=clock), clock=clock, history=history)
 
 
 async def collect(subscription, into):
@@ -167,11 +167,11 @@ async def collect(subscription, into):
 
 
 def requests(feed):
-    return feed._source._fetch.calls
+    return feed._source._poller._fetch.calls
 
 
 def nobody_waits(feed):
-    return not feed._hub._waiting
+    return not feed._hub._waiters
 
 
 class TestOnePoller:
@@ -263,7 +263,7 @@ class TestTicks:
             await clock.advance(4)
             assert feed.latest().rate == GOLD
             assert feed.latest(metal="silver").rate == SILVER
-            with pytest.raises(InvalidInput, match="sku: fits none of the rates; there are MNTBAE0001"):
+            with pytest.raises(InvalidInput, match="sku: matches none of the rates; available: MNTBAE0001"):
                 feed.latest(sku="no such")
             assert feed.latest(currency_id=GOLD.currency_id).age == 4
         assert feed.latest().rate == GOLD  # closed, and honest about its age
@@ -291,10 +291,10 @@ class TestSubscriptions:
     @pytest.mark.parametrize(
         ("wanted", "says"),
         [
-            ({"currency_id": 7}, "currency_id: fits none of the rates; there are 1000013, 1000019"),
-            ({"metal": "platinum"}, "metal: fits none of the rates; there are gold, silver"),
-            ({"metal": "gold", "sku": "no such"}, "sku: fits none of the rates; there are MNTBAE0001"),
-            ({"metal": "silver", "sku": "MNTBAE0001"}, "metal: no rate fits all of metal, sku"),
+            ({"currency_id": 7}, "currency_id: matches none of the rates; available: 1000013, 1000019"),
+            ({"metal": "platinum"}, "metal: matches none of the rates; available: gold, silver"),
+            ({"metal": "gold", "sku": "no such"}, "sku: matches none of the rates; available: MNTBAE0001"),
+            ({"metal": "silver", "sku": "MNTBAE0001"}, "metal: no rate matches all of metal, sku"),
         ],
     )
     @pytest.mark.parametrize("buffer", [None, 8])
@@ -402,7 +402,7 @@ class TestSubscriptions:
                 task.cancel()
                 await asyncio.wait({task})
                 assert task.cancelled()
-            assert len(feed._hub._waiting) == 1
+            assert len(feed._hub._waiters) == 1
             await clock.advance(INTERVAL)
             assert (await anext(ticks)).spot == 601
             await feed.aclose()

@@ -62,7 +62,7 @@ def test_the_blocking_feed_refuses_what_never_comes():
     ):
         known = next(feed.subscribe())
         assert (known.currency, known.weight_unit, known.number, known.gap) == ("AED", "g", 1, 0)
-        with pytest.raises(InvalidInput, match="there are gold, silver"):
+        with pytest.raises(InvalidInput, match="available: gold, silver"):
             next(feed.subscribe(metal="platinum"))
         assert len(polls(sandbox)) == 1
 

@@ -77,7 +77,7 @@ async def take(ticks: Any, until: Callable[[Tick], bool]) -> list[Tick]:
 
 
 def leader(*feeds: RateFeed) -> RateFeed:
-    (found,) = [feed for feed in feeds if feed._source._leads()]
+    (found,) = [feed for feed in feeds if feed._source._is_leader()]
     return found
 
 
@@ -104,8 +104,8 @@ class TestTogether:
             assert numbers == list(range(numbers[0], numbers[-1] + 1))
         leading = leader(*feeds)
         published = max(feed._hub.round for feed in feeds)
-        assert published <= polls(sandbox) <= leading._source._poller._number
-        assert [feed._source._poller._number for feed in feeds if feed is not leading] == [0, 0, 0]
+        assert published <= polls(sandbox) <= leading._source._poller.polls
+        assert [feed._source._poller.polls for feed in feeds if feed is not leading] == [0, 0, 0]
 
     async def test_who_comes_late_gets_what_is_known_without_a_poll(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url, lease=30)
@@ -135,7 +135,7 @@ class TestTogether:
         gold_only, silver_only = await member(fleet, metals="gold"), await member(fleet, metals=["silver"])
         assert (await anext(gold_only.subscribe())).rate.metal_type == "gold"
         assert (await anext(silver_only.subscribe())).rate.metal_type == "silver"
-        assert gold_only._source._leads() and silver_only._source._leads()
+        assert gold_only._source._is_leader() and silver_only._source._is_leader()
 
     def test_the_blocking_client_is_a_member_too(self, redis_server):
         fleet = fleet_at(redis_server.url)
@@ -175,12 +175,12 @@ class TestFailedPolls:
             await asyncio.sleep(0.01)
         asked = polls(sandbox)
         await first.aclose()
-        while not second._source._leads():
+        while not second._source._is_leader():
             await asyncio.sleep(0.01)
         for _ in range(10):
             await asyncio.sleep(0.01)  # several intervals, and nobody asks
         assert polls(sandbox) == asked == 1
-        assert second._source._due - SystemClock().monotonic() > 3500
+        assert second._source._next_poll_at - SystemClock().monotonic() > 3500
 
     async def test_wrong_credentials_end_the_leader_and_free_the_lease(self, member, redis_server, sandbox):
         async with AsyncMintedConnect(sandbox.username, "wrong", base_url=sandbox.url) as minted:
@@ -242,12 +242,12 @@ class TestRedisInTrouble:
         mortal_redis.stop()
         for ticks in streams:
             await take(ticks, lambda tick: tick.stale)
-        while any(feed._source._leads() for feed in feeds):
+        while any(feed._source._is_leader() for feed in feeds):
             await asyncio.sleep(0.01)
         await asyncio.sleep(LEASE)  # a poll that began before the lease expired may still be in flight
         asked = polls(sandbox)
         await asyncio.sleep(LEASE)
-        assert not any(feed._source._leads() for feed in feeds)
+        assert not any(feed._source._is_leader() for feed in feeds)
         assert polls(sandbox) == asked
 
     async def test_stream_read_again_repeats_no_tick(self, member, redis_server, sandbox, monkeypatch):
@@ -260,7 +260,7 @@ class TestRedisInTrouble:
         async def read_all():
             nonlocal rereads
             rereads += 1
-            stream.after = "0-0"  # as after a failover to a replica that lagged
+            stream.last_id = "0-0"  # as after a failover to a replica that lagged
             return await read()
 
         monkeypatch.setattr(stream, "read", read_all)
@@ -286,10 +286,10 @@ class TestRedisInTrouble:
         with redis_server.client() as db:
             (lease,) = db.keys("*:lease")
             db.set(lease, "somebody", px=60_000)
-        while feed._source._leads():
+        while feed._source._is_leader():
             await asyncio.sleep(0.01)
         go.set()
-        while feed._source._charged.is_set():
+        while feed._source._lease_acquired.is_set():
             await asyncio.sleep(0.01)
         assert polls(sandbox) == 1
 
@@ -299,9 +299,9 @@ class TestRedisInTrouble:
         with redis_server.client() as db:
             (lease,) = db.keys("*:lease")
             db.set(lease, "somebody", px=60_000)
-        while "came too late" not in caplog.text:
+        while "was rejected by the fleet" not in caplog.text:
             await asyncio.sleep(0.01)
-        assert not feed._source._leads()
+        assert not feed._source._is_leader()
 
     async def test_a_follower_cut_off_goes_on_where_it_was(self, member, redis_server, sandbox, caplog):
         async with Cable(redis_server.port) as cable:
@@ -333,7 +333,7 @@ class TestRedisInTrouble:
                 after[-1].number
                 == [tick.number for tick in [*before, *after] if not tick.stale][-2] + after[-1].missed + 1
             )
-            assert "were gone before this process could read them" in caplog.text
+            assert "were deleted before this process could read them" in caplog.text
 
     async def test_a_leader_cut_off_is_followed_by_another(self, member, redis_server, sandbox):
         async with Cable(redis_server.port) as cable:
@@ -391,11 +391,11 @@ class TestRedisInTrouble:
                 with suppress(Exception):
                     added = db.xadd(stream, {"rates": "[{"}, id=f"{term}-{number + 1000}")
         for feed, ticks in zip(feeds, streams, strict=True):
-            while not feed._source._stream.corrupt:
+            while not feed._source._stream.corrupt_entries:
                 await anext(ticks)
             before = feed.latest(metal="gold").number
             await take(ticks, lambda tick, before=before: tick.number > before and not tick.stale)
-            assert feed._source._stream.corrupt == 1
+            assert feed._source._stream.corrupt_entries == 1
         assert caplog.text.count(f"entry {added} of the fleet's stream cannot be read") == 2
 
 

@@ -43,7 +43,7 @@ async def main():
                 async for tick in ticks:
                     print(json.dumps({
                         "number": tick.number, "at": tick.at.timestamp(), "gap": tick.gap, "stale": tick.stale,
-                        "missed": tick.missed, "leads": feed._source._leads(),
+                        "missed": tick.missed, "leads": feed._source._is_leader(),
                     }), flush=True)
 
             teller = asyncio.create_task(tell())

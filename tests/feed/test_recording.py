@@ -22,7 +22,7 @@ from minted_connect import (
     TransportError,
     record,
 )
-from minted_connect.feed import Poller, RateFeed
+from minted_connect.feed import LocalSource, Poller, RateFeed
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.feed.test_sinks import KINDS, make, read
 from tests.feed.ticks import GOLD, SILVER
@@ -73,7 +73,8 @@ class Steps:
 
     def feed(self) -> RateFeed:
         clock = ManualClock(auto_advance=True)
-        return RateFeed(Poller(self, interval=1, clock=clock, random=lambda: 0.5, breaker=None), clock=clock)
+        poller = Poller(self, interval=1, clock=clock, random=lambda: 0.5, breaker=None)
+        return RateFeed(LocalSource(poller, clock=clock), clock=clock)
 
 
 async def until(condition: Any) -> None:
@@ -205,9 +206,11 @@ async def test_over_http_with_history_and_again(kind, tmp_path):
                 minted.rates.feed(interval=3600, backfill=timedelta(hours=12)) as feed,
             ):
                 recording = asyncio.ensure_future(feed.record(make(kind, tmp_path), history=True))
-                await until(lambda: feed._hub.past is not None)
+                await until(lambda: feed._hub.history is not None)
                 for hour in range(3):
-                    await until(lambda hour=hour: feed._hub.round == hour + 1 and feed._hub.due > clock.monotonic())
+                    await until(
+                        lambda hour=hour: feed._hub.round == hour + 1 and feed._hub.next_poll_at > clock.monotonic()
+                    )
                     clock.advance(3600 * 1.2)
                 await until(lambda: feed._hub.round == 4)
                 await feed.aclose()
