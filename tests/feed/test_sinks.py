@@ -381,7 +381,7 @@ class TestMoney:
     )
     @settings(max_examples=150, deadline=None)
     def test_parquet_takes_an_amount_exactly_or_not_at_all(self, places, digits, sign, shift):
-        from minted_connect.feed.dataframes import check_money, table_of
+        from minted_connect.feed.dataframes import check_money, make_table
 
         value = Decimal(f"{sign}{digits}E{shift - places}")
         row = dict.fromkeys(NAMES) | {"spot": value}
@@ -392,7 +392,7 @@ class TestMoney:
             scaled = Fraction(value) * 10**18  # Decimal would round
             assert abs(scaled) >= 10**38 or scaled.denominator != 1
         else:
-            (back,) = table_of([row])["spot"].to_pylist()
+            (back,) = make_table([row])["spot"].to_pylist()
             assert Fraction(back) == Fraction(value)
 
     def test_an_amount_that_does_not_fit_is_named_and_nothing_is_written(self, tmp_path):

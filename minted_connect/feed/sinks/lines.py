@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from minted_connect import validation
 from minted_connect.errors import SinkError
-from minted_connect.feed.schema import NAMES, Key, key_of, to_text
+from minted_connect.feed.schema import NAMES, Key, make_key, to_text
 from minted_connect.feed.sinks.base import Sink, as_path, translate_os_errors
 from minted_connect.feed.tick import Tick
 
@@ -55,7 +55,7 @@ class _RecentKeys:
         """Return the ticks that are not recorded, without duplicates; do not remember them."""
         found: dict[Key, Tick] = {}
         for tick in ticks:
-            key = key_of(tick)
+            key = make_key(tick)
             if key in self._keys or (tick.backfilled and key[1] <= self._latest.get(key[0], "")):
                 continue
             found.setdefault(key, tick)
@@ -161,7 +161,7 @@ class _LinesSink(Sink):
             except BaseException:
                 _truncate(file, size)
                 raise
-        self._recent.add(map(key_of, unrecorded))
+        self._recent.add(map(make_key, unrecorded))
         return len(unrecorded)
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 from minted_connect import validation
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import SinkError
-from minted_connect.feed.dataframes import check_money, import_arrow, table_of
-from minted_connect.feed.schema import NAMES, Key, as_text, from_text, rows_of
+from minted_connect.feed.dataframes import check_money, import_arrow, make_table
+from minted_connect.feed.schema import NAMES, Key, as_text, from_text, to_rows
 from minted_connect.feed.sinks.base import Sink, as_path, translate_os_errors
 from minted_connect.feed.sinks.lines import JsonLinesSink
 from minted_connect.feed.tick import Tick
@@ -86,7 +86,7 @@ class ParquetSink(Sink):
             InvalidInput: if an amount does not fit into `decimal128(38, 18)`; then nothing is written.
             SinkError: if the sink is not open, or the ticks cannot be written.
         """
-        check_money(rows_of(ticks))
+        check_money(to_rows(ticks))
         written = self._buffer.append(ticks)
         self._buffered += written
         if self._buffered >= self._rows_per_part:
@@ -114,7 +114,7 @@ class ParquetSink(Sink):
         unfinished = self.directory / _UNFINISHED_NAME
         with translate_os_errors(self.directory):
             with unfinished.open("wb") as file:
-                self._parquet.write_table(table_of(rows), file)
+                self._parquet.write_table(make_table(rows), file)
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.rename(self.directory / f"part-{number:08}.parquet")
