@@ -250,6 +250,21 @@ class TestRedisInTrouble:
         assert not any(feed._source._is_leader() for feed in feeds)
         assert polls(sandbox) == asked
 
+    async def test_leader_with_a_rate_limit_waits_for_redis(self, member, mortal_redis, sandbox):
+        fleet = fleet_at(mortal_redis.url, lease=60, rate_limit=RateLimit(rate=100))
+        feed = await member(fleet)
+        ticks = gold(feed)
+        await take(ticks, lambda tick: tick.number >= 3)
+        mortal_redis.stop()
+        await take(ticks, lambda tick: tick.stale)
+        await asyncio.sleep(4 * INTERVAL)  # a poll that was permitted before may still be in flight
+        asked = polls(sandbox)
+        await asyncio.sleep(10 * INTERVAL)
+        assert feed._source._is_leader()
+        assert polls(sandbox) == asked
+        await asyncio.to_thread(mortal_redis.start)
+        await take(ticks, lambda tick: not tick.stale)
+
     async def test_stream_read_again_repeats_no_tick(self, member, redis_server, sandbox, monkeypatch):
         feed = await member(fleet_at(redis_server.url))
         ticks = gold(feed)

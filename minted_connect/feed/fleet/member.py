@@ -174,14 +174,19 @@ class FleetMember:
             await self._stream.aclose()
 
     async def acquire(self) -> None:
-        """Wait until the rate limit of the fleet permits a request; do not wait if Redis cannot be used."""
-        try:
-            wait = await self._stream.reserve_request()
-        except FleetError as error:
-            self._redis_failed(error)
-        else:
-            if wait > 0:
-                await self._clock.sleep(wait)
+        """Wait until the rate limit of the fleet permits a request; while Redis cannot be used, it permits none."""
+        retry_wait = _RETRY_INITIAL
+        while True:
+            try:
+                wait = await self._stream.reserve_request()
+            except FleetError as error:
+                self._redis_failed(error)
+                await asyncio.sleep(retry_wait)
+                retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
+            else:
+                if wait > 0:
+                    await self._clock.sleep(wait)
+                return
 
     async def _renew_lease(self) -> None:
         """Acquire and renew the lease until cancelled."""
