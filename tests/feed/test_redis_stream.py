@@ -1,4 +1,4 @@
-"""What a fleet does in Redis, step by step, on a real server: leases, terms, rounds, turns."""
+"""RedisStream on a real server: leases, terms, rounds, and the rate limit."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def member_at(url: str, **options: Any) -> RedisStream:
 
 @pytest.fixture
 async def join(redis_server: RedisServer) -> AsyncIterator[Join]:
-    """A function that connects another member."""
+    """Return a function that connects a new member."""
     async with AsyncExitStack() as stack:
 
         async def join(**options: Any) -> RedisStream:
@@ -79,14 +79,14 @@ async def publish(
 
 
 class TestLease:
-    async def test_one_of_many_holds_it(self, join):
+    async def test_one_of_many_members_holds_it(self, join):
         members = [await join() for _ in range(8)]
         terms = await asyncio.gather(*[member.acquire_lease() for member in members])
         assert sorted(term > 0 for term in terms) == [False] * 7 + [True]
         again = await asyncio.gather(*[member.acquire_lease() for member in members])
         assert again == terms
 
-    async def test_it_ends_if_nothing_is_heard_of_its_holder(self, join):
+    async def test_lease_that_is_not_renewed_expires(self, join):
         a, b = await join(lease=1.0), await join(lease=1.0)
         first = await a.acquire_lease()
         while not (second := await b.acquire_lease()):
@@ -97,17 +97,17 @@ class TestLease:
     async def test_it_can_be_given_back(self, join, db):
         a, b = await join(), await join()
         assert await a.acquire_lease()
-        await b.release_lease()  # not b's to give
+        await b.release_lease()  # b does not hold it
         assert not await b.acquire_lease()
         await a.release_lease()
         assert await b.acquire_lease()
 
-    async def test_beats_and_rounds_prolong_it(self, join, db):
+    async def test_renewals_and_rounds_extend_it(self, join, db):
         member = await join(lease=60.0)
         term = await member.acquire_lease()
-        for prolong in (member.acquire_lease, lambda: publish(member, term)):
+        for extend in (member.acquire_lease, lambda: publish(member, term)):
             db.pexpire(key(db, "lease"), 5000)
-            await prolong()
+            await extend()
             assert db.pttl(key(db, "lease")) > 50_000
 
     async def test_metals_and_accounts_are_apart(self, join):
@@ -120,10 +120,10 @@ class TestLease:
         first = await a.acquire_lease()
         await publish(a, first)
         await b.read()
-        db.delete(key(db, "lease"), key(db, "state"))  # the stream knows
+        db.delete(key(db, "lease"), key(db, "state"))  # the stream still contains the term
         second = await b.acquire_lease()
         assert second > first
-        # Only the member knows: it has seen a term that Redis, its clock gone back, does not come up with by itself.
+        # The member has seen a term that is higher than the time of Redis, whose clock has gone back.
         future = second + 10**9
         b._highest_term = future
         db.flushall()
@@ -156,10 +156,10 @@ class TestFencing:
         assert await publish(b, new)
         assert [entry.number for entry in await b.read()] == [1]
 
-    async def test_nor_before_the_new_one_has(self, join, db):
+    async def test_leader_whose_lease_expired_cannot_publish(self, join, db):
         a = await join()
         term = await a.acquire_lease()
-        db.delete(key(db, "lease"))  # run out, and nobody has come yet
+        db.delete(key(db, "lease"))  # expired, and no other member has acquired it
         assert not await publish(a, term)
         assert not db.keys("*:stream")
 
@@ -213,7 +213,7 @@ class TestRounds:
         assert first.interval == 1.5
         assert 59 < first.next_poll_in <= 60
 
-    async def test_who_comes_late_begins_with_the_last_good_one(self, join):
+    async def test_late_member_begins_with_the_last_good_round(self, join):
         a = await join()
         term = await a.acquire_lease()
         for rates in ((GOLD,), (GOLD,), (), ()):
@@ -234,11 +234,11 @@ class TestRounds:
             for entry in await member.read():
                 return entry
 
-    async def test_who_was_away_goes_on_where_it_was(self, join):
+    async def test_member_far_behind_reads_every_round(self, join):
         a, b = await join(), await join()
         term = await a.acquire_lease()
         numbers = []
-        for count in (1, 700, 3):  # more than are read at once
+        for count in (1, 700, 3):  # more than one read returns
             for _ in range(count):
                 await publish(a, term)
             published = (numbers or [0])[-1] + count
@@ -269,7 +269,7 @@ class TestRounds:
         await publish(a, term)
         await publish(a, term, gap_after=60.0)
         db.hincrby(key(db, "state"), "good", -100 * 10**6)
-        await publish(a, term, (), gap_after=60.0)  # a failed poll ends no gap
+        await publish(a, term, (), gap_after=60.0)  # a failed poll does not end the gap
         await publish(a, term, gap_after=60.0)
         await publish(a, term, gap_after=60.0)
         gaps = [entry.gap for entry in await a.read()]
@@ -287,7 +287,7 @@ class TestRounds:
         second, third = await a.read()
         assert second.at == first.at + 3600 * 10**6 + 1
         assert third.at == second.at + 1
-        # What was measured by a clock that is ahead is not from the future.
+        # A time of a clock that is ahead is converted to now, not to the future.
         assert a.to_monotonic(third.at) <= a._clock.monotonic()
 
     async def test_times_of_redis_are_told_by_the_feeds_clock(self, join, db):
@@ -327,7 +327,7 @@ class TestRounds:
         b = await join()
         assert await a.read() == await b.read()
         db.flushall()
-        # Ids that this member never saw were higher: somebody else leads, who knows less, on a clock gone back.
+        # As if higher ids had been read, and a leader that has not read them had published since, on a clock gone back.
         b.last_id = f"{term + 10**12}-5"
         assert not await publish(a, term)
         await publish(a, await a.acquire_lease())
@@ -348,7 +348,7 @@ GOOD = {
 
 class TestCorruptEntries:
     @pytest.mark.parametrize(
-        "spoilt",
+        "corrupt",
         [
             {"version": "2"},
             {"at": "soon"},
@@ -368,11 +368,11 @@ class TestCorruptEntries:
         ],
         ids=repr,
     )
-    async def test_are_skipped_counted_and_logged(self, join, db, caplog, spoilt):
+    async def test_are_skipped_counted_and_logged(self, join, db, caplog, corrupt):
         a, b = await join(), await join()
         term = await a.acquire_lease()
         await publish(a, term)
-        fields = {name: value for name, value in {**GOOD, **spoilt}.items() if value is not None}
+        fields = {name: value for name, value in {**GOOD, **corrupt}.items() if value is not None}
         db.xadd(key(db, "stream"), fields or {"x": "y"}, id=f"{term}-2")
         db.hset(key(db, "state"), "number", 2)
         await publish(a, term)
@@ -381,7 +381,7 @@ class TestCorruptEntries:
         assert b.corrupt_entries == 1
         assert f"entry {term}-2 of the fleet's stream cannot be read" in caplog.text
 
-    async def test_this_is_how_a_good_one_looks(self, join, db):
+    async def test_valid_entry_is_read(self, join, db):
         a = await join()
         await publish(a, await a.acquire_lease())
         db.xadd(key(db, "stream"), GOOD, id="9000000000000000-9")
@@ -396,19 +396,19 @@ class TestCorruptEntries:
         _parse_entry("1-1", fields)
 
 
-class TestTurns:
+class TestRateLimit:
     async def test_one_bucket_for_all(self, join, db):
         limit = RateLimit(rate=0.1, burst=3)
         members = [await join(scope=scope, limit=limit) for scope in ("gold", "silver", "all")]
         waits = [await member.reserve_request() for member in (*members, *members)]
         assert waits[:3] == [0, 0, 0]
-        passed = 5.0  # what a slow machine may take
+        passed = 5.0  # allowance for a slow machine
         for wait, least in zip(waits[3:], (10, 20, 30), strict=True):
             assert least - passed < wait <= least
         other = await join(account="another", limit=limit)
         assert await other.reserve_request() == 0
 
-    async def test_turns_that_nobody_took_come_to_a_burst_and_no_more(self, join, db):
+    async def test_unused_requests_allow_a_burst_and_no_more(self, join, db):
         member = await join(limit=RateLimit(rate=0.1, burst=2))
         db.set(f"{{{PREFIX}:{_digest('me')}}}:bucket", 1)  # since 1970
         assert [await member.reserve_request() for _ in range(2)] == [0, 0]
@@ -425,17 +425,17 @@ class TestTurns:
         assert 0 < db.pttl(key(db, "bucket")) <= 1500
 
 
-class TestTrouble:
+class TestErrors:
     @pytest.mark.parametrize(
-        ("url", "said"),
+        ("url", "text"),
         [
             (url_of(1), "ConnectionError"),
             ("unix:///nowhere/redis.sock", "unix:///nowhere/redis.sock"),
         ],
     )
-    async def test_nobody_there(self, url, said):
+    async def test_unreachable_server(self, url, text):
         stream = member_at(url)
-        with pytest.raises(FleetError, match=said) as caught:
+        with pytest.raises(FleetError, match=text) as caught:
             await stream.open()
         assert PASSWORD not in repr(caught.value)
         assert stream.address in str(caught.value)
@@ -447,7 +447,7 @@ class TestTrouble:
             await stream.open()
         assert "canary" not in repr(caught.value)
 
-    async def test_who_does_not_answer(self):
+    async def test_server_that_does_not_respond(self):
         silent = socket.create_server(("127.0.0.1", 0))
         with silent:
             stream = member_at(url_of(silent.getsockname()[1]), lease=0.3)
