@@ -82,13 +82,13 @@ class RateFeed:
             ClientClosedError: if the feed was opened or closed before.
             FleetError: if the Redis server of the fleet cannot be used.
         """
-        if self._hub.is_closed or self._hub.poller is not None:
+        if self._hub.is_closed or self._hub.task is not None:
             raise ClientClosedError("a feed can be opened only once: make another one")
         await self._source.open()
         # Not a task group: its cancel scope must be exited by the task that entered it, and the blocking client enters
         # and exits in two tasks.
-        self._hub.poller = asyncio.create_task(self._run(), name="minted_connect.feed")
-        self._hub.poller.add_done_callback(self._hub.close)
+        self._hub.task = asyncio.create_task(self._run(), name="minted_connect.feed")
+        self._hub.task.add_done_callback(self._hub.close)
         return self
 
     async def __aexit__(
@@ -101,11 +101,11 @@ class RateFeed:
     async def aclose(self) -> None:
         """Stop polling and end every subscription. Idempotent."""
         self._hub.close()
-        poller = self._hub.poller
-        if poller is not None and not poller.done():
-            poller.cancel()
+        task = self._hub.task
+        if task is not None and not task.done():
+            task.cancel()
             with anyio.CancelScope(shield=True):
-                await asyncio.wait({poller})
+                await asyncio.wait({task})
         await self._source.aclose()
 
     def subscribe(

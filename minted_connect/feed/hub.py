@@ -38,14 +38,14 @@ class Hub:
         self.history: tuple[Tick, ...] | None = None  # backfilled ticks, oldest first; None until `backfill`
         self.round: int = 0  # incremented whenever `ticks` is replaced
         self.next_poll_at: float = -math.inf  # monotonic seconds, while the source sleeps until its next poll
-        self.poller: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None  # runs the source; None until the feed is opened
         self.is_closed: bool = False
         # Weak, so that a subscription left with `break` is discarded with its last reference.
         self.buffered: WeakSet[Buffered] = WeakSet()
         self._first_rates_at: datetime | None = None
         self._waiters: set[asyncio.Future[None]] = set()
         self._overdue_alarm: Alarm | None = None
-        self._traceback: TracebackType | None = None  # of the error that ended the poller, when it was first raised
+        self._traceback: TracebackType | None = None  # of the error that ended the feed, when it was first raised
 
     def publish(self, new: Round) -> None:
         """Publish a round: its rates become fresh ticks, and the ticks of all other currencies become stale."""
@@ -120,10 +120,10 @@ class Hub:
 
     def raise_if_failed(self) -> None:
         """Raise the error that ended the feed, if one did."""
-        poller = self.poller
-        if not self.is_closed or poller is None or not poller.done() or poller.cancelled():
+        task = self.task
+        if not self.is_closed or task is None or not task.done() or task.cancelled():
             return
-        if (error := poller.exception()) is not None:
+        if (error := task.exception()) is not None:
             # Otherwise each raise would append its frames to those of every subscriber that raised it before.
             self._traceback = self._traceback or error.__traceback__
             raise error.with_traceback(self._traceback)
@@ -137,9 +137,9 @@ class Hub:
             ClientClosedError: if the feed is not running, or runs on another event loop.
         """
         loop = asyncio.get_running_loop()
-        if self.poller is None:
+        if self.task is None:
             raise ClientClosedError("the feed is not running: start it with `async with feed`")
-        if self.poller.get_loop() is not loop:
+        if self.task.get_loop() is not loop:
             raise ClientClosedError("the feed runs on another event loop: use it there, or make one here")
         waiter: asyncio.Future[None] = loop.create_future()
         self._waiters.add(waiter)
@@ -157,18 +157,18 @@ class Hub:
         for waiter in waiters:
             _complete(waiter)
 
-    def close(self, poller: asyncio.Task[None] | None = None) -> None:
+    def close(self, task: asyncio.Task[None] | None = None) -> None:
         """Mark the feed as closed and wake all waiters. Idempotent.
 
         Args:
-            poller: the task that has ended, when called as its done callback.
+            task: the task that has ended, when called as its done callback.
         """
         self.is_closed = True
         self._cancel_overdue_alarm()
-        if poller is not None and not poller.cancelled():
+        if task is not None and not task.cancelled():
             # Retrieve the error, or the event loop would log it as never retrieved if nothing calls
             # `raise_if_failed`: leaving `async with feed` with another error does not.
-            poller.exception()
+            task.exception()
         self._wake_waiters()
 
 

@@ -1,7 +1,7 @@
 """A feed at ten ticks a second: ``python -m tests.feed.soak [minutes]``; `nox -s soak_feed` runs thirty.
 
-Subscribers of every kind, of both clients, listen to a server that lets one poll in a hundred fail. The exit status is 1
-if a tick is lost that was not counted as dropped, a tick is repeated, or memory, files or threads have grown.
+Subscribers of every kind, of both clients, listen to a server that lets one poll in a hundred fail. The exit status
+is 1 if a tick was lost without being counted as dropped, a tick was repeated, or memory, files or threads have grown.
 """
 
 from __future__ import annotations

@@ -483,7 +483,7 @@ class TestLife:
         async with make((GOLD,)) as feed:
             task = asyncio.ensure_future(collect(feed.subscribe(), []))
             await clock.advance(1)
-            feed._hub.poller.cancel()  # as `asyncio.run` does with every task when its main one is done
+            feed._hub.task.cancel()  # as `asyncio.run` does with every task when its main one is done
             await task
 
     async def test_a_cancel_scope_does_not_cut_the_closing_short(self, clock):
@@ -499,7 +499,7 @@ class TestLife:
                 scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
-        assert feed._hub.poller.done()
+        assert feed._hub.task.done()
 
     async def test_a_feed_is_opened_once(self, make):
         feed = make((GOLD,))
