@@ -1,1 +1,1 @@
-"""What the SDK costs beside its peers, measured in one run: `python -m benchmarks`."""
+"""Benchmarks of the SDK and its peers, measured in one run: `python -m benchmarks`."""

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, print one table."""
+"""`python -m benchmarks`: run the cases and print one table."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ QUICK = Effort(repetitions=7, calls=160, steps=1000, intervals=4)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What the SDK costs beside its peers.")
-    parser.add_argument("--quick", action="store_true", help="fewer calls: less than two minutes, and noisier")
-    parser.add_argument("--only", action="append", choices=[*CASES], help="this case (may be repeated)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here, too")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Compare the cost of the SDK with that of its peers."
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer calls: less than two minutes, with more noise")
+    parser.add_argument("--only", action="append", choices=[*CASES], help="run this case only (may be repeated)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file as JSON")
     arguments = parser.parse_args()
 
     rows: list[Row] = []

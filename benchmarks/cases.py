@@ -1,4 +1,4 @@
-"""What is measured: one function a case, each a comparison with a stated baseline."""
+"""The cases, one function each: contenders are compared with a stated baseline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PEERS: Final = {
     _SDK: peers.typed,
 }
 _OTHERS: Final = {
-    "asyncio streams, bytes ready signed, json.loads": peers.streams,
+    "asyncio streams, pre-signed bytes, json.loads": peers.streams,
     **({"httpx, DigestAuth, pydantic": peers.httpx_typed("httpx")} if peers.HAS_HTTPX else {}),
     **({"httpx2, DigestAuth, pydantic": peers.httpx_typed("httpx2")} if peers.HAS_HTTPX2 else {}),
 }
@@ -65,7 +65,7 @@ def two() -> None: "Do nothing."
 app()
 """
 QUICKER: Final = 200
-"""Calls below which an effort is the quick one."""
+"""Number of calls below which an effort counts as quick."""
 RATE: Final = Rate(
     currency_id=1000013,
     currency_name="Dirham Gold",
@@ -82,28 +82,28 @@ RATE: Final = Rate(
 
 @attrs.frozen
 class Effort:
-    """How much is measured."""
+    """The number of measurements."""
 
     repetitions: int
     calls: int
-    """Of one contender in one repetition, over HTTP."""
+    """HTTP calls of one contender per repetition."""
     steps: int
-    """The same for what takes microseconds."""
+    """Calls per repetition of functions that take microseconds."""
     intervals: int
-    """Seconds of prices."""
+    """Seconds for which prices are polled."""
 
 
 def sequential(effort: Effort) -> list[Row]:
-    """One GET after the other."""
+    """Compare sequential GETs."""
     costs = _over_http(effort, {**_PEERS, **_OTHERS}, 1)
     return compare("GET, one at a time", costs, _FLOOR, goals={_SDK: "<= 1.20 x wall and CPU; 1 request"})
 
 
 def concurrent(effort: Effort) -> list[Row]:
-    """Several at once; nobody has more than 64 connections."""
+    """Compare concurrent GETs, with at most 64 connections for each contender."""
     rows: list[Row] = []
     for at_once in (16, 64, 256):
-        # httpx takes seconds for what the others do in a moment: once is enough to say so.
+        # httpx is much slower than the others: it runs with one number of concurrent calls only.
         contenders = {**_PEERS, **_OTHERS} if at_once == peers.WIDTH else _PEERS
         costs = _over_http(_fewer(effort, at_once), contenders, at_once)
         goals = {_SDK: "<= 1.25 x wall and CPU"} if at_once == peers.WIDTH else {}
@@ -112,20 +112,20 @@ def concurrent(effort: Effort) -> list[Row]:
 
 
 def changes(effort: Effort) -> list[Row]:
-    """One PATCH after the other, and several at once of one basket, which the SDK sends one after the other."""
+    """Compare sequential PATCHes, and concurrent ones of one basket, which the SDK serialises."""
     floor = "aiohttp, no auth, json"
     contenders = {floor: peers.plain_patch, _SDK: peers.typed_patch}
     rows = compare("PATCH, one at a time", _over_http(effort, contenders, 1), floor)
     for at_once in (16, 64, 256):
         costs = _over_http(_fewer(effort, at_once), contenders, at_once)
         notes = _rates(costs)
-        notes[_SDK] += ", in turn"
+        notes[_SDK] += ", serialised"
         rows += compare(f"PATCH, {at_once} at once, one basket", costs, floor, notes=notes)
     return rows
 
 
 def growth(effort: Effort) -> list[Row]:
-    """Whether more at once, or more in one answer, costs more for each."""
+    """Check whether the cost per item grows with the number of concurrent calls or of items in one response."""
     with Served(MINIMAL) as server, peers.Driver() as driver:
         get = driver.open(peers.typed(server))
         contenders = {f"SDK, {width} at once": timed(driver.repeat(get, width)) for width in _WIDTHS}
@@ -137,7 +137,7 @@ def growth(effort: Effort) -> list[Row]:
         body = json.dumps([data] * number, default=float).encode()
         step = _steps(lambda body=body: structure(loads(body), tuple[Basket, ...]))  # type: ignore[misc]
         costs = interleave({"": step}, calls=max(3, effort.steps // number // 4), repetitions=effort.repetitions)
-        decoded[f"SDK, {number} in one answer"] = [
+        decoded[f"SDK, {number} in one response"] = [
             attrs.evolve(cost, wall=cost.wall / number, cpu=cost.cpu / number) for cost in costs[""]
         ]
     return rows + compare("growth: decode, for each basket", decoded, next(iter(decoded)))
@@ -162,7 +162,7 @@ def _over_http(effort: Effort, contenders: Mapping[str, peers.Peer], at_once: in
 
 
 def first_call(effort: Effort) -> list[Row]:
-    """The first signed answer of a new client, from a server that takes 20 ms for each: a round trip."""
+    """Measure the first call of a new client, with a server that takes 20 ms per request, in round trips."""
     with Served(MINIMAL) as server, peers.Driver() as driver:
         contenders = {
             "aiohttp, DigestAuthMiddleware, json.loads": timed(driver.first(peers.digest_middleware, server)),
@@ -174,7 +174,7 @@ def first_call(effort: Effort) -> list[Row]:
 
 
 def burst(effort: Effort) -> list[Row]:
-    """A fresh client, and all at once: who challenges whom."""
+    """Measure the requests of a new client that starts `peers.WIDTH` calls at once."""
     with Served(MINIMAL) as server, peers.Driver() as driver:
         contenders = {
             what: timed(driver.burst(peer, server), requests=server.requests) for what, peer in _PEERS.items()
@@ -184,7 +184,7 @@ def burst(effort: Effort) -> list[Row]:
 
 
 def blocking(effort: Effort) -> list[Row]:
-    """The blocking twin beside the async client, and beside `requests` where that is installed."""
+    """Compare the blocking client with the async one, and with `requests` if it is installed."""
     rows: list[Row] = []
     for number, goal in ((1, "0.60"), (8, "0.45"), (32, "0.45")):
         calls = effort.calls // 32 * 32
@@ -213,7 +213,7 @@ def blocking(effort: Effort) -> list[Row]:
 
 
 def decode(effort: Effort) -> list[Row]:
-    """Bytes to objects: of one basket, of a hundred, and of a thousand rates."""
+    """Compare decoding: one basket, a hundred baskets, and a thousand rates."""
     exact = json.JSONDecoder(parse_float=Decimal)
     text = SAMPLE.decode()
     contenders = {
@@ -242,7 +242,7 @@ def decode(effort: Effort) -> list[Row]:
 
 
 def encode(effort: Effort) -> list[Row]:
-    """A basket to bytes."""
+    """Compare encoding of one basket."""
     basket = structure(loads(SAMPLE)["data"], Basket)
     plain = json.loads(SAMPLE)["data"]
     contenders = {
@@ -254,7 +254,7 @@ def encode(effort: Effort) -> list[Row]:
 
 
 def memory(_: Effort) -> list[Row]:
-    """What an idle client holds on to, and a call under way."""
+    """Measure the memory of an idle client and of a call in flight."""
     with Served(MINIMAL) as server:
         sizes = asyncio.run(peers.sizes(server))
     return [
@@ -264,7 +264,7 @@ def memory(_: Effort) -> list[Row]:
 
 
 def digest(effort: Effort) -> list[Row]:
-    """The signature of one request."""
+    """Compare the signing of one request."""
     field = 'Digest realm="benchmarks", qop="auth", algorithm=SHA-256, nonce="c2l4dGVlbiBieXRlcyE"'
     (challenge,) = parse_challenges([field])
     ha1 = hashlib.sha256(b"partner:benchmarks:secret").hexdigest()
@@ -276,13 +276,13 @@ def digest(effort: Effort) -> list[Row]:
     request: Any = SimpleNamespace(
         url=URL(f"http://127.0.0.1{target}", encoded=True), method="GET", body=b"", headers=CIMultiDict[str]()
     )
-    answers = {
+    responses = {
         False: SimpleNamespace(status=401, headers={"www-authenticate": field}, url=request.url),
         True: SimpleNamespace(status=200),
     }
 
-    async def handler(asked: Any) -> Any:
-        return answers["Authorization" in asked.headers]
+    async def handler(signed: Any) -> Any:
+        return responses["Authorization" in signed.headers]
 
     async def theirs() -> None:
         request.headers.clear()
@@ -297,7 +297,7 @@ def digest(effort: Effort) -> list[Row]:
     contenders = {
         "one SHA-256": _steps(lambda: hashlib.sha256(hashed).hexdigest()),
         "SDK, header alone": _steps(lambda: signer.header("GET", target)),
-        "SDK, exchange of one call": _awaited(ours),
+        "SDK, authentication of one call": _awaited(ours),
         "aiohttp.DigestAuthMiddleware": _awaited(theirs),
     }
     costs = interleave(contenders, calls=effort.steps, repetitions=effort.repetitions)
@@ -305,7 +305,7 @@ def digest(effort: Effort) -> list[Row]:
 
 
 def retries(effort: Effort) -> list[Row]:
-    """What being ready to try again costs a call that succeeds."""
+    """Measure what retry support adds to a call that succeeds."""
 
     async def attempt() -> None: ...
 
@@ -331,7 +331,7 @@ def retries(effort: Effort) -> list[Row]:
 
 
 def imports(effort: Effort) -> list[Row]:
-    """Imports, each in a new interpreter."""
+    """Compare imports, each in a new interpreter."""
     contenders = {
         "the five dependencies": _imported("import aiohttp, anyio, attrs, cattrs, tenacity"),
         "import minted_connect": _imported("import minted_connect"),
@@ -343,7 +343,7 @@ def imports(effort: Effort) -> list[Row]:
 
 
 def command_line(effort: Effort) -> list[Row]:
-    """`minted --help` beside that of a Typer app with two commands that do nothing, as whole processes."""
+    """Compare the processes of `minted --help` and of the help of an empty Typer app with two commands."""
     if not peers.HAS_TYPER:
         return []
     contenders = {
@@ -355,7 +355,7 @@ def command_line(effort: Effort) -> list[Row]:
 
 
 def sandbox(effort: Effort) -> list[Row]:
-    """How much the sandbox serves: the processor time is the server's, not the client's."""
+    """Measure the CPU time of the sandbox per request."""
     with Served(MINIMAL) as minimal, Served(SANDBOX) as server, peers.Driver() as driver:
         contenders = {
             "minimal server": timed(driver.repeat(driver.open(peers.typed(minimal)), 16), cpu=minimal.cpu),
@@ -377,7 +377,7 @@ def _steps(step: Callable[[], object]) -> Measure:
 
 
 def _awaited(step: Callable[[], Coroutine[Any, Any, object]]) -> Measure:
-    """Measure a coroutine function that never has to wait: no event loop is in the way."""
+    """Measure a coroutine function that never waits, without an event loop."""
 
     def run(calls: int) -> None:
         for _ in repeat(None, calls):
@@ -385,7 +385,7 @@ def _awaited(step: Callable[[], Coroutine[Any, Any, object]]) -> Measure:
                 step().send(None)
             except StopIteration:
                 continue
-            raise RuntimeError("it waited")
+            raise RuntimeError("the coroutine waited")
 
     return timed(run)
 
@@ -416,7 +416,10 @@ def _ran(*words: str) -> Measure:
 
 
 def fan_out(effort: Effort) -> list[Row]:
-    """Prices for many: a call is an interval of a second; wall is how long until the last subscriber has its tick."""
+    """Compare ways to deliver prices to many subscribers.
+
+    A call is an interval of one second; its wall time is the delay until the last subscriber has received its tick.
+    """
     rows: list[Row] = []
     for number, contenders in fanout.CONTENDERS.items():
         costs: dict[str, list[Cost]] = {}

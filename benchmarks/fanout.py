@@ -1,7 +1,8 @@
-"""Prices for many subscribers in one process: the feed, other ways to hand on what one poller got, and polling by each.
+"""Prices for many subscribers in one process: the feed, other ways to distribute the result of one poller, and polling
+by each subscriber.
 
-Every form runs for a number of intervals of a second. Of each interval it is measured how long it took from the answer
-(of the poll, or of one's own) until the last of the subscribers had it, and what the process and the server did.
+Each contender runs for a number of intervals of one second. For each interval it is measured how long it takes from the
+response to the poll until the last subscriber has received it, and the CPU time and the requests of the process.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ FEED: Final = "rates.feed, latest value"
 
 @attrs.define
 class Delays:
-    """Seconds from an answer to a subscriber that has it, by interval."""
+    """Seconds from a response to its receipt by a subscriber, by interval."""
 
     found: dict[int, list[float]] = attrs.field(factory=lambda: defaultdict(list))
 
-    def note(self, interval: int, answered_at: float) -> None:
-        self.found[interval].append(time.monotonic() - answered_at)
+    def note(self, interval: int, responded_at: float) -> None:
+        self.found[interval].append(time.monotonic() - responded_at)
 
     @property
     def p50(self) -> float:
@@ -49,11 +50,11 @@ class Delays:
 
 
 Contender = Callable[[AsyncMintedConnect, int, Delays], Awaitable[None]]
-"""Serves so many subscribers until it is cancelled."""
+"""Serves the given number of subscribers until cancelled."""
 
 
 def measure(run: Contender, server: Served, subscribers: int, intervals: int) -> tuple[list[Cost], Delays]:
-    """Return what each interval took that was not cut at either end, and all delays."""
+    """Return the cost of each complete interval, and all delays."""
     return asyncio.run(_measure(run, server, subscribers, intervals))
 
 
@@ -63,7 +64,7 @@ async def _measure(run: Contender, server: Served, subscribers: int, intervals: 
     async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
         await minted.rates.current()  # logs in
         task = asyncio.ensure_future(run(minted, subscribers, delays))
-        # The first interval is thrown away: everybody is just starting.
+        # The first interval is discarded, because the subscribers are still starting.
         await asyncio.sleep(1.5 * INTERVAL)
         delays.found.clear()
         asked, busy, started = server.requests(), time.process_time(), time.monotonic()
@@ -104,12 +105,12 @@ async def condition(minted: AsyncMintedConnect, subscribers: int, delays: Delays
         while True:
             async with news:
                 await news.wait()
-                number, answered_at, _ = latest[0]
-            delays.note(number, answered_at)
+                number, responded_at, _ = latest[0]
+            delays.note(number, responded_at)
 
-    async def publish(number: int, answered_at: float, rates: tuple[Rate, ...]) -> None:
+    async def publish(number: int, responded_at: float, rates: tuple[Rate, ...]) -> None:
         async with news:
-            latest[:] = [(number, answered_at, rates)]
+            latest[:] = [(number, responded_at, rates)]
             news.notify_all()
 
     async with asyncio.TaskGroup() as group:
@@ -122,12 +123,12 @@ async def streams(minted: AsyncMintedConnect, subscribers: int, delays: Delays) 
     pairs = [anyio.create_memory_object_stream[tuple[int, float]](10) for _ in range(subscribers)]
 
     async def subscriber(number: int) -> None:
-        async for tick, answered_at in pairs[number][1]:
-            delays.note(tick, answered_at)
+        async for tick, responded_at in pairs[number][1]:
+            delays.note(tick, responded_at)
 
-    async def publish(number: int, answered_at: float, _: tuple[Rate, ...]) -> None:
+    async def publish(number: int, responded_at: float, _: tuple[Rate, ...]) -> None:
         for send, _receive in pairs:
-            send.send_nowait((number, answered_at))
+            send.send_nowait((number, responded_at))
 
     try:
         async with asyncio.TaskGroup() as group:
@@ -157,7 +158,7 @@ async def each_polls(minted: AsyncMintedConnect, subscribers: int, delays: Delay
         number = 0
         while True:
             await minted.rates.current()
-            # What counts for it is how long after the start of the interval its prices are there.
+            # Its delay is counted from the start of the interval.
             delays.note(number, begun + number * INTERVAL)
             number += 1
             await asyncio.sleep(max(0.0, begun + number * INTERVAL - time.monotonic()))
@@ -168,14 +169,14 @@ async def each_polls(minted: AsyncMintedConnect, subscribers: int, delays: Delay
 
 
 CONTENDERS: Final[Mapping[int, Mapping[str, Contender]]] = {
-    1: {FEED: latest, "each polls": each_polls},
+    1: {FEED: latest, "each subscriber polls": each_polls},
     1000: {
         FEED: latest,
         "rates.feed, buffer of 10": buffered,
         "one poller, asyncio.Condition": condition,
         "one poller, anyio streams": streams,
-        "each polls": each_polls,
+        "each subscriber polls": each_polls,
     },
     10_000: {FEED: latest, "rates.feed, buffer of 10": buffered},
 }
-"""What is compared, by the number of subscribers."""
+"""The contenders by number of subscribers."""

@@ -1,4 +1,4 @@
-"""Measuring on a busy machine: contenders take turns, and only ratios within one turn are compared."""
+"""Measures on a busy machine: contenders run in turn, and only ratios within one repetition are compared."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ __all__ = ["Cost", "Measure", "interleave", "timed"]
 
 @attrs.frozen
 class Cost:
-    """What one call took, in seconds."""
+    """The cost of one call, in seconds."""
 
     wall: float
     cpu: float
     requests: float | None = None
-    """Requests that reached the server for one call, where there is one."""
+    """Requests per call that reached the server; None if they were not counted."""
 
 
 Measure = Callable[[int], Cost]
-"""Makes that many calls and returns what one of them took."""
+"""Makes the given number of calls and returns the mean cost of one."""
 
 
 def timed(
@@ -30,7 +30,10 @@ def timed(
     cpu: Callable[[], float] = time.process_time,
     requests: Callable[[], int] | None = None,
 ) -> Measure:
-    """Measure what makes the given number of calls; `cpu` and `requests` are read before and after."""
+    """Return a `Measure` for `run`, which makes the given number of calls.
+
+    `cpu` and `requests` are called before and after `run`.
+    """
 
     def measure(calls: int) -> Cost:
         sent = requests() if requests else 0
@@ -43,9 +46,9 @@ def timed(
 
 
 def interleave(contenders: Mapping[str, Measure], *, calls: int, repetitions: int) -> dict[str, list[Cost]]:
-    """Return one `Cost` for each contender and repetition, after one that is thrown away.
+    """Return one `Cost` for each contender and repetition; a first repetition is discarded.
 
-    The order is turned round every time: whoever goes first finds the caches cold.
+    The order is reversed after each repetition, because the first contender finds the CPU caches cold.
     """
     costs: dict[str, list[Cost]] = {name: [] for name in contenders}
     names = list(contenders)

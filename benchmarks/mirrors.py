@@ -1,4 +1,4 @@
-"""The SDK's models as pydantic has them, made from the same fields, for whoever decodes with that."""
+"""Builds pydantic models with the fields of the SDK's models, for peers that decode with pydantic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["pydantic_of"]
 @cache
 def pydantic_of(class_: Any) -> Any:
     """Return a pydantic model with the fields of an attrs class."""
-    import pydantic  # noqa: PLC0415 - not everybody has it
+    import pydantic  # noqa: PLC0415 - optional
 
     fields: dict[str, Any] = {}
     for field in attrs.fields(attrs.resolve_types(class_)):

@@ -1,4 +1,4 @@
-"""The same GET through the SDK and through its peers; each is a context manager that gives one call."""
+"""The same GET with the SDK and with other libraries; each context manager yields a function for one call."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ HAS_REQUESTS: Final = importlib.util.find_spec("requests") is not None
 HAS_HTTPX: Final = importlib.util.find_spec("httpx") is not None and importlib.util.find_spec("pydantic") is not None
 HAS_HTTPX2: Final = HAS_HTTPX and importlib.util.find_spec("httpx2") is not None
 WIDTH: Final = 64
-"""Connections that every async peer may open."""
+"""Maximum number of connections of each async peer."""
 CUSTOMER: Final[str] = json.loads(SAMPLE)["data"]["customer"]["external_id"]
 _KEY: Final = BasketKey(CUSTOMER, json.loads(SAMPLE)["data"]["token"])
 _SKU: Final = "MNTBAE0001"
@@ -72,7 +72,7 @@ _PATH: Final = f"/partner/walletable/basket?external_customer_id={CUSTOMER}"
 
 @asynccontextmanager
 async def typed(server: Served) -> AsyncGenerator[Get, None]:
-    """Give the SDK: signed, retried if need be, exact, typed."""
+    """Yield a GET of the SDK: signed, with retries, exact and typed."""
     options = Options(pool_size=WIDTH)
     async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
         yield lambda: minted.baskets.get_active(CUSTOMER)
@@ -80,7 +80,7 @@ async def typed(server: Served) -> AsyncGenerator[Get, None]:
 
 @asynccontextmanager
 async def typed_patch(server: Served) -> AsyncGenerator[Get, None]:
-    """Give a change through the SDK."""
+    """Yield a PATCH of the SDK."""
     options = Options(pool_size=WIDTH)
     async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
         yield lambda: minted.baskets.update_item(_KEY, sku=_SKU, qty=1)
@@ -88,7 +88,7 @@ async def typed_patch(server: Served) -> AsyncGenerator[Get, None]:
 
 @asynccontextmanager
 async def plain_patch(server: Served) -> AsyncGenerator[Get, None]:
-    """Give a change through aiohttp: no authentication, floats and dicts."""
+    """Yield a PATCH of aiohttp without authentication, with floats and dicts."""
 
     async def patch() -> Any:
         async with session.patch(server.url + OPEN + _ITEM, json=_CHANGE) as response:
@@ -100,7 +100,7 @@ async def plain_patch(server: Served) -> AsyncGenerator[Get, None]:
 
 @asynccontextmanager
 async def streams(server: Served) -> AsyncGenerator[Get, None]:
-    """Give what Python can do at best: bytes over an asyncio stream, ready signed, and `json.loads`."""
+    """Yield the fastest GET in pure Python: pre-signed bytes over an asyncio stream, and `json.loads`."""
     parts = urlsplit(server.url)
     free: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
     head = f"GET {_PATH} HTTP/1.1\r\nHost: {parts.netloc}\r\nAuthorization: Digest x\r\n\r\n".encode()
@@ -123,13 +123,13 @@ async def streams(server: Served) -> AsyncGenerator[Get, None]:
 
 
 def httpx_typed(name: str) -> Peer:
-    """Return httpx, or its fork httpx2, with its own Digest authentication and pydantic's models."""
+    """Return the peer for httpx or its fork httpx2, with its own Digest authentication and pydantic models."""
 
     @asynccontextmanager
     async def peer(server: Served) -> AsyncGenerator[Get, None]:
         library: Any = importlib.import_module(name)
         model = mirrors.pydantic_of(Basket)
-        # Its speed at many requests at once depends on how many connections it may hold: as many as ours.
+        # The speed of concurrent requests depends on the pool size: use the same as for the SDK.
         limits = library.Limits(max_connections=WIDTH, max_keepalive_connections=WIDTH)
         auth = library.DigestAuth(server.username, server.password)
         url = server.url + _PATH
@@ -147,7 +147,7 @@ def httpx_typed(name: str) -> Peer:
 
 @asynccontextmanager
 async def in_sandbox(server: Served) -> AsyncGenerator[Get, None]:
-    """Give the SDK in the sandbox, reading a basket that it has filled."""
+    """Yield a GET of the SDK to the sandbox, for a basket with one item."""
     async with AsyncMintedConnect(server.username, server.password, base_url=server.url) as minted:
         await minted.customers.create(CUSTOMER)
         await minted.baskets.add_item(CUSTOMER, sku="MNTBAE0001")
@@ -156,14 +156,14 @@ async def in_sandbox(server: Served) -> AsyncGenerator[Get, None]:
 
 @asynccontextmanager
 async def plain(server: Served) -> AsyncGenerator[Get, None]:
-    """Give the floor: aiohttp, no authentication, floats and dicts."""
+    """Yield the baseline: a GET of aiohttp without authentication, with floats and dicts."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=WIDTH)) as session:
         yield lambda: _json(session, server.url + OPEN + _PATH)
 
 
 @asynccontextmanager
 async def digest_middleware(server: Served) -> AsyncGenerator[Get, None]:
-    """Give aiohttp with its own Digest authentication."""
+    """Yield a GET of aiohttp with its own Digest authentication."""
     auth = aiohttp.DigestAuthMiddleware(server.username, server.password)
     connector = aiohttp.TCPConnector(limit=WIDTH)
     async with aiohttp.ClientSession(connector=connector, middlewares=(auth,)) as session:
@@ -177,7 +177,7 @@ async def _json(session: aiohttp.ClientSession, url: str) -> Any:
 
 @contextmanager
 def typed_blocking(server: Served) -> Generator[Callable[[], object], None, None]:
-    """Give the SDK's blocking twin."""
+    """Yield a GET of the blocking SDK."""
     options = Options(pool_size=WIDTH)
     with MintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
         yield lambda: minted.baskets.get_active(CUSTOMER)
@@ -185,8 +185,8 @@ def typed_blocking(server: Served) -> Generator[Callable[[], object], None, None
 
 @contextmanager
 def requests_typed(server: Served, *, trust_env: bool = False) -> Generator[Callable[[], object], None, None]:
-    """Give `requests` with its Digest authentication and the SDK's decoding; by default it consults the environment."""
-    import requests  # noqa: PLC0415 - not everybody has it
+    """Yield a GET of `requests` with its Digest authentication and the SDK's decoding."""
+    import requests  # noqa: PLC0415 - optional
     from requests.auth import HTTPDigestAuth  # noqa: PLC0415
 
     with requests.Session() as session:
@@ -204,7 +204,7 @@ def requests_typed(server: Served, *, trust_env: bool = False) -> Generator[Call
 
 @contextmanager
 def threads(number: int) -> Generator[Callable[[Callable[[], object]], Callable[[int], None]], None, None]:
-    """Give what spreads a number of calls over threads, which stay the same: peers keep a nonce for each."""
+    """Yield a function that spreads calls over threads. The threads are reused, as peers keep a nonce per thread."""
     with ThreadPoolExecutor(number) as pool:
 
         def spread(get: Callable[[], object]) -> Callable[[int], None]:
@@ -221,7 +221,7 @@ def threads(number: int) -> Generator[Callable[[Callable[[], object]], Callable[
 
 
 class Driver:
-    """An event loop that plain code drives, so that blocking and async contenders can take turns."""
+    """Runs coroutines from synchronous code, so that blocking and async contenders can run in turn."""
 
     def __enter__(self) -> Self:
         self._runner = asyncio.Runner()
@@ -235,17 +235,17 @@ class Driver:
         self._runner.close()
 
     def open(self, context: AbstractAsyncContextManager[_T]) -> _T:
-        """Enter a context on the loop; it is left when the driver ends."""
+        """Enter a context on the event loop; it is exited with the driver."""
         return self._runner.run(self._stack.enter_async_context(context))
 
     def repeat(self, get: Get, at_once: int = 1) -> Callable[[int], None]:
-        """Return what makes a number of calls, some of them at a time."""
+        """Return a function that makes a number of calls, `at_once` of them concurrently."""
         return lambda calls: self._runner.run(_spread(get, calls, at_once))
 
     def first(
         self, peer: Callable[[Served], AbstractAsyncContextManager[Get]], server: Served
     ) -> Callable[[int], None]:
-        """Return what makes new clients, each for one call to a server that is far away."""
+        """Return a function that creates clients, each for one call to a server with latency."""
         far = server.at(SLOW)
 
         async def first(times: int) -> None:
@@ -258,7 +258,7 @@ class Driver:
     def burst(
         self, peer: Callable[[Served], AbstractAsyncContextManager[Get]], server: Served
     ) -> Callable[[int], None]:
-        """Return what makes bursts: a fresh client each, and `WIDTH` calls at once."""
+        """Return a function that makes bursts: each with a new client, and `WIDTH` calls at once."""
 
         async def burst(times: int) -> None:
             for _ in range(times):
@@ -269,7 +269,7 @@ class Driver:
 
 
 async def sizes(server: Served) -> dict[str, float]:
-    """Return the bytes that an idle client and a call under way take up in Python's memory."""
+    """Return the bytes that an idle client and a call in flight occupy in Python's heap."""
     clients, calls = 20, 500
 
     async def used() -> int:
@@ -277,7 +277,7 @@ async def sizes(server: Served) -> dict[str, float]:
         return tracemalloc.get_traced_memory()[0]
 
     async with AsyncExitStack() as stack:
-        for _ in range(2):  # what is made once for all of them
+        for _ in range(2):  # allocate what all clients share
             await (await stack.enter_async_context(typed(server)))()
         tracemalloc.start()
         try:
@@ -295,7 +295,7 @@ async def sizes(server: Served) -> dict[str, float]:
             await asyncio.gather(*tasks)
         finally:
             tracemalloc.stop()
-    return {"an idle client that is logged in": idle, "a call under way": pending}
+    return {"an idle client that is logged in": idle, "a call in flight": pending}
 
 
 async def _spread(get: Get, calls: int, at_once: int) -> None:

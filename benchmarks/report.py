@@ -1,4 +1,4 @@
-"""Rows of medians, as a Markdown table or as data."""
+"""Computes rows of medians, and prints them as a Markdown table."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"))
 
 @attrs.frozen
 class Row:
-    """One contender: seconds for a call, and how often the baseline's time that is."""
+    """The result of one contender: seconds per call, and their ratio to the baseline."""
 
     case: str
     what: str
     wall: float
     wall_ratio: float
     quartiles: tuple[float, float]
-    """Of `wall_ratio`: how much the run wobbled."""
+    """Lower and upper quartile of `wall_ratio`."""
     cpu: float
     cpu_ratio: float
     requests: float | None
@@ -71,7 +71,7 @@ def compare(
 
 
 def machine() -> dict[str, Any]:
-    """Return what a reader needs to know to compare runs."""
+    """Return the Python, system and package versions of this run."""
     packages = (
         "minted-connect",
         "aiohttp",
@@ -131,6 +131,6 @@ def _ratio(ratio: float) -> str:
 def _time(seconds: float) -> str:
     if isnan(seconds):
         return ""
-    # Three digits are shown: what rounds up to 1000 belongs to the next unit.
+    # Three digits are shown: a value that rounds up to 1000 is shown in the next unit.
     unit, name = next((unit for unit in _UNITS if seconds >= 0.9995 * unit[0]), _UNITS[-1])
     return f"{seconds / unit:.3g} {name}"

@@ -1,7 +1,8 @@
-"""Servers in processes of their own, so that the measured client has a core to itself.
+"""Servers in separate processes, so that the measured client does not share a core with them.
 
-`MINIMAL` answers as fast as asyncio can: the documented basket, to whoever sends a Digest `Authorization` (it is not
-verified), below `/open` to everybody, and below `/slow` after 20 ms. `SANDBOX` is the SDK's own.
+`MINIMAL` responds as fast as asyncio permits with the documented basket, if the request has a Digest `Authorization`,
+which is not verified, or is below `/open`; otherwise with a challenge. Below `/slow`, each response takes 20 ms.
+`SANDBOX` is the sandbox of the SDK.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SANDBOX: Final = "sandbox"
 OPEN: Final = "/open"
 SLOW: Final = "/slow"
 LATENCY: Final = 0.02
-"""Seconds that an answer below `/slow` takes."""
+"""Seconds before a response below `/slow`."""
 _END: Final = b"\r\n\r\n"
 
 
@@ -39,15 +40,15 @@ SAMPLE: Final = _sample()
 """The documented basket in its envelope, compact."""
 
 
-def _answer(status: str, body: bytes, *fields: str) -> bytes:
+def _response(status: str, body: bytes, *fields: str) -> bytes:
     head = "\r\n".join(
         [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", *fields]
     )
     return head.encode() + _END + body
 
 
-_BASKET: Final = _answer("200 OK", SAMPLE)
-_CHALLENGE: Final = _answer(
+_BASKET: Final = _response("200 OK", SAMPLE)
+_CHALLENGE: Final = _response(
     "401 Unauthorized",
     b'{"data":null,"success":false,"code":401,"message":""}',
     'WWW-Authenticate: Digest realm="benchmarks", qop="auth", algorithm=SHA-256, nonce="c2l4dGVlbiBieXRlcyE"',
@@ -58,7 +59,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 
 
 class _Minimal(asyncio.Protocol):
-    """Answers any request with the basket, or with the challenge to sign it."""
+    """Responds to each request with the basket, or with a Digest challenge."""
 
     served = 0
 
@@ -77,21 +78,21 @@ class _Minimal(asyncio.Protocol):
                 if len(rest) < length:
                     return
             self._rest = rest[length:]
-            self._answer(head)
+            self._respond(head)
 
-    def _answer(self, head: bytes) -> None:
+    def _respond(self, head: bytes) -> None:
         _Minimal.served += 1
         target = head.partition(b" ")[2]
         known = target.startswith(b"/open/") or b"\r\nauthorization: digest " in head.lower()
-        answer = _BASKET if known else _CHALLENGE
+        response = _BASKET if known else _CHALLENGE
         if target.startswith(b"/slow/"):
-            asyncio.get_running_loop().call_later(LATENCY, self._transport.write, answer)
+            asyncio.get_running_loop().call_later(LATENCY, self._transport.write, response)
         else:
-            self._transport.write(answer)
+            self._transport.write(response)
 
 
 class Served:
-    """A server process, from `with` to its end; it also ends when this process does."""
+    """Context manager that runs a server process; the server also ends when this process does."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -109,17 +110,17 @@ class Served:
         self._process.communicate()
 
     def at(self, path: str) -> Served:
-        """Return the same server below a path."""
+        """Return the same server with `path` appended to its URL."""
         other = copy(self)
         other.url = self.url + path
         return other
 
     def requests(self) -> int:
-        """Return the number of requests that came in so far."""
+        """Return the number of requests received."""
         return int(self._ask()["requests"])
 
     def cpu(self) -> float:
-        """Return the seconds of processor time that the server has used."""
+        """Return the CPU time of the server in seconds."""
         return float(self._ask()["cpu"])
 
     def _ask(self) -> dict[str, Any]:
@@ -127,8 +128,8 @@ class Served:
         assert self._process.stdout is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
-        return answer
+        state: dict[str, Any] = json.loads(self._process.stdout.readline())
+        return state
 
 
 async def _serve_minimal() -> None:
@@ -146,12 +147,12 @@ async def _serve_sandbox() -> None:
 
 
 async def _attend(url: str, username: str, password: str, requests: Callable[[], int]) -> None:
-    """Answer every line on stdin with the state of affairs, until stdin ends."""
+    """Write the state of the server to stdout for each line on stdin, until stdin ends."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
     def listen() -> None:
-        # A thread, since pipes and asyncio do not go together on every system; it sleeps while requests come in.
+        # A thread, because asyncio cannot read pipes on every system; it blocks until the next line.
         for _ in sys.stdin:
             state = {"url": url, "username": username, "password": password}
             print(json.dumps({**state, "requests": requests(), "cpu": time.process_time()}), flush=True)

@@ -1,4 +1,4 @@
-"""The benchmarks run; how fast is said by them, not here."""
+"""The benchmarks run. Speed is not tested here."""
 
 import subprocess
 import sys

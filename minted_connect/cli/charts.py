@@ -81,7 +81,7 @@ def _series(points: Iterable[RatePoint]) -> dict[str, list[RatePoint]]:
 
 
 def _cells(point: RatePoint) -> list[str]:
-    return [str(as_text(column.of(point))) for column in POINTS]
+    return [str(as_text(column.get(point))) for column in POINTS]
 
 
 def _csv(points: Sequence[RatePoint]) -> bytes:

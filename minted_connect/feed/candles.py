@@ -1,4 +1,4 @@
-"""Open, high, low and close of prices, interval by interval. Pure: prices in, candles out."""
+"""Resamples prices into candles (open, high, low, close). No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minted_connect.models.rate import RatePoint
 __all__ = ["Candle", "ohlc"]
 
 _DAY: Final = timedelta(days=1)
-_CALENDAR: Final = ("day", "week", "month")
+_CALENDAR_UNITS: Final = ("day", "week", "month")
 
 
 @attrs.frozen(kw_only=True)
@@ -29,15 +29,15 @@ class Candle:
     currency: str
     """Currency of the prices (`AED`)."""
     start: datetime
-    """First moment of the interval, aware, in the time zone that was asked for."""
+    """Start of the interval, aware, in the time zone given as `tz`."""
     end: datetime
-    """First moment after it."""
+    """End of the interval, exclusive; aware, in the same time zone."""
     open: Decimal
     high: Decimal
     low: Decimal
     close: Decimal
     count: int
-    """How many prices it is made of; 0 if it fills a gap with the close before."""
+    """Number of prices in the interval; 0 if the candle repeats the previous close (`fill`)."""
 
 
 def ohlc(
@@ -49,42 +49,42 @@ def ohlc(
     tz: tzinfo = UTC,
     fill: bool = False,
 ) -> tuple[Candle, ...]:
-    """Resample ticks of a feed, points of Rate History or both into candles, oldest first, each currency by itself.
+    """Resample ticks, points of Rate History or both into candles, oldest first, separately for each currency.
 
-    Days, weeks (from Monday) and months are those of the calendar in `tz`: a day on which clocks change has 23 or 25
-    hours. Shorter intervals are counted from the first moment of each day, and the day's last one ends with it.
-    Stale ticks are left out: they are no new prices.
+    Days, weeks (from Monday) and months follow the calendar of `tz`: a day on which the clocks change has 23 or 25
+    hours. Shorter intervals are counted from the start of each day, in elapsed time, and the last one of a day ends
+    with the day. Stale ticks are left out, because they repeat an old price.
 
     Args:
-        prices: In any order.
-        interval: A name, or a timedelta that a day of 24 hours is a multiple of.
-        price: Which of the three prices.
-        by: Whose time counts for ticks: `observed` (`Tick.at`) or `source` (`Tick.source_time`, assumed, S26).
-        tz: Whose days.
-        fill: Give an interval without prices, between two that have some, a candle of the last close.
+        prices: ticks and points, in any order.
+        interval: a name, or a timedelta that divides 24 hours without remainder.
+        price: the price to resample.
+        by: the time of a tick that counts: `observed` (`Tick.at`) or `source` (`Tick.source_time`, assumed, S26).
+        tz: time zone of the calendar.
+        fill: between two candles, add candles of the last close for intervals without prices.
 
     Raises:
-        InvalidInput: an argument that cannot be meant.
+        InvalidInput: if an argument is invalid.
     """
     bounds = _bounds(interval, tz)
     name = f"{validation.one_of('price', price, ('spot', 'buy', 'sell'))}_price"
     observed = validation.one_of("by", by, ("observed", "source")) == "observed"
     validation.boolean("fill", fill)
-    found: dict[int, list[tuple[datetime, Decimal, str]]] = defaultdict(list)
-    for one in prices:
-        if isinstance(one, RatePoint):
-            found[one.currency_id].append((one.time.astimezone(UTC), getattr(one, name), one.currency_code))
-        elif not isinstance(one, Tick):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidInput.of("prices", f"must be ticks or rate points, not {type(one).__name__}")
-        elif not one.stale:
-            time = one.at if observed else one.source_time
-            found[one.rate.currency_id].append((time.astimezone(UTC), getattr(one.rate, name), one.currency))
-    candles = [candle for key, rows in found.items() for candle in _candles(key, rows, bounds, tz, fill=fill)]
+    by_currency: dict[int, list[tuple[datetime, Decimal, str]]] = defaultdict(list)
+    for each in prices:
+        if isinstance(each, RatePoint):
+            by_currency[each.currency_id].append((each.time.astimezone(UTC), getattr(each, name), each.currency_code))
+        elif not isinstance(each, Tick):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidInput.of("prices", f"must be ticks or rate points, not {type(each).__name__}")
+        elif not each.stale:
+            time = each.at if observed else each.source_time
+            by_currency[each.rate.currency_id].append((time.astimezone(UTC), getattr(each.rate, name), each.currency))
+    candles = [candle for key, rows in by_currency.items() for candle in _candles(key, rows, bounds, tz, fill=fill)]
     return tuple(sorted(candles, key=lambda candle: (candle.start.astimezone(UTC), candle.currency_id)))
 
 
 _Bounds = Callable[[datetime], tuple[datetime, datetime]]
-"""The interval that a moment lies in; all in UTC."""
+"""Returns start and end of the interval that contains a time; all in UTC."""
 
 
 def _candles(
@@ -129,21 +129,21 @@ def _bounds(interval: object, tz: object) -> _Bounds:
         interval = "day"
     if isinstance(interval, timedelta):
         if interval <= timedelta(0) or _DAY % interval:
-            raise InvalidInput.of("interval", "must be above 0 and divide 24 hours without rest")
-        return lambda moment: _part_of_day(moment, interval, tz)
-    unit = validation.one_of("interval", interval, _CALENDAR)
-    return lambda moment: _part_of_calendar(moment, unit, tz)
+            raise InvalidInput.of("interval", "must be above 0 and divide 24 hours without remainder")
+        return lambda time: _interval_of_day(time, interval, tz)
+    unit = validation.one_of("interval", interval, _CALENDAR_UNITS)
+    return lambda time: _calendar_interval(time, unit, tz)
 
 
-def _part_of_day(moment: datetime, interval: timedelta, tz: tzinfo) -> tuple[datetime, datetime]:
-    # In elapsed time: on a day whose clocks go back, an hour comes twice, and is two.
-    first, after = _part_of_calendar(moment, "day", tz)
-    start = first + (moment - first) // interval * interval
+def _interval_of_day(time: datetime, interval: timedelta, tz: tzinfo) -> tuple[datetime, datetime]:
+    # In UTC, and so in elapsed time: an hour that the clocks repeat is two intervals.
+    first, after = _calendar_interval(time, "day", tz)
+    start = first + (time - first) // interval * interval
     return start, min(start + interval, after)
 
 
-def _part_of_calendar(moment: datetime, unit: str, tz: tzinfo) -> tuple[datetime, datetime]:
-    day = moment.astimezone(tz).date()
+def _calendar_interval(time: datetime, unit: str, tz: tzinfo) -> tuple[datetime, datetime]:
+    day = time.astimezone(tz).date()
     if unit == "week":
         first = day - timedelta(days=day.weekday())
         after = first + timedelta(weeks=1)
@@ -152,9 +152,9 @@ def _part_of_calendar(moment: datetime, unit: str, tz: tzinfo) -> tuple[datetime
         after = (first + timedelta(days=31)).replace(day=1)
     else:
         first, after = day, day + _DAY
-    return _begins(first, tz), _begins(after, tz)
+    return _start_of_day(first, tz), _start_of_day(after, tz)
 
 
-def _begins(day: date, tz: tzinfo) -> datetime:
-    """Return the first moment of a day in UTC; where clocks skip midnight, that is the moment after the jump."""
+def _start_of_day(day: date, tz: tzinfo) -> datetime:
+    """Return the start of a day in UTC: midnight, or the end of the jump if the clocks skip midnight."""
     return datetime(day.year, day.month, day.day, tzinfo=tz).astimezone(UTC)

@@ -1,4 +1,4 @@
-"""One poller and any number of subscribers, in one process."""
+"""The feed of prices: one source, and any number of subscribers in one process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import anyio
 
@@ -23,8 +23,9 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.feed.hub import Buffered, Hub, Latest, Subscription
-from minted_connect.feed.sinks.lines import Sink
+from minted_connect.feed.sinks.base import Sink
 from minted_connect.feed.sinks.recording import record
+from minted_connect.feed.source import Source
 from minted_connect.feed.tick import Filter, Tick
 from minted_connect.models.rate import Rate, RatePoint
 
@@ -33,92 +34,61 @@ __all__ = ["RateFeed"]
 
 _log = logging.getLogger("minted_connect.feed")
 
-History = Callable[[Iterable[Rate]], Awaitable[Iterable[RatePoint]]]
-"""Gets the past prices of these currencies."""
-
-
-class Source(Protocol):
-    """Where a feed's rounds come from."""
-
-    @property
-    def failures(self) -> int:
-        """How many polls have failed."""
-        ...
-
-    @property
-    def last_error(self) -> MintedConnectError | None:
-        """What the latest poll failed with; None while polls succeed."""
-        ...
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the circuit breaker is open."""
-        ...
-
-    async def open(self) -> None:
-        """Get ready to run, or raise why that cannot be."""
-        ...
-
-    async def aclose(self) -> None:
-        """Let go of what it holds; also called if it never ran, and again."""
-        ...
-
-    async def run(self, hub: Hub) -> None:
-        """Post rounds until cancelled; raise what cannot be mended."""
-        ...
+FetchHistory = Callable[[Iterable[Rate]], Awaitable[Iterable[RatePoint]]]
+"""Returns the past prices of the currencies of these rates."""
 
 
 class RateFeed:
-    """Polls the rates while it is open and hands them to any number of subscribers: `async with feed: ...`.
+    """Polls the prices while it is open, and passes them to any number of subscribers: `async with feed: ...`.
 
-    A failed poll does not end it: subscribers get the last good values again, marked stale, and the next poll
-    waits longer each time. An error that polling again cannot mend (one that is not of this library, a closed
-    client, a bad option, wrong credentials, a request the server refuses) does end it, and is raised to the
-    subscribers and on leaving the `async with`.
+    A failed poll does not end the feed: subscribers receive the last good values again, marked as stale, and the waits
+    between polls grow. An error that another poll cannot fix ends it: an error that is not a `MintedConnectError`, a
+    closed client, an invalid option, wrong credentials, or another refusal of the request (4xx except 408, 425 and
+    429). That error is raised by the subscriptions and on leaving the `async with` block.
 
-    Made by `rates.feed`.
+    Create a feed with `rates.feed`.
 
     Args:
-        source: posts the rounds on the feed's board.
-        clock: where time comes from.
-        history: gets what was before the feed, once the first rates are known; None for nothing.
+        source: publishes the rounds.
+        clock: source of the time.
+        history: fetches the prices from before the feed, once the first rates are known; None disables it.
     """
 
-    def __init__(self, source: Source, *, clock: Clock, history: History | None = None) -> None:
+    def __init__(self, source: Source, *, clock: Clock, history: FetchHistory | None = None) -> None:
         self._source = source
         self._clock = clock
-        self._history = history
+        self._fetch_history = history
         self._hub = Hub(clock)
 
     @property
     def failures(self) -> int:
-        """How many polls have failed since the feed was opened."""
+        """Number of polls failed since the feed was opened; in a fleet, by any of its processes."""
         return self._source.failures
 
     @property
     def last_error(self) -> MintedConnectError | None:
-        """What the latest poll failed with; None while polls succeed."""
+        """Error of the latest poll; None if it succeeded. In a fleet, a failure of Redis comes first."""
         return self._source.last_error
 
     @property
     def is_open(self) -> bool:
-        """Whether the circuit breaker is open: so many polls failed in a row that only single probes are sent."""
+        """Whether the circuit breaker is open: after too many failed polls in a row, only single probes are sent."""
         return self._source.is_open
 
     async def __aenter__(self) -> Self:
-        """Start the poller; the first poll begins at once and is not waited for.
+        """Start to poll. Does not wait for the first poll, which starts at once.
 
         Raises:
-            ClientClosedError: the feed was started or closed before.
-            FleetError: the fleet's Redis server cannot be used.
+            ClientClosedError: if the feed was opened or closed before.
+            FleetError: if the Redis server of the fleet cannot be used.
         """
-        if self._hub.closed or self._hub.poller is not None:
-            raise ClientClosedError("a feed is opened once: make another one")
+        if self._hub.is_closed or self._hub.task is not None:
+            raise ClientClosedError("a feed can be opened only once: make another one")
         await self._source.open()
-        # Not a task group: its cancel scope would have to be left by the task that entered it, and the blocking
-        # twin enters and leaves in two tasks.
-        self._hub.poller = asyncio.create_task(self._run(), name="minted_connect.feed")
-        self._hub.poller.add_done_callback(self._hub.end)
+        # Not a task group: its cancel scope must be exited by the task that entered it, and the blocking client enters
+        # and exits in two tasks.
+        self._hub.task = asyncio.create_task(self._run(), name="minted_connect.feed")
+        self._hub.task.add_done_callback(self._hub.close)
         return self
 
     async def __aexit__(
@@ -129,13 +99,13 @@ class RateFeed:
             self._hub.raise_if_failed()
 
     async def aclose(self) -> None:
-        """Stop the poller and end every subscription; may be called again."""
-        self._hub.end()
-        poller = self._hub.poller
-        if poller is not None and not poller.done():
-            poller.cancel()
+        """Stop polling and end every subscription. Idempotent."""
+        self._hub.close()
+        task = self._hub.task
+        if task is not None and not task.done():
+            task.cancel()
             with anyio.CancelScope(shield=True):
-                await asyncio.wait({poller})
+                await asyncio.wait({task})
         await self._source.aclose()
 
     def subscribe(
@@ -148,34 +118,34 @@ class RateFeed:
         buffer: int | None = None,
         history: bool = False,
     ) -> Subscription:
-        """Iterate over ticks: first what is known already, then each poll's.
+        """Return an async iterator over ticks: the latest known ones first, then those of each poll.
 
-        A subscriber that is slower than the poller skips to the latest value of each currency, unless it asks
-        for a buffer.
+        A subscriber that is slower than the feed skips to the latest value of each currency, unless it asks for a
+        buffer.
 
         Args:
             currency_id: only this item currency.
             metal: only this metal (`gold`).
             sku: only the currency whose 1 g product this is.
-            changes_only: leave out ticks with the prices and the staleness of the one before.
-            buffer: ticks to keep for this subscriber; when it is full, the oldest goes and is counted in
-                `Subscription.dropped`.
-            history: begin with what was before the feed (`Tick.backfilled`), oldest first, once it is known. It is
-                not part of the buffer.
+            changes_only: leave out ticks with the same prices and staleness as the previous one.
+            buffer: maximum number of ticks to keep for this subscriber. When the buffer is full, the oldest tick is
+                dropped and counted in `Subscription.dropped`.
+            history: begin with the prices from before the feed (`Tick.backfilled`), oldest first, once they are known.
+                They do not count towards the buffer.
 
         Raises:
-            InvalidInput: `buffer` is not a whole number from 1, a filter cannot fit anything, or the feed has no
-                `backfill` to take the history from.
+            InvalidInput: if `buffer` is not a whole number from 1, a filter is a value that no currency can have, or
+                `history` is asked of a feed that was made without `backfill`.
         """
-        wanted = Filter(currency_id, metal, sku)
+        matches = Filter(currency_id, metal, sku)
         validation.boolean("changes_only", changes_only)
         validation.boolean("history", history)
-        if history and self._history is None:
+        if history and self._fetch_history is None:
             raise InvalidInput.of("history", "needs a feed that was made with backfill=...")
         if buffer is None:
-            return Latest(self._hub, wanted, changes_only=changes_only, history=history)
+            return Latest(self._hub, matches, changes_only=changes_only, history=history)
         size = validation.integer("buffer", buffer, 1, sys.maxsize)
-        return Buffered(self._hub, wanted, changes_only=changes_only, history=history, size=size)
+        return Buffered(self._hub, matches, changes_only=changes_only, history=history, size=size)
 
     async def record(
         self,
@@ -187,54 +157,54 @@ class RateFeed:
         history: bool = False,
         buffer: int = 10_000,
     ) -> int:
-        """Write ticks into a sink until the feed is closed; return how many rows were written.
+        """Write ticks to a sink until the feed is closed; return the number of rows written.
 
-        The same as `record(feed, sink)`, which says more.
+        Same as `record(feed, sink, ...)`, where the arguments are described.
 
         Raises:
-            SinkError: they cannot be written; the feed goes on.
-            InvalidInput: `sink` is none, or what `subscribe` does not take.
+            SinkError: if the ticks cannot be written; the feed keeps running.
+            InvalidInput: if `sink` is not a `Sink`, or `subscribe` rejects an argument.
         """
         return await record(self, sink, currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer)
 
     def latest(
         self, *, currency_id: int | None = None, metal: str | None = None, sku: str | None = None
     ) -> Tick | None:
-        """Return the last good value of the first currency that fits, or None if there is none yet.
+        """Return the last good value of the first currency that matches, or None before the first rates are known.
 
-        `Tick.age` says how old it is, `Tick.stale` whether the latest poll renewed it. Raises what ended the
-        feed if that was an error; after a close it keeps answering.
+        `Tick.age` is its age in seconds, and `Tick.stale` is False if the latest poll confirmed it. After the feed was
+        closed, the last value remains available. If an error ended the feed, that error is raised.
 
         Raises:
-            InvalidInput: a filter cannot fit anything, or the rates are known and it fits none of them.
+            InvalidInput: if a filter is a value that no currency can have, or no known rate matches.
         """
-        wanted = Filter(currency_id, metal, sku)
+        matches = Filter(currency_id, metal, sku)
         self._hub.raise_if_failed()
         ticks = self._hub.ticks
         if ticks:
-            wanted.check([tick.rate for tick in ticks.values()])
-        return next((tick for tick in ticks.values() if wanted(tick.rate)), None)
+            matches.check_matches([tick.rate for tick in ticks.values()])
+        return next((tick for tick in ticks.values() if matches(tick.rate)), None)
 
     async def wait_for(self, predicate: Callable[[Tick], bool], *, timeout: float) -> Tick:
-        """Return the first tick that satisfies the predicate, what is known already included.
+        """Return the first tick that satisfies `predicate`, which may be the latest known one.
 
-        Stale ticks do not count: an alert must not go off on an old price.
+        Stale ticks are not tested: an old price must not trigger an alert.
 
         Args:
             predicate: called with each fresh tick.
-            timeout: seconds on the feed's clock. A poll under way is let finish first.
+            timeout: seconds on the feed's clock. A poll in flight at the end is awaited first, except in a fleet.
 
         Raises:
-            RequestTimeout: no tick did in time (also a TimeoutError); its cause is what the latest poll failed with,
-                if it failed.
-            ClientClosedError: the feed was closed meanwhile, or is not running.
-            InvalidInput: `timeout` is not finite or not above 0, or `predicate` is not a plain function.
+            RequestTimeout: if no tick satisfied the predicate in time (also a `TimeoutError`). Its cause is the error
+                of the latest poll, if that failed.
+            ClientClosedError: if the feed is not running, or was closed during the wait.
+            InvalidInput: if `timeout` is not a finite number above 0, or `predicate` is not a plain function.
         """
         if not callable(predicate) or inspect.iscoroutinefunction(predicate):
             raise InvalidInput.of("predicate", "must be a plain function of a tick")
         timeout = validation.seconds("timeout", timeout)
         search = asyncio.ensure_future(self._first(predicate))
-        timer = asyncio.ensure_future(self._pass(self._clock.monotonic() + timeout))
+        timer = asyncio.ensure_future(self._wait_until(self._clock.monotonic() + timeout))
         try:
             await asyncio.wait({search, timer}, return_when=asyncio.FIRST_COMPLETED)
             if search.done():
@@ -249,23 +219,23 @@ class RateFeed:
             await asyncio.gather(search, timer, return_exceptions=True)
 
     async def _run(self) -> None:
-        if self._history is None:
+        if self._fetch_history is None:
             await self._source.run(self._hub)
             return
-        past = asyncio.create_task(self._backfill(self._history), name="minted_connect.feed.history")
+        backfill = asyncio.create_task(self._backfill(self._fetch_history), name="minted_connect.feed.history")
         try:
             await self._source.run(self._hub)
         finally:
-            past.cancel()
-            await asyncio.wait({past})
+            backfill.cancel()
+            await asyncio.wait({backfill})
 
-    async def _backfill(self, history: History) -> None:
-        """Get what was before the feed; without it, the feed goes on and the subscribers begin with the present."""
+    async def _backfill(self, fetch_history: FetchHistory) -> None:
+        """Fetch and publish the prices from before the feed. If that fails, subscribers begin with live ticks."""
         points: Iterable[RatePoint] = ()
         try:
             while not self._hub.ticks:
-                await self._hub.wait(self._hub.waiter())
-            points = await history([tick.rate for tick in self._hub.ticks.values()])
+                await self._hub.wait(self._hub.create_waiter())
+            points = await fetch_history([tick.rate for tick in self._hub.ticks.values()])
         except MintedConnectError as error:
             _log.warning("the feed starts without its history: %s: %s", type(error).__name__, error)
         finally:
@@ -277,12 +247,12 @@ class RateFeed:
                 return tick
         raise ClientClosedError("the feed was closed before a tick satisfied the condition")
 
-    async def _pass(self, deadline: float) -> None:
-        """Wait until the deadline is past."""
-        while (left := deadline - self._clock.monotonic()) > 0:
-            # Polls due before the deadline come first: on a clock whose sleep moves the time at once, sleeping
-            # here would skip them.
-            if self._hub.due > deadline:
-                await self._clock.sleep(left)
+    async def _wait_until(self, deadline: float) -> None:
+        """Wait until `deadline`, in monotonic seconds of the feed's clock."""
+        while (remaining := deadline - self._clock.monotonic()) > 0:
+            # A poll that is due before the deadline goes first: on a test clock whose sleep advances the time at once,
+            # sleeping here would skip it.
+            if self._hub.next_poll_at > deadline:
+                await self._clock.sleep(remaining)
             else:
-                await self._hub.wait(self._hub.waiter())
+                await self._hub.wait(self._hub.create_waiter())

@@ -1,9 +1,8 @@
-"""The one task of a feed that asks the server: when it asks, what a failure means, how long it waits after one."""
+"""Polls the server for rates, and decides after each poll when the next one starts."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
@@ -11,7 +10,7 @@ from typing import Final
 import attrs
 
 from minted_connect import validation
-from minted_connect.clock import Clock, call_later
+from minted_connect.clock import Clock
 from minted_connect.config import FEED_BREAKER, BreakerPolicy, check_type
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.errors import (
@@ -23,55 +22,50 @@ from minted_connect.errors import (
     RateLimited,
     ServerError,
 )
-from minted_connect.feed.hub import Hub
-from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate
 
-__all__ = ["UNSEEN", "Polled", "Poller", "gap_of"]
+__all__ = ["PollResult", "Poller"]
 
 _log = logging.getLogger("minted_connect.feed")
 
-_HOPELESS: Final = (ClientClosedError, ConfigurationError, InvalidInput)
-"""Failures that polling again cannot mend: they end the feed, as a programming error does."""
+_FATAL: Final = (ClientClosedError, ConfigurationError, InvalidInput)
+"""Errors that another poll cannot fix: they end the feed, as a programming error does."""
 
-_PASSING: Final = AMBIGUOUS_STATUSES | {HTTPStatus.TOO_MANY_REQUESTS}
-"""The refusals that another poll may not meet again; wrong credentials and the other 4xx stay what they are."""
+_TRANSIENT_STATUSES: Final = AMBIGUOUS_STATUSES | {HTTPStatus.TOO_MANY_REQUESTS}
+"""The 4xx statuses after which the feed polls again; all others, wrong credentials among them, end it."""
 
-_MOST_DOUBLINGS: Final = 32
-"""Keeps 2**n a finite float in an outage of any length."""
-
-UNSEEN: Final = 2
-"""Intervals without a good round after which prices went unseen, and a poll under way is overdue."""
+_MAX_DOUBLINGS: Final = 32
+"""Keeps the wait a finite float, however long the outage lasts."""
 
 
 @attrs.frozen
-class Polled:
-    """What one poll brought."""
+class PollResult:
+    """The result of one poll."""
 
     rates: tuple[Rate, ...]
-    """Empty if it failed."""
-    due: float
-    """When the next one is to start, in monotonic seconds of the poller's clock."""
+    """Empty if the poll failed."""
+    next_poll_at: float
+    """Monotonic seconds of the poller's clock when the next poll is due."""
 
 
 class Poller:
-    """Asks for the rates, one poll at a time.
+    """Fetches the rates, one poll at a time.
 
     Args:
-        fetch: gets the rates once; never called twice at a time.
+        fetch: returns the rates; never called again before it has returned.
         interval: seconds between the starts of two polls, on average.
-        clock: where time comes from.
+        clock: source of the time.
         random: source of jitter, in [0, 1).
-        jitter: how far each wait may differ from `interval`, as a fraction of it, so that many processes
-            started together do not poll together; 0 to below 1.
-        max_backoff: longest wait after failures in seconds, unless `interval` or the breaker's cooldown is longer or
-            the server asks for more. Waits are drawn evenly from `interval` to `interval` * 2^failures: never sooner
-            than without a failure.
-        breaker: after so many failures in a row, single probes at least `cooldown` seconds apart; None for none.
+        jitter: maximum deviation of each wait from `interval`, as a fraction of it from 0 to below 1, so that
+            processes that were started together do not poll together.
+        max_backoff: longest wait after failed polls in seconds; `interval`, the breaker's cooldown and a `Retry-After`
+            of the server may exceed it. A wait is drawn uniformly from `interval` to `interval` * 2^failures, and so is
+            never shorter than without a failure.
+        breaker: after this many failures in a row, polls are at least `cooldown` seconds apart. None disables it.
 
     Raises:
-        InvalidInput: `interval`, `jitter` or `max_backoff` is out of range.
-        ConfigurationError: `breaker` is something else.
+        InvalidInput: if `interval`, `jitter` or `max_backoff` is out of range.
+        ConfigurationError: if `breaker` is neither a `BreakerPolicy` nor None.
     """
 
     def __init__(
@@ -95,93 +89,66 @@ class Poller:
         self._clock = clock
         self._random = random
         self._breaker = breaker
-        self._number = 0
-        self._good_at = math.inf  # when the last good round came
-        self._outage = 0  # failed polls since then
+        self._consecutive_failures = 0
+        self.polls: int = 0
+        """Number of polls started."""
         self.failures: int = 0
+        """Number of polls failed."""
         self.last_error: MintedConnectError | None = None
+        """Error of the latest poll; None if it succeeded."""
 
     @property
     def is_open(self) -> bool:
-        """Whether so many polls failed in a row that the breaker holds back all but single probes."""
-        return self._breaker is not None and self._outage >= self._breaker.failures
+        """Whether the circuit breaker is open: at least `breaker.failures` polls failed in a row."""
+        return self._breaker is not None and self._consecutive_failures >= self._breaker.failures
 
-    async def open(self) -> None:
-        """Do nothing: there is nothing to share."""
-
-    async def aclose(self) -> None:
-        """Do nothing."""
-
-    async def turn(self) -> None:
-        """Do nothing: the client's own rate limit holds."""
-
-    async def run(self, hub: Hub) -> None:
-        """Poll until cancelled, or until something goes wrong that polling again cannot mend, which is raised."""
-        while True:
-            overdue = call_later(self._clock, UNSEEN * self.interval, lambda: hub.publish(self._round(())))
-            try:
-                polled = await self.poll()
-            finally:
-                overdue.cancel()
-            hub.publish(self._round(polled.rates))
-            hub.due = polled.due
-            await self._clock.sleep(max(0.0, polled.due - self._clock.monotonic()))
-            hub.due = -math.inf
-
-    async def poll(self) -> Polled:
-        """Poll once.
+    async def poll(self) -> PollResult:
+        """Poll once. A transient error is logged and counted, and delays the next poll.
 
         Raises:
-            MintedConnectError: one that polling again cannot mend; any other is logged, counted and waited for.
+            MintedConnectError: if another poll cannot fix the error.
         """
         started = self._clock.monotonic()
-        self._number += 1
+        self.polls += 1
         try:
             rates = tuple(await self._fetch())
         except MintedConnectError as error:
-            if _hopeless(error):
+            if _is_fatal(error):
                 raise
-            return Polled((), self._clock.monotonic() + self._fail(error))
-        self._recover()
-        return Polled(rates, started + self.interval * (1 + self._jitter * (2 * self._random() - 1)))
+            self._record_failure(error)
+            return PollResult((), self._clock.monotonic() + self._backoff(error))
+        self._record_success()
+        return PollResult(rates, started + self.interval * (1 + self._jitter * (2 * self._random() - 1)))
 
-    def _round(self, rates: tuple[Rate, ...]) -> Round:
-        now, gap = self._clock.monotonic(), 0.0
-        if rates:
-            gap = gap_of(now - self._good_at, self.interval)
-            self._good_at = now
-        return Round(rates, self._number, self._clock.wall(), now, gap)
-
-    def _fail(self, error: MintedConnectError) -> float:
-        """Count a failed poll; return the seconds to wait."""
+    def _record_failure(self, error: MintedConnectError) -> None:
         if self.last_error is None:
-            _log.warning("rates are stale until a poll succeeds again: %s: %s", type(error).__name__, error)
+            _log.warning("rates are stale until a poll succeeds: %s: %s", type(error).__name__, error)
         self.last_error = error
         self.failures += 1
-        self._outage += 1
-        longest = min(self.interval * 2.0 ** min(self._outage, _MOST_DOUBLINGS), self._max_backoff)
+        self._consecutive_failures += 1
+
+    def _backoff(self, error: MintedConnectError) -> float:
+        """Return the seconds to wait after a failed poll."""
+        doublings = min(self._consecutive_failures, _MAX_DOUBLINGS)
+        longest = min(self.interval * 2.0**doublings, self._max_backoff)
         wait = self.interval + self._random() * max(0.0, longest - self.interval)
         if self._breaker is not None and self.is_open:
             wait = max(wait, self._breaker.cooldown)
-        asked = error.retry_after if isinstance(error, RateLimited | ServerError) else None
-        return max(wait, asked or 0.0)
+        retry_after = error.retry_after if isinstance(error, RateLimited | ServerError) else None
+        return max(wait, retry_after or 0.0)
 
-    def _recover(self) -> None:
+    def _record_success(self) -> None:
         if self.last_error is not None:
-            _log.info("rates are fresh again after %d failed polls", self._outage)
+            _log.info("rates are fresh again after %d failed polls", self._consecutive_failures)
         self.last_error = None
-        self._outage = 0
+        self._consecutive_failures = 0
 
 
-def gap_of(since: float, interval: float) -> float:
-    """Return the seconds since the last good round if they are so many that prices went unseen, or 0."""
-    return since if since > UNSEEN * interval else 0.0
-
-
-def _hopeless(error: MintedConnectError) -> bool:
+def _is_fatal(error: MintedConnectError) -> bool:
     if isinstance(error, APIError):
-        return error.status // 100 == 4 and error.status not in _PASSING  # noqa: PLR2004 - as statuses are spoken of
-    return isinstance(error, _HOPELESS)
+        is_client_error = error.status // 100 == 4  # noqa: PLR2004 - the class of statuses
+        return is_client_error and error.status not in _TRANSIENT_STATUSES
+    return isinstance(error, _FATAL)
 
 
 def _is_number(value: object) -> bool:

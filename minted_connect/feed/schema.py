@@ -1,4 +1,4 @@
-"""What a recorded tick consists of: the same columns in every sink and data frame."""
+"""The columns of a recorded tick, which are the same in every sink and data frame."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ import attrs
 
 from minted_connect.feed.tick import Tick
 
-__all__ = ["COLUMNS", "NAMES", "Column", "ColumnType", "Key", "as_text", "from_text", "key_of", "rows_of", "to_text"]
+__all__ = ["COLUMNS", "NAMES", "Column", "ColumnType", "Key", "as_text", "from_text", "make_key", "to_rows", "to_text"]
 
 
 class ColumnType(enum.Enum):
-    """What the values of a column are."""
+    """Type of the values of a column; any value may be None."""
 
     TIME = "time"
-    """Aware, in UTC."""
+    """Aware datetime in UTC."""
     WHOLE = "whole"
+    """Integer."""
     TEXT = "text"
     MONEY = "money"
     """Decimal, money per gram."""
     SECONDS = "seconds"
+    """Float."""
     FLAG = "flag"
+    """Boolean."""
 
 
 @attrs.frozen
 class Column:
-    """One column: None stands for what there is not."""
+    """One column of a table."""
 
     name: str
     kind: ColumnType
-    of: Callable[[Any], Any]
+    get: Callable[[Any], Any]
+    """Returns the value of a row's object in this column."""
 
 
 COLUMNS: Final[Sequence[Column]] = (
@@ -55,31 +59,31 @@ COLUMNS: Final[Sequence[Column]] = (
     Column("source_time", ColumnType.TIME, lambda tick: tick.source_time),
     Column("backfilled", ColumnType.FLAG, lambda tick: tick.backfilled),
 )
-"""Of a tick, in their order."""
+"""Columns of a tick, in order."""
 
 NAMES: Final = [column.name for column in COLUMNS]
 
 Key = tuple[int, str]
-"""What tells a row from all others: `currency_id`, and `at` as it is written."""
+"""Primary key of a row: `currency_id`, and `at` as text."""
 
 
-def rows_of(things: Sequence[Any], columns: Sequence[Column] = COLUMNS) -> list[dict[str, Any]]:
-    """Return a row of Python values for each thing; times in UTC."""
-    return [{column.name: _value(column, thing) for column in columns} for thing in things]
+def to_rows(objects: Sequence[Any], columns: Sequence[Column] = COLUMNS) -> list[dict[str, Any]]:
+    """Convert each object to a row of Python values; times are in UTC."""
+    return [{column.name: _get_value(column, each) for column in columns} for each in objects]
 
 
-def _value(column: Column, thing: Any) -> Any:
-    value = column.of(thing)
+def _get_value(column: Column, obj: Any) -> Any:
+    value = column.get(obj)
     return value.astimezone(UTC) if isinstance(value, datetime) else value
 
 
-def key_of(tick: Tick) -> Key:
-    """Return the key of the row that a tick makes."""
+def make_key(tick: Tick) -> Key:
+    """Return the key of the row of a tick."""
     return tick.rate.currency_id, str(as_text(tick.at))
 
 
 def as_text(value: Any) -> Any:
-    """Return a value as formats without decimals and times hold it: exact text for these, others as they are."""
+    """Convert a decimal or a datetime to exact text, for formats without these types; return other values unchanged."""
     if isinstance(value, Decimal):
         return format(value, "f")
     if isinstance(value, datetime):
@@ -88,22 +92,22 @@ def as_text(value: Any) -> Any:
 
 
 def to_text(tick: Tick) -> dict[str, Any]:
-    """Return a tick as a row of JSON values."""
-    return {column.name: as_text(column.of(tick)) for column in COLUMNS}
+    """Convert a tick to a row of JSON values."""
+    return {column.name: as_text(column.get(tick)) for column in COLUMNS}
 
 
-_READ: Final[Mapping[ColumnType, Callable[[str], Any]]] = {
+_PARSERS: Final[Mapping[ColumnType, Callable[[str], Any]]] = {
     ColumnType.MONEY: Decimal,
     ColumnType.TIME: datetime.fromisoformat,
 }
 
 
 def from_text(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row of JSON values, as `to_text` made them, as Python values again."""
-    made: dict[str, Any] = {}
+    """Convert a row of JSON values made by `to_text` back to Python values."""
+    values: dict[str, Any] = {}
     for column in COLUMNS:
         value = row[column.name]
-        if value is not None and column.kind in _READ:
-            value = _READ[column.kind](value)
-        made[column.name] = value
-    return made
+        if value is not None and column.kind in _PARSERS:
+            value = _PARSERS[column.kind](value)
+        values[column.name] = value
+    return values

@@ -16,7 +16,7 @@ from minted_connect.models import MetalType, Rate, RatePoint
 from minted_connect.resources.base import Resource
 
 if TYPE_CHECKING:
-    from minted_connect.feed import Fleet, FleetMember, Poller, RateFeed
+    from minted_connect.feed import Fleet, RateFeed, Source
 
 __all__ = ["AsyncRates"]
 
@@ -105,7 +105,7 @@ class AsyncRates(Resource):
             ConfigurationError: if `breaker` is not a `BreakerPolicy`, or `fleet` not a `Fleet`.
         """
         # Most programs have no feed, and importing it takes a tenth of the import time of the client.
-        from minted_connect.feed import Fleet, FleetMember, Poller, RateFeed  # noqa: PLC0415
+        from minted_connect.feed import Fleet, FleetMember, LocalSource, Poller, RateFeed  # noqa: PLC0415
 
         check_type("fleet", fleet, Fleet, optional=True)
         if backfill is not None:
@@ -129,8 +129,10 @@ class AsyncRates(Resource):
             max_backoff=max_backoff,
             breaker=breaker,
         )
-        source: Poller | FleetMember = poller
-        if fleet is not None:
+        source: Source
+        if fleet is None:
+            source = LocalSource(poller, clock=clock)
+        else:
             account = self._api.account
             source = FleetMember(
                 poller,
@@ -148,7 +150,7 @@ class AsyncRates(Resource):
             by: Literal["hour", "day"] = "hour" if backfill <= _HOURLY else "day"
             points: list[RatePoint] = []
             for rate in rates:
-                await source.turn()
+                await source.acquire()
                 points += await polls.history(
                     currency_id=rate.currency_id, interval=by, start=start.date(), end=now.date()
                 )

@@ -1,4 +1,4 @@
-"""What the tests of fleets share: a Redis server, and the address of one that each test has to itself."""
+"""Fixtures of the fleet tests: Redis servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def shared_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis_server(shared_redis: RedisServer) -> RedisServer:
-    """Empty; the server of all tests that let it live."""
+    """Return the shared server, without data; tests must not stop it."""
     with shared_redis.client() as client:
         client.flushall()
     return shared_redis
@@ -25,6 +25,6 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
 
 @pytest.fixture
 def mortal_redis() -> Iterator[RedisServer]:
-    """For a test that stops it."""
+    """Start a server that the test may stop."""
     with running() as server:
         yield server

@@ -1,7 +1,7 @@
 """A feed at ten ticks a second: ``python -m tests.feed.soak [minutes]``; `nox -s soak_feed` runs thirty.
 
-Subscribers of every kind, of both clients, listen to a server that has one poll in a hundred go wrong. At the end no
-tick may be missing that was not counted as dropped, and nothing may have grown: the exit status says so.
+Subscribers of every kind, of both clients, listen to a server that lets one poll in a hundred fail. The exit status
+is 1 if a tick was lost without being counted as dropped, a tick was repeated, or memory, files or threads have grown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SERVER = "from tests.feed.soak import serve; serve()"
 INTERVAL = 0.1
 FEED: dict[str, Any] = {"interval": INTERVAL, "jitter": 0, "max_backoff": INTERVAL, "breaker": None}
 WARM = 0.2
-"""Share of the time after which nothing may grow any more."""
+"""Share of the run after which memory, files and threads must not grow."""
 MOST_GROWTH = 8 * 2**20
 TROUBLES: list[tuple[str, dict[str, Any]]] = [
     ("status", {"status": 503}),
@@ -39,14 +39,14 @@ TROUBLES: list[tuple[str, dict[str, Any]]] = [
 
 
 def serve() -> None:
-    """Be the server until standard input ends; prices move with every poll, and one in a hundred goes wrong."""
+    """Run the server until standard input ends; prices change with every poll, and one poll in a hundred fails."""
     end = threading.Event()
     threading.Thread(target=lambda: (sys.stdin.read(), end.set())).start()
     roll = random.Random()
     with ThreadedSandbox(seed=1, log_limit=0, price_interval=INTERVAL / 2) as sandbox:
         say(f"{sandbox.url} {sandbox.username} {sandbox.password}")
         while not end.wait(10 * INTERVAL):
-            # Two clients poll: twenty polls have gone by since.
+            # Two clients poll: this is once per twenty polls.
             if roll.random() < 0.2:
                 kind, arguments = roll.choice(TROUBLES)
                 sandbox.faults.add(kind, path="*/rates", times=1, **arguments)
@@ -55,7 +55,7 @@ def serve() -> None:
 
 @attrs.define
 class Listener:
-    """What one buffered subscription has seen: a tick of gold for each round since it began."""
+    """Counts the ticks of one buffered subscription, which must receive a tick of gold for each round."""
 
     what: str
     seen: int = 0
@@ -94,7 +94,7 @@ class Soak:
                 with MintedConnect(username, password, **settings) as twin, ThreadPoolExecutor(1) as pool:
                     blocking = asyncio.get_running_loop().run_in_executor(pool, self.listen_in_threads, twin)
                     first, last, feed = await self.listen(minted)
-                    polls = feed._source._number + await blocking
+                    polls = feed._source._poller.polls + await blocking
             server.stdin.close()
             requests = int(server.stdout.readline())
         say(f"{self.minutes:g} minutes, {polls} polls, {requests} requests, {feed.failures} failed in the first feed")
@@ -102,7 +102,7 @@ class Soak:
         say(f"first: {first}")
         say(f"last:  {last}")
         grown = last.memory - first.memory > MOST_GROWTH or last.files > first.files + 3 or last.threads > first.threads
-        # A login is asked for anew now and then; what goes wrong on the way costs no second request.
+        # A login is repeated now and then; failed polls are not retried.
         wasteful = requests > 1.02 * polls + 10
         say(f"lost: {self.lost}, repeated: {self.repeated}" + ", grown" * grown + ", too many requests" * wasteful)
         return int(self.lost != 0 or self.repeated > 0 or grown or wasteful)
@@ -111,7 +111,7 @@ class Soak:
         feed = minted.rates.feed(**FEED)
         listeners = [Listener(f"buffered {number}") for number in range(20)]
         slow = Listener("slow")
-        # Before the first round, so that each has one for every round there is.
+        # Before the first round, so that each receives a tick for every round.
         buffered = [feed.subscribe(metal="gold", buffer=10_000) for _ in listeners]
         slow_ticks = feed.subscribe(metal="gold", buffer=5)
         async with feed:
@@ -154,11 +154,11 @@ class Soak:
     async def hear(self, listener: Listener, ticks: Any, feed: RateFeed, pause: float = 0.0) -> None:
         async for tick in ticks:
             listener.note(tick)
-            if pause and not feed._hub.closed:
+            if pause and not feed._hub.is_closed:
                 await asyncio.sleep(pause)
 
     async def look(self, feed: RateFeed, metal: str) -> None:
-        """See the latest values as they come."""
+        """Read the latest values."""
         number = 0
         async for tick in feed.subscribe(metal=metal, changes_only=True):
             self.repeated += not tick.stale and tick.number <= number
@@ -166,8 +166,8 @@ class Soak:
             self.ticks += 1
 
     async def visit(self, feed: RateFeed) -> None:
-        """Come, stay for some ticks, and go without a word."""
-        while not feed._hub.closed:
+        """Subscribe, read some ticks, and abandon the subscription, repeatedly."""
+        while not feed._hub.is_closed:
             numbers: list[int] = []
             async for tick in feed.subscribe(metal="gold", buffer=100):
                 if not tick.stale:
@@ -178,22 +178,22 @@ class Soak:
             self.visits += 1
 
     async def alert(self, feed: RateFeed) -> None:
-        """Wait for prices that come, and for some that do not."""
+        """Wait for ticks, some of which come in time."""
         number = 0
-        while not feed._hub.closed:
+        while not feed._hub.is_closed:
             after = number
             try:
                 tick = await feed.wait_for(lambda tick, after=after: tick.number > after + 7, timeout=5 * INTERVAL)
             except TimeoutError:
                 continue
             except Exception:
-                assert feed._hub.closed
+                assert feed._hub.is_closed
                 return
             number = tick.number
             self.alerts += 1
 
     def listen_in_threads(self, twin: MintedConnect) -> int:
-        """Listen with the blocking client, in three threads; return how many polls there were."""
+        """Listen with the blocking client, in three threads; return the number of polls."""
         feed = twin.rates.feed(**FEED)
         listeners = [Listener(f"thread {number}") for number in range(3)]
         subscriptions = [feed.subscribe(metal="gold", buffer=10_000) for _ in listeners]
@@ -211,7 +211,7 @@ class Soak:
             thread.join()
         for listener in listeners:
             self.settle(listener, feed._inner._hub.round)
-        return int(feed._inner._source._number)
+        return int(feed._inner._source._poller.polls)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Resampling: by hand where the calendar is odd, by rule everywhere, and against the sandbox's own history."""
+"""Candles: special days of calendars, properties of every candle, and the history of the sandbox."""
 
 import itertools
 from collections import defaultdict
@@ -46,7 +46,7 @@ def figures(candle):
 
 
 def each(start, end, step=timedelta(minutes=30)):
-    """A price every half hour, its number as its spot price."""
+    """Return a price every half hour, with ascending spot prices from 0."""
     found = []
     while start < end:
         found.append(point(start, len(found)))
@@ -55,7 +55,7 @@ def each(start, end, step=timedelta(minutes=30)):
 
 
 class TestFigures:
-    def test_open_high_low_and_close_come_in_order_of_time_whatever_the_order_given(self):
+    def test_prices_are_sorted_by_time(self):
         hour = datetime(2026, 2, 20, 12, tzinfo=UTC)
         rows = [
             point(hour + timedelta(minutes=m), spot) for m, spot in ((30, "7"), (0, "5.10"), (59, "6"), (15, "4.9"))
@@ -76,7 +76,7 @@ class TestFigures:
         rows = [point(noon, 1), tick(noon + timedelta(minutes=1), 3), tick(noon + timedelta(minutes=2), 9, stale=True)]
         assert [figures(candle) for candle in ohlc(rows, timedelta(minutes=5))] == [(1, 3, 1, 3, 2)]
 
-    def test_whose_time_counts(self):
+    def test_by_selects_the_time_of_a_tick(self):
         noon = datetime(2026, 2, 20, 12, tzinfo=UTC)
         seen_late = attrs.evolve(tick(noon, 3), at=noon + timedelta(hours=2), clock=ManualClock())
         assert [candle.start for candle in ohlc([seen_late], "hour")] == [noon + timedelta(hours=2)]
@@ -124,7 +124,7 @@ class TestCalendar:
             (HAVANA, date(2026, 3, 8), 23),  # the clocks skip midnight
             (HAVANA, date(2026, 11, 1), 25),  # midnight comes twice
             (LORD_HOWE, date(2026, 4, 5), 24.5),
-            (APIA, date(2011, 12, 31), 24),  # the day before it never was
+            (APIA, date(2011, 12, 31), 24),  # its calendar has no 30th
         ],
     )
     def test_a_day_has_as_many_hours_as_it_has(self, zone, day, hours):
@@ -151,7 +151,7 @@ class TestCalendar:
         assert {candle.start.time().isoformat() for candle in weeks} == {"00:00:00"}
         assert [(candle.start.date(), candle.count) for candle in months] == [
             (date(2026, 3, 1), 30),
-            (date(2026, 4, 1), 1),  # in Berlin, it is April by then
+            (date(2026, 4, 1), 1),  # 1 April in Berlin
         ]
 
     def test_an_interval_that_is_cut_short_ends_with_its_day(self):

@@ -1,4 +1,4 @@
-"""Ticks, rate points and candles as data frames, read back by polars and pandas themselves."""
+"""Conversion of ticks, rate points and candles to data frames, checked with polars and pandas."""
 
 from __future__ import annotations
 

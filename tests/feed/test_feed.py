@@ -1,4 +1,4 @@
-"""RateFeed on real asyncio, with a scripted fetch and clocks that only move when they are told to."""
+"""RateFeed on real asyncio, with a scripted fetch function and clocks that the test advances."""
 
 import asyncio
 import gc
@@ -28,7 +28,7 @@ from minted_connect.errors import (
     TransportError,
     ValidationFailed,
 )
-from minted_connect.feed import Poller, RateFeed, Tick
+from minted_connect.feed import LocalSource, Poller, RateFeed, Tick
 from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate, RatePoint
 from minted_connect.sandbox import ManualClock
@@ -58,7 +58,7 @@ SILVER = attrs.evolve(
     buy_price=Decimal("9.92"),
     sell_price=Decimal("9.72"),
 )
-DOWN = TransportError("no answer")
+DOWN = TransportError("no response")
 INTERVAL = 10.0
 
 
@@ -72,7 +72,7 @@ async def settle():
 
 
 class HandClock:
-    """Stands still until `advance`, which stops at each sleeper on the way."""
+    """A clock that stands still until `advance`, which wakes each sleeper at its time."""
 
     def __init__(self):
         self.now = 1000.0
@@ -105,7 +105,7 @@ class HandClock:
 
 
 class JumpClock(HandClock):
-    """Whoever sleeps moves the time at once."""
+    """A clock whose `sleep` advances the time at once."""
 
     async def sleep(self, seconds):
         self.slept.append(seconds)
@@ -114,7 +114,7 @@ class JumpClock(HandClock):
 
 
 class Fetch:
-    """Answers with each step of the script, then for ever with the last; an exception is raised."""
+    """Return or raise each step of the script in turn, and then the last one again and again."""
 
     def __init__(self, *script):
         self.script = script
@@ -158,7 +158,7 @@ def make(clock):
 
 def feed_of(fetch, clock, *, history=None, **options):
     options = {"interval": INTERVAL, "random": lambda: 0.5, **options}
-    return RateFeed(Poller(fetch, clock=clock, **options), clock=clock, history=history)
+    return RateFeed(LocalSource(Poller(fetch, clock=clock, **options), clock=clock), clock=clock, history=history)
 
 
 async def collect(subscription, into):
@@ -167,11 +167,11 @@ async def collect(subscription, into):
 
 
 def requests(feed):
-    return feed._source._fetch.calls
+    return feed._source._poller._fetch.calls
 
 
-def nobody_waits(feed):
-    return not feed._hub._waiting
+def has_no_waiters(feed):
+    return not feed._hub._waiters
 
 
 class TestOnePoller:
@@ -186,9 +186,9 @@ class TestOnePoller:
             await feed.aclose()
         prices = [Decimal(price) for price in range(600, 606)]
         assert all([tick.spot for tick in into] == prices for into in got)
-        assert nobody_waits(feed)
+        assert has_no_waiters(feed)
 
-    async def test_who_comes_late_gets_what_is_known_without_a_request(self, make, clock):
+    async def test_late_subscriber_gets_known_ticks_without_a_request(self, make, clock):
         async with make((GOLD, SILVER)) as feed:
             await clock.advance(INTERVAL / 2)
             ticks = feed.subscribe()
@@ -226,7 +226,7 @@ class TestOnePoller:
             await clock.advance(1)
         assert clock.slept == [pytest.approx(wait)]
 
-    async def test_a_clock_that_jumps_makes_nobody_wait(self, make):
+    async def test_clock_that_jumps_causes_no_wait(self, make):
         async with make((gold(600),), (gold(601),), (gold(602),), clock=JumpClock()) as feed:
             ticks = feed.subscribe()
             assert [(await anext(ticks)).spot for _ in "123"] == [600, 601, 602]
@@ -263,10 +263,10 @@ class TestTicks:
             await clock.advance(4)
             assert feed.latest().rate == GOLD
             assert feed.latest(metal="silver").rate == SILVER
-            with pytest.raises(InvalidInput, match="sku: fits none of the rates; there are MNTBAE0001"):
+            with pytest.raises(InvalidInput, match="sku: matches none of the rates; available: MNTBAE0001"):
                 feed.latest(sku="no such")
             assert feed.latest(currency_id=GOLD.currency_id).age == 4
-        assert feed.latest().rate == GOLD  # closed, and honest about its age
+        assert feed.latest().rate == GOLD  # also after closing
 
 
 class TestSubscriptions:
@@ -289,16 +289,16 @@ class TestSubscriptions:
         assert [tick.rate for tick in got] == rates
 
     @pytest.mark.parametrize(
-        ("wanted", "says"),
+        ("wanted", "text"),
         [
-            ({"currency_id": 7}, "currency_id: fits none of the rates; there are 1000013, 1000019"),
-            ({"metal": "platinum"}, "metal: fits none of the rates; there are gold, silver"),
-            ({"metal": "gold", "sku": "no such"}, "sku: fits none of the rates; there are MNTBAE0001"),
-            ({"metal": "silver", "sku": "MNTBAE0001"}, "metal: no rate fits all of metal, sku"),
+            ({"currency_id": 7}, "currency_id: matches none of the rates; available: 1000013, 1000019"),
+            ({"metal": "platinum"}, "metal: matches none of the rates; available: gold, silver"),
+            ({"metal": "gold", "sku": "no such"}, "sku: matches none of the rates; available: MNTBAE0001"),
+            ({"metal": "silver", "sku": "MNTBAE0001"}, "metal: no rate matches all of metal, sku"),
         ],
     )
     @pytest.mark.parametrize("buffer", [None, 8])
-    async def test_nobody_waits_for_what_never_comes(self, make, clock, wanted, says, buffer):
+    async def test_filter_that_matches_no_rate_is_refused(self, make, clock, wanted, text, buffer):
         async with make(DOWN, (GOLD, SILVER)) as feed:
             early = asyncio.ensure_future(anext(feed.subscribe(**wanted, buffer=buffer)))
             await clock.advance(INTERVAL / 2)
@@ -307,7 +307,7 @@ class TestSubscriptions:
             for waiting in (early, anext(feed.subscribe(**wanted, buffer=buffer))):
                 with pytest.raises(InvalidInput) as caught:
                     await waiting
-                assert says in str(caught.value)
+                assert text in str(caught.value)
 
     @pytest.mark.parametrize("buffer", [None, 8])
     async def test_changes_only(self, make, clock, buffer):
@@ -322,7 +322,7 @@ class TestSubscriptions:
         assert len(every) == requests(feed) == 7
         assert [(tick.spot, tick.stale) for tick in changes] == [(600, False), (601, False), (601, True), (601, False)]
 
-    async def test_a_slow_subscriber_skips_to_the_latest_and_holds_nobody_up(self, make, clock):
+    async def test_slow_subscriber_skips_to_the_latest_tick(self, make, clock):
         fast = []
         async with make(*[(gold(price),) for price in range(600, 610)]) as feed, asyncio.TaskGroup() as group:
             slow = feed.subscribe()
@@ -384,12 +384,12 @@ class TestSubscriptions:
             del ticks
             gc.collect()
             assert gone() is None
-            assert nobody_waits(feed)
+            assert has_no_waiters(feed)
             assert not feed._hub.buffered
             await clock.advance(INTERVAL)
 
     @pytest.mark.parametrize("buffer", [None, 5])
-    async def test_a_cancelled_subscriber_leaves_nothing_behind_and_loses_no_tick(self, make, clock, buffer):
+    async def test_cancelled_subscriber_loses_no_tick(self, make, clock, buffer):
         others = []
         async with make((gold(600),), (gold(601),)) as feed, asyncio.TaskGroup() as group:
             group.create_task(collect(feed.subscribe(), others))
@@ -402,7 +402,7 @@ class TestSubscriptions:
                 task.cancel()
                 await asyncio.wait({task})
                 assert task.cancelled()
-            assert len(feed._hub._waiting) == 1
+            assert len(feed._hub._waiters) == 1
             await clock.advance(INTERVAL)
             assert (await anext(ticks)).spot == 601
             await feed.aclose()
@@ -483,7 +483,7 @@ class TestLife:
         async with make((GOLD,)) as feed:
             task = asyncio.ensure_future(collect(feed.subscribe(), []))
             await clock.advance(1)
-            feed._hub.poller.cancel()  # as `asyncio.run` does with every task when its main one is done
+            feed._hub.task.cancel()  # as `asyncio.run` does with every task when its main one is done
             await task
 
     async def test_a_cancel_scope_does_not_cut_the_closing_short(self, clock):
@@ -499,7 +499,7 @@ class TestLife:
                 scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
-        assert feed._hub.poller.done()
+        assert feed._hub.task.done()
 
     async def test_a_feed_is_opened_once(self, make):
         feed = make((GOLD,))
@@ -588,7 +588,7 @@ class TestOutage:
             ("minted_connect.feed", "WARNING"),
             ("minted_connect.feed", "INFO"),
         ]
-        assert "TransportError: no answer" in caplog.text
+        assert "TransportError: no response" in caplog.text
 
     @pytest.mark.parametrize(
         "error", [APIError("", 408), APIError("", 425), RateLimited("", 429), ServerError("", 503), APIError("", 200)]
@@ -626,7 +626,7 @@ class TestOutage:
             await clock.advance(sum(waits[:-1]))
         assert clock.slept == waits
 
-    async def test_an_open_circuit_lets_single_probes_through_until_one_succeeds(self, make, clock):
+    async def test_open_breaker_sends_single_probes_until_one_succeeds(self, make, clock):
         failing = make(
             *[DOWN] * 4, (GOLD,), DOWN, jitter=0, random=lambda: 0.0, breaker=BreakerPolicy(failures=3, cooldown=45)
         )
@@ -649,16 +649,16 @@ class TestOutage:
         with pytest.raises(ConfigurationError, match="breaker"):
             make((GOLD,), breaker=value)
 
-    async def test_a_poll_that_takes_long_is_not_met_with_silence(self):
+    async def test_overdue_poll_makes_ticks_stale(self):
         clock = ManualClock()
-        answer = asyncio.Event()
+        response = asyncio.Event()
         calls = 0
 
         async def fetch():
             nonlocal calls
             calls += 1
             if calls == 2:
-                await answer.wait()
+                await response.wait()
             return (GOLD,)
 
         feed = feed_of(fetch, clock, interval=INTERVAL, breaker=None)
@@ -672,7 +672,7 @@ class TestOutage:
             clock.advance(2 * INTERVAL)
             await settle()
             assert [(tick.stale, tick.age) for tick in got] == [(False, 30), (True, 30)]
-            answer.set()
+            response.set()
             await settle()
             await feed.aclose()
         assert [(tick.stale, tick.number, tick.gap) for tick in got[:3]] == [
@@ -739,7 +739,7 @@ class TestEnd:
         ],
         ids=lambda error: type(error).__name__,
     )
-    async def test_what_polling_cannot_mend_is_raised_to_everybody(self, make, clock, error):
+    async def test_fatal_error_is_raised_to_every_subscriber(self, make, clock, error):
         feed = make((GOLD,), error)
         with pytest.raises(type(error)) as caught:
             async with feed:
@@ -764,7 +764,7 @@ class TestEnd:
                 with pytest.raises(KeyError):
                     await anext(ticks)
 
-    async def test_an_answer_of_the_wrong_type_is_a_programming_error(self, make, clock):
+    async def test_result_of_the_wrong_type_is_a_programming_error(self, make, clock):
         with pytest.raises(TypeError):
             async with make(None):
                 await clock.advance(1)
@@ -775,7 +775,7 @@ class TestEnd:
                 await clock.advance(1)
                 raise ZeroDivisionError
 
-    async def test_an_error_that_nobody_asked_for_is_no_complaint_of_the_loop(self, make, clock):
+    async def test_error_that_is_not_raised_is_not_logged_by_the_loop(self, make, clock):
         complaints = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
         with pytest.raises(ZeroDivisionError):
@@ -805,7 +805,7 @@ class TestWaitFor:
             await clock.advance(3 * INTERVAL)
             assert (await alert).spot == 603
             assert (await feed.wait_for(lambda tick: tick.spot < 10, timeout=1)).rate == SILVER
-            assert nobody_waits(feed)
+            assert has_no_waiters(feed)
             assert len(clock.sleepers) == 1
 
     @pytest.mark.parametrize("timeout", [3, 10, 25, 30])
@@ -821,7 +821,7 @@ class TestWaitFor:
             assert (caught.value.method, caught.value.path) == ("GET", "/partner/walletable/rates")
             assert (caught.value.elapsed, caught.value.safe_to_retry) == (timeout, True)
             assert clock.now == 1000 + timeout
-            assert nobody_waits(feed)
+            assert has_no_waiters(feed)
             assert len(clock.sleepers) == 1
 
     async def test_a_clock_that_jumps_skips_no_poll(self, make):
@@ -857,7 +857,7 @@ class TestWaitFor:
             await asyncio.wait({alert})
             assert alert.cancelled()
             assert asyncio.all_tasks() == before
-            assert nobody_waits(feed)
+            assert has_no_waiters(feed)
 
     async def test_an_error_of_the_predicate_is_raised(self, make, clock):
         async with make((GOLD,)) as feed:
@@ -895,7 +895,7 @@ async def test_any_mix_of_comings_and_goings_leaves_the_rest_alone(make, clock):
         await feed.aclose()
         await asyncio.wait(tasks)
     assert [tick.spot for tick in steady] == list(range(600, 600 + requests(feed)))
-    assert nobody_waits(feed)
+    assert has_no_waiters(feed)
     del task
     tasks.clear()
     gc.collect()
@@ -903,7 +903,7 @@ async def test_any_mix_of_comings_and_goings_leaves_the_rest_alone(make, clock):
 
 
 def point(spot, hour, of=GOLD):
-    """What Rate History says of one hour."""
+    """Return the point of Rate History for an hour."""
     return RatePoint(
         currency_id=of.currency_id,
         metal_type=of.metal_type,
@@ -917,23 +917,23 @@ def point(spot, hour, of=GOLD):
 
 class TestBackfill:
     class History:
-        """Answers when it is told to."""
+        """A `history` function that returns when the test sets `may_return`."""
 
         def __init__(self, *points):
             self.points = points
             self.asked = []
-            self.answer = asyncio.Event()
+            self.may_return = asyncio.Event()
 
         async def __call__(self, rates):
             self.asked.append([rate.currency_id for rate in rates])
-            await self.answer.wait()
+            await self.may_return.wait()
             if isinstance(self.points[0], BaseException):
                 raise self.points[0]
             return self.points
 
     async def test_comes_first_oldest_first_and_says_what_it_is(self, make, clock):
         history = self.History(point("590", 11), point("9.5", 11, SILVER), point("580", 10))
-        history.answer.set()
+        history.may_return.set()
         async with make((GOLD, SILVER), history=history) as feed:
             await clock.advance(1)
             ticks = feed.subscribe(history=True)
@@ -953,7 +953,7 @@ class TestBackfill:
             assert first.age == (clock.wall() - first.at).total_seconds()
             assert first.rate.currency_name == "Dirham Gold"
 
-    async def test_is_waited_for_by_those_who_asked_for_it_and_by_nobody_else(self, make, clock):
+    async def test_only_subscribers_with_history_wait_for_it(self, make, clock):
         history = self.History(point("580", 10))
         async with make((GOLD,), history=history) as feed:
             await clock.advance(1)
@@ -968,17 +968,17 @@ class TestBackfill:
             ]
             await clock.advance(2 * INTERVAL)
             assert (len(past), len(present), len(buffered)) == (0, 3, 0)
-            history.answer.set()
+            history.may_return.set()
             await settle()
             assert [tick.backfilled for tick in past] == [True, False]
-            # What went by meanwhile is in the buffer, in its order.
+            # The ticks of the meantime are in the buffer, in order.
             assert [tick.number for tick in buffered] == [0, 1, 2, 3]
             await feed.aclose()
             await asyncio.gather(*tasks)
 
     async def test_wait_for_looks_at_the_present_only(self, make, clock):
         history = self.History(point("580", 10))
-        history.answer.set()
+        history.may_return.set()
         async with make((GOLD,), history=history) as feed:
             await clock.advance(1)
             tick = await feed.wait_for(lambda _: True, timeout=1)
@@ -989,7 +989,7 @@ class TestBackfill:
         history = self.History(
             *(point("580", hour) for hour in (7, 8)), point("581", 9), point("580", 10), point("9", 10, SILVER)
         )
-        history.answer.set()
+        history.may_return.set()
         async with make((GOLD, SILVER), history=history) as feed:
             await clock.advance(1)
             ticks = feed.subscribe(metal="gold", changes_only=True, history=True)
@@ -999,7 +999,7 @@ class TestBackfill:
 
     async def test_what_fails_is_logged_and_ends_nothing(self, make, clock, caplog):
         history = self.History(DOWN)
-        history.answer.set()
+        history.may_return.set()
         async with make((GOLD,), history=history) as feed:
             await clock.advance(1)
             tick = await anext(feed.subscribe(history=True))
@@ -1008,7 +1008,7 @@ class TestBackfill:
 
     async def test_currencies_that_the_feed_does_not_show_are_left_out(self, make, clock):
         history = self.History(point("580", 10), point("9", 10, SILVER))
-        history.answer.set()
+        history.may_return.set()
         async with make((GOLD,), history=history) as feed:
             await clock.advance(1)
             ticks = feed.subscribe(history=True)
@@ -1019,7 +1019,7 @@ class TestBackfill:
         history = self.History(point("580", begun - 1), point("581", begun), point("582", begun + 1))
         async with make((GOLD,), history=history) as feed:
             await clock.advance(3 * 3600)
-            history.answer.set()
+            history.may_return.set()
             await settle()
             ticks = feed.subscribe(history=True)
             got = [await anext(ticks) for _ in range(3)]
@@ -1027,7 +1027,7 @@ class TestBackfill:
 
     async def test_it_waits_for_the_first_rates_however_long_they_take(self, make, clock):
         history = self.History(point("580", 10))
-        history.answer.set()
+        history.may_return.set()
         async with make(DOWN, DOWN, (GOLD,), history=history, max_backoff=INTERVAL) as feed:
             await clock.advance(1)
             assert history.asked == []
@@ -1042,12 +1042,12 @@ class TestBackfill:
             waiting = asyncio.ensure_future(collect(feed.subscribe(history=True), []))
             await settle()
         await waiting
-        assert nobody_waits(feed)
+        assert has_no_waiters(feed)
 
     async def test_closing_before_the_first_rates_leaves_nothing(self, make, clock):
         async with make(DOWN, history=self.History(point("580", 10))) as feed:
             await clock.advance(1)
-        assert nobody_waits(feed)
+        assert has_no_waiters(feed)
 
     async def test_a_feed_without_one_says_so(self, make):
         async with make((GOLD,)) as feed:

@@ -1,4 +1,4 @@
-"""The feed over real HTTP, through both clients: what a sick server sees of it, and what its subscribers see."""
+"""The feed over real HTTP, with both clients: failed polls, the circuit breaker, and Rate History."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATES = "*/rates"
 
 
 def polls(sandbox):
-    """The polls that got past the login."""
+    """Return the polls without the digest challenges."""
     return [request for request in sandbox.requests.of("rates.current") if request.status != 401]
 
 
@@ -40,7 +40,7 @@ async def test_a_failed_poll_is_one_request():
         assert type(tick.spread) is Decimal
 
 
-async def test_a_sick_server_sees_probes_only_once_the_circuit_is_open():
+async def test_open_breaker_sends_probes_only():
     clock = ManualClock(auto_advance=True)
     async with AsyncMintedConnect.sandbox(clock=clock) as minted:
         sandbox = minted.sandbox_server
@@ -50,11 +50,11 @@ async def test_a_sick_server_sees_probes_only_once_the_circuit_is_open():
             with pytest.raises(TimeoutError) as caught:
                 await feed.wait_for(lambda _: True, timeout=3 * 3600)
             assert isinstance(caught.value.__cause__, ServerError)
-            # Two polls open the circuit; of three hours, each begins with a probe.
+            # Two polls open the breaker; two probes follow in three hours.
             assert (feed.is_open, len(polls(sandbox))) == (True, 4)
 
 
-def test_the_blocking_feed_refuses_what_never_comes():
+def test_blocking_feed_refuses_a_filter_without_a_match():
     with (
         ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
@@ -62,7 +62,7 @@ def test_the_blocking_feed_refuses_what_never_comes():
     ):
         known = next(feed.subscribe())
         assert (known.currency, known.weight_unit, known.number, known.gap) == ("AED", "g", 1, 0)
-        with pytest.raises(InvalidInput, match="there are gold, silver"):
+        with pytest.raises(InvalidInput, match="available: gold, silver"):
             next(feed.subscribe(metal="platinum"))
         assert len(polls(sandbox)) == 1
 

@@ -1,4 +1,4 @@
-"""The soak of half an hour that a release goes through, for two seconds; and that it would notice."""
+"""The soak test of a release, for two seconds, and a check that it detects a lost tick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from minted_connect.feed.hub import Buffered
 from tests.feed import soak
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="weighs itself in /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads its memory use from /proc")
 
 
 def test_two_seconds_of_it(capsys: pytest.CaptureFixture[str]):

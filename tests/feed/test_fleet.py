@@ -1,4 +1,4 @@
-"""Feeds that share one poller over a real Redis server: what they see, and what goes wrong on the way."""
+"""Fleets on a real Redis server: shared rounds, failed polls, and outages of Redis."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from minted_connect import (
 )
 from minted_connect.clock import Clock, SystemClock
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
-from tests.support.redis_server import PASSWORD, Cable, running, url_of
+from tests.support.redis_server import PASSWORD, TcpProxy, running, url_of
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ Members = Callable[..., Any]
 
 @pytest.fixture
 async def member(sandbox: Sandbox) -> AsyncIterator[Members]:
-    """A function that opens the feed of another client."""
+    """Return a function that opens the feed of a new client."""
     async with AsyncExitStack() as stack:
 
         async def member(fleet: Fleet, *, clock: Clock | None = None, **more: Any) -> RateFeed:
@@ -66,7 +66,7 @@ def gold(feed: RateFeed, **options: Any) -> Any:
 
 
 async def take(ticks: Any, until: Callable[[Tick], bool]) -> list[Tick]:
-    """The ticks up to the first that satisfies the condition, that one included."""
+    """Return the ticks up to and including the first that satisfies the condition."""
     taken: list[Tick] = []
     async with asyncio.timeout(20):
         async for tick in ticks:
@@ -77,14 +77,14 @@ async def take(ticks: Any, until: Callable[[Tick], bool]) -> list[Tick]:
 
 
 def leader(*feeds: RateFeed) -> RateFeed:
-    (found,) = [feed for feed in feeds if feed._source._leads()]
+    (found,) = [feed for feed in feeds if feed._source._is_leader()]
     return found
 
 
 def in_order(ticks: list[Tick]) -> bool:
-    """Whether no round comes twice, none is left out, and no tick is older than one before it."""
+    """Return whether rounds and times of the fresh ticks ascend without repetition."""
     fresh = [tick for tick in ticks if not tick.stale]
-    numbers = [tick.number for tick in fresh if tick.number]
+    numbers = [tick.number for tick in fresh]
     times = [tick.at for tick in fresh]
     return numbers == sorted(set(numbers)) and times == sorted(set(times))
 
@@ -104,10 +104,10 @@ class TestTogether:
             assert numbers == list(range(numbers[0], numbers[-1] + 1))
         leading = leader(*feeds)
         published = max(feed._hub.round for feed in feeds)
-        assert published <= polls(sandbox) <= leading._source._poller._number
-        assert [feed._source._poller._number for feed in feeds if feed is not leading] == [0, 0, 0]
+        assert published <= polls(sandbox) <= leading._source._poller.polls
+        assert [feed._source._poller.polls for feed in feeds if feed is not leading] == [0, 0, 0]
 
-    async def test_who_comes_late_gets_what_is_known_without_a_poll(self, member, redis_server, sandbox):
+    async def test_late_member_gets_the_last_round_without_a_poll(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url, lease=30)
         first = await member(fleet, interval=3600)
         known = await anext(gold(first))
@@ -117,7 +117,7 @@ class TestTogether:
         assert tick.age >= known.age - 1
         assert polls(sandbox) == 1
 
-    async def test_a_leader_that_closes_hands_over_and_nobody_hurries(self, member, redis_server, sandbox):
+    async def test_successor_of_a_closed_leader_keeps_the_interval(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url)
         first = await member(fleet, interval=1, jitter=0)
         await anext(gold(first))
@@ -127,7 +127,7 @@ class TestTogether:
         await first.aclose()
         two = await anext(ticks)
         assert (one.number, two.number, two.stale, two.gap) == (1, 2, False, 0)
-        # The poll that the first had announced was kept to: no sooner.
+        # The second leader polled when the first one would have.
         assert two.at - one.at > timedelta(seconds=0.9)
 
     async def test_other_metals_are_another_fleet(self, member, redis_server, sandbox):
@@ -135,7 +135,7 @@ class TestTogether:
         gold_only, silver_only = await member(fleet, metals="gold"), await member(fleet, metals=["silver"])
         assert (await anext(gold_only.subscribe())).rate.metal_type == "gold"
         assert (await anext(silver_only.subscribe())).rate.metal_type == "silver"
-        assert gold_only._source._leads() and silver_only._source._leads()
+        assert gold_only._source._is_leader() and silver_only._source._is_leader()
 
     def test_the_blocking_client_is_a_member_too(self, redis_server):
         fleet = fleet_at(redis_server.url)
@@ -175,12 +175,12 @@ class TestFailedPolls:
             await asyncio.sleep(0.01)
         asked = polls(sandbox)
         await first.aclose()
-        while not second._source._leads():
+        while not second._source._is_leader():
             await asyncio.sleep(0.01)
         for _ in range(10):
-            await asyncio.sleep(0.01)  # several intervals, and nobody asks
+            await asyncio.sleep(0.01)  # several intervals without a poll
         assert polls(sandbox) == asked == 1
-        assert second._source._due - SystemClock().monotonic() > 3500
+        assert second._source._next_poll_at - SystemClock().monotonic() > 3500
 
     async def test_wrong_credentials_end_the_leader_and_free_the_lease(self, member, redis_server, sandbox):
         async with AsyncMintedConnect(sandbox.username, "wrong", base_url=sandbox.url) as minted:
@@ -190,7 +190,7 @@ class TestFailedPolls:
                     try:
                         await anext(feed.subscribe())
                     finally:
-                        with redis_server.client() as db:  # though nobody has closed it yet
+                        with redis_server.client() as db:  # although the feed is not closed yet
                             assert not db.keys("*:lease")
         right = await member(fleet_at(redis_server.url, lease=60))
         assert not (await anext(gold(right))).stale
@@ -213,7 +213,7 @@ class TestRedisInTrouble:
         assert "canary" not in f"{caught.value!r}{again.value!r}{fleet!r}"
         assert len(sandbox.requests) == 0
 
-    async def test_a_restart_that_forgets_everything(self, member, mortal_redis, sandbox, caplog):
+    async def test_restart_without_data_is_survived(self, member, mortal_redis, sandbox, caplog):
         fleet = fleet_at(mortal_redis.url)
         feeds = [await member(fleet) for _ in range(3)]
         streams = [gold(feed) for feed in feeds]
@@ -234,57 +234,60 @@ class TestRedisInTrouble:
         assert PASSWORD not in caplog.text
         leader(*feeds)
 
-    async def test_poll_has_every_process_ask_for_itself_meanwhile(self, member, mortal_redis, sandbox):
-        fleet = fleet_at(mortal_redis.url, on_outage="poll")
-        feeds = [await member(fleet) for _ in range(2)]
+    async def test_no_process_polls_while_redis_is_down(self, member, mortal_redis, sandbox):
+        feeds = [await member(fleet_at(mortal_redis.url)) for _ in range(2)]
         streams = [gold(feed) for feed in feeds]
-        seen = [await take(ticks, lambda tick: tick.number >= 3) for ticks in streams]
+        for ticks in streams:
+            await anext(ticks)
         mortal_redis.stop()
-        for ticks, before in zip(streams, seen, strict=True):
-            before.extend(await take(ticks, lambda tick: not tick.stale and tick.number == 0))
-            assert before[-1].gap > LEASE
-            before.extend(await take(ticks, lambda tick: not tick.stale))
-            assert before[-1].gap == 0
-        await asyncio.to_thread(mortal_redis.start)
-        for ticks, before in zip(streams, seen, strict=True):
-            before.extend(await take(ticks, lambda tick: not tick.stale and tick.number > 0))
-            assert in_order(before)
-        leader(*feeds)
-        assert [feed._source._in_charge() for feed in feeds].count(True) == 1
+        for ticks in streams:
+            await take(ticks, lambda tick: tick.stale)
+        while any(feed._source._is_leader() for feed in feeds):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(LEASE)  # a poll that began before the lease expired may still be in flight
+        asked = polls(sandbox)
+        await asyncio.sleep(LEASE)
+        assert not any(feed._source._is_leader() for feed in feeds)
+        assert polls(sandbox) == asked
 
-    async def test_one_that_polled_for_itself_shows_nothing_older_than_that(self, member, redis_server, sandbox):
-        async with Cable(redis_server.port) as cable:
-            first = await member(fleet_at(redis_server.url))
-            await anext(gold(first))
-            second = await member(fleet_at(cable.url, on_outage="poll"))
-            mine, theirs = gold(first), gold(second)
-            seen = await take(theirs, lambda tick: tick.number >= 3)
-            cable.cut()
-            for _ in range(3):
-                seen.extend(await take(theirs, lambda tick: not tick.stale and tick.number == 0))
-            cable.join()
-            seen.extend(await take(theirs, lambda tick: tick.number > 3))
-            newest = (await take(mine, lambda tick: tick.number >= seen[-1].number))[-1].number
-            seen.extend(await take(theirs, lambda tick: tick.number > newest))
-            assert in_order(seen)
-            # They were read all the same, and not taken for lost.
-            assert {tick.missed for tick in seen} == {0}
-            assert second._source._number >= newest
-
-    async def test_hold_asks_nobody_however_long_it_lasts(self, member, mortal_redis, sandbox):
-        feed = await member(fleet_at(mortal_redis.url))
+    async def test_leader_with_a_rate_limit_waits_for_redis(self, member, mortal_redis, sandbox):
+        fleet = fleet_at(mortal_redis.url, lease=60, rate_limit=RateLimit(rate=100))
+        feed = await member(fleet)
         ticks = gold(feed)
-        await anext(ticks)
+        await take(ticks, lambda tick: tick.number >= 3)
         mortal_redis.stop()
         await take(ticks, lambda tick: tick.stale)
-        while not feed._source._alone() or feed._source._leads():
-            await asyncio.sleep(0.01)
-        assert not feed._source._in_charge()
+        await asyncio.sleep(4 * INTERVAL)  # a poll that was permitted before may still be in flight
+        asked = polls(sandbox)
+        await asyncio.sleep(10 * INTERVAL)
+        assert feed._source._is_leader()
+        assert polls(sandbox) == asked
+        await asyncio.to_thread(mortal_redis.start)
+        await take(ticks, lambda tick: not tick.stale)
 
-    async def test_who_lost_the_lease_while_it_waited_for_its_turn_asks_nobody(self, member, redis_server, sandbox):
+    async def test_stream_read_again_repeats_no_tick(self, member, redis_server, sandbox, monkeypatch):
+        feed = await member(fleet_at(redis_server.url))
+        ticks = gold(feed)
+        seen = await take(ticks, lambda tick: tick.number >= 3)
+        stream = feed._source._stream
+        read, rereads = stream.read, 0
+
+        async def read_all():
+            nonlocal rereads
+            rereads += 1
+            stream.last_id = "0-0"  # as after a failover to a replica that lagged
+            return await read()
+
+        monkeypatch.setattr(stream, "read", read_all)
+        seen += await take(ticks, lambda tick: tick.number >= seen[-1].number + 5)
+        assert rereads > 1
+        assert in_order(seen)
+        assert {tick.missed for tick in seen} == {0}
+
+    async def test_leader_that_loses_the_lease_in_acquire_does_not_poll(self, member, redis_server, sandbox):
         waiting, go = asyncio.Event(), asyncio.Event()
 
-        class Patient(SystemClock):
+        class HeldClock(SystemClock):
             async def sleep(self, seconds):
                 if seconds < 10:
                     return await super().sleep(seconds)
@@ -292,16 +295,16 @@ class TestRedisInTrouble:
                 return await go.wait()
 
         fleet = fleet_at(redis_server.url, rate_limit=RateLimit(rate=0.01))
-        feed = await member(fleet, clock=Patient())
+        feed = await member(fleet, clock=HeldClock())
         await anext(gold(feed))
         await waiting.wait()
         with redis_server.client() as db:
             (lease,) = db.keys("*:lease")
-            db.set(lease, "somebody", px=60_000)
-        while feed._source._leads():
+            db.set(lease, "another member", px=60_000)
+        while feed._source._is_leader():
             await asyncio.sleep(0.01)
         go.set()
-        while feed._source._charged.is_set():
+        while feed._source._lease_acquired.is_set():
             await asyncio.sleep(0.01)
         assert polls(sandbox) == 1
 
@@ -310,65 +313,65 @@ class TestRedisInTrouble:
         await anext(gold(feed))
         with redis_server.client() as db:
             (lease,) = db.keys("*:lease")
-            db.set(lease, "somebody", px=60_000)
-        while "came too late" not in caplog.text:
+            db.set(lease, "another member", px=60_000)
+        while "was rejected by the fleet" not in caplog.text:
             await asyncio.sleep(0.01)
-        assert not feed._source._leads()
+        assert not feed._source._is_leader()
 
-    async def test_a_follower_cut_off_goes_on_where_it_was(self, member, redis_server, sandbox, caplog):
-        async with Cable(redis_server.port) as cable:
+    async def test_disconnected_follower_continues_without_loss(self, member, redis_server, sandbox, caplog):
+        async with TcpProxy(redis_server.port) as proxy:
             first = await member(fleet_at(redis_server.url))
             await anext(gold(first))
-            second = await member(fleet_at(cable.url))
+            second = await member(fleet_at(proxy.url))
             mine, theirs = gold(first), gold(second)
             before = await take(theirs, lambda tick: tick.number >= 5)
-            cable.cut()
-            missed_by_nobody = await take(mine, lambda tick: tick.number >= before[-1].number + 20)
-            cable.join()
-            after = await take(theirs, lambda tick: tick.number >= missed_by_nobody[-1].number)
+            proxy.disconnect()
+            of_the_leader = await take(mine, lambda tick: tick.number >= before[-1].number + 20)
+            proxy.reconnect()
+            after = await take(theirs, lambda tick: tick.number >= of_the_leader[-1].number)
             fresh = [tick.number for tick in [*before, *after] if not tick.stale]
             assert fresh == list(range(fresh[0], fresh[-1] + 1))
             assert {tick.missed for tick in after} == {0}
 
-    async def test_a_follower_further_behind_than_the_stream_is_told_so(self, member, redis_server, sandbox, caplog):
-        async with Cable(redis_server.port) as cable:
+    async def test_follower_behind_the_stream_states_missed_rounds(self, member, redis_server, sandbox, caplog):
+        async with TcpProxy(redis_server.port) as proxy:
             first = await member(fleet_at(redis_server.url, keep=5))
             await anext(gold(first))
-            second = await member(fleet_at(cable.url, keep=5))
+            second = await member(fleet_at(proxy.url, keep=5))
             mine, theirs = gold(first), gold(second)
             before = await take(theirs, lambda tick: tick.number >= 3)
-            cable.cut()
+            proxy.disconnect()
             await take(mine, lambda tick: tick.number >= before[-1].number + 20)
-            cable.join()
+            proxy.reconnect()
             after = await take(theirs, lambda tick: tick.missed > 0)
             assert (
                 after[-1].number
                 == [tick.number for tick in [*before, *after] if not tick.stale][-2] + after[-1].missed + 1
             )
-            assert "were gone before this process could read them" in caplog.text
+            assert "were deleted before this process could read them" in caplog.text
 
-    async def test_a_leader_cut_off_is_followed_by_another(self, member, redis_server, sandbox):
-        async with Cable(redis_server.port) as cable:
-            first = await member(fleet_at(cable.url))
+    async def test_disconnected_leader_is_replaced(self, member, redis_server, sandbox):
+        async with TcpProxy(redis_server.port) as proxy:
+            first = await member(fleet_at(proxy.url))
             await anext(gold(first))
             second = await member(fleet_at(redis_server.url))
             ticks = gold(second)
             seen = [await anext(ticks)]
             assert leader(first, second) is first
-            cable.cut()
+            proxy.disconnect()
             seen += await take(ticks, lambda tick: tick.gap > 0)
             assert leader(first, second) is second
             assert seen[-1].gap < 2 * LEASE
             assert in_order(seen)
-            cable.join()
-            # And the first one follows now.
+            proxy.reconnect()
+            # The first member follows now.
             await take(gold(first), lambda tick: tick.number > seen[-1].number)
             assert leader(first, second) is second
 
     async def test_failover_to_a_replica(self, member, mortal_redis, sandbox):
         with running("--replicaof", f"127.0.0.1 {mortal_redis.port}") as replica:
-            async with Cable(mortal_redis.port) as cable:
-                fleet = fleet_at(cable.url)
+            async with TcpProxy(mortal_redis.port) as proxy:
+                fleet = fleet_at(proxy.url)
                 feeds = [await member(fleet) for _ in range(2)]
                 streams = [gold(feed) for feed in feeds]
                 seen = [await take(ticks, lambda tick: tick.number >= 5) for ticks in streams]
@@ -376,9 +379,9 @@ class TestRedisInTrouble:
                     while not db.keys("*:stream"):
                         await asyncio.sleep(0.01)
                     mortal_redis.stop()
-                    cable.cut()
-                    cable.join(replica.port)
-                    # Not promoted yet, it refuses to write: that is no Redis to work with.
+                    proxy.disconnect()
+                    proxy.reconnect(replica.port)
+                    # Before it is promoted, the replica rejects writes.
                     for ticks, before in zip(streams, seen, strict=True):
                         before.extend(await take(ticks, lambda tick: tick.stale))
                     db.replicaof("NO", "ONE")
@@ -388,7 +391,7 @@ class TestRedisInTrouble:
                     assert in_order(before)
                 leader(*feeds)
 
-    async def test_a_corrupt_entry_stops_nobody(self, member, redis_server, sandbox, caplog):
+    async def test_corrupt_entry_is_skipped_and_logged(self, member, redis_server, sandbox, caplog):
         feeds = [await member(fleet_at(redis_server.url)) for _ in range(2)]
         streams = [gold(feed) for feed in feeds]
         for ticks in streams:
@@ -403,11 +406,11 @@ class TestRedisInTrouble:
                 with suppress(Exception):
                     added = db.xadd(stream, {"rates": "[{"}, id=f"{term}-{number + 1000}")
         for feed, ticks in zip(feeds, streams, strict=True):
-            while not feed._source._stream.corrupt:
+            while not feed._source._stream.corrupt_entries:
                 await anext(ticks)
             before = feed.latest(metal="gold").number
             await take(ticks, lambda tick, before=before: tick.number > before and not tick.stale)
-            assert feed._source._stream.corrupt == 1
+            assert feed._source._stream.corrupt_entries == 1
         assert caplog.text.count(f"entry {added} of the fleet's stream cannot be read") == 2
 
 
@@ -479,8 +482,6 @@ class TestEnds:
             ({"lease": lease}, "Fleet.lease")
             for lease in (0, -1, 0.1, 3601, float("nan"), float("inf"), "1", None, True)
         ),
-        ({"on_outage": "panic"}, "Fleet.on_outage"),
-        ({"on_outage": None}, "Fleet.on_outage"),
         *(({"keep": keep}, "Fleet.keep") for keep in (0, -1, 1.5, "5", True, 10**9)),
         ({"rate_limit": 5}, "Fleet.rate_limit"),
     ],
@@ -502,7 +503,7 @@ def test_a_fleet_shows_no_password():
     assert fleet.place == "redis://localhost:6379/1"
 
 
-def test_redis_is_not_imported_by_who_does_not_use_it():
+def test_redis_is_not_imported_without_a_fleet():
     from tests.support.subprocesses import spoken
 
     assert spoken("import sys, minted_connect.feed; print('redis' in sys.modules)") == ["False"]

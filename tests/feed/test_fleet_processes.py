@@ -1,4 +1,4 @@
-"""A fleet of real processes: killed, paused, woken up."""
+"""A fleet of real processes, of which one is killed or paused."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ async def main():
             tasks = [asyncio.create_task(count(feed.subscribe(metal="gold"), numbers)) for numbers in seen]
             ticks = feed.subscribe(metal="gold", buffer=10_000)
 
-            async def tell():
+            async def report():
                 async for tick in ticks:
                     print(json.dumps({
                         "number": tick.number, "at": tick.at.timestamp(), "gap": tick.gap, "stale": tick.stale,
-                        "missed": tick.missed, "leads": feed._source._leads(),
+                        "missed": tick.missed, "leads": feed._source._is_leader(),
                     }), flush=True)
 
-            teller = asyncio.create_task(tell())
+            reporter = asyncio.create_task(report())
             await asyncio.to_thread(sys.stdin.readline)
-        await asyncio.gather(teller, *tasks)
+        await asyncio.gather(reporter, *tasks)
         print(json.dumps({"last": [numbers[-1] for numbers in seen], "sorted": all(n == sorted(n) for n in seen)}))
 
 asyncio.run(main())
@@ -61,7 +61,7 @@ class FleetMember:
     ticks: list[dict[str, Any]] = attrs.field(factory=list)
 
     async def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """Read its ticks up to the first that satisfies the condition."""
+        """Read ticks up to the first that satisfies the condition, and return it."""
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         async with asyncio.timeout(30):
@@ -103,7 +103,7 @@ def polls(sandbox: Sandbox) -> int:
 
 
 async def running(members: list[FleetMember]) -> tuple[FleetMember, list[FleetMember]]:
-    """The leader and the others, once all of them see the same rounds."""
+    """Return the leader and the other members, once all of them have read the same rounds."""
     first = [await member.until(lambda tick: not tick["stale"]) for member in members]
     common = max(tick["number"] for tick in first) + 5
     at = [await member.until(lambda tick: tick["number"] >= common) for member in members]
@@ -115,7 +115,7 @@ def without_gaps(numbers: list[int]) -> bool:
     return numbers == list(range(numbers[0], numbers[-1] + 1))
 
 
-async def test_a_killed_leader_is_followed_within_two_leases(members, sandbox):
+async def test_killed_leader_is_replaced_within_two_leases(members, sandbox):
     leader, others = await running(members)
     newest = max(member.ticks[-1]["number"] for member in members)
     assert newest <= polls(sandbox) <= newest + 3  # eight processes, one poller
@@ -138,9 +138,9 @@ async def test_a_killed_leader_is_followed_within_two_leases(members, sandbox):
     assert polls(sandbox) <= max(member.numbers[-1] for member in others) + 3
 
 
-async def test_a_paused_leader_that_wakes_up_is_refused_and_follows(members, sandbox):
+async def test_resumed_leader_is_rejected_and_follows(members, sandbox):
     leader, others = await running(members)
-    # Caught in the middle of a poll: the answer waits for it until another has taken over.
+    # Paused during a poll, whose response it reads only after another member has taken over.
     sandbox.faults.add("delay", path="*/rates", times=1, seconds=0.5)
     asked = polls(sandbox)
     while polls(sandbox) == asked:

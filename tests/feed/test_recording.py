@@ -1,4 +1,4 @@
-"""A feed recorded while it runs: through both clients, cancelled, broken, and again after that."""
+"""Recording a running feed: with both clients, cancelled, failing, and continued."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from minted_connect import (
     TransportError,
     record,
 )
-from minted_connect.feed import Poller, RateFeed
+from minted_connect.feed import LocalSource, Poller, RateFeed
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.feed.test_sinks import KINDS, make, read
 from tests.feed.ticks import GOLD, SILVER
@@ -31,10 +31,10 @@ pytestmark = pytest.mark.anyio
 
 
 class Memory(Sink):
-    """Keeps what it is given; can be held up, and can fail."""
+    """Stores ticks in memory; can be blocked, and can fail."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.calls: list[str] = []
         self.ticks: list[Any] = []
         self.threads: set[str] = set()
         self.go = threading.Event()
@@ -43,7 +43,7 @@ class Memory(Sink):
         self.broken = False
 
     def open(self) -> None:
-        self.said.append("open")
+        self.calls.append("open")
 
     def append(self, ticks: Any) -> int:
         self.writing.set()
@@ -51,29 +51,30 @@ class Memory(Sink):
         self.threads.add(threading.current_thread().name)
         if self.broken:
             raise SinkError("the disk is full")
-        self.said.append("append")
+        self.calls.append("append")
         self.ticks += ticks
         return len(ticks)
 
     def close(self) -> None:
-        self.said.append("close")
+        self.calls.append("close")
 
 
 class Steps:
-    """A fetch that answers when it is told to."""
+    """A fetch function that returns what the test puts into a queue."""
 
     def __init__(self) -> None:
-        self.answers: asyncio.Queue[Any] = asyncio.Queue()
+        self.results: asyncio.Queue[Any] = asyncio.Queue()
 
     async def __call__(self) -> Any:
-        answer = await self.answers.get()
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
+        result = await self.results.get()
+        if isinstance(result, BaseException):
+            raise result
+        return result
 
     def feed(self) -> RateFeed:
         clock = ManualClock(auto_advance=True)
-        return RateFeed(Poller(self, interval=1, clock=clock, random=lambda: 0.5, breaker=None), clock=clock)
+        poller = Poller(self, interval=1, clock=clock, random=lambda: 0.5, breaker=None)
+        return RateFeed(LocalSource(poller, clock=clock), clock=clock)
 
 
 async def until(condition: Any) -> None:
@@ -92,15 +93,15 @@ async def test_ticks_are_written_as_they_come_off_the_loop():
     async with steps.feed() as feed:
         recording = asyncio.ensure_future(feed.record(sink))
         for count in range(1, 4):
-            steps.answers.put_nowait((GOLD, SILVER))
+            steps.results.put_nowait((GOLD, SILVER))
             await until(lambda count=count: len(sink.ticks) == 2 * count)
-        steps.answers.put_nowait(TransportError("no answer"))
+        steps.results.put_nowait(TransportError("no response"))
         await until(lambda: feed.failures)
-        assert sink.said[-1] != "close"
+        assert sink.calls[-1] != "close"
     assert await recording == 6
     assert [(tick.number, tick.rate.metal_type) for tick in sink.ticks][:3] == [(1, "gold"), (1, "silver"), (2, "gold")]
     assert not any(tick.stale for tick in sink.ticks)
-    assert (sink.said[0], sink.said[-1], sink.said.count("close")) == ("open", "close", 1)
+    assert (sink.calls[0], sink.calls[-1], sink.calls.count("close")) == ("open", "close", 1)
     assert threading.main_thread().name not in sink.threads
 
 
@@ -110,13 +111,13 @@ async def test_what_comes_while_it_writes_is_written_together():
         sink.go.clear()
         recording = asyncio.ensure_future(record(feed, sink, metal="gold"))
         for number in range(1, 6):
-            steps.answers.put_nowait((GOLD, SILVER))
+            steps.results.put_nowait((GOLD, SILVER))
             await until(lambda number=number: feed._hub.round == number)
             if number == 1:
                 await until(sink.writing.is_set)
         sink.go.set()
     assert await recording == 5
-    assert sink.said.count("append") == 2
+    assert sink.calls.count("append") == 2
     assert [tick.number for tick in sink.ticks] == [1, 2, 3, 4, 5]
 
 
@@ -126,7 +127,7 @@ async def test_cancelled_in_the_middle_it_writes_what_had_come(caplog):
         sink.go.clear()
         recording = asyncio.ensure_future(feed.record(sink))
         for number in range(1, 4):
-            steps.answers.put_nowait((GOLD,))
+            steps.results.put_nowait((GOLD,))
             await until(lambda number=number: feed._hub.round == number)
             await until(sink.writing.is_set)
         recording.cancel()
@@ -135,52 +136,52 @@ async def test_cancelled_in_the_middle_it_writes_what_had_come(caplog):
         with pytest.raises(asyncio.CancelledError):
             await recording
         assert [tick.number for tick in sink.ticks] == [1, 2, 3]
-        assert sink.said[-1] == "close"
-        steps.answers.put_nowait((GOLD,))
-        await until(lambda: feed._hub.round == 4)  # and the feed goes on
+        assert sink.calls[-1] == "close"
+        steps.results.put_nowait((GOLD,))
+        await until(lambda: feed._hub.round == 4)  # the feed keeps running
 
 
-async def test_an_error_that_ends_the_feed_ends_the_recording_after_the_last_tick():
+async def test_error_of_the_feed_is_raised_after_the_last_tick():
     steps, sink = Steps(), Memory()
     with pytest.raises(ZeroDivisionError):
         async with steps.feed() as feed:
             recording = asyncio.ensure_future(feed.record(sink))
-            steps.answers.put_nowait((GOLD,))
+            steps.results.put_nowait((GOLD,))
             await until(lambda: sink.ticks)
-            steps.answers.put_nowait(ZeroDivisionError())
+            steps.results.put_nowait(ZeroDivisionError())
             with pytest.raises(ZeroDivisionError):
                 await recording
-            assert sink.said[-1] == "close"
+            assert sink.calls[-1] == "close"
 
 
 async def test_a_sink_that_breaks_ends_the_recording_and_not_the_feed():
     steps, sink = Steps(), Memory()
     async with steps.feed() as feed:
         sink.broken = True
-        steps.answers.put_nowait((GOLD,))
+        steps.results.put_nowait((GOLD,))
         with pytest.raises(SinkError, match="the disk is full"):
             await feed.record(sink)
-        assert sink.said == ["open", "close"]
-        steps.answers.put_nowait((GOLD,))
+        assert sink.calls == ["open", "close"]
+        steps.results.put_nowait((GOLD,))
         await until(lambda: feed._hub.round == 2)
 
 
-async def test_what_is_lost_is_said(caplog):
+async def test_dropped_ticks_are_logged(caplog):
     steps, sink = Steps(), Memory()
     async with steps.feed() as feed:
         sink.go.clear()
         recording = asyncio.ensure_future(feed.record(sink, buffer=2))
         for number in range(1, 8):
-            steps.answers.put_nowait((GOLD,))
+            steps.results.put_nowait((GOLD,))
             await until(lambda number=number: feed._hub.round == number)
             await until(sink.writing.is_set)
         sink.go.set()
         await until(lambda: len(sink.ticks) == 3)
-        steps.answers.put_nowait((GOLD,))
+        steps.results.put_nowait((GOLD,))
         await until(lambda: len(sink.ticks) == 4)
     assert await recording == 4
     assert [tick.number for tick in sink.ticks] == [1, 6, 7, 8]
-    assert "4 ticks went by before they could be recorded" in caplog.text
+    assert "4 ticks were dropped before they could be recorded" in caplog.text
 
 
 async def test_a_sink_that_cannot_be_opened(tmp_path: Path):
@@ -205,9 +206,11 @@ async def test_over_http_with_history_and_again(kind, tmp_path):
                 minted.rates.feed(interval=3600, backfill=timedelta(hours=12)) as feed,
             ):
                 recording = asyncio.ensure_future(feed.record(make(kind, tmp_path), history=True))
-                await until(lambda: feed._hub.past is not None)
+                await until(lambda: feed._hub.history is not None)
                 for hour in range(3):
-                    await until(lambda hour=hour: feed._hub.round == hour + 1 and feed._hub.due > clock.monotonic())
+                    await until(
+                        lambda hour=hour: feed._hub.round == hour + 1 and feed._hub.next_poll_at > clock.monotonic()
+                    )
                     clock.advance(3600 * 1.2)
                 await until(lambda: feed._hub.round == 4)
                 await feed.aclose()
@@ -243,9 +246,9 @@ def test_the_blocking_feed_records_too(kind, tmp_path):
         rows = feed.record(make(kind, tmp_path), metal="gold")
         closer.join()
     assert rows >= 9
-    there = read(kind, tmp_path)
-    assert len(there) == rows
-    assert {row["metal"] for row in there} == {"gold"}
+    rows_read = read(kind, tmp_path)
+    assert len(rows_read) == rows
+    assert {row["metal"] for row in rows_read} == {"gold"}
 
 
 def test_a_script_can_write_ticks_it_has(tmp_path):

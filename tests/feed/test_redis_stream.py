@@ -1,4 +1,4 @@
-"""What a fleet does in Redis, step by step, on a real server: leases, terms, rounds, turns."""
+"""RedisStream on a real server: leases, terms, rounds, and the rate limit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from minted_connect.config import RateLimit, Secret
 from minted_connect.core.converter import unstructure
 from minted_connect.core.exact_json import dumps
 from minted_connect.errors import ConfigurationError, FleetError
-from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, _digest, _entry, place
+from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, _digest, _parse_entry, redact_url
 from minted_connect.models.rate import Rate
 from tests.feed.ticks import GOLD
 from tests.support.redis_server import PASSWORD, RedisServer, url_of
@@ -46,7 +46,7 @@ def member_at(url: str, **options: Any) -> RedisStream:
 
 @pytest.fixture
 async def join(redis_server: RedisServer) -> AsyncIterator[Join]:
-    """A function that connects another member."""
+    """Return a function that connects a new member."""
     async with AsyncExitStack() as stack:
 
         async def join(**options: Any) -> RedisStream:
@@ -73,129 +73,131 @@ def due(stream: RedisStream, seconds: float = 60.0) -> float:
     return stream._clock.monotonic() + seconds
 
 
-async def publish(stream: RedisStream, term: int, rates: tuple[Rate, ...] = (GOLD,), *, unseen: float = 60.0) -> bool:
-    return await stream.publish(term, rates, every=1.5, unseen=unseen, due=due(stream))
+async def publish(
+    stream: RedisStream, term: int, rates: tuple[Rate, ...] = (GOLD,), *, gap_after: float = 60.0
+) -> bool:
+    return await stream.publish(term, rates, interval=1.5, gap_after=gap_after, next_poll_at=due(stream))
 
 
 class TestLease:
-    async def test_one_of_many_holds_it(self, join):
+    async def test_one_of_many_members_holds_it(self, join):
         members = [await join() for _ in range(8)]
-        terms = await asyncio.gather(*[member.beat() for member in members])
+        terms = await asyncio.gather(*[member.acquire_lease() for member in members])
         assert sorted(term > 0 for term in terms) == [False] * 7 + [True]
-        again = await asyncio.gather(*[member.beat() for member in members])
+        again = await asyncio.gather(*[member.acquire_lease() for member in members])
         assert again == terms
 
-    async def test_it_ends_if_nothing_is_heard_of_its_holder(self, join):
+    async def test_lease_that_is_not_renewed_expires(self, join):
         a, b = await join(lease=1.0), await join(lease=1.0)
-        first = await a.beat()
-        while not (second := await b.beat()):
+        first = await a.acquire_lease()
+        while not (second := await b.acquire_lease()):
             pass
         assert second > first > 0
-        assert not await a.beat()
+        assert not await a.acquire_lease()
 
     async def test_it_can_be_given_back(self, join, db):
         a, b = await join(), await join()
-        assert await a.beat()
-        await b.release()  # not b's to give
-        assert not await b.beat()
-        await a.release()
-        assert await b.beat()
+        assert await a.acquire_lease()
+        await b.release_lease()  # b does not hold it
+        assert not await b.acquire_lease()
+        await a.release_lease()
+        assert await b.acquire_lease()
 
-    async def test_beats_and_rounds_prolong_it(self, join, db):
+    async def test_renewals_and_rounds_extend_it(self, join, db):
         member = await join(lease=60.0)
-        term = await member.beat()
-        for prolong in (member.beat, lambda: publish(member, term)):
+        term = await member.acquire_lease()
+        for extend in (member.acquire_lease, lambda: publish(member, term)):
             db.pexpire(key(db, "lease"), 5000)
-            await prolong()
+            await extend()
             assert db.pttl(key(db, "lease")) > 50_000
 
     async def test_metals_and_accounts_are_apart(self, join):
         for options in ({}, {"scope": "gold"}, {"name": "others"}):
-            assert await (await join(**options)).beat()
-            assert not await (await join(**options)).beat()
+            assert await (await join(**options)).acquire_lease()
+            assert not await (await join(**options)).acquire_lease()
 
     async def test_the_term_rises_whatever_redis_forgets(self, join, db):
         a, b = await join(), await join()
-        first = await a.beat()
+        first = await a.acquire_lease()
         await publish(a, first)
         await b.read()
-        db.delete(key(db, "lease"), key(db, "state"))  # the stream knows
-        second = await b.beat()
+        db.delete(key(db, "lease"), key(db, "state"))  # the stream still contains the term
+        second = await b.acquire_lease()
         assert second > first
-        # Only the member knows: it has seen a term that Redis, its clock gone back, does not come up with by itself.
+        # The member has seen a term that is higher than the time of Redis, whose clock has gone back.
         future = second + 10**9
-        b._term = future
+        b._highest_term = future
         db.flushall()
-        assert await b.beat() == future + 1
+        assert await b.acquire_lease() == future + 1
 
     async def test_the_term_of_a_leader_that_only_readers_remember(self, join, db):
         a, b = await join(), await join()
-        await publish(a, await a.beat())
+        await publish(a, await a.acquire_lease())
         last = 8 * 10**15  # microseconds: in the year 2223
         db.xadd(key(db, "stream"), GOOD, id=f"{last}-7")
         await b.read()
         db.flushall()
-        assert await b.beat() == last + 1
+        assert await b.acquire_lease() == last + 1
 
     async def test_a_term_that_the_state_lost_is_made_anew(self, join, db):
         member = await join()
-        first = await member.beat()
+        first = await member.acquire_lease()
         db.delete(key(db, "state"))
         assert not await publish(member, first)
-        assert await member.beat() > first
+        assert await member.acquire_lease() > first
 
 
 class TestFencing:
     async def test_a_deposed_leader_cannot_publish(self, join, db):
         a, b = await join(), await join()
-        old = await a.beat()
+        old = await a.acquire_lease()
         db.delete(key(db, "lease"))
-        new = await b.beat()
+        new = await b.acquire_lease()
         assert not await publish(a, old)
         assert await publish(b, new)
         assert [entry.number for entry in await b.read()] == [1]
 
-    async def test_nor_before_the_new_one_has(self, join, db):
+    async def test_leader_whose_lease_expired_cannot_publish(self, join, db):
         a = await join()
-        term = await a.beat()
-        db.delete(key(db, "lease"))  # run out, and nobody has come yet
+        term = await a.acquire_lease()
+        db.delete(key(db, "lease"))  # expired, and no other member has acquired it
         assert not await publish(a, term)
         assert not db.keys("*:stream")
 
     async def test_redis_itself_refuses_an_old_term(self, join, db):
         a, b = await join(), await join()
-        old = await a.beat()
+        old = await a.acquire_lease()
         await publish(a, old)
         db.delete(key(db, "lease"))
-        await publish(b, await b.beat())
+        await publish(b, await b.acquire_lease())
         with pytest.raises(redis.ResponseError, match="equal or smaller"):
             db.xadd(key(db, "stream"), {"rates": ""}, id=f"{old}-999")
 
     async def test_a_foreign_entry_costs_the_leader_its_term_not_the_fleet(self, join, db):
         a = await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         await publish(a, term)
         db.xadd(key(db, "stream"), {"what": "ever"}, id=f"{term + 10**6}-7")
         assert not await publish(a, term)
-        higher = await a.beat()
+        higher = await a.acquire_lease()
         assert higher == term + 10**6 + 1
         assert await publish(a, higher)
         assert [entry.number for entry in await a.read()] == [1, 2]
-        assert a.corrupt == 1
+        assert a.corrupt_entries == 1
 
     async def test_an_id_beyond_all_terms_is_said(self, join, db):
         a = await join()
-        await publish(a, await a.beat())
+        await publish(a, await a.acquire_lease())
         db.xadd(key(db, "stream"), {"what": "ever"}, id=f"{2**60}-0")
         db.delete(key(db, "lease"))
         with pytest.raises(FleetError, match="IDTOOHIGH"):
-            await a.beat()
+            await a.acquire_lease()
 
 
 class TestRounds:
     async def test_all_read_the_same(self, join):
         a, b, c = await join(), await join(), await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         odd = attrs.evolve(GOLD, raw={"unknown": [1, Decimal("2.50")]}, spot_price=Decimal("1E+3"))
         assert await publish(a, term)
         assert await publish(a, term, ())
@@ -209,12 +211,12 @@ class TestRounds:
         assert failed.rates == ()
         assert third.rates[1].raw["unknown"] == [1, Decimal("2.50")]
         assert first.at < failed.at < third.at
-        assert first.every == 1.5
-        assert 59 < first.next <= 60
+        assert first.interval == 1.5
+        assert 59 < first.next_poll_in <= 60
 
-    async def test_who_comes_late_begins_with_the_last_good_one(self, join):
+    async def test_late_member_begins_with_the_last_good_round(self, join):
         a = await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         for rates in ((GOLD,), (GOLD,), (), ()):
             await publish(a, term, rates)
         b = await join()
@@ -222,7 +224,7 @@ class TestRounds:
 
     async def test_reading_waits_for_the_next_and_not_for_ever(self, join):
         a, b = await join(), await join(lease=3.0)
-        term = await a.beat()
+        term = await a.acquire_lease()
         assert await b.read() == []
         reading = asyncio.ensure_future(self._first(b))
         await publish(a, term)
@@ -233,11 +235,11 @@ class TestRounds:
             for entry in await member.read():
                 return entry
 
-    async def test_who_was_away_goes_on_where_it_was(self, join):
+    async def test_member_far_behind_reads_every_round(self, join):
         a, b = await join(), await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         numbers = []
-        for count in (1, 700, 3):  # more than are read at once
+        for count in (1, 700, 3):  # more than one read returns
             for _ in range(count):
                 await publish(a, term)
             published = (numbers or [0])[-1] + count
@@ -247,7 +249,7 @@ class TestRounds:
 
     async def test_the_stream_is_capped(self, join, db):
         a, b = await join(keep=3), await join(keep=3)
-        term = await a.beat()
+        term = await a.acquire_lease()
         await publish(a, term)
         assert [entry.number for entry in await b.read()] == [1]
         for _ in range(9):
@@ -257,27 +259,27 @@ class TestRounds:
 
     async def test_a_fleet_that_has_ended_leaves_nothing_for_good(self, join, db):
         a = await join(limit=RateLimit(rate=1))
-        await a.turn()
-        await publish(a, await a.beat())
+        await a.reserve_request()
+        await publish(a, await a.acquire_lease())
         assert {db.ttl(name) > 0 for name in db.keys("*")} == {True}
         assert len(db.keys("*")) == 4
 
     async def test_the_gap_is_the_time_without_rates(self, join, db):
         a = await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         await publish(a, term)
-        await publish(a, term, unseen=60.0)
+        await publish(a, term, gap_after=60.0)
         db.hincrby(key(db, "state"), "good", -100 * 10**6)
-        await publish(a, term, (), unseen=60.0)  # a failed poll ends no gap
-        await publish(a, term, unseen=60.0)
-        await publish(a, term, unseen=60.0)
+        await publish(a, term, (), gap_after=60.0)  # a failed poll does not end the gap
+        await publish(a, term, gap_after=60.0)
+        await publish(a, term, gap_after=60.0)
         gaps = [entry.gap for entry in await a.read()]
         assert [gaps[0], gaps[1], gaps[2], gaps[4]] == [0, 0, 0, 0]
         assert 100 < gaps[3] < 160
 
     async def test_the_time_never_goes_back(self, join, db):
         a = await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         await publish(a, term)
         (first,) = await a.read()
         db.hincrby(key(db, "state"), "at", 3600 * 10**6)  # as if the clock of Redis had gone back by an hour
@@ -286,8 +288,8 @@ class TestRounds:
         second, third = await a.read()
         assert second.at == first.at + 3600 * 10**6 + 1
         assert third.at == second.at + 1
-        # What was measured by a clock that is ahead is not from the future.
-        assert a.moment(third.at) <= a._clock.monotonic()
+        # A time of a clock that is ahead is converted to now, not to the future.
+        assert a.to_monotonic(third.at) <= a._clock.monotonic()
 
     async def test_times_of_redis_are_told_by_the_feeds_clock(self, join, db):
         class Skewed(SystemClock):
@@ -295,44 +297,44 @@ class TestRounds:
                 return super().monotonic() + 1e6
 
         member = await join(clock=Skewed())
-        for refresh in (None, member.beat):
+        for refresh in (None, member.acquire_lease):
             if refresh is not None:
-                member._ahead = 0.0
+                member._clock_offset = 0.0
                 await refresh()
             seconds, more = db.time()
             now = member._clock.monotonic()
-            assert now - 20 < member.moment(seconds * 10**6 + more) <= member._clock.monotonic()
-            assert abs(member.time(now) - seconds) < 20
+            assert now - 20 < member.to_monotonic(seconds * 10**6 + more) <= member._clock.monotonic()
+            assert abs(now + member._clock_offset - seconds) < 20
 
     async def test_redis_may_forget_everything(self, join, db, caplog):
         a, b = await join(), await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         for _ in range(3):
             await publish(a, term)
         before = await a.read()
         assert await b.read() == before
         db.flushall()
         assert not await publish(a, term)
-        term = await a.beat()
+        term = await a.acquire_lease()
         await publish(a, term)
         (after,) = await b.read()
         assert after.number == before[-1].number + 1
         assert after.at > before[-1].at
 
-    async def test_a_stream_that_begins_anew_is_followed_from_its_beginning(self, join, db, caplog):
+    async def test_reset_stream_is_read_from_its_start(self, join, db, caplog):
         a = await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         await publish(a, term)
         b = await join()
         assert await a.read() == await b.read()
         db.flushall()
-        # Ids that this member never saw were higher: somebody else leads, who knows less, on a clock gone back.
-        b.after = f"{term + 10**12}-5"
+        # As if higher ids had been read, and a leader that has not read them had published since, on a clock gone back.
+        b.last_id = f"{term + 10**12}-5"
         assert not await publish(a, term)
-        await publish(a, await a.beat())
-        assert not await b.beat()
+        await publish(a, await a.acquire_lease())
+        assert not await b.acquire_lease()
         assert [entry.number for entry in await b.read()] == [2]
-        assert "begins anew" in caplog.text
+        assert "was reset" in caplog.text
 
 
 GOOD = {
@@ -347,7 +349,7 @@ GOOD = {
 
 class TestCorruptEntries:
     @pytest.mark.parametrize(
-        "spoilt",
+        "corrupt",
         [
             {"version": "2"},
             {"at": "soon"},
@@ -367,77 +369,77 @@ class TestCorruptEntries:
         ],
         ids=repr,
     )
-    async def test_are_skipped_counted_and_logged(self, join, db, caplog, spoilt):
+    async def test_are_skipped_counted_and_logged(self, join, db, caplog, corrupt):
         a, b = await join(), await join()
-        term = await a.beat()
+        term = await a.acquire_lease()
         await publish(a, term)
-        fields = {name: value for name, value in {**GOOD, **spoilt}.items() if value is not None}
+        fields = {name: value for name, value in {**GOOD, **corrupt}.items() if value is not None}
         db.xadd(key(db, "stream"), fields or {"x": "y"}, id=f"{term}-2")
         db.hset(key(db, "state"), "number", 2)
         await publish(a, term)
         with caplog.at_level(logging.WARNING, "minted_connect.feed"):
             assert [entry.number for entry in await b.read()] == [1, 3]
-        assert b.corrupt == 1
+        assert b.corrupt_entries == 1
         assert f"entry {term}-2 of the fleet's stream cannot be read" in caplog.text
 
-    async def test_this_is_how_a_good_one_looks(self, join, db):
+    async def test_valid_entry_is_read(self, join, db):
         a = await join()
-        await publish(a, await a.beat())
+        await publish(a, await a.acquire_lease())
         db.xadd(key(db, "stream"), GOOD, id="9000000000000000-9")
         one, other = await a.read()
-        assert (a.corrupt, one.rates, other.rates) == (0, (GOLD,), (GOLD,))
+        assert (a.corrupt_entries, one.rates, other.rates) == (0, (GOLD,), (GOLD,))
 
     @given(fields=st.dictionaries(st.sampled_from([name.encode() for name in GOOD]), st.binary(max_size=40)))
     @settings(deadline=None)
     def test_no_entry_is_fatal(self, fields):
         good = {name.encode(): value.encode() for name, value in GOOD.items()}
-        _entry("1-1", {**good, **fields})
-        _entry("1-1", fields)
+        _parse_entry("1-1", {**good, **fields})
+        _parse_entry("1-1", fields)
 
 
-class TestTurns:
+class TestRateLimit:
     async def test_one_bucket_for_all(self, join, db):
         limit = RateLimit(rate=0.1, burst=3)
         members = [await join(scope=scope, limit=limit) for scope in ("gold", "silver", "all")]
-        waits = [await member.turn() for member in (*members, *members)]
+        waits = [await member.reserve_request() for member in (*members, *members)]
         assert waits[:3] == [0, 0, 0]
-        passed = 5.0  # what a slow machine may take
+        passed = 5.0  # allowance for a slow machine
         for wait, least in zip(waits[3:], (10, 20, 30), strict=True):
             assert least - passed < wait <= least
         other = await join(account="another", limit=limit)
-        assert await other.turn() == 0
+        assert await other.reserve_request() == 0
 
-    async def test_turns_that_nobody_took_come_to_a_burst_and_no_more(self, join, db):
+    async def test_unused_requests_allow_a_burst_and_no_more(self, join, db):
         member = await join(limit=RateLimit(rate=0.1, burst=2))
         db.set(f"{{{PREFIX}:{_digest('me')}}}:bucket", 1)  # since 1970
-        assert [await member.turn() for _ in range(2)] == [0, 0]
-        assert 5 < await member.turn() <= 10
+        assert [await member.reserve_request() for _ in range(2)] == [0, 0]
+        assert 5 < await member.reserve_request() <= 10
 
     async def test_without_a_limit_redis_is_not_asked(self, join, db):
         member = await join()
         await member.aclose()
-        assert await member.turn() == 0
+        assert await member.reserve_request() == 0
 
     async def test_the_bucket_is_forgotten_when_it_is_full(self, join, db):
         member = await join(limit=RateLimit(rate=2))
-        await member.turn()
+        await member.reserve_request()
         assert 0 < db.pttl(key(db, "bucket")) <= 1500
 
 
-class TestTrouble:
+class TestErrors:
     @pytest.mark.parametrize(
-        ("url", "said"),
+        ("url", "text"),
         [
             (url_of(1), "ConnectionError"),
             ("unix:///nowhere/redis.sock", "unix:///nowhere/redis.sock"),
         ],
     )
-    async def test_nobody_there(self, url, said):
+    async def test_unreachable_server(self, url, text):
         stream = member_at(url)
-        with pytest.raises(FleetError, match=said) as caught:
+        with pytest.raises(FleetError, match=text) as caught:
             await stream.open()
         assert PASSWORD not in repr(caught.value)
-        assert stream.place in str(caught.value)
+        assert stream.address in str(caught.value)
         assert caught.value.safe_to_retry
 
     async def test_a_wrong_password(self, redis_server):
@@ -446,11 +448,11 @@ class TestTrouble:
             await stream.open()
         assert "canary" not in repr(caught.value)
 
-    async def test_who_does_not_answer(self):
+    async def test_server_that_does_not_respond(self):
         silent = socket.create_server(("127.0.0.1", 0))
         with silent:
             stream = member_at(url_of(silent.getsockname()[1]), lease=0.3)
-            with pytest.raises(FleetError, match=r"gave no answer within 0\.1 s"):
+            with pytest.raises(FleetError, match=r"did not respond within 0\.1 s"):
                 await stream.open()
 
 
@@ -465,7 +467,7 @@ class TestTrouble:
     ],
 )
 def test_urls_show_no_password(url, shown):
-    assert place(Secret(url)) == shown
+    assert redact_url(Secret(url)) == shown
 
 
 @pytest.mark.parametrize(
@@ -487,5 +489,5 @@ def test_urls_show_no_password(url, shown):
 )
 def test_what_is_no_url_of_redis_is_refused(url):
     with pytest.raises(ConfigurationError, match=r"Fleet\.url: must be a URL like") as caught:
-        place(Secret(url))
+        redact_url(Secret(url))
     assert "ary@" not in str(caught.value)

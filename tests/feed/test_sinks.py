@@ -1,4 +1,4 @@
-"""Sinks on real files: what they hold, what a crash leaves, who else may write."""
+"""Sinks on real files: rows, crashes, and other writers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make(kind: str, folder: Path, **options: Any) -> Any:
 
 
 def read(kind: str, folder: Path) -> list[dict[str, Any]]:
-    """All rows as Python values, by whoever else reads such files."""
+    """Read all rows as Python values, without the code of the sinks where possible."""
     if kind == "csv":
         with (folder / "ticks.csv").open(newline="", encoding="utf-8") as file:
             rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
@@ -109,7 +109,7 @@ class TestRows:
             "backfilled": False,
         }
         assert type(first["spot"]) is Decimal
-        if kind != "parquet":  # whose decimals all have the same places
+        if kind != "parquet":  # whose decimals all have the same scale
             assert str(first["spot"]) == "1777.020"
         assert (second["sku"], second["change"], second["backfilled"]) == (None, None, True)
         assert second["source_time"] == BEGUN
@@ -136,7 +136,7 @@ class TestRows:
             assert sink.append([tick(1), tick(2, SILVER)]) == 1
         assert len(read(kind, tmp_path)) == 4
 
-    def test_history_that_overlaps_is_not_written_again_and_fills_the_gap(self, kind, tmp_path):
+    def test_overlapping_history_fills_the_gap_only(self, kind, tmp_path):
         past = [tick(number, number=0, backfilled=True) for number in range(-5000, 0, 100)]
         with make(kind, tmp_path) as sink:
             assert sink.append(past) == 50
@@ -182,7 +182,7 @@ class TestCrashes:
         roll = random.Random(kind)
         acknowledged = 0
         for _ in range(3):
-            # It begins with what may have been written already.
+            # It starts with ticks that may have been written already.
             command = [sys.executable, "-c", WRITER, kind, str(tmp_path), str(max(0, acknowledged - 6))]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
@@ -227,7 +227,7 @@ class TestCrashes:
         with make("parquet", tmp_path, rows_per_part=100) as sink:
             sink.append([tick(number) for number in range(5)])
             waiting = (tmp_path / "ticks" / "_rows.jsonl").read_bytes()
-        # As if the machine had stopped between the two: the part is there, and its rows are not yet forgotten.
+        # As if the process had crashed after the part was written, before its rows were deleted from the buffer.
         (tmp_path / "ticks" / "_rows.jsonl").write_bytes(waiting)
         with make("parquet", tmp_path, rows_per_part=100) as sink:
             assert sink.append([tick(4), tick(5)]) == 1
@@ -258,9 +258,9 @@ with make(sys.argv[1], Path(sys.argv[2]), **({"rows_per_part": 1000} if sys.argv
         command = [sys.executable, "-c", script, kind, str(tmp_path)]
         out = subprocess.run(command, capture_output=True, text=True, check=False)
         assert (out.returncode, out.stderr) == (0, "")
-        written, said = out.stdout.split(" ", 1)
-        assert "ticks" in said
-        assert "File too large" in said
+        written, text = out.stdout.split(" ", 1)
+        assert "ticks" in text
+        assert "File too large" in text
         assert [row["number"] for row in read(kind, tmp_path)] == list(range(int(written) + 1))
 
 
@@ -270,7 +270,7 @@ class TestOthers:
     def test_two_at_once_are_refused(self, kind, tmp_path):
         with make(kind, tmp_path) as sink:
             sink.append([tick(1)])
-            with pytest.raises(SinkError, match="another process, or another sink of this one, writes to it"):
+            with pytest.raises(SinkError, match="another process or another sink is writing to this file"):
                 make(kind, tmp_path).open()
             sink.append([tick(2)])
         with make(kind, tmp_path) as sink:
@@ -293,13 +293,13 @@ class TestOthers:
         assert sink.path.read_bytes() == content
 
     @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-    def test_a_row_that_somebody_spoilt_is_not_written_over(self, kind, tmp_path):
+    def test_corrupt_row_is_not_overwritten(self, kind, tmp_path):
         with make(kind, tmp_path) as sink:
             sink.append([tick(1), tick(2), tick(3)])
         lines = sink.path.read_bytes().splitlines(keepends=True)
         lines[-2] = lines[-2][:20] + b"\n"
         sink.path.write_bytes(b"".join(lines))
-        with pytest.raises(SinkError, match="a row in it cannot be read; nothing was changed"):
+        with pytest.raises(SinkError, match="contains a row that cannot be read; nothing was changed"):
             make(kind, tmp_path).open()
         assert sink.path.read_bytes() == b"".join(lines)
 
@@ -307,7 +307,7 @@ class TestOthers:
         connection = sqlite3.connect(tmp_path / "ticks.db")
         connection.execute("CREATE TABLE ticks (a, b)")
         connection.close()
-        with pytest.raises(SinkError, match="its table ticks holds something else"):
+        with pytest.raises(SinkError, match="the table ticks contains something other than ticks"):
             make("sqlite", tmp_path).open()
         with SqliteSink(tmp_path / "ticks.db", table="others") as sink:
             assert sink.append([tick(1)]) == 1
@@ -329,7 +329,7 @@ class TestOthers:
             pq.write_table(pa.table({"a": [1]}), part)
         with pytest.raises(SinkError, match=r"part-00000001\.parquet"):
             make("parquet", tmp_path).open()
-        with pytest.raises(SinkError, match=r"part-00000001\.parquet"):  # and the lock is free again
+        with pytest.raises(SinkError, match=r"part-00000001\.parquet"):  # the lock was released
             make("parquet", tmp_path).open()
 
     def test_no_such_directory(self, kind, tmp_path):
@@ -341,13 +341,13 @@ class TestOthers:
             with pytest.raises(SinkError, match=tmp_path.name):
                 sink.open()
 
-    def test_used_out_of_turn(self, kind, tmp_path):
+    def test_calls_in_the_wrong_order(self, kind, tmp_path):
         sink = make(kind, tmp_path)
         sink.close()
         with pytest.raises(SinkError, match="not open"):
             sink.append([tick(1)])
         with sink:
-            with pytest.raises(SinkError, match="open already"):
+            with pytest.raises(SinkError, match="already open"):
                 sink.open()
             sink.append([tick(1)])
         sink.close()
@@ -381,7 +381,7 @@ class TestMoney:
     )
     @settings(max_examples=150, deadline=None)
     def test_parquet_takes_an_amount_exactly_or_not_at_all(self, places, digits, sign, shift):
-        from minted_connect.feed.dataframes import check_money, table_of
+        from minted_connect.feed.dataframes import check_money, make_table
 
         value = Decimal(f"{sign}{digits}E{shift - places}")
         row = dict.fromkeys(NAMES) | {"spot": value}
@@ -392,10 +392,10 @@ class TestMoney:
             scaled = Fraction(value) * 10**18  # Decimal would round
             assert abs(scaled) >= 10**38 or scaled.denominator != 1
         else:
-            (back,) = table_of([row])["spot"].to_pylist()
+            (back,) = make_table([row])["spot"].to_pylist()
             assert Fraction(back) == Fraction(value)
 
-    def test_an_amount_that_does_not_fit_is_named_and_nothing_is_written(self, tmp_path):
+    def test_amount_that_does_not_fit_is_named_and_not_written(self, tmp_path):
         odd = attrs.evolve(GOLD, sell_price=Decimal("1e-19"))
         with make("parquet", tmp_path) as sink:
             with pytest.raises(InvalidInput, match="sell: must have at most 18 places") as caught:

@@ -1,4 +1,4 @@
-"""Ticks as a feed would have made them, for tests that need no feed."""
+"""Builds ticks for tests that need no feed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ CLOCK = ManualClock()
 
 
 def tick(seconds: int, rate: Rate = GOLD, **more: Any) -> Tick:
-    """The tick of a poll so many seconds after noon, which is its number too."""
+    """Return the tick of a poll `seconds` after noon; `number` defaults to `seconds`."""
     at = BEGUN + timedelta(seconds=seconds)
     return Tick(rate, float(seconds), at, **{"number": seconds, "clock": CLOCK, **more})

@@ -1,4 +1,4 @@
-"""A Redis server of our own, on a free loopback port, asking for a password; and a cable to it that can be cut."""
+"""A Redis server for tests, on a free loopback port and with a password, and a TCP proxy that can be disconnected."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.programs import find
 from tests.support.raw_server import close_listener
 
 PASSWORD = "canary-p@ss/wörd"
-START = 20.0  # seconds for the server to start: only a broken one takes more than a moment
+START_TIMEOUT = 20.0  # seconds; usually it starts at once
 
 
 def free_port() -> int:
@@ -34,7 +34,7 @@ def url_of(port: int, password: str = PASSWORD) -> str:
 @attrs.define
 class RedisServer:
     binary: str
-    folder: str
+    directory: str
     port: int = attrs.field(factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -46,28 +46,15 @@ class RedisServer:
         return redis.Redis(port=self.port, password=PASSWORD, decode_responses=True)
 
     def start(self, *more: str) -> None:
-        """Start with nothing remembered; returns when it answers."""
+        """Start without data; return when the server responds."""
         options = f"--bind 127.0.0.1 --port {self.port} --appendonly no --repl-diskless-sync-delay 0".split()
         options += ["--save", "", "--requirepass", PASSWORD, "--masterauth", PASSWORD, *more]
-        # The address stays the same over a restart, so its port may be taken by then: tried until it is free again.
-        deadline = time.monotonic() + START
+        # After a restart another process may hold the port for a moment: start again until it is free.
+        deadline = time.monotonic() + START_TIMEOUT
         while True:
             if self.process is None or self.process.poll() is not None:
                 self.process = subprocess.Popen(
-                    [
-                        self.binary,
-                        *options,
-                        "--save",
-                        "",
-                        "--appendonly",
-                        "no",
-                        "--repl-diskless-sync-delay",
-                        "0",
-                        *more,
-                    ],
-                    cwd=self.folder,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
+                    [self.binary, *options], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
                 )
             with self.client() as client, suppress(redis.ConnectionError):
                 client.ping()
@@ -77,16 +64,16 @@ class RedisServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """As the end of the machine would: nothing is said to anybody."""
+        """Kill the server, without a shutdown, as a crash of its machine does."""
         if self.process is not None:
             self.process.kill()
-            self.process.wait(START)
+            self.process.wait(START_TIMEOUT)
 
 
 @contextmanager
 def running(*more: str) -> Iterator[RedisServer]:
-    with tempfile.TemporaryDirectory(prefix="redis-") as folder:
-        server = RedisServer(find("redis-server", "valkey-server"), folder)
+    with tempfile.TemporaryDirectory(prefix="redis-") as directory:
+        server = RedisServer(find("redis-server", "valkey-server"), directory)
         try:
             server.start(*more)
             yield server
@@ -94,47 +81,48 @@ def running(*more: str) -> Iterator[RedisServer]:
             server.stop()
 
 
-class Cable:
-    """Connects a port of its own with another one; can be cut, joined again, and led elsewhere."""
+class TcpProxy:
+    """Forwards the connections to its own port to a target port; can be disconnected, reconnected and redirected."""
 
     def __init__(self, port: int) -> None:
-        self.target = port
-        self._up = True
-        self._ends: set[asyncio.StreamWriter] = set()
+        self._target = port
+        self._is_connected = True
+        self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
         return url_of(self._server.sockets[0].getsockname()[1])
 
-    def cut(self) -> None:
-        """Break every connection, and refuse new ones."""
-        self._up = False
-        for end in self._ends:
-            end.transport.abort()
+    def disconnect(self) -> None:
+        """Abort every connection, and close new ones at once."""
+        self._is_connected = False
+        for writer in self._writers:
+            writer.transport.abort()
 
-    def join(self, port: int | None = None) -> None:
-        self.target = port or self.target
-        self._up = True
+    def reconnect(self, port: int | None = None) -> None:
+        """Forward new connections again, to `port` if it is given."""
+        self._target = port or self._target
+        self._is_connected = True
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.cut()
+        self.disconnect()
         await close_listener(self._server)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._drop, writer)
-            if not self._up:
+            stack.push_async_callback(self._abort, writer)
+            if not self._is_connected:
                 return
-            there, other = await asyncio.open_connection("127.0.0.1", self.target)
-            stack.push_async_callback(self._drop, other)
-            self._ends |= {writer, other}
+            target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self._target)
+            stack.push_async_callback(self._abort, target_writer)
+            self._writers |= {writer, target_writer}
             copies = [
-                asyncio.ensure_future(self._copy(reader, other)),
-                asyncio.ensure_future(self._copy(there, writer)),
+                asyncio.ensure_future(self._copy(reader, target_writer)),
+                asyncio.ensure_future(self._copy(target_reader, writer)),
             ]
             try:
                 await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
@@ -149,8 +137,8 @@ class Cable:
                 writer.write(data)
                 await writer.drain()
 
-    async def _drop(self, writer: asyncio.StreamWriter) -> None:
-        self._ends.discard(writer)
+    async def _abort(self, writer: asyncio.StreamWriter) -> None:
+        self._writers.discard(writer)
         writer.transport.abort()
         with suppress(OSError):
             await writer.wait_closed()

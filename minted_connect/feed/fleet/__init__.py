@@ -1,1 +1,1 @@
-"""One feed shared by many processes, through Redis."""
+"""Fleets: one feed shared by several processes through Redis."""

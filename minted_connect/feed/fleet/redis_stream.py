@@ -1,4 +1,4 @@
-"""The Redis side of a fleet: a lease, a stream of rounds, a token bucket; every failure is a `FleetError`."""
+"""Access to the Redis keys of a fleet: a lease, a stream of rounds and a rate limit. Failures raise `FleetError`."""
 
 from __future__ import annotations
 
@@ -22,65 +22,66 @@ from minted_connect.errors import ConfigurationError, FleetError
 from minted_connect.feed.fleet import scripts
 from minted_connect.models.rate import Rate
 
-__all__ = ["Entry", "RedisStream", "place"]
+__all__ = ["Entry", "RedisStream", "redact_url"]
 
 _log = logging.getLogger("minted_connect.feed")
 
 _T = TypeVar("_T")
 
 _US: Final = 1_000_000
+"""Microseconds per second."""
 
 _VERSION: Final = b"1"
-"""Of the entries; another one is skipped as what this version cannot read."""
+"""Format of the stream entries; entries of another version are skipped."""
 
-_START: Final = "0-0"
-"""Before every id."""
+_STREAM_START: Final = "0-0"
+"""An id lower than that of every entry."""
 
-_LONGEST: Final = 1e9
-"""Seconds between two polls that are believed."""
+_MAX_SECONDS: Final = 1e9
+"""Upper bound of the durations that an entry may state."""
 
-_LATEST: Final = 2**53
-"""Microseconds that Lua counts exactly: until the year 2255."""
+_MAX_MICROSECONDS: Final = 2**53
+"""Upper bound of the times that Lua's floats represent exactly: the year 2255."""
 
-_BATCH: Final = 500
-"""Entries read at once: a member far behind must not hold all of them in memory twice."""
+_READ_COUNT: Final = 500
+"""Maximum number of entries per read, so that a member far behind does not load the whole stream at once."""
 
 
 @attrs.frozen
 class Entry:
-    """A round as it stands in the stream."""
+    """A round as it is stored in the stream."""
 
     id: str
     number: int
     at: int
     """Microseconds since 1970, by the clock of Redis."""
     gap: float
-    every: float
-    """Seconds between two polls of whoever published it."""
-    next: float
+    interval: float
+    """Seconds between two polls of the member that published the round."""
+    next_poll_in: float
     """Seconds from `at` to the next poll."""
     rates: tuple[Rate, ...]
     """Empty if the poll failed."""
 
 
-def place(url: Secret) -> str:
-    """Return the URL as it may be shown: without user, password and query.
+def redact_url(url: Secret) -> str:
+    """Return a Redis URL without user, password and query, for logs and errors.
 
     Raises:
-        ConfigurationError: no URL of a Redis server, or redis-py is not installed.
+        ConfigurationError: if `url` is not the URL of a Redis server, or redis-py is not installed.
     """
-    shown = _shown(url)
-    if shown is None:
+    redacted = _redact_url(url)
+    if redacted is None:
         raise ConfigurationError(
             "Fleet.url: must be a URL like redis://user:password@host:6379/0, rediss://... or unix:///path/to/socket; "
             "in a password write %40 for @, %2F for /, and so on"
         )
     import_extra("redis.asyncio", "redis", "Fleet: a fleet needs redis-py")
-    return shown
+    return redacted
 
 
-def _shown(url: Secret) -> str | None:
-    # A function of its own, which raises nothing, because its variables hold the password.
+def _redact_url(url: Secret) -> str | None:
+    # This function must not raise: its local variables contain the password, and a traceback could show them.
     try:
         parts = urlsplit(url.reveal())
         port = parts.port
@@ -91,7 +92,7 @@ def _shown(url: Secret) -> str | None:
     if parts.scheme == "unix":
         return f"unix://{parts.path}" if parts.path and not parts.hostname else None
     database = parts.path.removeprefix("/")
-    # What is taken for the database may be the rest of a password.
+    # A path that is not a number may be part of a password that contains a slash.
     if parts.scheme not in {"redis", "rediss"} or not parts.hostname or not (database or "0").isdecimal():
         return None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
@@ -99,17 +100,17 @@ def _shown(url: Secret) -> str | None:
 
 
 class RedisStream:
-    """One member's connection to what the fleet shares.
+    """One member's connection to the Redis keys that its fleet shares.
 
     Args:
-        url: of the Redis server, as `place` accepts it.
-        name: of the fleet.
-        scope: what feeds must have in common to share rounds: server, account, metals.
-        account: what requests must have in common to share a rate limit.
-        lease: seconds after which a leader that is not heard of is no leader.
-        keep: the most entries of the stream.
-        limit: of all members together; None for none.
-        clock: the feed's, whose time `moment` translates to.
+        url: of the Redis server, as `redact_url` accepts it.
+        name: name of the fleet.
+        scope: identifies the feeds that share rounds: server, account and metals.
+        account: identifies the requests that share the rate limit: server and account.
+        lease: seconds after which a lease that is not renewed expires.
+        keep: maximum number of entries in the stream.
+        limit: rate limit of all members together; None for no limit.
+        clock: the feed's clock, whose time `to_monotonic` returns.
     """
 
     def __init__(
@@ -124,9 +125,9 @@ class RedisStream:
         limit: RateLimit | None,
         clock: Clock,
     ) -> None:
-        self.place: Final = place(url)
+        self.address: Final = redact_url(url)
         self._url = url
-        # In braces, so that a cluster keeps the keys of one script on one node.
+        # The braces make a cluster store all keys of a script on one node.
         prefix = f"{{minted_connect:{name}:{_digest(scope)}}}"
         self._keys = [f"{prefix}:lease", f"{prefix}:stream", f"{prefix}:state"]
         self._bucket = f"{{minted_connect:{name}:{_digest(account)}}}:bucket"
@@ -135,28 +136,28 @@ class RedisStream:
         self._keep = str(keep)
         self._limit = limit
         self._clock = clock
-        self._patience = lease / 3
-        self._redis: Any = None  # redis-py's types say too little to be worth having
+        self._timeout = lease / 3
+        self._redis: Any = None  # the annotations of redis-py are too loose to help
         self._scripts: dict[str, Any] = {}
-        self._ahead = 0.0  # seconds by which the time of Redis is ahead of the feed's clock
-        self._term = 0
-        self._seen = [0, 0, 0]  # number, time, time of rates: of the newest entry read
-        self.after: str = _START
-        """The id that was read last; what comes after it is read next."""
-        self.corrupt: int = 0
-        """Entries that could not be read."""
+        self._clock_offset = 0.0  # seconds by which the clock of Redis is ahead of the feed's clock
+        self._highest_term = 0  # of all terms seen
+        self._last_read = [0, 0, 0]  # number and time of the last entry, and time of the last entry with rates
+        self.last_id: str = _STREAM_START
+        """Id of the last entry read; `read` continues after it."""
+        self.corrupt_entries: int = 0
+        """Number of entries skipped because they could not be read."""
 
     async def open(self) -> None:
-        """Connect.
+        """Connect, and position `read` before the last round with rates.
 
         Raises:
-            FleetError: nobody answers there, or not as Redis does.
+            FleetError: if Redis cannot be used.
         """
         from redis.asyncio import Redis  # noqa: PLC0415 - an extra
         from redis.asyncio.retry import Retry  # noqa: PLC0415
         from redis.backoff import NoBackoff  # noqa: PLC0415
 
-        # No retries of its own: a round whose answer got lost must not be published twice.
+        # redis-py must not retry: a round whose response was lost would be published twice.
         redis: Any = Redis
         self._redis = redis.from_url(
             self._url.reveal(),
@@ -164,65 +165,69 @@ class RedisStream:
             decode_responses=False,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=None,
-            socket_connect_timeout=self._patience,
+            socket_connect_timeout=self._timeout,
         )
         self._scripts = {
-            source: self._redis.register_script(source) for source in (scripts.BEAT, scripts.PUBLISH, scripts.TAKE)
+            source: self._redis.register_script(source)
+            for source in (scripts.ACQUIRE_LEASE, scripts.PUBLISH, scripts.RESERVE_REQUEST)
         }
         try:
-            asked = self._clock.monotonic()
-            seconds, more = await self._ask(self._redis.time)
-            self._ahead = seconds + more / _US - asked
-            # The last round with rates is what is read first.
-            if (found := await self._ask(lambda: self._redis.hget(self._keys[2], "id"))) is not None:
-                term, number = _order(found.decode())
-                self.after = f"{term}-{number - 1}"
+            sent_at = self._clock.monotonic()
+            seconds, microseconds = await self._execute(self._redis.time)
+            self._clock_offset = seconds + microseconds / _US - sent_at
+            if (last_good := await self._execute(lambda: self._redis.hget(self._keys[2], "id"))) is not None:
+                term, number = _parse_id(last_good.decode())
+                self.last_id = f"{term}-{number - 1}"
         except BaseException:
             await self.aclose()
             raise
 
     async def aclose(self) -> None:
-        """Disconnect; may be called again."""
+        """Disconnect. Idempotent."""
         redis, self._redis = self._redis, None
         if redis is not None:
-            with anyio.move_on_after(self._patience):
+            with anyio.move_on_after(self._timeout):
                 await redis.aclose()
 
-    async def beat(self) -> int:
-        """Take or keep the lease; return this member's term as the leader, or 0 if another one leads.
+    async def acquire_lease(self) -> int:
+        """Acquire or renew the lease; return this member's term as the leader, or 0 if another member holds it.
 
         Raises:
-            FleetError: Redis gives no answer.
+            FleetError: if Redis cannot be used.
         """
-        asked = self._clock.monotonic()
-        answer: list[bytes] = await self._run(scripts.BEAT, self._keys, self._token, self._lease, str(self._term))
-        term, now, top = (field.decode() for field in answer)
-        # By when it was asked: should the answer have been long on its way, ticks look older, not younger.
-        self._ahead = int(now) / _US - asked
-        if _order(top) < _order(self.after):
-            _log.warning("the stream of the fleet begins anew: Redis at %s lost what it had", self.place)
-            self.after = _START
-        self._term = max(self._term, int(term))
+        sent_at = self._clock.monotonic()
+        reply: list[bytes] = await self._run_script(
+            scripts.ACQUIRE_LEASE, self._keys, self._token, self._lease, str(self._highest_term)
+        )
+        term, now, top = (field.decode() for field in reply)
+        # Measured from the sending: if the reply was slow, ticks appear older than they are, never younger.
+        self._clock_offset = int(now) / _US - sent_at
+        if _parse_id(top) < _parse_id(self.last_id):
+            _log.warning("the stream of the fleet was reset: Redis at %s has lost entries", self.address)
+            self.last_id = _STREAM_START
+        self._highest_term = max(self._highest_term, int(term))
         return int(term)
 
-    async def publish(self, term: int, rates: tuple[Rate, ...], *, every: float, unseen: float, due: float) -> bool:
-        """Add a round; return False if this member is not the leader of that term any more.
+    async def publish(
+        self, term: int, rates: tuple[Rate, ...], *, interval: float, gap_after: float, next_poll_at: float
+    ) -> bool:
+        """Add a round to the stream; return False if this member no longer holds the lease for `term`.
 
         Args:
-            term: of this leader.
-            rates: none if the poll failed.
-            every: seconds between two polls.
-            unseen: seconds without rates after which prices went unseen.
-            due: when the next poll starts, by the feed's clock.
+            term: term of this member as the leader.
+            rates: empty if the poll failed.
+            interval: seconds between two polls.
+            gap_after: seconds without rates after which the round states the gap.
+            next_poll_at: monotonic seconds of the feed's clock when the next poll starts.
 
         Raises:
-            FleetError: Redis gives no answer; whether it was added shows in the stream.
+            FleetError: if Redis cannot be used. The round may have been added nevertheless: read the stream.
         """
         payload = dumps(unstructure(rates)) if rates else b""
-        left = max(0.0, due - self._clock.monotonic())
-        numbers = (*self._seen, round(unseen * _US), repr(every), repr(left))
+        next_poll_in = max(0.0, next_poll_at - self._clock.monotonic())
+        numbers = (*self._last_read, round(gap_after * _US), repr(interval), repr(next_poll_in))
         return bool(
-            await self._run(
+            await self._run_script(
                 scripts.PUBLISH,
                 self._keys,
                 self._token,
@@ -234,80 +239,81 @@ class RedisStream:
             )
         )
 
-    async def release(self) -> None:
-        """Give the lease back if it is this member's."""
-        await self._ask(lambda: self._redis.eval(scripts.RELEASE, 1, self._keys[0], self._token))
+    async def release_lease(self) -> None:
+        """Release the lease if this member holds it.
+
+        Raises:
+            FleetError: if Redis cannot be used.
+        """
+        await self._execute(lambda: self._redis.eval(scripts.RELEASE_LEASE, 1, self._keys[0], self._token))
 
     async def read(self) -> list[Entry]:
-        """Return the entries after `after`, which moves on; wait for one if there is none, not for ever.
+        """Return the entries after `last_id`, and advance it. Wait up to half the timeout if there is no entry.
 
         Raises:
-            FleetError: Redis gives no answer.
+            FleetError: if Redis cannot be used.
         """
-        wait = max(1, round(self._patience * 500))
-        answer: list[Any] | None = await self._ask(
-            lambda: self._redis.xread({self._keys[1]: self.after}, count=_BATCH, block=wait)
+        block = max(1, round(self._timeout * 500))  # milliseconds
+        reply: list[Any] | None = await self._execute(
+            lambda: self._redis.xread({self._keys[1]: self.last_id}, count=_READ_COUNT, block=block)
         )
         entries: list[Entry] = []
-        for found, fields in answer[0][1] if answer else ():
-            self.after = found.decode()
-            entry = _entry(self.after, fields)
+        for id_, fields in reply[0][1] if reply else ():
+            self.last_id = id_.decode()
+            entry = _parse_entry(self.last_id, fields)
             if entry is None:
-                self.corrupt += 1
-                _log.warning("entry %s of the fleet's stream cannot be read, and is skipped", self.after)
+                self.corrupt_entries += 1
+                _log.warning("entry %s of the fleet's stream cannot be read, and is skipped", self.last_id)
                 continue
             entries.append(entry)
-            self._seen = [entry.number, entry.at, entry.at if entry.rates else self._seen[2]]
-            self._term = max(self._term, _order(entry.id)[0])
+            self._last_read = [entry.number, entry.at, entry.at if entry.rates else self._last_read[2]]
+            self._highest_term = max(self._highest_term, _parse_id(entry.id)[0])
         return entries
 
-    def moment(self, at: int) -> float:
-        """Return a time of Redis as monotonic seconds of the feed's clock, not later than now."""
-        return min(at / _US - self._ahead, self._clock.monotonic())
+    def to_monotonic(self, at: int) -> float:
+        """Convert a time of Redis in microseconds to monotonic seconds of the feed's clock, not later than now."""
+        return min(at / _US - self._clock_offset, self._clock.monotonic())
 
-    def time(self, moment: float) -> float:
-        """Return monotonic seconds of the feed's clock as the time of Redis, in seconds since 1970."""
-        return moment + self._ahead
-
-    async def turn(self) -> float:
-        """Take the next turn under the fleet's rate limit; return the seconds to wait for it.
+    async def reserve_request(self) -> float:
+        """Reserve a request under the fleet's rate limit; return the seconds to wait before sending it.
 
         Raises:
-            FleetError: Redis gives no answer.
+            FleetError: if Redis cannot be used.
         """
         if self._limit is None:
             return 0.0
-        gap = _US / self._limit.rate
-        slack = gap * (self._limit.burst - 1)
-        return int(await self._run(scripts.TAKE, [self._bucket], str(round(gap)), str(round(slack)))) / _US
+        spacing = _US / self._limit.rate
+        tolerance = spacing * (self._limit.burst - 1)
+        arguments = (str(round(spacing)), str(round(tolerance)))
+        return int(await self._run_script(scripts.RESERVE_REQUEST, [self._bucket], *arguments)) / _US
 
-    async def _run(self, source: str, keys: list[str], *arguments: str | bytes) -> Any:
-        return await self._ask(lambda: self._scripts[source](keys=keys, args=arguments))
+    async def _run_script(self, source: str, keys: list[str], *arguments: str | bytes) -> Any:
+        return await self._execute(lambda: self._scripts[source](keys=keys, args=arguments))
 
-    async def _ask(self, command: Callable[[], Awaitable[_T]]) -> _T:
+    async def _execute(self, command: Callable[[], Awaitable[_T]]) -> _T:
         from redis.exceptions import RedisError  # noqa: PLC0415 - an extra
 
         try:
-            # A limit of the whole command: redis-py's own counts anew with every piece that arrives.
-            async with asyncio.timeout(self._patience):
+            # Limits the whole command: the timeout of redis-py starts again with each piece that it receives.
+            async with asyncio.timeout(self._timeout):
                 return await command()
         except TimeoutError as error:
-            raise FleetError(f"Redis at {self.place} gave no answer within {self._patience:.3g} s") from error
+            raise FleetError(f"Redis at {self.address} did not respond within {self._timeout:.3g} s") from error
         except (RedisError, OSError) as error:
-            # Its own words may quote what was sent.
-            raise FleetError(f"Redis at {self.place} cannot be used: {_said(error)}") from error
+            # Not `str(error)`, which may quote the command.
+            raise FleetError(f"Redis at {self.address} cannot be used: {_describe_error(error)}") from error
 
 
-def _said(error: Exception) -> str:
-    """Return what an error says of Redis, without what was asked of it."""
-    from redis.exceptions import ConnectionError as Unconnected  # noqa: PLC0415
+def _describe_error(error: Exception) -> str:
+    """Describe an error without the parts of its message that may quote the command."""
+    from redis.exceptions import ConnectionError as RedisConnectionError  # noqa: PLC0415
     from redis.exceptions import ResponseError  # noqa: PLC0415
 
     if isinstance(error, ResponseError):
         code = str(error).partition(" ")[0]
         return code if code.isupper() else type(error).__name__
     cause = error.__cause__ or error.__context__
-    if isinstance(error, Unconnected) and isinstance(cause, OSError) and cause.strerror:
+    if isinstance(error, RedisConnectionError) and isinstance(cause, OSError) and cause.strerror:
         return f"{type(error).__name__}: {cause.strerror}"
     return type(error).__name__
 
@@ -316,39 +322,40 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _order(found: str) -> tuple[int, int]:
-    term, number = found.split("-")
+def _parse_id(id_: str) -> tuple[int, int]:
+    """Return term and number, which order ids as Redis does."""
+    term, number = id_.split("-")
     return int(term), int(number)
 
 
-def _entry(found: str, fields: dict[bytes, bytes]) -> Entry | None:
-    """Read an entry; None if it is none of ours, or damaged."""
+def _parse_entry(id_: str, fields: dict[bytes, bytes]) -> Entry | None:
+    """Parse an entry; return None if it is corrupt or of another version."""
     try:
         if fields[b"version"] != _VERSION:
             return None
         payload = fields[b"rates"]
         return Entry(
-            id=found,
-            number=_order(found)[1],
-            at=_whole(fields[b"at"]),
-            gap=_whole(fields[b"gap"]) / _US,
-            every=_seconds(fields[b"every"]),
-            next=_seconds(fields[b"next"]),
+            id=id_,
+            number=_parse_id(id_)[1],
+            at=_parse_microseconds(fields[b"at"]),
+            gap=_parse_microseconds(fields[b"gap"]) / _US,
+            interval=_parse_seconds(fields[b"every"]),
+            next_poll_in=_parse_seconds(fields[b"next"]),
             rates=structure(loads(payload), tuple[Rate, ...]) if payload else (),
         )
     except (KeyError, ValueError, Malformed, StructureError):
         return None
 
 
-def _whole(field: bytes) -> int:
+def _parse_microseconds(field: bytes) -> int:
     value = int(field)
-    if not 0 <= value < _LATEST:
+    if not 0 <= value < _MAX_MICROSECONDS:
         raise ValueError
     return value
 
 
-def _seconds(field: bytes) -> float:
+def _parse_seconds(field: bytes) -> float:
     value = float(field)
-    if not 0 <= value < _LONGEST:
+    if not 0 <= value < _MAX_SECONDS:
         raise ValueError
     return value

@@ -1,23 +1,24 @@
-"""What Redis does for a fleet in one step each; times are its own, in microseconds since 1970.
+"""Lua scripts that Redis executes atomically for a fleet. Their times are those of Redis, in microseconds since 1970.
 
-A stream id is `term-number`. A term is higher than every one before it, so that Redis itself refuses, by the order of
-ids, what a leader deposed long ago still wants to add; numbers count the rounds of all terms.
+The id of a stream entry is `term-number`. Each term is higher than all before it, so that Redis itself, which requires
+ascending ids, rejects what a leader of an earlier term still tries to add. Numbers count the rounds of all terms.
 """
 
 from typing import Final
 
-__all__ = ["BEAT", "PUBLISH", "RELEASE", "TAKE"]
+__all__ = ["ACQUIRE_LEASE", "PUBLISH", "RELEASE_LEASE", "RESERVE_REQUEST"]
 
 _NOW: Final = """
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 """
 
-BEAT: Final = (
+ACQUIRE_LEASE: Final = (
     _NOW
     + """
--- KEYS: lease, stream, state. ARGV: token, milliseconds of the lease, the highest term this member has seen.
--- Returns the term if the lease is this member's now, '0' if it is another's; the time; the newest id.
+-- KEYS: lease, stream, state. ARGV: token of this member, duration of the lease in milliseconds, the highest term that
+-- this member has seen. Returns the term if this member now holds the lease, or '0' if another one does; the time; and
+-- the newest id in the stream.
 local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 top = top[1] and top[1][1] or '0-0'
 local holder = redis.call('GET', KEYS[1])
@@ -29,6 +30,7 @@ end
 if not holder or not term then
     local last = math.max(tonumber(redis.call('HGET', KEYS[3], 'term') or '0'), tonumber(ARGV[3]))
     last = math.max(last, tonumber(string.match(top, '^%d+')))
+    -- Lua counts in floats, which are exact up to here.
     if last >= 9007199254740991 then
         return redis.error_reply('IDTOOHIGH an entry in the stream leaves no room for the next term')
     end
@@ -43,17 +45,18 @@ return {term, string.format('%.0f', now), top}
 PUBLISH: Final = (
     _NOW
     + """
--- KEYS: lease, stream, state. ARGV: token, milliseconds of the lease, term, the most entries to keep, what this member
--- has seen last: number, time, time of rates; then microseconds after which prices went unseen, seconds between two
--- polls, seconds to the next one, and the rates: '' if the poll failed.
--- Returns 1, or 0 if the lease is not this member's any more.
+-- KEYS: lease, stream, state. ARGV: 1 token of this member, 2 duration of the lease in milliseconds, 3 term, 4 maximum
+-- length of the stream; 5 number and 6 time of the last round that this member has read, and 7 time of the last one
+-- with rates; 8 microseconds without rates after which the round states the gap; 9 seconds between two polls, and
+-- 10 seconds to the next poll; 11 the rates, or '' if the poll failed.
+-- Returns 1, or 0 if this member no longer holds the lease for this term.
 if redis.call('GET', KEYS[1]) ~= ARGV[1] or redis.call('HGET', KEYS[3], 'term') ~= ARGV[3] then
     return 0
 end
+-- If Redis lost its data, or its clock went back, the member knows higher values.
 local function highest(field, seen)
     return math.max(tonumber(redis.call('HGET', KEYS[3], field) or '0'), tonumber(seen))
 end
--- Where Redis lost what it had, or its clock went back, the member knows better.
 local number = string.format('%.0f', highest('number', ARGV[5]) + 1)
 local at = math.max(now, highest('at', ARGV[6]) + 1)
 local good = highest('good', ARGV[7])
@@ -66,32 +69,32 @@ end
 local added = redis.pcall('XADD', KEYS[2], 'MAXLEN', '=', ARGV[4], id, 'version', '1', 'at', string.format('%.0f', at),
     'gap', string.format('%.0f', gap), 'every', ARGV[9], 'next', ARGV[10], 'rates', ARGV[11])
 if type(added) == 'table' and added.err then
-    -- Somebody else's entry has a higher id: the next term will be above it.
+    -- The stream contains a foreign entry with a higher id. Release the lease: the next term will exceed that id.
     redis.call('DEL', KEYS[1])
     return 0
 end
 redis.call('HSET', KEYS[3], 'number', number, 'at', string.format('%.0f', at))
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
--- What a fleet that has ended leaves behind goes by itself.
+-- Let the keys of a fleet that no longer runs expire after a week.
 redis.call('EXPIRE', KEYS[2], 604800)
 redis.call('EXPIRE', KEYS[3], 604800)
 return 1
 """
 )
 
-RELEASE: Final = """
--- KEYS: lease. ARGV: token.
+RELEASE_LEASE: Final = """
+-- KEYS: lease. ARGV: token of this member.
 if redis.call('GET', KEYS[1]) == ARGV[1] then
     return redis.call('DEL', KEYS[1])
 end
 return 0
 """
 
-TAKE: Final = (
+RESERVE_REQUEST: Final = (
     _NOW
     + """
--- KEYS: bucket. ARGV: microseconds between two requests, and how much sooner a burst may come (GCRA).
--- Takes the next turn; returns the microseconds to wait for it.
+-- A rate limiter (GCRA). KEYS: bucket. ARGV: microseconds between two requests, and how many microseconds earlier than
+-- that a burst may start. Reserves the next request; returns the microseconds to wait before sending it.
 local due = math.max(tonumber(redis.call('GET', KEYS[1]) or '0'), now)
 local after = due + tonumber(ARGV[1])
 redis.call('SET', KEYS[1], string.format('%.0f', after), 'PX', math.ceil((after - now) / 1000) + 1000)

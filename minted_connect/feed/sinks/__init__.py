@@ -1,1 +1,1 @@
-"""Recording ticks in files and tables."""
+"""Sinks: files and tables that ticks are recorded to."""

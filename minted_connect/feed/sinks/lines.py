@@ -1,4 +1,4 @@
-"""Files of ticks that survive a crash: a row is there whole or not at all, and never twice."""
+"""Sinks that write a line per tick, and survive a crash: each row is complete or absent, and is never written twice."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import io
 import json
 import logging
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, BinaryIO, Final, Self, cast
+from typing import Any, BinaryIO, Final, cast
 
 from minted_connect import validation
-from minted_connect.errors import InvalidInput, SinkError
-from minted_connect.feed.schema import NAMES, Key, key_of, to_text
+from minted_connect.errors import SinkError
+from minted_connect.feed.schema import NAMES, Key, make_key, to_text
+from minted_connect.feed.sinks.base import Sink, as_path, translate_os_errors
 from minted_connect.feed.tick import Tick
 
 try:
@@ -24,101 +23,39 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["CsvSink", "JsonLinesSink", "Sink", "checked_path", "troubles"]
+__all__ = ["CsvSink", "JsonLinesSink"]
 
 _log = logging.getLogger("minted_connect.feed")
 
 _AT, _CURRENCY_ID = NAMES.index("at"), NAMES.index("currency_id")
 
-_TAIL: Final = 2**20
-"""Bytes at the end of a file that are looked through for what is there already."""
-_KEPT: Final = 20_000
-"""Keys that are remembered: more than the tail holds."""
+_TAIL_BYTES: Final = 2**20
+"""Size of the end of a file that is searched for rows already recorded."""
+_MAX_KEYS: Final = 20_000
+"""Limit of remembered keys: more than the tail of a file contains."""
 
 
-class Sink(ABC):
-    """Where ticks are recorded: `with sink: sink.append(ticks)`, or `record(feed, sink)`. Its methods block.
-
-    A sink of your own is a subclass with the three methods.
-    """
-
-    @abstractmethod
-    def open(self) -> None:
-        """Get ready: mend what a crash left.
-
-        Raises:
-            SinkError: it cannot be written, or holds something else.
-        """
-
-    @abstractmethod
-    def append(self, ticks: Sequence[Tick]) -> int:
-        """Write the ticks that are not there yet, all or none; return how many those were.
-
-        A tick is there if a row has its currency and its `at`; one of Rate History also if a row of its currency has
-        a later `at`, so that overlapping histories do not come to stand between the ticks.
-
-        Raises:
-            SinkError: they cannot be written.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Let go; may be called again."""
-
-    def __enter__(self) -> Self:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def checked_path(path: Any, field: str = "path") -> Path:
-    """Return a path.
-
-    Raises:
-        InvalidInput: it is none.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise InvalidInput.of(field, f"must be a path, not {type(path).__name__}")
-    name = os.fspath(cast("str | os.PathLike[str]", path))
-    if not isinstance(name, str) or not name or "\0" in name:  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidInput.of(field, "must be the path of a file")
-    return Path(name)
-
-
-@contextmanager
-def troubles(place: Path) -> Generator[None]:
-    """Raise what the operating system says of a file as a `SinkError`."""
-    try:
-        yield
-    except OSError as error:
-        raise SinkError(f"{place}: {error.strerror or type(error).__name__}") from error
-
-
-class _Recent:
-    """Knows what has been recorded: the keys of the last rows, and the last time of each currency."""
+class _RecentKeys:
+    """The keys of the rows recorded last, and the latest `at` of each currency."""
 
     def __init__(self) -> None:
         self._keys: dict[Key, None] = {}  # oldest first
         self._latest: dict[int, str] = {}
 
     def add(self, keys: Iterable[Key]) -> None:
-        """Remember these keys, for as long as there is room."""
+        """Remember the keys; forget the oldest ones beyond `_MAX_KEYS`."""
         for key in keys:
             self._keys[key] = None
             currency_id, at = key
             self._latest[currency_id] = max(at, self._latest.get(currency_id, ""))
-        while len(self._keys) > _KEPT:
+        while len(self._keys) > _MAX_KEYS:
             del self._keys[next(iter(self._keys))]
 
-    def new(self, ticks: Iterable[Tick]) -> list[Tick]:
-        """Return those that have not been recorded, each once; `add` is what makes them known."""
+    def unrecorded(self, ticks: Iterable[Tick]) -> list[Tick]:
+        """Return the ticks that are not recorded, without duplicates; do not remember them."""
         found: dict[Key, Tick] = {}
         for tick in ticks:
-            key = key_of(tick)
+            key = make_key(tick)
             if key in self._keys or (tick.backfilled and key[1] <= self._latest.get(key[0], "")):
                 continue
             found.setdefault(key, tick)
@@ -126,43 +63,45 @@ class _Recent:
 
 
 class _LinesSink(Sink):
-    """A file of lines, a row each."""
+    """A file with one row per line."""
 
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
-        self.path: Final[Path] = checked_path(path)
+        self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
         self._fsync = fsync
         self._file: BinaryIO | None = None
-        self._recent = _Recent()
+        self._recent = _RecentKeys()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
 
-    _head = b""
-    """What a new file begins with."""
-    _begins = b""
-    """What every file begins with."""
+    _header = b""
+    """Written at the start of a new file."""
+    _prefix = b""
+    """The bytes that every file of this kind starts with."""
 
     @abstractmethod
     def _line(self, row: dict[str, Any]) -> str: ...
 
     @abstractmethod
-    def _key(self, line: bytes) -> Key | None:
-        """Read the key of a row; None if it is no row of this kind."""
+    def _parse_key(self, line: bytes) -> Key | None:
+        """Return the key of a row, or None if the line is not a row."""
 
     def open(self) -> None:
-        """Open the file, and cut off what a crash left half written.
+        """Open and lock the file, and truncate a row that a crash left incomplete.
+
+        The lock is advisory; there is none on Windows.
 
         Raises:
-            SinkError: it cannot be written, another one writes to it, or it holds something else.
+            SinkError: if the file cannot be written, is open in another sink, or contains something other than ticks.
         """
         if self._file is not None:
-            raise SinkError(f"{self.path}: this sink is open already")
-        with troubles(self.path):
-            file = _unbuffered(self.path)
+            raise SinkError(f"{self.path}: this sink is already open")
+        with translate_os_errors(self.path):
+            file = _open_unbuffered(self.path)
             try:
                 self._lock(file)
-                self._mend(file)
+                self._repair(file)
             except BaseException:
                 file.close()
                 raise
@@ -174,163 +113,167 @@ class _LinesSink(Sink):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SinkError(f"{self.path}: another process, or another sink of this one, writes to it") from None
+            raise SinkError(f"{self.path}: another process or another sink is writing to this file") from None
 
-    def _mend(self, file: BinaryIO) -> None:
-        """Cut off a row that was not finished, and take note of those before."""
+    def _repair(self, file: BinaryIO) -> None:
+        """Truncate an incomplete last row, and remember the keys of the complete ones."""
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        begins = file.read(len(self._begins))
-        if not self._begins.startswith(begins):
-            raise SinkError(f"{self.path}: holds something else than ticks; nothing was changed")
-        if size < len(self._begins):
-            _cut(file, 0)
-            _write(file, self._head)
+        prefix = file.read(len(self._prefix))
+        if not self._prefix.startswith(prefix):
+            raise SinkError(f"{self.path}: contains something other than ticks; nothing was changed")
+        if size < len(self._prefix):
+            _truncate(file, 0)
+            _write_all(file, self._header)
             return
-        start = max(len(self._head), size - _TAIL)
+        start = max(len(self._header), size - _TAIL_BYTES)
         file.seek(start)
-        *rows, torn = file.read().split(b"\n")
-        if start > len(self._head):
-            del rows[:1]  # it begins somewhere before
-        keys = [key for key in map(self._key, rows) if key is not None]
+        *rows, incomplete = file.read().split(b"\n")
+        if start > len(self._header):
+            del rows[:1]  # its beginning lies before `start`
+        keys = [key for key in map(self._parse_key, rows) if key is not None]
         if len(keys) < len(rows):
-            raise SinkError(f"{self.path}: a row in it cannot be read; nothing was changed")
-        if torn:
-            _log.warning("%s: a row that was not finished is cut off", self.path)
-            _cut(file, size - len(torn))
+            raise SinkError(f"{self.path}: contains a row that cannot be read; nothing was changed")
+        if incomplete:
+            _log.warning("%s: an incomplete row at the end is truncated", self.path)
+            _truncate(file, size - len(incomplete))
         self._recent.add(keys)
 
     def append(self, ticks: Sequence[Tick]) -> int:
-        """Write the ticks that are not there yet, all or none; return how many those were."""
+        """Write the ticks that are not recorded yet, all or none; return the number of rows written.
+
+        Raises:
+            SinkError: if the sink is not open, or the ticks cannot be written.
+        """
         file = self._file
         if file is None:
             raise SinkError(f"{self.path}: this sink is not open")
-        new = self._recent.new(ticks)
-        if not new:
+        unrecorded = self._recent.unrecorded(ticks)
+        if not unrecorded:
             return 0
-        text = "".join([f"{self._line(row)}\n" for row in map(to_text, new)])
-        with troubles(self.path):
+        text = "".join([f"{self._line(row)}\n" for row in map(to_text, unrecorded)])
+        with translate_os_errors(self.path):
             size = file.seek(0, os.SEEK_END)
             try:
-                _write(file, text.encode())
+                _write_all(file, text.encode())
                 if self._fsync:
                     os.fsync(file.fileno())
             except BaseException:
-                _cut(file, size)
+                _truncate(file, size)
                 raise
-        self._recent.add(map(key_of, new))
-        return len(new)
+        self._recent.add(map(make_key, unrecorded))
+        return len(unrecorded)
 
     def close(self) -> None:
-        """Close the file; may be called again."""
+        """Close the file. Idempotent."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
 
 
-def _unbuffered(path: Path) -> BinaryIO:
+def _open_unbuffered(path: Path) -> BinaryIO:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
     return cast("BinaryIO", os.fdopen(os.open(path, flags, 0o666), "r+b", buffering=0))
 
 
-def _write(file: BinaryIO, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    remaining = memoryview(data)
+    while remaining:  # a raw file may write fewer bytes than given
+        remaining = remaining[file.write(remaining) :]
 
 
-def _cut(file: BinaryIO, size: int) -> None:
+def _truncate(file: BinaryIO, size: int) -> None:
     file.truncate(size)
     file.seek(size)
 
 
 class JsonLinesSink(_LinesSink):
-    """A file of JSON objects, one a line (NDJSON): money and times are strings, exact.
+    """Write ticks as JSON objects, one per line (NDJSON). Money and times are strings, exact.
 
     Args:
-        path: the file; made if it is not there.
-        fsync: have each batch on the disk before going on, so that a power cut loses nothing that was appended. Without
-            it, only the end of the process does not.
+        path: the file; created if it does not exist.
+        fsync: call `fsync` after each batch, so that appended rows survive a power failure. Without it, they survive a
+            crash of the process only.
 
     Raises:
-        InvalidInput: `path` is no path.
+        InvalidInput: if `path` is not a path, or `fsync` is not a bool.
     """
 
-    _begins = b'{"at": "'
+    _prefix = b'{"at": "'
 
     def _line(self, row: dict[str, Any]) -> str:
         return json.dumps(row)
 
-    def _key(self, line: bytes) -> Key | None:
+    def _parse_key(self, line: bytes) -> Key | None:
         try:
             row = json.loads(line)
         except ValueError:
             return None
         if not isinstance(row, dict) or [*cast("dict[str, Any]", row)] != NAMES:
             return None
-        return _checked(row["currency_id"], row["at"])
+        return _as_key(row["currency_id"], row["at"])
 
     @property
     def is_open(self) -> bool:
-        """Whether it has been opened, and not closed since."""
+        """Whether the sink is open."""
         return self._file is not None
 
     def remember(self, keys: Iterable[Key]) -> None:
-        """Take these for recorded: they are elsewhere."""
+        """Count these keys as recorded, although their rows are stored elsewhere."""
         self._recent.add(keys)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return all rows, as the file holds them."""
+        """Return all rows of the file as JSON values."""
         assert self._file is not None
         self._file.seek(0)
         return [json.loads(line) for line in self._file.read().splitlines()]
 
     def clear(self) -> None:
-        """Forget all rows; their keys stay remembered."""
+        """Delete all rows of the file; their keys still count as recorded."""
         assert self._file is not None
-        with troubles(self.path):
-            _cut(self._file, 0)
+        with translate_os_errors(self.path):
+            _truncate(self._file, 0)
 
 
 class CsvSink(_LinesSink):
-    """A file of comma-separated values with a header (RFC 4180, in UTF-8, lines ending in LF).
+    """Write ticks as comma-separated values with a header (RFC 4180, but UTF-8 with LF line endings).
 
-    Money is exact, times are ISO 8601, what there is not is empty. A row is a line: a name with a line break in it has
-    a space there.
+    Money is exact, times are ISO 8601, and None is an empty field. Each row is one line: a line break in a name is
+    written as a space.
 
     Args:
-        path: the file; made if it is not there.
-        fsync: have each batch on the disk before going on, so that a power cut loses nothing that was appended. Without
-            it, only the end of the process does not.
+        path: the file; created if it does not exist.
+        fsync: call `fsync` after each batch, so that appended rows survive a power failure. Without it, they survive a
+            crash of the process only.
 
     Raises:
-        InvalidInput: `path` is no path.
+        InvalidInput: if `path` is not a path, or `fsync` is not a bool.
     """
 
-    _head = _begins = (",".join(NAMES) + "\n").encode()
+    _header = _prefix = (",".join(NAMES) + "\n").encode()
 
     def _line(self, row: dict[str, Any]) -> str:
         text = io.StringIO()
-        csv.writer(text, lineterminator="").writerow([_cell(value) for value in row.values()])
+        csv.writer(text, lineterminator="").writerow([_csv_field(value) for value in row.values()])
         return text.getvalue()
 
-    def _key(self, line: bytes) -> Key | None:
+    def _parse_key(self, line: bytes) -> Key | None:
         try:
             (row,) = csv.reader([line.decode()], strict=True)
             if len(row) != len(NAMES):
                 return None
-            return _checked(int(row[_CURRENCY_ID]), row[_AT])
+            return _as_key(int(row[_CURRENCY_ID]), row[_AT])
         except (ValueError, csv.Error):
             return None
 
 
-def _cell(value: Any) -> Any:
+def _csv_field(value: Any) -> Any:
     if isinstance(value, bool):
         return str(value).lower()
     return " ".join(value.splitlines()) if isinstance(value, str) else value
 
 
-def _checked(currency_id: Any, at: Any) -> Key | None:
+def _as_key(currency_id: Any, at: Any) -> Key | None:
     if isinstance(currency_id, int) and isinstance(at, str) and len(at) == len("2026-02-20T12:27:57.000000+00:00"):
         return currency_id, at
     return None

@@ -1,4 +1,4 @@
-"""Ticks of a feed into a sink, as they come."""
+"""Records the ticks of a feed to a sink."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import anyio.to_thread
 
 from minted_connect import validation
 from minted_connect.feed.hub import Subscription
-from minted_connect.feed.sinks.lines import Sink
+from minted_connect.feed.sinks.base import Sink
 from minted_connect.feed.tick import Tick
 
 __all__ = ["record"]
@@ -37,40 +37,42 @@ async def record(
     history: bool = False,
     buffer: int = 10_000,
 ) -> int:
-    """Write the ticks of a feed into a sink until the feed is closed; return how many rows were written.
+    """Write the ticks of a feed to a sink until the feed is closed; return the number of rows written.
 
-    Stale ticks are left out: they are no new prices. However it ends, also by being cancelled, what had come by then
-    is written and the sink is closed. Files are written in a worker thread.
+    Stale ticks are left out, because they repeat an old price. The sink is opened and closed here, and its methods run
+    in worker threads. When the recording ends, also by cancellation or by an error of the feed, the ticks received so
+    far are written before the sink is closed.
 
     Args:
         feed: a `RateFeed` that is running.
-        sink: where to; it is opened and closed here.
-        currency_id: only this item currency.
-        metal: only this metal.
-        sku: only the currency whose 1 g product this is.
-        history: begin with what was before the feed, of a feed that was made with `backfill`.
-        buffer: ticks that may wait for the sink; beyond that the oldest go, which is logged.
+        sink: where to write.
+        currency_id: record only this item currency.
+        metal: record only this metal (`gold`).
+        sku: record only the currency whose 1 g product this is.
+        history: begin with the prices from before the feed was opened; needs a feed made with `backfill`.
+        buffer: maximum number of ticks that wait for the sink. When it is full, the oldest ticks are dropped, which is
+            logged.
 
     Raises:
-        SinkError: they cannot be written; the feed goes on.
-        InvalidInput: `sink` is none, or what `RateFeed.subscribe` does not take.
+        SinkError: if the ticks cannot be written; the feed keeps running.
+        InvalidInput: if `sink` is not a `Sink`, or `RateFeed.subscribe` rejects an argument.
     """
     validation.instance("sink", sink, Sink)
     validation.integer("buffer", buffer, 1, sys.maxsize)
     ticks = feed.subscribe(currency_id=currency_id, metal=metal, sku=sku, buffer=buffer, history=history)
     writer = _Writer(sink)
-    lost = 0
+    dropped = 0
     try:
         await writer.run(sink.open)
         async for tick in ticks:
             await writer.write([tick, *ticks.ready()])
-            if ticks.dropped > lost:
-                _log.warning("%d ticks went by before they could be recorded", ticks.dropped - lost)
-                lost = ticks.dropped
+            if ticks.dropped > dropped:
+                _log.warning("%d ticks were dropped before they could be recorded", ticks.dropped - dropped)
+                dropped = ticks.dropped
     finally:
         with anyio.CancelScope(shield=True):
             try:
-                if not writer.failed:
+                if not writer.has_failed:
                     await writer.write(ticks.ready())
             finally:
                 await writer.run(sink.close)
@@ -79,19 +81,19 @@ async def record(
 
 
 class _Writer:
-    """Works with a sink in threads, one step at a time.
+    """Calls the methods of a sink in worker threads, one at a time.
 
-    A task that is cancelled leaves its thread at work: the next step waits for it.
+    The lock is needed because cancelling a task does not stop the thread that it waits for.
     """
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         self.rows: int = 0
-        self.failed: bool = False
+        self.has_failed: bool = False
 
     async def write(self, ticks: Sequence[Tick]) -> None:
-        """Write those that are not stale."""
+        """Append the ticks that are not stale."""
         if fresh := [tick for tick in ticks if not tick.stale]:
             await self.run(lambda: self._append(fresh))
 
@@ -99,14 +101,14 @@ class _Writer:
         self.rows += self._sink.append(ticks)
 
     async def run(self, step: Callable[[], None]) -> None:
-        """Take one step."""
+        """Call `step` in a worker thread, after the previous one has returned."""
 
-        def taken() -> None:
-            with self._turn:
+        def run_locked() -> None:
+            with self._lock:
                 try:
                     step()
                 except BaseException:
-                    self.failed = True
+                    self.has_failed = True
                     raise
 
-        await anyio.to_thread.run_sync(taken)
+        await anyio.to_thread.run_sync(run_locked)

@@ -1,4 +1,4 @@
-"""A table of ticks in an SQLite database."""
+"""A sink that writes ticks to a table of an SQLite database."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 from minted_connect import validation
 from minted_connect.errors import InvalidInput, SinkError
 from minted_connect.feed.schema import COLUMNS, NAMES, ColumnType, to_text
-from minted_connect.feed.sinks.lines import Sink, checked_path
+from minted_connect.feed.sinks.base import Sink, as_path
 from minted_connect.feed.tick import Tick
 
 __all__ = ["SqliteSink"]
@@ -22,39 +22,42 @@ _TYPES: Final = {
     ColumnType.TIME: "TEXT",
     ColumnType.WHOLE: "INTEGER",
     ColumnType.TEXT: "TEXT",
-    ColumnType.MONEY: "TEXT",  # a number would be a float
+    ColumnType.MONEY: "TEXT",  # SQLite would store a decimal as a float
     ColumnType.SECONDS: "REAL",
     ColumnType.FLAG: "INTEGER",
 }
-_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_PATIENCE: Final = 5.0
-"""Seconds to wait for another writer."""
+_TABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+_BUSY_TIMEOUT: Final = 5.0
+"""Seconds to wait for the lock of another writer."""
 
 
 class SqliteSink(Sink):
-    """A table in an SQLite database, made if it is not there: a row for each `currency_id` and `at`, never two.
+    """Write ticks to a table of an SQLite database; `currency_id` and `at` are its primary key.
 
-    Money is text, exact; times are ISO 8601 text in UTC. Several processes may write to it.
+    Money is text, exact; times are ISO 8601 text in UTC. Several processes may write to the same table.
 
     Args:
-        path: the database file.
-        table: its name: letters, digits and underscores.
-        fsync: have each batch on the disk before going on; without it, a power cut may take the last ones along.
+        path: the database file; created if it does not exist.
+        table: name of the table: at most 63 letters, digits and underscores; created if it does not exist.
+        fsync: sync each batch to disk (`PRAGMA synchronous = FULL`). Without it, a power failure may lose the last
+            batches.
 
     Raises:
-        InvalidInput: `path` is no path, or `table` no such name.
+        InvalidInput: if `path` is not a path, `table` is not such a name, or `fsync` is not a bool.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, table: str = "ticks", fsync: bool = False) -> None:
-        self.path: Final[Path] = checked_path(path)
+        self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
-        if not isinstance(table, str) or not _NAME.fullmatch(table) or table.lower().startswith("sqlite_"):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(table, str) or not _TABLE_NAME.fullmatch(table) or table.lower().startswith("sqlite_"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("table", "must be a name of letters, digits and underscores")
         self._table = table
-        marks = ", ".join([f":{name}" for name in NAMES])
-        # What is backfilled twice would otherwise come to stand between the ticks of back then.
+        parameters = ", ".join([f":{name}" for name in NAMES])
+        # Otherwise a history that overlaps with an earlier recording would be interleaved with its ticks.
         later = f'SELECT 1 FROM "{table}" WHERE currency_id = :currency_id AND at >= :at'  # noqa: S608 - a checked name
-        self._insertion = f'INSERT OR IGNORE INTO "{table}" SELECT {marks} WHERE NOT (:backfilled AND EXISTS ({later}))'
+        self._insert = (
+            f'INSERT OR IGNORE INTO "{table}" SELECT {parameters} WHERE NOT (:backfilled AND EXISTS ({later}))'
+        )
         self._fsync = fsync
         self._connection: sqlite3.Connection | None = None
 
@@ -62,16 +65,18 @@ class SqliteSink(Sink):
         return f"SqliteSink({str(self.path)!r}, table={self._table!r})"
 
     def open(self) -> None:
-        """Connect, and make the table if it is not there.
+        """Connect, and create the table if it does not exist.
 
         Raises:
-            SinkError: it cannot be written, or holds something else.
+            SinkError: if the database cannot be written, or the table has other columns than ticks.
         """
         if self._connection is not None:
-            raise SinkError(f"{self.path}: this sink is open already")
-        with self._troubles():
-            # One thread at a time uses it, which need not be the one that opened it.
-            connection = sqlite3.connect(self.path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+            raise SinkError(f"{self.path}: this sink is already open")
+        with self._translate_errors():
+            # The sink is used by one thread at a time, which need not be the thread that opened it.
+            connection = sqlite3.connect(
+                self.path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            )
             try:
                 self._prepare(connection)
             except BaseException:
@@ -85,20 +90,24 @@ class SqliteSink(Sink):
         columns = ", ".join([f'"{column.name}" {_TYPES[column.kind]}' for column in COLUMNS])
         key = 'PRIMARY KEY ("currency_id", "at")'
         connection.execute(f'CREATE TABLE IF NOT EXISTS "{self._table}" ({columns}, {key})')
-        there = [row[1] for row in connection.execute(f'PRAGMA table_info("{self._table}")')]
-        if there != NAMES:
-            raise SinkError(f"{self.path}: its table {self._table} holds something else than ticks")
+        existing = [row[1] for row in connection.execute(f'PRAGMA table_info("{self._table}")')]
+        if existing != NAMES:
+            raise SinkError(f"{self.path}: the table {self._table} contains something other than ticks")
 
     def append(self, ticks: Sequence[Tick]) -> int:
-        """Write the ticks that are not there yet, all or none; return how many those were."""
+        """Write the ticks that are not recorded yet, in one transaction; return the number of rows written.
+
+        Raises:
+            SinkError: if the sink is not open, or the ticks cannot be written.
+        """
         connection = self._connection
         if connection is None:
             raise SinkError(f"{self.path}: this sink is not open")
-        with self._troubles(), closing(connection.cursor()) as cursor:
+        with self._translate_errors(), closing(connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 before = connection.total_changes
-                cursor.executemany(self._insertion, map(to_text, ticks))
+                cursor.executemany(self._insert, map(to_text, ticks))
                 written = connection.total_changes - before
                 cursor.execute("COMMIT")
             except BaseException:
@@ -108,16 +117,16 @@ class SqliteSink(Sink):
         return written
 
     def close(self) -> None:
-        """Disconnect; may be called again."""
+        """Disconnect. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with self._troubles():
+            with self._translate_errors():
                 connection.close()
 
     @contextmanager
-    def _troubles(self) -> Generator[None]:
+    def _translate_errors(self) -> Generator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            # The words of SQLite name tables and columns, not what is in them.
+            # SQLite's messages name tables and columns, never values.
             raise SinkError(f"{self.path}: {error}") from error
