@@ -20,12 +20,9 @@ if TYPE_CHECKING:
         BreakerPolicy,
         Clock,
         CompletionPolicy,
-        Credentials,
-        Limits,
         Options,
         RateLimit,
         RetryPolicy,
-        Secret,
         SystemClock,
         Timeouts,
     )
@@ -128,6 +125,7 @@ if TYPE_CHECKING:
         ShippingAddress,
         to_dict,
     )
+    from minted_connect.secret import Credentials, Secret
 
 _HOME = {
     "AccountType": "minted_connect.models",
@@ -158,7 +156,7 @@ _HOME = {
     "Conflict": "minted_connect.errors",
     "ConnectFailed": "minted_connect.errors",
     "CreationStatus": "minted_connect.models",
-    "Credentials": "minted_connect.config",
+    "Credentials": "minted_connect.secret",
     "CsvSink": "minted_connect.feed",
     "Customer": "minted_connect.models",
     "CustomerWallet": "minted_connect.models",
@@ -179,7 +177,6 @@ _HOME = {
     "JsonLinesSink": "minted_connect.feed",
     "OrderKind": "minted_connect.models",
     "LimiterTimeout": "minted_connect.errors",
-    "Limits": "minted_connect.config",
     "MemoryJournal": "minted_connect.journal.protocol",
     "MetalType": "minted_connect.models",
     "MintedConnect": "minted_connect.blocking",
@@ -220,7 +217,7 @@ _HOME = {
     "RequestTimeout": "minted_connect.errors",
     "RetryPolicy": "minted_connect.config",
     "STAGING": "minted_connect.config",
-    "Secret": "minted_connect.config",
+    "Secret": "minted_connect.secret",
     "ServerError": "minted_connect.errors",
     "Shipping": "minted_connect.models",
     "ShippingAddress": "minted_connect.models",
@@ -296,7 +293,6 @@ __all__ = [
     "JournalError",
     "JsonLinesSink",
     "LimiterTimeout",
-    "Limits",
     "LineItem",
     "MemoryJournal",
     "MetalType",

@@ -20,16 +20,7 @@ import attrs
 
 from minted_connect import __version__, validation
 from minted_connect.completion.completions import CLOSING, AsyncCompletions
-from minted_connect.config import (
-    STAGING,
-    Credentials,
-    Options,
-    RetryPolicy,
-    Secret,
-    Timeouts,
-    as_secret,
-    check_type,
-)
+from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.exact_json import dumps
 from minted_connect.core.logs import setup_logging
@@ -46,6 +37,8 @@ from minted_connect.resources.orders import AsyncOrders
 from minted_connect.resources.products import AsyncProducts
 from minted_connect.resources.rates import AsyncRates
 from minted_connect.resources.wallet import AsyncWallet
+from minted_connect.secret import Credentials, Secret, as_secret
+from minted_connect.validation import check_type
 
 if TYPE_CHECKING:
     from minted_connect.sandbox import Sandbox

@@ -18,8 +18,8 @@ from minted_connect import (
     PriceFixExpired,
     Secret,
     TransportError,
-    demo,
 )
+from minted_connect.commands import demo
 from minted_connect.sandbox import ManualClock
 from tests.support.operations import GOLD
 

@@ -26,7 +26,7 @@ from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.interruption import copy_intent
-from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
+from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.state import LagSource
 from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
 from minted_connect.feed import RateFeed, Subscription, Tick
@@ -38,6 +38,8 @@ from minted_connect.resources.orders import AsyncOrders
 from minted_connect.resources.products import AsyncProducts
 from minted_connect.resources.rates import AsyncRates
 from minted_connect.resources.wallet import AsyncWallet
+from minted_connect.secret import Secret, as_secret
+from minted_connect.validation import check_type
 
 if TYPE_CHECKING:
     from minted_connect.sandbox import ThreadedSandbox

@@ -27,10 +27,11 @@ from urllib.parse import urlsplit
 
 import typer
 
-from minted_connect.config import STAGING, Options, Secret
+from minted_connect.config import STAGING, Options
 from minted_connect.core.extras import import_extra
 from minted_connect.core.request import check_paths
 from minted_connect.errors import ConfigurationError
+from minted_connect.secret import Secret
 
 __all__ = ["Profile", "config_file", "default_journal", "read_profile", "server_of", "settings_of"]
 

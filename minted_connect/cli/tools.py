@@ -60,8 +60,9 @@ async def verify(
     from minted_connect import verify as verification  # noqa: PLC0415 - `--help` needs none of it
     from minted_connect.cli.files import write_whole  # noqa: PLC0415
     from minted_connect.cli.profiles import server_of  # noqa: PLC0415
-    from minted_connect.config import LOOPBACK, STAGING  # noqa: PLC0415
+    from minted_connect.config import STAGING  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
+    from minted_connect.urls import LOOPBACK  # noqa: PLC0415
 
     server = server_of(cli.settings)
     hosts = LOOPBACK | {urlsplit(STAGING).hostname}

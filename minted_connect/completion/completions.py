@@ -18,7 +18,6 @@ from minted_connect.completion.order_match import lines
 from minted_connect.completion.preflight import address, agreed_total, check_basket
 from minted_connect.completion.reconcile import ReadBack
 from minted_connect.completion.settlement import InFlight, Settlement
-from minted_connect.config import Limits
 from minted_connect.core.api_client import ApiClient
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
 from minted_connect.journal.protocol import Journal, shielded
@@ -112,8 +111,7 @@ class AsyncCompletions:
         Source: Complete Delivery (api-27307650, 2026-04-02): partly documented (path and answer); the body is inferred
         from E-Commerce Set Custom Address (api-8209448, 2024-09-17; S16).
         """
-        limits = self._api.settings.options.limits or Limits.off()
-        extra = {"shipping": address(shipping, limits)}
+        extra = {"shipping": address(shipping)}
         return await self._complete(OrderKind.DELIVERY, basket, expected_total, accept_price, extra)
 
     async def pending(self, *, all_accounts: bool = False) -> list[Intent]:

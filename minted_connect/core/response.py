@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import attrs
 
-from minted_connect.config import Secret
 from minted_connect.core.exact_json import Malformed, loads
 from minted_connect.core.headers import http_date
 from minted_connect.core.redact import redact
@@ -30,6 +29,7 @@ from minted_connect.errors import (
     UnexpectedRedirect,
     ValidationFailed,
 )
+from minted_connect.secret import Secret
 
 __all__ = ["RawResponse", "Response", "parse_response"]
 

@@ -12,7 +12,7 @@ import attrs
 
 from minted_connect import validation
 from minted_connect.clock import alarm
-from minted_connect.config import FEED_BREAKER, BreakerPolicy, Clock, check_type
+from minted_connect.config import FEED_BREAKER, BreakerPolicy, Clock
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.errors import (
     APIError,
@@ -26,6 +26,7 @@ from minted_connect.errors import (
 from minted_connect.feed.hub import Hub
 from minted_connect.feed.tick import Round
 from minted_connect.models.rate import Rate
+from minted_connect.validation import check_type
 
 __all__ = ["UNSEEN", "Polled", "Poller", "gap_of"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minted_connect.config import Secret
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal.protocol import Journal, MemoryJournal
+from minted_connect.secret import Secret
 
 __all__ = ["open_journal", "sealed"]
 

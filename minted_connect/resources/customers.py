@@ -50,7 +50,7 @@ class AsyncCustomers(Resource):
     ) -> Customer:
         """Create a customer.
 
-        `external_id` is the partner's own id: 3 to 40 letters, digits, hyphens and underscores. Never sent twice
+        `external_id` is the partner's own id (the Partner page: 3 to 40 letters, digits, `-` and `_`). Never sent twice
         unless provably not received; when it is not known whether it was, the customer is read back, and returned if
         it shows everything that was sent (`tax_office` and `account_type` are not shown). A customer who was there
         before under this id, with the same details, cannot be told from the new one; the fewer details are sent, the
@@ -76,7 +76,7 @@ class AsyncCustomers(Resource):
             "account_type": account_type,
         }
         given = self._checked({name: value for name, value in fields.items() if value is not None})
-        new = validation.new_customer_id(external_id, self._limits.external_id)
+        new = validation.text("external_id", external_id)
         request = Request(OPERATIONS["customers.create"], body={"external_id": new, **given})
 
         async def read_back(error: MintedConnectError) -> Customer:
@@ -96,7 +96,7 @@ class AsyncCustomers(Resource):
 
         Source: Get Customer (E-Commerce page api-8228811, 2024-08-07): partly documented; wallet rows are inferred.
         """
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(external_id)
         request = Request(OPERATIONS["customers.get"], (known,))
         return await self._api.send(request, Customer, check=_is_named(known))
 
@@ -137,7 +137,7 @@ class AsyncCustomers(Resource):
         changes = self._checked({name: value for name, value in fields.items() if value is not _ABSENT})
         if not changes:
             raise InvalidInput.of("update", "must change at least one field")
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(external_id)
         request = Request(OPERATIONS["customers.update"], (known,), body=changes)
 
         async def read_back(error: MintedConnectError) -> Customer:
@@ -153,7 +153,7 @@ class AsyncCustomers(Resource):
 
         Source: Remove Customer Id: inferred (name and method from the menu).
         """
-        known = validation.customer_id(external_id, self._limits.external_customer_id)
+        known = validation.customer_id(external_id)
 
         async def read_back(error: MintedConnectError) -> None:
             # Of the vendor's own 404s only: one without its code may be a gateway's, and says nothing.
@@ -182,14 +182,6 @@ class AsyncCustomers(Resource):
         raise error
 
     def _checked(self, fields: dict[str, Any]) -> dict[str, Any]:
-        limits = self._limits
-        lengths = {
-            "firstname": limits.name,
-            "middlename": limits.name,
-            "lastname": limits.name,
-            "identity_number": limits.identity_number,
-            "tax_office": limits.tax_office,
-        }
         sent: dict[str, Any] = {}
         for name, value in fields.items():
             if value is None:
@@ -197,7 +189,7 @@ class AsyncCustomers(Resource):
             elif name == "birthdate":
                 sent[name] = validation.iso_date(name, value)
             else:
-                sent[name] = validation.text(name, value, lengths.get(name), empty=name == "middlename")
+                sent[name] = validation.text(name, value, empty=name == "middlename")
         return sent
 
 

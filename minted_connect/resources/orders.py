@@ -82,7 +82,7 @@ class AsyncOrders(base.Resource):
             sort_by: What to sort by.
             sort_type: `asc` or `desc`.
             page: From 1.
-            per_page: Rows per page, 5 to 30 (from the E-Commerce page).
+            per_page: Rows per page (the E-Commerce page allows 5 to 30).
 
         Raises:
             IntegrityError: filtered by customer, the answer holds another customer's order.
@@ -90,11 +90,10 @@ class AsyncOrders(base.Resource):
         Source: Get Orders (api-26192668, 2026-03-16): partly documented (the request); the answer is inferred from
         Webview Get Orders (api-26025311, 2025-12-25).
         """
-        least, most = self._limits.orders_per_page or (1, None)
         query = [
             ("page", str(validation.integer("page", page, 1))),
             # The vendor's name for rows per page; in the answer `total` is the number of all rows.
-            ("total", str(validation.integer("per_page", per_page, least, most))),
+            ("total", str(validation.integer("per_page", per_page, 1))),
             ("sortBy", validation.one_of("sort_by", sort_by, _SORT_BY)),
             ("sortType", validation.one_of("sort_type", sort_type, _SORT_TYPES)),
         ]
@@ -107,7 +106,7 @@ class AsyncOrders(base.Resource):
                 validation.one_of("tx_type", kind, _KINDS)
             query.append(("tx_type", kinds))
         if customer_external_id is not None:
-            wanted = validation.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
+            wanted = validation.text("customer_external_id", customer_external_id)
             query.append(("customer_external_id", wanted))
         if order_id is not None:
             query.append(("orderId", str(validation.integer("order_id", order_id, 1))))
@@ -145,7 +144,7 @@ class AsyncOrders(base.Resource):
 
     async def _rows(self, customer_external_id: str, order_id: int) -> Page[Order]:
         """Return what is listed for one order: a filter that the server does not know is ignored (assumed)."""
-        wanted = validation.text("customer_external_id", customer_external_id, self._limits.external_customer_id)
+        wanted = validation.text("customer_external_id", customer_external_id)
         query = (("customer_external_id", wanted), ("orderId", str(order_id)))
         return await self._api.send(Request(OPERATIONS["orders.page"], query=query), Page[Order])
 
@@ -254,7 +253,7 @@ class AsyncOrders(base.Resource):
         Source: Receipt: inferred, the most doubtful of all operations (S19).
         """
         query = (
-            ("external_customer_id", validation.customer_id(customer_id, self._limits.external_customer_id)),
+            ("external_customer_id", validation.customer_id(customer_id)),
             ("orderId", str(validation.integer("order_id", order_id, 1))),
         )
         return await self._api.send(Request(OPERATIONS["orders.receipt"], query=query), Receipt)

@@ -16,15 +16,14 @@ class AsyncProducts(base.Resource):
     """Bars and coins on offer."""
 
     async def page(self, *, page: int = 1, per_page: int = 10) -> Page[Product]:
-        """Return one page of products, `per_page` rows of it (5 to 100, from the E-Commerce page).
+        """Return one page of products, `per_page` rows of it (the E-Commerce page allows 5 to 100).
 
         Source: Get Products: inferred (path, query and shape from E-Commerce Products, api-8209436, 2024-09-05).
         """
-        least, most = self._limits.products_per_page or (1, None)
         query = (
             ("page", str(validation.integer("page", page, 1))),
             # The vendor's name for rows per page; in the answer `total` is the number of all rows.
-            ("total", str(validation.integer("per_page", per_page, least, most))),
+            ("total", str(validation.integer("per_page", per_page, 1))),
         )
         return await self._api.send(Request(OPERATIONS["products.page"], query=query), Page[Product])
 

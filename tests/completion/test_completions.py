@@ -218,7 +218,7 @@ async def test_baskets_that_cannot_be_completed(world: World, complete: AsyncCom
     assert world.sent == []
 
 
-@pytest.mark.parametrize("wrong", [{"city": ""}, {"fullname": None}, {"zipcode": "3471100"}, {"phone": "1\n2"}])
+@pytest.mark.parametrize("wrong", [{"city": ""}, {"fullname": None}, {"phone": "1\n2"}])
 async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncCompletions, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=f"shipping.{next(iter(wrong))}"):
         await complete.delivery(

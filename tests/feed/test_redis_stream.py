@@ -16,12 +16,13 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minted_connect.config import RateLimit, Secret, SystemClock
+from minted_connect.config import RateLimit, SystemClock
 from minted_connect.core.converter import to_wire
 from minted_connect.core.exact_json import dumps
 from minted_connect.errors import ConfigurationError, FleetError
 from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, _digest, _entry, place
 from minted_connect.models.rate import Rate
+from minted_connect.secret import Secret
 from tests.feed.ticks import GOLD
 from tests.support.redis_server import PASSWORD, RedisServer, url_of
 

@@ -18,12 +18,14 @@ import anyio
 import attrs
 
 from minted_connect.clock import Alarm, alarm
-from minted_connect.config import Clock, RateLimit, Secret, as_secret, check_type, is_seconds
+from minted_connect.config import Clock, RateLimit
 from minted_connect.errors import ConfigurationError, FleetError, MintedConnectError
 from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, place
 from minted_connect.feed.hub import Hub
 from minted_connect.feed.poller import UNSEEN, Polled, Poller, gap_of
 from minted_connect.feed.tick import Round
+from minted_connect.secret import Secret, as_secret
+from minted_connect.validation import check_type, is_seconds
 
 __all__ = ["Fleet", "FleetMember"]
 

@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 import anyio
 import attrs
 
-from minted_connect.config import Clock, RateLimit, Secret
+from minted_connect.config import Clock, RateLimit
 from minted_connect.core.converter import Unfit, structure, to_wire
 from minted_connect.core.exact_json import Malformed, dumps, loads
 from minted_connect.core.extras import import_extra
 from minted_connect.errors import ConfigurationError, FleetError
 from minted_connect.feed.fleet import scripts
 from minted_connect.models.rate import Rate
+from minted_connect.secret import Secret
 
 __all__ = ["Entry", "RedisStream", "place"]
 
