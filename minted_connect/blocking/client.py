@@ -23,11 +23,12 @@ from minted_connect.blocking.lift import (
     step,
 )
 from minted_connect.blocking.loop_thread import LoopThread
-from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
+from minted_connect.client import AsyncMintedConnect
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.interruption import copy_intent
 from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.state import LagSource
+from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import ClientClosedError, ConfigurationError, MintedConnectError
 from minted_connect.feed import RateFeed, Subscription, Tick
 from minted_connect.journal import hide_url

@@ -30,6 +30,8 @@ def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
             from minted_connect.journal.sqlite import SqliteJournal  # noqa: PLC0415
 
             return SqliteJournal(journal)
+        case type():  # pyright: ignore[reportUnnecessaryComparison]
+            raise ConfigurationError(f"journal: is a class; give an instance, {journal.__name__}(...)")
         case Journal():
             return journal
         case _:

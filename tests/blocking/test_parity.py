@@ -37,7 +37,7 @@ TWINS = [
     (Subscription, BlockingSubscription),
 ]
 
-INTERNAL = {(AsyncCompletions, "with_caller"), (AsyncCompletions, "note"), (AsyncCompletions, "aclose")}
+INTERNAL = {(AsyncCompletions, "with_api"), (AsyncCompletions, "note"), (AsyncCompletions, "aclose")}
 """For the async client itself: the blocking one shares what it carries."""
 
 BY_HAND = {
