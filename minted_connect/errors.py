@@ -35,7 +35,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- IntegrityError          a response that belongs to another customer or basket
  +- CompletionRejected          a completion whose order failed, or whose refusal was confirmed later  .order .refusal
  +- NotExecuted                 a completion proven not to have happened  .intent
- +- OutcomeUnknown              a completion that may have happened  .intent .phase .evidence .reconcile()
+ +- OutcomeUnknown              a completion that may have happened  .intent .phase .evidence
  +- OrderUnreadable             a confirmed completion whose order cannot be read  .order_id
 
 Every class takes positional arguments, so an error survives pickle and copy. `str()` and `repr()` hold no
@@ -48,12 +48,12 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Final, TypeVar, dataclass_transform
 
 import attrs
 
 if TYPE_CHECKING:
-    from minted_connect.models import Completion, Intent, Order, Refusal
+    from minted_connect.models import Intent, Order, Refusal
 
 __all__ = [
     "APIError",
@@ -470,24 +470,8 @@ class OrderUnreadable(MintedConnectError):
 
 @_error
 class OutcomeUnknown(MintedConnectError):
-    """A completion that may have happened: reconcile it, never repeat it."""
+    """A completion that may have happened: pass this error to `complete.reconcile`, never repeat the completion."""
 
     intent: Intent
     phase: Phase = Phase.SENT
     evidence: tuple[str, ...] = ()
-
-    async def reconcile(self, *, fence: bool = False) -> Completion:
-        """Find out what happened, through the client that raised this error."""
-        bound: Any = self.__dict__.get("_bound")
-        if bound is None:
-            raise ConfigurationError(
-                "this error no longer knows its client (it was pickled or copied): "
-                "call complete.reconcile(error) on a client of your own"
-            )
-        completion: Completion = await bound(self.intent, fence=fence)
-        return completion
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The binding holds a live client: it neither pickles nor belongs into a copy.
-        state = {name: value for name, value in self.__dict__.items() if name != "_bound"}
-        return type(self), self.args, state
