@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from minted_connect.blocking import BlockingOutcomeUnknown, BlockingRateFeed, BlockingSubscription, MintedConnect
+    from minted_connect.blocking import BlockingRateFeed, BlockingSubscription, MintedConnect
     from minted_connect.client import AsyncMintedConnect
     from minted_connect.completion.interruption import intent_of
     from minted_connect.config import (
@@ -140,7 +140,6 @@ _HOME = {
     "BaseCurrency": "minted_connect.models",
     "Basket": "minted_connect.models",
     "BasketKey": "minted_connect.models",
-    "BlockingOutcomeUnknown": "minted_connect.blocking",
     "BlockingRateFeed": "minted_connect.blocking",
     "BlockingSubscription": "minted_connect.blocking",
     "BreakerPolicy": "minted_connect.config",
@@ -256,7 +255,6 @@ __all__ = [
     "BaseCurrency",
     "Basket",
     "BasketKey",
-    "BlockingOutcomeUnknown",
     "BlockingRateFeed",
     "BlockingSubscription",
     "BreakerPolicy",

@@ -35,7 +35,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- IntegrityError          the response belongs to another customer or basket
  +- CompletionRejected          the order failed, or a refusal was confirmed after the call  .order .refusal
  +- NotExecuted                 the completion was provably not executed  .intent
- +- OutcomeUnknown              the completion may have been executed  .intent .phase .evidence .reconcile()
+ +- OutcomeUnknown              the completion may have been executed  .intent .phase .evidence
  +- OrderUnreadable             the completion is confirmed, but its order cannot be read  .order_id
 
 All classes take positional arguments, so errors can be pickled and copied. `str()` and `repr()` contain no credentials,
@@ -47,14 +47,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, dataclass_transform
 
 import attrs
 
 from minted_connect.request_info import Effect, Phase, RequestInfo
 
 if TYPE_CHECKING:
-    from minted_connect.models import Completion, Intent, Order, Refusal
+    from minted_connect.models import Intent, Order, Refusal
 
 __all__ = ["Effect", "MintedConnectError", "Phase", "RequestInfo"]
 __all__ += ["ClientClosedError", "ConfigurationError", "SinkError"]
@@ -377,24 +377,8 @@ class OrderUnreadable(MintedConnectError):
 
 @_error
 class OutcomeUnknown(MintedConnectError):
-    """The completion may have been executed: reconcile it, never repeat it."""
+    """The completion may have been executed: pass this error to `complete.reconcile`, never repeat the completion."""
 
     intent: Intent
     phase: Phase = Phase.SENT
     evidence: tuple[str, ...] = ()
-
-    async def reconcile(self, *, fence: bool = False) -> Completion:
-        """Find out what happened, through the client that raised this error."""
-        bound: Any = self.__dict__.get("_bound")
-        if bound is None:
-            raise ConfigurationError(
-                "this error no longer knows its client (it was pickled or copied): "
-                "call complete.reconcile(error) on a client of your own"
-            )
-        completion: Completion = await bound(self.intent, fence=fence)
-        return completion
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The binding holds a live client: it neither pickles nor belongs into a copy.
-        state = {name: value for name, value in self.__dict__.items() if name != "_bound"}
-        return type(self), self.args, state

@@ -198,12 +198,6 @@ def test_not_sent_covers_exactly_what_never_left():
     }
 
 
-async def test_an_outcome_without_a_client_says_what_to_do():
-    error = pickle.loads(pickle.dumps(OutcomeUnknown("x", INTENT)))
-    with pytest.raises(ConfigurationError, match=r"complete\.reconcile\(error\)"):
-        await error.reconcile()
-
-
 def test_every_error_is_public():
     assert {cls.__name__ for cls in CLASSES} <= set(minted_connect.__all__)
 

@@ -196,11 +196,7 @@ class AsyncCompletions:
         look = ReadBack(self._api, wanted)
         budget = self._api.completion_policy.reconcile_budget
         finding = await look.run(budget=budget, fence=self._settlement.fence if fence else None)
-        try:
-            return await self._settlement.resolve(wanted, finding, Phase.SENT)
-        except OutcomeUnknown as unknown:
-            self._bind(unknown)
-            raise
+        return await self._settlement.resolve(wanted, finding, Phase.SENT)
 
     async def decide(
         self, intent_or_error: Intent | OutcomeUnknown, state: IntentState | str, *, order_id: int | None = None
@@ -275,7 +271,6 @@ class AsyncCompletions:
                 raise AlreadyInFlight("this basket is being completed right now, on other terms", holder)
             await flight.done.wait()
             if flight.error is not None:
-                self._bind(flight.error)
                 raise flight.error
             if flight.result is not None:
                 return flight.result
@@ -288,7 +283,6 @@ class AsyncCompletions:
                 flight.result = await Execution(self._api, self._settlement, flight, end=end).run(basket)
         except Exception as error:
             flight.error = error
-            self._bind(error)
             raise
         finally:
             del flights[key]
@@ -298,11 +292,6 @@ class AsyncCompletions:
     def _patience(self) -> float:
         settings = self._api.settings
         return settings.deadline or settings.timeouts.complete_total
-
-    def _bind(self, error: Exception) -> None:
-        """Let an error that is to be reconciled know the client that does it."""
-        if isinstance(error, OutcomeUnknown):
-            error.__dict__["_bound"] = self.reconcile
 
 
 def _intent_of(intent_or_error: Intent | OutcomeUnknown) -> Intent:

@@ -19,7 +19,7 @@ async def checkout(minted: AsyncMintedConnect, customer: str, sku: str, qty: int
     except (PriceChanged, PriceFixExpired):
         raise Sold from None
     except OutcomeUnknown as unknown:
-        bought = await unknown.reconcile()
+        bought = await minted.complete.reconcile(unknown)
     assert bought.order is not None
     return bought.order.id, bought.order.paid_total
 
