@@ -1,7 +1,7 @@
-"""asyncio-first SDK, with a blocking twin, for Minted Connect's Walletable E-Commerce partner API.
+"""SDK for Minted Connect's Walletable E-Commerce partner API, with an asyncio and a blocking client.
 
-`AsyncMintedConnect` is the client, `MintedConnect` its blocking twin. Names load what they need when they are first
-asked for: importing the package itself loads neither aiohttp nor anything else.
+`AsyncMintedConnect` is the asyncio client, `MintedConnect` the blocking one. Importing the package imports no other
+module; each public name imports its module at first use.
 """
 
 from __future__ import annotations
