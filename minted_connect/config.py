@@ -69,7 +69,7 @@ class Timeouts:
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How many times a call is retried and how long it waits. Which calls may be retried is not configurable.
+    """Number of attempts of a call, and the waits between them. Which calls may be retried is not configurable.
 
     The wait before retry n is uniformly random between 0 and `wait_initial` * 2^(n-1), at most `wait_max` (full
     jitter).
@@ -94,7 +94,7 @@ class RetryPolicy:
 
 @attrs.frozen(kw_only=True)
 class RateLimit:
-    """At most `rate` requests per second on average, and `burst` at once (token bucket)."""
+    """Rate limit: at most `rate` requests per second on average, and `burst` at once (token bucket)."""
 
     rate: float = attrs.field(validator=validate_seconds)
     burst: int = attrs.field(default=1, validator=validate_at_least(1))
@@ -102,7 +102,7 @@ class RateLimit:
 
 @attrs.frozen(kw_only=True)
 class BreakerPolicy:
-    """Opens after `failures` consecutive failed attempts, and lets one probe through after `cooldown` seconds."""
+    """Circuit breaker: opens after `failures` consecutive failed attempts; allows a probe after `cooldown` seconds."""
 
     failures: int = attrs.field(default=5, validator=validate_at_least(1))
     cooldown: float = attrs.field(default=30.0, validator=validate_seconds)
@@ -127,7 +127,7 @@ class CompletionPolicy:
     """Seconds for which `reconcile` keeps reading before it raises `OutcomeUnknown` again."""
     refusals: frozenset[int] = attrs.field(default=frozenset({422}), validator=validate_refusals)
     """Statuses that are accepted as final after one read of basket and orders, if the response is in the vendor's
-    envelope (Q2). Every other refusal is accepted only after `settle_time`. With an empty set, all of them are."""
+    envelope (Q2). Every other refusal is accepted only after `settle_time`. With an empty set, every refusal is."""
     orders_lag: float = attrs.field(default=30.0, validator=validate_seconds_or_zero)
     """Seconds after which a new order, or a change of a basket, is visible in every read (Q5)."""
     inline_looks: float | None = attrs.field(default=None, validator=validate_seconds_or_zero)
@@ -137,7 +137,7 @@ class CompletionPolicy:
     bounds the read-back of a changed basket or customer, which takes at least one read."""
     order_keeps_number: bool = attrs.field(default=True, validator=validate_type(bool))
     """Whether an order has the number (`id`) of its basket (Q4). If False, an order with that number matches the basket
-    only if token, guid or order number are equal too."""
+    only if its token, guid or order number is equal too."""
     latest_landing: float | None = attrs.field(default=None, validator=validate_seconds_or_zero)
     """Seconds after which a completion that was sent can no longer be executed (Q1, Q3). None = unknown: then an open
     basket alone proves nothing, and `settle_time` counts it as 0."""

@@ -1,4 +1,4 @@
-"""Bad input is a typed error that names the field and the rule, and nothing is sent."""
+"""Invalid arguments raise a typed error that names the field and the rule, and no request is sent."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ from tests.completion.fakes import deal_json, intent_of, order_json
 TOKEN = "T" * 32
 KEY = BasketKey("customer-1", TOKEN)
 
-# Every parameter of every method, fed every wrong value.
+# Every parameter of every method is called with every wrong value.
 
 WRONG: dict[str, Any] = {
     "None": None,
@@ -75,7 +75,7 @@ COMPLETION = Completion(None, {"id": "10984"}, {"customer": {"external_id": "cus
 INTENT = intent_of(state=IntentState.CONFIRMED)
 PERIOD = {"start": date(2026, 1, 1), "end": date(2026, 1, 2)}
 
-# Completions are tested with what they do: tests/completion.
+# The arguments of completions are tested in tests/completion.
 VALID: list[tuple[str, dict[str, Any]]] = [
     ("customers.create", {"external_id": "customer-1"}),
     ("customers.get", {"external_id": "customer-1"}),
@@ -103,7 +103,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("rates.history", {"metal": "gold", **PERIOD}),
     ("rates.history", {"currency_id": 1000013, **PERIOD}),
     ("rates.feed", {"interval": 60}),
-    ("request", {"method": "POST", "path": "/partner/whatever"}),
+    ("request", {"method": "POST", "path": "/partner/anything"}),
     ("with_options", {}),
     ("feed.subscribe", {}),
     ("feed.latest", {}),
@@ -111,7 +111,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("feed.wait_for", {"predicate": bool, "timeout": 1}),
 ]
 
-# What is not wrong, beside None where the annotation allows it.
+# Values of WRONG that are valid for a parameter. None is valid where the annotation allows it.
 ACCEPTED: dict[str, set[str]] = {
     "customers.create middlename": {"''"},
     "customers.update middlename": {"''"},
@@ -149,13 +149,13 @@ ACCEPTED: dict[str, set[str]] = {
     "Options keepalive": {"1.5"},
 }
 
-SAID_AS = {
+REPORTED_AS = {
     "customer_id": {"external_customer_id"},
     "external_id": {"external_customer_id"},
     "basket": {"external_customer_id"},
     "currency_id": {"metal"},
 }
-"""The vendor's word for a parameter, where the error uses it."""
+"""The vendor's name of a parameter, if the error uses it."""
 
 
 def shown(case: Any) -> str:
@@ -163,7 +163,7 @@ def shown(case: Any) -> str:
 
 
 def wrong(owner: str, parameters: Any) -> Iterator[tuple[str, str, Any]]:
-    """Every parameter with every value that it cannot mean."""
+    """Yield every parameter with every value that is not valid for it."""
     for name, annotation in parameters:
         accepted = set(ACCEPTED.get(f"{owner} {name}", ()))
         if "None" in str(annotation) or "MaybeText" in str(annotation):
@@ -194,7 +194,7 @@ async def method_of(minted: Any, name: str) -> Any:
 
 async def play(method: Any, arguments: dict[str, Any]) -> None:
     result = method(**arguments)
-    if hasattr(result, "__anext__") and not hasattr(result, "dropped"):  # a walk, not a subscription
+    if hasattr(result, "__anext__") and not hasattr(result, "dropped"):  # an iterator over pages, not a subscription
         result = anext(result, None)
     if inspect.isawaitable(result):
         await result
@@ -208,7 +208,7 @@ async def test_no_parameter_takes_what_it_cannot_mean(minted, sandbox: Sandbox, 
         try:
             await play(method, {**valid, parameter: value})
         except InvalidInput as error:
-            if error.field not in {parameter, *SAID_AS.get(parameter, ())} or not error.rule:
+            if error.field not in {parameter, *REPORTED_AS.get(parameter, ())} or not error.rule:
                 surprises.append(f"{parameter}={label}: {error!r}")
         except ConfigurationError as error:
             if not str(error).startswith(f"{parameter}: "):
@@ -226,7 +226,7 @@ async def test_the_other_arguments_are_valid(connect, sandbox: Sandbox, name, va
     options = Options(clock=ManualClock(auto_advance=True))
     minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
     if name == "feed.wait_for":
-        return  # it waits
+        return  # waits for a tick
     try:
         await play(await method_of(minted, name), valid)
     except MintedConnectError as error:
@@ -284,7 +284,7 @@ def test_no_client_is_built_of_what_cannot_work(cls):
     assert surprises == []
 
 
-# What the product above does not reach: wrong by a rule of its own. (field, what is called); `m` is the client.
+# Values that break a rule of a single field: (field, call). `m` is the client.
 REFUSED: list[tuple[str, Any]] = [
     ("external_id", lambda m: m.customers.create("")),
     ("external_id", lambda m: m.customers.create("a\r\nX-Evil: 1")),
@@ -466,7 +466,7 @@ def test_refused_credentials_are_not_shown(build, username, password, said):
     assert "canary" not in repr(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None
     if build is not Credentials:
-        # Some write local variables into their logs; the first frame is this test's own.
+        # Some applications log local variables. The first frame belongs to this test.
         frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack[1:]
         values = [value for frame in frames for value in (frame.locals or {}).values()]
         assert "canary" not in "".join(value for value in values if value != repr(username))

@@ -1,4 +1,4 @@
-"""What can be watched of a client: each attempt, by hook, as spans and as metrics; nobody's data in any of it."""
+"""The hook for attempts, and the spans and metrics of OpenTelemetry: complete, and without personal data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fixtures promise beyond their use: marks, closing, and costing nothing when nobody asks."""
+"""The pytest plugin: its marks, closing of clients, and no imports while no fixture is used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
             assert not heavy & set(sys.modules)
             assert "minted_connect.pytest_plugin" in sys.modules
     """
-    # Other plugins may load something of it.
+    # Other plugins may import parts of the package.
     found = pytest_run(tmp_path, code, "-p", "no:anyio")
     assert found.returncode == 0, found.stdout
 

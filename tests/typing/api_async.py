@@ -1,6 +1,6 @@
-"""Never run: mypy and pyright read what users of the async client see."""
+"""Type checks of the API of the asyncio client by mypy and pyright. Never run."""
 
-# An error that is not there any more has to be noticed by both checkers.
+# Both checkers report an expected error that no longer occurs.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Never run: mypy and pyright read what users of the blocking client see, lifted methods included."""
+"""Type checks of the API of the blocking client by mypy and pyright, including lifted methods. Never run."""
 
-# An error that is not there any more has to be noticed by both checkers.
+# Both checkers report an expected error that no longer occurs.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
