@@ -59,42 +59,46 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m minted_connect", description="Minted Connect SDK")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="buy, hold, sell and deliver gold in an embedded sandbox")
-    demo.add_argument("--json", action="store_true", help="print one JSON object per line")
-    reconcile = commands.add_parser(
+    demo = commands.add_parser("demo", help="buy, hold, sell and receive gold in an embedded sandbox")
+    demo.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
+    recover = commands.add_parser(
         "reconcile",
-        help="settle purchases whose outcome is unknown",
-        description="Settle purchases whose outcome is unknown by reading baskets and orders. Buys nothing.",
-        epilog="Server and credentials are taken from MINTED_CONNECT_BASE_URL (default: staging), _USERNAME and "
-        "_PASSWORD, and the account in the journal from MINTED_CONNECT_JOURNAL_ACCOUNT, if set. Exit code: 0 no "
-        "outcome is unknown, 75 an outcome is unknown or the result could not be shown, 1 failure, 2 wrong usage.",
+        help="settle purchases with an unknown outcome",
+        description="Settle purchases with an unknown outcome: read orders and baskets, and write the outcome of each "
+        "into the journal. Nothing is bought.",
+        epilog="Server and credentials: MINTED_CONNECT_BASE_URL (default: staging), MINTED_CONNECT_USERNAME and "
+        "MINTED_CONNECT_PASSWORD. Account in the journal: MINTED_CONNECT_JOURNAL_ACCOUNT, if set. Exit code: 0 no "
+        "outcome is unknown, 75 an outcome is still unknown or the result could not be shown, 1 error, 2 wrong usage.",
     )
-    reconcile.add_argument(
+    recover.add_argument(
         "--journal", metavar="FILE", help="file or database URL of the journal (default: MINTED_CONNECT_JOURNAL)"
     )
-    reconcile.add_argument("--intent", metavar="ID", action="append", help="settle only this intent; may be repeated")
-    reconcile.add_argument(
+    recover.add_argument("--intent", metavar="ID", action="append", help="process only this intent; may be repeated")
+    recover.add_argument(
         "--decide",
         choices=("confirmed", "rejected", "not_executed"),
-        help="record the outcome that a person found out for one --intent; send no request",
+        help="write this outcome of one --intent into the journal; sends no request",
     )
-    reconcile.add_argument(
-        "--list", action="store_true", help="only list open intents; send no request and change nothing"
+    recover.add_argument(
+        "--list", action="store_true", help="list open intents only; sends no request and changes nothing"
     )
-    reconcile.add_argument(
+    recover.add_argument(
         "--all-accounts",
         action="store_true",
-        help="also list open intents of other accounts; never reconciles them",
+        help="also list open intents of other accounts, which are never read back",
     )
-    reconcile.add_argument(
+    recover.add_argument(
         "--fence",
         action="store_true",
-        help="clear baskets that are still open, so that a request in flight finds nothing to complete",
+        help="clear baskets that are still open, so that a request in flight has nothing to complete",
     )
-    reconcile.add_argument(
-        "--seconds", type=float, default=120.0, help="time limit for each intent in seconds (default: %(default)g)"
+    recover.add_argument(
+        "--seconds",
+        type=float,
+        default=120.0,
+        help="maximum time to read back each intent, in seconds (default: %(default)g)",
     )
-    reconcile.add_argument("--json", action="store_true", help="print one JSON object per line")
+    recover.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     return parser
 
 

@@ -212,7 +212,7 @@ def customer_id(value: Any) -> str:
 
 
 def token(value: Any) -> str:
-    """Check a cart token: it has 32 characters (documented)."""
+    """Check a cart token: 32 characters, as in all examples of the vendor."""
     checked = text("cart_token", value)
     if len(checked) != _CART_TOKEN_LENGTH:
         raise InvalidInput.of("cart_token", f"must have exactly {_CART_TOKEN_LENGTH} characters")

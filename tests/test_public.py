@@ -41,7 +41,12 @@ def test_an_unknown_name_is_an_attribute_error():
     "module",
     [
         "config",
+        "environment",
         "errors",
+        "request_info",
+        "secret",
+        "urls",
+        "validation",
         "models",
         "core.auth.digest",
         "core.exact_json",
