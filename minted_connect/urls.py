@@ -35,11 +35,11 @@ def check_base_url(url: str) -> str:
     if parts.scheme not in {"http", "https"} or not host:
         raise ConfigurationError("base_url: must be an absolute http or https URL")
     if parts.username is not None or parts.password is not None:
-        raise ConfigurationError("base_url: must hold no user name or password; give them as arguments")
+        raise ConfigurationError("base_url: must contain no user name or password; pass them as arguments")
     if set("?# \\") & set(url) or not url.isascii() or not url.isprintable():
-        raise ConfigurationError("base_url: must hold no query, fragment, space or unprintable character")
+        raise ConfigurationError("base_url: must contain no query, fragment, space or unprintable character")
     if parts.scheme == "http" and host not in LOOPBACK:
-        raise ConfigurationError("base_url: plain http is allowed to this machine only; use https")
+        raise ConfigurationError("base_url: plain http is allowed for localhost only; use https")
     # The journal identifies a server by its URL, so each server needs exactly one spelling.
     netloc = parts.netloc.lower().removesuffix(_DEFAULT_PORTS[parts.scheme])
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"

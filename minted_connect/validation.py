@@ -179,7 +179,7 @@ def validate_refusals(instance: object, attribute: attrs.Attribute[Any], value: 
         raise ConfigurationError(f"{name}: must be a frozenset of HTTP statuses")
     for status in cast("frozenset[object]", value):
         if not isinstance(status, int) or isinstance(status, bool) or status not in _FINAL_STATUSES:
-            raise ConfigurationError(f"{name}: must hold statuses from 400 to 499 only, and neither 401, 408 nor 425")
+            raise ConfigurationError(f"{name}: must contain statuses from 400 to 499 only, except 401, 408 and 425")
 
 
 def validate_paths(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -187,7 +187,7 @@ def validate_paths(instance: object, attribute: attrs.Attribute[Any], value: Any
     name = _field_name(instance, attribute)
     check_type(name, value, Mapping)
     if not all(isinstance(item, str) for pair in value.items() for item in pair):
-        raise ConfigurationError(f"{name}: must hold strings only: names of operations and their paths")
+        raise ConfigurationError(f"{name}: must contain strings only: names of operations and their paths")
 
 
 # Arguments of operations: these return the value as it is sent, or raise InvalidInput.
@@ -237,9 +237,9 @@ def seconds(field: str, value: Any) -> float:
 
 
 def instance(field: str, value: Any, kind: type) -> None:
-    """Check the type of an object that another call of this library returned."""
+    """Check that `value` is an instance of `kind`."""
     if not isinstance(value, kind):
-        raise InvalidInput.of(field, f"give the {kind.__name__}, not {type(value).__name__}")
+        raise InvalidInput.of(field, f"must be {kind.__name__}, not {type(value).__name__}")
 
 
 def boolean(field: str, value: Any) -> str:
@@ -285,7 +285,7 @@ def as_list(field: str, value: Any) -> list[Any]:
     except TypeError:  # not a collection: the check of the single values names the rule that it breaks
         return [value]
     if not values:
-        raise InvalidInput.of(field, "must name at least one")
+        raise InvalidInput.of(field, "must contain at least one value")
     return values
 
 
@@ -294,5 +294,5 @@ def comma_separated(field: str, value: Any) -> str:
     parts = as_list(field, value)
     for part in parts:
         if "," in text(field, part):
-            raise InvalidInput.of(field, "must not hold commas; give several as a list")
+            raise InvalidInput.of(field, "must not contain commas; pass several values as a list")
     return ",".join(parts)

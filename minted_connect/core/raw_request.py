@@ -34,9 +34,9 @@ def make_raw_request(
         raise InvalidInput.of("method", f"must be one of {', '.join(sorted(_METHODS))}")
     decoded = unquote(validation.text("path", path))
     if not _PATH.fullmatch(path) or not decoded.isprintable():
-        raise InvalidInput.of("path", "must be an absolute, percent-encoded path; give the query as `query`")
+        raise InvalidInput.of("path", "must be an absolute, percent-encoded path; pass the query as `query`")
     if not set(decoded.split("/")[1:-1]).isdisjoint({"", ".", ".."}) or decoded.endswith(("/.", "/..")):
-        raise InvalidInput.of("path", "must not hold empty or dot segments")
+        raise InvalidInput.of("path", "must not contain empty or dot segments")
     _check_not_completion(decoded, corrected_paths)
     _check_query(query)
     _check_json(json)
@@ -59,7 +59,7 @@ def _check_query(query: object) -> None:
         raise InvalidInput.of("query", f"must be a mapping of strings, not {type(query).__name__}")
     for text in chain.from_iterable(cast("Mapping[object, object]", query).items()):
         if not isinstance(text, str):
-            raise InvalidInput.of("query", f"must be strings, names and values, not {type(text).__name__}")
+            raise InvalidInput.of("query", f"must contain strings only, as names and values, not {type(text).__name__}")
 
 
 def _check_json(json: Any) -> None:
@@ -71,5 +71,5 @@ def _check_json(json: Any) -> None:
         return
     # Raised outside the handler, because the exception in `__context__` could show parts of the body.
     raise InvalidInput.of(
-        "json", "must hold dict, list, valid str, int, bool, None and finite Decimal only; use Decimal for a float"
+        "json", "must contain dict, list, valid str, int, bool, None and finite Decimal only; use Decimal for a float"
     )
