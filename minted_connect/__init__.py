@@ -1,7 +1,7 @@
-"""asyncio-first SDK, with a blocking twin, for Minted Connect's Walletable E-Commerce partner API.
+"""SDK for Minted Connect's Walletable E-Commerce partner API, with an asyncio and a blocking client.
 
-`AsyncMintedConnect` is the client, `MintedConnect` its blocking twin. Names load what they need when they are first
-asked for: importing the package itself loads neither aiohttp nor anything else.
+`AsyncMintedConnect` is the asyncio client, `MintedConnect` the blocking one. Importing the package imports no other
+module; each public name imports its module at first use.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from minted_connect.blocking import BlockingOutcomeUnknown, BlockingRateFeed, BlockingSubscription, MintedConnect
+    from minted_connect.blocking import BlockingRateFeed, BlockingSubscription, MintedConnect
     from minted_connect.client import AsyncMintedConnect
     from minted_connect.clock import Clock, SystemClock
     from minted_connect.completion.interruption import intent_of
@@ -20,12 +20,9 @@ if TYPE_CHECKING:
         STAGING,
         BreakerPolicy,
         CompletionPolicy,
-        Credentials,
-        Limits,
         Options,
         RateLimit,
         RetryPolicy,
-        Secret,
         Timeouts,
     )
     from minted_connect.core.response import Response
@@ -128,6 +125,7 @@ if TYPE_CHECKING:
         ShippingAddress,
         to_dict,
     )
+    from minted_connect.secret import Credentials, Secret
 
 _HOME = {
     "AccountType": "minted_connect.models",
@@ -142,7 +140,6 @@ _HOME = {
     "BaseCurrency": "minted_connect.models",
     "Basket": "minted_connect.models",
     "BasketKey": "minted_connect.models",
-    "BlockingOutcomeUnknown": "minted_connect.blocking",
     "BlockingRateFeed": "minted_connect.blocking",
     "BlockingSubscription": "minted_connect.blocking",
     "BreakerPolicy": "minted_connect.config",
@@ -158,7 +155,7 @@ _HOME = {
     "Conflict": "minted_connect.errors",
     "ConnectFailed": "minted_connect.errors",
     "CreationStatus": "minted_connect.models",
-    "Credentials": "minted_connect.config",
+    "Credentials": "minted_connect.secret",
     "CsvSink": "minted_connect.feed",
     "Customer": "minted_connect.models",
     "CustomerWallet": "minted_connect.models",
@@ -179,7 +176,6 @@ _HOME = {
     "JsonLinesSink": "minted_connect.feed",
     "OrderKind": "minted_connect.models",
     "LimiterTimeout": "minted_connect.errors",
-    "Limits": "minted_connect.config",
     "MemoryJournal": "minted_connect.journal.memory",
     "MetalType": "minted_connect.models",
     "MintedConnect": "minted_connect.blocking",
@@ -220,7 +216,7 @@ _HOME = {
     "RequestTimeout": "minted_connect.errors",
     "RetryPolicy": "minted_connect.config",
     "STAGING": "minted_connect.config",
-    "Secret": "minted_connect.config",
+    "Secret": "minted_connect.secret",
     "ServerError": "minted_connect.errors",
     "Shipping": "minted_connect.models",
     "ShippingAddress": "minted_connect.models",
@@ -259,7 +255,6 @@ __all__ = [
     "BaseCurrency",
     "Basket",
     "BasketKey",
-    "BlockingOutcomeUnknown",
     "BlockingRateFeed",
     "BlockingSubscription",
     "BreakerPolicy",
@@ -296,7 +291,6 @@ __all__ = [
     "JournalError",
     "JsonLinesSink",
     "LimiterTimeout",
-    "Limits",
     "LineItem",
     "MemoryJournal",
     "MetalType",

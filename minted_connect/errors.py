@@ -1,139 +1,74 @@
-"""Everything this library raises, in one tree.
+"""All errors that this library raises.
 
 MintedConnectError              .safe_to_retry .request .method .path .attempts .elapsed
- +- ConfigurationError          a bad option, before any I/O
- +- ClientClosedError           after close, after a fork, or on another event loop: says which
- +- NotSent                     provably nothing reached the server
+ +- ConfigurationError          an option that is not valid; raised before any I/O
+ +- ClientClosedError           closed, forked, or used on another event loop; the text says which
+ +- NotSent                     nothing reached the server
  |   +- InvalidInput            (also a ValueError) .field .rule
  |   +- ConnectFailed
  |   |   +- TLSFailed
- |   +- PoolTimeout             no connection came free in time
- |   +- LimiterTimeout          the client-side rate limit allows it only after the deadline
- |   +- CircuitOpen             the breaker is open
- |   +- BudgetExhausted         the shared retry budget has no token left
- |   +- JournalError            the intent could not be made durable
- |   +- FleetError              the Redis server of a fleet of feeds could not be used
+ |   +- PoolTimeout             no connection became free in time
+ |   +- LimiterTimeout          the client-side rate limit allows the call only after its deadline
+ |   +- CircuitOpen             the circuit breaker is open
+ |   +- BudgetExhausted         the shared retry budget has too few tokens
+ |   +- JournalError            the journal could not record the intent
+ |   +- FleetError              the Redis server of a fleet of feeds cannot be used
  |   +- PriceFixExpired         the price lock has too few seconds left
  |   +- PriceChanged            .expected .actual
- |   +- AlreadyInFlight         this basket is being completed elsewhere, or was  .intent_id .order_id
- +- SinkError                   ticks could not be recorded: names the file
- +- TransportError              sent, and no usable answer  .phase
+ |   +- AlreadyInFlight         the basket is being, or has been, completed  .intent_id .order_id
+ +- SinkError                   ticks could not be recorded; the text names the file
+ +- TransportError              sent, but no usable response  .phase
  |   +- RequestTimeout          (also a TimeoutError)
- +- APIError                    the server said no          .status .code .message .request_id .retry_after
+ +- APIError                    the server returned an error .status .code .message .request_id .retry_after
  |   +- BadRequest              400
  |   +- AuthenticationFailed    401
- |   |   +- AuthDowngrade       a challenge weaker than the one that worked before
+ |   |   +- AuthDowngrade       the challenge is weaker than the pinned one
  |   +- PermissionDenied        403
  |   +- NotFound                404
  |   +- Conflict                409
  |   +- ValidationFailed        422                         .fields
  |   +- RateLimited             429
  |   +- ServerError             5xx
- +- ProtocolError               an answer that cannot be trusted  .problems
+ +- ProtocolError               a response that cannot be trusted  .problems
  |   +- ResponseTooLarge
  |   +- UnexpectedRedirect
- |   +- IntegrityError          a response that belongs to another customer or basket
- +- CompletionRejected          a completion whose order failed, or whose refusal was confirmed later  .order .refusal
- +- NotExecuted                 a completion proven not to have happened  .intent
- +- OutcomeUnknown              a completion that may have happened  .intent .phase .evidence .reconcile()
- +- OrderUnreadable             a confirmed completion whose order cannot be read  .order_id
+ |   +- IntegrityError          the response belongs to another customer or basket
+ +- CompletionRejected          the order failed, or a refusal was confirmed after the call  .order .refusal
+ +- NotExecuted                 the completion was provably not executed  .intent
+ +- OutcomeUnknown              the completion may have been executed  .intent .phase .evidence
+ +- OrderUnreadable             the completion is confirmed, but its order cannot be read  .order_id
 
-Every class takes positional arguments, so an error survives pickle and copy. `str()` and `repr()` hold no
-credentials, query strings, bodies or personal data: `path` is the route template, never the path with ids,
-and a server's own words pass `redact()` before they are shown.
+All classes take positional arguments, so errors can be pickled and copied. `str()` and `repr()` contain no credentials,
+query strings, bodies or personal data: `path` is the route template, never the path with ids, and texts of the server
+are redacted.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, dataclass_transform
 
 import attrs
 
+from minted_connect.request_info import Effect, Phase, RequestInfo
+
 if TYPE_CHECKING:
-    from minted_connect.models import Completion, Intent, Order, Refusal
+    from minted_connect.models import Intent, Order, Refusal
 
-__all__ = [
-    "APIError",
-    "AlreadyInFlight",
-    "AuthDowngrade",
-    "AuthenticationFailed",
-    "BadRequest",
-    "BudgetExhausted",
-    "CircuitOpen",
-    "ClientClosedError",
-    "CompletionRejected",
-    "ConfigurationError",
-    "Conflict",
-    "ConnectFailed",
-    "Effect",
-    "FleetError",
-    "IntegrityError",
-    "InvalidInput",
-    "JournalError",
-    "LimiterTimeout",
-    "MintedConnectError",
-    "NotExecuted",
-    "NotFound",
-    "NotSent",
-    "OrderUnreadable",
-    "OutcomeUnknown",
-    "PermissionDenied",
-    "Phase",
-    "PoolTimeout",
-    "PriceChanged",
-    "PriceFixExpired",
-    "ProtocolError",
-    "RateLimited",
-    "RequestInfo",
-    "RequestTimeout",
-    "ResponseTooLarge",
-    "ServerError",
-    "SinkError",
-    "TLSFailed",
-    "TransportError",
-    "UnexpectedRedirect",
-    "ValidationFailed",
-]
-
+__all__ = ["Effect", "MintedConnectError", "Phase", "RequestInfo"]
+__all__ += ["ClientClosedError", "ConfigurationError", "SinkError"]
+__all__ += ["BudgetExhausted", "CircuitOpen", "ConnectFailed", "FleetError", "InvalidInput", "JournalError", "NotSent"]
+__all__ += ["AlreadyInFlight", "LimiterTimeout", "PoolTimeout", "PriceChanged", "PriceFixExpired", "TLSFailed"]
+__all__ += ["RequestTimeout", "TransportError"]
+__all__ += ["APIError", "AuthDowngrade", "AuthenticationFailed", "BadRequest", "Conflict", "NotFound"]
+__all__ += ["PermissionDenied", "RateLimited", "ServerError", "ValidationFailed"]
+__all__ += ["IntegrityError", "ProtocolError", "ResponseTooLarge", "UnexpectedRedirect"]
+__all__ += ["CompletionRejected", "NotExecuted", "OrderUnreadable", "OutcomeUnknown"]
 
 _T = TypeVar("_T")
-
 AMBIGUOUS_STATUSES: Final = frozenset({408, 425})
-"""4xx statuses of servers that may have begun the work."""
-
-
-class Phase(enum.StrEnum):
-    """How far a request got before it failed."""
-
-    NOT_SENT = "not sent"
-    SENT = "sent"
-    RESPONDED = "responded"
-
-
-class Effect(enum.Enum):
-    """The effect of repeating a request; the retry rules depend on it."""
-
-    READ = "read"
-    """Changes nothing."""
-    IDEMPOTENT = "idempotent"
-    """Leaves the same state however often it is repeated."""
-    NON_IDEMPOTENT = "non-idempotent"
-    """Adds again each time."""
-    COMPLETE = "complete"
-    """Buys, sells or ships: sent once."""
-
-
-@attrs.frozen
-class RequestInfo:
-    """The request that an error belongs to."""
-
-    method: str
-    route: str
-    """Path template, never the path with ids."""
-    effect: Effect
+"""4xx statuses after which the server may still have executed the request."""
 
 
 @dataclass_transform(eq_default=False, field_specifiers=(attrs.field,))
@@ -145,14 +80,16 @@ def _error(cls: type[_T]) -> type[_T]:
 
 @_error
 class MintedConnectError(Exception):
-    """Base of every error of this library."""
+    """Base class of all errors of this library."""
 
+    _may_succeed_later: ClassVar[bool] = False
+    """Whether the same call may succeed when it is repeated."""
     reason: str
-    """What went wrong and what to do about it, free of secrets and personal data."""
+    """The cause and the remedy, without secrets and personal data."""
     request: RequestInfo | None = attrs.field(default=None, init=False)
     """The request that failed; None if the error belongs to no single request."""
     attempts: int = attrs.field(default=1, init=False)
-    """Attempts that were made; 1 if the error belongs to no single request."""
+    """Number of attempts; 1 if the error belongs to no single request."""
     elapsed: float = attrs.field(default=0.0, init=False)
     """Seconds from the start of the call to the failure."""
 
@@ -168,13 +105,9 @@ class MintedConnectError(Exception):
 
     @property
     def safe_to_retry(self) -> bool:
-        """Whether repeating the same call cannot do its work twice, and may succeed."""
-        return False
-
-    @property
-    def _is_repeatable(self) -> bool:
-        """Whether repeating the request leaves the same state. False if the request is not known."""
-        return self.request is not None and self.request.effect in {Effect.READ, Effect.IDEMPOTENT}
+        """Whether repeating the same call may succeed, and cannot execute it twice."""
+        is_repeatable = self.request is not None and self.request.effect in {Effect.READ, Effect.IDEMPOTENT}
+        return self._may_succeed_later and is_repeatable
 
     def __str__(self) -> str:
         return self.reason
@@ -185,75 +118,70 @@ class MintedConnectError(Exception):
 
 @_error
 class ConfigurationError(MintedConnectError):
-    """An option or a combination of options that cannot work, found before any I/O."""
+    """An option, or a combination of options, is not valid. Raised before any I/O."""
 
 
 @_error
 class ClientClosedError(MintedConnectError):
-    """The client was closed, forked, or belongs to another event loop; the text says which."""
+    """The client is closed, was forked, or belongs to another event loop; the text says which."""
 
 
 @_error
 class NotSent(MintedConnectError):
-    """Provably nothing reached the server."""
+    """Nothing reached the server, so repeating the call cannot execute it twice."""
+
+    _may_succeed_later = True
 
     @property
     def safe_to_retry(self) -> bool:
-        """True: nothing was sent."""
-        return True
+        """Whether repeating the same call may succeed."""
+        return self._may_succeed_later
 
 
 @_error
 class InvalidInput(NotSent, ValueError):
-    """An argument breaks a rule; nothing was sent."""
+    """An argument breaks a rule; nothing was sent. Not safe to retry: the same argument fails again."""
 
+    _may_succeed_later = False
     field: str
     rule: str
 
     @classmethod
     def of(cls, field: str, rule: str) -> InvalidInput:
-        """Build the error from the field's name and the rule it breaks; the value itself is never shown."""
+        """Build the error from the name of the field and the rule that it breaks. It never contains the value."""
         return cls(f"{field}: {rule}", field, rule)
-
-    @property
-    def safe_to_retry(self) -> bool:
-        """False: the same argument breaks the same rule again."""
-        return False
 
 
 @_error
 class ConnectFailed(NotSent):
-    """No connection to the server: name resolution, refusal or connect timeout."""
+    """No connection to the server: name resolution failed, the connection was refused, or connecting timed out."""
 
 
 @_error
 class TLSFailed(ConnectFailed):
-    """No TLS connection that can be trusted: certificate, host name or protocol version."""
+    """No trusted TLS connection: certificate, host name or protocol version is wrong. Not safe to retry."""
 
-    @property
-    def safe_to_retry(self) -> bool:
-        """False: a certificate does not mend itself between two tries."""
-        return False
+    _may_succeed_later = False
 
 
 @_error
 class PoolTimeout(NotSent):
-    """Every connection was busy for the whole `Timeouts.pool`."""
+    """All connections were busy for the whole time of `Timeouts.pool`."""
 
 
 @_error
 class LimiterTimeout(NotSent):
-    """The client-side rate limit would allow the call only after its deadline."""
+    """The client-side rate limit allows the call only after its deadline."""
 
 
 @_error
 class CircuitOpen(NotSent):
-    """The circuit breaker is open: the server failed too often a moment ago."""
+    """The circuit breaker is open, because several consecutive attempts failed."""
 
 
 @_error
 class BudgetExhausted(NotSent):
-    """The shared retry budget holds too few tokens for another try."""
+    """The shared retry budget has too few tokens for another attempt."""
 
 
 @_error
@@ -263,72 +191,57 @@ class JournalError(NotSent):
 
 @_error
 class FleetError(NotSent):
-    """The Redis server that a fleet of feeds shares could not be used; the text names it, without its password."""
+    """The Redis server of a fleet of feeds cannot be used; the text names it without its password."""
 
 
 @_error
 class PriceFixExpired(NotSent):
-    """The basket's price lock has ended or ends too soon; read the basket again."""
+    """The price lock of the basket has expired or expires too soon: read the basket again, and check its price."""
 
-    @property
-    def safe_to_retry(self) -> bool:
-        """False: the caller has to look at the new price first."""
-        return False
+    _may_succeed_later = False
 
 
 @_error
 class PriceChanged(NotSent):
-    """The basket now costs something else than `expected_total`."""
+    """The price of the basket differs from `expected_total`: agree to the new price first."""
 
+    _may_succeed_later = False
     expected: Decimal | None = None
     actual: Decimal | None = None
-
-    @property
-    def safe_to_retry(self) -> bool:
-        """False: the caller has to agree to the new price first."""
-        return False
 
 
 @_error
 class AlreadyInFlight(NotSent):
-    """Another task, process or machine is completing this basket, or has completed it."""
+    """Another task, process or machine is completing this basket or has completed it, and determines the outcome."""
 
+    _may_succeed_later = False
     intent_id: str | None = None
-    """The intent in the journal that holds the basket."""
+    """Id of the other intent in the journal."""
     order_id: int | None = None
-    """Number of the order that the basket is already."""
-
-    @property
-    def safe_to_retry(self) -> bool:
-        """False: the other one decides the outcome."""
-        return False
+    """Number of the order, if the basket has already become one."""
 
 
 @_error
 class SinkError(MintedConnectError):
-    """Ticks could not be recorded: the file cannot be written, is in use, or holds something else."""
+    """Ticks could not be recorded: the file cannot be written, is in use, or contains other data."""
 
 
 @_error
 class TransportError(MintedConnectError):
-    """The request left, and no usable answer came."""
+    """The request was sent, but no usable response arrived. Safe to retry for reads and idempotent changes."""
 
+    _may_succeed_later = True
     phase: Phase = Phase.SENT
-
-    @property
-    def safe_to_retry(self) -> bool:
-        """True for reads and for calls whose repetition changes nothing."""
-        return self._is_repeatable
 
 
 @_error
 class RequestTimeout(TransportError, TimeoutError):
-    """The answer did not come in time."""
+    """The response did not arrive in time."""
 
 
 @_error
 class APIError(MintedConnectError):
-    """The server answered, and the answer is no."""
+    """The server responded with an error."""
 
     status: int = 0
     code: int | None = None
@@ -337,15 +250,15 @@ class APIError(MintedConnectError):
     body: bytes | None = None
     """The raw response, only with `Options.keep_error_bodies`: it can hold personal data."""
     after_unknown: bool = False
-    """Whether an earlier attempt of this call may have been carried out, so that a refusal may mean "already done"."""
+    """Whether an earlier attempt may have been executed, so that a refusal may mean "already done"."""
     retry_after: float | None = None
-    """Seconds the server asked to wait, if it did."""
+    """Seconds to wait before the next request, if the server sent a `Retry-After`."""
     is_confirmed: bool = False
-    """Whether reading back has confirmed that a refused completion was not carried out."""
+    """Whether reads have confirmed that a refused completion was not executed."""
 
     @property
     def is_vendor_response(self) -> bool:
-        """Whether the response came in the vendor's envelope with a `code`; a gateway may have written any other."""
+        """Whether the response is in the vendor's envelope with a `code`. Any other may come from a gateway."""
         return self.code is not None
 
 
@@ -356,67 +269,61 @@ class BadRequest(APIError):
 
 @_error
 class AuthenticationFailed(APIError):
-    """401: the user name or the password is wrong, or a gateway asks for credentials of its own."""
+    """401: user name or password is wrong, or a gateway requires other credentials."""
 
     refused_digest: bool = False
-    """Whether the response was a Digest challenge of this server's realm, to a request with a correct digest. Any
-    other 401 may come from a gateway."""
+    """Whether the response is a Digest challenge of this server's realm, although the digest was correct. Any other 401
+    may come from a gateway."""
 
 
 @_error
 class AuthDowngrade(AuthenticationFailed):
-    """The server asks for weaker authentication than before, or for none this library gives."""
+    """The server requests weaker authentication than before, or a scheme that this library does not support."""
 
 
 @_error
 class PermissionDenied(APIError):
-    """403: these credentials may not do this."""
+    """403: these credentials have no permission for the operation."""
 
 
 @_error
 class NotFound(APIError):
-    """404: there is no such thing, or not for these credentials."""
+    """404: the object does not exist, or these credentials cannot access it."""
 
 
 @_error
 class Conflict(APIError):
-    """409: the state of the thing does not allow this."""
+    """409: the state of the object does not allow the operation."""
 
 
 @_error
 class ValidationFailed(APIError):
-    """422: the server names the fields it refuses."""
+    """422: the server rejected the values of some fields."""
 
     fields: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict[str, tuple[str, ...]])
-    """Messages by request field; those that name no field stand under ``""``."""
+    """Messages by request field; messages about no single field have the key ``""``."""
 
 
 @_error
 class RateLimited(APIError):
-    """429: too many requests. A gateway may have passed the request on before it wrote this."""
+    """429: too many requests; a gateway may have forwarded this one. Safe to retry for reads and idempotent changes."""
 
-    @property
-    def safe_to_retry(self) -> bool:
-        """True for reads and for calls whose repetition changes nothing."""
-        return self._is_repeatable
+    _may_succeed_later = True
 
 
 @_error
 class ServerError(APIError):
-    """5xx: the server failed; whether it did the work first is not known."""
+    """5xx: the server failed, maybe after it executed the request. Safe to retry for reads and idempotent changes."""
 
-    @property
-    def safe_to_retry(self) -> bool:
-        """True for reads and for calls whose repetition changes nothing."""
-        return self._is_repeatable
+    _may_succeed_later = True
 
 
 @_error
 class ProtocolError(MintedConnectError):
-    """An answer that cannot be trusted: not JSON, too large, too deep, or not of the promised shape."""
+    """The response cannot be trusted: not JSON, too large, too deeply nested, or not of the expected structure."""
 
     problems: tuple[str, ...] = ()
-    """What is wrong, each with its path (`data.items[0].sku: required field missing`)."""
+    """The violations, each with its path (`data.items[0].sku: required field missing`)."""
     status: int = 0
     request_id: str | None = None
     body: bytes | None = None
@@ -424,7 +331,7 @@ class ProtocolError(MintedConnectError):
 
 @_error
 class ResponseTooLarge(ProtocolError):
-    """The answer is larger, after decompression, than `Options.max_body`."""
+    """The response is larger than `Options.max_body` after decompression."""
 
 
 @_error
@@ -434,60 +341,44 @@ class UnexpectedRedirect(ProtocolError):
 
 @_error
 class IntegrityError(ProtocolError):
-    """The answer is about another customer or another basket."""
+    """The response belongs to another customer or another basket."""
 
 
 @_error
 class CompletionRejected(MintedConnectError):
-    """A completion whose order failed or was cancelled, or whose refusal was confirmed after the call.
+    """The order of a completion failed or was cancelled, or a refusal was confirmed after the call.
 
     A refusal that is confirmed during the call raises the `APIError` of the response instead.
     """
 
     order: Order | None = None
-    """The failed order; None if no order was made, or if it cannot be read."""
+    """The failed order; None if no order was created, or if it cannot be read."""
     refusal: Refusal | None = None
-    """The response that refused the completion; None if an order was made."""
+    """The response that refused the completion; None if an order was created."""
 
 
 @_error
 class NotExecuted(MintedConnectError):
-    """A completion proven not to have happened; buying again is the caller's decision."""
+    """The completion was provably not executed. Whether to buy again is the caller's decision."""
 
     intent: Intent | None = None
 
 
 @_error
 class OrderUnreadable(MintedConnectError):
-    """A confirmed completion whose order cannot be read; raised by `Completion.require_order` only.
+    """The completion is confirmed, but its order cannot be read. Raised by `Completion.require_order` only.
 
-    The basket was bought, sold or shipped: never repeat the completion.
+    Never repeat the completion: the basket was bought, sold or shipped.
     """
 
     order_id: int | None = None
-    """Number of the order; None if the server did not report one that can be read."""
+    """Number of the order; None if the response did not contain a readable one."""
 
 
 @_error
 class OutcomeUnknown(MintedConnectError):
-    """A completion that may have happened: reconcile it, never repeat it."""
+    """The completion may have been executed: pass this error to `complete.reconcile`, never repeat the completion."""
 
     intent: Intent
     phase: Phase = Phase.SENT
     evidence: tuple[str, ...] = ()
-
-    async def reconcile(self, *, fence: bool = False) -> Completion:
-        """Find out what happened, through the client that raised this error."""
-        bound: Any = self.__dict__.get("_bound")
-        if bound is None:
-            raise ConfigurationError(
-                "this error no longer knows its client (it was pickled or copied): "
-                "call complete.reconcile(error) on a client of your own"
-            )
-        completion: Completion = await bound(self.intent, fence=fence)
-        return completion
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The binding holds a live client: it neither pickles nor belongs into a copy.
-        state = {name: value for name, value in self.__dict__.items() if name != "_bound"}
-        return type(self), self.args, state

@@ -1,9 +1,9 @@
-"""Spans and metrics by OpenTelemetry's semantic conventions for HTTP clients (extra `otel`).
+"""Spans and metrics that follow OpenTelemetry's semantic conventions for HTTP clients (extra `otel`).
 
     options = Options(on_attempt=OpenTelemetry())
 
-Every attempt becomes a span, child of whatever span the caller is in, and a value of `http.client.request.duration`.
-Routes stand there as templates: `url.full`, which the conventions ask for, would hold ids, and is left out.
+Each attempt is recorded as a child of the current span, and as a value of the metric `http.client.request.duration`.
+`url.template` is the route. `url.full`, which the conventions require, is omitted because it contains ids.
 
 Source: https://opentelemetry.io/docs/specs/semconv/http/ (stable, 1.23 and later).
 """
@@ -27,18 +27,18 @@ _NAME: Final = "minted_connect"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
 _PORTS: Final = {"http": 80, "https": 443}
 _BUCKETS: Final = [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10]
-"""Seconds, as the conventions advise."""
+"""Bucket boundaries in seconds, as the conventions recommend."""
 
 
 class OpenTelemetry:
-    """Turns attempts into spans and metrics: `Options(on_attempt=OpenTelemetry())`.
+    """Records attempts as spans and metrics: `Options(on_attempt=OpenTelemetry())`.
 
     Args:
-        tracer_provider: Where spans go; None = the global one.
-        meter_provider: Where metrics go; None = the global one.
+        tracer_provider: Provider of the tracer; None = the global one.
+        meter_provider: Provider of the meter; None = the global one.
 
     Raises:
-        ConfigurationError: OpenTelemetry's API is not installed (`pip install "minted-connect[otel]"`).
+        ConfigurationError: if OpenTelemetry's API is not installed (`pip install "minted-connect[otel]"`).
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class OpenTelemetry:
     ) -> None:
         from minted_connect import __version__  # noqa: PLC0415 - the package imports from here
 
-        why = "telemetry needs OpenTelemetry"
-        self._trace: Any = import_extra("opentelemetry.trace", "otel", why)
-        metrics: Any = import_extra("opentelemetry.metrics", "otel", why)
+        purpose = "telemetry needs OpenTelemetry"
+        self._trace: Any = import_extra("opentelemetry.trace", "otel", purpose)
+        metrics: Any = import_extra("opentelemetry.metrics", "otel", purpose)
         self._tracer: Any = self._trace.get_tracer(_NAME, __version__, tracer_provider)
         meter: Any = metrics.get_meter(_NAME, __version__, meter_provider)
         self._duration: Any = meter.create_histogram(
@@ -72,21 +72,21 @@ class OpenTelemetry:
             common["http.response.status_code"] = attempt.status
         failed = attempt.error is not None
         if failed:
-            # By the conventions the status, where there is one that says so, else the class of the error.
-            refused = attempt.status is not None and attempt.status >= 400  # noqa: PLR2004
-            common["error.type"] = str(attempt.status) if refused else attempt.error
+            # The conventions require the status of an error response, otherwise the class of the exception.
+            is_error_status = attempt.status is not None and attempt.status >= 400  # noqa: PLR2004
+            common["error.type"] = str(attempt.status) if is_error_status else attempt.error
         self._duration.record(attempt.elapsed, common)
-        own: dict[str, Any] = {
+        span_only: dict[str, Any] = {
             "minted_connect.operation": attempt.operation,
             "minted_connect.phase": str(attempt.phase),
         }
         if attempt.number > 1:
-            own["http.request.resend_count"] = attempt.number - 1
+            span_only["http.request.resend_count"] = attempt.number - 1
         ended_at = attempt.started_at + timedelta(seconds=attempt.elapsed)
         span = self._tracer.start_span(
             f"{attempt.method} {attempt.route}",
             kind=self._trace.SpanKind.CLIENT,
-            attributes={**common, **own},
+            attributes={**common, **span_only},
             start_time=_nanoseconds(attempt.started_at.timestamp()),
         )
         if failed:

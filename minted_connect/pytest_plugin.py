@@ -1,6 +1,6 @@
-"""Fixtures for the tests of whoever uses this SDK: a sandbox, clients for it, its faults and its clock.
+"""pytest fixtures for applications that use this SDK: a sandbox, its clients, its faults and its clock.
 
-pytest finds them by itself; nothing is started, and little imported, before a test asks for one.
+pytest loads the plugin automatically. Nothing is started, and no client is imported, until a test requests a fixture.
 """
 
 from __future__ import annotations
@@ -32,36 +32,38 @@ _AUTO_ADVANCE = "auto_advance"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.addinivalue_line(
         "markers",
-        f"{_MARK}({_REAL_TIME}=False, {_AUTO_ADVANCE}=True, **options): the sandbox of this test: on the machine's "
-        "clock, on one that stands still until it is moved, or with options of ThreadedSandbox.",
+        f"{_MARK}({_REAL_TIME}=False, {_AUTO_ADVANCE}=True, **options): configure the sandbox of a test. "
+        f"{_REAL_TIME}=True uses the system clock; {_AUTO_ADVANCE}=False stops the clock until advance() is called; "
+        "options are those of ThreadedSandbox.",
     )
 
 
 def _options(request: pytest.FixtureRequest) -> dict[str, Any]:
-    marks = [*request.node.iter_markers(_MARK)]
-    made: dict[str, Any] = {}
-    for mark in reversed(marks):  # the closest to the test has the last word
-        made.update(mark.kwargs)
-    return made
+    options: dict[str, Any] = {}
+    for marker in reversed([*request.node.iter_markers(_MARK)]):  # the marker closest to the test overrides the others
+        options.update(marker.kwargs)
+    return options
 
 
 @pytest.fixture
 def minted_clock(request: pytest.FixtureRequest) -> ManualClock:
-    """The clock of sandbox and clients: waits pass at once, and everything else when `advance(seconds)` says so."""
-    from minted_connect.sandbox import ManualClock  # noqa: PLC0415 - loaded by those who use it
+    """Return the clock of sandbox and clients: `sleep` advances it immediately; `advance(seconds)` moves it further."""
+    from minted_connect.sandbox import ManualClock  # noqa: PLC0415 - imported only if a test uses the fixture
 
     options = _options(request)
     if options.get(_REAL_TIME):
-        raise pytest.UsageError(f"minted_clock: the mark {_MARK}({_REAL_TIME}=True) leaves time to the machine")
+        raise pytest.UsageError(
+            f"minted_clock: not available with the mark {_MARK}({_REAL_TIME}=True); remove one of them"
+        )
     return ManualClock(auto_advance=bool(options.get(_AUTO_ADVANCE, True)))
 
 
 @pytest.fixture
 def minted_sandbox(request: pytest.FixtureRequest) -> Iterator[ThreadedSandbox]:
-    """A whole Minted Connect on a free port, for this test alone; the mark `minted(...)` gives it options."""
+    """Start a sandbox on a free port for this test only; the mark `minted(...)` sets its options."""
     from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
 
     options = _options(request)
@@ -73,14 +75,14 @@ def minted_sandbox(request: pytest.FixtureRequest) -> Iterator[ThreadedSandbox]:
     except TypeError as error:
         raise pytest.UsageError(f"the mark {_MARK}(...): {error}") from None
     with sandbox:
-        # pytest shows it when the test fails; the mark `minted(seed=...)` repeats it.
+        # pytest shows the seed if the test fails; the mark `minted(seed=...)` reproduces its prices and ids.
         request.node.add_report_section("setup", "minted_sandbox", f"seed={sandbox.seed}")
         yield sandbox
 
 
 @pytest.fixture
 def minted_faults(minted_sandbox: ThreadedSandbox) -> Faults:
-    """What goes wrong in the sandbox: `minted_faults.add("status", path="*/rates", status=503)`."""
+    """Return the faults of the sandbox: `minted_faults.add("status", path="*/rates", status=503)`."""
     return minted_sandbox.faults
 
 
@@ -97,27 +99,27 @@ def _settings(sandbox: ThreadedSandbox) -> dict[str, Any]:
 
 @pytest.fixture
 def minted_client(request: pytest.FixtureRequest, minted_sandbox: ThreadedSandbox) -> AsyncMintedConnect:
-    """The asyncio client of the sandbox; closed at the end of the test, on the event loop of the test."""
+    """Return an asyncio client of the sandbox; it is closed at the end of the test, on the event loop of the test."""
     from minted_connect import AsyncMintedConnect  # noqa: PLC0415
 
     client = AsyncMintedConnect(**_settings(minted_sandbox))
     client._use_delays_of(minted_sandbox)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    # Whichever plugin runs the test, its loop is gone when fixtures are torn down: so closing is part of the test.
+    # The plugin that runs the test closes its event loop before fixtures are torn down, so the test closes the client.
     test = getattr(request.node, "obj", None)
     if inspect.iscoroutinefunction(test):
 
         @functools.wraps(test)
-        async def closing(*args: Any, **kwargs: Any) -> None:
+        async def run_and_close(*args: Any, **kwargs: Any) -> None:
             async with client:
                 await test(*args, **kwargs)
 
-        request.node.obj = closing
+        request.node.obj = run_and_close
     return client
 
 
 @pytest.fixture
 def minted_blocking_client(minted_sandbox: ThreadedSandbox) -> Iterator[MintedConnect]:
-    """The blocking client of the sandbox; closed after the test."""
+    """Return a blocking client of the sandbox; it is closed after the test."""
     from minted_connect import MintedConnect  # noqa: PLC0415
 
     with MintedConnect(**_settings(minted_sandbox)) as client:

@@ -1,98 +1,245 @@
-"""Input rules: each returns the value as it is sent, or raises InvalidInput naming the field and the rule.
+"""Validation of settings and of the arguments of operations.
 
-Rules that follow from meaning are always checked; lengths are the vendor's sister families' and can be switched off
-(`Options.limits`), so each takes its length as an optional argument.
+Settings that cannot work raise ConfigurationError, arguments that cannot be sent raise InvalidInput. Both name the
+field and the rule, and neither shows the value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection, Mapping
 from datetime import date, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from minted_connect.config import is_seconds
-from minted_connect.errors import InvalidInput
+import attrs
+
+from minted_connect.errors import AMBIGUOUS_STATUSES, ConfigurationError, InvalidInput
 
 __all__ = [
+    "Validator",
     "as_list",
     "boolean",
+    "check_header",
+    "check_type",
     "comma_separated",
     "customer_id",
     "date_range",
     "instance",
     "integer",
+    "is_seconds",
     "iso_date",
-    "new_customer_id",
     "one_of",
     "seconds",
     "text",
     "token",
+    "validate_account_name",
+    "validate_at_least",
+    "validate_callable",
+    "validate_choice",
+    "validate_clock",
+    "validate_header_name",
+    "validate_header_value",
+    "validate_paths",
+    "validate_refusals",
+    "validate_seconds",
+    "validate_seconds_or_zero",
+    "validate_type",
 ]
 
-_MOST: Final = 2**63 - 1
-"""No id and no amount is larger: it is what a database holds."""
-_EXTERNAL_ID: Final = re.compile(r"[A-Za-z0-9_-]+")
+_INT64_MAX: Final = 2**63 - 1
+"""Upper bound of ids and amounts: the largest integer of a database column."""
+_CART_TOKEN_LENGTH: Final = 32
+_FINAL_STATUSES: Final = frozenset(range(400, 500)) - AMBIGUOUS_STATUSES - {401}
+"""Statuses that may be configured as refusals. A 401 is judged by its challenge."""
+_HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+
+Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
+"""A validator of an attrs field."""
 
 
-def text(field: str, value: Any, length: tuple[int, int] | None = None, *, empty: bool = False) -> str:
-    """Check a printable string, of `length` characters (least, most) if given; `empty` lets "" pass."""
+def is_seconds(value: object) -> bool:
+    """Return whether this is a finite number of seconds above 0."""
+    # Compared with the largest float instead of infinity, because an int may exceed every float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= sys.float_info.max
+
+
+# Settings: these raise ConfigurationError.
+
+
+def check_type(name: str, value: object, *kinds: type, optional: bool = False) -> None:
+    """Raise ConfigurationError unless `value` is an instance of one of `kinds`, or None if `optional`."""
+    if not isinstance(value, kinds) and not (optional and value is None):
+        allowed = [kind.__name__ for kind in kinds] + ["None"] * optional
+        raise ConfigurationError(f"{name}: must be {' or '.join(allowed)}, not {type(value).__name__}")
+
+
+def check_header(name: str, value: str) -> str:
+    """Return `value` if it is a safe header value; raise ConfigurationError if it could inject another header."""
+    check_type(name, value, str)
+    if not value or not value.isascii() or not value.isprintable() or value != value.strip():
+        raise ConfigurationError(f"{name}: must be printable ASCII, without line breaks, and without spaces around it")
+    return value
+
+
+def _field_name(instance: object, attribute: attrs.Attribute[Any]) -> str:
+    return f"{type(instance).__name__}.{attribute.name}"
+
+
+def validate_type(*kinds: type, optional: bool = False) -> Validator:
+    """Return a validator that accepts instances of `kinds`, and None if `optional`."""
+
+    def validate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        check_type(_field_name(instance, attribute), value, *kinds, optional=optional)
+
+    return validate
+
+
+def validate_choice(*allowed: str) -> Validator:
+    """Return a validator that accepts the strings `allowed`."""
+    *most, last = [repr(choice) for choice in allowed]
+    rule = f"must be {', '.join(most)} or {last}"
+
+    def validate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in allowed:
+            raise ConfigurationError(f"{_field_name(instance, attribute)}: {rule}")
+
+    return validate
+
+
+def validate_at_least(minimum: int) -> Validator:
+    """Return a validator that accepts integers from `minimum` to the largest of 64 bits."""
+
+    def validate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= _INT64_MAX:
+            name = _field_name(instance, attribute)
+            raise ConfigurationError(f"{name}: must be a whole number from {minimum}, below 2**63")
+
+    return validate
+
+
+def validate_seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept a finite number of seconds above 0."""
+    if not is_seconds(value):
+        raise ConfigurationError(f"{_field_name(instance, attribute)}: must be seconds above 0, and finite")
+
+
+def validate_seconds_or_zero(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept a finite number of seconds from 0, and None if that is the default of the field."""
+    if value is None and attribute.default is None:
+        return
+    if type(value) not in {int, float} or value != 0:
+        validate_seconds(instance, attribute, value)
+
+
+def validate_callable(signature: str, *, optional: bool = False) -> Validator:
+    """Return a validator that accepts callables, and None if `optional`; `signature` describes them in the error."""
+
+    def validate(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not callable(value) and not (optional and value is None):
+            suffix = ", or None" if optional else ""
+            raise ConfigurationError(f"{_field_name(instance, attribute)}: must be a function that {signature}{suffix}")
+
+    return validate
+
+
+def validate_clock(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept an object with the methods of `Clock`."""
+    methods = ("monotonic", "wall", "sleep")
+    if isinstance(value, type) or not all(callable(getattr(value, method, None)) for method in methods):
+        name = _field_name(instance, attribute)
+        raise ConfigurationError(f"{name}: must have the methods of Clock: monotonic, wall and sleep")
+
+
+def validate_account_name(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept a printable string without surrounding spaces, or None."""
+    name = _field_name(instance, attribute)
+    check_type(name, value, str, optional=True)
+    if value is not None and (not value.isprintable() or not value or value != value.strip()):
+        raise ConfigurationError(f"{name}: must be printable, not empty, and without spaces around it, or None")
+
+
+def validate_header_value(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept a safe header value, or None."""
+    if value is not None:
+        check_header(_field_name(instance, attribute), value)
+
+
+def validate_header_name(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept the name of a header, or None."""
+    if value is not None and not (isinstance(value, str) and _HEADER_NAME.fullmatch(value)):
+        name = _field_name(instance, attribute)
+        raise ConfigurationError(f"{name}: must be the name of a header (RFC 9110 section 5.1)")
+
+
+def validate_refusals(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept a frozenset of 4xx statuses with which a server can refuse a request for good."""
+    name = _field_name(instance, attribute)
+    if not isinstance(value, frozenset):
+        raise ConfigurationError(f"{name}: must be a frozenset of HTTP statuses")
+    for status in cast("frozenset[object]", value):
+        if not isinstance(status, int) or isinstance(status, bool) or status not in _FINAL_STATUSES:
+            raise ConfigurationError(f"{name}: must contain statuses from 400 to 499 only, except 401, 408 and 425")
+
+
+def validate_paths(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Accept a mapping from names of operations to paths; the names are checked when the client is built."""
+    name = _field_name(instance, attribute)
+    check_type(name, value, Mapping)
+    if not all(isinstance(item, str) for pair in value.items() for item in pair):
+        raise ConfigurationError(f"{name}: must contain strings only: names of operations and their paths")
+
+
+# Arguments of operations: these return the value as it is sent, or raise InvalidInput.
+
+
+def text(field: str, value: Any, *, empty: bool = False) -> str:
+    """Check a printable string; `empty` also accepts an empty one."""
     if not isinstance(value, str):
         raise InvalidInput.of(field, f"must be a string, not {type(value).__name__}")
     if value == "" and empty:
         return value
     if not value or value.isspace():
         raise InvalidInput.of(field, "must not be empty")
-    if not value.isprintable():  # nor is half a character, a surrogate without the other
+    if not value.isprintable():  # lone surrogates are not printable either
         raise InvalidInput.of(field, "must be printable, without line breaks")
-    if length is not None and not length[0] <= len(value) <= length[1]:
-        raise InvalidInput.of(field, _span(*length))
     return value
 
 
-def _span(least: int, most: int) -> str:
-    return f"must have exactly {least} characters" if least == most else f"must have {least} to {most} characters"
-
-
-def customer_id(value: Any, length: tuple[int, int] | None) -> str:
+def customer_id(value: Any) -> str:
     """Check the partner's id of a customer that exists."""
-    return text("customer_id", value, length)
+    return text("customer_id", value)
 
 
-def new_customer_id(value: Any, length: tuple[int, int] | None) -> str:
-    """Check the partner's id of a customer to be created: letters, digits, hyphen, underscore (documented)."""
-    checked = text("customer_id", value, length)
-    if length is not None and not _EXTERNAL_ID.fullmatch(checked):
-        raise InvalidInput.of("customer_id", "must hold only letters A-Z, digits, hyphens and underscores")
+def token(value: Any) -> str:
+    """Check a cart token: 32 characters, as in all examples of the vendor."""
+    checked = text("cart_token", value)
+    if len(checked) != _CART_TOKEN_LENGTH:
+        raise InvalidInput.of("cart_token", f"must have exactly {_CART_TOKEN_LENGTH} characters")
     return checked
 
 
-def token(value: Any, length: tuple[int, int] | None) -> str:
-    """Check a cart token."""
-    return text("cart_token", value, length)
-
-
-def integer(field: str, value: Any, least: int, most: int | None = None) -> int:
-    """Check an int (not a bool, not a float) from `least` to `most`, or to the largest of 64 bits."""
+def integer(field: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """Check an int (not a bool, not a float) from `minimum` to `maximum`, or to the largest of 64 bits."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidInput.of(field, f"must be a whole number (int), not {type(value).__name__}")
-    if not least <= value <= (_MOST if most is None else most):
-        shown = most if most is not None or value < least else _MOST
-        raise InvalidInput.of(field, f"must be from {least}" + ("" if shown is None else f" to {shown}"))
+    if not minimum <= value <= (_INT64_MAX if maximum is None else maximum):
+        shown = maximum if maximum is not None or value < minimum else _INT64_MAX
+        raise InvalidInput.of(field, f"must be from {minimum}" + ("" if shown is None else f" to {shown}"))
     return value
 
 
 def seconds(field: str, value: Any) -> float:
-    """Check a number of seconds above 0, and finite."""
+    """Check a finite number of seconds above 0."""
     if not is_seconds(value):
         raise InvalidInput.of(field, "must be seconds above 0, and finite")
     return float(value)
 
 
 def instance(field: str, value: Any, kind: type) -> None:
-    """Check that a value is what another call of this library gave."""
+    """Check that `value` is an instance of `kind`."""
     if not isinstance(value, kind):
-        raise InvalidInput.of(field, f"give the {kind.__name__}, not {type(value).__name__}")
+        raise InvalidInput.of(field, f"must be {kind.__name__}, not {type(value).__name__}")
 
 
 def boolean(field: str, value: Any) -> str:
@@ -110,7 +257,7 @@ def iso_date(field: str, value: Any) -> str:
 
 
 def date_range(start: date | None, end: date | None) -> list[tuple[str, str]]:
-    """Check a range of days, given whole or not at all, and return it as query parameters."""
+    """Check a range of days, and return it as query parameters. Both ends are given, or neither is."""
     if start is None and end is None:
         return []
     if start is None or end is None:
@@ -122,7 +269,7 @@ def date_range(start: date | None, end: date | None) -> list[tuple[str, str]]:
 
 
 def one_of(field: str, value: Any, allowed: Collection[str]) -> str:
-    """Check a string out of a closed list."""
+    """Check a string against the list of allowed ones."""
     checked = text(field, value)
     if checked not in allowed:
         raise InvalidInput.of(field, f"must be one of {', '.join(sorted(allowed))}")
@@ -130,22 +277,22 @@ def one_of(field: str, value: Any, allowed: Collection[str]) -> str:
 
 
 def as_list(field: str, value: Any) -> list[Any]:
-    """Return one value or the values of a collection as a list, not empty; a string is one value, and so are bytes."""
+    """Return one value or a collection of values as a list that is not empty. A string or bytes is one value."""
     if isinstance(value, str | bytes | bytearray):
         return [value]
     try:
         values = list(value)
-    except TypeError:  # no collection: what looks at each value says what is wrong with it
+    except TypeError:  # not a collection: the check of the single values names the rule that it breaks
         return [value]
     if not values:
-        raise InvalidInput.of(field, "must name at least one")
+        raise InvalidInput.of(field, "must contain at least one value")
     return values
 
 
 def comma_separated(field: str, value: Any) -> str:
-    """Check one string or several, and return them as the comma list the vendor's queries take."""
+    """Check one string or several, and return them as the comma list that the vendor's queries take."""
     parts = as_list(field, value)
     for part in parts:
         if "," in text(field, part):
-            raise InvalidInput.of(field, "must not hold commas; give several as a list")
+            raise InvalidInput.of(field, "must not contain commas; pass several values as a list")
     return ",".join(parts)

@@ -1,4 +1,4 @@
-"""Bad input is a typed error that names the field and the rule, and nothing is sent."""
+"""Invalid arguments raise a typed error that names the field and the rule, and no request is sent."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ from minted_connect import (
     Credentials,
     IntentState,
     InvalidInput,
-    Limits,
     MemoryJournal,
     MintedConnect,
     MintedConnectError,
-    NotFound,
     Options,
     Order,
     RateLimit,
@@ -47,9 +45,8 @@ from tests.completion.fakes import deal_json, intent_of, order_json
 
 TOKEN = "T" * 32
 KEY = BasketKey("customer-1", TOKEN)
-LONG = "x" * 111
 
-# Every parameter of every method, fed every wrong value.
+# Every parameter of every method is called with every wrong value.
 
 WRONG: dict[str, Any] = {
     "None": None,
@@ -77,7 +74,7 @@ COMPLETION = Completion(None, {"id": "10984"}, {"customer": {"external_id": "cus
 INTENT = intent_of(state=IntentState.CONFIRMED)
 PERIOD = {"start": date(2026, 1, 1), "end": date(2026, 1, 2)}
 
-# Completions are tested with what they do: tests/completion.
+# The arguments of completions are tested in tests/completion.
 VALID: list[tuple[str, dict[str, Any]]] = [
     ("customers.create", {"customer_id": "customer-1"}),
     ("customers.get", {"customer_id": "customer-1"}),
@@ -105,7 +102,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("rates.history", {"metal": "gold", **PERIOD}),
     ("rates.history", {"currency_id": 1000013, **PERIOD}),
     ("rates.feed", {"interval": 60}),
-    ("request", {"method": "POST", "path": "/partner/whatever"}),
+    ("request", {"method": "POST", "path": "/partner/anything"}),
     ("with_options", {}),
     ("feed.subscribe", {}),
     ("feed.latest", {}),
@@ -113,7 +110,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("feed.wait_for", {"predicate": bool, "timeout": 1}),
 ]
 
-# What is not wrong, beside None where the annotation allows it.
+# Values of WRONG that are valid for a parameter. None is valid where the annotation allows it.
 ACCEPTED: dict[str, set[str]] = {
     "customers.create middlename": {"''"},
     "customers.update middlename": {"''"},
@@ -151,11 +148,11 @@ ACCEPTED: dict[str, set[str]] = {
     "Options keepalive": {"1.5"},
 }
 
-SAID_AS = {
+REPORTED_AS = {
     "basket": {"customer_id"},
     "currency_id": {"metal"},
 }
-"""The vendor's word for a parameter, where the error uses it."""
+"""The vendor's name of a parameter, if the error uses it."""
 
 
 def shown(case: Any) -> str:
@@ -163,7 +160,7 @@ def shown(case: Any) -> str:
 
 
 def wrong(owner: str, parameters: Any) -> Iterator[tuple[str, str, Any]]:
-    """Every parameter with every value that it cannot mean."""
+    """Yield every parameter with every value that is not valid for it."""
     for name, annotation in parameters:
         accepted = set(ACCEPTED.get(f"{owner} {name}", ()))
         if "None" in str(annotation) or "MaybeText" in str(annotation):
@@ -190,7 +187,7 @@ async def method_of(minted: Any, name: str) -> Any:
 
 async def play(method: Any, arguments: dict[str, Any]) -> None:
     result = method(**arguments)
-    if hasattr(result, "__anext__") and not hasattr(result, "dropped"):  # a walk, not a subscription
+    if hasattr(result, "__anext__") and not hasattr(result, "dropped"):  # an iterator over pages, not a subscription
         result = anext(result, None)
     if inspect.isawaitable(result):
         await result
@@ -204,7 +201,7 @@ async def test_no_parameter_takes_what_it_cannot_mean(minted, sandbox: Sandbox, 
         try:
             await play(method, {**valid, parameter: value})
         except InvalidInput as error:
-            if error.field not in {parameter, *SAID_AS.get(parameter, ())} or not error.rule:
+            if error.field not in {parameter, *REPORTED_AS.get(parameter, ())} or not error.rule:
                 surprises.append(f"{parameter}={label}: {error!r}")
         except ConfigurationError as error:
             if not str(error).startswith(f"{parameter}: "):
@@ -222,7 +219,7 @@ async def test_the_other_arguments_are_valid(connect, sandbox: Sandbox, name, va
     options = Options(clock=ManualClock(auto_advance=True))
     minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
     if name == "feed.wait_for":
-        return  # it waits
+        return  # waits for a tick
     try:
         await play(await method_of(minted, name), valid)
     except MintedConnectError as error:
@@ -245,7 +242,7 @@ def test_no_method_is_left_out():
 
 @pytest.mark.parametrize(
     "cls",
-    [Timeouts, RetryPolicy, Limits, RateLimit, BreakerPolicy, CompletionPolicy, Options],
+    [Timeouts, RetryPolicy, RateLimit, BreakerPolicy, CompletionPolicy, Options],
     ids=lambda cls: cls.__name__,
 )
 def test_no_setting_takes_what_it_cannot_mean(cls):
@@ -280,32 +277,22 @@ def test_no_client_is_built_of_what_cannot_work(cls):
     assert surprises == []
 
 
-# What the product above does not reach: wrong by a rule of its own. (field, what is called); `m` is the client.
+# Values that break a rule of a single field: (field, call). `m` is the client.
 REFUSED: list[tuple[str, Any]] = [
     ("customer_id", lambda m: m.customers.create("")),
-    ("customer_id", lambda m: m.customers.create("ab")),
-    ("customer_id", lambda m: m.customers.create("x" * 41)),
-    ("customer_id", lambda m: m.customers.create("has space")),
     ("customer_id", lambda m: m.customers.create("a\r\nX-Evil: 1")),
     ("customer_id", lambda m: m.customers.create(17)),
-    ("firstname", lambda m: m.customers.create("customer-1", firstname="Al")),
-    ("lastname", lambda m: m.customers.create("customer-1", lastname="x" * 41)),
-    ("middlename", lambda m: m.customers.create("customer-1", middlename="J.")),
     ("email", lambda m: m.customers.create("customer-1", email="")),
     ("birthdate", lambda m: m.customers.create("customer-1", birthdate="1970-01-31")),
     ("birthdate", lambda m: m.customers.create("customer-1", birthdate=datetime(1970, 1, 31))),
-    ("tax_office", lambda m: m.customers.create("customer-1", tax_office="x")),
-    ("identity_number", lambda m: m.customers.create("customer-1", identity_number="12")),
     ("customer_id", lambda m: m.customers.get("")),
-    ("customer_id", lambda m: m.customers.get(LONG)),
     ("id", lambda m: m.customers.get("..")),
     ("id", lambda m: m.customers.remove(".")),
     ("update", lambda m: m.customers.update("customer-1")),
     ("firstname", lambda m: m.customers.update("customer-1", firstname=7)),
     ("page", lambda m: m.products.page(page=0)),
     ("page", lambda m: m.products.page(page=1.0)),
-    ("per_page", lambda m: m.products.page(per_page=4)),
-    ("per_page", lambda m: m.products.page(per_page=101)),
+    ("per_page", lambda m: m.products.page(per_page=0)),
     ("per_page", lambda m: m.products.page(per_page=True)),
     ("customer_id", lambda m: m.baskets.get_active("")),
     ("cart_token", lambda m: m.baskets.get_active("customer-1", cart_token="short")),
@@ -332,7 +319,6 @@ REFUSED: list[tuple[str, Any]] = [
     ("sku", lambda m: m.baskets.update_item(KEY, sku=None, qty=1)),
     ("sku", lambda m: m.baskets.delete_item(KEY, sku=" ")),
     ("cart_token", lambda m: m.baskets.clear(BasketKey("customer-1", "x" * 33))),
-    ("customer_id", lambda m: m.baskets.clear(BasketKey(LONG, TOKEN))),
     ("customer_id", lambda m: m.wallet.balance("")),
     ("metals", lambda m: m.wallet.balance("customer-1", metals=[])),
     ("metals", lambda m: m.wallet.balance("customer-1", metals=["gold,silver"])),
@@ -351,7 +337,7 @@ REFUSED: list[tuple[str, Any]] = [
     ("start", lambda m: m.rates.history(metal="gold", end=date(2026, 1, 1))),
     ("end", lambda m: m.rates.history(metal="gold", start=date(2026, 1, 2), end=date(2026, 1, 1))),
     ("start", lambda m: m.rates.history(metal="gold", start="2026-01-01", end=date(2026, 1, 1))),
-    ("per_page", lambda m: m.orders.page(per_page=31)),
+    ("per_page", lambda m: m.orders.page(per_page=0)),
     ("page", lambda m: m.orders.page(page=0)),
     ("end", lambda m: m.orders.page(start=date(2026, 1, 1))),
     ("method", lambda m: m.request("BREW", "/coffee")),
@@ -387,26 +373,17 @@ async def test_refused_before_anything_is_sent(minted, sandbox: Sandbox, field, 
     assert len(sandbox.requests) == 0
 
 
-async def test_inferred_limits_can_be_switched_off(connect, sandbox: Sandbox):
-    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(limits=None))
-    for call in (
-        lambda: minted.customers.create("has space"),
-        lambda: minted.customers.create("customer-1", firstname="Al"),
-        lambda: minted.baskets.clear(BasketKey("customer-1", "short")),
-        lambda: minted.products.page(per_page=1000),
-    ):
-        with pytest.raises((ValidationFailed, NotFound)):
+async def test_lengths_are_checked_by_the_server_only(minted, sandbox: Sandbox):
+    for field, call in {
+        "external_id": lambda: minted.customers.create("x" * 41),
+        "firstname": lambda: minted.customers.create("customer-1", firstname="Al"),
+        "total": lambda: minted.products.page(per_page=1000),
+    }.items():
+        sandbox.requests.clear()
+        with pytest.raises(ValidationFailed) as caught:
             await call()
-    with pytest.raises(InvalidInput, match="qty"):
-        await minted.baskets.add_item("customer-1", sku="S", qty=0)
-
-
-async def test_one_limit_can_be_moved(connect, sandbox: Sandbox):
-    limits = Limits(name=(1, 40))
-    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(limits=limits))
-    with pytest.raises(ValidationFailed) as caught:
-        await minted.customers.create("customer-1", firstname="Al")
-    assert set(caught.value.fields) == {"firstname"}
+        assert set(caught.value.fields) == {field}
+        assert sandbox.requests
 
 
 @pytest.mark.parametrize("verb", ["POST", "post", "GET"])
@@ -482,7 +459,7 @@ def test_refused_credentials_are_not_shown(build, username, password, said):
     assert "canary" not in repr(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None
     if build is not Credentials:
-        # Some write local variables into their logs; the first frame is this test's own.
+        # Some applications log local variables. The first frame belongs to this test.
         frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack[1:]
         values = [value for frame in frames for value in (frame.locals or {}).values()]
         assert "canary" not in "".join(value for value in values if value != repr(username))

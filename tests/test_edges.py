@@ -1,4 +1,4 @@
-"""Small promises that no longer story keeps."""
+"""Edge cases of the client that belong to no other file."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ async def test_a_place_in_a_lent_pool_is_waited_for(sandbox):
 
 
 async def test_closing_under_a_running_call_ends_it(sandbox):
-    options = Options(random=lambda: 0.0)  # the try after the broken one comes at once
+    options = Options(random=lambda: 0.0)  # no wait before the second attempt
     minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options)
     fault = sandbox.faults.add("hang")
     running = asyncio.create_task(minted.rates.current())
     while not fault.waiting:
         await asyncio.sleep(0)
     await minted.aclose()
-    with pytest.raises(TransportError, match="broke"):  # and not that it is closed: this one was sent
+    with pytest.raises(TransportError, match="broke"):  # not ClientClosedError: the request was sent
         await running
-    assert len(sandbox.requests) == 2  # the challenge, and the call that was hanging
+    assert len(sandbox.requests) == 2  # the challenge, and the call that hangs

@@ -135,11 +135,9 @@ def test_what_is_given_stays_where_it_belongs(place: str, given: str):
             connection.envelope(None, 403)
 
     async def story() -> None:
-        # The server may refuse the length, which this test does not check.
-        options = Options(limits=None)
         async with (
             WireServer(script) as server,
-            AsyncMintedConnect("u", "p", base_url=server.url, retry=RetryPolicy.none(), options=options) as minted,
+            AsyncMintedConnect("u", "p", base_url=server.url, retry=RetryPolicy.none()) as minted,
         ):
             with pytest.raises(MintedConnectError) as caught:
                 await call(minted, given)

@@ -1,4 +1,4 @@
-"""What an on-call engineer sees: nothing by itself, everything when asked, and lines that say what to do."""
+"""The log of a program: silent by default, every attempt with MINTED_LOG, and lines that name the remedy."""
 
 from __future__ import annotations
 

@@ -146,8 +146,7 @@ async def test_get_a_customer(minted, sandbox, known):
     assert gold.is_cash is False
 
 
-async def test_a_customer_id_is_one_segment_of_the_path(connect, sandbox):
-    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(limits=None))
+async def test_a_customer_id_is_one_segment_of_the_path(minted, sandbox):
     for awkward in ("ça va/../x?y#z", "100%", "a%2Fb", "a b+c"):
         with pytest.raises(NotFound):
             await minted.customers.get(awkward)

@@ -1,4 +1,4 @@
-"""No name, number, address, token or password of anybody gets into a log, an error or a repr, whatever goes wrong."""
+"""Logs, errors and reprs contain no personal data, tokens or passwords, under every fault."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def tokens(prepared: Scene) -> set[str]:
     return {basket.token for basket in (prepared.buying, prepared.selling, prepared.sending)}
 
 
-# Every call there is.
+# Every call of the client.
 
 
 def intent_of(done: Scene) -> Intent:
-    """The purchase of a scene as the journal would have it after a crash."""
+    """Return the intent of the purchase of a scene, as the journal contains it after a crash."""
     order = done.bought
     return Intent(
         *("0b9c1f2e-0000-4000-8000-000000000001", OrderKind.BUY, order.customer.external_id, order.token, order.id),
@@ -168,12 +168,12 @@ MORE: dict[str, Call] = {
         "POST", "/partner/customer", json={"external_id": s.person.newcomer, "email": s.person.details["email"]}
     ),
 }
-"""Beside the operations of the API; prices are nobody's, so their feed is left out."""
+"""Calls that are not operations of the API. The price feed is omitted, because prices are not personal."""
 LAST = {
     *("baskets.delete_item", "baskets.clear", "customers.remove"),
     *("complete.buy", "complete.sell", "complete.delivery"),
 }
-"""What leaves less behind than it found; a purchase that fails keeps others from the basket."""
+"""Calls that remove what other calls need; a purchase that fails blocks its basket."""
 
 
 def test_no_method_is_left_out():
@@ -187,7 +187,7 @@ def test_no_method_is_left_out():
 
 
 def shown_by(result: Any) -> list[str]:
-    """All that a result shows of itself, in whatever it is kept."""
+    """Return all texts that show a result or its rows."""
     rows = result if isinstance(result, list | tuple) else [result]
     shown = [repr(result), str(result)]
     for row in rows:
@@ -205,22 +205,22 @@ LINES = [
         r"{route}: polling order \d+ failed \([A-Za-z]+\); retrying",
     )
 ]
-"""All that calls ever log: method, template of the path, status, time, attempt, kind of error, number of an order."""
+"""All log lines of calls: method, path template, status, time, attempt, class of the error, number of an order."""
 
 
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What was logged, arguments and exceptions of the records included."""
+    """Return the log, including the arguments and exceptions of the records."""
     lines = [record.getMessage() for record in caplog.records if record.name == "minted_connect"]
     assert lines
     for line in lines:
         assert any(allowed.fullmatch(line) for allowed in LINES), line
-    # -X dev makes asyncio name the tests that hold up its loop, with their parameters.
+    # -X dev makes asyncio log the tests that block its loop, with their parameters.
     records = [record for record in caplog.records if "TestRunner" not in record.getMessage()]
     return [caplog.handler.format(record) + repr(record.args) for record in records]
 
 
 async def test_what_succeeds(minted, sandbox, clock, canaries, caplog):
-    """Every model that comes back, every line that is logged on the way."""
+    """Check every returned model and every line that is logged."""
     shown = [repr(canaries.buying), repr(canaries.bought), repr(canaries.buying.key), repr(minted)]
     for name, call in {**MORE, **CALLS}.items():
         if name not in LAST | {"a raw change"}:
@@ -299,27 +299,27 @@ def test_no_fault_is_left_out():
 
 
 @contextlib.asynccontextmanager
-async def hurrying(sandbox: Sandbox, clock: ManualClock) -> AsyncIterator[None]:
-    """Let a minute pass whenever somebody waits for an answer that does not come."""
+async def advancing_clock(sandbox: Sandbox, clock: ManualClock) -> AsyncIterator[None]:
+    """Advance the clock by a minute whenever a call waits for a response that does not arrive."""
 
-    async def hurry() -> None:
+    async def advance() -> None:
         while True:
             if any(fault.waiting for fault in sandbox.faults.all()):
                 clock.advance(61)
             await asyncio.sleep(0.001)
 
-    hurrying = asyncio.create_task(hurry())
+    advancing = asyncio.create_task(advance())
     try:
         yield
     finally:
-        hurrying.cancel()
+        advancing.cancel()
 
 
 @pytest.mark.parametrize(("kind", "args"), FAULTS, ids=[f"{kind}-{n}" for n, (kind, _) in enumerate(FAULTS)])
 async def test_what_fails(minted, sandbox, clock, canaries, caplog, kind, args):
-    """Every call under every fault: its error, its log."""
+    """Check the error and the log of every call under every fault."""
     errors = 0
-    async with hurrying(sandbox, clock):
+    async with advancing_clock(sandbox, clock):
         for call in [*MORE.values(), *CALLS.values()]:
             sandbox.faults.add(kind, times=None, **args)
             try:
@@ -334,11 +334,11 @@ async def test_what_fails(minted, sandbox, clock, canaries, caplog, kind, args):
     assert_private(logged(caplog), tokens(canaries))
 
 
-# Servers that say back what they were told.
+# Servers whose responses repeat the request.
 
 
-def told(first: str, body: bytes) -> str:
-    """All that a request says, in one line as a debug page would show it."""
+def describe_request(first: str, body: bytes) -> str:
+    """Return the whole request in one line, as a debug page would show it."""
     values = [str(value) for value in json.loads(body).values()] if body else []
     return " / ".join([unquote(first), *values])
 
@@ -381,7 +381,7 @@ async def test_a_server_that_says_it_back(connect, canaries, caplog, status, ech
     async def script(connection: Connection) -> None:
         while True:
             first, _, body = await connection.request()
-            connection.answer(echo(told(first, body)), status, f"X-Request-Id: {PERSON.customer} \r\n")
+            connection.answer(echo(describe_request(first, body)), status, f"X-Request-Id: {PERSON.customer} \r\n")
 
     errors = 0
     async with WireServer(script) as server:
@@ -428,7 +428,7 @@ async def test_a_server_that_shows_the_url_as_it_was_sent(connect):
     assert_private(texts_of(caught.value), {"zuebeyde.w%40"})
 
 
-# What a traceback holds beyond its text, and what else an error leads to.
+# Local variables in tracebacks, and objects that an error refers to.
 
 
 SECRETS = (PASSWORD, "Digest username", "canary-proxy")
@@ -437,7 +437,7 @@ SECRETS = (PASSWORD, "Digest username", "canary-proxy")
 @pytest.mark.parametrize("kind", ["drop_before_read", "truncate", "html", "status", "hang"])
 async def test_no_variable_of_ours_shows_a_secret(minted, sandbox, clock, canaries, kind):
     shown = []
-    async with hurrying(sandbox, clock):
+    async with advancing_clock(sandbox, clock):
         for call in [*MORE.values(), *CALLS.values()]:
             sandbox.faults.add(kind, times=None)
             with contextlib.suppress(MintedConnectError):
@@ -454,7 +454,7 @@ async def test_no_variable_of_ours_shows_a_secret(minted, sandbox, clock, canari
 
 
 async def cut_short(call: Callable[[], Any], sandbox: Sandbox, **fault: Any) -> str:
-    """Cancel a call that waits for its answer: here the frames that wait are part of the traceback."""
+    """Cancel a call that waits for its response, so that the traceback contains the waiting frames."""
     hang = sandbox.faults.add("hang", times=None, **fault)
     running = asyncio.create_task(call())
     while not hang.waiting:
@@ -474,7 +474,7 @@ async def test_neither_does_a_call_that_is_cut_short(sandbox, clock):
     async with AsyncMintedConnect(USERNAME, PASSWORD, base_url=sandbox.url, options=options) as minted:
         done = await scene(minted, sandbox, clock, PERSON)
         for name, call in {**MORE, **CALLS}.items():
-            if name not in {"complete.pending", "complete.unfinished"}:  # which ask nobody
+            if name not in {"complete.pending", "complete.unfinished"}:  # these send no request
                 shown.append(await cut_short(lambda call=call: call(minted, done), sandbox))
     assert len(shown) == len(CALLS) + len(MORE) - 2
     for secret in SECRETS:
@@ -521,17 +521,17 @@ async def test_a_client_that_was_forgotten(sandbox, caplog):
         minted = MintedConnect(USERNAME, PASSWORD, base_url=sandbox.url)
         minted.customers.get(PERSON.customer)
 
-    said: list[str] = []
+    messages: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         await forget()
         await asyncio.to_thread(forget_blocking)
-        for _ in range(3):  # a warning holds what it is about, and that holds what warns next
+        for _ in range(3):  # a warning refers to its client, which refers to the object of the next warning
             gc.collect()
-            said += [str(warning.message) for warning in caught]
+            messages += [str(warning.message) for warning in caught]
             caught.clear()
-    assert len([text for text in said if "MintedConnect" in text]) >= 2
-    assert_private([*said, *logged(caplog)])
+    assert len([text for text in messages if "MintedConnect" in text]) >= 2
+    assert_private([*messages, *logged(caplog)])
 
 
 async def test_a_journal_that_fails(minted, sandbox, canaries, tmp_path, caplog):
@@ -544,7 +544,7 @@ async def test_a_journal_that_fails(minted, sandbox, canaries, tmp_path, caplog)
         path.unlink(missing_ok=True)
     journal.write_bytes(f"{PERSON.customer}, {PERSON.details}".encode() * 100)
     hang.remove()
-    assert (await buying).order is not None  # what was bought is never hidden
+    assert (await buying).order is not None  # a journal error does not hide the purchase
     assert any("its record is lost" in record.getMessage() for record in caplog.records)
     for name in ("complete.sell", "complete.delivery"):
         with pytest.raises(JournalError) as caught:

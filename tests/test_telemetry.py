@@ -1,4 +1,4 @@
-"""What can be watched of a client: each attempt, by hook, as spans and as metrics; nobody's data in any of it."""
+"""The hook for attempts, and the spans and metrics of OpenTelemetry: complete, and without personal data."""
 
 from __future__ import annotations
 
@@ -197,7 +197,7 @@ async def test_a_span_has_the_attributes_of_the_conventions(watched, telemetry, 
         "http.request.method": "GET",
         "http.response.status_code": 200,
         "minted_connect.operation": "customers.get",
-        "minted_connect.phase": "answered",
+        "minted_connect.phase": "responded",
         "server.address": "127.0.0.1",
         "server.port": int(sandbox.url.rpartition(":")[2]),
         "url.scheme": "http",

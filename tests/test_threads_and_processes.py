@@ -235,7 +235,7 @@ def test_thirty_two_threads_buy_while_a_lot_goes_wrong(tmp_path: Path):
                 return minted.complete.buy(basket, accept_price="current")
 
             async def find_out(unknown: OutcomeUnknown) -> Completion:
-                return unknown.reconcile()  # type: ignore[return-value]
+                return minted.complete.reconcile(unknown)
 
             together.wait(PATIENCE)
             blocking(till.ring_up(buy, find_out))
@@ -271,7 +271,7 @@ def test_a_client_for_each_of_eight_loops(tmp_path: Path):
 
             async def customer(basket: Basket) -> None:
                 await till.ring_up(
-                    lambda: minted.complete.buy(basket, accept_price="current"), OutcomeUnknown.reconcile
+                    lambda: minted.complete.buy(basket, accept_price="current"), minted.complete.reconcile
                 )
 
             await asyncio.gather(*map(customer, mine))

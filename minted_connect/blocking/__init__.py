@@ -2,6 +2,5 @@
 
 from minted_connect.blocking.client import MintedConnect
 from minted_connect.blocking.feed import BlockingRateFeed, BlockingSubscription
-from minted_connect.blocking.lift import BlockingOutcomeUnknown
 
-__all__ = ["BlockingOutcomeUnknown", "BlockingRateFeed", "BlockingSubscription", "MintedConnect"]
+__all__ = ["BlockingRateFeed", "BlockingSubscription", "MintedConnect"]

@@ -15,10 +15,11 @@ import attrs
 from minted_connect.blocking.feed import BlockingRateFeed
 from minted_connect.blocking.lift import Facade, blocking, blocking_as, blocking_items, blocking_iter, close_on_exit
 from minted_connect.blocking.loop_thread import LoopThread
-from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
+from minted_connect.client import AsyncMintedConnect
 from minted_connect.completion.completions import AsyncCompletions
-from minted_connect.config import STAGING, Options, RetryPolicy, Secret, Timeouts, as_secret, check_type
+from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.state import LagSource
+from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal import hide_url
 from minted_connect.journal.protocol import Journal
@@ -28,6 +29,8 @@ from minted_connect.resources.orders import AsyncOrders
 from minted_connect.resources.products import AsyncProducts
 from minted_connect.resources.rates import AsyncRates
 from minted_connect.resources.wallet import AsyncWallet
+from minted_connect.secret import Secret, as_secret
+from minted_connect.validation import check_type
 
 if TYPE_CHECKING:
     from minted_connect.sandbox import ThreadedSandbox

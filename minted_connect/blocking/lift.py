@@ -17,12 +17,10 @@ from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar, o
 
 from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.completion.interruption import PurchaseWatch, copy_intent, current_watch
-from minted_connect.errors import ClientClosedError, ConfigurationError, OutcomeUnknown
-from minted_connect.models import Completion
+from minted_connect.errors import ClientClosedError, ConfigurationError
 
 __all__ = [
     "END",
-    "BlockingOutcomeUnknown",
     "Facade",
     "Lifted",
     "blocking",
@@ -176,48 +174,20 @@ def direct(method: Callable[Concatenate[A, P], R]) -> Lifted[A, P, R]:
 
 
 def run(loop_thread: LoopThread, coro: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine for a blocking caller; the one place where errors that hold coroutines become blocking ones.
+    """Run a coroutine on the loop thread and wait for its result.
 
-    An exception that ends a purchase from outside, such as a second Ctrl-C, gets its intent attached here, because
-    the thread cannot wait for the coroutine to do that.
+    If an exception such as a second Ctrl-C ends a purchase from outside, its intent is attached here, because the
+    thread cannot wait for the coroutine to attach it.
     """
     watch = PurchaseWatch()
     token = current_watch.set(watch)
     try:
         return loop_thread.run(coro)
-    except OutcomeUnknown as error:
-        raise BlockingOutcomeUnknown.of(error, loop_thread) from error.__cause__
     except BaseException as error:
         watch.attach_to(error)
         raise
     finally:
         current_watch.reset(token)
-
-
-class BlockingOutcomeUnknown(OutcomeUnknown):
-    """A completion that may have happened, from a blocking client: `reconcile()` is a plain method."""
-
-    @classmethod
-    def of(cls, error: OutcomeUnknown, loop_thread: LoopThread) -> Self:
-        """Build the twin of an error: same arguments, traceback, notes and client."""
-        twin = cls(*error.args).with_traceback(error.__traceback__)
-        twin.__dict__.update(error.__dict__, _loop_thread=loop_thread)
-        return twin
-
-    # A plain method is what the twin is for: nobody awaits what a blocking client raises.
-    def reconcile(self, *, fence: bool = False) -> Completion:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Find out what happened, through the client that raised this error."""
-        loop_thread: LoopThread | None = self.__dict__.get("_loop_thread")
-        if loop_thread is None:
-            raise ConfigurationError(
-                "this error no longer knows its client (it was pickled or copied): "
-                "call complete.reconcile(error) on a client of your own"
-            )
-        return run(loop_thread, super().reconcile(fence=fence))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        cls, args, state = super().__reduce__()
-        return cls, args, {name: value for name, value in state.items() if name != "_loop_thread"}
 
 
 END: Final = object()

@@ -28,10 +28,11 @@ from urllib.parse import urlsplit
 
 import typer
 
-from minted_connect.config import STAGING, Options, Secret
+from minted_connect.config import STAGING, Options
 from minted_connect.core.extras import import_extra
 from minted_connect.core.request import check_paths
 from minted_connect.errors import ConfigurationError
+from minted_connect.secret import Secret
 
 __all__ = ["Profile", "config_path", "default_journal_path", "load_settings", "read_profile", "server_url"]
 

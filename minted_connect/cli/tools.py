@@ -50,8 +50,9 @@ async def verify(
     from minted_connect import verify as verification  # noqa: PLC0415 - `--help` does not need it
     from minted_connect.cli.files import write_atomically  # noqa: PLC0415
     from minted_connect.cli.profiles import server_url  # noqa: PLC0415
-    from minted_connect.config import LOOPBACK, STAGING  # noqa: PLC0415
+    from minted_connect.config import STAGING  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
+    from minted_connect.urls import LOOPBACK  # noqa: PLC0415
 
     url = server_url(cli.settings)
     hosts = LOOPBACK | {urlsplit(STAGING).hostname}

@@ -17,8 +17,9 @@ from typing import Any, Final, Self, TextIO
 import anyio
 import attrs
 
-from minted_connect.client import AsyncMintedConnect, options_from_env, settings_from_env
+from minted_connect.client import AsyncMintedConnect
 from minted_connect.config import STAGING, CompletionPolicy, Options
+from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import (
     CompletionRejected,
     ConfigurationError,

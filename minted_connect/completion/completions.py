@@ -17,7 +17,6 @@ from minted_connect.completion.order_match import lines
 from minted_connect.completion.preflight import address, agreed_total, check_basket
 from minted_connect.completion.reconcile import ReadBack
 from minted_connect.completion.settlement import InFlight, Settlement
-from minted_connect.config import Limits
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
@@ -113,8 +112,7 @@ class AsyncCompletions:
         Source: Complete Delivery (api-27307650, 2026-04-02): partly documented (path and answer); the body is inferred
         from E-Commerce Set Custom Address (api-8209448, 2024-09-17; S16).
         """
-        limits = self._api.settings.options.limits or Limits.off()
-        extra = {"shipping": address(shipping, limits)}
+        extra = {"shipping": address(shipping)}
         return await self._complete(OrderKind.DELIVERY, basket, expected_total, accept_price, extra)
 
     async def pending(self, *, all_accounts: bool = False) -> list[Intent]:
@@ -199,11 +197,7 @@ class AsyncCompletions:
         look = ReadBack(self._api, wanted)
         budget = self._api.completion_policy.reconcile_budget
         finding = await look.run(budget=budget, fence=self._settlement.fence if fence else None)
-        try:
-            return await self._settlement.resolve(wanted, finding, Phase.SENT)
-        except OutcomeUnknown as unknown:
-            self._bind(unknown)
-            raise
+        return await self._settlement.resolve(wanted, finding, Phase.SENT)
 
     async def decide(
         self, intent_or_error: Intent | OutcomeUnknown, state: IntentState | str, *, order_id: int | None = None
@@ -278,7 +272,6 @@ class AsyncCompletions:
                 raise AlreadyInFlight("this basket is being completed right now, on other terms", holder)
             await flight.done.wait()
             if flight.error is not None:
-                self._bind(flight.error)
                 raise flight.error
             if flight.result is not None:
                 return flight.result
@@ -291,7 +284,6 @@ class AsyncCompletions:
                 flight.result = await Execution(self._api, self._settlement, flight, end=end).run(basket)
         except Exception as error:
             flight.error = error
-            self._bind(error)
             raise
         finally:
             del flights[key]
@@ -301,11 +293,6 @@ class AsyncCompletions:
     def _patience(self) -> float:
         settings = self._api.settings
         return settings.deadline or settings.timeouts.complete_total
-
-    def _bind(self, error: Exception) -> None:
-        """Let an error that is to be reconciled know the client that does it."""
-        if isinstance(error, OutcomeUnknown):
-            error.__dict__["_bound"] = self.reconcile
 
 
 def _intent_of(intent_or_error: Intent | OutcomeUnknown) -> Intent:

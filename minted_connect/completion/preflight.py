@@ -12,7 +12,6 @@ import attrs
 
 from minted_connect import validation
 from minted_connect.completion.order_match import is_order, lines
-from minted_connect.config import Limits
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.failures import attach_request
 from minted_connect.core.pool import PoolKind, SendLimit
@@ -74,7 +73,7 @@ def check_basket(basket: Basket, kind: OrderKind) -> None:
         raise InvalidInput.of("basket", "is empty")
 
 
-def address(shipping: Shipping, limits: Limits) -> dict[str, str]:
+def address(shipping: Shipping) -> dict[str, str]:
     """Return an address as it is sent.
 
     Raises:
@@ -85,8 +84,7 @@ def address(shipping: Shipping, limits: Limits) -> dict[str, str]:
     sent: dict[str, str] = {}
     for name, value in attrs.asdict(shipping).items():
         if value is not None or name in _SHIPPING_REQUIRED:
-            length = limits.zipcode if name == "zipcode" else None
-            sent[name] = validation.text(f"shipping.{name}", value, length, empty=name in _SHIPPING_MAY_BE_EMPTY)
+            sent[name] = validation.text(f"shipping.{name}", value, empty=name in _SHIPPING_MAY_BE_EMPTY)
     return sent
 
 

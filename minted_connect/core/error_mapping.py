@@ -10,7 +10,6 @@ from itertools import chain
 from typing import Any, Final, cast
 from urllib.parse import quote
 
-from minted_connect.config import Secret
 from minted_connect.core.exact_json import Malformed, loads
 from minted_connect.core.headers import retry_after
 from minted_connect.core.redact import redact
@@ -26,6 +25,7 @@ from minted_connect.errors import (
     ServerError,
     ValidationFailed,
 )
+from minted_connect.secret import Secret
 
 __all__ = ["make_api_error", "read_error_document"]
 

@@ -8,12 +8,12 @@ from typing import Any, Final, cast
 
 import attrs
 
-from minted_connect.config import Secret
 from minted_connect.core.error_mapping import make_api_error, read_error_document
 from minted_connect.core.exact_json import Malformed, loads
 from minted_connect.core.headers import request_id as find_request_id
 from minted_connect.core.request import Request
 from minted_connect.errors import APIError, ProtocolError, UnexpectedRedirect
+from minted_connect.secret import Secret
 
 __all__ = ["RawResponse", "Response", "parse_response"]
 

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 import attrs
 
 from minted_connect.clock import ElapsedTime
-from minted_connect.config import Options, RetryPolicy, Timeouts, check_header, is_seconds
+from minted_connect.config import Options, RetryPolicy, Timeouts
 from minted_connect.core.locks import KeyedLocks
 from minted_connect.core.request import check_paths
 from minted_connect.core.server_stats import ServerStats
 from minted_connect.core.throttle import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.core.transport import Transport
 from minted_connect.errors import ConfigurationError
+from minted_connect.validation import check_header, is_seconds
 
 __all__ = ["ClientSettings", "ClientState", "LagSource"]
 

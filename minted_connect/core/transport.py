@@ -18,7 +18,7 @@ import aiohttp
 from yarl import URL
 
 from minted_connect.clock import timeout
-from minted_connect.config import LOOPBACK, Credentials, Options, Secret, Timeouts, check_base_url, check_proxy_url
+from minted_connect.config import Options, Timeouts
 from minted_connect.core.auth.challenge import ChallengeRefused
 from minted_connect.core.auth.digest import AuthFlow, DigestAuth
 from minted_connect.core.pool import (
@@ -50,6 +50,8 @@ from minted_connect.errors import (
     TLSFailed,
     TransportError,
 )
+from minted_connect.secret import Credentials, Secret
+from minted_connect.urls import LOOPBACK, check_base_url, check_proxy_url
 
 __all__ = ["Transport"]
 

@@ -11,7 +11,7 @@ import attrs
 
 from minted_connect import validation
 from minted_connect.clock import Clock
-from minted_connect.config import FEED_BREAKER, BreakerPolicy, check_type
+from minted_connect.config import FEED_BREAKER, BreakerPolicy
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.errors import (
     APIError,
@@ -23,6 +23,7 @@ from minted_connect.errors import (
     ServerError,
 )
 from minted_connect.models.rate import Rate
+from minted_connect.validation import check_type
 
 __all__ = ["PollResult", "Poller"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minted_connect.config import Secret
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import EXPECTED, Journal
+from minted_connect.secret import Secret
 
 __all__ = ["hide_url", "open_journal"]
 
@@ -33,6 +33,8 @@ def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
             from minted_connect.journal.sqlite import SqliteJournal  # noqa: PLC0415
 
             return SqliteJournal(journal)
+        case type():  # pyright: ignore[reportUnnecessaryComparison]
+            raise ConfigurationError(f"journal: is a class; give an instance, {journal.__name__}(...)")
         case Journal():
             return journal
         case _:

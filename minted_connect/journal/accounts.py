@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-from minted_connect.config import check_base_url
 from minted_connect.core.api_client import ApiClient
 from minted_connect.journal.protocol import JournalAccount
+from minted_connect.urls import check_base_url
 
 __all__ = ["account_of", "account_of_user"]
 

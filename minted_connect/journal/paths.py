@@ -1,10 +1,12 @@
-"""Rejects journal paths that SQLite would take as a database in memory or a URI."""
+"""Validation of the path of a journal file."""
 
 from __future__ import annotations
 
+import os
+
 from minted_connect.errors import ConfigurationError
 
-__all__ = ["check_path"]
+__all__ = ["check_directory", "check_path"]
 
 
 def check_path(path: str | bytes) -> None:
@@ -19,3 +21,16 @@ def check_path(path: str | bytes) -> None:
         raise ConfigurationError("journal: must be the path of a file; for a journal in memory leave `journal` out")
     if is_uri:
         raise ConfigurationError("journal: must be the path of a file, not a URI: give the path alone, without `file:`")
+
+
+def check_directory(path: str) -> None:
+    """Check that a file of this path can be in a directory that exists.
+
+    Raises:
+        ConfigurationError: if the path is not printable, is that of a directory, or its directory does not exist.
+    """
+    if not path.isprintable() or path.isspace():
+        raise ConfigurationError("journal: must be a printable path")
+    # Not `Path.is_dir`, which raises an error if a parent directory cannot be searched.
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):  # noqa: PTH112, PTH120
+        raise ConfigurationError("journal: must be the path of a file in a directory that exists")

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
-from minted_connect.config import Secret, as_secret, is_seconds
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import ConfigurationError, JournalError
 from minted_connect.journal.postgres_errors import describe_error
@@ -31,6 +30,8 @@ from minted_connect.journal.sql import (
     settle_params,
 )
 from minted_connect.models import Intent, IntentState
+from minted_connect.secret import Secret, as_secret
+from minted_connect.validation import is_seconds
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection

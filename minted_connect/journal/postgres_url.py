@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from minted_connect.config import Secret
 from minted_connect.core.extras import import_extra
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal.protocol import EXPECTED
+from minted_connect.secret import Secret
 
 __all__ = ["parse_url"]
 

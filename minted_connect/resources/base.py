@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TypeVar
 
-from minted_connect.config import Limits
 from minted_connect.core.api_client import ApiClient
 from minted_connect.models import Page
 
@@ -19,7 +18,6 @@ class Resource:
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
-        self._limits = api.settings.options.limits or Limits.off()
 
 
 async def pages(fetch: Callable[[int], Awaitable[Page[_T]]], first: int) -> AsyncGenerator[Page[_T], None]:

@@ -32,9 +32,9 @@ class AsyncBaskets(Resource):
         Source: Get Active Basket (api-26503549): partly documented (the response); path, query and the response
         without a basket are inferred (S21).
         """
-        query = [("external_customer_id", validation.customer_id(customer_id, self._limits.external_customer_id))]
+        query = [("external_customer_id", validation.customer_id(customer_id))]
         if cart_token is not None:
-            query.append(("cart_token", validation.token(cart_token, self._limits.cart_token)))
+            query.append(("cart_token", validation.token(cart_token)))
         request = Request(OPERATIONS["baskets.get_active"], query=query)
         try:
             return await self._api.send_optional(request, Basket, check=_owner_check(customer_id, cart_token))
@@ -79,7 +79,7 @@ class AsyncBaskets(Resource):
         kind = None if type is None else OrderKind(validation.one_of("type", type, _KINDS))
         body: dict[str, Any]
         if isinstance(basket, str):
-            body = {"external_customer_id": validation.customer_id(basket, self._limits.external_customer_id)}
+            body = {"external_customer_id": validation.customer_id(basket)}
             kind = kind or OrderKind.BUY
         else:
             body = self._key_of(basket, "a customer's id, a Basket or a BasketKey")
@@ -162,8 +162,8 @@ class AsyncBaskets(Resource):
         if not isinstance(key, BasketKey):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("basket", f"must be {expected}, not {type(basket).__name__}")
         return {
-            "external_customer_id": validation.customer_id(key.customer_id, self._limits.external_customer_id),
-            "cart_token": validation.token(key.cart_token, self._limits.cart_token),
+            "external_customer_id": validation.customer_id(key.customer_id),
+            "cart_token": validation.token(key.cart_token),
         }
 
 

@@ -89,7 +89,7 @@ class AsyncCustomers(Resource):
             "account_type": account_type,
         }
         given = self._checked({name: value for name, value in fields.items() if value is not None})
-        new = validation.new_customer_id(customer_id, self._limits.external_id)
+        new = validation.customer_id(customer_id)
         request = Request(OPERATIONS["customers.create"], body={"external_id": new, **given})
 
         async def read_back(error: MintedConnectError) -> Customer:
@@ -109,7 +109,7 @@ class AsyncCustomers(Resource):
 
         Source: Get Customer (E-Commerce page api-8228811, 2024-08-07): partly documented; wallet rows are inferred.
         """
-        known = validation.customer_id(customer_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id)
         request = Request(OPERATIONS["customers.get"], (known,))
         return await self._api.send(request, Customer, check=_owner_check(known))
 
@@ -151,7 +151,7 @@ class AsyncCustomers(Resource):
         changes = self._checked({name: value for name, value in fields.items() if value is not _UNSET})
         if not changes:
             raise InvalidInput.of("update", "must change at least one field")
-        known = validation.customer_id(customer_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id)
         request = Request(OPERATIONS["customers.update"], (known,), body=changes)
 
         async def read_back(error: MintedConnectError) -> Customer:
@@ -167,7 +167,7 @@ class AsyncCustomers(Resource):
 
         Source: Remove Customer Id: inferred (name and method from the menu).
         """
-        known = validation.customer_id(customer_id, self._limits.external_customer_id)
+        known = validation.customer_id(customer_id)
 
         async def read_back(error: MintedConnectError) -> None:
             # A 404 without the vendor's envelope may come from a gateway and proves nothing.
@@ -196,14 +196,6 @@ class AsyncCustomers(Resource):
         raise error
 
     def _checked(self, fields: dict[str, Any]) -> dict[str, Any]:
-        limits = self._limits
-        lengths = {
-            "firstname": limits.name,
-            "middlename": limits.name,
-            "lastname": limits.name,
-            "identity_number": limits.identity_number,
-            "tax_office": limits.tax_office,
-        }
         sent: dict[str, Any] = {}
         for name, value in fields.items():
             if value is None:
@@ -211,7 +203,7 @@ class AsyncCustomers(Resource):
             elif name == "birthdate":
                 sent[name] = validation.iso_date(name, value)
             else:
-                sent[name] = validation.text(name, value, lengths.get(name), empty=name == "middlename")
+                sent[name] = validation.text(name, value, empty=name == "middlename")
         return sent
 
 

@@ -76,11 +76,10 @@ class AsyncOrders(base.Resource):
         Source: Get Orders (api-26192668, 2026-03-16): partly documented (the request); the response is inferred from
         Webview Get Orders (api-26025311, 2025-12-25).
         """
-        least, most = self._limits.orders_per_page or (1, None)
         query = [
             ("page", str(validation.integer("page", page, 1))),
             # In requests `total` is the number of rows per page, in responses that of all rows.
-            ("total", str(validation.integer("per_page", per_page, least, most))),
+            ("total", str(validation.integer("per_page", per_page, 1))),
             ("sortBy", validation.one_of("sort_by", sort_by, _SORT_BY)),
             ("sortType", validation.one_of("sort_type", sort_type, _SORT_TYPES)),
         ]
@@ -93,7 +92,7 @@ class AsyncOrders(base.Resource):
                 validation.one_of("tx_type", kind, _KINDS)
             query.append(("tx_type", kinds))
         if customer_id is not None:
-            wanted = validation.customer_id(customer_id, self._limits.external_customer_id)
+            wanted = validation.customer_id(customer_id)
             # In this one query the vendor does not call it `external_customer_id`.
             query.append(("customer_external_id", wanted))
         if order_id is not None:
@@ -183,7 +182,7 @@ class AsyncOrders(base.Resource):
 
         They may include other orders: a server that does not know a filter ignores it (assumed).
         """
-        wanted = validation.customer_id(customer_id, self._limits.external_customer_id)
+        wanted = validation.customer_id(customer_id)
         query = (("customer_external_id", wanted), ("orderId", str(order_id)))
         return await self._api.send(Request(OPERATIONS["orders.page"], query=query), Page[Order])
 
@@ -294,7 +293,7 @@ class AsyncOrders(base.Resource):
         Source: Receipt: inferred, with the least evidence of all operations (S19).
         """
         query = (
-            ("external_customer_id", validation.customer_id(customer_id, self._limits.external_customer_id)),
+            ("external_customer_id", validation.customer_id(customer_id)),
             ("orderId", str(validation.integer("order_id", order_id, 1))),
         )
         return await self._api.send(Request(OPERATIONS["orders.receipt"], query=query), Receipt)

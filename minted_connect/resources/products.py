@@ -24,11 +24,10 @@ class AsyncProducts(base.Resource):
 
         Source: Get Products: inferred (path, query and shape from E-Commerce Products, api-8209436, 2024-09-05).
         """
-        least, most = self._limits.products_per_page or (1, None)
         query = (
             ("page", str(validation.integer("page", page, 1))),
             # In requests `total` is the number of rows per page, in responses that of all rows.
-            ("total", str(validation.integer("per_page", per_page, least, most))),
+            ("total", str(validation.integer("per_page", per_page, 1))),
         )
         return await self._api.send(Request(OPERATIONS["products.page"], query=query), Page[Product])
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final, Literal
 import attrs
 
 from minted_connect import validation
-from minted_connect.config import FEED_BREAKER, BreakerPolicy, check_type
+from minted_connect.config import FEED_BREAKER, BreakerPolicy
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput
 from minted_connect.models import MetalType, Rate, RatePoint
 from minted_connect.resources.base import Resource
+from minted_connect.validation import check_type
 
 if TYPE_CHECKING:
     from minted_connect.feed import Fleet, RateFeed, Source

@@ -33,7 +33,7 @@ class AsyncWallet(Resource):
         Source: Balance / Wallet (api-27130593, 2026-01-23): partly documented (the request and two row keys); the
         other keys, and the effect of `is_deliverable=false`, are inferred (S20).
         """
-        query = [("external_customer_id", validation.customer_id(customer_id, self._limits.external_customer_id))]
+        query = [("external_customer_id", validation.customer_id(customer_id))]
         if metals is not None:
             query.append(("metal_type", validation.comma_separated("metals", metals)))
         if deliverable is not None:

@@ -15,8 +15,7 @@ from typing import Any, Self
 import pytest
 
 from minted_connect import MintedConnect, Timeouts
-from minted_connect.blocking import BlockingOutcomeUnknown
-from minted_connect.errors import ClientClosedError, ConfigurationError, NotFound
+from minted_connect.errors import ClientClosedError, ConfigurationError, NotFound, OutcomeUnknown
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Intent
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
@@ -411,17 +410,16 @@ class TestProcess:
 
 
 class TestOutcomeUnknown:
-    @pytest.mark.parametrize("through", ["error", "resource"])
-    def test_is_reconciled_without_await(self, minted, sandbox, through):
+    def test_is_reconciled_without_await(self, minted, sandbox):
         basket = basket_of(minted)
         sandbox.faults.add("drop_after_commit", path=BUY, times=1)
 
-        with pytest.raises(BlockingOutcomeUnknown) as caught:
+        with pytest.raises(OutcomeUnknown) as caught:
             minted.complete.buy(basket, expected_total=basket.paid_total)
         assert isinstance(caught.value.intent, Intent)
         assert [intent.id for intent in minted.complete.pending()] == [caught.value.intent.id]
 
-        done = caught.value.reconcile() if through == "error" else minted.complete.reconcile(caught.value)
+        done = minted.complete.reconcile(caught.value)
         assert done.reconciled
         assert minted.complete.pending() == []
 

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple, TypeVar
 import pytest
 
 from minted_connect.blocking.lift import (
-    BlockingOutcomeUnknown,
     Facade,
     blocking,
     blocking_as,
@@ -26,7 +25,7 @@ from minted_connect.blocking.lift import (
     direct,
 )
 from minted_connect.blocking.loop_thread import LoopThread
-from minted_connect.errors import ClientClosedError, ConfigurationError, OutcomeUnknown, Phase
+from minted_connect.errors import ClientClosedError, OutcomeUnknown, Phase
 
 from .conftest import PATIENCE
 
@@ -49,7 +48,6 @@ class AsyncShop:
     def __init__(self) -> None:
         self.closed = 0
         self.begun = threading.Event()
-        self.bound: Any = None
 
     async def price(self, sku: str, /, *, qty: int = 1, note: str | None = None) -> tuple[str, int, str | None]:
         """Return a price.
@@ -85,7 +83,6 @@ class AsyncShop:
     async def buy(self, cause: Exception | None = None) -> None:
         error = OutcomeUnknown("it is not known", "intent", Phase.SENT, ("evidence",))
         error.add_note("a note")
-        error.__dict__["_bound"] = self.bound
         raise error from cause
 
 
@@ -289,55 +286,25 @@ class TestIteration:
 
 
 class TestOutcomeUnknown:
-    @pytest.fixture
-    def error(self, shop, inner) -> BlockingOutcomeUnknown:
-        async def reconcile(intent: str, *, fence: bool) -> tuple[str, bool, str]:
-            return intent, fence, threading.current_thread().name
+    def test_it_is_the_error_that_the_coroutine_raised(self, shop):
+        cause = KeyError("sent")
+        with pytest.raises(OutcomeUnknown) as caught:
+            shop.buy(cause)
+        error = caught.value
 
-        inner.bound = reconcile
-        with pytest.raises(BlockingOutcomeUnknown) as caught:
-            shop.buy()
-        return caught.value
-
-    def test_it_is_the_same_error(self, error):
-        assert isinstance(error, OutcomeUnknown)
+        assert type(error) is OutcomeUnknown
         assert str(error) == "it is not known"
         assert (error.intent, error.phase, error.evidence) == ("intent", Phase.SENT, ("evidence",))
         assert error.__notes__ == ["a note"]
-
-    def test_reconcile_is_a_plain_method(self, error):
-        assert error.reconcile(fence=True) == ("intent", True, "Thing loop")
-
-    def test_traceback_and_cause_are_kept_and_the_async_twin_is_not_shown(self, shop):
-        cause = KeyError("sent")
-        with pytest.raises(BlockingOutcomeUnknown) as caught:
-            shop.buy(cause)
-
-        assert cause is caught.value.__cause__
-        assert caught.value.__suppress_context__
+        assert cause is error.__cause__
         assert "buy" in [entry.name for entry in caught.traceback]
 
-    def test_an_outcome_that_stays_unknown_comes_as_a_blocking_error_again(self, shop, inner):
-        async def again(_intent: str, *, fence: bool) -> None:
-            await inner.buy()
-
-        inner.bound = again
-        with pytest.raises(BlockingOutcomeUnknown) as caught:
-            shop.buy()
-        with pytest.raises(BlockingOutcomeUnknown):
-            caught.value.reconcile()
-
     @pytest.mark.parametrize("twin", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
-    def test_pickle_and_copy_drop_the_client(self, error, twin):
-        twin = twin(error)
+    def test_pickle_and_copy_keep_the_intent(self, shop, twin):
+        with pytest.raises(OutcomeUnknown) as caught:
+            shop.buy()
+        copied = twin(caught.value)
 
-        assert BlockingOutcomeUnknown is type(twin)
-        assert (twin.intent, twin.phase, twin.evidence) == ("intent", Phase.SENT, ("evidence",))
-        assert twin.__notes__ == ["a note"]
-        with pytest.raises(ConfigurationError, match=r"complete\.reconcile"):
-            twin.reconcile()
-
-    def test_after_close_it_says_so(self, error, loop_thread):
-        loop_thread.close()
-        with pytest.raises(ClientClosedError):
-            error.reconcile()
+        assert type(copied) is OutcomeUnknown
+        assert (copied.intent, copied.phase, copied.evidence) == ("intent", Phase.SENT, ("evidence",))
+        assert copied.__notes__ == ["a note"]

@@ -218,7 +218,7 @@ async def test_baskets_that_cannot_be_completed(world: World, complete: AsyncCom
     assert world.sent == []
 
 
-@pytest.mark.parametrize("wrong", [{"city": ""}, {"fullname": None}, {"zipcode": "3471100"}, {"phone": "1\n2"}])
+@pytest.mark.parametrize("wrong", [{"city": ""}, {"fullname": None}, {"phone": "1\n2"}])
 async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncCompletions, wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match=f"shipping.{next(iter(wrong))}"):
         await complete.delivery(
@@ -938,13 +938,9 @@ async def test_an_unknown_outcome_can_be_reconciled_from_the_error(world: World,
     world.complete = drop
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    copied = copy.copy(caught.value)
-    revived = pickle.loads(pickle.dumps(caught.value))
-    for stranger in (copied, revived):
-        with pytest.raises(ConfigurationError):
-            await stranger.reconcile()
-    assert (await caught.value.reconcile()).reconciled
-    assert (await complete.reconcile(revived)).reconciled
+    for error in (caught.value, copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
+        assert error.intent == caught.value.intent
+        assert (await complete.reconcile(error)).reconciled
     assert await complete.pending() == []
     assert world.count("complete.buy") == 1
 

@@ -152,7 +152,7 @@ async def test_bought_but_not_answered(
     with pytest.raises((AlreadyInFlight, InvalidInput)):
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     server.faults.clear()
-    done = await caught.value.reconcile()
+    done = await minted.complete.reconcile(caught.value)
     assert done.order is not None
     assert (done.reconciled, done.order.token, done.differences) == (True, basket.token, ())
     assert len(server.shop.orders) == 1
@@ -360,7 +360,7 @@ async def test_orders_that_lag_are_waited_for(clock: ManualClock) -> None:
         server.faults.add("drop_after_commit", path=COMPLETE)
         with pytest.raises(OutcomeUnknown) as caught:
             await minted.complete.buy(basket, expected_total=basket.paid_total)
-        assert (await caught.value.reconcile()).reconciled
+        assert (await minted.complete.reconcile(caught.value)).reconciled
 
 
 async def test_a_fence_outlasts_what_may_still_land(server: Sandbox, clock: ManualClock) -> None:
@@ -373,7 +373,7 @@ async def test_a_fence_outlasts_what_may_still_land(server: Sandbox, clock: Manu
         with pytest.raises(OutcomeUnknown) as caught:
             await minted.complete.buy(basket, expected_total=basket.paid_total)
         with pytest.raises(NotExecuted):
-            await caught.value.reconcile(fence=True)
+            await minted.complete.reconcile(caught.value, fence=True)
         # The next purchase goes into the same basket: nothing of the last one may be on its way to it.
         await filled(minted, qty=1)
         clock.advance(60.0)
@@ -401,7 +401,7 @@ async def test_a_fence_that_broke_off_is_settled_by_the_next_process(
             await first.complete.buy(basket, expected_total=basket.paid_total)
         fault = server.faults.add(how, method="DELETE", path="*/basket/empty")
         with pytest.raises(OutcomeUnknown):
-            await caught.value.reconcile(fence=True)
+            await first.complete.reconcile(caught.value, fence=True)
         assert fault.hits == 1
     async with process(120.0) as second:
         (pending,) = await second.complete.pending()
@@ -426,7 +426,7 @@ async def test_a_basket_of_last_week(clock: ManualClock, keep_ids: bool) -> None
         server.faults.add("drop_after_commit", path=COMPLETE)
         with pytest.raises(OutcomeUnknown) as caught:
             await minted.complete.buy(basket, expected_total=basket.paid_total)
-        done = await caught.value.reconcile()
+        done = await minted.complete.reconcile(caught.value)
     assert done.order is not None
     assert (clock.wall() - done.order.order_at).days >= 6
     assert (done.order.id == basket.id) is keep_ids

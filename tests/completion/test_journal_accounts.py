@@ -15,7 +15,6 @@ import pytest
 from minted_connect import AsyncMintedConnect, MintedConnect, Options
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.preflight import new_intent
-from minted_connect.config import check_base_url
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, JournalError, NotExecuted
 from minted_connect.journal import open_journal, postgres, sqlite
 from minted_connect.journal.accounts import account_of, account_of_user
@@ -24,6 +23,7 @@ from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
+from minted_connect.urls import check_base_url
 from tests.completion.fakes import CUSTOMER, TOKEN, World, intent_of, order_json
 from tests.support.operations import GOLD
 

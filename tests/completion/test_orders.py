@@ -99,8 +99,7 @@ async def test_every_filter(world: World, orders: AsyncOrders) -> None:
         ("page", {"page": 0}),
         ("page", {"page": True}),
         ("page", {"page": "1"}),
-        ("per_page", {"per_page": 4}),
-        ("per_page", {"per_page": 31}),
+        ("per_page", {"per_page": 0}),
         ("per_page", {"per_page": 10.0}),
         ("status", {"status": "Pending"}),
         ("status", {"status": []}),
@@ -120,7 +119,6 @@ async def test_every_filter(world: World, orders: AsyncOrders) -> None:
         ("sort_by", {"sort_by": "price"}),
         ("sort_type", {"sort_type": "up"}),
         ("customer_id", {"customer_id": ""}),
-        ("customer_id", {"customer_id": "x" * 111}),
     ],
 )
 async def test_what_cannot_be_asked_is_not_sent(
@@ -132,12 +130,9 @@ async def test_what_cannot_be_asked_is_not_sent(
     assert world.sent == []
 
 
-async def test_assumed_limits_can_be_switched_off() -> None:
-    world = World(limits=None)
-    await AsyncOrders(world).page(per_page=100, customer_id="x" * 200)
+async def test_limits_of_sister_families_are_not_checked(world: World, orders: AsyncOrders) -> None:
+    await orders.page(per_page=100, customer_id="x" * 200)
     assert dict(world.sent[0].query)["total"] == "100"
-    with pytest.raises(InvalidInput):
-        await AsyncOrders(world).page(per_page=0)
 
 
 async def test_rows_of_other_customers_are_refused(world: World, orders: AsyncOrders) -> None:

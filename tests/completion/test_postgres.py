@@ -22,7 +22,6 @@ from psycopg import sql
 
 import minted_connect
 from minted_connect import AsyncMintedConnect, MintedConnect
-from minted_connect.config import Secret
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import postgres
 from minted_connect.journal.postgres import PostgresJournal, _execute, _lock_basket, _OperationStatus
@@ -31,6 +30,7 @@ from minted_connect.journal.protocol import Journal
 from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState, OrderProgress, OrderStatus
+from minted_connect.secret import Secret
 from tests.completion.fakes import CUSTOMER, TOKEN, intent_of
 from tests.completion.processes import child, together
 from tests.support.leak_text import local_variables, texts_of

@@ -190,7 +190,7 @@ async def test_a_sink_that_cannot_be_opened(tmp_path: Path):
         with pytest.raises(SinkError, match="nowhere"):
             await feed.record(CsvSink(tmp_path / "nowhere" / "x.csv"))
         for wrong in (None, "ticks.csv", tmp_path):
-            with pytest.raises(InvalidInput, match="sink: give the Sink"):
+            with pytest.raises(InvalidInput, match="sink: must be Sink"):
                 await feed.record(wrong)
 
 

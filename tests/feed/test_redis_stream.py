@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minted_connect.clock import SystemClock
-from minted_connect.config import RateLimit, Secret
+from minted_connect.config import RateLimit
 from minted_connect.core.converter import unstructure
 from minted_connect.core.exact_json import dumps
 from minted_connect.errors import ConfigurationError, FleetError
 from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, _digest, _parse_entry, redact_url
 from minted_connect.models.rate import Rate
+from minted_connect.secret import Secret
 from tests.feed.ticks import GOLD
 from tests.support.redis_server import PASSWORD, RedisServer, url_of
 

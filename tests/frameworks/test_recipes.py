@@ -1,4 +1,4 @@
-"""The recipes of README and guides as real apps in processes of their own, under the servers that people use."""
+"""The recipes of README and guides, run as applications in separate processes under the usual servers."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def environment(sandbox: ThreadedSandbox) -> dict[str, str]:
 
 def get(url: str) -> str | None:
     try:
-        with urllib.request.urlopen(url, timeout=20) as answer:
-            return json.load(answer)["gold"]
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return json.load(response)["gold"]
     except (urllib.error.URLError, ConnectionError):
         return None
 
@@ -93,7 +93,7 @@ def unclosed(err: str) -> list[str]:
 
 @contextmanager
 def served(folder: Path, environment: dict[str, str], source: str, *words: str) -> Iterator[str]:
-    """Run `app` of a module under a server; give its URL; it has to end well."""
+    """Run `app` of a module under a server, and yield its URL. The server must exit successfully."""
     (folder / "recipe.py").write_text(source, "utf-8")
     port = free_port()
     process = subprocess.Popen(
@@ -128,7 +128,7 @@ def test_fastapi(tmp_path: Path, environment: dict[str, str], sandbox: ThreadedS
     server = ("-m", "uvicorn", "recipe:app", "--port", "PORT", "--log-level", "warning")
     with served(tmp_path, environment, code("fastapi"), *server) as url:
         assert [get(f"{url}/price") for _ in range(5)] == [PRICE] * 5
-    # One for the login of the one client, and one for each call.
+    # One request for the digest handshake of the client, and one for each call.
     assert sandbox.requests.total == 1 + 6
 
 
@@ -158,7 +158,7 @@ with suppress(KeyboardInterrupt), make_server("127.0.0.1", int(sys.argv[1]), app
 """
     with served(tmp_path, environment, code("django", more), "-c", run, "PORT") as url:
         assert (get(f"{url}/price"), get(f"{url}/async"), get(f"{url}/async")) == (PRICE, PRICE, PRICE)
-    # The blocking client logs in once for its two calls, each asynchronous one for itself.
+    # The blocking client does one digest handshake for its two calls, each asynchronous client one of its own.
     assert sandbox.requests.total == (1 + 2) + 2 * (1 + 1)
 
 
@@ -177,7 +177,7 @@ def test_a_notebook(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    # Where kernels and histories of this user are, is none of a test's business.
+    # Keep the test away from the kernels and the history of the user.
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     monkeypatch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     first, second = re.split(r"\n\n", RECIPE["notebook"])

@@ -132,11 +132,10 @@ class MatrixWorld:
         return [(str(one.state), one.refusal.status if one.refusal else None) for one in found]
 
     async def settle(self, error: OutcomeUnknown) -> Completion:
-        """Reconcile through the error, as a caller of this flavour does."""
+        """Reconcile the intent of an error, as a caller of this flavour does."""
         if self.flavour == "async":
-            return await error.reconcile()
-        reconcile: Any = error.reconcile
-        return await anyio.to_thread.run_sync(reconcile)
+            return await self.minted.complete.reconcile(error)
+        return await anyio.to_thread.run_sync(self.minted.complete.reconcile, error)
 
 
 @asynccontextmanager

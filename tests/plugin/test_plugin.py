@@ -1,4 +1,4 @@
-"""What the fixtures promise beyond their use: marks, closing, and costing nothing when nobody asks."""
+"""The pytest plugin: its marks, closing of clients, and no imports while no fixture is used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
             assert not heavy & set(sys.modules)
             assert "minted_connect.pytest_plugin" in sys.modules
     """
-    # Other plugins may load something of it.
+    # Other plugins may import parts of the package.
     found = pytest_run(tmp_path, code, "-p", "no:anyio")
     assert found.returncode == 0, found.stdout
 
@@ -48,7 +48,7 @@ def test_the_fixtures_and_the_mark_are_listed(tmp_path: Path) -> None:
     ("code", "says"),
     [
         ("@pytest.mark.minted(sead=1)\ndef test_it(minted_sandbox): ...", "sead"),
-        ("@pytest.mark.minted(real_time=True)\ndef test_it(minted_clock): ...", "leaves time to the machine"),
+        ("@pytest.mark.minted(real_time=True)\ndef test_it(minted_clock): ...", "minted_clock: not available"),
     ],
 )
 def test_a_wrong_mark_is_told(tmp_path: Path, code: str, says: str) -> None:

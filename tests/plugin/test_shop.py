@@ -1,4 +1,4 @@
-"""A shop's own tests, with nothing but the fixtures that come with the SDK."""
+"""Tests of the example shop that use only the fixtures of the SDK."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_board_shows_the_price(minted_blocking_client):
 def test_the_board_stands_a_vendor_who_is_down(minted_blocking_client, minted_faults, minted_clock):
     minted_faults.add("status", path="*/rates", status=503, times=None)
     assert shop.price_board(minted_blocking_client) == "gold: please ask"
-    assert len(minted_clock.sleeps) == 2  # it was tried three times, and nobody waited for that
+    assert len(minted_clock.sleeps) == 2  # three attempts, without real waits
 
 
 @pytest.mark.minted(seed=7, lock_seconds=60)

@@ -1,6 +1,6 @@
-"""Never run: mypy and pyright read what users of the async client see."""
+"""Type checks of the API of the asyncio client by mypy and pyright. Never run."""
 
-# An error that is not there any more has to be noticed by both checkers.
+# Both checkers report an expected error that no longer occurs.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
@@ -147,8 +147,7 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     except OutcomeUnknown as unknown:
         assert_type(unknown.intent, Intent)
-        assert_type(await unknown.reconcile(fence=True), Completion)
-        assert_type(await minted.complete.reconcile(unknown), Completion)
+        assert_type(await minted.complete.reconcile(unknown, fence=True), Completion)
     except ValidationFailed as refused:
         assert_type(refused.fields["sku"], tuple[str, ...])
     except MintedConnectError as error:

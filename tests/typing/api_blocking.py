@@ -1,6 +1,6 @@
-"""Never run: mypy and pyright read what users of the blocking client see, lifted methods included."""
+"""Type checks of the API of the blocking client by mypy and pyright, including lifted methods. Never run."""
 
-# An error that is not there any more has to be noticed by both checkers.
+# Both checkers report an expected error that no longer occurs.
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from minted_connect import (
     Tick,
     Timeouts,
 )
-from minted_connect.blocking import BlockingOutcomeUnknown, BlockingSubscription
+from minted_connect.blocking import BlockingSubscription
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 
 
@@ -144,11 +144,9 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
     minted.complete.buy(basket, expected_total=1.5)  # type: ignore[arg-type]
     try:
         minted.complete.buy(basket, expected_total=basket.paid_total)
-    except BlockingOutcomeUnknown as unknown:
+    except OutcomeUnknown as unknown:
         assert_type(unknown.intent, Intent)
-        assert_type(unknown.reconcile(fence=True), Completion)
-    except OutcomeUnknown as known_by_its_parent:
-        assert_type(minted.complete.reconcile(known_by_its_parent), Completion)
+        assert_type(minted.complete.reconcile(unknown, fence=True), Completion)
 
 
 def orders_and_wallet(minted: MintedConnect, order: Order) -> None:

@@ -18,12 +18,14 @@ import anyio
 import attrs
 
 from minted_connect.clock import Clock
-from minted_connect.config import RateLimit, Secret, as_secret, check_type, is_seconds
+from minted_connect.config import RateLimit
 from minted_connect.errors import ConfigurationError, FleetError, MintedConnectError
 from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, redact_url
 from minted_connect.feed.hub import Hub
 from minted_connect.feed.poller import Poller
 from minted_connect.feed.tick import OVERDUE_INTERVALS, Round
+from minted_connect.secret import Secret, as_secret
+from minted_connect.validation import check_type, is_seconds
 
 __all__ = ["Fleet", "FleetMember"]
 

@@ -14,13 +14,14 @@ import anyio
 import attrs
 
 from minted_connect.clock import Clock
-from minted_connect.config import RateLimit, Secret
+from minted_connect.config import RateLimit
 from minted_connect.core.converter import StructureError, structure, unstructure
 from minted_connect.core.exact_json import Malformed, dumps, loads
 from minted_connect.core.extras import import_extra
 from minted_connect.errors import ConfigurationError, FleetError
 from minted_connect.feed.fleet import scripts
 from minted_connect.models.rate import Rate
+from minted_connect.secret import Secret
 
 __all__ = ["Entry", "RedisStream", "redact_url"]
 

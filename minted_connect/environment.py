@@ -1,0 +1,44 @@
+"""Settings of a client from environment variables."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import attrs
+
+from minted_connect.config import Options
+from minted_connect.errors import ConfigurationError
+from minted_connect.validation import check_type
+
+__all__ = ["options_from_env", "settings_from_env"]
+
+
+def options_from_env(options: Options | None) -> Options | None:
+    """Set `journal_account` from `MINTED_CONNECT_JOURNAL_ACCOUNT`, unless `options` already set it.
+
+    Raises:
+        ConfigurationError: if `options` is not `Options`, or the name of the account is not valid.
+    """
+    name = os.environ.get("MINTED_CONNECT_JOURNAL_ACCOUNT")
+    check_type("options", options, Options, optional=True)
+    if not name or (options is not None and options.journal_account is not None):
+        return options
+    return attrs.evolve(options or Options(), journal_account=name)
+
+
+def settings_from_env() -> dict[str, Any]:
+    """Return the constructor arguments that environment variables set. Empty variables count as unset.
+
+    Raises:
+        ConfigurationError: if user name or password is not set.
+    """
+    settings: dict[str, Any] = {}
+    for name in ("username", "password", "base_url", "journal"):
+        variable = f"MINTED_CONNECT_{name.upper()}"
+        value = os.environ.get(variable)
+        if value:
+            settings[name] = value
+        elif name in {"username", "password"}:
+            raise ConfigurationError(f"{variable}: is not set")
+    return settings

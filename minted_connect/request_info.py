@@ -1,0 +1,43 @@
+"""Describes a request for errors and hooks: method, route, effect, and the phase that it reached."""
+
+from __future__ import annotations
+
+import enum
+
+import attrs
+
+__all__ = ["Effect", "Phase", "RequestInfo"]
+
+
+class Phase(enum.StrEnum):
+    """The progress of a request when it failed."""
+
+    NOT_SENT = "not sent"
+    """Nothing reached the server."""
+    SENT = "sent"
+    """At least a part was sent; no response arrived."""
+    RESPONDED = "responded"
+    """At least a part of a response arrived."""
+
+
+class Effect(enum.Enum):
+    """The effect of repeating a request; the retry rules depend on it."""
+
+    READ = "read"
+    """Changes nothing."""
+    IDEMPOTENT = "idempotent"
+    """Leaves the same state however often it is repeated."""
+    NON_IDEMPOTENT = "non-idempotent"
+    """Changes the state each time."""
+    COMPLETE = "complete"
+    """Buys, sells or ships: never sent again once it may have reached the server."""
+
+
+@attrs.frozen
+class RequestInfo:
+    """The request that an error belongs to."""
+
+    method: str
+    route: str
+    """Path template, never the path with ids."""
+    effect: Effect
