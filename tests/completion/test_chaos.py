@@ -53,12 +53,12 @@ async def test_nothing_is_bought_twice_and_nothing_is_lost(
 
 @swiftly
 async def test_a_client_that_sends_again_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts = retry._attempts
+    attempts = retry._max_attempts
 
     def eager(effect: Effect, *failed: Any) -> int:
         return 2 if effect is Effect.COMPLETE else attempts(effect, *failed)
 
-    monkeypatch.setattr(retry, "_attempts", eager)
+    monkeypatch.setattr(retry, "_max_attempts", eager)
     tally = await run(200, seed=5, single_shot=False)
     assert tally.violations["double"] + tally.violations["posted twice"] == len(tally.reports) > 0
 
