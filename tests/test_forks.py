@@ -88,7 +88,7 @@ def child():
 def fork_when_it_is_sent():
     global intent
     sys.stdin.readline()
-    [flight] = (minted if is_async else minted._inner).complete._settlement.flights.values()
+    [flight] = (minted if is_async else minted._inner).complete._settlement.in_flight.values()
     intent = flight.intent
     say("child", reap(fork(child)))
 

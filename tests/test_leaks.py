@@ -126,7 +126,7 @@ def idle_connections(client: AsyncMintedConnect) -> int:
     assert digest.leader is None
     assert digest.signer is not None
     assert len(shared.locks._locks) == 0
-    assert client.complete._settlement.flights == {}
+    assert client.complete._settlement.in_flight == {}
     assert client.orders._looks._flying == {}
     kept = Counter()
     for lane, road in roads.items():

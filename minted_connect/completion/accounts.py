@@ -1,4 +1,4 @@
-"""The account that the intents of a client belong to."""
+"""Derives the account that the intents of a client belong to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["account_of", "account_of_user"]
 
 
 def account_of(api: ApiClient) -> JournalAccount:
-    """Return the account that a caller's intents belong to."""
+    """Return the account that the intents of a client belong to."""
     name = api.settings.options.journal_account
     return JournalAccount(_hash(api.state.transport.base_url), api.account if name is None else _hash(name))
 
@@ -21,12 +21,12 @@ def account_of_user(base_url: str, username: str, name: str | None) -> JournalAc
     """Return the account that the intents of a client with these settings belong to.
 
     Args:
-        base_url: The server.
+        base_url: Base URL of the server.
         username: The partner's user name.
-        name: `Options.journal_account`; it takes the place of server and user name.
+        name: `Options.journal_account`; if given, the account is derived from it, not from server and user name.
 
     Raises:
-        ConfigurationError: if the URL cannot be used.
+        ConfigurationError: if the URL is invalid.
     """
     server = check_base_url(base_url)
     return JournalAccount(_hash(server), _hash(f"{server} {username}" if name is None else name))

@@ -247,7 +247,7 @@ async def is_settled_later(
     """
     with pytest.raises(OutcomeUnknown) as caught:
         await call()
-    assert caught.value.phase == "answered"
+    assert caught.value.phase == "responded"
     assert isinstance(caught.value.__cause__, APIError)
     refused = caught.value.intent.refusal
     assert refused is not None

@@ -113,7 +113,7 @@ async def test_without_the_orders_no_basket_is_cleared(build: Any, cell: str) ->
     world.proxy.play("GET", ORDERS, [FAULTS["500"]], endless=True)
     with pytest.raises(OutcomeUnknown) as still:
         await world.minted.complete.reconcile(error, fence=True)
-    assert still.value.evidence[0] == "the orders could not be read completely"
+    assert still.value.evidence[0] == "the list of orders could not be read completely"
     assert lines(world.sandbox) == BEFORE
     assert world.states() == ["unknown"]
 
@@ -126,7 +126,7 @@ async def test_without_the_orders_a_cleared_basket_proves_nothing(build: Any, ce
     world.proxy.play("GET", ORDERS, [injections.pass_on, injections.pass_on, FAULTS["500"]], endless=True)
     with pytest.raises(OutcomeUnknown) as still:
         await world.minted.complete.reconcile(error, fence=True)
-    assert still.value.evidence[0] == "the orders could not be read completely"
+    assert still.value.evidence[0] == "the list of orders could not be read completely"
     assert lines(world.sandbox) == []
     assert world.states() == ["unknown"]
     assert (world.sent(BUY), world.sandbox.shop.orders) == (1, [])

@@ -304,7 +304,7 @@ async def test_another_event_loop_while_its_own_completes_the_basket(world: Matr
     world.proxy.play(BUY.method, BUY.path, [held])
     bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
     await held.arrived.wait()
-    [flight] = world.minted.complete._settlement.flights.values()
+    [flight] = world.minted.complete._settlement.in_flight.values()
 
     async def call() -> None:
         if cell.endswith("reconcile"):

@@ -16,7 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import anyio.to_thread
 import attrs
 import trustme
 
@@ -132,10 +131,9 @@ class MatrixWorld:
         return [(str(one.state), one.refusal.status if one.refusal else None) for one in found]
 
     async def settle(self, error: OutcomeUnknown) -> Completion:
-        """Reconcile the intent of an error, as a caller of this flavour does."""
-        if self.flavour == "async":
-            return await self.minted.complete.reconcile(error)
-        return await anyio.to_thread.run_sync(self.minted.complete.reconcile, error)
+        """Reconcile the intent of an error with the client of this world."""
+        completion: Completion = await self.minted.complete.reconcile(error)
+        return completion
 
 
 @asynccontextmanager
