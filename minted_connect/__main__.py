@@ -62,32 +62,40 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     recover = commands.add_parser(
         "reconcile",
-        help="find out what became of purchases whose outcome is not known",
-        description="Find out what became of purchases whose outcome is not known. Nothing is bought.",
-        epilog="Server and credentials are those of MINTED_CONNECT_BASE_URL (staging without it), _USERNAME and "
-        "_PASSWORD; the account in the journal is that of MINTED_CONNECT_JOURNAL_ACCOUNT, if set. Exit code: 0 nothing "
-        "stays unknown, 75 something does or the result could not be shown, 1 it failed, 2 wrong usage.",
+        help="settle purchases with an unknown outcome",
+        description="Settle purchases with an unknown outcome: read orders and baskets, and write the outcome of each "
+        "into the journal. Nothing is bought.",
+        epilog="Server and credentials: MINTED_CONNECT_BASE_URL (default: staging), MINTED_CONNECT_USERNAME and "
+        "MINTED_CONNECT_PASSWORD. Account in the journal: MINTED_CONNECT_JOURNAL_ACCOUNT, if set. Exit code: 0 no "
+        "outcome is unknown, 75 an outcome is still unknown or the result could not be shown, 1 error, 2 wrong usage.",
     )
     recover.add_argument(
         "--journal", metavar="FILE", help="file or database URL of the journal (default: MINTED_CONNECT_JOURNAL)"
     )
-    recover.add_argument("--intent", metavar="ID", action="append", help="only this one; may be repeated")
+    recover.add_argument("--intent", metavar="ID", action="append", help="process only this intent; may be repeated")
     recover.add_argument(
         "--decide",
         choices=("confirmed", "rejected", "not_executed"),
-        help="of one --intent, write down what a person found out; ask no server",
+        help="write this outcome of one --intent into the journal; sends no request",
     )
-    recover.add_argument("--list", action="store_true", help="only list what is open: ask no server, change nothing")
     recover.add_argument(
-        "--all-accounts", action="store_true", help="also list open intents of other accounts; they are never read back"
+        "--list", action="store_true", help="list open intents only; sends no request and changes nothing"
+    )
+    recover.add_argument(
+        "--all-accounts",
+        action="store_true",
+        help="also list open intents of other accounts, which are never read back",
     )
     recover.add_argument(
         "--fence",
         action="store_true",
-        help="clear baskets that are still open, so that a request under way finds nothing to complete",
+        help="clear baskets that are still open, so that a request in flight has nothing to complete",
     )
     recover.add_argument(
-        "--seconds", type=float, default=120.0, help="how long to read back each of them (default: %(default)g)"
+        "--seconds",
+        type=float,
+        default=120.0,
+        help="maximum time to read back each intent, in seconds (default: %(default)g)",
     )
     recover.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     return parser

@@ -223,7 +223,7 @@ def test_help_loads_no_client() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.endswith("False\n")
-    assert "75 something does" in " ".join(done.stdout.split())
+    assert "75 an outcome is still unknown" in " ".join(done.stdout.split())
 
 
 def test_what_a_person_found_out(run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox) -> None:
