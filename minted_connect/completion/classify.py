@@ -13,7 +13,7 @@ __all__ = ["FailureClass", "classify"]
 
 
 class FailureClass(enum.Enum):
-    """What a failure says about a completion."""
+    """The class of a failed completion."""
 
     NOT_SENT = "not sent"
     """Provably nothing reached the server."""
@@ -43,7 +43,7 @@ def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> Failu
         return _classify_response(error, refusals)
     if isinstance(error, TransportError):
         phase = error.phase
-    # A protocol error is raised for a response, so the request was sent whatever the phase is.
+    # A protocol error is raised for a response, so the request was sent, even if the phase is NOT_SENT.
     return (
         FailureClass.NOT_SENT
         if phase is Phase.NOT_SENT and not isinstance(error, ProtocolError)

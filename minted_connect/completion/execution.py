@@ -183,7 +183,7 @@ class Execution:
         responded, settlement = self._api.clock.monotonic(), self._settlement
         refusal = Refusal(error.status, error.is_vendor_response, self._api.latest_server_time())
         intent = await settlement.record_refusal(intent, refusal)
-        read_back = ReadBack(self._api, intent, refused_at=responded)
+        read_back = ReadBack(self._api, intent, responded_at=responded)
         times = self._poll_times(responded, error.retry_after, is_trusted=is_trusted)
         if times and times[-1] > responded:
             text = "%s: refused with status %d; polling for an order for up to %.0f s before this counts as a refusal"
@@ -251,7 +251,7 @@ class Execution:
             OutcomeUnknown: if the order cannot be read.
         """
         responded = self._api.clock.monotonic()
-        read_back = ReadBack(self._api, attrs.evolve(intent, state=IntentState.UNKNOWN), refused_at=responded)
+        read_back = ReadBack(self._api, attrs.evolve(intent, state=IntentState.UNKNOWN), responded_at=responded)
         result = await self._poll_until_decided(read_back, self._poll_times(responded, None))
         note = "status_name: the order had a failing status in the response to the completion"
         if result is None:

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _CREATED_BEFORE: Final = timedelta(minutes=10)
-"""How much earlier than its intent an order without common keys may be dated."""
+"""Maximum time by which an order without common keys may be dated earlier than its intent."""
 
 
 class Match(enum.IntEnum):

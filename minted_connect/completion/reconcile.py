@@ -93,24 +93,24 @@ class ReadBack:
     Args:
         api: Sends the reads.
         intent: The intent.
-        refused_at: Monotonic time of the response, if this call sent the completion; None for an intent that was
-            loaded, whose refusal is dated by the server's clock.
+        responded_at: Monotonic time of the response to the completion, if this call has sent it; None for a stored
+            intent, whose refusal is dated by the server's clock.
     """
 
-    def __init__(self, api: ApiClient, intent: Intent, *, refused_at: float | None = None) -> None:
+    def __init__(self, api: ApiClient, intent: Intent, *, responded_at: float | None = None) -> None:
         self._api = api
         self._intent = intent
-        self._refused_at = refused_at
+        self._responded_at = responded_at
         self._policy: CompletionPolicy = api.completion_policy
         # For a stored refusal it is not known whether an earlier poll has already contradicted it.
         self._trusts_refusal = (
-            refused_at is not None
+            responded_at is not None
             and intent.refusal is not None
             and intent.refusal.is_vendor_response
             and intent.refusal.status in self._policy.refusals
         )
         # The preflight read has succeeded, so a 401 does not mean a wrong password.
-        self._has_read = refused_at is not None
+        self._has_read = responded_at is not None
         self._deadline = 0.0
         self._clock_offset = timedelta()
         self._basket = BasketSeen.UNREAD
@@ -157,8 +157,8 @@ class ReadBack:
             return False
         policy = self._policy
         wait = (policy.latest_landing or 0.0) if self._trusts_refusal else policy.settle_time
-        if self._refused_at is not None:
-            return began >= self._refused_at + wait
+        if self._responded_at is not None:
+            return began >= self._responded_at + wait
         return server_time is not None and server_time >= refusal.at + timedelta(seconds=wait) + _DATE_RESOLUTION
 
     def _may_still_be_sent(self, server_time: datetime | None) -> bool:
@@ -172,7 +172,7 @@ class ReadBack:
 
     async def _poll(self) -> ReadBackResult:
         clock = self._api.clock
-        # Only the server's clock counts: without a `Date` header, it is too early for a verdict.
+        # The local clock proves nothing about a stored intent: without a `Date` header, it is too early for a verdict.
         has_date = self._api.state.server_stats.has_date
         began, server_time = clock.monotonic(), self._api.server_time() if has_date else None
         self._basket = await self._read_basket()

@@ -67,7 +67,7 @@ class Likelihood(enum.Enum):
 
 @attrs.frozen(kw_only=True)
 class Evidence:
-    """What was read back so far. The defaults prove nothing."""
+    """The results of all polls so far. The defaults prove nothing."""
 
     order: OrderSeen = OrderSeen.NONE
     likely_orders: int = 0

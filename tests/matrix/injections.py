@@ -1,4 +1,4 @@
-"""What can become of one request on the wire: each act plays one way of going wrong."""
+"""Faults on the wire: each act handles one proxied request in one faulty way."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _MADE_UP: Final = Answer(200, (("Content-Type", "application/json"),), b"").with
 )
 
 
-async def _arrive(passage: ProxiedRequest, landed: bool) -> None:
+async def _arrive(proxied: ProxiedRequest, landed: bool) -> None:
     """Take the whole request off the wire, and pass it on if it is to land."""
-    await passage.read()
+    await proxied.read()
     if landed:
-        await passage.forward()
+        await proxied.forward()
 
 
 def drop(*, landed: bool = False, reset: bool = False) -> Act:
     """Break the connection in place of an answer."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        await passage.close(reset=reset)
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        await proxied.close(reset=reset)
 
     return act
 
@@ -43,26 +43,26 @@ class Gate:
         self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
         self._landed = landed
 
-    async def __call__(self, passage: ProxiedRequest) -> None:
-        await passage.read()
-        answer = await passage.forward() if self._landed else None
+    async def __call__(self, proxied: ProxiedRequest) -> None:
+        await proxied.read()
+        answer = await proxied.forward() if self._landed else None
         self.arrived.set()
         await self.go_on.wait()
-        passage.send((answer or await passage.forward()).raw)
+        proxied.send((answer or await proxied.forward()).raw)
 
 
-async def drop_unread(passage: ProxiedRequest) -> None:
+async def drop_unread(proxied: ProxiedRequest) -> None:
     """Break the connection while the body is still on its way."""
-    await passage.close(reset=True)
+    await proxied.close(reset=True)
 
 
 def silence(seconds: float, *, landed: bool = False) -> Act:
     """Never answer: let so many seconds go by on the client's clock."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        passage.proxy.clock.advance(seconds)
-        await passage.gone()
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        proxied.proxy.clock.advance(seconds)
+        await proxied.gone()
 
     return act
 
@@ -70,11 +70,11 @@ def silence(seconds: float, *, landed: bool = False) -> Act:
 def answer(raw: bytes, *, landed: bool = False, close: bool = False) -> Act:
     """Answer these bytes, whatever they are."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        passage.send(raw)
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        proxied.send(raw)
         if close:
-            await passage.close()
+            await proxied.close()
 
     return act
 
@@ -82,16 +82,16 @@ def answer(raw: bytes, *, landed: bool = False, close: bool = False) -> Act:
 def unending(seconds: float, raw: bytes, drip: bytes, *, landed: bool = False) -> Act:
     """Answer these bytes, and then a little for ever: the client's clock is so many seconds further meanwhile."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        passage.send(raw)
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        proxied.send(raw)
         for _ in range(20):
-            passage.send(drip)
-            await passage.connection.writer.drain()
-        passage.proxy.clock.advance(seconds)
-        while not passage.connection.writer.is_closing():
-            passage.send(drip)
-            await passage.connection.writer.drain()
+            proxied.send(drip)
+            await proxied.connection.writer.drain()
+        proxied.proxy.clock.advance(seconds)
+        while not proxied.connection.writer.is_closing():
+            proxied.send(drip)
+            await proxied.connection.writer.drain()
             await asyncio.sleep(0.001)
 
     return act
@@ -103,25 +103,25 @@ def challenge(*challenges: str, landed: bool = False) -> Act:
     return answer(envelope(401, *lines), landed=landed)
 
 
-async def unsigned(passage: ProxiedRequest) -> None:
+async def unsigned(proxied: ProxiedRequest) -> None:
     """Lose the signature on the way: the server asks for one, as it does of a stranger."""
-    answer = await passage.forward(without="authorization")
-    passage.send(answer.raw)
+    answer = await proxied.forward(without="authorization")
+    proxied.send(answer.raw)
 
 
-async def outdated(passage: ProxiedRequest) -> None:
+async def outdated(proxied: ProxiedRequest) -> None:
     """Let every nonce run out while the request is on its way."""
-    passage.proxy.sandbox.doorman.rotate_nonces()
-    passage.send((await passage.forward()).raw)
+    proxied.proxy.sandbox.doorman.rotate_nonces()
+    proxied.send((await proxied.forward()).raw)
 
 
 def redirect(status: int, *, landed: bool = False) -> Act:
     """Point to the server itself, where the request would be carried out."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        host, port = passage.proxy.target
-        passage.send(page(status, ("Location", f"http://{host}:{port}{passage.line.split(' ')[1]}")))
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        host, port = proxied.proxy.target
+        proxied.send(page(status, ("Location", f"http://{host}:{port}{proxied.line.split(' ')[1]}")))
 
     return act
 
@@ -129,12 +129,12 @@ def redirect(status: int, *, landed: bool = False) -> Act:
 def spoilt(change: Callable[[Answer], Answer | bytes], *, landed: bool = True, close: bool = False) -> Act:
     """Spoil the server's answer, or if the request is not to land, one that looks like it."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await passage.read()
-        changed = change(await passage.forward() if landed else _MADE_UP)
-        passage.send(changed if isinstance(changed, bytes) else changed.raw)
+    async def act(proxied: ProxiedRequest) -> None:
+        await proxied.read()
+        changed = change(await proxied.forward() if landed else _MADE_UP)
+        proxied.send(changed if isinstance(changed, bytes) else changed.raw)
         if close:
-            await passage.close()
+            await proxied.close()
 
     return act
 

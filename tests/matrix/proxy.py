@@ -150,14 +150,14 @@ class ProxiedRequest:
 Act = Callable[[ProxiedRequest], Awaitable[None]]
 
 
-async def pass_on(passage: ProxiedRequest) -> None:
+async def pass_on(proxied: ProxiedRequest) -> None:
     """Do nothing wrong."""
-    answer = await passage.forward()
-    if passage.proxy.keep_alive:
-        passage.send(answer.raw)
+    answer = await proxied.forward()
+    if proxied.proxy.keep_alive:
+        proxied.send(answer.raw)
     else:
-        passage.send(answer.having(("Connection", "close")).raw)
-        await passage.close()
+        proxied.send(answer.having(("Connection", "close")).raw)
+        await proxied.close()
 
 
 @attrs.define(eq=False)
@@ -168,8 +168,8 @@ class _Plan:
     """One for each request to come; the last is repeated if `endless`."""
     endless: bool
 
-    def next(self, passage: ProxiedRequest) -> Act | None:
-        if not self.acts or passage.method != self.method or not fnmatchcase(passage.path, self.path):
+    def next(self, proxied: ProxiedRequest) -> Act | None:
+        if not self.acts or proxied.method != self.method or not fnmatchcase(proxied.path, self.path):
             return None
         return self.acts[0] if self.endless and len(self.acts) == 1 else self.acts.pop(0)
 
@@ -183,7 +183,7 @@ def _bound(port: int) -> socket.socket:
 
 
 class Chaos(WireServer):
-    """`async with Chaos(sandbox, clock) as proxy`: passes everything on, except what it is told to play tricks on."""
+    """`async with Chaos(sandbox, clock) as proxy`: forwards requests, or injects faults into them."""
 
     def __init__(self, sandbox: Sandbox, clock: ManualClock, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(self._pass, tls)
@@ -197,7 +197,7 @@ class Chaos(WireServer):
         self._full: list[socket.socket] = []
         self.keep_alive = True
         """Whether the client may use a connection again."""
-        self.passages: list[ProxiedRequest] = []
+        self.proxied_requests: list[ProxiedRequest] = []
         self.failures: list[Exception] = []
         """What went wrong in the acts themselves."""
         self.refused: list[str] = []
@@ -206,7 +206,7 @@ class Chaos(WireServer):
         """What was said over them."""
         self._plans: list[_Plan] = []
 
-    def play(self, method: str, path: str, acts: Iterable[Act], *, endless: bool = False) -> None:
+    def inject(self, method: str, path: str, acts: Iterable[Act], *, endless: bool = False) -> None:
         """Play these acts, one for each request that fits, in place of passing it on; `endless` repeats the last."""
         self._plans.append(_Plan(method, path, list(acts), endless))
 
@@ -219,7 +219,7 @@ class Chaos(WireServer):
         return len(self.of(method, path))
 
     def of(self, method: str, path: str) -> list[ProxiedRequest]:
-        return [one for one in self.passages if one.method == method and fnmatchcase(one.path, path)]
+        return [one for one in self.proxied_requests if one.method == method and fnmatchcase(one.path, path)]
 
     # Whether it can be reached at all.
 
@@ -303,20 +303,20 @@ class Chaos(WireServer):
         served = 0
         while not connection.writer.is_closing():
             head = await connection.reader.readuntil(b"\r\n\r\n")
-            passage = ProxiedRequest(self, connection, head, served)
+            proxied = ProxiedRequest(self, connection, head, served)
             served += 1
-            self.passages.append(passage)
-            acts = (plan.next(passage) for plan in self._plans)
+            self.proxied_requests.append(proxied)
+            acts = (plan.next(proxied) for plan in self._plans)
             act = next((act for act in acts if act is not None), pass_on)
             try:
-                await act(passage)
+                await act(proxied)
                 await connection.writer.drain()
             except (asyncio.IncompleteReadError, ConnectionError):
                 return  # the client is gone
             except Exception as error:
                 self.failures.append(error)
                 return
-            if passage.body is None:
+            if proxied.body is None:
                 return  # what comes next is no head of a request
 
     async def __aexit__(

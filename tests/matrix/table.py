@@ -21,11 +21,11 @@ class Outcome(enum.Enum):
     ONCE = "sent again once, then the error"
     RT1 = "sent again once: provably nothing was carried out"
     RB = "read back, and decided by what is seen"
-    U = "OutcomeUnknown, settled by reconcile()"
+    U = "OutcomeUnknown, settled by complete.reconcile"
     X = "the error, at once"
     RBX = "read back once, then the error"
-    LOOKS = "sent once, looked for until the settle time, then the error"
-    LATER = "OutcomeUnknown: the time for looks ended first; settled by reconcile()"
+    LOOKS = "sent once, polled until the settle time, then the error"
+    LATER = "OutcomeUnknown: the time for the read-back ended first; settled by complete.reconcile"
     NOT_SENT = "NotSent: nothing reached the server"
     GIVEN_UP = "the cancellation goes on, with a note where something may have happened"
     ROUND = "one more round of the login, and no retry"
@@ -49,7 +49,7 @@ FINE, CONFIRMED, PENDING, UNAFFECTED = Outcome.FINE, Outcome.CONFIRMED, Outcome.
 APART, TURNS, SHARED, CLOSED, NONE = Outcome.APART, Outcome.TURNS, Outcome.SHARED, Outcome.CLOSED, Outcome.NONE
 
 Codes = Outcome | Mapping[str, Outcome]
-"""One outcome, or several by the case they hold for."""
+"""One outcome, or several by variant."""
 
 
 @attrs.frozen
@@ -63,8 +63,8 @@ class Row:
     proof: str | Mapping[str, str]
     """The test that proves it: of all cells, or by effect or client."""
 
-    def cases(self, effect: str) -> Mapping[str, Outcome]:
-        """Return what is to come of it by case; most cells have one, without a name."""
+    def variants(self, effect: str) -> Mapping[str, Outcome]:
+        """Return the expected outcomes by variant; most cells have one, whose name is empty."""
         codes = self.outcomes[EFFECTS.index(effect)]
         return {"": codes} if isinstance(codes, Outcome) else codes
 
@@ -283,7 +283,7 @@ ROWS: Final = (
     ),
 )
 
-_SECOND = "a no to the second try may mean that the first one did it: looked for before it fails"
+_SECOND = "a refusal of the second attempt may mean that the first one was executed: read back before it fails"
 _FIRST = "the first answer is whole and about what was asked; the connection is not used again"
 _EARLY = "seen before the first byte leaves: provably not sent, so another connection will do"
 _OWN_LOOP = "the blocking client brings its own loop: it works from wherever it is called"
@@ -300,7 +300,7 @@ DEVIATIONS: Final[Mapping[tuple[str, str, str], tuple[Outcome, str]]] = {
     ("F36", "M", "early"): (RT1, _EARLY),
     **{("F42", effect, "blocking"): (FINE, _OWN_LOOP) for effect in EFFECTS},
 }
-"""By row, effect and case: what this client does instead, and why it is better."""
+"""By row, effect and variant: what this client does instead, and why it is better."""
 
 UNCOVERED: Final[Mapping[str, str]] = {
     "F47": "an attempt on a dead pooled connection still costs an attempt of the retry policy",
@@ -311,9 +311,9 @@ UNCOVERED: Final[Mapping[str, str]] = {
 TABLE: Final = {row.name: row for row in ROWS}
 
 
-def outcome(row: str, effect: str, case: str = "") -> Outcome:
+def outcome(row: str, effect: str, variant: str = "") -> Outcome:
     """Return what is to come of a fault here, our own better ways included."""
-    cases = TABLE[row].cases(effect)
-    named = case if case in cases else ""
+    variants = TABLE[row].variants(effect)
+    named = variant if variant in variants else ""
     deviation = DEVIATIONS.get((row, effect, named))
-    return deviation[0] if deviation else cases[named]
+    return deviation[0] if deviation else variants[named]

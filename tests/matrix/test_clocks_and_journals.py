@@ -18,7 +18,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState
 from minted_connect.sandbox import ManualClock
 from tests.matrix import injections
-from tests.matrix.cells import BUY, CUSTOMER, READ, cells, deed_of
+from tests.matrix.cells import BUY, CUSTOMER, READ, cells, operation_of
 from tests.matrix.outcomes import is_done, is_unknown, nothing_was_sent, reconciled
 from tests.matrix.proxy import Act, ProxiedRequest
 from tests.matrix.world import MatrixWorld
@@ -31,26 +31,28 @@ JUMPS = {"ahead": 3600.0, "back": -3600.0}
 def jumping(seconds: float, act: Act) -> Act:
     """Set the clock of the machine while the request is on its way."""
 
-    async def jump(passage: ProxiedRequest) -> None:
-        passage.proxy.clock.jump_wall(seconds)
-        await act(passage)
+    async def jump(proxied: ProxiedRequest) -> None:
+        proxied.proxy.clock.jump_wall(seconds)
+        await act(proxied)
 
     return jump
 
 
 @cells(*(f"F40-{effect}-{name}" for effect in "RSAM" for name in JUMPS))
 async def test_the_wall_clock_jumps(world: MatrixWorld, cell: str) -> None:
-    deed, jump = deed_of(cell), JUMPS[cell.split("-")[2]]
-    await world.ready(deed)
-    dropped = injections.drop() if deed.effect in "RS" else injections.spoilt(injections.cut, close=True)
-    world.proxy.play(deed.method, deed.path, [jumping(jump, injections.pass_on if deed.is_money else dropped)])
+    operation, jump = operation_of(cell), JUMPS[cell.split("-")[2]]
+    await world.ready(operation)
+    dropped = injections.drop() if operation.effect in "RS" else injections.spoilt(injections.cut, close=True)
+    world.proxy.inject(
+        operation.method, operation.path, [jumping(jump, injections.pass_on if operation.is_money else dropped)]
+    )
     world.writing.meanwhile = lambda: jumped(world, jump)
     left = world.basket.price_fix.seconds_left
-    assert deed.shown(await deed.call(world.minted, world.basket))
-    await is_done(world, deed)
-    assert world.sent(deed) == (2 if deed.effect in "RS" else 1)
+    assert operation.shown(await operation.call(world.minted, world.basket))
+    await is_done(world, operation)
+    assert world.sent(operation) == (2 if operation.effect in "RS" else 1)
     # Every pause and every lock as long as ever.
-    assert world.clock.sleeps == ([0.25] if deed.effect in "RS" else [])
+    assert world.clock.sleeps == ([0.25] if operation.effect in "RS" else [])
     assert left - world.basket.price_fix.seconds_left == world.clock.monotonic()
 
 
@@ -63,7 +65,7 @@ async def test_an_order_is_found_however_the_clock_jumps(world: MatrixWorld, cel
     _, _, name, stage = cell.split("-")
     await world.ready(BUY)
     landed = stage == "dropped"
-    world.proxy.play(BUY.method, BUY.path, [jumping(JUMPS[name], injections.drop(landed=landed))])
+    world.proxy.inject(BUY.method, BUY.path, [jumping(JUMPS[name], injections.drop(landed=landed))])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     await is_unknown(world, BUY, caught.value, landed=landed)
@@ -86,7 +88,7 @@ async def test_a_date_to_wait_for_is_read_by_the_servers_clock(world: MatrixWorl
     until = format_datetime(now + timedelta(seconds=5), usegmt=True)
     headers = (("Date", format_datetime(now, usegmt=True)), ("Retry-After", until))
     busy = injections.answer(injections.envelope(503, *headers))
-    world.proxy.play(READ.method, READ.path, [jumping(JUMPS[cell.split("-")[2]], busy)])
+    world.proxy.inject(READ.method, READ.path, [jumping(JUMPS[cell.split("-")[2]], busy)])
     assert READ.shown(await READ.call(world.minted, world.basket))
     assert world.clock.sleeps == [5.0]
 
@@ -191,12 +193,12 @@ async def test_a_journal_that_fails_after_sending_hides_nothing(world: MatrixWor
     await world.ready(BUY)
     world.minted = await world.another(journal=SqliteJournal(world.journal, patience=0.05))
 
-    async def locking(passage: ProxiedRequest) -> None:
+    async def locking(proxied: ProxiedRequest) -> None:
         other.execute("BEGIN IMMEDIATE")
-        await injections.pass_on(passage)
+        await injections.pass_on(proxied)
 
     with closing(sqlite3.connect(world.journal, isolation_level=None)) as other:
-        world.proxy.play(BUY.method, BUY.path, [locking])
+        world.proxy.inject(BUY.method, BUY.path, [locking])
         assert BUY.shown(await BUY.call(world.minted, world.basket))
     assert world.states() == ["prepared"]  # open, which is safe
     [intent] = await world.minted.complete.pending()
@@ -285,7 +287,7 @@ async def asleep(world: MatrixWorld) -> None:
 
 @cells("F51-M-slept", "F51-M-ahead", "F51-M-back")
 async def test_the_machine_sleeps(world: MatrixWorld, cell: str) -> None:
-    """Between the look at the basket and the sending, when the intent was just written down."""
+    """Between the preflight read and the completion, just after the intent was written into the journal."""
     way = cell.rsplit("-", 1)[1]
     await world.ready(BUY)
     if way == "slept":
@@ -323,12 +325,12 @@ async def test_a_lock_grows_old_while_the_machine_sleeps(world: MatrixWorld, cel
 async def test_the_machine_sleeps_before_the_reply_to_a_challenge(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
 
-    async def slow(passage: ProxiedRequest) -> None:
+    async def slow(proxied: ProxiedRequest) -> None:
         await asleep(world)
-        await injections.outdated(passage)
+        await injections.outdated(proxied)
 
-    world.proxy.play(BUY.method, BUY.path, [slow])
+    world.proxy.inject(BUY.method, BUY.path, [slow])
     with pytest.raises(PriceFixExpired):
         await BUY.call(world.minted, world.basket)
-    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.name)] == [401]
     assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (1, ["not_sent"], [])

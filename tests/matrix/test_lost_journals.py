@@ -54,10 +54,10 @@ IN_USE: Final[dict[str, Lose]] = {**LOSSES, "rows": without_rows}
 def losing(world: MatrixWorld, lose: Lose, act: Act) -> Act:
     """Lose the journal while the completion is on its way."""
 
-    async def lost(passage: ProxiedRequest) -> None:
-        await passage.read()
+    async def lost(proxied: ProxiedRequest) -> None:
+        await proxied.read()
         await lose(world.journal)
-        await act(passage)
+        await act(proxied)
 
     return lost
 
@@ -108,7 +108,7 @@ async def test_the_order_is_returned_all_the_same(
 ) -> None:
     await world.ready(BUY)
     lose = IN_USE[cell.rsplit("-", 1)[1]]
-    world.proxy.play(BUY.method, BUY.path, [losing(world, lose, injections.pass_on)])
+    world.proxy.inject(BUY.method, BUY.path, [losing(world, lose, injections.pass_on)])
     done = await BUY.call(world.minted, world.basket)
     assert BUY.shown(done)
     assert len(world.sandbox.shop.orders) == 1
@@ -123,7 +123,7 @@ async def test_an_unknown_outcome_stays_unknown(
 ) -> None:
     await world.ready(BUY)
     lose = IN_USE[cell.rsplit("-", 1)[1]]
-    world.proxy.play(BUY.method, BUY.path, [losing(world, lose, injections.drop(landed=True))])
+    world.proxy.inject(BUY.method, BUY.path, [losing(world, lose, injections.drop(landed=True))])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     assert [text for text in errors_of(caplog) if "its record is lost" in text and caught.value.intent.id in text]
@@ -146,7 +146,7 @@ async def test_a_record_that_another_process_settles_is_not_lost(
         await other.settle(intent.id, IntentState.CONFIRMED, order_id=1)
         await other.aclose()
 
-    world.proxy.play(BUY.method, BUY.path, [losing(world, settle, injections.pass_on)])
+    world.proxy.inject(BUY.method, BUY.path, [losing(world, settle, injections.pass_on)])
     assert BUY.shown(await BUY.call(world.minted, world.basket))
     assert world.states() == ["confirmed"]
     assert errors_of(caplog) == []
@@ -158,11 +158,11 @@ async def test_a_record_that_cannot_be_read_hides_no_other(
     world: MatrixWorld, cell: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [injections.drop(landed=True)])
+    world.proxy.inject(BUY.method, BUY.path, [injections.drop(landed=True)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     basket = await another_basket(world)
-    world.proxy.play(BUY.method, BUY.path, [injections.drop()])
+    world.proxy.inject(BUY.method, BUY.path, [injections.drop()])
     with pytest.raises(OutcomeUnknown) as damaged:
         await BUY.call(world.minted, basket)
     with closing(sqlite3.connect(world.journal)) as database, database:

@@ -9,7 +9,17 @@ import pytest
 
 from minted_connect import ConnectFailed, IntegrityError, ProtocolError, RequestTimeout
 from tests.matrix import injections
-from tests.matrix.cells import BUY, PATIENCE, Injection, MatrixCase, both, both_clients, cells, deed_of, plays
+from tests.matrix.cells import (
+    BUY,
+    PATIENCE,
+    Injection,
+    MatrixCase,
+    both,
+    both_clients,
+    cells,
+    matrix_cases,
+    operation_of,
+)
 from tests.matrix.outcomes import is_done, nothing_was_sent, perform
 from tests.matrix.proxy import Answer, ProxiedRequest
 from tests.matrix.world import MatrixWorld, contexts
@@ -31,38 +41,38 @@ def long_line(answer: Answer) -> Answer:
 
 SPUN_OUT = [
     *[
-        strike
+        injection
         for name, (raw, drip) in NEVER.items()
-        for strike in both(
+        for injection in both(
             "F35",
             name,
             lambda landed, raw=raw, drip=drip: injections.unending(PATIENCE, raw, drip, landed=landed),
             RequestTimeout,
-            case="slow",
+            variant="slow",
             slow=True,
         )
     ],
     *[
-        strike
+        injection
         for change in (many_headers, long_line)
-        for strike in both(
+        for injection in both(
             "F35",
             change.__name__.replace("_", "-"),
             lambda landed, change=change: injections.spoilt(change, landed=landed),
             ProtocolError,
-            case="unreadable",
+            variant="unreadable",
         )
     ],
 ]
 
 
 TO_THE_END = injections.unending(60, *NEVER["body"])
-DEADLINE = [Injection("F35", "", TO_THE_END, RequestTimeout, case="deadline", effects="R")]
+DEADLINE = [Injection("F35", "", TO_THE_END, RequestTimeout, variant="deadline", effects="R")]
 
 
-@both_clients([*plays(SPUN_OUT), *plays(DEADLINE)])
-async def test_answers_without_end(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients([*matrix_cases(SPUN_OUT), *matrix_cases(DEADLINE)])
+async def test_answers_without_end(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
 
 
 # F36.
@@ -77,17 +87,17 @@ def then_another(answer: Answer) -> bytes:
 
 
 TWO = [
-    Injection("F36", "same", injections.spoilt(twice), ProtocolError, landed=True, case="two"),
-    Injection("F36", "other", injections.spoilt(then_another), ProtocolError, landed=True, case="two"),
+    Injection("F36", "same", injections.spoilt(twice), ProtocolError, landed=True, variant="two"),
+    Injection("F36", "other", injections.spoilt(then_another), ProtocolError, landed=True, variant="two"),
 ]
 
 
-@both_clients(plays(TWO))
-async def test_two_answers(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
-    first = world.proxy.of(play.deed.method, play.deed.path)[0].connection
+@both_clients(matrix_cases(TWO))
+async def test_two_answers(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
+    first = world.proxy.of(case.operation.method, case.operation.path)[0].connection
     assert (await world.minted.customers.get("customer-1")).external_id == "customer-1"
-    assert world.proxy.passages[-1].connection is not first
+    assert world.proxy.proxied_requests[-1].connection is not first
 
 
 async def in_the_mailbox(world: MatrixWorld) -> None:
@@ -103,18 +113,18 @@ def an_order(found: Answer) -> bytes:
 
 @cells("F36-R-early", "F36-S-early", "F36-A-early")
 async def test_an_answer_before_the_request(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
+    operation = operation_of(cell)
+    await world.ready(operation)
     idle = world.proxy.connections[-1]
     idle.envelope({"external_id": "customer-1", "lastname": "nobody asked"})
     await idle.writer.drain()
     await in_the_mailbox(world)
-    assert deed.shown(await deed.call(world.minted, world.basket))
-    await is_done(world, deed)
+    assert operation.shown(await operation.call(world.minted, world.basket))
+    await is_done(world, operation)
     # It never left over that connection, so it is sent once, over another one.
-    assert world.sent(deed) == world.arrived(deed) == 1
+    assert world.sent(operation) == world.arrived(operation) == 1
     assert len(world.clock.sleeps) == 1
-    assert world.proxy.passages[-1].connection is not idle
+    assert world.proxy.proxied_requests[-1].connection is not idle
 
 
 @cells("F36-M-early-once", "F36-M-early-always")
@@ -124,12 +134,12 @@ async def test_an_order_that_was_answered_before_it_was_asked_for(build: Any, au
     await world.ready(BUY)
     answers: list[bytes] = []
 
-    async def copied(passage: ProxiedRequest) -> None:
-        answer = await passage.forward()
+    async def copied(proxied: ProxiedRequest) -> None:
+        answer = await proxied.forward()
         answers.append(an_order(answer))
-        passage.send(answer.raw)
+        proxied.send(answer.raw)
 
-    world.proxy.play("GET", "/partner/walletable/basket", [copied])
+    world.proxy.inject("GET", "/partner/walletable/basket", [copied])
     await world.minted.baskets.get_active("customer-1")
     eager, _ = contexts(authority)
     eager.maximum_version = ssl.TLSVersion.TLSv1_2  # where the server has the last word in the handshake
@@ -173,6 +183,6 @@ MIXED_UP = [
 ]
 
 
-@both_clients(plays(MIXED_UP))
-async def test_answers_about_somebody_else(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(matrix_cases(MIXED_UP))
+async def test_answers_about_somebody_else(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)

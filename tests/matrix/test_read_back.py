@@ -51,12 +51,12 @@ FAULTS: dict[str, Act] = {
     "nobodys": injections.spoilt(nobodys),
 }
 LEAST_PER_LOOK = 3
-"""Reads of one look: the basket, the order of its number, the list of orders."""
+"""Reads of one poll: the basket, the order of its number, the list of orders."""
 
 
 async def doubted(world: MatrixWorld, *, landed: bool) -> OutcomeUnknown:
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [injections.drop(landed=landed)])
+    world.proxy.inject(BUY.method, BUY.path, [injections.drop(landed=landed)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     return caught.value
@@ -72,9 +72,9 @@ async def test_nothing_can_be_read(build: Any, cell: str) -> None:
     world = await build(timeouts=Timeouts(read=PATIENCE), options={"max_body": 65536})
     error = await doubted(world, landed=stage == "landed")
     for path in (BASKET, ORDERS):
-        world.proxy.play("GET", path, [FAULTS[name]], endless=True)
+        world.proxy.inject("GET", path, [FAULTS[name]], endless=True)
     began, world.clock.sleeps[:] = world.clock.monotonic(), []
-    world.proxy.passages.clear()
+    world.proxy.proxied_requests.clear()
     with pytest.raises(OutcomeUnknown) as still:
         await world.settle(error)
     assert still.value.intent.id == error.intent.id
@@ -84,7 +84,7 @@ async def test_nothing_can_be_read(build: Any, cell: str) -> None:
     assert 0 < reads(world) <= 3 * LEAST_PER_LOOK * (len(world.clock.sleeps) + 1)
     assert world.sent(BUY) == 0
     world.proxy.behave()
-    world.proxy.passages.clear()
+    world.proxy.proxied_requests.clear()
     await is_unknown(world, BUY, still.value, landed=stage == "landed")
 
 
@@ -93,9 +93,9 @@ async def test_neither_can_the_look_after_a_doubtful_no(build: Any, cell: str) -
     world = await build(timeouts=Timeouts(read=PATIENCE))
     await world.ready(BUY)
     fault = FAULTS[cell.split("-")[2]]
-    world.proxy.play(BUY.method, BUY.path, [injections.answer(injections.page(403), landed=True)])
-    world.proxy.play("GET", BASKET, [injections.pass_on, fault], endless=True)
-    world.proxy.play("GET", ORDERS, [fault], endless=True)
+    world.proxy.inject(BUY.method, BUY.path, [injections.answer(injections.page(403), landed=True)])
+    world.proxy.inject("GET", BASKET, [injections.pass_on, fault], endless=True)
+    world.proxy.inject("GET", ORDERS, [fault], endless=True)
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     assert caught.value.evidence[0].startswith("PermissionDenied")
@@ -110,7 +110,7 @@ FENCED = CompletionPolicy(fence_proves_not_executed=True)
 async def test_without_the_orders_no_basket_is_cleared(build: Any, cell: str) -> None:
     world = await build(options={"completion": FENCED})
     error = await doubted(world, landed=False)
-    world.proxy.play("GET", ORDERS, [FAULTS["500"]], endless=True)
+    world.proxy.inject("GET", ORDERS, [FAULTS["500"]], endless=True)
     with pytest.raises(OutcomeUnknown) as still:
         await world.minted.complete.reconcile(error, fence=True)
     assert still.value.evidence[0] == "the list of orders could not be read completely"
@@ -122,8 +122,8 @@ async def test_without_the_orders_no_basket_is_cleared(build: Any, cell: str) ->
 async def test_without_the_orders_a_cleared_basket_proves_nothing(build: Any, cell: str) -> None:
     world = await build(options={"completion": FENCED})
     error = await doubted(world, landed=False)
-    # Two reads of the first look can be made, and none of what comes after the basket was cleared.
-    world.proxy.play("GET", ORDERS, [injections.pass_on, injections.pass_on, FAULTS["500"]], endless=True)
+    # Two reads of the first poll can be made, and none of what comes after the basket was cleared.
+    world.proxy.inject("GET", ORDERS, [injections.pass_on, injections.pass_on, FAULTS["500"]], endless=True)
     with pytest.raises(OutcomeUnknown) as still:
         await world.minted.complete.reconcile(error, fence=True)
     assert still.value.evidence[0] == "the list of orders could not be read completely"

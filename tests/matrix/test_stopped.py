@@ -23,7 +23,7 @@ from tests.matrix.proxy import ProxiedRequest
 from tests.matrix.world import MatrixWorld, child
 
 LEFT: Final = 4.0
-"""Seconds left of the price lock when the process looks at the basket, of which 3 are its margin."""
+"""Seconds left of the price lock when the process reads the basket, of which 3 are its margin."""
 STOPPED: Final = 1.2
 """Seconds that it is stopped: more than there are to send in. No clock of a test moves that of a process."""
 BOUNDED: Final = {"fence_proves_not_executed": True, "latest_landing": 1.0}
@@ -85,20 +85,20 @@ async def test_it_is_stopped_before_the_reply_to_a_challenge(world_today: Matrix
     world.clock.advance(240 - LEFT)
     processes: list[asyncio.subprocess.Process] = []
 
-    async def stop(passage: ProxiedRequest) -> None:
+    async def stop(proxied: ProxiedRequest) -> None:
         [process] = processes
         process.send_signal(signal.SIGSTOP)
         await has_stopped(process)
-        await injections.outdated(passage)
+        await injections.outdated(proxied)
         await asyncio.sleep(STOPPED)
         process.send_signal(signal.SIGCONT)
 
-    world.proxy.play(BUY.method, BUY.path, [stop])
+    world.proxy.inject(BUY.method, BUY.path, [stop])
     async with child(world, BUY) as process:
         processes.append(process)
         await gave_up(process)
     # The challenge was a refusal before anything was done, and it got no reply.
-    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.name)] == [401]
     assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (1, ["not_sent"], [])
 
 
@@ -149,14 +149,14 @@ async def test_an_order_that_is_found_settles_at_once(world_today: MatrixWorld, 
     await world.ready(BUY)
     processes: list[asyncio.subprocess.Process] = []
 
-    async def stop(passage: ProxiedRequest) -> None:
+    async def stop(proxied: ProxiedRequest) -> None:
         [process] = processes
-        order = await passage.forward()
+        order = await proxied.forward()
         process.send_signal(signal.SIGSTOP)
         await has_stopped(process)
-        passage.send(order.raw)
+        proxied.send(order.raw)
 
-    world.proxy.play(BUY.method, BUY.path, [stop])
+    world.proxy.inject(BUY.method, BUY.path, [stop])
     async with child(world, BUY) as process:
         processes.append(process)
         await has_stopped(process)
