@@ -58,10 +58,11 @@ class AsyncCompletions:
         waits for this one and gets the same result. Until the outcome is known, other changes of the customer's
         baskets through this client wait.
 
-        The completion is posted once. A response that refuses it proves nothing by itself, so the call polls for the
-        order until `CompletionPolicy.settle_time` after the response before it raises the refusal. The time is limited
-        by `CompletionPolicy.inline_looks`, and by `deadline` (else `Timeouts.complete_total`) from the start of the
-        call. A refusal with a status of `CompletionPolicy.refusals` in the vendor's envelope takes one read-back.
+        The completion is posted once. A response that refuses it proves nothing by itself, unless it rejects the
+        digest (401). The call therefore polls for the order until `CompletionPolicy.settle_time` after the response
+        before it raises the refusal. The time is limited by `CompletionPolicy.inline_looks`, and by `deadline` (else
+        `Timeouts.complete_total`) from the start of the call. A refusal with a status of `CompletionPolicy.refusals`
+        in the vendor's envelope takes one read-back.
 
         Args:
             basket: The basket as last read. If its items have changed since, nothing is sent (`InvalidInput`).
@@ -71,11 +72,11 @@ class AsyncCompletions:
 
         Raises:
             OutcomeUnknown: if the purchase may have happened. Pass the error to `reconcile`; do not buy again before
-                the purchase is settled. After every other error nothing was bought.
-            NotSent: if nothing was sent: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`, `JournalError`,
+                the purchase is settled. After every other error, this call has bought nothing.
+            NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`, `JournalError`,
                 `InvalidInput`, no connection, or the basket could not be read.
             APIError: if the server refused the completion and no order was made.
-            IntegrityError: if the basket in the response is not the caller's; nothing was sent.
+            IntegrityError: if the basket in the response is not the caller's; no completion was sent.
             CompletionRejected: if an order was made, but failed or was cancelled.
 
         Source: Complete Buy (api-27307626, 2026-02-19): partly documented (path and request); the response is inferred.
