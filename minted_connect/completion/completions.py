@@ -73,10 +73,10 @@ class AsyncCompletions:
         Raises:
             OutcomeUnknown: if the purchase may have happened. Pass the error to `reconcile`; do not buy again before
                 the purchase is settled. After every other error, this call has bought nothing.
-            NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`, `JournalError`,
-                `InvalidInput`, no connection, or the basket could not be read.
+            NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`,
+                `JournalError`, `InvalidInput`, no connection, or the basket could not be read.
             APIError: if the server refused the completion and no order was made.
-            IntegrityError: if the basket in the response is not the caller's; no completion was sent.
+            IntegrityError: if the basket that was read is not the caller's; no completion was sent.
             CompletionRejected: if an order was made, but failed or was cancelled.
 
         Source: Complete Buy (api-27307626, 2026-02-19): partly documented (path and request); the response is inferred.

@@ -1,4 +1,4 @@
-"""What has to hold for each outcome of the table: what was sent, done, written down, raised, and found out later."""
+"""Checks each outcome of the table: requests sent and executed, journal, errors, and the later reconciliation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.matrix.world import MatrixWorld
 
 
 async def perform(world: MatrixWorld, case: MatrixCase) -> None:
-    """Play one cell to its end, and hold it to its outcome."""
+    """Run one cell and check its outcome."""
     await world.ready(case.operation)
     world.proxy.inject(case.operation.method, case.operation.path, [case.injection.act], endless=case.always)
     client = world.minted
@@ -51,7 +51,7 @@ Call = Callable[[], Awaitable[Any]]
 
 
 def _pauses(injection: Injection, attempts: int) -> list[float]:
-    """Return the seconds between attempts: what the server asked for, or else half of a doubling backoff."""
+    """Return the seconds between attempts: the server's `Retry-After`, else half of a doubling backoff."""
     return [injection.retry_after or 0.25 * 2**number for number in range(attempts - 1)]
 
 
@@ -68,7 +68,7 @@ async def _again(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     # A 429 proves nothing about the change, so the change is not read back.
     is_read_back = operation.effect == "S" and injection.error is not RateLimited
     if is_read_back and injection.landed:
-        # Read back at last: the first try may have done it, and has.
+        # Read back in the end, because the first attempt may have been executed, and was.
         assert operation.shown(await call())
         assert world.reads(operation) == 1
         times = poll_times()[:1]
@@ -108,13 +108,13 @@ async def _unknown(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
 
 
 async def is_unknown(world: MatrixWorld, operation: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
-    """Check a completion whose outcome is not known, and find out about it once the fault is over."""
+    """Check a completion with an unknown outcome, and settle it once the fault is over."""
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()
     assert (intent.id, intent.state) == (error.intent.id, "unknown")
     sent = world.sent(operation)
     assert operation.made(world.sandbox) is landed
-    # Neither is it bought again, nor does anything more go out.
+    # The basket is not bought again, and nothing more is sent.
     with pytest.raises((AlreadyInFlight, InvalidInput)):
         await operation.call(world.minted, world.basket)
     world.proxy.behave()
@@ -123,14 +123,14 @@ async def is_unknown(world: MatrixWorld, operation: MatrixOperation, error: Outc
 
 
 async def settled(world: MatrixWorld, operation: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
-    """Reconcile through the error, and hold the verdict to what the server did."""
+    """Reconcile the error, and compare the verdict with the server."""
     await _judged(world, operation, error.intent, lambda: world.settle(error), landed=landed)
 
 
 async def reconciled(
     world: MatrixWorld, operation: MatrixOperation, intent: Intent, *, landed: bool, state: str = "unknown"
 ) -> None:
-    """Reconcile what was found in `pending()`, and hold the verdict to what the server did.
+    """Reconcile an intent from `pending()`, and compare the verdict with the server.
 
     If it was not made, the journal keeps the intent in `state`.
     """
@@ -211,7 +211,7 @@ async def _polled(world: MatrixWorld, case: MatrixCase, call: Call, times: list[
 
 
 class Witness:
-    """An act that passes reads on, and notes what another process would find in the journal at that moment."""
+    """An act that forwards reads, and records the refusal that another process would find in the journal then."""
 
     def __init__(self, world: MatrixWorld, skipped: int = 0) -> None:
         self.seen: list[list[tuple[str, int | None]]] = []
@@ -219,7 +219,7 @@ class Witness:
 
     @property
     def status(self) -> int | None:
-        """Status of the refusal that was noted first."""
+        """Status of the refusal that was recorded first."""
         return self.seen[0][0][1]
 
     async def __call__(self, proxied: ProxiedRequest) -> None:
@@ -235,10 +235,10 @@ async def _settled_later(world: MatrixWorld, case: MatrixCase, call: Call) -> No
 
 
 def _pauses_of_reconcile(left: float) -> list[float]:
-    """Return the pauses of a reconciliation whose first poll after `left` seconds proves something."""
+    """Return the pauses of a reconciliation whose first poll after `left` seconds proves a verdict."""
     pauses: list[float] = []
     for pause in (0.5, 1.0, 2.0, 4.0, 8.0):
-        if sum(pauses) >= left + 1:  # as far as a Date header tells
+        if sum(pauses) >= left + 1:  # the resolution of the Date header
             break
         pauses.append(pause)
     return pauses
@@ -279,7 +279,7 @@ async def is_settled_later(
 
 
 async def nothing_was_sent(world: MatrixWorld, operation: MatrixOperation, *, written: bool = True) -> None:
-    """Check that the server has not heard of it, and that an intent that was written down is closed."""
+    """Check that nothing reached the server, and that an intent that was written is closed."""
     assert (world.sent(operation), world.arrived(operation)) == (0, 0)
     if operation.is_money:
         assert world.states() == ["not_sent"] * written
@@ -332,7 +332,7 @@ async def _raised(kind: type[Exception], call: Call) -> Any:
 
 
 async def is_done(world: MatrixWorld, operation: MatrixOperation) -> None:
-    """Check that it was carried out, and that the journal knows."""
+    """Check that the operation was executed, and that the journal says so."""
     if operation.effect != "R":
         assert operation.made(world.sandbox)
     if operation.is_money:
@@ -340,7 +340,7 @@ async def is_done(world: MatrixWorld, operation: MatrixOperation) -> None:
 
 
 async def is_free_again(world: MatrixWorld, operation: MatrixOperation) -> None:
-    """Complete the basket after all: what was refused, or never sent, bars nothing."""
+    """Complete the basket: a refused or unsent completion does not block it."""
     world.proxy.behave()
     done = await operation.call(
         world.minted, await world.minted.baskets.get_active(CUSTOMER, cart_token=world.basket.token)

@@ -15,7 +15,7 @@ EFFECTS: Final = "RSAM"
 
 
 class Outcome(enum.Enum):
-    """What is to come of a fault."""
+    """The expected outcome of a fault."""
 
     RT = "sent again, within budget and deadline"
     ONCE = "sent again once, then the error"
@@ -29,7 +29,7 @@ class Outcome(enum.Enum):
     NOT_SENT = "NotSent: nothing reached the server"
     GIVEN_UP = "the cancellation goes on, with a note where something may have happened"
     ROUND = "one more round of the login, and no retry"
-    FINE = "the answer is taken"
+    FINE = "the response is accepted"
     CONFIRMED = "confirmed by the keys that can be read"
     PENDING = "found in pending() by the next process"
     APART = "both are done, independently"
@@ -54,14 +54,14 @@ Codes = Outcome | Mapping[str, Outcome]
 
 @attrs.frozen
 class Row:
-    """One fault, and what is to come of it for each effect."""
+    """One fault with its expected outcome for each effect."""
 
     name: str
     fault: str
     outcomes: tuple[Codes, Codes, Codes, Codes]
     """Of R, S, A and M."""
     proof: str | Mapping[str, str]
-    """The test that proves it: of all cells, or by effect or client."""
+    """The test that proves the row: one for all cells, or by effect or client."""
 
     def variants(self, effect: str) -> Mapping[str, Outcome]:
         """Return the expected outcomes by variant; most cells have one, whose name is empty."""
@@ -186,13 +186,13 @@ ROWS: Final = (
     ),
     Row(
         "F36",
-        "two answers on one connection / answer before request",
+        "two responses on one connection / response before the request",
         tuple({"two": code, "early": code} for code in (RT, RB, RB, U)),  # type: ignore[arg-type]
         f"{_WIRE}::test_two_answers",
     ),
     Row(
         "F37",
-        "answer for another customer or another token",
+        "response for another customer or another token",
         (X, X, X, U),
         f"{_WIRE}::test_answers_about_somebody_else",
     ),
@@ -284,13 +284,13 @@ ROWS: Final = (
 )
 
 _SECOND = "a refusal of the second attempt may mean that the first one was executed: read back before it fails"
-_FIRST = "the first answer is whole and about what was asked; the connection is not used again"
+_FIRST = "the first response is complete and belongs to the request; the connection is not reused"
 _EARLY = "seen before the first byte leaves: provably not sent, so another connection will do"
 _OWN_LOOP = "the blocking client brings its own loop: it works from wherever it is called"
 
 DEVIATIONS: Final[Mapping[tuple[str, str, str], tuple[Outcome, str]]] = {
     ("F28", "S", "second"): (RB, _SECOND),
-    ("F35", "R", "slow"): (RT, "late like any other answer (F13): asked again as long as the deadline allows"),
+    ("F35", "R", "slow"): (RT, "late like any other response (F13): retried as long as the deadline allows"),
     ("F35", "R", "unreadable"): (ONCE, "a head that cannot be read is junk like a body (F17): asked once more"),
     ("F36", "R", "two"): (FINE, _FIRST),
     ("F36", "S", "two"): (FINE, _FIRST),
@@ -305,14 +305,14 @@ DEVIATIONS: Final[Mapping[tuple[str, str, str], tuple[Outcome, str]]] = {
 UNCOVERED: Final[Mapping[str, str]] = {
     "F47": "an attempt on a dead pooled connection still costs an attempt of the retry policy",
 }
-"""By row: why its cells are not proved yet. Nothing is claimed about them."""
+"""By row: the reason why its cells are not covered yet."""
 
 
 TABLE: Final = {row.name: row for row in ROWS}
 
 
 def outcome(row: str, effect: str, variant: str = "") -> Outcome:
-    """Return what is to come of a fault here, our own better ways included."""
+    """Return the expected outcome of a fault, deviations included."""
     variants = TABLE[row].variants(effect)
     named = variant if variant in variants else ""
     deviation = DEVIATIONS.get((row, effect, named))

@@ -1,4 +1,4 @@
-"""Nothing leaves: no connection, none that can be trusted, no place, no turn, or the caller gives up in time."""
+"""Nothing is sent: no (trusted) connection, full pool, rate limit, open breaker, or cancelled in time."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from tests.matrix.cells import BUY, OPERATIONS, MatrixOperation, cells, operatio
 from tests.matrix.outcomes import is_done, nothing_was_sent
 from tests.matrix.world import MatrixWorld
 
-# F01, F02, F03: no connection. It fails for good, or until the first pause.
+# F01, F02, F03: no connection, for good or until the first pause.
 
 
 async def unresolvable(world: MatrixWorld, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
-    """Let the server's name be one that no resolver knows, without asking those of the network, who take their time."""
+    """Use a host name that cannot be resolved, without a slow query to a real resolver."""
     known, lost = socket.getaddrinfo, True
 
     def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -68,7 +68,7 @@ WAYS = ("once", "always")
 async def cut_off(build: Any, row: str, operation: MatrixOperation) -> MatrixWorld:
     """Return a world whose client has at most a connection to read baskets, and none for this operation."""
     # A name is resolved once for each pool: only a new client resolves it again.
-    # On a busy machine a connection takes its time: short is the patience only where it has to run out.
+    # Connecting takes long on a busy machine: use a short timeout only where it must expire.
     timeouts = Timeouts(connect=0.4) if row == "F03" else Timeouts()
     world = await build(host="localhost" if row == "F01" else "127.0.0.1", timeouts=timeouts)
     world.proxy.keep_alive = operation.is_money
@@ -83,9 +83,9 @@ async def cut_off(build: Any, row: str, operation: MatrixOperation) -> MatrixWor
 async def test_no_connection(build: Any, monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
     operation = operation_of(cell)
     world = await cut_off(build, cell[:3], operation)
-    mend = await FAULTS[cell[:3]](world, monkeypatch)
+    fix = await FAULTS[cell[:3]](world, monkeypatch)
     if cell.endswith("once"):
-        world.clock.meanwhile = mend
+        world.clock.meanwhile = fix
         assert operation.shown(await operation.call(world.minted, world.basket))
         await is_done(world, operation)
         assert [entry.status for entry in world.sandbox.requests.of(operation.name)].count(200) == 1
@@ -98,7 +98,7 @@ async def test_no_connection(build: Any, monkeypatch: pytest.MonkeyPatch, cell: 
     assert len(world.clock.sleeps) == operation.most - 1
     assert caught.value.safe_to_retry
     await nothing_was_sent(world, operation)
-    await mend()
+    await fix()
     assert operation.shown(await operation.call(world.minted, world.basket))
     await is_done(world, operation)
 
@@ -108,14 +108,14 @@ async def test_no_connection_until_the_price_fix_is_over(
     build: Any, monkeypatch: pytest.MonkeyPatch, cell: str
 ) -> None:
     world = await cut_off(build, cell[:3], BUY)
-    world.clock.advance(236.9)  # of 240 s; with the 3 s that have to be left there is no time for a pause
-    mend = await FAULTS[cell[:3]](world, monkeypatch)
+    world.clock.advance(236.9)  # of 240 s; 3 s must be left, so there is no time for a pause
+    fix = await FAULTS[cell[:3]](world, monkeypatch)
     with pytest.raises(ConnectFailed) as caught:
         await BUY.call(world.minted, world.basket)
     assert caught.value.attempts == 1
     assert world.clock.sleeps == []
     await nothing_was_sent(world, BUY)
-    await mend()
+    await fix()
     assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
 
 
@@ -125,10 +125,10 @@ async def test_a_connection_that_comes_after_the_price_fix(
 ) -> None:
     world = await cut_off(build, cell[:3], BUY)
     world.clock.advance(230)
-    mend = await FAULTS[cell[:3]](world, monkeypatch)
+    fix = await FAULTS[cell[:3]](world, monkeypatch)
 
     async def late() -> None:
-        await mend()
+        await fix()
         world.clock.advance(10)
 
     world.clock.meanwhile = late
@@ -138,7 +138,7 @@ async def test_a_connection_that_comes_after_the_price_fix(
     await nothing_was_sent(world, BUY)
 
 
-# F04, F05: nobody to be trusted.
+# F04, F05: no trusted certificate.
 
 
 def unknown_authority(world: MatrixWorld, authority: Any) -> None:
@@ -186,7 +186,7 @@ async def test_a_protocol_of_the_past(build: Any, authority: Any, cell: str) -> 
 
 
 async def served_to_who_wants_it(world: MatrixWorld, authority: Any) -> None:
-    """So that the refusal is the client's, and not the server's."""
+    """Control: the server accepts this connection, so the refusal above is the client's."""
     lax = ssl.create_default_context()
     authority.configure_trust(lax)
     with warnings.catch_warnings(action="ignore"):
@@ -208,7 +208,7 @@ async def distrusted(world: MatrixWorld, operation: MatrixOperation) -> None:
     await nothing_was_sent(world, operation)
 
 
-# F06, F07, F08: no place, no turn, no hope.
+# F06, F07, F08: full pool, rate limit, open breaker.
 
 
 @cells(*(f"F06-{operation.effect}" for operation in OPERATIONS))
@@ -218,7 +218,7 @@ async def test_no_place_comes_free(build: Any, cell: str) -> None:
     await world.ready(operation)
     gate = injections.Gate()
     if operation.is_money:
-        # Money has places of its own: only another completion can take them.
+        # Completions have a pool of their own, which only another completion can fill.
         other = world.sandbox.shop.create_customer(world.sandbox.username, "customer-2", {})
         world.sandbox.shop.add_item(other, "MNTBAE0001", 1)
         theirs = await world.minted.baskets.get_active("customer-2")
@@ -252,7 +252,7 @@ async def test_no_turn_before_the_deadline(build: Any, cell: str) -> None:
 
 
 async def open_the_circuit(world: MatrixWorld) -> None:
-    world.proxy.inject("GET", "/partner/walletable/rates", [injections.answer(injections.envelope(500))])
+    world.proxy.inject("GET", "/partner/walletable/rates", [injections.respond(injections.envelope(500))])
     with pytest.raises(ServerError):
         await world.minted.with_options(retry=RetryPolicy.none()).rates.current()
 
@@ -274,7 +274,7 @@ async def test_the_circuit_is_open(build: Any, cell: str) -> None:
     assert operation.shown(await operation.call(world.minted, world.basket))
 
 
-# F09: given up before anything left, in the middle of a handshake.
+# F09: cancelled before anything was sent, during a handshake.
 
 
 async def in_the_handshake(build: Any, operation: MatrixOperation) -> tuple[MatrixWorld, asyncio.Event]:

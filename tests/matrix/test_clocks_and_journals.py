@@ -29,7 +29,7 @@ JUMPS = {"ahead": 3600.0, "back": -3600.0}
 
 
 def jumping(seconds: float, act: Act) -> Act:
-    """Set the clock of the machine while the request is on its way."""
+    """Change the wall clock while the request is in flight."""
 
     async def jump(proxied: ProxiedRequest) -> None:
         proxied.proxy.clock.jump_wall(seconds)
@@ -51,7 +51,7 @@ async def test_the_wall_clock_jumps(world: MatrixWorld, cell: str) -> None:
     assert operation.shown(await operation.call(world.minted, world.basket))
     await is_done(world, operation)
     assert world.sent(operation) == (2 if operation.effect in "RS" else 1)
-    # Every pause and every lock as long as ever.
+    # Pauses and price locks keep their length.
     assert world.clock.sleeps == ([0.25] if operation.effect in "RS" else [])
     assert left - world.basket.price_fix.seconds_left == world.clock.monotonic()
 
@@ -87,7 +87,7 @@ async def test_a_date_to_wait_for_is_read_by_the_servers_clock(world: MatrixWorl
     now = world.clock.wall()
     until = format_datetime(now + timedelta(seconds=5), usegmt=True)
     headers = (("Date", format_datetime(now, usegmt=True)), ("Retry-After", until))
-    busy = injections.answer(injections.envelope(503, *headers))
+    busy = injections.respond(injections.envelope(503, *headers))
     world.proxy.inject(READ.method, READ.path, [jumping(JUMPS[cell.split("-")[2]], busy)])
     assert READ.shown(await READ.call(world.minted, world.basket))
     assert world.clock.sleeps == [5.0]
@@ -97,14 +97,14 @@ async def test_a_date_to_wait_for_is_read_by_the_servers_clock(world: MatrixWorl
 
 
 class Full(SqliteJournal):
-    """A journal on a disk without room: SQLite may not add a page to its file."""
+    """A journal on a full disk: SQLite may not add a page to its file."""
 
     full = True
 
     def _open(self, give_up: float | None = None) -> sqlite3.Connection:
         database = super()._open(give_up)
         if self.full:
-            database.execute("PRAGMA max_page_count = 1")  # no more than there are
+            database.execute("PRAGMA max_page_count = 1")  # no more than exist
         return database
 
 
@@ -112,7 +112,7 @@ class Full(SqliteJournal):
 async def full(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = Full(path)
     journal.full = False
-    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
+    await journal.settle("none", IntentState.UNKNOWN)  # creates the file
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA max_page_count = 1")
         names = [name for _, name, *_ in database.execute("PRAGMA table_info(intents)")]
@@ -132,7 +132,7 @@ async def full(path: Path) -> AsyncIterator[SqliteJournal]:
 @asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path, patience=0.05)
-    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
+    await journal.settle("none", IntentState.UNKNOWN)  # creates the file
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield journal
@@ -141,14 +141,14 @@ async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
 @asynccontextmanager
 async def read_only(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path)
-    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
+    await journal.settle("none", IntentState.UNKNOWN)  # creates the file
     set_up = journal._set_up
 
     def refuse(database: sqlite3.Connection) -> None:
         set_up(database)
         database.execute("PRAGMA query_only = 1")
 
-    if os.geteuid() == 0:  # to whom no file is read-only
+    if os.geteuid() == 0:  # for root no file is read-only
         journal._set_up = refuse  # type: ignore[method-assign]
     path.chmod(0o400)
     yield journal
@@ -182,7 +182,7 @@ async def test_nothing_is_sent_unwritten(world: MatrixWorld, cell: str) -> None:
             await BUY.call(world.minted, world.basket)
         assert caught.value.safe_to_retry
         assert (world.sent(BUY), world.sandbox.shop.orders) == (0, [])
-    # Mended, it is neither barred nor forgotten.
+    # Once the journal works again, the basket is neither blocked nor forgotten.
     assert BUY.shown(await BUY.call(world.minted, world.basket))
     assert world.states() == ["confirmed"]
     assert world.sent(BUY) == 1
@@ -251,7 +251,7 @@ async def test_a_purchase_at_the_current_price_goes_on_when_the_lock_restarts(bu
 
 @cells("F48-M-repriced-meanwhile")
 async def test_a_price_that_changes_under_the_completion_is_shown(build: Any, cell: str) -> None:
-    """Another client reads the basket right before it is completed: what was bought is told, with what it cost."""
+    """Another client reads the basket right before the completion: the new price is reported as a difference."""
     world = await build(server=REPRICING)
     await world.ready(BUY)
 
@@ -273,7 +273,7 @@ async def test_a_price_that_changes_under_the_completion_is_shown(build: Any, ce
 
 
 class Plain:
-    """A clock without `elapsed`: all it shows of a sleep of the machine is a wall clock that is ahead."""
+    """A clock without `elapsed`: a sleep of the machine shows only as a jump of the wall clock."""
 
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""F50. Several closers at once, a signal handler that closes, two interrupts: what was sent is named and kept."""
+"""F50. Several closers at once, a signal handler that closes, two interrupts: the intent is named and kept."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def close(world: MatrixWorld) -> Any:
 
 
 def check_notes(notes: list[str], effect: str) -> None:
-    """Check that the caller is told of the only request, where something may have come of it."""
+    """Check the note about the only request, if it may have been executed."""
     if effect in "RS":
         assert notes == []
     else:
@@ -63,14 +63,14 @@ async def test_several_closers(world: MatrixWorld, cell: str) -> None:
         assert world.sent(operation) == 1
 
 
-# In a process of its own.
+# In a separate process.
 
 
 async def is_named_and_kept(world: MatrixWorld, said: dict[str, Any]) -> None:
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()
     assert said["intent"] == intent.id
-    # The OutcomeUnknown of the asyncio client holds the intent, and needs no note.
+    # The OutcomeUnknown of the asyncio client has the intent and needs no note.
     assert said["raised"] == "OutcomeUnknown" or [note for note in said["notes"] if intent.id in note]
     world.proxy.behave()
     await reconciled(world, BUY, intent, landed=True)
@@ -113,8 +113,8 @@ async def test_two_interrupts(world_today: MatrixWorld, cell: str) -> None:
             other.execute("BEGIN IMMEDIATE")
             process.send_signal(signal.SIGINT)
             await gone.wait()
-            # Not in the middle of asyncio's own closing of the socket: it would stay half closed, with a warning.
-            # No event of another process shows the end of that.
+            # Do not interrupt asyncio while it closes the socket, which would stay half closed with a warning. That
+            # cannot be observed from another process.
             await asyncio.sleep(0.1)
             process.send_signal(signal.SIGINT)
         out, err = await process.communicate()

@@ -1,4 +1,4 @@
-"""The caller gives up after sending, or is killed: nothing more is sent, and what may have happened is kept in mind."""
+"""The caller cancels after sending, or is killed: nothing more is sent, and the intent stays open in the journal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def way_of(cell: str) -> tuple[str, bool]:
 
 
 async def wait_at_gate(world: MatrixWorld, cell: str) -> injections.Gate:
-    """Set the scene, and let the next request of this operation wait at the server's door, or behind it."""
+    """Prepare the world, and hold the next request of this operation before or after its execution."""
     operation = operation_of(cell)
     await world.ready(operation)
     gate = injections.Gate(landed=cell.endswith("landed"))
@@ -46,7 +46,7 @@ async def wait_at_gate(world: MatrixWorld, cell: str) -> injections.Gate:
 
 
 async def is_left_as_it_was(world: MatrixWorld, operation: MatrixOperation, notes: list[str], *, landed: bool) -> None:
-    """Check that one request was all, that the caller was told, and that money is found again."""
+    """Check that one request was sent, that the caller got a note, and that a completion is found again."""
     assert world.sent(operation) == 1
     if operation.effect != "R":
         assert operation.made(world.sandbox) is landed
@@ -97,7 +97,7 @@ async def test_the_loop_comes_to_its_end(world: MatrixWorld, cell: str) -> None:
         async with AsyncMintedConnect(
             *credentials, base_url=world.proxy.url, journal=world.journal, options=options
         ) as minted:
-            basket = await minted.baskets.get_active(CUSTOMER)  # which logs in
+            basket = await minted.baskets.get_active(CUSTOMER)  # logs in
             try:
                 await operation.call(minted, basket)
             except asyncio.CancelledError as cancelled:
@@ -107,7 +107,7 @@ async def test_the_loop_comes_to_its_end(world: MatrixWorld, cell: str) -> None:
     async def main() -> None:
         task = asyncio.ensure_future(call())
         while not gate.arrived.is_set():
-            await asyncio.sleep(0.005)  # the other loop has no event of this one
+            await asyncio.sleep(0.005)  # an event of this loop cannot be awaited in the other one
         assert not task.done()
 
     await anyio.to_thread.run_sync(asyncio.run, main())
@@ -127,7 +127,7 @@ async def test_closed_under_the_call(world: MatrixWorld, cell: str) -> None:
     await is_left_as_it_was(world, operation, getattr(caught.value, "__notes__", []), landed=landed)
 
 
-# In a process of its own.
+# In a separate process.
 
 
 @cells(*names("F14", "sigint"))
@@ -162,18 +162,18 @@ async def test_killed_after_sending(world_today: MatrixWorld, cell: str) -> None
     world.proxy.behave()
     with pytest.raises((AlreadyInFlight, InvalidInput)):
         await BUY.call(restarted, world.basket)
-    # For every other process, the one that prepared it may still send it.
+    # Other processes must assume that the process that prepared the intent may still send it.
     await reconciled(world, BUY, intent, landed=landed, state="prepared")
     assert world.sent(BUY) == 1
 
 
 @cells("F15-M-looking-lost", "F15-M-looking-landed")
 async def test_killed_while_it_looks_for_the_order(world_today: MatrixWorld, cell: str) -> None:
-    """The refusal is in the journal by then, so that the next process settles it without a person."""
+    """The refusal is already in the journal, so that the next process can settle it."""
     world, landed = world_today, cell.endswith("landed")
     await world.ready(BUY)
     gate = injections.Gate()
-    world.proxy.inject(BUY.method, BUY.path, [injections.answer(injections.page(403), landed=landed)])
+    world.proxy.inject(BUY.method, BUY.path, [injections.respond(injections.page(403), landed=landed)])
 
     async def forward_or_wait(proxied: ProxiedRequest) -> None:
         await (gate if world.sent(BUY) else injections.pass_on)(proxied)
@@ -191,7 +191,7 @@ async def test_killed_while_it_looks_for_the_order(world_today: MatrixWorld, cel
     if landed:
         await reconciled(world, BUY, intent, landed=True)
     else:
-        # Of what was written down since, the intent as it was prepared knows nothing.
+        # The prepared intent is older than the refusal in the journal.
         older = attrs.evolve(intent, state="prepared", refusal=None)
         with pytest.raises(CompletionRejected) as rejected:
             await world.minted.complete.reconcile(older)

@@ -1,4 +1,4 @@
-"""Reads come from a replica that is behind, or the work is done after the refusal: no verdict before both are over."""
+"""Reads come from a replica that is behind, or the request is executed after its refusal: no early verdict."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ REPLICA: Final = {"reads_lag": BEHIND}
 
 
 def respond(raw: bytes) -> Act:
-    return injections.answer(raw, landed=True)
+    return injections.respond(raw, landed=True)
 
 
 def struck(row: str, act: Act, error: type[Exception], effects: str = "M", **more: Any) -> Injection:
@@ -80,7 +80,7 @@ INJECTIONS: Final = {
     "F34": struck("F34", injections.redirect(307, landed=True), UnexpectedRedirect, "SAM"),
     "F35": struck("F35", NEVER_ENDS, RequestTimeout, "SAM"),
 }
-"""One response of each class that is said once the work was done."""
+"""One response of each class that is sent after the request was executed."""
 READ_AGAIN: Final = ("F17", "F30", "F31", "F32", "F33")
 """After these, a read is repeated."""
 UNKNOWN: Final = {"F17", "F18", "F20", "F30", "F31", "F32", "F33", "F34", "F35"}
@@ -90,7 +90,7 @@ SENT_AGAIN: Final = {"F30", "F31", "F32", "F33"}
 
 
 async def behind(build: Any, injection: Injection | None = None) -> tuple[MatrixWorld, Any]:
-    """Return a world whose reads are behind, and a client that waits no longer than this injection takes."""
+    """Return a world whose reads are behind, with timeouts as short as this injection allows."""
     world = await build(server=REPLICA)
     if injection is None or injection.row != "F35":
         return world, world.minted
@@ -144,7 +144,7 @@ async def test_a_completion_that_shows_late_is_found_later(build: Any, cell: str
 
 @cells("F45-M-unknown-fence")
 async def test_no_fence_proves_anything_before_an_order_would_show(build: Any, cell: str) -> None:
-    """The basket is shown as open when it is an order already; clearing it fails, and the order shows later."""
+    """The basket still shows as open after it became an order; clearing it fails, and the order shows later."""
     world = await build(server=REPLICA, policy={"fence_proves_not_executed": True, "latest_landing": 1.0})
     await world.ready(BUY, after=BEHIND)
     world.proxy.inject(BUY.method, BUY.path, [injections.drop(landed=True)])
@@ -187,7 +187,7 @@ async def test_a_read_shows_an_older_state(build: Any, cell: str) -> None:
 LANDS: Final = 2.0
 """Seconds after the refusal at which the request is executed: as a poll of the client begins."""
 QUEUED: Final = {"orders_lag": LAG - LANDS, "latest_landing": LANDS}
-"""Policy of a client that knows of the queue and of the replica: the settle time is that of all other clients."""
+"""Policy for the queue and the replica; its settle time equals that of all other clients."""
 SERVED: Final = {"reads_lag": 1.0}
 REFUSALS: Final[dict[str, dict[str, Any]]] = {
     "200": {"status": 200},

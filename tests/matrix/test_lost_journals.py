@@ -35,7 +35,7 @@ async def emptied(path: Path) -> None:
 
 
 async def replaced(path: Path) -> None:
-    """Put the journal of another program, which has nothing to do with this one, in its place."""
+    """Replace the journal by that of another program."""
     other = SqliteJournal(path.with_name("other.db"))
     await other.settle("of another program", IntentState.UNKNOWN)
     await other.aclose()
@@ -52,7 +52,7 @@ IN_USE: Final[dict[str, Lose]] = {**LOSSES, "rows": without_rows}
 
 
 def losing(world: MatrixWorld, lose: Lose, act: Act) -> Act:
-    """Lose the journal while the completion is on its way."""
+    """Lose the journal while the completion is in flight."""
 
     async def lost(proxied: ProxiedRequest) -> None:
         await proxied.read()
@@ -71,7 +71,7 @@ async def another_basket(world: MatrixWorld) -> Any:
 
 
 async def nothing_more_is_sent(world: MatrixWorld) -> None:
-    """Check that this client prepares nothing any more, and that a new one does."""
+    """Check that this client prepares no further intent, and that a new client does."""
     basket, sent, orders = await another_basket(world), world.sent(BUY), len(world.sandbox.shop.orders)
     with pytest.raises(JournalError, match="build a new client") as caught:
         await BUY.call(world.minted, basket)
@@ -98,7 +98,7 @@ async def test_nothing_is_sent_with_a_lost_journal(world: MatrixWorld, cell: str
     assert (world.sent(BUY), world.sandbox.shop.orders) == (0, [])
     with pytest.raises(JournalError):
         await world.minted.complete.pending()
-    assert world.journal.exists() is there  # no empty one is made in its place
+    assert world.journal.exists() is there  # no empty file is created in its place
     await nothing_more_is_sent(world)
 
 
@@ -128,7 +128,7 @@ async def test_an_unknown_outcome_stays_unknown(
         await BUY.call(world.minted, world.basket)
     assert [text for text in errors_of(caplog) if "its record is lost" in text and caught.value.intent.id in text]
     assert world.sent(BUY) == 1
-    # The error holds all that it takes to find the order.
+    # The intent of the error is sufficient to find the order.
     done = await world.settle(caught.value)
     assert (BUY.shown(done), done.reconciled) == (True, True)
     await nothing_more_is_sent(world)
@@ -172,7 +172,7 @@ async def test_a_record_that_cannot_be_read_hides_no_other(
     assert intent.id == caught.value.intent.id
     assert [text for text in errors_of(caplog) if damaged.value.intent.id in text]
     assert (await world.minted.complete.reconcile(intent)).reconciled
-    # It still bars its basket.
+    # The record still blocks its basket.
     with pytest.raises(JournalError, match=damaged.value.intent.id):
         await BUY.call(world.minted, basket)
     assert world.sent(BUY) == 2

@@ -1,4 +1,4 @@
-"""F44. Finding out fails as well: nothing is made of that, and the question stays open until it can be answered."""
+"""F44. The read-back fails as well: that proves nothing, and the outcome stays unknown until it can be read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from minted_connect import CompletionPolicy, NotExecuted, OutcomeUnknown, Timeou
 from tests.matrix import injections
 from tests.matrix.cells import BEFORE, BUY, PATIENCE, cells, lines
 from tests.matrix.outcomes import is_unknown
-from tests.matrix.proxy import Act, Answer
+from tests.matrix.proxy import Act, ProxiedResponse
 from tests.matrix.world import MatrixWorld
 
 BASKET, ORDERS = "/partner/walletable/basket", "/partner/walletable/orders"
 
 
-def nobodys(answer: Answer) -> Answer:
-    """Return the answer that somebody else is waiting for: a basket, or a page of orders."""
+def nobodys(response: ProxiedResponse) -> ProxiedResponse:
+    """Return a response that belongs to another customer: a basket, or a page of orders."""
 
     def change(data: Any) -> Any:
         if data is None:
@@ -27,7 +27,7 @@ def nobodys(answer: Answer) -> Answer:
             return data | {"customer": data["customer"] | {"external_id": "customer-2"}}
         return data | {"data": [change(row) for row in data["data"]]}
 
-    return answer.with_data(change)
+    return response.with_data(change)
 
 
 FAULTS: dict[str, Act] = {
@@ -35,18 +35,18 @@ FAULTS: dict[str, Act] = {
     "reset": injections.drop(reset=True),
     "late": injections.silence(PATIENCE),
     "cut": injections.spoilt(injections.cut, close=True),
-    "page": injections.answer(injections.document(injections.UNTRUSTED["page"])),
-    "no": injections.answer(injections.envelope(200, code=1)),
-    "bomb": injections.answer(injections.bomb()),
+    "page": injections.respond(injections.document(injections.UNTRUSTED["page"])),
+    "no": injections.respond(injections.envelope(200, code=1)),
+    "bomb": injections.respond(injections.bomb()),
     "login": injections.unsigned,
     "weak": injections.challenge('Basic realm="x"'),
-    "403": injections.answer(injections.page(403)),
-    "404": injections.answer(injections.page(404)),
-    "409": injections.answer(injections.envelope(409)),
-    "422": injections.answer(injections.envelope(422)),
-    "429": injections.answer(injections.envelope(429, ("Retry-After", "3600"))),
-    "500": injections.answer(injections.envelope(500)),
-    "503": injections.answer(injections.page(503, ("Retry-After", "1"))),
+    "403": injections.respond(injections.page(403)),
+    "404": injections.respond(injections.page(404)),
+    "409": injections.respond(injections.envelope(409)),
+    "422": injections.respond(injections.envelope(422)),
+    "429": injections.respond(injections.envelope(429, ("Retry-After", "3600"))),
+    "500": injections.respond(injections.envelope(500)),
+    "503": injections.respond(injections.page(503, ("Retry-After", "1"))),
     "302": injections.redirect(302),
     "nobodys": injections.spoilt(nobodys),
 }
@@ -79,7 +79,7 @@ async def test_nothing_can_be_read(build: Any, cell: str) -> None:
         await world.settle(error)
     assert still.value.intent.id == error.intent.id
     assert still.value.evidence[1] == "undecided"
-    # Within its time, and each read tried three times at most.
+    # Within the budget, and each read at most three times.
     assert world.clock.monotonic() - began <= 120 + PATIENCE
     assert 0 < reads(world) <= 3 * LEAST_PER_LOOK * (len(world.clock.sleeps) + 1)
     assert world.sent(BUY) == 0
@@ -93,7 +93,7 @@ async def test_neither_can_the_look_after_a_doubtful_no(build: Any, cell: str) -
     world = await build(timeouts=Timeouts(read=PATIENCE))
     await world.ready(BUY)
     fault = FAULTS[cell.split("-")[2]]
-    world.proxy.inject(BUY.method, BUY.path, [injections.answer(injections.page(403), landed=True)])
+    world.proxy.inject(BUY.method, BUY.path, [injections.respond(injections.page(403), landed=True)])
     world.proxy.inject("GET", BASKET, [injections.pass_on, fault], endless=True)
     world.proxy.inject("GET", ORDERS, [fault], endless=True)
     with pytest.raises(OutcomeUnknown) as caught:
@@ -122,7 +122,7 @@ async def test_without_the_orders_no_basket_is_cleared(build: Any, cell: str) ->
 async def test_without_the_orders_a_cleared_basket_proves_nothing(build: Any, cell: str) -> None:
     world = await build(options={"completion": FENCED})
     error = await doubted(world, landed=False)
-    # Two reads of the first poll can be made, and none of what comes after the basket was cleared.
+    # Two reads of the first poll succeed, and none after the basket was cleared.
     world.proxy.inject("GET", ORDERS, [injections.pass_on, injections.pass_on, FAULTS["500"]], endless=True)
     with pytest.raises(OutcomeUnknown) as still:
         await world.minted.complete.reconcile(error, fence=True)
@@ -134,7 +134,7 @@ async def test_without_the_orders_a_cleared_basket_proves_nothing(build: Any, ce
 
 @cells("F44-M-fence-seen")
 async def test_with_them_it_does(build: Any, cell: str) -> None:
-    """So that it was the missing orders that kept the question open above."""
+    """Control: with the orders, the same evidence proves the verdict."""
     world = await build(options={"completion": FENCED})
     error = await doubted(world, landed=False)
     world.proxy.behave()

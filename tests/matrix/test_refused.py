@@ -1,4 +1,4 @@
-"""The answer is a no: of the doorman, of the server, or of something on the way that may have passed the request on."""
+"""Refusals: by digest authentication, by the server, or by a gateway that may have forwarded the request."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ from tests.support.operations import SILVER
 
 
 def said(raw: bytes, *, landed: bool = False) -> Act:
-    return injections.answer(raw, landed=landed)
+    return injections.respond(raw, landed=landed)
 
 
-# The doorman.
+# Digest authentication.
 
 _DIGEST = 'Digest realm="Minted Connect", nonce="n-1", qop="auth", algorithm='
 WEAK = {
@@ -87,7 +87,7 @@ async def test_one_more_round_of_the_login(world: MatrixWorld, case: MatrixCase)
     await is_done(world, operation)
     assert world.sent(operation) == 2
     assert [entry.status for entry in world.sandbox.requests.of(operation.name)] == [401, 200]
-    assert world.clock.sleeps == []  # it is no retry
+    assert world.clock.sleeps == []  # not a retry
 
 
 @cells(*(f"F21-{operation.effect}-stranger" for operation in OPERATIONS))
@@ -136,11 +136,11 @@ async def test_a_login_that_outlasts_the_price_fix(world: MatrixWorld, cell: str
     world.proxy.inject(BUY.method, BUY.path, [slowly])
     with pytest.raises(PriceFixExpired):
         await BUY.call(world.minted, world.basket)
-    # The one request was refused before anything was done, and there is no other.
+    # The only request was refused before anything was executed.
     assert [entry.status for entry in world.sandbox.requests.of(BUY.name)] == [401]
     assert world.sent(BUY) == 1
     assert world.states() == ["not_sent"]
-    world.clock.advance(10)  # and the price is fixed anew
+    world.clock.advance(10)  # the next read starts a new price lock
     assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
 
 
@@ -169,7 +169,7 @@ async def test_a_password_that_was_changed(world: MatrixWorld, cell: str) -> Non
     with pytest.raises(AuthenticationFailed) as caught:
         await operation.call(world.minted, world.basket)
     assert type(caught.value) is AuthenticationFailed
-    assert world.sent(operation) == 2  # a nonce may have been forgotten; a fresh one proves that it is the password
+    assert world.sent(operation) == 2  # the nonce may have expired; a fresh one proves that the password is wrong
     assert [entry.status for entry in sandbox.requests.of(operation.name)] == [401, 401]
     assert world.clock.sleeps == []
     assert not operation.made(sandbox)
@@ -189,11 +189,11 @@ async def test_a_401_to_the_second_try_is_a_401(world: MatrixWorld, cell: str) -
     assert SET.made(world.sandbox)
 
 
-# The server, and what stands in front of it.
+# The server and its gateways.
 
 
 def no(row: str, status: int, error: type[Exception], *headers: tuple[str, str], **more: Any) -> list[Injection]:
-    """Return a refusal in the vendor's envelope, and as a page of a gateway; for money each before and after the work.
+    """Return a refusal as an envelope and as a gateway's page; for completions, each before and after the execution.
 
     For the rest it is enough that the vendor did nothing, and that the gateway passed it on.
     """
@@ -211,7 +211,7 @@ def throttled(*headers: tuple[str, str], landed: bool = False) -> Act:
 
 
 REST = {400: BadRequest, 402: APIError, 405: APIError, 410: APIError, 413: APIError, 418: APIError, 451: APIError}
-"""Every other refusal, after the class of the error."""
+"""Every other refusal, by the class of its error."""
 FIELDS = injections.envelope(422, errors={"qty": ["too many"]})
 SOON, NEVER = ("Retry-After", "3"), ("Retry-After", "3600")
 REFUSED = [
@@ -236,7 +236,7 @@ REFUSED = [
     *[
         attrs.evolve(injection, effects="AM")
         for injection in (
-            # An addition is read back at once: the wait is for those who repeat a request.
+            # An addition is read back at once: `Retry-After` applies to retries only.
             *both("F29", "seconds", lambda landed: throttled(SOON, landed=landed), RateLimited, retry_after=3),
             *both("F29", "absent", lambda landed: throttled(landed=landed), RateLimited),
             *both("F29", "page", lambda landed: said(injections.page(429), landed=landed), RateLimited),
@@ -311,7 +311,7 @@ async def test_a_removal_that_finds_nothing_the_second_time_was_done_the_first(w
 
 @cells("F25-A-key")
 async def test_an_addition_whose_before_is_not_known_is_not_read_back(world: MatrixWorld, cell: str) -> None:
-    """Without the basket as it was, the line that was added cannot be told from one that was there."""
+    """Without the earlier basket, an added item cannot be told from an existing one."""
     await world.ready(ADD)
     world.proxy.inject(ADD.method, ADD.path, [said(injections.envelope(403), landed=True)])
     with pytest.raises(PermissionDenied):

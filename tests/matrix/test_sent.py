@@ -1,4 +1,4 @@
-"""The request left: the connection breaks, time runs out, or what comes back is cut short, junk, or a hidden no."""
+"""The request was sent: the connection breaks, time runs out, or the response is truncated, invalid or a refusal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.matrix.world import MatrixWorld
 
 
 def spoilings(row, error, changes, *, landed=True, **more):
-    """Return a injection for each way of spoiling a proper answer."""
+    """Return an injection for each way to corrupt a valid response."""
     word = "landed" if landed else "lost"
     return [
         Injection(
@@ -79,12 +79,12 @@ CUT = [
     *spoilings("F16", TransportError, (injections.cut_chunk,), landed=False, close=True),
 ]
 PROXY_SAYS = {"page", "empty", "list", "bytes"}
-"""What something on the way may say by itself, without the server."""
+"""Responses that a gateway may send without the server."""
 JUNK = [
     Injection(
         "F17",
         f"{'lost' if name in PROXY_SAYS else 'landed'}-{name}",
-        injections.answer(injections.document(body), landed=name not in PROXY_SAYS),
+        injections.respond(injections.document(body), landed=name not in PROXY_SAYS),
         ProtocolError,
         landed=name not in PROXY_SAYS,
     )
@@ -92,14 +92,14 @@ JUNK = [
 ]
 LARGE = [
     *both(
-        "F18", "too-large", lambda landed: injections.answer(injections.too_large(), landed=landed), ResponseTooLarge
+        "F18", "too-large", lambda landed: injections.respond(injections.too_large(), landed=landed), ResponseTooLarge
     ),
-    *both("F18", "bomb", lambda landed: injections.answer(injections.bomb(), landed=landed), ResponseTooLarge),
+    *both("F18", "bomb", lambda landed: injections.respond(injections.bomb(), landed=landed), ResponseTooLarge),
     Injection(
-        "F18", "landed-too-long", injections.answer(injections.too_long(), landed=True), ResponseTooLarge, landed=True
+        "F18", "landed-too-long", injections.respond(injections.too_long(), landed=True), ResponseTooLarge, landed=True
     ),
 ]
-NO = both("F19", "", lambda landed: injections.answer(injections.envelope(200, code=1), landed=landed), APIError)
+NO = both("F19", "", lambda landed: injections.respond(injections.envelope(200, code=1), landed=landed), APIError)
 
 
 @both_clients(
@@ -125,7 +125,7 @@ async def test_sales_and_deliveries(world: MatrixWorld, case: MatrixCase) -> Non
 async def test_on_a_reused_connection(world: MatrixWorld, case: MatrixCase) -> None:
     await perform(world, case)
     first = world.proxy.of(case.operation.method, case.operation.path)[0]
-    # Money never goes over a connection that was used before: there it cannot occur.
+    # Completions never reuse a connection, so this cannot occur for them.
     assert (first.earlier > 0) is not case.operation.is_money
 
 
@@ -135,7 +135,7 @@ async def test_a_request_that_lands_while_it_is_polled(world: MatrixWorld, cell:
 
     async def slow_on_the_way(proxied: ProxiedRequest) -> None:
         await proxied.read()
-        world.clock.meanwhile = proxied.forward  # in the first pause of reading back
+        world.clock.meanwhile = proxied.forward  # in the first pause of the read-back
         if cell.startswith("F13"):
             world.clock.advance(45)
             await proxied.gone()
@@ -151,7 +151,7 @@ async def test_a_request_that_lands_while_it_is_polled(world: MatrixWorld, cell:
     assert world.sent(BUY) == 1
 
 
-# F12. It takes a body that no socket holds: one call of each effect that can carry one.
+# F12 needs a body larger than the socket buffers: one call of each effect that can have such a body.
 
 _RATES = "/partner/walletable/rates"
 _AT_THE_CUSTOMER = "/partner/customer/*"
@@ -199,7 +199,7 @@ async def test_written_in_part(world: MatrixWorld, case: MatrixCase) -> None:
     await perform(world, case)
 
 
-# F20. It was done, and the answer lacks something, or says something new.
+# F20: executed, but the response lacks a field or has a new value.
 
 MISTYPED = {"paid_total": [], "external_id": []}
 NEW = {"status_name": "Levitating", "gender": "levitating", "new_field": {"a": [1]}}

@@ -25,7 +25,7 @@ from tests.support.operations import GOLD, SILVER
 
 
 async def caught_up(world: MatrixWorld) -> None:
-    """Let whatever was begun so far come to the wire, or to where it waits."""
+    """Let all started calls proceed until they send or wait."""
     for _ in range(3):
         await world.minted.rates.current()
 
@@ -66,7 +66,7 @@ async def test_two_changes_go_one_after_the_other(world: MatrixWorld, cell: str)
 
 @cells("F38-S-dropped", "F38-A-dropped")
 async def test_neither_takes_the_work_of_the_other_for_its_own(world: MatrixWorld, cell: str) -> None:
-    """Both are read back: without turns, each could see what the other did, and call it its own."""
+    """Both changes are read back: without the lock, each could take the other's change for its own."""
     operation = operation_of(cell)
     await world.ready(operation)
     gate = injections.Gate(landed=True)
@@ -103,7 +103,7 @@ async def test_a_change_waits_for_the_completion_under_way(world: MatrixWorld, c
     assert world.sent(operation) == 0
     gate.go_on.set()
     assert BUY.shown(await bought)
-    with pytest.raises(Conflict):  # by then there is no such basket
+    with pytest.raises(Conflict):  # the basket no longer exists
         await change
     await is_done(world, BUY)
 
@@ -147,7 +147,7 @@ async def test_a_second_process_is_kept_out(world_today: MatrixWorld, cell: str)
     assert intent == "confirmed"
     assert caught.value.safe_to_retry is False
     assert len(world.sandbox.shop.orders) == 1
-    # Nor is it let in afterwards.
+    # A later call is refused, too.
     with pytest.raises(Exception) as refused:
         await BUY.call(world.minted, world.basket)
     assert world.sent(BUY) == 1
@@ -195,7 +195,7 @@ async def asynchronous():
     async with AsyncMintedConnect(username, password, **settings) as minted:
         basket = await minted.baskets.get_active(CUSTOMER)
         buying = asyncio.ensure_future(CALLS["M"](minted, basket))
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)  # it is with the server
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)  # the request has reached the server
         pid = os.fork()
         if pid == 0:
             for effect, call in CALLS.items():
@@ -228,7 +228,7 @@ asyncio.run(asynchronous()) if flavour == "async" else blocking()
 
 @pytest.fixture(scope="module")
 def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Return, for a flavour, what the parent and its forked child met; each is forked once for all cells."""
+    """Return the results of the parent and its forked child, for each flavour; forked once for all cells."""
     said: dict[str, dict[str, Any]] = {}
 
     def run(flavour: str) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             sandbox.shop.add_item(customer, GOLD, 1)
             fault = sandbox.faults.add("hang", path="*/complete/buy")
             arguments = (sandbox.url, sandbox.username, sandbox.password, str(journal), flavour)
-            # Forking with threads around is what this is about.
+            # This test forks a process with threads on purpose.
             flags = ("-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning")
             command = (sys.executable, *flags, "-c", FORKING, *arguments)
             pipe = subprocess.PIPE
@@ -276,7 +276,7 @@ def test_a_fork(forked: Any, cell: str, flavour: str) -> None:
     assert "before a fork" in said[cell[4]]
     assert said["child"] == 0
     assert said["requests"].count("complete.buy") == 1
-    # What the parent had under way stays the parent's.
+    # The parent's intents in flight stay the parent's.
     assert (said["parent"], said["orders"]) == ("Pending", 1)
 
 
@@ -320,7 +320,7 @@ async def test_another_event_loop_while_its_own_completes_the_basket(world: Matr
 
 @cells(*(f"F42-{operation.effect}-blocking" for operation in OPERATIONS), flavours=("blocking",))
 async def test_any_event_loop(world: MatrixWorld, cell: str) -> None:
-    """The blocking client brings its own: that another one runs where it is called changes nothing."""
+    """The blocking client has its own event loop, so a running loop of the caller does not matter."""
     operation = operation_of(cell)
     await world.ready(operation)
 

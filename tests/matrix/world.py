@@ -30,7 +30,7 @@ Hook = Callable[[], Awaitable[None]]
 
 
 class Clock(ManualClock):
-    """Jumps over every pause; in the first one, `meanwhile` happens in the loop of the test."""
+    """A clock that skips every pause; during the first one, `meanwhile` runs in the event loop of the test."""
 
     def __init__(self, start: datetime) -> None:
         super().__init__(start, auto_advance=True)
@@ -45,7 +45,7 @@ class Clock(ManualClock):
 
 
 class Written(SqliteJournal):
-    """A journal after whose writing, and before anything is sent, `meanwhile` happens in the loop of the test."""
+    """A journal that runs `meanwhile` in the event loop of the test after an intent is written but not sent."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -60,13 +60,13 @@ class Written(SqliteJournal):
 
 
 async def in_loop(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
-    """Wait for something that has to happen in another loop, or in this one."""
+    """Run a coroutine in an event loop, this one or another, and wait for it."""
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hook(), loop))
 
 
 @attrs.define(eq=False)
 class MatrixWorld:
-    """A client, the proxy it talks to, and the sandbox behind."""
+    """A client, its proxy, and the sandbox behind the proxy."""
 
     sandbox: Sandbox
     proxy: Chaos
@@ -79,7 +79,7 @@ class MatrixWorld:
     another: Callable[..., Awaitable[Any]]
     """Builds another client of the same flavour."""
     options: Callable[[Mapping[str, Any], Mapping[str, Any]], Options]
-    """Builds the options of a client: what its completion policy has besides `orders_lag`, and the rest."""
+    """Builds the options of a client from the fields of its completion policy and further options."""
     basket: Basket = attrs.field(init=False)
 
     async def ready(self, operation: MatrixOperation, *, after: float = 0.0) -> None:
