@@ -534,7 +534,7 @@ async def test_the_looks_after_a_refusal_interrupted_at_every_await(
 NOT_SWEPT: Final = {
     "complete.aclose",
     "complete.note",
-    "complete.with_caller",
+    "complete.with_api",
     "orders.pages",
     "products.pages",
 }
