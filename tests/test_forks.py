@@ -88,8 +88,8 @@ def child():
 def fork_when_it_is_sent():
     global intent
     sys.stdin.readline()
-    [flight] = (minted if is_async else minted._inner).complete._settlement.flights.values()
-    intent = flight.intent
+    [in_flight] = (minted if is_async else minted._inner).complete._settlement.in_flight.values()
+    intent = in_flight.intent
     say("child", reap(fork(child)))
 
 async def awaited():

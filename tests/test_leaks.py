@@ -126,7 +126,7 @@ def idle_connections(client: AsyncMintedConnect) -> int:
     assert digest.leader is None
     assert digest.signer is not None
     assert len(shared.locks._locks) == 0
-    assert client.complete._settlement.flights == {}
+    assert client.complete._settlement.in_flight == {}
     kept = Counter()
     for kind, pool in pools.items():
         connector: Any = pool.session.connector

@@ -58,7 +58,7 @@ def test_an_unknown_outcome_says_what_to_do_and_its_settling_ends_it():
     assert "python -m minted_connect reconcile" in unknown
     assert "ServerDisconnected" in unknown
     assert " WARNING minted_connect.completion: buy of basket 10984, intent " in settled
-    assert settled.endswith("settled, it is order 10984")
+    assert settled.endswith("settled as confirmed: order 10984")
 
 
 def test_a_program_with_a_log_of_its_own_sees_each_line_once():

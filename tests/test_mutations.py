@@ -42,9 +42,9 @@ MUTATIONS = [
     ),
     Mutation(
         46,
-        "a refusal is confirmed by the first look",
+        "a refusal is confirmed by the first poll",
         "completion/reconcile.py",
-        "            return began >= self._refused_at + wait",
+        "            return began >= self._responded_at + wait",
         "            return True",
         "completion/test_policy.py",
     ),

@@ -167,7 +167,7 @@ def test_an_outcome_that_cannot_be_written_down_stays_open(
 
     monkeypatch.setattr(SqliteJournal, "settle", settle)
     assert run("--journal", journal)[0] == 75
-    assert "could not note that it is confirmed" in caplog.text
+    assert "could not be updated: the intent is confirmed" in caplog.text
 
 
 def test_a_wrong_password_is_said_at_once(

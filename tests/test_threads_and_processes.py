@@ -76,8 +76,8 @@ def test_threads_with_one_basket_make_one_order(minted, sandbox):
     with ThreadPoolExecutor(4) as pool:
         running = [pool.submit(buy, number) for number in range(4)]
         until(lambda: fault.waiting)
-        [flight] = minted._inner.complete._settlement.flights.values()
-        until(lambda: len(flight.landed._waiters) == len(running) - 1)  # the others wait for the one that was sent
+        [in_flight] = minted._inner.complete._settlement.in_flight.values()
+        until(lambda: len(in_flight.done._waiters) == len(running) - 1)  # the others wait for the one that was sent
         fault.remove()
         done = [one.result(PATIENCE) for one in running]
     assert len({one.order.guid for one in done}) == 1
@@ -293,7 +293,7 @@ async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox
         said = []
         for call in (
             lambda: minted.complete.buy(basket, expected_total=basket.paid_total),
-            lambda: minted.complete.reconcile(flight.intent),
+            lambda: minted.complete.reconcile(in_flight.intent),
             lambda: minted.baskets.update_item(basket, sku=GOLD, qty=2),
             lambda: minted.baskets.get_active("customer-1"),
         ):
@@ -309,7 +309,7 @@ async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox
         purchase = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
         while not fault.waiting:
             await asyncio.sleep(0)
-        [flight] = minted.complete._settlement.flights.values()
+        [in_flight] = minted.complete._settlement.in_flight.values()
         said = await asyncio.to_thread(asyncio.run, elsewhere())
         fault.remove()
         assert (await purchase).order is not None

@@ -1,7 +1,7 @@
-"""`python -m minted_connect reconcile`: what an operator runs when nobody knows whether a purchase happened.
+"""`python -m minted_connect reconcile`: lists and settles the purchases with an unknown outcome.
 
-It lists what the journal has open, reads back what became of each, and writes that down. It buys nothing. What it
-prints names intents, baskets and orders by number, and no person.
+The command reads back each open intent of the journal and writes the outcome into the journal. It never buys anything.
+Its output contains the numbers of intents, baskets and orders, and no personal data.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from minted_connect.models import Completion, Intent, IntentState
 __all__ = ["UNSETTLED", "run"]
 
 UNSETTLED: Final = 75
-"""Exit code while anything stays unknown: `EX_TEMPFAIL` of sysexits.h, "try again later"."""
+"""Exit code while an outcome is unknown: `EX_TEMPFAIL` of sysexits.h, "try again later"."""
 
-_PREFIX: Final = 8
-"""Characters of an account's hash that tell it from the others of a journal."""
-_AT_ONCE: Final = 4
-_FRESH: Final = timedelta(minutes=2)
-"""So long another process may still be completing what is only prepared: it is read about, and not fenced."""
+_ACCOUNT_DIGITS: Final = 8
+"""Number of characters shown of an account's hash: enough to tell the accounts of a journal apart."""
+_CONCURRENCY: Final = 4
+_MAY_BE_IN_FLIGHT: Final = timedelta(minutes=2)
+"""Another process may still be sending a prepared intent that is younger than this: it is read back, but not fenced."""
 
 
 async def run(
@@ -57,100 +57,102 @@ async def run(
     settings: Mapping[str, Any] | None = None,
     out: TextIO | None = None,
 ) -> int:
-    """List or settle what is open in a journal; return 0 if nothing stays unknown, else 75.
+    """List or settle the open intents of a journal; return 0 if no outcome is unknown, else 75.
 
     Intents of other accounts are only listed: they are neither read back nor fenced.
 
     Args:
-        journal: File or database URL; None = that of `MINTED_CONNECT_JOURNAL`.
-        intents: Only these ids.
-        decide: What a person found out about one of them: `confirmed`, `rejected` or `not_executed`. Asks no server.
-        only_list: Ask no server, and change nothing. Without a user name, the intents of all accounts are listed.
-        all_accounts: List the open intents of other accounts too.
-        fence: As for `complete.reconcile`; not for what another process may be completing this moment.
-        seconds: How long to read back each of them.
-        as_json: One JSON object a line instead of text.
-        settings: Arguments of the client; None = those of `AsyncMintedConnect.from_env`.
-        out: Where to print; standard output by default.
+        journal: File or database URL; default: `MINTED_CONNECT_JOURNAL`.
+        intents: Process only the intents with these ids.
+        decide: Write this outcome of one intent into the journal: `confirmed`, `rejected` or `not_executed`. Sends no
+            request.
+        only_list: Send no request and change nothing. Without a user name, list the intents of all accounts.
+        all_accounts: List the open intents of other accounts, too.
+        fence: Clear open baskets, as for `complete.reconcile`; except those that another process may be completing.
+        seconds: Maximum time to read back each intent.
+        as_json: Print JSON lines instead of text.
+        settings: Arguments of the client; default: those of `AsyncMintedConnect.from_env`.
+        out: Stream to print to; default: standard output.
 
     Raises:
-        ConfigurationError: there is no such journal, no such intent, or credentials are missing.
-        JournalError: the journal cannot be read.
+        ConfigurationError: if the journal does not exist, an intent is not open, or credentials are missing.
+        JournalError: if the journal cannot be read.
     """
-    where = _found(journal)
+    location = _locate(journal)
     report = _Report(out or sys.stdout, as_json)
     if decide is not None and (only_list or intents is None or len(intents) != 1):
         raise ConfigurationError("decide: takes exactly one --intent, and no --list")
     needs_server = not only_list and decide is None
-    given = _settings(settings, needs_server=needs_server)
-    opened = open_journal(where)
+    arguments = _client_arguments(settings, needs_server=needs_server)
+    opened = open_journal(location)
     try:
-        open_ones = _Open.of(await opened.pending(), opened, _owner(given), intents, all_accounts=all_accounts)
+        records = _OpenRecords.of(
+            await opened.pending(), opened, _account_of(arguments), intents, all_accounts=all_accounts
+        )
         if decide is not None:
-            return await _decide(opened, open_ones, IntentState(decide), report)
+            return await _decide(opened, records, IntentState(decide), report)
         if needs_server:
             policy = CompletionPolicy(reconcile_budget=seconds)
-            given["options"] = attrs.evolve(given.get("options") or Options(), completion=policy)
-            given["journal"] = opened
-            left = await _settle(AsyncMintedConnect(**given), open_ones.chosen, fence, report)
+            arguments["options"] = attrs.evolve(arguments.get("options") or Options(), completion=policy)
+            arguments["journal"] = opened
+            still_open = await _settle(AsyncMintedConnect(**arguments), records.selected, fence, report)
         else:
-            left = len(open_ones.chosen)
-            for intent in open_ones.chosen:
-                report.say(intent, str(intent.state), named=open_ones.owner is None)
+            still_open = len(records.selected)
+            for intent in records.selected:
+                report.print_intent(intent, str(intent.state), with_account=records.owner is None)
     finally:
         await opened.aclose()
-    settled = len(open_ones.chosen) - left
-    for intent in open_ones.others:
-        report.say(intent, str(intent.state), named=True)
-    for intent_id in open_ones.unreadable:
-        report.unreadable(intent_id)
-    left += len(open_ones.others) + len(open_ones.unreadable)
-    return report.end(left, settled=settled, left_out=open_ones.left_out)
+    settled = len(records.selected) - still_open
+    for intent in records.others:
+        report.print_intent(intent, str(intent.state), with_account=True)
+    for intent_id in records.unreadable:
+        report.print_unreadable(intent_id)
+    still_open += len(records.others) + len(records.unreadable)
+    return report.print_totals(still_open, settled=settled, unlisted=records.unlisted)
 
 
-async def _settle(client: AsyncMintedConnect, chosen: Sequence[Intent], fence: bool, report: _Report) -> int:
-    """Read back each intent, and return how many of them are still open."""
-    places = anyio.CapacityLimiter(_AT_ONCE)
+async def _settle(client: AsyncMintedConnect, intents: Sequence[Intent], fence: bool, report: _Report) -> int:
+    """Read back each intent, and return the number of those that are still open."""
+    limiter = anyio.CapacityLimiter(_CONCURRENCY)
     async with client as minted:
 
         async def settle(intent: Intent) -> None:
-            fresh = datetime.now(UTC) - intent.created_at < _FRESH
-            async with places:
+            is_recent = datetime.now(UTC) - intent.created_at < _MAY_BE_IN_FLIGHT
+            may_fence = fence and not (is_recent and intent.state == IntentState.PREPARED)
+            async with limiter:
                 try:
-                    found = await minted.complete.reconcile(
-                        intent, fence=fence and not (fresh and intent.state == IntentState.PREPARED)
-                    )
+                    completion = await minted.complete.reconcile(intent, fence=may_fence)
                 except (CompletionRejected, NotExecuted, OutcomeUnknown) as outcome:
-                    report.settled(intent, outcome)
+                    report.print_outcome(intent, outcome)
                 except MintedConnectError as error:
-                    report.say(intent, str(IntentState.UNKNOWN), (str(error),))
+                    report.print_intent(intent, str(IntentState.UNKNOWN), (str(error),))
                 else:
-                    report.settled(intent, found)
+                    report.print_outcome(intent, completion)
 
         async with anyio.create_task_group() as tasks:
-            for intent in chosen:
+            for intent in intents:
                 tasks.start_soon(settle, intent)
-        # What counts is what the journal holds now: an outcome that could not be written down is still open.
-        return len({intent.id for intent in await minted.complete.pending()} & {intent.id for intent in chosen})
+        # Count from the journal: an intent whose outcome could not be written is still open.
+        return len({intent.id for intent in await minted.complete.pending()} & {intent.id for intent in intents})
 
 
-async def _decide(journal: Journal, open_ones: _Open, state: IntentState, report: _Report) -> int:
-    """Write down what a person found out about one intent."""
-    for intent in open_ones.others:
+async def _decide(journal: Journal, records: _OpenRecords, state: IntentState, report: _Report) -> int:
+    """Write the outcome of one intent that a person found out into the journal."""
+    for intent in records.others:
         raise ConfigurationError(
             f"intent: {intent.id} belongs to another account: use its user name, or assign it to this one with "
             "complete.adopt(intent)"
         )
-    for intent in open_ones.chosen:
-        await journal.settle(intent.id, state, owner=open_ones.owner)
-        report.say(intent, str(state))
-    for intent_id in open_ones.unreadable:
-        await journal.settle(intent_id, state, owner=open_ones.owner)
-        report.unreadable(intent_id, state)
-    return report.end(0, settled=1)
+    for intent in records.selected:
+        await journal.settle(intent.id, state, owner=records.owner)
+        report.print_intent(intent, str(state))
+    for intent_id in records.unreadable:
+        await journal.settle(intent_id, state, owner=records.owner)
+        report.print_unreadable(intent_id, state)
+    return report.print_totals(0, settled=1)
 
 
-def _settings(settings: Mapping[str, Any] | None, *, needs_server: bool) -> dict[str, Any]:
+def _client_arguments(settings: Mapping[str, Any] | None, *, needs_server: bool) -> dict[str, Any]:
     if settings is not None:
         return {**settings}
     try:
@@ -161,37 +163,37 @@ def _settings(settings: Mapping[str, Any] | None, *, needs_server: bool) -> dict
         return {}
 
 
-def _owner(settings: Mapping[str, Any]) -> JournalAccount | None:
-    """Return the account of these settings, None if they name no user."""
-    if "username" not in settings:
+def _account_of(arguments: Mapping[str, Any]) -> JournalAccount | None:
+    """Return the account of a client with these arguments, None without a user name."""
+    if "username" not in arguments:
         return None
-    options: Options | None = settings.get("options")
+    options: Options | None = arguments.get("options")
     name = None if options is None else options.journal_account
-    return account_of_user(settings.get("base_url", STAGING), settings["username"], name)
+    return account_of_user(arguments.get("base_url", STAGING), arguments["username"], name)
 
 
-def _found(journal: str | None) -> str:
-    where = journal or os.environ.get("MINTED_CONNECT_JOURNAL")
-    if not where:
+def _locate(journal: str | None) -> str:
+    location = journal or os.environ.get("MINTED_CONNECT_JOURNAL")
+    if not location:
         raise ConfigurationError("journal: give --journal, or set MINTED_CONNECT_JOURNAL")
-    if "://" not in where and not Path(where).is_file():
-        # An empty one would be made there, and say that all is well.
-        raise ConfigurationError(f"journal: there is no file {where}")
-    return where
+    if "://" not in location and not Path(location).is_file():
+        # Opening would create an empty journal, which reports that nothing is open.
+        raise ConfigurationError(f"journal: there is no file {location}")
+    return location
 
 
 @attrs.frozen
-class _Open:
-    """The open records of a journal, as far as they are asked for."""
+class _OpenRecords:
+    """The open records of a journal that were requested."""
 
     owner: JournalAccount | None
-    """The account of the credentials, None without any."""
-    chosen: Sequence[Intent]
-    """Those of this account; without credentials, those of all."""
+    """The account of the credentials, None without credentials."""
+    selected: Sequence[Intent]
+    """Intents of this account; without credentials, of all accounts."""
     others: Sequence[Intent]
-    """Those of other accounts that are listed."""
-    left_out: int
-    """Number of those of other accounts that are not listed."""
+    """Intents of other accounts to list."""
+    unlisted: int
+    """Number of intents of other accounts that are not listed."""
     unreadable: Sequence[str]
     """Ids of records that cannot be read."""
 
@@ -201,62 +203,67 @@ class _Open:
         pending: Sequence[Intent],
         journal: Journal,
         owner: JournalAccount | None,
-        wanted: Sequence[str] | None,
+        intent_ids: Sequence[str] | None,
         *,
         all_accounts: bool,
     ) -> Self:
-        """Sort the open records of a journal.
+        """Sort the open records of a journal by account.
 
         Raises:
-            ConfigurationError: if one of the ids in `wanted` is not open.
+            ConfigurationError: if one of `intent_ids` is not open.
         """
         unreadable: Sequence[str] = getattr(journal, "unreadable", ())
-        if wanted is not None:
-            if missing := set(wanted) - {intent.id for intent in pending} - set(unreadable):
+        if intent_ids is not None:
+            if missing := set(intent_ids) - {intent.id for intent in pending} - set(unreadable):
                 raise ConfigurationError(f"intent: not open in this journal: {', '.join(sorted(missing))}")
-            pending = [intent for intent in pending if intent.id in wanted]
-            unreadable = [one for one in unreadable if one in wanted]
-        known = {None} if owner is None else {owner.account, None}
-        mine = [intent for intent in pending if owner is None or intent.account in known]
-        others = [intent for intent in pending if owner is not None and intent.account not in known]
-        if all_accounts or wanted is not None:
-            return cls(owner, mine, others, 0, unreadable)
-        return cls(owner, mine, (), len(others), unreadable)
+            pending = [intent for intent in pending if intent.id in intent_ids]
+            unreadable = [one for one in unreadable if one in intent_ids]
+
+        def is_own(intent: Intent) -> bool:
+            return owner is None or intent.account in {owner.account, None}
+
+        own = [intent for intent in pending if is_own(intent)]
+        others = [intent for intent in pending if not is_own(intent)]
+        if all_accounts or intent_ids is not None:
+            return cls(owner, own, others, 0, unreadable)
+        return cls(owner, own, (), len(others), unreadable)
 
 
 @attrs.define
 class _Report:
-    """Says what became of each."""
+    """Prints the intents and their outcomes."""
 
     out: TextIO
     as_json: bool
 
-    def settled(self, intent: Intent, outcome: Completion | CompletionRejected | NotExecuted | OutcomeUnknown) -> None:
+    def print_outcome(
+        self, intent: Intent, outcome: Completion | CompletionRejected | NotExecuted | OutcomeUnknown
+    ) -> None:
         match outcome:
             case Completion():
                 number = outcome.keys.get("id")
-                self.say(intent, str(IntentState.CONFIRMED), outcome.differences, order=number)
+                self.print_intent(intent, str(IntentState.CONFIRMED), outcome.differences, order=number)
             case CompletionRejected():
                 number = str(outcome.order.id) if outcome.order is not None else None
-                self.say(intent, str(IntentState.REJECTED), order=number)
+                self.print_intent(intent, str(IntentState.REJECTED), order=number)
             case NotExecuted():
-                self.say(intent, str(IntentState.NOT_EXECUTED))
+                self.print_intent(intent, str(IntentState.NOT_EXECUTED))
             case OutcomeUnknown():
-                self.say(intent, str(IntentState.UNKNOWN), outcome.evidence)
+                self.print_intent(intent, str(IntentState.UNKNOWN), outcome.evidence)
 
-    def say(
+    def print_intent(
         self,
         intent: Intent,
         state: str,
         notes: tuple[str, ...] = (),
         *,
         order: str | None = None,
-        named: bool = False,
+        with_account: bool = False,
     ) -> None:
-        """Print the state of an intent; as text with its account only if `named`."""
-        account = intent.account[:_PREFIX] if intent.account else None
+        """Print the state of an intent; `with_account` adds the account to the text, which JSON always contains."""
+        account = intent.account[:_ACCOUNT_DIGITS] if intent.account else None
         if self.as_json:
-            told: dict[str, Any] = {
+            row: dict[str, Any] = {
                 "intent": intent.id,
                 "state": state,
                 "order": order,
@@ -269,17 +276,18 @@ class _Report:
                 "account": account,
                 "notes": list(notes),
             }
-            self._print(json.dumps(told))
+            self._print(json.dumps(row))
             return
-        when = intent.created_at.isoformat(sep=" ", timespec="seconds")
+        created_at = intent.created_at.isoformat(sep=" ", timespec="seconds")
         money = f"{intent.paid_total} {intent.currency_code}"
-        became = state if order is None else f"{state}, order {order}"
-        of_account = f", account {account}" if named and account else ""
-        self._print(f"{intent.id}  {intent.kind} of basket {intent.basket_id}, {money}, {when}{of_account}: {became}")
+        outcome = state if order is None else f"{state}, order {order}"
+        suffix = f", account {account}" if with_account and account else ""
+        purchase = f"{intent.kind} of basket {intent.basket_id}, {money}, {created_at}{suffix}"
+        self._print(f"{intent.id}  {purchase}: {outcome}")
         for note in notes:
             self._print(f"    {note}")
 
-    def unreadable(self, intent_id: str, state: str | None = None) -> None:
+    def print_unreadable(self, intent_id: str, state: str | None = None) -> None:
         """Print the id of a record that cannot be read."""
         if self.as_json:
             self._print(json.dumps({"intent": intent_id, "state": state or "unreadable"}))
@@ -287,21 +295,23 @@ class _Report:
             self._print(f"{intent_id}  its record cannot be read: {state}")
         else:
             self._print(f"{intent_id}  its record cannot be read, it may be an open purchase: unreadable")
-            self._print("    find out what became of it, then: reconcile --intent ID --decide STATE")
+            self._print(f"    ask the vendor for the outcome, then run: reconcile --intent {intent_id} --decide STATE")
 
-    def end(self, left: int, *, settled: int, left_out: int = 0) -> int:
-        """Print the totals, with the number of open intents of other accounts that are not listed."""
-        others = f"{left_out} open of other accounts in this journal: --all-accounts lists them"
-        if left_out and self.as_json:
+    def print_totals(self, still_open: int, *, settled: int, unlisted: int = 0) -> int:
+        """Print the totals and return the exit code; `unlisted` is the number of unlisted intents of other accounts."""
+        others = f"{unlisted} open of other accounts in this journal: --all-accounts lists them"
+        if unlisted and self.as_json:
             sys.stderr.write(f"{others}\n")
         if not self.as_json:
-            if left_out:
+            if unlisted:
                 self._print(others)
-            still = f"{left} open: reconcile again later, and do not repeat what they were about"
-            nothing = "nothing of this account is open" if left_out else "nothing is open"
-            self._print(f"{settled} settled, {still if left else nothing}")
-        return UNSETTLED if left else 0
+            remaining = (
+                f"{still_open} open: reconcile again later; do not repeat these purchases until they are settled"
+            )
+            nothing = "nothing of this account is open" if unlisted else "nothing is open"
+            self._print(f"{settled} settled, {remaining if still_open else nothing}")
+        return UNSETTLED if still_open else 0
 
     def _print(self, line: str) -> None:
-        # At once: whoever interrupts a long run keeps what was found out so far.
+        # Flush, so that an interrupted run has shown all outcomes found so far.
         print(line, file=self.out, flush=True)

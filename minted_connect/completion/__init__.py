@@ -1,1 +1,1 @@
-"""Completing a basket exactly once: the write-ahead journal, the one sending, and finding out what happened."""
+"""Completes baskets exactly once: preflight checks, one POST, settlement of the outcome, and reconciliation."""

@@ -1,4 +1,4 @@
-"""Classifies the failure of a completion: one pure function of the error and the phase the request had reached."""
+"""Classifies the failure of a completion by the error and the phase that the request had reached. No I/O."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ __all__ = ["FailureClass", "classify"]
 
 
 class FailureClass(enum.Enum):
-    """The meaning of a failure for the purchase."""
+    """The class of a failed completion."""
 
     NOT_SENT = "not sent"
     """Provably nothing reached the server."""
     REFUSED = "refused"
-    """The server refused it before doing anything: its own Digest challenge to a correct signature."""
+    """The server refused before executing anything: it challenged a request with a correct digest."""
     CONFIRM_ONCE = "confirm once"
-    """Refused in the vendor's envelope with a status that is trusted: one look confirms it."""
+    """Refused in the vendor's envelope with a trusted status: one read-back confirms it."""
     CONFIRM_LATER = "confirm later"
-    """Refused with any other response, which proves nothing: confirmed by looks that last for the settle time."""
+    """Refused with any other response, which proves nothing: a read-back after the settle time confirms it."""
     UNKNOWN = "unknown"
-    """It may have happened."""
+    """The completion may have been executed."""
 
 
 def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> FailureClass:
-    """Return the meaning of the failure of the one sending; UNKNOWN unless something else is certain.
+    """Classify the failure of a completion; UNKNOWN unless something else is certain.
 
     Args:
-        error: The exception that the sending raised.
-        phase: How far the request got, for errors that do not say it.
-        refusals: Statuses that one look confirms, in the vendor's envelope (`CompletionPolicy.refusals`).
+        error: The exception that the request raised.
+        phase: The phase that the request had reached, for errors without a phase.
+        refusals: Statuses that one read-back confirms in the vendor's envelope (`CompletionPolicy.refusals`).
 
     See the guide money-safety.md, "When a refusal is believed".
     """
@@ -43,7 +43,7 @@ def classify(error: Exception, phase: Phase, refusals: Collection[int]) -> Failu
         return _classify_response(error, refusals)
     if isinstance(error, TransportError):
         phase = error.phase
-    # A protocol error is about a response, so something was sent, also if the phase says otherwise.
+    # A protocol error is raised for a response, so the request was sent, even if the phase is NOT_SENT.
     return (
         FailureClass.NOT_SENT
         if phase is Phase.NOT_SENT and not isinstance(error, ProtocolError)

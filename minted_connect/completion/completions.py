@@ -1,7 +1,7 @@
-"""Buying, selling and shipping: a basket is completed once, or the caller is told that it is not known.
+"""Completes baskets: buy, sell and delivery, each exactly once or with an explicit unknown outcome.
 
-The API takes no idempotency key, so the order of things is the protection: look at the basket, write the intent down,
-send once on a connection of its own, and tell by how far the request got what its failure means.
+The API takes no idempotency key. The protection is the order of the steps: read the basket again, write the intent into
+the journal, send once on a fresh connection, and classify a failure by the phase that the request reached.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, Self
 
 from minted_connect import validation
 from minted_connect.completion.execution import Execution
-from minted_connect.completion.order_match import lines
-from minted_connect.completion.preflight import address, agreed_total, check_basket
+from minted_connect.completion.order_match import pieces_by_sku
+from minted_connect.completion.preflight import check_basket, serialize_shipping, validate_agreed_total
 from minted_connect.completion.reconcile import ReadBack
 from minted_connect.completion.settlement import InFlight, Settlement
 from minted_connect.core.api_client import ApiClient
@@ -27,22 +27,22 @@ from minted_connect.models import Basket, Completion, Intent, IntentState, Order
 __all__ = ["CLOSING", "AsyncCompletions"]
 
 CLOSING: Final = 10.0
-"""Seconds that completions under way are given to end when the client is closed: twice the patience of a journal."""
+"""Seconds for completions in flight to end when the client is closed: twice the timeout of a journal operation."""
 
 _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
 
 
 class AsyncCompletions:
-    """Completes baskets, each exactly once, and finds out what became of those whose outcome is not known."""
+    """Completes baskets exactly once, and settles completions with an unknown outcome."""
 
     def __init__(self, api: ApiClient, journal: Journal) -> None:
         self._api = api
         self._settlement = Settlement(journal, account_of(api))
 
     def with_api(self, api: ApiClient) -> Self:
-        """Return the same with another caller; the journal and the completions under way are shared."""
+        """Return a copy that uses another `ApiClient` and shares the journal and the completions in flight."""
         sibling = type(self)(api, self._settlement.journal)
-        sibling._settlement = self._settlement  # noqa: SLF001 - of its own class
+        sibling._settlement = self._settlement  # noqa: SLF001 - the same class
         return sibling
 
     async def buy(
@@ -52,33 +52,34 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Buy what is in the basket, once, at the price that was agreed to.
+        """Buy the contents of the basket exactly once, at the agreed price.
 
-        The basket is read again first, and has to hold the same lines in the same currency. A second call for the same
-        basket while this one runs waits and gets the same result. Until the outcome is known, other changes of the
-        customer's baskets through this client wait.
+        The basket is read again first and must have the same items and currency. An equal call for the same basket
+        waits for this one and gets the same result. Until the outcome is known, other changes of the customer's
+        baskets through this client wait.
 
-        The completion is posted once. A response that refuses it proves nothing by itself: the call looks for the
-        order until `CompletionPolicy.settle_time` after the response before it raises the refusal. `inline_looks` and
-        the `deadline` (else `Timeouts.complete_total`, both from the start of the call) bound that. A refusal with a
-        status of `CompletionPolicy.refusals` in the vendor's envelope takes one look.
+        The completion is posted once. A response that refuses it proves nothing by itself, unless it rejects the
+        digest (401). The call therefore polls for the order until `CompletionPolicy.settle_time` after the response
+        before it raises the refusal. The time is limited by `CompletionPolicy.inline_looks`, and by `deadline` (else
+        `Timeouts.complete_total`) from the start of the call. A refusal with a status of `CompletionPolicy.refusals`
+        in the vendor's envelope takes one read-back.
 
         Args:
-            basket: As last seen. If its lines were changed since, nothing is sent (`InvalidInput`).
-            expected_total: The `paid_total` agreed to, money in the basket's currency; another one raises
-                `PriceChanged`.
-            accept_price: `"current"` in place of `expected_total` buys at whatever the basket costs by then.
+            basket: The basket as last read. If its items have changed since, nothing is sent (`InvalidInput`).
+            expected_total: The agreed `paid_total`, in the basket's currency. If the basket's total is another one,
+                nothing is sent (`PriceChanged`).
+            accept_price: `"current"` instead of `expected_total` accepts the total at the time of the completion.
 
         Raises:
-            OutcomeUnknown: if it may have happened. Reconcile it; never buy again before that. After every other error
-                nothing was bought:
-            NotSent: if nothing was sent: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`, `JournalError`,
-                `InvalidInput`, no connection, or the basket could not be read.
-            APIError: if the server refused it and no order was made.
-            IntegrityError: if the basket that was read is not the caller's; nothing was sent.
-            Rejected: if the server made an order that failed or was cancelled.
+            OutcomeUnknown: if the purchase may have happened. Pass the error to `reconcile`; do not buy again before
+                the purchase is settled. After every other error, this call has bought nothing.
+            NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`,
+                `JournalError`, `InvalidInput`, no connection, or the basket could not be read.
+            APIError: if the server refused the completion and no order was made.
+            IntegrityError: if the basket that was read is not the caller's; no completion was sent.
+            CompletionRejected: if an order was made, but failed or was cancelled.
 
-        Source: Complete Buy (api-27307626, 2026-02-19): partly documented (path and request); the answer is inferred.
+        Source: Complete Buy (api-27307626, 2026-02-19): partly documented (path and request); the response is inferred.
         """
         return await self._complete(OrderKind.BUY, basket, expected_total, accept_price, {})
 
@@ -89,7 +90,7 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Sell what is in the basket, once; `expected_total` is the money the customer receives.
+        """Sell the contents of the basket exactly once; `expected_total` is the amount that the customer receives.
 
         Arguments and errors are those of `buy`.
 
@@ -105,40 +106,40 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Have what is in the basket shipped, once; `expected_total` is what the shipping costs.
+        """Ship the contents of the basket exactly once; `expected_total` is the cost of the delivery.
 
-        Arguments and errors are those of `buy`.
+        Arguments and errors are those of `buy`; `shipping` is the address.
 
-        Source: Complete Delivery (api-27307650, 2026-04-02): partly documented (path and answer); the body is inferred
-        from E-Commerce Set Custom Address (api-8209448, 2024-09-17; S16).
+        Source: Complete Delivery (api-27307650, 2026-04-02): partly documented (path and response); the body is
+        inferred from E-Commerce Set Custom Address (api-8209448, 2024-09-17; S16).
         """
-        extra = {"shipping": address(shipping)}
+        extra = {"shipping": serialize_shipping(shipping)}
         return await self._complete(OrderKind.DELIVERY, basket, expected_total, accept_price, extra)
 
     async def pending(self, *, all_accounts: bool = False) -> list[Intent]:
-        """Return the intents whose outcome is not known, oldest first: reconcile each of them.
+        """Return the intents with an unknown outcome, oldest first; pass each to `reconcile`.
 
-        After a crash these are the purchases that may have happened. Those this client is completing right now are
-        left out; those of other running processes with the same journal are not. Records that cannot be read are left
-        out too, and logged at ERROR with their ids.
+        After a crash, these are the purchases that may have happened. Completions that are in flight in this client are
+        not included; those of other running processes with the same journal are. Unreadable records are not included
+        and are logged at ERROR with their ids.
 
         Args:
-            all_accounts: Include the intents of other accounts in the same journal, which this client does not
-                reconcile before `adopt`. Otherwise a warning gives their number.
+            all_accounts: Include the intents of other accounts in the same journal, which this client can reconcile
+                only after `adopt`. If False, a warning with their number is logged.
 
         Raises:
             JournalError: if the journal cannot be read, or was lost while in use.
         """
         validation.boolean("all_accounts", all_accounts)
-        flying = {flight.intent.id for flight in self._settlement.flights.values() if flight.intent is not None}
+        in_flight = {one.intent.id for one in self._settlement.in_flight.values() if one.intent is not None}
         intents = await self._settlement.journal.pending()
-        mine = intents if all_accounts else self._settlement.own(intents, "open")
-        return [intent for intent in mine if intent.id not in flying]
+        selected = intents if all_accounts else self._settlement.filter_own(intents, "open")
+        return [intent for intent in selected if intent.id not in in_flight]
 
     async def unfinished(self, *, all_accounts: bool = False) -> list[Intent]:
-        """Return the confirmed intents whose order was not seen to be final yet, oldest first.
+        """Return the confirmed intents whose order has no final status yet, oldest first.
 
-        After a restart these are the orders to follow: give each to `orders.watch` or `orders.wait`.
+        After a restart, these are the orders to follow: pass each to `orders.watch` or `orders.wait`.
 
         Args:
             all_accounts: As for `pending`.
@@ -148,102 +149,106 @@ class AsyncCompletions:
         """
         validation.boolean("all_accounts", all_accounts)
         intents = await self._settlement.journal.awaiting_completion()
-        return intents if all_accounts else self._settlement.own(intents, "unfinished")
+        return intents if all_accounts else self._settlement.filter_own(intents, "unfinished")
 
     async def adopt(self, intent_or_error: Intent | OutcomeUnknown) -> Intent:
         """Assign an intent to this client's account, and return it.
 
-        For intents that were written under another user name or host of the same account. From then on this client
-        reconciles it, reading with its own credentials from its own server: what another account did is not found
-        there, so never adopt an intent whose account is a different one.
+        Use it for intents that were written under another user name or host of the same account. Afterwards this client
+        reconciles the intent with its own credentials on its own server. Orders of another account are not listed
+        there, so never adopt an intent that belongs to a different account.
 
         Args:
-            intent_or_error: From `pending(all_accounts=True)`, or the error that names it.
+            intent_or_error: An intent from `pending(all_accounts=True)`, or the error that names it.
 
         Raises:
-            InvalidInput: if the journal does not hold it.
-            JournalError: if it could not be written.
+            InvalidInput: if the journal does not contain the intent.
+            JournalError: if the journal cannot be written.
         """
-        wanted = await self._settlement.stored(_intent_of(intent_or_error))
-        return await self._settlement.adopt(wanted)
+        intent = await self._settlement.load(_intent_of(intent_or_error))
+        return await self._settlement.adopt(intent)
 
     async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
-        """Find out what became of an intent, reading orders and basket for up to two minutes.
+        """Settle an intent with an unknown outcome: poll orders and basket until they prove the outcome.
 
-        The time is `CompletionPolicy.reconcile_budget`, and bounds every read too. It begins after a call for the same
-        basket that is under way here, which is waited for.
+        Never sends a completion. Polls for at most `CompletionPolicy.reconcile_budget` seconds (120 by default), which
+        also limits each read. If this client is completing the same basket, first waits for that call.
 
         Args:
-            intent_or_error: From `pending()`, or the error that told of it.
-            fence: Clear the basket, if it is still open and no order shows, so that a request still under way finds
-                nothing to complete; the journal remembers that. Put nothing into that basket afterwards: it would be
-                completed.
+            intent_or_error: An intent from `pending()`, or the error that names it.
+            fence: If the basket is still open and no order is listed, clear the basket, so that a request that is still
+                in flight has nothing to complete. This is written into the journal. Add nothing to that basket
+                afterwards: a late request would complete it.
+
+        Returns:
+            The completion, if the order was made.
 
         Raises:
-            Rejected: if the order failed or was cancelled, or if the completion was refused and no order was made
-                (`.refusal`).
-            NotExecuted: if it provably did not happen; buying again, at another price, is your decision.
-            OutcomeUnknown: if it is still not known; `.evidence` says what was seen. Call again later.
-            InvalidInput: if it belongs to another account (see `adopt`); nothing was read.
-            ClientClosedError: if the client is closed, forked, or on another event loop.
+            CompletionRejected: if the order failed or was cancelled, or if the server refused the completion and no
+                order was made (`.refusal`).
+            NotExecuted: if the completion was provably not executed. Whether to buy again, at another price, is your
+                decision.
+            OutcomeUnknown: if the outcome is still unknown; `.evidence` lists what was seen. Call again later.
+            InvalidInput: if the intent belongs to another account (see `adopt`); nothing was read.
+            ClientClosedError: if the client is closed, was forked, or runs on another event loop.
         """
-        wanted = _intent_of(intent_or_error)
+        intent = _intent_of(intent_or_error)
         validation.boolean("fence", fence)
         self._api.check_usable()
-        flight = self._settlement.flights.get((wanted.external_customer_id, wanted.cart_token))
-        if flight is not None:
-            await flight.done.wait()
-        wanted = await self._settlement.remembered(wanted)
-        look = ReadBack(self._api, wanted)
+        in_flight = self._settlement.in_flight.get((intent.external_customer_id, intent.cart_token))
+        if in_flight is not None:
+            await in_flight.done.wait()
+        intent = await self._settlement.refresh(intent)
         budget = self._api.completion_policy.reconcile_budget
-        finding = await look.run(budget=budget, fence=self._settlement.fence if fence else None)
-        return await self._settlement.resolve(wanted, finding, Phase.SENT)
+        record_fence = self._settlement.record_fence if fence else None
+        result = await ReadBack(self._api, intent).poll(budget=budget, record_fence=record_fence)
+        return await self._settlement.resolve(intent, result, Phase.SENT)
 
     async def decide(
         self, intent_or_error: Intent | OutcomeUnknown, state: IntentState | str, *, order_id: int | None = None
     ) -> None:
-        """Write down what a person found out about an intent that reading back could not settle.
+        """Settle an intent manually, for example with the vendor's reply, if reading back could not settle it.
 
-        For when the vendor has told: nothing is looked up here, and nothing sent. Not executed or rejected, the basket
-        is free to be completed again; confirmed, it never is.
+        Nothing is read from the server and nothing is sent. After `rejected` or `not_executed`, the basket can be
+        completed again; after `confirmed`, it never can.
 
         Args:
-            intent_or_error: From `pending()`, or the error that told of it.
+            intent_or_error: An intent from `pending()`, or the error that names it.
             state: `confirmed`, `rejected` or `not_executed`.
-            order_id: Number of the order, of a confirmed one.
+            order_id: The number of the order, for `confirmed`.
 
         Raises:
-            InvalidInput: if the journal does not hold it, or if it belongs to another account (see `adopt`).
+            InvalidInput: if the journal does not contain the intent, or if it belongs to another account (see `adopt`).
             JournalError: if the journal cannot be read or written.
         """
-        wanted = _intent_of(intent_or_error)
+        intent = _intent_of(intent_or_error)
         decided = IntentState(validation.one_of("state", state, _DECISIONS))
         if order_id is not None:
             validation.integer("order_id", order_id, 1)
-        self._settlement.check_owner(await self._settlement.stored(wanted))
-        await self._settlement.settle_manually(wanted, decided, order_id)
+        self._settlement.check_owner(await self._settlement.load(intent))
+        await self._settlement.settle_manually(intent, decided, order_id)
 
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
-        """Note what was seen of the order that a basket became, if the journal knows of it."""
+        """Save the progress of an order in the journal, if the journal contains its intent."""
         mine = self._settlement.owner.account
         await shielded(self._settlement.journal.save_progress(external_customer_id, cart_token, progress, account=mine))
 
     async def aclose(self, patience: float = CLOSING, *, close_journal: bool = True) -> None:
-        """Wait until the completions under way have written their outcome down; then close the journal.
+        """Wait until the completions in flight have written their outcome; then close the journal.
 
-        The connections must be closed by then, so that no completion waits for a response any more.
+        Close the connections first, so that no completion still waits for a response.
 
         Args:
             patience: Seconds to wait; 0 = do not wait.
-            close_journal: Whether the journal belongs to this client.
+            close_journal: Whether this client owns the journal.
         """
-        flights = self._settlement.flights.values() if patience else ()
-        writing = [asyncio.ensure_future(flight.done.wait()) for flight in flights]
+        in_flight = self._settlement.in_flight.values() if patience else ()
+        waiters = [asyncio.ensure_future(one.done.wait()) for one in in_flight]
         try:
-            if writing:
-                await asyncio.wait(writing, timeout=patience)
+            if waiters:
+                await asyncio.wait(waiters, timeout=patience)
         finally:
-            for waiter in writing:
+            for waiter in waiters:
                 waiter.cancel()
             if close_journal:
                 await self._settlement.journal.aclose()
@@ -256,47 +261,42 @@ class AsyncCompletions:
         accept_price: Literal["current"] | None,
         extra: Mapping[str, Any],
     ) -> Completion:
-        agreed = agreed_total(expected_total, accept_price)
+        agreed_total = validate_agreed_total(expected_total, accept_price)
         check_basket(basket, kind)
         key = (basket.customer.external_id, basket.token)
-        seen = (lines(basket), basket.currency_code)
-        # Counted from here: waiting for the lock is part of the call.
-        patience = self._patience()
-        end = self._api.clock.monotonic() + patience
-        # A flight of the parent process, or of another event loop, lands there only.
+        call = InFlight(kind, agreed_total, extra, (pieces_by_sku(basket), basket.currency_code))
+        # Waiting for an equal call or for the customer's lock counts towards the time of this call.
+        timeout = self._api.settings.deadline or self._api.settings.timeouts.complete_total
+        end = self._api.clock.monotonic() + timeout
+        # A completion of the parent process or of another event loop would never end for this caller.
         self._api.check_usable()
-        flights = self._settlement.flights
-        while (flight := flights.get(key)) is not None:
-            if (flight.kind, flight.agreed, flight.extra, flight.seen) != (kind, agreed, extra, seen):
-                holder = flight.intent.id if flight.intent is not None else None
-                raise AlreadyInFlight("this basket is being completed right now, on other terms", holder)
-            await flight.done.wait()
-            if flight.error is not None:
-                raise flight.error
-            if flight.result is not None:
-                return flight.result
-            # Given up before anything was sent: the next one in line takes over.
-        flight = flights[key] = InFlight(kind, agreed, extra, seen)
+        while (other := self._settlement.in_flight.get(key)) is not None:
+            if not call.has_same_terms(other):
+                holder = other.intent.id if other.intent is not None else None
+                raise AlreadyInFlight("this basket is being completed by a call with other arguments", holder)
+            await other.done.wait()
+            if other.error is not None:
+                raise other.error
+            if other.result is not None:
+                return other.result
+            # The other call was cancelled before it sent anything: one of the waiting calls takes over.
+        self._settlement.in_flight[key] = call
         try:
             # Until the outcome is known, this client changes none of the customer's baskets: an item that is added
-            # between the look at the basket and its completion would be bought at a price that was not agreed to.
-            async with self._api.hold_lock(basket.customer.external_id, patience):
-                flight.result = await Execution(self._api, self._settlement, flight, end=end).run(basket)
+            # between the preflight read and the completion would be bought without having been agreed to.
+            async with self._api.hold_lock(basket.customer.external_id, timeout):
+                call.result = await Execution(self._api, self._settlement, call, end=end).run(basket)
         except Exception as error:
-            flight.error = error
+            call.error = error
             raise
         finally:
-            del flights[key]
-            flight.done.set()
-        return flight.result
-
-    def _patience(self) -> float:
-        settings = self._api.settings
-        return settings.deadline or settings.timeouts.complete_total
+            del self._settlement.in_flight[key]
+            call.done.set()
+        return call.result
 
 
 def _intent_of(intent_or_error: Intent | OutcomeUnknown) -> Intent:
-    wanted = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
-    if not isinstance(wanted, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidInput.of("intent_or_error", "give the Intent from pending(), or the OutcomeUnknown")
-    return wanted
+    intent = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
+    if not isinstance(intent, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InvalidInput.of("intent_or_error", "must be an Intent from pending(), or an OutcomeUnknown")
+    return intent

@@ -1,4 +1,4 @@
-"""One completion from the look at the basket to its outcome: what is done in which order, and what a failure means."""
+"""Executes one completion: preflight checks, journal, one POST, and the read-back that its result requires."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import attrs
 from minted_connect.completion.classify import FailureClass, classify
 from minted_connect.completion.interruption import attach_intent, watch_purchase
 from minted_connect.completion.order_match import is_failed, is_order, mapping, refers_to
-from minted_connect.completion.preflight import new_intent, pre_image, refresh_basket
-from minted_connect.completion.reconcile import Finding, ReadBack
+from minted_connect.completion.preflight import build_intent, recent_order_ids, refresh_basket
+from minted_connect.completion.reconcile import ReadBack, ReadBackResult
 from minted_connect.completion.settlement import InFlight, Settlement, describe_error, describe_intent
 from minted_connect.completion.verdict import Outcome
 from minted_connect.core.api_client import ApiClient
@@ -45,85 +45,87 @@ _logger = logging.getLogger("minted_connect.completion")
 
 
 class Execution:
-    """Carries out one completion; its `flight` keeps what became of it.
+    """Executes one completion.
 
     Args:
-        caller: Sends the requests.
-        outcomes: The journal, and the completions in flight.
-        flight: This completion.
-        end: Monotonic time after which no look for the order of a refused completion starts.
+        api: Sends the requests.
+        settlement: The journal and the completions in flight.
+        in_flight: This completion; receives its intent and its outcome.
+        end: Monotonic time after which the call starts no read-back.
     """
 
-    def __init__(self, api: ApiClient, settlement: Settlement, flight: InFlight, *, end: float) -> None:
+    def __init__(self, api: ApiClient, settlement: Settlement, in_flight: InFlight, *, end: float) -> None:
         self._api = api
         self._policy = api.completion_policy
         self._settlement = settlement
-        self._flight = flight
+        self._in_flight = in_flight
         self._progress = RequestProgress()
         self._end = end
 
     async def run(self, basket: Basket) -> Completion:
-        """Look, write down, send once, and tell what became of it.
+        """Check the basket, write the intent into the journal, send once, and return the completion.
 
         Raises:
-            MintedConnectError: what `AsyncCompletions.buy` says.
+            MintedConnectError: as documented for `AsyncCompletions.buy`.
         """
         try:
             return await self._run(basket)
         except (KeyboardInterrupt, SystemExit) as interruption:
-            # A signal handler that raises in the middle of a step, such as that of `asyncio.run` on a second Ctrl-C.
-            flight = self._flight
-            left = None if self._progress.phase is Phase.NOT_SENT else flight.left_open()
-            if flight.intent is not None and left is not None:
-                state, note = left
-                attach_intent(interruption, flight.intent, state, note)
+            # A signal handler can raise at any point, such as the one of `asyncio.run` on a second Ctrl-C.
+            in_flight = self._in_flight
+            described = None if self._progress.phase is Phase.NOT_SENT else in_flight.describe_interruption()
+            if in_flight.intent is not None and described is not None:
+                state, note = described
+                attach_intent(interruption, in_flight.intent, state, note)
                 with suppress(asyncio.CancelledError):
-                    await self._settlement.settle(flight.intent, state, flight.result or flight.error)
+                    await self._settlement.settle(in_flight.intent, state, in_flight.result or in_flight.error)
             raise
 
     async def _run(self, basket: Basket) -> Completion:
-        flight = self._flight
+        in_flight = self._in_flight
         fresh, limit = await self._refresh_basket(basket)
-        known = await pre_image(self._api, fresh, flight.kind)
-        intent = flight.intent = new_intent(fresh, flight.kind, self._api, known, limit.send_before)
+        known_orders = await recent_order_ids(self._api, fresh, in_flight.kind)
+        intent = in_flight.intent = build_intent(fresh, in_flight.kind, self._api, known_orders, limit.send_before)
         try:
             await self._prepare(intent, limit)
-            watch_purchase(flight)
+            watch_purchase(in_flight)
             return await self._send(intent, limit)
         except asyncio.CancelledError as cancelled:
-            intent = flight.intent
-            # Writing into the journal is all that is done now: no second request behind the canceller's back. What
-            # was known already stands, and is written down by now.
-            if flight.state is None:
-                # A cancel scope cancels every await anew; the first cancellation is the one that goes on.
+            intent = in_flight.intent
+            # After a cancellation only the journal is updated; no further request is sent. An outcome that was known
+            # before is already in the journal.
+            if in_flight.state is None:
+                # A cancel scope of anyio cancels every await again; the first cancellation is re-raised below.
                 with suppress(asyncio.CancelledError):
                     if self._progress.phase is not Phase.NOT_SENT:
                         await self._settlement.mark_unknown(intent, self._progress.phase, ("the call was cancelled",))
                     else:
                         await self._settlement.settle(intent, IntentState.NOT_SENT)
-            if flight.state is not None and (note := flight.describe()) is not None:
-                attach_intent(cancelled, intent, flight.state, note)
+            if in_flight.state is not None and (note := in_flight.describe()) is not None:
+                attach_intent(cancelled, intent, in_flight.state, note)
             raise
 
     async def _refresh_basket(self, basket: Basket) -> tuple[Basket, SendLimit]:
         try:
-            return await refresh_basket(self._api, basket, self._flight.agreed)
+            return await refresh_basket(self._api, basket, self._in_flight.agreed_total)
         except InvalidInput:
-            # If the journal knows what became of it, that says more than that it is not as it was.
+            # If the journal knows why the basket is no longer open, that is the better error.
             with suppress(JournalError):
-                journal, mine = self._settlement.journal, self._settlement.owner.account
-                active = await journal.find_active(basket.customer.external_id, basket.token, account=mine)
+                journal, account = self._settlement.journal, self._settlement.owner.account
+                active = await journal.find_active(basket.customer.external_id, basket.token, account=account)
                 if active is not None:
                     raise already_in_flight_error(active) from None
             raise
 
     async def _prepare(self, intent: Intent, limit: SendLimit) -> None:
         journal = self._settlement.journal
-        if isinstance(journal, MemoryJournal) and not self._api.is_loopback and not self._settlement.warned:
-            self._settlement.warned = True
-            _logger.warning("money is moved without a journal file: after a crash nobody knows what was under way")
+        if isinstance(journal, MemoryJournal) and not self._api.is_loopback and not self._settlement.has_warned:
+            self._settlement.has_warned = True
+            _logger.warning(
+                "completing without a durable journal: after a crash, purchases in flight cannot be found again"
+            )
         self._settlement.prepared.add(intent.id)
-        # Shielded, so that a cancelled call leaves no open record behind.
+        # Shielded: a cancelled write could leave an open record that nothing settles.
         try:
             await shielded(journal.prepare(intent))
         except MintedConnectError:
@@ -131,7 +133,7 @@ class Execution:
             raise
         if limit.is_over(self._api.elapsed(), self._api.latest_server_time()):
             await self._settlement.settle(intent, IntentState.NOT_SENT)
-            raise PriceFixExpired("the price lock ran out while the intent was written down: read the basket again")
+            raise PriceFixExpired("the price lock expired while the intent was written: read the basket again")
 
     async def _send(self, intent: Intent, limit: SendLimit) -> Completion:
         header = self._policy.idempotency_header
@@ -140,19 +142,19 @@ class Execution:
             body={
                 "external_customer_id": intent.external_customer_id,
                 "cart_token": intent.cart_token,
-                **self._flight.extra,
+                **self._in_flight.extra,
             },
             headers=None if header is None else {header: intent.id},
         )
         progress = self._progress = RequestProgress()
         try:
-            reply = await self._api.exchange(request, not_after=limit, progress=progress)
-        except Exception as error:  # noqa: BLE001 - even one nobody thought of must not hide a purchase
-            return await self._failed(intent, error)
-        return await self._answered(intent, request, reply)
+            response = await self._api.exchange(request, not_after=limit, progress=progress)
+        except Exception as error:  # noqa: BLE001 - an unexpected error must not hide a purchase either
+            return await self._handle_failure(intent, error)
+        return await self._handle_response(intent, request, response)
 
-    async def _failed(self, intent: Intent, error: Exception) -> Completion:
-        """Turn the failure of a sending into what it means, or find that it succeeded after all."""
+    async def _handle_failure(self, intent: Intent, error: Exception) -> Completion:
+        """Settle a failed request: raise the error, or return the completion if a read-back finds its order."""
         settlement, phase = self._settlement, self._progress.phase
         if isinstance(error, TransportError):
             phase = error.phase
@@ -160,60 +162,60 @@ class Execution:
             case FailureClass.NOT_SENT:
                 await settlement.settle(intent, IntentState.NOT_SENT)
                 if isinstance(error, TimeoutError):
-                    # A timeout of a completion is either NotSent or OutcomeUnknown, never something in between.
-                    raise NotSent(f"nothing was sent: {describe_error(error)}") from error
+                    # A completion that times out raises NotSent or OutcomeUnknown, never a plain timeout.
+                    raise NotSent(f"the completion was not sent: {describe_error(error)}") from error
                 raise error
             case FailureClass.REFUSED:
                 await settlement.settle(intent, IntentState.REJECTED, error)
                 raise error
-            case FailureClass.CONFIRM_ONCE | FailureClass.CONFIRM_LATER as fate:
+            case FailureClass.CONFIRM_ONCE | FailureClass.CONFIRM_LATER as failure_class:
                 assert isinstance(error, APIError)
-                return await self._confirm_refusal(intent, error, trusted=fate is FailureClass.CONFIRM_ONCE)
+                return await self._confirm_refusal(intent, error, is_trusted=failure_class is FailureClass.CONFIRM_ONCE)
             case FailureClass.UNKNOWN:
                 raise await settlement.mark_unknown(intent, phase, (describe_error(error),)) from error
 
-    async def _confirm_refusal(self, intent: Intent, error: APIError, *, trusted: bool) -> Completion:
-        """Raise the refusal once reading back has confirmed it; return the order if one was made all the same.
+    async def _confirm_refusal(self, intent: Intent, error: APIError, *, is_trusted: bool) -> Completion:
+        """Confirm a refusal by reading back, and raise it; return the completion if an order was made in spite of it.
 
         Raises:
-            APIError: if no order was made.
-            Rejected: if the order was made and failed.
-            OutcomeUnknown: if the time for looking ends first.
+            APIError: if the refusal is confirmed.
+            CompletionRejected: if an order was made and failed.
+            OutcomeUnknown: if the time for the read-back ends first.
         """
         responded, settlement = self._api.clock.monotonic(), self._settlement
         refusal = Refusal(error.status, error.is_vendor_response, self._api.latest_server_time())
         intent = await settlement.record_refusal(intent, refusal)
-        look = ReadBack(self._api, intent, refused_at=responded)
-        times = self._look_times(responded, error.retry_after, trusted=trusted)
+        read_back = ReadBack(self._api, intent, responded_at=responded)
+        times = self._poll_times(responded, error.retry_after, is_trusted=is_trusted)
         if times and times[-1] > responded:
-            text = "%s: refused with status %d; looking for its order for up to %.0f s before this is believed"
+            text = "%s: refused with status %d; polling for an order for up to %.0f s before this counts as a refusal"
             _logger.warning(text, describe_intent(intent), error.status, times[-1] - responded)
-        finding = await self._look_until_decided(look, times)
-        if finding is None:
-            notes = ("no read was made before the call ended (inline_looks, deadline or Retry-After): reconcile it",)
-            raise await settlement.mark_unknown(intent, Phase.RESPONDED, (describe_error(error), *notes)) from error
-        if finding.confirms_refusal:
+        result = await self._poll_until_decided(read_back, times)
+        if result is None:
+            note = "the call ended before the first read-back (inline_looks, deadline or Retry-After): reconcile it"
+            raise await settlement.mark_unknown(intent, Phase.RESPONDED, (describe_error(error), note)) from error
+        if result.confirms_refusal:
             error.is_confirmed = True
             await settlement.settle(intent, IntentState.REJECTED, error)
             raise error
-        return await settlement.resolve(intent, finding, Phase.RESPONDED, error)
+        return await settlement.resolve(intent, result, Phase.RESPONDED, error)
 
-    async def _look_until_decided(self, look: ReadBack, times: Sequence[float]) -> Finding | None:
-        """Look at these times until something is proven; return the latest finding, None if there was no time."""
-        clock, finding = self._api.clock, None
+    async def _poll_until_decided(self, read_back: ReadBack, times: Sequence[float]) -> ReadBackResult | None:
+        """Poll at these times until a verdict is proven; return the latest result, None if `times` is empty."""
+        clock, result = self._api.clock, None
         for due in times:
             await self._api.sleep_until(due)
-            finding = await look.once(within=self._end - clock.monotonic())
-            if finding.verdict.outcome is not Outcome.UNKNOWN or look.is_hopeless:
+            result = await read_back.poll_once(within=self._end - clock.monotonic())
+            if result.verdict.outcome is not Outcome.UNKNOWN or read_back.has_failed_permanently:
                 break
-        return finding
+        return result
 
-    def _look_times(self, responded: float, retry_after: float | None, *, trusted: bool = False) -> list[float]:
-        """Return when to look for the order after a response, in monotonic seconds; see `read_back_offsets`."""
+    def _poll_times(self, responded: float, retry_after: float | None, *, is_trusted: bool = False) -> list[float]:
+        """Return the monotonic times at which to poll for the order after a response; see `read_back_offsets`."""
         policy, not_before = self._policy, retry_after or 0.0
         limit = policy.settle_time if policy.inline_looks is None else policy.inline_looks
         offsets = read_back_offsets(policy.settle_time, not_before)
-        if trusted:
+        if is_trusted:
             first = max(not_before, policy.latest_landing or 0.0)
             offsets = (first, *(offset for offset in offsets if offset > first))
         elif policy.inline_looks == 0:
@@ -221,43 +223,41 @@ class Execution:
         limit = max(limit, not_before) if policy.inline_looks is None else limit
         return [responded + offset for offset in offsets if offset <= limit and responded + offset < self._end]
 
-    async def _answered(self, intent: Intent, request: Request, reply: Response) -> Completion:
-        """Read the answer of a completion that the server calls a success."""
-        raw = mapping(reply.data)
+    async def _handle_response(self, intent: Intent, request: Request, response: Response) -> Completion:
+        """Settle a completion by its successful response."""
+        raw = mapping(response.data)
         order: Order | None = None
         problem: ProtocolError | None = None
         try:
-            order = self._api.structure(reply.data, Order, request, reply)
+            order = self._api.structure(response.data, Order, request, response)
         except ProtocolError as error:
             problem = error
         if not refers_to(raw, intent) or ("order_creation_status" in raw and not is_order(raw)):
             if order is not None:
-                text = "data: is about another customer, another basket, or no order"
+                text = "the response is not about the order of this basket"
+                problems = ("data: belongs to another customer or basket, or is not an order",)
                 problem = attach_request(
-                    IntegrityError(
-                        "the response is not about the order of this basket", (text,), reply.status, reply.request_id
-                    ),
-                    request.info,
+                    IntegrityError(text, problems, response.status, response.request_id), request.info
                 )
             assert problem is not None
             raise await self._settlement.mark_unknown(intent, Phase.RESPONDED, (describe_error(problem),)) from problem
         if is_failed(raw):
             return await self._confirm_failure(intent)
-        return await self._settlement.confirmed(intent, order, raw, reconciled=False)
+        return await self._settlement.confirm(intent, order, raw, reconciled=False)
 
     async def _confirm_failure(self, intent: Intent) -> Completion:
-        """Read back an order whose status means failure in the response to its completion.
+        """Read back an order that has a failing status in the response to its completion.
 
         Raises:
-            Rejected: if Get Orders shows it as failed, too.
-            OutcomeUnknown: if it cannot be read.
+            CompletionRejected: if the list of orders shows the order as failed, too.
+            OutcomeUnknown: if the order cannot be read.
         """
         responded = self._api.clock.monotonic()
-        look = ReadBack(self._api, attrs.evolve(intent, state=IntentState.UNKNOWN), refused_at=responded)
-        finding = await self._look_until_decided(look, self._look_times(responded, None))
-        said = "status_name: the response to the completion showed an order that failed"
-        if finding is None:
-            raise await self._settlement.mark_unknown(intent, Phase.RESPONDED, (said,))
-        if finding.verdict.outcome is not Outcome.REJECTED:
-            finding = attrs.evolve(finding, notes=(said, *finding.notes))
-        return await self._settlement.resolve(intent, finding, Phase.RESPONDED)
+        read_back = ReadBack(self._api, attrs.evolve(intent, state=IntentState.UNKNOWN), responded_at=responded)
+        result = await self._poll_until_decided(read_back, self._poll_times(responded, None))
+        note = "status_name: the order had a failing status in the response to the completion"
+        if result is None:
+            raise await self._settlement.mark_unknown(intent, Phase.RESPONDED, (note,))
+        if result.verdict.outcome is not Outcome.REJECTED:
+            result = attrs.evolve(result, notes=(note, *result.notes))
+        return await self._settlement.resolve(intent, result, Phase.RESPONDED)

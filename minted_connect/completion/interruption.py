@@ -1,7 +1,7 @@
-"""The intent of an interrupted purchase: attach it to an exception, and find it again.
+"""Attaches the intent of an interrupted purchase to exceptions, and finds it again.
 
 A cancellation, a timeout of `asyncio` or `anyio`, Ctrl-C or a closed client can end a purchase after it was sent. The
-exception that reaches the caller is then often not the one that passed through this library: it holds that one as its
+exception that reaches the caller is then often not the one that this library raised or saw, but has that one as its
 cause, as its context or in a group.
 """
 
@@ -40,23 +40,24 @@ def intent_of(exception: BaseException) -> Intent | None:
             if (intent := intent_of(error)) is not None:
                 await minted.complete.reconcile(intent)
 
-    None means that this exception interrupted no purchase that may have been sent. It proves nothing for a purchase
+    None means that this exception interrupted no purchase that may have been sent. None proves nothing for a purchase
     in a task of a task group: `asyncio.TaskGroup` and `anyio.create_task_group` discard the cancellation of their
-    tasks. Call it inside of that task, or look at `complete.pending()` afterwards.
+    tasks. Call `intent_of` inside that task, or check `complete.pending()` afterwards.
 
     Args:
-        exception: As caught. If it holds several intents, the nearest is returned; `complete.pending()` has all.
+        exception: The exception as caught. If it has several intents, the nearest is returned; `complete.pending()`
+            lists all.
 
     Returns:
         The intent, with the state that was known when the exception was raised: `unknown` in most cases, `confirmed`
-        or `rejected` if only writing the outcome down was interrupted. Pass it to `complete.reconcile`.
+        or `rejected` if only writing the outcome into the journal was interrupted. Pass it to `complete.reconcile`.
 
     Raises:
         InvalidInput: if `exception` is not an exception.
     """
     if not isinstance(exception, BaseException):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInput.of("exception", "must be an exception")
-    # Not recursive: chains can be longer than the stack, and a cause can lead back to where it started.
+    # Not recursive: chains can be longer than the stack, and can contain cycles.
     seen: set[int] = set()
     waiting: deque[BaseException | None] = deque([exception])
     while waiting:
@@ -64,30 +65,30 @@ def intent_of(exception: BaseException) -> Intent | None:
         if error is None or id(error) in seen:
             continue
         seen.add(id(error))
-        if (intent := _held_by(error)) is not None:
+        if (intent := _attached_to(error)) is not None:
             return intent
         if isinstance(error, BaseExceptionGroup):
             waiting.extend(cast("BaseExceptionGroup[BaseException]", error).exceptions)
-        # A suppressed context too: `raise ... from None` hides it from the traceback only.
+        # Search a suppressed context too: `raise ... from None` only hides it in the traceback.
         waiting.extend((error.__cause__, error.__context__))
     return None
 
 
 def attach_intent(error: BaseException, intent: Intent, state: IntentState, note: str) -> None:
-    """Attach an intent to the exception that interrupts its purchase, and name it in a note.
+    """Attach an intent to the exception that interrupts its purchase, and add a note with its id.
 
-    If that is a cancellation, and the event loop is run by code that handles a `KeyboardInterrupt` or `SystemExit`, the
-    intent is attached to that exception too: on a second Ctrl-C `asyncio.run` discards the cancellation of its tasks.
+    If the exception is a cancellation and the event loop runs inside a handler of `KeyboardInterrupt` or `SystemExit`,
+    attach the intent to that exception too: on a second Ctrl-C, `asyncio.run` discards the cancellation of its tasks.
     """
     _attach(error, intent, state, note)
     if isinstance(error, asyncio.CancelledError):
-        with suppress(RuntimeError):  # there is no running loop
-            # In a callback, where no exception of a coroutine hides the one that is handled outside of the loop.
+        with suppress(RuntimeError):  # no running event loop
+            # In a callback, `sys.exception()` is the one handled around the loop, not one of a coroutine.
             asyncio.get_running_loop().call_soon(_attach_to_handled, intent, state, note)
 
 
 def copy_intent(source: BaseException, target: BaseException) -> None:
-    """Attach the intent of one exception, and the notes that name it, to the exception that replaces it."""
+    """Copy the intent of an exception, and the notes with its id, to the exception that replaces it."""
     intent = intent_of(source)
     if intent is None:
         return
@@ -102,43 +103,45 @@ class Purchase(Protocol):
 
     @property
     def intent(self) -> Intent | None:
-        """The intent, once it was written down."""
+        """The intent, None before it is built."""
         ...
 
-    def left_open(self) -> tuple[IntentState, str] | None:
-        """Return the state and the note for an exception that leaves now; None if nothing was sent."""
+    def describe_interruption(self) -> tuple[IntentState, str] | None:
+        """Return the state and a note for an exception that interrupts the purchase now, None if nothing was sent."""
         ...
 
 
 @attrs.define(eq=False)
 class PurchaseWatch:
-    """Shows a thread which purchase the call that it waits for is sending.
+    """Gives a thread access to the purchase that the coroutine it waits for is sending.
 
-    The thread may have to leave before that call has ended: a second Ctrl-C interrupts the wait for the first.
+    The thread may stop waiting before the coroutine has ended: a second Ctrl-C interrupts the wait for the first one.
     """
 
-    flight: Purchase | None = None
-    """The purchase, once it was written down: from then on it may have been sent."""
+    purchase: Purchase | None = None
+    """The purchase, once it is written into the journal: from then on it may have been sent."""
 
     def attach_to(self, error: BaseException) -> None:
-        """Attach the intent to an exception that leaves before the call has ended; do nothing if nothing was sent."""
-        if self.flight is None or (isinstance(error, MintedConnectError) and not isinstance(error, ClientClosedError)):
-            return  # every other error of this library says by itself what happened
-        intent, left = self.flight.intent, self.flight.left_open()
-        if intent is not None and left is not None:
-            state, note = left
+        """Attach the intent to an exception that ends the wait before the purchase; do nothing if nothing was sent."""
+        if self.purchase is None or (
+            isinstance(error, MintedConnectError) and not isinstance(error, ClientClosedError)
+        ):
+            return  # every other error of this library tells by its class whether the purchase was sent
+        intent, interruption = self.purchase.intent, self.purchase.describe_interruption()
+        if intent is not None and interruption is not None:
+            state, note = interruption
             attach_intent(error, intent, state, note)
 
 
 current_watch: Final[ContextVar[PurchaseWatch | None]] = ContextVar("minted_connect_purchase", default=None)
-"""Set by a blocking caller; the coroutine that it waits for sees it."""
+"""Set by a blocking caller, read by the coroutine that it waits for."""
 
 
-def watch_purchase(flight: Purchase) -> None:
-    """Show a purchase that is about to be sent to the thread that waits for it."""
+def watch_purchase(purchase: Purchase) -> None:
+    """Register a purchase that is about to be sent with the thread that waits for it."""
     watch = current_watch.get()
     if watch is not None:
-        watch.flight = flight
+        watch.purchase = purchase
 
 
 def _attach(error: BaseException, intent: Intent, state: IntentState, note: str) -> None:
@@ -152,7 +155,7 @@ def _attach_to_handled(intent: Intent, state: IntentState, note: str) -> None:
         _attach(error, intent, state, note)
 
 
-def _held_by(error: BaseException) -> Intent | None:
+def _attached_to(error: BaseException) -> Intent | None:
     attached: Any = error.__dict__.get(_ATTRIBUTE)
     if attached is None and isinstance(error, MintedConnectError):
         attached = getattr(error, "intent", None)

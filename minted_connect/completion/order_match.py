@@ -1,6 +1,6 @@
-"""Telling whether a listed order is the one of an intent, and where it differs: pure, over JSON as received.
+"""Matches listed orders to an intent and lists the differences. No I/O.
 
-JSON, because a purchase must be recognised also where one unrelated field of its order cannot be read.
+The functions read JSON as received, so that an order is recognised even if an unrelated field of it cannot be parsed.
 """
 
 from __future__ import annotations
@@ -22,135 +22,137 @@ __all__ = [
     "is_cleared",
     "is_failed",
     "is_order",
-    "lines",
     "mapping",
-    "match",
+    "match_order",
+    "pieces_by_sku",
     "refers_to",
 ]
 
-BEFORE: Final = timedelta(minutes=10)
-"""How much older than its intent an order without common keys may say it is."""
+_CREATED_BEFORE: Final = timedelta(minutes=10)
+"""Maximum time by which an order without common keys may be dated earlier than its intent."""
 
 
 class Match(enum.IntEnum):
-    """How surely a listed order is the one of an intent, by the strongest key they share."""
+    """The strongest key that a listed order and an intent have in common, from weakest to strongest."""
 
     NONE = 0
+    """The order belongs to another purchase."""
     LIKELY = 1
-    """Same kind, lines, total and time, but no common key; or the same number under other keys: for a person."""
+    """The order may belong to the intent, but no key proves it: a person has to decide."""
     ID = 2
     INCREMENT_ID = 3
     GUID = 4
     TOKEN = 5
 
 
-def match(raw: Mapping[str, Any], order: Order | None, intent: Intent, *, keeps_number: bool = True) -> Match:
-    """Return how surely a listed order is the one of the intent; orders of other customers are never it.
+def match_order(raw: Mapping[str, Any], order: Order | None, intent: Intent, *, keeps_number: bool = True) -> Match:
+    """Return how strongly a listed order matches an intent. Orders of other customers never match.
 
     Args:
         raw: The order as received.
-        order: The same, if it can be read.
-        intent: Whose order is looked for.
-        keeps_number: Whether an order has the number of its basket (question Q4).
+        order: The same order parsed, None if it cannot be parsed.
+        intent: The intent whose order is searched.
+        keeps_number: Whether an order has the number (`id`) of its basket (question Q4).
     """
     customer = customer_of(raw)
     if customer not in (intent.external_customer_id, None):
         return Match.NONE
     other_keys = False
-    for found, name, wanted in (
+    for strength, name, expected in (
         (Match.TOKEN, "token", intent.cart_token),
         (Match.GUID, "guid", intent.guid),
         (Match.INCREMENT_ID, "increment_id", intent.increment_id),
     ):
-        # Two empty keys have nothing in common, and an empty one differs from none.
-        if not wanted or not raw.get(name):
+        # An empty key on either side proves neither a match nor a mismatch.
+        if not expected or not raw.get(name):
             continue
-        if raw[name] == wanted:
-            return Match.LIKELY if customer is None else found
+        if raw[name] == expected:
+            return Match.LIKELY if customer is None else strength
         other_keys = True
     if raw.get("id") in intent.known_orders:
-        return Match.NONE  # it was there before
+        return Match.NONE  # listed before the completion was sent
     if order is None:
-        # Without a single key to compare it cannot be told from ours.
+        # Without any key to compare, the order may be the one of the intent.
         return Match.NONE if other_keys else Match.LIKELY
     if order.order_creation_status != CreationStatus.ORDER or order.kind not in {intent.kind, None}:
         return Match.NONE
-    if lines(order) != _agreed_lines(intent):
+    if pieces_by_sku(order) != _agreed_pieces(intent):
         return Match.NONE
-    # Orders may be numbered apart from baskets (Q4): an equal number alone could be another purchase, and with equal
-    # lines too if it names another basket.
+    # Orders may have a number range different from baskets (Q4): an order with an equal number may belong to another
+    # purchase, and if its keys name another basket, even one with equal items.
     if order.id == intent.basket_id:
         return Match.LIKELY if other_keys or customer is None or not keeps_number else Match.ID
-    recent = order.order_at >= min(intent.created_at, intent.created_by_server) - BEFORE
-    return Match.LIKELY if recent and order.paid_total == intent.paid_total else Match.NONE
+    is_recent = order.order_at >= min(intent.created_at, intent.created_by_server) - _CREATED_BEFORE
+    return Match.LIKELY if is_recent and order.paid_total == intent.paid_total else Match.NONE
 
 
 def differences(raw: Mapping[str, Any], order: Order | None, intent: Intent) -> tuple[str, ...]:
-    """Return where an order differs from its intent, in words.
+    """Return descriptions of the differences between an order and its intent.
 
     Args:
         raw: The order as received.
-        order: The same, if it can be read.
-        intent: The intent that it belongs to.
+        order: The same order parsed, None if it cannot be parsed.
+        intent: The intent that the order belongs to.
     """
-    return (*_contradictions(raw, intent), *(_differences(order, intent) if order is not None else ()))
+    return (*_raw_differences(raw, intent), *(_order_differences(order, intent) if order is not None else ()))
 
 
-def _contradictions(raw: Mapping[str, Any], intent: Intent) -> Iterator[str]:
+def _raw_differences(raw: Mapping[str, Any], intent: Intent) -> Iterator[str]:
     keys = (("token", intent.cart_token), ("guid", intent.guid), ("increment_id", intent.increment_id))
-    for name, wanted in keys:
-        found = raw.get(name)
-        if wanted and found and found != wanted:
-            yield f"{name}: the basket had another one than the order"
+    for name, expected in keys:
+        actual = raw.get(name)
+        if expected and actual and actual != expected:
+            yield f"{name}: the order has another value than the basket had"
     status = raw.get("status_name")
     if status is not None and not is_known(status):
-        yield "status_name: this status is not known: look at the order"
+        yield "status_name: unknown status, check the order"
 
 
-def _differences(order: Order, intent: Intent) -> Iterator[str]:
+def _order_differences(order: Order, intent: Intent) -> Iterator[str]:
     if order.paid_total != intent.paid_total:
         yield f"paid_total: agreed {intent.paid_total}, ordered {order.paid_total}"
     if order.currency_code != intent.currency_code:
         yield f"currency_code: agreed {intent.currency_code}, ordered {order.currency_code}"
     if order.kind not in {intent.kind, None}:
         yield f"kind: agreed {intent.kind}, ordered {order.kind}"
-    agreed, ordered = _agreed_lines(intent), lines(order)
+    agreed, ordered = _agreed_pieces(intent), pieces_by_sku(order)
     for sku in sorted(agreed.keys() | ordered.keys()):
         if agreed[sku] != ordered[sku]:
             yield f"pieces of {sku}: agreed {agreed[sku]}, ordered {ordered[sku]}"
 
 
 def identifiers(raw: Mapping[str, Any]) -> dict[str, str]:
-    """Return the identifiers of an order as far as they can be read."""
+    """Return those of the identifiers `id`, `guid` and `increment_id` that the order has."""
     return {name: str(raw[name]) for name in ("id", "guid", "increment_id") if isinstance(raw.get(name), str | int)}
 
 
 def refers_to(raw: Mapping[str, Any], intent: Intent) -> bool:
-    """Return whether an answer names the customer and the basket of the intent.
+    """Return whether a response refers to the customer and the basket of an intent.
 
-    The token decides. Where the answer has none, the other keys do, unless one of them contradicts.
+    The token decides. Without a token, the guid and the order number decide: at least one must be present, and all
+    that are present must be equal.
     """
     if customer_of(raw) != intent.external_customer_id:
         return False
     if raw.get("token"):
         return bool(raw["token"] == intent.cart_token)
     keys = (("guid", intent.guid), ("increment_id", intent.increment_id))
-    agree = [raw[name] == wanted for name, wanted in keys if wanted and raw.get(name)]
-    return bool(agree) and all(agree)
+    matches = [raw[name] == expected for name, expected in keys if expected and raw.get(name)]
+    return bool(matches) and all(matches)
 
 
 def is_order(raw: Mapping[str, Any]) -> bool:
-    """Return whether the object says that it is an order and no longer a basket."""
+    """Return whether `order_creation_status` marks the object as an order, not a basket."""
     return raw.get("order_creation_status") == CreationStatus.ORDER
 
 
 def is_failed(raw: Mapping[str, Any]) -> bool:
-    """Return whether the object says that the order was cancelled, refused or paid back."""
+    """Return whether `status_name` is one of the failing statuses, such as cancelled, rejected or refunded."""
     return is_failing(raw.get("status_name"))
 
 
 def is_cleared(data: Mapping[str, Any], intent: Intent) -> bool:
-    """Return whether an answer shows the very basket of the intent, still a basket, without lines."""
+    """Return whether a response shows the basket of the intent, still a basket and without items."""
     return (
         refers_to(data, intent)
         and data.get("order_creation_status") == CreationStatus.BASKET
@@ -159,24 +161,24 @@ def is_cleared(data: Mapping[str, Any], intent: Intent) -> bool:
 
 
 def customer_of(raw: Mapping[str, Any]) -> object:
-    """Return the customer's id as far as there is one."""
+    """Return `customer.external_id`, None if the object has none."""
     return mapping(raw.get("customer")).get("external_id")
 
 
 def mapping(data: Any) -> Mapping[str, Any]:
-    """Return a JSON object, an empty one in place of anything else."""
+    """Return `data` if it is a JSON object, else an empty mapping."""
     return cast("Mapping[str, Any]", data) if isinstance(data, Mapping) else {}
 
 
-def lines(deal: Deal) -> Counter[str]:
-    """Return the pieces by sku, whatever lines they are split into."""
+def pieces_by_sku(deal: Deal) -> Counter[str]:
+    """Return the number of pieces of each sku, summed over the items."""
     pieces: Counter[str] = Counter()
     for item in deal.items:
         pieces[item.sku] += item.amount
     return pieces
 
 
-def _agreed_lines(intent: Intent) -> Counter[str]:
+def _agreed_pieces(intent: Intent) -> Counter[str]:
     pieces: Counter[str] = Counter()
     for sku, amount in intent.items:
         pieces[sku] += amount

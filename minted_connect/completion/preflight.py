@@ -1,4 +1,4 @@
-"""What has to hold before anything is sent: the caller said what is agreed to, and the basket still shows it."""
+"""Checks before a completion is sent: the arguments, and the basket as the server shows it now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import attrs
 
 from minted_connect import validation
-from minted_connect.completion.order_match import is_order, lines
+from minted_connect.completion.order_match import is_order, pieces_by_sku
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.failures import attach_request
 from minted_connect.core.pool import PoolKind, SendLimit
@@ -32,7 +32,14 @@ from minted_connect.models import Basket, Intent, OrderKind, Shipping
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.orders import AsyncOrders
 
-__all__ = ["address", "agreed_total", "check_basket", "new_intent", "pre_image", "refresh_basket"]
+__all__ = [
+    "build_intent",
+    "check_basket",
+    "recent_order_ids",
+    "refresh_basket",
+    "serialize_shipping",
+    "validate_agreed_total",
+]
 
 _T = TypeVar("_T")
 
@@ -40,11 +47,11 @@ _SHIPPING_REQUIRED: Final = ("fullname", "phone", "city", "county", "district", 
 _SHIPPING_MAY_BE_EMPTY: Final = ("street", "zipcode")
 
 
-def agreed_total(expected_total: Decimal | None, accept_price: str | None) -> Decimal | None:
-    """Return the total agreed to, None for whatever it is by then; one of the two has to be said aloud.
+def validate_agreed_total(expected_total: Decimal | None, accept_price: str | None) -> Decimal | None:
+    """Return the total that the caller agreed to, None if the caller accepts the current price.
 
     Raises:
-        InvalidInput: both, neither, or a total that is no exact amount of money.
+        InvalidInput: if both or neither are given, or if the total is not a finite Decimal from 0.
     """
     if accept_price is not None and accept_price != "current":
         raise InvalidInput.of("accept_price", "must be 'current' or left out")
@@ -60,10 +67,10 @@ def agreed_total(expected_total: Decimal | None, accept_price: str | None) -> De
 
 
 def check_basket(basket: Basket, kind: OrderKind) -> None:
-    """Check that a basket as last seen can be completed as `kind`.
+    """Check that a basket is of this kind and not empty.
 
     Raises:
-        InvalidInput: it cannot.
+        InvalidInput: if `basket` is not a Basket, is of another kind or is empty.
     """
     if not isinstance(basket, Basket):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInput.of("basket", f"must be a Basket, not {type(basket).__name__}")
@@ -73,101 +80,101 @@ def check_basket(basket: Basket, kind: OrderKind) -> None:
         raise InvalidInput.of("basket", "is empty")
 
 
-def address(shipping: Shipping) -> dict[str, str]:
-    """Return an address as it is sent.
+def serialize_shipping(shipping: Shipping) -> dict[str, str]:
+    """Return a shipping address as it is sent.
 
     Raises:
-        InvalidInput: a required part is missing, or a part cannot be sent.
+        InvalidInput: if a required field is missing, or a field cannot be sent.
     """
     if not isinstance(shipping, Shipping):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidInput.of("shipping", f"must be a Shipping, not {type(shipping).__name__}")
-    sent: dict[str, str] = {}
+    body: dict[str, str] = {}
     for name, value in attrs.asdict(shipping).items():
         if value is not None or name in _SHIPPING_REQUIRED:
-            sent[name] = validation.text(f"shipping.{name}", value, empty=name in _SHIPPING_MAY_BE_EMPTY)
-    return sent
+            body[name] = validation.text(f"shipping.{name}", value, empty=name in _SHIPPING_MAY_BE_EMPTY)
+    return body
 
 
 async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None) -> tuple[Basket, SendLimit]:
-    """Read the basket again; return it, and the end of the time in which it may be completed at its price.
+    """Read the basket again; return it with the time until which it may be completed at its price.
 
-    Reading may re-price it, so the figures are compared after it. It also brings the digest state up to date, so that
-    the completion normally goes out once.
+    The read may change the price, so the total is compared after it. The read also refreshes the digest nonce, so that
+    the completion is normally sent without a challenge.
 
     Raises:
-        NotSent: it could not be read.
-        InvalidInput: it is not open any more, empty, or holds other lines or another currency than the caller saw.
-        PriceChanged: it costs something else than was agreed to.
-        PriceFixExpired: too few seconds are left of its price lock, or none is shown.
-        IntegrityError: the answer is about another customer, another basket or another kind.
+        NotSent: if the basket could not be read.
+        InvalidInput: if the basket is no longer open, is empty, or has other items or another currency than before.
+        PriceChanged: if the basket's total is not the agreed one.
+        PriceFixExpired: if the basket has no price lock, or its price lock has too few seconds left.
+        IntegrityError: if the response belongs to another customer or basket, or is of another kind.
     """
     baskets = AsyncBaskets(api.with_pool(PoolKind.PREFLIGHT))
-    fresh = await _unsent(baskets.get_active(basket.customer.external_id, cart_token=basket.token))
+    fresh = await _read_before_sending(baskets.get_active(basket.customer.external_id, cart_token=basket.token))
     if fresh is None:
-        raise InvalidInput.of("basket", "is not open any more: it was completed, cleared or replaced")
+        raise InvalidInput.of("basket", "is no longer open: it was completed, cleared or replaced")
     if fresh.kind != basket.kind or is_order(fresh.raw):
-        error = IntegrityError(f"the answer is not about a {basket.kind} basket", ("data.type: is not the basket's",))
+        error = IntegrityError(f"the response is not about a {basket.kind} basket", ("data.type: is not the basket's",))
         raise attach_request(error, OPERATIONS["baskets.get_active"].info)
     if not fresh.items:
         raise InvalidInput.of("basket", "is empty")
-    # Whoever accepts any price, or the same one, agreed to what was seen, not to what somebody made of it since.
-    if lines(fresh) != lines(basket):
-        raise InvalidInput.of("basket", "was changed since it was read: read it again, and look at its lines")
+    # The caller agreed to the items of the basket that was passed, also with `accept_price` or at an equal total.
+    if pieces_by_sku(fresh) != pieces_by_sku(basket):
+        raise InvalidInput.of("basket", "was changed since it was read: read it again and check its items")
     if fresh.currency_code != basket.currency_code:
         raise InvalidInput.of("basket", "is in another currency than when it was read: read it again")
     if agreed is not None and fresh.paid_total != agreed:
         raise PriceChanged(
-            f"the basket costs {fresh.paid_total} {fresh.currency_code} now; {agreed} was agreed to",
+            f"the basket now costs {fresh.paid_total} {fresh.currency_code}; the agreed total is {agreed}",
             agreed,
             fresh.paid_total,
         )
-    # A server that is slow lately would carry it out only after the lock.
+    # A slow server would execute the completion only after the lock has expired.
     margin = max(api.completion_policy.price_fix_margin, api.state.server_stats.p99_latency)
     left = fresh.price_fix.seconds_left if fresh.price_fix is not None else None
     if left is None or left < margin:
         raise PriceFixExpired(
-            f"the price lock has {left or 0:.0f} s left, and {margin:.0f} s are needed: read the basket again"
+            f"the price lock has {left or 0:.0f} s left, {margin:.0f} s are required: read the basket again"
         )
-    # The server's clock is known to the second, so the limit by it is a second later than the one by ours.
+    # The server's clock is known to the second only, so the limit by that clock is one second later.
     send_before = api.server_time() + timedelta(seconds=left - margin + 1)
     return fresh, SendLimit(api.elapsed() + left - margin, send_before)
 
 
-async def pre_image(api: ApiClient, basket: Basket, kind: OrderKind) -> tuple[int, ...]:
-    """Return the numbers of the customer's latest orders of that kind, if the policy wants them.
+async def recent_order_ids(api: ApiClient, basket: Basket, kind: OrderKind) -> tuple[int, ...]:
+    """Return the numbers of the customer's latest orders of this kind, empty if `CompletionPolicy.pre_image` is off.
 
     Raises:
-        NotSent: they could not be read, and the policy requires them.
+        NotSent: if the orders could not be read and the policy requires them.
     """
-    wanted = api.completion_policy.pre_image
-    if wanted == "off":
+    mode = api.completion_policy.pre_image
+    if mode == "off":
         return ()
     customer = basket.customer.external_id
     try:
         orders = AsyncOrders(api.with_pool(PoolKind.PREFLIGHT))
-        page = await _unsent(orders.page(customer_id=customer, tx_type=kind, per_page=30))
+        page = await _read_before_sending(orders.page(customer_id=customer, tx_type=kind, per_page=30))
     except MintedConnectError as error:
-        if wanted == "try":
+        if mode == "try":
             return ()
-        raise NotSent(f"the orders before this one could not be read: {error}") from error
+        raise NotSent(f"the latest orders could not be read (CompletionPolicy.pre_image): {error}") from error
     return tuple(order.id for order in page)
 
 
-async def _unsent(read: Awaitable[_T]) -> _T:
-    """Await a read before the completion: where it fails for whatever reason, nothing of that was sent."""
+async def _read_before_sending(read: Awaitable[_T]) -> _T:
+    """Await a read that precedes a completion; if it fails, the completion was not sent."""
     try:
         return await read
     except IntegrityError:
         raise
     except (TransportError, ServerError, ProtocolError) as error:
-        # A timeout of a completion is either NotSent or OutcomeUnknown, never something in between.
-        raise NotSent(f"nothing was completed: {error}") from error
+        # A completion that times out raises NotSent or OutcomeUnknown, never a plain timeout.
+        raise NotSent(f"the completion was not sent: {error}") from error
 
 
-def new_intent(
+def build_intent(
     basket: Basket, kind: OrderKind, api: ApiClient, known_orders: tuple[int, ...], send_before: datetime
 ) -> Intent:
-    """Build the record of completing this basket: every key it could be found by later."""
+    """Build the intent of a completion, with every key by which its order can be found later."""
     owner = account_of(api)
     return Intent(
         id=str(uuid.uuid4()),

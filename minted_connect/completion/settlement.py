@@ -1,4 +1,4 @@
-"""What became of an intent: said to whoever waits for it, written down, logged, and made into the right error."""
+"""Settles intents: updates the journal, wakes waiting callers, logs, and builds the error to raise."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 
 from minted_connect.completion.interruption import attach_intent
 from minted_connect.completion.order_match import differences, identifiers
-from minted_connect.completion.reconcile import Finding
+from minted_connect.completion.reconcile import ReadBackResult
 from minted_connect.completion.verdict import Outcome
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import (
@@ -35,122 +35,138 @@ _logger = logging.getLogger("minted_connect.completion")
 
 @attrs.define(eq=False)
 class InFlight:
-    """One completion under way, and who else waits for it."""
+    """A completion in flight; equal calls wait for its result."""
 
     kind: OrderKind
-    agreed: Decimal | None
+    agreed_total: Decimal | None
+    """None if the caller accepts the current price."""
     extra: Mapping[str, Any]
-    seen: tuple[Mapping[str, int], str]
-    """Lines and currency of the basket that the caller agreed to."""
+    """Further fields of the request's body."""
+    agreed_basket: tuple[Mapping[str, int], str]
+    """Pieces by sku and currency of the basket that the caller agreed to."""
     done: asyncio.Event = attrs.field(factory=asyncio.Event)
     intent: Intent | None = None
     state: IntentState | None = None
-    """What became of the intent, once that is known: before it is written down."""
+    """The outcome of the intent as soon as it is known: before the journal is updated."""
     result: Completion | None = None
     error: Exception | None = None
 
+    def has_same_terms(self, other: InFlight) -> bool:
+        """Return whether both calls complete the basket with the same arguments, so that one result serves both."""
+        return (self.kind, self.agreed_total, self.extra, self.agreed_basket) == (
+            other.kind,
+            other.agreed_total,
+            other.extra,
+            other.agreed_basket,
+        )
+
     def describe(self) -> str | None:
-        """Return what whoever cancels a completion should know, or None if nothing was sent."""
+        """Return a note for the exception that cancels the completion, None if nothing was sent."""
         return _describe(self.state, self.result or self.error)
 
-    def left_open(self) -> tuple[IntentState, str] | None:
-        """Return state and words for an exception that interrupts it now, or None if nothing was sent."""
+    def describe_interruption(self) -> tuple[IntentState, str] | None:
+        """Return the state and a note for an exception that interrupts the completion now, None if nothing was sent."""
         state = self.state or IntentState.UNKNOWN
-        words = _describe(state, self.result or self.error)
-        return None if words is None else (state, words)
+        note = _describe(state, self.result or self.error)
+        return None if note is None else (state, note)
 
 
 @attrs.define(eq=False)
 class Settlement:
-    """The journal, and the completions under way: what the siblings of one client have in common."""
+    """The journal and the completions in flight, shared by the clients that `with_options` derives."""
 
     journal: Journal
     owner: JournalAccount
     """The account of this client."""
-    flights: dict[tuple[str, str], InFlight] = attrs.field(factory=dict[tuple[str, str], InFlight])
-    warned: bool = False
-    """Whether it was said that nothing survives a crash."""
+    in_flight: dict[tuple[str, str], InFlight] = attrs.field(factory=dict[tuple[str, str], InFlight])
+    """By customer id and cart token."""
+    has_warned: bool = False
+    """Whether the warning about a journal that does not survive a crash was logged."""
     prepared: set[str] = attrs.field(factory=set[str])
-    """Ids of the intents that were prepared here and are not settled."""
+    """Ids of the intents that this client prepared and has not settled."""
     _others: dict[str, int] = attrs.field(factory=dict[str, int])
-    """Number of intents of other accounts that each list left out last."""
+    """Number of intents of other accounts that each kind of list left out most recently."""
 
-    async def settle(self, intent: Intent, state: IntentState, outcome: Completion | Exception | None = None) -> None:
-        """Note the outcome. A journal that fails now must not hide it: the record stays open, which is safe.
+    async def settle(self, intent: Intent, state: IntentState, result: Completion | Exception | None = None) -> None:
+        """Write the outcome into the journal, and make it available to the callers that wait for it.
+
+        A failure of the journal is only logged, because it must not hide the outcome: the intent stays open, which is
+        safe.
 
         Args:
-            intent: Whose outcome.
-            state: What became of it.
-            outcome: What everybody who waits for it gets, also if the call is cancelled over the writing.
+            intent: The intent.
+            state: Its outcome.
+            result: Returned to, or raised in, every waiting call, even if this call is cancelled while it writes.
         """
-        completion = outcome if isinstance(outcome, Completion) else None
-        flight = self.flights.get((intent.external_customer_id, intent.cart_token))
-        if flight is not None and flight.intent is not intent:
-            flight = None
-        if flight is not None:
-            flight.state, flight.result = state, completion
-            flight.error = outcome if isinstance(outcome, Exception) else None
+        completion = result if isinstance(result, Completion) else None
+        in_flight = self._find_in_flight(intent)
+        if in_flight is not None:
+            in_flight.state, in_flight.result = state, completion
+            in_flight.error = result if isinstance(result, Exception) else None
         if state is not IntentState.UNKNOWN:
             self.prepared.discard(intent.id)
-        number: object = completion.raw.get("id") if completion is not None else None
+        order_id: object = completion.raw.get("id") if completion is not None else None
         order = completion.order if completion is not None else None
         try:
             await shielded(
                 self.journal.settle(
                     intent.id,
                     state,
-                    order_id=number if isinstance(number, int) else None,
+                    order_id=order_id if isinstance(order_id, int) else None,
                     progress=OrderProgress.of(order) if order is not None else None,
                     # An order that was found with the credentials of this account belongs to it.
                     owner=self.owner if state is IntentState.CONFIRMED else None,
                 )
             )
         except asyncio.CancelledError as cancelled:
-            # Whoever completes is told by the flight. Whoever reconciles is told here or never: what is written down
-            # is not pending any more.
-            if flight is None and (note := _describe(state, outcome)) is not None:
+            # A completion in flight attaches its intent itself. For a reconciliation this is the last chance: once the
+            # journal is updated, the intent is no longer pending.
+            if in_flight is None and (note := _describe(state, result)) is not None:
                 attach_intent(cancelled, intent, state, note)
             raise
         except Exception:
             _logger.exception(
-                "%s: the journal could not note that it is %s; it stays pending, and reconciling it again is safe",
+                "%s: the journal could not be updated: the intent is %s, but stays pending. It is safe to reconcile "
+                "it again",
                 describe_intent(intent),
                 state,
             )
 
-    async def fence(self, intent: Intent, at: datetime) -> None:
-        """Note that the basket is about to be cleared.
+    async def record_fence(self, intent: Intent, at: datetime) -> None:
+        """Write into the journal that the basket of an intent is about to be cleared.
 
         Raises:
-            JournalError: it could not be written.
+            JournalError: if the journal cannot be written.
         """
         await shielded(self.journal.fence(intent.id, at))
 
     async def record_refusal(self, intent: Intent, refusal: Refusal) -> Intent:
-        """Store the response that refused a completion before looking for its order; return the intent with it.
+        """Write the refusal of a completion into the journal, and return the intent with it.
 
-        The outcome is not hidden by a journal that fails now: then the intent stays open without its refusal.
+        This comes before the first read-back, so that a later process can settle the refusal. A failure of the journal
+        is only logged: the intent then stays open without its refusal.
         """
-        flight = self.flights.get((intent.external_customer_id, intent.cart_token))
         refused = attrs.evolve(intent, state=IntentState.UNKNOWN, refusal=refusal)
-        if flight is not None and flight.intent is intent:
-            flight.intent = refused
+        if (in_flight := self._find_in_flight(intent)) is not None:
+            in_flight.intent = refused
         try:
             await shielded(self.journal.record_refusal(intent.id, refusal))
         except Exception:
-            _logger.exception("%s: the journal could not store that it was refused", describe_intent(intent))
+            _logger.exception("%s: the journal could not store the refusal of the server", describe_intent(intent))
         return refused
 
-    async def remembered(self, intent: Intent) -> Intent:
-        """Return an intent with what was noted of it since: the caller may have it from before.
+    async def refresh(self, intent: Intent) -> Intent:
+        """Return an intent with its current record: the copy of the caller may be outdated.
+
+        Without a readable record, the caller's copy is used.
 
         Raises:
-            InvalidInput: if it belongs to another account.
+            InvalidInput: if the intent belongs to another account.
         """
         try:
             stored = await self.journal.get(intent.id)
         except JournalError:
-            stored = None  # less is known, and nothing wrong
+            stored = None
         if stored is not None:
             intent = attrs.evolve(
                 intent,
@@ -164,11 +180,11 @@ class Settlement:
         self.check_owner(intent)
         return intent
 
-    async def stored(self, intent: Intent) -> Intent:
-        """Return an intent as the journal holds it.
+    async def load(self, intent: Intent) -> Intent:
+        """Return an intent as stored in the journal.
 
         Raises:
-            InvalidInput: if the journal does not hold it.
+            InvalidInput: if the journal does not contain it.
             JournalError: if the journal cannot be read.
         """
         stored = await self.journal.get(intent.id)
@@ -176,8 +192,12 @@ class Settlement:
             raise InvalidInput.of("intent_or_error", f"intent {intent.id} is not in this journal")
         return stored
 
+    def _find_in_flight(self, intent: Intent) -> InFlight | None:
+        in_flight = self.in_flight.get((intent.external_customer_id, intent.cart_token))
+        return in_flight if in_flight is not None and in_flight.intent is intent else None
+
     def check_owner(self, intent: Intent) -> None:
-        """Check that an intent belongs to this account, or to none yet.
+        """Check that an intent belongs to this account or to no account yet.
 
         Raises:
             InvalidInput: if it belongs to another account.
@@ -190,54 +210,60 @@ class Settlement:
             )
 
     def is_own(self, intent: Intent) -> bool:
-        """Return whether an intent belongs to this account, or to none yet."""
+        """Return whether an intent belongs to this account or to no account yet."""
         return intent.account in {self.owner.account, None}
 
-    def own(self, intents: Sequence[Intent], what: str) -> list[Intent]:
-        """Return the intents of this account, and log how many others are left out when that number changes.
+    def filter_own(self, intents: Sequence[Intent], kind: str) -> list[Intent]:
+        """Return the intents of this account; log the number of others when it changes.
 
         Args:
-            intents: All intents of one kind.
-            what: Names that kind in the log: `open` or `unfinished`.
+            intents: Intents of one kind.
+            kind: Names the kind in the log: `open` or `unfinished`.
         """
-        mine = [intent for intent in intents if self.is_own(intent)]
-        others = len(intents) - len(mine)
-        if others and others != self._others.get(what):
+        own = [intent for intent in intents if self.is_own(intent)]
+        others = len(intents) - len(own)
+        if others and others != self._others.get(kind):
             _logger.warning(
                 "%d %s intents of other accounts in this journal are left out (all_accounts=True lists them; "
                 "complete.adopt() assigns one to this account)",
                 others,
-                what,
+                kind,
             )
-        self._others[what] = others
-        return mine
+        self._others[kind] = others
+        return own
 
     async def resolve(
-        self, intent: Intent, finding: Finding, phase: Phase, error: Exception | None = None
+        self, intent: Intent, found: ReadBackResult, phase: Phase, error: Exception | None = None
     ) -> Completion:
-        """Return or raise what reading back showed, once it is noted; `error` is what made it necessary.
+        """Settle an intent by the result of its read-back: return the completion or raise the error.
+
+        Args:
+            intent: The intent.
+            found: The result of the read-back.
+            phase: The phase that the request reached, for `OutcomeUnknown`.
+            error: The failure that made the read-back necessary; None in a reconciliation.
 
         Raises:
-            Rejected: the order was made and cancelled.
-            NotExecuted: it provably did not happen.
-            OutcomeUnknown: still not known.
+            CompletionRejected: if the order failed, or the completion was refused and no order was made.
+            NotExecuted: if the completion was provably not executed.
+            OutcomeUnknown: if the outcome is still unknown.
         """
         raised: MintedConnectError
-        match finding.verdict.outcome:
+        match found.verdict.outcome:
             case Outcome.CONFIRMED:
-                return await self.confirmed(intent, finding.order, finding.raw, reconciled=True, notes=finding.notes)
+                return await self.confirm(intent, found.order, found.raw, reconciled=True, notes=found.notes)
             case Outcome.REJECTED:
-                raised = await self.rejected(intent, finding.order, confirmed=finding.confirms_refusal)
+                raised = await self.reject(intent, found.order, confirms_refusal=found.confirms_refusal)
             case Outcome.NOT_EXECUTED:
-                raised = await self.not_executed(intent, finding.verdict.reason)
+                raised = await self.mark_not_executed(intent, found.verdict.reason)
             case Outcome.UNKNOWN:
-                said = () if error is None else (describe_error(error),)
-                raised = await self.mark_unknown(intent, phase, (*said, *finding.notes))
+                cause = () if error is None else (describe_error(error),)
+                raised = await self.mark_unknown(intent, phase, (*cause, *found.notes))
         if error is None:
             raise raised
         raise raised from error
 
-    async def confirmed(
+    async def confirm(
         self,
         intent: Intent,
         order: Order | None,
@@ -246,50 +272,56 @@ class Settlement:
         reconciled: bool,
         notes: tuple[str, ...] = (),
     ) -> Completion:
-        """Note that the order exists, and return it with what differs from what was agreed to."""
+        """Settle an intent as confirmed, and return the completion with the differences from what was agreed."""
         differing = (*differences(raw, order, intent), *notes)
         completion = Completion(order, identifiers(raw), raw, reconciled, differing)
         for difference in differing:
             _logger.warning("%s: %s", describe_intent(intent), difference)
         if reconciled:
-            number = completion.keys.get("id", "without number")
-            _logger.warning("%s: settled, it is order %s", describe_intent(intent), number)
+            number = completion.keys.get("id", "(without a number)")
+            _logger.warning("%s: settled as confirmed: order %s", describe_intent(intent), number)
         await self.settle(intent, IntentState.CONFIRMED, completion)
         return completion
 
-    async def rejected(self, intent: Intent, order: Order | None, *, confirmed: bool = False) -> CompletionRejected:
-        """Note that the order failed, or with `confirmed` that none was made, and return the error that says so."""
-        if confirmed and intent.refusal is not None:
-            text = f"it was refused with status {intent.refusal.status}, and no order was made"
+    async def reject(self, intent: Intent, order: Order | None, *, confirms_refusal: bool) -> CompletionRejected:
+        """Settle an intent as rejected, and build the error to raise.
+
+        Args:
+            intent: The intent.
+            order: The order that failed, if it could be parsed.
+            confirms_refusal: Whether the server refused the completion and no order was made.
+        """
+        if confirms_refusal and intent.refusal is not None:
+            text = f"the server refused it with status {intent.refusal.status}, and no order was made"
             rejected = CompletionRejected(f"intent {intent.id}: {text}", None, intent.refusal)
         else:
-            text = "the order was made, and cancelled, refused or paid back"
+            text = "an order was made, but it failed, was cancelled or was refunded"
             rejected = CompletionRejected(f"intent {intent.id}: {text}", order)
-        _logger.warning("%s: settled, %s", describe_intent(intent), text)
+        _logger.warning("%s: settled as rejected: %s", describe_intent(intent), text)
         await self.settle(intent, IntentState.REJECTED, rejected)
         return rejected
 
-    async def not_executed(self, intent: Intent, reason: str) -> NotExecuted:
-        """Note that it provably did not happen, and return the error that says so."""
-        _logger.warning("%s: settled, it was not carried out: %s", describe_intent(intent), reason)
+    async def mark_not_executed(self, intent: Intent, reason: str) -> NotExecuted:
+        """Settle an intent as not executed, and build the error to raise."""
+        _logger.warning("%s: settled as not executed: %s", describe_intent(intent), reason)
         error = NotExecuted(f"intent {intent.id}: {reason}", intent)
         await self.settle(intent, IntentState.NOT_EXECUTED, error)
         return error
 
     async def settle_manually(self, intent: Intent, state: IntentState, order_id: int | None) -> None:
-        """Note what a person found out.
+        """Write the outcome that a person found out into the journal.
 
         Raises:
-            JournalError: it could not be written.
+            JournalError: if the journal cannot be written.
         """
         await shielded(self.journal.settle(intent.id, state, order_id=order_id, owner=self.owner))
-        _logger.warning("%s: settled by hand, it is %s", describe_intent(intent), state)
+        _logger.warning("%s: settled manually as %s", describe_intent(intent), state)
 
     async def adopt(self, intent: Intent) -> Intent:
         """Assign an intent to this account, and return it.
 
         Raises:
-            JournalError: if it could not be written.
+            JournalError: if the journal cannot be written.
         """
         if intent.account != self.owner.account:
             await shielded(self.journal.adopt(intent.id, self.owner))
@@ -301,34 +333,40 @@ class Settlement:
         return attrs.evolve(intent, server=self.owner.server, account=self.owner.account)
 
     async def mark_unknown(self, intent: Intent, phase: Phase, evidence: tuple[str, ...]) -> OutcomeUnknown:
-        """Note that it is not known, and return the error that says so."""
+        """Settle an intent as unknown, and build the error to raise.
+
+        Args:
+            intent: The intent.
+            phase: The phase that the request reached.
+            evidence: What was seen, without personal data.
+        """
         unknown = OutcomeUnknown(
-            f"it is not known whether intent {intent.id} was carried out: reconcile it, do not repeat it",
+            f"the outcome of intent {intent.id} is unknown: reconcile it, do not repeat the completion",
             intent,
             phase,
             evidence,
         )
         _logger.error(
-            "%s: it is not known whether it was carried out (%s; %s). Do not repeat it: reconcile it, with "
-            "complete.reconcile() or python -m minted_connect reconcile",
+            "%s: the outcome is unknown, the completion may have been carried out (phase: %s; %s). Do not repeat it: "
+            "reconcile it with complete.reconcile() or python -m minted_connect reconcile",
             describe_intent(intent),
             phase,
             "; ".join(evidence),
         )
-        # A prepared intent of another process may still be sent: only the client that prepared it knows more.
+        # Another process may still send an intent that it prepared, so only that process may change its state.
         if intent.state != IntentState.PREPARED or intent.id in self.prepared:
             await self.settle(intent, IntentState.UNKNOWN, unknown)
         return unknown
 
 
-def _describe(state: IntentState | None, outcome: Completion | Exception | None) -> str | None:
-    """Return in words what became of an intent, or None if nothing was sent."""
+def _describe(state: IntentState | None, result: Completion | Exception | None) -> str | None:
+    """Return a description of the outcome of an intent, None if nothing was sent."""
     match state:
         case IntentState.CONFIRMED:
-            number = outcome.keys.get("id") if isinstance(outcome, Completion) else None
+            number = result.keys.get("id") if isinstance(result, Completion) else None
             return "was confirmed" if number is None else f"was confirmed as order {number}"
         case IntentState.REJECTED:
-            return f"was rejected ({type(outcome).__name__})"
+            return f"was rejected ({type(result).__name__})"
         case IntentState.NOT_EXECUTED:
             return "was not carried out"
         case IntentState.UNKNOWN:
@@ -338,11 +376,10 @@ def _describe(state: IntentState | None, outcome: Completion | Exception | None)
 
 
 def describe_intent(intent: Intent) -> str:
-    """Return the words that name an intent in the log."""
-    # Numbers and ids of ours only: the customer's id and the token stay out of logs.
+    """Return the name of an intent for logs: no customer id and no cart token."""
     return f"{intent.kind} of basket {intent.basket_id}, intent {intent.id}"
 
 
 def describe_error(error: Exception) -> str:
-    """Return what an error says, as far as its text is ours: those of others may hold anything."""
+    """Return class and text of an error; of foreign errors the class only, as their text may contain anything."""
     return f"{type(error).__name__}: {error}" if isinstance(error, MintedConnectError) else type(error).__name__

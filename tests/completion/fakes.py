@@ -1,4 +1,4 @@
-"""A scripted caller: the real one but for its wire, which is a small world with one basket and some orders."""
+"""A fake `ApiClient`: the real one, but with a small fake server in place of its transport."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHIPPING = Shipping(
 
 
 def deal_json(**changes: Any) -> dict[str, Any]:
-    """The documented basket of api-26503573, as the codec hands it over."""
+    """Return the documented basket of api-26503573, as decoded JSON."""
     zeros = (
         "tax payment_cost delivery_cost insurance_price conversion_price market_commission minted_markup_price "
         "silver_craftsmanship"
@@ -113,7 +113,7 @@ def deal_json(**changes: Any) -> dict[str, Any]:
 
 
 def order_json(**changes: Any) -> dict[str, Any]:
-    """What that basket becomes."""
+    """Return the order that this basket becomes."""
     made = {
         "order_creation_status": "order",
         "type": "walletable_ecommerce",
@@ -127,7 +127,7 @@ def order_json(**changes: Any) -> dict[str, Any]:
 
 
 def of(customer: str, **changes: Any) -> dict[str, Any]:
-    """An order of somebody else."""
+    """Return an order of another customer."""
     order = order_json(**changes)
     return {**order, "customer": {**order["customer"], "external_id": customer}}
 
@@ -157,9 +157,10 @@ def intent_of(**changes: Any) -> Intent:
 
 
 class World(ApiClient):
-    """Answers by operation: each may be data, an exception to raise, or a function of the request.
+    """An `ApiClient` with a fake server: one response for each operation.
 
-    `complete` is also given the progress, because how far a request got is part of what it tells.
+    A response is data, an exception to raise, or a function of the request. The function for `complete` also gets the
+    progress, because the phase that the request reached decides about its outcome.
     """
 
     def __init__(self, *, loopback: bool = True, **options: Any) -> None:
@@ -185,7 +186,7 @@ class World(ApiClient):
         self.date = "Fri, 20 Feb 2026 12:27:57 GMT"
 
     def with_settings(self, settings: ClientSettings) -> Self:
-        """Send with other settings: there is but one world, so only their deadline is noted."""
+        """Record the deadline of the settings, and return the same client."""
         self.deadlines.append(settings.deadline)
         return self
 
@@ -193,7 +194,7 @@ class World(ApiClient):
         return self
 
     def following(self, policy: CompletionPolicy) -> Self:
-        """Take up another policy."""
+        """Change the completion policy, and return the same client."""
         options = attrs.evolve(self.settings.options, completion=policy)
         self.settings = attrs.evolve(self.settings, options=options)
         return self
@@ -216,7 +217,7 @@ class World(ApiClient):
     ) -> Response:
         self.sent.append(request)
         name = request.operation.name
-        answer = {
+        response = {
             "baskets.get_active": self.basket,
             "orders.page": self.orders,
             "baskets.clear": self.clear,
@@ -224,26 +225,26 @@ class World(ApiClient):
         if progress is not None:
             self.not_after.append(None if not_after is None else not_after.elapsed)
             progress.phase = Phase.RESPONDED
-        if callable(answer) and not isinstance(answer, Exception):
-            answer = answer(request, progress) if progress is not None else answer(request)
-        if hasattr(answer, "__await__"):
-            answer = await answer
-        if isinstance(answer, BaseException):
-            raise answer
-        if name == "orders.page" and isinstance(answer, list):
-            answer = page_json(answer)
+        if callable(response) and not isinstance(response, Exception):
+            response = response(request, progress) if progress is not None else response(request)
+        if hasattr(response, "__await__"):
+            response = await response
+        if isinstance(response, BaseException):
+            raise response
+        if name == "orders.page" and isinstance(response, list):
+            response = page_json(response)
         if not self.state.server_stats.has_date:
             self.state.server_stats.record_date(self.date, self.clock.wall(), self.elapsed())
-        # The server's clock stands still, and on time: ManualClock starts at this second.
-        return Response(200, {"Date": self.date}, answer, None)
+        # The server's clock stands still at the second at which ManualClock starts.
+        return Response(200, {"Date": self.date}, response, None)
 
     def count(self, name: str) -> int:
         return sum(request.operation.name == name for request in self.sent)
 
     def seen_basket(self, **changes: Any) -> Basket:
-        """The basket as the caller last saw it."""
+        """Return the basket as the caller last read it."""
         return converter.structure(deal_json(**changes), Basket, elapsed=self.clock.monotonic)
 
     def ago(self, **delta: float) -> str:
-        """A time of the server, some time ago."""
+        """Return a time in the past as the server formats it."""
         return (self.clock.wall() - timedelta(**delta)).strftime("%Y-%m-%dT%H:%M:%S.000000Z")

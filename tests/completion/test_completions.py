@@ -270,11 +270,11 @@ LINE = deal_json()["items"][0]
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"items": [{**LINE, "amount": 7}]}, "lines"),
-        ({"items": [{**LINE, "sku": "OTHER"}]}, "lines"),
-        ({"items": [LINE, {**LINE, "sku": "OTHER", "amount": 1}]}, "lines"),
+        ({"items": [{**LINE, "amount": 7}]}, "items"),
+        ({"items": [{**LINE, "sku": "OTHER"}]}, "items"),
+        ({"items": [LINE, {**LINE, "sku": "OTHER", "amount": 1}]}, "items"),
         # What is in the basket matters more than that it also costs something else.
-        ({"items": [{**LINE, "amount": 7}], "paid_total": Decimal(4000)}, "lines"),
+        ({"items": [{**LINE, "amount": 7}], "paid_total": Decimal(4000)}, "items"),
         ({"currency_code": "USD"}, "currency"),
     ],
 )
@@ -465,7 +465,7 @@ async def test_another_refusal_is_confirmed_at_the_settle_time(
     assert journal.states == [IntentState.REJECTED]
     assert world.count("complete.buy") == 1
     assert world.clock.monotonic() - begun == CompletionPolicy().settle_time == 30
-    assert f"refused with status {error.status}; looking for its order for up to 30 s" in caplog.text
+    assert f"refused with status {error.status}; polling for an order for up to 30 s" in caplog.text
     assert world.count("orders.page") == 2 * 5
 
 
@@ -672,7 +672,7 @@ async def test_a_journal_that_fails_afterwards_does_not_hide_the_order(
     done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert journal.states == [IntentState.PREPARED]
-    assert "could not note that it is confirmed" in caplog.text
+    assert "could not be updated: the intent is confirmed" in caplog.text
 
 
 # --- side by side ------------------------------------------------------------------------------------------------
@@ -699,10 +699,10 @@ async def test_a_second_call_gets_the_result_of_the_first(world: World, complete
     await held.started.wait()
     sibling = complete.with_api(world)
     second = asyncio.create_task(sibling.buy(world.seen_basket(), expected_total=TOTAL))
-    with pytest.raises(AlreadyInFlight, match="other terms"):
+    with pytest.raises(AlreadyInFlight, match="other arguments"):
         await complete.buy(world.seen_basket(), accept_price="current")
     for change in ({"items": [{**LINE, "amount": 7}]}, {"currency_code": "USD"}):
-        with pytest.raises(AlreadyInFlight, match="other terms"):
+        with pytest.raises(AlreadyInFlight, match="other arguments"):
             await complete.buy(world.seen_basket(**change), expected_total=TOTAL)
     assert await complete.pending() == []
     held.go_on.set()
@@ -921,7 +921,7 @@ async def test_cancelled_at_every_step(world: World) -> None:
             assert journal.states in ([IntentState.UNKNOWN], [IntentState.CONFIRMED])
         if not sent:
             assert journal.states in ([], [IntentState.NOT_SENT])
-        assert complete._settlement.flights == {}
+        assert complete._settlement.in_flight == {}
     else:
         pytest.fail("the purchase never ended")
 

@@ -14,7 +14,7 @@ import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect, Options
 from minted_connect.completion.completions import AsyncCompletions
-from minted_connect.completion.preflight import new_intent
+from minted_connect.completion.preflight import build_intent
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, JournalError, NotExecuted
 from minted_connect.journal import open_journal, postgres, sqlite
 from minted_connect.journal.accounts import account_of, account_of_user
@@ -214,7 +214,7 @@ def test_the_account_of_the_environment(client: Any, monkeypatch: pytest.MonkeyP
 
 def test_a_new_intent_belongs_to_the_client() -> None:
     world = World()
-    intent = new_intent(world.seen_basket(), OrderKind.BUY, world, (), world.clock.wall())
+    intent = build_intent(world.seen_basket(), OrderKind.BUY, world, (), world.clock.wall())
     assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
 
 

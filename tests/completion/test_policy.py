@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from minted_connect.completion.completions import AsyncCompletions
-from minted_connect.completion.order_match import Match, match, refers_to
+from minted_connect.completion.order_match import Match, match_order, refers_to
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter
 from minted_connect.core.pool import RequestProgress
@@ -310,7 +310,7 @@ async def test_a_journal_that_cannot_store_a_refusal_hides_nothing(
     refused(world)
     with pytest.raises(Conflict):
         await buy(world, AsyncCompletions(world.following(CompletionPolicy()), Full()))
-    assert "could not store that it was refused" in caplog.text
+    assert "could not store the refusal of the server" in caplog.text
 
 
 # --- an intent that another process prepared ---------------------------------------------------------------------
@@ -362,7 +362,7 @@ async def test_q3_a_slow_server_needs_more_of_the_lock(world: World, slow: float
 async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
     world.state.server_stats.record_latency(10.0)
     world.basket = deal_json(pricefix={"remaining": 9, "nextUpdate": "2026-02-20T15:31:57+03:00"})
-    with pytest.raises(PriceFixExpired, match="9 s left, and 10 s are needed"):
+    with pytest.raises(PriceFixExpired, match="9 s left, 10 s are required"):
         await buy(world, following(world))
     assert world.count("complete.buy") == 0
 
@@ -374,7 +374,7 @@ async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
 def test_q4_an_equal_number_alone(kept: bool, strength: Match) -> None:
     row = order_json(token="", guid="", increment_id="")
     order = converter.structure(row, Order, elapsed=lambda: 0.0)
-    assert match(row, order, intent_of(), keeps_number=kept) is strength
+    assert match_order(row, order, intent_of(), keeps_number=kept) is strength
 
 
 async def test_q4_is_asked_of_the_policy(world: World) -> None:
@@ -382,7 +382,7 @@ async def test_q4_is_asked_of_the_policy(world: World) -> None:
     assert (await following(world).reconcile(intent_of())).reconciled
     with pytest.raises(OutcomeUnknown) as caught:
         await following(world, order_keeps_number=False).reconcile(intent_of())
-    assert "order 10984 looks like it" in caught.value.evidence
+    assert "order 10984 may be the order of this purchase" in caught.value.evidence
 
 
 # --- Q5, Q6: how late may it show, and what does a fence prove? --------------------------------------------------
@@ -436,13 +436,13 @@ async def test_an_order_that_was_there_before_is_not_the_one(world: World, wante
     assert caught.value.intent.known_orders == (() if wanted == "off" else (77,))
     with pytest.raises(OutcomeUnknown) as still:
         await complete.reconcile(caught.value)
-    assert ("order 77 looks like it" in still.value.evidence) == (wanted == "off")
+    assert ("order 77 may be the order of this purchase" in still.value.evidence) == (wanted == "off")
 
 
 @pytest.mark.parametrize("trouble", [LOST, PermissionDenied("not you", 403, 403), [of("somebody else")]], ids=str)
 async def test_the_orders_before_cannot_be_read(world: World, trouble: Any) -> None:
     world.orders = trouble
-    with pytest.raises(NotSent, match="orders before"):
+    with pytest.raises(NotSent, match="latest orders"):
         await buy(world, following(world, pre_image="require"))
     assert world.count("complete.buy") == 0
     world.complete = order_json()
@@ -488,7 +488,7 @@ def test_an_order_made_by_a_clock_that_was_behind(offset: int) -> None:
     """Ours was an hour ahead when it was sent, so the order seems to be from before."""
     row = order_json(**TWIN, order_at="2026-02-20T11:28:00.000000Z")
     order = converter.structure(row, Order, elapsed=lambda: 0.0)
-    found = match(row, order, intent_of(clock_offset=offset))
+    found = match_order(row, order, intent_of(clock_offset=offset))
     assert found is (Match.LIKELY if offset else Match.NONE)
 
 
@@ -574,7 +574,7 @@ async def test_what_a_person_found_out_ends_it(world: World, state: str, caplog:
     await complete.decide(caught.value, state, order_id=7 if state == "confirmed" else None)
     assert len(world.sent) == sent
     assert await complete.pending() == []
-    assert f"settled by hand, it is {state}" in caplog.text
+    assert f"settled manually as {state}" in caplog.text
     world.complete = world.execute
     if state == "confirmed":
         with pytest.raises(AlreadyInFlight, match="it is order 7"):

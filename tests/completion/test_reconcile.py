@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minted_connect.completion.completions import AsyncCompletions
-from minted_connect.completion.order_match import Match, match
+from minted_connect.completion.order_match import Match, match_order
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter
 from minted_connect.core.headers import clock_skew
@@ -90,7 +90,7 @@ def strength(raw: dict[str, Any], **intent: Any) -> Match:
         order = converter.structure(raw, Order, elapsed=float)
     except converter.StructureError:
         order = None
-    return match(raw, order, intent_of(**intent))
+    return match_order(raw, order, intent_of(**intent))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ async def test_the_same_number_under_other_keys_is_never_confirmed(
     world.basket, world.orders = None, [order_json(**{**STRANGE, "id": 10984})]
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.reconcile(intent_of())
-    assert "order 10984 looks like it" in caught.value.evidence
+    assert "order 10984 may be the order of this purchase" in caught.value.evidence
     assert state(journal) == IntentState.UNKNOWN
 
 
@@ -305,7 +305,7 @@ async def test_a_search_that_never_ends_proves_nothing(world: World) -> None:
     world.clear = cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
         await AsyncCompletions(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
-    assert any("was not looked at" in line for line in caught.value.evidence)
+    assert any("there are more" in line for line in caught.value.evidence)
     assert world.count("baskets.clear") == 0
 
 
@@ -343,8 +343,8 @@ async def test_two_orders_with_our_keys_are_both_told(world: World, complete: As
     done = await complete.reconcile(intent_of())
     assert done.keys["id"] == "10984"
     assert [line for line in done.differences if "same basket" in line] == [
-        "order 77 carries keys of the same basket",
-        "order 5 carries keys of the same basket",
+        "order 77 has keys of the same basket",
+        "order 5 has keys of the same basket",
     ]
 
 
@@ -365,7 +365,7 @@ async def test_a_likely_order_is_for_a_person_to_decide(world: World, journal: M
     world.orders, world.clear = [order_json(**STRANGE)], cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
         await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert "order 77 looks like it" in caught.value.evidence
+    assert "order 77 may be the order of this purchase" in caught.value.evidence
     assert world.count("baskets.clear") == 0
     assert state(journal) == IntentState.UNKNOWN
 
@@ -373,13 +373,13 @@ async def test_a_likely_order_is_for_a_person_to_decide(world: World, journal: M
 @pytest.mark.parametrize(
     ("basket", "leaning"),
     [
-        (None, "leaning executed"),
-        (NotFound("none", 404, 404), "leaning executed"),
+        (None, "probably executed"),
+        (NotFound("none", 404, 404), "probably executed"),
         (NotFound("of a gateway", 404), "undecided"),
-        (deal_json(token="X" * 32), "leaning executed"),
-        (deal_json(items=[]), "leaning executed"),
-        (deal_json(order_creation_status="order"), "leaning executed"),
-        (deal_json(), "leaning not executed"),
+        (deal_json(token="X" * 32), "probably executed"),
+        (deal_json(items=[]), "probably executed"),
+        (deal_json(order_creation_status="order"), "probably executed"),
+        (deal_json(), "probably not executed"),
         (of("somebody else"), "undecided"),
         (ServerError("down", 500), "undecided"),
         ("odd", "undecided"),
@@ -406,7 +406,7 @@ async def test_a_fence_proves_only_what_staging_has_shown(
     world.clear = cleared(world)
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.reconcile(intent_of(), fence=True)
-    assert caught.value.evidence[1] == "leaning not executed"
+    assert caught.value.evidence[1] == "probably not executed"
     (fenced,) = await complete.pending()
     assert fenced.fenced_at is not None
     world.basket = deal_json()
@@ -445,7 +445,7 @@ async def test_a_fence_that_is_not_seen_to_hold_proves_nothing(
     world.clear = claim
     with pytest.raises(OutcomeUnknown) as caught:
         await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert caught.value.evidence[1] == "leaning executed"
+    assert caught.value.evidence[1] == "probably executed"
 
 
 @pytest.mark.parametrize("answer", [Conflict("completed", 409, 409), NotFound("none", 404), BadRequest("no", 400)])
@@ -453,7 +453,7 @@ async def test_a_refused_fence_leans_to_executed(world: World, journal: MemoryJo
     world.clear = answer
     with pytest.raises(OutcomeUnknown) as caught:
         await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert caught.value.evidence[1] == "leaning executed"
+    assert caught.value.evidence[1] == "probably executed"
     assert world.count("baskets.clear") == 1
 
 
@@ -517,7 +517,7 @@ async def test_a_fence_of_long_ago_proves_nothing_of_a_basket_that_is_full_or_go
     world: World, journal: MemoryJournal
 ) -> None:
     await journal.fence(intent_of().id, intent_of().created_at)
-    for basket, leaning in ((deal_json(), "leaning not executed"), (None, "leaning executed")):
+    for basket, leaning in ((deal_json(), "probably not executed"), (None, "probably executed")):
         world.basket = basket
         with pytest.raises(OutcomeUnknown) as caught:
             await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of())

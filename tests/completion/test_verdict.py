@@ -15,14 +15,14 @@ from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, Likel
 EVIDENCE = st.builds(
     Evidence,
     order=st.sampled_from(OrderSeen),
-    likely=st.integers(0, 3),
-    searched=st.booleans(),
+    likely_orders=st.integers(0, 3),
+    is_search_complete=st.booleans(),
     basket=st.sampled_from(BasketSeen),
     active_reads=st.integers(0, 20),
     active_seconds=st.floats(0, 300),
     fence=st.sampled_from(Fence),
     fence_seconds=st.floats(0, 300),
-    fence_proves=st.booleans(),
+    fence_proves_not_executed=st.booleans(),
     orders_lag=st.floats(0, 60),
     latest_landing=st.none() | st.floats(0, 300),
 )
@@ -30,10 +30,19 @@ NO_ORDER = (OrderSeen.NONE, OrderSeen.STILL_BASKET)
 
 
 def every() -> list[Evidence]:
-    names = ("order", "likely", "searched", "basket", "active_reads", "active_seconds", "fence", "fence_seconds")
+    names = (
+        "order",
+        "likely_orders",
+        "is_search_complete",
+        "basket",
+        "active_reads",
+        "active_seconds",
+        "fence",
+        "fence_seconds",
+    )
     columns = (OrderSeen, (0, 1, 2), (False, True), BasketSeen, (0, 2, 3), (0.0, 59.9, 60.0), Fence, (0.0, 29.9, 30.0))
     return [
-        Evidence(**dict(zip(names, row, strict=True)), fence_proves=proves)
+        Evidence(**dict(zip(names, row, strict=True)), fence_proves_not_executed=proves)
         for row in product(*columns)
         for proves in (False, True)
     ]
@@ -41,7 +50,7 @@ def every() -> list[Evidence]:
 
 def test_nothing_known_is_unknown() -> None:
     assert verdict(Evidence()).outcome is Outcome.UNKNOWN
-    assert verdict(Evidence()).leaning is Likelihood.NONE
+    assert verdict(Evidence()).likelihood is Likelihood.NONE
 
 
 def test_every_combination_of_the_columns() -> None:
@@ -55,11 +64,11 @@ def test_every_combination_of_the_columns() -> None:
         # "It did not happen" takes all of the proof at once.
         proven = (
             seen.order in NO_ORDER
-            and not seen.likely
-            and seen.searched
+            and not seen.likely_orders
+            and seen.is_search_complete
             and seen.fence is Fence.CLEARED
             and seen.fence_seconds >= 30
-            and seen.fence_proves
+            and seen.fence_proves_not_executed
             and seen.basket is BasketSeen.GONE
         )
         assert (outcome is Outcome.NOT_EXECUTED) == proven
@@ -70,23 +79,23 @@ def test_never_not_executed_with_an_order_or_with_doubt(seen: Evidence) -> None:
     found = verdict(seen)
     if found.outcome is Outcome.NOT_EXECUTED:
         assert seen.order in NO_ORDER
-        assert not seen.likely
-        assert seen.searched
+        assert not seen.likely_orders
+        assert seen.is_search_complete
     if found.outcome is not Outcome.UNKNOWN:
-        assert found.leaning is Likelihood.NONE
+        assert found.likelihood is Likelihood.NONE
     assert found.reason
 
 
 @given(EVIDENCE)
 def test_a_failed_search_never_decides(seen: Evidence) -> None:
     blind = Evidence(
-        likely=seen.likely,
+        likely_orders=seen.likely_orders,
         basket=seen.basket,
         active_reads=seen.active_reads,
         active_seconds=seen.active_seconds,
         fence=seen.fence,
         fence_seconds=seen.fence_seconds,
-        fence_proves=seen.fence_proves,
+        fence_proves_not_executed=seen.fence_proves_not_executed,
         latest_landing=seen.latest_landing,
     )
     assert verdict(blind).outcome is Outcome.UNKNOWN
@@ -94,7 +103,7 @@ def test_a_failed_search_never_decides(seen: Evidence) -> None:
 
 @given(EVIDENCE)
 def test_without_the_staging_answer_nothing_proves_that_it_did_not_happen(seen: Evidence) -> None:
-    if not seen.fence_proves and seen.latest_landing is None:
+    if not seen.fence_proves_not_executed and seen.latest_landing is None:
         assert verdict(seen).outcome is not Outcome.NOT_EXECUTED
 
 
@@ -113,27 +122,41 @@ def test_a_basket_that_stays_open_proves_something_only_with_a_known_bound(
     bound: float | None, seconds: float, reads: int, proven: bool
 ) -> None:
     seen = Evidence(
-        searched=True, basket=BasketSeen.ACTIVE, active_reads=reads, active_seconds=seconds, latest_landing=bound
+        is_search_complete=True,
+        basket=BasketSeen.ACTIVE,
+        active_reads=reads,
+        active_seconds=seconds,
+        latest_landing=bound,
     )
     assert (verdict(seen).outcome is Outcome.NOT_EXECUTED) == proven
 
 
 def test_a_fence_holds_until_nothing_can_land_any_more() -> None:
-    names = {"searched": True, "fence": Fence.CLEARED, "fence_proves": True, "latest_landing": 60.0}
+    names = {
+        "is_search_complete": True,
+        "fence": Fence.CLEARED,
+        "fence_proves_not_executed": True,
+        "latest_landing": 60.0,
+    }
     assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=89)).outcome is Outcome.UNKNOWN
     assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=90)).outcome is Outcome.NOT_EXECUTED
 
 
 def test_nothing_proves_that_an_intent_was_not_executed_while_it_may_still_be_sent() -> None:
-    fenced = {"fence": Fence.CLEARED, "fence_proves": True, "fence_seconds": 1000, "basket": BasketSeen.GONE}
+    fenced = {
+        "fence": Fence.CLEARED,
+        "fence_proves_not_executed": True,
+        "fence_seconds": 1000,
+        "basket": BasketSeen.GONE,
+    }
     active = {"basket": BasketSeen.ACTIVE, "active_reads": 9, "active_seconds": 1000}
     for seen in (fenced, active):
-        evidence = Evidence(searched=True, latest_landing=60.0, **seen)
+        evidence = Evidence(is_search_complete=True, latest_landing=60.0, **seen)
         assert verdict(evidence).outcome is Outcome.NOT_EXECUTED
         assert verdict(attrs.evolve(evidence, may_still_be_sent=True)).outcome is Outcome.UNKNOWN
 
 
-REFUSED = Evidence(searched=True, basket=BasketSeen.ACTIVE, refusal_is_settled=True)
+REFUSED = Evidence(is_search_complete=True, basket=BasketSeen.ACTIVE, is_refusal_settled=True)
 
 
 def test_a_refusal_is_confirmed_by_an_open_basket_and_a_whole_list_without_the_order() -> None:
@@ -143,9 +166,9 @@ def test_a_refusal_is_confirmed_by_an_open_basket_and_a_whole_list_without_the_o
 @pytest.mark.parametrize(
     ("seen", "outcome"),
     [
-        ({"refusal_is_settled": False}, Outcome.UNKNOWN),
-        ({"searched": False}, Outcome.UNKNOWN),
-        ({"likely": 1}, Outcome.UNKNOWN),
+        ({"is_refusal_settled": False}, Outcome.UNKNOWN),
+        ({"is_search_complete": False}, Outcome.UNKNOWN),
+        ({"likely_orders": 1}, Outcome.UNKNOWN),
         ({"basket": BasketSeen.GONE}, Outcome.UNKNOWN),
         ({"basket": BasketSeen.UNREAD}, Outcome.UNKNOWN),
         ({"order": OrderSeen.ACCEPTED}, Outcome.CONFIRMED),
@@ -156,37 +179,60 @@ def test_anything_else_does_not_confirm_a_refusal(seen: dict[str, Any], outcome:
 
 
 def test_a_fence_around_a_basket_that_was_filled_again_proves_nothing() -> None:
-    seen = Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=300, fence_proves=True, basket=BasketSeen.ACTIVE)
+    seen = Evidence(
+        is_search_complete=True,
+        fence=Fence.CLEARED,
+        fence_seconds=300,
+        fence_proves_not_executed=True,
+        basket=BasketSeen.ACTIVE,
+    )
     assert verdict(seen).outcome is Outcome.UNKNOWN
 
 
 def test_after_a_fence_an_order_gets_the_time_it_may_take_to_show() -> None:
-    seen = Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=45, fence_proves=True, orders_lag=60)
+    seen = Evidence(
+        is_search_complete=True, fence=Fence.CLEARED, fence_seconds=45, fence_proves_not_executed=True, orders_lag=60
+    )
     assert verdict(seen).outcome is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize(
-    ("seen", "leaning"),
+    ("seen", "likelihood"),
     [
-        (Evidence(searched=True, basket=BasketSeen.GONE), Likelihood.EXECUTED),
-        (Evidence(searched=True, basket=BasketSeen.GONE, order=OrderSeen.STILL_BASKET), Likelihood.EXECUTED),
-        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=1), Likelihood.NONE),
-        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=9, active_seconds=59), Likelihood.NONE),
-        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=2, active_seconds=99), Likelihood.NONE),
-        (Evidence(searched=True, basket=BasketSeen.ACTIVE, active_reads=3, active_seconds=60), Likelihood.NOT_EXECUTED),
-        (Evidence(searched=True, basket=BasketSeen.UNREAD, active_reads=3, active_seconds=60), Likelihood.NONE),
-        (Evidence(searched=True, fence=Fence.REFUSED), Likelihood.EXECUTED),
-        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=29), Likelihood.NOT_EXECUTED),
-        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31), Likelihood.NOT_EXECUTED),
-        (Evidence(searched=True, fence=Fence.CLEARED, fence_seconds=31, basket=BasketSeen.ACTIVE), Likelihood.NONE),
-        # Cleared by ourselves, so its absence tells nothing.
+        (Evidence(is_search_complete=True, basket=BasketSeen.GONE), Likelihood.EXECUTED),
+        (Evidence(is_search_complete=True, basket=BasketSeen.GONE, order=OrderSeen.STILL_BASKET), Likelihood.EXECUTED),
+        (Evidence(is_search_complete=True, basket=BasketSeen.ACTIVE, active_reads=1), Likelihood.NONE),
         (
-            Evidence(searched=True, basket=BasketSeen.GONE, fence=Fence.CLEARED, fence_seconds=31),
+            Evidence(is_search_complete=True, basket=BasketSeen.ACTIVE, active_reads=9, active_seconds=59),
+            Likelihood.NONE,
+        ),
+        (
+            Evidence(is_search_complete=True, basket=BasketSeen.ACTIVE, active_reads=2, active_seconds=99),
+            Likelihood.NONE,
+        ),
+        (
+            Evidence(is_search_complete=True, basket=BasketSeen.ACTIVE, active_reads=3, active_seconds=60),
             Likelihood.NOT_EXECUTED,
         ),
-        (Evidence(searched=True, likely=1, basket=BasketSeen.GONE), Likelihood.NONE),
+        (
+            Evidence(is_search_complete=True, basket=BasketSeen.UNREAD, active_reads=3, active_seconds=60),
+            Likelihood.NONE,
+        ),
+        (Evidence(is_search_complete=True, fence=Fence.REFUSED), Likelihood.EXECUTED),
+        (Evidence(is_search_complete=True, fence=Fence.CLEARED, fence_seconds=29), Likelihood.NOT_EXECUTED),
+        (Evidence(is_search_complete=True, fence=Fence.CLEARED, fence_seconds=31), Likelihood.NOT_EXECUTED),
+        (
+            Evidence(is_search_complete=True, fence=Fence.CLEARED, fence_seconds=31, basket=BasketSeen.ACTIVE),
+            Likelihood.NONE,
+        ),
+        # Cleared by ourselves, so its absence tells nothing.
+        (
+            Evidence(is_search_complete=True, basket=BasketSeen.GONE, fence=Fence.CLEARED, fence_seconds=31),
+            Likelihood.NOT_EXECUTED,
+        ),
+        (Evidence(is_search_complete=True, likely_orders=1, basket=BasketSeen.GONE), Likelihood.NONE),
     ],
 )
-def test_where_an_unknown_outcome_leans(seen: Evidence, leaning: Likelihood) -> None:
+def test_an_unknown_outcome_has_a_likelihood(seen: Evidence, likelihood: Likelihood) -> None:
     assert verdict(seen).outcome is Outcome.UNKNOWN
-    assert verdict(seen).leaning is leaning
+    assert verdict(seen).likelihood is likelihood

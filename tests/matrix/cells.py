@@ -1,4 +1,4 @@
-"""The cells as tests play them: one call of each effect, the ways in which a fault can strike it, and their names."""
+"""The cells as parameters of tests: one operation of each effect, the faults to inject, and the names of the cells."""
 
 from __future__ import annotations
 
@@ -19,49 +19,49 @@ from tests.support.operations import GOLD, SILVER
 CUSTOMER: Final = "customer-1"
 BEFORE: Final = [(GOLD, 1), (SILVER, 1)]
 PATIENCE: Final = 8.0
-"""Seconds of the client's clock after which a late answer is given up; three times as much is within the deadline."""
+"""Read timeout in seconds of the client's clock; three times as much is within the deadline."""
 LAG: Final = 4.0
-"""`CompletionPolicy.orders_lag` of the clients, in seconds: a power of two, so that every look is exact."""
+"""`CompletionPolicy.orders_lag` of the clients, in seconds: a power of two, so that every poll is exact."""
 _PARTS: Final = (0.0, 0.125, 0.25, 0.5, 1.0)
 _BASKET: Final = "/partner/walletable/basket"
 
 
-def look_times(retry_after: float = 0.0, settle: float = LAG) -> list[float]:
-    """Return the seconds after a response at which a change is looked for, written down apart from the client."""
+def poll_times(retry_after: float = 0.0, settle: float = LAG) -> list[float]:
+    """Return the seconds after a response at which a change is read back, written independently of the client."""
     return sorted({max(retry_after, part * settle) for part in _PARTS})
 
 
 def pauses_between(times: Sequence[float]) -> list[float]:
-    """Return the seconds slept before each of these times; none before the first if it is at once."""
+    """Return the seconds slept before each of these times, leaving out pauses of 0."""
     pauses = [later - earlier for earlier, later in zip((0.0, *times), times, strict=False)]
     return [pause for pause in pauses if pause]
 
 
 SHORT: Final[dict[str, Any]] = {
-    "deadline": ({"deadline": 3.0}, {}, look_times()[:4]),
-    "inline": ({}, {"inline_looks": 1.0}, look_times()[:3]),
+    "deadline": ({"deadline": 3.0}, {}, poll_times()[:4]),
+    "inline": ({}, {"inline_looks": 1.0}, poll_times()[:3]),
 }
-"""Settings and policies that end the looks of the call early, and the looks that are left."""
+"""Settings and policies that end the read-back of the call early, and the times of the remaining polls."""
 
 
 @attrs.frozen
 class MatrixOperation:
-    """One call, and how to tell on the server whether it was carried out."""
+    """One call, and how to check on the server whether it was executed."""
 
     effect: str
-    operation: str
+    name: str
     method: str
     path: str
     call: Callable[[Any, Basket], Awaitable[Any]]
     shown: Callable[[Any], bool]
-    """Whether what it returned shows the work done."""
+    """Whether the returned value shows that the operation was executed."""
     made: Callable[[Sandbox], bool]
     most: int
-    """Attempts where it may be repeated."""
+    """Maximum number of attempts."""
     kind: str = "buy"
-    """Of the basket it is about."""
-    look: str = _BASKET
-    """The path where reading back looks."""
+    """Kind of its basket."""
+    read_back_path: str = _BASKET
+    """Path that is read back."""
 
     @property
     def is_money(self) -> bool:
@@ -127,35 +127,35 @@ def _completion(kind: str, call: Callable[[Any, Basket], Awaitable[Any]]) -> Mat
 BUY = _completion("buy", lambda m, b: m.complete.buy(b, expected_total=b.paid_total))
 SELL = _completion("sell", lambda m, b: m.complete.sell(b, expected_total=b.paid_total))
 DELIVERY = _completion("delivery", lambda m, b: m.complete.delivery(b, shipping=SHIPPING, expected_total=b.paid_total))
-DEEDS: Final = (READ, SET, ADD, BUY)
+OPERATIONS: Final = (READ, SET, ADD, BUY)
 
 
 @attrs.frozen
 class Injection:
-    """One way in which a fault can strike a request."""
+    """One way to inject a fault into a request."""
 
     row: str
     name: str
     act: Act
     error: type[Exception]
-    """What the caller meets if nothing helps."""
+    """The error that the caller gets if retries do not help."""
     landed: bool = False
-    """Whether the server does the work all the same."""
-    case: str = ""
-    """Which of several outcomes of its row holds."""
+    """Whether the server executes the request in spite of the fault."""
+    variant: str = ""
+    """The variant of its row, if outcomes differ (`Row.variants`)."""
     effects: str = EFFECTS
     slow: bool = False
-    """Whether it takes a timeout to notice."""
+    """Whether the fault is only noticed by a timeout."""
     retry_after: float | None = None
-    """Seconds that the server asks to wait."""
+    """Seconds of the server's `Retry-After`."""
     uses_up: bool = False
-    """Whether it uses up the time of the call."""
+    """Whether the fault uses up the time of the call."""
     differences: tuple[str, ...] = ()
-    """Of a completion that is confirmed all the same."""
+    """Differences of a completion that is confirmed in spite of the fault."""
 
 
 def both(row: str, name: str, make: Callable[..., Act], error: type[Exception], **more: Any) -> list[Injection]:
-    """Return a strike before and one after the work of the server; to a read these two are one."""
+    """Return an injection before and one after the server executes the request; for a read both are the same."""
     lost = Injection(row, f"lost-{name}".rstrip("-"), make(landed=False), error, **more)
     landed = Injection(row, f"landed-{name}".rstrip("-"), make(landed=True), error, landed=True, **more)
     return [lost, attrs.evolve(landed, effects=landed.effects.replace("R", ""))]
@@ -167,46 +167,48 @@ _REPEATED: Final = {Outcome.RT, Outcome.RT1, Outcome.ONCE}
 
 @attrs.frozen
 class MatrixCase:
-    """One cell, as a test plays it."""
+    """One cell, as the parameter of a test."""
 
-    strike: Injection
-    deed: MatrixOperation
+    injection: Injection
+    operation: MatrixOperation
     outcome: Outcome
     always: bool
-    """Whether the fault strikes every attempt, and not only the first."""
+    """Whether the fault is injected into every attempt, not only into the first."""
 
     @property
     def name(self) -> str:
-        kind = self.deed.kind if self.deed in (SELL, DELIVERY) else ""
+        kind = self.operation.kind if self.operation in (SELL, DELIVERY) else ""
         often = "" if self.outcome not in _REPEATED else "always" if self.always else "once"
-        case = self.strike.case.replace(" ", "_")
-        return "-".join(filter(None, (self.strike.row, self.deed.effect, case, kind, self.strike.name, often)))
+        variant = self.injection.variant.replace(" ", "_")
+        return "-".join(
+            filter(None, (self.injection.row, self.operation.effect, variant, kind, self.injection.name, often))
+        )
 
 
-def plays(strikes: Iterable[Injection], deeds: Iterable[MatrixOperation] = DEEDS) -> list[MatrixCase]:
-    """Return every cell these strikes make: where a fault is to be survived by another try, also in earnest."""
+def matrix_cases(injected: Iterable[Injection], operations: Iterable[MatrixOperation] = OPERATIONS) -> list[MatrixCase]:
+    """Return the cells of these injections; if an attempt is repeated, also one with the fault in every attempt."""
     found: list[MatrixCase] = []
-    for strike in strikes:
-        for deed in deeds:
-            if deed.effect in strike.effects:
-                expected = outcome(strike.row, deed.effect, strike.case)
+    for injection in injected:
+        for operation in operations:
+            if operation.effect in injection.effects:
+                expected = outcome(injection.row, operation.effect, injection.variant)
                 ways = (False, True) if expected in _REPEATED else (True,)
-                found += [MatrixCase(strike, deed, expected, always) for always in ways]
+                found += [MatrixCase(injection, operation, expected, always) for always in ways]
     return found
 
 
 def cells(*names: str, flavours: Sequence[str] = FLAVOURS) -> pytest.MarkDecorator:
-    """Run a test of its own making for these cells (`F15-M-landed`), through both clients."""
+    """Run a test for these cells (such as `F15-M-landed`), through both clients."""
     params = [pytest.param(name, flavour, id=f"{name}-{flavour}") for name in names for flavour in flavours]
     return pytest.mark.parametrize(("cell", "flavour"), params)
 
 
 def both_clients(found: Iterable[MatrixCase]) -> pytest.MarkDecorator:
     """Run a test for each of these cells through both clients; the ids name the cells."""
-    params = [pytest.param(play, flavour, id=f"{play.name}-{flavour}") for play in found for flavour in FLAVOURS]
-    return pytest.mark.parametrize(("play", "flavour"), params)
+    params = [pytest.param(case, flavour, id=f"{case.name}-{flavour}") for case in found for flavour in FLAVOURS]
+    return pytest.mark.parametrize(("case", "flavour"), params)
 
 
-def deed_of(cell: str) -> MatrixOperation:
-    """Return the deed that stands for the effect of a cell."""
-    return next(deed for deed in DEEDS if deed.effect == cell.split("-")[1])
+def operation_of(cell: str) -> MatrixOperation:
+    """Return the operation that represents the effect of a cell."""
+    return next(operation for operation in OPERATIONS if operation.effect == cell.split("-")[1])

@@ -19,7 +19,7 @@ from minted_connect import AsyncMintedConnect, MintedConnect, intent_of
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent
 
-# What is slow on a busy machine is no fault: in development mode asyncio would say so where the test listens.
+# In development mode asyncio warns of slow callbacks, which a busy machine causes, on the stream that the test reads.
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 CUSTOMER = "customer-1"
@@ -33,7 +33,7 @@ CALLS: dict[str, Any] = {
 
 
 class Stopping(SqliteJournal):
-    """Stops the process once an intent is written down, as a debugger or a paused container does."""
+    """A journal that stops the process once an intent is written, as a debugger or a paused container does."""
 
     async def prepare(self, intent: Intent) -> None:
         await super().prepare(intent)

@@ -1,4 +1,4 @@
-"""A world for each cell."""
+"""Builds the environment of each cell."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.matrix.cells import LAG
 from tests.matrix.proxy import Chaos
 from tests.matrix.world import Clock, MatrixWorld, Written, contexts
 
-# Before anybody imports it: it holds assertions, and is no test.
+# Register before the first import: the module has assertions but is not a test module.
 pytest.register_assert_rewrite("tests.matrix.outcomes")
 
-# Its faults are those of POSIX: sockets, signals, forks.
+# The faults need POSIX: sockets, signals, forks.
 collect_ignore_glob = ["test_*.py"] if sys.platform == "win32" else []
 
 Build = Callable[..., Awaitable[MatrixWorld]]
@@ -31,7 +31,7 @@ Build = Callable[..., Awaitable[MatrixWorld]]
 
 @pytest.fixture
 async def fast_loop(anyio_backend: str) -> None:
-    """Keep asyncio from taking a stack for each future: in development mode that is half of the time here."""
+    """Turn off asyncio's debug mode, whose stack traces take half of the time of these tests."""
     asyncio.get_running_loop().set_debug(False)
 
 
@@ -95,5 +95,5 @@ async def world(build: Build) -> MatrixWorld:
 
 @pytest.fixture
 async def world_today(build: Build) -> MatrixWorld:
-    """A world for other processes, which go by the clock of the machine."""
+    """A world at the current time, for other processes, which use the clock of the machine."""
     return await build(start=datetime.now(UTC))

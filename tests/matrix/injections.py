@@ -1,4 +1,4 @@
-"""What can become of one request on the wire: each act plays one way of going wrong."""
+"""Faults on the wire: each act handles one proxied request in one faulty way."""
 
 from __future__ import annotations
 
@@ -8,186 +8,188 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.matrix.proxy import Act, Answer, ProxiedRequest, pass_on
+from tests.matrix.proxy import Act, ProxiedRequest, ProxiedResponse, pass_on
 
 __all__ = ["pass_on"]
 
 BIG: Final = 9 * 1024 * 1024
-"""More than the client takes for an answer."""
-_MADE_UP: Final = Answer(200, (("Content-Type", "application/json"),), b"").with_body(
+"""Larger than the client's limit for a response."""
+_MADE_UP: Final = ProxiedResponse(200, (("Content-Type", "application/json"),), b"").with_body(
     b'{"data":{"id":1},"success":true,"code":0,"message":""}'
 )
 
 
-async def _arrive(passage: ProxiedRequest, landed: bool) -> None:
-    """Take the whole request off the wire, and pass it on if it is to land."""
-    await passage.read()
+async def _arrive(proxied: ProxiedRequest, landed: bool) -> None:
+    """Read the whole request, and forward it if it is to be executed."""
+    await proxied.read()
     if landed:
-        await passage.forward()
+        await proxied.forward()
 
 
 def drop(*, landed: bool = False, reset: bool = False) -> Act:
-    """Break the connection in place of an answer."""
+    """Close the connection instead of responding."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        await passage.close(reset=reset)
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        await proxied.close(reset=reset)
 
     return act
 
 
 class Gate:
-    """An act that keeps the request waiting, and passes it on in the end: before the work, or after it."""
+    """An act that holds the request before or after the server executes it, and then sends the response."""
 
     def __init__(self, *, landed: bool = False) -> None:
         self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
         self._landed = landed
 
-    async def __call__(self, passage: ProxiedRequest) -> None:
-        await passage.read()
-        answer = await passage.forward() if self._landed else None
+    async def __call__(self, proxied: ProxiedRequest) -> None:
+        await proxied.read()
+        response = await proxied.forward() if self._landed else None
         self.arrived.set()
         await self.go_on.wait()
-        passage.send((answer or await passage.forward()).raw)
+        proxied.send((response or await proxied.forward()).raw)
 
 
-async def drop_unread(passage: ProxiedRequest) -> None:
-    """Break the connection while the body is still on its way."""
-    await passage.close(reset=True)
+async def drop_unread(proxied: ProxiedRequest) -> None:
+    """Reset the connection while the body is still being sent."""
+    await proxied.close(reset=True)
 
 
 def silence(seconds: float, *, landed: bool = False) -> Act:
-    """Never answer: let so many seconds go by on the client's clock."""
+    """Never respond, and advance the client's clock by this many seconds."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        passage.proxy.clock.advance(seconds)
-        await passage.gone()
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        proxied.proxy.clock.advance(seconds)
+        await proxied.gone()
 
     return act
 
 
-def answer(raw: bytes, *, landed: bool = False, close: bool = False) -> Act:
-    """Answer these bytes, whatever they are."""
+def respond(raw: bytes, *, landed: bool = False, close: bool = False) -> Act:
+    """Respond with these bytes."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        passage.send(raw)
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        proxied.send(raw)
         if close:
-            await passage.close()
+            await proxied.close()
 
     return act
 
 
 def unending(seconds: float, raw: bytes, drip: bytes, *, landed: bool = False) -> Act:
-    """Answer these bytes, and then a little for ever: the client's clock is so many seconds further meanwhile."""
+    """Respond with these bytes and then with `drip` again and again, and advance the client's clock by `seconds`."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        passage.send(raw)
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        proxied.send(raw)
         for _ in range(20):
-            passage.send(drip)
-            await passage.connection.writer.drain()
-        passage.proxy.clock.advance(seconds)
-        while not passage.connection.writer.is_closing():
-            passage.send(drip)
-            await passage.connection.writer.drain()
+            proxied.send(drip)
+            await proxied.connection.writer.drain()
+        proxied.proxy.clock.advance(seconds)
+        while not proxied.connection.writer.is_closing():
+            proxied.send(drip)
+            await proxied.connection.writer.drain()
             await asyncio.sleep(0.001)
 
     return act
 
 
 def challenge(*challenges: str, landed: bool = False) -> Act:
-    """Refuse with these challenges."""
+    """Respond with a 401 and these challenges."""
     lines = [("WWW-Authenticate", challenge) for challenge in challenges]
-    return answer(envelope(401, *lines), landed=landed)
+    return respond(envelope(401, *lines), landed=landed)
 
 
-async def unsigned(passage: ProxiedRequest) -> None:
-    """Lose the signature on the way: the server asks for one, as it does of a stranger."""
-    answer = await passage.forward(without="authorization")
-    passage.send(answer.raw)
+async def unsigned(proxied: ProxiedRequest) -> None:
+    """Drop the `Authorization` header, so that the server responds with a challenge."""
+    response = await proxied.forward(without="authorization")
+    proxied.send(response.raw)
 
 
-async def outdated(passage: ProxiedRequest) -> None:
-    """Let every nonce run out while the request is on its way."""
-    passage.proxy.sandbox.digest.rotate_nonces()
-    passage.send((await passage.forward()).raw)
+async def outdated(proxied: ProxiedRequest) -> None:
+    """Expire every nonce while the request is in flight."""
+    proxied.proxy.sandbox.digest.rotate_nonces()
+    proxied.send((await proxied.forward()).raw)
 
 
 def redirect(status: int, *, landed: bool = False) -> Act:
-    """Point to the server itself, where the request would be carried out."""
+    """Redirect to the server itself, which would execute the request."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await _arrive(passage, landed)
-        host, port = passage.proxy.target
-        passage.send(page(status, ("Location", f"http://{host}:{port}{passage.line.split(' ')[1]}")))
+    async def act(proxied: ProxiedRequest) -> None:
+        await _arrive(proxied, landed)
+        host, port = proxied.proxy.target
+        proxied.send(page(status, ("Location", f"http://{host}:{port}{proxied.line.split(' ')[1]}")))
 
     return act
 
 
-def spoilt(change: Callable[[Answer], Answer | bytes], *, landed: bool = True, close: bool = False) -> Act:
-    """Spoil the server's answer, or if the request is not to land, one that looks like it."""
+def spoilt(
+    change: Callable[[ProxiedResponse], ProxiedResponse | bytes], *, landed: bool = True, close: bool = False
+) -> Act:
+    """Change the server's response; if the request is not to be executed, change a made-up response."""
 
-    async def act(passage: ProxiedRequest) -> None:
-        await passage.read()
-        changed = change(await passage.forward() if landed else _MADE_UP)
-        passage.send(changed if isinstance(changed, bytes) else changed.raw)
+    async def act(proxied: ProxiedRequest) -> None:
+        await proxied.read()
+        changed = change(await proxied.forward() if landed else _MADE_UP)
+        proxied.send(changed if isinstance(changed, bytes) else changed.raw)
         if close:
-            await passage.close()
+            await proxied.close()
 
     return act
 
 
 def document(body: bytes, status: int = 200, *headers: tuple[str, str], kind: str = "application/json") -> bytes:
-    """Return an answer with this body."""
-    return Answer(status, (("Content-Type", kind), *headers), b"").with_body(body).raw
+    """Return a response with this body."""
+    return ProxiedResponse(status, (("Content-Type", kind), *headers), b"").with_body(body).raw
 
 
 def envelope(status: int, *headers: tuple[str, str], code: int | None = None, **more: Any) -> bytes:
-    """Return a refusal in the vendor's own words."""
+    """Return a refusal in the vendor's envelope."""
     whole = {"data": None, "success": False, "code": status if code is None else code, "message": "no", **more}
     return document(json.dumps(whole).encode(), status, *headers)
 
 
 def page(status: int, *headers: tuple[str, str]) -> bytes:
-    """Return what a gateway on the way would say."""
+    """Return the error page of a gateway."""
     body = f"<html><body><h1>{status}</h1><p>gateway</p></body></html>".encode()
     return document(body, status, *headers, kind="text/html")
 
 
 def too_large() -> bytes:
-    """Return an answer that says how large it is."""
+    """Return a response over the size limit, with its Content-Length."""
     return document(_envelope_of(b'"' + b"a" * BIG + b'"'))
 
 
 def too_long() -> bytes:
-    """Return an answer that does not say how large it is."""
+    """Return a chunked response over the size limit."""
     body = _envelope_of(b'"' + b"a" * BIG + b'"')
-    head = Answer(200, (("Transfer-Encoding", "chunked"),), b"").head
+    head = ProxiedResponse(200, (("Transfer-Encoding", "chunked"),), b"").head
     return head + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
 
 
 def bomb() -> bytes:
-    """Return a small answer that is large once it is inflated."""
+    """Return a decompression bomb: a small response that exceeds the limit after decompression."""
     return document(gzip.compress(_envelope_of(b'"' + b"a" * BIG + b'"')), 200, ("Content-Encoding", "gzip"))
 
 
-def cut(answer: Answer) -> bytes:
-    """Return half of what Content-Length promises."""
-    return answer.head + answer.body[: len(answer.body) // 2]
+def cut(response: ProxiedResponse) -> bytes:
+    """Return a response that is cut to half of its Content-Length."""
+    return response.head + response.body[: len(response.body) // 2]
 
 
-def cut_chunk(answer: Answer) -> bytes:
-    """Return half of a chunk."""
-    head = answer.without("content-length").having(("Transfer-Encoding", "chunked")).head
-    return head + f"{len(answer.body):x}\r\n".encode() + answer.body[: len(answer.body) // 2]
+def cut_chunk(response: ProxiedResponse) -> bytes:
+    """Return a chunked response that is cut in the middle of its chunk."""
+    head = response.without("content-length").having(("Transfer-Encoding", "chunked")).head
+    return head + f"{len(response.body):x}\r\n".encode() + response.body[: len(response.body) // 2]
 
 
-def no_last_chunk(answer: Answer) -> bytes:
-    """Return everything but the chunk that says that it is everything."""
-    head = answer.without("content-length").having(("Transfer-Encoding", "chunked")).head
-    return head + f"{len(answer.body):x}\r\n".encode() + answer.body + b"\r\n"
+def no_last_chunk(response: ProxiedResponse) -> bytes:
+    """Return a chunked response without its last chunk."""
+    head = response.without("content-length").having(("Transfer-Encoding", "chunked")).head
+    return head + f"{len(response.body):x}\r\n".encode() + response.body + b"\r\n"
 
 
 def _envelope_of(data: bytes) -> bytes:
@@ -210,10 +212,10 @@ UNTRUSTED: Final = {
 
 
 def without(*fields: str) -> Act:
-    """Leave these fields out of the answer's data."""
+    """Remove these fields from the data of the response."""
     return spoilt(lambda found: found.with_data(lambda data: {key: data[key] for key in data.keys() - {*fields}}))
 
 
 def with_values(**values: Any) -> Act:
-    """Put other values into the answer's data."""
+    """Replace these values in the data of the response."""
     return spoilt(lambda found: found.with_data(lambda data: data | values))

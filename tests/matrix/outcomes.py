@@ -1,4 +1,4 @@
-"""What has to hold for each outcome of the table: what was sent, done, written down, raised, and found out later."""
+"""Checks each outcome of the table: requests sent and executed, journal, errors, and the later reconciliation."""
 
 from __future__ import annotations
 
@@ -27,118 +27,124 @@ from tests.matrix.cells import (
     Injection,
     MatrixCase,
     MatrixOperation,
-    look_times,
     pauses_between,
+    poll_times,
 )
 from tests.matrix.proxy import ProxiedRequest
 from tests.matrix.table import Outcome
 from tests.matrix.world import MatrixWorld
 
 
-async def perform(world: MatrixWorld, play: MatrixCase) -> None:
-    """Play one cell to its end, and hold it to its outcome."""
-    await world.ready(play.deed)
-    world.proxy.play(play.deed.method, play.deed.path, [play.strike.act], endless=play.always)
+async def perform(world: MatrixWorld, case: MatrixCase) -> None:
+    """Run one cell and check its outcome."""
+    await world.ready(case.operation)
+    world.proxy.inject(case.operation.method, case.operation.path, [case.injection.act], endless=case.always)
     client = world.minted
-    if play.strike.slow:
+    if case.injection.slow:
         client = client.with_options(timeouts=Timeouts(read=PATIENCE, complete_read=PATIENCE))
-    await _PERFORMED[play.outcome](world, play, lambda: play.deed.call(client, world.basket))
-    if play.deed.is_money:
+    await _PERFORMED[case.outcome](world, case, lambda: case.operation.call(client, world.basket))
+    if case.operation.is_money:
         assert len(world.sandbox.shop.orders) <= 1
 
 
 Call = Callable[[], Awaitable[Any]]
 
 
-def _pauses(strike: Injection, attempts: int) -> list[float]:
-    """Return the seconds between attempts: what the server asked for, or else half of a doubling backoff."""
-    return [strike.retry_after or 0.25 * 2**number for number in range(attempts - 1)]
+def _pauses(injection: Injection, attempts: int) -> list[float]:
+    """Return the seconds between attempts: the server's `Retry-After`, else half of a doubling backoff."""
+    return [injection.retry_after or 0.25 * 2**number for number in range(attempts - 1)]
 
 
-async def _again(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
-    deed, strike = play.deed, play.strike
-    if not play.always:
-        assert deed.shown(await call())
-        await is_done(world, deed)
-        assert world.sent(deed) == 2
-        assert world.arrived(deed) == 1 + strike.landed
-        assert world.clock.sleeps == _pauses(strike, 2)
+async def _again(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    operation, injection = case.operation, case.injection
+    if not case.always:
+        assert operation.shown(await call())
+        await is_done(world, operation)
+        assert world.sent(operation) == 2
+        assert world.arrived(operation) == 1 + injection.landed
+        assert world.clock.sleeps == _pauses(injection, 2)
         return
-    most = deed.most if play.outcome is Outcome.RT else 2
-    # A throttle is no sign that the change was made: it is not looked for.
-    looks = deed.effect == "S" and strike.error is not RateLimited
-    if looks and strike.landed:
-        # Read back at last: the first try may have done it, and has.
-        assert deed.shown(await call())
-        assert world.reads(deed) == 1
-        times = look_times()[:1]
+    most = operation.most if case.outcome is Outcome.RT else 2
+    # A 429 proves nothing about the change, so the change is not read back.
+    is_read_back = operation.effect == "S" and injection.error is not RateLimited
+    if is_read_back and injection.landed:
+        # Read back in the end, because the first attempt may have been executed, and was.
+        assert operation.shown(await call())
+        assert world.reads(operation) == 1
+        times = poll_times()[:1]
     else:
-        error = await _raised(strike.error, call)
+        error = await _raised(injection.error, call)
         assert error.attempts == most
-        times = look_times() if looks else []
-        assert deed.effect == "R" or world.reads(deed) == len(times)
-    assert world.sent(deed) == most
-    assert world.clock.sleeps == [*_pauses(strike, most), *pauses_between(times)]
-    assert deed.made(world.sandbox) is (strike.landed and deed.effect != "R")
+        times = poll_times() if is_read_back else []
+        assert operation.effect == "R" or world.reads(operation) == len(times)
+    assert world.sent(operation) == most
+    assert world.clock.sleeps == [*_pauses(injection, most), *pauses_between(times)]
+    assert operation.made(world.sandbox) is (injection.landed and operation.effect != "R")
 
 
-async def _read_back(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
-    deed, strike = play.deed, play.strike
-    times = look_times()
-    if strike.landed or strike.uses_up:
+async def _read_back(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    operation, injection = case.operation, case.injection
+    times = poll_times()
+    if injection.landed or injection.uses_up:
         times = times[:1]
-    if strike.landed:
-        assert deed.shown(await call())
+    if injection.landed:
+        assert operation.shown(await call())
     else:
-        await _raised(strike.error, call)
-    assert (world.sent(deed), world.reads(deed)) == (1, len(times))
-    assert deed.made(world.sandbox) is strike.landed
+        await _raised(injection.error, call)
+    assert (world.sent(operation), world.reads(operation)) == (1, len(times))
+    assert operation.made(world.sandbox) is injection.landed
     assert world.clock.sleeps == pauses_between(times)
 
 
-async def _unknown(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
-    deed, strike = play.deed, play.strike
+async def _unknown(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    operation, injection = case.operation, case.injection
     with pytest.raises(OutcomeUnknown) as caught:
         await call()
     assert caught.value.phase != "not sent"
-    assert caught.value.evidence[0].startswith(strike.error.__name__)
+    assert caught.value.evidence[0].startswith(injection.error.__name__)
     assert not isinstance(caught.value, TimeoutError)
-    assert world.sent(deed) == 1
-    await is_unknown(world, deed, caught.value, landed=strike.landed)
+    assert world.sent(operation) == 1
+    await is_unknown(world, operation, caught.value, landed=injection.landed)
 
 
-async def is_unknown(world: MatrixWorld, deed: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
-    """Check a completion whose outcome is not known, and find out about it once the fault is over."""
+async def is_unknown(world: MatrixWorld, operation: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
+    """Check a completion with an unknown outcome, and settle it once the fault is over."""
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()
     assert (intent.id, intent.state) == (error.intent.id, "unknown")
-    sent = world.sent(deed)
-    assert deed.made(world.sandbox) is landed
-    # Neither is it bought again, nor does anything more go out.
+    sent = world.sent(operation)
+    assert operation.made(world.sandbox) is landed
+    # The basket is not bought again, and nothing more is sent.
     with pytest.raises((AlreadyInFlight, InvalidInput)):
-        await deed.call(world.minted, world.basket)
+        await operation.call(world.minted, world.basket)
     world.proxy.behave()
-    await settled(world, deed, error, landed=landed)
-    assert world.sent(deed) == sent
+    await settled(world, operation, error, landed=landed)
+    assert world.sent(operation) == sent
 
 
-async def settled(world: MatrixWorld, deed: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
-    """Reconcile through the error, and hold the verdict to what the server did."""
-    await _judged(world, deed, error.intent, lambda: world.settle(error), landed=landed)
+async def settled(world: MatrixWorld, operation: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
+    """Reconcile the error, and compare the verdict with the server."""
+    await _judged(world, operation, error.intent, lambda: world.settle(error), landed=landed)
 
 
 async def reconciled(
-    world: MatrixWorld, deed: MatrixOperation, intent: Intent, *, landed: bool, state: str = "unknown"
+    world: MatrixWorld, operation: MatrixOperation, intent: Intent, *, landed: bool, state: str = "unknown"
 ) -> None:
-    """Reconcile what was found in `pending()`, and hold the verdict to what the server did.
+    """Reconcile an intent from `pending()`, and compare the verdict with the server.
 
     If it was not made, the journal keeps the intent in `state`.
     """
-    await _judged(world, deed, intent, lambda: world.minted.complete.reconcile(intent), landed=landed, state=state)
+    await _judged(world, operation, intent, lambda: world.minted.complete.reconcile(intent), landed=landed, state=state)
 
 
 async def _judged(
-    world: MatrixWorld, deed: MatrixOperation, intent: Intent, reconcile: Call, *, landed: bool, state: str = "unknown"
+    world: MatrixWorld,
+    operation: MatrixOperation,
+    intent: Intent,
+    reconcile: Call,
+    *,
+    landed: bool,
+    state: str = "unknown",
 ) -> None:
     if landed:
         done = await reconcile()
@@ -146,7 +152,7 @@ async def _judged(
         assert done.differences == ()
         assert done.order is not None
         assert done.order.token == world.basket.token
-        await is_done(world, deed)
+        await is_done(world, operation)
         assert await world.minted.complete.pending() == []
     else:
         with pytest.raises(OutcomeUnknown) as still:
@@ -157,55 +163,55 @@ async def _judged(
         assert world.sandbox.shop.orders == []
 
 
-async def _refused(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
-    deed, strike = play.deed, play.strike
-    await _raised(strike.error, call)
-    assert world.sent(deed) == 1
+async def _refused(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    operation, injection = case.operation, case.injection
+    await _raised(injection.error, call)
+    assert world.sent(operation) == 1
     assert world.clock.sleeps == []
-    assert deed.made(world.sandbox) is (strike.landed and deed.effect != "R")
-    if deed.is_money:
+    assert operation.made(world.sandbox) is (injection.landed and operation.effect != "R")
+    if operation.is_money:
         assert world.states() == ["rejected"]
-        await is_free_again(world, deed)
+        await is_free_again(world, operation)
     else:
-        assert world.reads(deed) == 0
+        assert world.reads(operation) == 0
 
 
-async def _read_back_once(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
-    """Believed after one look: a completion that the vendor refuses by its rules, and an addition."""
-    await _looked_for(world, play, call, [0.0])
+async def _read_back_once(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    """Confirmed by one read-back: a completion that the vendor refuses by its rules, and an addition."""
+    await _polled(world, case, call, [0.0])
 
 
-async def _looked_for_until_settled(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
-    await _looked_for(world, play, call, look_times(play.strike.retry_after or 0.0))
+async def _polled_until_settled(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    await _polled(world, case, call, poll_times(case.injection.retry_after or 0.0))
 
 
-async def _looked_for(world: MatrixWorld, play: MatrixCase, call: Call, times: list[float]) -> None:
-    deed, strike = play.deed, play.strike
-    witness = Witness(world, skipped=1 if deed.is_money else 0)  # the look before a completion
-    world.proxy.play("GET", deed.look, [witness], endless=True)
-    if strike.landed:
+async def _polled(world: MatrixWorld, case: MatrixCase, call: Call, times: list[float]) -> None:
+    operation, injection = case.operation, case.injection
+    witness = Witness(world, skipped=1 if operation.is_money else 0)  # the preflight read
+    world.proxy.inject("GET", operation.read_back_path, [witness], endless=True)
+    if injection.landed:
         times = times[:1]
         done = await call()
-        assert deed.shown(done)
-        await is_done(world, deed)
-        assert not deed.is_money or done.reconciled
+        assert operation.shown(done)
+        await is_done(world, operation)
+        assert not operation.is_money or done.reconciled
     else:
-        error = await _raised(strike.error, call)
-        assert error.is_confirmed is deed.is_money
-        assert not deed.made(world.sandbox)
-    assert world.sent(deed) == 1
+        error = await _raised(injection.error, call)
+        assert error.is_confirmed is operation.is_money
+        assert not operation.made(world.sandbox)
+    assert world.sent(operation) == 1
     assert len(witness.seen) == len(times)
     assert world.clock.sleeps == pauses_between(times)
-    if deed.is_money:
-        # The refusal was written down before the first look.
+    if operation.is_money:
+        # The refusal was written into the journal before the first poll.
         assert witness.seen[0] == [("unknown", witness.status)]
-        assert world.states() == ["confirmed" if strike.landed else "rejected"]
-        if not strike.landed:
-            await is_free_again(world, deed)
+        assert world.states() == ["confirmed" if injection.landed else "rejected"]
+        if not injection.landed:
+            await is_free_again(world, operation)
 
 
 class Witness:
-    """An act that passes reads on, and notes what another process would find in the journal at that moment."""
+    """An act that forwards reads, and records the refusal that another process would find in the journal then."""
 
     def __init__(self, world: MatrixWorld, skipped: int = 0) -> None:
         self.seen: list[list[tuple[str, int | None]]] = []
@@ -213,51 +219,51 @@ class Witness:
 
     @property
     def status(self) -> int | None:
-        """Status of the refusal that was noted first."""
+        """Status of the refusal that was recorded first."""
         return self.seen[0][0][1]
 
-    async def __call__(self, passage: ProxiedRequest) -> None:
+    async def __call__(self, proxied: ProxiedRequest) -> None:
         if self._skipped:
             self._skipped -= 1
         else:
             self.seen.append(await self._world.refusals())
-        await injections.pass_on(passage)
+        await injections.pass_on(proxied)
 
 
-async def _settled_later(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
-    await is_settled_later(world, play.deed, call, looks=0, landed=play.strike.landed)
+async def _settled_later(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    await is_settled_later(world, case.operation, call, polls=0, landed=case.injection.landed)
 
 
 def _pauses_of_reconcile(left: float) -> list[float]:
-    """Return the pauses of a reconciliation whose first look after `left` seconds proves something."""
+    """Return the pauses of a reconciliation whose first poll after `left` seconds proves a verdict."""
     pauses: list[float] = []
     for pause in (0.5, 1.0, 2.0, 4.0, 8.0):
-        if sum(pauses) >= left + 1:  # as far as a Date header tells
+        if sum(pauses) >= left + 1:  # the resolution of the Date header
             break
         pauses.append(pause)
     return pauses
 
 
 async def is_settled_later(
-    world: MatrixWorld, deed: MatrixOperation, call: Call, *, looks: int, landed: bool, slept: Sequence[float] = ()
+    world: MatrixWorld, operation: MatrixOperation, call: Call, *, polls: int, landed: bool, slept: Sequence[float] = ()
 ) -> OutcomeUnknown:
-    """Check a refusal for whose looks there is too little time, and settle it by reconciling through the error.
+    """Check a refusal whose read-back runs out of time, and settle it by reconciling the error.
 
     Return that error.
     """
     with pytest.raises(OutcomeUnknown) as caught:
         await call()
-    assert caught.value.phase == "answered"
+    assert caught.value.phase == "responded"
     assert isinstance(caught.value.__cause__, APIError)
     refused = caught.value.intent.refusal
     assert refused is not None
     assert await world.refusals() == [("unknown", refused.status)]
-    assert (world.sent(deed), world.reads(deed)) == (1, 1 + looks)
+    assert (world.sent(operation), world.reads(operation)) == (1, 1 + polls)
     assert world.clock.sleeps == [*slept]
     world.proxy.behave()
-    world.proxy.passages.clear()
+    world.proxy.proxied_requests.clear()
     if landed:
-        await settled(world, deed, caught.value, landed=True)
+        await settled(world, operation, caught.value, landed=True)
     else:
         pauses = _pauses_of_reconcile((refused.at - world.clock.wall()).total_seconds() + LAG)
         world.clock.sleeps.clear()
@@ -266,39 +272,39 @@ async def is_settled_later(
         assert (rejected.value.refusal, rejected.value.order) == (refused, None)
         assert world.states() == ["rejected"]
         assert world.clock.sleeps == pauses
-        assert not deed.made(world.sandbox)
-        assert world.sent(deed) == 0
-        await is_free_again(world, deed)
+        assert not operation.made(world.sandbox)
+        assert world.sent(operation) == 0
+        await is_free_again(world, operation)
     return caught.value
 
 
-async def nothing_was_sent(world: MatrixWorld, deed: MatrixOperation, *, written: bool = True) -> None:
-    """Check that the server has not heard of it, and that an intent that was written down is closed."""
-    assert (world.sent(deed), world.arrived(deed)) == (0, 0)
-    if deed.is_money:
+async def nothing_was_sent(world: MatrixWorld, operation: MatrixOperation, *, written: bool = True) -> None:
+    """Check that nothing reached the server, and that an intent that was written is closed."""
+    assert (world.sent(operation), world.arrived(operation)) == (0, 0)
+    if operation.is_money:
         assert world.states() == ["not_sent"] * written
         assert await world.minted.complete.pending() == []
 
 
-async def _taken(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
-    deed = play.deed
+async def _taken(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    operation = case.operation
     done = await call()
-    if deed.is_money and play.strike.differences:
-        assert (done.order is not None, done.differences) == (True, play.strike.differences)
+    if operation.is_money and case.injection.differences:
+        assert (done.order is not None, done.differences) == (True, case.injection.differences)
     else:
-        assert deed.shown(done)
-    await is_done(world, deed)
-    assert (world.sent(deed), world.arrived(deed)) == (1, 1)
+        assert operation.shown(done)
+    await is_done(world, operation)
+    assert (world.sent(operation), world.arrived(operation)) == (1, 1)
     assert world.clock.sleeps == []
 
 
-async def _confirmed(world: MatrixWorld, play: MatrixCase, call: Call) -> None:
+async def _confirmed(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     done = await call()
     [order] = world.sandbox.shop.orders
     assert (done.order, done.reconciled, done.keys["guid"]) == (None, False, order.guid)
     assert done.raw["token"] == world.basket.token
-    await is_done(world, play.deed)
-    assert world.sent(play.deed) == 1
+    await is_done(world, case.operation)
+    assert world.sent(case.operation) == 1
 
 
 _PERFORMED: Final[dict[Outcome, Callable[[MatrixWorld, MatrixCase, Call], Awaitable[None]]]] = {
@@ -309,7 +315,7 @@ _PERFORMED: Final[dict[Outcome, Callable[[MatrixWorld, MatrixCase, Call], Awaita
     Outcome.U: _unknown,
     Outcome.X: _refused,
     Outcome.RBX: _read_back_once,
-    Outcome.LOOKS: _looked_for_until_settled,
+    Outcome.LOOKS: _polled_until_settled,
     Outcome.LATER: _settled_later,
     Outcome.FINE: _taken,
     Outcome.CONFIRMED: _confirmed,
@@ -320,23 +326,25 @@ async def _raised(kind: type[Exception], call: Call) -> Any:
     with pytest.raises(MintedConnectError) as caught:
         await call()
     assert type(caught.value) is kind
-    # One word for a timeout, wherever it strikes.
+    # One word for a timeout, wherever it happens.
     assert isinstance(caught.value, TimeoutError) is issubclass(kind, RequestTimeout)
     return caught.value
 
 
-async def is_done(world: MatrixWorld, deed: MatrixOperation) -> None:
-    """Check that it was carried out, and that the journal knows."""
-    if deed.effect != "R":
-        assert deed.made(world.sandbox)
-    if deed.is_money:
+async def is_done(world: MatrixWorld, operation: MatrixOperation) -> None:
+    """Check that the operation was executed, and that the journal says so."""
+    if operation.effect != "R":
+        assert operation.made(world.sandbox)
+    if operation.is_money:
         assert world.states()[-1] == "confirmed"
 
 
-async def is_free_again(world: MatrixWorld, deed: MatrixOperation) -> None:
-    """Complete the basket after all: what was refused, or never sent, bars nothing."""
+async def is_free_again(world: MatrixWorld, operation: MatrixOperation) -> None:
+    """Complete the basket: a refused or unsent completion does not block it."""
     world.proxy.behave()
-    done = await deed.call(world.minted, await world.minted.baskets.get_active(CUSTOMER, cart_token=world.basket.token))
+    done = await operation.call(
+        world.minted, await world.minted.baskets.get_active(CUSTOMER, cart_token=world.basket.token)
+    )
     assert done.order is not None
     assert not done.reconciled
     assert len(world.sandbox.shop.orders) == 1

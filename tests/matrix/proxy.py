@@ -1,8 +1,8 @@
-"""A proxy without scruples between a client and a sandbox: what happens to a request is scripted down to the byte.
+"""A proxy between a client and a sandbox that injects faults into requests and responses, down to the byte.
 
-It reads each request from the client, passes it on over a fresh connection of its own, gets the sandbox's answer, and
-hands both to an act, which may do with them whatever sockets allow. The sandbox stays the oracle: only what the proxy
-passed on has reached the server. Digest goes through unharmed, since it covers path and query, and no host.
+The proxy reads the head of each request and hands the request to an act, which can read its body, forward it to the
+sandbox over a fresh connection, and send any bytes to the client. The sandbox stays the oracle: only forwarded requests
+have reached the server. Digest authentication works through the proxy, because it covers path and query, not the host.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from minted_connect.sandbox import ManualClock, Sandbox
 from tests.support.raw_server import Connection, Script, WireServer, close_listener
 
 BULK: Final = "x" * 12_000_000
-"""More than any socket buffers, so that its writing can be interrupted; passed on as something short."""
+"""More than any socket buffers, so that writing it can be interrupted; forwarded as a short body."""
 
 
 @attrs.frozen
-class Answer:
-    """One answer of the server, taken apart so that it can be spoilt."""
+class ProxiedResponse:
+    """A parsed response of the server, which can be changed."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -61,7 +61,7 @@ class Answer:
         return attrs.evolve(self, headers=(*self.headers, *headers))
 
     def with_body(self, body: bytes) -> Self:
-        """Return it with another body, of which it tells the true length."""
+        """Return the response with another body and its Content-Length."""
         changed = self.without("content-length").having(("Content-Length", str(len(body))))
         return attrs.evolve(changed, body=body)
 
@@ -73,13 +73,13 @@ class Answer:
 
 @attrs.define(eq=False)
 class ProxiedRequest:
-    """One request on its way: its head has been read, and nothing has been passed on yet."""
+    """One request whose head was read and that is not forwarded yet."""
 
     proxy: Chaos
     connection: Connection
     head: bytes
     earlier: int
-    """Requests that came over the same connection before."""
+    """Number of earlier requests over the same connection."""
     body: bytes | None = None
 
     @property
@@ -104,8 +104,8 @@ class ProxiedRequest:
             self.body = await self.connection.reader.readexactly(length)
         return self.body
 
-    async def forward(self, *, without: str = "") -> Answer:
-        """Let the server do what is asked, and return its answer; `without` takes a header line out."""
+    async def forward(self, *, without: str = "") -> ProxiedResponse:
+        """Forward the request and return the server's response; `without` removes a header line."""
         body = await self.read()
         if len(body) > len(BULK):
             body = body.replace(BULK.encode(), b"x@mail.example")
@@ -119,9 +119,9 @@ class ProxiedRequest:
         try:
             writer.write(b"\r\n".join(lines) + body)
             head = await reader.readuntil(b"\r\n\r\n")
-            answer = Answer.parse(head, b"")
-            length = dict((name.lower(), value) for name, value in answer.headers).get("content-length", "0")
-            return attrs.evolve(answer, body=await reader.readexactly(int(length)))
+            response = ProxiedResponse.parse(head, b"")
+            length = dict((name.lower(), value) for name, value in response.headers).get("content-length", "0")
+            return attrs.evolve(response, body=await reader.readexactly(int(length)))
         finally:
             writer.close()
 
@@ -129,7 +129,7 @@ class ProxiedRequest:
         self.connection.send(raw)
 
     async def close(self, *, reset: bool = False) -> None:
-        """Let go of the client: politely, or with a TCP reset."""
+        """Close the client's connection, with a TCP reset if `reset`."""
         writer = self.connection.writer
         await writer.drain()
         if reset:
@@ -139,7 +139,7 @@ class ProxiedRequest:
         writer.close()
 
     async def gone(self) -> None:
-        """Say nothing, until the client has hung up."""
+        """Send nothing until the client has closed the connection."""
         try:
             while await self.connection.reader.read(65536):
                 pass
@@ -150,14 +150,14 @@ class ProxiedRequest:
 Act = Callable[[ProxiedRequest], Awaitable[None]]
 
 
-async def pass_on(passage: ProxiedRequest) -> None:
-    """Do nothing wrong."""
-    answer = await passage.forward()
-    if passage.proxy.keep_alive:
-        passage.send(answer.raw)
+async def pass_on(proxied: ProxiedRequest) -> None:
+    """Forward the request and send its response."""
+    response = await proxied.forward()
+    if proxied.proxy.keep_alive:
+        proxied.send(response.raw)
     else:
-        passage.send(answer.having(("Connection", "close")).raw)
-        await passage.close()
+        proxied.send(response.having(("Connection", "close")).raw)
+        await proxied.close()
 
 
 @attrs.define(eq=False)
@@ -165,17 +165,17 @@ class _Plan:
     method: str
     path: str
     acts: list[Act]
-    """One for each request to come; the last is repeated if `endless`."""
+    """One act for each further request; the last is repeated if `endless`."""
     endless: bool
 
-    def next(self, passage: ProxiedRequest) -> Act | None:
-        if not self.acts or passage.method != self.method or not fnmatchcase(passage.path, self.path):
+    def next(self, proxied: ProxiedRequest) -> Act | None:
+        if not self.acts or proxied.method != self.method or not fnmatchcase(proxied.path, self.path):
             return None
         return self.acts[0] if self.endless and len(self.acts) == 1 else self.acts.pop(0)
 
 
 def _bound(port: int) -> socket.socket:
-    # asyncio lets small segments go at once only where the socket is said to be of TCP.
+    # asyncio sets TCP_NODELAY only if the protocol of the socket is given as TCP.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))
@@ -183,7 +183,7 @@ def _bound(port: int) -> socket.socket:
 
 
 class Chaos(WireServer):
-    """`async with Chaos(sandbox, clock) as proxy`: passes everything on, except what it is told to play tricks on."""
+    """`async with Chaos(sandbox, clock) as proxy`: forwards requests, or injects faults into them."""
 
     def __init__(self, sandbox: Sandbox, clock: ManualClock, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(self._pass, tls)
@@ -192,43 +192,43 @@ class Chaos(WireServer):
         assert parts.hostname is not None
         self.target = (parts.hostname, parts.port)
         self.sandbox, self.clock = sandbox, clock
-        # Bound, never listening: so that nobody else gets the port while the proxy does not listen.
+        # Bound but never listening: reserves the port while the proxy does not listen.
         self._claim = _bound(0)
         self._full: list[socket.socket] = []
         self.keep_alive = True
-        """Whether the client may use a connection again."""
-        self.passages: list[ProxiedRequest] = []
+        """Whether the client may reuse a connection."""
+        self.proxied_requests: list[ProxiedRequest] = []
         self.failures: list[Exception] = []
-        """What went wrong in the acts themselves."""
+        """Exceptions raised by the acts."""
         self.refused: list[str] = []
-        """How connections ended whose handshakes were done by hand."""
+        """Reasons of failed handshakes of `shake_hands`."""
         self.heard = b""
-        """What was said over them."""
+        """Bytes received over the connections of `shake_hands`."""
         self._plans: list[_Plan] = []
 
-    def play(self, method: str, path: str, acts: Iterable[Act], *, endless: bool = False) -> None:
-        """Play these acts, one for each request that fits, in place of passing it on; `endless` repeats the last."""
+    def inject(self, method: str, path: str, acts: Iterable[Act], *, endless: bool = False) -> None:
+        """Handle matching requests with these acts, one for each request; `endless` repeats the last one."""
         self._plans.append(_Plan(method, path, list(acts), endless))
 
     def behave(self) -> None:
-        """Do nothing wrong from now on."""
+        """Forward all requests from now on."""
         self._plans.clear()
 
     def count(self, method: str, path: str) -> int:
-        """Return how many requests of this kind have come, whatever became of them."""
+        """Return the number of requests with this method and path that were received."""
         return len(self.of(method, path))
 
     def of(self, method: str, path: str) -> list[ProxiedRequest]:
-        return [one for one in self.passages if one.method == method and fnmatchcase(one.path, path)]
+        return [one for one in self.proxied_requests if one.method == method and fnmatchcase(one.path, path)]
 
-    # Whether it can be reached at all.
+    # Faults of the listening socket
 
     async def _listen(self) -> asyncio.Server:
         self._script = self._pass
         return await asyncio.start_server(self._serve, sock=self._another(), ssl=self._ssl)
 
     async def _instead(self, script: Script) -> None:
-        """Give new connections to this script, without TLS of asyncio's."""
+        """Hand new connections to this function, without the TLS of asyncio."""
         await close_listener(self._server)
         self._script = script
         self._server = await asyncio.start_server(self._serve, sock=self._another())
@@ -237,11 +237,11 @@ class Chaos(WireServer):
         return _bound(self._claim.getsockname()[1])
 
     async def refuse(self) -> None:
-        """Stop listening: the port refuses, and connections that are there go on."""
+        """Stop listening: the port refuses new connections, and existing ones go on."""
         await close_listener(self._server)
 
     async def fill(self) -> None:
-        """Have a backlog that is full: the kernel answers no handshake any more, as behind a silent firewall."""
+        """Fill the backlog: the kernel completes no handshake any more, as behind a firewall that drops packets."""
         await close_listener(self._server)
         listener = self._another()
         listener.listen(0)
@@ -253,7 +253,7 @@ class Chaos(WireServer):
             self._full.append(filler)
 
     async def stall(self) -> asyncio.Event:
-        """Take connections from now on, and say nothing in their handshakes; return what tells of the first."""
+        """Accept connections from now on, but never respond to their TLS handshakes; return an event for the first."""
         heard = asyncio.Event()
 
         async def listen(connection: Connection) -> None:
@@ -264,7 +264,7 @@ class Chaos(WireServer):
         return heard
 
     async def shake_hands(self, context: ssl.SSLContext, early: bytes = b"") -> None:
-        """Do the TLS handshakes by hand from now on, and answer before anything is asked: in the last message of it.
+        """Do the TLS handshakes by hand from now on, and send `early` with the last message of the handshake.
 
         asyncio would close a handshake that fails without the alert that says why.
         """
@@ -281,7 +281,7 @@ class Chaos(WireServer):
                             shaken = True
                             talk.write(early)
                         if not (said := talk.read()):
-                            return  # they said goodbye
+                            return  # closed by the client
                         self.heard += said
                     except ssl.SSLWantReadError:
                         connection.send(outgoing.read())
@@ -303,21 +303,21 @@ class Chaos(WireServer):
         served = 0
         while not connection.writer.is_closing():
             head = await connection.reader.readuntil(b"\r\n\r\n")
-            passage = ProxiedRequest(self, connection, head, served)
+            proxied = ProxiedRequest(self, connection, head, served)
             served += 1
-            self.passages.append(passage)
-            acts = (plan.next(passage) for plan in self._plans)
+            self.proxied_requests.append(proxied)
+            acts = (plan.next(proxied) for plan in self._plans)
             act = next((act for act in acts if act is not None), pass_on)
             try:
-                await act(passage)
+                await act(proxied)
                 await connection.writer.drain()
             except (asyncio.IncompleteReadError, ConnectionError):
                 return  # the client is gone
             except Exception as error:
                 self.failures.append(error)
                 return
-            if passage.body is None:
-                return  # what comes next is no head of a request
+            if proxied.body is None:
+                return  # the unread body comes next, not the head of a request
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

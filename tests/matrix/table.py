@@ -15,21 +15,21 @@ EFFECTS: Final = "RSAM"
 
 
 class Outcome(enum.Enum):
-    """What is to come of a fault."""
+    """The expected outcome of a fault."""
 
     RT = "sent again, within budget and deadline"
     ONCE = "sent again once, then the error"
     RT1 = "sent again once: provably nothing was carried out"
     RB = "read back, and decided by what is seen"
-    U = "OutcomeUnknown, settled by reconcile()"
+    U = "OutcomeUnknown, settled by complete.reconcile"
     X = "the error, at once"
     RBX = "read back once, then the error"
-    LOOKS = "sent once, looked for until the settle time, then the error"
-    LATER = "OutcomeUnknown: the time for looks ended first; settled by reconcile()"
+    LOOKS = "sent once, polled until the settle time, then the error"
+    LATER = "OutcomeUnknown: the time for the read-back ended first; settled by complete.reconcile"
     NOT_SENT = "NotSent: nothing reached the server"
     GIVEN_UP = "the cancellation goes on, with a note where something may have happened"
     ROUND = "one more round of the login, and no retry"
-    FINE = "the answer is taken"
+    FINE = "the response is accepted"
     CONFIRMED = "confirmed by the keys that can be read"
     PENDING = "found in pending() by the next process"
     APART = "both are done, independently"
@@ -49,22 +49,22 @@ FINE, CONFIRMED, PENDING, UNAFFECTED = Outcome.FINE, Outcome.CONFIRMED, Outcome.
 APART, TURNS, SHARED, CLOSED, NONE = Outcome.APART, Outcome.TURNS, Outcome.SHARED, Outcome.CLOSED, Outcome.NONE
 
 Codes = Outcome | Mapping[str, Outcome]
-"""One outcome, or several by the case they hold for."""
+"""One outcome, or several by variant."""
 
 
 @attrs.frozen
 class Row:
-    """One fault, and what is to come of it for each effect."""
+    """One fault with its expected outcome for each effect."""
 
     name: str
     fault: str
     outcomes: tuple[Codes, Codes, Codes, Codes]
     """Of R, S, A and M."""
     proof: str | Mapping[str, str]
-    """The test that proves it: of all cells, or by effect or client."""
+    """The test that proves the row: one for all cells, or by effect or client."""
 
-    def cases(self, effect: str) -> Mapping[str, Outcome]:
-        """Return what is to come of it by case; most cells have one, without a name."""
+    def variants(self, effect: str) -> Mapping[str, Outcome]:
+        """Return the expected outcomes by variant; most cells have one, whose name is empty."""
         codes = self.outcomes[EFFECTS.index(effect)]
         return {"": codes} if isinstance(codes, Outcome) else codes
 
@@ -186,13 +186,13 @@ ROWS: Final = (
     ),
     Row(
         "F36",
-        "two answers on one connection / answer before request",
+        "two responses on one connection / response before the request",
         tuple({"two": code, "early": code} for code in (RT, RB, RB, U)),  # type: ignore[arg-type]
         f"{_WIRE}::test_two_answers",
     ),
     Row(
         "F37",
-        "answer for another customer or another token",
+        "response for another customer or another token",
         (X, X, X, U),
         f"{_WIRE}::test_answers_about_somebody_else",
     ),
@@ -283,14 +283,14 @@ ROWS: Final = (
     ),
 )
 
-_SECOND = "a no to the second try may mean that the first one did it: looked for before it fails"
-_FIRST = "the first answer is whole and about what was asked; the connection is not used again"
+_SECOND = "a refusal of the second attempt may mean that the first one was executed: read back before it fails"
+_FIRST = "the first response is complete and belongs to the request; the connection is not reused"
 _EARLY = "seen before the first byte leaves: provably not sent, so another connection will do"
 _OWN_LOOP = "the blocking client brings its own loop: it works from wherever it is called"
 
 DEVIATIONS: Final[Mapping[tuple[str, str, str], tuple[Outcome, str]]] = {
     ("F28", "S", "second"): (RB, _SECOND),
-    ("F35", "R", "slow"): (RT, "late like any other answer (F13): asked again as long as the deadline allows"),
+    ("F35", "R", "slow"): (RT, "late like any other response (F13): retried as long as the deadline allows"),
     ("F35", "R", "unreadable"): (ONCE, "a head that cannot be read is junk like a body (F17): asked once more"),
     ("F36", "R", "two"): (FINE, _FIRST),
     ("F36", "S", "two"): (FINE, _FIRST),
@@ -300,20 +300,20 @@ DEVIATIONS: Final[Mapping[tuple[str, str, str], tuple[Outcome, str]]] = {
     ("F36", "M", "early"): (RT1, _EARLY),
     **{("F42", effect, "blocking"): (FINE, _OWN_LOOP) for effect in EFFECTS},
 }
-"""By row, effect and case: what this client does instead, and why it is better."""
+"""By row, effect and variant: what this client does instead, and why it is better."""
 
 UNCOVERED: Final[Mapping[str, str]] = {
     "F47": "an attempt on a dead pooled connection still costs an attempt of the retry policy",
 }
-"""By row: why its cells are not proved yet. Nothing is claimed about them."""
+"""By row: the reason why its cells are not covered yet."""
 
 
 TABLE: Final = {row.name: row for row in ROWS}
 
 
-def outcome(row: str, effect: str, case: str = "") -> Outcome:
-    """Return what is to come of a fault here, our own better ways included."""
-    cases = TABLE[row].cases(effect)
-    named = case if case in cases else ""
+def outcome(row: str, effect: str, variant: str = "") -> Outcome:
+    """Return the expected outcome of a fault, deviations included."""
+    variants = TABLE[row].variants(effect)
+    named = variant if variant in variants else ""
     deviation = DEVIATIONS.get((row, effect, named))
-    return deviation[0] if deviation else cases[named]
+    return deviation[0] if deviation else variants[named]

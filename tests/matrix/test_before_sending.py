@@ -1,4 +1,4 @@
-"""Nothing leaves: no connection, none that can be trusted, no place, no turn, or the caller gives up in time."""
+"""Nothing is sent: no (trusted) connection, full pool, rate limit, open breaker, or cancelled in time."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from minted_connect import (
     TLSFailed,
 )
 from tests.matrix import injections
-from tests.matrix.cells import BUY, DEEDS, MatrixOperation, cells, deed_of
+from tests.matrix.cells import BUY, OPERATIONS, MatrixOperation, cells, operation_of
 from tests.matrix.outcomes import is_done, nothing_was_sent
 from tests.matrix.world import MatrixWorld
 
-# F01, F02, F03: no connection. It fails for good, or until the first pause.
+# F01, F02, F03: no connection, for good or until the first pause.
 
 
 async def unresolvable(world: MatrixWorld, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
-    """Let the server's name be one that no resolver knows, without asking those of the network, who take their time."""
+    """Use a host name that cannot be resolved, without a slow query to a real resolver."""
     known, lost = socket.getaddrinfo, True
 
     def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -65,42 +65,42 @@ FAULTS = {"F01": unresolvable, "F02": refused, "F03": unanswered}
 WAYS = ("once", "always")
 
 
-async def cut_off(build: Any, row: str, deed: MatrixOperation) -> MatrixWorld:
-    """Return a world with a client that has a connection to look at baskets at most, and none for this deed."""
-    # A name is looked up once for each lane: only a client that is new has to look again.
-    # On a busy machine a connection takes its time: short is the patience only where it has to run out.
+async def cut_off(build: Any, row: str, operation: MatrixOperation) -> MatrixWorld:
+    """Return a world whose client has at most a connection to read baskets, and none for this operation."""
+    # A name is resolved once for each pool: only a new client resolves it again.
+    # Connecting takes long on a busy machine: use a short timeout only where it must expire.
     timeouts = Timeouts(connect=0.4) if row == "F03" else Timeouts()
     world = await build(host="localhost" if row == "F01" else "127.0.0.1", timeouts=timeouts)
-    world.proxy.keep_alive = deed.is_money
-    await world.ready(deed)
+    world.proxy.keep_alive = operation.is_money
+    await world.ready(operation)
     world.clock.sleeps.clear()
-    if row == "F01" and not deed.is_money:
+    if row == "F01" and not operation.is_money:
         world.minted = await world.another()
     return world
 
 
-@cells(*(f"{row}-{deed.effect}-{way}" for row in FAULTS for deed in DEEDS for way in WAYS))
+@cells(*(f"{row}-{operation.effect}-{way}" for row in FAULTS for operation in OPERATIONS for way in WAYS))
 async def test_no_connection(build: Any, monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
-    deed = deed_of(cell)
-    world = await cut_off(build, cell[:3], deed)
-    mend = await FAULTS[cell[:3]](world, monkeypatch)
+    operation = operation_of(cell)
+    world = await cut_off(build, cell[:3], operation)
+    fix = await FAULTS[cell[:3]](world, monkeypatch)
     if cell.endswith("once"):
-        world.clock.meanwhile = mend
-        assert deed.shown(await deed.call(world.minted, world.basket))
-        await is_done(world, deed)
-        assert [entry.status for entry in world.sandbox.requests.of(deed.operation)].count(200) == 1
+        world.clock.meanwhile = fix
+        assert operation.shown(await operation.call(world.minted, world.basket))
+        await is_done(world, operation)
+        assert [entry.status for entry in world.sandbox.requests.of(operation.name)].count(200) == 1
         assert len(world.clock.sleeps) == 1
         return
     with pytest.raises(ConnectFailed) as caught:
-        await deed.call(world.minted, world.basket)
+        await operation.call(world.minted, world.basket)
     assert type(caught.value) is ConnectFailed
-    assert caught.value.attempts == deed.most
-    assert len(world.clock.sleeps) == deed.most - 1
+    assert caught.value.attempts == operation.most
+    assert len(world.clock.sleeps) == operation.most - 1
     assert caught.value.safe_to_retry
-    await nothing_was_sent(world, deed)
-    await mend()
-    assert deed.shown(await deed.call(world.minted, world.basket))
-    await is_done(world, deed)
+    await nothing_was_sent(world, operation)
+    await fix()
+    assert operation.shown(await operation.call(world.minted, world.basket))
+    await is_done(world, operation)
 
 
 @cells(*(f"{row}-M-fix_over" for row in FAULTS))
@@ -108,14 +108,14 @@ async def test_no_connection_until_the_price_fix_is_over(
     build: Any, monkeypatch: pytest.MonkeyPatch, cell: str
 ) -> None:
     world = await cut_off(build, cell[:3], BUY)
-    world.clock.advance(236.9)  # of 240 s; with the 3 s that have to be left there is no time for a pause
-    mend = await FAULTS[cell[:3]](world, monkeypatch)
+    world.clock.advance(236.9)  # of 240 s; 3 s must be left, so there is no time for a pause
+    fix = await FAULTS[cell[:3]](world, monkeypatch)
     with pytest.raises(ConnectFailed) as caught:
         await BUY.call(world.minted, world.basket)
     assert caught.value.attempts == 1
     assert world.clock.sleeps == []
     await nothing_was_sent(world, BUY)
-    await mend()
+    await fix()
     assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
 
 
@@ -125,10 +125,10 @@ async def test_a_connection_that_comes_after_the_price_fix(
 ) -> None:
     world = await cut_off(build, cell[:3], BUY)
     world.clock.advance(230)
-    mend = await FAULTS[cell[:3]](world, monkeypatch)
+    fix = await FAULTS[cell[:3]](world, monkeypatch)
 
     async def late() -> None:
-        await mend()
+        await fix()
         world.clock.advance(10)
 
     world.clock.meanwhile = late
@@ -138,7 +138,7 @@ async def test_a_connection_that_comes_after_the_price_fix(
     await nothing_was_sent(world, BUY)
 
 
-# F04, F05: nobody to be trusted.
+# F04, F05: no trusted certificate.
 
 
 def unknown_authority(world: MatrixWorld, authority: Any) -> None:
@@ -157,36 +157,36 @@ def expired(world: MatrixWorld, authority: Any) -> None:
 UNTRUSTED = {"authority": unknown_authority, "host": other_host, "expired": expired}
 
 
-@cells(*(f"F04-{deed.effect}-{name}" for name in UNTRUSTED for deed in DEEDS))
+@cells(*(f"F04-{operation.effect}-{name}" for name in UNTRUSTED for operation in OPERATIONS))
 async def test_nobody_to_be_trusted(build: Any, authority: Any, cell: str) -> None:
-    deed = deed_of(cell)
+    operation = operation_of(cell)
     world = await build(tls=True)
-    world.proxy.keep_alive = deed.is_money
-    await world.ready(deed)
-    # Under the running server: it was right when the basket was looked at.
+    world.proxy.keep_alive = operation.is_money
+    await world.ready(operation)
+    # The certificate was right when the basket was read.
     UNTRUSTED[cell.rsplit("-", 1)[1]](world, authority)
-    await distrusted(world, deed)
+    await distrusted(world, operation)
 
 
-@cells(*(f"F05-{deed.effect}" for deed in DEEDS))
+@cells(*(f"F05-{operation.effect}" for operation in OPERATIONS))
 async def test_a_protocol_of_the_past(build: Any, authority: Any, cell: str) -> None:
-    deed = deed_of(cell)
+    operation = operation_of(cell)
     world = await build(tls=True)
-    world.proxy.keep_alive = deed.is_money
-    await world.ready(deed)
+    world.proxy.keep_alive = operation.is_money
+    await world.ready(operation)
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(old)
     with warnings.catch_warnings(action="ignore"):
         old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
     old.set_ciphers("ALL:@SECLEVEL=0")  # OpenSSL itself would not serve it otherwise
     await world.proxy.shake_hands(old)
-    await distrusted(world, deed)
+    await distrusted(world, operation)
     assert world.proxy.refused == ["UNSUPPORTED_PROTOCOL"]
     await served_to_who_wants_it(world, authority)
 
 
 async def served_to_who_wants_it(world: MatrixWorld, authority: Any) -> None:
-    """So that the refusal is the client's, and not the server's."""
+    """Control: the server accepts this connection, so the refusal above is the client's."""
     lax = ssl.create_default_context()
     authority.configure_trust(lax)
     with warnings.catch_warnings(action="ignore"):
@@ -198,97 +198,99 @@ async def served_to_who_wants_it(world: MatrixWorld, authority: Any) -> None:
     writer.transport.abort()
 
 
-async def distrusted(world: MatrixWorld, deed: MatrixOperation) -> None:
+async def distrusted(world: MatrixWorld, operation: MatrixOperation) -> None:
     with pytest.raises(TLSFailed) as caught:
-        await deed.call(world.minted, world.basket)
+        await operation.call(world.minted, world.basket)
     assert type(caught.value) is TLSFailed
     assert caught.value.attempts == 1
     assert not caught.value.safe_to_retry
     assert world.clock.sleeps == []
-    await nothing_was_sent(world, deed)
+    await nothing_was_sent(world, operation)
 
 
-# F06, F07, F08: no place, no turn, no hope.
+# F06, F07, F08: full pool, rate limit, open breaker.
 
 
-@cells(*(f"F06-{deed.effect}" for deed in DEEDS))
+@cells(*(f"F06-{operation.effect}" for operation in OPERATIONS))
 async def test_no_place_comes_free(build: Any, cell: str) -> None:
-    deed = deed_of(cell)
+    operation = operation_of(cell)
     world = await build(options={"pool_size": 1})
-    await world.ready(deed)
-    held = injections.Gate()
-    if deed.is_money:
-        # Money has places of its own: only another completion can take them.
+    await world.ready(operation)
+    gate = injections.Gate()
+    if operation.is_money:
+        # Completions have a pool of their own, which only another completion can fill.
         other = world.sandbox.shop.create_customer(world.sandbox.username, "customer-2", {})
         world.sandbox.shop.add_item(other, "MNTBAE0001", 1)
         theirs = await world.minted.baskets.get_active("customer-2")
-        world.proxy.play("POST", BUY.path, [held])
+        world.proxy.inject("POST", BUY.path, [gate])
         occupied = asyncio.ensure_future(BUY.call(world.minted, theirs))
     else:
-        world.proxy.play("GET", "/partner/walletable/rates", [held])
+        world.proxy.inject("GET", "/partner/walletable/rates", [gate])
         occupied = asyncio.ensure_future(world.minted.rates.current())
-    await held.arrived.wait()
-    world.proxy.passages.clear()
+    await gate.arrived.wait()
+    world.proxy.proxied_requests.clear()
     with pytest.raises(PoolTimeout):
-        await deed.call(world.minted.with_options(timeouts=Timeouts(pool=0.05)), world.basket)
-    assert (world.sent(deed), world.clock.sleeps) == (0, [])
-    held.go_on.set()
+        await operation.call(world.minted.with_options(timeouts=Timeouts(pool=0.05)), world.basket)
+    assert (world.sent(operation), world.clock.sleeps) == (0, [])
+    gate.go_on.set()
     await occupied
-    if deed.is_money:
+    if operation.is_money:
         assert world.states() == ["confirmed", "not_sent"]
         assert len(world.sandbox.shop.orders) == 1
 
 
-@cells(*(f"F07-{deed.effect}" for deed in DEEDS))
+@cells(*(f"F07-{operation.effect}" for operation in OPERATIONS))
 async def test_no_turn_before_the_deadline(build: Any, cell: str) -> None:
-    deed = deed_of(cell)
-    # Setting the scene takes one turn, and the look at the basket another.
-    world = await build(options={"rate_limit": RateLimit(rate=0.001, burst=2 if deed.is_money else 1)})
-    await world.ready(deed)
+    operation = operation_of(cell)
+    # The preparation takes one token of the rate limit, and the preflight read another.
+    world = await build(options={"rate_limit": RateLimit(rate=0.001, burst=2 if operation.is_money else 1)})
+    await world.ready(operation)
     with pytest.raises(LimiterTimeout):
-        await deed.call(world.minted, world.basket)
+        await operation.call(world.minted, world.basket)
     assert world.clock.sleeps == []
-    await nothing_was_sent(world, deed)
+    await nothing_was_sent(world, operation)
 
 
 async def open_the_circuit(world: MatrixWorld) -> None:
-    world.proxy.play("GET", "/partner/walletable/rates", [injections.answer(injections.envelope(500))])
+    world.proxy.inject("GET", "/partner/walletable/rates", [injections.respond(injections.envelope(500))])
     with pytest.raises(ServerError):
         await world.minted.with_options(retry=RetryPolicy.none()).rates.current()
 
 
-@cells(*(f"F08-{deed.effect}" for deed in DEEDS), "F08-M-after-the-look")
+@cells(*(f"F08-{operation.effect}" for operation in OPERATIONS), "F08-M-after-the-look")
 async def test_the_circuit_is_open(build: Any, cell: str) -> None:
-    deed = deed_of(cell)
+    operation = operation_of(cell)
     world = await build(options={"breaker": BreakerPolicy(failures=1, cooldown=30)})
-    await world.ready(deed)
+    await world.ready(operation)
     if cell.endswith("look"):
         world.writing.meanwhile = lambda: open_the_circuit(world)
     else:
         await open_the_circuit(world)
     with pytest.raises(CircuitOpen):
-        await deed.call(world.minted, world.basket)
+        await operation.call(world.minted, world.basket)
     assert world.clock.sleeps == []
-    await nothing_was_sent(world, deed, written=cell.endswith("look"))
+    await nothing_was_sent(world, operation, written=cell.endswith("look"))
     world.clock.advance(30)
-    assert deed.shown(await deed.call(world.minted, world.basket))
+    assert operation.shown(await operation.call(world.minted, world.basket))
 
 
-# F09: given up before anything left, in the middle of a handshake.
+# F09: cancelled before anything was sent, during a handshake.
 
 
-async def in_the_handshake(build: Any, deed: MatrixOperation) -> tuple[MatrixWorld, asyncio.Event]:
+async def in_the_handshake(build: Any, operation: MatrixOperation) -> tuple[MatrixWorld, asyncio.Event]:
     world = await build(tls=True)
-    world.proxy.keep_alive = deed.is_money
-    await world.ready(deed)
+    world.proxy.keep_alive = operation.is_money
+    await world.ready(operation)
     return world, await world.proxy.stall()
 
 
-@cells(*(f"F09-{deed.effect}-{way}" for deed in DEEDS for way in ("cancel", "timeout")), flavours=("async",))
+@cells(
+    *(f"F09-{operation.effect}-{way}" for operation in OPERATIONS for way in ("cancel", "timeout")), flavours=("async",)
+)
 async def test_given_up_before_sending(build: Any, cell: str) -> None:
-    deed = deed_of(cell)
-    world, heard = await in_the_handshake(build, deed)
-    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    operation = operation_of(cell)
+    world, heard = await in_the_handshake(build, operation)
+    call = asyncio.ensure_future(operation.call(world.minted, world.basket))
     await heard.wait()
     if cell.endswith("cancel"):
         call.cancel()
@@ -299,18 +301,18 @@ async def test_given_up_before_sending(build: Any, cell: str) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0):
                 await call
-    await nothing_was_sent(world, deed, written=True)
+    await nothing_was_sent(world, operation, written=True)
 
 
-@cells(*(f"F09-{deed.effect}-close" for deed in DEEDS), flavours=("blocking",))
+@cells(*(f"F09-{operation.effect}-close" for operation in OPERATIONS), flavours=("blocking",))
 async def test_closed_before_sending(build: Any, cell: str) -> None:
-    deed = deed_of(cell)
-    world, heard = await in_the_handshake(build, deed)
-    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    operation = operation_of(cell)
+    world, heard = await in_the_handshake(build, operation)
+    call = asyncio.ensure_future(operation.call(world.minted, world.basket))
     await heard.wait()
     await world.minted.close()
     with pytest.raises(ClientClosedError, match="closed while the call was in flight") as caught:
         await call
     assert not hasattr(caught.value, "__notes__")
     world.minted = await world.another()
-    await nothing_was_sent(world, deed, written=True)
+    await nothing_was_sent(world, operation, written=True)

@@ -18,7 +18,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState
 from minted_connect.sandbox import ManualClock
 from tests.matrix import injections
-from tests.matrix.cells import BUY, CUSTOMER, READ, cells, deed_of
+from tests.matrix.cells import BUY, CUSTOMER, READ, cells, operation_of
 from tests.matrix.outcomes import is_done, is_unknown, nothing_was_sent, reconciled
 from tests.matrix.proxy import Act, ProxiedRequest
 from tests.matrix.world import MatrixWorld
@@ -29,28 +29,30 @@ JUMPS = {"ahead": 3600.0, "back": -3600.0}
 
 
 def jumping(seconds: float, act: Act) -> Act:
-    """Set the clock of the machine while the request is on its way."""
+    """Change the wall clock while the request is in flight."""
 
-    async def jump(passage: ProxiedRequest) -> None:
-        passage.proxy.clock.jump_wall(seconds)
-        await act(passage)
+    async def jump(proxied: ProxiedRequest) -> None:
+        proxied.proxy.clock.jump_wall(seconds)
+        await act(proxied)
 
     return jump
 
 
 @cells(*(f"F40-{effect}-{name}" for effect in "RSAM" for name in JUMPS))
 async def test_the_wall_clock_jumps(world: MatrixWorld, cell: str) -> None:
-    deed, jump = deed_of(cell), JUMPS[cell.split("-")[2]]
-    await world.ready(deed)
-    dropped = injections.drop() if deed.effect in "RS" else injections.spoilt(injections.cut, close=True)
-    world.proxy.play(deed.method, deed.path, [jumping(jump, injections.pass_on if deed.is_money else dropped)])
+    operation, jump = operation_of(cell), JUMPS[cell.split("-")[2]]
+    await world.ready(operation)
+    dropped = injections.drop() if operation.effect in "RS" else injections.spoilt(injections.cut, close=True)
+    world.proxy.inject(
+        operation.method, operation.path, [jumping(jump, injections.pass_on if operation.is_money else dropped)]
+    )
     world.writing.meanwhile = lambda: jumped(world, jump)
     left = world.basket.price_fix.seconds_left
-    assert deed.shown(await deed.call(world.minted, world.basket))
-    await is_done(world, deed)
-    assert world.sent(deed) == (2 if deed.effect in "RS" else 1)
-    # Every pause and every lock as long as ever.
-    assert world.clock.sleeps == ([0.25] if deed.effect in "RS" else [])
+    assert operation.shown(await operation.call(world.minted, world.basket))
+    await is_done(world, operation)
+    assert world.sent(operation) == (2 if operation.effect in "RS" else 1)
+    # Pauses and price locks keep their length.
+    assert world.clock.sleeps == ([0.25] if operation.effect in "RS" else [])
     assert left - world.basket.price_fix.seconds_left == world.clock.monotonic()
 
 
@@ -63,7 +65,7 @@ async def test_an_order_is_found_however_the_clock_jumps(world: MatrixWorld, cel
     _, _, name, stage = cell.split("-")
     await world.ready(BUY)
     landed = stage == "dropped"
-    world.proxy.play(BUY.method, BUY.path, [jumping(JUMPS[name], injections.drop(landed=landed))])
+    world.proxy.inject(BUY.method, BUY.path, [jumping(JUMPS[name], injections.drop(landed=landed))])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     await is_unknown(world, BUY, caught.value, landed=landed)
@@ -85,8 +87,8 @@ async def test_a_date_to_wait_for_is_read_by_the_servers_clock(world: MatrixWorl
     now = world.clock.wall()
     until = format_datetime(now + timedelta(seconds=5), usegmt=True)
     headers = (("Date", format_datetime(now, usegmt=True)), ("Retry-After", until))
-    busy = injections.answer(injections.envelope(503, *headers))
-    world.proxy.play(READ.method, READ.path, [jumping(JUMPS[cell.split("-")[2]], busy)])
+    busy = injections.respond(injections.envelope(503, *headers))
+    world.proxy.inject(READ.method, READ.path, [jumping(JUMPS[cell.split("-")[2]], busy)])
     assert READ.shown(await READ.call(world.minted, world.basket))
     assert world.clock.sleeps == [5.0]
 
@@ -95,14 +97,14 @@ async def test_a_date_to_wait_for_is_read_by_the_servers_clock(world: MatrixWorl
 
 
 class Full(SqliteJournal):
-    """A journal on a disk without room: SQLite may not add a page to its file."""
+    """A journal on a full disk: SQLite may not add a page to its file."""
 
     full = True
 
     def _connect(self, deadline: float | None = None) -> sqlite3.Connection:
         database = super()._connect(deadline)
         if self.full:
-            database.execute("PRAGMA max_page_count = 1")  # no more than there are
+            database.execute("PRAGMA max_page_count = 1")  # no more than exist
         return database
 
 
@@ -110,7 +112,7 @@ class Full(SqliteJournal):
 async def full(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = Full(path)
     journal.full = False
-    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
+    await journal.settle("none", IntentState.UNKNOWN)  # creates the file
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA max_page_count = 1")
         names = [name for _, name, *_ in database.execute("PRAGMA table_info(intents)")]
@@ -130,7 +132,7 @@ async def full(path: Path) -> AsyncIterator[SqliteJournal]:
 @asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path, patience=0.05)
-    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
+    await journal.settle("none", IntentState.UNKNOWN)  # creates the file
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield journal
@@ -139,14 +141,14 @@ async def locked(path: Path) -> AsyncIterator[SqliteJournal]:
 @asynccontextmanager
 async def read_only(path: Path) -> AsyncIterator[SqliteJournal]:
     journal = SqliteJournal(path)
-    await journal.settle("none", IntentState.UNKNOWN)  # which makes the file
+    await journal.settle("none", IntentState.UNKNOWN)  # creates the file
     set_up = journal._set_up
 
     def refuse(database: sqlite3.Connection) -> None:
         set_up(database)
         database.execute("PRAGMA query_only = 1")
 
-    if os.geteuid() == 0:  # to whom no file is read-only
+    if os.geteuid() == 0:  # for root no file is read-only
         journal._set_up = refuse  # type: ignore[method-assign]
     path.chmod(0o400)
     yield journal
@@ -180,7 +182,7 @@ async def test_nothing_is_sent_unwritten(world: MatrixWorld, cell: str) -> None:
             await BUY.call(world.minted, world.basket)
         assert caught.value.safe_to_retry
         assert (world.sent(BUY), world.sandbox.shop.orders) == (0, [])
-    # Mended, it is neither barred nor forgotten.
+    # Once the journal works again, the basket is neither blocked nor forgotten.
     assert BUY.shown(await BUY.call(world.minted, world.basket))
     assert world.states() == ["confirmed"]
     assert world.sent(BUY) == 1
@@ -191,12 +193,12 @@ async def test_a_journal_that_fails_after_sending_hides_nothing(world: MatrixWor
     await world.ready(BUY)
     world.minted = await world.another(journal=SqliteJournal(world.journal, patience=0.05))
 
-    async def locking(passage: ProxiedRequest) -> None:
+    async def locking(proxied: ProxiedRequest) -> None:
         other.execute("BEGIN IMMEDIATE")
-        await injections.pass_on(passage)
+        await injections.pass_on(proxied)
 
     with closing(sqlite3.connect(world.journal, isolation_level=None)) as other:
-        world.proxy.play(BUY.method, BUY.path, [locking])
+        world.proxy.inject(BUY.method, BUY.path, [locking])
         assert BUY.shown(await BUY.call(world.minted, world.basket))
     assert world.states() == ["prepared"]  # open, which is safe
     [intent] = await world.minted.complete.pending()
@@ -249,7 +251,7 @@ async def test_a_purchase_at_the_current_price_goes_on_when_the_lock_restarts(bu
 
 @cells("F48-M-repriced-meanwhile")
 async def test_a_price_that_changes_under_the_completion_is_shown(build: Any, cell: str) -> None:
-    """Another client reads the basket right before it is completed: what was bought is told, with what it cost."""
+    """Another client reads the basket right before the completion: the new price is reported as a difference."""
     world = await build(server=REPRICING)
     await world.ready(BUY)
 
@@ -271,7 +273,7 @@ async def test_a_price_that_changes_under_the_completion_is_shown(build: Any, ce
 
 
 class Plain:
-    """A clock without `elapsed`: all it shows of a sleep of the machine is a wall clock that is ahead."""
+    """A clock without `elapsed`: a sleep of the machine shows only as a jump of the wall clock."""
 
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
@@ -285,7 +287,7 @@ async def asleep(world: MatrixWorld) -> None:
 
 @cells("F51-M-slept", "F51-M-ahead", "F51-M-back")
 async def test_the_machine_sleeps(world: MatrixWorld, cell: str) -> None:
-    """Between the look at the basket and the sending, when the intent was just written down."""
+    """Between the preflight read and the completion, just after the intent was written into the journal."""
     way = cell.rsplit("-", 1)[1]
     await world.ready(BUY)
     if way == "slept":
@@ -323,12 +325,12 @@ async def test_a_lock_grows_old_while_the_machine_sleeps(world: MatrixWorld, cel
 async def test_the_machine_sleeps_before_the_reply_to_a_challenge(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
 
-    async def slow(passage: ProxiedRequest) -> None:
+    async def slow(proxied: ProxiedRequest) -> None:
         await asleep(world)
-        await injections.outdated(passage)
+        await injections.outdated(proxied)
 
-    world.proxy.play(BUY.method, BUY.path, [slow])
+    world.proxy.inject(BUY.method, BUY.path, [slow])
     with pytest.raises(PriceFixExpired):
         await BUY.call(world.minted, world.basket)
-    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.name)] == [401]
     assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (1, ["not_sent"], [])

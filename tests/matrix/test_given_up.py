@@ -1,4 +1,4 @@
-"""The caller gives up after sending, or is killed: nothing more is sent, and what may have happened is kept in mind."""
+"""The caller cancels after sending, or is killed: nothing more is sent, and the intent stays open in the journal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minted_connect import (
     Options,
 )
 from tests.matrix import injections
-from tests.matrix.cells import BUY, CUSTOMER, DEEDS, MatrixOperation, cells, deed_of
+from tests.matrix.cells import BUY, CUSTOMER, OPERATIONS, MatrixOperation, cells, operation_of
 from tests.matrix.outcomes import is_free_again, reconciled
 from tests.matrix.proxy import ProxiedRequest
 from tests.matrix.world import MatrixWorld, child
@@ -27,8 +27,8 @@ from tests.matrix.world import MatrixWorld, child
 STAGES = ("lost", "landed")
 
 
-def names(row: str, *ways: str, deeds: tuple[MatrixOperation, ...] = DEEDS) -> list[str]:
-    return [f"{row}-{deed.effect}-{way}-{stage}" for deed in deeds for way in ways for stage in STAGES]
+def names(row: str, *ways: str, operations: tuple[MatrixOperation, ...] = OPERATIONS) -> list[str]:
+    return [f"{row}-{operation.effect}-{way}-{stage}" for operation in operations for way in ways for stage in STAGES]
 
 
 def way_of(cell: str) -> tuple[str, bool]:
@@ -36,41 +36,41 @@ def way_of(cell: str) -> tuple[str, bool]:
     return way, stage == "landed"
 
 
-async def held_up(world: MatrixWorld, cell: str) -> injections.Gate:
-    """Set the scene, and let the next request of this deed wait at the server's door, or behind it."""
-    deed = deed_of(cell)
-    await world.ready(deed)
-    held = injections.Gate(landed=cell.endswith("landed"))
-    world.proxy.play(deed.method, deed.path, [held])
-    return held
+async def wait_at_gate(world: MatrixWorld, cell: str) -> injections.Gate:
+    """Prepare the world, and hold the next request of this operation before or after its execution."""
+    operation = operation_of(cell)
+    await world.ready(operation)
+    gate = injections.Gate(landed=cell.endswith("landed"))
+    world.proxy.inject(operation.method, operation.path, [gate])
+    return gate
 
 
-async def is_left_as_it_was(world: MatrixWorld, deed: MatrixOperation, notes: list[str], *, landed: bool) -> None:
-    """Check that one request was all, that the caller was told, and that money is found again."""
-    assert world.sent(deed) == 1
-    if deed.effect != "R":
-        assert deed.made(world.sandbox) is landed
-    if deed.effect in "RS":
+async def is_left_as_it_was(world: MatrixWorld, operation: MatrixOperation, notes: list[str], *, landed: bool) -> None:
+    """Check that one request was sent, that the caller got a note, and that a completion is found again."""
+    assert world.sent(operation) == 1
+    if operation.effect != "R":
+        assert operation.made(world.sandbox) is landed
+    if operation.effect in "RS":
         assert notes == []
         return
     [note] = notes
-    if deed.effect == "A":
-        assert note == f"POST {deed.path} may have been executed: read the state before you repeat it"
+    if operation.effect == "A":
+        assert note == f"POST {operation.path} may have been executed: read the state before you repeat it"
         return
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()
     assert intent.id in note
     world.proxy.behave()
-    await reconciled(world, deed, intent, landed=landed)
-    assert world.sent(deed) == 1
+    await reconciled(world, operation, intent, landed=landed)
+    assert world.sent(operation) == 1
 
 
 @cells(*names("F14", "cancel", "timeout"), flavours=("async",))
 async def test_given_up_after_sending(world: MatrixWorld, cell: str) -> None:
-    deed, (way, landed) = deed_of(cell), way_of(cell)
-    held = await held_up(world, cell)
-    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
-    await held.arrived.wait()
+    operation, (way, landed) = operation_of(cell), way_of(cell)
+    gate = await wait_at_gate(world, cell)
+    call = asyncio.ensure_future(operation.call(world.minted, world.basket))
+    await gate.arrived.wait()
     if way == "cancel":
         call.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
@@ -82,13 +82,13 @@ async def test_given_up_after_sending(world: MatrixWorld, cell: str) -> None:
                 await call
         cancelled = late.value.__cause__
     assert type(cancelled) is asyncio.CancelledError
-    await is_left_as_it_was(world, deed, getattr(cancelled, "__notes__", []), landed=landed)
+    await is_left_as_it_was(world, operation, getattr(cancelled, "__notes__", []), landed=landed)
 
 
 @cells(*names("F14", "shutdown"), flavours=("async",))
 async def test_the_loop_comes_to_its_end(world: MatrixWorld, cell: str) -> None:
-    deed, (_, landed) = deed_of(cell), way_of(cell)
-    held = await held_up(world, cell)
+    operation, (_, landed) = operation_of(cell), way_of(cell)
+    gate = await wait_at_gate(world, cell)
     notes: list[str] = []
 
     async def call() -> None:
@@ -97,61 +97,61 @@ async def test_the_loop_comes_to_its_end(world: MatrixWorld, cell: str) -> None:
         async with AsyncMintedConnect(
             *credentials, base_url=world.proxy.url, journal=world.journal, options=options
         ) as minted:
-            basket = await minted.baskets.get_active(CUSTOMER)  # which logs in
+            basket = await minted.baskets.get_active(CUSTOMER)  # logs in
             try:
-                await deed.call(minted, basket)
+                await operation.call(minted, basket)
             except asyncio.CancelledError as cancelled:
                 notes.extend(getattr(cancelled, "__notes__", []))
                 raise
 
     async def main() -> None:
         task = asyncio.ensure_future(call())
-        while not held.arrived.is_set():
-            await asyncio.sleep(0.005)  # the other loop has no event of this one
+        while not gate.arrived.is_set():
+            await asyncio.sleep(0.005)  # an event of this loop cannot be awaited in the other one
         assert not task.done()
 
     await anyio.to_thread.run_sync(asyncio.run, main())
-    await is_left_as_it_was(world, deed, notes, landed=landed)
+    await is_left_as_it_was(world, operation, notes, landed=landed)
 
 
 @cells(*names("F14", "close"), flavours=("blocking",))
 async def test_closed_under_the_call(world: MatrixWorld, cell: str) -> None:
-    deed, (_, landed) = deed_of(cell), way_of(cell)
-    held = await held_up(world, cell)
-    call = asyncio.ensure_future(deed.call(world.minted, world.basket))
-    await held.arrived.wait()
+    operation, (_, landed) = operation_of(cell), way_of(cell)
+    gate = await wait_at_gate(world, cell)
+    call = asyncio.ensure_future(operation.call(world.minted, world.basket))
+    await gate.arrived.wait()
     await world.minted.close()
     with pytest.raises(ClientClosedError, match="closed while the call was in flight") as caught:
         await call
     world.minted = await world.another()
-    await is_left_as_it_was(world, deed, getattr(caught.value, "__notes__", []), landed=landed)
+    await is_left_as_it_was(world, operation, getattr(caught.value, "__notes__", []), landed=landed)
 
 
-# In a process of its own.
+# In a separate process.
 
 
 @cells(*names("F14", "sigint"))
 async def test_interrupted_from_the_keyboard(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
-    deed, (_, landed) = deed_of(cell), way_of(cell)
-    held = await held_up(world, cell)
-    async with child(world, deed) as process:
-        await held.arrived.wait()
+    operation, (_, landed) = operation_of(cell), way_of(cell)
+    gate = await wait_at_gate(world, cell)
+    async with child(world, operation) as process:
+        await gate.arrived.wait()
         process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
     assert err == b""
     said = json.loads(out)
     assert said["raised"] == "KeyboardInterrupt"
-    await is_left_as_it_was(world, deed, said["notes"], landed=landed)
+    await is_left_as_it_was(world, operation, said["notes"], landed=landed)
 
 
 @cells("F15-M-killed-lost", "F15-M-killed-landed")
 async def test_killed_after_sending(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
     landed = cell.endswith("landed")
-    held = await held_up(world, cell)
+    gate = await wait_at_gate(world, cell)
     async with child(world, BUY) as process:
-        await held.arrived.wait()
+        await gate.arrived.wait()
         process.kill()
         assert await process.wait() == -signal.SIGKILL
     assert world.states() == ["prepared"]
@@ -162,25 +162,25 @@ async def test_killed_after_sending(world_today: MatrixWorld, cell: str) -> None
     world.proxy.behave()
     with pytest.raises((AlreadyInFlight, InvalidInput)):
         await BUY.call(restarted, world.basket)
-    # For every other process, the one that prepared it may still send it.
+    # Other processes must assume that the process that prepared the intent may still send it.
     await reconciled(world, BUY, intent, landed=landed, state="prepared")
     assert world.sent(BUY) == 1
 
 
 @cells("F15-M-looking-lost", "F15-M-looking-landed")
 async def test_killed_while_it_looks_for_the_order(world_today: MatrixWorld, cell: str) -> None:
-    """The refusal is in the journal by then, so that the next process settles it without a person."""
+    """The refusal is already in the journal, so that the next process can settle it."""
     world, landed = world_today, cell.endswith("landed")
     await world.ready(BUY)
-    held = injections.Gate()
-    world.proxy.play(BUY.method, BUY.path, [injections.answer(injections.page(403), landed=landed)])
+    gate = injections.Gate()
+    world.proxy.inject(BUY.method, BUY.path, [injections.respond(injections.page(403), landed=landed)])
 
-    async def look(passage: ProxiedRequest) -> None:
-        await (held if world.sent(BUY) else injections.pass_on)(passage)
+    async def forward_or_wait(proxied: ProxiedRequest) -> None:
+        await (gate if world.sent(BUY) else injections.pass_on)(proxied)
 
-    world.proxy.play("GET", BUY.look, [look], endless=True)
+    world.proxy.inject("GET", BUY.read_back_path, [forward_or_wait], endless=True)
     async with child(world, BUY) as process:
-        await held.arrived.wait()
+        await gate.arrived.wait()
         process.kill()
         assert await process.wait() == -signal.SIGKILL
     world.proxy.behave()
@@ -191,7 +191,7 @@ async def test_killed_while_it_looks_for_the_order(world_today: MatrixWorld, cel
     if landed:
         await reconciled(world, BUY, intent, landed=True)
     else:
-        # Of what was written down since, the intent as it was prepared knows nothing.
+        # The prepared intent is older than the refusal in the journal.
         older = attrs.evolve(intent, state="prepared", refusal=None)
         with pytest.raises(CompletionRejected) as rejected:
             await world.minted.complete.reconcile(older)

@@ -1,4 +1,4 @@
-"""Reads come from a replica that is behind, or the work is done after the refusal: no verdict before both are over."""
+"""Reads come from a replica that is behind, or the request is executed after its refusal: no early verdict."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from tests.matrix.cells import (
     SHORT,
     Injection,
     cells,
-    deed_of,
-    look_times,
+    operation_of,
     pauses_between,
+    poll_times,
 )
 from tests.matrix.outcomes import is_done, is_free_again, is_settled_later, is_unknown
 from tests.matrix.proxy import Act
@@ -47,12 +47,12 @@ pytestmark = [pytest.mark.requirement(45), pytest.mark.requirement(46)]
 # F45.
 
 BEHIND: Final = 3.0
-"""Seconds that the replica is behind: less than the client's `orders_lag`, more than its last look but one."""
+"""Seconds that the replica is behind: less than `orders_lag`, more than the time of its last poll but one."""
 REPLICA: Final = {"reads_lag": BEHIND}
 
 
 def respond(raw: bytes) -> Act:
-    return injections.answer(raw, landed=True)
+    return injections.respond(raw, landed=True)
 
 
 def struck(row: str, act: Act, error: type[Exception], effects: str = "M", **more: Any) -> Injection:
@@ -61,7 +61,7 @@ def struck(row: str, act: Act, error: type[Exception], effects: str = "M", **mor
 
 NEVER_ENDS = injections.unending(PATIENCE, b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x", landed=True)
 KEYS: Final = ("token", "guid", "increment_id", "paid_total", "external_id")
-STRIKES: Final = {
+INJECTIONS: Final = {
     "F17": struck("F17", respond(injections.document(injections.UNTRUSTED["page"])), ProtocolError, "SAM"),
     "F18": struck("F18", respond(injections.bomb()), ResponseTooLarge, "SAM"),
     "F19": struck("F19", respond(injections.envelope(200, code=1)), APIError),
@@ -80,72 +80,74 @@ STRIKES: Final = {
     "F34": struck("F34", injections.redirect(307, landed=True), UnexpectedRedirect, "SAM"),
     "F35": struck("F35", NEVER_ENDS, RequestTimeout, "SAM"),
 }
-"""One response of each class that is said once the work was done."""
+"""One response of each class that is sent after the request was executed."""
 READ_AGAIN: Final = ("F17", "F30", "F31", "F32", "F33")
 """After these, a read is repeated."""
 UNKNOWN: Final = {"F17", "F18", "F20", "F30", "F31", "F32", "F33", "F34", "F35"}
-"""After these, a completion is not looked for by the call itself."""
+"""After these, the call itself does not read a completion back."""
 SENT_AGAIN: Final = {"F30", "F31", "F32", "F33"}
-"""After these, a change that can be repeated is sent twice before it is looked for."""
+"""After these, a change that can be repeated is sent twice before it is read back."""
 
 
-async def behind(build: Any, strike: Injection | None = None) -> tuple[MatrixWorld, Any]:
-    """Return a world whose reads are behind, and a client that waits no longer than this strike takes."""
+async def behind(build: Any, injection: Injection | None = None) -> tuple[MatrixWorld, Any]:
+    """Return a world whose reads are behind, with timeouts as short as this injection allows."""
     world = await build(server=REPLICA)
-    if strike is None or strike.row != "F35":
+    if injection is None or injection.row != "F35":
         return world, world.minted
     return world, world.minted.with_options(timeouts=Timeouts(read=PATIENCE, complete_read=PATIENCE))
 
 
 def strike_of(cell: str) -> Injection:
-    return STRIKES[cell.rsplit("-", 1)[1]]
+    return INJECTIONS[cell.rsplit("-", 1)[1]]
 
 
-CHANGES = [f"F45-{effect}-{row}" for row, strike in STRIKES.items() for effect in strike.effects if effect in "SA"]
+CHANGES = [
+    f"F45-{effect}-{row}" for row, injection in INJECTIONS.items() for effect in injection.effects if effect in "SA"
+]
 
 
-@cells(*CHANGES, *(f"F45-M-{row}" for row in STRIKES if row not in UNKNOWN))
+@cells(*CHANGES, *(f"F45-M-{row}" for row in INJECTIONS if row not in UNKNOWN))
 async def test_reads_that_are_behind(build: Any, cell: str) -> None:
-    """The work was done, and shows in the last look only."""
-    deed, strike = deed_of(cell), strike_of(cell)
-    world, client = await behind(build, strike)
-    await world.ready(deed, after=BEHIND)
-    world.proxy.play(deed.method, deed.path, [strike.act], endless=True)
-    again = deed is SET and strike.row in SENT_AGAIN
-    # A response that takes longer than the replica is behind: the first look shows the change.
-    times = look_times()[:1] if strike.row == "F35" else look_times()
-    done = await deed.call(client, world.basket)
-    assert deed.shown(done)
-    await is_done(world, deed)
-    assert world.sent(deed) == 1 + again
-    assert world.reads(deed) == len(times) + deed.is_money
+    """The request was executed, and the change shows in the last poll only."""
+    operation, injection = operation_of(cell), strike_of(cell)
+    world, client = await behind(build, injection)
+    await world.ready(operation, after=BEHIND)
+    world.proxy.inject(operation.method, operation.path, [injection.act], endless=True)
+    again = operation is SET and injection.row in SENT_AGAIN
+    # A response that takes longer than the replica is behind: the first poll shows the change.
+    times = poll_times()[:1] if injection.row == "F35" else poll_times()
+    done = await operation.call(client, world.basket)
+    assert operation.shown(done)
+    await is_done(world, operation)
+    assert world.sent(operation) == 1 + again
+    assert world.reads(operation) == len(times) + operation.is_money
     assert world.clock.sleeps == [0.25] * again + pauses_between(times)
-    if deed.is_money:
+    if operation.is_money:
         assert done.reconciled
         assert len(world.sandbox.shop.orders) == 1
 
 
 @cells(*(f"F45-M-unknown-{row}" for row in sorted(UNKNOWN)))
 async def test_a_completion_that_shows_late_is_found_later(build: Any, cell: str) -> None:
-    strike = strike_of(cell)
-    world, client = await behind(build, strike)
+    injection = strike_of(cell)
+    world, client = await behind(build, injection)
     await world.ready(BUY, after=BEHIND)
-    world.proxy.play(BUY.method, BUY.path, [strike.act], endless=True)
+    world.proxy.inject(BUY.method, BUY.path, [injection.act], endless=True)
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(client, world.basket)
-    assert type(caught.value.__cause__) is strike.error
-    # It is not looked for within the call.
+    assert type(caught.value.__cause__) is injection.error
+    # The call does not read it back.
     assert (world.sent(BUY), world.reads(BUY), world.clock.sleeps) == (1, 1, [])
     await is_unknown(world, BUY, caught.value, landed=True)
-    assert world.clock.sleeps == ([] if strike.row == "F35" else [0.5, 1.0, 2.0])
+    assert world.clock.sleeps == ([] if injection.row == "F35" else [0.5, 1.0, 2.0])
 
 
 @cells("F45-M-unknown-fence")
 async def test_no_fence_proves_anything_before_an_order_would_show(build: Any, cell: str) -> None:
-    """The basket is shown as open when it is an order already; clearing it fails, and the order shows later."""
+    """The basket still shows as open after it became an order; clearing it fails, and the order shows later."""
     world = await build(server=REPLICA, policy={"fence_proves_not_executed": True, "latest_landing": 1.0})
     await world.ready(BUY, after=BEHIND)
-    world.proxy.play(BUY.method, BUY.path, [injections.drop(landed=True)])
+    world.proxy.inject(BUY.method, BUY.path, [injections.drop(landed=True)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     done = await world.minted.complete.reconcile(caught.value, fence=True)
@@ -161,9 +163,9 @@ async def test_the_time_for_looks_ends_before_the_order_shows(build: Any, cell: 
     world = await build(server=REPLICA, policy=policy)
     await world.ready(BUY, after=BEHIND)
     client = world.minted.with_options(**settings)
-    world.proxy.play(BUY.method, BUY.path, [STRIKES["F25"].act])
+    world.proxy.inject(BUY.method, BUY.path, [INJECTIONS["F25"].act])
     await is_settled_later(
-        world, BUY, lambda: BUY.call(client, world.basket), looks=len(times), landed=True, slept=pauses_between(times)
+        world, BUY, lambda: BUY.call(client, world.basket), polls=len(times), landed=True, slept=pauses_between(times)
     )
 
 
@@ -172,7 +174,7 @@ async def test_a_read_shows_an_older_state(build: Any, cell: str) -> None:
     world, client = await behind(build)
     await world.ready(READ, after=BEHIND)
     assert (await client.customers.update(CUSTOMER, lastname="Changed")).lastname == "Changed"
-    world.proxy.play(READ.method, READ.path, [strike_of(cell).act])
+    world.proxy.inject(READ.method, READ.path, [strike_of(cell).act])
     shown = await READ.call(client, world.basket)
     assert (READ.shown(shown), shown.lastname) == (True, "Hopper")
     assert (world.sent(READ), world.clock.sleeps) == (2, [0.25])
@@ -183,9 +185,9 @@ async def test_a_read_shows_an_older_state(build: Any, cell: str) -> None:
 # F46.
 
 LANDS: Final = 2.0
-"""Seconds after the refusal at which the work is done: as a look of the client begins."""
+"""Seconds after the refusal at which the request is executed: as a poll of the client begins."""
 QUEUED: Final = {"orders_lag": LAG - LANDS, "latest_landing": LANDS}
-"""Policy of a client that knows of the queue and of the replica: the settle time is that of all other clients."""
+"""Policy for the queue and the replica; its settle time equals that of all other clients."""
 SERVED: Final = {"reads_lag": 1.0}
 REFUSALS: Final[dict[str, dict[str, Any]]] = {
     "200": {"status": 200},
@@ -203,11 +205,13 @@ REFUSALS: Final[dict[str, dict[str, Any]]] = {
 
 
 async def refused(build: Any, cell: str, commit: str) -> MatrixWorld:
-    deed = deed_of(cell)
+    operation = operation_of(cell)
     world = await build(server=SERVED, policy=QUEUED)
-    await world.ready(deed, after=1.0)
+    await world.ready(operation, after=1.0)
     refusal = REFUSALS[cell.rsplit("-", 1)[1]]
-    world.sandbox.faults.add("refusal", method=deed.method, path=deed.path, commit=commit, seconds=LANDS, **refusal)
+    world.sandbox.faults.add(
+        "refusal", method=operation.method, path=operation.path, commit=commit, seconds=LANDS, **refusal
+    )
     return world
 
 
@@ -217,38 +221,38 @@ async def refused(build: Any, cell: str, commit: str) -> MatrixWorld:
     *(f"F46-M-{name}" for name in REFUSALS),
 )
 async def test_carried_out_after_the_refusal(build: Any, cell: str) -> None:
-    deed = deed_of(cell)
+    operation = operation_of(cell)
     world = await refused(build, cell, "after")
-    done = await deed.call(world.minted, world.basket)
-    assert deed.shown(done)
-    await is_done(world, deed)
-    assert (world.sent(deed), world.reads(deed)) == (1, len(look_times()) + deed.is_money)
-    assert world.clock.sleeps == pauses_between(look_times())
-    if deed.is_money:
+    done = await operation.call(world.minted, world.basket)
+    assert operation.shown(done)
+    await is_done(world, operation)
+    assert (world.sent(operation), world.reads(operation)) == (1, len(poll_times()) + operation.is_money)
+    assert world.clock.sleeps == pauses_between(poll_times())
+    if operation.is_money:
         assert done.reconciled
         assert len(world.sandbox.shop.orders) == 1
 
 
 @cells("F46-S-never-409", "F46-A-never-429", *(f"F46-M-never-{name}" for name in ("403_page", "429", "basic")))
 async def test_it_is_believed_once_it_would_have_been_carried_out(build: Any, cell: str) -> None:
-    deed = deed_of(cell)
+    operation = operation_of(cell)
     world = await refused(build, cell, "never")
     with pytest.raises(APIError) as caught:
-        await deed.call(world.minted, world.basket)
-    assert caught.value.is_confirmed is deed.is_money
-    assert (world.sent(deed), world.reads(deed)) == (1, len(look_times()) + deed.is_money)
-    assert world.clock.sleeps == pauses_between(look_times())
-    assert not deed.made(world.sandbox)
-    if deed.is_money:
+        await operation.call(world.minted, world.basket)
+    assert caught.value.is_confirmed is operation.is_money
+    assert (world.sent(operation), world.reads(operation)) == (1, len(poll_times()) + operation.is_money)
+    assert world.clock.sleeps == pauses_between(poll_times())
+    assert not operation.made(world.sandbox)
+    if operation.is_money:
         assert world.states() == ["rejected"]
-        await is_free_again(world, deed)
+        await is_free_again(world, operation)
 
 
 @cells("F46-M-time_over-403")
 async def test_the_time_for_looks_ends_before_it_is_carried_out(build: Any, cell: str) -> None:
     world = await refused(build, cell, "after")
     client = world.minted.with_options(deadline=1.5)
-    times = look_times()[:3]
+    times = poll_times()[:3]
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(client, world.basket)
     assert await world.refusals() == [("unknown", 403)]
@@ -266,14 +270,14 @@ async def test_a_fence_waits_for_what_was_queued_before_the_basket_was_cleared(b
     policy = {**QUEUED, "fence_proves_not_executed": True, "inline_looks": 0}
     world = await build(server={"orders_lag": 1.0}, policy=policy)
     await world.ready(BUY)
-    # As a look begins: the clock jumps from one to the next.
+    # As a poll begins: the clock jumps from one to the next.
     queued = {"commit": "after", "seconds": 1.5, "reads_basket": "acceptance"}
     world.sandbox.faults.add("refusal", method=BUY.method, path=BUY.path, **queued)
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     done = await world.minted.complete.reconcile(caught.value, fence=True)
     assert (BUY.shown(done), done.reconciled) == (True, True)
-    # The basket was cleared in the first look, before it was bought as it had been.
+    # The basket was cleared in the first poll, before the completion was executed with its former items.
     assert world.proxy.count("DELETE", "/partner/walletable/basket*") == 1
     assert world.clock.sleeps == [0.5, 1.0, 2.0]
     await is_done(world, BUY)

@@ -35,7 +35,7 @@ async def emptied(path: Path) -> None:
 
 
 async def replaced(path: Path) -> None:
-    """Put the journal of another program, which has nothing to do with this one, in its place."""
+    """Replace the journal by that of another program."""
     other = SqliteJournal(path.with_name("other.db"))
     await other.settle("of another program", IntentState.UNKNOWN)
     await other.aclose()
@@ -52,12 +52,12 @@ IN_USE: Final[dict[str, Lose]] = {**LOSSES, "rows": without_rows}
 
 
 def losing(world: MatrixWorld, lose: Lose, act: Act) -> Act:
-    """Lose the journal while the completion is on its way."""
+    """Lose the journal while the completion is in flight."""
 
-    async def lost(passage: ProxiedRequest) -> None:
-        await passage.read()
+    async def lost(proxied: ProxiedRequest) -> None:
+        await proxied.read()
         await lose(world.journal)
-        await act(passage)
+        await act(proxied)
 
     return lost
 
@@ -71,7 +71,7 @@ async def another_basket(world: MatrixWorld) -> Any:
 
 
 async def nothing_more_is_sent(world: MatrixWorld) -> None:
-    """Check that this client prepares nothing any more, and that a new one does."""
+    """Check that this client prepares no further intent, and that a new client does."""
     basket, sent, orders = await another_basket(world), world.sent(BUY), len(world.sandbox.shop.orders)
     with pytest.raises(JournalError, match="build a new client") as caught:
         await BUY.call(world.minted, basket)
@@ -98,7 +98,7 @@ async def test_nothing_is_sent_with_a_lost_journal(world: MatrixWorld, cell: str
     assert (world.sent(BUY), world.sandbox.shop.orders) == (0, [])
     with pytest.raises(JournalError):
         await world.minted.complete.pending()
-    assert world.journal.exists() is there  # no empty one is made in its place
+    assert world.journal.exists() is there  # no empty file is created in its place
     await nothing_more_is_sent(world)
 
 
@@ -108,7 +108,7 @@ async def test_the_order_is_returned_all_the_same(
 ) -> None:
     await world.ready(BUY)
     lose = IN_USE[cell.rsplit("-", 1)[1]]
-    world.proxy.play(BUY.method, BUY.path, [losing(world, lose, injections.pass_on)])
+    world.proxy.inject(BUY.method, BUY.path, [losing(world, lose, injections.pass_on)])
     done = await BUY.call(world.minted, world.basket)
     assert BUY.shown(done)
     assert len(world.sandbox.shop.orders) == 1
@@ -123,12 +123,12 @@ async def test_an_unknown_outcome_stays_unknown(
 ) -> None:
     await world.ready(BUY)
     lose = IN_USE[cell.rsplit("-", 1)[1]]
-    world.proxy.play(BUY.method, BUY.path, [losing(world, lose, injections.drop(landed=True))])
+    world.proxy.inject(BUY.method, BUY.path, [losing(world, lose, injections.drop(landed=True))])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     assert [text for text in errors_of(caplog) if "its record is lost" in text and caught.value.intent.id in text]
     assert world.sent(BUY) == 1
-    # The error holds all that it takes to find the order.
+    # The intent of the error is sufficient to find the order.
     done = await world.settle(caught.value)
     assert (BUY.shown(done), done.reconciled) == (True, True)
     await nothing_more_is_sent(world)
@@ -146,7 +146,7 @@ async def test_a_record_that_another_process_settles_is_not_lost(
         await other.settle(intent.id, IntentState.CONFIRMED, order_id=1)
         await other.aclose()
 
-    world.proxy.play(BUY.method, BUY.path, [losing(world, settle, injections.pass_on)])
+    world.proxy.inject(BUY.method, BUY.path, [losing(world, settle, injections.pass_on)])
     assert BUY.shown(await BUY.call(world.minted, world.basket))
     assert world.states() == ["confirmed"]
     assert errors_of(caplog) == []
@@ -158,11 +158,11 @@ async def test_a_record_that_cannot_be_read_hides_no_other(
     world: MatrixWorld, cell: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [injections.drop(landed=True)])
+    world.proxy.inject(BUY.method, BUY.path, [injections.drop(landed=True)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     basket = await another_basket(world)
-    world.proxy.play(BUY.method, BUY.path, [injections.drop()])
+    world.proxy.inject(BUY.method, BUY.path, [injections.drop()])
     with pytest.raises(OutcomeUnknown) as damaged:
         await BUY.call(world.minted, basket)
     with closing(sqlite3.connect(world.journal)) as database, database:
@@ -172,7 +172,7 @@ async def test_a_record_that_cannot_be_read_hides_no_other(
     assert intent.id == caught.value.intent.id
     assert [text for text in errors_of(caplog) if damaged.value.intent.id in text]
     assert (await world.minted.complete.reconcile(intent)).reconciled
-    # It still bars its basket.
+    # The record still blocks its basket.
     with pytest.raises(JournalError, match=damaged.value.intent.id):
         await BUY.call(world.minted, basket)
     assert world.sent(BUY) == 2

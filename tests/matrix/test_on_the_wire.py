@@ -1,4 +1,4 @@
-"""Answers that never end, that cannot be read, that nobody asked for, or that are about somebody else."""
+"""Responses that never end, cannot be parsed, were not requested, or belong to another customer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ import pytest
 
 from minted_connect import ConnectFailed, IntegrityError, ProtocolError, RequestTimeout
 from tests.matrix import injections
-from tests.matrix.cells import BUY, PATIENCE, Injection, MatrixCase, both, both_clients, cells, deed_of, plays
+from tests.matrix.cells import (
+    BUY,
+    PATIENCE,
+    Injection,
+    MatrixCase,
+    both,
+    both_clients,
+    cells,
+    matrix_cases,
+    operation_of,
+)
 from tests.matrix.outcomes import is_done, nothing_was_sent, perform
-from tests.matrix.proxy import Answer, ProxiedRequest
+from tests.matrix.proxy import ProxiedRequest, ProxiedResponse
 from tests.matrix.world import MatrixWorld, contexts
 
 NEVER = {
@@ -21,119 +31,119 @@ NEVER = {
 }
 
 
-def many_headers(answer: Answer) -> Answer:
-    return answer.having(*((f"X-Filler-{number}", "x") for number in range(150)))
+def many_headers(response: ProxiedResponse) -> ProxiedResponse:
+    return response.having(*((f"X-Filler-{number}", "x") for number in range(150)))
 
 
-def long_line(answer: Answer) -> Answer:
-    return answer.having(("X-Filler", "x" * 9000))
+def long_line(response: ProxiedResponse) -> ProxiedResponse:
+    return response.having(("X-Filler", "x" * 9000))
 
 
 SPUN_OUT = [
     *[
-        strike
+        injection
         for name, (raw, drip) in NEVER.items()
-        for strike in both(
+        for injection in both(
             "F35",
             name,
             lambda landed, raw=raw, drip=drip: injections.unending(PATIENCE, raw, drip, landed=landed),
             RequestTimeout,
-            case="slow",
+            variant="slow",
             slow=True,
         )
     ],
     *[
-        strike
+        injection
         for change in (many_headers, long_line)
-        for strike in both(
+        for injection in both(
             "F35",
             change.__name__.replace("_", "-"),
             lambda landed, change=change: injections.spoilt(change, landed=landed),
             ProtocolError,
-            case="unreadable",
+            variant="unreadable",
         )
     ],
 ]
 
 
 TO_THE_END = injections.unending(60, *NEVER["body"])
-DEADLINE = [Injection("F35", "", TO_THE_END, RequestTimeout, case="deadline", effects="R")]
+DEADLINE = [Injection("F35", "", TO_THE_END, RequestTimeout, variant="deadline", effects="R")]
 
 
-@both_clients([*plays(SPUN_OUT), *plays(DEADLINE)])
-async def test_answers_without_end(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients([*matrix_cases(SPUN_OUT), *matrix_cases(DEADLINE)])
+async def test_answers_without_end(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
 
 
 # F36.
 
 
-def twice(answer: Answer) -> bytes:
-    return answer.raw * 2
+def twice(response: ProxiedResponse) -> bytes:
+    return response.raw * 2
 
 
-def then_another(answer: Answer) -> bytes:
-    return answer.raw + injections.envelope(500)
+def then_another(response: ProxiedResponse) -> bytes:
+    return response.raw + injections.envelope(500)
 
 
 TWO = [
-    Injection("F36", "same", injections.spoilt(twice), ProtocolError, landed=True, case="two"),
-    Injection("F36", "other", injections.spoilt(then_another), ProtocolError, landed=True, case="two"),
+    Injection("F36", "same", injections.spoilt(twice), ProtocolError, landed=True, variant="two"),
+    Injection("F36", "other", injections.spoilt(then_another), ProtocolError, landed=True, variant="two"),
 ]
 
 
-@both_clients(plays(TWO))
-async def test_two_answers(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
-    first = world.proxy.of(play.deed.method, play.deed.path)[0].connection
+@both_clients(matrix_cases(TWO))
+async def test_two_answers(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
+    first = world.proxy.of(case.operation.method, case.operation.path)[0].connection
     assert (await world.minted.customers.get("customer-1")).external_id == "customer-1"
-    assert world.proxy.passages[-1].connection is not first
+    assert world.proxy.proxied_requests[-1].connection is not first
 
 
 async def in_the_mailbox(world: MatrixWorld) -> None:
-    """Let the client's loop take in what lies in its sockets: it comes round more than once for this."""
+    """Let the client's event loop read its sockets, which takes several iterations."""
     await world.minted.complete.pending()
 
 
-def an_order(found: Answer) -> bytes:
-    """Return what the completion of this very basket would be answered."""
+def an_order(found: ProxiedResponse) -> bytes:
+    """Return the response to a completion of this basket."""
     order = {"order_creation_status": "order", "status_id": 2, "status_name": "Pending"}
     return found.with_data(lambda basket: basket | order).raw
 
 
 @cells("F36-R-early", "F36-S-early", "F36-A-early")
 async def test_an_answer_before_the_request(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
+    operation = operation_of(cell)
+    await world.ready(operation)
     idle = world.proxy.connections[-1]
     idle.envelope({"external_id": "customer-1", "lastname": "nobody asked"})
     await idle.writer.drain()
     await in_the_mailbox(world)
-    assert deed.shown(await deed.call(world.minted, world.basket))
-    await is_done(world, deed)
-    # It never left over that connection, so it is sent once, over another one.
-    assert world.sent(deed) == world.arrived(deed) == 1
+    assert operation.shown(await operation.call(world.minted, world.basket))
+    await is_done(world, operation)
+    # Nothing was sent over that connection, so the completion is sent once, over another one.
+    assert world.sent(operation) == world.arrived(operation) == 1
     assert len(world.clock.sleeps) == 1
-    assert world.proxy.passages[-1].connection is not idle
+    assert world.proxy.proxied_requests[-1].connection is not idle
 
 
 @cells("F36-M-early-once", "F36-M-early-always")
 async def test_an_order_that_was_answered_before_it_was_asked_for(build: Any, authority: Any, cell: str) -> None:
-    """In the last message of the handshake, so that it is there before the first byte of the request can leave."""
+    """The response is part of the last handshake message, so it arrives before the request can be sent."""
     world = await build(tls=True)
     await world.ready(BUY)
-    answers: list[bytes] = []
+    responses: list[bytes] = []
 
-    async def copied(passage: ProxiedRequest) -> None:
-        answer = await passage.forward()
-        answers.append(an_order(answer))
-        passage.send(answer.raw)
+    async def copied(proxied: ProxiedRequest) -> None:
+        response = await proxied.forward()
+        responses.append(an_order(response))
+        proxied.send(response.raw)
 
-    world.proxy.play("GET", "/partner/walletable/basket", [copied])
+    world.proxy.inject("GET", "/partner/walletable/basket", [copied])
     await world.minted.baskets.get_active("customer-1")
     eager, _ = contexts(authority)
-    eager.maximum_version = ssl.TLSVersion.TLSv1_2  # where the server has the last word in the handshake
-    await world.proxy.shake_hands(eager, answers[0])
+    eager.maximum_version = ssl.TLSVersion.TLSv1_2  # the version whose handshake ends with a message of the server
+    await world.proxy.shake_hands(eager, responses[0])
     if cell.endswith("once"):
         world.clock.meanwhile = world.proxy.accept
         done = await BUY.call(world.minted, world.basket)
@@ -152,19 +162,19 @@ async def test_an_order_that_was_answered_before_it_was_asked_for(build: Any, au
 # F37.
 
 
-def another_customer(answer: Answer) -> Answer:
-    """Return the answer that somebody else is waiting for."""
+def another_customer(response: ProxiedResponse) -> ProxiedResponse:
+    """Return a response that belongs to another customer."""
 
     def change(data):
         if "customer" in data:
             return data | {"customer": data["customer"] | {"external_id": "customer-2"}}
         return data | {"external_id": "customer-2"}
 
-    return answer.with_data(change)
+    return response.with_data(change)
 
 
-def another_basket(answer: Answer) -> Answer:
-    return answer.with_data(lambda data: data | {"token": "T" * 32})
+def another_basket(response: ProxiedResponse) -> ProxiedResponse:
+    return response.with_data(lambda data: data | {"token": "T" * 32})
 
 
 MIXED_UP = [
@@ -173,6 +183,6 @@ MIXED_UP = [
 ]
 
 
-@both_clients(plays(MIXED_UP))
-async def test_answers_about_somebody_else(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(matrix_cases(MIXED_UP))
+async def test_answers_about_somebody_else(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)

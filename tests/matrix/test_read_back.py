@@ -1,4 +1,4 @@
-"""F44. Finding out fails as well: nothing is made of that, and the question stays open until it can be answered."""
+"""F44. The read-back fails as well: that proves nothing, and the outcome stays unknown until it can be read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from minted_connect import CompletionPolicy, NotExecuted, OutcomeUnknown, Timeou
 from tests.matrix import injections
 from tests.matrix.cells import BEFORE, BUY, PATIENCE, cells, lines
 from tests.matrix.outcomes import is_unknown
-from tests.matrix.proxy import Act, Answer
+from tests.matrix.proxy import Act, ProxiedResponse
 from tests.matrix.world import MatrixWorld
 
 BASKET, ORDERS = "/partner/walletable/basket", "/partner/walletable/orders"
 
 
-def nobodys(answer: Answer) -> Answer:
-    """Return the answer that somebody else is waiting for: a basket, or a page of orders."""
+def nobodys(response: ProxiedResponse) -> ProxiedResponse:
+    """Return a response that belongs to another customer: a basket, or a page of orders."""
 
     def change(data: Any) -> Any:
         if data is None:
@@ -27,7 +27,7 @@ def nobodys(answer: Answer) -> Answer:
             return data | {"customer": data["customer"] | {"external_id": "customer-2"}}
         return data | {"data": [change(row) for row in data["data"]]}
 
-    return answer.with_data(change)
+    return response.with_data(change)
 
 
 FAULTS: dict[str, Act] = {
@@ -35,28 +35,28 @@ FAULTS: dict[str, Act] = {
     "reset": injections.drop(reset=True),
     "late": injections.silence(PATIENCE),
     "cut": injections.spoilt(injections.cut, close=True),
-    "page": injections.answer(injections.document(injections.UNTRUSTED["page"])),
-    "no": injections.answer(injections.envelope(200, code=1)),
-    "bomb": injections.answer(injections.bomb()),
+    "page": injections.respond(injections.document(injections.UNTRUSTED["page"])),
+    "no": injections.respond(injections.envelope(200, code=1)),
+    "bomb": injections.respond(injections.bomb()),
     "login": injections.unsigned,
     "weak": injections.challenge('Basic realm="x"'),
-    "403": injections.answer(injections.page(403)),
-    "404": injections.answer(injections.page(404)),
-    "409": injections.answer(injections.envelope(409)),
-    "422": injections.answer(injections.envelope(422)),
-    "429": injections.answer(injections.envelope(429, ("Retry-After", "3600"))),
-    "500": injections.answer(injections.envelope(500)),
-    "503": injections.answer(injections.page(503, ("Retry-After", "1"))),
+    "403": injections.respond(injections.page(403)),
+    "404": injections.respond(injections.page(404)),
+    "409": injections.respond(injections.envelope(409)),
+    "422": injections.respond(injections.envelope(422)),
+    "429": injections.respond(injections.envelope(429, ("Retry-After", "3600"))),
+    "500": injections.respond(injections.envelope(500)),
+    "503": injections.respond(injections.page(503, ("Retry-After", "1"))),
     "302": injections.redirect(302),
     "nobodys": injections.spoilt(nobodys),
 }
 LEAST_PER_LOOK = 3
-"""Reads of one look: the basket, the order of its number, the list of orders."""
+"""Reads of one poll: the basket, the order of its number, the list of orders."""
 
 
 async def doubted(world: MatrixWorld, *, landed: bool) -> OutcomeUnknown:
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [injections.drop(landed=landed)])
+    world.proxy.inject(BUY.method, BUY.path, [injections.drop(landed=landed)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     return caught.value
@@ -72,19 +72,19 @@ async def test_nothing_can_be_read(build: Any, cell: str) -> None:
     world = await build(timeouts=Timeouts(read=PATIENCE), options={"max_body": 65536})
     error = await doubted(world, landed=stage == "landed")
     for path in (BASKET, ORDERS):
-        world.proxy.play("GET", path, [FAULTS[name]], endless=True)
+        world.proxy.inject("GET", path, [FAULTS[name]], endless=True)
     began, world.clock.sleeps[:] = world.clock.monotonic(), []
-    world.proxy.passages.clear()
+    world.proxy.proxied_requests.clear()
     with pytest.raises(OutcomeUnknown) as still:
         await world.settle(error)
     assert still.value.intent.id == error.intent.id
     assert still.value.evidence[1] == "undecided"
-    # Within its time, and each read tried three times at most.
+    # Within the budget, and each read at most three times.
     assert world.clock.monotonic() - began <= 120 + PATIENCE
     assert 0 < reads(world) <= 3 * LEAST_PER_LOOK * (len(world.clock.sleeps) + 1)
     assert world.sent(BUY) == 0
     world.proxy.behave()
-    world.proxy.passages.clear()
+    world.proxy.proxied_requests.clear()
     await is_unknown(world, BUY, still.value, landed=stage == "landed")
 
 
@@ -93,9 +93,9 @@ async def test_neither_can_the_look_after_a_doubtful_no(build: Any, cell: str) -
     world = await build(timeouts=Timeouts(read=PATIENCE))
     await world.ready(BUY)
     fault = FAULTS[cell.split("-")[2]]
-    world.proxy.play(BUY.method, BUY.path, [injections.answer(injections.page(403), landed=True)])
-    world.proxy.play("GET", BASKET, [injections.pass_on, fault], endless=True)
-    world.proxy.play("GET", ORDERS, [fault], endless=True)
+    world.proxy.inject(BUY.method, BUY.path, [injections.respond(injections.page(403), landed=True)])
+    world.proxy.inject("GET", BASKET, [injections.pass_on, fault], endless=True)
+    world.proxy.inject("GET", ORDERS, [fault], endless=True)
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     assert caught.value.evidence[0].startswith("PermissionDenied")
@@ -110,10 +110,10 @@ FENCED = CompletionPolicy(fence_proves_not_executed=True)
 async def test_without_the_orders_no_basket_is_cleared(build: Any, cell: str) -> None:
     world = await build(options={"completion": FENCED})
     error = await doubted(world, landed=False)
-    world.proxy.play("GET", ORDERS, [FAULTS["500"]], endless=True)
+    world.proxy.inject("GET", ORDERS, [FAULTS["500"]], endless=True)
     with pytest.raises(OutcomeUnknown) as still:
         await world.minted.complete.reconcile(error, fence=True)
-    assert still.value.evidence[0] == "the orders could not be read completely"
+    assert still.value.evidence[0] == "the list of orders could not be read completely"
     assert lines(world.sandbox) == BEFORE
     assert world.states() == ["unknown"]
 
@@ -122,11 +122,11 @@ async def test_without_the_orders_no_basket_is_cleared(build: Any, cell: str) ->
 async def test_without_the_orders_a_cleared_basket_proves_nothing(build: Any, cell: str) -> None:
     world = await build(options={"completion": FENCED})
     error = await doubted(world, landed=False)
-    # Two reads of the first look can be made, and none of what comes after the basket was cleared.
-    world.proxy.play("GET", ORDERS, [injections.pass_on, injections.pass_on, FAULTS["500"]], endless=True)
+    # Two reads of the first poll succeed, and none after the basket was cleared.
+    world.proxy.inject("GET", ORDERS, [injections.pass_on, injections.pass_on, FAULTS["500"]], endless=True)
     with pytest.raises(OutcomeUnknown) as still:
         await world.minted.complete.reconcile(error, fence=True)
-    assert still.value.evidence[0] == "the orders could not be read completely"
+    assert still.value.evidence[0] == "the list of orders could not be read completely"
     assert lines(world.sandbox) == []
     assert world.states() == ["unknown"]
     assert (world.sent(BUY), world.sandbox.shop.orders) == (1, [])
@@ -134,7 +134,7 @@ async def test_without_the_orders_a_cleared_basket_proves_nothing(build: Any, ce
 
 @cells("F44-M-fence-seen")
 async def test_with_them_it_does(build: Any, cell: str) -> None:
-    """So that it was the missing orders that kept the question open above."""
+    """Control: with the orders, the same evidence proves the verdict."""
     world = await build(options={"completion": FENCED})
     error = await doubted(world, landed=False)
     world.proxy.behave()

@@ -1,4 +1,4 @@
-"""The answer is a no: of the doorman, of the server, or of something on the way that may have passed the request on."""
+"""Refusals: by digest authentication, by the server, or by a gateway that may have forwarded the request."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from tests.matrix.cells import (
     ADD,
     BUY,
     CUSTOMER,
-    DEEDS,
     DELIVERY,
+    OPERATIONS,
     SELL,
     SET,
     SHORT,
@@ -37,10 +37,10 @@ from tests.matrix.cells import (
     both,
     both_clients,
     cells,
-    deed_of,
-    look_times,
+    matrix_cases,
+    operation_of,
     pauses_between,
-    plays,
+    poll_times,
 )
 from tests.matrix.outcomes import is_done, is_settled_later, is_unknown, perform
 from tests.matrix.proxy import Act, ProxiedRequest
@@ -49,10 +49,10 @@ from tests.support.operations import SILVER
 
 
 def said(raw: bytes, *, landed: bool = False) -> Act:
-    return injections.answer(raw, landed=landed)
+    return injections.respond(raw, landed=landed)
 
 
-# The doorman.
+# Digest authentication.
 
 _DIGEST = 'Digest realm="Minted Connect", nonce="n-1", qop="auth", algorithm='
 WEAK = {
@@ -78,45 +78,45 @@ ROUNDS = [
 ]
 
 
-@both_clients(plays(ROUNDS))
-async def test_one_more_round_of_the_login(world: MatrixWorld, play: MatrixCase) -> None:
-    deed = play.deed
-    await world.ready(deed)
-    world.proxy.play(deed.method, deed.path, [play.strike.act])
-    assert deed.shown(await deed.call(world.minted, world.basket))
-    await is_done(world, deed)
-    assert world.sent(deed) == 2
-    assert [entry.status for entry in world.sandbox.requests.of(deed.operation)] == [401, 200]
-    assert world.clock.sleeps == []  # it is no retry
+@both_clients(matrix_cases(ROUNDS))
+async def test_one_more_round_of_the_login(world: MatrixWorld, case: MatrixCase) -> None:
+    operation = case.operation
+    await world.ready(operation)
+    world.proxy.inject(operation.method, operation.path, [case.injection.act])
+    assert operation.shown(await operation.call(world.minted, world.basket))
+    await is_done(world, operation)
+    assert world.sent(operation) == 2
+    assert [entry.status for entry in world.sandbox.requests.of(operation.name)] == [401, 200]
+    assert world.clock.sleeps == []  # not a retry
 
 
-@cells(*(f"F21-{deed.effect}-stranger" for deed in DEEDS))
+@cells(*(f"F21-{operation.effect}-stranger" for operation in OPERATIONS))
 async def test_the_first_request_of_all(world: MatrixWorld, connect: Any, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
+    operation = operation_of(cell)
+    await world.ready(operation)
     stranger = await connect(world.proxy.url, world.sandbox.username, world.sandbox.password)
-    assert deed.shown(await deed.call(stranger, world.basket))
-    # The look before a completion takes the challenge, so that money goes out once.
-    statuses = [entry.status for entry in world.sandbox.requests.of(deed.operation)]
-    assert statuses == ([200] if deed.is_money else [401, 200])
+    assert operation.shown(await operation.call(stranger, world.basket))
+    # The preflight read takes the challenge, so that the completion is sent once.
+    statuses = [entry.status for entry in world.sandbox.requests.of(operation.name)]
+    assert statuses == ([200] if operation.is_money else [401, 200])
 
 
-@cells(*(f"F22-{deed.effect}-for-ever" for deed in DEEDS))
+@cells(*(f"F22-{operation.effect}-for-ever" for operation in OPERATIONS))
 async def test_a_nonce_that_is_always_outdated(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
-    world.proxy.play(deed.method, deed.path, [injections.outdated], endless=True)
+    operation = operation_of(cell)
+    await world.ready(operation)
+    world.proxy.inject(operation.method, operation.path, [injections.outdated], endless=True)
     with pytest.raises(AuthenticationFailed):
-        await deed.call(world.minted, world.basket)
-    assert (world.sent(deed), world.clock.sleeps) == (2, [])
-    assert not deed.made(world.sandbox)
-    assert world.states() == ["rejected"] * deed.is_money
+        await operation.call(world.minted, world.basket)
+    assert (world.sent(operation), world.clock.sleeps) == (2, [])
+    assert not operation.made(world.sandbox)
+    assert world.states() == ["rejected"] * operation.is_money
 
 
 @cells("F22-M-then-dropped")
 async def test_a_completion_that_is_dropped_after_its_challenge(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [injections.outdated, injections.drop(landed=True)])
+    world.proxy.inject(BUY.method, BUY.path, [injections.outdated, injections.drop(landed=True)])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     assert world.sent(BUY) == 2
@@ -129,18 +129,18 @@ async def test_a_login_that_outlasts_the_price_fix(world: MatrixWorld, cell: str
     world.clock.advance(230)  # of 240 s
     challenged = injections.unsigned if cell.startswith("F21") else injections.outdated
 
-    async def slowly(passage: ProxiedRequest) -> None:
+    async def slowly(proxied: ProxiedRequest) -> None:
         world.clock.advance(8)
-        await challenged(passage)
+        await challenged(proxied)
 
-    world.proxy.play(BUY.method, BUY.path, [slowly])
+    world.proxy.inject(BUY.method, BUY.path, [slowly])
     with pytest.raises(PriceFixExpired):
         await BUY.call(world.minted, world.basket)
-    # The one request was refused before anything was done, and there is no other.
-    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    # The only request was refused before anything was executed.
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.name)] == [401]
     assert world.sent(BUY) == 1
     assert world.states() == ["not_sent"]
-    world.clock.advance(10)  # and the price is fixed anew
+    world.clock.advance(10)  # the next read starts a new price lock
     assert (await world.minted.complete.buy(world.basket, accept_price="current")).order is not None
 
 
@@ -150,50 +150,50 @@ BARE = [
 ]
 
 
-@both_clients(plays([attrs.evolve(strike, case="bare", effects="M") for strike in BARE]))
-async def test_a_401_that_asks_for_nothing_is_a_gateways(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(matrix_cases([attrs.evolve(injection, variant="bare", effects="M") for injection in BARE]))
+async def test_a_401_that_asks_for_nothing_is_a_gateways(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
 
 
-@cells(*(f"F23-{deed.effect}" for deed in DEEDS))
+@cells(*(f"F23-{operation.effect}" for operation in OPERATIONS))
 async def test_a_password_that_was_changed(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
+    operation = operation_of(cell)
+    await world.ready(operation)
     doorman, sandbox = world.sandbox.digest, world.sandbox
 
-    async def changed(passage: Any) -> None:
+    async def changed(proxied: Any) -> None:
         doorman.add(sandbox.username, "another")
-        await injections.pass_on(passage)
+        await injections.pass_on(proxied)
 
-    world.proxy.play(deed.method, deed.path, [changed])
+    world.proxy.inject(operation.method, operation.path, [changed])
     with pytest.raises(AuthenticationFailed) as caught:
-        await deed.call(world.minted, world.basket)
+        await operation.call(world.minted, world.basket)
     assert type(caught.value) is AuthenticationFailed
-    assert world.sent(deed) == 2  # a nonce may have been forgotten; a fresh one proves that it is the password
-    assert [entry.status for entry in sandbox.requests.of(deed.operation)] == [401, 401]
+    assert world.sent(operation) == 2  # the nonce may have expired; a fresh one proves that the password is wrong
+    assert [entry.status for entry in sandbox.requests.of(operation.name)] == [401, 401]
     assert world.clock.sleeps == []
-    assert not deed.made(sandbox)
+    assert not operation.made(sandbox)
     doorman.add(sandbox.username, sandbox.password)
-    if deed.is_money:
+    if operation.is_money:
         assert world.states() == ["rejected"]
-        assert (await deed.call(world.minted, world.basket)).order is not None
+        assert (await operation.call(world.minted, world.basket)).order is not None
 
 
 @cells("F23-S-after-unknown")
 async def test_a_401_to_the_second_try_is_a_401(world: MatrixWorld, cell: str) -> None:
     await world.ready(SET)
-    world.proxy.play(SET.method, SET.path, [injections.drop(landed=True), injections.unsigned], endless=True)
+    world.proxy.inject(SET.method, SET.path, [injections.drop(landed=True), injections.unsigned], endless=True)
     with pytest.raises(AuthenticationFailed) as caught:
         await SET.call(world.minted, world.basket)
     assert caught.value.after_unknown
     assert SET.made(world.sandbox)
 
 
-# The server, and what stands in front of it.
+# The server and its gateways.
 
 
 def no(row: str, status: int, error: type[Exception], *headers: tuple[str, str], **more: Any) -> list[Injection]:
-    """Return a refusal in the vendor's envelope, and as a page of a gateway; for money each before and after the work.
+    """Return a refusal as an envelope and as a gateway's page; for completions, each before and after the execution.
 
     For the rest it is enough that the vendor did nothing, and that the gateway passed it on.
     """
@@ -211,36 +211,36 @@ def throttled(*headers: tuple[str, str], landed: bool = False) -> Act:
 
 
 REST = {400: BadRequest, 402: APIError, 405: APIError, 410: APIError, 413: APIError, 418: APIError, 451: APIError}
-"""Every other refusal, after the class of the error."""
+"""Every other refusal, by the class of its error."""
 FIELDS = injections.envelope(422, errors={"qty": ["too many"]})
 SOON, NEVER = ("Retry-After", "3"), ("Retry-After", "3600")
 REFUSED = [
     *DOWNGRADES,
     *no("F25", 403, PermissionDenied),
     *[
-        strike
+        injection
         for number, (status, error) in enumerate(REST.items())
-        for strike in no("F25", status, error)[1 + number % 2 : 4 : 2][:2]
+        for injection in no("F25", status, error)[1 + number % 2 : 4 : 2][:2]
     ],
-    *no("F26", 404, NotFound, case="first"),
+    *no("F26", 404, NotFound, variant="first"),
     *no("F27", 409, Conflict),
-    Injection("F28", "fields", said(FIELDS), ValidationFailed, case="first"),
+    Injection("F28", "fields", said(FIELDS), ValidationFailed, variant="first"),
     Injection("F28", "landed-fields", said(FIELDS, landed=True), ValidationFailed, landed=True, effects="M"),
     *[
-        attrs.evolve(strike, case="bare", effects="M")
-        for strike in both("F28", "", lambda landed: said(injections.page(422), landed=landed), ValidationFailed)
+        attrs.evolve(injection, variant="bare", effects="M")
+        for injection in both("F28", "", lambda landed: said(injections.page(422), landed=landed), ValidationFailed)
     ],
     Injection("F29", "seconds", throttled(SOON), RateLimited, effects="RS", retry_after=3),
     Injection("F29", "absent", throttled(), RateLimited, effects="RS"),
-    Injection("F29", "", throttled(NEVER), RateLimited, case="beyond", effects="RS"),
+    Injection("F29", "", throttled(NEVER), RateLimited, variant="beyond", effects="RS"),
     *[
-        attrs.evolve(strike, effects="AM")
-        for strike in (
-            # An addition is read back at once: the wait is for those who repeat a request.
+        attrs.evolve(injection, effects="AM")
+        for injection in (
+            # An addition is read back at once: `Retry-After` applies to retries only.
             *both("F29", "seconds", lambda landed: throttled(SOON, landed=landed), RateLimited, retry_after=3),
             *both("F29", "absent", lambda landed: throttled(landed=landed), RateLimited),
             *both("F29", "page", lambda landed: said(injections.page(429), landed=landed), RateLimited),
-            *both("F29", "never", lambda landed: throttled(NEVER, landed=landed), RateLimited, case="beyond"),
+            *both("F29", "never", lambda landed: throttled(NEVER, landed=landed), RateLimited, variant="beyond"),
         )
     ],
     *no("F30", 500, ServerError),
@@ -260,23 +260,23 @@ REFUSED = [
 
 @pytest.mark.requirement(45)
 @pytest.mark.requirement(46)
-@both_clients(plays(REFUSED))
-async def test_refused(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(matrix_cases(REFUSED))
+async def test_refused(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
 
 
-@both_clients(plays(no("F25", 403, PermissionDenied)[:2], [SELL, DELIVERY]))
-async def test_sales_and_deliveries(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(matrix_cases(no("F25", 403, PermissionDenied)[:2], [SELL, DELIVERY]))
+async def test_sales_and_deliveries(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
 
 
-@cells(*(f"F28-{deed.effect}-names" for deed in DEEDS))
+@cells(*(f"F28-{operation.effect}-names" for operation in OPERATIONS))
 async def test_a_422_names_the_fields(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
-    world.proxy.play(deed.method, deed.path, [said(FIELDS)])
+    operation = operation_of(cell)
+    await world.ready(operation)
+    world.proxy.inject(operation.method, operation.path, [said(FIELDS)])
     with pytest.raises(ValidationFailed) as caught:
-        await deed.call(world.minted, world.basket)
+        await operation.call(world.minted, world.basket)
     assert caught.value.fields == {"qty": ("too many",)}
 
 
@@ -284,7 +284,7 @@ async def test_a_422_names_the_fields(world: MatrixWorld, cell: str) -> None:
 async def test_a_no_to_the_second_try_may_mean_that_the_first_did_it(world: MatrixWorld, cell: str) -> None:
     await world.ready(SET)
     second = said(injections.envelope(int(cell[-3:])))
-    world.proxy.play(SET.method, SET.path, [injections.drop(landed=True), second])
+    world.proxy.inject(SET.method, SET.path, [injections.drop(landed=True), second])
     assert SET.shown(await SET.call(world.minted, world.basket))
     assert (world.sent(SET), world.arrived(SET), world.reads(SET)) == (2, 1, 1)
 
@@ -293,7 +293,7 @@ async def test_a_no_to_the_second_try_may_mean_that_the_first_did_it(world: Matr
 async def test_or_that_it_was_never_done(world: MatrixWorld, cell: str) -> None:
     await world.ready(SET)
     status = int(cell.split("-")[3])
-    world.proxy.play(SET.method, SET.path, [injections.drop(), said(injections.envelope(status))])
+    world.proxy.inject(SET.method, SET.path, [injections.drop(), said(injections.envelope(status))])
     with pytest.raises(NotFound if status == 404 else ValidationFailed) as caught:
         await SET.call(world.minted, world.basket)
     assert caught.value.after_unknown
@@ -304,22 +304,22 @@ async def test_or_that_it_was_never_done(world: MatrixWorld, cell: str) -> None:
 @cells("F26-S-second-removal")
 async def test_a_removal_that_finds_nothing_the_second_time_was_done_the_first(world: MatrixWorld, cell: str) -> None:
     await world.ready(SET)
-    world.proxy.play("DELETE", "/partner/customer/*", [injections.drop(landed=True)])
+    world.proxy.inject("DELETE", "/partner/customer/*", [injections.drop(landed=True)])
     assert await world.minted.customers.remove(CUSTOMER) is None
     assert [entry.status for entry in world.sandbox.requests] == [200, 404]
 
 
 @cells("F25-A-key")
 async def test_an_addition_whose_before_is_not_known_is_not_read_back(world: MatrixWorld, cell: str) -> None:
-    """Without the basket as it was, the line that was added cannot be told from one that was there."""
+    """Without the earlier basket, an added item cannot be told from an existing one."""
     await world.ready(ADD)
-    world.proxy.play(ADD.method, ADD.path, [said(injections.envelope(403), landed=True)])
+    world.proxy.inject(ADD.method, ADD.path, [said(injections.envelope(403), landed=True)])
     with pytest.raises(PermissionDenied):
         await world.minted.baskets.add_item(world.basket.key, sku=SILVER, qty=2)
     assert (world.sent(ADD), world.reads(ADD), world.clock.sleeps) == (1, 0, [])
 
 
-# The time for looks ends before a refusal can be believed.
+# The time for the read-back ends before a refusal can be believed.
 
 
 NOES = {
@@ -338,9 +338,9 @@ async def test_the_time_for_looks_ends_first(build: Any, cell: str) -> None:
     await world.ready(BUY)
     client = world.minted.with_options(**settings)
     act, error = NOES[kind]
-    world.proxy.play(BUY.method, BUY.path, [act])
+    world.proxy.inject(BUY.method, BUY.path, [act])
     unknown = await is_settled_later(
-        world, BUY, lambda: BUY.call(client, world.basket), looks=len(times), landed=False, slept=pauses_between(times)
+        world, BUY, lambda: BUY.call(client, world.basket), polls=len(times), landed=False, slept=pauses_between(times)
     )
     assert type(unknown.__cause__) is error
 
@@ -350,28 +350,28 @@ async def test_no_look_at_all(build: Any, cell: str) -> None:
     world = await build(policy={"inline_looks": 0})
     await world.ready(BUY)
     landed = cell.endswith("landed")
-    world.proxy.play(BUY.method, BUY.path, [said(injections.page(403), landed=landed)])
-    await is_settled_later(world, BUY, lambda: BUY.call(world.minted, world.basket), looks=0, landed=landed)
+    world.proxy.inject(BUY.method, BUY.path, [said(injections.page(403), landed=landed)])
+    await is_settled_later(world, BUY, lambda: BUY.call(world.minted, world.basket), polls=0, landed=landed)
 
 
 @cells("F28-M-envelope-behind")
 async def test_a_look_that_contradicts_a_trusted_refusal_is_not_the_last(build: Any, cell: str) -> None:
-    """The basket is gone when it should be open: the order is looked for until it would show."""
+    """The basket is gone although it should be open: the client polls until an order would show."""
     world = await build(server={"orders_lag": 3.0})
     await world.ready(BUY)
-    world.proxy.play(BUY.method, BUY.path, [said(FIELDS, landed=True)])
+    world.proxy.inject(BUY.method, BUY.path, [said(FIELDS, landed=True)])
     done = await BUY.call(world.minted, world.basket)
     assert (BUY.shown(done), done.reconciled) == (True, True)
     await is_done(world, BUY)
     assert (world.sent(BUY), world.reads(BUY)) == (1, 6)
-    assert world.clock.sleeps == pauses_between(look_times())
+    assert world.clock.sleeps == pauses_between(poll_times())
 
 
 @cells("F29-R-seconds", "F32-R-seconds", "F29-S-seconds", "F32-S-seconds")
 async def test_the_server_says_how_long_to_wait(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
+    operation = operation_of(cell)
+    await world.ready(operation)
     status = 429 if cell.startswith("F29") else 503
-    world.proxy.play(deed.method, deed.path, [said(injections.envelope(status, ("Retry-After", "7")))])
-    assert deed.shown(await deed.call(world.minted, world.basket))
+    world.proxy.inject(operation.method, operation.path, [said(injections.envelope(status, ("Retry-After", "7")))])
+    assert operation.shown(await operation.call(world.minted, world.basket))
     assert world.clock.sleeps == [7.0]

@@ -1,4 +1,4 @@
-"""The request left: the connection breaks, time runs out, or what comes back is cut short, junk, or a hidden no."""
+"""The request was sent: the connection breaks, time runs out, or the response is truncated, invalid or a refusal."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.matrix.cells import (
     both,
     both_clients,
     cells,
-    plays,
+    matrix_cases,
 )
 from tests.matrix.outcomes import is_done, perform
 from tests.matrix.proxy import BULK, ProxiedRequest
@@ -35,7 +35,7 @@ from tests.matrix.world import MatrixWorld
 
 
 def spoilings(row, error, changes, *, landed=True, **more):
-    """Return a strike for each way of spoiling a proper answer."""
+    """Return an injection for each way to corrupt a valid response."""
     word = "landed" if landed else "lost"
     return [
         Injection(
@@ -62,10 +62,16 @@ DROPPED = [*both("F11", "", injections.drop, TransportError), *both("F11", "rese
 
 
 LATE = [
-    *both("F13", "", late, RequestTimeout, case="timeout", slow=True),
-    Injection("F13", "", injections.silence(60), RequestTimeout, case="deadline", uses_up=True),
+    *both("F13", "", late, RequestTimeout, variant="timeout", slow=True),
+    Injection("F13", "", injections.silence(60), RequestTimeout, variant="deadline", uses_up=True),
     Injection(
-        "F13", "landed", injections.silence(60, landed=True), RequestTimeout, landed=True, case="deadline", uses_up=True
+        "F13",
+        "landed",
+        injections.silence(60, landed=True),
+        RequestTimeout,
+        landed=True,
+        variant="deadline",
+        uses_up=True,
     ),
 ]
 CUT = [
@@ -73,12 +79,12 @@ CUT = [
     *spoilings("F16", TransportError, (injections.cut_chunk,), landed=False, close=True),
 ]
 PROXY_SAYS = {"page", "empty", "list", "bytes"}
-"""What something on the way may say by itself, without the server."""
+"""Responses that a gateway may send without the server."""
 JUNK = [
     Injection(
         "F17",
         f"{'lost' if name in PROXY_SAYS else 'landed'}-{name}",
-        injections.answer(injections.document(body), landed=name not in PROXY_SAYS),
+        injections.respond(injections.document(body), landed=name not in PROXY_SAYS),
         ProtocolError,
         landed=name not in PROXY_SAYS,
     )
@@ -86,48 +92,57 @@ JUNK = [
 ]
 LARGE = [
     *both(
-        "F18", "too-large", lambda landed: injections.answer(injections.too_large(), landed=landed), ResponseTooLarge
+        "F18", "too-large", lambda landed: injections.respond(injections.too_large(), landed=landed), ResponseTooLarge
     ),
-    *both("F18", "bomb", lambda landed: injections.answer(injections.bomb(), landed=landed), ResponseTooLarge),
+    *both("F18", "bomb", lambda landed: injections.respond(injections.bomb(), landed=landed), ResponseTooLarge),
     Injection(
-        "F18", "landed-too-long", injections.answer(injections.too_long(), landed=True), ResponseTooLarge, landed=True
+        "F18", "landed-too-long", injections.respond(injections.too_long(), landed=True), ResponseTooLarge, landed=True
     ),
 ]
-NO = both("F19", "", lambda landed: injections.answer(injections.envelope(200, code=1), landed=landed), APIError)
+NO = both("F19", "", lambda landed: injections.respond(injections.envelope(200, code=1), landed=landed), APIError)
 
 
-@both_clients([*plays(DROPPED), *plays(LATE), *plays(CUT), *plays(JUNK), *plays(LARGE), *plays(NO)])
-async def test_sent(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(
+    [
+        *matrix_cases(DROPPED),
+        *matrix_cases(LATE),
+        *matrix_cases(CUT),
+        *matrix_cases(JUNK),
+        *matrix_cases(LARGE),
+        *matrix_cases(NO),
+    ]
+)
+async def test_sent(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
 
 
-@both_clients(plays([*DROPPED[:2], *NO], [SELL, DELIVERY]))
-async def test_sales_and_deliveries(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(matrix_cases([*DROPPED[:2], *NO], [SELL, DELIVERY]))
+async def test_sales_and_deliveries(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
 
 
-@both_clients(plays(REUSED))
-async def test_on_a_reused_connection(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
-    first = world.proxy.of(play.deed.method, play.deed.path)[0]
-    # Money never goes over a connection that was used before: there it cannot occur.
-    assert (first.earlier > 0) is not play.deed.is_money
+@both_clients(matrix_cases(REUSED))
+async def test_on_a_reused_connection(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
+    first = world.proxy.of(case.operation.method, case.operation.path)[0]
+    # Completions never reuse a connection, so this cannot occur for them.
+    assert (first.earlier > 0) is not case.operation.is_money
 
 
 @cells("F13-M-timeout-lands-later", "F11-M-lands-later")
-async def test_a_request_that_lands_while_it_is_looked_for(world: MatrixWorld, cell: str) -> None:
+async def test_a_request_that_lands_while_it_is_polled(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
 
-    async def slow_on_the_way(passage: ProxiedRequest) -> None:
-        await passage.read()
-        world.clock.meanwhile = passage.forward  # in the first pause of reading back
+    async def slow_on_the_way(proxied: ProxiedRequest) -> None:
+        await proxied.read()
+        world.clock.meanwhile = proxied.forward  # in the first pause of the read-back
         if cell.startswith("F13"):
             world.clock.advance(45)
-            await passage.gone()
+            await proxied.gone()
         else:
-            await passage.close()
+            await proxied.close()
 
-    world.proxy.play(BUY.method, BUY.path, [slow_on_the_way])
+    world.proxy.inject(BUY.method, BUY.path, [slow_on_the_way])
     with pytest.raises(OutcomeUnknown) as caught:
         await BUY.call(world.minted, world.basket)
     assert world.sandbox.shop.orders == []
@@ -136,7 +151,7 @@ async def test_a_request_that_lands_while_it_is_looked_for(world: MatrixWorld, c
     assert world.sent(BUY) == 1
 
 
-# F12. It takes a body that no socket holds: one call of each effect that can carry one.
+# F12 needs a body larger than the socket buffers: one call of each effect that can have such a body.
 
 _RATES = "/partner/walletable/rates"
 _AT_THE_CUSTOMER = "/partner/customer/*"
@@ -161,7 +176,7 @@ BULKY = (
         lambda customer: customer.lastname == "Changed",
         lambda sandbox: sandbox.shop.customers[0].person["lastname"] == "Changed",
         2,
-        look=_AT_THE_CUSTOMER,
+        read_back_path=_AT_THE_CUSTOMER,
     ),
     MatrixOperation(
         "A",
@@ -172,32 +187,34 @@ BULKY = (
         lambda customer: customer.external_id == "customer-2",
         lambda sandbox: len(sandbox.shop.customers) == 2,
         2,
-        look=_AT_THE_CUSTOMER,
+        read_back_path=_AT_THE_CUSTOMER,
     ),
     attrs.evolve(DELIVERY, call=lambda m, b: m.complete.delivery(b, shipping=TO, expected_total=b.paid_total)),
 )
 UNREAD = [Injection("F12", "lost", injections.drop_unread, TransportError)]
 
 
-@both_clients(plays(UNREAD, BULKY))
-async def test_written_in_part(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(matrix_cases(UNREAD, BULKY))
+async def test_written_in_part(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)
 
 
-# F20. It was done, and the answer lacks something, or says something new.
+# F20: executed, but the response lacks a field or has a new value.
 
 MISTYPED = {"paid_total": [], "external_id": []}
 NEW = {"status_name": "Levitating", "gender": "levitating", "new_field": {"a": [1]}}
 KEYS = ("token", "guid", "increment_id")
 SPOILT = [
-    Injection("F20", "", injections.without("paid_total", "external_id"), ProtocolError, landed=True, case="missing"),
+    Injection(
+        "F20", "", injections.without("paid_total", "external_id"), ProtocolError, landed=True, variant="missing"
+    ),
     Injection(
         "F20",
         "mistyped",
         injections.with_values(paid_total=[], external_id=[]),
         ProtocolError,
         landed=True,
-        case="missing",
+        variant="missing",
     ),
     Injection(
         "F20",
@@ -205,7 +222,7 @@ SPOILT = [
         injections.without("token", "guid", "increment_id"),
         ProtocolError,
         landed=True,
-        case="no keys",
+        variant="no keys",
         effects="M",
     ),
     Injection(
@@ -214,12 +231,12 @@ SPOILT = [
         injections.with_values(**NEW),
         ProtocolError,
         landed=True,
-        case="new",
-        differences=("status_name: this status is not known: look at the order",),
+        variant="new",
+        differences=("status_name: unknown status, check the order",),
     ),
 ]
 
 
-@both_clients(plays(SPOILT))
-async def test_answers_with_gaps(world: MatrixWorld, play: MatrixCase) -> None:
-    await perform(world, play)
+@both_clients(matrix_cases(SPOILT))
+async def test_answers_with_gaps(world: MatrixWorld, case: MatrixCase) -> None:
+    await perform(world, case)

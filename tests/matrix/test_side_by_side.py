@@ -16,7 +16,7 @@ import pytest
 from minted_connect import AlreadyInFlight, ClientClosedError, Conflict
 from minted_connect.sandbox import ThreadedSandbox
 from tests.matrix import injections
-from tests.matrix.cells import BUY, DEEDS, READ, SET, cells, deed_of
+from tests.matrix.cells import BUY, OPERATIONS, READ, SET, cells, operation_of
 from tests.matrix.outcomes import is_done
 from tests.matrix.world import ROOT, MatrixWorld, child
 from tests.support.operations import GOLD, SILVER
@@ -25,7 +25,7 @@ from tests.support.operations import GOLD, SILVER
 
 
 async def caught_up(world: MatrixWorld) -> None:
-    """Let whatever was begun so far come to the wire, or to where it waits."""
+    """Let all started calls proceed until they send or wait."""
     for _ in range(3):
         await world.minted.rates.current()
 
@@ -33,77 +33,77 @@ async def caught_up(world: MatrixWorld) -> None:
 @cells("F38-R")
 async def test_two_reads_are_independent(world: MatrixWorld, cell: str) -> None:
     await world.ready(READ)
-    held = injections.Gate()
-    world.proxy.play(READ.method, READ.path, [held])
+    gate = injections.Gate()
+    world.proxy.inject(READ.method, READ.path, [gate])
     first = asyncio.ensure_future(READ.call(world.minted, world.basket))
-    await held.arrived.wait()
+    await gate.arrived.wait()
     assert READ.shown(await READ.call(world.minted, world.basket))  # while the first one waits
     assert not first.done()
-    held.go_on.set()
+    gate.go_on.set()
     assert READ.shown(await first)
     assert world.sent(READ) == 2
 
 
 @cells("F38-S", "F38-A")
 async def test_two_changes_go_one_after_the_other(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
-    held = injections.Gate()
-    world.proxy.play(deed.method, deed.path, [held])
-    first = asyncio.ensure_future(deed.call(world.minted, world.basket))
-    await held.arrived.wait()
-    second = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    operation = operation_of(cell)
+    await world.ready(operation)
+    gate = injections.Gate()
+    world.proxy.inject(operation.method, operation.path, [gate])
+    first = asyncio.ensure_future(operation.call(world.minted, world.basket))
+    await gate.arrived.wait()
+    second = asyncio.ensure_future(operation.call(world.minted, world.basket))
     await caught_up(world)
-    assert world.sent(deed) == 1
-    held.go_on.set()
+    assert world.sent(operation) == 1
+    gate.go_on.set()
     first_basket, second_basket = await asyncio.gather(first, second)
-    assert deed.shown(first_basket)
-    assert world.sent(deed) == world.arrived(deed) == 2
-    pieces = {GOLD: 3, SILVER: 1} if deed is SET else {GOLD: 1, SILVER: 5}
+    assert operation.shown(first_basket)
+    assert world.sent(operation) == world.arrived(operation) == 2
+    pieces = {GOLD: 3, SILVER: 1} if operation is SET else {GOLD: 1, SILVER: 5}
     for sku, wanted in pieces.items():
         assert sum(item.amount for item in second_basket.items if item.sku == sku) == wanted
 
 
 @cells("F38-S-dropped", "F38-A-dropped")
 async def test_neither_takes_the_work_of_the_other_for_its_own(world: MatrixWorld, cell: str) -> None:
-    """Both are read back: without turns, each could see what the other did, and call it its own."""
-    deed = deed_of(cell)
-    await world.ready(deed)
-    held = injections.Gate(landed=True)
+    """Both changes are read back: without the lock, each could take the other's change for its own."""
+    operation = operation_of(cell)
+    await world.ready(operation)
+    gate = injections.Gate(landed=True)
     cut = injections.spoilt(injections.cut, landed=False, close=True)
 
-    async def held_and_cut(passage: Any) -> None:
-        await passage.read()
-        held.arrived.set()
-        await held.go_on.wait()
-        await cut(passage)
+    async def held_and_cut(proxied: Any) -> None:
+        await proxied.read()
+        gate.arrived.set()
+        await gate.go_on.wait()
+        await cut(proxied)
 
-    world.proxy.play(deed.method, deed.path, [held_and_cut, injections.spoilt(injections.cut, close=True)])
-    lost = asyncio.ensure_future(deed.call(world.minted, world.basket))
-    await held.arrived.wait()
-    landed = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    world.proxy.inject(operation.method, operation.path, [held_and_cut, injections.spoilt(injections.cut, close=True)])
+    lost = asyncio.ensure_future(operation.call(world.minted, world.basket))
+    await gate.arrived.wait()
+    landed = asyncio.ensure_future(operation.call(world.minted, world.basket))
     await caught_up(world)
-    held.go_on.set()
+    gate.go_on.set()
     outcomes = await asyncio.gather(lost, landed, return_exceptions=True)
     assert isinstance(outcomes[0], Exception)
-    assert deed.shown(outcomes[1])
-    assert deed.made(world.sandbox)
+    assert operation.shown(outcomes[1])
+    assert operation.made(world.sandbox)
 
 
 @cells("F38-S-behind-a-completion", "F38-A-behind-a-completion")
 async def test_a_change_waits_for_the_completion_under_way(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
+    operation = operation_of(cell)
     await world.ready(BUY)
-    held = injections.Gate()
-    world.proxy.play(BUY.method, BUY.path, [held])
+    gate = injections.Gate()
+    world.proxy.inject(BUY.method, BUY.path, [gate])
     bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
-    await held.arrived.wait()
-    change = asyncio.ensure_future(deed.call(world.minted, world.basket))
+    await gate.arrived.wait()
+    change = asyncio.ensure_future(operation.call(world.minted, world.basket))
     await caught_up(world)
-    assert world.sent(deed) == 0
-    held.go_on.set()
+    assert world.sent(operation) == 0
+    gate.go_on.set()
     assert BUY.shown(await bought)
-    with pytest.raises(Conflict):  # by then there is no such basket
+    with pytest.raises(Conflict):  # the basket no longer exists
         await change
     await is_done(world, BUY)
 
@@ -111,13 +111,13 @@ async def test_a_change_waits_for_the_completion_under_way(world: MatrixWorld, c
 @cells("F38-M")
 async def test_a_second_completion_gets_the_first_ones_result(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
-    held = injections.Gate()
-    world.proxy.play(BUY.method, BUY.path, [held])
+    gate = injections.Gate()
+    world.proxy.inject(BUY.method, BUY.path, [gate])
     first = asyncio.ensure_future(BUY.call(world.minted, world.basket))
-    await held.arrived.wait()
+    await gate.arrived.wait()
     second = asyncio.ensure_future(BUY.call(world.minted, world.basket))
     await caught_up(world)
-    held.go_on.set()
+    gate.go_on.set()
     done, same = await asyncio.gather(first, second)
     assert done is same
     assert BUY.shown(done)
@@ -133,21 +133,21 @@ async def test_a_second_completion_gets_the_first_ones_result(world: MatrixWorld
 async def test_a_second_process_is_kept_out(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
     await world.ready(BUY)
-    held = injections.Gate()
-    world.proxy.play(BUY.method, BUY.path, [held])
+    gate = injections.Gate()
+    world.proxy.inject(BUY.method, BUY.path, [gate])
     async with child(world, BUY) as process:
-        await held.arrived.wait()
+        await gate.arrived.wait()
         with pytest.raises(AlreadyInFlight) as caught:
             await BUY.call(world.minted, world.basket)
         assert world.sent(BUY) == 1
-        held.go_on.set()
+        gate.go_on.set()
         out, err = await process.communicate()
     assert (json.loads(out)["raised"], err) == (None, b"")
     [intent] = [intent for intent in world.states()]
     assert intent == "confirmed"
     assert caught.value.safe_to_retry is False
     assert len(world.sandbox.shop.orders) == 1
-    # Nor is it let in afterwards.
+    # A later call is refused, too.
     with pytest.raises(Exception) as refused:
         await BUY.call(world.minted, world.basket)
     assert world.sent(BUY) == 1
@@ -195,7 +195,7 @@ async def asynchronous():
     async with AsyncMintedConnect(username, password, **settings) as minted:
         basket = await minted.baskets.get_active(CUSTOMER)
         buying = asyncio.ensure_future(CALLS["M"](minted, basket))
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)  # it is with the server
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)  # the request has reached the server
         pid = os.fork()
         if pid == 0:
             for effect, call in CALLS.items():
@@ -228,7 +228,7 @@ asyncio.run(asynchronous()) if flavour == "async" else blocking()
 
 @pytest.fixture(scope="module")
 def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Return, for a flavour, what the parent and its forked child met; each is forked once for all cells."""
+    """Return the results of the parent and its forked child, for each flavour; forked once for all cells."""
     said: dict[str, dict[str, Any]] = {}
 
     def run(flavour: str) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             sandbox.shop.add_item(customer, GOLD, 1)
             fault = sandbox.faults.add("hang", path="*/complete/buy")
             arguments = (sandbox.url, sandbox.username, sandbox.password, str(journal), flavour)
-            # Forking with threads around is what this is about.
+            # This test forks a process with threads on purpose.
             flags = ("-X", "dev", "-W", "error", "-W", "ignore:This process:DeprecationWarning")
             command = (sys.executable, *flags, "-c", FORKING, *arguments)
             pipe = subprocess.PIPE
@@ -269,64 +269,64 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     yield once
 
 
-@cells(*(f"F41-{deed.effect}" for deed in DEEDS))
+@cells(*(f"F41-{operation.effect}" for operation in OPERATIONS))
 def test_a_fork(forked: Any, cell: str, flavour: str) -> None:
     said = forked(flavour)
     assert said["err"] == "", said
     assert "before a fork" in said[cell[4]]
     assert said["child"] == 0
     assert said["requests"].count("complete.buy") == 1
-    # What the parent had under way stays the parent's.
+    # The parent's intents in flight stay the parent's.
     assert (said["parent"], said["orders"]) == ("Pending", 1)
 
 
 # F42: another event loop.
 
 
-@cells(*(f"F42-{deed.effect}" for deed in DEEDS), flavours=("async",))
+@cells(*(f"F42-{operation.effect}" for operation in OPERATIONS), flavours=("async",))
 async def test_another_event_loop(world: MatrixWorld, cell: str) -> None:
-    deed = deed_of(cell)
-    await world.ready(deed)
+    operation = operation_of(cell)
+    await world.ready(operation)
 
     async def call() -> None:
-        await deed.call(world.minted, world.basket)
+        await operation.call(world.minted, world.basket)
 
     with pytest.raises(ClientClosedError, match="another event loop"):
         await anyio.to_thread.run_sync(asyncio.run, call())
-    assert (world.sent(deed), world.states()) == (0, [])
-    assert deed.shown(await deed.call(world.minted, world.basket))
+    assert (world.sent(operation), world.states()) == (0, [])
+    assert operation.shown(await operation.call(world.minted, world.basket))
 
 
-@cells(*(f"F42-{deed.effect}-meanwhile" for deed in DEEDS), "F42-M-reconcile", flavours=("async",))
+@cells(*(f"F42-{operation.effect}-meanwhile" for operation in OPERATIONS), "F42-M-reconcile", flavours=("async",))
 async def test_another_event_loop_while_its_own_completes_the_basket(world: MatrixWorld, cell: str) -> None:
     await world.ready(BUY)
-    held = injections.Gate()
-    world.proxy.play(BUY.method, BUY.path, [held])
+    gate = injections.Gate()
+    world.proxy.inject(BUY.method, BUY.path, [gate])
     bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
-    await held.arrived.wait()
-    [flight] = world.minted.complete._settlement.flights.values()
+    await gate.arrived.wait()
+    [in_flight] = world.minted.complete._settlement.in_flight.values()
 
     async def call() -> None:
         if cell.endswith("reconcile"):
-            await world.minted.complete.reconcile(flight.intent)
-        await deed_of(cell).call(world.minted, world.basket)
+            await world.minted.complete.reconcile(in_flight.intent)
+        await operation_of(cell).call(world.minted, world.basket)
 
     with pytest.raises(ClientClosedError, match="another event loop"):
         await anyio.to_thread.run_sync(asyncio.run, call())
-    held.go_on.set()
+    gate.go_on.set()
     assert BUY.shown(await bought)
     assert world.sent(BUY) == 1
 
 
-@cells(*(f"F42-{deed.effect}-blocking" for deed in DEEDS), flavours=("blocking",))
+@cells(*(f"F42-{operation.effect}-blocking" for operation in OPERATIONS), flavours=("blocking",))
 async def test_any_event_loop(world: MatrixWorld, cell: str) -> None:
-    """The blocking client brings its own: that another one runs where it is called changes nothing."""
-    deed = deed_of(cell)
-    await world.ready(deed)
+    """The blocking client has its own event loop, so a running loop of the caller does not matter."""
+    operation = operation_of(cell)
+    await world.ready(operation)
 
     async def call() -> Any:
         asyncio.get_running_loop()
-        return deed.call(world.minted._target, world.basket)
+        return operation.call(world.minted._target, world.basket)
 
-    assert deed.shown(await anyio.to_thread.run_sync(asyncio.run, call()))
-    assert (world.sent(deed), world.arrived(deed)) == (1, 1)
+    assert operation.shown(await anyio.to_thread.run_sync(asyncio.run, call()))
+    assert (world.sent(operation), world.arrived(operation)) == (1, 1)

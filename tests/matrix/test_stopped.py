@@ -1,4 +1,4 @@
-"""F52. A process is stopped between writing an intent down and sending it, and may go on at any time."""
+"""F52. A process is stopped between writing an intent and sending it, and may continue at any time."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tests.matrix.proxy import ProxiedRequest
 from tests.matrix.world import MatrixWorld, child
 
 LEFT: Final = 4.0
-"""Seconds left of the price lock when the process looks at the basket, of which 3 are its margin."""
+"""Seconds left of the price lock when the process reads the basket, of which 3 are its margin."""
 STOPPED: Final = 1.2
-"""Seconds that it is stopped: more than there are to send in. No clock of a test moves that of a process."""
+"""Seconds for which the process is stopped: more than are left to send. Its clock cannot be moved by a test."""
 BOUNDED: Final = {"fence_proves_not_executed": True, "latest_landing": 1.0}
-"""The policy of a client that would take an open or cleared basket as proof."""
+"""Policy of a client for which an open or cleared basket is a proof."""
 
 
 async def has_stopped(process: asyncio.subprocess.Process) -> None:
-    """Wait until the process is stopped, and not for its end, which asyncio waits for."""
+    """Wait until the process is stopped; asyncio can only wait for its end."""
     options = os.WSTOPPED | os.WEXITED | os.WNOWAIT
     found = await anyio.to_thread.run_sync(os.waitid, os.P_PID, process.pid, options)
     assert found is not None
@@ -40,7 +40,7 @@ async def has_stopped(process: asyncio.subprocess.Process) -> None:
 
 @asynccontextmanager
 async def stopped(world: MatrixWorld) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Have another process write an intent down, and stop it before it sends anything."""
+    """Let another process write an intent, and stop it before it sends anything."""
     async with child(world, BUY, "stop") as process:
         await has_stopped(process)
         assert (world.states(), world.sent(BUY)) == (["prepared"], 0)
@@ -67,7 +67,7 @@ async def test_a_stopped_process_goes_on_too_late(world_today: MatrixWorld, cell
 
 @cells("F52-M-wakes-in-time")
 async def test_a_stopped_process_goes_on_in_time(world_today: MatrixWorld, cell: str) -> None:
-    """So that it was the time that kept it from sending above."""
+    """Control: if it continues in time, the process sends the completion."""
     world = world_today
     await world.ready(BUY)
     async with stopped(world) as process:
@@ -85,25 +85,25 @@ async def test_it_is_stopped_before_the_reply_to_a_challenge(world_today: Matrix
     world.clock.advance(240 - LEFT)
     processes: list[asyncio.subprocess.Process] = []
 
-    async def stop(passage: ProxiedRequest) -> None:
+    async def stop(proxied: ProxiedRequest) -> None:
         [process] = processes
         process.send_signal(signal.SIGSTOP)
         await has_stopped(process)
-        await injections.outdated(passage)
+        await injections.outdated(proxied)
         await asyncio.sleep(STOPPED)
         process.send_signal(signal.SIGCONT)
 
-    world.proxy.play(BUY.method, BUY.path, [stop])
+    world.proxy.inject(BUY.method, BUY.path, [stop])
     async with child(world, BUY) as process:
         processes.append(process)
         await gave_up(process)
-    # The challenge was a refusal before anything was done, and it got no reply.
-    assert [entry.status for entry in world.sandbox.requests.of(BUY.operation)] == [401]
+    # The challenge refused the request before anything was executed, and the client did not reply to it.
+    assert [entry.status for entry in world.sandbox.requests.of(BUY.name)] == [401]
     assert (world.sent(BUY), world.states(), world.sandbox.shop.orders) == (1, ["not_sent"], [])
 
 
 async def still_prepared(world: MatrixWorld, *, fence: bool) -> Intent:
-    """Reconcile from this process, and return the intent, about which nothing is concluded."""
+    """Reconcile from this process, and return the intent, whose outcome stays unknown."""
     [intent] = await world.minted.complete.pending()
     assert intent.state == "prepared"
     with pytest.raises(OutcomeUnknown) as caught:
@@ -120,18 +120,20 @@ def seconds_until_sendable_no_more(world: MatrixWorld, intent: Intent) -> float:
 
 @cells("F52-M-looks", "F52-M-fence")
 async def test_nothing_is_concluded_while_it_may_still_send(build: Any, cell: str) -> None:
-    """Neither from a basket that stays open nor from one that was cleared, before `send_before` and the settle time."""
+    """An open or cleared basket proves nothing before `send_before` and the settle time."""
     fence = cell.endswith("fence")
     world = await build(policy=BOUNDED, start=datetime.now(UTC))
     await world.ready(BUY)
     async with stopped(world):
-        # Two minutes of reads: enough for the proof, if the process were known to be gone.
+        # Two minutes of reads, enough for a proof if the process were known to have ended.
         intent = await still_prepared(world, fence=fence)
         assert world.clock.monotonic() >= 100
         left = seconds_until_sendable_no_more(world, intent)
         assert 60 < left < 240
         assert lines(world.sandbox) == ([] if fence else BEFORE)
-        world.clock.advance(left)  # it sends no more; but what it sent at the last moment may not show yet
+        world.clock.advance(
+            left
+        )  # it can no longer send, but an order that it sent at the last moment may not show yet
         world.minted = await world.another(options=world.options({**BOUNDED, "reconcile_budget": 1.0}, {}))
         await still_prepared(world, fence=fence)
         world.clock.advance(10)
@@ -144,19 +146,19 @@ async def test_nothing_is_concluded_while_it_may_still_send(build: Any, cell: st
 
 @cells("F52-M-looks-found")
 async def test_an_order_that_is_found_settles_at_once(world_today: MatrixWorld, cell: str) -> None:
-    """The process is stopped after all was done, and before it could note that."""
+    """The process is stopped after the completion was executed and before it could write that."""
     world = world_today
     await world.ready(BUY)
     processes: list[asyncio.subprocess.Process] = []
 
-    async def stop(passage: ProxiedRequest) -> None:
+    async def stop(proxied: ProxiedRequest) -> None:
         [process] = processes
-        order = await passage.forward()
+        order = await proxied.forward()
         process.send_signal(signal.SIGSTOP)
         await has_stopped(process)
-        passage.send(order.raw)
+        proxied.send(order.raw)
 
-    world.proxy.play(BUY.method, BUY.path, [stop])
+    world.proxy.inject(BUY.method, BUY.path, [stop])
     async with child(world, BUY) as process:
         processes.append(process)
         await has_stopped(process)

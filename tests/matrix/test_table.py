@@ -14,7 +14,7 @@ from tests.matrix.table import DEVIATIONS, EFFECTS, NOT_YET, ROWS, TABLE, UNCOVE
 from tests.matrix.world import ROOT
 
 CELLS = [(row, effect) for row in ROWS for effect in EFFECTS]
-APPLICABLE = [(row, effect) for row, effect in CELLS if row.cases(effect) != {"": Outcome.NONE}]
+APPLICABLE = [(row, effect) for row, effect in CELLS if row.variants(effect) != {"": Outcome.NONE}]
 PROVABLE = [(row, effect) for row, effect in APPLICABLE if row.name not in UNCOVERED]
 NOT_APPLICABLE = {"F46": "R", **dict.fromkeys(("F15", "F39", "F43", "F44", "F48", "F49", "F51", "F52"), "RSA")}
 
@@ -52,16 +52,16 @@ def test_each_cell_is_proved_through_both_clients(collected: Collected) -> None:
 
 
 def test_so_is_each_case_of_a_cell(collected: Collected) -> None:
-    seen = {(row, effect, client, *_cases(rest)) for _, row, effect, rest, client in collected}
+    seen = {(row, effect, client, *_variants(rest)) for _, row, effect, rest, client in collected}
     for row, effect in PROVABLE:
-        for case in filter(None, row.cases(effect)):
-            for client in {case} & {*FLAVOURS} or FLAVOURS:
+        for variant in filter(None, row.variants(effect)):
+            for client in {variant} & {*FLAVOURS} or FLAVOURS:
                 marked = [found for found in seen if found[:3] == (row.name, effect, client)]
-                assert any(case in found[3:] for found in marked), (row.name, effect, case, client)
+                assert any(variant in found[3:] for found in marked), (row.name, effect, variant, client)
 
 
-def _cases(rest: str) -> Iterator[str]:
-    """Yield what a case may be called in an id: its first word, or the client."""
+def _variants(rest: str) -> Iterator[str]:
+    """Yield the names that a variant may have in an id: its first word, or the client."""
     yield rest.split("-", maxsplit=1)[0].replace("_", " ")
     yield rest.rsplit("-", 1)[-1]
 
@@ -72,10 +72,10 @@ def test_nothing_is_proved_that_is_not_in_the_table(collected: Collected) -> Non
 
 
 def _differing() -> Iterator[tuple[str, str, str]]:
-    for row, effect, case in DEVIATIONS:
-        expected = TABLE[row].cases(effect)[case]
-        if DEVIATIONS[row, effect, case][0] is not expected:
-            yield row, effect, case
+    for row, effect, variant in DEVIATIONS:
+        expected = TABLE[row].variants(effect)[variant]
+        if DEVIATIONS[row, effect, variant][0] is not expected:
+            yield row, effect, variant
 
 
 def test_deviations_are_about_cells_and_do_deviate() -> None:

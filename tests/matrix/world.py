@@ -1,7 +1,6 @@
-"""Where a cell is played: the real client of either flavour, a proxy, and the sandbox behind it.
+"""The environment of a cell: the real client of either flavour, a proxy, and the sandbox behind it.
 
-What happened is asked of the proxy (what left the client), the sandbox (what was done) and the journal's file (what
-was written down).
+The proxy tells what left the client, the sandbox what was executed, and the journal's file what was written.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-import anyio.to_thread
 import attrs
 import trustme
 
@@ -32,7 +30,7 @@ Hook = Callable[[], Awaitable[None]]
 
 
 class Clock(ManualClock):
-    """Jumps over every pause; in the first one, `meanwhile` happens in the loop of the test."""
+    """A clock that skips every pause; during the first one, `meanwhile` runs in the event loop of the test."""
 
     def __init__(self, start: datetime) -> None:
         super().__init__(start, auto_advance=True)
@@ -47,7 +45,7 @@ class Clock(ManualClock):
 
 
 class Written(SqliteJournal):
-    """A journal after whose writing, and before anything is sent, `meanwhile` happens in the loop of the test."""
+    """A journal that runs `meanwhile` in the event loop of the test after an intent is written but not sent."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -62,13 +60,13 @@ class Written(SqliteJournal):
 
 
 async def in_loop(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
-    """Wait for something that has to happen in another loop, or in this one."""
+    """Run a coroutine in an event loop, this one or another, and wait for it."""
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hook(), loop))
 
 
 @attrs.define(eq=False)
 class MatrixWorld:
-    """A client, the proxy it talks to, and the sandbox behind."""
+    """A client, its proxy, and the sandbox behind the proxy."""
 
     sandbox: Sandbox
     proxy: Chaos
@@ -81,39 +79,39 @@ class MatrixWorld:
     another: Callable[..., Awaitable[Any]]
     """Builds another client of the same flavour."""
     options: Callable[[Mapping[str, Any], Mapping[str, Any]], Options]
-    """Builds the options of a client: what its completion policy has besides `orders_lag`, and the rest."""
+    """Builds the options of a client from the fields of its completion policy and further options."""
     basket: Basket = attrs.field(init=False)
 
-    async def ready(self, deed: MatrixOperation, *, after: float = 0.0) -> None:
-        """Set the scene: a customer with a basket that the client has seen, and a login that is done.
+    async def ready(self, operation: MatrixOperation, *, after: float = 0.0) -> None:
+        """Create a customer with a basket, and let the client log in and read the basket.
 
-        `after` is the number of seconds after which the client sees it, for servers whose reads are behind.
+        The client reads it after `after` seconds, for servers whose reads are behind.
         """
         shop = self.sandbox.shop
         owner = shop.create_customer(self.sandbox.username, CUSTOMER, {"firstname": "Grace", "lastname": "Hopper"})
-        if deed.kind != "buy":
+        if operation.kind != "buy":
             for sku, amount in BEFORE:
                 shop.give(CUSTOMER, sku, amount)
         for sku, amount in BEFORE:
-            shop.add_item(owner, sku, amount, kind=deed.kind)  # type: ignore[arg-type]
+            shop.add_item(owner, sku, amount, kind=operation.kind)  # type: ignore[arg-type]
         self.clock.advance(after)
         self.basket = await self.minted.baskets.get_active(CUSTOMER)
         self.sandbox.requests.clear()
-        self.proxy.passages.clear()
+        self.proxy.proxied_requests.clear()
 
-    # What happened.
+    # What happened
 
-    def sent(self, deed: MatrixOperation) -> int:
-        """Return how many requests of this deed left the client."""
-        return self.proxy.count(deed.method, deed.path)
+    def sent(self, operation: MatrixOperation) -> int:
+        """Return the number of requests of this operation that left the client."""
+        return self.proxy.count(operation.method, operation.path)
 
-    def arrived(self, deed: MatrixOperation) -> int:
-        """Return how many of them reached the server."""
-        return len(self.sandbox.requests.of(deed.operation))
+    def arrived(self, operation: MatrixOperation) -> int:
+        """Return the number of requests of this operation that reached the server."""
+        return len(self.sandbox.requests.of(operation.name))
 
-    def reads(self, deed: MatrixOperation) -> int:
-        """Return how often it was looked at where reading back looks."""
-        return self.proxy.count("GET", deed.look)
+    def reads(self, operation: MatrixOperation) -> int:
+        """Return the number of reads of the path that reading back this operation uses."""
+        return self.proxy.count("GET", operation.read_back_path)
 
     def states(self) -> list[str]:
         """Return the states of all intents in the journal's file."""
@@ -132,17 +130,18 @@ class MatrixWorld:
         return [(str(one.state), one.refusal.status if one.refusal else None) for one in found]
 
     async def settle(self, error: OutcomeUnknown) -> Completion:
-        """Reconcile the intent of an error, as a caller of this flavour does."""
-        if self.flavour == "async":
-            return await self.minted.complete.reconcile(error)
-        return await anyio.to_thread.run_sync(self.minted.complete.reconcile, error)
+        """Reconcile the intent of an error with the client of this world."""
+        completion: Completion = await self.minted.complete.reconcile(error)
+        return completion
 
 
 @asynccontextmanager
-async def child(world: MatrixWorld, deed: MatrixOperation, *ways: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def child(
+    world: MatrixWorld, operation: MatrixOperation, *ways: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """Make the call in another process, with the same journal; the `ways` are those of `tests.matrix.child`."""
     credentials = (world.sandbox.username, world.sandbox.password)
-    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, deed.effect, *ways)
+    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, operation.effect, *ways)
     command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.matrix.child", *arguments)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)

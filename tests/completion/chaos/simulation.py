@@ -323,7 +323,7 @@ class Day:
                 self.known.add(token)
                 return "found cancelled"
             case OutcomeUnknown():
-                if any("looks like it" in note for note in outcome.evidence):
+                if any("may be the order of this purchase" in note for note in outcome.evidence):
                     self.ambiguous.add(token)
                 return "unknown"
             case NotExecuted():
