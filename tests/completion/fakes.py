@@ -175,6 +175,7 @@ class World(ApiClient):
             locks=KeyedLocks(self.clock),
             elapsed=ElapsedTime(self.clock),
             lag_source=None,
+            on_structure=None,
         )
         self.basket: Any = deal_json()
         self.orders: Any = []

@@ -149,7 +149,7 @@ async def test_a_completion_has_times_of_its_own(connect, deadline, ends):
         await asyncio.wait({buying}, timeout=0.05)
         assert not buying.done()
         clock.advance(0.1)
-        with pytest.raises(OutcomeUnknown, match="not known") as caught:
+        with pytest.raises(OutcomeUnknown, match="is unknown") as caught:
             await buying
         assert f"no complete response within {ends} s" in caught.value.evidence[0]
 
