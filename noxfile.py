@@ -55,8 +55,15 @@ def typing(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """All tests, warnings as errors, in development mode; on every installed Python from 3.11 up."""
-    groups(session, "test")
+    groups(session, "test-integrations")
     session.run("python", "-X", "dev", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that the quick suite leaves out (`SLOW` in tests/conftest.py)."""
+    groups(session, "test-integrations")
+    session.run("python", "-X", "dev", "-m", "pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session

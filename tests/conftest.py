@@ -22,13 +22,29 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
         signal.signal(number, handler)
 
 FREEZE_EVERY = 200
+SLOW = (
+    # Thousands of calls, purchases or steps, or the whole suite again with one line of the source changed.
+    *("test_leaks.py", "test_mutations.py", "test_soak.py", "feed/test_feed_soak.py", "completion/test_chaos.py"),
+    *("completion/test_cancel_sweep.py", "completion/test_refusal_table.py", "completion/test_stateful.py", "matrix/"),
+    # Processes that are started, killed, stopped or sent signals.
+    *("completion/test_killed.py", "completion/test_killed_purchases.py", "completion/test_machines.py"),
+    *("cli/test_signals.py", "cli/test_streams.py", "feed/test_fleet_processes.py", "feed/test_sinks.py::TestCrashes"),
+    *("test_forks.py", "test_threads_and_processes.py", "plugin/", "test_benchmarks.py"),
+    # Servers and browsers that are installed beside Python.
+    *("browser/", "frameworks/", "peers/"),
+)
+"""Tests that get the mark `slow`, by path below `tests`: the quick suite leaves them out."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--requirement", type=int, help="run only the tests that prove this statement of the scorecard")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest itself selects by `-m`
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.partition("tests/")[2].startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
     number = config.getoption("--requirement")
     if number is not None:
         proving = [item for item in items if any(number in mark.args for mark in item.iter_markers("requirement"))]

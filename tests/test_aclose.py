@@ -70,6 +70,7 @@ async def pending(path: Path) -> list[Intent]:
     return await SqliteJournal(path).pending()
 
 
+@pytest.mark.requirement(50)
 @pytest.mark.parametrize("closers", [1, 2, 8])
 async def test_closing_during_a_purchase_leaves_it_unknown(
     sandbox: Sandbox, basket: Basket, tmp_path: Path, closers: int

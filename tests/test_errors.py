@@ -107,6 +107,7 @@ def test_an_api_error_does_not_show_its_body_or_message():
     assert "canary" not in repr(error)
 
 
+@pytest.mark.requirement(39)
 def test_the_tree_in_the_docstring_is_the_tree():
     documented: dict[str, str | None] = {}
     above: list[tuple[int, str]] = []

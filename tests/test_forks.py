@@ -114,6 +114,7 @@ asyncio.run(awaited()) if is_async else blocking()
 """
 
 
+@pytest.mark.requirement(25)
 def test_in_the_middle_of_a_purchase(sandbox, arguments):
     fill(sandbox, "customer-1")
     fault = sandbox.faults.add("hang", path="*/complete/buy")

@@ -239,6 +239,8 @@ async def test_a_whole_answer_is_taken(name):
     assert (completions, pending) == (name.startswith("complete."), 0)
 
 
+@pytest.mark.requirement(39)
+@pytest.mark.requirement(43)
 @settings(
     deadline=None,
     max_examples=400,

@@ -120,6 +120,7 @@ PLACES: dict[str, tuple[Given, Callable[[str, bytes, str], None]]] = {
 }
 
 
+@pytest.mark.requirement(35)
 @settings(deadline=None, max_examples=200)
 @given(st.sampled_from(list(PLACES)), nasty)
 @example("customers.get", "x\r\nX-Evil: yes")
@@ -152,6 +153,7 @@ def test_what_is_given_stays_where_it_belongs(place: str, given: str):
     asyncio.run(story(), debug=False)
 
 
+@pytest.mark.requirement(35)
 @pytest.mark.parametrize("given", ["x\r\nX-Evil: yes", "x\nX-Evil: yes", "x\rX: y", "x\0", "ü", " x", "x ", "", "\x7f"])
 @pytest.mark.parametrize("cls", [AsyncMintedConnect, MintedConnect])
 @pytest.mark.parametrize(

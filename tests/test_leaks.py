@@ -155,6 +155,8 @@ async def fast_loop(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> Non
         caplog.set_level("CRITICAL", name)
 
 
+@pytest.mark.requirement(24)
+@pytest.mark.requirement(41)
 @pytest.mark.usefixtures("fast_loop")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("flavour", "calls"), [("async", 3_000), ("blocking", 2_000)])
@@ -218,6 +220,7 @@ with ThreadedSandbox(seed=1, clock=ManualClock(auto_advance=True), log_limit=0) 
 """
 
 
+@pytest.mark.requirement(41)
 @pytest.mark.usefixtures("fast_loop")
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("flavour", "calls"), [("async", 3000), ("blocking", 2000)])

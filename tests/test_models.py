@@ -70,6 +70,7 @@ def test_models_are_frozen_positional_documented_and_resolvable(class_: type):
         setattr(object.__new__(class_), fields[0].name, None)
 
 
+@pytest.mark.requirement(37)
 def test_no_money_is_a_float():
     hints = [hint for class_ in CLASSES for name, hint in get_type_hints(class_).items() if name != "received_at"]
     assert not [hint for hint in hints if float in {hint, *get_args(hint)}]
@@ -200,6 +201,7 @@ def shipping() -> Shipping:
     )
 
 
+@pytest.mark.requirement(33)
 def test_nobody_is_named_in_a_repr(basket: Basket, order: Order):
     address = attrs.evolve(order.shippingaddress, fullname="Zerrin Kanarya", phone="+905559998877", address="Papağan")
     billing = {"fullname": "Zerrin Kanarya"}

@@ -392,6 +392,7 @@ async def test_what_a_basket_refuses(minted, sandbox, known, field, call):
     assert await minted.baskets.get_active(known) == basket
 
 
+@pytest.mark.requirement(19)
 async def test_the_price_lock_runs_on_the_monotonic_clock(minted, sandbox, clock, known):
     basket = await minted.baskets.add_item(known, sku=GOLD)
     assert (basket.price_fix.remaining, basket.price_fix.seconds_left) == (240, 240.0)

@@ -9,6 +9,7 @@ import pytest
 from tests import soak
 
 
+@pytest.mark.requirement(41)
 @pytest.mark.skipif(sys.platform != "linux", reason="weighs itself in /proc")
 def test_a_second_of_it(capsys: pytest.CaptureFixture[str]):
     assert soak.main(["0.02"]) == 0

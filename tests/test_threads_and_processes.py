@@ -214,6 +214,7 @@ def blocking(work: Coroutine[Any, Any, None]) -> None:
         work.send(None)
 
 
+@pytest.mark.requirement(26)
 def test_thirty_two_threads_buy_while_a_lot_goes_wrong(tmp_path: Path):
     clock, till = ManualClock(auto_advance=True), Till()
     with (
@@ -286,6 +287,7 @@ def test_a_client_for_each_of_eight_loops(tmp_path: Path):
         till.balance(sandbox, baskets, asyncio.run(pending()))
 
 
+@pytest.mark.requirement(26)
 async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox):
     """A task that waited for another event loop would never be woken."""
 

@@ -76,6 +76,7 @@ SWITCHES = {
 }
 
 
+@pytest.mark.requirement(28)
 @pytest.mark.parametrize("switch", SWITCHES)
 async def test_no_variable_switches_the_checking_off(connect, authority, known, others, monkeypatch, switch):
     for name, value in SWITCHES[switch].items():
@@ -101,6 +102,7 @@ async def test_a_machine_may_say_where_it_keeps_its_authorities(connect, authori
     assert len(server.requests) == trusted
 
 
+@pytest.mark.requirement(28)
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1:DeprecationWarning")
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
 async def test_a_server_of_the_last_century(connect, authority, version):
@@ -129,6 +131,7 @@ async def test_a_server_of_the_last_century(connect, authority, version):
     assert [type(error) for error in shaken] == [ssl.SSLError]
 
 
+@pytest.mark.requirement(28)
 async def test_the_context_of_every_lane_is_strict(authority, known, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(known))
     async with (
@@ -145,6 +148,7 @@ async def test_the_context_of_every_lane_is_strict(authority, known, monkeypatch
         assert context.verify_mode == ssl.CERT_REQUIRED
 
 
+@pytest.mark.requirement(28)
 async def test_a_lender_who_checks_nothing_does_not_decide_for_us(authority):
     async with (
         WireServer(fine, ssl=serving(authority)) as server,
@@ -177,6 +181,7 @@ async def test_a_purchase_checks_as_a_read_does(connect, authority):
         assert len(sandbox.shop.orders) == 1
 
 
+@pytest.mark.requirement(28)
 @pytest.mark.parametrize("cls", CLIENTS)
 @pytest.mark.parametrize(
     "url",

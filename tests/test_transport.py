@@ -212,6 +212,7 @@ async def test_a_dripping_answer_ends_at_the_read_timeout(connect):
     assert Phase.RESPONDED is caught.value.phase
 
 
+@pytest.mark.requirement(8)
 async def test_one_deadline_over_all_attempts(connect):
     clock = ManualClock(auto_advance=True)
 
@@ -291,6 +292,7 @@ async def test_a_gzip_bomb_is_cut_off(connect):
     assert len(server.requests) == 1
 
 
+@pytest.mark.requirement(36)
 @pytest.mark.parametrize("code", [200, 401, 404, 500])
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_a_bomb_never_stands_in_memory_whole(connect, code, encoding):
@@ -324,6 +326,7 @@ async def test_broken_gzip(connect):
             await minted.rates.current()
 
 
+@pytest.mark.requirement(27)
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(connect, code):
     async with (
@@ -364,6 +367,7 @@ async def test_retry_after(connect, header, pause):
     assert [0.125 if pause is None else pause] == clock.sleeps
 
 
+@pytest.mark.requirement(3)
 async def test_retry_after_as_a_date(connect):
     headers = "Date: Mon, 23 Nov 2026 10:00:00 GMT\r\nRetry-After: Mon, 23 Nov 2026 10:00:03 GMT\r\n"
     async with WireServer(scripted(status(503, headers), fine)) as server:
@@ -410,6 +414,7 @@ async def test_a_cold_burst_through_a_small_pool(connect, sandbox: Sandbox):
     assert len(sandbox.requests) == 65
 
 
+@pytest.mark.requirement(30)
 async def test_a_wrong_password_is_one_challenge_and_no_hammering(connect, sandbox: Sandbox):
     minted = await connect(sandbox.url, sandbox.username, "wrong-canary")
     for _ in range(10):
@@ -438,6 +443,7 @@ async def test_basic_only_is_a_downgrade(connect):
     assert "authorization" not in server.requests[0][1]
 
 
+@pytest.mark.requirement(23)
 async def test_the_pool_is_fast_to_say_that_it_is_full(connect):
     asked = asyncio.Event()
 
@@ -676,6 +682,7 @@ async def test_cancelling_a_call_leaves_nothing(sandbox: Sandbox):
         await minted.rates.current()
 
 
+@pytest.mark.requirement(39)
 async def test_errors_hold_nothing_of_the_foreign_exception(connect):
     async with WireServer(scripted(drop)) as server:
         minted = await connect(server.url, **ONCE)
@@ -729,6 +736,7 @@ HELD: dict[str, tuple[int, str, bytes]] = {
 }
 
 
+@pytest.mark.requirement(34)
 @pytest.mark.parametrize("name", HELD)
 @pytest.mark.parametrize("kept", [False, True])
 async def test_an_error_holds_neither_body_nor_headers_unless_asked(connect, name, kept):

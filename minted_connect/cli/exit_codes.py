@@ -81,7 +81,7 @@ def describe_interruption(error: BaseException | None) -> list[str]:
         return []
     lines = [note for note in getattr(error, "__notes__", ()) if intent.id in note]
     if intent.state in OPEN:
-        lines = [*(lines or [f"intent {intent.id} may have been carried out"]), _next_step(intent)]
+        lines = [*(lines or [f"intent {intent.id} may have been executed"]), _next_step(intent)]
     return lines
 
 

@@ -347,7 +347,7 @@ class Settlement:
             evidence,
         )
         _logger.error(
-            "%s: the outcome is unknown, the completion may have been carried out (phase: %s; %s). Do not repeat it: "
+            "%s: the outcome is unknown, the completion may have been executed (phase: %s; %s). Do not repeat it: "
             "reconcile it with complete.reconcile() or python -m minted_connect reconcile",
             describe_intent(intent),
             phase,
@@ -370,7 +370,7 @@ def _describe(state: IntentState | None, result: Completion | Exception | None) 
         case IntentState.NOT_EXECUTED:
             return "was not carried out"
         case IntentState.UNKNOWN:
-            return "may have been carried out: find it in complete.pending() and reconcile it"
+            return "may have been executed: find it in complete.pending() and reconcile it"
         case _:
             return None
 

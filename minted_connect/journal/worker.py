@@ -89,7 +89,9 @@ class WorkerThread:
             jobs.put((loop, ended, lambda: None))
             jobs.put(None)
         await ended
-        thread.join()
+        # Only its exit is left, which takes microseconds; `join` would block the event loop for them.
+        while thread.is_alive():
+            await asyncio.sleep(0)
 
 
 def _run_jobs(jobs: _Jobs) -> None:

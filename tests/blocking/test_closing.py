@@ -85,7 +85,7 @@ def check_named(error: BaseException, journal: Path, state: str = "unknown") -> 
     assert named is not None
     assert named.id == intent
     assert [note for note in error.__notes__ if intent in note] == [
-        f"intent {intent} may have been carried out: find it in complete.pending() and reconcile it"
+        f"intent {intent} may have been executed: find it in complete.pending() and reconcile it"
     ]
 
 

@@ -293,13 +293,13 @@ class TestInterruption:
             try:
                 await forever()
             except asyncio.CancelledError as cancelled:
-                cancelled.add_note("intent 7 may have been carried out")
+                cancelled.add_note("intent 7 may have been executed")
                 raise
 
         with pytest.raises(KeyboardInterrupt) as caught:
             runner.run(purchase())
 
-        assert caught.value.__notes__ == ["intent 7 may have been carried out"]
+        assert caught.value.__notes__ == ["intent 7 may have been executed"]
 
     def test_an_error_that_the_cancelled_call_ends_with_is_noted(self, runner):
         async def purchase() -> None:
@@ -434,7 +434,7 @@ class TestClose:
             try:
                 await forever(begun)
             except asyncio.CancelledError as cancelled:
-                cancelled.add_note("intent 7 may have been carried out")
+                cancelled.add_note("intent 7 may have been executed")
                 raise
 
         events = [threading.Event() for _ in range(8)]
@@ -445,7 +445,7 @@ class TestClose:
             errors = [call.exception(PATIENCE) for call in calls]
 
         assert [str(error) for error in errors] == ["this Thing was closed while the call was in flight"] * 8
-        assert all(error.__notes__ == ["intent 7 may have been carried out"] for error in errors)
+        assert all(error.__notes__ == ["intent 7 may have been executed"] for error in errors)
 
     def test_every_call_ends_while_it_closes(self):
         for _ in range(30):

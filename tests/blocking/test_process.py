@@ -158,6 +158,7 @@ class TestCtrlC:
 
 
 class TestFork:
+    @pytest.mark.requirement(25)
     def test_the_child_is_refused_at_once_and_the_parent_goes_on(self, finished):
         status, out, err = finished(
             code(

@@ -39,9 +39,7 @@ def intent_in(err: str) -> str:
     """Check the messages of a purchase that a signal ended, and return the id of its intent."""
     note, hint = err.splitlines()[-2:]
     intent = hint.rpartition(" ")[2]
-    assert note == (
-        f"minted: intent {intent} may have been carried out: find it in complete.pending() and reconcile it"
-    )
+    assert note == (f"minted: intent {intent} may have been executed: find it in complete.pending() and reconcile it")
     assert hint == f"minted: do not repeat it; find out with: minted reconcile --intent {intent}"
     return intent
 

@@ -60,6 +60,7 @@ async def filled(minted: Any) -> Any:
 # The price.
 
 
+@pytest.mark.requirement(18)
 @pytest.mark.parametrize("more", ["0.01", "-0.01", "100"])
 async def test_another_price_than_was_agreed_to_is_not_paid(minted, sandbox, more):
     basket = await filled(minted)
@@ -91,6 +92,7 @@ CHANGED: list[tuple[str, Any, str]] = [
 ]
 
 
+@pytest.mark.requirement(18)
 @pytest.mark.parametrize(("field", "value", "said"), CHANGED, ids=[field for field, _, _ in CHANGED])
 @pytest.mark.parametrize("answered", [True, False], ids=["in the answer", "in what was read back"])
 async def test_an_order_is_compared_with_what_was_agreed_to(minted, sandbox, caplog, field, value, said, answered):
@@ -119,6 +121,7 @@ async def test_an_order_as_agreed_differs_in_nothing(minted):
 # The lock.
 
 
+@pytest.mark.requirement(19)
 @pytest.mark.parametrize("jump", [-HOUR, HOUR, -400 * DAY, 400 * DAY])
 async def test_the_time_of_day_does_not_end_a_lock_and_does_not_prolong_it(minted, sandbox, clock, jump):
     basket = await filled(minted)
@@ -134,6 +137,7 @@ async def test_the_time_of_day_does_not_end_a_lock_and_does_not_prolong_it(minte
     assert len(sandbox.shop.orders) == 1
 
 
+@pytest.mark.requirement(19)
 @pytest.mark.parametrize(("left", "bought"), [(3, True), (2, False)])
 async def test_a_few_seconds_of_the_lock_are_kept_back(minted, sandbox, clock, left, bought):
     basket = await filled(minted)
@@ -174,6 +178,7 @@ async def skewed(connect: Any, clock: ManualClock, skew: int) -> AsyncIterator[t
         yield minted, sandbox
 
 
+@pytest.mark.requirement(20)
 async def test_neither_lock_nor_pause_nor_deadline_minds_the_servers_clock(skewed, clock):
     minted, sandbox = skewed
     basket = await filled(minted)
@@ -197,6 +202,7 @@ async def test_neither_lock_nor_pause_nor_deadline_minds_the_servers_clock(skewe
     assert clock.monotonic() - began == 20
 
 
+@pytest.mark.requirement(20)
 async def test_what_became_of_a_purchase_is_looked_for_in_both_times(skewed, skew, clock):
     minted, sandbox = skewed
     basket = await filled(minted)
@@ -214,6 +220,7 @@ async def test_what_became_of_a_purchase_is_looked_for_in_both_times(skewed, ske
     assert order.token == basket.token
 
 
+@pytest.mark.requirement(20)
 @pytest.mark.parametrize("days", [-20, -2, 2, 20])
 async def test_a_date_that_lies_only_widens_the_search(days: int) -> None:
     world = World()
@@ -230,6 +237,7 @@ async def test_a_date_that_lies_only_widens_the_search(days: int) -> None:
 # The places of completions.
 
 
+@pytest.mark.requirement(23)
 async def test_a_full_lane_of_completions_is_said_fast_and_nothing_was_sent(connect, clock, sandbox):
     minted = await connect(
         sandbox.url,

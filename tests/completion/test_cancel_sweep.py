@@ -112,7 +112,7 @@ class Market:
     intent: Intent = attrs.field(init=False)
     """Its outcome was not known, and it was carried out."""
     left: bool = False
-    """Whether what is swept may have been carried out at an earlier await: then it may have been at every later one."""
+    """Whether what is swept may have been executed at an earlier await: then it may have been at every later one."""
     closed: set[str] = attrs.field(factory=set)
     """The states that intents were left in."""
 
@@ -456,6 +456,7 @@ SENDING: Final = ("buy", "sell", "delivery", "buy, read back", "buy, found")
 DURABLE: Final = ("buy", "pending", "unfinished", "decide", "reconcile")
 
 
+@pytest.mark.requirement(24)
 @pytest.mark.parametrize("store", ["memory"], indirect=True)
 @pytest.mark.parametrize("name", CALLS)
 async def test_a_call_cancelled_at_every_await(market: Market, name: str) -> None:
@@ -465,6 +466,7 @@ async def test_a_call_cancelled_at_every_await(market: Market, name: str) -> Non
     await shop.client.aclose()
 
 
+@pytest.mark.requirement(17)
 @pytest.mark.parametrize(
     ("store", "name"),
     [*(("memory", name) for name in COMPLETIONS), *(("file", f"complete.{name}") for name in DURABLE)],

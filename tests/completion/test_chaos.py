@@ -51,6 +51,7 @@ async def test_nothing_is_bought_twice_and_nothing_is_lost(
     assert tally.faults["refusal"] > 5
 
 
+@pytest.mark.requirement(12)
 @swiftly
 async def test_a_client_that_sends_again_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = retry._max_attempts

@@ -295,6 +295,7 @@ async def test_lines_that_are_only_split_otherwise_are_the_same(world: World, co
     assert (await complete.buy(world.seen_basket(), accept_price="current")).order is not None
 
 
+@pytest.mark.requirement(13)
 async def test_nothing_is_sent_without_the_journal(world: World, journal: Watched, complete: AsyncCompletions) -> None:
     journal.broken = JournalError("the disk is full")
     with pytest.raises(JournalError):
@@ -412,6 +413,7 @@ async def test_a_timeout_is_not_sent_or_unknown_never_in_between(
     assert caught.value.__cause__ is error
 
 
+@pytest.mark.requirement(15)
 @pytest.mark.parametrize("error", UNKNOWN, ids=label)
 async def test_unknown(world: World, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
     world.complete = sending(error, Phase.SENT)
@@ -759,7 +761,7 @@ async def test_a_cancel_scope_that_cancels_every_await(
         canceller = asyncio.create_task(cancel())
         with pytest.raises(asyncio.CancelledError) as caught:
             await complete.buy(world.seen_basket(), expected_total=TOTAL)
-        assert "may have been carried out" in caught.value.__notes__[0]
+        assert "may have been executed" in caught.value.__notes__[0]
         raise caught.value
     await canceller
     assert scope.cancelled_caught
@@ -811,8 +813,8 @@ class SlowToSettle(Watched):
             ValidationFailed,
         ),
         (Conflict("no", 409, 409), IntentState.REJECTED, "was rejected (Conflict)", Conflict),
-        (ServerError("down", 500), IntentState.UNKNOWN, "may have been carried out", OutcomeUnknown),
-        (lambda *_: of("somebody else"), IntentState.UNKNOWN, "may have been carried out", OutcomeUnknown),
+        (ServerError("down", 500), IntentState.UNKNOWN, "may have been executed", OutcomeUnknown),
+        (lambda *_: of("somebody else"), IntentState.UNKNOWN, "may have been executed", OutcomeUnknown),
     ],
 )
 @pytest.mark.parametrize("how", ["task", "scope"])

@@ -311,6 +311,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.requirement(13)
 @pytest.mark.parametrize("committed", [False, True])
 async def test_killed_between_sending_and_answer(
     minted: AsyncMintedConnect, server: Sandbox, tmp_path: Path, committed: bool

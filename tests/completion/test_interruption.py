@@ -276,7 +276,7 @@ async def test_a_cancellation_while_the_outcome_is_written_tells_the_outcome(san
 
 def interrupted(intent: Intent) -> asyncio.CancelledError:
     error = asyncio.CancelledError()
-    attach_intent(error, intent, IntentState.UNKNOWN, "may have been carried out")
+    attach_intent(error, intent, IntentState.UNKNOWN, "may have been executed")
     return error
 
 
@@ -350,12 +350,12 @@ def test_groups_in_groups_are_searched() -> None:
 def test_a_copy_keeps_intent_and_note(kind: type[BaseException], through: Callable[[Any], BaseException]) -> None:
     error = kind()
     intent = an_intent()
-    attach_intent(error, intent, IntentState.UNKNOWN, "may have been carried out")
+    attach_intent(error, intent, IntentState.UNKNOWN, "may have been executed")
     copied = through(error)
     found = intent_of(copied)
     assert found is not None
     assert found.id == intent.id
-    assert copied.__notes__ == [f"intent {intent.id} may have been carried out"]
+    assert copied.__notes__ == [f"intent {intent.id} may have been executed"]
 
 
 def test_an_exception_that_replaces_another_takes_intent_and_note_along() -> None:
@@ -367,7 +367,7 @@ def test_an_exception_that_replaces_another_takes_intent_and_note_along() -> Non
     found = intent_of(second)
     assert found is not None
     assert found.id == intent.id
-    assert second.__notes__ == [f"intent {intent.id} may have been carried out"]
+    assert second.__notes__ == [f"intent {intent.id} may have been executed"]
     untouched = KeyboardInterrupt()
     copy_intent(KeyError(), untouched)
     assert not hasattr(untouched, "__notes__")

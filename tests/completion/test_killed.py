@@ -25,6 +25,7 @@ WRITER = """
 """
 
 
+@pytest.mark.requirement(16)
 async def test_what_was_said_is_kept(kept: str) -> None:
     reported: dict[str, str] = {}
     rng = random.Random(7)

@@ -176,6 +176,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.requirement(16)
 @pytest.mark.parametrize("committed", [True, False], ids=["done", "not done"])
 async def test_killed_between_sending_and_answer_and_found_out_by_another(
     minted: AsyncMintedConnect, sandbox: Sandbox, kept: str, machine: Start, committed: bool

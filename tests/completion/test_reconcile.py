@@ -171,6 +171,7 @@ def test_an_order_of_somebody_else_is_never_ours(changes: dict[str, Any]) -> Non
 # --- looking until it is known -----------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(14)
 async def test_an_order_is_found_at_once(world: World, journal: MemoryJournal, complete: AsyncCompletions) -> None:
     world.basket, world.orders = None, [of("somebody else", token=TOKEN), order_json()]
     done = await complete.reconcile(intent_of())
@@ -400,6 +401,7 @@ async def test_without_an_order_it_stays_unknown(
 # --- the fence ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(14)
 async def test_a_fence_proves_only_what_staging_has_shown(
     world: World, journal: MemoryJournal, complete: AsyncCompletions
 ) -> None:

@@ -54,11 +54,15 @@ async def examine_all(stage: Stage, wanted: Iterable[Case]) -> list[Result]:
     return results
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 def test_delay_and_staleness_are_within_every_settle_time() -> None:
     assert all(policy.settle_time > DELAY + STALENESS for policy in POLICIES.values())
     assert POLICIES["orders_lag"] == CompletionPolicy()
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 @by_name
 async def test_a_refusal_is_believed_only_without_an_order(stage: Stage, response: Response) -> None:
     wanted = list(cases([response], policy="orders_lag"))
@@ -74,6 +78,8 @@ async def test_a_refusal_is_believed_only_without_an_order(stage: Stage, respons
             assert result.later == ""
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 async def test_a_refusal_that_asks_for_a_long_wait_is_settled_later(stage: Stage) -> None:
     [patient] = [one for one in REFUSALS if "3600" in one.name]
     for result in await examine_all(stage, cases([patient], policy="orders_lag")):
@@ -81,6 +87,8 @@ async def test_a_refusal_that_asks_for_a_long_wait_is_settled_later(stage: Stage
         assert result.later == ("refused (CompletionRejected)" if result.case.made == "never" else "confirmed")
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize("response", AT_ONCE, ids=lambda response: response.name)
 async def test_the_outcome_is_unknown_at_once(stage: Stage, response: Response) -> None:
     forms = {"enveloped"} if stage.flavour == "blocking" else {"enveloped", "bare"}
@@ -91,6 +99,8 @@ async def test_the_outcome_is_unknown_at_once(stage: Stage, response: Response) 
         assert result.later == ("refused (NotExecuted)" if result.case.made == "never" else "confirmed")
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize("response", INTERRUPTED, ids=lambda response: response.name)
 @pytest.mark.parametrize("ending", ENDINGS)
 async def test_what_was_not_looked_for_to_the_end_is_settled_later(
@@ -107,6 +117,8 @@ async def test_what_was_not_looked_for_to_the_end_is_settled_later(
     assert any(result.later for result in results)
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize(
     ("clock_error", "wall_error"), [(-3600.0, 0.0), (-40.0, 0.0), (0.0, 3600.0), (0.0, 40.0), (3600.0, -3600.0)]
@@ -123,6 +135,8 @@ async def test_wrong_clocks_of_gateways_and_machines_settle_nothing_early(
             assert result.later == ("refused (CompletionRejected)" if result.case.made == "never" else "confirmed")
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 async def test_only_trusted_refusals_are_left_out(stage: Stage) -> None:
     assert [(case.policy, case.label) for case in LEFT_OUT] == [
         ("latest_landing", "422 enveloped, order before, reads 7 s behind"),
@@ -137,6 +151,8 @@ async def test_only_trusted_refusals_are_left_out(stage: Stage) -> None:
     await examine_all(stage, [attrs.evolve(case, trusts=False) for case in LEFT_OUT])
 
 
+@pytest.mark.requirement(45)
+@pytest.mark.requirement(46)
 async def test_the_table_is_printed(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "minted_connect")
     monkeypatch.setattr("tests.completion.refusals.REFUSALS", REFUSALS[:1])

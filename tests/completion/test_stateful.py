@@ -578,6 +578,8 @@ SHORT: Final = settings(
 LONG: Final = settings(SHORT, stateful_step_count=50, max_examples=100, derandomize=False)
 
 
+@pytest.mark.requirement(13)
+@pytest.mark.requirement(43)
 @pytest.mark.timeout(300)
 @pytest.mark.requirement(45)
 @pytest.mark.requirement(46)

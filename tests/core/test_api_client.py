@@ -73,6 +73,7 @@ async def fails(minted: Any, times: int) -> None:
             await minted.rates.current()
 
 
+@pytest.mark.requirement(7)
 async def test_the_rate_limit_spaces_calls(client, clock, sandbox):
     minted = await client(rate_limit=RateLimit(rate=2, burst=2))
     for _ in range(4):
@@ -83,6 +84,7 @@ async def test_the_rate_limit_spaces_calls(client, clock, sandbox):
     assert len(sandbox.requests.of("rates.current")) == 4 + 1  # the challenge
 
 
+@pytest.mark.requirement(7)
 async def test_the_rate_limit_counts_every_attempt(client, clock, sandbox):
     minted = await client(retry=RetryPolicy(), rate_limit=RateLimit(rate=0.1), random=lambda: 0.0)
     sandbox.faults.add("status", status=500)
@@ -142,6 +144,7 @@ async def test_while_the_probe_runs_nothing_else_does(sandbox, clock):
         assert len(await minted.rates.current()) == 2
 
 
+@pytest.mark.requirement(22)
 async def test_reconciling_does_not_mind_an_open_breaker(client, sandbox):
     minted = await client(breaker=BreakerPolicy(failures=1, cooldown=3600))
     await minted.customers.create("customer-1")
@@ -181,6 +184,7 @@ async def test_a_clean_success_gives_a_token_back(client, sandbox, clock):
     assert len(clock.sleeps) == 2
 
 
+@pytest.mark.requirement(32)
 async def test_the_log_is_a_line_an_attempt(client, sandbox, caplog):
     minted = await client(retry=RetryPolicy(), random=lambda: 0.5)
     await minted.rates.current()
@@ -223,6 +227,7 @@ THIRD: list[tuple[str, dict[str, Any], type[Exception]]] = [
 ]
 
 
+@pytest.mark.requirement(40)
 @pytest.mark.parametrize(("kind", "args", "error"), THIRD, ids=[kind for kind, _, _ in THIRD])
 async def test_what_fails_says_which_exchange_it_was_and_at_which_attempt(client, sandbox, kind, args, error):
     minted = await client(retry=RetryPolicy(), random=lambda: 0.0, max_body=16_384)
@@ -251,6 +256,7 @@ async def test_rows_of_others_say_which_exchange_it_was(client, sandbox):
     assert (caught.value.request_id, caught.value.attempts) == (sandbox.requests[-1].request_id, 2)
 
 
+@pytest.mark.requirement(40)
 async def test_a_result_says_which_exchange_it_was_and_at_which_attempt(client, sandbox):
     minted = await client(retry=RetryPolicy(), random=lambda: 0.0)
     sandbox.faults.add("status", method="GET", status=503, times=2)
@@ -295,6 +301,7 @@ async def test_what_may_have_landed_is_never_called_not_sent(connect, clock, las
         assert server.requests[0][0].startswith("PATCH")
 
 
+@pytest.mark.requirement(19)
 async def test_a_price_that_runs_out_while_waiting_for_the_limiter_is_not_bought(client, sandbox, clock):
     minted = await client(rate_limit=RateLimit(rate=0.1))
     await minted.customers.create("customer-1")
@@ -332,6 +339,7 @@ async def test_reconciling_leaves_the_places_of_purchases_alone(client, sandbox)
         group.cancel_scope.cancel()
 
 
+@pytest.mark.requirement(21)
 async def test_everyday_calls_do_not_hold_purchases_up(client, sandbox):
     minted = await client(pool_size=1, completion=CompletionPolicy(pre_image="require"))
     await minted.customers.create("customer-1")
@@ -355,6 +363,7 @@ TROUBLES: dict[str, tuple[dict[str, Any], type[Exception]]] = {
 }
 
 
+@pytest.mark.requirement(21)
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_nothing_holds_reconciling_up(connect, sandbox, clock, trouble):
     options, refusal = TROUBLES[trouble]
@@ -387,6 +396,7 @@ async def test_nothing_holds_reconciling_up(connect, sandbox, clock, trouble):
         sandbox.faults.clear()
 
 
+@pytest.mark.requirement(22)
 @pytest.mark.parametrize("trouble", ["an open breaker", "a rate limit"])
 async def test_a_purchase_that_is_held_back_was_not_sent(client, clock, sandbox, trouble):
     options, refusal = TROUBLES[trouble]

@@ -590,6 +590,7 @@ async def test_no_call_fails_while_nonces_are_short_lived(says_stale, uses):
     assert server.requests <= 1 + 2 * 640
 
 
+@pytest.mark.requirement(30)
 async def test_stale_is_renewed_once_per_call():
     sent = []
 
@@ -702,6 +703,7 @@ async def test_counts_are_unique_and_rise_under_concurrency():
 # --- the single flight -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(30)
 async def test_a_cold_burst_of_64_makes_65_requests():
     server, auth = Server(), DigestAuth("partner", "secret")
     assert await asyncio.gather(*(call(auth, server) for _ in range(64))) == [200] * 64
@@ -939,6 +941,7 @@ def test_ha1_is_not_taken_from_another_realm():
         assert given["response"] == expected(given, user="partner", password="secret", method="GET")
 
 
+@pytest.mark.requirement(31)
 def test_nothing_secret_shows_and_nothing_is_pickled():
     auth = pinned(offer("SHA-256"))
     flow = auth.auth_flow()

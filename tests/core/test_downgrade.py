@@ -62,6 +62,7 @@ WEAKER: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.requirement(29)
 @pytest.mark.parametrize("later", WEAKER)
 async def test_nothing_weaker_is_answered_after_the_first_success(connect, later):
     async with WireServer(login_then(*WEAKER[later])) as server:
@@ -96,6 +97,7 @@ async def test_what_is_as_strong_is_answered_whatever_stands_beside_it(connect, 
     assert "algorithm=SHA-256" in server.requests[3][1]["authorization"]
 
 
+@pytest.mark.requirement(29)
 @pytest.mark.parametrize("others", [True, False], ids=["Basic too", "Digest only"])
 async def test_the_strongest_on_offer_is_taken_at_once(connect, others):
     offers = ['Digest realm="shop", nonce="n", qop="auth", algorithm=MD5', FIRST]
@@ -127,6 +129,7 @@ async def elsewhere_script(connection: Connection) -> None:
         connection.envelope([])
 
 
+@pytest.mark.requirement(29)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_signed_request_is_not_sent_on(connect, status):
     async with WireServer(elsewhere_script) as elsewhere:
@@ -178,6 +181,7 @@ async def test_a_challenge_does_not_widen_where_the_login_goes(connect):
     assert elsewhere.requests == []
 
 
+@pytest.mark.requirement(29)
 async def test_no_path_leads_to_another_server(connect):
     async with WireServer(elsewhere_script) as elsewhere:
         authority = elsewhere.url.removeprefix("http://")

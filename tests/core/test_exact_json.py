@@ -147,6 +147,7 @@ def test_camel_case_is_read_and_written():
 # --- numbers -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(37)
 @pytest.mark.parametrize(
     "digits", ["1777.02", "0.1", "1234567890123456.123456789", "1777.020", "-0.00", "1e2", "12E-3", "0.3"]
 )
@@ -218,6 +219,7 @@ def test_a_number_beyond_reason_is_refused():
 # --- JSON --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(36)
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
@@ -254,6 +256,7 @@ def test_white_space_around_a_document_is_fine():
     assert loads(b"\r\n\t [1] \n") == [1]
 
 
+@pytest.mark.requirement(36)
 @pytest.mark.parametrize("brackets", [("[", "]"), ('{"a":', "}"), ('[{"a":', "}]")])
 def test_nesting_is_allowed_to_the_limit_and_no_deeper(brackets: tuple[str, str]):
     opening, closing = brackets
@@ -376,6 +379,7 @@ def test_what_is_no_date_is_refused(value: Any):
 # --- what may be missing, unknown or null ------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(38)
 def test_missing_fields_are_named_by_their_path_on_the_wire():
     data = sample("update_basket_item.response")["data"]
     del data["items"][0]["sku"], data["items"][0]["prices"][2]["price"], data["pricefix"]["nextUpdate"], data["guid"]
@@ -421,6 +425,7 @@ def test_nullable_keys_may_be_null_or_missing_and_stay_so(name: str):
         assert unstructure(basket) == data
 
 
+@pytest.mark.requirement(38)
 def test_unknown_keys_stay_reachable_and_are_carried_along():
     data = basket_data(loyalty={"points": Decimal("1.50")})
     data["items"][0]["colour"] = "red"
@@ -437,6 +442,7 @@ def test_a_changed_model_writes_its_change():
     assert (changed["external_id"], [row["amount"] for row in changed["items"]]) == ("mine", [7, 7])
 
 
+@pytest.mark.requirement(38)
 def test_unknown_words_stay_strings():
     data = basket_data(status_name="Lost at sea", type="swap", order_creation_status="draft")
     data["customer"] = {**data["customer"], "gender": "X", "account_type": "trust"}
@@ -503,6 +509,7 @@ def test_wire_to_model_to_wire_changes_nothing(type_: Any, data: st.DataObject):
     assert structure(loads(dumps(unstructure(model))), type_) == model
 
 
+@pytest.mark.requirement(43)
 @slow
 @given(st.data())
 @pytest.mark.parametrize("type_", MODELS, ids=str)

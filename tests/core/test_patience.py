@@ -60,6 +60,7 @@ steps = st.tuples(
 )
 
 
+@pytest.mark.requirement(8)
 @settings(deadline=None, max_examples=60)
 @given(st.lists(steps, min_size=1, max_size=12), st.floats(5, 40), st.floats(1, 30), st.floats(0, 1, exclude_max=True))
 def test_nothing_begins_after_the_deadline(plan, deadline, read, roll):
@@ -110,6 +111,7 @@ def test_nothing_begins_after_the_deadline(plan, deadline, read, roll):
     assert all(moment < deadline for moment in [*begun, *clock.slept_until])
 
 
+@pytest.mark.requirement(9)
 @pytest.mark.parametrize(("read", "total", "begun"), [(15, 100, [0, 15, 30]), (15, 20, [0, 15]), (60, 20, [0])])
 async def test_an_attempt_gets_its_own_time_or_what_is_left_if_that_is_less(connect, read, total, begun):
     clock = ManualClock()
@@ -154,6 +156,7 @@ async def test_a_completion_has_times_of_its_own(connect, deadline, ends):
         assert f"no complete response within {ends} s" in caught.value.evidence[0]
 
 
+@pytest.mark.requirement(8)
 async def test_waiting_for_a_place_is_part_of_the_time(connect):
     clock = ManualClock()
     waits = asyncio.Event()
@@ -182,6 +185,7 @@ async def test_waiting_for_a_place_is_part_of_the_time(connect):
             await second
 
 
+@pytest.mark.requirement(11)
 async def test_waiting_for_a_login_that_another_call_began_is_not_sent(connect):
     clock = ManualClock()
 
@@ -209,6 +213,7 @@ async def test_waiting_for_a_login_that_another_call_began_is_not_sent(connect):
     assert len(server.requests) == 1
 
 
+@pytest.mark.requirement(10)
 @pytest.mark.parametrize("field", attrs.fields(Timeouts), ids=lambda field: field.name)
 def test_every_time_limit_is_finite_and_stays_it(field):
     assert 0 < field.default < math.inf
@@ -217,6 +222,7 @@ def test_every_time_limit_is_finite_and_stays_it(field):
             Timeouts(**{field.name: endless})
 
 
+@pytest.mark.requirement(10)
 async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
     clock = ManualClock()
 
@@ -234,6 +240,7 @@ async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
 # Attempts, and pauses between them.
 
 
+@pytest.mark.requirement(2)
 @given(
     st.integers(1, 30),
     st.floats(0, 1, exclude_max=True),
@@ -246,10 +253,12 @@ def test_the_jitter_is_full(attempt, roll, initial, maximum):
     assert pause == roll * min(maximum, initial * 2 ** (attempt - 1))
 
 
+@pytest.mark.requirement(2)
 def test_the_jitter_is_random():
     assert Options().random is random.random
 
 
+@pytest.mark.requirement(5)
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 410, 418, 422, 451])
 async def test_a_no_is_not_asked_again(connect, status):
     async def script(connection: Connection) -> None:
@@ -265,6 +274,7 @@ async def test_a_no_is_not_asked_again(connect, status):
     assert (caught.value.status, len(server.requests), clock.sleeps) == (status, 1, [])
 
 
+@pytest.mark.requirement(4)
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("asked", ["31", "86400", "Fri, 20 Feb 2026 13:00:00 GMT", "99999999999999999999"])
 async def test_a_server_that_asks_for_more_than_the_deadline_ends_it_at_once(connect, status, asked):
@@ -322,6 +332,7 @@ SIBLINGS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.requirement(6)
 async def test_siblings_share_one_budget(connect, sick):
     options = Options(clock=ManualClock(auto_advance=True))
     minted = await connect(sick.url, options=options, retry=RetryPolicy(budget=12))
@@ -332,6 +343,7 @@ async def test_siblings_share_one_budget(connect, sick):
     assert len(sick.requests) == 6 + 2  # two retries for 5 tokens each, from any of the clients
 
 
+@pytest.mark.requirement(6)
 async def test_calls_at_once_share_one_budget(connect, sick):
     options = Options(clock=ManualClock(auto_advance=True))
     minted = await connect(sick.url, options=options, retry=RetryPolicy(budget=12))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from minted_connect.core.redact import redact
 
 
+@pytest.mark.requirement(33)
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

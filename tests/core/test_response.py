@@ -290,6 +290,7 @@ def test_field_errors_in_any_dress(body: Any, fields: dict[str, tuple[str, ...]]
 # --- Retry-After -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(3)
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
     ("value", "seconds"),

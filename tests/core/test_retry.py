@@ -71,6 +71,7 @@ ATTEMPTS = {
 }
 
 
+@pytest.mark.requirement(1)
 @pytest.mark.parametrize("effect", list(Effect))
 @pytest.mark.parametrize("name", ATTEMPTS)
 def test_how_often_each_failure_may_be_tried(name: str, effect: Effect):

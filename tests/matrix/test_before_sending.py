@@ -79,6 +79,7 @@ async def cut_off(build: Any, row: str, operation: MatrixOperation) -> MatrixWor
     return world
 
 
+@pytest.mark.requirement(11)
 @cells(*(f"{row}-{operation.effect}-{way}" for row in FAULTS for operation in OPERATIONS for way in WAYS))
 async def test_no_connection(build: Any, monkeypatch: pytest.MonkeyPatch, cell: str) -> None:
     operation = operation_of(cell)

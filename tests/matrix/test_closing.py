@@ -31,7 +31,7 @@ def check_notes(notes: list[str], effect: str) -> None:
         assert notes == []
     else:
         [note] = notes
-        assert "may have been carried out" in note
+        assert "may have been executed" in note
 
 
 @cells(*(f"F50-{operation.effect}-closers" for operation in OPERATIONS))

@@ -65,6 +65,7 @@ async def is_left_as_it_was(world: MatrixWorld, operation: MatrixOperation, note
     assert world.sent(operation) == 1
 
 
+@pytest.mark.requirement(17)
 @cells(*names("F14", "cancel", "timeout"), flavours=("async",))
 async def test_given_up_after_sending(world: MatrixWorld, cell: str) -> None:
     operation, (way, landed) = operation_of(cell), way_of(cell)
@@ -85,6 +86,7 @@ async def test_given_up_after_sending(world: MatrixWorld, cell: str) -> None:
     await is_left_as_it_was(world, operation, getattr(cancelled, "__notes__", []), landed=landed)
 
 
+@pytest.mark.requirement(17)
 @cells(*names("F14", "shutdown"), flavours=("async",))
 async def test_the_loop_comes_to_its_end(world: MatrixWorld, cell: str) -> None:
     operation, (_, landed) = operation_of(cell), way_of(cell)
@@ -114,6 +116,7 @@ async def test_the_loop_comes_to_its_end(world: MatrixWorld, cell: str) -> None:
     await is_left_as_it_was(world, operation, notes, landed=landed)
 
 
+@pytest.mark.requirement(17)
 @cells(*names("F14", "close"), flavours=("blocking",))
 async def test_closed_under_the_call(world: MatrixWorld, cell: str) -> None:
     operation, (_, landed) = operation_of(cell), way_of(cell)
@@ -130,6 +133,7 @@ async def test_closed_under_the_call(world: MatrixWorld, cell: str) -> None:
 # In a separate process.
 
 
+@pytest.mark.requirement(17)
 @cells(*names("F14", "sigint"))
 async def test_interrupted_from_the_keyboard(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
@@ -145,6 +149,7 @@ async def test_interrupted_from_the_keyboard(world_today: MatrixWorld, cell: str
     await is_left_as_it_was(world, operation, said["notes"], landed=landed)
 
 
+@pytest.mark.requirement(17)
 @cells("F15-M-killed-lost", "F15-M-killed-landed")
 async def test_killed_after_sending(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
@@ -167,6 +172,7 @@ async def test_killed_after_sending(world_today: MatrixWorld, cell: str) -> None
     assert world.sent(BUY) == 1
 
 
+@pytest.mark.requirement(17)
 @cells("F15-M-looking-lost", "F15-M-looking-landed")
 async def test_killed_while_it_looks_for_the_order(world_today: MatrixWorld, cell: str) -> None:
     """The refusal is already in the journal, so that the next process can settle it."""

@@ -44,6 +44,7 @@ def test_rows_that_are_not_covered_claim_no_proof() -> None:
     assert all(UNCOVERED.values())
 
 
+@pytest.mark.requirement(42)
 def test_each_cell_is_proved_through_both_clients(collected: Collected) -> None:
     wanted = {
         (row.proved_by(effect, client), row.name, effect, client) for row, effect in PROVABLE for client in FLAVOURS

@@ -63,7 +63,7 @@ async def test_next_nonce_is_followed_and_an_expired_nonce_renewed(apache, conne
 async def test_a_nonce_that_the_server_does_not_know_is_renewed(apache, connect):
     call = connect(apache)
     _, challenges, _ = await call.fetch("/long/page.txt")
-    async with call.auth.exchange() as exchange:
+    async with call.auth.auth_flow() as exchange:
         assert exchange.on_challenge([re.sub('(?<=nonce=")[^"]+', lambda nonce: nonce[0][::-1], challenges[0])])
     assert await call("/long/page.txt") == 200
     assert [status for _, status, _ in call.log] == [401, 401, 200]

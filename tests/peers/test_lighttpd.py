@@ -60,7 +60,7 @@ async def aged(call, target, seconds):
     """
     _, challenges, _ = await call.fetch(target)
     old = [re.sub('(?<=nonce=")[0-9a-f]+', lambda time: f"{int(time[0], 16) - seconds:x}", text) for text in challenges]
-    async with call.auth.exchange() as exchange:
+    async with call.auth.auth_flow() as exchange:
         assert exchange.on_challenge(old)
     call.log.clear()
 
