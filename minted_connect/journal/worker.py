@@ -90,7 +90,7 @@ class WorkerThread:
             jobs.put(None)
         await ended
         # Only its exit is left, which takes microseconds; `join` would block the event loop for them.
-        while thread.is_alive():
+        while thread.is_alive():  # noqa: ASYNC110 - a thread sets no event when it has ended
             await asyncio.sleep(0)
 
 
