@@ -121,7 +121,8 @@ class CompletionPolicy:
     """Seconds for which `reconcile` keeps reading before it raises `OutcomeUnknown` again."""
     refusals: frozenset[int] = attrs.field(default=frozenset({422}), validator=validate_refusals)
     """Statuses that are accepted as final after one read of basket and orders, if the response is in the vendor's
-    envelope (Q2). Every other refusal is accepted only after `settle_time`. With an empty set, every refusal is."""
+    envelope (Q2). Every other refusal is accepted only after `settle_time`. With an empty set, every
+    refusal waits for `settle_time`."""
     orders_lag: float = attrs.field(default=30.0, validator=validate_seconds_or_zero)
     """Seconds after which a new order, or a change of a basket, is visible in every read (Q5)."""
     inline_looks: float | None = attrs.field(default=None, validator=validate_seconds_or_zero)

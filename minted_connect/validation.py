@@ -207,7 +207,7 @@ def text(field: str, value: Any, *, empty: bool = False) -> str:
 
 
 def customer_id(value: Any) -> str:
-    """Check the partner's id of a customer that exists."""
+    """Check the partner's id of a customer: printable and not empty."""
     return text("customer_id", value)
 
 

@@ -23,7 +23,7 @@ CANCEL_TIMEOUT: Final = 5.0
 """Seconds to wait for the end of cancelled work: on Ctrl-C, on close, and when the interpreter exits."""
 
 CLOSE_TIMEOUT: Final = 5 * CANCEL_TIMEOUT
-"""Maximum seconds that `close` takes: calls, other tasks and connections get `CANCEL_TIMEOUT` each."""
+"""Maximum seconds that the work of `close` takes; each of its steps gets `CANCEL_TIMEOUT`."""
 
 # Wait in slices of this many seconds, so that a signal can interrupt the wait: on Windows no signal interrupts the
 # system call, and on Linux not one that arrives while the call is being entered (measured: one in 16,000).

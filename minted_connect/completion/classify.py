@@ -1,4 +1,7 @@
-"""Classifies the failure of a completion by the error and the phase that the request had reached. No I/O."""
+"""Classifies the failure of a completion by the error and the phase that the request had reached. No I/O.
+
+A refusal that is classified as `CONFIRM_ONCE` or `CONFIRM_LATER` becomes final in `ReadBack` and `verdict`.
+"""
 
 from __future__ import annotations
 

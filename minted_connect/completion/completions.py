@@ -75,7 +75,8 @@ class AsyncCompletions:
                 the purchase is settled. After every other error, this call has bought nothing.
             NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`,
                 `JournalError`, `InvalidInput`, no connection, or the basket could not be read.
-            APIError: if the server refused the completion and no order was made.
+            APIError: if the server refused the completion and no order was made, or refused the read of the basket
+                before it.
             IntegrityError: if the basket that was read is not the caller's; no completion was sent.
             CompletionRejected: if an order was made, but failed or was cancelled.
 

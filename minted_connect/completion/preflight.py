@@ -102,7 +102,8 @@ async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None)
     the completion is normally sent without a challenge.
 
     Raises:
-        NotSent: if the basket could not be read.
+        NotSent: if the basket could not be read because of a transport error, a 5xx or an unusable response.
+        APIError: if the server refused the read.
         InvalidInput: if the basket is no longer open, is empty, or has other items or another currency than before.
         PriceChanged: if the basket's total is not the agreed one.
         PriceFixExpired: if the basket has no price lock, or its price lock has too few seconds left.
@@ -128,7 +129,7 @@ async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None)
             agreed,
             fresh.paid_total,
         )
-    # A slow server would execute the completion only after the lock has expired.
+    # If the server is slow, the lock could expire before it executes the completion.
     margin = max(api.completion_policy.price_fix_margin, api.state.server_stats.p99_latency)
     left = fresh.price_fix.seconds_left if fresh.price_fix is not None else None
     if left is None or left < margin:

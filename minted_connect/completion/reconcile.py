@@ -120,7 +120,7 @@ class ReadBack:
         self._fence_tried = intent.fenced_at is not None
         self._fenced_at = 0.0
         self._failures: list[str] = []
-        self.has_failed_permanently = False
+        self.has_failed_permanently: bool = False
         """Whether further polls would fail as the latest one did: the client is closed or its password is wrong."""
 
     async def poll_once(self, *, within: float) -> ReadBackResult:

@@ -333,7 +333,7 @@ class Settlement:
         return attrs.evolve(intent, server=self.owner.server, account=self.owner.account)
 
     async def mark_unknown(self, intent: Intent, phase: Phase, evidence: tuple[str, ...]) -> OutcomeUnknown:
-        """Settle an intent as unknown, and build the error to raise.
+        """Record that the outcome of an intent is unknown, and build the error to raise.
 
         Args:
             intent: The intent.

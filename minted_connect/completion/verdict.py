@@ -12,9 +12,9 @@ import attrs
 
 __all__ = ["BasketSeen", "Evidence", "Fence", "Likelihood", "OrderSeen", "Outcome", "Verdict", "verdict"]
 
+# A basket counts as still open after this many reads over at least this many seconds.
 STABLE_READS: Final = 3
 STABLE_SECONDS: Final = 60.0
-"""A basket counts as still open after this many reads over at least this many seconds."""
 
 
 class OrderSeen(enum.Enum):

@@ -58,7 +58,7 @@ class Call:
         progress.elapsed = state.elapsed
         if not_after is not None:
             progress.is_too_late = _limit_check(not_after, state, clock)
-        self.attempts = 0
+        self.attempts: int = 0
         self.ambiguous_error: MintedConnectError | None = None
         """Error of the latest attempt that failed and may have been executed."""
 

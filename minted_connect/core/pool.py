@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import io
+import ssl
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -24,14 +25,15 @@ if TYPE_CHECKING:
 __all__ = [
     "BodyTooLarge",
     "ConnectionDropped",
-    "DeadlinePassed",
     "Pool",
     "PoolKind",
     "PreparedRequest",
     "RequestProgress",
     "SendLimit",
+    "SendLimitPassed",
     "describe_cause",
     "forbid_resend",
+    "open_pools",
     "to_payload",
 ]
 
@@ -39,10 +41,7 @@ _LARGE_BODY = 2**20
 
 
 class PoolKind(enum.Enum):
-    """The connection pool that a request uses.
-
-    Each pool has a separate limit of concurrent requests, so that those of one pool do not delay those of another.
-    """
+    """How a request is assigned to one of three connection pools, each with its own limit of concurrent requests."""
 
     DEFAULT = "default"
     PREFLIGHT = "preflight"
@@ -73,10 +72,10 @@ class RequestProgress:
         """Mark the request as sent.
 
         Raises:
-            DeadlinePassed: if it is too late to send.
+            SendLimitPassed: if it is too late to send.
         """
         if self.is_too_late is not None and self.is_too_late():
-            raise DeadlinePassed
+            raise SendLimitPassed
         self.sent_at = self.elapsed()
         self.phase = Phase.SENT
 
@@ -109,7 +108,7 @@ class PreparedRequest:
     pool: PoolKind
 
 
-class DeadlinePassed(aiohttp.ClientError):
+class SendLimitPassed(aiohttp.ClientError):
     """The price lock expired before the request could be sent."""
 
 
@@ -205,3 +204,26 @@ def to_payload(body: bytes) -> bytes | io.BytesIO | None:
     """Convert a body to the type that aiohttp expects."""
     # aiohttp warns about large bodies given as bytes.
     return (body if len(body) < _LARGE_BODY else io.BytesIO(body)) if body else None
+
+
+def open_pools(
+    lent: aiohttp.BaseConnector | None, *, tls: ssl.SSLContext | bool, size: int, keepalive: float
+) -> dict[PoolKind, Pool]:
+    """Open the three pools of a client.
+
+    Args:
+        lent: Connector of the caller's session, for the default pool; it is not closed with the pool.
+        tls: TLS settings of the connectors of our own.
+        size: Maximum concurrent requests of each pool.
+        keepalive: Seconds for which the default pool keeps an idle connection.
+    """
+    default = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive, ssl=tls)
+
+    def open_unpooled() -> Pool:
+        return Pool(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls), owns_connector=True, slots=size)
+
+    return {
+        PoolKind.DEFAULT: Pool(default, owns_connector=lent is None, slots=size),
+        PoolKind.COMPLETION: open_unpooled(),
+        PoolKind.RECOVERY: open_unpooled(),
+    }

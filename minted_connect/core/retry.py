@@ -1,7 +1,8 @@
 """Retries: the decision whether and when to retry, without I/O, and the loop, which tenacity runs.
 
-Reads are retried. Idempotent changes are retried if the connection dropped, if the server throttled or failed, and
-after `ConnectFailed`, which proves that nothing was sent. All other requests are retried only after `ConnectFailed`.
+Reads are retried after transient failures. Idempotent changes are retried if the connection dropped, if the server
+throttled or failed, and after `ConnectFailed`, which proves that nothing was sent. All other requests are retried only
+after `ConnectFailed`. `TLSFailed`, a `ConnectFailed` that would fail again, is never retried.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def pause_before_retry(
         effect: Effect of repeating the request.
         error: The error of the failed attempt.
         attempt: Number of the failed attempt, from 1.
-        policy: Maximum attempts and waits.
+        policy: Maximum attempts and waits; a `Retry-After` may exceed `wait_max`.
         left: Seconds until the call's deadline.
         roll: A random number in [0, 1), for full jitter.
     """

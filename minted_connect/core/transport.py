@@ -24,13 +24,14 @@ from minted_connect.core.auth.digest import AuthFlow, DigestAuth
 from minted_connect.core.pool import (
     BodyTooLarge,
     ConnectionDropped,
-    DeadlinePassed,
     Pool,
     PoolKind,
     PreparedRequest,
     RequestProgress,
+    SendLimitPassed,
     describe_cause,
     forbid_resend,
+    open_pools,
     to_payload,
 )
 from minted_connect.core.response import RawResponse
@@ -155,20 +156,7 @@ class Transport:
                 raise ClientClosedError(
                     "the aiohttp session that this client was built on belongs to another event loop"
                 )
-        default = Pool(
-            lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls),
-            owns_connector=lent is None,
-            slots=options.pool_size,
-        )
-        completion, recovery = (
-            Pool(
-                aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls),
-                owns_connector=True,
-                slots=options.pool_size,
-            )
-            for _ in range(2)
-        )
-        return {PoolKind.DEFAULT: default, PoolKind.COMPLETION: completion, PoolKind.RECOVERY: recovery}
+        return open_pools(lent, tls=tls, size=options.pool_size, keepalive=options.keepalive)
 
     async def aclose(self) -> None:
         """Close the pools; a lent session stays open. Idempotent."""
@@ -341,7 +329,7 @@ def _with_authorization(headers: dict[str, str], value: str | None) -> dict[str,
 def _map_unsent(
     error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress, cause: str
 ) -> NotSent:
-    if isinstance(error, DeadlinePassed):
+    if isinstance(error, SendLimitPassed):
         return PriceFixExpired("the price lock expired before the request could be sent: read the basket again")
     if isinstance(error, _TLS_FAILURES):
         return TLSFailed(f"no trusted TLS connection to the server ({cause})")
