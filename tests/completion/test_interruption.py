@@ -443,6 +443,9 @@ def strike(hang, task):
     lock.close()
 """
 EXIT = """
+import logging
+# The handler may run in the task in which aiohttp writes the request; asyncio logs that nobody retrieved its exception.
+logging.getLogger("asyncio").disabled = True
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 def strike(hang, task):

@@ -48,5 +48,5 @@ def spoken(source: str, *arguments: str, meanwhile: Callable[[subprocess.Popen[s
         if meanwhile is not None:
             meanwhile(process)
         out, err = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, err) == (0, "")
+    assert (process.returncode, err) == (0, ""), f"exit code {process.returncode}: {err}"
     return out.splitlines()
