@@ -200,8 +200,8 @@ async def test_thousands_of_calls_leave_nothing_open(flavour, calls, tmp_path: P
     wanted = {"answered": 100, "NotFound": 20, "ServerError": 5, "TransportError": 5, "RequestTimeout": 5}
     unknown = load.ends["OutcomeUnknown"]
     assert {name for name, least in wanted.items() if load.ends[name] < least} == set()
-    assert unknown > 10
-    assert load.ends["cancelled"] > 50 or flavour == "blocking"
+    assert unknown > 5
+    assert load.ends["cancelled"] > 10 or flavour == "blocking"
 
 
 BAD_SERVER = """
