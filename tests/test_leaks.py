@@ -159,7 +159,7 @@ async def fast_loop(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> Non
 @pytest.mark.requirement(41)
 @pytest.mark.usefixtures("fast_loop")
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("flavour", "calls"), [("async", 3_000), ("blocking", 2_000)])
+@pytest.mark.parametrize(("flavour", "calls"), [("async", 7_000), ("blocking", 3_000)])
 async def test_thousands_of_calls_leave_nothing_open(flavour, calls, tmp_path: Path):
     clock, rng = ManualClock(auto_advance=True), random.Random(2026)
     async with Sandbox(seed=1, clock=clock, log_limit=0) as sandbox:
@@ -200,8 +200,8 @@ async def test_thousands_of_calls_leave_nothing_open(flavour, calls, tmp_path: P
     wanted = {"answered": 100, "NotFound": 20, "ServerError": 5, "TransportError": 5, "RequestTimeout": 5}
     unknown = load.ends["OutcomeUnknown"]
     assert {name for name, least in wanted.items() if load.ends[name] < least} == set()
-    assert unknown > 5
-    assert load.ends["cancelled"] > 10 or flavour == "blocking"
+    assert unknown > 10
+    assert load.ends["cancelled"] > 50 or flavour == "blocking"
 
 
 BAD_SERVER = """
