@@ -443,15 +443,13 @@ def strike(hang, task):
     lock.close()
 """
 EXIT = """
-import logging
-# The handler may run in the task in which aiohttp writes the request; asyncio logs that nobody retrieved its exception.
-logging.getLogger("asyncio").disabled = True
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 def strike(hang, task):
     while not hang.waiting:
         time.sleep(0.001)
-    signal.pthread_kill(main_thread, signal.SIGTERM)
+    # Not in a task of aiohttp that still writes the request: asyncio would log that its exception was not retrieved.
+    task.get_loop().call_soon_threadsafe(signal.raise_signal, signal.SIGTERM)
 """
 
 
