@@ -54,10 +54,11 @@ def _field_docs(cls: type) -> dict[str, str]:
 
 
 def make_introspectable(cls: type) -> None:
-    """Resolve the annotations of `__init__`, and list the fields in the docstring."""
+    """Resolve the annotations of `__init__` where fields are inherited, and list the fields in the docstring."""
     # attrs copies the annotations of inherited fields as strings. They name types that only the base class's module
     # imports, so `inspect.signature(cls, eval_str=True)` would fail.
-    annotations: dict[str, object] = vars(cls)["__init__"].__annotations__
-    annotations |= {name: hint for name, hint in get_type_hints(cls).items() if name in annotations}
+    if cls.__base__ is not None and attrs.has(cls.__base__):
+        annotations: dict[str, object] = vars(cls)["__init__"].__annotations__
+        annotations |= {name: hint for name, hint in get_type_hints(cls).items() if name in annotations}
     # Python calls `__get__` of a `__doc__` object that has this method.
     type.__setattr__(cls, "__doc__", _FieldDocs(cls.__doc__ or ""))
