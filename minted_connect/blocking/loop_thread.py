@@ -38,8 +38,8 @@ class LoopThread:
 
     Args:
         owner: Name of the public class, for error texts and the thread's name.
-        on_stop: Runs on the loop before it closes, whatever stops the loop. It must not refer to the owner, which
-            could not be garbage-collected then.
+        on_stop: Runs on the loop before it closes, also when the interpreter exits. It must not refer to the owner,
+            which could not be garbage-collected then.
     """
 
     def __init__(self, owner: str, on_stop: Callable[[], Coroutine[Any, Any, object]] | None = None) -> None:

@@ -41,7 +41,7 @@ _LARGE_BODY = 2**20
 
 
 class PoolKind(enum.Enum):
-    """How a request is assigned to one of three connection pools, each with its own limit of concurrent requests."""
+    """Assigns a request to one of three connection pools, each with its own limit of concurrent requests."""
 
     DEFAULT = "default"
     PREFLIGHT = "preflight"

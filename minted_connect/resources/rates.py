@@ -85,7 +85,7 @@ class AsyncRates(Resource):
         """Return a feed that polls the current prices every `interval` seconds for any number of subscribers.
 
         `async with feed:` starts polling; `async for tick in feed.subscribe(...)` receives the prices. A failed poll
-        is not retried, whatever the `RetryPolicy`: the next poll replaces it.
+        is not retried, also if the `RetryPolicy` allows it: the next poll replaces it.
 
         Args:
             interval: Average number of seconds between the starts of two polls.

@@ -190,7 +190,7 @@ class PriceWalk:
         return self.at(metal, self.tick(moment))
 
     def _at(self, metal: Metal, tick: int) -> Quote:
-        # A tick counts as five seconds of the walk, whatever the interval: short intervals, too, move prices visibly.
+        # A tick is five seconds of the walk for every interval, so that prices also move visibly at short intervals.
         seconds = tick * 5
         millionths = sum(self._wave(metal, n, seconds) - self._wave(metal, n, 0) for n in range(len(_WAVES)))
         factor = Decimal(1_000_000 + max(-900_000, millionths)) / 1_000_000

@@ -282,7 +282,7 @@ class TestFork:
                     print(child.exitcode, runner.run(return_value()))
                     runner.close()
                 else:
-                    refused = lambda runner: runner.run(return_value()) and runner.close()  # it was imported anew
+                    refused = lambda runner: runner.run(return_value()) and runner.close()  # imported again
                 """
             ),
             method,

@@ -20,7 +20,7 @@ _MADE_UP: Final = ProxiedResponse(200, (("Content-Type", "application/json"),), 
 
 
 async def _arrive(proxied: ProxiedRequest, landed: bool) -> None:
-    """Read the whole request, and forward it if it is to be executed."""
+    """Read the whole request, and forward it if the server must execute it."""
     await proxied.read()
     if landed:
         await proxied.forward()

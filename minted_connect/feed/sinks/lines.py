@@ -90,7 +90,7 @@ class _LinesSink(Sink):
     def open(self) -> None:
         """Open and lock the file, and truncate a row that a crash left incomplete.
 
-        The lock is advisory; there is none on Windows.
+        The lock is advisory, and Windows has no such lock.
 
         Raises:
             SinkError: if the file cannot be written, is open in another sink, or contains something other than ticks.

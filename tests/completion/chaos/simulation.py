@@ -147,7 +147,7 @@ class Day:
     async def welcome(self) -> None:
         self.people += 1
         customer = f"customer-{self.people}"
-        # What the server still does for the purchase before may move the clock by more than a request may take.
+        # The server may still execute the previous purchase, which can move the clock by more than a request may take.
         for _ in range(9):
             with suppress(RequestTimeout):
                 await self.clerk.customers.create(customer, firstname="Brant", lastname="Ankunding")
@@ -199,7 +199,7 @@ class Day:
         """Put something into the basket, which may be one that was not completed before."""
         if plan.kind is not OrderKind.BUY:
             self.server.shop.give(customer, plan.sku, 10 * plan.qty)
-        # What the server still does for the purchase before may move the clock by more than a request may take.
+        # The server may still execute the previous purchase, which can move the clock by more than a request may take.
         for _ in range(9):
             with suppress(RequestTimeout):
                 return await self.clerk.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
