@@ -203,7 +203,8 @@ def test_a_value_is_taken_or_refused_by_name(kind, data):
         assert f"{kind} needs {name}= to be " in str(error)
         assert len(faults) == 0
     else:
-        assert added.args.get(name, getattr(added, name, None)) in (value, str(value).upper())
+        kept = float(value) if isinstance(value, Decimal) and name in {"interval", "seconds"} else value
+        assert added.args.get(name, getattr(added, name, None)) in (kept, str(value).upper())
 
 
 # --- commit ------------------------------------------------------------------------------------------------------
