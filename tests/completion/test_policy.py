@@ -264,6 +264,22 @@ async def test_reconcile_does_not_believe_a_refusal_before_the_settle_time(world
     assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
 
 
+@pytest.mark.requirement(46)
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 20 Feb 1970 12:27:57 GMT"])
+async def test_stored_refusal_without_server_date_stays_unknown(world: World, date: str) -> None:
+    """The clock of this machine may be ahead: it does not show that the settle time is over."""
+    world.date = date
+    refused(world)
+    complete = following(world, inline_looks=0)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    for _ in range(3):
+        with pytest.raises(OutcomeUnknown):
+            await complete.reconcile(caught.value)
+    assert world.clock.monotonic() > 60
+    assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
+
+
 async def test_a_stored_refusal_is_believed_at_the_settle_time_whatever_its_status(world: World) -> None:
     # It may not be known any more that a look has shown something else.
     def refuse(request: Request, progress: RequestProgress) -> Exception:

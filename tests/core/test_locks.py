@@ -158,6 +158,16 @@ def test_how_far_the_clock_of_the_server_is_ahead(seconds: int):
         assert stats.clock_skew == known
 
 
+@pytest.mark.parametrize("useless", ["", "yesterday", format_datetime(NOW + timedelta(days=40), usegmt=True)])
+def test_server_stats_without_usable_date_has_none(useless: str):
+    stats = ServerStats()
+    stats.record_date(useless, NOW)
+    assert not stats.has_date
+    assert stats.server_time(NOW, 12.0) == NOW + timedelta(seconds=12)
+    stats.record_date(format_datetime(NOW, usegmt=True), NOW)
+    assert stats.has_date
+
+
 def test_a_date_may_be_older_than_its_response_took_and_its_cache_says() -> None:
     stats = ServerStats()
     assert not stats.has_date
