@@ -1,4 +1,4 @@
-"""The asyncio client: builds the connection pools, the digest state and the resources that use them."""
+"""The asyncio client: builds the transport and the resources that use it. Pools open with the first request."""
 
 from __future__ import annotations
 

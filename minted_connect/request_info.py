@@ -13,7 +13,7 @@ class Phase(enum.StrEnum):
     """The progress of a request when it failed."""
 
     NOT_SENT = "not sent"
-    """Nothing reached the server."""
+    """The request was not sent, or only without a signature."""
     SENT = "sent"
     """At least a part was sent; no response arrived."""
     RESPONDED = "responded"

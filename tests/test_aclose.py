@@ -16,7 +16,7 @@ from minted_connect import AsyncMintedConnect, ClientClosedError, OutcomeUnknown
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Intent, IntentState
 from minted_connect.sandbox import Sandbox
-from minted_connect.sandbox.faults import Fault
+from minted_connect.sandbox.active_faults import Fault
 from tests.support.operations import GOLD
 from tests.support.subprocesses import spoken
 

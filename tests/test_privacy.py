@@ -35,7 +35,7 @@ from minted_connect import (
 )
 from minted_connect.models import BasketKey, Intent, OrderKind, OrderProgress
 from minted_connect.sandbox import ManualClock, Sandbox
-from minted_connect.sandbox.faults import FaultKind
+from minted_connect.sandbox.active_faults import FaultKind
 from tests.support.leak_text import local_variables, texts_of
 from tests.support.operations import CALLS, GOLD, Call, Person, Scene, scene
 from tests.support.raw_server import Connection, WireServer

@@ -16,7 +16,7 @@ import pytest
 import minted_connect
 from minted_connect import CompletionPolicy, MintedConnectError, errors
 from minted_connect.core.request import OPERATIONS
-from minted_connect.sandbox.faults import KINDS, faults_table
+from minted_connect.sandbox.active_faults import KINDS, faults_table
 from tests.snippets import DOCUMENTS, GUIDES, PACKAGE, PROGRAMS, README, RECIPES, ROOT
 from tests.support.redis_server import free_port, running
 

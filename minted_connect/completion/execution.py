@@ -18,9 +18,8 @@ from minted_connect.completion.settlement import InFlight, Settlement, describe_
 from minted_connect.completion.verdict import Outcome
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
-from minted_connect.core.failures import attach_request
+from minted_connect.core.failures import attach_request, read_back_offsets
 from minted_connect.core.pool import RequestProgress, SendLimit
-from minted_connect.core.read_back import read_back_offsets
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.core.response import Response
 from minted_connect.errors import (

@@ -1,7 +1,6 @@
 """The client below the resources: sends requests, and returns models.
 
-Every request of a resource or of a completion is sent with an `ApiClient`, and no other module uses the transport to
-send.
+Resources and completions send every request with an `ApiClient`.
 """
 
 from __future__ import annotations
@@ -19,9 +18,8 @@ from minted_connect.clock import Clock, ElapsedTime, sleep_until
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter, exact_json
 from minted_connect.core.call import Call
-from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back
+from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back, read_back_offsets
 from minted_connect.core.pool import PoolKind, PreparedRequest, RequestProgress, SendLimit
-from minted_connect.core.read_back import read_back_offsets
 from minted_connect.core.request import Effect, Request
 from minted_connect.core.response import Response
 from minted_connect.core.retry import with_retries
@@ -126,9 +124,9 @@ class ApiClient:
         Args:
             request: The request.
             returns: Type of the result; `NoneType` ignores the data.
-            read_back: Reads the state after an error that leaves open whether the change was executed. Receives this
-                error. Returns the result if the change was executed; raises the same error if it was not, or another
-                error to end the reads. Only used with `lock`.
+            read_back: Reads the state after an error that leaves open whether the change was executed, and receives
+                this error. Returns the result if the change is visible, raises the same error to be called again later,
+                or raises another error to end the reads. Only used with `lock`.
             lock: For a change: id of the customer whose baskets or data it affects. Changes with the same id run one
                 after the other.
             check: Returns the problems of a result that belongs to another customer or basket. Not called with the
@@ -244,7 +242,7 @@ class ApiClient:
 
         Args:
             request: The request.
-            not_after: The latest time to send a completion: the end of the price lock.
+            not_after: The latest time to send a completion: the end of the price lock, less a margin.
             progress: Records the phase that the request reached, also if the call is cancelled.
             bypass_limits: Use the recovery pool and bypass rate limiter, breaker and retry budget, because the
                 incident being investigated may have exhausted them.

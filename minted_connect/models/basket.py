@@ -27,8 +27,8 @@ class PriceFix:
     """The price lock of a basket (api-26503573, api-26503549; documented examples).
 
     The remaining time is counted from the moment the request was sent, which is the safe side, on a clock that also
-    counts the time in which the machine sleeps (`Clock.elapsed`). A lock that was built by hand, unpickled or
-    deep-copied has no such moment and counts as expired.
+    counts the time in which the machine sleeps (`Clock.elapsed`). A lock that was built by hand, copied or
+    unpickled has no such moment and counts as expired.
     """
 
     remaining: int

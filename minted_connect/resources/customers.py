@@ -52,9 +52,9 @@ class AsyncCustomers(Resource):
         """Create a customer.
 
         The request is retried only if it provably was not sent. If the server may have received it, the customer is
-        read, and returned if the response has everything that was sent (`tax_office` and `account_type` are not part
-        of it). An older customer with this id and the same details cannot be distinguished from the new one; the fewer
-        details are sent, the less the read proves.
+        read, and returned if the response has everything that was sent (`tax_office` and `account_type` are never
+        returned, so they are not compared). An older customer with this id and the same details cannot be distinguished
+        from the new one; the fewer details are sent, the less the read proves.
 
         Args:
             customer_id: The partner's own id of the customer (the Partner page: 3 to 40 letters, digits, `-` and `_`).

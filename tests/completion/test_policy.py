@@ -614,6 +614,21 @@ async def test_decisions_that_are_none(world: World, arguments: tuple[Any, ...],
     assert caught.value.field == field
 
 
+async def test_decide_on_closed_intent_accepts_only_confirmed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    complete = following(world)
+    world.complete = LOST
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    await complete.decide(caught.value, "not_executed")
+    await complete.decide(caught.value, "not_executed")
+    with pytest.raises(InvalidInput, match="has the outcome not_executed: only confirmed can replace it"):
+        await complete.decide(caught.value, "rejected")
+    assert "settled manually as rejected" not in caplog.text
+    await complete.decide(caught.value, "confirmed", order_id=7)
+    with pytest.raises(InvalidInput, match="has the outcome confirmed"):
+        await complete.decide(caught.value, "rejected")
+
+
 async def test_a_decision_that_cannot_be_written_down_is_said(world: World) -> None:
     class Broken(MemoryJournal):
         async def settle(self, *_: Any, **__: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from minted_connect import AsyncMintedConnect
 from minted_connect.sandbox import ManualClock, MovableClock, Sandbox
-from minted_connect.sandbox.faults import KINDS
+from minted_connect.sandbox.active_faults import KINDS
 
 CUSTOMER = "shop-customer-1"
 GOLD = "MNTBAE0001"

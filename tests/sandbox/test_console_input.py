@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from minted_connect.sandbox.faults import ARGUMENTS, KINDS
+from minted_connect.sandbox.active_faults import ARGUMENTS, KINDS
 
 RATES = "/partner/walletable/rates"
 PATIENCE = 30

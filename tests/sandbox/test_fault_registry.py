@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minted_connect.sandbox.active_faults import ARGUMENTS, KINDS, FaultKind, Faults
 from minted_connect.sandbox.fault_arguments import Choice, Number, arguments_of
 from minted_connect.sandbox.fault_registry import REGISTRY, fault, faults_table
-from minted_connect.sandbox.faults import ARGUMENTS, KINDS, FaultKind, Faults
 
 pytestmark = pytest.mark.anyio
 

@@ -5,8 +5,8 @@ import aiohttp
 import pytest
 
 from minted_connect.sandbox import ManualClock
+from minted_connect.sandbox.active_faults import ARGUMENTS, KINDS, Faults
 from minted_connect.sandbox.fault_registry import REGISTRY
-from minted_connect.sandbox.faults import ARGUMENTS, KINDS, Faults
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from minted_connect.sandbox.faults import KINDS, Faults
+from minted_connect.sandbox.active_faults import KINDS, Faults
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 
 from minted_connect import MintedConnectError
-from minted_connect.sandbox.faults import Fault, Faults
+from minted_connect.sandbox.active_faults import Fault, Faults
 from tests.support.operations import GOLD, SILVER
 
 WEATHER: list[tuple[str, dict[str, Any]]] = [
