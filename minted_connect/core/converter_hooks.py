@@ -1,8 +1,8 @@
 """The hooks of the strict cattrs converter between JSON data and models.
 
 Values are not coerced if that could change or guess their meaning: ``1.9`` is not an integer, ``"false"`` is not a
-boolean, and a float is not an amount of money. Problems are reported by path and rule, never by value, because values can be personal
-data.
+boolean, and a float is not an amount of money. Problems are reported by path and rule, never by value, because values
+can be personal data.
 """
 
 from __future__ import annotations
