@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 import attrs
 
-from minted_connect import __version__
+from minted_connect._version import __version__
 from minted_connect.completion.completions import CLOSING, AsyncCompletions
 from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.api_client import ApiClient

@@ -75,7 +75,7 @@ def _print_report(cli: Context, report: Report) -> None:
     rows = [
         (
             result.title,
-            f"{result.method} {result.path}",
+            method_and_route(result.method, result.path),
             result.status,
             result.assessment,
             result.evidence_before,

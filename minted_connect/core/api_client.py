@@ -21,10 +21,10 @@ from minted_connect.core.call import Call
 from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back, read_back_offsets
 from minted_connect.core.pool import PoolKind, PreparedRequest, RequestProgress, SendLimit
 from minted_connect.core.request import Effect, Request
-from minted_connect.core.response import Response
+from minted_connect.core.response import Response, make_integrity_error
 from minted_connect.core.retry import with_retries
 from minted_connect.core.state import ClientSettings, ClientState
-from minted_connect.errors import IntegrityError, MintedConnectError, NotSent, Phase, ProtocolError
+from minted_connect.errors import MintedConnectError, NotSent, Phase, ProtocolError
 
 __all__ = ["ApiClient"]
 
@@ -166,9 +166,7 @@ class ApiClient:
             return cast("_T", None)
         result = self.structure(response.data, returns, request, response)
         if check is not None and (problems := tuple(check(result))):
-            text = f"the response belongs to another customer or basket: {'; '.join(problems[:3])}"
-            error = IntegrityError(text, problems, response.status, response.request_id)
-            raise attach_request(error, request.info, attempts=response.attempts)
+            raise make_integrity_error(problems, request.info, response)
         return result
 
     async def _read_back(
@@ -258,8 +256,7 @@ class ApiClient:
             response = await with_retries(call.attempt, call.decide, self.clock.sleep)
         except asyncio.CancelledError as cancelled:
             if request.effect is Effect.NON_IDEMPOTENT and progress.phase is not Phase.NOT_SENT:
-                name = f"{prepared.method} {prepared.route}"
-                cancelled.add_note(f"{name} may have been executed: read the state before you repeat it")
+                cancelled.add_note(f"{request.info} may have been executed: read the state before you repeat it")
             raise
         except NotSent:
             # True for the last attempt, but not for the call: an earlier attempt may have been executed.

@@ -49,7 +49,7 @@ def attach_request(error: _E, request: RequestInfo, *, attempts: int = 1, elapse
     """
     if error.request is None:
         error.request = request
-        error.reason = f"{request.method} {request.route}: {error.reason}"
+        error.reason = f"{request}: {error.reason}"
     error.attempts, error.elapsed = attempts, elapsed
     return error
 

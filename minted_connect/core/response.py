@@ -11,12 +11,13 @@ import attrs
 
 from minted_connect.core.error_mapping import make_api_error, read_error_document
 from minted_connect.core.exact_json import Malformed, loads
+from minted_connect.core.failures import attach_request
 from minted_connect.core.headers import request_id as find_request_id
 from minted_connect.core.request import Request
-from minted_connect.errors import APIError, ProtocolError, UnexpectedRedirect
+from minted_connect.errors import APIError, IntegrityError, ProtocolError, RequestInfo, UnexpectedRedirect
 from minted_connect.secret import Secret
 
-__all__ = ["BodyTooLarge", "RawResponse", "Response", "parse_response", "read_body"]
+__all__ = ["BodyTooLarge", "RawResponse", "Response", "make_integrity_error", "parse_response", "read_body"]
 
 _NO_CONTENT: Final = 204
 
@@ -163,3 +164,21 @@ def _envelope_problems(document: Any) -> tuple[str, ...]:
     if not isinstance(envelope["success"], bool):
         return ("success: must be true or false",)
     return () if "data" in envelope or not envelope["success"] else ("data: required field missing",)
+
+
+def make_integrity_error(
+    problems: Iterable[str], request: RequestInfo, response: Response | None = None
+) -> IntegrityError:
+    """Build the error for a response about another customer, basket or order than the requested one.
+
+    Args:
+        problems: Path and rule of each problem.
+        request: The request.
+        response: The response, if one response was at fault.
+    """
+    found = tuple(problems)
+    text = f"the response belongs to another customer or basket: {'; '.join(found[:3])}"
+    if response is None:
+        return attach_request(IntegrityError(text, found), request)
+    error = IntegrityError(text, found, response.status, response.request_id)
+    return attach_request(error, request, attempts=response.attempts)

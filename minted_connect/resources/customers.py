@@ -13,7 +13,7 @@ from minted_connect.core.failures import may_have_executed
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import APIError, InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import AccountType, Customer, Gender
-from minted_connect.resources.base import Resource
+from minted_connect.resources.base import Resource, owner_problems
 
 __all__ = ["AsyncCustomers"]
 
@@ -208,9 +208,4 @@ class AsyncCustomers(Resource):
 
 
 def _owner_check(customer_id: str) -> Callable[[Customer], list[str]]:
-    """Return a check that a customer is the requested one: a proxy or cache may mix up responses."""
-
-    def check(customer: Customer) -> list[str]:
-        return [] if customer.external_id == customer_id else ["data.external_id: is another customer's"]
-
-    return check
+    return lambda customer: owner_problems(customer_id, {"data": customer})
