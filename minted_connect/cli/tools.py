@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from minted_connect.cli.command import Context
+from minted_connect.request_info import method_and_route
 
 if TYPE_CHECKING:
     from minted_connect.verify import Report
