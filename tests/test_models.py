@@ -72,7 +72,7 @@ def test_models_are_frozen_positional_documented_and_resolvable(class_: type):
 
 @pytest.mark.requirement(37)
 def test_no_money_is_a_float():
-    hints = [hint for class_ in CLASSES for name, hint in get_type_hints(class_).items() if name != "received_at"]
+    hints = [hint for class_ in CLASSES for name, hint in get_type_hints(class_).items() if name != "sent_at"]
     assert not [hint for hint in hints if float in {hint, *get_args(hint)}]
 
 
@@ -251,7 +251,7 @@ def test_completion_require_order_unreadable_raises(keys: dict[str, str], number
 
 
 def test_basket_price_lock_is_that_of_its_price_fix(basket: Basket):
-    fix = PriceFix(201, datetime.now(UTC), received_at=1000.0, elapsed=lambda: 1100.0)
+    fix = PriceFix(201, datetime.now(UTC), sent_at=1000.0, elapsed=lambda: 1100.0)
     fixed = attrs.evolve(basket, price_fix=fix)
     assert (fixed.seconds_left, fixed.is_expired) == (101.0, False)
     over = attrs.evolve(basket, price_fix=attrs.evolve(fix, remaining=100))

@@ -56,7 +56,7 @@ def structure(
         raise StructureError(_find_problems(data, type_)) from None
     if elapsed is not None and isinstance(model, Basket) and model.price_fix is not None:
         # Set in place although the class is frozen: `attrs.evolve` would build both objects a second time.
-        object.__setattr__(model.price_fix, "received_at", elapsed() if sent_at is None else sent_at)
+        object.__setattr__(model.price_fix, "sent_at", elapsed() if sent_at is None else sent_at)
         object.__setattr__(model.price_fix, "elapsed", elapsed)
     return cast("T", model)
 

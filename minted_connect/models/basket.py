@@ -39,17 +39,17 @@ class PriceFix:
     """Whether the server has refreshed the price (inferred, S4)."""
     token: str | None = attrs.field(default=None, repr=masked_except_last)
     """Equal to the `price_token` of the basket in every example."""
-    received_at: float | None = attrs.field(default=None, eq=False, repr=False)
+    sent_at: float | None = attrs.field(default=None, eq=False, repr=False)
     """Time on the `elapsed` clock, in seconds, at which the request was sent."""
     elapsed: Callable[[], float] | None = attrs.field(default=None, eq=False, repr=False)
-    """The clock of `received_at`."""
+    """The clock of `sent_at`."""
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the lock ends, at least 0; None if `received_at` or `elapsed` is missing."""
-        if self.elapsed is None or self.received_at is None:
+        """Seconds until the lock ends, at least 0; None if `sent_at` or `elapsed` is missing."""
+        if self.elapsed is None or self.sent_at is None:
             return None
-        return max(0.0, self.remaining - (self.elapsed() - self.received_at))
+        return max(0.0, self.remaining - (self.elapsed() - self.sent_at))
 
     @property
     def expired(self) -> bool:

@@ -634,7 +634,7 @@ class TestOutage:
             states = []
             for _ in range(6):
                 await settle()
-                states.append((feed.is_open, clock.slept[-1]))
+                states.append((feed.is_breaker_open, clock.slept[-1]))
                 await clock.advance(clock.slept[-1])
         assert states == [(False, 10), (False, 10), (True, 45), (True, 45), (False, 10), (False, 10)]
 

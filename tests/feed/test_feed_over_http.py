@@ -51,7 +51,7 @@ async def test_open_breaker_sends_probes_only():
                 await feed.wait_for(lambda _: True, timeout=3 * 3600)
             assert isinstance(caught.value.__cause__, ServerError)
             # Two polls open the breaker; two probes follow in three hours.
-            assert (feed.is_open, len(polls(sandbox))) == (True, 4)
+            assert (feed.is_breaker_open, len(polls(sandbox))) == (True, 4)
 
 
 def test_blocking_feed_refuses_a_filter_without_a_match():
