@@ -30,8 +30,8 @@ def money(basket):
 
 @pytest.fixture
 async def basket(api):
-    await api.customer()
-    return (await api.add()).data
+    await api.create_customer()
+    return (await api.add_item()).data
 
 
 async def test_the_documented_basket_to_the_cent(api, clock, basket):
@@ -75,12 +75,12 @@ async def test_money_is_written_as_numbers_without_trailing_zeros(api, clock, ba
 
 async def test_the_documented_mixed_basket(serving):
     async with serving(fees=FeeSchedule.march_2026()) as (_, api):
-        await api.customer()
-        await api.add("MNTBAE0013")
-        found = (await api.add("MNTBAE0013")).data
+        await api.create_customer()
+        await api.add_item("MNTBAE0013")
+        found = (await api.add_item("MNTBAE0013")).data
         assert [(line["price"], line["amount"]) for line in found["items"]] == [(496, 1), (496, 1)]
         assert found["items"][0]["prices"][2]["price"] == D("24.8")
-        found = (await api.add("MNTBAE0001")).data
+        found = (await api.add_item("MNTBAE0001")).data
         assert found["currency"] is None
         assert found["total_amount"] == 3
         assert money(found)[1:] == ["1584.34", "158.43", "79.22", "316.87", "27.73", "2166.59"]
@@ -90,15 +90,15 @@ async def test_one_seed_gives_one_story(serving):
     stories = []
     for seed in (5, 5, 6):
         async with serving(seed=seed) as (_, api):
-            await api.customer()
-            stories.append((await api.add()).data)
+            await api.create_customer()
+            stories.append((await api.add_item()).data)
     assert stories[0] == stories[1]
     assert stories[0]["token"] != stories[2]["token"]
 
 
 async def test_lines_of_one_sku_stay_apart_until_patched(api, basket):
-    await api.add("MNTBAE0013", 2)
-    found = (await api.add("MNTBAE0001", 4)).data
+    await api.add_item("MNTBAE0013", 2)
+    found = (await api.add_item("MNTBAE0001", 4)).data
     assert [(i["sku"], i["amount"]) for i in found["items"]] == [
         ("MNTBAE0001", 1), ("MNTBAE0013", 2), ("MNTBAE0001", 4),
     ]  # fmt: skip
@@ -107,8 +107,8 @@ async def test_lines_of_one_sku_stay_apart_until_patched(api, basket):
 
 
 async def test_delete_removes_every_line_of_the_sku(api, basket):
-    await api.add("MNTBAE0013")
-    await api.add("MNTBAE0001")
+    await api.add_item("MNTBAE0013")
+    await api.add_item("MNTBAE0001")
     found = (await api.send("DELETE", BASKET, key(basket, sku="MNTBAE0001"))).data
     assert [line["sku"] for line in found["items"]] == ["MNTBAE0013"]
     assert set((await api.send("DELETE", BASKET, key(basket, sku="MNTBAE0001"))).errors) == {"sku"}
@@ -148,7 +148,7 @@ async def test_reading_after_the_lock_reprices(api, clock, basket):
 
 @pytest.mark.parametrize("change", ["add", "update", "delete"])
 async def test_changing_after_the_lock_reprices_too(api, clock, basket, change):
-    await api.add("MNTBAE0013")
+    await api.add_item("MNTBAE0013")
     clock.advance(300)
     body = {
         "add": key(basket, sku="MNTBAE0013", qty=1),
@@ -164,7 +164,7 @@ async def test_the_lock_holds_the_price_of_new_lines(api, clock, sandbox, basket
     clock.advance(200)
     rate = (await api.get("/partner/walletable/rates")).data[0]
     assert rate["buy_price"] != D("592.34")
-    found = (await api.add("MNTBAE0001")).data
+    found = (await api.add_item("MNTBAE0001")).data
     assert {line["price"] for line in found["items"]} == {D("592.34")}
     assert found["pricefix"]["remaining"] == 40
 
@@ -176,14 +176,14 @@ async def test_the_lock_ignores_a_jump_of_the_wall_clock(api, clock, basket):
 
 
 async def test_no_basket_is_null(api):
-    await api.customer()
+    await api.create_customer()
     assert (await api.get(BASKET, external_customer_id="cust-1")).data is None
 
 
 async def test_the_basket_used_last_is_the_active_one(api, sandbox, clock, basket):
     sandbox.shop.give("cust-1", "MNTBAE0001", 2)
     clock.advance(1)
-    sell = (await api.add("MNTBAE0001", 1, type="sell")).data
+    sell = (await api.add_item("MNTBAE0001", 1, type="sell")).data
     assert (await api.get(BASKET, external_customer_id="cust-1")).data["id"] == sell["id"] == 10985
     found = (await api.get(BASKET, external_customer_id="cust-1", cart_token=basket["token"])).data
     assert found["id"] == basket["id"]
@@ -191,17 +191,17 @@ async def test_the_basket_used_last_is_the_active_one(api, sandbox, clock, baske
 
 
 async def test_the_kind_counts_only_when_the_basket_is_created(api, basket):
-    found = (await api.add("MNTBAE0001", 1, type="sell", cart_token=basket["token"])).data
+    found = (await api.add_item("MNTBAE0001", 1, type="sell", cart_token=basket["token"])).data
     assert (found["type"], found["total_amount"]) == ("buy", 2)
 
 
 async def test_sell_and_delivery_baskets(api, sandbox):
-    await api.customer()
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 5)
-    sell = (await api.add("MNTBAE0001", 2, type="sell")).data
+    sell = (await api.add_item("MNTBAE0001", 2, type="sell")).data
     assert (sell["items"][0]["price"], sell["payment"], sell["tx_type"]) == (D("580.62"), None, "sell")
     assert sell["items"][0]["prices"] == [{"id": 7, "name": "Mint Ücreti", "price": 0}]
-    delivery = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    delivery = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     assert (delivery["price"], delivery["total"], delivery["delivery_cost"]) == (0, 3, 3)
     assert str(delivery["paid_total"]) == "3.15"
     rows = (await api.get("/partner/walletable/balance", external_customer_id="cust-1")).data
@@ -209,40 +209,40 @@ async def test_sell_and_delivery_baskets(api, sandbox):
 
 
 async def test_sell_and_delivery_need_holdings(api, sandbox):
-    await api.customer()
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 2)
     sandbox.shop.give("cust-1", "MNTCOIN2012", 2)
-    assert set((await api.add("MNTBAE0001", 3, type="sell")).errors) == {"qty"}
-    sell = (await api.add("MNTBAE0001", 1, type="sell")).data
-    assert set((await api.add("MNTBAE0001", 2, type="sell")).errors) == {"qty"}
+    assert set((await api.add_item("MNTBAE0001", 3, type="sell")).errors) == {"qty"}
+    sell = (await api.add_item("MNTBAE0001", 1, type="sell")).data
+    assert set((await api.add_item("MNTBAE0001", 2, type="sell")).errors) == {"qty"}
     patched = await api.send("PATCH", BASKET, key(sell, sku="MNTBAE0001", qty=3))
     assert set(patched.errors) == {"qty"}
-    assert set((await api.add("MNTBAE0013", 1, type="delivery")).errors) == {"qty"}
-    assert set((await api.add("MNTCOIN2012", 1, type="delivery")).errors) == {"sku"}
+    assert set((await api.add_item("MNTBAE0013", 1, type="delivery")).errors) == {"qty"}
+    assert set((await api.add_item("MNTCOIN2012", 1, type="delivery")).errors) == {"sku"}
     assert len(sandbox.shop.baskets) == 1
 
 
 async def test_stock_is_a_limit(api):
-    await api.customer()
-    assert set((await api.add("MNTBAE0016", 1)).errors) == {"qty"}
-    assert (await api.add("MNTBAE0001", 20)).status == 200
-    assert set((await api.add("MNTBAE0001", 1)).errors) == {"qty"}
+    await api.create_customer()
+    assert set((await api.add_item("MNTBAE0016", 1)).errors) == {"qty"}
+    assert (await api.add_item("MNTBAE0001", 20)).status == 200
+    assert set((await api.add_item("MNTBAE0001", 1)).errors) == {"qty"}
 
 
 async def test_storage_is_free_under_the_limit_if_wanted(serving):
     async with serving(storage_free=True) as (sandbox, api):
-        await api.customer()
-        found = (await api.add()).data
+        await api.create_customer()
+        found = (await api.add_item()).data
         assert (found["storage_fee"], str(found["storage_fee_rate"])) == (0, "0.3")
         sandbox.shop.give("cust-1", "MNTBAE0016", 50)
-        found = (await api.add()).data
+        found = (await api.add_item()).data
         assert found["storage_fee"] > 0
 
 
 async def test_card_payment_can_be_absent(serving):
     async with serving(card_payment=False) as (_, api):
-        await api.customer()
-        assert (await api.add()).data["payment"] is None
+        await api.create_customer()
+        assert (await api.add_item()).data["payment"] is None
 
 
 async def test_names_follow_the_language(api, basket):

@@ -44,12 +44,12 @@ async def test_pages_of_products_cover_the_catalogue(api):
 
 
 async def test_a_product_costs_what_a_line_costs(api, clock):
-    await api.customer()
+    await api.create_customer()
     clock.advance(12_345)
     rows = (await api.get(PRODUCTS, total=100)).data["data"]
     prices = {row["sku"]: row["sale_price"] for row in rows}
     for sku in ("MNTBAE0002", "MNTBAE0013", "MNTCOIN2012"):
-        basket = (await api.add(sku)).data
+        basket = (await api.add_item(sku)).data
         assert basket["items"][-1]["price"] == prices[sku]
 
 
@@ -135,7 +135,7 @@ async def test_history_refuses_endless_ranges(api):
 
 
 async def test_balance(api, sandbox):
-    await api.customer()
+    await api.create_customer()
     for sku, pieces in {"MNTBAE0001": 3, "MNTCOIN2012": 2, "MNTBAE0013": 1}.items():
         sandbox.shop.give("cust-1", sku, pieces)
 

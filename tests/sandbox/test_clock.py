@@ -242,8 +242,8 @@ def test_a_clock_without_elapsed_time_is_taken_as_it_is():
 async def test_moving_the_clock_by_hand_ends_what_the_shop_waits_for(serving, how):
     clock = MovableClock()
     async with serving(clock=clock) as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         fault = sandbox.faults.add(**how, path="*/complete/*", seconds=100)
         call = asyncio.ensure_future(api.complete(basket))
         while not clock._waiting:
@@ -277,8 +277,8 @@ ME = {"external_customer_id": "cust-1"}
 
 async def test_a_suspended_client_finds_its_lock_over(serving, clock):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.suspend(239)
         assert (await api.get(BASKET, **ME)).data["pricefix"]["remaining"] == 1
         clock.suspend(1)
@@ -290,9 +290,9 @@ async def test_a_suspended_client_finds_its_lock_over(serving, clock):
 
 async def test_a_server_does_not_sleep_with_its_client(serving, clock):
     async with serving(reads_lag=5, status_interval=60) as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.faults.add("refusal", path="*/complete/*", commit="after", seconds=30)
-        basket = (await api.add()).data
+        basket = (await api.add_item()).data
         response = await api.complete(basket)
         assert response.status == 403
         while not clock._timers:

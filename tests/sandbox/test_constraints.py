@@ -62,8 +62,8 @@ CASES = [
 
 @pytest.fixture
 async def basket(api):
-    await api.customer()
-    return (await api.add()).data
+    await api.create_customer()
+    return (await api.add_item()).data
 
 
 def with_field(body, field, value, basket):
@@ -118,9 +118,9 @@ async def test_customers_at_the_limits_pass(api, body):
     ],
 )
 async def test_shipping(api, sandbox, shipping, field, values):
-    await api.customer()
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     for value in values:
         broken = {**shipping, field: value}
         if value is ABSENT:
@@ -132,9 +132,9 @@ async def test_shipping(api, sandbox, shipping, field, values):
 
 @pytest.mark.parametrize("value", [ABSENT, None, "home", 5, [], True])
 async def test_shipping_must_be_an_object(api, sandbox, value):
-    await api.customer()
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     more = {} if value is ABSENT else {"shipping": value}
     assert set((await api.complete(basket, "delivery", **more)).errors) == {"shipping"}
 

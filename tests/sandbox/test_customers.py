@@ -9,7 +9,7 @@ CREATED = {
 
 
 async def test_create_responds_as_documented(api):
-    found = await api.customer("MTD0018232", firstname="Mehmet", middlename=None, lastname="Gülbilge")
+    found = await api.create_customer("MTD0018232", firstname="Mehmet", middlename=None, lastname="Gülbilge")
     assert set(found) == CREATED
     assert found["fullname"] == "Mehmet Gülbilge"
     assert (found["phone"], found["middlename"], found["user_id"]) == (None, None, None)
@@ -29,24 +29,24 @@ async def test_create_takes_every_field(api):
         "tax_office": "Kadıköy",
         "account_type": "company",
     }
-    found = await api.customer("company_1", **fields)
+    found = await api.create_customer("company_1", **fields)
     shown = {name: value for name, value in fields.items() if name in CREATED}
     assert {name: found[name] for name in shown} == shown
-    basket = (await api.add(customer="company_1")).data
+    basket = (await api.add_item(customer="company_1")).data
     assert (basket["customer"]["tax_office"], basket["customer"]["account_type"]) == ("Kadıköy", "company")
 
 
 async def test_an_external_id_is_taken_once(api):
-    await api.customer("cust-1")
+    await api.create_customer("cust-1")
     again = await api.send("POST", "/partner/customer", {"external_id": "cust-1"}, headers={"Accept-Language": "en"})
     assert again.errors == {"external_id": ["The external_id has already been taken."]}
 
 
 async def test_get_has_wallets_in_grams(api, sandbox):
-    await api.customer("cust-1")
+    await api.create_customer("cust-1")
     sandbox.shop.give("cust-1", "MNTBAE0001", 3)
     sandbox.shop.give("cust-1", "MNTCOIN2012", 2)
-    await api.add("MNTBAE0001", 1, type="sell")
+    await api.add_item("MNTBAE0001", 1, type="sell")
     found = (await api.get("/partner/customer/cust-1")).data
     gold, silver = found["wallets"]
     assert (gold["balance"], gold["blocked"], gold["real_balance"]) == (3, 1, 2)
@@ -58,7 +58,7 @@ async def test_get_has_wallets_in_grams(api, sandbox):
 
 
 async def test_update_changes_what_is_sent_and_null_erases(api, clock):
-    await api.customer("cust-1", email="a@example.com", phone="1")
+    await api.create_customer("cust-1", email="a@example.com", phone="1")
     clock.advance(60)
     found = (await api.send("PATCH", "/partner/customer/cust-1", {"lastname": "Due", "email": None})).data
     assert (found["firstname"], found["lastname"], found["fullname"]) == ("Brant", "Due", "Brant Due")
@@ -68,7 +68,7 @@ async def test_update_changes_what_is_sent_and_null_erases(api, clock):
 
 
 async def test_update_may_repeat_the_external_id_but_not_change_it(api):
-    await api.customer("cust-1")
+    await api.create_customer("cust-1")
     assert (await api.send("PATCH", "/partner/customer/cust-1", {"external_id": "cust-1"})).status == 200
     changed = await api.send("PATCH", "/partner/customer/cust-1", {"external_id": "cust-2"})
     assert set(changed.errors) == {"external_id"}
@@ -76,7 +76,7 @@ async def test_update_may_repeat_the_external_id_but_not_change_it(api):
 
 async def test_strict_update_wants_the_documented_fields(serving):
     async with serving(strict_update=True) as (_, api):
-        await api.customer("cust-1")
+        await api.create_customer("cust-1")
         refused = await api.send("PATCH", "/partner/customer/cust-1", {"middlename": "Jack"})
         assert set(refused.errors) == {"firstname", "lastname", "phone", "identity_number"}
         full = {"firstname": "John", "lastname": "Due", "phone": "+905071112233", "identity_number": "123"}
@@ -84,14 +84,14 @@ async def test_strict_update_wants_the_documented_fields(serving):
 
 
 async def test_remove_detaches_the_id(api, sandbox):
-    await api.customer("cust-1")
-    await api.bought()
+    await api.create_customer("cust-1")
+    await api.buy()
     assert (await api.send("DELETE", "/partner/customer/cust-1")).data is None
     assert (await api.get("/partner/customer/cust-1")).status == 404
     assert (await api.send("DELETE", "/partner/customer/cust-1")).status == 404
-    assert set((await api.add()).errors) == {"external_customer_id"}
+    assert set((await api.add_item()).errors) == {"external_customer_id"}
     assert [one.external_id for one in sandbox.shop.customers] == [None]
-    await api.customer("cust-1")
+    await api.create_customer("cust-1")
     assert sandbox.shop.holdings("cust-1") == {}
     with pytest.raises(KeyError):
         sandbox.shop.holdings("nobody")

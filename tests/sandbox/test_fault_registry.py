@@ -221,9 +221,9 @@ async def test_commit_decides_whether_the_work_is_done(api, sandbox, clock, kind
     is_flag = isinstance(ARGUMENTS[kind]["commit"], bool)
     for commit, orders in [(False if is_flag else "never", 0), (True if is_flag else "before", 1)]:
         customer = f"cust-{orders}"
-        await api.customer(customer)
+        await api.create_customer(customer)
         fault = sandbox.faults.add(kind, path="*/complete/*", commit=commit)
-        basket = (await api.add(customer=customer)).data
+        basket = (await api.add_item(customer=customer)).data
         call = asyncio.ensure_future(api.complete(basket))
         await until(lambda fault=fault, call=call: fault.waiting or call.done())
         clock.advance(100)
@@ -243,9 +243,9 @@ async def test_commit_decides_whether_the_work_is_done(api, sandbox, clock, kind
 
 
 async def test_hang_with_commit_does_the_work_first(api, sandbox):
-    await api.customer()
+    await api.create_customer()
     fault = sandbox.faults.add("hang", path="*/complete/*", commit=True)
-    call = asyncio.ensure_future(api.complete((await api.add()).data))
+    call = asyncio.ensure_future(api.complete((await api.add_item()).data))
     await until(lambda: fault.waiting)
     assert (len(sandbox.shop.orders), sandbox.latest_landing) == (1, 0.0)
     fault.remove()
@@ -253,7 +253,7 @@ async def test_hang_with_commit_does_the_work_first(api, sandbox):
 
 
 async def test_interim_without_commit_is_a_500(api, sandbox):
-    await api.customer()
+    await api.create_customer()
     sandbox.faults.add("interim", path="*/complete/*", commit=False)
-    response = await api.complete((await api.add()).data)
+    response = await api.complete((await api.add_item()).data)
     assert (response.status, response.json["success"], sandbox.shop.orders) == (500, False, [])

@@ -15,8 +15,8 @@ RATES = "/partner/walletable/rates"
 
 @pytest.fixture
 async def basket(api):
-    await api.customer()
-    return (await api.add()).data
+    await api.create_customer()
+    return (await api.add_item()).data
 
 
 @pytest.fixture
@@ -63,14 +63,14 @@ async def test_fault_is_applied_times_after_skipping(api, sandbox):
 
 
 async def test_faults_choose_by_method_and_path(api, sandbox):
-    await api.customer()
+    await api.create_customer()
     fault = sandbox.faults.add("status", method="post", path="*/basket", times=None)
     assert (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).status == 200
     assert (await api.get(RATES)).status == 200
-    assert [(await api.add()).status for _ in range(3)] == [500, 500, 500]
+    assert [(await api.add_item()).status for _ in range(3)] == [500, 500, 500]
     fault.remove()
     fault.remove()
-    assert (await api.add()).status == 200
+    assert (await api.add_item()).status == 200
     assert fault.hits == 3
 
 
@@ -94,7 +94,7 @@ async def test_faults_apply_after_the_digest_by_default(api, sandbox):
     assert sandbox.requests[-1].partner is None
     sandbox.faults.add("drop_after_commit", before_auth=True)
     with pytest.raises(aiohttp.ClientError):
-        await api.customer()
+        await api.create_customer()
     assert len(sandbox.shop.customers) == 1
 
 
@@ -160,8 +160,8 @@ async def test_late_commit_on_a_clock_without_timers(serving):
 
     clock = Plain()
     async with serving(clock=clock) as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         sandbox.faults.add("late_commit", path="*/complete/*", seconds=5)
         with pytest.raises(aiohttp.ClientError):
             await api.complete(basket)
@@ -173,8 +173,8 @@ async def test_late_commit_on_a_clock_without_timers(serving):
 
 async def test_deferred_request_is_not_executed_after_closing(serving, clock):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         sandbox.faults.add("late_commit", path="*/complete/*")
         with pytest.raises(aiohttp.ClientError):
             await api.complete(basket)

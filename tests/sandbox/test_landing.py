@@ -68,8 +68,8 @@ def test_latest_landing_counts_exhausted_faults():
 async def test_what_is_under_way_counts_also_without_its_fault(serving, clock, kind):
     async with serving() as (sandbox, api):
         assert (sandbox.latest_landing, sandbox.reads_behind) == (0.0, 0.0)
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         fault = sandbox.faults.add(kind, path=COMPLETE, **LATE[kind][0])
         if kind == "late_commit":
             with pytest.raises(aiohttp.ClientError):
@@ -116,10 +116,10 @@ async def test_hang_is_unbounded_while_waiting_or_armed(serving):
 
 async def test_work_that_is_cancelled_by_closing_is_over(serving, clock):
     async with serving() as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.faults.add("refusal", path=COMPLETE, commit="after").remove()
         fault = sandbox.faults.add("refusal", path=COMPLETE, commit="after")
-        assert (await api.complete((await api.add()).data)).status == 403
+        assert (await api.complete((await api.add_item()).data)).status == 403
         fault.remove()
         assert sandbox.latest_landing == 30
     assert sandbox.latest_landing == 0.0

@@ -17,14 +17,14 @@ async def read(api):
 
 
 async def add(api):
-    return (await api.add("MNTBAE0013")).data
+    return (await api.add_item("MNTBAE0013")).data
 
 
 @pytest.mark.parametrize("how", [read, add])
 async def test_a_read_or_an_add_restarts_the_lock(serving, clock, how):
     async with serving(lock_restart=18) as (_, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.advance(17.999)
         found = await how(api)
         assert (found["pricefix"]["remaining"], found["price_token"]) == (222, basket["price_token"])
@@ -41,8 +41,8 @@ async def test_a_read_or_an_add_restarts_the_lock(serving, clock, how):
 
 async def test_the_documented_258_seconds(serving, clock):
     async with serving(lock_restart=18) as (_, api):
-        await api.customer()
-        await api.add()
+        await api.create_customer()
+        await api.add_item()
         clock.advance(18)
         found = await add(api)
         clock.advance(33)
@@ -55,8 +55,8 @@ async def test_the_documented_258_seconds(serving, clock):
 
 async def test_updating_and_deleting_lines_does_not_restart_it(serving, clock):
     async with serving(lock_restart=10) as (_, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.advance(50)
         key = {**ME, "cart_token": basket["token"], "sku": "MNTBAE0001"}
         found = (await api.send("PATCH", BASKET, {**key, "qty": 3})).data
@@ -67,8 +67,8 @@ async def test_updating_and_deleting_lines_does_not_restart_it(serving, clock):
 
 async def test_a_restart_may_reprice(serving, clock):
     async with serving(lock_restart=30, lock_restart_reprices=True) as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.advance(29)
         assert money(await read(api)) == money(basket)
         clock.advance(31)
@@ -81,8 +81,8 @@ async def test_a_restart_may_reprice(serving, clock):
 
 async def test_a_restarted_lock_runs_out_as_any_other(serving, clock):
     async with serving(lock_restart=100) as (_, api):
-        await api.customer()
-        await api.add()
+        await api.create_customer()
+        await api.add_item()
         clock.advance(100)
         found = await read(api)
         clock.advance(240)
@@ -94,8 +94,8 @@ async def test_a_restarted_lock_runs_out_as_any_other(serving, clock):
 async def test_a_restart_survives_the_process(serving, clock, tmp_path):
     options = {"state": tmp_path / "shop.sqlite", "lock_restart": 100, "password": "p"}
     async with serving(**options) as (_, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.advance(100)
         await read(api)
     clock.advance(50)
@@ -105,7 +105,7 @@ async def test_a_restart_survives_the_process(serving, clock, tmp_path):
 
 
 async def test_without_the_option_no_lock_restarts(api, clock):
-    await api.customer()
-    await api.add()
+    await api.create_customer()
+    await api.add_item()
     clock.advance(239)
     assert (await read(api))["pricefix"]["remaining"] == 1

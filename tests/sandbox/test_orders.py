@@ -9,8 +9,8 @@ ORDERS = "/partner/walletable/orders"
 
 
 async def test_a_completed_buy_is_the_basket_without_its_lock(api, clock, sandbox):
-    await api.customer()
-    basket = (await api.add("MNTBAE0001", 3)).data
+    await api.create_customer()
+    basket = (await api.add_item("MNTBAE0001", 3)).data
     clock.advance(39)
     order = (await api.complete(basket)).data
     expected = {
@@ -29,9 +29,9 @@ async def test_a_completed_buy_is_the_basket_without_its_lock(api, clock, sandbo
 
 
 async def test_a_completed_sell(api, sandbox):
-    await api.customer()
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 5)
-    order = (await api.complete((await api.add("MNTBAE0001", 2, type="sell")).data, "sell")).data
+    order = (await api.complete((await api.add_item("MNTBAE0001", 2, type="sell")).data, "sell")).data
     assert (order["tx_type"], order["type"]) == ("sell", "walletable_ecommerce")
     assert (order["price"], order["charge_fee"], order["charges_vat"]) == (D("1161.24"), D("20.32"), D("1.02"))
     assert order["paid_total"] == D("1139.9")
@@ -39,9 +39,9 @@ async def test_a_completed_sell(api, sandbox):
 
 
 async def test_a_completed_delivery(api, sandbox, shipping):
-    await api.customer()
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     order = (await api.complete(basket, "delivery", shipping=shipping)).data
     assert (order["price"], order["total"], order["delivery_cost"]) == (0, 3, 3)
     assert (order["charges_vat"], order["paid_total"]) == (D("0.15"), D("3.15"))
@@ -56,8 +56,8 @@ async def test_a_completed_delivery(api, sandbox, shipping):
 
 
 async def test_a_token_completes_once(api, sandbox):
-    await api.customer()
-    basket = (await api.add()).data
+    await api.create_customer()
+    basket = (await api.add_item()).data
     responses = [await api.complete(basket) for _ in range(3)]
     assert [response.status for response in responses] == [200, 409, 409]
     assert responses[1].json["code"] == 409
@@ -65,13 +65,13 @@ async def test_a_token_completes_once(api, sandbox):
     assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 1}
     key = {"external_customer_id": "cust-1", "cart_token": basket["token"]}
     assert (await api.send("DELETE", "/partner/walletable/basket/empty", key)).status == 409
-    assert (await api.add(cart_token=basket["token"])).status == 409
+    assert (await api.add_item(cart_token=basket["token"])).status == 409
 
 
 async def test_concurrent_completions_make_one_order(serving):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         held = sandbox.faults.add("hang", path="*/complete/*", times=None)
         rush = [asyncio.ensure_future(api.complete(basket)) for _ in range(8)]
         while held.waiting < 8:
@@ -84,10 +84,10 @@ async def test_concurrent_completions_make_one_order(serving):
 
 async def test_a_shop_that_is_not_single_shot_makes_an_order_each_time(serving):
     async with serving(single_shot=False) as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-        other = (await api.add("MNTBAE0001", type="sell")).data
-        first = await api.bought("MNTBAE0013", 2)
+        other = (await api.add_item("MNTBAE0001", type="sell")).data
+        first = await api.buy("MNTBAE0013", 2)
         second, third = [(await api.complete(first)).data for _ in range(2)]
         assert len({first["id"], second["id"], third["id"], other["id"]}) == 4
         assert second == {**first, "id": second["id"]}
@@ -102,10 +102,10 @@ async def test_a_shop_that_is_not_single_shot_makes_an_order_each_time(serving):
 
 async def test_orders_that_are_numbered_apart(serving):
     async with serving(keep_ids=False) as (_, api):
-        await api.customer()
+        await api.create_customer()
         baskets, orders = [], []
         for _ in range(2):
-            baskets.append((await api.add()).data)
+            baskets.append((await api.add_item()).data)
             orders.append((await api.complete(baskets[-1])).data)
         numbers = [one["id"] for one in (*baskets, *orders)]
         assert len(set(numbers)) == 4
@@ -118,17 +118,17 @@ async def test_orders_that_are_numbered_apart(serving):
 
 async def test_what_was_sold_once_cannot_be_sold_again_without_pieces(serving):
     async with serving(single_shot=False) as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.shop.give("cust-1", "MNTBAE0001", 3)
-        basket = (await api.add("MNTBAE0001", 2, type="sell")).data
+        basket = (await api.add_item("MNTBAE0001", 2, type="sell")).data
         assert (await api.complete(basket, "sell")).status == 200
         assert set((await api.complete(basket, "sell")).errors) == {"qty"}
         assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 1}
 
 
 async def test_an_order_stays_in_the_status_it_was_put_into(api, sandbox, clock):
-    await api.customer()
-    order = await api.bought()
+    await api.create_customer()
+    order = await api.buy()
 
     async def status():
         (row,) = (await api.get(ORDERS, orderId=order["id"])).data["data"]
@@ -148,10 +148,10 @@ async def test_an_order_stays_in_the_status_it_was_put_into(api, sandbox, clock)
 
 
 async def test_after_the_lock_a_completion_is_refused(api, clock, sandbox):
-    await api.customer()
-    basket = (await api.add()).data
+    await api.create_customer()
+    basket = (await api.add_item()).data
     clock.advance(239.999)
-    await api.add()
+    await api.add_item()
     clock.advance(0.001)
     assert set((await api.complete(basket)).errors) == {"cart_token"}
     assert sandbox.shop.orders == []
@@ -162,8 +162,8 @@ async def test_after_the_lock_a_completion_is_refused(api, clock, sandbox):
 
 async def test_after_the_lock_a_completion_may_reprice(serving, clock):
     async with serving(late_complete="reprice") as (_, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.advance(1000)
         order = (await api.complete(basket)).data
         assert order["price"] != basket["price"]
@@ -171,15 +171,15 @@ async def test_after_the_lock_a_completion_may_reprice(serving, clock):
 
 
 async def test_completing_what_cannot_be(api, sandbox, shipping):
-    await api.customer()
-    await api.customer("cust-2")
+    await api.create_customer()
+    await api.create_customer("cust-2")
     sandbox.shop.give("cust-1", "MNTBAE0001", 2)
-    buy = (await api.add()).data
+    buy = (await api.add_item()).data
     assert set((await api.complete(buy, "sell")).errors) == {"cart_token"}
     stolen = {**buy, "customer": {"external_id": "cust-2"}}
     assert set((await api.complete(stolen)).errors) == {"cart_token"}
-    sell = (await api.add("MNTBAE0001", 2, type="sell")).data
-    delivery = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    sell = (await api.add_item("MNTBAE0001", 2, type="sell")).data
+    delivery = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     assert (await api.complete(delivery, "delivery", shipping=shipping)).status == 200
     assert set((await api.complete(sell, "sell")).errors) == {"qty"}
     assert len(sandbox.shop.orders) == 1
@@ -195,8 +195,8 @@ async def statuses(api, clock, order, steps, seconds):
 
 
 async def test_a_buy_moves_to_completed(api, clock):
-    await api.customer()
-    order = await api.bought()
+    await api.create_customer()
+    order = await api.buy()
     found = await statuses(api, clock, order, 4, 60)
     assert [status[:2] for status in found] == [
         (2, "Pending"), (3, "Processing"), (5, "Completed"), (5, "Completed"),
@@ -205,9 +205,9 @@ async def test_a_buy_moves_to_completed(api, clock):
 
 async def test_a_delivery_moves_by_cargo(serving, clock, shipping):
     async with serving(status_interval=5) as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-        basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+        basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
         order = (await api.complete(basket, "delivery", shipping=shipping)).data
         found = await statuses(api, clock, order, 6, 5)
         number = "MNT" + order["increment_id"]
@@ -218,9 +218,9 @@ async def test_a_delivery_moves_by_cargo(serving, clock, shipping):
 
 
 async def test_a_shipment_is_put_off_by_a_day_on_its_way(api, clock, sandbox, shipping):
-    await api.customer()
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     order = (await api.complete(basket, "delivery", shipping=shipping)).data
 
     async def arrival():
@@ -240,16 +240,16 @@ async def test_a_shipment_is_put_off_by_a_day_on_its_way(api, clock, sandbox, sh
 @pytest.fixture
 async def history(api, sandbox, clock, shipping):
     """Seven orders over three days: five buys of cust-1, one sell and one delivery of cust-2."""
-    await api.customer()
-    await api.customer("cust-2")
+    await api.create_customer()
+    await api.create_customer("cust-2")
     made = []
     for qty in (3, 1, 2, 5, 4):
-        made.append(await api.bought("MNTBAE0001", qty))
+        made.append(await api.buy("MNTBAE0001", qty))
         clock.advance(6 * 3600)
-    await api.bought("MNTBAE0013", 2, "cust-2")
-    sell = (await api.add("MNTBAE0013", 1, "cust-2", type="sell")).data
+    await api.buy("MNTBAE0013", 2, "cust-2")
+    sell = (await api.add_item("MNTBAE0013", 1, "cust-2", type="sell")).data
     made.append((await api.complete(sell, "sell")).data)
-    ship = (await api.add("MNTBAE0013", 1, "cust-2", type="delivery")).data
+    ship = (await api.add_item("MNTBAE0013", 1, "cust-2", type="delivery")).data
     made.append((await api.complete(ship, "delivery", shipping=shipping)).data)
     return made
 
@@ -321,8 +321,8 @@ async def test_no_orders_is_an_empty_page(api):
 
 async def test_a_fresh_order_may_lag(serving, clock):
     async with serving(orders_lag=10) as (sandbox, api):
-        await api.customer()
-        order = await api.bought()
+        await api.create_customer()
+        order = await api.buy()
         assert await ids(api) == []
         assert sandbox.shop.orders[0].id == order["id"]
         clock.advance(10)
@@ -330,9 +330,9 @@ async def test_a_fresh_order_may_lag(serving, clock):
 
 
 async def test_receipt(api):
-    await api.customer()
-    await api.customer("cust-2")
-    order = await api.bought()
+    await api.create_customer()
+    await api.create_customer("cust-2")
+    order = await api.buy()
     path = "/partner/walletable/receipt"
     found = (await api.get(path, external_customer_id="cust-1", orderId=order["id"])).data
     assert found == {
@@ -345,8 +345,8 @@ async def test_receipt(api):
 
 
 async def test_invoice_once_the_order_is_completed(api, clock):
-    await api.customer()
-    order = await api.bought("MNTBAE0001", 2)
+    await api.create_customer()
+    order = await api.buy("MNTBAE0001", 2)
     path = "/partner/order/{}/invoice"
     assert (await api.get(path.format(order["guid"]))).status == 404
     clock.advance(120)
@@ -365,8 +365,8 @@ async def test_invoice_once_the_order_is_completed(api, clock):
 
 
 async def test_an_order_keeps_the_customer_of_its_time(api):
-    await api.customer()
-    await api.bought()
+    await api.create_customer()
+    await api.buy()
     await api.send("PATCH", "/partner/customer/cust-1", {"lastname": "Changed"})
     (row,) = (await api.get(ORDERS)).data["data"]
     assert row["customer"]["lastname"] == "Ankunding"

@@ -23,8 +23,8 @@ async def until(condition):
 
 @pytest.fixture
 async def basket(api):
-    await api.customer()
-    return (await api.add()).data
+    await api.create_customer()
+    return (await api.add_item()).data
 
 
 async def refused(api, sandbox, basket, **args):
@@ -97,7 +97,7 @@ async def test_a_401_without_a_challenge_or_with_one_of_another(api, sandbox, ba
 
 async def test_a_refusal_may_hit_any_request(api, sandbox, clock, basket):
     sandbox.faults.add("refusal", method="POST", path="*/basket", status=403, commit="after", seconds=1)
-    assert (await api.add("MNTBAE0013", 2)).status == 403
+    assert (await api.add_item("MNTBAE0013", 2)).status == 403
     assert len((await api.get(BASKET, **ME)).data["items"]) == 1
     await until(lambda: clock._timers)
     clock.advance(1)
@@ -144,8 +144,8 @@ async def land(sandbox, clock):
 @READS
 async def test_a_late_commit_of_a_basket_that_was_cleared(serving, clock, how, reads_basket):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add("MNTBAE0001", 2)).data
+        await api.create_customer()
+        basket = (await api.add_item("MNTBAE0001", 2)).data
         await send_late(api, sandbox, clock, basket, how, reads_basket)
         key = {**ME, "cart_token": basket["token"]}
         assert (await api.send("DELETE", BASKET + "/empty", key)).data["items"] == []
@@ -167,10 +167,10 @@ async def test_a_late_commit_of_a_basket_that_was_cleared(serving, clock, how, r
 @READS
 async def test_a_late_commit_of_a_basket_that_was_changed(serving, clock, how, reads_basket):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add("MNTBAE0001", 2)).data
+        await api.create_customer()
+        basket = (await api.add_item("MNTBAE0001", 2)).data
         await send_late(api, sandbox, clock, basket, how, reads_basket)
-        changed = (await api.add("MNTBAE0013", 1)).data
+        changed = (await api.add_item("MNTBAE0013", 1)).data
         await land(sandbox, clock)
         (order,) = sandbox.shop.orders
         expected = basket if reads_basket == "acceptance" else changed
@@ -180,8 +180,8 @@ async def test_a_late_commit_of_a_basket_that_was_changed(serving, clock, how, r
 
 async def test_what_was_accepted_keeps_its_price_when_the_lock_is_over(serving, clock):
     async with serving(lock_seconds=5) as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         await send_late(api, sandbox, clock, basket, "refusal", "acceptance")
         clock.advance(6)
         repriced = (await api.get(BASKET, **ME)).data
@@ -194,8 +194,8 @@ async def test_what_was_accepted_keeps_its_price_when_the_lock_is_over(serving, 
 @pytest.mark.parametrize(("late_complete", "orders"), [("refuse", 0), ("reprice", 1)])
 async def test_what_is_accepted_after_its_lock(serving, clock, late_complete, orders):
     async with serving(lock_seconds=5, late_complete=late_complete) as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.advance(60)
         accepted = sandbox.shop.quote(sandbox.shop.metals(["gold"])[0]).buy
         await send_late(api, sandbox, clock, basket, "refusal", "acceptance")
@@ -207,15 +207,15 @@ async def test_what_is_accepted_after_its_lock(serving, clock, late_complete, or
 
 async def test_what_was_accepted_is_not_completed_twice(serving, clock):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         await send_late(api, sandbox, clock, basket, "refusal", "acceptance")
         assert (await api.complete(basket)).status == 200
         await land(sandbox, clock)
         assert len(sandbox.shop.orders) == 1
     async with serving(single_shot=False) as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         await send_late(api, sandbox, clock, basket, "refusal", "acceptance")
         assert (await api.complete(basket)).status == 200
         await land(sandbox, clock)
@@ -234,7 +234,7 @@ async def test_what_was_accepted_is_not_completed_twice(serving, clock):
 )
 async def test_what_could_not_be_accepted_is_not_executed(serving, clock, body):
     async with serving() as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.faults.add("refusal", path=COMPLETE, commit="after", seconds=10, reads_basket="acceptance")
         assert (await api.send("POST", "/partner/walletable/complete/buy", body)).status == 403
         await until(lambda: clock._timers)
@@ -244,10 +244,10 @@ async def test_what_could_not_be_accepted_is_not_executed(serving, clock, body):
 
 async def test_other_requests_are_executed_as_they_are_found(serving, clock):
     async with serving() as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         late = {"commit": "after", "seconds": 10, "reads_basket": "acceptance"}
         sandbox.faults.add("refusal", method="POST", path="*/basket", **late)
-        assert (await api.add()).status == 403
+        assert (await api.add_item()).status == 403
         await until(lambda: clock._timers)
         await land(sandbox, clock)
         assert len(sandbox.shop.baskets) == 1

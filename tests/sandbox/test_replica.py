@@ -38,8 +38,8 @@ async def ids(api):
 
 async def test_a_completion_shows_in_basket_and_orders_at_once_but_late(lagging, clock):
     sandbox, api = lagging
-    await api.customer()
-    basket = (await api.add()).data
+    await api.create_customer()
+    basket = (await api.add_item()).data
     clock.advance(2)
     order = (await api.complete(basket)).data  # from the primary
     assert order["order_creation_status"] == "order"
@@ -59,9 +59,9 @@ async def test_a_completion_shows_in_basket_and_orders_at_once_but_late(lagging,
 
 async def test_every_change_of_a_basket_shows_late_and_in_order(lagging, clock):
     _, api = lagging
-    await api.customer()
+    await api.create_customer()
     clock.advance(2)
-    basket = (await api.add("MNTBAE0001", 1)).data
+    basket = (await api.add_item("MNTBAE0001", 1)).data
     assert await lines(api) is None
     clock.advance(1)
     key = {**ME, "cart_token": basket["token"]}
@@ -79,11 +79,11 @@ async def test_every_change_of_a_basket_shows_late_and_in_order(lagging, clock):
 
 async def test_customers_receipts_and_invoices_are_behind_too(lagging, clock):
     sandbox, api = lagging
-    await api.customer()
+    await api.create_customer()
     assert (await api.get("/partner/customer/cust-1")).status == 404
     assert (await api.get(BASKET, **ME)).status == 404
     clock.advance(2)
-    order = await api.bought()
+    order = await api.buy()
     assert (await api.send("PATCH", "/partner/customer/cust-1", {"lastname": "Changed"})).data["lastname"] == "Changed"
     receipt = {**ME, "orderId": order["id"]}
     assert (await api.get("/partner/customer/cust-1")).data["lastname"] == "Ankunding"
@@ -103,17 +103,17 @@ async def test_customers_receipts_and_invoices_are_behind_too(lagging, clock):
 
 async def test_a_removed_id_that_is_used_again_is_the_new_customer(lagging, clock):
     _, api = lagging
-    await api.customer(email="old@example.com")
+    await api.create_customer(email="old@example.com")
     await api.send("DELETE", "/partner/customer/cust-1")
-    await api.customer(email="new@example.com")
+    await api.create_customer(email="new@example.com")
     clock.advance(2)
     assert (await api.get("/partner/customer/cust-1")).data["email"] == "new@example.com"
 
 
 async def test_the_course_of_an_order_is_behind_too(serving, clock):
     async with serving(reads_lag=2, status_interval=10) as (_, api):
-        await api.customer()
-        await api.bought()
+        await api.create_customer()
+        await api.buy()
 
         async def status():
             return [row["status_name"] for row in (await api.get(ORDERS)).data["data"]]
@@ -127,8 +127,8 @@ async def test_the_course_of_an_order_is_behind_too(serving, clock):
 async def test_the_list_of_orders_may_be_further_behind(serving, clock):
     async with serving(reads_lag=2, orders_lag=3) as (sandbox, api):
         assert sandbox.reads_behind == 5
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         order = (await api.complete(basket)).data
         clock.advance(2)
         assert (await api.get(BASKET, **ME)).data is None
@@ -147,8 +147,8 @@ async def test_rates_are_not_behind(lagging, clock):
 
 async def test_a_read_reprices_the_primary_and_shows_it_late(lagging, clock):
     sandbox, api = lagging
-    await api.customer()
-    basket = (await api.add()).data
+    await api.create_customer()
+    basket = (await api.add_item()).data
     clock.advance(241)
     found = (await api.get(BASKET, **ME)).data
     assert (found["price_token"], found["pricefix"]["remaining"]) == (basket["price_token"], -1)
@@ -166,22 +166,22 @@ async def test_a_read_reprices_the_primary_and_shows_it_late(lagging, clock):
 
 async def test_a_stale_read_brings_no_completed_basket_back(lagging, clock):
     sandbox, api = lagging
-    await api.customer()
-    basket = (await api.add()).data
+    await api.create_customer()
+    basket = (await api.add_item()).data
     clock.advance(239)
     await api.complete(basket)
     clock.advance(1.5)  # the replica still shows it open, with an expired lock
     assert (await api.get(BASKET, **ME)).data["pricefix"]["remaining"] == -1
     assert sandbox.shop.baskets == []
-    assert (await api.add()).data["token"] != basket["token"]
+    assert (await api.add_item()).data["token"] != basket["token"]
 
 
 async def test_a_restart_begins_with_all_of_it(serving, clock, tmp_path):
     options = {"state": tmp_path / "shop.sqlite", "reads_lag": 2, "password": "p"}
     async with serving(**options) as (_, api):
-        await api.customer()
-        order = await api.bought()
-        basket = (await api.add("MNTBAE0013", 2)).data
+        await api.create_customer()
+        order = await api.buy()
+        basket = (await api.add_item("MNTBAE0013", 2)).data
     async with serving(**options) as (_, api):
         assert await ids(api) == [order["id"]]
         assert (await api.get(BASKET, **ME)).data["token"] == basket["token"]
@@ -195,8 +195,8 @@ async def test_a_restart_begins_with_all_of_it(serving, clock, tmp_path):
 async def test_state_files_from_before_are_read(serving, clock, tmp_path):
     file = tmp_path / "shop.sqlite"
     async with serving(state=file, password="p") as (_, api):
-        await api.customer()
-        await api.add()
+        await api.create_customer()
+        await api.add_item()
     rows = sqlite3.connect(file)
     rows.execute("UPDATE entity SET body = json_remove(body, '$.locked')")
     rows.commit()
@@ -219,7 +219,7 @@ async def test_threaded_reads_lag_too(digest_header):
             from tests.sandbox.conftest import Api
 
             api = Api(sandbox.url, sandbox.username, sandbox.password, session)
-            await api.customer()
+            await api.create_customer()
             assert (await api.get("/partner/customer/cust-1")).status == 404
             clock.advance(2)
             assert (await api.get("/partner/customer/cust-1")).status == 200

@@ -24,10 +24,10 @@ async def bodies(serving, **options):
             return response
 
         await keep(await api.send("POST", "/partner/customer", {"external_id": "cust-1", "firstname": "Ada"}))
-        basket = (await keep(await api.add("MNTBAE0001", 3))).data
+        basket = (await keep(await api.add_item("MNTBAE0001", 3))).data
         await keep(await api.complete(basket))
         clock.advance(333)
-        sell = (await keep(await api.add("MNTBAE0001", 1, type="sell"))).data
+        sell = (await keep(await api.add_item("MNTBAE0001", 1, type="sell"))).data
         await keep(await api.complete(sell, "sell"))
         for path in ("/partner/walletable/rates", "/partner/walletable/orders", "/partner/walletable/products"):
             await keep(await api.get(path))

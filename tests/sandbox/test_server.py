@@ -68,8 +68,8 @@ async def test_aiohttps_own_digest_gets_in(serving, algorithm):
 @pytest.mark.parametrize("options", [{"qop": "auth-int"}, {"qop": None}, {"algorithms": ["SHA-512-256-sess"]}])
 async def test_other_digests(serving, options):
     async with serving(**options) as (_, api):
-        await api.customer()
-        assert (await api.add()).status == 200
+        await api.create_customer()
+        assert (await api.add_item()).status == 200
 
 
 async def test_a_wrong_password_stays_outside(sandbox, api):
@@ -98,17 +98,17 @@ async def test_nonces_expire_and_rotate_on_the_wire(sandbox, api, clock):
 async def test_partners_do_not_see_each_other(sandbox, api):
     sandbox.add_partner("other", "secret")
     other = type(api)(sandbox.url, "other", "secret", api.session)
-    await api.customer()
-    order = await api.bought()
-    basket = (await api.add()).data
+    await api.create_customer()
+    order = await api.buy()
+    basket = (await api.add_item()).data
     assert (await other.get("/partner/customer/cust-1")).status == 404
     assert (await other.send("DELETE", "/partner/customer/cust-1")).status == 404
     assert (await other.get("/partner/walletable/orders")).data["total"] == 0
     assert (await other.get("/partner/walletable/balance", external_customer_id="cust-1")).status == 404
     assert (await other.get(f"/partner/order/{order['guid']}/invoice")).status == 404
     assert set((await other.complete(basket)).errors) == {"external_customer_id"}
-    await other.customer()
-    await other.bought("MNTBAE0013", 2)
+    await other.create_customer()
+    await other.buy("MNTBAE0013", 2)
     assert set((await other.complete(basket)).errors) == {"cart_token"}
     assert sandbox.shop.holdings("cust-1", "sandbox") == {"MNTBAE0001": 1}
     assert sandbox.shop.holdings("cust-1", "other") == {"MNTBAE0013": 2}
@@ -117,7 +117,7 @@ async def test_partners_do_not_see_each_other(sandbox, api):
 
 async def test_the_log_tells_everything_but_secrets(sandbox, api, clock):
     clock.advance(5)
-    await api.customer("cust-1", email="a@example.com")
+    await api.create_customer("cust-1", email="a@example.com")
     await api.send("GET", "/partner/walletable/orders", query={"page": "1"}, headers={"api-version": "3"})
     challenge, create, orders = sandbox.requests
     assert isinstance(create, LoggedRequest)
@@ -221,7 +221,7 @@ async def test_a_client_that_leaves_in_the_middle_commits_nothing(serving, diges
 async def test_paths_can_be_elsewhere(serving):
     moved = {"rates.current": "/v2/rates", "customers.get": "/v2/people/{external_customer_id}/card"}
     async with serving(paths=moved) as (_, api):
-        await api.customer()
+        await api.create_customer()
         assert (await api.get("/v2/rates")).status == 200
         assert (await api.get(RATES)).status == 404
         assert (await api.get("/v2/people/cust-1/card")).data["external_id"] == "cust-1"
