@@ -184,7 +184,7 @@ def test_interrupted_demo_exits_128_plus_number(environment: dict[str, str]) -> 
     assert (process.returncode, err) in {(143, ""), (0, "")}
 
 
-# --- run_interruptible, in this process ---------------------------------------------------------------------------
+# --- run_interruptible, in this process --------------------------------------------------------------------------
 
 
 def test_run_interruptible_restores_signal_handlers() -> None:

@@ -245,7 +245,7 @@ def test_help_and_wrong_usage_without_streams_keep_exit_code(run: Run) -> None:
     assert run("--help", ">&-", "minted_connect").code in {0, 1}
 
 
-# --- functions, in this process -----------------------------------------------------------------------------------
+# --- functions, in this process ----------------------------------------------------------------------------------
 
 
 class FailingStream:

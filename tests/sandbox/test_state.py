@@ -12,7 +12,7 @@ def state(tmp_path):
     return tmp_path / "shop.sqlite"
 
 
-async def everything(api):
+async def read_all(api):
     orders = (await api.get("/partner/walletable/orders", total=30)).data["data"]
     customer = (await api.get("/partner/customer/cust-1")).data
     basket = (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data
@@ -21,7 +21,7 @@ async def everything(api):
     return orders, customer, basket, balance, rates
 
 
-async def test_a_restart_finds_everything_again(serving, clock, state, shipping):
+async def test_restart_restores_shop(serving, clock, state, shipping):
     async with serving(state=state, password="p") as (_, api):
         await api.create_customer(email="a@example.com")
         await api.buy("MNTBAE0001", 3)
@@ -32,11 +32,11 @@ async def test_a_restart_finds_everything_again(serving, clock, state, shipping)
         clock.advance(17)
         await api.add_item("MNTBAE0013", 2)
         await api.add_item("MNTBAE0001", 1)
-        before = await everything(api)
+        before = await read_all(api)
     assert len(before[0]) == 3
     async with serving(state=state, password="p") as (sandbox, api):
         assert [order["id"] for order in before[0]] == [order.id for order in reversed(sandbox.shop.orders)]
-        after = await everything(api)
+        after = await read_all(api)
         order = (await api.complete(after[2])).data
         assert (await api.complete(after[2])).status == 409
     assert after == before
@@ -47,7 +47,7 @@ async def test_a_restart_finds_everything_again(serving, clock, state, shipping)
         assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 2, "MNTBAE0013": 2}
 
 
-async def test_time_goes_on_while_it_is_down(serving, state):
+async def test_time_passes_while_sandbox_is_stopped(serving, state):
     clock = ManualClock()
     async with serving(state=state, clock=clock) as (_, api):
         await api.create_customer()
@@ -63,7 +63,7 @@ async def test_time_goes_on_while_it_is_down(serving, state):
         assert found["token"] == basket["token"]
 
 
-async def test_a_restart_draws_new_tokens(serving, state):
+async def test_restart_creates_new_tokens(serving, state):
     tokens = set()
     for number in range(3):
         async with serving(state=state) as (_, api):
@@ -74,7 +74,7 @@ async def test_a_restart_draws_new_tokens(serving, state):
     assert len(tokens) == 9
 
 
-async def test_removed_ids_and_cleared_baskets_stay_so(serving, state):
+async def test_restart_keeps_removed_ids_and_cleared_baskets(serving, state):
     async with serving(state=state) as (_, api):
         await api.create_customer()
         await api.create_customer("gone")
@@ -88,7 +88,7 @@ async def test_removed_ids_and_cleared_baskets_stay_so(serving, state):
         assert (await api.create_customer("gone"))["id"] == 3
 
 
-async def test_second_orders_and_set_statuses_stay_so(serving, state):
+async def test_restart_keeps_second_orders_and_set_statuses(serving, state):
     async with serving(state=state, single_shot=False) as (sandbox, api):
         await api.create_customer()
         first = await api.buy()
@@ -104,14 +104,14 @@ async def test_second_orders_and_set_statuses_stay_so(serving, state):
         assert len(sandbox.shop.orders) == 3
 
 
-async def test_memory_forgets(serving):
+async def test_shop_without_state_file_starts_empty(serving):
     async with serving() as (_, api):
         await api.create_customer()
     async with serving() as (_, api):
         assert (await api.get("/partner/customer/cust-1")).status == 404
 
 
-async def test_a_file_that_is_no_database_is_an_error(serving, state):
+async def test_invalid_state_file_raises(serving, state):
     state.write_text("this is not SQLite, and never was, however long one looks at it" * 20)
     with pytest.raises(sqlite3.DatabaseError):
         async with serving(state=state):
