@@ -93,9 +93,9 @@ def test_products_lists_products(minted: Minted) -> None:
 
 
 def test_customer_commands_create_show_update_and_remove(minted: Minted) -> None:
-    made = minted("customer", "create", CUSTOMER, "--firstname", "Ada", "--birthdate", "1990-12-10")
-    assert made.code == 0
-    assert "first name\tAda" in made.out.splitlines()
+    created = minted("customer", "create", CUSTOMER, "--firstname", "Ada", "--birthdate", "1990-12-10")
+    assert created.code == 0
+    assert "first name\tAda" in created.out.splitlines()
     assert minted("customer", "update", CUSTOMER, "--lastname", "Lovelace", "--clear", "firstname").code == 0
     shown = parsed(minted("customer", "get", CUSTOMER, "--json"))
     assert isinstance(shown, dict)
@@ -157,7 +157,7 @@ def test_dry_run_shows_fees_and_places_no_order(minted: Minted, sandbox: Threade
     assert not list(tmp_path.rglob("*.journal.db"))
 
 
-def test_wallet_sell_deliver_orders_and_receipt(minted_with_bars: Minted, tmp_path: Path) -> None:
+def test_sell_and_deliver_appear_in_orders_and_receipt(minted_with_bars: Minted, tmp_path: Path) -> None:
     held = parsed(minted_with_bars("wallet", CUSTOMER, "--json"))
     assert isinstance(held, list)
     assert [(row["sku"], row["amount"]) for row in held] == [(GOLD, "3")]
@@ -233,9 +233,9 @@ def test_doctor_reports_each_check(minted: Minted) -> None:
     rows = parsed(minted("doctor", "--json"))
     assert isinstance(rows, list)
     assert {row["check"]: row["ok"] for row in rows}["login and rates"] is True
-    wrong = minted("doctor", env={"MINTED_CONNECT_PASSWORD": "other"})
-    assert wrong.code == 1
-    assert "FAIL\tlogin and rates\tAuthenticationFailed: " in wrong.out
+    refused = minted("doctor", env={"MINTED_CONNECT_PASSWORD": "other"})
+    assert refused.code == 1
+    assert "FAIL\tlogin and rates\tAuthenticationFailed: " in refused.out
     without = minted("doctor", env={"MINTED_CONNECT_USERNAME": None})
     assert without.code == 1
     assert "FAIL\taccount\tusername: give --username" in without.out

@@ -113,9 +113,9 @@ def test_refused_request_exits_3(minted: Minted) -> None:
     result = minted("basket", "add", CUSTOMER, "NO-SUCH-SKU", "--language", "en")
     assert result.code == 3
     assert error_line(result.err).startswith("POST /partner/walletable/basket: 422 sku")
-    wrong = minted("rates", env={"MINTED_CONNECT_PASSWORD": "other"})
-    assert wrong.code == 3
-    assert "other" not in wrong.err
+    refused = minted("rates", env={"MINTED_CONNECT_PASSWORD": "other"})
+    assert refused.code == 3
+    assert "other" not in refused.err
 
 
 def test_unsent_request_exits_4(minted: Minted) -> None:
@@ -136,7 +136,7 @@ def test_failed_read_exits_1_and_change_in_doubt_exits_75(minted: Minted, sandbo
 
 
 @pytest.mark.parametrize(("status", "code"), [(408, 75), (425, 75), (500, 75), (409, 3), (400, 3)])
-def test_exit_code_of_change_that_cannot_be_read_back(
+def test_change_without_read_back_exits_75_or_3(
     minted: Minted, sandbox: ThreadedSandbox, status: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # One read-back instead of several over half a minute, because only the exit code is tested.
@@ -177,7 +177,7 @@ def test_wait_for_outcome_of_change_is_announced_once(
         ("request", {"status": 500, "error": "ServerError"}, False),
     ],
 )
-async def test_wait_notice_only_for_changes_in_doubt(
+async def test_wait_notice_is_printed_only_for_change_in_doubt(
     operation: str,
     changes: dict[str, Any],
     is_announced: bool,

@@ -639,8 +639,8 @@ class TestOutage:
         assert states == [(False, 10), (False, 10), (True, 45), (True, 45), (False, 10), (False, 10)]
 
     async def test_retry_after_longer_than_cooldown_is_followed(self, make, clock):
-        busy = RateLimited("slow down", 429, retry_after=77.0)
-        async with make(busy, random=lambda: 0.0, breaker=BreakerPolicy(failures=1, cooldown=45)):
+        error = RateLimited("slow down", 429, retry_after=77.0)
+        async with make(error, random=lambda: 0.0, breaker=BreakerPolicy(failures=1, cooldown=45)):
             await settle()
         assert clock.slept == [77]
 
@@ -712,10 +712,10 @@ class TestOutage:
             await clock.advance(15 + 25 + 10)
         assert clock.slept == [15, 25, 10, 15]
 
-    @pytest.mark.parametrize(("asked", "wait"), [(300.0, 300), (0.5, 15), (None, 15)])
+    @pytest.mark.parametrize(("retry_after", "wait"), [(300.0, 300), (0.5, 15), (None, 15)])
     @pytest.mark.parametrize("kind", [RateLimited, ServerError])
-    async def test_retry_after_extends_wait(self, make, clock, kind, asked, wait):
-        error = kind("slow down", 429, retry_after=asked)
+    async def test_retry_after_extends_wait(self, make, clock, kind, retry_after, wait):
+        error = kind("slow down", 429, retry_after=retry_after)
         async with make((GOLD,), error, (GOLD,), jitter=0) as feed:
             await clock.advance(INTERVAL + 1)
             assert clock.slept == [INTERVAL, wait]
@@ -921,11 +921,11 @@ class TestBackfill:
 
         def __init__(self, *points):
             self.points = points
-            self.asked = []
+            self.requested = []
             self.may_return = asyncio.Event()
 
         async def __call__(self, rates):
-            self.asked.append([rate.currency_id for rate in rates])
+            self.requested.append([rate.currency_id for rate in rates])
             await self.may_return.wait()
             if isinstance(self.points[0], BaseException):
                 raise self.points[0]
@@ -945,7 +945,7 @@ class TestBackfill:
                 ("gold", "586.48", False),
                 ("silver", "9.8218", False),
             ]
-            assert history.asked == [[1000013, 1000019]]
+            assert history.requested == [[1000013, 1000019]]
             first, second, silver, *_ = got
             assert (first.change, second.change, silver.change) == (None, Decimal(10), None)
             assert first.at == first.source_time == datetime(2026, 2, 20, 10, tzinfo=UTC)
@@ -1015,8 +1015,8 @@ class TestBackfill:
             assert [(await anext(ticks)).rate.metal_type for _ in "12"] == ["gold", "gold"]
 
     async def test_history_after_first_poll_is_left_out(self, make, clock):
-        begun = clock.wall().hour
-        history = self.History(point("580", begun - 1), point("581", begun), point("582", begun + 1))
+        hour = clock.wall().hour
+        history = self.History(point("580", hour - 1), point("581", hour), point("582", hour + 1))
         async with make((GOLD,), history=history) as feed:
             await clock.advance(3 * 3600)
             history.may_return.set()
@@ -1030,10 +1030,10 @@ class TestBackfill:
         history.may_return.set()
         async with make(DOWN, DOWN, (GOLD,), history=history, max_backoff=INTERVAL) as feed:
             await clock.advance(1)
-            assert history.asked == []
+            assert history.requested == []
             await clock.advance(3 * INTERVAL)
             assert (await anext(feed.subscribe(history=True))).backfilled
-            assert len(history.asked) == 1
+            assert len(history.requested) == 1
 
     async def test_aclose_during_backfill_leaves_no_waiter(self, make, clock):
         history = self.History(point("580", 10))

@@ -213,7 +213,7 @@ class TestRedisOutage:
         assert "canary" not in f"{caught.value!r}{again.value!r}{fleet!r}"
         assert len(sandbox.requests) == 0
 
-    async def test_restart_without_data_loses_no_order(self, member, stoppable_redis, sandbox, caplog):
+    async def test_rounds_stay_in_order_after_redis_restart(self, member, stoppable_redis, sandbox, caplog):
         fleet = fleet_at(stoppable_redis.url)
         feeds = [await member(fleet) for _ in range(3)]
         streams = [gold(feed) for feed in feeds]
@@ -441,12 +441,12 @@ class TestRateLimit:
         feeds = [
             await member(fleet, metals=metal, interval=0.001) for metal in ("gold", "silver", None, ["gold", "silver"])
         ]
-        begun = asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time()
         before = polls(sandbox)
         for feed in feeds:
             await take(feed.subscribe(buffer=1000), lambda tick: tick.number >= 3)
-        passed = asyncio.get_running_loop().time() - begun
-        assert polls(sandbox) - before <= 10 * passed + 2
+        elapsed = asyncio.get_running_loop().time() - started
+        assert polls(sandbox) - before <= 10 * elapsed + 2
 
 
 class TestClose:
@@ -470,7 +470,7 @@ class TestClose:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("options", "field"),
     [
         ({"url": 5}, "Fleet.url"),
         ({"url": "http://x"}, "Fleet.url"),
@@ -486,9 +486,9 @@ class TestClose:
         ({"rate_limit": 5}, "Fleet.rate_limit"),
     ],
 )
-def test_invalid_fleet_option_raises_configuration_error(wrong, named):
-    with pytest.raises(ConfigurationError, match=re.escape(named)):
-        Fleet(**{"url": "redis://localhost", **wrong})
+def test_invalid_fleet_option_raises_configuration_error(options, field):
+    with pytest.raises(ConfigurationError, match=re.escape(field)):
+        Fleet(**{"url": "redis://localhost", **options})
 
 
 def test_fleet_without_redis_py_names_extra(monkeypatch):

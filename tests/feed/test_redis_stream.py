@@ -404,9 +404,9 @@ class TestRateLimit:
         members = [await join(scope=scope, limit=limit) for scope in ("gold", "silver", "all")]
         waits = [await member.reserve_request() for member in (*members, *members)]
         assert waits[:3] == [0, 0, 0]
-        passed = 5.0  # allowance for a slow machine
+        allowance = 5.0  # for a slow machine
         for wait, least in zip(waits[3:], (10, 20, 30), strict=True):
-            assert least - passed < wait <= least
+            assert least - allowance < wait <= least
         other = await join(account="another", limit=limit)
         assert await other.reserve_request() == 0
 

@@ -404,25 +404,25 @@ class TestMoney:
         assert read("parquet", tmp_path) == []
 
 
-@pytest.mark.parametrize("wrong", [None, 5, b"bytes", "", "nul\0", ["a"]])
-@pytest.mark.parametrize("made", [CsvSink, JsonLinesSink, SqliteSink, ParquetSink])
-def test_invalid_path_raises_invalid_input(made, wrong):
+@pytest.mark.parametrize("path", [None, 5, b"bytes", "", "nul\0", ["a"]])
+@pytest.mark.parametrize("sink_class", [CsvSink, JsonLinesSink, SqliteSink, ParquetSink])
+def test_invalid_path_raises_invalid_input(sink_class, path):
     with pytest.raises(InvalidInput) as caught:
-        made(wrong)
-    assert caught.value.field == ("directory" if made is ParquetSink else "path")
+        sink_class(path)
+    assert caught.value.field == ("directory" if sink_class is ParquetSink else "path")
 
 
 @pytest.mark.parametrize(
-    ("made", "options", "field"),
+    ("sink_class", "options", "field"),
     [
-        *((made, {"fsync": "yes"}, "fsync") for made in (CsvSink, JsonLinesSink, SqliteSink, ParquetSink)),
+        *((sink_class, {"fsync": "yes"}, "fsync") for sink_class in (CsvSink, JsonLinesSink, SqliteSink, ParquetSink)),
         *((SqliteSink, {"table": table}, "table") for table in ("", "a b", 'a"b', "sqlite_x", 5, None, "1a", "x" * 99)),
         *((ParquetSink, {"rows_per_part": rows}, "rows_per_part") for rows in (0, -1, 1.5, "9", True, None)),
     ],
 )
-def test_invalid_sink_option_raises_invalid_input(made, options, field):
+def test_invalid_sink_option_raises_invalid_input(sink_class, options, field):
     with pytest.raises(InvalidInput) as caught:
-        made("x", **options)
+        sink_class("x", **options)
     assert caught.value.field == field
 
 

@@ -20,12 +20,12 @@ class ConsoleClient:
         self.sandbox, self._session = sandbox, session
 
     async def request(self, method="GET", path="/state", body=None, **headers):
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
         data = None if body is None else json.dumps(body)
         if data is not None:
-            named.setdefault("Content-Type", "application/json")
+            sent_headers.setdefault("Content-Type", "application/json")
         async with self._session.request(
-            method, f"{self.sandbox.url}/_sandbox{path}", data=data, headers=named
+            method, f"{self.sandbox.url}/_sandbox{path}", data=data, headers=sent_headers
         ) as response:
             return response.status, await response.text(), response.headers
 

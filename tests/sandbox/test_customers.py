@@ -106,5 +106,5 @@ async def test_unknown_customer_gets_404(api, method):
     assert found.json == {"data": None, "success": False, "code": 404, "message": "Not found."}
 
 
-async def test_escaped_external_id_is_decoded(api):
+async def test_unknown_escaped_external_id_gets_404(api):
     assert (await api.get("/partner/customer/a%20b%2Fc")).status == 404

@@ -46,7 +46,7 @@ MUFASA = {
         ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
     ],
 )
-def test_digest_of_rfc_7616_example(algorithm, response):
+def test_verifier_accepts_rfc_7616_example(algorithm, response):
     verifier = DigestVerifier(ManualClock(), realm=MUFASA["realm"], algorithms=["SHA-256", "MD5"])
     verifier.add("Mufasa", "Circle of Life")
     verifier.opaque = MUFASA["opaque"]
@@ -57,7 +57,7 @@ def test_digest_of_rfc_7616_example(algorithm, response):
     assert verifier.check("POST", "/dir/index.html", header).status == 401
 
 
-def test_digest_of_rfc_2617_example():
+def test_expected_response_equals_rfc_2617_example():
     ha1 = digest("MD5", b"Mufasa:testrealm@host.com:Circle Of Life")
     ha2 = digest("MD5", b"GET:/dir/index.html")
     nonce = "dcd98b7102dd2f0e8b11d0f600bfb0c093"
@@ -65,7 +65,7 @@ def test_digest_of_rfc_2617_example():
     assert found == "6629fae49393a05397450978507c4ef1"
 
 
-def test_digest_of_corrected_rfc_2069_example():
+def test_expected_response_equals_rfc_2069_example():
     ha1 = digest("MD5", b"Mufasa:testrealm@host.com:CircleOfLife")
     ha2 = digest("MD5", b"GET:/dir/index.html")
     found = expected_response(ha1, ha2, algorithm="MD5", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093")

@@ -28,7 +28,7 @@ async def wait_until(condition):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_latest_landing_of_each_fault(kind):
+def test_latest_landing_depends_on_kind_of_fault(kind):
     faults = Faults()
     args, expected = LATE.get(kind, ({}, 0.0))
     if kind == "drop_field":

@@ -242,16 +242,16 @@ async def history(api, sandbox, clock, shipping):
     """Place eight orders over two days; return them without the buy of cust-2: five buys, one sell and one delivery."""
     await api.create_customer()
     await api.create_customer("cust-2")
-    made = []
+    orders = []
     for qty in (3, 1, 2, 5, 4):
-        made.append(await api.buy("MNTBAE0001", qty))
+        orders.append(await api.buy("MNTBAE0001", qty))
         clock.advance(6 * 3600)
     await api.buy("MNTBAE0013", 2, "cust-2")
     sell = (await api.add_item("MNTBAE0013", 1, "cust-2", type="sell")).data
-    made.append((await api.complete(sell, "sell")).data)
+    orders.append((await api.complete(sell, "sell")).data)
     ship = (await api.add_item("MNTBAE0013", 1, "cust-2", type="delivery")).data
-    made.append((await api.complete(ship, "delivery", shipping=shipping)).data)
-    return made
+    orders.append((await api.complete(ship, "delivery", shipping=shipping)).data)
+    return orders
 
 
 async def ids(api, **query):
@@ -283,7 +283,7 @@ async def test_order_filters_select_orders(api, history):
     assert await ids(api, startDate="2026-01-01", endDate="2026-02-19") == []
 
 
-async def test_sort_by_orders_rows(api, history):
+async def test_sort_by_sorts_orders(api, history):
     rows = (await api.get(ORDERS, sortBy="total", sortType="desc", total=30)).data["data"]
     totals = [row["total"] for row in rows]
     assert totals == sorted(totals, reverse=True)
@@ -314,7 +314,7 @@ async def test_pages_of_orders_have_documented_links(api, sandbox, history):
     assert (third["from"], third["to"], third["total"]) == (None, None, 8)
 
 
-async def test_orders_without_orders_is_empty_page(api):
+async def test_order_list_without_orders_is_empty_page(api):
     page = (await api.get(ORDERS)).data
     assert (page["data"], page["from"], page["to"], page["last_page"], page["per_page"]) == ([], None, None, 1, 10)
 

@@ -144,7 +144,7 @@ async def execute_deferred(sandbox, clock):
 
 @FAULT_KINDS
 @READS_BASKET
-async def test_late_commit_of_cleared_basket(serving, clock, kind, reads_basket):
+async def test_late_commit_of_cleared_basket_follows_reads_basket(serving, clock, kind, reads_basket):
     async with serving() as (sandbox, api):
         await api.create_customer()
         basket = (await api.add_item("MNTBAE0001", 2)).data
@@ -167,7 +167,7 @@ async def test_late_commit_of_cleared_basket(serving, clock, kind, reads_basket)
 
 @FAULT_KINDS
 @READS_BASKET
-async def test_late_commit_of_changed_basket(serving, clock, kind, reads_basket):
+async def test_late_commit_of_changed_basket_follows_reads_basket(serving, clock, kind, reads_basket):
     async with serving() as (sandbox, api):
         await api.create_customer()
         basket = (await api.add_item("MNTBAE0001", 2)).data

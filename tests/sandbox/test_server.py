@@ -41,7 +41,7 @@ def test_docstring_lists_every_option_with_default():
     assert {f"`{name}`" for name in Options.__annotations__} <= set(re.findall(r"`\w+`", shown))
 
 
-def test_operations_number_nineteen():
+def test_operations_has_nineteen_entries():
     assert len(OPERATIONS) == 19
 
 
