@@ -133,7 +133,7 @@ class Soak:
                 *(asyncio.create_task(self.resubscribe(feed)) for _ in range(5)),
                 *(asyncio.create_task(self.wait_for_ticks(feed)) for _ in range(5)),
             ]
-            first, last = await self.weigh()
+            first, last = await self.measure()
         await asyncio.wait(tasks)
         for task in tasks:
             task.result()
@@ -143,7 +143,7 @@ class Soak:
         self.dropped = slow_ticks.dropped
         return first, last, feed
 
-    async def weigh(self) -> tuple[Weight, Weight]:
+    async def measure(self) -> tuple[Weight, Weight]:
         await asyncio.sleep(60 * self.minutes * WARM_UP)
         gc.collect()
         first = Weight.now()

@@ -467,7 +467,7 @@ class TestLifecycle:
     async def test_aclose_cancels_request_in_flight(self, clock):
         cancelled = []
 
-        async def hangs():
+        async def never_returns():
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -475,7 +475,7 @@ class TestLifecycle:
                 cancelled.append(True)
                 raise
 
-        async with feed_of(hangs, clock, interval=1):
+        async with feed_of(never_returns, clock, interval=1):
             await settle()
         assert cancelled
 
@@ -487,14 +487,14 @@ class TestLifecycle:
             await task
 
     async def test_cancel_scope_does_not_interrupt_aclose(self, clock):
-        async def tidies_up():
+        async def slow_cleanup():
             try:
                 await asyncio.Event().wait()
             finally:
                 await settle()
 
         with anyio.CancelScope() as scope:
-            async with feed_of(tidies_up, clock, interval=1) as feed:
+            async with feed_of(slow_cleanup, clock, interval=1) as feed:
                 await settle()
                 scope.cancel()
                 await anyio.sleep_forever()

@@ -76,12 +76,12 @@ async def take(ticks: Any, until: Callable[[Tick], bool]) -> list[Tick]:
     raise AssertionError("the feed ended")
 
 
-def leader(*feeds: RateFeed) -> RateFeed:
+def find_leader(*feeds: RateFeed) -> RateFeed:
     (found,) = [feed for feed in feeds if feed._source._is_leader()]
     return found
 
 
-def in_order(ticks: list[Tick]) -> bool:
+def is_in_order(ticks: list[Tick]) -> bool:
     """Return whether the numbers and times of the ticks that are not stale increase strictly."""
     fresh = [tick for tick in ticks if not tick.stale]
     numbers = [tick.number for tick in fresh]
@@ -102,7 +102,7 @@ class TestSharedRounds:
         for ticks in seen:
             numbers = [tick.number for tick in ticks]
             assert numbers == list(range(numbers[0], numbers[-1] + 1))
-        leading = leader(*feeds)
+        leading = find_leader(*feeds)
         published = max(feed._hub.round for feed in feeds)
         assert published <= polls(sandbox) <= leading._source._poller.polls
         assert [feed._source._poller.polls for feed in feeds if feed is not leading] == [0, 0, 0]
@@ -228,11 +228,11 @@ class TestRedisOutage:
         for ticks, before in zip(streams, seen, strict=True):
             before.extend(await take(ticks, lambda tick: not tick.stale))
             before.extend(await take(ticks, lambda tick: not tick.stale))
-            assert in_order(before)
+            assert is_in_order(before)
             assert [tick.gap > 0 for tick in before[-2:]] == [True, False]
         assert polls(sandbox) - polls_before < 50  # one process polls again
         assert PASSWORD not in caplog.text
-        leader(*feeds)
+        find_leader(*feeds)
 
     async def test_members_do_not_poll_while_redis_is_down(self, member, stoppable_redis, sandbox):
         feeds = [await member(fleet_at(stoppable_redis.url)) for _ in range(2)]
@@ -281,7 +281,7 @@ class TestRedisOutage:
         monkeypatch.setattr(stream, "read", read_all)
         seen += await take(ticks, lambda tick: tick.number >= seen[-1].number + 5)
         assert rereads > 1
-        assert in_order(seen)
+        assert is_in_order(seen)
         assert {tick.missed for tick in seen} == {0}
 
     async def test_leader_that_loses_lease_in_acquire_does_not_poll(self, member, redis_server, sandbox):
@@ -333,7 +333,7 @@ class TestRedisOutage:
             assert fresh == list(range(fresh[0], fresh[-1] + 1))
             assert {tick.missed for tick in after} == {0}
 
-    async def test_follower_behind_the_stream_states_missed_rounds(self, member, redis_server, sandbox, caplog):
+    async def test_follower_behind_stream_reports_missed_rounds(self, member, redis_server, sandbox, caplog):
         async with TcpProxy(redis_server.port) as proxy:
             first = await member(fleet_at(redis_server.url, keep=5))
             await anext(gold(first))
@@ -357,16 +357,16 @@ class TestRedisOutage:
             second = await member(fleet_at(redis_server.url))
             ticks = gold(second)
             seen = [await anext(ticks)]
-            assert leader(first, second) is first
+            assert find_leader(first, second) is first
             proxy.disconnect()
             seen += await take(ticks, lambda tick: tick.gap > 0)
-            assert leader(first, second) is second
+            assert find_leader(first, second) is second
             assert seen[-1].gap < 2 * LEASE
-            assert in_order(seen)
+            assert is_in_order(seen)
             proxy.reconnect()
             # The first member is a follower now.
             await take(gold(first), lambda tick: tick.number > seen[-1].number)
-            assert leader(first, second) is second
+            assert find_leader(first, second) is second
 
     async def test_failover_to_replica_keeps_order_of_rounds(self, member, stoppable_redis, sandbox):
         with running("--replicaof", f"127.0.0.1 {stoppable_redis.port}") as replica:
@@ -388,8 +388,8 @@ class TestRedisOutage:
                 for ticks, before in zip(streams, seen, strict=True):
                     before.extend(await take(ticks, lambda tick: not tick.stale))
                     before.extend(await take(ticks, lambda tick: not tick.stale))
-                    assert in_order(before)
-                leader(*feeds)
+                    assert is_in_order(before)
+                find_leader(*feeds)
 
     async def test_corrupt_entry_is_skipped_and_logged(self, member, redis_server, sandbox, caplog):
         feeds = [await member(fleet_at(redis_server.url)) for _ in range(2)]
