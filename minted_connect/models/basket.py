@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from minted_connect.models.deal import Deal
+from minted_connect.models.json_keys import json_key
 from minted_connect.models.masking import masked_except_last
 
 __all__ = ["Basket", "BasketKey", "PriceFix"]
@@ -33,7 +34,7 @@ class PriceFix:
 
     remaining: int
     """Seconds until the lock ends, at the time of the response; may be negative."""
-    next_update: datetime
+    next_update: datetime = attrs.field(metadata=json_key("nextUpdate"))
     """End of the lock, by the server's clock."""
     updated: bool | None = None
     """Whether the server has refreshed the price (inferred, S4)."""
@@ -68,8 +69,20 @@ class Basket(Deal):
     Source: Update Basket Item (api-26503573, 2026-01-22), documented.
     """
 
-    price_fix: PriceFix | None = None
+    price_fix: PriceFix | None = attrs.field(default=None, metadata=json_key("pricefix"))
     """The price lock (`pricefix` in JSON)."""
+
+    def _record_receipt(self, sent_at: float, elapsed: Callable[[], float]) -> None:
+        """Set from when the price lock counts; called once, by the converter, before anyone else has the basket.
+
+        Args:
+            sent_at: When the request was sent, in seconds of the clock.
+            elapsed: The client's elapsed clock.
+        """
+        if self.price_fix is not None:
+            # Set in place although the class is frozen: `attrs.evolve` would build both objects a second time.
+            object.__setattr__(self.price_fix, "sent_at", sent_at)
+            object.__setattr__(self.price_fix, "elapsed", elapsed)
 
     @property
     def key(self) -> BasketKey:
