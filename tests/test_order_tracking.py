@@ -51,7 +51,7 @@ from tests.support.operations import GOLD, Person
 CUSTOMER = "customer-1"
 ORDERS = "/partner/walletable/orders"
 DELIVERY = [OrderStatus.PREPARING, OrderStatus.PACKED, OrderStatus.SHIPPED, OrderStatus.SHIPPED, OrderStatus.COMPLETED]
-"""Statuses of a delivery after `Pending`; `Shipped` is there twice because the arrival date changes."""
+"""Statuses of a delivery after `Pending`; `Shipped` occurs twice because the arrival date changes."""
 ONCE = RetryPolicy.none()
 DAY = 86_400.0
 
@@ -95,7 +95,7 @@ async def sent(minted: Any, sandbox: Sandbox) -> Completion:
 
 
 def polls(sandbox: Sandbox) -> list[float]:
-    """The times of requests to Get Orders, without those that only log in."""
+    """Return the times of authenticated requests to Get Orders."""
     return [entry.at for entry in sandbox.requests if entry.path == ORDERS and entry.partner is not None]
 
 
@@ -109,14 +109,14 @@ async def changes(watch: Any, until: OrderStatus | None = None) -> list[OrderCha
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The log lines about polls that failed."""
+    """Return the log lines about polls that failed."""
     return [record.getMessage() for record in caplog.records if "polling order" in record.getMessage()]
 
 
 # Changes.
 
 
-async def test_a_purchase_to_its_end(minted, sandbox):
+async def test_watch_purchase_yields_each_change_to_completed(minted, sandbox):
     done = await bought(minted)
     seen = await changes(minted.orders.watch(done))
     assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
@@ -130,7 +130,7 @@ async def test_a_purchase_to_its_end(minted, sandbox):
     assert len(sandbox.requests) == 0
 
 
-async def test_a_delivery_with_its_tracking(minted, sandbox):
+async def test_watch_delivery_yields_tracking_and_arrival_date(minted, sandbox):
     done = await sent(minted, sandbox)
     assert done.order.delivery.estimated_arrival_date == date(2026, 2, 24)
     seen = await changes(minted.orders.watch(done.order))
@@ -146,7 +146,7 @@ async def test_a_delivery_with_its_tracking(minted, sandbox):
 
 
 @pytest.mark.parametrize("end", [OrderStatus.CANCELLED, OrderStatus.REFUNDED])
-async def test_an_order_that_ends_badly(minted, sandbox, end):
+async def test_watch_cancelled_or_refunded_order_ends(minted, sandbox, end):
     done = await bought(minted)
     seen = []
     async for change in minted.orders.watch(done):
@@ -162,7 +162,7 @@ async def test_an_order_that_ends_badly(minted, sandbox, end):
 @pytest.mark.parametrize(
     "name", [name for name in OrderStatus if name not in {OrderStatus.CREATED, OrderStatus.PENDING}]
 )
-async def test_every_status_can_be_waited_for(minted, sandbox, name):
+async def test_wait_until_any_status_returns_the_order(minted, sandbox, name):
     done = await bought(minted)
     sandbox.shop.set_status(done.order.id, str(name))
     order = await minted.orders.wait(done, until=name)
@@ -170,7 +170,7 @@ async def test_every_status_can_be_waited_for(minted, sandbox, name):
     assert order.is_final is (name in {OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.REFUNDED})
 
 
-async def test_waiting_until_one_of_several(minted, sandbox):
+async def test_wait_until_several_statuses_returns_at_the_first(minted, sandbox):
     done = await sent(minted, sandbox)
     shipped = await minted.orders.wait(done, until="Shipped")
     assert shipped.status is OrderStatus.SHIPPED
@@ -181,7 +181,7 @@ async def test_waiting_until_one_of_several(minted, sandbox):
     assert (await minted.orders.wait(done, until=["Created", "Cancelled"])).status is OrderStatus.COMPLETED
 
 
-async def test_a_wait_ends_in_time(minted, sandbox, clock):
+async def test_wait_timeout_raises_request_timeout(minted, sandbox, clock):
     done = await bought(minted)
     began = clock.monotonic()
     with pytest.raises(RequestTimeout, match=r"still Pending after 10 s$") as caught:
@@ -191,17 +191,17 @@ async def test_a_wait_ends_in_time(minted, sandbox, clock):
     assert caught.value.safe_to_retry
 
 
-async def test_a_wait_that_gets_no_answer_ends_in_time(minted, sandbox, clock):
+async def test_wait_timeout_during_a_hanging_poll_raises(minted, sandbox, clock):
     done = await bought(minted)
     hang = sandbox.faults.add("hang", path=ORDERS)
 
-    async def let_time_pass() -> None:
+    async def advance_when_hanging() -> None:
         while not hang.waiting:
             await asyncio.sleep(0.001)
         clock.advance(8)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(let_time_pass)
+        group.start_soon(advance_when_hanging)
         with pytest.raises(RequestTimeout, match="was Pending when last seen: polls still fail after 10 s") as caught:
             await minted.orders.wait(done, timeout=10)
     assert isinstance(caught.value.__cause__, RequestTimeout)
@@ -229,7 +229,7 @@ async def test_purchase_not_listed_yet_is_polled(connect, clock, tmp_path, caplo
 
 
 @pytest.mark.parametrize("how", ["wait", "watch"])
-async def test_a_purchase_that_is_never_listed(connect, clock, tmp_path, how):
+async def test_purchase_never_listed_raises_not_found(connect, clock, tmp_path, how):
     async with Sandbox(seed=1, clock=clock, orders_lag=1e6) as sandbox:
         minted = await client_of(connect, sandbox, clock, tmp_path)
         done = await bought(minted)
@@ -258,9 +258,9 @@ async def test_a_purchase_that_is_never_listed(connect, clock, tmp_path, how):
 )
 async def test_transient_errors_are_retried(minted, sandbox, caplog, kind, args, name):
     done = await sent(minted, sandbox)
-    troubles = [sandbox.faults.add(kind, path=ORDERS, after=after, times=2, **args) for after in (2, 12)]
+    faults = [sandbox.faults.add(kind, path=ORDERS, after=after, times=2, **args) for after in (2, 12)]
     seen = await changes(minted.orders.watch(done))
-    assert [trouble.hits for trouble in troubles] == [2, 2]
+    assert [fault.hits for fault in faults] == [2, 2]
     assert [change.after.status for change in seen] == DELIVERY
     assert warnings(caplog) == [f"GET {ORDERS}: polling order {done.order.id} failed ({name}); retrying"] * 2
 
@@ -270,8 +270,8 @@ async def test_retry_after_is_honoured(minted, sandbox):
     sandbox.faults.add("rate_limit", path=ORDERS, retry_after=90)
     sandbox.faults.add("status", path=ORDERS, status=503, retry_after=50)
     await minted.orders.wait(done)
-    asked = polls(sandbox)
-    assert [later - earlier for earlier, later in itertools.pairwise(asked)][:2] == [90, 50]
+    polled = polls(sandbox)
+    assert [later - earlier for earlier, later in itertools.pairwise(polled)][:2] == [90, 50]
 
 
 @pytest.mark.parametrize("how", ["wait", "watch"])
@@ -285,13 +285,13 @@ async def test_retry_after_beyond_the_timeout_raises(minted, sandbox, how):
     assert len(polls(sandbox)) == 1
 
 
-async def test_patience_ends(minted, sandbox):
+async def test_errors_beyond_patience_are_raised(minted, sandbox):
     done = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=500, after=1, times=None)
     with pytest.raises(ServerError):
         await changes(minted.orders.watch(done, patience=60))
-    asked = polls(sandbox)
-    assert asked[-1] - asked[1] >= 60 > asked[-2] - asked[1]
+    polled = polls(sandbox)
+    assert polled[-1] - polled[1] >= 60 > polled[-2] - polled[1]
 
 
 async def test_patience_restarts_after_a_success(minted, sandbox):
@@ -302,14 +302,14 @@ async def test_patience_restarts_after_a_success(minted, sandbox):
     assert seen[-1].after.status is OrderStatus.COMPLETED
 
 
-async def test_an_open_breaker_and_a_rate_limit_are_waited_out(connect, sandbox, clock, tmp_path):
-    held_back = options(clock, breaker=BreakerPolicy(failures=1, cooldown=20))
-    minted = await client_of(connect, sandbox, clock, tmp_path, options=held_back)
+async def test_wait_continues_after_the_breaker_closes(connect, sandbox, clock, tmp_path):
+    with_breaker = options(clock, breaker=BreakerPolicy(failures=1, cooldown=20))
+    minted = await client_of(connect, sandbox, clock, tmp_path, options=with_breaker)
     done = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=500)
     assert (await minted.orders.wait(done)).status is OrderStatus.COMPLETED
-    asked = polls(sandbox)
-    assert asked[1] - asked[0] >= 20
+    polled = polls(sandbox)
+    assert polled[1] - polled[0] >= 20
 
 
 @pytest.mark.parametrize(
@@ -353,10 +353,10 @@ async def test_watch_after_crash_repeats_final_change(connect, sandbox, clock, t
     first = await client_of(connect, sandbox, clock, tmp_path)
     done = await bought(first)
     sandbox.shop.set_status(done.order.id, "Cancelled")
-    (told,) = await changes(first.orders.watch(done), until=OrderStatus.CANCELLED)
+    (yielded,) = await changes(first.orders.watch(done), until=OrderStatus.CANCELLED)
     second = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await second.complete.unfinished()
-    assert [change.after for change in await changes(second.orders.watch(intent))] == [told.after]
+    assert [change.after for change in await changes(second.orders.watch(intent))] == [yielded.after]
     assert await second.complete.unfinished() == []
 
 
@@ -373,7 +373,7 @@ async def test_watch_after_downtime_starts_with_one_change(connect, sandbox, clo
     assert polls(sandbox)[0] - began == 1.0  # not at once: other watches may have started at the same time
 
 
-async def test_waiting_from_the_journal(connect, sandbox, clock, tmp_path):
+async def test_wait_for_stored_intent_saves_progress(connect, sandbox, clock, tmp_path):
     done = await bought(await client_of(connect, sandbox, clock, tmp_path))
     minted = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await minted.complete.unfinished()
@@ -388,7 +388,7 @@ async def test_waiting_from_the_journal(connect, sandbox, clock, tmp_path):
     assert await minted.complete.unfinished() == []
 
 
-async def test_an_intent_without_the_number_of_its_order(connect, sandbox, clock, tmp_path):
+async def test_watch_intent_without_order_id_finds_the_order(connect, sandbox, clock, tmp_path):
     minted = await client_of(connect, sandbox, clock, tmp_path)
     await bought(minted)
     (intent,) = await minted.complete.unfinished()
@@ -400,11 +400,11 @@ async def test_an_intent_without_the_number_of_its_order(connect, sandbox, clock
         OrderStatus.COMPLETED,
     ]
     assert (seen[0].before, seen[0].changed) == (None, {"status"})
-    with pytest.raises(NotFound):  # an order of that number under other keys need not be the same (Q4)
+    with pytest.raises(NotFound):  # an order with that number and other keys may be another order (Q4)
         await minted.orders.wait(attrs.evolve(unread, cart_token="T" * 32, guid="", increment_id="1"))
 
 
-async def test_a_completion_that_could_not_be_read(minted, sandbox):
+async def test_watch_unreadable_completion_finds_the_order(minted, sandbox):
     await minted.customers.create(CUSTOMER)
     basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
     sandbox.faults.add("drop_field", path="*/complete/buy", field="paid_total")
@@ -447,7 +447,7 @@ async def test_order_without_intent_is_not_saved(connect, sandbox, clock, tmp_pa
     database.close()
 
 
-async def test_an_order_that_was_seen_to_be_final_elsewhere(minted, clock):
+async def test_wait_for_final_order_settles_its_intent(minted, clock):
     done = await bought(minted)
     clock.advance(1_000)
     order = await minted.orders.get(done.order.id, customer_id=CUSTOMER)
@@ -473,22 +473,22 @@ class RecordingJournal(MemoryJournal):
         await super().save_progress(external_customer_id, cart_token, progress, account=account)
 
 
-async def test_each_change_is_saved_after_it_was_handled(connect, sandbox, clock, tmp_path):
+async def test_watch_saves_each_change_after_it_was_handled(connect, sandbox, clock, tmp_path):
     journal = RecordingJournal()
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
     done = await sent(minted, sandbox)
-    told = [OrderProgress.of(done.order)]
+    yielded = [OrderProgress.of(done.order)]
     async for change in minted.orders.watch(done):
-        assert journal.saved == told
-        told.append(change.after)
-    assert (len(told), journal.saved) == (6, told)
+        assert journal.saved == yielded
+        yielded.append(change.after)
+    assert (len(yielded), journal.saved) == (6, yielded)
     journal.saved.clear()
     await minted.orders.wait(done)
-    assert journal.saved == told[-1:]
+    assert journal.saved == yielded[-1:]
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), ValueError("from a custom journal")])
-async def test_a_journal_that_fails_ends_nothing(connect, sandbox, clock, tmp_path, caplog, error):
+async def test_failing_journal_is_logged_and_does_not_end_polling(connect, sandbox, clock, tmp_path, caplog, error):
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=RecordingJournal(error))
     done = await bought(minted)
     seen = await changes(minted.orders.watch(done))
@@ -502,7 +502,7 @@ async def test_a_journal_that_fails_ends_nothing(connect, sandbox, clock, tmp_pa
     assert len(await minted.complete.unfinished()) == 1
 
 
-async def test_a_locked_journal_ends_nothing(connect, sandbox, clock, tmp_path, caplog):
+async def test_locked_journal_does_not_end_polling(connect, sandbox, clock, tmp_path, caplog):
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path, patience=0.01)
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
@@ -515,19 +515,19 @@ async def test_a_locked_journal_ends_nothing(connect, sandbox, clock, tmp_path, 
         locked.close()
     assert "the journal could not save" in caplog.text
     (intent,) = await minted.complete.unfinished()
-    # It was not saved, so it is yielded again.
+    # The change was not saved, so it is yielded again.
     assert [change.after.status for change in await changes(minted.orders.watch(intent))] == [OrderStatus.COMPLETED]
 
 
 # Cleanup and intervals.
 
 
-async def test_a_given_up_watch_leaves_nothing_open(sandbox, clock, tmp_path):
+async def test_cancelled_watch_leaves_no_task(sandbox, clock, tmp_path):
     clock.auto_advance = False
     settings = {"options": options(clock), "journal": tmp_path / "journal.db"}
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
         done = await bought(minted)
-        usual = asyncio.all_tasks()
+        before = asyncio.all_tasks()
         for hanging in (False, True):
             hang = sandbox.faults.add("hang", path=ORDERS) if hanging else None
             watching = asyncio.ensure_future(changes(minted.orders.watch(done)))
@@ -544,7 +544,7 @@ async def test_a_given_up_watch_leaves_nothing_open(sandbox, clock, tmp_path):
             assert clock.sleepers == 0
         gc.collect()
         await asyncio.sleep(0.01)
-        assert asyncio.all_tasks() <= usual | {asyncio.current_task()} | sandbox_tasks()
+        assert asyncio.all_tasks() <= before | {asyncio.current_task()} | sandbox_tasks()
         watching = asyncio.ensure_future(changes(minted.orders.watch(done)))
         while not clock.sleepers:
             await asyncio.sleep(0)
@@ -554,11 +554,11 @@ async def test_a_given_up_watch_leaves_nothing_open(sandbox, clock, tmp_path):
 
 
 def sandbox_tasks() -> set[asyncio.Task[Any]]:
-    """Those of the server's connections."""
+    """Return the tasks of the server's connections."""
     return {task for task in asyncio.all_tasks() if "aiohttp" in repr(task.get_coro())}
 
 
-def test_a_closed_iterator_leaves_nothing_open(clock):
+def test_blocking_watch_closed_early_ends(clock):
     with ThreadedSandbox(seed=1, clock=clock) as sandbox:
         minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options(clock))
         with minted:
@@ -570,14 +570,14 @@ def test_a_closed_iterator_leaves_nothing_open(clock):
             count = len(polls(sandbox))
             watch.close()
             assert list(watch) == []
-            left = minted.orders.watch(done)
-            next(left)
+            unfinished = minted.orders.watch(done)
+            next(unfinished)
         with pytest.raises(ClientClosedError):
-            next(left)
+            next(unfinished)
         assert len(polls(sandbox)) > count
 
 
-def test_closing_the_client_ends_a_watch_in_another_thread(clock):
+def test_blocking_close_ends_a_watch_in_another_thread(clock):
     clock.auto_advance = False
     with ThreadedSandbox(seed=1, clock=clock) as sandbox, ThreadPoolExecutor() as pool:
         minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options(clock))
@@ -607,21 +607,21 @@ async def test_wait_on_another_event_loop_is_refused(sandbox, clock, tmp_path):
         assert (await waiting).status is OrderStatus.PENDING
 
 
-async def test_an_order_that_takes_two_days(connect, clock, tmp_path):
+async def test_wait_for_two_days_polls_at_growing_intervals(connect, clock, tmp_path):
     async with Sandbox(seed=1, clock=clock, status_interval=2 * DAY) as sandbox:
         minted = await client_of(connect, sandbox, clock, tmp_path)
         done = await bought(minted)
         began = clock.monotonic()
         order = await minted.orders.wait(done, until="Processing", timeout=7 * DAY)
         assert order.status is OrderStatus.PROCESSING
-        asked = [at - began for at in polls(sandbox)]
-        assert asked[:6] == [2, 6, 14, 29, 59, 89]
-        pauses = Counter(later - earlier for earlier, later in itertools.pairwise([0, *asked]))
+        polled = [at - began for at in polls(sandbox)]
+        assert polled[:6] == [2, 6, 14, 29, 59, 89]
+        pauses = Counter(later - earlier for earlier, later in itertools.pairwise([0, *polled]))
         assert pauses == {2: 1, 4: 1, 8: 1, 15: 1, 30: 120, 60: 1_380, 300: 288}
-        assert asked[-1] < 2 * DAY + 300
+        assert polled[-1] < 2 * DAY + 300
 
 
-async def test_watchers_that_start_together_spread(sandbox, clock, tmp_path):
+async def test_watches_started_together_poll_at_different_times(sandbox, clock, tmp_path):
     clock.auto_advance = False
     settings = {"options": Options(clock=clock), "journal": tmp_path / "journal.db"}
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
