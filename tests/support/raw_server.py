@@ -29,8 +29,8 @@ class Connection:
     def send(self, raw: bytes) -> None:
         self.writer.write(raw)
 
-    def answer(self, body: bytes, status: int = 200, headers: str = "", *, length: int | None = None) -> None:
-        """Send an answer; `length` may lie about the body."""
+    def respond(self, body: bytes, status: int = 200, headers: str = "", *, length: int | None = None) -> None:
+        """Send a response; `length` replaces the actual length of the body in its header."""
         self.send(
             f"HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\n{headers}"
             f"Content-Length: {len(body) if length is None else length}\r\n\r\n".encode()
@@ -40,7 +40,7 @@ class Connection:
     def envelope(self, data: Any, status: int = 200, headers: str = "", **more: Any) -> None:
         """Send the vendor's envelope around `data`."""
         whole = {"data": data, "success": status < 400, "code": 0 if status < 400 else status, "message": "", **more}
-        self.answer(json.dumps(whole).encode(), status, headers)
+        self.respond(json.dumps(whole).encode(), status, headers)
 
     async def reset(self) -> None:
         """Send what was written, then break the connection."""
