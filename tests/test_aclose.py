@@ -108,7 +108,12 @@ async def test_every_aclose_waits_until_the_outcome_is_stored(sandbox: Sandbox, 
     assert not closers[1].done()
     journal.released.set()
     results = await asyncio.gather(purchase, *closers, return_exceptions=True)
-    assert [type(result) for result in results] == [OutcomeUnknown, asyncio.CancelledError, type(None), asyncio.CancelledError]
+    assert [type(result) for result in results] == [
+        OutcomeUnknown,
+        asyncio.CancelledError,
+        type(None),
+        asyncio.CancelledError,
+    ]
     assert journal.events == ["settled unknown", "closed"]
 
 

@@ -62,7 +62,9 @@ def test_demo_prints_every_section():
 def test_demo_json_prints_every_section():
     status, out, err = run("demo", "--json")
     assert (status, err) == (0, "")
-    lines = [json.loads(line, parse_float=lambda text: pytest.fail(f"{text} is not a string")) for line in out.splitlines()]
+    lines = [
+        json.loads(line, parse_float=lambda text: pytest.fail(f"{text} is not a string")) for line in out.splitlines()
+    ]
     assert [title for title, _ in groupby(line["section"] for line in lines)] == SECTIONS
     (wallet, *_) = [line["rows"] for line in lines if line["section"] == "Buy" and "rows" in line]
     assert Decimal(wallet[0]["worth"]) > 0

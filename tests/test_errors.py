@@ -163,7 +163,7 @@ NOT_RETRIABLE = {
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not OutcomeUnknown])
-@pytest.mark.parametrize("move", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_error_keeps_its_request_when_copied(cls, duplicate):
     error = make_error(cls)
     error.request, error.attempts = RequestInfo("POST", "/x", Effect.NON_IDEMPOTENT), 2

@@ -59,7 +59,7 @@ def test_all_lists_public_models_in_order():
     assert models.__all__ == sorted(public)
 
 
-@pytest.mark.parametrize("class_", CLASSES)
+@pytest.mark.parametrize("model", CLASSES)
 def test_model_is_frozen_documented_and_resolvable(model: type):
     assert model.__doc__
     assert model.__module__.startswith("minted_connect.models.")
@@ -152,7 +152,9 @@ def test_page_has_next_before_the_last_page(current: int, last: int, more: bool)
 # --- the price lock ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("remaining", "left", "expired"), [(201, 101.0, False), (100, 0.0, True), (-2, 0.0, True)])
+@pytest.mark.parametrize(
+    ("remaining", "seconds_left", "expired"), [(201, 101.0, False), (100, 0.0, True), (-2, 0.0, True)]
+)
 def test_price_fix_expires_by_its_monotonic_clock(remaining: int, seconds_left: float, expired: bool):
     fix = PriceFix(remaining, datetime.now(UTC), None, None, 500.0, lambda: 600.0)
     assert (fix.seconds_left, fix.expired) == (seconds_left, expired)
