@@ -1,4 +1,4 @@
-"""Every operation of the API as one call, on a prepared scene: for tests that are about all of them."""
+"""Every operation of the API as one call, on prepared data, for tests of all operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TO_COMPLETED: Final = 120.0
 
 @attrs.frozen
 class Person:
-    """Whose data is sent."""
+    """A customer whose data is sent."""
 
     customer: str = "customer-1"
     newcomer: str = "customer-2"
@@ -49,7 +49,7 @@ class Person:
 
 @attrs.frozen
 class Scene:
-    """A customer with an open basket of each kind and a purchase behind him."""
+    """The prepared data: a customer with a completed purchase and an open basket of each kind."""
 
     person: Person
     bought: Order
@@ -59,6 +59,7 @@ class Scene:
 
 
 async def scene(minted: Any, sandbox: Sandbox, clock: ManualClock, person: Person | None = None) -> Scene:
+    """Prepare the data for `CALLS`."""
     person = person or Person()
     customer = person.customer
     await minted.customers.create(customer, **person.details)
@@ -98,4 +99,4 @@ CALLS: Final[Mapping[str, Call]] = {
     "rates.current": lambda m, s: m.rates.current(),
     "rates.history": lambda m, s: m.rates.history(metal="gold"),
 }
-"""One call of each operation, by its name; each leaves its scene fit for itself only."""
+"""One call of each operation, by name. A call may change the data, so that other calls fail afterwards."""
