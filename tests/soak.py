@@ -46,7 +46,7 @@ TIMEOUTS = Timeouts(read=3, complete_read=3)
 
 
 def serve() -> None:
-    """Run the server with random faults until a line arrives on standard input; print the number of orders at its end."""
+    """Run the server, with random faults until a line arrives on standard input; print the number of orders at EOF."""
     faults_end, end = threading.Event(), threading.Event()
 
     def listen() -> None:

@@ -150,7 +150,7 @@ def library_threads() -> list[str]:
 
 @pytest.fixture
 async def fast_loop(anyio_backend: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Switch off the debug mode of the event loop, which keeps a stack for every callback, and the logs: both use memory."""
+    """Switch off logging and the debug mode of the event loop, which keeps a stack per callback: both use memory."""
     asyncio.get_running_loop().set_debug(False)
     for name in ("minted_connect", "asyncio"):
         caplog.set_level("CRITICAL", name)

@@ -336,9 +336,8 @@ async def test_permanent_error_ends_polling(minted, sandbox, how, kind, args, er
 async def test_watch_after_restart_repeats_unhandled_change(connect, sandbox, clock, tmp_path):
     first = await client_of(connect, sandbox, clock, tmp_path)
     done = await sent(first, sandbox)
-    *before, last = await changes(
-        first.orders.watch(done), until=OrderStatus.SHIPPED
-    )  # the program ends before it requests the next change
+    # The program ends before it requests the next change.
+    *before, last = await changes(first.orders.watch(done), until=OrderStatus.SHIPPED)
 
     second = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await second.complete.unfinished()

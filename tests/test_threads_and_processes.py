@@ -77,9 +77,8 @@ def test_threads_with_one_basket_make_one_order(minted, sandbox):
         futures = [pool.submit(buy, number) for number in range(4)]
         until(lambda: fault.waiting)
         [in_flight] = minted._inner.complete._settlement.in_flight.values()
-        until(
-            lambda: len(in_flight.done._waiters) == len(futures) - 1
-        )  # the other calls wait for the result of the sent one
+        # The other calls wait for the result of the sent one.
+        until(lambda: len(in_flight.done._waiters) == len(futures) - 1)
         fault.remove()
         done = [purchase.result(PATIENCE) for purchase in futures]
     assert len({purchase.order.guid for purchase in done}) == 1

@@ -1,4 +1,4 @@
-"""Faults of the connection and of the response, on real sockets: each raises value typed error."""
+"""Faults of the connection and of the response, on real sockets: each raises one typed error."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ async def test_deadline_covers_all_attempts(connect):
         minted = await connect(server.url, options=options, retry=RetryPolicy(read_attempts=10))
         with pytest.raises(RequestTimeout) as caught:
             await minted.with_options(deadline=25).rates.current()
-    assert caught.value.attempts == 3  # begun at 0, 10 and 20 s; the last value has 5 s left and takes 10
+    assert caught.value.attempts == 3  # begun at 0, 10 and 20 s; the last attempt has 5 s left and takes 10
 
 
 async def test_attempt_timeout_is_the_rest_of_the_deadline(connect):
@@ -632,7 +632,7 @@ async def test_aclose_is_idempotent_and_leaves_the_parent_open(sandbox: Sandbox)
         await sibling.rates.current()
         await sibling.aclose()
         await minted.rates.current()
-        assert len(sandbox.requests) == 3  # value challenge serves both
+        assert len(sandbox.requests) == 3  # one challenge serves both
     await minted.aclose()
 
 

@@ -110,7 +110,7 @@ def apache():
         lines = [
             f"LoadModule {name}_module {modules}/mod_{name}.so"
             for name in names
-            if (modules / f"mod_{name}.so").exists()  # Debian builds unixd in
+            if (modules / f"mod_{name}.so").exists()  # Debian compiles unixd into httpd
         ]
         if os.geteuid() == 0:  # httpd does not serve as root
             account = next(
