@@ -218,7 +218,7 @@ async def call_server(name: str, respond: Callable[[str], tuple[bytes, int]]) ->
         while True:
             first, _, _ = await connection.request()
             completions += "/complete/" in first
-            connection.respond(*respond(first))
+            connection.answer(*respond(first))
 
     options = Options(clock=clock, completion=CompletionPolicy(reconcile_budget=10))
     async with (

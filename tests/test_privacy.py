@@ -384,7 +384,7 @@ async def test_response_that_repeats_the_request_is_not_shown(connect, canaries,
     async def script(connection: Connection) -> None:
         while True:
             first, _, body = await connection.request()
-            connection.respond(echo(describe_request(first, body)), status, f"X-Request-Id: {PERSON.customer} \r\n")
+            connection.answer(echo(describe_request(first, body)), status, f"X-Request-Id: {PERSON.customer} \r\n")
 
     errors = 0
     async with WireServer(script) as server:
@@ -422,7 +422,7 @@ async def test_response_that_repeats_the_url_is_not_shown(connect):
     async def script(connection: Connection) -> None:
         while True:
             first, _, _ = await connection.request()
-            connection.respond(f"The requested URL {first.split()[1]} was not found.".encode(), 404)
+            connection.answer(f"The requested URL {first.split()[1]} was not found.".encode(), 404)
 
     async with WireServer(script) as server:
         minted = await connect(server.url, USERNAME, PASSWORD)

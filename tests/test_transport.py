@@ -89,7 +89,7 @@ def status(code: int, headers: str = "", body: bytes | None = None):
         if body is None:
             connection.envelope(None, code, headers, message="no")
         else:
-            connection.respond(body, code, headers)
+            connection.answer(body, code, headers)
 
     return step
 
@@ -639,7 +639,7 @@ async def test_aclose_is_idempotent_and_leaves_the_parent_open(sandbox: Sandbox)
 async def test_aclose_ends_a_running_call_at_any_point():
     async def half(connection: Connection) -> None:
         await connection.request()
-        connection.respond(b"{", length=100)
+        connection.answer(b"{", length=100)
         await connection.reader.read()
 
     errors: set[str] = set()

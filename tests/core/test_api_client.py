@@ -270,7 +270,7 @@ async def test_a_change_that_cannot_be_seen_is_not_confirmed(connect, clock):
         while True:
             first, _, _ = await connection.request()
             if first.startswith("PATCH"):
-                connection.respond(b"<html>", 200)
+                connection.answer(b"<html>", 200)
             else:
                 connection.envelope({"external_id": "customer-1"})
 

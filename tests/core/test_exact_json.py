@@ -39,7 +39,7 @@ from minted_connect.models import (
     Receipt,
     Shipping,
 )
-from tests.support.strategies import MODELS, SAMPLES, corrupted
+from tests.support.strategies import MODELS, SAMPLES, spoilt
 
 # Without the explain phase: on these large objects it takes longer than the time limit of a test.
 slow = settings(
@@ -514,7 +514,7 @@ def test_wire_to_model_to_wire_changes_nothing(type_: Any, data: st.DataObject):
 @given(st.data())
 @pytest.mark.parametrize("type_", MODELS, ids=str)
 def test_spoilt_data_is_unfit_or_a_model_and_nothing_else(type_: Any, data: st.DataObject):
-    wire = data.draw(corrupted(MODELS[type_]))
+    wire = data.draw(spoilt(MODELS[type_]))
     try:
         model = structure(wire, type_)
     except StructureError as mismatch:

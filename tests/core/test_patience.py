@@ -80,10 +80,10 @@ def test_nothing_begins_after_the_deadline(plan, deadline, read, roll):
             if what == "challenge":
                 connection.envelope(None, 401, CHALLENGE.format(len(begun)))
             elif what == "cut":
-                connection.respond(b"{", length=100)
+                connection.answer(b"{", length=100)
                 return
             elif what == "html":
-                connection.respond(b"<html>")
+                connection.answer(b"<html>")
             elif what == "fine":
                 connection.envelope([])
             else:

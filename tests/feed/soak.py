@@ -20,7 +20,7 @@ import attrs
 
 from minted_connect import AsyncMintedConnect, MintedConnect, RateFeed, RetryPolicy, Tick
 from minted_connect.sandbox import ThreadedSandbox
-from tests.soak import ResourceUsage, print_line, run_for_minutes
+from tests.soak import Weight, say, soaked
 from tests.support.subprocesses import python
 
 SERVER = "from tests.feed.soak import serve; serve()"
@@ -44,13 +44,13 @@ def serve() -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), end.set())).start()
     roll = random.Random()
     with ThreadedSandbox(seed=1, log_limit=0, price_interval=INTERVAL / 2) as sandbox:
-        print_line(f"{sandbox.url} {sandbox.username} {sandbox.password}")
+        say(f"{sandbox.url} {sandbox.username} {sandbox.password}")
         while not end.wait(10 * INTERVAL):
             # Two clients poll: this is once per twenty polls.
             if roll.random() < 0.2:
                 kind, arguments = roll.choice(TROUBLES)
                 sandbox.faults.add(kind, path="*/rates", times=1, **arguments)
-        print_line(str(sandbox.requests.total))
+        say(str(sandbox.requests.total))
 
 
 @attrs.define
@@ -97,23 +97,17 @@ class Soak:
                     polls = feed._source._poller.polls + await blocking
             server.stdin.close()
             requests = int(server.stdout.readline())
-        print_line(
-            f"{self.minutes:g} minutes, {polls} polls, {requests} requests, {feed.failures} failed in the first feed"
-        )
-        print_line(
-            f"{self.ticks} ticks seen, {self.visits} visits, {self.alerts} alerts, {self.dropped} dropped on purpose"
-        )
-        print_line(f"first: {first}")
-        print_line(f"last:  {last}")
+        say(f"{self.minutes:g} minutes, {polls} polls, {requests} requests, {feed.failures} failed in the first feed")
+        say(f"{self.ticks} ticks seen, {self.visits} visits, {self.alerts} alerts, {self.dropped} dropped on purpose")
+        say(f"first: {first}")
+        say(f"last:  {last}")
         grown = last.memory - first.memory > MOST_GROWTH or last.files > first.files + 3 or last.threads > first.threads
         # A login is repeated now and then; failed polls are not retried.
         wasteful = requests > 1.02 * polls + 10
-        print_line(
-            f"lost: {self.lost}, repeated: {self.repeated}" + ", grown" * grown + ", too many requests" * wasteful
-        )
+        say(f"lost: {self.lost}, repeated: {self.repeated}" + ", grown" * grown + ", too many requests" * wasteful)
         return int(self.lost != 0 or self.repeated > 0 or grown or wasteful)
 
-    async def listen(self, minted: AsyncMintedConnect) -> tuple[ResourceUsage, ResourceUsage, RateFeed]:
+    async def listen(self, minted: AsyncMintedConnect) -> tuple[Weight, Weight, RateFeed]:
         feed = minted.rates.feed(**FEED)
         listeners = [Listener(f"buffered {number}") for number in range(20)]
         slow = Listener("slow")
@@ -141,18 +135,18 @@ class Soak:
         self.dropped = slow_ticks.dropped
         return first, last, feed
 
-    async def weigh(self) -> tuple[ResourceUsage, ResourceUsage]:
+    async def weigh(self) -> tuple[Weight, Weight]:
         await asyncio.sleep(60 * self.minutes * WARM)
         gc.collect()
-        first = ResourceUsage.now()
+        first = Weight.now()
         await asyncio.sleep(60 * self.minutes * (1 - WARM))
         gc.collect()
-        return first, ResourceUsage.now()
+        return first, Weight.now()
 
     def settle(self, listener: Listener, rounds: int, dropped: int = 0) -> None:
         lost = listener.lost(rounds, dropped)
         if lost or listener.repeated:
-            print_line(f"{listener.what}: {lost} lost, {listener.repeated} repeated, of {rounds}")
+            say(f"{listener.what}: {lost} lost, {listener.repeated} repeated, of {rounds}")
         self.lost += abs(lost)
         self.repeated += listener.repeated
         self.ticks += listener.seen
@@ -221,7 +215,7 @@ class Soak:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_for_minutes(lambda minutes: Soak(minutes).run(), arguments, 30.0)
+    return soaked(lambda minutes: Soak(minutes).run(), arguments, 30.0)
 
 
 if __name__ == "__main__":
