@@ -13,11 +13,11 @@ from blockbuster import BlockingError, blockbuster_ctx
 from minted_connect import AsyncMintedConnect, MintedConnect, Options, OutcomeUnknown
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 from tests.conftest import Awaitably
-from tests.support.operations import CALLS, GOLD, scene
+from tests.support.operations import CALLS, GOLD, prepare_data
 
 
 async def make_every_call(minted: Any, sandbox: Any, clock: ManualClock) -> None:
-    prepared = await scene(minted, sandbox, clock)
+    prepared = await prepare_data(minted, sandbox, clock)
     for name, call in CALLS.items():
         if name not in {"customers.remove", "baskets.clear", "baskets.delete_item", "complete.buy"}:
             await call(minted, prepared)

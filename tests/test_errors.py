@@ -76,13 +76,13 @@ def make_error(cls: type[MintedConnectError]) -> MintedConnectError:
 def test_error_survives_pickle_and_copy(cls):
     error = make_error(cls)
     error.add_note("a note")
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(twin) is cls
-        assert str(twin) == str(error)
-        assert repr(twin) == repr(error)
-        assert twin.__notes__ == ["a note"]
+    for duplicated in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(duplicated) is cls
+        assert str(duplicated) == str(error)
+        assert repr(duplicated) == repr(error)
+        assert duplicated.__notes__ == ["a note"]
         fields = [field.name for field in attrs.fields(cls)]
-        assert [getattr(twin, name) for name in fields] == [getattr(error, name) for name in fields]
+        assert [getattr(duplicated, name) for name in fields] == [getattr(error, name) for name in fields]
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,13 @@ NOT_RETRIABLE = {
 def test_error_keeps_its_request_when_copied(cls, duplicate):
     error = make_error(cls)
     error.request, error.attempts = RequestInfo("POST", "/x", Effect.NON_IDEMPOTENT), 2
-    twin = duplicate(error)
-    assert (twin.method, twin.path, twin.request.effect, twin.attempts) == ("POST", "/x", Effect.NON_IDEMPOTENT, 2)
+    duplicated = duplicate(error)
+    assert (duplicated.method, duplicated.path, duplicated.request.effect, duplicated.attempts) == (
+        "POST",
+        "/x",
+        Effect.NON_IDEMPOTENT,
+        2,
+    )
 
 
 @pytest.mark.parametrize("error", sorted(RETRIABLE, key=repr), ids=repr)

@@ -90,8 +90,8 @@ def test_models_without_raw_are_equal(basket: Basket):
 @pytest.mark.parametrize("duplicate", [lambda model: pickle.loads(pickle.dumps(model)), copy.copy, copy.deepcopy])
 def test_models_survive_pickle_and_copy(basket: Basket, order: Order, duplicate: Any):
     for model in (basket, order, Page((order,), 1, 1, 10, 1)):
-        twin = duplicate(model)
-        assert (twin, twin.raw) == (model, model.raw)
+        duplicated = duplicate(model)
+        assert (duplicated, duplicated.raw) == (model, model.raw)
 
 
 # --- kinds and states --------------------------------------------------------------------------------------------
@@ -163,15 +163,15 @@ def test_price_fix_expires_by_its_monotonic_clock(remaining: int, seconds_left: 
 def test_price_fix_clock_survives_evolve_but_not_copy():
     fix = PriceFix(201, datetime.now(UTC), True, "token", 500.0, lambda: 600.0)
     assert attrs.evolve(fix, token="other").seconds_left == 101.0
-    for twin in (pickle.loads(pickle.dumps(fix)), copy.deepcopy(fix)):
-        assert twin == fix
-        assert (twin.seconds_left, twin.expired) == (None, True)
+    for duplicated in (pickle.loads(pickle.dumps(fix)), copy.deepcopy(fix)):
+        assert duplicated == fix
+        assert (duplicated.seconds_left, duplicated.expired) == (None, True)
 
 
 def test_price_fixes_with_other_clocks_are_equal():
     at = datetime.now(UTC)
-    fix, twin = PriceFix(1, at, None, None, 1.0, lambda: 2.0), PriceFix(1, at)
-    assert (fix, hash(fix), repr(fix)) == (twin, hash(twin), repr(twin))
+    fix, duplicated = PriceFix(1, at, None, None, 1.0, lambda: 2.0), PriceFix(1, at)
+    assert (fix, hash(fix), repr(fix)) == (duplicated, hash(duplicated), repr(duplicated))
 
 
 # --- personal data -----------------------------------------------------------------------------------------------
@@ -208,7 +208,7 @@ def test_repr_contains_no_personal_data(basket: Basket, order: Order):
     address = attrs.evolve(order.shippingaddress, fullname="Zerrin Kanarya", phone="+905559998877", address="Papağan")
     billing = {"fullname": "Zerrin Kanarya"}
     payment = attrs.evolve(basket.payment, details={"card": "Zerrin 98765432109"})
-    named = attrs.evolve(
+    with_data = attrs.evolve(
         order, customer=customer(), shippingaddress=address, billingaddress=billing, payment=payment, raw=billing
     )
     intent = Intent(
@@ -224,10 +224,19 @@ def test_repr_contains_no_personal_data(basket: Basket, order: Order):
         ),
         *(Decimal(1), "AED", (), datetime.now(UTC), IntentState.UNKNOWN),
     )
-    assert hash(named) == hash(attrs.evolve(named, raw={}))
-    page = Page((named,), 1, 1, 10, 1, billing)
+    assert hash(with_data) == hash(attrs.evolve(with_data, raw={}))
+    page = Page((with_data,), 1, 1, 10, 1, billing)
     shown = repr(
-        [named, customer(), shipping(), intent, page, Completion(named, {}, billing), basket.key, Receipt(url="Zerrin")]
+        [
+            with_data,
+            customer(),
+            shipping(),
+            intent,
+            page,
+            Completion(with_data, {}, billing),
+            basket.key,
+            Receipt(url="Zerrin"),
+        ]
     )
     assert [word for word in [*PERSONAL_DATA, "SKTHzfR4HnKXmcM4XeHf"] if word in shown] == []
 
@@ -271,8 +280,8 @@ def test_customer_repr_keeps_last_characters():
 
 
 def test_to_dict_contains_all_data_unless_redacted(basket: Basket):
-    named = attrs.evolve(basket, customer=customer())
-    plain, redacted = to_dict(named), to_dict(named, redact=True)
+    with_data = attrs.evolve(basket, customer=customer())
+    plain, redacted = to_dict(with_data), to_dict(with_data, redact=True)
     assert plain["customer"]["firstname"] == "Zerrin"
     assert plain["items"][0]["prices"][2]["price"] == Decimal("11.85")
     assert [word for word in PERSONAL_DATA if word in repr(redacted)] == []

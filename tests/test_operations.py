@@ -38,7 +38,7 @@ from minted_connect import (
 from minted_connect.core.request import OPERATIONS
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.router import OPERATIONS as SERVED
-from tests.support.operations import CALLS, GOLD, SILVER, TO_COMPLETED, Person, Scene, scene
+from tests.support.operations import CALLS, GOLD, SILVER, TO_COMPLETED, Person, PreparedData, prepare_data
 
 CUSTOMER = "customer-1"
 BASKET = "/partner/walletable/basket"
@@ -421,12 +421,12 @@ async def test_price_fix_expires_by_the_monotonic_clock(minted, sandbox, clock, 
 async def test_get_active_expired_basket_returns_new_prices(minted, clock, customer_id):
     basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     clock.advance(241)
-    again = await minted.baskets.get_active(customer_id)
-    assert (again.price_fix.updated, again.price_fix.seconds_left) == (True, 240.0)
-    assert again.price_fix.token == again.price_token != basket.price_token
+    updated = await minted.baskets.get_active(customer_id)
+    assert (updated.price_fix.updated, updated.price_fix.seconds_left) == (True, 240.0)
+    assert updated.price_fix.token == updated.price_token != basket.price_token
     [gold] = await minted.rates.current(metals="gold")
-    assert again.items[0].price == gold.buy_price.quantize(Decimal("0.01")) != basket.items[0].price
-    assert again.order_at == basket.order_at
+    assert updated.items[0].price == gold.buy_price.quantize(Decimal("0.01")) != basket.items[0].price
+    assert updated.order_at == basket.order_at
 
 
 # Completions.
@@ -434,12 +434,12 @@ async def test_get_active_expired_basket_returns_new_prices(minted, clock, custo
 
 async def test_buy_returns_the_order(minted, sandbox, customer_id):
     basket = await minted.baskets.add_item(customer_id, sku=GOLD, qty=3)
-    done = await minted.complete.buy(basket, expected_total=Decimal("1852.60"))
+    completion = await minted.complete.buy(basket, expected_total=Decimal("1852.60"))
     assert sent(sandbox) == ("POST", "/partner/walletable/complete/buy", {}, basket_body(basket))
     assert [entry.method for entry in sandbox.requests[-2:]] == ["GET", "POST"]  # one read, then one completion
-    assert isinstance(done, Completion)
-    assert (done.reconciled, done.differences) == (False, ())
-    order = done.order
+    assert isinstance(completion, Completion)
+    assert (completion.reconciled, completion.differences) == (False, ())
+    order = completion.order
     assert isinstance(order, Order)
     assert (order.id, order.guid, order.increment_id, order.token) == (
         basket.id,
@@ -478,7 +478,7 @@ async def test_sell_returns_the_order(minted, sandbox, customer_id):
 async def test_delivery_returns_the_order_with_its_address(minted, sandbox, customer_id):
     sandbox.shop.give(customer_id, GOLD, 2)
     basket = await minted.baskets.add_item(customer_id, sku=GOLD, type="delivery")
-    done = await minted.complete.delivery(basket, shipping=SHIPPING, expected_total=Decimal("3.15"))
+    completion = await minted.complete.delivery(basket, shipping=SHIPPING, expected_total=Decimal("3.15"))
     address = {
         "fullname": "Ahmet Özer",
         "phone": "+905550001122",
@@ -489,7 +489,7 @@ async def test_delivery_returns_the_order_with_its_address(minted, sandbox, cust
         "tax_number": "12345678910",
     }
     assert sent(sandbox) == ("POST", "/partner/walletable/complete/delivery", {}, basket_body(basket, shipping=address))
-    order = done.order
+    order = completion.order
     assert (order.kind, order.price, order.total, order.paid_total) == (
         OrderKind.DELIVERY,
         Decimal(0),
@@ -576,9 +576,9 @@ FILTERS: list[tuple[dict[str, Any], list[int]]] = [
 
 
 async def test_orders_iterate_with_filter_returns_matching_orders(minted, order_ids):
-    for filters, found in FILTERS:
+    for filters, expected in FILTERS:
         orders = [order.id async for order in minted.orders.iterate(**filters)]
-        assert orders == [order_ids[number] for number in found], filters
+        assert orders == [order_ids[number] for number in expected], filters
 
 
 async def test_orders_pages_requests_each_page_once(minted, sandbox, order_ids):
@@ -745,10 +745,10 @@ async def test_with_options_changes_headers_and_shares_the_login(minted, sandbox
     challenges = sum(entry.status == 401 for entry in sandbox.requests)
     sibling = minted.with_options(client_id="till-7", language="en", deadline=5)
     basket = await sibling.baskets.add_item(customer_id, sku=GOLD)
-    done = await sibling.complete.buy(basket, expected_total=basket.paid_total)
+    completion = await sibling.complete.buy(basket, expected_total=basket.paid_total)
     headers = sandbox.requests[-1].headers
     assert (headers["x-client-id"], headers["accept-language"]) == ("till-7", "en")
-    await minted.orders.get(done.order.id, customer_id=customer_id)
+    await minted.orders.get(completion.order.id, customer_id=customer_id)
     headers = sandbox.requests[-1].headers
     assert (headers["x-client-id"], headers["accept-language"]) == ("web", "tr")
     assert sum(entry.status == 401 for entry in sandbox.requests) == challenges == 1
@@ -799,7 +799,7 @@ async def test_option_paths_corrects_the_path_of_an_operation(connect, clock, na
     async with Sandbox(seed=1, clock=clock, paths={name: server}) as sandbox:
         options = Options(clock=clock, paths={name: corrected})
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
-        prepared: Scene = await scene(minted, sandbox, clock)
+        prepared: PreparedData = await prepare_data(minted, sandbox, clock)
         await CALLS[name](minted, prepared)
         entry = sandbox.requests[-1]
         assert (entry.operation, entry.status) == (name, 200)

@@ -117,13 +117,13 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 async def test_watch_purchase_yields_each_change_to_completed(minted, sandbox):
-    done = await bought(minted)
-    seen = await changes(minted.orders.watch(done))
+    completion = await bought(minted)
+    seen = await changes(minted.orders.watch(completion))
     assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
     assert [change.changed for change in seen] == [{"status"}, {"status"}]
-    assert [change.before for change in seen] == [OrderProgress.of(done.order), seen[0].after]
+    assert [change.before for change in seen] == [OrderProgress.of(completion.order), seen[0].after]
     assert [change.order.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
-    assert (seen[1].order.id, seen[1].after.is_final) == (done.order.id, True)
+    assert (seen[1].order.id, seen[1].after.is_final) == (completion.order.id, True)
     sandbox.requests.clear()
     assert await changes(minted.orders.watch(seen[1].order)) == []
     assert await minted.orders.wait(seen[1].order) == seen[1].order
@@ -131,11 +131,11 @@ async def test_watch_purchase_yields_each_change_to_completed(minted, sandbox):
 
 
 async def test_watch_delivery_yields_tracking_and_arrival_date(minted, sandbox):
-    done = await sent(minted, sandbox)
-    assert done.order.delivery.estimated_arrival_date == date(2026, 2, 24)
-    seen = await changes(minted.orders.watch(done.order))
+    completion = await sent(minted, sandbox)
+    assert completion.order.delivery.estimated_arrival_date == date(2026, 2, 24)
+    seen = await changes(minted.orders.watch(completion.order))
     assert [change.after.status for change in seen] == DELIVERY
-    number = f"MNT{done.order.increment_id}"
+    number = f"MNT{completion.order.increment_id}"
     assert [change.after.cargo_tracking_number for change in seen] == [None, None, number, number, number]
     assert [change.changed for change in seen[2:]] == [
         {"status", "cargo_tracking_number"}, {"estimated_arrival_date"}, {"status"},
@@ -147,14 +147,14 @@ async def test_watch_delivery_yields_tracking_and_arrival_date(minted, sandbox):
 
 @pytest.mark.parametrize("end", [OrderStatus.CANCELLED, OrderStatus.REFUNDED])
 async def test_watch_cancelled_or_refunded_order_ends(minted, sandbox, end):
-    done = await bought(minted)
+    completion = await bought(minted)
     seen = []
-    async for change in minted.orders.watch(done):
+    async for change in minted.orders.watch(completion):
         seen.append(change.after.status)
         if change.after.status == OrderStatus.PROCESSING:
-            sandbox.shop.set_status(done.order.id, end)
+            sandbox.shop.set_status(completion.order.id, end)
     assert seen == [OrderStatus.PROCESSING, end]
-    order = await minted.orders.wait(done, until=OrderStatus.SHIPPED)
+    order = await minted.orders.wait(completion, until=OrderStatus.SHIPPED)
     assert (order.status, order.is_failed) == (end, True)
     assert await minted.complete.unfinished() == []
 
@@ -163,36 +163,36 @@ async def test_watch_cancelled_or_refunded_order_ends(minted, sandbox, end):
     "name", [name for name in OrderStatus if name not in {OrderStatus.CREATED, OrderStatus.PENDING}]
 )
 async def test_wait_until_any_status_returns_the_order(minted, sandbox, name):
-    done = await bought(minted)
-    sandbox.shop.set_status(done.order.id, str(name))
-    order = await minted.orders.wait(done, until=name)
+    completion = await bought(minted)
+    sandbox.shop.set_status(completion.order.id, str(name))
+    order = await minted.orders.wait(completion, until=name)
     assert order.status is name
     assert order.is_final is (name in {OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.REFUNDED})
 
 
 async def test_wait_until_several_statuses_returns_at_the_first(minted, sandbox):
-    done = await sent(minted, sandbox)
-    shipped = await minted.orders.wait(done, until="Shipped")
+    completion = await sent(minted, sandbox)
+    shipped = await minted.orders.wait(completion, until="Shipped")
     assert shipped.status is OrderStatus.SHIPPED
     count = len(polls(sandbox))
     assert await minted.orders.wait(shipped, until=(OrderStatus.PACKED, OrderStatus.SHIPPED)) is shipped
-    assert await minted.orders.wait(done, until={"Pending"}) is done.order
+    assert await minted.orders.wait(completion, until={"Pending"}) is completion.order
     assert len(polls(sandbox)) == count
-    assert (await minted.orders.wait(done, until=["Created", "Cancelled"])).status is OrderStatus.COMPLETED
+    assert (await minted.orders.wait(completion, until=["Created", "Cancelled"])).status is OrderStatus.COMPLETED
 
 
 async def test_wait_timeout_raises_request_timeout(minted, sandbox, clock):
-    done = await bought(minted)
+    completion = await bought(minted)
     began = clock.monotonic()
     with pytest.raises(RequestTimeout, match=r"still Pending after 10 s$") as caught:
-        await minted.orders.wait(done, until="Shipped", timeout=10)
+        await minted.orders.wait(completion, until="Shipped", timeout=10)
     assert [at - began for at in polls(sandbox)] == [2.0, 6.0, 10.0]
     assert caught.value.__cause__ is None
     assert caught.value.safe_to_retry
 
 
 async def test_wait_timeout_during_a_hanging_poll_raises(minted, sandbox, clock):
-    done = await bought(minted)
+    completion = await bought(minted)
     hang = sandbox.faults.add("hang", path=ORDERS)
 
     async def advance_when_hanging() -> None:
@@ -203,16 +203,16 @@ async def test_wait_timeout_during_a_hanging_poll_raises(minted, sandbox, clock)
     async with anyio.create_task_group() as group:
         group.start_soon(advance_when_hanging)
         with pytest.raises(RequestTimeout, match="was Pending when last seen: polls still fail after 10 s") as caught:
-            await minted.orders.wait(done, timeout=10)
+            await minted.orders.wait(completion, timeout=10)
     assert isinstance(caught.value.__cause__, RequestTimeout)
     assert len(polls(sandbox)) == 1
 
 
 async def test_wait_timeout_names_the_last_error(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=503, times=None)
     with pytest.raises(RequestTimeout, match=r"polls still fail after 10 s \(ServerError\)") as caught:
-        await minted.orders.wait(done, timeout=10)
+        await minted.orders.wait(completion, timeout=10)
     assert isinstance(caught.value.__cause__, ServerError)
     assert len(polls(sandbox)) == 3
 
@@ -232,10 +232,10 @@ async def test_purchase_not_listed_yet_is_polled(connect, clock, tmp_path, caplo
 async def test_purchase_never_listed_raises_not_found(connect, clock, tmp_path, how):
     async with Sandbox(seed=1, clock=clock, orders_lag=1e6) as sandbox:
         minted = await client_of(connect, sandbox, clock, tmp_path)
-        done = await bought(minted)
+        completion = await bought(minted)
         began = clock.monotonic()
         with pytest.raises(NotFound) as caught:
-            await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+            await (minted.orders.wait(completion) if how == "wait" else changes(minted.orders.watch(completion)))
         assert caught.value.status == 0
         assert [at - began for at in polls(sandbox)] == [2, 6, 14, 29, 59, 89, 119, 149]
 
@@ -257,57 +257,57 @@ async def test_purchase_never_listed_raises_not_found(connect, clock, tmp_path, 
     ],
 )
 async def test_transient_errors_are_retried(minted, sandbox, caplog, kind, args, name):
-    done = await sent(minted, sandbox)
+    completion = await sent(minted, sandbox)
     faults = [sandbox.faults.add(kind, path=ORDERS, after=after, times=2, **args) for after in (2, 12)]
-    seen = await changes(minted.orders.watch(done))
+    seen = await changes(minted.orders.watch(completion))
     assert [fault.hits for fault in faults] == [2, 2]
     assert [change.after.status for change in seen] == DELIVERY
-    assert warnings(caplog) == [f"GET {ORDERS}: polling order {done.order.id} failed ({name}); retrying"] * 2
+    assert warnings(caplog) == [f"GET {ORDERS}: polling order {completion.order.id} failed ({name}); retrying"] * 2
 
 
 async def test_retry_after_is_honoured(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add("rate_limit", path=ORDERS, retry_after=90)
     sandbox.faults.add("status", path=ORDERS, status=503, retry_after=50)
-    await minted.orders.wait(done)
+    await minted.orders.wait(completion)
     polled = polls(sandbox)
     assert [later - earlier for earlier, later in itertools.pairwise(polled)][:2] == [90, 50]
 
 
 @pytest.mark.parametrize("how", ["wait", "watch"])
 async def test_retry_after_beyond_the_timeout_raises(minted, sandbox, how):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add("rate_limit", path=ORDERS, retry_after=3_600)
     with pytest.raises((RateLimited, RequestTimeout)) as caught:
-        await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+        await (minted.orders.wait(completion) if how == "wait" else changes(minted.orders.watch(completion)))
     refused = caught.value if how == "watch" else caught.value.__cause__
     assert refused.retry_after == 3_600
     assert len(polls(sandbox)) == 1
 
 
 async def test_errors_beyond_patience_are_raised(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=500, after=1, times=None)
     with pytest.raises(ServerError):
-        await changes(minted.orders.watch(done, patience=60))
+        await changes(minted.orders.watch(completion, patience=60))
     polled = polls(sandbox)
     assert polled[-1] - polled[1] >= 60 > polled[-2] - polled[1]
 
 
 async def test_patience_restarts_after_a_success(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     for after in range(0, 40, 4):
         sandbox.faults.add("status", path=ORDERS, status=500, after=after, times=3)
-    seen = await changes(minted.orders.watch(done, patience=90))
+    seen = await changes(minted.orders.watch(completion, patience=90))
     assert seen[-1].after.status is OrderStatus.COMPLETED
 
 
 async def test_wait_continues_after_the_breaker_closes(connect, sandbox, clock, tmp_path):
     with_breaker = options(clock, breaker=BreakerPolicy(failures=1, cooldown=20))
     minted = await client_of(connect, sandbox, clock, tmp_path, options=with_breaker)
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=500)
-    assert (await minted.orders.wait(done)).status is OrderStatus.COMPLETED
+    assert (await minted.orders.wait(completion)).status is OrderStatus.COMPLETED
     polled = polls(sandbox)
     assert polled[1] - polled[0] >= 20
 
@@ -323,10 +323,10 @@ async def test_wait_continues_after_the_breaker_closes(connect, sandbox, clock, 
 )
 @pytest.mark.parametrize("how", ["wait", "watch"])
 async def test_permanent_error_ends_polling(minted, sandbox, how, kind, args, error):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add(kind, path=ORDERS, after=2, times=None, **args)
     with pytest.raises(error):
-        await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+        await (minted.orders.wait(completion) if how == "wait" else changes(minted.orders.watch(completion)))
     assert len(polls(sandbox)) == 3
 
 
@@ -335,13 +335,13 @@ async def test_permanent_error_ends_polling(minted, sandbox, how, kind, args, er
 
 async def test_watch_after_restart_repeats_unhandled_change(connect, sandbox, clock, tmp_path):
     first = await client_of(connect, sandbox, clock, tmp_path)
-    done = await sent(first, sandbox)
+    completion = await sent(first, sandbox)
     # The program ends before it requests the next change.
-    *before, last = await changes(first.orders.watch(done), until=OrderStatus.SHIPPED)
+    *before, last = await changes(first.orders.watch(completion), until=OrderStatus.SHIPPED)
 
     second = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await second.complete.unfinished()
-    assert (intent.order_id, intent.progress) == (done.order.id, before[-1].after)
+    assert (intent.order_id, intent.progress) == (completion.order.id, before[-1].after)
     after = await changes(second.orders.watch(intent))
     assert (after[0].before, after[0].after) == (last.before, last.after)
     assert [change.after.status for change in before + after] == DELIVERY
@@ -350,9 +350,9 @@ async def test_watch_after_restart_repeats_unhandled_change(connect, sandbox, cl
 
 async def test_watch_after_crash_repeats_final_change(connect, sandbox, clock, tmp_path):
     first = await client_of(connect, sandbox, clock, tmp_path)
-    done = await bought(first)
-    sandbox.shop.set_status(done.order.id, "Cancelled")
-    (yielded,) = await changes(first.orders.watch(done), until=OrderStatus.CANCELLED)
+    completion = await bought(first)
+    sandbox.shop.set_status(completion.order.id, "Cancelled")
+    (yielded,) = await changes(first.orders.watch(completion), until=OrderStatus.CANCELLED)
     second = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await second.complete.unfinished()
     assert [change.after for change in await changes(second.orders.watch(intent))] == [yielded.after]
@@ -360,25 +360,25 @@ async def test_watch_after_crash_repeats_final_change(connect, sandbox, clock, t
 
 
 async def test_watch_after_downtime_starts_with_one_change(connect, sandbox, clock, tmp_path):
-    done = await sent(await client_of(connect, sandbox, clock, tmp_path), sandbox)
+    completion = await sent(await client_of(connect, sandbox, clock, tmp_path), sandbox)
     clock.advance(215)
     minted = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await minted.complete.unfinished()
     began = clock.monotonic()
     first, *rest = await changes(minted.orders.watch(intent))
     assert first.changed == {"status", "cargo_tracking_number", "estimated_arrival_date"}
-    assert first.before == OrderProgress.of(done.order)
+    assert first.before == OrderProgress.of(completion.order)
     assert [change.after.status for change in rest] == [OrderStatus.COMPLETED]
     assert polls(sandbox)[0] - began == 1.0  # not at once: other watches may have started at the same time
 
 
 async def test_wait_for_stored_intent_saves_progress(connect, sandbox, clock, tmp_path):
-    done = await bought(await client_of(connect, sandbox, clock, tmp_path))
+    completion = await bought(await client_of(connect, sandbox, clock, tmp_path))
     minted = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await minted.complete.unfinished()
     began = clock.monotonic()
     pending = await minted.orders.wait(intent, until="Pending")
-    assert (pending.id, polls(sandbox)) == (done.order.id, [began])
+    assert (pending.id, polls(sandbox)) == (completion.order.id, [began])
     order = await minted.orders.wait(intent, until="Processing")
     (intent,) = await minted.complete.unfinished()
     assert intent.progress == OrderProgress.of(order)
@@ -407,9 +407,9 @@ async def test_watch_unreadable_completion_finds_the_order(minted, sandbox):
     await minted.customers.create(CUSTOMER)
     basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
     sandbox.faults.add("drop_field", path="*/complete/buy", field="paid_total")
-    done = await minted.complete.buy(basket, expected_total=basket.paid_total)
-    assert done.order is None
-    seen = await changes(minted.orders.watch(done))
+    completion = await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert completion.order is None
+    seen = await changes(minted.orders.watch(completion))
     assert [change.after.status for change in seen] == [
         OrderStatus.PENDING,
         OrderStatus.PROCESSING,
@@ -419,14 +419,14 @@ async def test_watch_unreadable_completion_finds_the_order(minted, sandbox):
 
 
 async def test_order_without_id_is_refused(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     (intent,) = await minted.complete.unfinished()
     for wrong, rule in (
         (attrs.evolve(intent, state="unknown"), "reconcile it first"),
         (Completion(None), "does not identify an order"),
-        (Completion(None, {"id": "x"}, done.raw), "does not identify an order"),
-        (Completion(None, done.keys, {"customer": None}), "does not identify an order"),
-        (done.order.id, "not int"),
+        (Completion(None, {"id": "x"}, completion.raw), "does not identify an order"),
+        (Completion(None, completion.keys, {"customer": None}), "does not identify an order"),
+        (completion.order.id, "not int"),
     ):
         for follow in (minted.orders.wait, lambda order: changes(minted.orders.watch(order))):
             with pytest.raises(InvalidInput, match=rule) as caught:
@@ -436,10 +436,10 @@ async def test_order_without_id_is_refused(minted, sandbox):
 
 
 async def test_order_without_intent_is_not_saved(connect, sandbox, clock, tmp_path):
-    done = await bought(await client_of(connect, sandbox, clock, tmp_path))
+    completion = await bought(await client_of(connect, sandbox, clock, tmp_path))
     other = tmp_path / "other.db"
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=other)
-    assert len(await changes(minted.orders.watch(done.order))) == 2
+    assert len(await changes(minted.orders.watch(completion.order))) == 2
     assert await minted.complete.unfinished() == []
     with sqlite3.connect(other) as database:
         assert database.execute("SELECT count(*) FROM intents").fetchone() == (0,)
@@ -447,9 +447,9 @@ async def test_order_without_intent_is_not_saved(connect, sandbox, clock, tmp_pa
 
 
 async def test_wait_for_final_order_settles_its_intent(minted, clock):
-    done = await bought(minted)
+    completion = await bought(minted)
     clock.advance(1_000)
-    order = await minted.orders.get(done.order.id, customer_id=CUSTOMER)
+    order = await minted.orders.get(completion.order.id, customer_id=CUSTOMER)
     assert len(await minted.complete.unfinished()) == 1
     assert await minted.orders.wait(order) is order
     assert await minted.complete.unfinished() == []
@@ -475,24 +475,24 @@ class RecordingJournal(MemoryJournal):
 async def test_watch_saves_each_change_after_it_was_handled(connect, sandbox, clock, tmp_path):
     journal = RecordingJournal()
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
-    done = await sent(minted, sandbox)
-    yielded = [OrderProgress.of(done.order)]
-    async for change in minted.orders.watch(done):
+    completion = await sent(minted, sandbox)
+    yielded = [OrderProgress.of(completion.order)]
+    async for change in minted.orders.watch(completion):
         assert journal.saved == yielded
         yielded.append(change.after)
     assert (len(yielded), journal.saved) == (6, yielded)
     journal.saved.clear()
-    await minted.orders.wait(done)
+    await minted.orders.wait(completion)
     assert journal.saved == yielded[-1:]
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), ValueError("from a custom journal")])
 async def test_failing_journal_is_logged_and_does_not_end_polling(connect, sandbox, clock, tmp_path, caplog, error):
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=RecordingJournal(error))
-    done = await bought(minted)
-    seen = await changes(minted.orders.watch(done))
+    completion = await bought(minted)
+    seen = await changes(minted.orders.watch(completion))
     assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
-    assert (await minted.orders.wait(done)).is_final
+    assert (await minted.orders.wait(completion)).is_final
     failures = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert {record.name for record in failures} == {"minted_connect"}
     assert [record.getMessage().rsplit(" ", 1)[-1] for record in failures] == [
@@ -505,11 +505,11 @@ async def test_locked_journal_does_not_end_polling(connect, sandbox, clock, tmp_
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path, patience=0.01)
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
-    done = await bought(minted)
+    completion = await bought(minted)
     locked = sqlite3.connect(path, isolation_level=None)
     try:
         locked.execute("BEGIN IMMEDIATE")
-        assert (await minted.orders.wait(done)).status is OrderStatus.COMPLETED
+        assert (await minted.orders.wait(completion)).status is OrderStatus.COMPLETED
     finally:
         locked.close()
     assert "the journal could not save" in caplog.text
@@ -525,11 +525,11 @@ async def test_cancelled_watch_leaves_no_task(sandbox, clock, tmp_path):
     clock.auto_advance = False
     settings = {"options": options(clock), "journal": tmp_path / "journal.db"}
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
-        done = await bought(minted)
+        completion = await bought(minted)
         before = asyncio.all_tasks()
         for hanging in (False, True):
             hang = sandbox.faults.add("hang", path=ORDERS) if hanging else None
-            watching = asyncio.ensure_future(changes(minted.orders.watch(done)))
+            watching = asyncio.ensure_future(changes(minted.orders.watch(completion)))
             while not clock.sleepers:
                 await asyncio.sleep(0)
             if hang is not None:
@@ -544,7 +544,7 @@ async def test_cancelled_watch_leaves_no_task(sandbox, clock, tmp_path):
         gc.collect()
         await asyncio.sleep(0.01)
         assert asyncio.all_tasks() <= before | {asyncio.current_task()} | sandbox_tasks()
-        watching = asyncio.ensure_future(changes(minted.orders.watch(done)))
+        watching = asyncio.ensure_future(changes(minted.orders.watch(completion)))
         while not clock.sleepers:
             await asyncio.sleep(0)
     clock.advance(2)
@@ -563,13 +563,13 @@ def test_blocking_watch_closed_early_ends(clock):
         with minted:
             minted.customers.create(CUSTOMER)
             basket = minted.baskets.add_item(CUSTOMER, sku=GOLD)
-            done = minted.complete.buy(basket, expected_total=basket.paid_total)
-            watch = minted.orders.watch(done)
+            completion = minted.complete.buy(basket, expected_total=basket.paid_total)
+            watch = minted.orders.watch(completion)
             assert next(watch).after.status is OrderStatus.PROCESSING
             count = len(polls(sandbox))
             watch.close()
             assert list(watch) == []
-            unfinished = minted.orders.watch(done)
+            unfinished = minted.orders.watch(completion)
             next(unfinished)
         with pytest.raises(ClientClosedError):
             next(unfinished)
@@ -583,8 +583,8 @@ def test_blocking_close_ends_a_watch_in_another_thread(clock):
         with minted:
             minted.customers.create(CUSTOMER)
             basket = minted.baskets.add_item(CUSTOMER, sku=GOLD)
-            done = minted.complete.buy(basket, expected_total=basket.paid_total)
-            watching = pool.submit(next, minted.orders.watch(done))
+            completion = minted.complete.buy(basket, expected_total=basket.paid_total)
+            watching = pool.submit(next, minted.orders.watch(completion))
             while not clock.sleepers:
                 time.sleep(0.001)
         assert isinstance(watching.exception(), ClientClosedError)
@@ -609,9 +609,9 @@ async def test_wait_on_another_event_loop_is_refused(sandbox, clock, tmp_path):
 async def test_wait_for_two_days_polls_at_growing_intervals(connect, clock, tmp_path):
     async with Sandbox(seed=1, clock=clock, status_interval=2 * DAY) as sandbox:
         minted = await client_of(connect, sandbox, clock, tmp_path)
-        done = await bought(minted)
+        completion = await bought(minted)
         began = clock.monotonic()
-        order = await minted.orders.wait(done, until="Processing", timeout=7 * DAY)
+        order = await minted.orders.wait(completion, until="Processing", timeout=7 * DAY)
         assert order.status is OrderStatus.PROCESSING
         polled = [at - began for at in polls(sandbox)]
         assert polled[:6] == [2, 6, 14, 29, 59, 89]
@@ -624,9 +624,9 @@ async def test_watches_started_together_poll_at_different_times(sandbox, clock, 
     clock.auto_advance = False
     settings = {"options": Options(clock=clock), "journal": tmp_path / "journal.db"}
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
-        done = await bought(minted)
+        completion = await bought(minted)
         (intent,) = await minted.complete.unfinished()
-        for order, least, most in ((done, 1.8, 2.2), (intent, 0.0, 2.0)):
+        for order, least, most in ((completion, 1.8, 2.2), (intent, 0.0, 2.0)):
             clock.sleeps.clear()
             watchers = [asyncio.ensure_future(anext(minted.orders.watch(order))) for _ in range(200)]
             while clock.sleepers < len(watchers):

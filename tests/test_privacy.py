@@ -37,7 +37,7 @@ from minted_connect.models import BasketKey, Intent, OrderKind, OrderProgress
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.faults import FaultKind
 from tests.support.leak_text import local_variables, texts_of
-from tests.support.operations import CALLS, GOLD, Call, Person, Scene, scene
+from tests.support.operations import CALLS, GOLD, Call, Person, PreparedData, prepare_data
 from tests.support.raw_server import Connection, WireServer
 
 USERNAME, PASSWORD = "canary-user", "canary-Pa55word"
@@ -124,19 +124,19 @@ async def minted(connect: Any, sandbox: Sandbox, clock: ManualClock, tmp_path: P
 
 
 @pytest.fixture
-async def canaries(minted: Any, sandbox: Sandbox, clock: ManualClock) -> Scene:
-    return await scene(minted, sandbox, clock, PERSON)
+async def canaries(minted: Any, sandbox: Sandbox, clock: ManualClock) -> PreparedData:
+    return await prepare_data(minted, sandbox, clock, PERSON)
 
 
-def tokens(prepared: Scene) -> set[str]:
+def tokens(prepared: PreparedData) -> set[str]:
     return {basket.token for basket in (prepared.buying, prepared.selling, prepared.sending)}
 
 
 # Every call of the client.
 
 
-def intent_of(prepared: Scene) -> Intent:
-    """Return the intent of the purchase of a scene, as the journal contains it after a crash."""
+def intent_of(prepared: PreparedData) -> Intent:
+    """Return the intent of the prepared purchase, as the journal contains it after a crash."""
     order = prepared.bought
     return Intent(
         *("0b9c1f2e-0000-4000-8000-000000000001", OrderKind.BUY, order.customer.external_id, order.token, order.id),
@@ -477,7 +477,7 @@ async def test_local_variables_of_cancelled_calls_show_no_secret(sandbox, clock)
     options = Options(clock=clock)
     shown = []
     async with AsyncMintedConnect(USERNAME, PASSWORD, base_url=sandbox.url, options=options) as minted:
-        prepared = await scene(minted, sandbox, clock, PERSON)
+        prepared = await prepare_data(minted, sandbox, clock, PERSON)
         for name, call in {**OTHER_CALLS, **CALLS}.items():
             if name not in {"complete.pending", "complete.unfinished"}:  # these send no request
                 shown.append(await cancelled_locals(lambda call=call: call(minted, prepared), sandbox))

@@ -44,10 +44,10 @@ def table(text: str) -> list[list[str]]:
 
 def section(document: str, title: str) -> str:
     """Return a section with its subsections."""
-    found = re.search(rf"^(##+) {re.escape(title)}\n", DOCUMENTS[document], re.MULTILINE)
-    assert found, title
-    rest = DOCUMENTS[document][found.end() :]
-    return re.split(rf"^#{{2,{len(found[1])}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+    match = re.search(rf"^(##+) {re.escape(title)}\n", DOCUMENTS[document], re.MULTILINE)
+    assert match, title
+    rest = DOCUMENTS[document][match.end() :]
+    return re.split(rf"^#{{2,{len(match[1])}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def slugs(document: str) -> set[str]:
@@ -136,9 +136,9 @@ def test_shell_commands_work(tmp_path, document):
 
 @pytest.mark.parametrize("name", ["one", "two"])
 def test_readme_contains_both_commands(name):
-    found = re.search(rf"<!-- command {name} -->\n```sh\n(.*)\n```\n", README)
-    assert found
-    words = shlex.split(found[1])
+    match = re.search(rf"<!-- command {name} -->\n```sh\n(.*)\n```\n", README)
+    assert match
+    words = shlex.split(match[1])
     assert words[:4] == ["python3", "-m", "venv", ".venv"]
     assert ("demo" if name == "one" else "pytest") in words
 

@@ -171,8 +171,8 @@ async def test_purchase_checks_the_certificate_again(connect, authority):
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, retry=ONCE, ssl_context=context)
         await minted.customers.create("customer-1")
         basket = await minted.baskets.add_item("customer-1", sku=GOLD)
-        done = await minted.complete.buy(basket, expected_total=basket.paid_total)
-        assert done.order is not None
+        completion = await minted.complete.buy(basket, expected_total=basket.paid_total)
+        assert completion.order is not None
         basket = await minted.baskets.add_item("customer-1", sku=GOLD)
         # The default connection stays open. A new connection cannot check the certificate for revocation.
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF

@@ -745,12 +745,12 @@ async def test_error_keeps_no_body_and_headers_by_default(connect, name, kept):
         minted = await connect(server.url, options=Options(keep_error_bodies=kept), **ONCE)
         with pytest.raises((APIError, ProtocolError)) as caught:
             await minted.rates.current()
-    held = list(reachable_from(caught.value, set()))
-    bodies = [value for value in held if isinstance(value, bytes)]
+    values = list(reachable_from(caught.value, set()))
+    bodies = [value for value in values if isinstance(value, bytes)]
     # The shape of the data is checked after the body was dropped.
     assert bodies == ([body] if kept and name != "other shape" else [])
-    assert not any(isinstance(value, aiohttp.ClientResponse | CIMultiDictProxy | CIMultiDict) for value in held)
-    assert "canary" not in "".join(value for value in held if isinstance(value, str))
+    assert not any(isinstance(value, aiohttp.ClientResponse | CIMultiDictProxy | CIMultiDict) for value in values)
+    assert "canary" not in "".join(value for value in values if isinstance(value, str))
 
 
 async def test_proxy_receives_request_and_its_credentials(connect):

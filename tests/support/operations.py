@@ -48,7 +48,7 @@ class Person:
 
 
 @attrs.frozen
-class Scene:
+class PreparedData:
     """The prepared data: a customer with a completed purchase and an open basket of each kind."""
 
     person: Person
@@ -58,7 +58,7 @@ class Scene:
     sending: Basket
 
 
-async def scene(minted: Any, sandbox: Sandbox, clock: ManualClock, person: Person | None = None) -> Scene:
+async def prepare_data(minted: Any, sandbox: Sandbox, clock: ManualClock, person: Person | None = None) -> PreparedData:
     """Prepare the data for `CALLS`."""
     person = person or Person()
     customer = person.customer
@@ -71,10 +71,10 @@ async def scene(minted: Any, sandbox: Sandbox, clock: ManualClock, person: Perso
     buying = await minted.baskets.add_item(buying, sku=SILVER)
     selling = await minted.baskets.add_item(customer, sku=GOLD, type="sell")
     sending = await minted.baskets.add_item(customer, sku=GOLD, type="delivery")
-    return Scene(person, bought, buying, selling, sending)
+    return PreparedData(person, bought, buying, selling, sending)
 
 
-Call = Callable[[Any, Scene], Awaitable[Any]]
+Call = Callable[[Any, PreparedData], Awaitable[Any]]
 
 CALLS: Final[Mapping[str, Call]] = {
     "customers.create": lambda m, s: m.customers.create(s.person.newcomer, **s.person.details),
