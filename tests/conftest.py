@@ -13,7 +13,7 @@ import anyio.to_thread
 import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect
-from minted_connect.sandbox import Sandbox
+from minted_connect.sandbox import ManualClock, Sandbox
 from tests.support.clients import fresh_reads
 
 # Shells start background jobs (`&`) with SIGINT ignored, `nohup` ignores SIGHUP, and Python leaves both so: the
@@ -146,8 +146,15 @@ async def connect(flavour: str) -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(seed=1) as server:
+def clock() -> ManualClock:
+    return ManualClock(auto_advance=True)
+
+
+@pytest.fixture
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """A fresh sandbox; it follows `clock` if the test uses that fixture."""
+    clock = request.getfixturevalue("clock") if "clock" in request.fixturenames else None
+    async with Sandbox(seed=1, clock=clock) as server:
         yield server
 
 

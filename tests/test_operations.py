@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -44,17 +43,6 @@ CUSTOMER = "customer-1"
 BASKET = "/partner/walletable/basket"
 ORDERS = "/partner/walletable/orders"
 SHIPPING = Person().shipping
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(auto_advance=True)
-
-
-@pytest.fixture
-async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(seed=1, clock=clock) as server:
-        yield server
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -54,17 +53,6 @@ DELIVERY = [OrderStatus.PREPARING, OrderStatus.PACKED, OrderStatus.SHIPPED, Orde
 """Statuses of a delivery after `Pending`; `Shipped` occurs twice because the arrival date changes."""
 ONCE = RetryPolicy.none()
 DAY = 86_400.0
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(auto_advance=True)
-
-
-@pytest.fixture
-async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(seed=1, clock=clock) as server:
-        yield server
 
 
 def options(clock: ManualClock, **more: Any) -> Options:

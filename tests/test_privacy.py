@@ -107,11 +107,6 @@ def log_at_debug_level(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(auto_advance=True)
-
-
-@pytest.fixture
 async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
     async with Sandbox(seed=1, clock=clock, username=USERNAME, password=PASSWORD) as server:
         yield server

@@ -26,7 +26,6 @@ from minted_connect import (
 from minted_connect.config import Options, RateLimit
 from minted_connect.errors import LimiterTimeout
 from minted_connect.otel import OpenTelemetry
-from minted_connect.sandbox import ManualClock, Sandbox
 
 CUSTOMER = "shop-customer-1"
 GOLD = "MNTBAE0001"
@@ -35,17 +34,6 @@ GOLD = "MNTBAE0001"
 @pytest.fixture
 def attempts():
     return []
-
-
-@pytest.fixture
-def clock():
-    return ManualClock(auto_advance=True)
-
-
-@pytest.fixture
-async def sandbox(clock):
-    async with Sandbox(seed=1, clock=clock) as server:
-        yield server
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from minted_connect.feed import LocalSource, Poller, RateFeed
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.feed.test_sinks import KINDS, make, read
 from tests.feed.ticks import GOLD, SILVER
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -75,12 +76,6 @@ class QueueFetch:
         clock = ManualClock(auto_advance=True)
         poller = Poller(self, interval=1, clock=clock, random=lambda: 0.5, breaker=None)
         return RateFeed(LocalSource(poller, clock=clock), clock=clock)
-
-
-async def wait_until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture

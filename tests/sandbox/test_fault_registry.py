@@ -14,18 +14,13 @@ from hypothesis import strategies as st
 from minted_connect.sandbox.active_faults import ARGUMENTS, KINDS, FaultKind, Faults
 from minted_connect.sandbox.fault_arguments import Choice, Number, arguments_of
 from minted_connect.sandbox.fault_registry import REGISTRY, fault, faults_table
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
 COMMON = {"method": None, "path": None, "times": 1, "after": 0, "before_auth": False}
 REQUIRED_ARGUMENTS = {"drop_field": {"field": "paid_total"}}
 COMMITTING = [kind for kind in KINDS if "commit" in ARGUMENTS[kind]]
-
-
-async def wait_until(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def test_literal_and_registry_list_same_kinds():

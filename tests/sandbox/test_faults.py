@@ -7,6 +7,7 @@ import pytest
 from minted_connect.sandbox import ManualClock
 from minted_connect.sandbox.active_faults import ARGUMENTS, KINDS, Faults
 from minted_connect.sandbox.fault_registry import REGISTRY
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -36,12 +37,6 @@ def raw_get(sandbox, digest_header):
             await writer.wait_closed()
 
     return raw_get
-
-
-async def wait_until(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 def test_kinds_registry_and_arguments_agree():

@@ -8,6 +8,7 @@ import pytest
 
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 from minted_connect.sandbox.active_faults import KINDS, Faults
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -19,12 +20,6 @@ LATE = {
     "delay": ({"seconds": 7}, 7),
     "hang": ({}, None),
 }
-
-
-async def wait_until(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,11 +1,10 @@
 """Refused requests that are executed, late commits, and orders with unexpected statuses."""
 
-import asyncio
-
 import aiohttp
 import pytest
 
 from minted_connect.sandbox.entities import FAILING, STATUSES, id_of_status
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -13,12 +12,6 @@ BASKET = "/partner/walletable/basket"
 ORDERS = "/partner/walletable/orders"
 COMPLETE = "*/complete/*"
 CUSTOMER = {"external_customer_id": "cust-1"}
-
-
-async def wait_until(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 @pytest.fixture
