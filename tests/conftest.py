@@ -14,7 +14,7 @@ import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.support.clients import fresh_reads
+from tests.support.options import fresh_reads
 
 # Shells start background jobs (`&`) with SIGINT ignored, `nohup` ignores SIGHUP, and Python leaves both so: the
 # tests of signals would hang.

@@ -112,7 +112,8 @@ def test_reconcile_unknown_outcome_exits_with_75(
 
 def test_reconcile_intent_settles_that_intent_only(run: Run, lose_response: Any, journal: Path) -> None:
     first, second = lose_response("drop_after_commit"), lose_response("drop_after_commit")
-    assert run("--journal", journal, "--intent", second)[0] == 0
+    status, out, _ = run("--journal", journal, "--intent", second)
+    assert (status, out.splitlines()[-1]) == (0, "1 settled, none of the selected is open")
     status, out, _ = run("--journal", journal, "--list")
     assert (status, out.split()[0]) == (75, first)
     status, _, err = run("--journal", journal, "--intent", second)
@@ -281,7 +282,7 @@ def test_intents_of_other_accounts_are_counted_only(
     assert status == 0
     assert foreign_intent not in out
     assert out.splitlines()[-2:] == [
-        "1 open of other accounts in this journal: --all-accounts lists them",
+        "1 open intents of other accounts: list them with --all-accounts",
         "1 settled, nothing of this account is open",
     ]
     assert len(sandbox.requests.of("orders.page")) > polls
@@ -330,7 +331,7 @@ def test_account_is_read_from_the_environment(
 ) -> None:
     account = hashlib.sha256(b"shop").hexdigest()
     execute_sql(journal, f"UPDATE intents SET account = '{account}'")
-    assert "2 open of other accounts" in run("--journal", journal, "--list")[1]
+    assert "2 open intents of other accounts" in run("--journal", journal, "--list")[1]
     monkeypatch.setenv("MINTED_CONNECT_JOURNAL_ACCOUNT", "shop")
     status, out, _ = run("--journal", journal, "--seconds", "1")
     assert status == 75

@@ -69,7 +69,7 @@ class BlockingRateFeed(Facade[RateFeed]):
             self._run(self._inner.aclose())
 
     def __enter__(self) -> Self:
-        """Start polling. The first poll is sent at once; its response is not awaited.
+        """Start polling; does not wait for the first poll. In a fleet, only the leader polls.
 
         Raises:
             ClientClosedError: if the feed was started or closed before.

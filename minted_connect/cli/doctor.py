@@ -36,7 +36,7 @@ class _Checks:
 
 
 async def doctor(cli: Context) -> int:
-    """Check installation, configuration, journal and connection. Changes nothing."""
+    """Check installation, configuration, journal and connection. Sends no changes."""
     import platform  # noqa: PLC0415 - `--help` does not need it
     from importlib import metadata, util  # noqa: PLC0415
 

@@ -21,8 +21,8 @@ _DELAY: Final = 1.0
 class WaitNotice:
     """Tells the user why a command is still running after a change failed.
 
-    After a change whose outcome is unknown, and after most refused purchases, the client reads for up to half a minute
-    before it raises the error.
+    After a change whose outcome is unknown, and after most refused purchases, the client reads for a while before it
+    raises the error.
     """
 
     def __init__(self, out: Output, timeouts: Timeouts) -> None:

@@ -1,4 +1,4 @@
-"""Completes baskets: buy, sell and delivery, each exactly once or with an explicit unknown outcome.
+"""Completes baskets: buy, sell and delivery, each at most once, and with an explicit unknown outcome.
 
 The API takes no idempotency key. The protection is the order of the steps: read the basket again, write the intent into
 the journal, send once on a fresh connection, and classify a failure by the phase that the request reached.
@@ -33,7 +33,7 @@ _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, Inte
 
 
 class AsyncCompletions:
-    """Completes baskets exactly once, and settles completions with an unknown outcome."""
+    """Completes baskets at most once, and settles completions with an unknown outcome."""
 
     def __init__(self, api: ApiClient, journal: Journal) -> None:
         self._api = api
@@ -52,7 +52,7 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Buy the contents of the basket exactly once, at the agreed price.
+        """Buy the contents of the basket at most once, at the agreed price.
 
         The basket is read again first and must have the same items and currency. An equal call for the same basket
         waits for this one and gets the same result. Until this call ends, other changes of the customer's baskets
@@ -91,7 +91,7 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Sell the contents of the basket exactly once; `expected_total` is the amount that the customer receives.
+        """Sell the contents of the basket at most once; `expected_total` is the amount that the customer receives.
 
         Arguments and errors are those of `buy`.
 
@@ -107,7 +107,7 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Ship the contents of the basket exactly once; `expected_total` is the cost of the delivery.
+        """Ship the contents of the basket at most once; `expected_total` is the cost of the delivery.
 
         Arguments and errors are those of `buy`; `shipping` is the address.
 

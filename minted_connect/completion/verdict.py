@@ -87,7 +87,7 @@ class Evidence:
     orders_lag: float = 30.0
     """`CompletionPolicy.orders_lag` (question Q5)."""
     latest_landing: float | None = None
-    """`CompletionPolicy.latest_landing` (questions Q1 and Q3)."""
+    """`CompletionPolicy.latest_landing` (question Q1)."""
     is_refusal_settled: bool = False
     """Whether the completion was refused and the latest read-back began late enough to show an order that was made in
     spite of the refusal."""

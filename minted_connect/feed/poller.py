@@ -59,10 +59,11 @@ class Poller:
         random: source of jitter, in [0, 1).
         jitter: maximum deviation of each wait from `interval`, as a fraction of it from 0 to below 1, so that
             processes that were started together do not poll together.
-        max_backoff: longest wait after failed polls in seconds; `interval`, the breaker's cooldown and a `Retry-After`
-            of the server may exceed it. A wait is drawn uniformly from `interval` to `interval` * 2^failures, and so is
-            never shorter than without a failure.
-        breaker: after this many failures in a row, polls are at least `cooldown` seconds apart. None disables it.
+        max_backoff: longest wait after failed polls in seconds, unless `interval`, the breaker's cooldown or a
+            `Retry-After` of the server is longer. After n failures in a row, the wait is random between `interval` and
+            `interval` * 2^n.
+        breaker: after `breaker.failures` failures in a row, polls are at least `breaker.cooldown` seconds apart. None
+            disables it.
 
     Raises:
         InvalidInput: if `interval`, `jitter` or `max_backoff` is out of range.

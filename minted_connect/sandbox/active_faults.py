@@ -1,7 +1,8 @@
 """The list of faults that a sandbox applies to matching requests.
 
 The faults themselves are defined in `fault_effects` and `fault_response_edits`. To add one: write a function with
-`@fault` there, whose keyword defaults are its arguments, and add its name to `FaultKind` in `fault_handle`.
+`@fault` there, whose keyword-only parameters are the arguments of the fault, and add its name to `FaultKind` in
+`fault_handle`.
 """
 
 import threading
@@ -117,7 +118,8 @@ class Faults:
     def latest_landing(self) -> float | None:
         """Maximum time in seconds from accepting a request to executing it; None if unbounded.
 
-        Considers all faults that were not removed, those applied `times` times included, and all requests in flight.
+        Considers all faults that were not removed and all requests in flight. A `late_commit` that was applied `times`
+        times counts until it is removed.
         """
         with self._lock:
             faults = {*self._faults, *self._in_flight}

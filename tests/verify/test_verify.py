@@ -13,7 +13,7 @@ from minted_connect.core.request import OPERATIONS, Effect
 from minted_connect.models import Basket, Page, Product, Rate
 from minted_connect.sandbox import Sandbox
 from minted_connect.verify import Assessment, Report, as_json, as_markdown, verify
-from minted_connect.verify.diff import diff
+from minted_connect.verify.field_diff import diff
 from minted_connect.verify.probes import ALTERNATIVE_PATHS, READS
 from tests.cli.conftest import Minted
 
@@ -280,4 +280,4 @@ def test_the_command_writes_both_reports(minted: Minted, sandbox: Any, tmp_path:
 def test_on_a_server_that_is_neither_staging_nor_here_changes_need_a_yes(minted: Minted) -> None:
     done = minted("verify", "--with-sandbox-customer", "--base-url", "https://production.example.com")
     assert done.code == 2
-    assert done.err.endswith("which is not staging: pass --yes\n")
+    assert done.err.endswith("not staging or localhost: pass --yes to allow it\n")

@@ -38,7 +38,8 @@ class SqliteSink(Sink):
 
     Args:
         path: the database file; created if it does not exist.
-        table: name of the table: at most 63 letters, digits and underscores; created if it does not exist.
+        table: name of the table: at most 63 letters, digits and underscores, not beginning with a digit or `sqlite_`;
+            created if it does not exist.
         fsync: sync each batch to disk (`PRAGMA synchronous = FULL`). Without it, a power failure may lose the last
             batches.
 
