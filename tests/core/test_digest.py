@@ -30,7 +30,7 @@ def anyio_backend():
     return "asyncio"
 
 
-# --- an independent implementation of RFC 7616, to compare with ------------------------------------------------
+# --- an independent implementation of RFC 7616, to compare with --------------------------------------------------
 
 
 def parse_authorization(header):
@@ -130,7 +130,7 @@ def first_signed_parameters(
     return parse_authorization(flow.header(method, target, body))
 
 
-# --- vectors ---------------------------------------------------------------------------------------------------
+# --- vectors -----------------------------------------------------------------------------------------------------
 
 RFC7616_NONCE = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"
 RFC7616_OPAQUE = "FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"
@@ -253,7 +253,7 @@ async def test_sess_algorithm_keeps_cnonce_for_each_nonce():
     assert [parameters["nc"] for parameters in given] == ["00000001", "00000002", "00000003"]
 
 
-# --- parsing ---------------------------------------------------------------------------------------------------
+# --- parsing -----------------------------------------------------------------------------------------------------
 
 N = Challenge("r", "n")
 TABLE = {
@@ -382,7 +382,7 @@ def test_response_to_any_challenge_is_as_in_rfc_7616(data, challenge, user, pass
         assert given["username"] == user
 
 
-# --- choice of a challenge -------------------------------------------------------------------------------------
+# --- choice of a challenge ---------------------------------------------------------------------------------------
 
 
 def offer(algorithm="MD5", *, qop="auth", realm="r", nonce="n", stale=False):
@@ -455,7 +455,7 @@ def test_modern_policy_refuses_md5_and_missing_qop():
     assert first_signed_parameters([offer("MD5"), offer("SHA-256")], policy="modern")["algorithm"] == "SHA-256"
 
 
-# --- the pinned realm and algorithm ----------------------------------------------------------------------------
+# --- the pinned realm and algorithm ------------------------------------------------------------------------------
 
 
 def authenticated(*values):
@@ -539,7 +539,7 @@ def test_unsigned_success_pins_nothing():
     assert auth.pinned is None
 
 
-# --- after a 401 -----------------------------------------------------------------------------------------------
+# --- after a 401 -------------------------------------------------------------------------------------------------
 
 
 async def test_authenticated_calls_send_one_request_each():
@@ -708,7 +708,7 @@ async def test_nonce_counts_of_concurrent_calls_are_sequential():
     assert server.requests == 202
 
 
-# --- concurrent first calls: one leads, the others follow ------------------------------------------------------
+# --- concurrent first calls: one leads, the others follow --------------------------------------------------------
 
 
 @pytest.mark.requirement(30)
@@ -883,7 +883,7 @@ def test_auth_created_outside_a_loop_works_in_several_loops():
     assert (server.unsigned, server.signed) == (1, 8)
 
 
-# --- what goes into the header, and secrets --------------------------------------------------------------------
+# --- what goes into the header, and secrets ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["", "/a b", '/"', "/\\", "/\r\nX: y", "/\n", "/ü", "/\x7f", "/\x00"])
