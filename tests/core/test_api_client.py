@@ -137,7 +137,7 @@ async def test_breaker_during_probe_rejects_other_calls(sandbox, clock):
             await asyncio.sleep(0)
         with pytest.raises(CircuitOpen):
             await minted.rates.current()
-        # A cancelled probe says nothing about the server: the next call is the probe.
+        # A cancelled probe proves nothing about the server, so the next call is the probe.
         probe.cancel()
         with pytest.raises(asyncio.CancelledError):
             await probe

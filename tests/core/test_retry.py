@@ -42,7 +42,7 @@ from minted_connect.sandbox import ManualClock
 
 R, S, A, M = Effect.READ, Effect.IDEMPOTENT, Effect.NON_IDEMPOTENT, Effect.COMPLETE
 
-# Maximum attempts by failure and effect: the rows of the fault matrix that say RT, RT1 or X.
+# Maximum attempts by failure and effect: the rows of the fault matrix with the outcome RT, RT1 or X.
 ATTEMPTS = {
     "refused": (ConnectFailed("x"), {R: 3, S: 2, A: 2, M: 2}),
     "bad certificate": (TLSFailed("x"), {R: 1, S: 1, A: 1, M: 1}),
