@@ -1,4 +1,4 @@
-"""Timeouts: a wait_until_hanging request times out on the clock of the test, and in real time."""
+"""Timeouts: a hanging request times out on the clock of the test, and in real time."""
 
 from __future__ import annotations
 
