@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TextIO, cast
 
-from minted_connect import __version__
+from minted_connect._version import __version__
 from minted_connect.cli import process
 
 _FAILED = 1

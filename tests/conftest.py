@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio.constants
 import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,6 +22,8 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
+# In debug mode (`-X dev`) asyncio stores the stack of each callback, ten frames deep: a third of the time of the tests.
+asyncio.constants.DEBUG_STACK_DEPTH = 1
 FREEZE_EVERY = 200
 SLOW = (
     # Thousands of calls, purchases or steps, or the whole suite again with one line of the source changed.

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from minted_connect.cli.command import Context
+from minted_connect.request_info import method_and_route
 
 if TYPE_CHECKING:
     from minted_connect.verify import Report
@@ -75,7 +76,7 @@ def _print_report(cli: Context, report: Report) -> None:
     rows = [
         (
             result.title,
-            f"{result.method} {result.path}",
+            method_and_route(result.method, result.path),
             result.status,
             result.assessment,
             result.evidence_before,

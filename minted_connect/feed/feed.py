@@ -71,9 +71,9 @@ class RateFeed:
         return self._source.last_error
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker is open: after too many failed polls in a row, only single probes are sent."""
-        return self._source.is_open
+        return self._source.is_breaker_open
 
     async def __aenter__(self) -> Self:
         """Start to poll. Does not wait for the first poll, which starts at once.

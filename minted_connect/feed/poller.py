@@ -99,7 +99,7 @@ class Poller:
         """Error of the latest poll; None if it succeeded."""
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker is open: at least `breaker.failures` polls failed in a row."""
         return self._breaker is not None and self._consecutive_failures >= self._breaker.failures
 
@@ -133,7 +133,7 @@ class Poller:
         doublings = min(self._consecutive_failures, _MAX_DOUBLINGS)
         longest = min(self.interval * 2.0**doublings, self._max_backoff)
         wait = self.interval + self._random() * max(0.0, longest - self.interval)
-        if self._breaker is not None and self.is_open:
+        if self._breaker is not None and self.is_breaker_open:
             wait = max(wait, self._breaker.cooldown)
         retry_after = error.retry_after if isinstance(error, RateLimited | ServerError) else None
         return max(wait, retry_after or 0.0)

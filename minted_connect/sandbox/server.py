@@ -13,13 +13,13 @@ from typing import Any, Self, Unpack
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from .active_faults import Fault, Faults
 from .clock import Clock, SystemClock, wait_elapsed
 from .console import LOOPBACK, Console
 from .console import PATH as CONSOLE
 from .digest_auth import DigestVerifier
 from .exchange import FaultContext, make_context
 from .fault_registry import REGISTRY
-from .faults import Fault, Faults
 from .json_codec import failure
 from .messages import translate
 from .request_log import KEPT_HEADERS, LoggedRequest, RequestLog

@@ -42,7 +42,7 @@ async def verify(
         ConfigurationError: if the settings are invalid.
         AuthenticationFailed: if the user name or password is wrong.
     """
-    from minted_connect import __version__  # noqa: PLC0415 - the package imports this module
+    from minted_connect._version import __version__  # noqa: PLC0415 - the package imports this module
 
     run = _Run(settings)
     async with run.connect({}) as minted:

@@ -445,7 +445,7 @@ class TestFeed:
             assert first.rate.metal_type == second.rate.metal_type == "gold"
             assert feed.latest(metal="gold").observed_at >= first.observed_at
             assert feed.wait_for(lambda tick: tick.rate.metal_type == "silver", timeout=TIMEOUT).buy > 0
-            assert (feed.failures, feed.last_error, feed.is_open) == (0, None, False)
+            assert (feed.failures, feed.last_error, feed.is_breaker_open) == (0, None, False)
         assert list(ticks) == []
         assert feed.latest() is not None
 

@@ -22,7 +22,7 @@ from minted_connect.blocking import loop_thread
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent
 from minted_connect.sandbox import ThreadedSandbox
-from minted_connect.sandbox.faults import Fault
+from minted_connect.sandbox.active_faults import Fault
 from tests.support.operations import GOLD
 
 from .conftest import TIMEOUT

@@ -47,7 +47,7 @@ HANDWRITTEN = {
     (AsyncMintedConnect, "sandbox_server"),
     (RateFeed, "failures"),
     (RateFeed, "last_error"),
-    (RateFeed, "is_open"),
+    (RateFeed, "is_breaker_open"),
     (Subscription, "dropped"),
 }
 """Members that are not operations and are written for both clients."""

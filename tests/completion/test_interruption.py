@@ -30,7 +30,7 @@ from minted_connect.completion.interruption import attach_intent, copy_intent
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
-from minted_connect.sandbox.faults import Fault
+from minted_connect.sandbox.active_faults import Fault
 from tests.completion.fakes import intent_of as an_intent
 from tests.support.operations import GOLD
 from tests.support.subprocesses import spoken

@@ -264,6 +264,22 @@ async def test_reconcile_does_not_believe_a_refusal_before_the_settle_time(world
     assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
 
 
+@pytest.mark.requirement(46)
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 20 Feb 1970 12:27:57 GMT"])
+async def test_stored_refusal_without_server_date_stays_unknown(world: World, date: str) -> None:
+    """The clock of this machine may be ahead: it does not show that the settle time is over."""
+    world.date = date
+    refused(world)
+    complete = following(world, inline_looks=0)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    for _ in range(3):
+        with pytest.raises(OutcomeUnknown):
+            await complete.reconcile(caught.value)
+    assert world.clock.monotonic() > 60
+    assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
+
+
 async def test_a_stored_refusal_is_believed_at_the_settle_time_whatever_its_status(world: World) -> None:
     # It may not be known any more that a look has shown something else.
     def refuse(request: Request, progress: RequestProgress) -> Exception:
@@ -596,6 +612,21 @@ async def test_decisions_that_are_none(world: World, arguments: tuple[Any, ...],
     with pytest.raises(InvalidInput) as caught:
         await following(world).decide(*arguments)
     assert caught.value.field == field
+
+
+async def test_decide_on_closed_intent_accepts_only_confirmed(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    complete = following(world)
+    world.complete = LOST
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(world, complete)
+    await complete.decide(caught.value, "not_executed")
+    await complete.decide(caught.value, "not_executed")
+    with pytest.raises(InvalidInput, match="has the outcome not_executed: only confirmed can replace it"):
+        await complete.decide(caught.value, "rejected")
+    assert "settled manually as rejected" not in caplog.text
+    await complete.decide(caught.value, "confirmed", order_id=7)
+    with pytest.raises(InvalidInput, match="has the outcome confirmed"):
+        await complete.decide(caught.value, "rejected")
 
 
 async def test_a_decision_that_cannot_be_written_down_is_said(world: World) -> None:

@@ -460,7 +460,7 @@ def test_price_fix_with_clock_expires_after_remaining():
     now = 1_000.0
     basket = structure(basket_data(), Basket, elapsed=lambda: now)
     assert basket.price_fix is not None
-    assert (basket.price_fix.received_at, basket.price_fix.seconds_left, basket.price_fix.expired) == (
+    assert (basket.price_fix.sent_at, basket.price_fix.seconds_left, basket.price_fix.expired) == (
         1_000.0,
         201.0,
         False,
@@ -475,7 +475,7 @@ def test_price_fix_with_clock_expires_after_remaining():
 def test_price_fix_without_clock_is_expired():
     basket = structure(basket_data(), Basket)
     assert basket.price_fix is not None
-    assert (basket.price_fix.received_at, basket.price_fix.seconds_left, basket.price_fix.expired) == (None, None, True)
+    assert (basket.price_fix.sent_at, basket.price_fix.seconds_left, basket.price_fix.expired) == (None, None, True)
 
 
 # --- intents, as journals store them -----------------------------------------------------------------------------

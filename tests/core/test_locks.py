@@ -158,6 +158,16 @@ def test_clock_skew_is_read_from_the_date_header(seconds: int):
         assert stats.clock_skew == known
 
 
+@pytest.mark.parametrize("unusable", ["", "yesterday", format_datetime(NOW + timedelta(days=40), usegmt=True)])
+def test_server_stats_without_usable_date_has_none(unusable: str):
+    stats = ServerStats()
+    stats.record_date(unusable, NOW)
+    assert not stats.has_date
+    assert stats.server_time(NOW, 12.0) == NOW + timedelta(seconds=12)
+    stats.record_date(format_datetime(NOW, usegmt=True), NOW)
+    assert stats.has_date
+
+
 def test_record_date_sets_server_time_and_date_error() -> None:
     stats = ServerStats()
     assert not stats.has_date

@@ -128,9 +128,9 @@ class FleetMember:
         return self._redis_error or self._poller.last_error
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker of this process is open."""
-        return self._poller.is_open
+        return self._poller.is_breaker_open
 
     async def open(self) -> None:
         """Connect to Redis.
