@@ -27,7 +27,7 @@ from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.clock import START
-from tests.completion.fakes import World, intent_of, order_json
+from tests.completion.fakes import FakeApiClient, intent_of, order_json
 from tests.support.operations import GOLD
 
 BUY = "*/complete/buy"
@@ -223,11 +223,11 @@ async def test_what_became_of_a_purchase_is_looked_for_in_both_times(skewed, ske
 @pytest.mark.requirement(20)
 @pytest.mark.parametrize("days", [-20, -2, 2, 20])
 async def test_a_date_that_lies_only_widens_the_search(days: int) -> None:
-    world = World()
-    told = world.clock.wall() + timedelta(days=days)
-    world.date, world.orders = told.strftime("%a, %d %b %Y %H:%M:%S GMT"), [order_json()]
-    assert (await AsyncCompletions(world, MemoryJournal()).reconcile(intent_of())).reconciled
-    listed = dict(world.sent[-1].query)
+    api = FakeApiClient()
+    told = api.clock.wall() + timedelta(days=days)
+    api.date, api.orders = told.strftime("%a, %d %b %Y %H:%M:%S GMT"), [order_json()]
+    assert (await AsyncCompletions(api, MemoryJournal()).reconcile(intent_of())).reconciled
+    listed = dict(api.sent[-1].query)
     assert (listed["startDate"], listed["endDate"]) == (
         min("2026-02-19", str((told - timedelta(days=1)).date())),
         max("2026-02-21", str((told + timedelta(days=1)).date())),

@@ -55,7 +55,7 @@ from minted_connect.errors import (
 )
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Intent, IntentState, OrderKind
-from tests.completion.fakes import CUSTOMER, SHIPPING, TOKEN, TOTAL, World, deal_json, of, order_json
+from tests.completion.fakes import CUSTOMER, SHIPPING, TOKEN, TOTAL, FakeApiClient, basket_json, order_json, order_of
 
 pytestmark = pytest.mark.anyio
 
@@ -84,8 +84,8 @@ class Watched(MemoryJournal):
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def api() -> FakeApiClient:
+    return FakeApiClient()
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def journal() -> Watched:
 
 
 @pytest.fixture
-def complete(world: World, journal: Watched) -> AsyncCompletions:
-    return AsyncCompletions(world, journal)
+def complete(api: FakeApiClient, journal: Watched) -> AsyncCompletions:
+    return AsyncCompletions(api, journal)
 
 
 def sending(error: Exception, phase: Phase) -> Callable[[Request, RequestProgress], Exception]:
@@ -109,8 +109,8 @@ def sending(error: Exception, phase: Phase) -> Callable[[Request, RequestProgres
 # --- the good way ------------------------------------------------------------------------------------------------
 
 
-async def test_a_purchase(world: World, journal: Watched, complete: AsyncCompletions) -> None:
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+async def test_a_purchase(api: FakeApiClient, journal: Watched, complete: AsyncCompletions) -> None:
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert (done.order.id, done.order.kind, done.order.token) == (10984, OrderKind.BUY, TOKEN)
     assert done.keys == {
@@ -119,33 +119,33 @@ async def test_a_purchase(world: World, journal: Watched, complete: AsyncComplet
         "increment_id": "59047701704",
     }
     assert (done.reconciled, done.differences) == (False, ())
-    assert [request.operation.name for request in world.sent] == ["baskets.get_active", "complete.buy"]
-    assert world.sent[1].body == {"external_customer_id": CUSTOMER, "cart_token": TOKEN}
-    assert world.not_after == [201 - 3.0]
+    assert [request.operation.name for request in api.sent] == ["baskets.get_active", "complete.buy"]
+    assert api.sent[1].body == {"external_customer_id": CUSTOMER, "cart_token": TOKEN}
+    assert api.not_after == [201 - 3.0]
     assert journal.states == [IntentState.CONFIRMED]
     assert await complete.pending() == []
 
 
-async def test_a_sale_and_a_delivery(world: World, complete: AsyncCompletions) -> None:
-    world.basket = deal_json(type="sell")
-    sold = await complete.sell(world.seen_basket(type="sell"), expected_total=TOTAL)
+async def test_a_sale_and_a_delivery(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.basket = basket_json(type="sell")
+    sold = await complete.sell(api.seen_basket(type="sell"), expected_total=TOTAL)
     assert sold.order is not None
     assert sold.differences == ()
     delivery: dict[str, Any] = {"type": "delivery", "tx_type": "delivery", "token": "D" * 32}
-    world.basket = deal_json(**delivery)
-    world.complete = lambda request, progress: order_json(tx_type="delivery", token="D" * 32)
-    shipped = await complete.delivery(world.seen_basket(**delivery), shipping=SHIPPING, expected_total=TOTAL)
+    api.basket = basket_json(**delivery)
+    api.complete = lambda request, progress: order_json(tx_type="delivery", token="D" * 32)
+    shipped = await complete.delivery(api.seen_basket(**delivery), shipping=SHIPPING, expected_total=TOTAL)
     assert shipped.order is not None
-    body = world.sent[-1].body
+    body = api.sent[-1].body
     assert body is not None
     assert body["shipping"]["tax_number"] == "12345678910"
     assert "zipcode" not in body["shipping"]
 
 
-async def test_whatever_it_costs_has_to_be_said_aloud(world: World, complete: AsyncCompletions) -> None:
-    seen = world.seen_basket()
-    world.basket = deal_json(paid_total=Decimal("2000.00"))
-    world.complete = lambda request, progress: order_json(paid_total=Decimal(2000))
+async def test_whatever_it_costs_has_to_be_said_aloud(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    seen = api.seen_basket()
+    api.basket = basket_json(paid_total=Decimal("2000.00"))
+    api.complete = lambda request, progress: order_json(paid_total=Decimal(2000))
     with pytest.raises(PriceChanged) as caught:
         await complete.buy(seen, expected_total=TOTAL)
     assert (caught.value.expected, caught.value.actual) == (TOTAL, 2000)
@@ -153,13 +153,13 @@ async def test_whatever_it_costs_has_to_be_said_aloud(world: World, complete: As
 
 
 async def test_a_differing_order_is_shown_not_hidden(
-    world: World, journal: Watched, complete: AsyncCompletions
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
 ) -> None:
-    item = {**deal_json()["items"][0], "amount": 2}
-    world.complete = lambda request, progress: order_json(
+    item = {**basket_json()["items"][0], "amount": 2}
+    api.complete = lambda request, progress: order_json(
         paid_total=Decimal(1900), currency_code="USD", tx_type="sell", items=[item, {**item, "sku": "OTHER"}]
     )
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert [difference.split(":")[0] for difference in done.differences] == [
         "paid_total",
@@ -171,14 +171,16 @@ async def test_a_differing_order_is_shown_not_hidden(
     assert journal.states == [IntentState.CONFIRMED]
 
 
-async def test_an_order_that_cannot_be_read_is_confirmed_by_its_keys(world: World, complete: AsyncCompletions) -> None:
+async def test_an_order_that_cannot_be_read_is_confirmed_by_its_keys(
+    api: FakeApiClient, complete: AsyncCompletions
+) -> None:
     def without_total(request: Request, progress: RequestProgress) -> dict[str, Any]:
         order = order_json()
         del order["paid_total"]
         return order
 
-    world.complete = without_total
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = without_total
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is None
     assert done.keys["id"] == "10984"
     assert done.raw["token"] == TOKEN
@@ -202,31 +204,33 @@ async def test_an_order_that_cannot_be_read_is_confirmed_by_its_keys(world: Worl
         {"expected_total": Decimal(-1)},
     ],
 )
-async def test_terms_that_are_none(world: World, complete: AsyncCompletions, terms: Any) -> None:
+async def test_terms_that_are_none(api: FakeApiClient, complete: AsyncCompletions, terms: Any) -> None:
     with pytest.raises(InvalidInput):
-        await complete.buy(world.seen_basket(), **terms)
-    assert world.sent == []
+        await complete.buy(api.seen_basket(), **terms)
+    assert api.sent == []
 
 
-async def test_baskets_that_cannot_be_completed(world: World, complete: AsyncCompletions) -> None:
+async def test_baskets_that_cannot_be_completed(api: FakeApiClient, complete: AsyncCompletions) -> None:
     with pytest.raises(InvalidInput, match=r"complete\.sell"):
-        await complete.buy(world.seen_basket(type="sell"), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(type="sell"), expected_total=TOTAL)
     with pytest.raises(InvalidInput, match="empty"):
-        await complete.buy(world.seen_basket(items=[]), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(items=[]), expected_total=TOTAL)
     with pytest.raises(InvalidInput, match="Basket"):
-        await complete.buy(world.seen_basket().key, expected_total=TOTAL)  # type: ignore[arg-type]
-    assert world.sent == []
+        await complete.buy(api.seen_basket().key, expected_total=TOTAL)  # type: ignore[arg-type]
+    assert api.sent == []
 
 
 @pytest.mark.parametrize("wrong", [{"city": ""}, {"fullname": None}, {"phone": "1\n2"}])
-async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncCompletions, wrong: dict[str, Any]) -> None:
+async def test_addresses_that_cannot_be_sent(
+    api: FakeApiClient, complete: AsyncCompletions, wrong: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidInput, match=f"shipping.{next(iter(wrong))}"):
         await complete.delivery(
-            world.seen_basket(type="delivery"), shipping=attrs.evolve(SHIPPING, **wrong), expected_total=TOTAL
+            api.seen_basket(type="delivery"), shipping=attrs.evolve(SHIPPING, **wrong), expected_total=TOTAL
         )
     with pytest.raises(InvalidInput, match="Shipping"):
-        await complete.delivery(world.seen_basket(type="delivery"), shipping={}, expected_total=TOTAL)  # type: ignore[arg-type]
-    assert world.sent == []
+        await complete.delivery(api.seen_basket(type="delivery"), shipping={}, expected_total=TOTAL)  # type: ignore[arg-type]
+    assert api.sent == []
 
 
 @pytest.mark.parametrize(
@@ -235,15 +239,15 @@ async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncComple
         (None, InvalidInput),
         (NotFound("none", 404, 404), InvalidInput),
         (NotFound("of a gateway", 404), NotFound),
-        (deal_json(items=[]), InvalidInput),
-        (deal_json(token="X" * 32), IntegrityError),
-        (of("somebody else"), IntegrityError),
-        (deal_json(type="sell"), IntegrityError),
-        (deal_json(order_creation_status="order"), IntegrityError),
-        (deal_json(paid_total=Decimal("1852.61")), PriceChanged),
-        (deal_json(pricefix={"remaining": 2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
-        (deal_json(pricefix={"remaining": -2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
-        (deal_json(pricefix=None), PriceFixExpired),
+        (basket_json(items=[]), InvalidInput),
+        (basket_json(token="X" * 32), IntegrityError),
+        (order_of("customer-2"), IntegrityError),
+        (basket_json(type="sell"), IntegrityError),
+        (basket_json(order_creation_status="order"), IntegrityError),
+        (basket_json(paid_total=Decimal("1852.61")), PriceChanged),
+        (basket_json(pricefix={"remaining": 2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
+        (basket_json(pricefix={"remaining": -2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
+        (basket_json(pricefix=None), PriceFixExpired),
         ({"token": TOKEN}, NotSent),
         (ConnectFailed("no way"), ConnectFailed),
         (TransportError("gone"), NotSent),
@@ -253,17 +257,17 @@ async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncComple
     ],
 )
 async def test_a_basket_that_is_not_as_agreed(
-    world: World, journal: Watched, complete: AsyncCompletions, found: Any, error: type[Exception]
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, found: Any, error: type[Exception]
 ) -> None:
-    world.basket = found
+    api.basket = found
     with pytest.raises(error) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert not isinstance(caught.value, TimeoutError)
-    assert world.count("complete.buy") == 0
+    assert api.count("complete.buy") == 0
     assert journal.states == []
 
 
-LINE = deal_json()["items"][0]
+LINE = basket_json()["items"][0]
 
 
 @pytest.mark.parametrize("terms", [{"expected_total": TOTAL}, {"accept_price": "current"}], ids=str)
@@ -279,51 +283,55 @@ LINE = deal_json()["items"][0]
     ],
 )
 async def test_a_basket_that_was_changed_behind_the_caller(
-    world: World, journal: Watched, complete: AsyncCompletions, terms: Any, change: dict[str, Any], said: str
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, terms: Any, change: dict[str, Any], said: str
 ) -> None:
-    world.basket = deal_json(**change)
+    api.basket = basket_json(**change)
     with pytest.raises(InvalidInput, match="basket: ") as caught:
-        await complete.buy(world.seen_basket(), **terms)
+        await complete.buy(api.seen_basket(), **terms)
     assert said in str(caught.value)
     assert "read it again" in str(caught.value)
-    assert world.count("complete.buy") == 0
+    assert api.count("complete.buy") == 0
     assert journal.states == []
 
 
-async def test_lines_that_are_only_split_otherwise_are_the_same(world: World, complete: AsyncCompletions) -> None:
-    world.basket = deal_json(items=[{**LINE, "amount": 1}, {**LINE, "amount": 2}])
-    assert (await complete.buy(world.seen_basket(), accept_price="current")).order is not None
+async def test_lines_that_are_only_split_otherwise_are_the_same(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.basket = basket_json(items=[{**LINE, "amount": 1}, {**LINE, "amount": 2}])
+    assert (await complete.buy(api.seen_basket(), accept_price="current")).order is not None
 
 
 @pytest.mark.requirement(13)
-async def test_nothing_is_sent_without_the_journal(world: World, journal: Watched, complete: AsyncCompletions) -> None:
+async def test_nothing_is_sent_without_the_journal(
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
+) -> None:
     journal.broken = JournalError("the disk is full")
     with pytest.raises(JournalError):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert world.count("complete.buy") == 0
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    assert api.count("complete.buy") == 0
 
 
 async def test_a_lock_that_ran_out_while_writing(
-    world: World, journal: Watched, complete: AsyncCompletions, monkeypatch: pytest.MonkeyPatch
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slow(self: MemoryJournal, intent: Intent) -> None:
-        world.clock.advance(200)  # type: ignore[attr-defined]
+        api.clock.advance(200)  # type: ignore[attr-defined]
         await MemoryJournal.prepare(self, intent)
 
     monkeypatch.setattr(Watched, "prepare", slow)
     with pytest.raises(PriceFixExpired):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert world.count("complete.buy") == 0
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    assert api.count("complete.buy") == 0
     assert journal.states == [IntentState.NOT_SENT]
 
 
-async def test_a_basket_that_is_held_elsewhere(world: World, journal: Watched, complete: AsyncCompletions) -> None:
-    world.complete = sending(TransportError("gone"), Phase.SENT)
+async def test_a_basket_that_is_held_elsewhere(
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
+) -> None:
+    api.complete = sending(TransportError("gone"), Phase.SENT)
     with pytest.raises(OutcomeUnknown):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     with pytest.raises(AlreadyInFlight, match="reconcile"):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert world.count("complete.buy") == 1
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    assert api.count("complete.buy") == 1
 
 
 # --- what a failure means: column M of the fault matrix ----------------------------------------------------------
@@ -381,44 +389,44 @@ def label(value: Any) -> str:
 
 
 @pytest.mark.parametrize("error", NOT_SENT, ids=label)
-async def test_not_sent(world: World, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
-    world.complete = sending(error, Phase.NOT_SENT)
+async def test_not_sent(api: FakeApiClient, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
+    api.complete = sending(error, Phase.NOT_SENT)
     with pytest.raises(type(error)) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert journal.states == [IntentState.NOT_SENT]
     # And the basket is free for another try.
-    world.complete = world.execute
-    assert (await complete.buy(world.seen_basket(), expected_total=TOTAL)).order is not None
+    api.complete = api.execute
+    assert (await complete.buy(api.seen_basket(), expected_total=TOTAL)).order is not None
 
 
 @pytest.mark.parametrize("error", [ClientClosedError("closed"), ConfigurationError("odd"), ValueError("odd")])
 async def test_failures_before_the_first_byte(
-    world: World, journal: Watched, complete: AsyncCompletions, error: Exception
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, error: Exception
 ) -> None:
-    world.complete = sending(error, Phase.NOT_SENT)
+    api.complete = sending(error, Phase.NOT_SENT)
     with pytest.raises(type(error)):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert journal.states == [IntentState.NOT_SENT]
 
 
 @pytest.mark.parametrize("error", [RequestTimeout("slow", phase=Phase.NOT_SENT), TimeoutError()])
 async def test_a_timeout_is_not_sent_or_unknown_never_in_between(
-    world: World, complete: AsyncCompletions, error: Exception
+    api: FakeApiClient, complete: AsyncCompletions, error: Exception
 ) -> None:
-    world.complete = sending(error, Phase.NOT_SENT)
+    api.complete = sending(error, Phase.NOT_SENT)
     with pytest.raises(NotSent) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert not isinstance(caught.value, TimeoutError)
     assert caught.value.__cause__ is error
 
 
 @pytest.mark.requirement(15)
 @pytest.mark.parametrize("error", UNKNOWN, ids=label)
-async def test_unknown(world: World, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
-    world.complete = sending(error, Phase.SENT)
+async def test_unknown(api: FakeApiClient, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
+    api.complete = sending(error, Phase.SENT)
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert journal.states == [IntentState.UNKNOWN]
     assert caught.value.intent.cart_token == TOKEN
     assert caught.value.phase is (error.phase if isinstance(error, TransportError) else Phase.SENT)
@@ -426,125 +434,127 @@ async def test_unknown(world: World, journal: Watched, complete: AsyncCompletion
     assert type(error).__name__ in caught.value.evidence[0]
     assert not caught.value.safe_to_retry
     assert [intent.id for intent in await complete.pending()] == [caught.value.intent.id]
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
 @pytest.mark.parametrize("error", REFUSED, ids=label)
-async def test_refused(world: World, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
-    world.complete = error
+async def test_refused(api: FakeApiClient, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
+    api.complete = error
     with pytest.raises(type(error)) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert journal.states == [IntentState.REJECTED]
-    assert [request.operation.name for request in world.sent] == ["baskets.get_active", "complete.buy"]
+    assert [request.operation.name for request in api.sent] == ["baskets.get_active", "complete.buy"]
 
 
 @pytest.mark.parametrize("error", CONFIRMED_ONCE, ids=label)
 async def test_a_trusted_refusal_is_confirmed_by_one_look(
-    world: World, journal: Watched, complete: AsyncCompletions, error: APIError
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, error: APIError
 ) -> None:
-    world.complete = error = copy.copy(error)
+    api.complete = error = copy.copy(error)
     with pytest.raises(type(error)) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert error.is_confirmed
     assert journal.states == [IntentState.REJECTED]
-    assert world.count("complete.buy") == 1
-    assert world.count("orders.page") == 2
-    assert world.clock.sleeps == []  # type: ignore[attr-defined]
+    assert api.count("complete.buy") == 1
+    assert api.count("orders.page") == 2
+    assert api.clock.sleeps == []  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("error", CONFIRMED_LATER, ids=label)
 async def test_another_refusal_is_confirmed_at_the_settle_time(
-    world: World, journal: Watched, complete: AsyncCompletions, error: APIError, caplog: pytest.LogCaptureFixture
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, error: APIError, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.complete = error = copy.copy(error)
-    begun = world.clock.monotonic()
+    api.complete = error = copy.copy(error)
+    begun = api.clock.monotonic()
     with pytest.raises(type(error)) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert error.is_confirmed
     assert journal.states == [IntentState.REJECTED]
-    assert world.count("complete.buy") == 1
-    assert world.clock.monotonic() - begun == CompletionPolicy().settle_time == 30
+    assert api.count("complete.buy") == 1
+    assert api.clock.monotonic() - begun == CompletionPolicy().settle_time == 30
     assert f"refused with status {error.status}; polling for an order for up to 30 s" in caplog.text
-    assert world.count("orders.page") == 2 * 5
+    assert api.count("orders.page") == 2 * 5
 
 
 @pytest.mark.parametrize("error", [*CONFIRMED_ONCE, *CONFIRMED_LATER], ids=label)
 async def test_read_back_and_find_that_it_happened(
-    world: World, journal: Watched, complete: AsyncCompletions, error: Exception
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, error: Exception
 ) -> None:
     def lie(request: Request, progress: RequestProgress) -> Exception:
-        world.execute(request)
+        api.execute(request)
         return error
 
-    world.complete = lie
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = lie
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.reconciled
     assert done.order is not None
     assert journal.states == [IntentState.CONFIRMED]
 
 
-async def test_read_back_and_find_it_cancelled(world: World, journal: Watched, complete: AsyncCompletions) -> None:
+async def test_read_back_and_find_it_cancelled(
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
+) -> None:
     def cancel(request: Request, progress: RequestProgress) -> Exception:
-        world.execute(request)
-        world.orders[0]["status_name"] = "Cancelled"
+        api.execute(request)
+        api.orders[0]["status_name"] = "Cancelled"
         return Conflict("no", 409, 409)
 
-    world.complete = cancel
+    api.complete = cancel
     with pytest.raises(CompletionRejected) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value.order is not None
     assert journal.states == [IntentState.REJECTED]
 
 
 async def test_reading_back_takes_no_longer_than_one_call(
-    world: World, journal: Watched, complete: AsyncCompletions
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
 ) -> None:
     async def hang(request: Request) -> Exception:
-        await world.clock.sleep(world.deadlines[-1] or 0)
+        await api.clock.sleep(api.deadlines[-1] or 0)
         return RequestTimeout("slow")
 
     def refuse(request: Request, progress: RequestProgress) -> Exception:
-        world.basket = world.orders = hang
+        api.basket = api.orders = hang
         return Conflict("no", 409, 409)
 
-    world.complete = refuse
-    begun = world.clock.monotonic()
+    api.complete = refuse
+    begun = api.clock.monotonic()
     with pytest.raises(OutcomeUnknown):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert world.clock.monotonic() - begun == 60
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    assert api.clock.monotonic() - begun == 60
     assert journal.states == [IntentState.UNKNOWN]
 
 
 async def test_an_odd_date_does_not_hide_what_became_of_it(
-    world: World, journal: Watched, complete: AsyncCompletions
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
 ) -> None:
-    world.date = "Fri, 31 Dec 9999 23:59:59 GMT"
-    world.complete = error = Conflict("no", 409, 409)
+    api.date = "Fri, 31 Dec 9999 23:59:59 GMT"
+    api.complete = error = Conflict("no", 409, 409)
     with pytest.raises(Conflict) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert journal.states == [IntentState.REJECTED]
 
 
 @pytest.mark.parametrize("blind", ["orders", "basket", "gone", "likely"])
 async def test_read_back_and_see_too_little(
-    world: World, journal: Watched, complete: AsyncCompletions, blind: str
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, blind: str
 ) -> None:
     def refuse(request: Request, progress: RequestProgress) -> Exception:
         if blind == "orders":
-            world.orders = RequestTimeout("slow")
+            api.orders = RequestTimeout("slow")
         elif blind == "likely":
-            world.orders = [order_json(token="X" * 32, guid="G", increment_id="1", id=77)]
+            api.orders = [order_json(token="X" * 32, guid="G", increment_id="1", id=77)]
         else:
-            world.basket = None if blind == "gone" else ServerError("down", 500)
+            api.basket = None if blind == "gone" else ServerError("down", 500)
         return NotFound("no", 404, 404)
 
-    world.complete = refuse
+    api.complete = refuse
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert isinstance(caught.value.__cause__, NotFound)
     assert journal.states == [IntentState.UNKNOWN]
 
@@ -565,7 +575,7 @@ def test_classes_of_failures_are_as_said() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        of("somebody else"),
+        order_of("customer-2"),
         order_json(token="X" * 32),
         {**order_json(), "order_creation_status": "basket"},
         {"success": "sure"},
@@ -576,11 +586,11 @@ def test_classes_of_failures_are_as_said() -> None:
     ids=["F37 customer", "F37 token", "still a basket", "another shape", "array", "null", "string"],
 )
 async def test_a_success_that_is_not_about_our_order(
-    world: World, journal: Watched, complete: AsyncCompletions, answer: Any
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, answer: Any
 ) -> None:
-    world.complete = lambda request, progress: answer
+    api.complete = lambda request, progress: answer
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     readable = isinstance(answer, dict) and "token" in answer
     assert isinstance(caught.value.__cause__, IntegrityError if readable else ProtocolError)
     assert caught.value.phase is Phase.RESPONDED
@@ -593,12 +603,12 @@ FAILING = [
 ]
 
 
-def responding(world: World, status: str, listed: str | None) -> Callable[[Request, RequestProgress], Any]:
+def responding(api: FakeApiClient, status: str, listed: str | None) -> Callable[[Request, RequestProgress], Any]:
     """Complete with a response of one status; Get Orders shows another one, or with None no order."""
 
     def complete(request: Request, progress: RequestProgress) -> Any:
-        order = world.execute(request)
-        world.orders = [] if listed is None else [{**order, "status_name": listed}]
+        order = api.execute(request)
+        api.orders = [] if listed is None else [{**order, "status_name": listed}]
         return {**order, "status_name": status}
 
     return complete
@@ -606,20 +616,20 @@ def responding(world: World, status: str, listed: str | None) -> Callable[[Reque
 
 @pytest.mark.parametrize("status", [*FAILING, "CANCELLED", "BAŞARISIZ", "iptal edıldi", " i̇ade  edildi"])
 async def test_an_order_that_failed_in_response_and_list(
-    world: World, journal: Watched, complete: AsyncCompletions, status: str
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, status: str
 ) -> None:
-    world.complete = responding(world, status, status)
+    api.complete = responding(api, status, status)
     with pytest.raises(CompletionRejected) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value.order is not None
     assert journal.states == [IntentState.REJECTED]
 
 
 async def test_an_order_that_failed_in_the_response_alone_is_a_difference(
-    world: World, journal: Watched, complete: AsyncCompletions
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
 ) -> None:
-    world.complete = responding(world, "Failed", "Processing")
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = responding(api, "Failed", "Processing")
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert done.order.status == "Processing"
     assert [difference.split(":")[0] for difference in done.differences] == ["status_name"]
@@ -627,51 +637,55 @@ async def test_an_order_that_failed_in_the_response_alone_is_a_difference(
 
 
 async def test_an_order_that_failed_in_the_response_and_cannot_be_read_is_unknown(
-    world: World, journal: Watched, complete: AsyncCompletions
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
 ) -> None:
-    world.complete = responding(world, "Failed", None)
+    api.complete = responding(api, "Failed", None)
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert "status_name" in "".join(caught.value.evidence)
     assert journal.states == [IntentState.UNKNOWN]
 
 
 @pytest.mark.parametrize("status", ["Cancel", "Not Cancelled", "Cancelled?", "Tamam", ""])
 async def test_a_status_that_is_not_known_is_a_difference(
-    world: World, journal: Watched, complete: AsyncCompletions, status: str
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, status: str
 ) -> None:
-    world.complete = responding(world, status, status)
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = responding(api, status, status)
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert [difference.split(":")[0] for difference in done.differences] == ["status_name"]
     assert journal.states == [IntentState.CONFIRMED]
 
 
-async def test_a_found_order_with_another_token_is_a_difference(world: World, complete: AsyncCompletions) -> None:
+async def test_a_found_order_with_another_token_is_a_difference(api: FakeApiClient, complete: AsyncCompletions) -> None:
     def lose(request: Request, progress: RequestProgress) -> Exception:
-        world.orders = [{**world.execute(request), "token": "X" * 32}]
+        api.orders = [{**api.execute(request), "token": "X" * 32}]
         return Conflict("no", 409, 409)
 
-    world.complete = lose
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = lose
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert [difference.split(":")[0] for difference in done.differences] == ["token"]
 
 
 @pytest.mark.parametrize("name", ["guid", "increment_id"])
 async def test_another_key_than_the_baskets_is_a_difference(
-    world: World, complete: AsyncCompletions, name: str, caplog: pytest.LogCaptureFixture
+    api: FakeApiClient, complete: AsyncCompletions, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.complete = lambda request, progress: {**world.execute(request), name: "another"}
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = lambda request, progress: {**api.execute(request), name: "another"}
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert [difference.split(":")[0] for difference in done.differences] == [name]
     assert name in caplog.text
 
 
 @pytest.mark.parametrize("trouble", [JournalError("the disk is full"), ValueError("a journal of your own")])
 async def test_a_journal_that_fails_afterwards_does_not_hide_the_order(
-    world: World, journal: Watched, complete: AsyncCompletions, trouble: Exception, caplog: pytest.LogCaptureFixture
+    api: FakeApiClient,
+    journal: Watched,
+    complete: AsyncCompletions,
+    trouble: Exception,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     journal.settling_broken = trouble
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert journal.states == [IntentState.PREPARED]
     assert "could not be updated: the intent is confirmed" in caplog.text
@@ -683,8 +697,8 @@ async def test_a_journal_that_fails_afterwards_does_not_hide_the_order(
 class Held:
     """A completion that waits to be let go."""
 
-    def __init__(self, world: World, phase: Phase = Phase.SENT) -> None:
-        self.world, self.phase = world, phase
+    def __init__(self, api: FakeApiClient, phase: Phase = Phase.SENT) -> None:
+        self.api, self.phase = api, phase
         self.started, self.go_on = asyncio.Event(), asyncio.Event()
         self.error: Exception | None = None
 
@@ -692,45 +706,45 @@ class Held:
         progress.phase = self.phase
         self.started.set()
         await self.go_on.wait()
-        return self.error or self.world.execute(request)
+        return self.error or self.api.execute(request)
 
 
-async def test_a_second_call_gets_the_result_of_the_first(world: World, complete: AsyncCompletions) -> None:
-    world.complete = held = Held(world)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+async def test_a_second_call_gets_the_result_of_the_first(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.complete = held = Held(api)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await held.started.wait()
-    sibling = complete.with_api(world)
-    second = asyncio.create_task(sibling.buy(world.seen_basket(), expected_total=TOTAL))
+    sibling = complete.with_api(api)
+    second = asyncio.create_task(sibling.buy(api.seen_basket(), expected_total=TOTAL))
     with pytest.raises(AlreadyInFlight, match="other arguments"):
-        await complete.buy(world.seen_basket(), accept_price="current")
+        await complete.buy(api.seen_basket(), accept_price="current")
     for change in ({"items": [{**LINE, "amount": 7}]}, {"currency_code": "USD"}):
         with pytest.raises(AlreadyInFlight, match="other arguments"):
-            await complete.buy(world.seen_basket(**change), expected_total=TOTAL)
+            await complete.buy(api.seen_basket(**change), expected_total=TOTAL)
     assert await complete.pending() == []
     held.go_on.set()
     assert await first is await second
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
-async def test_a_second_call_gets_the_error_of_the_first(world: World, complete: AsyncCompletions) -> None:
-    world.complete = held = Held(world)
+async def test_a_second_call_gets_the_error_of_the_first(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.complete = held = Held(api)
     held.error = TransportError("gone")
-    tasks = [asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL)) for _ in range(3)]
+    tasks = [asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL)) for _ in range(3)]
     await held.started.wait()
     held.go_on.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [OutcomeUnknown] * 3
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
 @pytest.mark.parametrize("phase", [Phase.SENT, Phase.RESPONDED])
 async def test_cancelled_after_it_was_sent(
-    world: World, journal: Watched, complete: AsyncCompletions, phase: Phase
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, phase: Phase
 ) -> None:
-    world.complete = held = Held(world, phase)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    api.complete = held = Held(api, phase)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await held.started.wait()
-    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
@@ -740,27 +754,27 @@ async def test_cancelled_after_it_was_sent(
     assert intent.id in caught.value.__notes__[0]
     with pytest.raises(OutcomeUnknown):
         await second
-    assert world.count("complete.buy") == 1
-    assert world.count("orders.page") == 0
+    assert api.count("complete.buy") == 1
+    assert api.count("orders.page") == 0
 
 
 async def test_a_cancel_scope_that_cancels_every_await(
-    world: World, journal: Watched, complete: AsyncCompletions
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions
 ) -> None:
-    world.complete = held = Held(world)
+    api.complete = held = Held(api)
     second: asyncio.Task[Any] | None = None
     with anyio.CancelScope() as scope:
 
         async def cancel() -> None:
             nonlocal second
             await held.started.wait()
-            second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+            second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
             await asyncio.sleep(0)
             scope.cancel()
 
         canceller = asyncio.create_task(cancel())
         with pytest.raises(asyncio.CancelledError) as caught:
-            await complete.buy(world.seen_basket(), expected_total=TOTAL)
+            await complete.buy(api.seen_basket(), expected_total=TOTAL)
         assert "may have been executed" in caught.value.__notes__[0]
         raise caught.value
     await canceller
@@ -771,11 +785,11 @@ async def test_a_cancel_scope_that_cancels_every_await(
         await second
 
 
-async def test_cancelled_before_it_was_sent(world: World, journal: Watched, complete: AsyncCompletions) -> None:
-    world.complete = held = Held(world, Phase.NOT_SENT)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+async def test_cancelled_before_it_was_sent(api: FakeApiClient, journal: Watched, complete: AsyncCompletions) -> None:
+    api.complete = held = Held(api, Phase.NOT_SENT)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await held.started.wait()
-    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
@@ -814,30 +828,30 @@ class SlowToSettle(Watched):
         ),
         (Conflict("no", 409, 409), IntentState.REJECTED, "was rejected (Conflict)", Conflict),
         (ServerError("down", 500), IntentState.UNKNOWN, "may have been executed", OutcomeUnknown),
-        (lambda *_: of("somebody else"), IntentState.UNKNOWN, "may have been executed", OutcomeUnknown),
+        (lambda *_: order_of("customer-2"), IntentState.UNKNOWN, "may have been executed", OutcomeUnknown),
     ],
 )
 @pytest.mark.parametrize("how", ["task", "scope"])
 async def test_cancelled_while_the_outcome_is_written_down(
-    world: World, answer: Any, state: IntentState, note: str, told: type[Exception] | None, how: str
+    api: FakeApiClient, answer: Any, state: IntentState, note: str, told: type[Exception] | None, how: str
 ) -> None:
     journal = SlowToSettle()
-    complete = AsyncCompletions(world, journal)
-    world.complete = answer or world.execute
+    complete = AsyncCompletions(api, journal)
+    api.complete = answer or api.execute
     scope = anyio.CancelScope()
     notes: list[str] = []
 
     async def buy() -> None:
         with scope:
             try:
-                await complete.buy(world.seen_basket(), expected_total=TOTAL)
+                await complete.buy(api.seen_basket(), expected_total=TOTAL)
             except asyncio.CancelledError as cancelled:
                 notes.extend(cancelled.__notes__)
                 raise
 
     first = asyncio.create_task(buy())
     await journal.started.wait()
-    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     for _ in range(3):
         scope.cancel() if how == "scope" else first.cancel()
         await asyncio.sleep(0)
@@ -853,20 +867,20 @@ async def test_cancelled_while_the_outcome_is_written_down(
     else:
         with pytest.raises(told):
             await second
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
-async def test_cancelled_while_it_is_noted_that_nothing_was_sent(world: World) -> None:
+async def test_cancelled_while_it_is_noted_that_nothing_was_sent(api: FakeApiClient) -> None:
     journal = SlowToSettle()
-    complete = AsyncCompletions(world, journal)
+    complete = AsyncCompletions(api, journal)
     # The wire was touched, and yet it is proven that nothing arrived.
-    world.complete = sending(ConnectFailed("no way"), Phase.SENT)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    api.complete = sending(ConnectFailed("no way"), Phase.SENT)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await journal.started.wait()
-    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await asyncio.sleep(0)
     first.cancel()
-    world.complete = world.execute
+    api.complete = api.execute
     journal.go_on.set()
     with pytest.raises(asyncio.CancelledError) as caught:
         await first
@@ -876,7 +890,7 @@ async def test_cancelled_while_it_is_noted_that_nothing_was_sent(world: World) -
 
 
 async def test_cancelled_again_while_the_intent_is_written_down(
-    world: World, journal: Watched, complete: AsyncCompletions, monkeypatch: pytest.MonkeyPatch
+    api: FakeApiClient, journal: Watched, complete: AsyncCompletions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started, go_on = asyncio.Event(), asyncio.Event()
 
@@ -886,7 +900,7 @@ async def test_cancelled_again_while_the_intent_is_written_down(
         await MemoryJournal.prepare(self, intent)
 
     monkeypatch.setattr(Watched, "prepare", slow)
-    task = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    task = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await started.wait()
     for _ in range(3):
         task.cancel()
@@ -896,18 +910,18 @@ async def test_cancelled_again_while_the_intent_is_written_down(
         await task
     assert journal.states == [IntentState.NOT_SENT]
     assert await complete.pending() == []
-    assert world.count("complete.buy") == 0
+    assert api.count("complete.buy") == 0
 
 
-async def test_cancelled_at_every_step(world: World) -> None:
+async def test_cancelled_at_every_step(api: FakeApiClient) -> None:
     for step in range(100):
         journal = Watched()
-        world = World()
-        complete = AsyncCompletions(world, journal)
-        held = Held(world)
+        api = FakeApiClient()
+        complete = AsyncCompletions(api, journal)
+        held = Held(api)
         held.go_on.set()
-        world.complete = held
-        task = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+        api.complete = held
+        task = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
         for _ in range(step):
             await asyncio.sleep(0)
         if task.done():
@@ -916,7 +930,7 @@ async def test_cancelled_at_every_step(world: World) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        executed, sent = len(world.orders), world.count("complete.buy")
+        executed, sent = len(api.orders), api.count("complete.buy")
         assert executed <= 1
         # Whatever may have happened is found by pending(), or confirmed; what is called not sent was not sent.
         if executed:
@@ -931,65 +945,67 @@ async def test_cancelled_at_every_step(world: World) -> None:
 # --- telling and asking ------------------------------------------------------------------------------------------
 
 
-async def test_an_unknown_outcome_can_be_reconciled_from_the_error(world: World, complete: AsyncCompletions) -> None:
+async def test_an_unknown_outcome_can_be_reconciled_from_the_error(
+    api: FakeApiClient, complete: AsyncCompletions
+) -> None:
     def drop(request: Request, progress: RequestProgress) -> Exception:
-        world.execute(request)
+        api.execute(request)
         progress.phase = Phase.SENT
         return TransportError("dropped after commit")
 
-    world.complete = drop
+    api.complete = drop
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     for error in (caught.value, copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
         assert error.intent == caught.value.intent
         assert (await complete.reconcile(error)).reconciled
     assert await complete.pending() == []
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
-async def test_reconciling_waits_for_the_call_under_way(world: World, complete: AsyncCompletions) -> None:
-    world.complete = held = Held(world)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+async def test_reconciling_waits_for_the_call_under_way(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.complete = held = Held(api)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await held.started.wait()
     [intent] = await complete._settlement.journal.pending()
     asked = asyncio.create_task(complete.reconcile(intent, fence=True))
     for _ in range(5):
         await asyncio.sleep(0)
-    assert world.count("baskets.clear") == 0
+    assert api.count("baskets.clear") == 0
     held.go_on.set()
     assert (await first).order is not None
     assert (await asked).reconciled
-    assert world.count("baskets.clear") == 0
+    assert api.count("baskets.clear") == 0
 
 
 async def test_a_forgetful_journal_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    world = World(loopback=False)
-    complete = AsyncCompletions(world, MemoryJournal())
-    await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    world.basket, world.orders = deal_json(), []
+    api = FakeApiClient(loopback=False)
+    complete = AsyncCompletions(api, MemoryJournal())
+    await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    api.basket, api.orders = basket_json(), []
     with pytest.raises(AlreadyInFlight, match="10984"):
-        await complete.with_api(world).buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.with_api(api).buy(api.seen_basket(), expected_total=TOTAL)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.name for record in warnings if record.name != "asyncio"] == ["minted_connect.completion"]
 
 
 async def test_nothing_is_warned_about_on_this_machine(
-    world: World, complete: AsyncCompletions, caplog: pytest.LogCaptureFixture
+    api: FakeApiClient, complete: AsyncCompletions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    await complete.buy(api.seen_basket(), expected_total=TOTAL)
     # On a busy machine -X dev makes asyncio complain of slow callbacks.
     assert [record for record in caplog.records if record.name.startswith("minted_connect")] == []
 
 
 async def test_neither_logs_nor_errors_hold_personal_data(
-    world: World, complete: AsyncCompletions, caplog: pytest.LogCaptureFixture
+    api: FakeApiClient, complete: AsyncCompletions, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    world.complete = ValueError(f"{TOKEN} Brant 12345678910")
+    api.complete = ValueError(f"{TOKEN} Brant 12345678910")
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    world.basket = None
-    world.orders = [of("somebody else")]
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    api.basket = None
+    api.orders = [order_of("customer-2")]
     with pytest.raises(OutcomeUnknown) as again:
         await complete.reconcile(caught.value)
     shown = "".join([caplog.text, *(f"{error!r} {error} {error.evidence}" for error in (caught.value, again.value))])

@@ -24,7 +24,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from minted_connect.urls import check_base_url
-from tests.completion.fakes import CUSTOMER, TOKEN, World, intent_of, order_json
+from tests.completion.fakes import CUSTOMER, TOKEN, FakeApiClient, intent_of, order_json
 from tests.support.operations import GOLD
 
 pytestmark = pytest.mark.anyio
@@ -213,24 +213,24 @@ def test_the_account_of_the_environment(client: Any, monkeypatch: pytest.MonkeyP
 
 
 def test_a_new_intent_belongs_to_the_client() -> None:
-    world = World()
-    intent = build_intent(world.seen_basket(), OrderKind.BUY, world, (), world.clock.wall())
-    assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
+    api = FakeApiClient()
+    intent = build_intent(api.seen_basket(), OrderKind.BUY, api, (), api.clock.wall())
+    assert (intent.server, intent.account) == (account_of(api).server, account_of(api).account)
 
 
 # --- Intents of other accounts -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def api() -> FakeApiClient:
+    return FakeApiClient()
 
 
 @pytest.mark.requirement(48)
 async def test_lists_leave_other_accounts_out_and_count_them(
-    world: World, journal: Journal, caplog: pytest.LogCaptureFixture
+    api: FakeApiClient, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    complete, own = AsyncCompletions(world, journal), account_of(world)
+    complete, own = AsyncCompletions(api, journal), account_of(api)
     for name, owner in (("mine", own), ("old", None), ("other 1", OTHER), ("other 2", OTHER)):
         await journal.prepare(of(owner, id=name, cart_token=name))
         await journal.prepare(of(owner, id=f"{name} done", cart_token=f"{name} done"))
@@ -251,41 +251,43 @@ async def test_lists_leave_other_accounts_out_and_count_them(
 
 
 @pytest.mark.requirement(48)
-async def test_intent_of_another_account_is_not_read_back_or_decided(world: World, journal: Journal) -> None:
-    complete = AsyncCompletions(world, journal)
+async def test_intent_of_another_account_is_not_read_back_or_decided(api: FakeApiClient, journal: Journal) -> None:
+    complete = AsyncCompletions(api, journal)
     await journal.prepare(of(OTHER))
     for intent in (of(OTHER), intent_of()):  # the account in the journal decides, not the one in the argument
         for call in (complete.reconcile(intent, fence=True), complete.decide(intent, "rejected")):
             with pytest.raises(InvalidInput, match=r"intent_or_error.*belongs to another account.*complete\.adopt"):
                 await call
-    assert world.sent == []
+    assert api.sent == []
     assert await journal.pending() == [of(OTHER)]
 
 
-async def test_an_adopted_intent_is_read_back(world: World, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
-    complete = AsyncCompletions(world, journal)
+async def test_an_adopted_intent_is_read_back(
+    api: FakeApiClient, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete = AsyncCompletions(api, journal)
     await journal.prepare(of(OTHER))
     adopted = await complete.adopt(of(OTHER))
-    assert adopted.account == account_of(world).account
+    assert adopted.account == account_of(api).account
     assert "assigned to this account; it was prepared for another server" in caplog.text
     assert await complete.pending() == [adopted]
-    world.orders = [order_json()]
+    api.orders = [order_json()]
     assert (await complete.reconcile(of(OTHER))).reconciled
     assert await journal.pending() == []
 
 
-async def test_unknown_intent_is_not_decided_or_adopted(world: World, journal: Journal) -> None:
-    complete = AsyncCompletions(world, journal)
+async def test_unknown_intent_is_not_decided_or_adopted(api: FakeApiClient, journal: Journal) -> None:
+    complete = AsyncCompletions(api, journal)
     for call in (complete.decide(intent_of(), "confirmed"), complete.adopt(intent_of())):
         with pytest.raises(InvalidInput, match=r"intent_or_error.*is not in this journal"):
             await call
 
 
-async def test_order_or_decision_assigns_account(world: World, journal: Journal) -> None:
-    complete, own = AsyncCompletions(world, journal), account_of(world)
+async def test_order_or_decision_assigns_account(api: FakeApiClient, journal: Journal) -> None:
+    complete, own = AsyncCompletions(api, journal), account_of(api)
     for name in ("found", "decided"):
         await journal.prepare(intent_of(id=name, cart_token=TOKEN if name == "found" else name))
-    world.orders = [order_json()]
+    api.orders = [order_json()]
     await complete.reconcile(intent_of(id="found"))
     await complete.decide(intent_of(id="decided"), "rejected")
     for name in ("found", "decided"):
@@ -294,11 +296,11 @@ async def test_order_or_decision_assigns_account(world: World, journal: Journal)
         assert (stored.server, stored.account) == (own.server, own.account)
 
 
-async def test_a_verdict_without_an_order_assigns_no_account(world: World, journal: Journal) -> None:
-    policy = attrs.evolve(world.settings.options.completion, latest_landing=1.0, orders_lag=1.0)
+async def test_a_verdict_without_an_order_assigns_no_account(api: FakeApiClient, journal: Journal) -> None:
+    policy = attrs.evolve(api.settings.options.completion, latest_landing=1.0, orders_lag=1.0)
     await journal.prepare(intent_of())
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(world.following(policy), journal).reconcile(intent_of())
+        await AsyncCompletions(api.following(policy), journal).reconcile(intent_of())
     stored = await journal.get(intent_of().id)
     assert stored is not None
     assert stored.account is None

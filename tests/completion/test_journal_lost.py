@@ -23,7 +23,7 @@ from minted_connect.journal import open_journal
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState, Refusal
 from minted_connect.sandbox import Sandbox
-from tests.completion.fakes import World, intent_of
+from tests.completion.fakes import FakeApiClient, intent_of
 from tests.completion.processes import child
 from tests.support.operations import GOLD
 from tests.support.postgres import Database
@@ -388,6 +388,6 @@ async def test_a_decision_about_a_bad_record_names_it(kept: str, request: pytest
     await journal.prepare(intent_of(id="bad"))
     await corrupt(kept, "items = '{'", request)
     with pytest.raises(JournalError, match="intent bad"):
-        await AsyncCompletions(World(), journal).decide(intent_of(id="bad"), "rejected")
+        await AsyncCompletions(FakeApiClient(), journal).decide(intent_of(id="bad"), "rejected")
     with pytest.raises(InvalidInput):
-        await AsyncCompletions(World(), journal).decide(intent_of(id="another"), "rejected")
+        await AsyncCompletions(FakeApiClient(), journal).decide(intent_of(id="another"), "rejected")
