@@ -194,7 +194,7 @@ class FakeApiClient(ApiClient):
     def with_pool(self, pool: PoolKind) -> Self:
         return self
 
-    def following(self, policy: CompletionPolicy) -> Self:
+    def with_policy(self, policy: CompletionPolicy) -> Self:
         """Change the completion policy, and return the same client."""
         options = attrs.evolve(self.settings.options, completion=policy)
         self.settings = attrs.evolve(self.settings, options=options)

@@ -300,7 +300,7 @@ async def test_a_verdict_without_an_order_assigns_no_account(api: FakeApiClient,
     policy = attrs.evolve(api.settings.options.completion, latest_landing=1.0, orders_lag=1.0)
     await journal.prepare(intent_of())
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(api.following(policy), journal).reconcile(intent_of())
+        await AsyncCompletions(api.with_policy(policy), journal).reconcile(intent_of())
     stored = await journal.get(intent_of().id)
     assert stored is not None
     assert stored.account is None

@@ -47,7 +47,7 @@ def api() -> FakeApiClient:
 
 
 def following(api: FakeApiClient, **policy: Any) -> AsyncCompletions:
-    return AsyncCompletions(api.following(CompletionPolicy(**policy)), MemoryJournal())
+    return AsyncCompletions(api.with_policy(CompletionPolicy(**policy)), MemoryJournal())
 
 
 async def buy(api: FakeApiClient, complete: AsyncCompletions) -> Completion:
@@ -64,17 +64,6 @@ def lost(api: FakeApiClient, *, landed: bool = False) -> Any:
         return LOST
 
     return fail
-
-
-def then(*answers: Any) -> Any:
-    """One answer after the other."""
-    left = list(answers)
-
-    def answer(request: Request, progress: RequestProgress) -> Any:
-        one = left.pop(0)
-        return one(request, progress) if callable(one) else one
-
-    return answer
 
 
 # --- Q1: is a token single-shot? ---------------------------------------------------------------------------------
@@ -311,7 +300,7 @@ async def test_a_journal_that_cannot_store_a_refusal_hides_nothing(
 
     refused(api)
     with pytest.raises(Conflict):
-        await buy(api, AsyncCompletions(api.following(CompletionPolicy()), Full()))
+        await buy(api, AsyncCompletions(api.with_policy(CompletionPolicy()), Full()))
     assert "could not store the refusal of the server" in caplog.text
 
 
