@@ -1,4 +1,4 @@
-"""orders.*: what is sent, what is refused before, and whose rows are believed."""
+"""orders.*: the requests sent, the arguments rejected, and the rows accepted."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def orders(api: FakeApiClient) -> AsyncOrders:
     return AsyncOrders(api)
 
 
-async def test_a_plain_page(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_page_without_filters_sends_the_default_query(api: FakeApiClient, orders: AsyncOrders) -> None:
     api.orders = [order_json(), order_of("customer-2")]
     page = await orders.page()
     assert [order.customer.external_id for order in page] == [CUSTOMER, "customer-2"]
     assert api.sent[0].query == [("page", "1"), ("total", "10"), ("sortBy", "created_at"), ("sortType", "desc")]
 
 
-async def test_every_filter(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_page_sends_every_filter(api: FakeApiClient, orders: AsyncOrders) -> None:
     await orders.page(
         customer_id=CUSTOMER,
         status=[2, 5],
@@ -121,7 +121,7 @@ async def test_every_filter(api: FakeApiClient, orders: AsyncOrders) -> None:
         ("customer_id", {"customer_id": ""}),
     ],
 )
-async def test_what_cannot_be_asked_is_not_sent(
+async def test_page_rejects_an_invalid_filter(
     api: FakeApiClient, orders: AsyncOrders, field: str, filters: dict[str, Any]
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -130,12 +130,12 @@ async def test_what_cannot_be_asked_is_not_sent(
     assert api.sent == []
 
 
-async def test_limits_of_sister_families_are_not_checked(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_page_does_not_check_limits_of_other_operations(api: FakeApiClient, orders: AsyncOrders) -> None:
     await orders.page(per_page=100, customer_id="x" * 200)
     assert dict(api.sent[0].query)["total"] == "100"
 
 
-async def test_rows_of_other_customers_are_refused(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_page_with_rows_of_other_customers_raises(api: FakeApiClient, orders: AsyncOrders) -> None:
     api.orders = [order_json(), order_of("customer-2"), order_of("customer-2")]
     with pytest.raises(IntegrityError) as caught:
         await orders.page(customer_id=CUSTOMER)
@@ -143,7 +143,7 @@ async def test_rows_of_other_customers_are_refused(api: FakeApiClient, orders: A
     assert "customer-2" not in f"{caught.value}{caught.value!r}{caught.value.problems}"
 
 
-async def test_walking(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_iterate_and_pages_read_until_the_last_page(api: FakeApiClient, orders: AsyncOrders) -> None:
     def pages(request: Any) -> dict[str, Any]:
         number = int(dict(request.query)["page"])
         return page_json([order_json(id=number * 10), order_json(id=number * 10 + 1)], number=number, last=3)
@@ -156,7 +156,7 @@ async def test_walking(api: FakeApiClient, orders: AsyncOrders) -> None:
     assert {dict(request.query)["total"] for request in api.sent} == {"5"}
 
 
-async def test_one_order(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_get_returns_the_order_of_the_customer(api: FakeApiClient, orders: AsyncOrders) -> None:
     api.orders = [order_json(id=1), order_of("customer-2", id=10984), order_json()]
     found = await orders.get(10984, customer_id=CUSTOMER)
     assert (found.id, found.customer.external_id) == (10984, CUSTOMER)
@@ -169,23 +169,23 @@ async def test_one_order(api: FakeApiClient, orders: AsyncOrders) -> None:
             await orders.get(wrong, customer_id=CUSTOMER)  # type: ignore[arg-type]
 
 
-def turning(api: FakeApiClient, *turns: tuple[float, str]) -> Any:
-    """An order whose status turns at these seconds."""
+def status_changes(api: FakeApiClient, *changes_at: tuple[float, str]) -> Any:
+    """Return a list of one order whose status changes at these seconds."""
 
     def now(request: Any) -> list[Any]:
-        status = [name for second, name in turns if api.clock.monotonic() >= second][-1]
+        status = [name for second, name in changes_at if api.clock.monotonic() >= second][-1]
         return [order_json(status_name=status)]
 
     return now
 
 
-async def seen(api: FakeApiClient, orders: AsyncOrders) -> Order:
+async def get_order(api: FakeApiClient, orders: AsyncOrders) -> Order:
     return await orders.get(10984, customer_id=CUSTOMER)
 
 
-async def test_waiting(api: FakeApiClient, orders: AsyncOrders) -> None:
-    api.orders = turning(api, (0, "Pending"), (20, "Shipped"), (100, "Completed"))
-    order = await seen(api, orders)
+async def test_wait_returns_the_order_with_the_wanted_status(api: FakeApiClient, orders: AsyncOrders) -> None:
+    api.orders = status_changes(api, (0, "Pending"), (20, "Shipped"), (100, "Completed"))
+    order = await get_order(api, orders)
     assert (await orders.wait(order, until="Shipped")).status == "Shipped"
     assert api.clock.sleeps == [2, 4, 8, 15]  # type: ignore[attr-defined]
     assert (await orders.wait(order, until=["Packed", "Transferring"])).status == "Completed"
@@ -193,9 +193,9 @@ async def test_waiting(api: FakeApiClient, orders: AsyncOrders) -> None:
     assert await orders.wait(order, until="Pending") is order
 
 
-async def test_waiting_has_an_end(api: FakeApiClient, orders: AsyncOrders) -> None:
-    api.orders = turning(api, (0, "Pending"))
-    order = await seen(api, orders)
+async def test_wait_raises_request_timeout_after_its_timeout(api: FakeApiClient, orders: AsyncOrders) -> None:
+    api.orders = status_changes(api, (0, "Pending"))
+    order = await get_order(api, orders)
     with pytest.raises(RequestTimeout) as caught:
         await orders.wait(order, timeout=10)
     assert api.clock.sleeps == [2, 4, 4]  # type: ignore[attr-defined]
@@ -205,16 +205,16 @@ async def test_waiting_has_an_end(api: FakeApiClient, orders: AsyncOrders) -> No
             await orders.wait(order, timeout=wrong)
 
 
-async def test_watching(api: FakeApiClient, orders: AsyncOrders) -> None:
-    api.orders = turning(api, (0, "Pending"), (10, "Processing"), (60, "never seen"), (200, "Cancelled"))
-    order = await seen(api, orders)
+async def test_watch_yields_each_change_until_a_final_status(api: FakeApiClient, orders: AsyncOrders) -> None:
+    api.orders = status_changes(api, (0, "Pending"), (10, "Processing"), (60, "unknown status"), (200, "Cancelled"))
+    order = await get_order(api, orders)
     changes = [change async for change in orders.watch(order)]
-    assert [change.after.status for change in changes] == ["Processing", "never seen", "Cancelled"]
-    assert [change.before.status for change in changes if change.before] == ["Pending", "Processing", "never seen"]
+    assert [change.after.status for change in changes] == ["Processing", "unknown status", "Cancelled"]
+    assert [change.before.status for change in changes if change.before] == ["Pending", "Processing", "unknown status"]
     assert api.clock.sleeps[:6] == [2, 4, 8, 2, 4, 8]  # type: ignore[attr-defined]
 
 
-async def test_what_is_still_a_basket_is_no_order_yet(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_watch_ignores_rows_that_are_still_baskets(api: FakeApiClient, orders: AsyncOrders) -> None:
     order = converter.structure(order_json(), Order)
     basket = order_json(order_creation_status="basket", status_name="Created")
     api.orders = lambda request: [basket if api.clock.monotonic() < 30 else order_json(status_name="Completed")]
@@ -224,18 +224,18 @@ async def test_what_is_still_a_basket_is_no_order_yet(api: FakeApiClient, orders
         await orders.wait(order)
 
 
-async def test_other_rows_are_passed_over(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_wait_ignores_other_orders(api: FakeApiClient, orders: AsyncOrders) -> None:
     order = converter.structure(order_json(), Order)
     others = [order_json(id=1, status_name="Cancelled"), order_of("customer-2", id=2, status_name="Cancelled")]
     api.orders = [*others, order_json(status_name="Completed")]
     assert (await orders.wait(order)).status == "Completed"
 
 
-@pytest.mark.parametrize("sure", [True, False])
-async def test_an_order_that_became_somebody_else_s_is_not_believed(
-    api: FakeApiClient, orders: AsyncOrders, sure: bool
+@pytest.mark.parametrize("has_order_id", [True, False])
+async def test_wait_with_order_of_another_customer_raises(
+    api: FakeApiClient, orders: AsyncOrders, has_order_id: bool
 ) -> None:
-    intent = intent_of(state=IntentState.CONFIRMED, order_id=10984 if sure else None)
+    intent = intent_of(state=IntentState.CONFIRMED, order_id=10984 if has_order_id else None)
     api.orders = [order_of("customer-2")]
     with pytest.raises(IntegrityError) as caught:
         await orders.wait(intent)
@@ -244,17 +244,19 @@ async def test_an_order_that_became_somebody_else_s_is_not_believed(
 
 
 @pytest.mark.parametrize("shared", ["token", "guid", "increment_id"])
-async def test_an_intent_knows_its_order_by_any_key(api: FakeApiClient, orders: AsyncOrders, shared: str) -> None:
-    strange = {"token": "X" * 32, "guid": "", "increment_id": "1", "id": 77}
-    del strange[shared]
+async def test_wait_for_an_intent_finds_its_order_by_any_key(
+    api: FakeApiClient, orders: AsyncOrders, shared: str
+) -> None:
+    other_keys = {"token": "X" * 32, "guid": "", "increment_id": "1", "id": 77}
+    del other_keys[shared]
     intent = intent_of(state=IntentState.CONFIRMED)
-    api.orders = [order_json(**{**strange, shared: ""}), order_json(status_name="Completed", **strange)]
+    api.orders = [order_json(**{**other_keys, shared: ""}), order_json(status_name="Completed", **other_keys)]
     assert (await orders.wait(intent)).status == "Completed"
     assert dict(api.sent[0].query) == {"customer_external_id": CUSTOMER, "orderId": "10984"}
 
 
 @pytest.mark.parametrize(
-    ("error", "passing"),
+    ("error", "expected"),
     [
         (ConfigurationError(""), False),
         (ClientClosedError(""), False),
@@ -289,11 +291,11 @@ async def test_an_intent_knows_its_order_by_any_key(api: FakeApiClient, orders: 
     ],
     ids=repr,
 )
-def test_which_failures_pass_by(error: MintedConnectError, passing: bool) -> None:
-    assert is_transient(error) is passing
+def test_is_transient_returns_whether_a_read_may_succeed(error: MintedConnectError, expected: bool) -> None:
+    assert is_transient(error) is expected
 
 
-async def test_receipt_and_invoice(api: FakeApiClient, orders: AsyncOrders) -> None:
+async def test_receipt_and_invoice_return_the_response(api: FakeApiClient, orders: AsyncOrders) -> None:
     api.complete = {"order_id": 10984, "new": 1}
     receipt = await orders.receipt(10984, customer_id=CUSTOMER)
     assert (receipt.order_id, receipt.url, receipt.raw["new"]) == (10984, None, 1)
