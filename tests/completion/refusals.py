@@ -25,7 +25,7 @@ from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import Journal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.completion.chaos.stopping import Pen
+from tests.completion.chaos.stopping import FaultyJournal
 from tests.conftest import Awaitably
 from tests.support.clocks import WrongClock
 from tests.support.operations import GOLD
@@ -250,8 +250,8 @@ async def examine(stage: Stage, case: Case) -> Result:
 
 
 async def _buy(stage: Stage, case: Case, basket: Basket, journal: MemoryJournal) -> Completion | BaseException:
-    pen = Pen(journal)
-    async with stage.client(case.completion_policy, pen) as opened:
+    journal_of_call = FaultyJournal(journal)
+    async with stage.client(case.completion_policy, journal_of_call) as opened:
         client = opened.with_options(deadline=DEADLINE) if case.ending == "deadline" else opened
         task = asyncio.ensure_future(_end(client.complete.buy(basket, expected_total=basket.paid_total)))
         if case.ending in {"cancelled", "killed"}:
@@ -259,7 +259,7 @@ async def _buy(stage: Stage, case: Case, basket: Basket, journal: MemoryJournal)
             def interrupt(read: int) -> None:
                 # The first look is two reads or more; later looks are about the time that is left.
                 if read == 4 and stage.proxy.completions[basket.token]:
-                    pen.dead = case.ending == "killed"
+                    journal_of_call.is_killed = case.ending == "killed"
                     task.cancel()
 
             stage.proxy.on_read = interrupt
