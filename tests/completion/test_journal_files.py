@@ -35,7 +35,7 @@ def names(path: Path) -> list[str]:
     return sorted(one.name for one in path.iterdir())
 
 
-# --- Queries -------------------------------------------------------------------------------------------------------
+# --- queries -------------------------------------------------------------------------------------------------------
 
 
 async def query_all(journal: SqliteJournal) -> list[Any]:
@@ -141,7 +141,7 @@ def test_unreadable_log_raises_an_error_that_names_it(read_only: Callable[[bool]
     assert "-wal may hold its latest records" in message
 
 
-# --- Hard links ----------------------------------------------------------------------------------------------------
+# --- hard links ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ async def test_processes_creating_one_file_all_succeed(tmp_path: Path, monkeypat
         assert len(await SqliteJournal(path).pending()) == 4
 
 
-# --- Names that are not paths --------------------------------------------------------------------------------------
+# --- names that are not paths --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

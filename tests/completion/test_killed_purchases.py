@@ -81,13 +81,13 @@ async def until(condition: Callable[[], object], process: Process) -> None:
 
 
 @asynccontextmanager
-async def buying(server: Sandbox, kept: str, *, stops: bool = False) -> AsyncIterator[Process]:
+async def buying(server: Sandbox, journal_location: str, *, stops: bool = False) -> AsyncIterator[Process]:
     """Fill a basket, start a process that buys it, and kill it in the end."""
     async with client_of(server, "") as clerk:
         await clerk.customers.create(CUSTOMER, firstname="Ada", lastname="Lovelace")
         await clerk.baskets.add_item(CUSTOMER, sku=GOLD)
     await server.clock.sleep(READS_LAG)
-    arguments = (server.url, server.username, server.password, kept, "yes" if stops else "no")
+    arguments = (server.url, server.username, server.password, journal_location, "yes" if stops else "no")
     process = await create_subprocess_exec(
         sys.executable, "-W", "error", "-c", BUYS, *arguments, stdout=PIPE, stderr=PIPE
     )
@@ -101,15 +101,15 @@ async def buying(server: Sandbox, kept: str, *, stops: bool = False) -> AsyncIte
     assert process.returncode == -signal.SIGKILL
 
 
-def client_of(server: Sandbox, kept: str, **policy: Any) -> AsyncMintedConnect:
+def client_of(server: Sandbox, journal_location: str, **policy: Any) -> AsyncMintedConnect:
     options = Options(clock=server.clock, completion=CompletionPolicy(**policy))
-    journal = kept or None
+    journal = journal_location or None
     return AsyncMintedConnect(server.username, server.password, base_url=server.url, journal=journal, options=options)
 
 
-async def settled(server: Sandbox, kept: str, intent: Intent, *, fence: bool = False, **policy: Any) -> Any:
+async def settled(server: Sandbox, journal_location: str, intent: Intent, *, fence: bool = False, **policy: Any) -> Any:
     """Return how `reconcile` of another machine ends; its report is held against the shop."""
-    async with client_of(server, kept, **policy) as other:
+    async with client_of(server, journal_location, **policy) as other:
         assert [one.id for one in await other.complete.pending()] == [intent.id]
         try:
             end: Completion | MintedConnectError = await other.complete.reconcile(intent, fence=fence)
@@ -122,18 +122,18 @@ async def settled(server: Sandbox, kept: str, intent: Intent, *, fence: bool = F
 @pytest.mark.parametrize("commit", ["before", "after", "never"])
 @pytest.mark.parametrize(("status", "is_envelope"), [(403, False), (409, True)])
 async def test_killed_during_the_looks_after_a_refusal(
-    server: Sandbox, kept: str, commit: str, status: int, is_envelope: bool
+    server: Sandbox, journal_location: str, commit: str, status: int, is_envelope: bool
 ) -> None:
     server.faults.add(
         "refusal", path="*/complete/*", status=status, is_envelope=is_envelope, commit=commit, seconds=DELAY
     )
-    async with buying(server, kept) as process:
+    async with buying(server, journal_location) as process:
         await until(lambda: len(server.requests.of("orders.page")) > 1, process)
-    [intent] = await open_journal(kept).pending()
+    [intent] = await open_journal(journal_location).pending()
     assert intent.state is IntentState.UNKNOWN
     assert intent.refusal is not None
     assert (intent.refusal.status, intent.refusal.is_vendor_response) == (status, is_envelope)
-    end = await settled(server, kept, intent)
+    end = await settled(server, journal_location, intent)
     if commit == "never":
         assert isinstance(end, CompletionRejected)
         assert end.order is None
@@ -141,36 +141,36 @@ async def test_killed_during_the_looks_after_a_refusal(
         assert server.shop.orders == []
     else:
         assert isinstance(end, Completion)
-    assert await open_journal(kept).pending() == []
+    assert await open_journal(journal_location).pending() == []
     assert len(server.requests.of("complete.buy")) == 1
 
 
-async def test_killed_between_the_journal_and_the_send(server: Sandbox, kept: str) -> None:
-    async with buying(server, kept, stops=True) as process:
+async def test_killed_between_the_journal_and_the_send(server: Sandbox, journal_location: str) -> None:
+    async with buying(server, journal_location, stops=True) as process:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"prepared\n", await process.communicate()
-        [intent] = await open_journal(kept).pending()
+        [intent] = await open_journal(journal_location).pending()
         bounded = {"latest_landing": DELAY, "fence_proves_not_executed": True}
         # Until the price lock is over, the process may go on and send it: nothing is proven, by looks or by fence.
-        end = await settled(server, kept, intent, **bounded)
+        end = await settled(server, journal_location, intent, **bounded)
         assert isinstance(end, OutcomeUnknown)
-        [intent] = await open_journal(kept).pending()
+        [intent] = await open_journal(journal_location).pending()
         assert (intent.state, intent.refusal) == (IntentState.PREPARED, None)
     await server.clock.sleep(server.settings.lock_seconds)
-    end = await settled(server, kept, intent, **bounded)
+    end = await settled(server, journal_location, intent, **bounded)
     assert isinstance(end, NotExecuted)
     assert server.requests.of("complete.buy") == []
-    assert await open_journal(kept).pending() == []
+    assert await open_journal(journal_location).pending() == []
 
 
-async def test_killed_with_the_order_not_shown_yet(server: Sandbox, kept: str) -> None:
+async def test_killed_with_the_order_not_shown_yet(server: Sandbox, journal_location: str) -> None:
     fault = server.faults.add("hang", path="*/complete/*", commit=True)
-    async with buying(server, kept) as process:
+    async with buying(server, journal_location) as process:
         await until(lambda: fault.waiting, process)
-    [intent] = await open_journal(kept).pending()
+    [intent] = await open_journal(journal_location).pending()
     assert intent.state is IntentState.PREPARED
     fault.remove()
-    end = await settled(server, kept, intent, latest_landing=0.0)
+    end = await settled(server, journal_location, intent, latest_landing=0.0)
     assert isinstance(end, Completion)
     assert len(server.requests.of("complete.buy")) == 1
-    assert await open_journal(kept).pending() == []
+    assert await open_journal(journal_location).pending() == []

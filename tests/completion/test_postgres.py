@@ -146,7 +146,7 @@ class BreakingProxy:
         await asyncio.gather(forward(), forward_response(), return_exceptions=True)
 
 
-# --- Durability ----------------------------------------------------------------------------------------------------
+# --- durability ----------------------------------------------------------------------------------------------------
 
 
 async def test_settings_of_every_transaction(database: Database, journal: PostgresJournal) -> None:
@@ -269,7 +269,7 @@ async def test_commit_that_the_standby_does_not_confirm_fails(
     assert await journal.pending() == []  # settled as not sent
 
 
-# --- One active intent per basket, on any number of machines -------------------------------------------------------
+# --- one active intent per basket, on any number of machines -------------------------------------------------------
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
@@ -417,7 +417,7 @@ def test_postgres_and_sqlite_journals_behave_equally(database: Database, tmp_pat
     assert ours == theirs
 
 
-# --- Versions of the schema ----------------------------------------------------------------------------------------
+# --- versions of the schema ----------------------------------------------------------------------------------------
 
 
 MIGRATION = "ALTER TABLE minted_connect_intents ADD COLUMN weather TEXT; CREATE TABLE in_the_way ()"
@@ -488,7 +488,7 @@ async def test_unusable_tables_raise_an_error_with_the_reason(
     await refused(journal.prepare(intent_of(id="second")), message, database)
 
 
-# --- Other errors --------------------------------------------------------------------------------------------------
+# --- other errors --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}, {"guid": "a\0b"}])
@@ -681,7 +681,7 @@ async def test_psycopg_logs_no_private_data(
     assert not [secret for secret in (PASSWORD, "canary-p", TOKEN, CUSTOMER) if secret in logged]
 
 
-# --- The URL, and the clients --------------------------------------------------------------------------------------
+# --- the URL, and the clients --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ class Purchases(RuleBasedStateMachine):
         """Run one step."""
         steps[(name or work).__name__.strip("_")] += 1
         for machine in self.machines:
-            machine.missed = 0
+            machine.failed_writes = 0
         return self._record_failure(lambda: self.runner.run(work))
 
     def _record_failure(self, work: Callable[[], _T]) -> _T:
@@ -359,10 +359,10 @@ class Purchases(RuleBasedStateMachine):
 
     async def _reconcile(self, machine: Machine, number: int, fences: list[bool], patience: int | None) -> None:
         """Reconcile an intent that is or was pending: a caller may pass an error again."""
-        machine.asked.update({intent.id: intent for intent in await machine.client.complete.pending()})
-        if not machine.asked:
+        machine.known_intents.update({intent.id: intent for intent in await machine.client.complete.pending()})
+        if not machine.known_intents:
             return
-        intent = [*machine.asked.values()][-1 - number % len(machine.asked)]
+        intent = [*machine.known_intents.values()][-1 - number % len(machine.known_intents)]
         is_single = len(fences) == 1 and machine.store.entries()[intent.id].state in OPEN
         calls = [asyncio.ensure_future(machine.client.complete.reconcile(intent, fence=fence)) for fence in fences]
         if patience is not None:
@@ -388,7 +388,7 @@ class Purchases(RuleBasedStateMachine):
         self.run_step(self._fail_journal_writes(writes))
 
     async def _fail_journal_writes(self, writes: int) -> None:
-        self.main_machine.failing = writes
+        self.main_machine.failing_writes = writes
 
     @rule(crash=st.booleans())
     def restart(self, crash: bool) -> None:
@@ -475,10 +475,10 @@ class Purchases(RuleBasedStateMachine):
         for entry in own.values():
             assert entry.cart_token == basket.token
             assert terms.get("expected_total", entry.paid_total) == entry.paid_total
-            assert entry.state != IntentState.PREPARED or machine.missed, (
+            assert entry.state != IntentState.PREPARED or machine.failed_writes, (
                 "the intent stays prepared, although its outcome is unknown"
             )
-        if machine.missed:
+        if machine.failed_writes:
             # An outcome that could not be stored leaves the intent open: `Oracle.check` covers it.
             assert not isinstance(result, Completion) or self.oracle.orders(basket.token)
             return
@@ -512,7 +512,7 @@ class Purchases(RuleBasedStateMachine):
     ) -> None:
         outcomes[f"reconcile: {type(result).__name__}"] += 1
         entry = machine.store.entries()[intent]
-        if machine.missed:
+        if machine.failed_writes:
             assert not isinstance(result, Completion) or self.oracle.orders(entry.cart_token)
             return
         match result:
@@ -564,7 +564,7 @@ class Purchases(RuleBasedStateMachine):
             await self.server.aclose()
 
     async def _settle(self, machine: Machine) -> None:
-        machine.failing = machine.missed = 0
+        machine.failing_writes = machine.failed_writes = 0
         for intent in await machine.store.pending():
             self._check_reconciliation(machine, intent.id, await result_of(machine.client.complete.reconcile(intent)))
         self.oracle.check()
