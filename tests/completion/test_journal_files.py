@@ -145,11 +145,11 @@ def test_unreadable_log_raises_an_error_that_names_it(read_only: Callable[[bool]
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_create_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_file, "_CREATE_TIMEOUT", 0.05)
 
 
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("short_create_timeout")
 async def test_hard_linked_file_is_rejected_under_both_names(tmp_path: Path) -> None:
     paths = [tmp_path / "journal.db", tmp_path / "link.db"]
     await SqliteJournal(paths[0]).prepare(intent_of())
@@ -166,7 +166,7 @@ async def test_hard_linked_file_is_rejected_under_both_names(tmp_path: Path) -> 
     assert await SqliteJournal(paths[0]).pending() == [intent_of()]
 
 
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("short_create_timeout")
 async def test_file_is_usable_again_without_its_hard_link(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
     await journal.prepare(intent_of())
@@ -177,7 +177,7 @@ async def test_file_is_usable_again_without_its_hard_link(tmp_path: Path) -> Non
     await journal.prepare(intent_of(id="second", cart_token="second"))
 
 
-async def test_temporary_link_of_a_new_file_is_waited_for(tmp_path: Path) -> None:
+async def test_query_waits_for_the_temporary_link_of_a_new_file(tmp_path: Path) -> None:
     path, temporary = tmp_path / "journal.db", tmp_path / ".minted-temporary"
     await SqliteJournal(path).prepare(intent_of())
     temporary.hardlink_to(path)
@@ -187,7 +187,7 @@ async def test_temporary_link_of_a_new_file_is_waited_for(tmp_path: Path) -> Non
     timer.join()
 
 
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("short_create_timeout")
 async def test_temporary_link_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     path, temporary = tmp_path / "journal.db", tmp_path / ".minted-temporary"
     await SqliteJournal(path).prepare(intent_of())

@@ -26,7 +26,7 @@ WRITER = """
 
 
 @pytest.mark.requirement(16)
-async def test_what_was_said_is_kept(journal_location: str) -> None:
+async def test_killed_writer_loses_no_reported_record(journal_location: str) -> None:
     reported: dict[str, str] = {}
     rng = random.Random(7)
     for run in range(RUNS):

@@ -103,7 +103,7 @@ with MintedConnect(username, password, base_url=url, journal=journal) as minted:
 """
 
 
-async def test_of_two_machines_one_completes_each_basket(
+async def test_one_of_two_machines_completes_each_basket(
     minted: AsyncMintedConnect, sandbox: Sandbox, database: Database, machine: Start
 ) -> None:
     machines = [await machine(source, database.url) for source in (ASYNC_BUYER, BLOCKING_BUYER)]
@@ -177,8 +177,8 @@ asyncio.run(main())
 
 
 @pytest.mark.requirement(16)
-@pytest.mark.parametrize("committed", [True, False], ids=["done", "not done"])
-async def test_killed_between_sending_and_answer_and_found_out_by_another(
+@pytest.mark.parametrize("committed", [True, False], ids=["executed", "not executed"])
+async def test_purchase_of_killed_process_is_found_by_another(
     minted: AsyncMintedConnect, sandbox: Sandbox, journal_location: str, machine: Start, committed: bool
 ) -> None:
     await minted.customers.create("customer-1")
