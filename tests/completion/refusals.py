@@ -44,7 +44,7 @@ __all__ = [
     "run_case",
 ]
 
-Reads = Literal["fresh", "behind"]
+Reads = Literal["fresh", "delayed"]
 Ending = Literal["inline", "inline_looks=0", "deadline", "cancelled", "killed"]
 
 DELAY: Final = 5.0
@@ -111,7 +111,7 @@ class Case:
     def label(self) -> str:
         """Return the name of the case, without policy and ending."""
         made = {"before": "before", "after": f"{DELAY:g} s after", "never": "never"}[self.made]
-        reads = f"{STALENESS:g} s behind" if self.reads == "behind" else "fresh"
+        reads = f"delayed by {STALENESS:g} s" if self.reads == "delayed" else "fresh"
         return f"{self.response.name} {self.form}, order {made}, reads {reads}"
 
     @property
@@ -127,7 +127,7 @@ class Case:
         is_trusted = self.trusts_defaults and self.form == "enveloped" and status in self.completion_policy.refusals
         if not is_trusted or self.made == "never":
             return None
-        if self.reads == "behind":
+        if self.reads == "delayed":
             return "one read-back confirms a trusted refusal, and delayed reads do not show the order in it"
         if self.made == "after" and self.completion_policy.latest_landing is None:
             return "one read-back confirms a trusted refusal, and without latest_landing it comes before the order"
@@ -146,14 +146,14 @@ class Case:
             body=json.dumps(body).encode() if is_json else b"<html><body>blocked</body></html>",
             made=self.made,
             delay=DELAY,
-            staleness=STALENESS if self.reads == "behind" else 0.0,
+            staleness=STALENESS if self.reads == "delayed" else 0.0,
             clock_error=self.clock_error,
         )
 
 
 def cases(responses: Iterable[Response], **fixed: Any) -> Iterator[Case]:
     """Return every combination of form, order and reads for these responses."""
-    forms, made, reads = ("enveloped", "bare"), ("before", "after", "never"), ("fresh", "behind")
+    forms, made, reads = ("enveloped", "bare"), ("before", "after", "never"), ("fresh", "delayed")
     for response, *rest in itertools.product(responses, forms, made, reads):
         yield Case(**{"response": response, **dict(zip(("form", "made", "reads"), rest, strict=True)), **fixed})
 

@@ -189,12 +189,12 @@ async def environment(store: Store, anyio_backend: str) -> AsyncGenerator[Enviro
 # --- the operations ----------------------------------------------------------------------------------------------
 
 
-async def rows(iterator: AsyncGenerator[Any, None]) -> list[Any]:
+async def read_all(iterator: AsyncGenerator[Any, None]) -> list[Any]:
     async with aclosing(iterator):
         return [row async for row in iterator]
 
 
-async def first_tick(client: AsyncMintedConnect) -> Any:
+async def read_first_tick(client: AsyncMintedConnect) -> Any:
     async with client.rates.feed(interval=1) as feed, aclosing(feed.subscribe()) as ticks:
         return await anext(ticks)
 
@@ -203,7 +203,7 @@ async def fail_rates_twice(environment: Environment) -> None:
     environment.add_fault("status", "*/rates", status=500, times=2)
 
 
-async def slow_response(environment: Environment) -> str:
+async def delay_response(environment: Environment) -> str:
     name = await environment.create_customer()
     environment.add_fault("slow_loris", f"*/{name}", interval=0.01)
     return name
@@ -231,7 +231,7 @@ def buy(client: AsyncMintedConnect, basket: Basket) -> Any:
     return client.complete.buy(basket, expected_total=basket.paid_total)
 
 
-async def nothing(environment: Environment) -> None:
+async def prepare_nothing(environment: Environment) -> None:
     pass
 
 
@@ -239,18 +239,18 @@ Prepare = Callable[[Environment], Awaitable[Any]]
 Call = Callable[[AsyncMintedConnect, Any, Environment], Coroutine[Any, Any, Any]]
 
 CALLS: Final[dict[str, tuple[Prepare, Call]]] = {
-    "customers.create": (nothing, lambda c, _, m: c.customers.create(f"new-{len(m.server.shop.customers)}")),
-    "customers.get": (nothing, lambda c, _, m: c.customers.get(m.basket.customer.external_id)),
+    "customers.create": (prepare_nothing, lambda c, _, m: c.customers.create(f"new-{len(m.server.shop.customers)}")),
+    "customers.get": (prepare_nothing, lambda c, _, m: c.customers.get(m.basket.customer.external_id)),
     "customers.update": (
-        nothing,
+        prepare_nothing,
         lambda c, _, m: c.customers.update(m.basket.customer.external_id, **PERSON.details),
     ),
     "customers.remove": (Environment.create_customer, lambda c, name, _: c.customers.remove(name)),
-    "customers.remove, slow response": (slow_response, lambda c, name, _: c.customers.remove(name)),
-    "products.page": (nothing, lambda c, *_: c.products.page()),
-    "products.iterate": (nothing, lambda c, *_: rows(c.products.iterate(per_page=10))),
+    "customers.remove, slow response": (delay_response, lambda c, name, _: c.customers.remove(name)),
+    "products.page": (prepare_nothing, lambda c, *_: c.products.page()),
+    "products.iterate": (prepare_nothing, lambda c, *_: read_all(c.products.iterate(per_page=10))),
     "baskets.get_active": (
-        nothing,
+        prepare_nothing,
         lambda c, _, m: c.baskets.get_active(m.basket.customer.external_id, cart_token=m.basket.token),
     ),
     "baskets.add_item": (Environment.refill_basket, lambda c, basket, _: c.baskets.add_item(basket, sku=GOLD)),
@@ -265,28 +265,28 @@ CALLS: Final[dict[str, tuple[Prepare, Call]]] = {
     ),
     "baskets.delete_item": (Environment.refill_basket, lambda c, basket, _: c.baskets.delete_item(basket, sku=GOLD)),
     "baskets.clear": (Environment.refill_basket, lambda c, basket, _: c.baskets.clear(basket)),
-    "orders.page": (nothing, lambda c, _, m: c.orders.page(customer_id=m.order.customer.external_id)),
+    "orders.page": (prepare_nothing, lambda c, _, m: c.orders.page(customer_id=m.order.customer.external_id)),
     "orders.get": (
-        nothing,
+        prepare_nothing,
         lambda c, _, m: c.orders.get(m.order.id, customer_id=m.order.customer.external_id),
     ),
     "orders.iterate": (
-        nothing,
-        lambda c, _, m: rows(c.orders.iterate(customer_id=m.order.customer.external_id)),
+        prepare_nothing,
+        lambda c, _, m: read_all(c.orders.iterate(customer_id=m.order.customer.external_id)),
     ),
     "orders.wait": (Environment.make_order, lambda c, order, _: c.orders.wait(order)),
-    "orders.watch": (Environment.make_order, lambda c, order, _: rows(c.orders.watch(order))),
+    "orders.watch": (Environment.make_order, lambda c, order, _: read_all(c.orders.watch(order))),
     "orders.receipt": (
-        nothing,
+        prepare_nothing,
         lambda c, _, m: c.orders.receipt(m.order.id, customer_id=m.order.customer.external_id),
     ),
-    "orders.invoice": (nothing, lambda c, _, m: c.orders.invoice(m.order.guid)),
-    "wallet.balance": (nothing, lambda c, _, m: c.wallet.balance(m.order.customer.external_id)),
-    "rates.current": (nothing, lambda c, *_: c.rates.current()),
+    "orders.invoice": (prepare_nothing, lambda c, _, m: c.orders.invoice(m.order.guid)),
+    "wallet.balance": (prepare_nothing, lambda c, _, m: c.wallet.balance(m.order.customer.external_id)),
+    "rates.current": (prepare_nothing, lambda c, *_: c.rates.current()),
     "rates.current, retried": (fail_rates_twice, lambda c, *_: c.rates.current()),
-    "rates.history": (nothing, lambda c, *_: c.rates.history(metal="gold")),
-    "rates.feed": (nothing, lambda c, *_: first_tick(c)),
-    "request": (nothing, lambda c, *_: c.request("GET", "/partner/walletable/rates")),
+    "rates.history": (prepare_nothing, lambda c, *_: c.rates.history(metal="gold")),
+    "rates.feed": (prepare_nothing, lambda c, *_: read_first_tick(c)),
+    "request": (prepare_nothing, lambda c, *_: c.request("GET", "/partner/walletable/rates")),
 }
 
 COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
@@ -301,8 +301,8 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
     ),
     "complete.buy, read back": (refuse_completion, lambda c, basket, _: buy(c, basket)),
     "complete.buy, found": (refuse_executed_completion, lambda c, basket, _: buy(c, basket)),
-    "complete.pending": (nothing, lambda c, *_: c.complete.pending()),
-    "complete.unfinished": (nothing, lambda c, *_: c.complete.unfinished()),
+    "complete.pending": (prepare_nothing, lambda c, *_: c.complete.pending()),
+    "complete.unfinished": (prepare_nothing, lambda c, *_: c.complete.unfinished()),
     "complete.adopt": (
         lambda m: m.make_unknown_intent("drop_before_read"),
         lambda c, intent, _: c.complete.adopt(intent),
@@ -311,7 +311,7 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
         lambda m: m.make_unknown_intent("drop_before_read"),
         lambda c, intent, _: c.complete.decide(intent, "not_executed"),
     ),
-    "complete.reconcile": (nothing, lambda c, _, m: c.complete.reconcile(m.intent)),
+    "complete.reconcile": (prepare_nothing, lambda c, _, m: c.complete.reconcile(m.intent)),
     "complete.reconcile, fenced": (
         lambda m: m.make_unknown_intent("drop_before_read"),
         lambda c, intent, _: c.complete.reconcile(intent, fence=True),

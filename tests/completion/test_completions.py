@@ -1,4 +1,4 @@
-"""complete.*: checks before fail_in, the outcome of each failure, and that no purchase is sent twice."""
+"""complete.*: checks before sending, the outcome of each failure, and that no purchase is sent twice."""
 
 from __future__ import annotations
 
@@ -621,7 +621,9 @@ FAILING = [
 ]
 
 
-def responding(api: FakeApiClient, status: str, listed: str | None) -> Callable[[Request, RequestProgress], Any]:
+def respond_with_statuses(
+    api: FakeApiClient, status: str, listed: str | None
+) -> Callable[[Request, RequestProgress], Any]:
     """Return a completion whose response and listed order differ in status; without `listed`, no order is listed."""
 
     def complete(request: Request, progress: RequestProgress) -> Any:
@@ -636,7 +638,7 @@ def responding(api: FakeApiClient, status: str, listed: str | None) -> Callable[
 async def test_failed_order_in_response_and_list_is_rejected(
     api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, status: str
 ) -> None:
-    api.complete = responding(api, status, status)
+    api.complete = respond_with_statuses(api, status, status)
     with pytest.raises(CompletionRejected) as caught:
         await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value.order is not None
@@ -646,7 +648,7 @@ async def test_failed_order_in_response_and_list_is_rejected(
 async def test_failed_order_in_response_only_is_a_difference(
     api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
 ) -> None:
-    api.complete = responding(api, "Failed", "Processing")
+    api.complete = respond_with_statuses(api, "Failed", "Processing")
     done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert done.order.status == "Processing"
@@ -657,7 +659,7 @@ async def test_failed_order_in_response_only_is_a_difference(
 async def test_failed_order_that_is_not_listed_is_unknown(
     api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
 ) -> None:
-    api.complete = responding(api, "Failed", None)
+    api.complete = respond_with_statuses(api, "Failed", None)
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert "status_name" in "".join(caught.value.evidence)
@@ -668,7 +670,7 @@ async def test_failed_order_that_is_not_listed_is_unknown(
 async def test_unknown_order_status_is_a_difference(
     api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, status: str
 ) -> None:
-    api.complete = responding(api, status, status)
+    api.complete = respond_with_statuses(api, status, status)
     done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert [difference.split(":")[0] for difference in done.differences] == ["status_name"]
     assert journal.states == [IntentState.CONFIRMED]

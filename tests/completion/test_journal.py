@@ -26,7 +26,7 @@ from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import VERSION, SqliteJournal
 from minted_connect.models import IntentState, OrderProgress, OrderStatus
 from tests.completion.fakes import intent_of
-from tests.completion.processes import child, together
+from tests.completion.processes import run_together, start_child
 
 pytestmark = pytest.mark.anyio
 
@@ -264,7 +264,7 @@ async def test_stored_intent_equals_the_prepared_intent(journal_location: str) -
 
 
 async def test_intent_survives_sigkill_of_its_process(journal_location: str) -> None:
-    process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", journal_location)
+    process = start_child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", journal_location)
     _, problems = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL, problems
     assert await open_journal(journal_location).pending() == [intent_of()]
@@ -282,7 +282,9 @@ async def test_one_of_two_concurrent_processes_gets_each_basket(journal_location
             continue
         print(number, flush=True)
     """
-    stored_numbers = " ".join(together([child(body.strip(), journal_location, name) for name in ("a", "b")])).split()
+    stored_numbers = " ".join(
+        run_together([start_child(body.strip(), journal_location, name) for name in ("a", "b")])
+    ).split()
     assert sorted(stored_numbers, key=int) == [str(number) for number in range(10)]
     assert len(await open_journal(journal_location).pending()) == 10
 
@@ -298,7 +300,7 @@ async def test_concurrent_tasks_of_two_processes_lose_no_intent(journal_location
             print(name)
     await asyncio.gather(*(buyer(task) for task in range(4)))
     """
-    processes = [child(body.strip(), journal_location, name) for name in ("a", "b")]
+    processes = [start_child(body.strip(), journal_location, name) for name in ("a", "b")]
     outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=50) for process in processes))
     problems = [output[1] for output in outputs]
     assert [process.returncode for process in processes] == [0, 0], problems
@@ -360,7 +362,7 @@ async def test_concurrent_processes_migrate_a_journal_once(tmp_path: Path) -> No
     await journal.settle("open", "unknown")
     print(len(await journal.pending()), flush=True)
     """
-    assert together([child(body.strip(), path) for _ in range(3)]) == ["1\n"] * 3
+    assert run_together([start_child(body.strip(), path) for _ in range(3)]) == ["1\n"] * 3
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
     database.close()
@@ -424,7 +426,7 @@ async def test_operation_keeps_the_locks_of_other_connections(tmp_path: Path) ->
         database.execute("SELECT * FROM intents").fetchall()
         await journal.prepare(intent_of(id="ours", cart_token="ours"))
         # SQLite removes the log if it finds no lock of another connection when it closes the file.
-        process = child("await journal.prepare(intent_of())", path)
+        process = start_child("await journal.prepare(intent_of())", path)
         _, problems = await asyncio.to_thread(process.communicate, timeout=30)
         assert process.returncode == 0, problems
         assert (tmp_path / "journal.db-wal").exists()

@@ -25,7 +25,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.journal.sqlite_schema import STEPS
 from minted_connect.models import IntentState
 from tests.completion.fakes import intent_of
-from tests.completion.processes import ROOT, child, together
+from tests.completion.processes import ROOT, run_together, start_child
 from tests.completion.test_journal import create_version_1
 
 pytestmark = pytest.mark.anyio
@@ -255,7 +255,7 @@ async def test_processes_creating_one_file_all_succeed(tmp_path: Path, monkeypat
     """
     for attempt in range(3):
         path = tmp_path / f"{attempt}.db"
-        assert together([child(body.strip(), path, str(number)) for number in range(4)]) == [""] * 4
+        assert run_together([start_child(body.strip(), path, str(number)) for number in range(4)]) == [""] * 4
         assert len(await SqliteJournal(path).pending()) == 4
 
 

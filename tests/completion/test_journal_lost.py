@@ -24,7 +24,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState, Refusal
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import FakeApiClient, intent_of
-from tests.completion.processes import child
+from tests.completion.processes import start_child
 from tests.support.operations import GOLD
 from tests.support.postgres import Database
 
@@ -44,7 +44,7 @@ def remove(path: Path) -> None:
         Path(f"{path}{end}").unlink(missing_ok=True)
 
 
-def empty(path: Path) -> None:
+def truncate(path: Path) -> None:
     os.truncate(path, 0)
 
 
@@ -73,7 +73,7 @@ def remove_directory(path: Path) -> None:
     shutil.rmtree(path.parent)
 
 
-def directory_becomes_file(path: Path) -> None:
+def replace_directory_with_file(path: Path) -> None:
     shutil.rmtree(path.parent)
     path.parent.write_text("in the way")
 
@@ -84,13 +84,13 @@ def drop_tables(path: Path) -> None:
 
 DAMAGES = [
     remove,
-    empty,
+    truncate,
     rename_over,
     create_again,
     overwrite,
     replace_directory,
     remove_directory,
-    directory_becomes_file,
+    replace_directory_with_file,
     drop_tables,
 ]
 
@@ -150,7 +150,7 @@ async def test_removed_log_is_detected(path: Path) -> None:
 
 
 async def test_emptied_file_with_a_log_is_not_changed(path: Path) -> None:
-    process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", path)
+    process = start_child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", path)
     process.communicate(timeout=30)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("SELECT * FROM intents").fetchall()

@@ -30,7 +30,7 @@ from tests.support.operations import GOLD
 pytestmark = pytest.mark.anyio
 
 
-def threads() -> list[threading.Thread]:
+def journal_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "minted-journal"]
 
 
@@ -54,20 +54,20 @@ def check_no_thread_is_left() -> Iterator[None]:
 
 def join_threads() -> None:
     gc.collect()
-    for thread in threads():
+    for thread in journal_threads():
         thread.join(10)
-    assert threads() == []
+    assert journal_threads() == []
 
 
 async def test_thread_starts_at_first_operation_and_ends_at_close(journal: SqliteJournal) -> None:
-    assert threads() == []
+    assert journal_threads() == []
     await asyncio.gather(*(journal.prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(20)))
-    assert len(threads()) == 1
+    assert len(journal_threads()) == 1
     await journal.aclose()
-    assert threads() == []
+    assert journal_threads() == []
     await journal.aclose()
     assert len(await journal.pending()) == 20  # a journal can be used after aclose
-    assert len(threads()) == 1
+    assert len(journal_threads()) == 1
     await journal.aclose()
 
 
@@ -77,7 +77,7 @@ async def test_thread_ends_with_its_garbage_collected_journal(tmp_path: Path) ->
     reference = weakref.ref(journal)
     del journal
     await wait_until(lambda: reference() is None)
-    await wait_until(lambda: not threads())
+    await wait_until(lambda: not journal_threads())
 
 
 async def test_closed_client_leaves_no_thread(tmp_path: Path) -> None:
@@ -88,8 +88,8 @@ async def test_closed_client_leaves_no_thread(tmp_path: Path) -> None:
         ) as minted,
     ):
         assert await minted.complete.pending() == []
-        assert len(threads()) == 1
-    assert threads() == []
+        assert len(journal_threads()) == 1
+    assert journal_threads() == []
 
 
 async def test_aclose_waits_for_running_operations(journal: SqliteJournal) -> None:
@@ -146,7 +146,7 @@ def test_loops_and_threads_share_one_worker_thread(journal: SqliteJournal) -> No
         user.start()
     for user in users:
         user.join()
-    assert len(threads()) == 1
+    assert len(journal_threads()) == 1
     assert len(asyncio.run(journal.pending())) == 15
     asyncio.run(journal.aclose())
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from minted_connect.journal import open_journal
-from tests.completion.processes import child
+from tests.completion.processes import start_child
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ async def test_killed_writer_loses_no_reported_record(journal_location: str) -> 
     reported: dict[str, str] = {}
     rng = random.Random(7)
     for run in range(RUNS):
-        process = child(WRITER.strip(), journal_location, str(run * 1000))
+        process = start_child(WRITER.strip(), journal_location, str(run * 1000))
         assert process.stdout is not None
         for _ in range(rng.randrange(1, 12)):
             state, number = process.stdout.readline().split()

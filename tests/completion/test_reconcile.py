@@ -94,7 +94,7 @@ def clear_with(api: FakeApiClient, **changes: Any) -> Any:
 # --- matching orders ---------------------------------------------------------------------------------------------
 
 
-def strength(raw: dict[str, Any], **intent: Any) -> Match:
+def match_of(raw: dict[str, Any], **intent: Any) -> Match:
     try:
         order = converter.structure(raw, Order, elapsed=float)
     except converter.StructureError:
@@ -136,22 +136,22 @@ def strength(raw: dict[str, Any], **intent: Any) -> Match:
     ],
 )
 def test_match_order_returns_how_an_order_matches(row: dict[str, Any], expected: Match) -> None:
-    assert strength(row) is expected
+    assert match_of(row) is expected
 
 
 @pytest.mark.parametrize("name", ["cart_token", "guid", "increment_id"])
 def test_match_order_ignores_empty_keys(name: str) -> None:
     key = name.removeprefix("cart_")
     row = order_json(**{**OTHER_KEYS, key: "", "paid_total": 1})
-    assert strength(row, **{name: ""}) is Match.NONE
+    assert match_of(row, **{name: ""}) is Match.NONE
     del row["paid_total"]
-    assert strength(row, **{name: ""}) is Match.NONE
+    assert match_of(row, **{name: ""}) is Match.NONE
 
 
 def test_match_order_of_unparsable_row_without_keys_is_likely() -> None:
     row = {"customer": {"external_id": CUSTOMER}, "guid": "ANOTHER"}
-    assert strength(row, guid="") is Match.LIKELY
-    assert strength(row, guid="OURS") is Match.NONE
+    assert match_of(row, guid="") is Match.LIKELY
+    assert match_of(row, guid="OURS") is Match.NONE
 
 
 async def test_order_with_equal_number_and_other_keys_is_unknown(
@@ -167,14 +167,14 @@ async def test_order_with_equal_number_and_other_keys_is_unknown(
 def test_match_order_compares_pieces_by_their_sum() -> None:
     line = basket_json()["items"][0]
     split = [{**line, "amount": 1}, {**line, "amount": 2}]
-    assert strength(order_json(**OTHER_KEYS, items=split)) is Match.LIKELY
+    assert match_of(order_json(**OTHER_KEYS, items=split)) is Match.LIKELY
 
 
 @settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(order_json(), st.none() | st.text() | st.integers())))
 def test_match_order_rejects_orders_of_other_customers(changes: dict[str, Any]) -> None:
     raw = {**order_json(), **changes, "customer": {"external_id": "customer-2"}}
-    assert strength(raw) is Match.NONE
+    assert match_of(raw) is Match.NONE
 
 
 # --- polling -----------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ async def test_refusal_is_confirmed_only_without_an_order(environment: Environme
     if environment.flavour == "async":
         # The bound has no effect if reads are fresh, or if the order is made before the response.
         bounded = cases([response], policy="latest_landing")
-        selected += [case for case in bounded if case.reads == "behind" and case.made != "before"]
+        selected += [case for case in bounded if case.reads == "delayed" and case.made != "before"]
     for result in await run_cases(environment, selected):
         if result.case.made != "never":
             assert result.reported in {"confirmed", "unknown"}
@@ -92,7 +92,7 @@ async def test_refusal_with_long_retry_after_is_settled_later(environment: Envir
 @pytest.mark.parametrize("response", UNKNOWN_AT_ONCE, ids=lambda response: response.name)
 async def test_ambiguous_response_is_unknown_without_polling(environment: Environment, response: Response) -> None:
     forms = {"enveloped"} if environment.flavour == "blocking" else {"enveloped", "bare"}
-    selected = [case for case in cases([response]) if case.reads == "behind" and case.form in forms]
+    selected = [case for case in cases([response]) if case.reads == "delayed" and case.form in forms]
     for result in await run_cases(environment, selected):
         assert result.reported == "unknown"
         # With `latest_landing`, a basket that stays open long enough proves that nothing was executed.
@@ -108,7 +108,7 @@ async def test_interrupted_polling_is_settled_by_reconcile(
 ) -> None:
     if environment.flavour == "blocking" and ending in {"cancelled", "killed"}:
         pytest.skip("a test in another thread cannot cancel between two reads; see test_killed.py")
-    selected = [case for case in cases([response], policy="orders_lag", ending=ending) if case.reads == "behind"]
+    selected = [case for case in cases([response], policy="orders_lag", ending=ending) if case.reads == "delayed"]
     results = await run_cases(environment, selected)
     for result in results:
         if result.reported != "confirmed" and not (result.case.form == "enveloped" and response.status == 422):
@@ -130,7 +130,7 @@ async def test_wrong_clocks_settle_no_refusal_too_early(
     [forbidden] = [one for one in REFUSALS if one.name == "403"]
     wrong = {"clock_error": clock_error, "wall_error": wall_error, "policy": "orders_lag", "ending": ending}
     async with open_environment("async") as environment:
-        selected = [case for case in cases([forbidden], **wrong) if case.reads == "behind" and case.form == "bare"]
+        selected = [case for case in cases([forbidden], **wrong) if case.reads == "delayed" and case.form == "bare"]
         for result in await run_cases(environment, selected):
             assert result.reconciled == ("refused (CompletionRejected)" if result.case.made == "never" else "confirmed")
 
@@ -139,11 +139,11 @@ async def test_wrong_clocks_settle_no_refusal_too_early(
 @pytest.mark.requirement(46)
 async def test_excluded_cases_are_trusted_refusals_only(environment: Environment) -> None:
     assert [(case.policy, case.label) for case in EXCLUDED] == [
-        ("latest_landing", "422 enveloped, order before, reads 7 s behind"),
-        ("latest_landing", "422 enveloped, order 5 s after, reads 7 s behind"),
-        ("orders_lag", "422 enveloped, order before, reads 7 s behind"),
+        ("latest_landing", "422 enveloped, order before, reads delayed by 7 s"),
+        ("latest_landing", "422 enveloped, order 5 s after, reads delayed by 7 s"),
+        ("orders_lag", "422 enveloped, order before, reads delayed by 7 s"),
         ("orders_lag", "422 enveloped, order 5 s after, reads fresh"),
-        ("orders_lag", "422 enveloped, order 5 s after, reads 7 s behind"),
+        ("orders_lag", "422 enveloped, order 5 s after, reads delayed by 7 s"),
     ]
     for case in EXCLUDED:
         # The default policy trusts these statuses, so these cases are confirmed too early.

@@ -313,7 +313,7 @@ class Purchases(RuleBasedStateMachine):
         )
 
     async def _complete_and_stop_in_flight(self, basket: Basket, terms: Terms, crash: bool, at_once: bool) -> None:
-        """Stop while the server executes the completion, which results at once or later."""
+        """Stop while the server executes the completion, which ends at once or later."""
         before = self.main_machine.store.entries()
         fault = self.fault
         call = asyncio.ensure_future(self._call(self.main_machine.client, basket, terms))
