@@ -41,7 +41,7 @@ from minted_connect import (
 from minted_connect.core import converter
 from minted_connect.feed import RateFeed
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.completion.fakes import deal_json, intent_of, order_json
+from tests.completion.fakes import basket_json, intent_of, order_json
 
 TOKEN = "T" * 32
 KEY = BasketKey("customer-1", TOKEN)
@@ -68,7 +68,7 @@ WRONG: dict[str, Any] = {
     "{}": {},
 }
 
-BASKET = converter.structure(deal_json(), Basket)
+BASKET = converter.structure(basket_json(), Basket)
 ORDER = converter.structure(order_json(), Order)
 COMPLETION = Completion(None, {"id": "10984"}, {"customer": {"external_id": "customer-1"}})
 INTENT = intent_of(state=IntentState.CONFIRMED)
