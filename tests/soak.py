@@ -58,21 +58,21 @@ def serve() -> None:
     threading.Thread(target=listen).start()
     with ThreadedSandbox(seed=1, log_limit=0, status_interval=2.0) as sandbox:
         faults = RandomFaults(sandbox.faults, random.Random(), 0.05)
-        say(f"{sandbox.url} {sandbox.username} {sandbox.password}")
+        print_line(f"{sandbox.url} {sandbox.username} {sandbox.password}")
         while not faults_end.wait(1.0):
             faults.renew(1000)
         faults.remove_all()
         end.wait()
-        say(str(len(sandbox.shop.orders)))
+        print_line(str(len(sandbox.shop.orders)))
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 @attrs.frozen
-class Weight:
+class ResourceUsage:
     """The resources that this process uses."""
 
     memory: int
@@ -80,7 +80,7 @@ class Weight:
     threads: int
 
     @classmethod
-    def now(cls) -> Weight:
+    def now(cls) -> ResourceUsage:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return cls(pages * os.sysconf("SC_PAGE_SIZE"), len(os.listdir("/proc/self/fd")), threading.active_count())
 
@@ -119,15 +119,17 @@ class Soak:
             orders = int(server.stdout.readline())
             confirmed = sum(map(count_confirmed, journals))
         calls = loads[0].outcomes + loads[1].outcomes
-        say(f"{self.minutes:g} minutes, {calls.total()} calls, {self.ticks} prices, {self.changes} steps of orders")
-        say(", ".join(f"{name} {times}" for name, times in calls.most_common()))
-        say(f"first: {first}")
-        say(f"last:  {last}")
-        say(f"orders: {orders}, known: {confirmed}, unknown left: {unknown}")
+        print_line(
+            f"{self.minutes:g} minutes, {calls.total()} calls, {self.ticks} prices, {self.changes} steps of orders"
+        )
+        print_line(", ".join(f"{name} {times}" for name, times in calls.most_common()))
+        print_line(f"first: {first}")
+        print_line(f"last:  {last}")
+        print_line(f"orders: {orders}, known: {confirmed}, unknown left: {unknown}")
         has_grown = last.memory - first.memory > MAX_GROWTH or last.files > first.files + 3 * POOL
         return int(unknown > 0 or orders != confirmed or has_grown)
 
-    async def work(self, minted: AsyncMintedConnect, loads: list[Load]) -> tuple[Weight, Weight]:
+    async def work(self, minted: AsyncMintedConnect, loads: list[Load]) -> tuple[ResourceUsage, ResourceUsage]:
         started = time.monotonic()
         end = started + 60 * self.minutes
 
@@ -145,8 +147,8 @@ class Soak:
                 group.start_soon(repeatedly, lambda: self.watch(minted, loads[0], end))
             group.start_soon(repeatedly, lambda: self.listen(minted, end))
             await asyncio.sleep(60 * self.minutes * WARM_UP)
-            first = Weight.now()
-        return first, Weight.now()
+            first = ResourceUsage.now()
+        return first, ResourceUsage.now()
 
     async def watch(self, minted: AsyncMintedConnect, load: Load, end: float) -> None:
         """Buy, and watch the order until it is final."""
@@ -179,7 +181,7 @@ def count_confirmed(journal: Path) -> int:
         return int(database.execute("SELECT count(*) FROM intents WHERE state = 'confirmed'").fetchone()[0])
 
 
-def soaked(soak: Callable[[float], Awaitable[int]], arguments: Sequence[str] | None, default: float) -> int:
+def run_for_minutes(soak: Callable[[float], Awaitable[int]], arguments: Sequence[str] | None, default: float) -> int:
     """Run a soak test for the minutes in the arguments, or the default; return the exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     logger = logging.getLogger("minted_connect")
@@ -196,7 +198,7 @@ def soaked(soak: Callable[[float], Awaitable[int]], arguments: Sequence[str] | N
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return soaked(lambda minutes: Soak(minutes).run(), arguments, 10.0)
+    return run_for_minutes(lambda minutes: Soak(minutes).run(), arguments, 10.0)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from minted_connect.models import Basket, Intent, IntentState
 from minted_connect.sandbox import Sandbox
 from minted_connect.sandbox.active_faults import Fault
 from tests.support.operations import GOLD
-from tests.support.subprocesses import spoken
+from tests.support.subprocesses import run_script
 
 BUY = "*/complete/buy"
 PATIENCE = 20.0
@@ -220,4 +220,4 @@ async def main():
 
 asyncio.run(main())
 """
-    assert spoken(source) == ["0", "True"]
+    assert run_script(source) == ["0", "True"]

@@ -12,7 +12,7 @@ import pytest
 from minted_connect import MintedConnect
 from minted_connect.sandbox import ThreadedSandbox
 from tests.support.operations import GOLD
-from tests.support.subprocesses import spoken, until
+from tests.support.subprocesses import run_script, until
 
 pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX forks, Windows does not"),
@@ -128,7 +128,7 @@ def test_fork_during_purchase_child_calls_are_refused(sandbox, arguments):
             lines.append(process.stdout.readline().strip())
         fault.remove()
 
-    parent = spoken(PRELUDE + DURING_PURCHASE, *arguments, meanwhile=meanwhile)
+    parent = run_script(PRELUDE + DURING_PURCHASE, *arguments, meanwhile=meanwhile)
     assert lines == ["buy refused", "reconcile refused", "change refused", "read refused", "child 0"]
     [order] = sandbox.shop.orders
     assert parent == [f"parent {order.id} []"]
@@ -148,7 +148,7 @@ say("child", reap(fork(child)))
 
 
 def test_fork_after_building_child_calls_are_refused(sandbox, arguments):
-    lines = spoken(PRELUDE + BUILT_BEFORE, *arguments)
+    lines = run_script(PRELUDE + BUILT_BEFORE, *arguments)
     assert lines == ["read refused", "raw refused", "change refused", "child 0"]
     assert len(sandbox.requests) == 0
 
@@ -187,7 +187,7 @@ say("workers", *map(reap, asyncio.run(first()) if is_async else first_blocking()
 def test_forked_workers_with_their_own_clients_buy(sandbox, arguments):
     customers = [f"customer-{number}" for number in range(4)]
     create_baskets(sandbox, *customers)
-    *lines, last = spoken(PRELUDE + PRELOADED, *arguments)
+    *lines, last = run_script(PRELUDE + PRELOADED, *arguments)
     assert last == "workers 0 0 0 0"
     assert sorted(line for line in lines if "order" not in line) == [f"{customer} refused" for customer in customers]
     orders = {line.split()[0]: int(line.split()[-1]) for line in lines if "order" in line}

@@ -25,7 +25,7 @@ from minted_connect import (
 from minted_connect.core import converter, exact_json
 from minted_connect.models import Basket, Order
 from minted_connect.sandbox import ManualClock
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 from tests.support.strategies import SAMPLES
 
 SHIPPING = Shipping("Ada", "+905550001122", "c", "c", "d", "a", "12345678910")
@@ -218,11 +218,11 @@ async def call_server(name: str, respond: Callable[[str], tuple[bytes, int]]) ->
         while True:
             first, _, _ = await connection.request()
             completions += "/complete/" in first
-            connection.answer(*respond(first))
+            connection.respond(*respond(first))
 
     options = Options(clock=clock, completion=CompletionPolicy(reconcile_budget=10))
     async with (
-        WireServer(script) as server,
+        RawServer(script) as server,
         AsyncMintedConnect("u", "p", base_url=server.url, options=options) as minted,
     ):
         try:

@@ -23,7 +23,7 @@ from minted_connect import (
     RetryPolicy,
 )
 from minted_connect.models import BasketKey
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 ALLOWED_HEADERS = {
     *("host", "accept", "accept-encoding", "accept-language", "user-agent", "api-version", "x-client-id"),
@@ -137,7 +137,7 @@ def test_argument_arrives_unchanged_in_its_place_or_is_refused(argument: str, gi
 
     async def make_call() -> None:
         async with (
-            WireServer(script) as server,
+            RawServer(script) as server,
             AsyncMintedConnect("u", "p", base_url=server.url, retry=RetryPolicy.none()) as minted,
         ):
             with pytest.raises(MintedConnectError) as caught:

@@ -38,7 +38,7 @@ from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.active_faults import FaultKind
 from tests.support.leak_text import local_variables, texts_of
 from tests.support.operations import CALLS, GOLD, Call, Person, PreparedData, prepare_data
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 USERNAME, PASSWORD = "canary-user", "canary-Pa55word"
 PERSON = Person(
@@ -379,10 +379,10 @@ async def test_response_that_repeats_the_request_is_not_shown(connect, canaries,
     async def script(connection: Connection) -> None:
         while True:
             first, _, body = await connection.request()
-            connection.answer(echo(describe_request(first, body)), status, f"X-Request-Id: {PERSON.customer} \r\n")
+            connection.respond(echo(describe_request(first, body)), status, f"X-Request-Id: {PERSON.customer} \r\n")
 
     errors = 0
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         options = Options(clock=ManualClock(auto_advance=True))
         minted = await connect(server.url, USERNAME, PASSWORD, options=options)
         for call in CALLS.values():
@@ -406,7 +406,7 @@ async def test_response_that_names_the_user_is_not_shown(connect, status):
             await connection.request()
             connection.envelope(None, status, message=f"The user {USERNAME} may not do this.")
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, USERNAME, PASSWORD)
         with pytest.raises(APIError) as caught:
             await minted.rates.current()
@@ -417,9 +417,9 @@ async def test_response_that_repeats_the_url_is_not_shown(connect):
     async def script(connection: Connection) -> None:
         while True:
             first, _, _ = await connection.request()
-            connection.answer(f"The requested URL {first.split()[1]} was not found.".encode(), 404)
+            connection.respond(f"The requested URL {first.split()[1]} was not found.".encode(), 404)
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, USERNAME, PASSWORD)
         with pytest.raises(APIError) as caught:
             await minted.customers.get(PERSON.details["email"])  # a traceback shows this line

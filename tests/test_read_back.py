@@ -60,7 +60,7 @@ from minted_connect import (
 from minted_connect.models import Basket
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.support.operations import GOLD, SILVER
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 RETRY, READ_BACK, REFUSED = "retry", "read back", "refused"
 
@@ -556,7 +556,7 @@ async def test_connection_dropped_during_body_is_retried_or_read_back(connect): 
                 return
 
     heads: list[str] = []
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         options = Options(clock=ManualClock(auto_advance=True), max_body=2 * len(BIG))
         minted = await connect(server.url, options=options)
         customer = await minted.customers.update("customer-1", lastname="Changed", email=BIG)
@@ -584,7 +584,7 @@ async def test_endless_response_is_read_back(connect, send_endless):  # F35
             else:
                 send_endless(connection)
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=without_waits(), timeouts=Timeouts(read=0.3))
         assert (await minted.customers.update("customer-1", lastname="Changed")).lastname == "Changed"
         assert (await minted.customers.create("customer-1", lastname="Changed")).lastname == "Changed"
@@ -616,7 +616,7 @@ async def test_response_before_the_request_is_discarded(connect):  # F36
         connection.envelope(CHANGED)
 
     was_sent = anyio.Event()
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=without_waits())
         await minted.customers.update("customer-1", lastname="Changed")
         may_send.set()

@@ -14,7 +14,7 @@ import trustme
 from minted_connect import AsyncMintedConnect, ConfigurationError, MintedConnect, RetryPolicy, TLSFailed
 from minted_connect.sandbox import Sandbox
 from tests.support.operations import GOLD
-from tests.support.raw_server import Connection, WireServer, ignore_handshake_errors
+from tests.support.raw_server import Connection, RawServer, ignore_handshake_errors
 
 ONCE = RetryPolicy.none()
 CLIENTS = [AsyncMintedConnect, MintedConnect]
@@ -83,7 +83,7 @@ async def test_environment_cannot_disable_certificate_checks(
 ):
     for name, value in VARIABLES[variables].items():
         monkeypatch.setenv(name, value.format(authority_file=authority_file, other_authority_file=other_authority_file))
-    async with WireServer(succeed, ssl=server_context(authority)) as server:
+    async with RawServer(succeed, ssl=server_context(authority)) as server:
         minted = await connect(server.url, retry=ONCE)
         with pytest.raises(TLSFailed):
             await minted.rates.current()
@@ -94,7 +94,7 @@ async def test_environment_cannot_disable_certificate_checks(
 async def test_ssl_cert_file_adds_authorities_only(connect, authority, authority_file, monkeypatch, name, is_trusted):
     """Check that SSL_CERT_FILE adds trusted authorities, and that the host name is still checked."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority_file))
-    async with WireServer(succeed, ssl=server_context(authority, name)) as server:
+    async with RawServer(succeed, ssl=server_context(authority, name)) as server:
         minted = await connect(server.url, retry=ONCE)
         if is_trusted:
             assert await minted.rates.current() == ()
@@ -137,7 +137,7 @@ async def test_server_with_tls_below_1_2_raises_tls_failed(connect, authority, v
 async def test_context_of_every_pool_is_strict(authority, authority_file, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority_file))
     async with (
-        WireServer(succeed, ssl=server_context(authority)) as server,
+        RawServer(succeed, ssl=server_context(authority)) as server,
         AsyncMintedConnect("u", "p", base_url=server.url) as minted,
     ):
         await minted.rates.current()
@@ -153,7 +153,7 @@ async def test_context_of_every_pool_is_strict(authority, authority_file, monkey
 @pytest.mark.requirement(28)
 async def test_lent_session_without_checks_raises_tls_failed(authority):
     async with (
-        WireServer(succeed, ssl=server_context(authority)) as server,
+        RawServer(succeed, ssl=server_context(authority)) as server,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=False)) as session,
         AsyncMintedConnect("u", "p", base_url=server.url, session=session, retry=ONCE) as minted,
     ):

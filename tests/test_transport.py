@@ -44,7 +44,7 @@ from minted_connect import (
     UnexpectedRedirect,
 )
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 ONCE = {"retry": RetryPolicy.none()}
 RATES: list[Any] = []
@@ -89,7 +89,7 @@ def status(code: int, headers: str = "", body: bytes | None = None):
         if body is None:
             connection.envelope(None, code, headers, message="no")
         else:
-            connection.answer(body, code, headers)
+            connection.respond(body, code, headers)
 
     return step
 
@@ -148,7 +148,7 @@ async def test_connect_timeout_raises_connect_failed(connect):
 
 @pytest.mark.parametrize("fault", [drop, reset], ids=["closed", "reset"])
 async def test_read_is_retried_after_dropped_connections(connect, fault):
-    async with WireServer(scripted(fault, fault, succeed)) as server:
+    async with RawServer(scripted(fault, fault, succeed)) as server:
         minted = await connect(server.url, options=without_waits())
         assert await minted.rates.current() == ()
     assert len(server.requests) == 3
@@ -156,7 +156,7 @@ async def test_read_is_retried_after_dropped_connections(connect, fault):
 
 @pytest.mark.parametrize("fault", [drop, reset], ids=["closed", "reset"])
 async def test_dropped_connection_without_retries_sends_once(connect, fault):
-    async with WireServer(scripted(fault)) as server:
+    async with RawServer(scripted(fault)) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises(TransportError) as caught:
             await minted.rates.current()
@@ -173,7 +173,7 @@ async def test_dropped_keepalive_without_retries_sends_once(connect):
         connection.envelope(RATES)
         await connection.request()  # the second request arrives, and gets no response
 
-    async with WireServer(one_then_close) as server:
+    async with RawServer(one_then_close) as server:
         minted = await connect(server.url, **ONCE)
         await minted.rates.current()
         with pytest.raises(TransportError):
@@ -186,7 +186,7 @@ async def test_silent_server_raises_at_the_read_timeout(connect):
         await connection.request()
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, timeouts=Timeouts(read=0.1), **ONCE)
         with pytest.raises(RequestTimeout) as caught:
             await minted.rates.current()
@@ -205,7 +205,7 @@ async def test_slow_body_raises_at_the_read_timeout(connect):
             await connection.writer.drain()
             await asyncio.sleep(0.01)  # the slow pace is the fault under test
 
-    async with WireServer(drip) as server:
+    async with RawServer(drip) as server:
         minted = await connect(server.url, timeouts=Timeouts(read=0.5), **ONCE)
         with pytest.raises(RequestTimeout) as caught:
             await minted.rates.current()
@@ -220,7 +220,7 @@ async def test_deadline_covers_all_attempts(connect):
         clock.advance(10)
         connection.envelope(None, 500)
 
-    async with WireServer(scripted(slow_failure)) as server:
+    async with RawServer(scripted(slow_failure)) as server:
         options = Options(clock=clock, random=lambda: 0.0)
         minted = await connect(server.url, options=options, retry=RetryPolicy(read_attempts=10))
         with pytest.raises(RequestTimeout) as caught:
@@ -233,7 +233,7 @@ async def test_attempt_timeout_is_the_rest_of_the_deadline(connect):
         await connection.request()
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, timeouts=Timeouts(read=50, total=0.2))
         with pytest.raises(RequestTimeout) as caught:
             await minted.rates.current()
@@ -249,7 +249,7 @@ async def test_attempt_timeout_is_the_rest_of_the_deadline(connect):
     ],
 )
 async def test_truncated_response_raises_transport_error(connect, name, response):
-    async with WireServer(scripted(raw(response))) as server:
+    async with RawServer(scripted(raw(response))) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises(TransportError) as caught:
             await minted.rates.current()
@@ -274,7 +274,7 @@ async def test_truncated_response_raises_transport_error(connect, name, response
     ids=["html", "empty", "null", "list", "nan", "twice", "deep", "odd success", "no success", "not utf-8", "cut"],
 )
 async def test_malformed_200_is_retried_once_and_raises_protocol_error(connect, body):
-    async with WireServer(scripted(status(200, body=body))) as server:
+    async with RawServer(scripted(status(200, body=body))) as server:
         minted = await connect(server.url, options=without_waits())
         with pytest.raises(ProtocolError) as caught:
             await minted.rates.current()
@@ -285,7 +285,7 @@ async def test_malformed_200_is_retried_once_and_raises_protocol_error(connect, 
 
 async def test_gzip_bomb_raises_response_too_large(connect):
     bomb = gzip.compress(b" " * 50_000_000)
-    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", bomb))) as server:
+    async with RawServer(scripted(status(200, "Content-Encoding: gzip\r\n", bomb))) as server:
         minted = await connect(server.url, options=without_waits())
         with pytest.raises(ResponseTooLarge, match="8388608 bytes"):
             await minted.rates.current()
@@ -299,7 +299,7 @@ async def test_decompression_bomb_is_never_whole_in_memory(connect, code, encodi
     size = 100_000_000
     squeeze = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)
     bomb = b"".join(squeeze.compress(b" " * 1_000_000) for _ in range(size // 1_000_000)) + squeeze.flush()
-    async with WireServer(scripted(status(code, f"Content-Encoding: {encoding}\r\n", bomb))) as server:
+    async with RawServer(scripted(status(code, f"Content-Encoding: {encoding}\r\n", bomb))) as server:
         minted = await connect(server.url, options=Options(max_body=1_000_000), **ONCE)
         tracemalloc.start()
         try:
@@ -314,13 +314,13 @@ async def test_decompression_bomb_is_never_whole_in_memory(connect, code, encodi
 
 async def test_gzip_response_is_decompressed(connect):
     body = gzip.compress(json.dumps({"data": [], "success": True, "code": 0, "message": ""}).encode())
-    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", body))) as server:
+    async with RawServer(scripted(status(200, "Content-Encoding: gzip\r\n", body))) as server:
         minted = await connect(server.url, **ONCE)
         assert await minted.rates.current() == ()
 
 
 async def test_invalid_gzip_raises_typed_error(connect):
-    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", b"not gzip at all"))) as server:
+    async with RawServer(scripted(status(200, "Content-Encoding: gzip\r\n", b"not gzip at all"))) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises((TransportError, ProtocolError)):
             await minted.rates.current()
@@ -330,8 +330,8 @@ async def test_invalid_gzip_raises_typed_error(connect):
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(connect, code):
     async with (
-        WireServer(scripted(succeed)) as elsewhere,
-        WireServer(scripted(status(code, f"Location: {elsewhere.url}/\r\n", b""))) as server,
+        RawServer(scripted(succeed)) as elsewhere,
+        RawServer(scripted(status(code, f"Location: {elsewhere.url}/\r\n", b""))) as server,
     ):
         minted = await connect(server.url, options=without_waits())
         with pytest.raises(UnexpectedRedirect):
@@ -350,7 +350,7 @@ async def test_redirects_are_not_followed(connect, code):
     ids=["not http", "long header", "many headers"],
 )
 async def test_response_that_is_not_http_raises_typed_error(connect, response):
-    async with WireServer(scripted(raw(response))) as server:
+    async with RawServer(scripted(raw(response))) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises((ProtocolError, TransportError)) as caught:
             await minted.rates.current()
@@ -360,7 +360,7 @@ async def test_response_that_is_not_http_raises_typed_error(connect, response):
 @pytest.mark.parametrize(("header", "pause"), [("2", 2.0), ("", None), ("soon", None)])
 async def test_retry_after_in_seconds_replaces_the_backoff(connect, header, pause):
     headers = f"Retry-After: {header}\r\n" if header else ""
-    async with WireServer(scripted(status(429, headers), succeed)) as server:
+    async with RawServer(scripted(status(429, headers), succeed)) as server:
         clock = ManualClock(auto_advance=True)
         minted = await connect(server.url, options=Options(clock=clock, random=lambda: 0.25))
         assert await minted.rates.current() == ()
@@ -370,7 +370,7 @@ async def test_retry_after_in_seconds_replaces_the_backoff(connect, header, paus
 @pytest.mark.requirement(3)
 async def test_retry_after_as_a_date_replaces_the_backoff(connect):
     headers = "Date: Mon, 23 Nov 2026 10:00:00 GMT\r\nRetry-After: Mon, 23 Nov 2026 10:00:03 GMT\r\n"
-    async with WireServer(scripted(status(503, headers), succeed)) as server:
+    async with RawServer(scripted(status(503, headers), succeed)) as server:
         clock = ManualClock(start=datetime(2026, 11, 23, 10, tzinfo=UTC), auto_advance=True)
         minted = await connect(server.url, options=Options(clock=clock))
         assert await minted.rates.current() == ()
@@ -378,7 +378,7 @@ async def test_retry_after_as_a_date_replaces_the_backoff(connect):
 
 
 async def test_retry_after_beyond_the_deadline_is_not_retried(connect):
-    async with WireServer(scripted(status(429, "Retry-After: 3600\r\n"))) as server:
+    async with RawServer(scripted(status(429, "Retry-After: 3600\r\n"))) as server:
         minted = await connect(server.url, options=without_waits())
         with pytest.raises(RateLimited) as caught:
             await minted.rates.current()
@@ -387,7 +387,7 @@ async def test_retry_after_beyond_the_deadline_is_not_retried(connect):
 
 
 async def test_exhausted_retry_budget_ends_retries(connect):
-    async with WireServer(scripted(status(500))) as server:
+    async with RawServer(scripted(status(500))) as server:
         minted = await connect(server.url, options=without_waits(), retry=RetryPolicy(budget=12))
         for _ in range(4):
             with pytest.raises(ServerError):
@@ -435,7 +435,7 @@ async def test_stale_nonce_is_renewed_once(connect, sandbox: Sandbox):
 
 async def test_basic_challenge_raises_auth_downgrade(connect):
     challenge = 'WWW-Authenticate: Basic realm="x"\r\n'
-    async with WireServer(scripted(status(401, challenge))) as server:
+    async with RawServer(scripted(status(401, challenge))) as server:
         minted = await connect(server.url, password="canary-password")
         with pytest.raises(AuthDowngrade):
             await minted.rates.current()
@@ -452,7 +452,7 @@ async def test_full_pool_raises_pool_timeout_before_sending(connect):
         received.set()
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, options=Options(pool_size=1), timeouts=Timeouts(pool=0.05), **ONCE)
         async with anyio.create_task_group() as group:
 
@@ -469,7 +469,7 @@ async def test_full_pool_raises_pool_timeout_before_sending(connect):
 
 
 async def test_cookies_are_not_kept(connect):
-    async with WireServer(
+    async with RawServer(
         scripted(status(200, "Set-Cookie: session=tracked\r\n", b'{"data":[],"success":true}'))
     ) as server:
         minted = await connect(server.url)
@@ -479,7 +479,7 @@ async def test_cookies_are_not_kept(connect):
 
 
 async def test_every_request_has_language_client_and_version_headers(connect):
-    async with WireServer(scripted(succeed)) as server:
+    async with RawServer(scripted(succeed)) as server:
         minted = await connect(server.url, language="en", client_id="till-7")
         await minted.rates.current()
         await minted.with_options(language="tr").rates.current()
@@ -491,7 +491,7 @@ async def test_every_request_has_language_client_and_version_headers(connect):
 
 
 async def test_base_url_path_is_prefixed_to_every_request(connect):
-    async with WireServer(scripted(succeed)) as server:
+    async with RawServer(scripted(succeed)) as server:
         minted = await connect(server.url + "/gateway/")
         await minted.rates.current()
     assert server.requests[0][0] == "GET /gateway/partner/walletable/rates HTTP/1.1"
@@ -531,13 +531,13 @@ def tls_server(authority: trustme.CA, name: str) -> ssl.SSLContext:
 async def test_tls_with_trusted_authority_succeeds(connect, authority):
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    async with WireServer(scripted(succeed), ssl=tls_server(authority, "127.0.0.1")) as server:
+    async with RawServer(scripted(succeed), ssl=tls_server(authority, "127.0.0.1")) as server:
         minted = await connect(server.url, ssl_context=context)
         assert await minted.rates.current() == ()
 
 
 async def test_tls_with_unknown_authority_raises_tls_failed(connect, authority):
-    async with WireServer(scripted(succeed), ssl=tls_server(authority, "127.0.0.1")) as server:
+    async with RawServer(scripted(succeed), ssl=tls_server(authority, "127.0.0.1")) as server:
         minted = await connect(server.url)
         with pytest.raises(TLSFailed, match="CertificateError") as caught:
             await minted.rates.current()
@@ -548,7 +548,7 @@ async def test_tls_with_unknown_authority_raises_tls_failed(connect, authority):
 async def test_tls_certificate_of_another_host_raises_tls_failed(connect, authority):
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    async with WireServer(scripted(succeed), ssl=tls_server(authority, "elsewhere.example")) as server:
+    async with RawServer(scripted(succeed), ssl=tls_server(authority, "elsewhere.example")) as server:
         minted = await connect(server.url, ssl_context=context)
         with pytest.raises(TLSFailed):
             await minted.rates.current()
@@ -586,7 +586,7 @@ async def test_busy_lent_session_raises_pool_timeout():
         await connection.reader.read()
 
     async with (
-        WireServer(silent) as server,
+        RawServer(silent) as server,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
         AsyncMintedConnect(
             "u", "p", base_url=server.url, session=session, timeouts=Timeouts(connect=0.05), **ONCE
@@ -639,11 +639,11 @@ async def test_aclose_is_idempotent_and_leaves_the_parent_open(sandbox: Sandbox)
 async def test_aclose_ends_a_running_call_at_any_point():
     async def half(connection: Connection) -> None:
         await connection.request()
-        connection.answer(b"{", length=100)
+        connection.respond(b"{", length=100)
         await connection.reader.read()
 
     errors: set[str] = set()
-    async with WireServer(half) as server:
+    async with RawServer(half) as server:
         for turns in range(40):
             minted = AsyncMintedConnect("u", "p", base_url=server.url, timeouts=Timeouts(read=1))
             call = asyncio.ensure_future(minted.rates.current())
@@ -684,7 +684,7 @@ async def test_cancelled_call_frees_its_connection(sandbox: Sandbox):
 
 @pytest.mark.requirement(39)
 async def test_error_keeps_no_aiohttp_exception(connect):
-    async with WireServer(scripted(drop)) as server:
+    async with RawServer(scripted(drop)) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises(TransportError) as caught:
             await minted.rates.current()
@@ -695,7 +695,7 @@ async def test_error_keeps_no_aiohttp_exception(connect):
 
 
 async def test_keep_error_bodies_keeps_the_body_of_an_error(connect):
-    async with WireServer(scripted(status(400, body=b"<h1>canary</h1>"))) as server:
+    async with RawServer(scripted(status(400, body=b"<h1>canary</h1>"))) as server:
         plain = await connect(server.url)
         with pytest.raises(APIError) as caught:
             await plain.rates.current()
@@ -741,7 +741,7 @@ FAILING_RESPONSES: dict[str, tuple[int, str, bytes]] = {
 @pytest.mark.parametrize("kept", [False, True])
 async def test_error_keeps_no_body_and_headers_by_default(connect, name, kept):
     code, headers, body = FAILING_RESPONSES[name]
-    async with WireServer(scripted(status(code, headers, body))) as server:
+    async with RawServer(scripted(status(code, headers, body))) as server:
         minted = await connect(server.url, options=Options(keep_error_bodies=kept), **ONCE)
         with pytest.raises((APIError, ProtocolError)) as caught:
             await minted.rates.current()
@@ -754,7 +754,7 @@ async def test_error_keeps_no_body_and_headers_by_default(connect, name, kept):
 
 
 async def test_proxy_receives_request_and_its_credentials(connect):
-    async with WireServer(scripted(succeed)) as proxy:
+    async with RawServer(scripted(succeed)) as proxy:
         minted = await connect("http://127.0.0.1:9", proxy=proxy.url.replace("//", "//user:canary@"))
         assert await minted.rates.current() == ()
     first, headers, _ = proxy.requests[0]
@@ -770,7 +770,7 @@ async def test_unreachable_proxy_raises_connect_failed(connect):
 
 
 async def test_proxy_that_refuses_the_tunnel_raises_connect_failed(connect):
-    async with WireServer(scripted(status(403, body=b"no"))) as proxy:
+    async with RawServer(scripted(status(403, body=b"no"))) as proxy:
         minted = await connect("https://api.example.com", proxy=proxy.url, **ONCE)
         with pytest.raises(ConnectFailed):
             await minted.rates.current()
@@ -787,7 +787,7 @@ async def test_netrc_and_proxy_variables_are_ignored(connect, monkeypatch, tmp_p
         "http_proxy": "http://127.0.0.1:9",
     }.items():
         monkeypatch.setenv(name, value)
-    async with WireServer(scripted(succeed)) as server:
+    async with RawServer(scripted(succeed)) as server:
         minted = await connect(server.url)
         assert await minted.rates.current() == ()
     assert "authorization" not in server.requests[0][1]

@@ -33,7 +33,7 @@ from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from minted_connect.sandbox.active_faults import Fault
 from tests.completion.fakes import intent_of as make_intent
 from tests.support.operations import GOLD
-from tests.support.subprocesses import spoken
+from tests.support.subprocesses import run_script
 
 BUY = "*/complete/buy"
 GET_BASKET = "*/walletable/basket"
@@ -466,7 +466,7 @@ def stop(hang, task):
     ],
 )
 def test_asyncio_run_with_signals_raises_with_the_intent(tmp_path: Path, handler: str, line: str) -> None:
-    assert spoken(run_until_interrupted(str(tmp_path / "journal.db"), handler)) == [line]
+    assert run_script(run_until_interrupted(str(tmp_path / "journal.db"), handler)) == [line]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])

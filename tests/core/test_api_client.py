@@ -39,7 +39,7 @@ from minted_connect import (
 from minted_connect.core.throttle import RateLimiter
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.support.operations import GOLD
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 ONCE = RetryPolicy.none()
 
@@ -270,11 +270,11 @@ async def test_update_missing_in_read_back_raises(connect, clock):
         while True:
             first, _, _ = await connection.request()
             if first.startswith("PATCH"):
-                connection.answer(b"<html>", 200)
+                connection.respond(b"<html>", 200)
             else:
                 connection.envelope({"external_id": "customer-1"})
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock))
         with pytest.raises(ProtocolError):
             await minted.customers.update("customer-1", email="grace@mail.example")
@@ -290,7 +290,7 @@ async def test_possibly_executed_update_never_raises_not_sent(connect, clock, la
         if last == "refused":
             server._server.close()
 
-    async with WireServer(once) as server:
+    async with RawServer(once) as server:
         minted = await connect(
             server.url,
             options=Options(clock=clock, breaker=BreakerPolicy(failures=1) if last == "breaker" else None),

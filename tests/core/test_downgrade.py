@@ -17,7 +17,7 @@ from minted_connect import (
     UnexpectedRedirect,
 )
 from minted_connect.sandbox import ManualClock
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 DIGEST = 'Digest realm="shop", nonce="{}", qop="auth", algorithm=SHA-256'
 FIRST = DIGEST.format("first")
@@ -65,7 +65,7 @@ WEAKER: dict[str, tuple[str, ...]] = {
 @pytest.mark.requirement(29)
 @pytest.mark.parametrize("challenges", WEAKER)
 async def test_weaker_challenge_after_success_raises_downgrade(connect, challenges):
-    async with WireServer(accept_one_then_challenge(*WEAKER[challenges])) as server:
+    async with RawServer(accept_one_then_challenge(*WEAKER[challenges])) as server:
         minted = await connect(server.url, password="canary-password")
         assert await minted.rates.current() == ()
         with pytest.raises(AuthDowngrade) as caught:
@@ -86,7 +86,7 @@ async def test_weaker_challenge_after_success_raises_downgrade(connect, challeng
     ids=["alone", "last of three", "behind Basic in one line", "behind another realm"],
 )
 async def test_equal_challenge_among_others_is_answered(connect, challenges):
-    async with WireServer(accept_one_then_challenge(*challenges)) as server:
+    async with RawServer(accept_one_then_challenge(*challenges)) as server:
         minted = await connect(server.url)
         await minted.rates.current()
         with pytest.raises(AuthenticationFailed) as caught:  # this server accepts one request only
@@ -114,7 +114,7 @@ async def test_strongest_offered_challenge_is_answered_first(connect, offers_bas
             signed = "authorization" in headers
             connection.envelope([], 200 if signed else 401, "" if signed else challenge_headers(*offers))
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url)
         await minted.rates.current()
     assert f"algorithm={strongest}," in server.requests[1][1]["authorization"]
@@ -132,7 +132,7 @@ async def serve_anything(connection: Connection) -> None:
 @pytest.mark.requirement(29)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirect_to_another_server_is_not_followed(connect, status):
-    async with WireServer(serve_anything) as other_server:
+    async with RawServer(serve_anything) as other_server:
         steps = iter(
             [
                 (401, challenge_headers(FIRST)),
@@ -148,7 +148,7 @@ async def test_redirect_to_another_server_is_not_followed(connect, status):
                 code, headers = next(steps)
                 connection.envelope([], code, headers)
 
-        async with WireServer(script) as server:
+        async with RawServer(script) as server:
             minted = await connect(server.url)
             await minted.rates.current()
             with pytest.raises(UnexpectedRedirect):
@@ -161,7 +161,7 @@ async def test_redirect_to_another_server_is_not_followed(connect, status):
 
 async def test_domain_of_challenge_and_page_links_are_not_followed(connect):
     """RFC 7616 lets `domain` name other servers to which the client may send the credentials."""
-    async with WireServer(serve_anything) as other_server:
+    async with RawServer(serve_anything) as other_server:
 
         async def script(connection: Connection) -> None:
             while True:
@@ -172,7 +172,7 @@ async def test_domain_of_challenge_and_page_links_are_not_followed(connect):
                 domain = f'{FIRST}, domain="/ {other_server.url}/"'
                 connection.envelope(page, 200 if signed else 401, "" if signed else challenge_headers(domain))
 
-        async with WireServer(script) as server:
+        async with RawServer(script) as server:
             minted = await connect(server.url)
             page = await minted.products.page()
             assert page.raw["next_page_url"].startswith(other_server.url)
@@ -183,7 +183,7 @@ async def test_domain_of_challenge_and_page_links_are_not_followed(connect):
 
 @pytest.mark.requirement(29)
 async def test_path_with_authority_reaches_no_other_server(connect):
-    async with WireServer(serve_anything) as other_server:
+    async with RawServer(serve_anything) as other_server:
         authority = other_server.url.removeprefix("http://")
 
         async def script(connection: Connection) -> None:
@@ -192,7 +192,7 @@ async def test_path_with_authority_reaches_no_other_server(connect):
                 signed = "authorization" in headers
                 connection.envelope([], 404 if signed else 401, "" if signed else challenge_headers(FIRST))
 
-        async with WireServer(script) as server:
+        async with RawServer(script) as server:
             options = Options(clock=ManualClock(auto_advance=True))
             minted = await connect(server.url, retry=RetryPolicy.none(), options=options)
             paths: list[Any] = [f"//{authority}/x", f"http://{authority}/x", f"/\\{authority}", f"/..//{authority}/"]

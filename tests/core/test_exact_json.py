@@ -39,7 +39,7 @@ from minted_connect.models import (
     Receipt,
     Shipping,
 )
-from tests.support.strategies import MODELS, SAMPLES, spoilt
+from tests.support.strategies import MODELS, SAMPLES, corrupted
 
 # Without the explain phase, which takes longer than the time limit of a test for objects of this size.
 slow = settings(
@@ -514,7 +514,7 @@ def test_json_converted_to_model_and_back_is_equal(type_: Any, data: st.DataObje
 @given(st.data())
 @pytest.mark.parametrize("type_", MODELS, ids=str)
 def test_corrupted_data_is_a_model_or_raises_structure_error(type_: Any, data: st.DataObject):
-    json_data = data.draw(spoilt(MODELS[type_]))
+    json_data = data.draw(corrupted(MODELS[type_]))
     try:
         model = structure(json_data, type_)
     except StructureError as mismatch:

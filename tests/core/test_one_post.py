@@ -8,7 +8,7 @@ import pytest
 
 from minted_connect import AsyncMintedConnect, AuthenticationFailed
 from minted_connect.core.request import OPERATIONS, Request
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.requirement(45)]
 
@@ -21,7 +21,7 @@ def challenge(realm: str, *, stale: bool = False) -> str:
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[WireServer]:
+async def server() -> AsyncIterator[RawServer]:
     """Serve reads, with a login unless `needs_no_login`, and refuse every completion with a challenge of `realm`."""
 
     async def script(connection: Connection) -> None:
@@ -34,11 +34,11 @@ async def server() -> AsyncIterator[WireServer]:
             else:
                 connection.envelope(None, 401, challenge("vendor"))
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         yield server
 
 
-async def count_posts(server: WireServer) -> tuple[int, AuthenticationFailed]:
+async def count_posts(server: RawServer) -> tuple[int, AuthenticationFailed]:
     async with AsyncMintedConnect("user", "password", base_url=server.url) as minted:
         await minted.rates.current()
         with pytest.raises(AuthenticationFailed) as caught:
@@ -46,14 +46,14 @@ async def count_posts(server: WireServer) -> tuple[int, AuthenticationFailed]:
     return sum(first.startswith("POST") for first, *_ in server.requests), caught.value
 
 
-async def test_challenge_without_pinned_realm_is_not_answered(server: WireServer) -> None:
+async def test_challenge_without_pinned_realm_is_not_answered(server: RawServer) -> None:
     server.needs_no_login, server.realm, server.stale = True, "gateway", False  # type: ignore[attr-defined]
     count, error = await count_posts(server)
     assert count == 1
     assert not error.refused_digest
 
 
-async def test_challenge_of_another_realm_is_not_answered(server: WireServer) -> None:
+async def test_challenge_of_another_realm_is_not_answered(server: RawServer) -> None:
     server.needs_no_login, server.realm, server.stale = False, "gateway", False  # type: ignore[attr-defined]
     count, error = await count_posts(server)
     assert count == 1
@@ -61,7 +61,7 @@ async def test_challenge_of_another_realm_is_not_answered(server: WireServer) ->
 
 
 @pytest.mark.parametrize("stale", [False, True])
-async def test_challenge_of_pinned_realm_is_answered_once(server: WireServer, stale: bool) -> None:
+async def test_challenge_of_pinned_realm_is_answered_once(server: RawServer, stale: bool) -> None:
     server.needs_no_login, server.realm, server.stale = False, "vendor", stale  # type: ignore[attr-defined]
     count, error = await count_posts(server)
     assert count == 2

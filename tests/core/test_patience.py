@@ -33,7 +33,7 @@ from minted_connect.core.request import Effect
 from minted_connect.core.retry import pause_before_retry
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.support.operations import GOLD
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 CHALLENGE = 'WWW-Authenticate: Digest realm="x", nonce="{}", qop="auth", algorithm=SHA-256, stale=true\r\n'
 
@@ -80,10 +80,10 @@ def test_no_attempt_or_pause_begins_after_the_deadline(plan, deadline, read, rol
             if response == "challenge":
                 connection.envelope(None, 401, CHALLENGE.format(len(begun)))
             elif response == "cut":
-                connection.answer(b"{", length=100)
+                connection.respond(b"{", length=100)
                 return
             elif response == "html":
-                connection.answer(b"<html>")
+                connection.respond(b"<html>")
             elif response == "fine":
                 connection.envelope([])
             else:
@@ -92,7 +92,7 @@ def test_no_attempt_or_pause_begins_after_the_deadline(plan, deadline, read, rol
     async def make_call() -> None:
         options = Options(clock=clock, random=lambda: roll)
         async with (
-            WireServer(script) as server,
+            RawServer(script) as server,
             AsyncMintedConnect(
                 "u",
                 "p",
@@ -125,7 +125,7 @@ async def test_attempt_timeout_is_at_most_the_time_left(connect, read, total, be
             await asyncio.sleep(0.01)  # the client may run in another thread
         await connection.reader.read()
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         options = Options(clock=clock, random=lambda: 0.0)
         minted = await connect(server.url, options=options, timeouts=Timeouts(read=read, total=total))
         with pytest.raises(RequestTimeout) as caught:
@@ -169,7 +169,7 @@ async def test_pool_wait_counts_towards_the_deadline(connect):
         clock.advance(6.1)  # the second request waited 4 of its 10 s for the connection
         await connection.reader.read()
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock, pool_size=1), retry=RetryPolicy.none())
         first = asyncio.create_task(minted.rates.current())
         while not server.requests:
@@ -193,7 +193,7 @@ async def test_timeout_waiting_for_login_of_other_call_is_not_sent(connect):
         await connection.request()
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, options=Options(clock=clock), retry=RetryPolicy.none())
         long_client = minted.with_options(timeouts=Timeouts(read=100, total=100))
         first = asyncio.create_task(long_client.rates.current())
@@ -231,7 +231,7 @@ async def test_read_without_configured_timeout_times_out(connect):
         clock.advance(Timeouts().read)
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, options=Options(clock=clock), retry=RetryPolicy.none())
         with pytest.raises(RequestTimeout, match="within 15 s"):
             await minted.rates.current()
@@ -267,7 +267,7 @@ async def test_refused_read_is_not_retried(connect, status):
             connection.envelope(None, status)
 
     clock = ManualClock(auto_advance=True)
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock))
         with pytest.raises(APIError) as caught:
             await minted.rates.current()
@@ -284,7 +284,7 @@ async def test_retry_after_beyond_deadline_fails_at_once(connect, status, asked)
             connection.envelope(None, status, f"Retry-After: {asked}\r\n")
 
     clock = ManualClock(auto_advance=True)
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock))
         with pytest.raises((RateLimited, ServerError)) as caught:
             await minted.rates.current()
@@ -314,13 +314,13 @@ async def test_throttled_purchase_is_sent_once_and_read_back_later(connect, aske
 
 
 @pytest.fixture
-async def failing_server() -> AsyncIterator[WireServer]:
+async def failing_server() -> AsyncIterator[RawServer]:
     async def script(connection: Connection) -> None:
         while True:
             await connection.request()
             connection.envelope(None, 500)
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         yield server
 
 

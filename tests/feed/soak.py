@@ -20,7 +20,7 @@ import attrs
 
 from minted_connect import AsyncMintedConnect, MintedConnect, RateFeed, RetryPolicy, Tick
 from minted_connect.sandbox import ThreadedSandbox
-from tests.soak import Weight, say, soaked
+from tests.soak import ResourceUsage, print_line, run_for_minutes
 from tests.support.subprocesses import python
 
 SERVER = "from tests.feed.soak import serve; serve()"
@@ -44,13 +44,13 @@ def serve() -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), end.set())).start()
     rng = random.Random()
     with ThreadedSandbox(seed=1, log_limit=0, price_interval=INTERVAL / 2) as sandbox:
-        say(f"{sandbox.url} {sandbox.username} {sandbox.password}")
+        print_line(f"{sandbox.url} {sandbox.username} {sandbox.password}")
         while not end.wait(10 * INTERVAL):
             # Two clients poll, so a fault is added every 20 polls in 20 % of the cases: one poll in a hundred fails.
             if rng.random() < 0.2:
                 kind, arguments = rng.choice(FAULTS)
                 sandbox.faults.add(kind, path="*/rates", times=1, **arguments)
-        say(str(sandbox.requests.total))
+        print_line(str(sandbox.requests.total))
 
 
 @attrs.define
@@ -97,21 +97,25 @@ class Soak:
                     polls = feed._source._poller.polls + await blocking
             server.stdin.close()
             requests = int(server.stdout.readline())
-        say(f"{self.minutes:g} minutes, {polls} polls, {requests} requests, {feed.failures} failed in the first feed")
-        say(f"{self.ticks} ticks seen, {self.visits} visits, {self.alerts} alerts, {self.dropped} dropped on purpose")
-        say(f"first: {first}")
-        say(f"last:  {last}")
+        print_line(
+            f"{self.minutes:g} minutes, {polls} polls, {requests} requests, {feed.failures} failed in the first feed"
+        )
+        print_line(
+            f"{self.ticks} ticks seen, {self.visits} visits, {self.alerts} alerts, {self.dropped} dropped on purpose"
+        )
+        print_line(f"first: {first}")
+        print_line(f"last:  {last}")
         grown = last.memory - first.memory > MAX_GROWTH or last.files > first.files + 3 or last.threads > first.threads
         # A few more requests than polls: digest challenges. Failed polls are not retried.
         has_extra_requests = requests > 1.02 * polls + 10
-        say(
+        print_line(
             f"lost: {self.lost}, repeated: {self.repeated}"
             + ", grown" * grown
             + ", too many requests" * has_extra_requests
         )
         return int(self.lost != 0 or self.repeated > 0 or grown or has_extra_requests)
 
-    async def listen(self, minted: AsyncMintedConnect) -> tuple[Weight, Weight, RateFeed]:
+    async def listen(self, minted: AsyncMintedConnect) -> tuple[ResourceUsage, ResourceUsage, RateFeed]:
         feed = minted.rates.feed(**FEED)
         listeners = [Listener(f"buffered {number}") for number in range(20)]
         slow = Listener("slow")
@@ -143,18 +147,18 @@ class Soak:
         self.dropped = slow_ticks.dropped
         return first, last, feed
 
-    async def measure(self) -> tuple[Weight, Weight]:
+    async def measure(self) -> tuple[ResourceUsage, ResourceUsage]:
         await asyncio.sleep(60 * self.minutes * WARM_UP)
         gc.collect()
-        first = Weight.now()
+        first = ResourceUsage.now()
         await asyncio.sleep(60 * self.minutes * (1 - WARM_UP))
         gc.collect()
-        return first, Weight.now()
+        return first, ResourceUsage.now()
 
     def check(self, listener: Listener, rounds: int, dropped: int = 0) -> None:
         lost = listener.lost(rounds, dropped)
         if lost or listener.repeated:
-            say(f"{listener.name}: {lost} lost, {listener.repeated} repeated, of {rounds}")
+            print_line(f"{listener.name}: {lost} lost, {listener.repeated} repeated, of {rounds}")
         self.lost += abs(lost)
         self.repeated += listener.repeated
         self.ticks += listener.seen
@@ -223,7 +227,7 @@ class Soak:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return soaked(lambda minutes: Soak(minutes).run(), arguments, 30.0)
+    return run_for_minutes(lambda minutes: Soak(minutes).run(), arguments, 30.0)
 
 
 if __name__ == "__main__":

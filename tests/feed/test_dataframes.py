@@ -109,7 +109,7 @@ def test_missing_module_names_extra(monkeypatch, module, convert):
 
 
 def test_dataframe_modules_are_not_imported_at_start():
-    from tests.support.subprocesses import spoken
+    from tests.support.subprocesses import run_script
 
     script = """
 import sys
@@ -117,4 +117,4 @@ from minted_connect import AsyncMintedConnect, CsvSink, ohlc
 
 print({"pyarrow", "polars", "pandas"} & set(sys.modules))
 """
-    assert spoken(script) == ["set()"]
+    assert run_script(script) == ["set()"]

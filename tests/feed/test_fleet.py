@@ -504,6 +504,6 @@ def test_repr_of_fleet_hides_password():
 
 
 def test_redis_is_not_imported_without_fleet():
-    from tests.support.subprocesses import spoken
+    from tests.support.subprocesses import run_script
 
-    assert spoken("import sys, minted_connect.feed; print('redis' in sys.modules)") == ["False"]
+    assert run_script("import sys, minted_connect.feed; print('redis' in sys.modules)") == ["False"]

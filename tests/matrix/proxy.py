@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.support.raw_server import Connection, Script, WireServer, close_listener
+from tests.support.raw_server import Connection, RawServer, Script, close_listener
 
 BULK: Final = "x" * 12_000_000
 """Larger than the socket buffers, so that writing it can be interrupted; forwarded as a short body."""
@@ -183,7 +183,7 @@ def _bound_socket(port: int) -> socket.socket:
     return bound
 
 
-class FaultProxy(WireServer):
+class FaultProxy(RawServer):
     """`async with FaultProxy(sandbox, clock) as proxy`: forwards requests, or injects faults into them."""
 
     def __init__(self, sandbox: Sandbox, clock: ManualClock, tls: ssl.SSLContext | None = None) -> None:

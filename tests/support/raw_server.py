@@ -29,7 +29,7 @@ class Connection:
     def send(self, raw: bytes) -> None:
         self.writer.write(raw)
 
-    def answer(self, body: bytes, status: int = 200, headers: str = "", *, length: int | None = None) -> None:
+    def respond(self, body: bytes, status: int = 200, headers: str = "", *, length: int | None = None) -> None:
         """Send a response; `length` replaces the actual length of the body in its header."""
         self.send(
             f"HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n{headers}"
@@ -40,7 +40,7 @@ class Connection:
     def envelope(self, data: Any, status: int = 200, headers: str = "", **more: Any) -> None:
         """Send the vendor's envelope around `data`."""
         whole = {"data": data, "success": status < 400, "code": 0 if status < 400 else status, "message": "", **more}
-        self.answer(json.dumps(whole).encode(), status, headers)
+        self.respond(json.dumps(whole).encode(), status, headers)
 
     async def reset(self) -> None:
         """Send the written data, then abort the connection."""
@@ -73,8 +73,8 @@ async def close_listener(server: asyncio.Server) -> None:
 Script = Callable[[Connection], Awaitable[None]]
 
 
-class WireServer:
-    """Run a script for every connection, until the script returns: `async with WireServer(script) as server`."""
+class RawServer:
+    """Run a script for every connection, until the script returns: `async with RawServer(script) as server`."""
 
     def __init__(self, script: Script, ssl: Any = None) -> None:
         self._script = script

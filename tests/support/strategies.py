@@ -231,7 +231,7 @@ odd_values = st.one_of(
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, objects: st.SearchStrategy[Any]) -> Any:
+def corrupted(draw: st.DrawFn, objects: st.SearchStrategy[Any]) -> Any:
     """Draw objects with a few members dropped, renamed or replaced by other values, at any depth."""
     data = draw(objects)
     for _ in range(draw(st.integers(1, 4))):

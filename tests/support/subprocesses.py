@@ -48,7 +48,9 @@ def python(source: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def spoken(source: str, *arguments: str, meanwhile: Callable[[subprocess.Popen[str]], None] | None = None) -> list[str]:
+def run_script(
+    source: str, *arguments: str, meanwhile: Callable[[subprocess.Popen[str]], None] | None = None
+) -> list[str]:
     """Run a script to its end, and return the printed lines, without those that `meanwhile` has read."""
     with python(source, *arguments) as process:
         if meanwhile is not None:
