@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import sys
+import threading
 from typing import Any
 
 from minted_connect import AsyncMintedConnect, MintedConnect, intent_of
@@ -36,7 +36,8 @@ class StoppingJournal(SqliteJournal):
 
     async def prepare(self, intent: Intent) -> None:
         await super().prepare(intent)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: after `os.kill` it could run on, and send, until another thread has stopped the process.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
 async def call_async(effect: str, option: str, *credentials: str, **settings: Any) -> None:
