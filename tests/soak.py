@@ -26,7 +26,8 @@ import attrs
 from minted_connect import AsyncMintedConnect, CompletionPolicy, MintedConnect, MintedConnectError, Options, Timeouts
 from minted_connect.sandbox import ThreadedSandbox
 from tests.conftest import Awaitably
-from tests.support.load import Load, RandomFaults
+from tests.support.load import Load
+from tests.support.random_faults import RandomFaults
 from tests.support.subprocesses import python
 
 SERVER = "from tests.soak import serve; serve()"

@@ -37,7 +37,8 @@ from minted_connect.models import Basket, Intent, Order
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.conftest import Awaitably
 from tests.support.fds import open_files
-from tests.support.load import Load, RandomFaults
+from tests.support.load import Load
+from tests.support.random_faults import RandomFaults
 from tests.support.subprocesses import python
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
@@ -208,7 +209,7 @@ async def test_thousands_of_calls_leave_nothing_open(flavour, calls, tmp_path: P
 BAD_SERVER = """
 import random, sys, threading
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from tests.support.load import RandomFaults
+from tests.support.random_faults import RandomFaults
 
 over = threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set())).start()

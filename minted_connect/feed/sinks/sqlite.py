@@ -34,7 +34,8 @@ _BUSY_TIMEOUT: Final = 5.0
 class SqliteSink(Sink):
     """Write ticks to a table of an SQLite database; `currency_id` and `at` are its primary key.
 
-    Money is text, exact; times are ISO 8601 text in UTC. Several processes may write to the same table.
+    Money is text, exact; times are ISO 8601 text in UTC. Several processes may write to the same table. After a crash,
+    SQLite itself restores the last complete batch.
 
     Args:
         path: the database file; created if it does not exist.
