@@ -1,4 +1,4 @@
-"""Matches listed orders to an intent and lists the differences. No I/O.
+"""Matches listed orders, which `reconcile.ReadBack` searches, to an intent, and lists the differences. No I/O.
 
 The functions read JSON as received, so that an order is recognised even if an unrelated field of it cannot be parsed.
 """

@@ -1,4 +1,4 @@
-"""Reads back the outcome of a completion: polls the basket and the orders until they prove a verdict.
+"""Reads back the outcome of a completion: polls the basket and searches the orders until a verdict is proven.
 
 This module never sends a completion. A read without a usable response proves nothing.
 """

@@ -2,7 +2,8 @@
 
 The client takes the method and path of each operation from `OPERATIONS`, and `Options.paths` can correct a path.
 Defined elsewhere: fields of queries and bodies (`resources`, `completion`), fields of responses (`models`), the
-alternative paths that `minted verify` tries (`verify.probes`), and the sandbox's table.
+blocking methods (`blocking.client`), the alternative paths that `minted verify` tries (`verify.probes`), and the
+sandbox's routes (`sandbox.router`). The guide `guides/adding-an-operation.md` lists them all.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Base class of the resources, the check of the owner of a response, and iteration over pages."""
+"""Base class of the resources, the check of the owner of a response, and iteration over pages.
+
+To add an operation, follow the guide `guides/adding-an-operation.md`.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The list of faults that a sandbox applies to matching requests.
 
-The faults themselves are defined in `fault_effects` and `fault_response_edits`. To add one: write a function with
-`@fault` there, whose keyword-only parameters are the arguments of the fault, and add its name to `FaultKind` in
-`fault_handle`.
+The faults themselves are defined in `fault_effects` and `fault_response_edits`; `fault_registry` says how to add one.
 """
 
 import threading

@@ -1,4 +1,8 @@
-"""The registry of faults: a fault is one function, and its keyword-only parameters are its arguments."""
+"""The registry of faults: a fault is one function, and its keyword-only parameters are its arguments.
+
+To add a fault, write a function with `@fault` in `fault_effects` or `fault_response_edits`, and add its name to
+`FaultKind` in `fault_handle`.
+"""
 
 import inspect
 from collections.abc import Callable, Mapping
