@@ -135,6 +135,7 @@ async def test_an_attempt_gets_its_own_time_or_what_is_left_if_that_is_less(conn
     assert caught.value.elapsed == min(total, read * len(begun))
 
 
+@pytest.mark.requirement(9)
 @pytest.mark.parametrize(("deadline", "ends"), [(None, 45), (10, 10)])
 async def test_a_completion_has_times_of_its_own(connect, deadline, ends):
     clock = ManualClock()

@@ -121,6 +121,7 @@ def test_what_may_have_bought_is_never_sent_again(error, attempt, roll):
         assert pause_before_retry(A, error, attempt, RetryPolicy(), left=60, roll=roll) is None
 
 
+@pytest.mark.requirement(12)
 @pytest.mark.parametrize("name", ATTEMPTS)
 @pytest.mark.requirement(45)
 def test_a_completion_or_addition_is_retried_only_if_nothing_was_sent(name: str):

@@ -102,6 +102,7 @@ LARGE = [
 NO = both("F19", "", lambda landed: injections.respond(injections.envelope(200, code=1), landed=landed), APIError)
 
 
+@pytest.mark.requirement(42)
 @pytest.mark.requirement(1)
 @pytest.mark.requirement(11)
 @pytest.mark.requirement(12)
