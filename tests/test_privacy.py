@@ -494,6 +494,7 @@ async def test_nor_one_that_goes_by_a_proxy(sandbox, clock):
         assert secret not in shown
 
 
+@pytest.mark.requirement(31)
 @pytest.mark.parametrize("cls", [AsyncMintedConnect, MintedConnect])
 @pytest.mark.parametrize(
     "wrong", [{"base_url": "ftp://x"}, {"proxy": "socks5://user:canary-proxy@x"}, {"journal": 5}, {"language": "\n"}]
