@@ -266,6 +266,7 @@ async def test_a_basket_that_is_not_as_agreed(
 LINE = deal_json()["items"][0]
 
 
+@pytest.mark.requirement(18)
 @pytest.mark.parametrize("terms", [{"expected_total": TOTAL}, {"accept_price": "current"}], ids=str)
 @pytest.mark.parametrize(
     ("change", "said"),

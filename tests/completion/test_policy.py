@@ -316,6 +316,7 @@ async def test_a_journal_that_cannot_store_a_refusal_hides_nothing(
 # --- an intent that another process prepared ---------------------------------------------------------------------
 
 
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize("age", [0, 500, 700])
 @pytest.mark.parametrize("send_before", [True, False])
 async def test_a_prepared_intent_of_another_process_is_not_executed_only_when_it_is_too_late(

@@ -107,6 +107,7 @@ def test_without_the_staging_answer_nothing_proves_that_it_did_not_happen(seen: 
         assert verdict(seen).outcome is not Outcome.NOT_EXECUTED
 
 
+@pytest.mark.requirement(14)
 @pytest.mark.parametrize(
     ("bound", "seconds", "reads", "proven"),
     [
@@ -163,6 +164,7 @@ def test_a_refusal_is_confirmed_by_an_open_basket_and_a_whole_list_without_the_o
     assert verdict(REFUSED).outcome is Outcome.REJECTED
 
 
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize(
     ("seen", "outcome"),
     [

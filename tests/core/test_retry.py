@@ -71,6 +71,7 @@ ATTEMPTS = {
 }
 
 
+@pytest.mark.requirement(12)
 @pytest.mark.requirement(1)
 @pytest.mark.parametrize("effect", list(Effect))
 @pytest.mark.parametrize("name", ATTEMPTS)

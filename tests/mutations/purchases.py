@@ -1,4 +1,4 @@
-"""Completions, journal and reconciliation: statements 13 to 20 and 45 to 50."""
+"""Completions, journal and reconciliation: statements 13 to 20, 45, 46 and 48."""
 
 from __future__ import annotations
 
@@ -165,5 +165,69 @@ PURCHASES = [
         "created_at=api.clock.wall(),",
         "created_at=api.server_time(),",
         "completion/test_agreed.py",
+    ),
+    Mutation(
+        14,
+        "an open basket proves that nothing was executed before it is too late",
+        "completion/verdict.py",
+        "is_too_late = latest_landing is not None and evidence.active_seconds >= latest_landing + evidence.orders_lag",
+        "is_too_late = latest_landing is not None",
+        "completion/test_verdict.py",
+    ),
+    Mutation(
+        16,
+        "the directory of a new journal is not flushed to the disk",
+        "core/fsync.py",
+        "            os.fsync(descriptor)",
+        "            pass",
+        "completion/test_durability.py",
+    ),
+    Mutation(
+        18,
+        "items that were added since are bought",
+        "completion/preflight.py",
+        "if pieces_by_sku(fresh) != pieces_by_sku(basket):",
+        "if False:",
+        "completion/test_completions.py",
+    ),
+    Mutation(
+        19,
+        "the margin of a price lock ignores a slow server",
+        "completion/preflight.py",
+        "margin = max(api.completion_policy.price_fix_margin, api.state.server_stats.p99_latency)",
+        "margin = api.completion_policy.price_fix_margin",
+        "completion/test_price_lock.py",
+    ),
+    Mutation(
+        45,
+        "a completion is sent again to a realm that is not pinned",
+        "core/transport.py",
+        "may_repeat = not is_completion or (flow.is_pinned and challenged == 1)",
+        "may_repeat = True",
+        "core/test_one_post.py",
+    ),
+    Mutation(
+        46,
+        "a refusal is believed without the basket",
+        "completion/verdict.py",
+        "if evidence.is_refusal_settled and evidence.basket is BasketSeen.ACTIVE:",
+        "if evidence.is_refusal_settled:",
+        "completion/test_verdict.py",
+    ),
+    Mutation(
+        46,
+        "an intent that another process may still send is settled",
+        "completion/reconcile.py",
+        "        if intent.state != IntentState.PREPARED:\n            return False\n        send",
+        "        return False\n        send",
+        "completion/test_policy.py",
+    ),
+    Mutation(
+        48,
+        "an intent of another account blocks a basket",
+        "journal/sql.py",
+        'is_own = "(account = :account OR account IS NULL)"',
+        'is_own = "(:account IS NULL OR 1)"',
+        "completion/test_journal_accounts.py",
     ),
 ]

@@ -246,4 +246,28 @@ REQUESTS = [
         "        raise",
         "matrix/test_sent.py",
     ),
+    Mutation(
+        12,
+        "a change whose response is late is sent again",
+        "core/retry.py",
+        "(error.phase is Phase.SENT and not isinstance(error, RequestTimeout))",
+        "True",
+        "core/test_retry.py",
+    ),
+    Mutation(
+        21,
+        "the reads before a completion wait for the default pool",
+        "core/transport.py",
+        "kind = PoolKind.COMPLETION if pools[PoolKind.DEFAULT].slots.locked() else PoolKind.DEFAULT",
+        "kind = PoolKind.DEFAULT",
+        "core/test_api_client.py",
+    ),
+    Mutation(
+        27,
+        "a redirect is an error like any other",
+        "core/response.py",
+        "elif raw.status // 100 == 3:",
+        "elif raw.status // 100 == 9:",
+        "test_transport.py",
+    ),
 ]

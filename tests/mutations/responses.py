@@ -1,4 +1,4 @@
-"""What responses and errors hold, and what is typed: statements 36 to 40, 43 and 44."""
+"""Contents of responses and errors, and public types: statements 36 to 40, 43 and 44."""
 
 from __future__ import annotations
 

@@ -160,4 +160,20 @@ SECURITY = [
         "        pass",
         "test_injection.py",
     ),
+    Mutation(
+        30,
+        "every request has the same nonce count",
+        "core/auth/digest.py",
+        'nc = f"{next(self._count):08x}"',
+        'nc = "00000001"',
+        "core/test_digest.py",
+    ),
+    Mutation(
+        33,
+        "reprs of models show identity numbers",
+        "models/masking.py",
+        'return repr(f"{_STARS}{value[-2:]}")',
+        "return repr(value)",
+        "test_models.py",
+    ),
 ]
