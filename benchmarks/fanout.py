@@ -1,8 +1,8 @@
 """Prices for many subscribers in one process: the feed, other ways to distribute the result of one poller, and polling
 by each subscriber.
 
-Each contender runs for a number of intervals of one second. For each interval it is measured how long it takes from the
-response to the poll until the last subscriber has received it, and the CPU time and the requests of the process.
+Each contender runs for a number of intervals of one second. The cost of an interval is the delay from the response of
+the poll to its receipt by the last subscriber, and the mean CPU time and number of requests per second.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ async def _measure(run: Contender, server: Served, subscribers: int, intervals: 
     delays = Delays()
     options = Options(pool_size=WIDTH)
     async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
-        await minted.rates.current()  # logs in
+        await minted.rates.current()  # authenticate before the measurement
         task = asyncio.ensure_future(run(minted, subscribers, delays))
         # The first interval is discarded, because the subscribers are still starting.
         await asyncio.sleep(1.5 * INTERVAL)
@@ -158,7 +158,7 @@ async def each_polls(minted: AsyncMintedConnect, subscribers: int, delays: Delay
         number = 0
         while True:
             await minted.rates.current()
-            # Its delay is counted from the start of the interval.
+            # No poller: the delay is measured from the start of the interval.
             delays.note(number, begun + number * INTERVAL)
             number += 1
             await asyncio.sleep(max(0.0, begun + number * INTERVAL - time.monotonic()))

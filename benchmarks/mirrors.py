@@ -8,7 +8,7 @@ from typing import Any, Union, get_args, get_origin
 
 import attrs
 
-from minted_connect.core.converter_hooks import json_name
+from minted_connect.models.json_keys import json_name
 
 __all__ = ["pydantic_of"]
 

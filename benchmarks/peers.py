@@ -204,7 +204,7 @@ def requests_typed(server: Served, *, trust_env: bool = False) -> Generator[Call
 
 @contextmanager
 def threads(number: int) -> Generator[Callable[[Callable[[], object]], Callable[[int], None]], None, None]:
-    """Yield a function that spreads calls over threads. The threads are reused, as peers keep a nonce per thread."""
+    """Yield a function that spreads calls over reused threads, because `requests` keeps a nonce per thread."""
     with ThreadPoolExecutor(number) as pool:
 
         def spread(get: Callable[[], object]) -> Callable[[int], None]:
@@ -277,7 +277,7 @@ async def sizes(server: Served) -> dict[str, float]:
         return tracemalloc.get_traced_memory()[0]
 
     async with AsyncExitStack() as stack:
-        for _ in range(2):  # allocate what all clients share
+        for _ in range(2):  # allocate the objects that all clients share
             await (await stack.enter_async_context(typed(server)))()
         tracemalloc.start()
         try:

@@ -152,7 +152,7 @@ async def _attend(url: str, username: str, password: str, requests: Callable[[],
     loop = asyncio.get_running_loop()
 
     def listen() -> None:
-        # A thread, because asyncio cannot read pipes on every system; it blocks until the next line.
+        # In a thread, because asyncio cannot read pipes on every system.
         for _ in sys.stdin:
             state = {"url": url, "username": username, "password": password}
             print(json.dumps({**state, "requests": requests(), "cpu": time.process_time()}), flush=True)

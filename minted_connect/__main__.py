@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TextIO, cast
 
-from minted_connect import __version__
+from minted_connect._version import __version__
 from minted_connect.cli import process
 
 _FAILED = 1
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m minted_connect", description="Minted Connect SDK")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
-    demo = commands.add_parser("demo", help="buy, hold, sell and receive gold in an embedded sandbox")
+    demo = commands.add_parser("demo", help="buy, sell and deliver gold in an embedded sandbox")
     demo.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     recover = commands.add_parser(
         "reconcile",
@@ -68,7 +68,8 @@ def _parser() -> argparse.ArgumentParser:
         "into the journal. Nothing is bought.",
         epilog="Server and credentials: MINTED_CONNECT_BASE_URL (default: staging), MINTED_CONNECT_USERNAME and "
         "MINTED_CONNECT_PASSWORD. Account in the journal: MINTED_CONNECT_JOURNAL_ACCOUNT, if set. Exit code: 0 no "
-        "outcome is unknown, 75 an outcome is still unknown or the result could not be shown, 1 error, 2 wrong usage.",
+        "selected outcome is unknown, 75 an outcome is still unknown or the result could not be shown, 1 error, 2 "
+        "wrong usage.",
     )
     recover.add_argument(
         "--journal", metavar="FILE", help="file or database URL of the journal (default: MINTED_CONNECT_JOURNAL)"

@@ -1,4 +1,4 @@
-"""The asyncio client: builds the connection pools, the digest state and the resources that use them."""
+"""The asyncio client: builds the transport and the resources that use it. Pools open with the first request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import aiohttp
 import attrs
 
-from minted_connect import __version__
+from minted_connect._version import __version__
 from minted_connect.completion.completions import CLOSING, AsyncCompletions
 from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.api_client import ApiClient

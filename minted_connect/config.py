@@ -42,7 +42,7 @@ STAGING: Final = "https://api.staging.mintedconnect.com"
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
-    """Time limits of the parts of a call, in seconds; all are finite.
+    """Time limits of requests and completions, in seconds; all are finite.
 
     A short `complete_read` causes unknown outcomes: the server goes on with the purchase after the client timed out.
     """
@@ -103,7 +103,7 @@ class BreakerPolicy:
 
 
 FEED_BREAKER: Final = BreakerPolicy()
-"""The default of a price feed: opens after five consecutive failed polls, then probes every 30 seconds."""
+"""The default of a price feed: opens after five failed polls in a row, then sends probes at least 30 seconds apart."""
 
 
 @attrs.frozen(kw_only=True)
@@ -127,19 +127,19 @@ class CompletionPolicy:
     """Seconds after which a new order, or a change of a basket, is visible in every read (Q5)."""
     inline_looks: float | None = attrs.field(default=None, validator=validate_seconds_or_zero)
     """Seconds after a refusal for which the call itself searches for the order; None = `settle_time`; 0 = no read,
-    except the one after a status of `refusals` if neither `latest_landing` nor `Retry-After` delays it. If the time is
+    but one after a status of `refusals` if it may be made at once. If the time is
     over before the refusal is accepted, the call raises `OutcomeUnknown`, and `reconcile` settles it later. It also
     bounds the read-back of a changed basket or customer, which takes at least one read."""
     order_keeps_number: bool = attrs.field(default=True, validator=validate_type(bool))
     """Whether an order has the number (`id`) of its basket (Q4). If False, an order with that number matches the basket
     only if its token, guid or order number is equal too."""
     latest_landing: float | None = attrs.field(default=None, validator=validate_seconds_or_zero)
-    """Seconds after which a completion that was sent can no longer be executed (Q1, Q3). None = unknown: then an open
+    """Seconds after which a completion that was sent can no longer be executed (Q1). None = unknown: then an open
     basket alone proves nothing, and `settle_time` counts it as 0."""
     fence_proves_not_executed: bool = attrs.field(default=False, validator=validate_type(bool))
     """Whether clearing a basket makes a later completion of it fail (Q6), including one that was queued before. If
-    False, `fence=True` never proves anything. The proof is the empty basket, so it is accepted after `settle_time`;
-    without `latest_landing` it is lost when a line is added to the basket again."""
+    False, `fence=True` never proves anything. The basket must stay empty for `settle_time`; without `latest_landing`, a
+    new line ends the proof."""
     idempotency_header: str | None = attrs.field(default=None, validator=validate_header_name)
     """Header in which a completion sends the id of its intent, such as `Idempotency-Key`, once the vendor supports one
     (Q9); None = no header."""
@@ -151,7 +151,7 @@ class CompletionPolicy:
 
     @property
     def settle_time(self) -> float:
-        """Seconds after a response until an order that it did not report is created and visible in the reads."""
+        """Seconds after a response by which an order, if one was made, is visible in the reads."""
         return self.orders_lag + (self.latest_landing or 0.0)
 
 

@@ -1,4 +1,8 @@
-"""Settings of a client from environment variables."""
+"""Settings of a client from environment variables.
+
+Other modules that read variables: `core.logs` (`MINTED_LOG`), `cli.profiles`, `commands.reconcile` (the journal) and
+`sandbox.__main__` (the password).
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  +- APIError                    the server returned an error .status .code .message .request_id .retry_after
  |   +- BadRequest              400
  |   +- AuthenticationFailed    401
- |   |   +- AuthDowngrade       the challenge is weaker than the pinned one
+ |   |   +- AuthDowngrade       the challenge is not acceptable: weaker, or of another realm
  |   +- PermissionDenied        403
  |   +- NotFound                404
  |   +- Conflict                409
@@ -118,7 +118,7 @@ class MintedConnectError(Exception):
 
 @_error
 class ConfigurationError(MintedConnectError):
-    """An option, or a combination of options, is not valid. Raised before any I/O."""
+    """An option, or a combination of options, is not valid. Raised before any request."""
 
 
 @_error
@@ -128,7 +128,7 @@ class ClientClosedError(MintedConnectError):
 
 @_error
 class NotSent(MintedConnectError):
-    """Nothing reached the server, so repeating the call cannot execute it twice."""
+    """The operation was not sent, or only without a signature; repeating the call cannot execute it twice."""
 
     _may_succeed_later = True
 
@@ -186,7 +186,7 @@ class BudgetExhausted(NotSent):
 
 @_error
 class JournalError(NotSent):
-    """The journal could not record the intent, so nothing was sent."""
+    """The journal cannot be read or written. A completion that needs it was not sent."""
 
 
 @_error
@@ -272,13 +272,13 @@ class AuthenticationFailed(APIError):
     """401: user name or password is wrong, or a gateway requires other credentials."""
 
     refused_digest: bool = False
-    """Whether the response is a Digest challenge of this server's realm, although the digest was correct. Any other 401
-    may come from a gateway."""
+    """Whether the response is a Digest challenge of the realm that accepted this client before. Any other 401 may come
+    from a gateway."""
 
 
 @_error
 class AuthDowngrade(AuthenticationFailed):
-    """The server requests weaker authentication than before, or a scheme that this library does not support."""
+    """The server requests weaker authentication or another realm than before, or a scheme that this library rejects."""
 
 
 @_error

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from minted_connect.core.extras import import_extra
 from minted_connect.hooks import Attempt
+from minted_connect.request_info import method_and_route
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
@@ -44,7 +45,7 @@ class OpenTelemetry:
     def __init__(
         self, *, tracer_provider: TracerProvider | None = None, meter_provider: MeterProvider | None = None
     ) -> None:
-        from minted_connect import __version__  # noqa: PLC0415 - the package imports from here
+        from minted_connect._version import __version__  # noqa: PLC0415 - the package imports from here
 
         purpose = "telemetry needs OpenTelemetry"
         self._trace: Any = import_extra("opentelemetry.trace", "otel", purpose)
@@ -84,7 +85,7 @@ class OpenTelemetry:
             span_only["http.request.resend_count"] = attempt.number - 1
         ended_at = attempt.started_at + timedelta(seconds=attempt.elapsed)
         span = self._tracer.start_span(
-            f"{attempt.method} {attempt.route}",
+            method_and_route(attempt.method, attempt.route),
             kind=self._trace.SpanKind.CLIENT,
             attributes={**common, **span_only},
             start_time=_nanoseconds(attempt.started_at.timestamp()),

@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from minted_connect import AsyncMintedConnect, MintedConnect
     from minted_connect.sandbox import ManualClock, ThreadedSandbox
-    from minted_connect.sandbox.faults import Faults
+    from minted_connect.sandbox.active_faults import Faults
 
 __all__ = [
     "minted_blocking_client",

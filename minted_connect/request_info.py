@@ -6,14 +6,14 @@ import enum
 
 import attrs
 
-__all__ = ["Effect", "Phase", "RequestInfo"]
+__all__ = ["Effect", "Phase", "RequestInfo", "method_and_route"]
 
 
 class Phase(enum.StrEnum):
     """The progress of a request when it failed."""
 
     NOT_SENT = "not sent"
-    """Nothing reached the server."""
+    """The request was not sent, or only without a signature."""
     SENT = "sent"
     """At least a part was sent; no response arrived."""
     RESPONDED = "responded"
@@ -41,3 +41,11 @@ class RequestInfo:
     route: str
     """Path template, never the path with ids."""
     effect: Effect
+
+    def __str__(self) -> str:
+        return method_and_route(self.method, self.route)
+
+
+def method_and_route(method: str, route: str) -> str:
+    """Return the name of a request in error texts, log lines and spans: its method and path template."""
+    return f"{method} {route}"

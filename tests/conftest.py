@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio.constants
 import gc
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -12,8 +13,8 @@ import anyio.to_thread
 import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect
-from minted_connect.sandbox import Sandbox
-from tests.support.clients import fresh_reads
+from minted_connect.sandbox import ManualClock, Sandbox
+from tests.support.options import fresh_reads
 
 # Shells start background jobs (`&`) with SIGINT ignored, `nohup` ignores SIGHUP, and Python leaves both so: the
 # tests of signals would hang.
@@ -21,6 +22,8 @@ for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
 
+# In debug mode (`-X dev`) asyncio stores the stack of each callback, ten frames deep: a third of the time of the tests.
+asyncio.constants.DEBUG_STACK_DEPTH = 1
 FREEZE_EVERY = 200
 SLOW = (
     # Thousands of calls, purchases or steps, or the whole suite again with one line of the source changed.
@@ -143,8 +146,15 @@ async def connect(flavour: str) -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with Sandbox(seed=1) as server:
+def clock() -> ManualClock:
+    return ManualClock(auto_advance=True)
+
+
+@pytest.fixture
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    """A fresh sandbox; it follows `clock` if the test uses that fixture."""
+    clock = request.getfixturevalue("clock") if "clock" in request.fixturenames else None
+    async with Sandbox(seed=1, clock=clock) as server:
         yield server
 
 

@@ -22,7 +22,7 @@ _RECIPE = re.compile(r"^<!-- recipe (\w+) -->\n```python\n(.*?)^```$", re.MULTIL
 
 @attrs.frozen
 class Program:
-    """A code block that runs as it stands."""
+    """A code block that is a complete program."""
 
     document: str
     number: int
@@ -39,7 +39,7 @@ PROGRAMS = [
     for number, code in enumerate(_PROGRAM.findall(text), 1)
 ]
 RECIPES = [(name, code) for text in DOCUMENTS.values() for name, code in _RECIPE.findall(text)]
-"""Parts of programs, which `tests/frameworks` completes."""
+"""Names and code of the recipes; `tests/frameworks` completes them to programs."""
 
 
 def write_programs(folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""`aclose` of the asyncio client, called by several tasks, during purchases, cancelled, and in a fork."""
+"""`aclose` of the asyncio client: by several tasks, during purchases, when cancelled, and in a fork."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from minted_connect import AsyncMintedConnect, ClientClosedError, OutcomeUnknown
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Intent, IntentState
 from minted_connect.sandbox import Sandbox
-from minted_connect.sandbox.faults import Fault
+from minted_connect.sandbox.active_faults import Fault
 from tests.support.operations import GOLD
-from tests.support.subprocesses import spoken
+from tests.support.subprocesses import run_script
 
 BUY = "*/complete/buy"
 PATIENCE = 20.0
 
 
-class HeldJournal(MemoryJournal):
-    """A journal that writes an outcome down only when it is released."""
+class BlockingJournal(MemoryJournal):
+    """A journal whose `settle` blocks until `released` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,10 +33,10 @@ class HeldJournal(MemoryJournal):
         self.released = asyncio.Event()
         self.events: list[str] = []
 
-    async def settle(self, intent_id: str, state: IntentState, **named: Any) -> None:
+    async def settle(self, intent_id: str, state: IntentState, **details: Any) -> None:
         self.settling.set()
         await self.released.wait()
-        await super().settle(intent_id, state, **named)
+        await super().settle(intent_id, state, **details)
         self.events.append(f"settled {state}")
 
     async def aclose(self) -> None:
@@ -60,7 +60,7 @@ def client(sandbox: Sandbox, journal: Any) -> AsyncMintedConnect:
     return AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal)
 
 
-async def arrival(fault: Fault) -> None:
+async def wait_until_hanging(fault: Fault) -> None:
     with anyio.fail_after(PATIENCE):
         while not fault.waiting:
             await asyncio.sleep(0.001)
@@ -72,49 +72,54 @@ async def pending(path: Path) -> list[Intent]:
 
 @pytest.mark.requirement(50)
 @pytest.mark.parametrize("closers", [1, 2, 8])
-async def test_closing_during_a_purchase_leaves_it_unknown(
+async def test_aclose_during_purchase_leaves_outcome_unknown(
     sandbox: Sandbox, basket: Basket, tmp_path: Path, closers: int
 ) -> None:
     minted = client(sandbox, tmp_path / "journal.db")
     hang = sandbox.faults.add("hang", path=BUY, commit=True)
     purchase = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
-    await arrival(hang)
+    await wait_until_hanging(hang)
     await asyncio.gather(*(minted.aclose() for _ in range(closers)))
     assert purchase.done()
     with pytest.raises(OutcomeUnknown) as caught:
         await purchase
-    [left] = await pending(tmp_path / "journal.db")
-    found = intent_of(caught.value)
-    assert found is not None
-    assert (found.id, left.state) == (left.id, IntentState.UNKNOWN)
+    [stored] = await pending(tmp_path / "journal.db")
+    intent = intent_of(caught.value)
+    assert intent is not None
+    assert (intent.id, stored.state) == (stored.id, IntentState.UNKNOWN)
     await minted.aclose()
 
 
 @pytest.mark.requirement(50)
-async def test_every_closer_waits_until_the_outcome_is_written(sandbox: Sandbox, basket: Basket) -> None:
-    journal = HeldJournal()
+async def test_every_aclose_waits_until_the_outcome_is_stored(sandbox: Sandbox, basket: Basket) -> None:
+    journal = BlockingJournal()
     minted = client(sandbox, journal)
     minted._owns_journal = True
     hang = sandbox.faults.add("hang", path=BUY, commit=True)
     purchase = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
-    await arrival(hang)
+    await wait_until_hanging(hang)
     closers = [asyncio.ensure_future(minted.aclose()) for _ in range(3)]
     await journal.settling.wait()
-    # A closer that is not the first may leave; the first stays until the client is closed.
+    # A cancelled call of `aclose` ends at once, except the first, which closes the client.
     closers[2].cancel()
     closers[0].cancel()
     await asyncio.wait({closers[2]})
     assert not closers[0].done()
     assert not closers[1].done()
     journal.released.set()
-    ended = await asyncio.gather(purchase, *closers, return_exceptions=True)
-    assert [type(one) for one in ended] == [OutcomeUnknown, asyncio.CancelledError, type(None), asyncio.CancelledError]
+    results = await asyncio.gather(purchase, *closers, return_exceptions=True)
+    assert [type(result) for result in results] == [
+        OutcomeUnknown,
+        asyncio.CancelledError,
+        type(None),
+        asyncio.CancelledError,
+    ]
     assert journal.events == ["settled unknown", "closed"]
 
 
-async def test_closing_ends_the_looks_after_a_refusal(sandbox: Sandbox, basket: Basket, tmp_path: Path) -> None:
+async def test_aclose_ends_the_polls_after_a_refusal(sandbox: Sandbox, basket: Basket, tmp_path: Path) -> None:
     sandbox.faults.add("status", path=BUY, status=403, envelope=False)
-    minted = client(sandbox, tmp_path / "journal.db")  # by default, the next look comes after 3.75 s
+    minted = client(sandbox, tmp_path / "journal.db")  # by default, the second poll comes after 3.75 s
     purchase = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
     with anyio.fail_after(PATIENCE):
         while not sandbox.requests.of("orders.page"):
@@ -124,16 +129,16 @@ async def test_closing_ends_the_looks_after_a_refusal(sandbox: Sandbox, basket: 
     assert purchase.done()
     with pytest.raises(OutcomeUnknown):
         await purchase
-    [left] = await pending(tmp_path / "journal.db")
-    assert left.refusal is not None
-    assert left.refusal.status == 403
+    [stored] = await pending(tmp_path / "journal.db")
+    assert stored.refusal is not None
+    assert stored.refusal.status == 403
 
 
-async def test_a_purchase_that_does_not_end_is_not_waited_for_without_bound(
+async def test_aclose_wait_for_a_purchase_times_out(
     sandbox: Sandbox, basket: Basket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("minted_connect.client.CLOSING", 0.05)
-    journal = HeldJournal()
+    journal = BlockingJournal()
     minted = client(sandbox, journal)
     purchase = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
     await journal.settling.wait()
@@ -143,7 +148,7 @@ async def test_a_purchase_that_does_not_end_is_not_waited_for_without_bound(
     assert (await purchase).order is not None
 
 
-async def test_closing_in_a_cancelled_scope_closes_everything(sandbox: Sandbox, basket: Basket) -> None:
+async def test_aclose_in_cancelled_scope_closes_everything(sandbox: Sandbox, basket: Basket) -> None:
     minted = client(sandbox, None)
     await minted.rates.current()
     with anyio.CancelScope() as scope:
@@ -155,7 +160,7 @@ async def test_closing_in_a_cancelled_scope_closes_everything(sandbox: Sandbox, 
         await minted.rates.current()
 
 
-async def test_a_failure_of_closing_is_raised_to_the_first_closer_only(
+async def test_aclose_failure_is_raised_in_the_first_call_only(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     minted = client(sandbox, None)
@@ -166,30 +171,30 @@ async def test_a_failure_of_closing_is_raised_to_the_first_closer_only(
         raise KeyError("journal")
 
     monkeypatch.setattr(minted.complete._settlement.journal, "aclose", fail)
-    ended = await asyncio.gather(*(minted.aclose() for _ in range(3)), return_exceptions=True)
-    assert [type(one) for one in ended] == [KeyError, type(None), type(None)]
+    results = await asyncio.gather(*(minted.aclose() for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [KeyError, type(None), type(None)]
     await minted.aclose()
 
 
-async def test_closing_a_sibling_touches_no_purchase(sandbox: Sandbox, basket: Basket) -> None:
+async def test_aclose_of_derived_client_keeps_purchases(sandbox: Sandbox, basket: Basket) -> None:
     async with client(sandbox, None) as minted:
-        sibling = minted.with_options(language="en")
+        derived = minted.with_options(language="en")
         hang = sandbox.faults.add("hang", path=BUY)
-        purchase = asyncio.ensure_future(sibling.complete.buy(basket, expected_total=basket.paid_total))
-        await arrival(hang)
-        await sibling.aclose()
+        purchase = asyncio.ensure_future(derived.complete.buy(basket, expected_total=basket.paid_total))
+        await wait_until_hanging(hang)
+        await derived.aclose()
         hang.remove()
         assert (await purchase).order is not None
 
 
-def test_a_client_closed_on_another_loop_does_not_wait() -> None:
+def test_aclose_on_a_second_loop_returns() -> None:
     minted = AsyncMintedConnect("user", "password", base_url="http://127.0.0.1:1")
     asyncio.run(minted.aclose())
     asyncio.run(minted.aclose())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="forks")
-def test_a_fork_waits_for_no_purchase_of_its_parent() -> None:
+def test_aclose_in_fork_does_not_wait_for_the_parent() -> None:
     source = """
 import asyncio, os, time
 from minted_connect import AsyncMintedConnect
@@ -215,4 +220,4 @@ async def main():
 
 asyncio.run(main())
 """
-    assert spoken(source) == ["0", "True"]
+    assert run_script(source) == ["0", "True"]

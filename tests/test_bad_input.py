@@ -41,7 +41,7 @@ from minted_connect import (
 from minted_connect.core import converter
 from minted_connect.feed import RateFeed
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.completion.fakes import deal_json, intent_of, order_json
+from tests.completion.fakes import basket_json, intent_of, order_json
 
 TOKEN = "T" * 32
 KEY = BasketKey("customer-1", TOKEN)
@@ -68,7 +68,7 @@ WRONG: dict[str, Any] = {
     "{}": {},
 }
 
-BASKET = converter.structure(deal_json(), Basket)
+BASKET = converter.structure(basket_json(), Basket)
 ORDER = converter.structure(order_json(), Order)
 COMPLETION = Completion(None, {"id": "10984"}, {"customer": {"external_id": "customer-1"}})
 INTENT = intent_of(state=IntentState.CONFIRMED)
@@ -94,7 +94,7 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("orders.pages", PERIOD),
     ("orders.iterate", PERIOD),
     ("orders.get", {"order_id": 10984, "customer_id": "customer-1"}),
-    *((f"orders.{how}", {"order": order}) for how in ("wait", "watch") for order in (ORDER, COMPLETION, INTENT)),
+    *((f"orders.{method}", {"order": order}) for method in ("wait", "watch") for order in (ORDER, COMPLETION, INTENT)),
     ("orders.receipt", {"order_id": 10984, "customer_id": "customer-1"}),
     ("orders.invoice", {"external_order_id": "10984"}),
     ("wallet.balance", {"customer_id": "customer-1"}),
@@ -155,11 +155,11 @@ REPORTED_AS = {
 """The vendor's name of a parameter, if the error uses it."""
 
 
-def shown(case: Any) -> str:
+def case_id(case: Any) -> str:
     return case if isinstance(case, str) else "-".join(case)
 
 
-def wrong(owner: str, parameters: Any) -> Iterator[tuple[str, str, Any]]:
+def wrong_arguments(owner: str, parameters: Any) -> Iterator[tuple[str, str, Any]]:
     """Yield every parameter with every value that is not valid for it."""
     for name, annotation in parameters:
         accepted = set(ACCEPTED.get(f"{owner} {name}", ()))
@@ -169,10 +169,14 @@ def wrong(owner: str, parameters: Any) -> Iterator[tuple[str, str, Any]]:
 
 
 def parameters_of(function: Any) -> list[tuple[str, Any]]:
-    return [(one.name, one.annotation) for one in inspect.signature(function).parameters.values() if one.name != "self"]
+    return [
+        (parameter.name, parameter.annotation)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.name != "self"
+    ]
 
 
-def parameters_named(name: str) -> list[tuple[str, Any]]:
+def parameters_of_method(name: str) -> list[tuple[str, Any]]:
     if name.startswith("feed."):
         return parameters_of(getattr(RateFeed, name.removeprefix("feed.")))
     return parameters_of(attrgetter(name)(AsyncMintedConnect("u", "p")))
@@ -185,7 +189,7 @@ async def method_of(minted: Any, name: str) -> Any:
     return getattr(await feed if inspect.isawaitable(feed) else feed, name.removeprefix("feed."))
 
 
-async def play(method: Any, arguments: dict[str, Any]) -> None:
+async def call_to_the_end(method: Any, arguments: dict[str, Any]) -> None:
     result = method(**arguments)
     if hasattr(result, "__anext__") and not hasattr(result, "dropped"):  # an iterator over pages, not a subscription
         result = anext(result, None)
@@ -193,42 +197,42 @@ async def play(method: Any, arguments: dict[str, Any]) -> None:
         await result
 
 
-@pytest.mark.parametrize(("name", "valid"), VALID, ids=[shown([name, *valid]) for name, valid in VALID])
-async def test_no_parameter_takes_what_it_cannot_mean(minted, sandbox: Sandbox, name, valid):
+@pytest.mark.parametrize(("name", "valid"), VALID, ids=[case_id([name, *valid]) for name, valid in VALID])
+async def test_every_wrong_argument_raises_invalid_input(minted, sandbox: Sandbox, name, valid):
     method = await method_of(minted, name)
-    surprises = []
-    for parameter, label, value in wrong(name, parameters_named(name)):
+    problems = []
+    for parameter, label, value in wrong_arguments(name, parameters_of_method(name)):
         try:
-            await play(method, {**valid, parameter: value})
+            await call_to_the_end(method, {**valid, parameter: value})
         except InvalidInput as error:
             if error.field not in {parameter, *REPORTED_AS.get(parameter, ())} or not error.rule:
-                surprises.append(f"{parameter}={label}: {error!r}")
+                problems.append(f"{parameter}={label}: {error!r}")
         except ConfigurationError as error:
             if not str(error).startswith(f"{parameter}: "):
-                surprises.append(f"{parameter}={label}: {error!r}")
+                problems.append(f"{parameter}={label}: {error!r}")
         except Exception as error:
-            surprises.append(f"{parameter}={label}: {error!r}")
+            problems.append(f"{parameter}={label}: {error!r}")
         else:
-            surprises.append(f"{parameter}={label}: accepted")
-    assert surprises == []
+            problems.append(f"{parameter}={label}: accepted")
+    assert problems == []
     assert len(sandbox.requests) == 0
 
 
-@pytest.mark.parametrize(("name", "valid"), VALID, ids=[shown([name, *valid]) for name, valid in VALID])
-async def test_the_other_arguments_are_valid(connect, sandbox: Sandbox, name, valid):
+@pytest.mark.parametrize(("name", "valid"), VALID, ids=[case_id([name, *valid]) for name, valid in VALID])
+async def test_valid_arguments_are_accepted(connect, sandbox: Sandbox, name, valid):
     options = Options(clock=ManualClock(auto_advance=True))
     minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
     if name == "feed.wait_for":
         return  # waits for a tick
     try:
-        await play(await method_of(minted, name), valid)
+        await call_to_the_end(await method_of(minted, name), valid)
     except MintedConnectError as error:
         assert not isinstance(error, InvalidInput | ConfigurationError), error
 
 
-def test_no_method_is_left_out():
+def test_valid_arguments_cover_every_method():
     client = AsyncMintedConnect("u", "p")
-    offered = {
+    methods = {
         f"{resource}.{name}"
         for resource, value in vars(client).items()
         if not resource.startswith("_") and resource != "complete"
@@ -236,8 +240,8 @@ def test_no_method_is_left_out():
         if not name.startswith("_")
     }
     feed = {f"feed.{name}" for name in vars(RateFeed) if not name.startswith("_")}
-    feed -= {"feed.aclose", "feed.failures", "feed.is_open", "feed.last_error"}
-    assert {name for name, _ in VALID} == offered | feed | {"request", "with_options"}
+    feed -= {"feed.aclose", "feed.failures", "feed.is_breaker_open", "feed.last_error"}
+    assert {name for name, _ in VALID} == methods | feed | {"request", "with_options"}
 
 
 @pytest.mark.parametrize(
@@ -245,36 +249,36 @@ def test_no_method_is_left_out():
     [Timeouts, RetryPolicy, RateLimit, BreakerPolicy, CompletionPolicy, Options],
     ids=lambda cls: cls.__name__,
 )
-def test_no_setting_takes_what_it_cannot_mean(cls):
+def test_every_wrong_setting_raises_configuration_error(cls):
     valid = {"rate": 1} if cls is RateLimit else {}
-    surprises = []
-    for name, label, value in wrong(cls.__name__, [(field.name, field.type) for field in attrs.fields(cls)]):
+    problems = []
+    for name, label, value in wrong_arguments(cls.__name__, [(field.name, field.type) for field in attrs.fields(cls)]):
         try:
             cls(**{**valid, name: value})
         except ConfigurationError as error:
             if name not in str(error):
-                surprises.append(f"{name}={label}: {error!r}")
+                problems.append(f"{name}={label}: {error!r}")
         except Exception as error:
-            surprises.append(f"{name}={label}: {error!r}")
+            problems.append(f"{name}={label}: {error!r}")
         else:
-            surprises.append(f"{name}={label}: accepted")
-    assert surprises == []
+            problems.append(f"{name}={label}: accepted")
+    assert problems == []
 
 
 @pytest.mark.parametrize("cls", [AsyncMintedConnect, MintedConnect])
-def test_no_client_is_built_of_what_cannot_work(cls):
-    surprises = []
-    for name, label, value in wrong("AsyncMintedConnect", parameters_of(cls)):
+def test_every_wrong_client_argument_raises_configuration_error(cls):
+    problems = []
+    for name, label, value in wrong_arguments("AsyncMintedConnect", parameters_of(cls)):
         try:
             cls(**{"username": "u", "password": "p", name: value})
         except ConfigurationError as error:
             if not str(error).startswith(f"{name}: "):
-                surprises.append(f"{name}={label}: {error!r}")
+                problems.append(f"{name}={label}: {error!r}")
         except Exception as error:
-            surprises.append(f"{name}={label}: {error!r}")
+            problems.append(f"{name}={label}: {error!r}")
         else:
-            surprises.append(f"{name}={label}: accepted")
-    assert surprises == []
+            problems.append(f"{name}={label}: accepted")
+    assert problems == []
 
 
 # Values that break a rule of a single field: (field, call). `m` is the client.
@@ -364,7 +368,7 @@ REFUSED: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "call"), REFUSED, ids=[f"{n}-{field}" for n, (field, _) in enumerate(REFUSED)])
-async def test_refused_before_anything_is_sent(minted, sandbox: Sandbox, field, call):
+async def test_refused_argument_names_field_and_sends_nothing(minted, sandbox: Sandbox, field, call):
     with pytest.raises(InvalidInput) as caught:
         await call(minted)
     assert caught.value.field == field
@@ -399,7 +403,7 @@ async def test_lengths_are_checked_by_the_server_only(minted, sandbox: Sandbox):
         "/v2/pay",
     ],
 )
-async def test_the_escape_hatch_does_not_complete(connect, sandbox: Sandbox, verb, path):
+async def test_raw_request_to_a_completion_path_is_refused(connect, sandbox: Sandbox, verb, path):
     options = Options(paths={"complete.buy": "/v2/pay"})
     minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
     with pytest.raises(ConfigurationError, match="complete"):
@@ -436,13 +440,13 @@ async def test_the_escape_hatch_does_not_complete(connect, sandbox: Sandbox, ver
         lambda: Options(pool_size=0),
     ],
 )
-def test_settings_that_cannot_work(build):
+def test_invalid_setting_raises_configuration_error(build):
     with pytest.raises(ConfigurationError):
         build()
 
 
 @pytest.mark.parametrize(
-    ("username", "password", "said"),
+    ("username", "password", "message"),
     [
         ("canary\n", "canary", "username: must be printable"),
         ("can\x00ary", "canary", "username: must be printable"),
@@ -453,8 +457,8 @@ def test_settings_that_cannot_work(build):
     ],
 )
 @pytest.mark.parametrize("build", [Credentials, AsyncMintedConnect, MintedConnect])
-def test_refused_credentials_are_not_shown(build, username, password, said):
-    with pytest.raises(ConfigurationError, match=said) as caught:
+def test_refused_credentials_are_not_shown(build, username, password, message):
+    with pytest.raises(ConfigurationError, match=message) as caught:
         build(username, password)
     assert "canary" not in repr(caught.value)
     assert caught.value.__cause__ is caught.value.__context__ is None
@@ -465,18 +469,18 @@ def test_refused_credentials_are_not_shown(build, username, password, said):
         assert "canary" not in "".join(value for value in values if value != repr(username))
 
 
-def test_a_client_that_was_not_built_can_be_shown():
+def test_repr_of_client_that_was_not_built():
     for cls in (AsyncMintedConnect, MintedConnect):
         assert repr(object.__new__(cls)) == f"<{cls.__name__} (not built)>"
 
 
-def test_half_a_character_in_a_secret():
+def test_secret_with_surrogate_can_be_compared():
     assert Secret("\ud800") != Secret("a")
     with pytest.raises(ConfigurationError):
         Secret(5)
 
 
-async def test_a_lent_journal_stays_open():
+async def test_lent_journal_stays_open():
     class Journal(MemoryJournal):
         closed = 0
 
@@ -492,7 +496,7 @@ async def test_a_lent_journal_stays_open():
 
 
 @pytest.mark.parametrize("cls", [AsyncMintedConnect, MintedConnect])
-def test_a_journal_needs_a_directory(cls, tmp_path):
+def test_journal_without_directory_raises_configuration_error(cls, tmp_path):
     for path in (tmp_path / "none" / "journal.db", str(tmp_path / "none" / "journal.db"), tmp_path, "a\0b"):
         with pytest.raises(ConfigurationError, match=r"^journal: "):
             cls("u", "p", journal=path)
@@ -501,7 +505,7 @@ def test_a_journal_needs_a_directory(cls, tmp_path):
     cls("u", "p", journal=tmp_path / "journal.db")
 
 
-async def test_no_sandbox_of_settings_that_cannot_work():
+async def test_sandbox_with_invalid_settings_raises():
     for settings in ({"options": "x"}, {"timeouts": 30}, {"retry": 5}, {"options": 5, "clock": ManualClock()}):
         with pytest.raises(ConfigurationError):
             async with AsyncMintedConnect.sandbox(**settings):
@@ -510,14 +514,14 @@ async def test_no_sandbox_of_settings_that_cannot_work():
             pass
 
 
-async def test_wrong_credentials_end_a_feed(sandbox: Sandbox):
+async def test_feed_with_wrong_credentials_raises(sandbox: Sandbox):
     async with AsyncMintedConnect(sandbox.username, "wrong", base_url=sandbox.url) as minted:
         with pytest.raises(AuthenticationFailed):
             async with minted.rates.feed(interval=60) as feed:
                 await anext(feed.subscribe())
 
 
-def test_credentials_show_nothing():
+def test_credentials_are_not_shown_compared_or_pickled():
     credentials = Credentials("canary-user", "canary-password")
     client = AsyncMintedConnect("canary-user", "canary-password")
     assert "canary" not in f"{credentials!r}{credentials}{client!r}{client._api.settings!r}"
@@ -530,7 +534,7 @@ def test_credentials_show_nothing():
         pickle.dumps(credentials)
 
 
-def test_from_env(monkeypatch, tmp_path):
+def test_from_env_reads_variables_or_names_the_missing_one(monkeypatch, tmp_path):
     for name in ("USERNAME", "PASSWORD", "BASE_URL", "JOURNAL"):
         monkeypatch.delenv(f"MINTED_CONNECT_{name}", raising=False)
     with pytest.raises(ConfigurationError, match="MINTED_CONNECT_USERNAME"):
@@ -558,7 +562,7 @@ ADDRESS = {
 
 @pytest.mark.parametrize("value", [5, 1.5, True, b"x", "\n", "  ", "a\nb", "\ud800", object()], ids=repr)
 @pytest.mark.parametrize("name", [*ADDRESS, "external_id", "street", "zipcode", "email"])
-async def test_no_part_of_an_address_is_left_to_the_server(minted, sandbox: Sandbox, name, value):
+async def test_wrong_part_of_address_is_refused_before_sending(minted, sandbox: Sandbox, name, value):
     await minted.customers.create("customer-1")
     sandbox.shop.give("customer-1", "MNTBAE0001", 1)
     basket = await minted.baskets.add_item("customer-1", sku="MNTBAE0001", type="delivery")
@@ -573,14 +577,14 @@ async def test_no_part_of_an_address_is_left_to_the_server(minted, sandbox: Sand
 
 
 @pytest.mark.parametrize("value", [1, "yes", None, []])
-async def test_a_fence_is_wanted_or_not(minted, sandbox: Sandbox, value):
+async def test_reconcile_fence_must_be_boolean(minted, sandbox: Sandbox, value):
     with pytest.raises(InvalidInput, match="fence: must be True or False"):
         await minted.complete.reconcile(intent_of(), fence=value)
     assert len(sandbox.requests) == 0
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "setting",
     [
         {"refusals": {422}},
         {"refusals": frozenset({500})},
@@ -598,14 +602,14 @@ async def test_a_fence_is_wanted_or_not(minted, sandbox: Sandbox, value):
     ],
     ids=str,
 )
-def test_a_policy_that_cannot_be(wrong: dict[str, Any]):
-    [name] = wrong
+def test_invalid_completion_policy_names_the_field(setting: dict[str, Any]):
+    [name] = setting
     with pytest.raises(ConfigurationError, match=rf"^CompletionPolicy\.{name}: "):
-        CompletionPolicy(**wrong)
+        CompletionPolicy(**setting)
 
 
 @pytest.mark.parametrize("value", ["id", None, 5, object()], ids=repr)
-async def test_only_an_intent_or_its_error_is_reconciled(minted, sandbox: Sandbox, value):
+async def test_reconcile_of_wrong_type_raises_invalid_input(minted, sandbox: Sandbox, value):
     with pytest.raises(InvalidInput, match="pending"):
         await minted.complete.reconcile(value)
     assert len(sandbox.requests) == 0

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 
-def test_a_case_prints_a_table():
-    done = subprocess.run(
+def test_benchmark_case_prints_a_table():
+    process = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--quick", "--only", "decode"],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
@@ -15,6 +15,6 @@ def test_a_case_prints_a_table():
         check=False,
     )
 
-    assert done.returncode == 0, done.stderr
-    rows = [line for line in done.stdout.splitlines() if line.startswith("| decode one basket |")]
+    assert process.returncode == 0, process.stderr
+    rows = [line for line in process.stdout.splitlines() if line.startswith("| decode one basket |")]
     assert any("SDK, bytes to Basket" in row for row in rows)

@@ -30,7 +30,7 @@ SECTIONS = [
 ]
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", *arguments],
         stdout=subprocess.PIPE,
@@ -40,18 +40,18 @@ def started(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def finished(*arguments: str) -> tuple[int, str, str]:
-    with started("-m", "minted_connect", *arguments) as process:
+def run(*arguments: str) -> tuple[int, str, str]:
+    with start("-m", "minted_connect", *arguments) as process:
         out, err = process.communicate(timeout=PATIENCE)
-    # -X dev makes asyncio report steps that took long, on a busy machine.
+    # -X dev makes asyncio report slow steps, which occur on a busy machine.
     return process.returncode, out, "".join(line for line in err.splitlines(True) if not line.startswith("Executing <"))
 
 
-def test_the_demo_tells_its_story():
-    status, out, err = finished("demo")
+def test_demo_prints_every_section():
+    status, out, err = run("demo")
     assert (status, err) == (0, "")
     lines = out.splitlines()
-    titles = [above for above, line in pairwise(lines) if line and line == "-" * len(above)]
+    titles = [title for title, line in pairwise(lines) if line and line == "-" * len(title)]
     assert titles == SECTIONS
     assert "Ada Demo" in out
     assert "Minted 1 g 999.9 Gold Bar" in out
@@ -59,36 +59,38 @@ def test_the_demo_tells_its_story():
     assert lines[-1].endswith(" HTTP requests sent")
 
 
-def test_the_demo_as_json_lines():
-    status, out, err = finished("demo", "--json")
+def test_demo_json_prints_every_section():
+    status, out, err = run("demo", "--json")
     assert (status, err) == (0, "")
-    lines = [json.loads(line, parse_float=lambda text: pytest.fail(f"{text} is no text")) for line in out.splitlines()]
+    lines = [
+        json.loads(line, parse_float=lambda text: pytest.fail(f"{text} is not a string")) for line in out.splitlines()
+    ]
     assert [title for title, _ in groupby(line["section"] for line in lines)] == SECTIONS
     (wallet, *_) = [line["rows"] for line in lines if line["section"] == "Buy" and "rows" in line]
     assert Decimal(wallet[0]["worth"]) > 0
 
 
-def test_help_says_what_there_is():
-    status, out, err = finished("--help")
+def test_help_lists_the_demo():
+    status, out, err = run("--help")
     assert (status, err) == (0, "")
     assert "demo" in out
 
 
 @pytest.mark.parametrize("arguments", [(), ("nonsense",), ("demo", "--nonsense")])
-def test_wrong_usage(arguments):
-    status, out, err = finished(*arguments)
+def test_wrong_arguments_print_usage_and_exit_with_2(arguments):
+    status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert err.startswith("usage: ")
 
 
-def test_the_version(capsys):
+def test_version_is_printed(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-HELD_UP = """
+BLOCKED_DEMO = """
 import asyncio, sys
 from minted_connect.commands import demo
 from minted_connect.__main__ import main
@@ -103,8 +105,8 @@ sys.exit(main(["demo"]))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_ctrl_c_ends_it_quietly():
-    with started("-c", HELD_UP) as process:
+def test_sigint_ends_the_demo_without_traceback():
+    with start("-c", BLOCKED_DEMO) as process:
         for line in process.stdout:
             if line == "half-way\n":
                 process.send_signal(signal.SIGINT)
@@ -114,7 +116,7 @@ def test_ctrl_c_ends_it_quietly():
     assert "ResourceWarning" not in err
 
 
-def test_what_goes_wrong_is_one_line(capsys, monkeypatch):
+def test_error_is_printed_in_one_line(capsys, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no port is free")
 

@@ -33,17 +33,17 @@ def snippets() -> Iterator[object]:
                     yield pytest.param(textwrap.dedent(part.partition("```")[0]), id=f"{file.stem}-{name}")
 
 
-def test_there_are_some() -> None:
+def test_docstrings_contain_snippets() -> None:
     assert len([*snippets()]) >= 2
 
 
 @pytest.mark.parametrize("snippet", [*snippets()])
-def test_a_snippet_runs(snippet: str) -> None:
-    done = subprocess.run(
+def test_docstring_snippet_runs(snippet: str) -> None:
+    process = subprocess.run(
         [sys.executable, "-X", "dev", "-W", "error", "-c", RUN, PRELUDE, snippet],
         capture_output=True,
         text=True,
         timeout=30,
         check=False,
     )
-    assert (done.returncode, [line for line in done.stderr.splitlines() if "took" not in line]) == (0, [])
+    assert (process.returncode, [line for line in process.stderr.splitlines() if "took" not in line]) == (0, [])

@@ -63,7 +63,7 @@ CLASSES = [
 ]
 
 
-def an(cls: type[MintedConnectError]) -> MintedConnectError:
+def make_error(cls: type[MintedConnectError]) -> MintedConnectError:
     """Build an error of any class."""
     if cls is InvalidInput:
         return InvalidInput.of("qty", "must be from 1")
@@ -73,58 +73,58 @@ def an(cls: type[MintedConnectError]) -> MintedConnectError:
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_every_error_survives_pickle_and_copy(cls):
-    error = an(cls)
+def test_error_survives_pickle_and_copy(cls):
+    error = make_error(cls)
     error.add_note("a note")
-    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(twin) is cls
-        assert str(twin) == str(error)
-        assert repr(twin) == repr(error)
-        assert twin.__notes__ == ["a note"]
+    for duplicated in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(duplicated) is cls
+        assert str(duplicated) == str(error)
+        assert repr(duplicated) == repr(error)
+        assert duplicated.__notes__ == ["a note"]
         fields = [field.name for field in attrs.fields(cls)]
-        assert [getattr(twin, name) for name in fields] == [getattr(error, name) for name in fields]
+        assert [getattr(duplicated, name) for name in fields] == [getattr(error, name) for name in fields]
 
 
 @pytest.mark.parametrize(
     "cls", [cls for cls in CLASSES if "attempts" in attrs.fields_dict(cls)], ids=lambda cls: cls.__name__
 )
-def test_what_was_filled_in_later_survives_too(cls):
-    error = an(cls)
+def test_error_attempts_set_later_survive_pickle(cls):
+    error = make_error(cls)
     error.attempts = 7
     assert pickle.loads(pickle.dumps(error)).attempts == 7
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
-def test_the_repr_is_the_text_and_nothing_else(cls):
-    error = an(cls)
+def test_error_repr_contains_the_text_only(cls):
+    error = make_error(cls)
     assert repr(error) == f"{cls.__name__}({str(error)!r})"
     assert "canary" not in "".join(traceback.format_exception(error))
 
 
-def test_an_api_error_does_not_show_its_body_or_message():
+def test_api_error_does_not_show_body_or_message():
     error = APIError("GET /x: 400", 400, 400, "canary message", "canary-request", body=b"canary body")
     assert str(error) == "GET /x: 400"
     assert "canary" not in repr(error)
 
 
 @pytest.mark.requirement(39)
-def test_the_tree_in_the_docstring_is_the_tree():
+def test_error_tree_in_docstring_is_exact():
     documented: dict[str, str | None] = {}
-    above: list[tuple[int, str]] = []
+    parents: list[tuple[int, str]] = []
     for line in (errors.__doc__ or "").splitlines():
         name = line.replace("|", " ").replace("+-", "  ").split()[:1]
         if not name or not hasattr(errors, name[0]):
             continue
         depth = line.index(name[0])
-        while above and above[-1][0] >= depth:
-            above.pop()
-        documented[name[0]] = above[-1][1] if above else None
-        above.append((depth, name[0]))
+        while parents and parents[-1][0] >= depth:
+            parents.pop()
+        documented[name[0]] = parents[-1][1] if parents else None
+        parents.append((depth, name[0]))
     real = {cls.__name__: cls.__mro__[1].__name__ for cls in CLASSES if cls is not MintedConnectError}
     assert documented == {"MintedConnectError": None, **real}
 
 
-def test_builtin_relatives():
+def test_errors_derive_from_builtin_errors():
     assert issubclass(InvalidInput, ValueError)
     assert issubclass(RequestTimeout, TimeoutError)
 
@@ -132,7 +132,7 @@ def test_builtin_relatives():
 REPEATABLE, ONCE = (Effect.READ, Effect.IDEMPOTENT), (Effect.NON_IDEMPOTENT, Effect.COMPLETE)
 
 
-def about(effect, error):
+def with_effect(effect, error):
     error.request = RequestInfo("POST", "/x", effect)
     return error
 
@@ -142,9 +142,9 @@ RETRIABLE = {
     PoolTimeout("x"),
     CircuitOpen("x"),
     BudgetExhausted("x"),
-    *(about(effect, cls("x")) for cls in (RateLimited, TransportError, ServerError) for effect in REPEATABLE),
+    *(with_effect(effect, cls("x")) for cls in (RateLimited, TransportError, ServerError) for effect in REPEATABLE),
 }
-HOPELESS = {
+NOT_RETRIABLE = {
     InvalidInput.of("qty", "rule"),
     TLSFailed("x"),
     PriceChanged("x"),
@@ -152,7 +152,7 @@ HOPELESS = {
     RateLimited("x"),
     TransportError("x"),
     ServerError("x"),
-    *(about(effect, cls("x")) for cls in (RateLimited, TransportError, ServerError) for effect in ONCE),
+    *(with_effect(effect, cls("x")) for cls in (RateLimited, TransportError, ServerError) for effect in ONCE),
     APIError("x"),
     ValidationFailed("x"),
     ConfigurationError("x"),
@@ -163,25 +163,30 @@ HOPELESS = {
 
 
 @pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not OutcomeUnknown])
-@pytest.mark.parametrize("move", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_an_error_keeps_its_request(cls, move):
-    error = an(cls)
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_error_keeps_its_request_when_copied(cls, duplicate):
+    error = make_error(cls)
     error.request, error.attempts = RequestInfo("POST", "/x", Effect.NON_IDEMPOTENT), 2
-    moved = move(error)
-    assert (moved.method, moved.path, moved.request.effect, moved.attempts) == ("POST", "/x", Effect.NON_IDEMPOTENT, 2)
+    duplicated = duplicate(error)
+    assert (duplicated.method, duplicated.path, duplicated.request.effect, duplicated.attempts) == (
+        "POST",
+        "/x",
+        Effect.NON_IDEMPOTENT,
+        2,
+    )
 
 
 @pytest.mark.parametrize("error", sorted(RETRIABLE, key=repr), ids=repr)
-def test_safe_to_retry(error):
+def test_error_is_safe_to_retry(error):
     assert error.safe_to_retry
 
 
-@pytest.mark.parametrize("error", sorted(HOPELESS, key=repr), ids=repr)
-def test_not_safe_to_retry(error):
+@pytest.mark.parametrize("error", sorted(NOT_RETRIABLE, key=repr), ids=repr)
+def test_error_is_not_safe_to_retry(error):
     assert not error.safe_to_retry
 
 
-def test_not_sent_covers_exactly_what_never_left():
+def test_not_sent_subclasses_are_exact():
     assert {cls.__name__ for cls in CLASSES if issubclass(cls, NotSent)} == {
         "NotSent",
         "InvalidInput",

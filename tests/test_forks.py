@@ -1,4 +1,4 @@
-"""Forks of a process that has a client: calls in the child are refused at once, those of the parent go on."""
+"""Forks of a process that has a client: calls in the child are refused at once, calls in the parent continue."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from minted_connect import MintedConnect
 from minted_connect.sandbox import ThreadedSandbox
 from tests.support.operations import GOLD
-from tests.support.subprocesses import spoken, until
+from tests.support.subprocesses import run_script, until
 
 pytestmark = [
     pytest.mark.requirement(25),
@@ -32,7 +32,7 @@ def arguments(sandbox: ThreadedSandbox, tmp_path: Path, flavour: str) -> tuple[s
     return (sandbox.url, sandbox.username, sandbox.password, str(tmp_path / "journal.db"), flavour)
 
 
-def fill(sandbox: ThreadedSandbox, *customers: str) -> None:
+def create_baskets(sandbox: ThreadedSandbox, *customers: str) -> None:
     with MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
         for customer in customers:
             minted.customers.create(customer, firstname="Grace")
@@ -77,7 +77,7 @@ def reap(pid):
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 """
 
-IN_THE_MIDDLE = """
+DURING_PURCHASE = """
 minted = build()
 
 def child():
@@ -116,21 +116,21 @@ asyncio.run(awaited()) if is_async else blocking()
 
 
 @pytest.mark.requirement(25)
-def test_in_the_middle_of_a_purchase(sandbox, arguments):
-    fill(sandbox, "customer-1")
+def test_fork_during_purchase_child_calls_are_refused(sandbox, arguments):
+    create_baskets(sandbox, "customer-1")
     fault = sandbox.faults.add("hang", path="*/complete/buy")
-    said: list[str] = []
+    lines: list[str] = []
 
     def meanwhile(process: subprocess.Popen[str]) -> None:
         until(lambda: fault.waiting or process.poll() is not None)
         process.stdin.write("it is sent\n")
         process.stdin.flush()
-        while not "".join(said[-1:]).startswith("child") and process.poll() is None:
-            said.append(process.stdout.readline().strip())
+        while not "".join(lines[-1:]).startswith("child") and process.poll() is None:
+            lines.append(process.stdout.readline().strip())
         fault.remove()
 
-    parent = spoken(PRELUDE + IN_THE_MIDDLE, *arguments, meanwhile=meanwhile)
-    assert said == ["buy refused", "reconcile refused", "change refused", "read refused", "child 0"]
+    parent = run_script(PRELUDE + DURING_PURCHASE, *arguments, meanwhile=meanwhile)
+    assert lines == ["buy refused", "reconcile refused", "change refused", "read refused", "child 0"]
     [order] = sandbox.shop.orders
     assert parent == [f"parent {order.id} []"]
     assert len(sandbox.requests.of("complete.buy")) == 1
@@ -148,14 +148,14 @@ say("child", reap(fork(child)))
 """
 
 
-def test_built_before_it_and_used_in_the_child_only(sandbox, arguments):
-    said = spoken(PRELUDE + BUILT_BEFORE, *arguments)
-    assert said == ["read refused", "raw refused", "change refused", "child 0"]
+def test_fork_after_building_child_calls_are_refused(sandbox, arguments):
+    lines = run_script(PRELUDE + BUILT_BEFORE, *arguments)
+    assert lines == ["read refused", "raw refused", "change refused", "child 0"]
     assert len(sandbox.requests) == 0
 
 
 PRELOADED = """
-minted = build()  # as in a server that loads the application before it forks its workers
+minted = build()  # as in a server that loads the application before it forks workers
 
 async def order(customer):
     async with build() as own:
@@ -185,12 +185,12 @@ say("workers", *map(reap, asyncio.run(first()) if is_async else first_blocking()
 """
 
 
-def test_workers_of_a_preloaded_application(sandbox, arguments):
+def test_forked_workers_with_their_own_clients_buy(sandbox, arguments):
     customers = [f"customer-{number}" for number in range(4)]
-    fill(sandbox, *customers)
-    *said, last = spoken(PRELUDE + PRELOADED, *arguments)
+    create_baskets(sandbox, *customers)
+    *lines, last = run_script(PRELUDE + PRELOADED, *arguments)
     assert last == "workers 0 0 0 0"
-    assert sorted(line for line in said if "order" not in line) == [f"{customer} refused" for customer in customers]
-    orders = {line.split()[0]: int(line.split()[-1]) for line in said if "order" in line}
+    assert sorted(line for line in lines if "order" not in line) == [f"{customer} refused" for customer in customers]
+    orders = {line.split()[0]: int(line.split()[-1]) for line in lines if "order" in line}
     assert sorted(orders) == customers
     assert sorted(orders.values()) == sorted(order.id for order in sandbox.shop.orders)

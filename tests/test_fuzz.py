@@ -1,4 +1,4 @@
-"""Whatever an answer has turned into: a call gives a result or an error of our tree, and money stays safe."""
+"""Calls with corrupted responses return a result or raise an error of the library, and buy at most once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from minted_connect import (
 from minted_connect.core import converter, exact_json
 from minted_connect.models import Basket, Order
 from minted_connect.sandbox import ManualClock
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 from tests.support.strategies import SAMPLES
 
 SHIPPING = Shipping("Ada", "+905550001122", "c", "c", "d", "a", "12345678910")
@@ -55,11 +55,11 @@ SAMPLES_OF = {
     "GET /partner/walletable/rates/history": "rate_history.response.assumed",
     "GET /partner/walletable/rates": "currency_rates.response.assumed",
 }
-"""What answers whatever begins like this; the longest fits."""
+"""The sample for requests whose first line starts with a prefix; the longest prefix counts."""
 
 
-def golden(first: str, kind: str) -> Any:
-    """Return the whole answer of a world in which there is one customer with one basket of this kind."""
+def valid_document(first: str, kind: str) -> Any:
+    """Return the valid response of a server that has one customer with one basket of this kind."""
     document = copy.deepcopy(
         sample(SAMPLES_OF[max((start for start in SAMPLES_OF if first.startswith(start)), key=len)])
     )
@@ -70,7 +70,7 @@ def golden(first: str, kind: str) -> Any:
     return document
 
 
-# How an answer is spoilt.
+# Corruption of responses.
 
 Path = tuple[str | int, ...]
 ODD_TEXTS = [
@@ -81,72 +81,72 @@ ODD_NUMBERS = [-1, 0, 2**63, -(2**63), 10**400, 1e308, -0.0, 1e-9, 0.1 + 0.2]
 ODD_VALUES = [None, True, False, [], {}, [[]], {"": None}, [None] * 100, *ODD_TEXTS, *ODD_NUMBERS]
 
 
-def places(value: Any, here: Path = ()) -> Iterator[Path]:
-    """Every place in a document but its root."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, child in inside:
-        yield (*here, key)
-        yield from places(child, (*here, key))
+def paths_in(value: Any, prefix: Path = ()) -> Iterator[Path]:
+    """Yield the path of every value in a document except the root."""
+    container = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in container:
+        yield (*prefix, key)
+        yield from paths_in(child, (*prefix, key))
 
 
-def holder(document: Any, place: Path) -> Any:
-    for step in place[:-1]:
+def parent_of(document: Any, path: Path) -> Any:
+    for step in path[:-1]:
         document = document[step]
     return document
 
 
-def drop(document: Any, place: Path, _value: Any) -> None:
-    del holder(document, place)[place[-1]]
+def drop(document: Any, path: Path, _value: Any) -> None:
+    del parent_of(document, path)[path[-1]]
 
 
-def rename(document: Any, place: Path, value: Any) -> None:
-    inside = holder(document, place)
-    if isinstance(inside, dict):
-        inside[f"{place[-1]}_{str(value)[:3]}"] = inside.pop(place[-1])
+def rename(document: Any, path: Path, value: Any) -> None:
+    container = parent_of(document, path)
+    if isinstance(container, dict):
+        container[f"{path[-1]}_{str(value)[:3]}"] = container.pop(path[-1])
 
 
-def replace(document: Any, place: Path, value: Any) -> None:
-    holder(document, place)[place[-1]] = value
+def replace(document: Any, path: Path, value: Any) -> None:
+    parent_of(document, path)[path[-1]] = value
 
 
-def wrap(document: Any, place: Path, value: Any) -> None:
-    inside = holder(document, place)
-    inside[place[-1]] = [inside[place[-1]]] if isinstance(value, bool) else {"x": inside[place[-1]]}
+def wrap(document: Any, path: Path, value: Any) -> None:
+    container = parent_of(document, path)
+    container[path[-1]] = [container[path[-1]]] if isinstance(value, bool) else {"x": container[path[-1]]}
 
 
-def repeat(document: Any, place: Path, _value: Any) -> None:
-    inside = holder(document, place)
-    if isinstance(inside, list):
-        inside += [copy.deepcopy(inside[place[-1]])] * 3
+def repeat(document: Any, path: Path, _value: Any) -> None:
+    container = parent_of(document, path)
+    if isinstance(container, list):
+        container += [copy.deepcopy(container[path[-1]])] * 3
 
 
 Edit = Callable[[Any, Path, Any], None]
-somewhere = st.integers(0, 999).map(lambda permille: permille / 1000)
+positions = st.integers(0, 999).map(lambda permille: permille / 1000)
 edits = st.tuples(
-    st.sampled_from([drop, rename, replace, replace, wrap, repeat]), somewhere, st.sampled_from(ODD_VALUES)
+    st.sampled_from([drop, rename, replace, replace, wrap, repeat]), positions, st.sampled_from(ODD_VALUES)
 )
-cuts = st.tuples(somewhere, st.integers(0, 3), st.binary(max_size=4))
-spoilings = st.tuples(st.lists(edits, max_size=3), st.lists(cuts, max_size=1))
-Spoiling = tuple[list[tuple[Edit, float, Any]], list[tuple[float, int, bytes]]]
+cuts = st.tuples(positions, st.integers(0, 3), st.binary(max_size=4))
+corruptions = st.tuples(st.lists(edits, max_size=3), st.lists(cuts, max_size=1))
+Corruption = tuple[list[tuple[Edit, float, Any]], list[tuple[float, int, bytes]]]
 
 
-def spoilt(document: Any, spoiling: Spoiling = ([], [])) -> bytes:
-    """Return an answer with some of its places changed, and maybe some of its bytes."""
-    for edit, where, value in spoiling[0]:
-        known = list(places(document))
-        if known:
-            edit(document, known[int(where * len(known))], copy.deepcopy(value))
+def corrupted(document: Any, corruption: Corruption = ([], [])) -> bytes:
+    """Return a response with some values changed, and possibly some bytes."""
+    for edit, position, value in corruption[0]:
+        paths = list(paths_in(document))
+        if paths:
+            edit(document, paths[int(position * len(paths))], copy.deepcopy(value))
     body = json.dumps(document, default=float).encode()
-    for where, length, put in spoiling[1]:
-        at = int(where * len(body))
-        body = body[:at] + put + body[at + length :]
+    for position, length, inserted in corruption[1]:
+        at = int(position * len(body))
+        body = body[:at] + inserted + body[at + length :]
     return body
 
 
-# Every call there is, with what was seen before.
+# Every call, with objects that were read before.
 
 
-def seen(clock: ManualClock, **changes: Any) -> Basket:
+def parse_basket(clock: ManualClock, **changes: Any) -> Basket:
     data = {**BASKET["data"], **changes}
     return converter.structure(data, Basket, elapsed=clock.monotonic)
 
@@ -158,17 +158,17 @@ LISTED = converter.structure(
 Call = Callable[[AsyncMintedConnect, ManualClock], Any]
 
 
-async def all_of(walk: Any) -> list[Any]:
-    return [each async for each in walk]
+async def collect(walk: Any) -> list[Any]:
+    return [item async for item in walk]
 
 
-def buying(minted: AsyncMintedConnect, clock: ManualClock) -> Any:
-    return minted.complete.buy(seen(clock), accept_price="current")
+def buy(minted: AsyncMintedConnect, clock: ManualClock) -> Any:
+    return minted.complete.buy(parse_basket(clock), accept_price="current")
 
 
-async def bought_and_found(minted: AsyncMintedConnect, clock: ManualClock) -> Any:
+async def buy_and_reconcile(minted: AsyncMintedConnect, clock: ManualClock) -> Any:
     try:
-        return await buying(minted, clock)
+        return await buy(minted, clock)
     except OutcomeUnknown as unknown:
         return await minted.complete.reconcile(unknown, fence=True)
 
@@ -179,17 +179,17 @@ CALLS: dict[str, Call] = {
     "customers.update": lambda m, c: m.customers.update(CUSTOMER, firstname="Ada"),
     "customers.remove": lambda m, c: m.customers.remove(CUSTOMER),
     "products.page": lambda m, c: m.products.page(),
-    "products.iterate": lambda m, c: all_of(m.products.iterate()),
+    "products.iterate": lambda m, c: collect(m.products.iterate()),
     "baskets.get_active": lambda m, c: m.baskets.get_active(CUSTOMER),
-    "baskets.add_item": lambda m, c: m.baskets.add_item(seen(c), sku="MNTBAE0001"),
-    "baskets.update_item": lambda m, c: m.baskets.update_item(seen(c), sku="MNTBAE0001", qty=2),
-    "baskets.delete_item": lambda m, c: m.baskets.delete_item(seen(c), sku="MNTBAE0001"),
-    "baskets.clear": lambda m, c: m.baskets.clear(seen(c)),
-    "complete.buy": buying,
-    "complete.buy and reconcile": bought_and_found,
-    "complete.sell": lambda m, c: m.complete.sell(seen(c, type="sell", tx_type="sell"), accept_price="current"),
+    "baskets.add_item": lambda m, c: m.baskets.add_item(parse_basket(c), sku="MNTBAE0001"),
+    "baskets.update_item": lambda m, c: m.baskets.update_item(parse_basket(c), sku="MNTBAE0001", qty=2),
+    "baskets.delete_item": lambda m, c: m.baskets.delete_item(parse_basket(c), sku="MNTBAE0001"),
+    "baskets.clear": lambda m, c: m.baskets.clear(parse_basket(c)),
+    "complete.buy": buy,
+    "complete.buy and reconcile": buy_and_reconcile,
+    "complete.sell": lambda m, c: m.complete.sell(parse_basket(c, type="sell", tx_type="sell"), accept_price="current"),
     "complete.delivery": lambda m, c: m.complete.delivery(
-        seen(c, type="delivery", tx_type="delivery"), shipping=SHIPPING, accept_price="current"
+        parse_basket(c, type="delivery", tx_type="delivery"), shipping=SHIPPING, accept_price="current"
     ),
     "orders.page": lambda m, c: m.orders.page(customer_id=CUSTOMER),
     "orders.get": lambda m, c: m.orders.get(LISTED.id, customer_id=CUSTOMER),
@@ -209,8 +209,8 @@ def kind_of(name: str) -> str:
     return name.removeprefix("complete.") if name in {"complete.sell", "complete.delivery"} else "buy"
 
 
-async def answered(name: str, answer: Callable[[str], tuple[bytes, int]]) -> tuple[Any, int, int]:
-    """Make a call; return its result or its error, how many completions were sent, and how many are pending."""
+async def call_server(name: str, respond: Callable[[str], tuple[bytes, int]]) -> tuple[Any, int, int]:
+    """Make a call; return its result or error, and the number of sent completions and of pending intents."""
     clock, completions = ManualClock(auto_advance=True), 0
 
     async def script(connection: Connection) -> None:
@@ -218,11 +218,11 @@ async def answered(name: str, answer: Callable[[str], tuple[bytes, int]]) -> tup
         while True:
             first, _, _ = await connection.request()
             completions += "/complete/" in first
-            connection.answer(*answer(first))
+            connection.respond(*respond(first))
 
     options = Options(clock=clock, completion=CompletionPolicy(reconcile_budget=10))
     async with (
-        WireServer(script) as server,
+        RawServer(script) as server,
         AsyncMintedConnect("u", "p", base_url=server.url, options=options) as minted,
     ):
         try:
@@ -233,8 +233,10 @@ async def answered(name: str, answer: Callable[[str], tuple[bytes, int]]) -> tup
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_whole_answer_is_taken(name):
-    result, completions, pending = await answered(name, lambda first: (spoilt(golden(first, kind_of(name))), 200))
+async def test_valid_response_of_every_call_is_accepted(name):
+    result, completions, pending = await call_server(
+        name, lambda first: (corrupted(valid_document(first, kind_of(name))), 200)
+    )
     assert not isinstance(result, Exception)
     assert (completions, pending) == (name.startswith("complete."), 0)
 
@@ -248,17 +250,19 @@ async def test_a_whole_answer_is_taken(name):
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
-@given(st.sampled_from(list(CALLS)), st.lists(st.tuples(spoilings, st.sampled_from(STATUSES)), min_size=1, max_size=4))
-def test_whatever_an_answer_has_turned_into(name: str, plan: list[tuple[Spoiling, int]]):
-    """Answer n is spoilt as entry n says, over and over."""
+@given(
+    st.sampled_from(list(CALLS)), st.lists(st.tuples(corruptions, st.sampled_from(STATUSES)), min_size=1, max_size=4)
+)
+def test_corrupted_response_gives_result_or_typed_error(name: str, plan: list[tuple[Corruption, int]]):
+    """Corrupt response n as entry n of the plan says; the plan is repeated."""
     entries = cycle(plan)
 
-    def answer(first: str) -> tuple[bytes, int]:
-        spoiling, status = next(entries)
-        return (b"" if status == 204 else spoilt(golden(first, kind_of(name)), spoiling)), status
+    def respond(first: str) -> tuple[bytes, int]:
+        corruption, status = next(entries)
+        return (b"" if status == 204 else corrupted(valid_document(first, kind_of(name)), corruption)), status
 
-    # Anything but a result or an error of ours comes out here.
-    result, completions, pending = asyncio.run(answered(name, answer), debug=False)
+    # Errors of other classes are raised here.
+    result, completions, pending = asyncio.run(call_server(name, respond), debug=False)
     if isinstance(result, MintedConnectError):
         assert str(result).isprintable()
     if completions:

@@ -1,4 +1,4 @@
-"""Arguments cannot break out of their place: one request, with the expected path, query, body and headers."""
+"""Arguments cannot inject headers, paths or fields: one request, with the expected path, query, body and headers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from minted_connect import (
     RetryPolicy,
 )
 from minted_connect.models import BasketKey
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
-OURS = {
+ALLOWED_HEADERS = {
     *("host", "accept", "accept-encoding", "accept-language", "user-agent", "api-version", "x-client-id"),
     *("content-type", "content-length"),
 }
@@ -81,8 +81,8 @@ def in_body(name: str, path: str) -> Callable[[str, bytes, str], None]:
 
 
 BASKET = "/partner/walletable/basket"
-Given = Callable[[AsyncMintedConnect, str], Awaitable[Any]]
-PLACES: dict[str, tuple[Given, Callable[[str, bytes, str], None]]] = {
+Call = Callable[[AsyncMintedConnect, str], Awaitable[Any]]
+ARGUMENTS: dict[str, tuple[Call, Callable[[str, bytes, str], None]]] = {
     "customers.get": (lambda m, text: m.customers.get(text), in_path),
     "customers.update": (lambda m, text: m.customers.update(text, firstname="Ada"), in_path),
     "baskets.get_active": (
@@ -101,7 +101,7 @@ PLACES: dict[str, tuple[Given, Callable[[str, bytes, str], None]]] = {
         lambda m, text: m.baskets.update_item(BasketKey("customer-1", "T" * 32), sku=text, qty=1),
         in_body("sku", BASKET),
     ),
-    "a customer of a change": (
+    "customer of a change": (
         lambda m, text: m.baskets.clear(BasketKey(text, "T" * 32)),
         in_body("external_customer_id", f"{BASKET}/empty"),
     ),
@@ -109,11 +109,11 @@ PLACES: dict[str, tuple[Given, Callable[[str, bytes, str], None]]] = {
         lambda m, text: m.customers.create("customer-1", firstname=text),
         in_body("firstname", "/partner/customer"),
     ),
-    "a raw query": (
+    "raw query": (
         lambda m, text: m.request("GET", "/partner/x", query={"q": text}),
         in_query("q", "/partner/x"),
     ),
-    "a raw body": (
+    "raw body": (
         lambda m, text: m.request("PATCH", "/partner/x", json={"q": text}),
         in_body("q", "/partner/x"),
     ),
@@ -122,22 +122,22 @@ PLACES: dict[str, tuple[Given, Callable[[str, bytes, str], None]]] = {
 
 @pytest.mark.requirement(35)
 @settings(deadline=None, max_examples=200)
-@given(st.sampled_from(list(PLACES)), nasty)
+@given(st.sampled_from(list(ARGUMENTS)), nasty)
 @example("customers.get", "x\r\nX-Evil: yes")
 @example("baskets.get_active", "x\r\nX-Evil: yes")
 @example("customers.get", "..")
-def test_what_is_given_stays_where_it_belongs(place: str, given: str):
-    """An argument is refused before a request is sent, or arrives unchanged in its place and in no other."""
-    call, check = PLACES[place]
+def test_argument_arrives_unchanged_in_its_place_or_is_refused(argument: str, given: str):
+    """Check that an argument is refused before sending, or arrives unchanged in its place and nowhere else."""
+    call, check = ARGUMENTS[argument]
 
     async def script(connection: Connection) -> None:
         while True:
             await connection.request()
             connection.envelope(None, 403)
 
-    async def story() -> None:
+    async def make_call() -> None:
         async with (
-            WireServer(script) as server,
+            RawServer(script) as server,
             AsyncMintedConnect("u", "p", base_url=server.url, retry=RetryPolicy.none()) as minted,
         ):
             with pytest.raises(MintedConnectError) as caught:
@@ -146,11 +146,11 @@ def test_what_is_given_stays_where_it_belongs(place: str, given: str):
                 assert server.requests == []
                 return
         [(first, headers, body)] = server.requests
-        assert set(headers) <= OURS
+        assert set(headers) <= ALLOWED_HEADERS
         assert first.count(" ") == 2
         check(first, body, given)
 
-    asyncio.run(story(), debug=False)
+    asyncio.run(make_call(), debug=False)
 
 
 @pytest.mark.requirement(35)
@@ -166,7 +166,7 @@ def test_what_is_given_stays_where_it_belongs(place: str, given: str):
     ],
     ids=["client_id", "language", "user_agent", "idempotency_header"],
 )
-def test_no_setting_breaks_out_of_its_header(cls, settings, given):
+def test_setting_with_invalid_header_value_is_refused(cls, settings, given):
     with pytest.raises(ConfigurationError):
         cls("u", "p", **settings(given))
     if "options" not in settings("x"):

@@ -50,7 +50,7 @@ def order() -> Order:
     return sample("complete_delivery.response.json", Order)
 
 
-def test_all_public_names_are_exported_in_order():
+def test_all_lists_public_models_in_order():
     public = {
         name
         for name, value in vars(models).items()
@@ -59,39 +59,39 @@ def test_all_public_names_are_exported_in_order():
     assert models.__all__ == sorted(public)
 
 
-@pytest.mark.parametrize("class_", CLASSES)
-def test_models_are_frozen_positional_documented_and_resolvable(class_: type):
-    assert class_.__doc__
-    assert class_.__module__.startswith("minted_connect.models.")
-    assert get_type_hints(class_)
-    fields = attrs.fields(class_)
+@pytest.mark.parametrize("model", CLASSES)
+def test_model_is_frozen_documented_and_resolvable(model: type):
+    assert model.__doc__
+    assert model.__module__.startswith("minted_connect.models.")
+    assert get_type_hints(model)
+    fields = attrs.fields(model)
     assert not any(field.kw_only for field in fields)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        setattr(object.__new__(class_), fields[0].name, None)
+        setattr(object.__new__(model), fields[0].name, None)
 
 
 @pytest.mark.requirement(37)
-def test_no_money_is_a_float():
-    hints = [hint for class_ in CLASSES for name, hint in get_type_hints(class_).items() if name != "received_at"]
+def test_model_fields_contain_no_float():
+    hints = [hint for model in CLASSES for name, hint in get_type_hints(model).items() if name != "sent_at"]
     assert not [hint for hint in hints if float in {hint, *get_args(hint)}]
 
 
 @pytest.mark.parametrize("name", sorted({*TOP_LEVEL, "Completion"}))
-def test_raw_is_not_in_repr_or_comparison(name: str):
+def test_raw_is_excluded_from_repr_and_comparison(name: str):
     raw = attrs.fields_dict(getattr(models, name))["raw"]
     assert (raw.repr, raw.eq, raw.hash) == (False, False, None)
 
 
-def test_raw_makes_no_difference(basket: Basket):
+def test_models_without_raw_are_equal(basket: Basket):
     bare = attrs.evolve(basket, raw={})
     assert (bare == basket, hash(bare) == hash(basket), repr(bare) == repr(basket)) == (True, True, True)
 
 
-@pytest.mark.parametrize("again", [lambda model: pickle.loads(pickle.dumps(model)), copy.copy, copy.deepcopy])
-def test_models_survive_pickle_and_copy(basket: Basket, order: Order, again: Any):
+@pytest.mark.parametrize("duplicate", [lambda model: pickle.loads(pickle.dumps(model)), copy.copy, copy.deepcopy])
+def test_models_survive_pickle_and_copy(basket: Basket, order: Order, duplicate: Any):
     for model in (basket, order, Page((order,), 1, 1, 10, 1)):
-        twin = again(model)
-        assert (twin, twin.raw) == (model, model.raw)
+        duplicated = duplicate(model)
+        assert (duplicated, duplicated.raw) == (model, model.raw)
 
 
 # --- kinds and states --------------------------------------------------------------------------------------------
@@ -127,12 +127,12 @@ def test_kind_is_from_type_then_tx_type_then_delivery(
         ("complete_delivery.response.json", OrderKind.DELIVERY),
     ],
 )
-def test_the_kinds_of_the_samples(name: str, kind: OrderKind):
+def test_kind_of_each_sample(name: str, kind: OrderKind):
     assert sample(name, Order).kind is kind
 
 
 @pytest.mark.parametrize("status", [*OrderStatus, "Lost at sea"])
-def test_three_states_are_final_and_two_of_them_failures(order: Order, status: OrderStatus | str):
+def test_order_is_final_and_is_failed_by_status(order: Order, status: OrderStatus | str):
     order = attrs.evolve(order, status_name=status)
     assert order.status == status
     assert order.is_final == (status in {"Completed", "Cancelled", "Refunded"})
@@ -144,7 +144,7 @@ def test_basket_key_has_customer_and_token(basket: Basket):
 
 
 @pytest.mark.parametrize(("current", "last", "more"), [(1, 1, False), (1, 2, True), (2, 2, False), (1, 0, False)])
-def test_a_page_knows_whether_another_follows(current: int, last: int, more: bool):
+def test_page_has_next_before_the_last_page(current: int, last: int, more: bool):
     page = Page(("a", "b"), current, last, 2, 3)
     assert (page.has_next, [*page], len(page)) == (more, ["a", "b"], 2)
 
@@ -152,29 +152,31 @@ def test_a_page_knows_whether_another_follows(current: int, last: int, more: boo
 # --- the price lock ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("remaining", "left", "expired"), [(201, 101.0, False), (100, 0.0, True), (-2, 0.0, True)])
-def test_a_lock_runs_on_the_monotonic_clock(remaining: int, left: float, expired: bool):
+@pytest.mark.parametrize(
+    ("remaining", "seconds_left", "expired"), [(201, 101.0, False), (100, 0.0, True), (-2, 0.0, True)]
+)
+def test_price_fix_expires_by_its_monotonic_clock(remaining: int, seconds_left: float, expired: bool):
     fix = PriceFix(remaining, datetime.now(UTC), None, None, 500.0, lambda: 600.0)
-    assert (fix.seconds_left, fix.expired) == (left, expired)
+    assert (fix.seconds_left, fix.expired) == (seconds_left, expired)
 
 
-def test_price_lock_stamp_survives_evolve_but_not_copy():
+def test_price_fix_clock_survives_evolve_but_not_copy():
     fix = PriceFix(201, datetime.now(UTC), True, "token", 500.0, lambda: 600.0)
     assert attrs.evolve(fix, token="other").seconds_left == 101.0
-    for twin in (pickle.loads(pickle.dumps(fix)), copy.deepcopy(fix)):
-        assert twin == fix
-        assert (twin.seconds_left, twin.expired) == (None, True)
+    for duplicated in (pickle.loads(pickle.dumps(fix)), copy.deepcopy(fix)):
+        assert duplicated == fix
+        assert (duplicated.seconds_left, duplicated.expired) == (None, True)
 
 
-def test_the_stamp_makes_no_difference():
+def test_price_fixes_with_other_clocks_are_equal():
     at = datetime.now(UTC)
-    fix, twin = PriceFix(1, at, None, None, 1.0, lambda: 2.0), PriceFix(1, at)
-    assert (fix, hash(fix), repr(fix)) == (twin, hash(twin), repr(twin))
+    fix, duplicated = PriceFix(1, at, None, None, 1.0, lambda: 2.0), PriceFix(1, at)
+    assert (fix, hash(fix), repr(fix)) == (duplicated, hash(duplicated), repr(duplicated))
 
 
 # --- personal data -----------------------------------------------------------------------------------------------
 
-WORDS = [
+PERSONAL_DATA = [
     "Zerrin",
     "Kanarya",
     "zerrin@kanarya.example",
@@ -202,11 +204,11 @@ def shipping() -> Shipping:
 
 
 @pytest.mark.requirement(33)
-def test_nobody_is_named_in_a_repr(basket: Basket, order: Order):
+def test_repr_contains_no_personal_data(basket: Basket, order: Order):
     address = attrs.evolve(order.shippingaddress, fullname="Zerrin Kanarya", phone="+905559998877", address="Papağan")
     billing = {"fullname": "Zerrin Kanarya"}
     payment = attrs.evolve(basket.payment, details={"card": "Zerrin 98765432109"})
-    named = attrs.evolve(
+    with_data = attrs.evolve(
         order, customer=customer(), shippingaddress=address, billingaddress=billing, payment=payment, raw=billing
     )
     intent = Intent(
@@ -222,12 +224,21 @@ def test_nobody_is_named_in_a_repr(basket: Basket, order: Order):
         ),
         *(Decimal(1), "AED", (), datetime.now(UTC), IntentState.UNKNOWN),
     )
-    assert hash(named) == hash(attrs.evolve(named, raw={}))
-    page = Page((named,), 1, 1, 10, 1, billing)
+    assert hash(with_data) == hash(attrs.evolve(with_data, raw={}))
+    page = Page((with_data,), 1, 1, 10, 1, billing)
     shown = repr(
-        [named, customer(), shipping(), intent, page, Completion(named, {}, billing), basket.key, Receipt(url="Zerrin")]
+        [
+            with_data,
+            customer(),
+            shipping(),
+            intent,
+            page,
+            Completion(with_data, {}, billing),
+            basket.key,
+            Receipt(url="Zerrin"),
+        ]
     )
-    assert [word for word in [*WORDS, "SKTHzfR4HnKXmcM4XeHf"] if word in shown] == []
+    assert [word for word in [*PERSONAL_DATA, "SKTHzfR4HnKXmcM4XeHf"] if word in shown] == []
 
 
 def test_completion_order_id_comes_from_order_or_keys(order: Order):
@@ -250,30 +261,30 @@ def test_completion_require_order_unreadable_raises(keys: dict[str, str], number
     assert not isinstance(caught.value, NotSent | NotExecuted | CompletionRejected | APIError)
 
 
-def test_basket_price_lock_is_that_of_its_price_fix(basket: Basket):
-    fix = PriceFix(201, datetime.now(UTC), received_at=1000.0, elapsed=lambda: 1100.0)
+def test_basket_seconds_left_is_that_of_its_price_fix(basket: Basket):
+    fix = PriceFix(201, datetime.now(UTC), sent_at=1000.0, elapsed=lambda: 1100.0)
     fixed = attrs.evolve(basket, price_fix=fix)
     assert (fixed.seconds_left, fixed.is_expired) == (101.0, False)
-    over = attrs.evolve(basket, price_fix=attrs.evolve(fix, remaining=100))
-    assert (over.seconds_left, over.is_expired) == (0.0, True)
+    expired = attrs.evolve(basket, price_fix=attrs.evolve(fix, remaining=100))
+    assert (expired.seconds_left, expired.is_expired) == (0.0, True)
     for unknown in (None, PriceFix(201, datetime.now(UTC))):
         bare = attrs.evolve(basket, price_fix=unknown)
         assert (bare.seconds_left, bare.is_expired) == (None, True)
 
 
-def test_a_repr_still_tells_two_apart():
+def test_customer_repr_keeps_last_characters():
     assert "identity_number='***09'" in repr(customer())
     assert "external_id='***0001'" in repr(customer())
     assert "firstname=None" in repr(Customer("x"))
     assert repr(Customer("short", identity_number="1234")).count("***") == 2
 
 
-def test_a_dict_shows_all_unless_asked_to_redact(basket: Basket):
-    named = attrs.evolve(basket, customer=customer())
-    plain, redacted = to_dict(named), to_dict(named, redact=True)
+def test_to_dict_contains_all_data_unless_redacted(basket: Basket):
+    with_data = attrs.evolve(basket, customer=customer())
+    plain, redacted = to_dict(with_data), to_dict(with_data, redact=True)
     assert plain["customer"]["firstname"] == "Zerrin"
     assert plain["items"][0]["prices"][2]["price"] == Decimal("11.85")
-    assert [word for word in WORDS if word in repr(redacted)] == []
+    assert [word for word in PERSONAL_DATA if word in repr(redacted)] == []
     assert (redacted["customer"]["middlename"], redacted["customer"]["wallets"]) == ("***", [])
     assert (redacted["paid_total"], redacted["items"]) == (Decimal("1852.6"), plain["items"])
     assert "raw" not in {*plain, *plain["customer"]}
@@ -281,7 +292,7 @@ def test_a_dict_shows_all_unless_asked_to_redact(basket: Basket):
 
 
 def test_open_enums_are_typed_as_enum_or_string():
-    hints = [hint for class_ in CLASSES for hint in get_type_hints(class_).values() if get_origin(hint) is not None]
+    hints = [hint for model in CLASSES for hint in get_type_hints(model).values() if get_origin(hint) is not None]
     for hint in hints:
         if {OrderStatus, models.MetalType, models.Gender} & {*get_args(hint)}:
             assert str in get_args(hint)

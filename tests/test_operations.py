@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -38,7 +37,7 @@ from minted_connect import (
 from minted_connect.core.request import OPERATIONS
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.router import OPERATIONS as SERVED
-from tests.support.operations import CALLS, GOLD, SILVER, TO_COMPLETED, Person, Scene, scene
+from tests.support.operations import CALLS, GOLD, SILVER, TO_COMPLETED, Person, PreparedData, prepare_data
 
 CUSTOMER = "customer-1"
 BASKET = "/partner/walletable/basket"
@@ -47,24 +46,13 @@ SHIPPING = Person().shipping
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(auto_advance=True)
-
-
-@pytest.fixture
-async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(seed=1, clock=clock) as server:
-        yield server
-
-
-@pytest.fixture
 async def minted(connect: Any, sandbox: Sandbox, clock: ManualClock) -> Any:
     return await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
 
 
 @pytest.fixture
-async def known(minted: Any) -> str:
-    """The id of a customer that exists."""
+async def customer_id(minted: Any) -> str:
+    """Return the id of a customer that exists."""
     customer = await minted.customers.create(CUSTOMER, firstname="Brant", lastname="Ankunding")
     return customer.external_id
 
@@ -75,11 +63,11 @@ def sent(sandbox: Sandbox) -> tuple[str, str, dict[str, str], Any]:
     return entry.method, entry.path, entry.query, entry.body
 
 
-def named(basket: Basket, **more: Any) -> dict[str, Any]:
+def basket_body(basket: Basket, **more: Any) -> dict[str, Any]:
     return {"external_customer_id": basket.customer.external_id, "cart_token": basket.token, **more}
 
 
-def lines(basket: Any) -> list[tuple[str, int]]:
+def skus_and_amounts(basket: Any) -> list[tuple[str, int]]:
     return [(item.sku, item.amount) for item in basket.items]
 
 
@@ -90,7 +78,7 @@ def assert_exact(*amounts: Any) -> None:
 # Customers.
 
 
-async def test_create_a_customer(minted, sandbox):
+async def test_customers_create_sends_and_returns_every_field(minted, sandbox):
     customer = await minted.customers.create(
         CUSTOMER,
         firstname="Gülin",
@@ -128,15 +116,15 @@ async def test_create_a_customer(minted, sandbox):
     assert customer.raw["company_id"] == customer.company_id == 2000000
 
 
-async def test_what_is_not_given_is_not_sent(minted, sandbox):
+async def test_customers_create_omitted_fields_are_not_sent(minted, sandbox):
     customer = await minted.customers.create(CUSTOMER)
     assert sent(sandbox)[3] == {"external_id": CUSTOMER}
     assert (customer.firstname, customer.birthdate, customer.wallets) == (None, None, ())
 
 
-async def test_get_a_customer(minted, sandbox, known):
-    sandbox.shop.give(known, "MNTBAE0002", 3)  # 2.5 g each
-    customer = await minted.customers.get(known)
+async def test_customers_get_returns_customer_with_wallets(minted, sandbox, customer_id):
+    sandbox.shop.give(customer_id, "MNTBAE0002", 3)  # 2.5 g each
+    customer = await minted.customers.get(customer_id)
     assert sent(sandbox) == ("GET", f"/partner/customer/{CUSTOMER}", {}, None)
     assert "content-type" not in sandbox.requests[-1].headers
     assert customer.fullname == "Brant Ankunding"
@@ -146,7 +134,7 @@ async def test_get_a_customer(minted, sandbox, known):
     assert gold.is_cash is False
 
 
-async def test_a_customer_id_is_one_segment_of_the_path(minted, sandbox):
+async def test_customer_id_is_quoted_as_one_path_segment(minted, sandbox):
     for awkward in ("ça va/../x?y#z", "100%", "a%2Fb", "a b+c"):
         with pytest.raises(NotFound):
             await minted.customers.get(awkward)
@@ -155,12 +143,12 @@ async def test_a_customer_id_is_one_segment_of_the_path(minted, sandbox):
         assert re.fullmatch(r"/partner/customer/[A-Za-z0-9._~%-]+", entry.path)
 
 
-async def test_update_sends_what_is_given_and_none_as_null(minted, sandbox, known):
-    customer = await minted.customers.update(known, lastname="Schmidt", phone=None, birthdate=date(1980, 2, 29))
+async def test_customers_update_sends_given_fields_and_none_as_null(minted, sandbox, customer_id):
+    customer = await minted.customers.update(customer_id, lastname="Schmidt", phone=None, birthdate=date(1980, 2, 29))
     body = {"lastname": "Schmidt", "phone": None, "birthdate": "1980-02-29"}
     assert sent(sandbox) == ("PATCH", f"/partner/customer/{CUSTOMER}", {}, body)
     assert (customer.firstname, customer.lastname, customer.phone) == ("Brant", "Schmidt", None)
-    assert (await minted.customers.get(known)).birthdate == date(1980, 2, 29)
+    assert (await minted.customers.get(customer_id)).birthdate == date(1980, 2, 29)
 
 
 @pytest.mark.parametrize(
@@ -172,20 +160,20 @@ async def test_update_sends_what_is_given_and_none_as_null(minted, sandbox, know
     ],
     ids=["create", "get", "update"],
 )
-async def test_another_customer_is_not_taken_for_the_one_asked_for(minted, sandbox, known, call):
+async def test_response_of_another_customer_raises_integrity_error(minted, sandbox, customer_id, call):
     sandbox.faults.add("wrong_customer")
     with pytest.raises(IntegrityError, match="another customer's") as caught:
         await call(minted)
     assert "somebody-else" not in str(caught.value)
-    assert len(sandbox.requests) == 3  # login, customer, and this one: it is not repeated
+    assert len(sandbox.requests) == 3  # login, customer, and the failed call, which is not retried
 
 
-async def test_remove_detaches_the_id(minted, sandbox, known):
-    assert await minted.customers.remove(known) is None
+async def test_customers_remove_frees_the_id(minted, sandbox, customer_id):
+    assert await minted.customers.remove(customer_id) is None
     assert sent(sandbox) == ("DELETE", f"/partner/customer/{CUSTOMER}", {}, None)
     with pytest.raises(NotFound):
-        await minted.customers.get(known)
-    assert (await minted.customers.create(known)).external_id == known
+        await minted.customers.get(customer_id)
+    assert (await minted.customers.create(customer_id)).external_id == customer_id
 
 
 @pytest.mark.parametrize(
@@ -200,7 +188,7 @@ async def test_remove_detaches_the_id(minted, sandbox, known):
     ],
     ids=["get", "update", "remove", "balance", "receipt", "invoice"],
 )
-async def test_what_does_not_exist(minted, sandbox, call):
+async def test_missing_object_raises_not_found(minted, sandbox, call):
     with pytest.raises(NotFound) as caught:
         await call(minted)
     entry = sandbox.requests[-1]
@@ -211,9 +199,9 @@ async def test_what_does_not_exist(minted, sandbox, call):
     assert not caught.value.safe_to_retry
 
 
-async def test_an_id_that_is_taken(minted, sandbox, known):
+async def test_customers_create_taken_id_raises_validation_failed(minted, sandbox, customer_id):
     with pytest.raises(ValidationFailed) as caught:
-        await minted.customers.create(known)
+        await minted.customers.create(customer_id)
     assert set(caught.value.fields) == {"external_id"}
     assert (caught.value.status, caught.value.code) == (422, 422)
     assert len(sandbox.shop.customers) == 1
@@ -222,7 +210,7 @@ async def test_an_id_that_is_taken(minted, sandbox, known):
 # Products.
 
 
-async def test_a_page_of_products(minted, sandbox):
+async def test_products_page_returns_first_page(minted, sandbox):
     page = await minted.products.page()
     assert sent(sandbox) == ("GET", "/partner/walletable/products", {"page": "1", "total": "10"}, None)
     assert isinstance(page, Page)
@@ -236,15 +224,15 @@ async def test_a_page_of_products(minted, sandbox):
     assert gold.category.id == 1
 
 
-async def test_all_pages_of_products(minted, sandbox):
+async def test_products_pages_requests_each_page_once(minted, sandbox):
     pages = [page async for page in minted.products.pages(per_page=5)]
     assert [(page.current_page, len(page)) for page in pages] == [(1, 5), (2, 5), (3, 5), (4, 1)]
-    asked = [entry.query for entry in sandbox.requests.of("products.page") if entry.status == 200]
-    assert asked == [{"page": str(number), "total": "5"} for number in (1, 2, 3, 4)]
+    requested = [entry.query for entry in sandbox.requests.of("products.page") if entry.status == 200]
+    assert requested == [{"page": str(number), "total": "5"} for number in (1, 2, 3, 4)]
     assert [page.current_page async for page in minted.products.pages(page=3, per_page=5)] == [3, 4]
 
 
-async def test_all_products_fetch_pages_as_needed(minted, sandbox):
+async def test_products_iterate_requests_pages_on_demand(minted, sandbox):
     skus = [product.sku async for product in minted.products.iterate(per_page=5)]
     assert skus == [product.sku for product in sandbox.shop.products]
     sandbox.requests.clear()
@@ -254,7 +242,7 @@ async def test_all_products_fetch_pages_as_needed(minted, sandbox):
     assert len(sandbox.requests) == 1
 
 
-async def test_a_page_beyond_the_last_is_empty(minted):
+async def test_products_page_beyond_the_last_is_empty(minted):
     page = await minted.products.page(page=99)
     assert (len(page), page.has_next, page.total) == (0, False, 16)
     assert [page async for page in minted.products.pages(page=99)] == [page]
@@ -263,8 +251,8 @@ async def test_a_page_beyond_the_last_is_empty(minted):
 # Baskets.
 
 
-async def test_open_a_basket(minted, sandbox, known):
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+async def test_add_item_for_customer_opens_a_basket(minted, sandbox, customer_id):
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     body = {"external_customer_id": CUSTOMER, "type": "buy", "sku": GOLD, "qty": 1}
     assert sent(sandbox) == ("POST", BASKET, {}, body)
     assert isinstance(basket, Basket)
@@ -295,79 +283,79 @@ async def test_open_a_basket(minted, sandbox, known):
 
 
 @pytest.mark.parametrize("by", [lambda basket: basket, lambda basket: basket.key], ids=["basket", "key"])
-async def test_lines_of_one_sku_are_not_merged(minted, sandbox, known, by):
-    basket = await minted.baskets.add_item(known, sku=SILVER)
+async def test_add_item_twice_keeps_two_lines(minted, sandbox, customer_id, by):
+    basket = await minted.baskets.add_item(customer_id, sku=SILVER)
     basket = await minted.baskets.add_item(by(basket), sku=SILVER)
-    assert lines(basket) == [(SILVER, 1), (SILVER, 1)]
+    assert skus_and_amounts(basket) == [(SILVER, 1), (SILVER, 1)]
     assert basket.total == 2 * Decimal(496)
     assert basket.total_amount == 2
 
 
-async def test_a_line_added_to_a_basket_is_of_its_kind(minted, sandbox, known):
-    sandbox.shop.give(known, GOLD, 4)
-    basket = await minted.baskets.add_item(known, sku=GOLD, type=OrderKind.SELL)
+async def test_add_item_to_basket_sends_the_kind_of_the_basket(minted, sandbox, customer_id):
+    sandbox.shop.give(customer_id, GOLD, 4)
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD, type=OrderKind.SELL)
     basket = await minted.baskets.add_item(basket, sku=GOLD)
-    assert sent(sandbox) == ("POST", BASKET, {}, named(basket, type="sell", sku=GOLD, qty=1))
+    assert sent(sandbox) == ("POST", BASKET, {}, basket_body(basket, type="sell", sku=GOLD, qty=1))
     assert basket.kind is OrderKind.SELL
     with pytest.raises(InvalidInput, match=r"type: must be sell, like the basket, or be omitted"):
         await minted.baskets.add_item(basket, sku=GOLD, type="buy")
     basket = await minted.baskets.add_item(basket.key, sku=GOLD)
-    assert sent(sandbox) == ("POST", BASKET, {}, named(basket, sku=GOLD, qty=1))
+    assert sent(sandbox) == ("POST", BASKET, {}, basket_body(basket, sku=GOLD, qty=1))
     basket = await minted.baskets.add_item(basket.key, sku=GOLD, type="sell", qty=1)
     assert sent(sandbox)[3]["type"] == "sell"
-    assert lines(basket) == [(GOLD, 1)] * 4
+    assert skus_and_amounts(basket) == [(GOLD, 1)] * 4
 
 
-async def test_update_sets_the_amount_and_leaves_one_line(minted, sandbox, known):
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+async def test_update_item_sets_the_amount_and_merges_lines(minted, sandbox, customer_id):
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     basket = await minted.baskets.add_item(basket, sku=GOLD)
     changed = await minted.baskets.update_item(basket, sku=GOLD, qty=3)
-    assert sent(sandbox) == ("PATCH", BASKET, {}, named(basket, sku=GOLD, qty=3))
-    assert lines(changed) == [(GOLD, 3)]
+    assert sent(sandbox) == ("PATCH", BASKET, {}, basket_body(basket, sku=GOLD, qty=3))
+    assert skus_and_amounts(changed) == [(GOLD, 3)]
     assert changed.paid_total == Decimal("1852.6")  # the documented example, api-26503573
     assert (changed.id, changed.token) == (basket.id, basket.token)
-    assert lines(basket) == [(GOLD, 1), (GOLD, 1)]  # the older object does not change
+    assert skus_and_amounts(basket) == [(GOLD, 1), (GOLD, 1)]  # the older object does not change
 
 
-async def test_delete_takes_every_line_of_a_sku(minted, sandbox, known):
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+async def test_delete_item_removes_every_line_of_the_sku(minted, sandbox, customer_id):
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     basket = await minted.baskets.add_item(basket, sku=SILVER)
     basket = await minted.baskets.add_item(basket, sku=GOLD)
     changed = await minted.baskets.delete_item(basket.key, sku=GOLD)
-    assert sent(sandbox) == ("DELETE", BASKET, {}, named(basket, sku=GOLD))
+    assert sent(sandbox) == ("DELETE", BASKET, {}, basket_body(basket, sku=GOLD))
     assert sandbox.requests[-1].headers["content-type"] == "application/json"
     assert int(sandbox.requests[-1].headers["content-length"]) > 0
-    assert lines(changed) == [(SILVER, 1)]
+    assert skus_and_amounts(changed) == [(SILVER, 1)]
 
 
-async def test_clear_leaves_the_basket_and_its_token(minted, sandbox, known):
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+async def test_clear_empties_the_basket_and_keeps_its_token(minted, sandbox, customer_id):
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     empty = await minted.baskets.clear(basket)
-    assert sent(sandbox) == ("DELETE", f"{BASKET}/empty", {}, named(basket))
+    assert sent(sandbox) == ("DELETE", f"{BASKET}/empty", {}, basket_body(basket))
     assert (empty.items, empty.paid_total, empty.token) == ((), Decimal(0), basket.token)
     assert empty.currency is None
     assert_exact(empty.paid_total)
 
 
-async def test_the_active_basket(minted, sandbox, known):
-    assert await minted.baskets.get_active(known) is None
+async def test_get_active_returns_basket_or_none(minted, sandbox, customer_id):
+    assert await minted.baskets.get_active(customer_id) is None
     assert sent(sandbox) == ("GET", BASKET, {"external_customer_id": CUSTOMER}, None)
     assert await minted.baskets.get_active("nobody") is None
-    basket = await minted.baskets.add_item(known, sku=GOLD)
-    assert await minted.baskets.get_active(known) == basket
-    assert await minted.baskets.get_active(known, cart_token=basket.token) == basket
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
+    assert await minted.baskets.get_active(customer_id) == basket
+    assert await minted.baskets.get_active(customer_id, cart_token=basket.token) == basket
     assert sent(sandbox)[2] == {"external_customer_id": CUSTOMER, "cart_token": basket.token}
-    assert await minted.baskets.get_active(known, cart_token="T" * 32) is None
+    assert await minted.baskets.get_active(customer_id, cart_token="T" * 32) is None
 
 
 @pytest.mark.parametrize("fault", [{"html": True}, {"envelope": False}], ids=["page", "json"])
-async def test_a_404_of_somebody_else_says_nothing_about_a_basket(minted, sandbox, known, fault):
+async def test_get_active_404_without_envelope_raises_not_found(minted, sandbox, customer_id, fault):
     sandbox.faults.add("status", status=404, **fault)
     with pytest.raises(NotFound) as caught:
-        await minted.baskets.get_active(known)
+        await minted.baskets.get_active(customer_id)
     assert caught.value.code is None
     sandbox.faults.add("status", status=404)
-    assert await minted.baskets.get_active(known) is None
+    assert await minted.baskets.get_active(customer_id) is None
 
 
 @pytest.mark.parametrize(
@@ -381,20 +369,28 @@ async def test_a_404_of_somebody_else_says_nothing_about_a_basket(minted, sandbo
         ("cart_token", lambda m, b: m.baskets.clear(BasketKey(CUSTOMER, "T" * 32))),
         ("external_customer_id", lambda m, b: m.baskets.add_item("nobody", sku=GOLD)),
     ],
-    ids=["unknown sku", "update no line", "delete no line", "stock", "not held", "unknown token", "unknown customer"],
+    ids=[
+        "unknown sku",
+        "update missing line",
+        "delete missing line",
+        "stock",
+        "not held",
+        "unknown token",
+        "unknown customer",
+    ],
 )
-async def test_what_a_basket_refuses(minted, sandbox, known, field, call):
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+async def test_basket_change_refused_by_server_names_the_field(minted, sandbox, customer_id, field, call):
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     with pytest.raises(ValidationFailed) as caught:
         await call(minted, basket)
     assert set(caught.value.fields) == {field}
     assert all(caught.value.fields[field])
-    assert await minted.baskets.get_active(known) == basket
+    assert await minted.baskets.get_active(customer_id) == basket
 
 
 @pytest.mark.requirement(19)
-async def test_the_price_lock_runs_on_the_monotonic_clock(minted, sandbox, clock, known):
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+async def test_price_fix_expires_by_the_monotonic_clock(minted, sandbox, clock, customer_id):
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     assert (basket.price_fix.remaining, basket.price_fix.seconds_left) == (240, 240.0)
     assert basket.price_fix.next_update == datetime(2026, 2, 20, 12, 31, 57, tzinfo=UTC)
     clock.jump_wall(3600)
@@ -410,28 +406,28 @@ async def test_the_price_lock_runs_on_the_monotonic_clock(minted, sandbox, clock
     assert basket.price_fix.seconds_left == 0.0
 
 
-async def test_reading_an_expired_basket_prices_it_anew(minted, clock, known):
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+async def test_get_active_expired_basket_returns_new_prices(minted, clock, customer_id):
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     clock.advance(241)
-    again = await minted.baskets.get_active(known)
-    assert (again.price_fix.updated, again.price_fix.seconds_left) == (True, 240.0)
-    assert again.price_fix.token == again.price_token != basket.price_token
+    updated = await minted.baskets.get_active(customer_id)
+    assert (updated.price_fix.updated, updated.price_fix.seconds_left) == (True, 240.0)
+    assert updated.price_fix.token == updated.price_token != basket.price_token
     [gold] = await minted.rates.current(metals="gold")
-    assert again.items[0].price == gold.buy_price.quantize(Decimal("0.01")) != basket.items[0].price
-    assert again.order_at == basket.order_at
+    assert updated.items[0].price == gold.buy_price.quantize(Decimal("0.01")) != basket.items[0].price
+    assert updated.order_at == basket.order_at
 
 
 # Completions.
 
 
-async def test_buy(minted, sandbox, known):
-    basket = await minted.baskets.add_item(known, sku=GOLD, qty=3)
-    done = await minted.complete.buy(basket, expected_total=Decimal("1852.60"))
-    assert sent(sandbox) == ("POST", "/partner/walletable/complete/buy", {}, named(basket))
+async def test_buy_returns_the_order(minted, sandbox, customer_id):
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD, qty=3)
+    completion = await minted.complete.buy(basket, expected_total=Decimal("1852.60"))
+    assert sent(sandbox) == ("POST", "/partner/walletable/complete/buy", {}, basket_body(basket))
     assert [entry.method for entry in sandbox.requests[-2:]] == ["GET", "POST"]  # one read, then one completion
-    assert isinstance(done, Completion)
-    assert (done.reconciled, done.differences) == (False, ())
-    order = done.order
+    assert isinstance(completion, Completion)
+    assert (completion.reconciled, completion.differences) == (False, ())
+    order = completion.order
     assert isinstance(order, Order)
     assert (order.id, order.guid, order.increment_id, order.token) == (
         basket.id,
@@ -448,15 +444,15 @@ async def test_buy(minted, sandbox, known):
     assert order.paid_total == Decimal("1852.6")
     assert_exact(order.paid_total, order.charges_vat, order.items[0].price)
     assert not hasattr(order, "price_fix")
-    assert sandbox.shop.holdings(known) == {GOLD: 3}
+    assert sandbox.shop.holdings(customer_id) == {GOLD: 3}
     assert await minted.complete.pending() == []
 
 
-async def test_sell(minted, sandbox, known):
-    sandbox.shop.give(known, GOLD, 2)
-    basket = await minted.baskets.add_item(known, sku=GOLD, qty=2, type="sell")
+async def test_sell_returns_the_order(minted, sandbox, customer_id):
+    sandbox.shop.give(customer_id, GOLD, 2)
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD, qty=2, type="sell")
     sold = await minted.complete.sell(basket, expected_total=basket.paid_total)
-    assert sent(sandbox) == ("POST", "/partner/walletable/complete/sell", {}, named(basket))
+    assert sent(sandbox) == ("POST", "/partner/walletable/complete/sell", {}, basket_body(basket))
     assert (sold.order.kind, sold.order.total, sold.order.minting_fee) == (
         OrderKind.SELL,
         Decimal("1161.24"),
@@ -464,13 +460,13 @@ async def test_sell(minted, sandbox, known):
     )
     # total - charge_fee - charges_vat: 1161.24 - 20.32 - 1.02
     assert sold.order.paid_total == Decimal("1139.9")
-    assert sandbox.shop.holdings(known) == {}
+    assert sandbox.shop.holdings(customer_id) == {}
 
 
-async def test_delivery(minted, sandbox, known):
-    sandbox.shop.give(known, GOLD, 2)
-    basket = await minted.baskets.add_item(known, sku=GOLD, type="delivery")
-    done = await minted.complete.delivery(basket, shipping=SHIPPING, expected_total=Decimal("3.15"))
+async def test_delivery_returns_the_order_with_its_address(minted, sandbox, customer_id):
+    sandbox.shop.give(customer_id, GOLD, 2)
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD, type="delivery")
+    completion = await minted.complete.delivery(basket, shipping=SHIPPING, expected_total=Decimal("3.15"))
     address = {
         "fullname": "Ahmet Özer",
         "phone": "+905550001122",
@@ -480,8 +476,8 @@ async def test_delivery(minted, sandbox, known):
         "address": "No:1 D:2",
         "tax_number": "12345678910",
     }
-    assert sent(sandbox) == ("POST", "/partner/walletable/complete/delivery", {}, named(basket, shipping=address))
-    order = done.order
+    assert sent(sandbox) == ("POST", "/partner/walletable/complete/delivery", {}, basket_body(basket, shipping=address))
+    order = completion.order
     assert (order.kind, order.price, order.total, order.paid_total) == (
         OrderKind.DELIVERY,
         Decimal(0),
@@ -491,15 +487,15 @@ async def test_delivery(minted, sandbox, known):
     assert (order.shippingaddress.city, order.shippingaddress.tax_number) == ("İstanbul", "12345678910")
     assert order.delivery.estimated_arrival_date == date(2026, 2, 24)
     assert order.payment is None
-    assert sandbox.shop.holdings(known) == {GOLD: 1}
+    assert sandbox.shop.holdings(customer_id) == {GOLD: 1}
 
 
 # Orders.
 
 
 @pytest.fixture
-async def history(minted: Any, sandbox: Sandbox, clock: ManualClock) -> list[int]:
-    """Order ids, oldest first: seven purchases by two customers in turn, an hour apart, then a sale."""
+async def order_ids(minted: Any, sandbox: Sandbox, clock: ManualClock) -> list[int]:
+    """Return order ids, oldest first: seven purchases by two alternating customers, one an hour, then a sale."""
     customers = ["customer-1", "customer-2"]
     for customer in customers:
         await minted.customers.create(customer)
@@ -513,7 +509,7 @@ async def history(minted: Any, sandbox: Sandbox, clock: ManualClock) -> list[int
     return ids
 
 
-async def test_a_page_of_orders(minted, sandbox, history):
+async def test_orders_page_returns_newest_first(minted, sandbox, order_ids):
     page = await minted.orders.page()
     assert sent(sandbox) == (
         "GET",
@@ -521,7 +517,7 @@ async def test_a_page_of_orders(minted, sandbox, history):
         {"page": "1", "total": "10", "sortBy": "created_at", "sortType": "desc"},
         None,
     )
-    assert [order.id for order in page] == history[::-1]
+    assert [order.id for order in page] == order_ids[::-1]
     assert all(isinstance(order, Order) for order in page)
 
 
@@ -537,8 +533,8 @@ ALL = {
 }
 
 
-async def test_every_filter_of_orders(minted, sandbox, history):
-    page = await minted.orders.page(page=1, order_id=history[0], **ALL)
+async def test_orders_page_sends_every_filter(minted, sandbox, order_ids):
+    page = await minted.orders.page(page=1, order_id=order_ids[0], **ALL)
     assert sent(sandbox)[2] == {
         "page": "1",
         "total": "5",
@@ -549,9 +545,9 @@ async def test_every_filter_of_orders(minted, sandbox, history):
         "endDate": "2026-02-21",
         "tx_type": "buy,sell",
         "customer_external_id": "customer-1",
-        "orderId": str(history[0]),
+        "orderId": str(order_ids[0]),
     }
-    assert [order.id for order in page] == [history[0]]
+    assert [order.id for order in page] == [order_ids[0]]
 
 
 FILTERS: list[tuple[dict[str, Any], list[int]]] = [
@@ -567,25 +563,25 @@ FILTERS: list[tuple[dict[str, Any], list[int]]] = [
 ]
 
 
-async def test_filters_of_orders(minted, history):
-    for filters, found in FILTERS:
+async def test_orders_iterate_with_filter_returns_matching_orders(minted, order_ids):
+    for filters, expected in FILTERS:
         orders = [order.id async for order in minted.orders.iterate(**filters)]
-        assert orders == [history[number] for number in found], filters
+        assert orders == [order_ids[number] for number in expected], filters
 
 
-async def test_all_pages_of_orders(minted, sandbox, history):
+async def test_orders_pages_requests_each_page_once(minted, sandbox, order_ids):
     sandbox.requests.clear()
     pages = [page async for page in minted.orders.pages(per_page=5)]
-    assert [[order.id for order in page] for page in pages] == [history[:2:-1], history[2::-1]]
+    assert [[order.id for order in page] for page in pages] == [order_ids[:2:-1], order_ids[2::-1]]
     assert [entry.query["page"] for entry in sandbox.requests] == ["1", "2"]
     assert [page.current_page async for page in minted.orders.pages(page=2, per_page=5)] == [2]
 
 
-async def test_get_an_order(minted, sandbox, history):
-    order = await minted.orders.get(history[0], customer_id="customer-1")
-    assert sent(sandbox)[2] == {"customer_external_id": "customer-1", "orderId": str(history[0])}
-    assert (order.id, order.status) == (history[0], OrderStatus.COMPLETED)
-    for number, customer in ((history[1], "customer-1"), (999_999, "customer-1")):
+async def test_orders_get_returns_order_or_raises_not_found(minted, sandbox, order_ids):
+    order = await minted.orders.get(order_ids[0], customer_id="customer-1")
+    assert sent(sandbox)[2] == {"customer_external_id": "customer-1", "orderId": str(order_ids[0])}
+    assert (order.id, order.status) == (order_ids[0], OrderStatus.COMPLETED)
+    for number, customer in ((order_ids[1], "customer-1"), (999_999, "customer-1")):
         with pytest.raises(NotFound) as caught:
             await minted.orders.get(number, customer_id=customer)
         assert caught.value.status == 0  # the server did not send this error
@@ -596,9 +592,9 @@ async def bought(minted: Any) -> Order:
     return (await minted.complete.buy(basket, expected_total=basket.paid_total)).order
 
 
-async def test_receipt_and_invoice(minted, sandbox, clock, known):
+async def test_orders_receipt_and_invoice_return_documents(minted, sandbox, clock, customer_id):
     order = await bought(minted)
-    receipt = await minted.orders.receipt(order.id, customer_id=known)
+    receipt = await minted.orders.receipt(order.id, customer_id=customer_id)
     assert sent(sandbox) == (
         "GET",
         "/partner/walletable/receipt",
@@ -623,11 +619,11 @@ async def test_receipt_and_invoice(minted, sandbox, clock, known):
 # Wallet and rates.
 
 
-async def test_the_wallet(minted, sandbox, known):
-    sandbox.shop.give(known, GOLD, 3)
-    sandbox.shop.give(known, "MNTCOIN2012", 2)
-    await minted.baskets.add_item(known, sku=GOLD, type="delivery")
-    holdings = await minted.wallet.balance(known)
+async def test_wallet_balance_returns_exact_holdings(minted, sandbox, customer_id):
+    sandbox.shop.give(customer_id, GOLD, 3)
+    sandbox.shop.give(customer_id, "MNTCOIN2012", 2)
+    await minted.baskets.add_item(customer_id, sku=GOLD, type="delivery")
+    holdings = await minted.wallet.balance(customer_id)
     assert sent(sandbox) == ("GET", "/partner/walletable/balance", {"external_customer_id": CUSTOMER}, None)
     gold, coin = holdings
     assert isinstance(gold, Holding)
@@ -647,15 +643,15 @@ async def test_the_wallet(minted, sandbox, known):
     ],
     ids=str,
 )
-async def test_filters_of_the_wallet(minted, sandbox, known, filters, query, skus):
-    sandbox.shop.give(known, GOLD, 3)
-    sandbox.shop.give(known, "MNTCOIN2012", 2)
-    holdings = await minted.wallet.balance(known, **filters)
+async def test_wallet_balance_sends_every_filter(minted, sandbox, customer_id, filters, query, skus):
+    sandbox.shop.give(customer_id, GOLD, 3)
+    sandbox.shop.give(customer_id, "MNTCOIN2012", 2)
+    holdings = await minted.wallet.balance(customer_id, **filters)
     assert sent(sandbox)[2] == {"external_customer_id": CUSTOMER, **query}
     assert [holding.sku for holding in holdings] == skus
 
 
-async def test_current_rates(minted, sandbox):
+async def test_rates_current_returns_exact_prices(minted, sandbox):
     gold, silver = await minted.rates.current()
     assert sent(sandbox) == ("GET", "/partner/walletable/rates", {}, None)
     assert isinstance(gold, Rate)
@@ -673,7 +669,7 @@ async def test_current_rates(minted, sandbox):
     assert sent(sandbox)[2] == {"metal_type": "gold,silver"}
 
 
-async def test_rate_history(minted, sandbox):
+async def test_rates_history_sends_range_and_returns_points(minted, sandbox):
     points = await minted.rates.history(metal="gold", start=date(2026, 2, 18), end=date(2026, 2, 20))
     assert sent(sandbox) == (
         "GET",
@@ -691,26 +687,26 @@ async def test_rate_history(minted, sandbox):
 # Raw requests.
 
 
-async def test_a_raw_request(minted, sandbox, known):
-    reply = await minted.request("get", "/partner/walletable/orders", query={"page": "1", "total": "5"})
+async def test_raw_request_returns_status_headers_and_data(minted, sandbox, customer_id):
+    response = await minted.request("get", "/partner/walletable/orders", query={"page": "1", "total": "5"})
     assert sent(sandbox) == ("GET", ORDERS, {"page": "1", "total": "5"}, None)
-    assert (reply.status, reply.data["total"], reply.headers["content-type"]) == (200, 0, "application/json")
-    assert reply.request_id == sandbox.requests[-1].request_id
-    reply = await minted.request("PATCH", f"/partner/customer/{CUSTOMER}", json={"firstname": "Grace"})
+    assert (response.status, response.data["total"], response.headers["content-type"]) == (200, 0, "application/json")
+    assert response.request_id == sandbox.requests[-1].request_id
+    response = await minted.request("PATCH", f"/partner/customer/{CUSTOMER}", json={"firstname": "Grace"})
     assert sent(sandbox) == ("PATCH", f"/partner/customer/{CUSTOMER}", {}, {"firstname": "Grace"})
-    assert reply.data["firstname"] == "Grace"
+    assert response.data["firstname"] == "Grace"
     with pytest.raises(NotFound, match=r"GET \(raw\)"):
         await minted.request("GET", "/partner/nothing/here")
 
 
-async def test_money_in_a_raw_request_is_exact(minted, sandbox):
+async def test_raw_request_sends_decimals_and_refuses_floats(minted, sandbox):
     with pytest.raises(NotFound):
         await minted.request("POST", "/partner/pay", json={"amount": Decimal("0.10"), "of": [Decimal("1e-7")]})
     with pytest.raises(InvalidInput, match=r"json: .*use Decimal"):
         await minted.request("POST", "/partner/pay", json={"amount": 0.1})
 
 
-async def test_a_raw_request_is_sent_once_unless_it_reads(minted, sandbox):
+async def test_raw_request_retries_get_only(minted, sandbox):
     sandbox.faults.add("status", status=500, times=None)
     for verb, times in (("GET", 3), ("POST", 1), ("PUT", 1), ("PATCH", 1), ("DELETE", 1)):
         sandbox.requests.clear()
@@ -719,59 +715,59 @@ async def test_a_raw_request_is_sent_once_unless_it_reads(minted, sandbox):
         assert len([entry for entry in sandbox.requests if entry.status == 500]) == times
 
 
-async def test_what_the_language_selects(minted, sandbox, connect, clock, known):
+async def test_language_selects_the_texts_of_the_server(minted, sandbox, connect, clock, customer_id):
     english = await connect(
         sandbox.url, sandbox.username, sandbox.password, language="en-GB", options=Options(clock=clock)
     )
     turkish = minted
-    said = []
+    seen = []
     for client in (turkish, english, english.with_options(language="tr")):
         with pytest.raises(ValidationFailed) as caught:
-            await client.baskets.add_item(known, sku="NO-SUCH-SKU")
-        said.append((sandbox.requests[-1].headers["accept-language"], caught.value.fields["sku"]))
-    assert [language for language, _ in said] == ["tr", "en-GB", "tr"]
-    assert said[0][1] == said[2][1] != said[1][1] == ("The selected sku is invalid.",)
+            await client.baskets.add_item(customer_id, sku="NO-SUCH-SKU")
+        seen.append((sandbox.requests[-1].headers["accept-language"], caught.value.fields["sku"]))
+    assert [language for language, _ in seen] == ["tr", "en-GB", "tr"]
+    assert seen[0][1] == seen[2][1] != seen[1][1] == ("The selected sku is invalid.",)
 
 
-async def test_siblings_share_the_login_and_differ_in_what_they_say(minted, sandbox, known):
+async def test_with_options_changes_headers_and_shares_the_login(minted, sandbox, customer_id):
     challenges = sum(entry.status == 401 for entry in sandbox.requests)
     sibling = minted.with_options(client_id="till-7", language="en", deadline=5)
-    basket = await sibling.baskets.add_item(known, sku=GOLD)
-    done = await sibling.complete.buy(basket, expected_total=basket.paid_total)
+    basket = await sibling.baskets.add_item(customer_id, sku=GOLD)
+    completion = await sibling.complete.buy(basket, expected_total=basket.paid_total)
     headers = sandbox.requests[-1].headers
     assert (headers["x-client-id"], headers["accept-language"]) == ("till-7", "en")
-    await minted.orders.get(done.order.id, customer_id=known)
+    await minted.orders.get(completion.order.id, customer_id=customer_id)
     headers = sandbox.requests[-1].headers
     assert (headers["x-client-id"], headers["accept-language"]) == ("web", "tr")
     assert sum(entry.status == 401 for entry in sandbox.requests) == challenges == 1
 
 
-async def test_two_partners_do_not_see_each_other(minted, sandbox, connect, clock, known):
+async def test_partners_do_not_see_each_others_customers(minted, sandbox, connect, clock, customer_id):
     sandbox.add_partner("other", "other-secret")
     other = await connect(sandbox.url, "other", "other-secret", options=Options(clock=clock))
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     order = (await minted.complete.buy(basket, expected_total=basket.paid_total)).order
-    basket = await minted.baskets.add_item(known, sku=GOLD)
+    basket = await minted.baskets.add_item(customer_id, sku=GOLD)
     clock.advance(TO_COMPLETED)
-    assert await other.baskets.get_active(known) is None
+    assert await other.baskets.get_active(customer_id) is None
     assert len(await other.orders.page()) == 0
     for call in (
-        lambda: other.customers.get(known),
-        lambda: other.customers.remove(known),
-        lambda: other.wallet.balance(known),
-        lambda: other.orders.get(order.id, customer_id=known),
-        lambda: other.orders.receipt(order.id, customer_id=known),
+        lambda: other.customers.get(customer_id),
+        lambda: other.customers.remove(customer_id),
+        lambda: other.wallet.balance(customer_id),
+        lambda: other.orders.get(order.id, customer_id=customer_id),
+        lambda: other.orders.receipt(order.id, customer_id=customer_id),
         lambda: other.orders.invoice(order.guid),
     ):
         with pytest.raises(NotFound):
             await call()
     with pytest.raises(ValidationFailed):
         await other.baskets.clear(basket)
-    assert (await other.customers.create(known, firstname="Somebody")).firstname == "Somebody"
-    assert (await minted.customers.get(known)).firstname == "Brant"
+    assert (await other.customers.create(customer_id, firstname="Somebody")).firstname == "Somebody"
+    assert (await minted.customers.get(customer_id)).firstname == "Brant"
 
 
-async def test_a_nonsense_query_is_the_servers_to_refuse(minted):
+async def test_raw_request_query_is_validated_by_the_server_only(minted):
     with pytest.raises(ValidationFailed) as caught:
         await minted.request("GET", ORDERS, query={"page": "0"})
     assert set(caught.value.fields) == {"page"}
@@ -780,19 +776,19 @@ async def test_a_nonsense_query_is_the_servers_to_refuse(minted):
 # All operations.
 
 
-def test_the_tour_misses_no_operation():
+def test_calls_contain_every_operation():
     assert list(CALLS) == list(OPERATIONS)
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-async def test_a_path_can_be_corrected(connect, clock, name):
-    elsewhere = f"/v9{OPERATIONS[name].path}/there"
+async def test_option_paths_corrects_the_path_of_an_operation(connect, clock, name):
+    corrected = f"/v9{OPERATIONS[name].path}/there"
     server = f"/v9{SERVED[name][1]}/there"
     async with Sandbox(seed=1, clock=clock, paths={name: server}) as sandbox:
-        options = Options(clock=clock, paths={name: elsewhere})
+        options = Options(clock=clock, paths={name: corrected})
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
-        prepared: Scene = await scene(minted, sandbox, clock)
+        prepared: PreparedData = await prepare_data(minted, sandbox, clock)
         await CALLS[name](minted, prepared)
         entry = sandbox.requests[-1]
         assert (entry.operation, entry.status) == (name, 200)
-        assert re.fullmatch(elsewhere.replace("{}", "[^/]+"), entry.path)
+        assert re.fullmatch(corrected.replace("{}", "[^/]+"), entry.path)

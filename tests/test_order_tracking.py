@@ -9,7 +9,6 @@ import logging
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
@@ -51,20 +50,9 @@ from tests.support.operations import GOLD, Person
 CUSTOMER = "customer-1"
 ORDERS = "/partner/walletable/orders"
 DELIVERY = [OrderStatus.PREPARING, OrderStatus.PACKED, OrderStatus.SHIPPED, OrderStatus.SHIPPED, OrderStatus.COMPLETED]
-"""Statuses of a delivery after `Pending`; `Shipped` is there twice because the arrival date changes."""
+"""Statuses of a delivery after `Pending`; `Shipped` occurs twice because the arrival date changes."""
 ONCE = RetryPolicy.none()
 DAY = 86_400.0
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(auto_advance=True)
-
-
-@pytest.fixture
-async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
-    async with Sandbox(seed=1, clock=clock) as server:
-        yield server
 
 
 def options(clock: ManualClock, **more: Any) -> Options:
@@ -95,7 +83,7 @@ async def sent(minted: Any, sandbox: Sandbox) -> Completion:
 
 
 def polls(sandbox: Sandbox) -> list[float]:
-    """The times of requests to Get Orders, without those that only log in."""
+    """Return the times of authenticated requests to Get Orders."""
     return [entry.at for entry in sandbox.requests if entry.path == ORDERS and entry.partner is not None]
 
 
@@ -109,33 +97,33 @@ async def changes(watch: Any, until: OrderStatus | None = None) -> list[OrderCha
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The log lines about polls that failed."""
+    """Return the log lines about polls that failed."""
     return [record.getMessage() for record in caplog.records if "polling order" in record.getMessage()]
 
 
 # Changes.
 
 
-async def test_a_purchase_to_its_end(minted, sandbox):
-    done = await bought(minted)
-    seen = await changes(minted.orders.watch(done))
+async def test_watch_purchase_yields_each_change_to_completed(minted, sandbox):
+    completion = await bought(minted)
+    seen = await changes(minted.orders.watch(completion))
     assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
     assert [change.changed for change in seen] == [{"status"}, {"status"}]
-    assert [change.before for change in seen] == [OrderProgress.of(done.order), seen[0].after]
+    assert [change.before for change in seen] == [OrderProgress.of(completion.order), seen[0].after]
     assert [change.order.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
-    assert (seen[1].order.id, seen[1].after.is_final) == (done.order.id, True)
+    assert (seen[1].order.id, seen[1].after.is_final) == (completion.order.id, True)
     sandbox.requests.clear()
     assert await changes(minted.orders.watch(seen[1].order)) == []
     assert await minted.orders.wait(seen[1].order) == seen[1].order
     assert len(sandbox.requests) == 0
 
 
-async def test_a_delivery_with_its_tracking(minted, sandbox):
-    done = await sent(minted, sandbox)
-    assert done.order.delivery.estimated_arrival_date == date(2026, 2, 24)
-    seen = await changes(minted.orders.watch(done.order))
+async def test_watch_delivery_yields_tracking_and_arrival_date(minted, sandbox):
+    completion = await sent(minted, sandbox)
+    assert completion.order.delivery.estimated_arrival_date == date(2026, 2, 24)
+    seen = await changes(minted.orders.watch(completion.order))
     assert [change.after.status for change in seen] == DELIVERY
-    number = f"MNT{done.order.increment_id}"
+    number = f"MNT{completion.order.increment_id}"
     assert [change.after.cargo_tracking_number for change in seen] == [None, None, number, number, number]
     assert [change.changed for change in seen[2:]] == [
         {"status", "cargo_tracking_number"}, {"estimated_arrival_date"}, {"status"},
@@ -146,15 +134,15 @@ async def test_a_delivery_with_its_tracking(minted, sandbox):
 
 
 @pytest.mark.parametrize("end", [OrderStatus.CANCELLED, OrderStatus.REFUNDED])
-async def test_an_order_that_ends_badly(minted, sandbox, end):
-    done = await bought(minted)
+async def test_watch_cancelled_or_refunded_order_ends(minted, sandbox, end):
+    completion = await bought(minted)
     seen = []
-    async for change in minted.orders.watch(done):
+    async for change in minted.orders.watch(completion):
         seen.append(change.after.status)
         if change.after.status == OrderStatus.PROCESSING:
-            sandbox.shop.set_status(done.order.id, end)
+            sandbox.shop.set_status(completion.order.id, end)
     assert seen == [OrderStatus.PROCESSING, end]
-    order = await minted.orders.wait(done, until=OrderStatus.SHIPPED)
+    order = await minted.orders.wait(completion, until=OrderStatus.SHIPPED)
     assert (order.status, order.is_failed) == (end, True)
     assert await minted.complete.unfinished() == []
 
@@ -162,57 +150,57 @@ async def test_an_order_that_ends_badly(minted, sandbox, end):
 @pytest.mark.parametrize(
     "name", [name for name in OrderStatus if name not in {OrderStatus.CREATED, OrderStatus.PENDING}]
 )
-async def test_every_status_can_be_waited_for(minted, sandbox, name):
-    done = await bought(minted)
-    sandbox.shop.set_status(done.order.id, str(name))
-    order = await minted.orders.wait(done, until=name)
+async def test_wait_until_any_status_returns_the_order(minted, sandbox, name):
+    completion = await bought(minted)
+    sandbox.shop.set_status(completion.order.id, str(name))
+    order = await minted.orders.wait(completion, until=name)
     assert order.status is name
     assert order.is_final is (name in {OrderStatus.COMPLETED, OrderStatus.CANCELLED, OrderStatus.REFUNDED})
 
 
-async def test_waiting_until_one_of_several(minted, sandbox):
-    done = await sent(minted, sandbox)
-    shipped = await minted.orders.wait(done, until="Shipped")
+async def test_wait_until_several_statuses_returns_at_the_first(minted, sandbox):
+    completion = await sent(minted, sandbox)
+    shipped = await minted.orders.wait(completion, until="Shipped")
     assert shipped.status is OrderStatus.SHIPPED
     count = len(polls(sandbox))
     assert await minted.orders.wait(shipped, until=(OrderStatus.PACKED, OrderStatus.SHIPPED)) is shipped
-    assert await minted.orders.wait(done, until={"Pending"}) is done.order
+    assert await minted.orders.wait(completion, until={"Pending"}) is completion.order
     assert len(polls(sandbox)) == count
-    assert (await minted.orders.wait(done, until=["Created", "Cancelled"])).status is OrderStatus.COMPLETED
+    assert (await minted.orders.wait(completion, until=["Created", "Cancelled"])).status is OrderStatus.COMPLETED
 
 
-async def test_a_wait_ends_in_time(minted, sandbox, clock):
-    done = await bought(minted)
+async def test_wait_timeout_raises_request_timeout(minted, sandbox, clock):
+    completion = await bought(minted)
     began = clock.monotonic()
     with pytest.raises(RequestTimeout, match=r"still Pending after 10 s$") as caught:
-        await minted.orders.wait(done, until="Shipped", timeout=10)
+        await minted.orders.wait(completion, until="Shipped", timeout=10)
     assert [at - began for at in polls(sandbox)] == [2.0, 6.0, 10.0]
     assert caught.value.__cause__ is None
     assert caught.value.safe_to_retry
 
 
-async def test_a_wait_that_gets_no_answer_ends_in_time(minted, sandbox, clock):
-    done = await bought(minted)
+async def test_wait_timeout_during_a_hanging_poll_raises(minted, sandbox, clock):
+    completion = await bought(minted)
     hang = sandbox.faults.add("hang", path=ORDERS)
 
-    async def let_time_pass() -> None:
+    async def advance_when_hanging() -> None:
         while not hang.waiting:
             await asyncio.sleep(0.001)
         clock.advance(8)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(let_time_pass)
+        group.start_soon(advance_when_hanging)
         with pytest.raises(RequestTimeout, match="was Pending when last seen: polls still fail after 10 s") as caught:
-            await minted.orders.wait(done, timeout=10)
+            await minted.orders.wait(completion, timeout=10)
     assert isinstance(caught.value.__cause__, RequestTimeout)
     assert len(polls(sandbox)) == 1
 
 
 async def test_wait_timeout_names_the_last_error(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=503, times=None)
     with pytest.raises(RequestTimeout, match=r"polls still fail after 10 s \(ServerError\)") as caught:
-        await minted.orders.wait(done, timeout=10)
+        await minted.orders.wait(completion, timeout=10)
     assert isinstance(caught.value.__cause__, ServerError)
     assert len(polls(sandbox)) == 3
 
@@ -229,13 +217,13 @@ async def test_purchase_not_listed_yet_is_polled(connect, clock, tmp_path, caplo
 
 
 @pytest.mark.parametrize("how", ["wait", "watch"])
-async def test_a_purchase_that_is_never_listed(connect, clock, tmp_path, how):
+async def test_purchase_never_listed_raises_not_found(connect, clock, tmp_path, how):
     async with Sandbox(seed=1, clock=clock, orders_lag=1e6) as sandbox:
         minted = await client_of(connect, sandbox, clock, tmp_path)
-        done = await bought(minted)
+        completion = await bought(minted)
         began = clock.monotonic()
         with pytest.raises(NotFound) as caught:
-            await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+            await (minted.orders.wait(completion) if how == "wait" else changes(minted.orders.watch(completion)))
         assert caught.value.status == 0
         assert [at - began for at in polls(sandbox)] == [2, 6, 14, 29, 59, 89, 119, 149]
 
@@ -257,59 +245,59 @@ async def test_a_purchase_that_is_never_listed(connect, clock, tmp_path, how):
     ],
 )
 async def test_transient_errors_are_retried(minted, sandbox, caplog, kind, args, name):
-    done = await sent(minted, sandbox)
-    troubles = [sandbox.faults.add(kind, path=ORDERS, after=after, times=2, **args) for after in (2, 12)]
-    seen = await changes(minted.orders.watch(done))
-    assert [trouble.hits for trouble in troubles] == [2, 2]
+    completion = await sent(minted, sandbox)
+    faults = [sandbox.faults.add(kind, path=ORDERS, after=after, times=2, **args) for after in (2, 12)]
+    seen = await changes(minted.orders.watch(completion))
+    assert [fault.hits for fault in faults] == [2, 2]
     assert [change.after.status for change in seen] == DELIVERY
-    assert warnings(caplog) == [f"GET {ORDERS}: polling order {done.order.id} failed ({name}); retrying"] * 2
+    assert warnings(caplog) == [f"GET {ORDERS}: polling order {completion.order.id} failed ({name}); retrying"] * 2
 
 
 async def test_retry_after_is_honoured(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add("rate_limit", path=ORDERS, retry_after=90)
     sandbox.faults.add("status", path=ORDERS, status=503, retry_after=50)
-    await minted.orders.wait(done)
-    asked = polls(sandbox)
-    assert [later - earlier for earlier, later in itertools.pairwise(asked)][:2] == [90, 50]
+    await minted.orders.wait(completion)
+    polled = polls(sandbox)
+    assert [later - earlier for earlier, later in itertools.pairwise(polled)][:2] == [90, 50]
 
 
 @pytest.mark.parametrize("how", ["wait", "watch"])
 async def test_retry_after_beyond_the_timeout_raises(minted, sandbox, how):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add("rate_limit", path=ORDERS, retry_after=3_600)
     with pytest.raises((RateLimited, RequestTimeout)) as caught:
-        await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+        await (minted.orders.wait(completion) if how == "wait" else changes(minted.orders.watch(completion)))
     refused = caught.value if how == "watch" else caught.value.__cause__
     assert refused.retry_after == 3_600
     assert len(polls(sandbox)) == 1
 
 
-async def test_patience_ends(minted, sandbox):
-    done = await bought(minted)
+async def test_errors_beyond_patience_are_raised(minted, sandbox):
+    completion = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=500, after=1, times=None)
     with pytest.raises(ServerError):
-        await changes(minted.orders.watch(done, patience=60))
-    asked = polls(sandbox)
-    assert asked[-1] - asked[1] >= 60 > asked[-2] - asked[1]
+        await changes(minted.orders.watch(completion, patience=60))
+    polled = polls(sandbox)
+    assert polled[-1] - polled[1] >= 60 > polled[-2] - polled[1]
 
 
 async def test_patience_restarts_after_a_success(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     for after in range(0, 40, 4):
         sandbox.faults.add("status", path=ORDERS, status=500, after=after, times=3)
-    seen = await changes(minted.orders.watch(done, patience=90))
+    seen = await changes(minted.orders.watch(completion, patience=90))
     assert seen[-1].after.status is OrderStatus.COMPLETED
 
 
-async def test_an_open_breaker_and_a_rate_limit_are_waited_out(connect, sandbox, clock, tmp_path):
-    held_back = options(clock, breaker=BreakerPolicy(failures=1, cooldown=20))
-    minted = await client_of(connect, sandbox, clock, tmp_path, options=held_back)
-    done = await bought(minted)
+async def test_wait_continues_after_the_breaker_closes(connect, sandbox, clock, tmp_path):
+    with_breaker = options(clock, breaker=BreakerPolicy(failures=1, cooldown=20))
+    minted = await client_of(connect, sandbox, clock, tmp_path, options=with_breaker)
+    completion = await bought(minted)
     sandbox.faults.add("status", path=ORDERS, status=500)
-    assert (await minted.orders.wait(done)).status is OrderStatus.COMPLETED
-    asked = polls(sandbox)
-    assert asked[1] - asked[0] >= 20
+    assert (await minted.orders.wait(completion)).status is OrderStatus.COMPLETED
+    polled = polls(sandbox)
+    assert polled[1] - polled[0] >= 20
 
 
 @pytest.mark.parametrize(
@@ -323,10 +311,10 @@ async def test_an_open_breaker_and_a_rate_limit_are_waited_out(connect, sandbox,
 )
 @pytest.mark.parametrize("how", ["wait", "watch"])
 async def test_permanent_error_ends_polling(minted, sandbox, how, kind, args, error):
-    done = await bought(minted)
+    completion = await bought(minted)
     sandbox.faults.add(kind, path=ORDERS, after=2, times=None, **args)
     with pytest.raises(error):
-        await (minted.orders.wait(done) if how == "wait" else changes(minted.orders.watch(done)))
+        await (minted.orders.wait(completion) if how == "wait" else changes(minted.orders.watch(completion)))
     assert len(polls(sandbox)) == 3
 
 
@@ -335,14 +323,13 @@ async def test_permanent_error_ends_polling(minted, sandbox, how, kind, args, er
 
 async def test_watch_after_restart_repeats_unhandled_change(connect, sandbox, clock, tmp_path):
     first = await client_of(connect, sandbox, clock, tmp_path)
-    done = await sent(first, sandbox)
-    *before, last = await changes(
-        first.orders.watch(done), until=OrderStatus.SHIPPED
-    )  # the program ends before it requests the next change
+    completion = await sent(first, sandbox)
+    # The program ends before it requests the next change.
+    *before, last = await changes(first.orders.watch(completion), until=OrderStatus.SHIPPED)
 
     second = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await second.complete.unfinished()
-    assert (intent.order_id, intent.progress) == (done.order.id, before[-1].after)
+    assert (intent.order_id, intent.progress) == (completion.order.id, before[-1].after)
     after = await changes(second.orders.watch(intent))
     assert (after[0].before, after[0].after) == (last.before, last.after)
     assert [change.after.status for change in before + after] == DELIVERY
@@ -351,35 +338,35 @@ async def test_watch_after_restart_repeats_unhandled_change(connect, sandbox, cl
 
 async def test_watch_after_crash_repeats_final_change(connect, sandbox, clock, tmp_path):
     first = await client_of(connect, sandbox, clock, tmp_path)
-    done = await bought(first)
-    sandbox.shop.set_status(done.order.id, "Cancelled")
-    (told,) = await changes(first.orders.watch(done), until=OrderStatus.CANCELLED)
+    completion = await bought(first)
+    sandbox.shop.set_status(completion.order.id, "Cancelled")
+    (yielded,) = await changes(first.orders.watch(completion), until=OrderStatus.CANCELLED)
     second = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await second.complete.unfinished()
-    assert [change.after for change in await changes(second.orders.watch(intent))] == [told.after]
+    assert [change.after for change in await changes(second.orders.watch(intent))] == [yielded.after]
     assert await second.complete.unfinished() == []
 
 
 async def test_watch_after_downtime_starts_with_one_change(connect, sandbox, clock, tmp_path):
-    done = await sent(await client_of(connect, sandbox, clock, tmp_path), sandbox)
+    completion = await sent(await client_of(connect, sandbox, clock, tmp_path), sandbox)
     clock.advance(215)
     minted = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await minted.complete.unfinished()
     began = clock.monotonic()
     first, *rest = await changes(minted.orders.watch(intent))
     assert first.changed == {"status", "cargo_tracking_number", "estimated_arrival_date"}
-    assert first.before == OrderProgress.of(done.order)
+    assert first.before == OrderProgress.of(completion.order)
     assert [change.after.status for change in rest] == [OrderStatus.COMPLETED]
     assert polls(sandbox)[0] - began == 1.0  # not at once: other watches may have started at the same time
 
 
-async def test_waiting_from_the_journal(connect, sandbox, clock, tmp_path):
-    done = await bought(await client_of(connect, sandbox, clock, tmp_path))
+async def test_wait_for_stored_intent_saves_progress(connect, sandbox, clock, tmp_path):
+    completion = await bought(await client_of(connect, sandbox, clock, tmp_path))
     minted = await client_of(connect, sandbox, clock, tmp_path)
     (intent,) = await minted.complete.unfinished()
     began = clock.monotonic()
     pending = await minted.orders.wait(intent, until="Pending")
-    assert (pending.id, polls(sandbox)) == (done.order.id, [began])
+    assert (pending.id, polls(sandbox)) == (completion.order.id, [began])
     order = await minted.orders.wait(intent, until="Processing")
     (intent,) = await minted.complete.unfinished()
     assert intent.progress == OrderProgress.of(order)
@@ -388,7 +375,7 @@ async def test_waiting_from_the_journal(connect, sandbox, clock, tmp_path):
     assert await minted.complete.unfinished() == []
 
 
-async def test_an_intent_without_the_number_of_its_order(connect, sandbox, clock, tmp_path):
+async def test_watch_intent_without_order_id_finds_the_order(connect, sandbox, clock, tmp_path):
     minted = await client_of(connect, sandbox, clock, tmp_path)
     await bought(minted)
     (intent,) = await minted.complete.unfinished()
@@ -400,17 +387,17 @@ async def test_an_intent_without_the_number_of_its_order(connect, sandbox, clock
         OrderStatus.COMPLETED,
     ]
     assert (seen[0].before, seen[0].changed) == (None, {"status"})
-    with pytest.raises(NotFound):  # an order of that number under other keys need not be the same (Q4)
+    with pytest.raises(NotFound):  # an order with that number and other keys may be another order (Q4)
         await minted.orders.wait(attrs.evolve(unread, cart_token="T" * 32, guid="", increment_id="1"))
 
 
-async def test_a_completion_that_could_not_be_read(minted, sandbox):
+async def test_watch_unreadable_completion_finds_the_order(minted, sandbox):
     await minted.customers.create(CUSTOMER)
     basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
     sandbox.faults.add("drop_field", path="*/complete/buy", field="paid_total")
-    done = await minted.complete.buy(basket, expected_total=basket.paid_total)
-    assert done.order is None
-    seen = await changes(minted.orders.watch(done))
+    completion = await minted.complete.buy(basket, expected_total=basket.paid_total)
+    assert completion.order is None
+    seen = await changes(minted.orders.watch(completion))
     assert [change.after.status for change in seen] == [
         OrderStatus.PENDING,
         OrderStatus.PROCESSING,
@@ -420,14 +407,14 @@ async def test_a_completion_that_could_not_be_read(minted, sandbox):
 
 
 async def test_order_without_id_is_refused(minted, sandbox):
-    done = await bought(minted)
+    completion = await bought(minted)
     (intent,) = await minted.complete.unfinished()
     for wrong, rule in (
         (attrs.evolve(intent, state="unknown"), "reconcile it first"),
         (Completion(None), "does not identify an order"),
-        (Completion(None, {"id": "x"}, done.raw), "does not identify an order"),
-        (Completion(None, done.keys, {"customer": None}), "does not identify an order"),
-        (done.order.id, "not int"),
+        (Completion(None, {"id": "x"}, completion.raw), "does not identify an order"),
+        (Completion(None, completion.keys, {"customer": None}), "does not identify an order"),
+        (completion.order.id, "not int"),
     ):
         for follow in (minted.orders.wait, lambda order: changes(minted.orders.watch(order))):
             with pytest.raises(InvalidInput, match=rule) as caught:
@@ -437,20 +424,20 @@ async def test_order_without_id_is_refused(minted, sandbox):
 
 
 async def test_order_without_intent_is_not_saved(connect, sandbox, clock, tmp_path):
-    done = await bought(await client_of(connect, sandbox, clock, tmp_path))
+    completion = await bought(await client_of(connect, sandbox, clock, tmp_path))
     other = tmp_path / "other.db"
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=other)
-    assert len(await changes(minted.orders.watch(done.order))) == 2
+    assert len(await changes(minted.orders.watch(completion.order))) == 2
     assert await minted.complete.unfinished() == []
     with sqlite3.connect(other) as database:
         assert database.execute("SELECT count(*) FROM intents").fetchone() == (0,)
     database.close()
 
 
-async def test_an_order_that_was_seen_to_be_final_elsewhere(minted, clock):
-    done = await bought(minted)
+async def test_wait_for_final_order_settles_its_intent(minted, clock):
+    completion = await bought(minted)
     clock.advance(1_000)
-    order = await minted.orders.get(done.order.id, customer_id=CUSTOMER)
+    order = await minted.orders.get(completion.order.id, customer_id=CUSTOMER)
     assert len(await minted.complete.unfinished()) == 1
     assert await minted.orders.wait(order) is order
     assert await minted.complete.unfinished() == []
@@ -473,27 +460,27 @@ class RecordingJournal(MemoryJournal):
         await super().save_progress(external_customer_id, cart_token, progress, account=account)
 
 
-async def test_each_change_is_saved_after_it_was_handled(connect, sandbox, clock, tmp_path):
+async def test_watch_saves_each_change_after_it_was_handled(connect, sandbox, clock, tmp_path):
     journal = RecordingJournal()
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
-    done = await sent(minted, sandbox)
-    told = [OrderProgress.of(done.order)]
-    async for change in minted.orders.watch(done):
-        assert journal.saved == told
-        told.append(change.after)
-    assert (len(told), journal.saved) == (6, told)
+    completion = await sent(minted, sandbox)
+    yielded = [OrderProgress.of(completion.order)]
+    async for change in minted.orders.watch(completion):
+        assert journal.saved == yielded
+        yielded.append(change.after)
+    assert (len(yielded), journal.saved) == (6, yielded)
     journal.saved.clear()
-    await minted.orders.wait(done)
-    assert journal.saved == told[-1:]
+    await minted.orders.wait(completion)
+    assert journal.saved == yielded[-1:]
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), ValueError("from a custom journal")])
-async def test_a_journal_that_fails_ends_nothing(connect, sandbox, clock, tmp_path, caplog, error):
+async def test_failing_journal_is_logged_and_does_not_end_polling(connect, sandbox, clock, tmp_path, caplog, error):
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=RecordingJournal(error))
-    done = await bought(minted)
-    seen = await changes(minted.orders.watch(done))
+    completion = await bought(minted)
+    seen = await changes(minted.orders.watch(completion))
     assert [change.after.status for change in seen] == [OrderStatus.PROCESSING, OrderStatus.COMPLETED]
-    assert (await minted.orders.wait(done)).is_final
+    assert (await minted.orders.wait(completion)).is_final
     failures = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert {record.name for record in failures} == {"minted_connect"}
     assert [record.getMessage().rsplit(" ", 1)[-1] for record in failures] == [
@@ -502,35 +489,35 @@ async def test_a_journal_that_fails_ends_nothing(connect, sandbox, clock, tmp_pa
     assert len(await minted.complete.unfinished()) == 1
 
 
-async def test_a_locked_journal_ends_nothing(connect, sandbox, clock, tmp_path, caplog):
+async def test_locked_journal_does_not_end_polling(connect, sandbox, clock, tmp_path, caplog):
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path, patience=0.01)
     minted = await client_of(connect, sandbox, clock, tmp_path, journal=journal)
-    done = await bought(minted)
+    completion = await bought(minted)
     locked = sqlite3.connect(path, isolation_level=None)
     try:
         locked.execute("BEGIN IMMEDIATE")
-        assert (await minted.orders.wait(done)).status is OrderStatus.COMPLETED
+        assert (await minted.orders.wait(completion)).status is OrderStatus.COMPLETED
     finally:
         locked.close()
     assert "the journal could not save" in caplog.text
     (intent,) = await minted.complete.unfinished()
-    # It was not saved, so it is yielded again.
+    # The change was not saved, so it is yielded again.
     assert [change.after.status for change in await changes(minted.orders.watch(intent))] == [OrderStatus.COMPLETED]
 
 
 # Cleanup and intervals.
 
 
-async def test_a_given_up_watch_leaves_nothing_open(sandbox, clock, tmp_path):
+async def test_cancelled_watch_leaves_no_task(sandbox, clock, tmp_path):
     clock.auto_advance = False
     settings = {"options": options(clock), "journal": tmp_path / "journal.db"}
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
-        done = await bought(minted)
-        usual = asyncio.all_tasks()
+        completion = await bought(minted)
+        before = asyncio.all_tasks()
         for hanging in (False, True):
             hang = sandbox.faults.add("hang", path=ORDERS) if hanging else None
-            watching = asyncio.ensure_future(changes(minted.orders.watch(done)))
+            watching = asyncio.ensure_future(changes(minted.orders.watch(completion)))
             while not clock.sleepers:
                 await asyncio.sleep(0)
             if hang is not None:
@@ -544,8 +531,8 @@ async def test_a_given_up_watch_leaves_nothing_open(sandbox, clock, tmp_path):
             assert clock.sleepers == 0
         gc.collect()
         await asyncio.sleep(0.01)
-        assert asyncio.all_tasks() <= usual | {asyncio.current_task()} | sandbox_tasks()
-        watching = asyncio.ensure_future(changes(minted.orders.watch(done)))
+        assert asyncio.all_tasks() <= before | {asyncio.current_task()} | sandbox_tasks()
+        watching = asyncio.ensure_future(changes(minted.orders.watch(completion)))
         while not clock.sleepers:
             await asyncio.sleep(0)
     clock.advance(2)
@@ -554,38 +541,38 @@ async def test_a_given_up_watch_leaves_nothing_open(sandbox, clock, tmp_path):
 
 
 def sandbox_tasks() -> set[asyncio.Task[Any]]:
-    """Those of the server's connections."""
+    """Return the tasks of the server's connections."""
     return {task for task in asyncio.all_tasks() if "aiohttp" in repr(task.get_coro())}
 
 
-def test_a_closed_iterator_leaves_nothing_open(clock):
+def test_blocking_watch_closed_early_ends(clock):
     with ThreadedSandbox(seed=1, clock=clock) as sandbox:
         minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options(clock))
         with minted:
             minted.customers.create(CUSTOMER)
             basket = minted.baskets.add_item(CUSTOMER, sku=GOLD)
-            done = minted.complete.buy(basket, expected_total=basket.paid_total)
-            watch = minted.orders.watch(done)
+            completion = minted.complete.buy(basket, expected_total=basket.paid_total)
+            watch = minted.orders.watch(completion)
             assert next(watch).after.status is OrderStatus.PROCESSING
             count = len(polls(sandbox))
             watch.close()
             assert list(watch) == []
-            left = minted.orders.watch(done)
-            next(left)
+            unfinished = minted.orders.watch(completion)
+            next(unfinished)
         with pytest.raises(ClientClosedError):
-            next(left)
+            next(unfinished)
         assert len(polls(sandbox)) > count
 
 
-def test_closing_the_client_ends_a_watch_in_another_thread(clock):
+def test_blocking_close_ends_a_watch_in_another_thread(clock):
     clock.auto_advance = False
     with ThreadedSandbox(seed=1, clock=clock) as sandbox, ThreadPoolExecutor() as pool:
         minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options(clock))
         with minted:
             minted.customers.create(CUSTOMER)
             basket = minted.baskets.add_item(CUSTOMER, sku=GOLD)
-            done = minted.complete.buy(basket, expected_total=basket.paid_total)
-            watching = pool.submit(next, minted.orders.watch(done))
+            completion = minted.complete.buy(basket, expected_total=basket.paid_total)
+            watching = pool.submit(next, minted.orders.watch(completion))
             while not clock.sleepers:
                 time.sleep(0.001)
         assert isinstance(watching.exception(), ClientClosedError)
@@ -607,27 +594,27 @@ async def test_wait_on_another_event_loop_is_refused(sandbox, clock, tmp_path):
         assert (await waiting).status is OrderStatus.PENDING
 
 
-async def test_an_order_that_takes_two_days(connect, clock, tmp_path):
+async def test_wait_for_two_days_polls_at_growing_intervals(connect, clock, tmp_path):
     async with Sandbox(seed=1, clock=clock, status_interval=2 * DAY) as sandbox:
         minted = await client_of(connect, sandbox, clock, tmp_path)
-        done = await bought(minted)
+        completion = await bought(minted)
         began = clock.monotonic()
-        order = await minted.orders.wait(done, until="Processing", timeout=7 * DAY)
+        order = await minted.orders.wait(completion, until="Processing", timeout=7 * DAY)
         assert order.status is OrderStatus.PROCESSING
-        asked = [at - began for at in polls(sandbox)]
-        assert asked[:6] == [2, 6, 14, 29, 59, 89]
-        pauses = Counter(later - earlier for earlier, later in itertools.pairwise([0, *asked]))
+        polled = [at - began for at in polls(sandbox)]
+        assert polled[:6] == [2, 6, 14, 29, 59, 89]
+        pauses = Counter(later - earlier for earlier, later in itertools.pairwise([0, *polled]))
         assert pauses == {2: 1, 4: 1, 8: 1, 15: 1, 30: 120, 60: 1_380, 300: 288}
-        assert asked[-1] < 2 * DAY + 300
+        assert polled[-1] < 2 * DAY + 300
 
 
-async def test_watchers_that_start_together_spread(sandbox, clock, tmp_path):
+async def test_watches_started_together_poll_at_different_times(sandbox, clock, tmp_path):
     clock.auto_advance = False
     settings = {"options": Options(clock=clock), "journal": tmp_path / "journal.db"}
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, **settings) as minted:
-        done = await bought(minted)
+        completion = await bought(minted)
         (intent,) = await minted.complete.unfinished()
-        for order, least, most in ((done, 1.8, 2.2), (intent, 0.0, 2.0)):
+        for order, least, most in ((completion, 1.8, 2.2), (intent, 0.0, 2.0)):
             clock.sleeps.clear()
             watchers = [asyncio.ensure_future(anext(minted.orders.watch(order))) for _ in range(200)]
             while clock.sleepers < len(watchers):

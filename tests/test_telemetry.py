@@ -1,4 +1,4 @@
-"""The hook for attempts, and the spans and metrics of OpenTelemetry: complete, and without personal data."""
+"""`Options.on_attempt`, and the spans and metrics of OpenTelemetry: complete, and without personal data."""
 
 from __future__ import annotations
 
@@ -26,32 +26,20 @@ from minted_connect import (
 from minted_connect.config import Options, RateLimit
 from minted_connect.errors import LimiterTimeout
 from minted_connect.otel import OpenTelemetry
-from minted_connect.sandbox import ManualClock, Sandbox
 
 CUSTOMER = "shop-customer-1"
 GOLD = "MNTBAE0001"
 
 
 @pytest.fixture
-def seen():
+def attempts():
     return []
 
 
 @pytest.fixture
-def clock():
-    return ManualClock(auto_advance=True)
-
-
-@pytest.fixture
-async def sandbox(clock):
-    async with Sandbox(seed=1, clock=clock) as server:
-        yield server
-
-
-@pytest.fixture
-async def watched(connect, sandbox, clock, seen):
+async def build_client(connect, sandbox, clock, attempts):
     async def build(**settings):
-        options = {"clock": clock, "on_attempt": seen.append, **settings.pop("options", {})}
+        options = {"clock": clock, "on_attempt": attempts.append, **settings.pop("options", {})}
         return await connect(
             settings.pop("url", sandbox.url), sandbox.username, sandbox.password, options=Options(**options), **settings
         )
@@ -59,10 +47,10 @@ async def watched(connect, sandbox, clock, seen):
     return build
 
 
-async def test_a_call_is_one_attempt_with_its_login_in_it(watched, sandbox, seen, clock):
-    minted = await watched()
+async def test_on_attempt_call_with_login_is_one_attempt(build_client, sandbox, attempts, clock):
+    minted = await build_client()
     await minted.rates.current()
-    (attempt,) = seen
+    (attempt,) = attempts
     assert attempt == Attempt(
         operation="rates.current",
         method="GET",
@@ -76,59 +64,64 @@ async def test_a_call_is_one_attempt_with_its_login_in_it(watched, sandbox, seen
     )
 
 
-async def test_every_attempt_is_told_with_its_number_and_what_it_met(watched, sandbox, seen):
-    minted = await watched()
+async def test_on_attempt_gets_number_status_and_error(build_client, sandbox, attempts):
+    minted = await build_client()
     sandbox.faults.add("status", path="*/rates", status=503, times=2)
     await minted.rates.current()
-    assert [(one.number, one.status, one.error) for one in seen] == [
+    assert [(attempt.number, attempt.status, attempt.error) for attempt in attempts] == [
         (1, 503, "ServerError"),
         (2, 503, "ServerError"),
         (3, 200, None),
     ]
 
 
-async def test_routes_are_templates_and_what_is_written_by_hand_is_not_shown(watched, seen):
-    minted = await watched()
+async def test_on_attempt_route_is_template_or_raw(build_client, attempts):
+    minted = await build_client()
     await minted.customers.create(CUSTOMER, firstname="Ada", email="ada@example.com")
     await minted.customers.get(CUSTOMER)
     with pytest.raises(NotFound):
         await minted.request("GET", f"/partner/secret/{CUSTOMER}", query={"name": "Ada"})
-    assert [(one.operation, one.route) for one in seen] == [
+    assert [(attempt.operation, attempt.route) for attempt in attempts] == [
         ("customers.create", "/partner/customer"),
         ("customers.get", "/partner/customer/{}"),
         ("request", "(raw)"),
     ]
-    assert not any(word in repr(seen) for word in (CUSTOMER, "Ada", "ada@", "secret"))
+    assert not any(word in repr(attempts) for word in (CUSTOMER, "Ada", "ada@", "secret"))
 
 
-async def test_how_far_a_failure_got(watched, sandbox, seen, clock):
-    minted = await watched(url="http://127.0.0.1:1")
+async def test_on_attempt_failure_has_its_phase(build_client, sandbox, attempts, clock):
+    minted = await build_client(url="http://127.0.0.1:1")
     with pytest.raises(ConnectFailed):
         await minted.rates.current()
-    assert {(one.phase, one.status, one.error) for one in seen} == {(Phase.NOT_SENT, None, "ConnectFailed")}
-    seen.clear()
-    minted = await watched()
+    assert {(attempt.phase, attempt.status, attempt.error) for attempt in attempts} == {
+        (Phase.NOT_SENT, None, "ConnectFailed")
+    }
+    attempts.clear()
+    minted = await build_client()
     await minted.customers.create(CUSTOMER)
     basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
     sandbox.faults.add("drop_after_commit", path="*/complete/buy")
     with pytest.raises(OutcomeUnknown):
         await minted.complete.buy(basket, expected_total=basket.paid_total)
-    (bought,) = [one for one in seen if one.operation == "complete.buy"]
-    assert (bought.phase, bought.status, bought.error) == (Phase.SENT, None, "TransportError")
+    (purchase,) = [attempt for attempt in attempts if attempt.operation == "complete.buy"]
+    assert (purchase.phase, purchase.status, purchase.error) == (Phase.SENT, None, "TransportError")
 
 
-async def test_what_is_held_back_was_not_sent(watched, seen, sandbox):
-    minted = await watched(options={"rate_limit": RateLimit(rate=0.001, burst=1)})
+async def test_on_attempt_limiter_timeout_is_not_sent(build_client, attempts, sandbox):
+    minted = await build_client(options={"rate_limit": RateLimit(rate=0.001, burst=1)})
     await minted.rates.current()
     with pytest.raises(LimiterTimeout):
         await minted.rates.current()
-    assert [(one.phase, one.error) for one in seen] == [(Phase.RESPONDED, None), (Phase.NOT_SENT, "LimiterTimeout")]
+    assert [(attempt.phase, attempt.error) for attempt in attempts] == [
+        (Phase.RESPONDED, None),
+        (Phase.NOT_SENT, "LimiterTimeout"),
+    ]
 
 
-async def test_a_call_that_is_given_up_is_told(sandbox, seen):
+async def test_on_attempt_gets_cancelled_call(sandbox, attempts):
     from minted_connect import AsyncMintedConnect
 
-    options = Options(on_attempt=seen.append)
+    options = Options(on_attempt=attempts.append)
     hang = sandbox.faults.add("hang", path="*/rates")
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options) as minted:
         task = asyncio.ensure_future(minted.rates.current())
@@ -137,20 +130,20 @@ async def test_a_call_that_is_given_up_is_told(sandbox, seen):
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert [(one.phase, one.error) for one in seen] == [(Phase.SENT, "CancelledError")]
+    assert [(attempt.phase, attempt.error) for attempt in attempts] == [(Phase.SENT, "CancelledError")]
 
 
-async def test_a_hook_that_fails_keeps_nothing_from_happening(watched, caplog):
+async def test_on_attempt_that_raises_is_logged_only(build_client, caplog):
     def broken(attempt):
         raise RuntimeError("the hook is broken")
 
-    minted = await watched(options={"on_attempt": broken})
+    minted = await build_client(options={"on_attempt": broken})
     with caplog.at_level(logging.ERROR, "minted_connect"):
         assert await minted.rates.current()
     assert [record.message for record in caplog.records] == ["Options.on_attempt raised"]
 
 
-def test_a_hook_has_to_be_a_function():
+def test_on_attempt_must_be_a_function():
     with pytest.raises(ConfigurationError, match=r"^Options\.on_attempt: must be a function"):
         Options(on_attempt="print")
 
@@ -164,12 +157,12 @@ def spans():
 
 
 @pytest.fixture
-def reader():
+def metric_reader():
     return InMemoryMetricReader()
 
 
 @pytest.fixture
-def tracing(spans):
+def tracer_provider(spans):
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(spans))
     yield provider
@@ -177,14 +170,14 @@ def tracing(spans):
 
 
 @pytest.fixture
-def telemetry(tracing, reader):
-    meters = MeterProvider([reader])
-    yield OpenTelemetry(tracer_provider=tracing, meter_provider=meters)
+def telemetry(tracer_provider, metric_reader):
+    meters = MeterProvider([metric_reader])
+    yield OpenTelemetry(tracer_provider=tracer_provider, meter_provider=meters)
     meters.shutdown()
 
 
-async def test_a_span_has_the_attributes_of_the_conventions(watched, telemetry, spans, sandbox):
-    minted = await watched(options={"on_attempt": telemetry})
+async def test_span_has_the_attributes_of_the_conventions(build_client, telemetry, spans, sandbox):
+    minted = await build_client(options={"on_attempt": telemetry})
     await minted.customers.create(CUSTOMER, firstname="Ada")
     await minted.customers.get(CUSTOMER)
     _, span = spans.get_finished_spans()
@@ -206,10 +199,10 @@ async def test_a_span_has_the_attributes_of_the_conventions(watched, telemetry, 
     assert span.instrumentation_scope.name == "minted_connect"
 
 
-async def test_spans_of_attempts_are_children_of_the_callers(watched, telemetry, spans, tracing, sandbox):
-    minted = await watched(options={"on_attempt": telemetry})
+async def test_spans_are_children_of_the_span_of_the_caller(build_client, telemetry, spans, tracer_provider, sandbox):
+    minted = await build_client(options={"on_attempt": telemetry})
     sandbox.faults.add("status", path="*/rates", status=503)
-    with tracing.get_tracer("shop").start_as_current_span("checkout") as outer:
+    with tracer_provider.get_tracer("shop").start_as_current_span("checkout") as outer:
         await minted.rates.current()
     first, second, _ = spans.get_finished_spans()
     assert {first.parent.span_id, second.parent.span_id} == {outer.get_span_context().span_id}
@@ -219,8 +212,8 @@ async def test_spans_of_attempts_are_children_of_the_callers(watched, telemetry,
     assert first.start_time <= first.end_time <= second.start_time
 
 
-async def test_an_error_without_a_status_is_named_by_its_class(watched, telemetry, spans):
-    minted = await watched(url="http://127.0.0.1:1", options={"on_attempt": telemetry})
+async def test_span_error_type_without_status_is_the_class(build_client, telemetry, spans):
+    minted = await build_client(url="http://127.0.0.1:1", options={"on_attempt": telemetry})
     with pytest.raises(ConnectFailed):
         await minted.rates.current()
     span = spans.get_finished_spans()[0]
@@ -229,12 +222,14 @@ async def test_an_error_without_a_status_is_named_by_its_class(watched, telemetr
     assert "http.response.status_code" not in span.attributes
 
 
-async def test_durations_are_a_histogram_of_seconds(watched, telemetry, reader):
-    minted = await watched(options={"on_attempt": telemetry})
+async def test_durations_are_a_histogram_in_seconds(build_client, telemetry, metric_reader):
+    minted = await build_client(options={"on_attempt": telemetry})
     for _ in range(3):
         await minted.rates.current()
     ((metric,),) = [
-        scope.metrics for resource in reader.get_metrics_data().resource_metrics for scope in resource.scope_metrics
+        scope.metrics
+        for resource in metric_reader.get_metrics_data().resource_metrics
+        for scope in resource.scope_metrics
     ]
     assert (metric.name, metric.unit) == ("http.client.request.duration", "s")
     (point,) = metric.data.data_points
@@ -243,8 +238,8 @@ async def test_durations_are_a_histogram_of_seconds(watched, telemetry, reader):
     assert tuple(point.explicit_bounds)[:3] == (0.005, 0.01, 0.025)
 
 
-async def test_nothing_personal_is_in_spans_or_metrics(watched, telemetry, spans, reader, sandbox):
-    minted = await watched(options={"on_attempt": telemetry})
+async def test_spans_and_metrics_contain_no_personal_data(build_client, telemetry, spans, metric_reader, sandbox):
+    minted = await build_client(options={"on_attempt": telemetry})
     await minted.customers.create(CUSTOMER, firstname="Ada", email="ada@example.com", phone="+905550001122")
     basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
     await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -253,18 +248,20 @@ async def test_nothing_personal_is_in_spans_or_metrics(watched, telemetry, spans
     sandbox.faults.add("status", path="*/rates", status=500, times=None)
     with pytest.raises(ServerError):
         await minted.rates.current()
-    told = "".join(span.to_json() for span in spans.get_finished_spans()) + reader.get_metrics_data().to_json()
+    exported = (
+        "".join(span.to_json() for span in spans.get_finished_spans()) + metric_reader.get_metrics_data().to_json()
+    )
     for word in (CUSTOMER, "somebody", "Ada", "ada@", "905550001122", basket.token, sandbox.password, sandbox.username):
-        assert word not in told
+        assert word not in exported
 
 
-def test_without_opentelemetry_its_extra_is_named(monkeypatch):
+def test_missing_opentelemetry_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.trace", None)
     with pytest.raises(ConfigurationError, match=r'pip install "minted-connect\[otel\]"$'):
         OpenTelemetry()
 
 
-def test_a_client_loads_nothing_of_it():
+def test_client_does_not_load_opentelemetry():
     import subprocess
 
     code = "import sys; from minted_connect import AsyncMintedConnect; print('opentelemetry' in sys.modules)"

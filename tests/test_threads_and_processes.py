@@ -47,44 +47,45 @@ def minted(sandbox: ThreadedSandbox) -> Iterator[MintedConnect]:
         yield client
 
 
-def filled(minted: MintedConnect, customer: str):
+def create_basket(minted: MintedConnect, customer: str):
     minted.customers.create(customer, firstname="Grace")
     return minted.baskets.add_item(customer, sku=GOLD)
 
 
-def test_threads_with_baskets_of_their_own(minted, sandbox):
-    baskets = [filled(minted, f"customer-{number}") for number in range(4)]
-    together = threading.Barrier(len(baskets))
+def test_threads_with_own_baskets_make_one_order_each(minted, sandbox):
+    baskets = [create_basket(minted, f"customer-{number}") for number in range(4)]
+    barrier = threading.Barrier(len(baskets))
 
     def buy(basket):
-        together.wait(PATIENCE)
+        barrier.wait(PATIENCE)
         return minted.complete.buy(basket, expected_total=basket.paid_total)
 
     with ThreadPoolExecutor(len(baskets)) as pool:
         done = list(pool.map(buy, baskets))
-    assert [one.order.token for one in done] == [basket.token for basket in baskets]
+    assert [purchase.order.token for purchase in done] == [basket.token for basket in baskets]
     assert len(sandbox.shop.orders) == len(baskets)
 
 
 def test_threads_with_one_basket_make_one_order(minted, sandbox):
-    basket = filled(minted, "customer-1")
+    basket = create_basket(minted, "customer-1")
     fault = sandbox.faults.add("hang", path=BUY)
 
     def buy(_):
         return minted.complete.buy(basket, expected_total=basket.paid_total)
 
     with ThreadPoolExecutor(4) as pool:
-        running = [pool.submit(buy, number) for number in range(4)]
+        futures = [pool.submit(buy, number) for number in range(4)]
         until(lambda: fault.waiting)
         [in_flight] = minted._inner.complete._settlement.in_flight.values()
-        until(lambda: len(in_flight.done._waiters) == len(running) - 1)  # the others wait for the one that was sent
+        # The other calls wait for the result of the sent one.
+        until(lambda: len(in_flight.done._waiters) == len(futures) - 1)
         fault.remove()
-        done = [one.result(PATIENCE) for one in running]
-    assert len({one.order.guid for one in done}) == 1
+        done = [purchase.result(PATIENCE) for purchase in futures]
+    assert len({purchase.order.guid for purchase in done}) == 1
     assert len(sandbox.requests.of("complete.buy")) == len(sandbox.shop.orders) == 1
 
 
-CUSTOMER_BUYS = """
+BUY_IN_PROCESS = """
 import asyncio, sys
 from minted_connect import AsyncMintedConnect, MintedConnect
 
@@ -106,7 +107,7 @@ try:
 except KeyboardInterrupt:
     sys.exit(130)
 """
-FINDS_OUT = """
+RECONCILE = """
 import json, sys
 from minted_connect import MintedConnect
 
@@ -121,11 +122,11 @@ with MintedConnect(username, password, base_url=url, journal=journal) as minted:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("flavour", ["async", "blocking"])
-def test_interrupted_in_one_process_and_found_out_in_the_next(sandbox, minted, tmp_path: Path, flavour):
-    filled(minted, "customer-1")
+def test_interrupted_purchase_is_reconciled_in_next_process(sandbox, minted, tmp_path: Path, flavour):
+    create_basket(minted, "customer-1")
     common = (sandbox.url, sandbox.username, sandbox.password, str(tmp_path / "journal.db"))
     fault = sandbox.faults.add("hang", path=BUY, commit=True)
-    with python(CUSTOMER_BUYS, *common, flavour) as process:
+    with python(BUY_IN_PROCESS, *common, flavour) as process:
         until(lambda: fault.waiting or process.poll() is not None)
         assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGINT)
@@ -135,7 +136,7 @@ def test_interrupted_in_one_process_and_found_out_in_the_next(sandbox, minted, t
     assert fault.hits == 1
     fault.remove()
 
-    with python(FINDS_OUT, *common) as process:
+    with python(RECONCILE, *common) as process:
         out, err = process.communicate(timeout=PATIENCE)
     [order] = sandbox.shop.orders
     assert process.returncode == 0, err
@@ -143,9 +144,9 @@ def test_interrupted_in_one_process_and_found_out_in_the_next(sandbox, minted, t
     assert len(sandbox.requests.of("complete.buy")) == 1
 
 
-# Faults while many threads, or many loops, buy.
+# Faults during purchases by many threads or event loops.
 
-STORM: list[tuple[str, dict[str, Any]]] = [
+FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("drop_before_read", {}),
     ("drop_after_commit", {"reset": True}),
     ("truncate", {}),
@@ -157,66 +158,66 @@ STORM: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def storm(sandbox: ThreadedSandbox, weather: random.Random, requests: int) -> None:
+def add_random_faults(sandbox: ThreadedSandbox, rng: random.Random, requests: int) -> None:
     """Make one in five of the next requests fail, with different faults."""
     for after in range(0, requests, 5):
-        kind, args = weather.choice(STORM)
-        sandbox.faults.add(kind, after=after + weather.randrange(5), **args)
+        kind, args = rng.choice(FAULTS)
+        sandbox.faults.add(kind, after=after + rng.randrange(5), **args)
 
 
-class Till:
+class Purchases:
     """Concurrent purchases and their results."""
 
     def __init__(self) -> None:
-        self.ends: Counter[str] = Counter()
+        self.outcomes: Counter[str] = Counter()
         self.settled: list[Completion] = []
 
-    async def ring_up(
-        self, buy: Callable[[], Awaitable[Completion]], find_out: Callable[[OutcomeUnknown], Awaitable[Completion]]
+    async def make_purchase(
+        self, buy: Callable[[], Awaitable[Completion]], reconcile: Callable[[OutcomeUnknown], Awaitable[Completion]]
     ) -> None:
         """Buy; repeat the purchase if nothing was sent, and reconcile it if its outcome is unknown."""
         while True:
             try:
                 self.settled.append(await buy())
-                self.ends["bought"] += 1
+                self.outcomes["bought"] += 1
             except NotSent as error:
                 assert error.safe_to_retry or isinstance(error, PriceFixExpired), error
                 continue
             except RateLimited as error:
-                assert error.is_confirmed  # reads have shown that it was not bought
+                assert error.is_confirmed  # reads have shown that the purchase was not executed
                 continue
             except OutcomeUnknown as unknown:
-                self.ends["unknown"] += 1
+                self.outcomes["unknown"] += 1
                 try:
-                    self.settled.append(await find_out(unknown))
+                    self.settled.append(await reconcile(unknown))
                 except CompletionRejected:
-                    self.ends["unknown"] -= 1
+                    self.outcomes["unknown"] -= 1
                     continue
                 except OutcomeUnknown:  # the request was lost, which no read can prove
-                    self.ends["open"] += 1
+                    self.outcomes["open"] += 1
             return
 
-    def balance(self, sandbox: ThreadedSandbox, baskets: list[Basket], pending: list[Any]) -> None:
+    def check(self, sandbox: ThreadedSandbox, baskets: list[Basket], pending: list[Any]) -> None:
         """Check that every basket was bought once and is confirmed, or is recorded as unknown."""
         bought = [order.token for order in sandbox.shop.orders]
         assert sorted(bought) == sorted(done.order.token for done in self.settled)
         assert len(bought) == len(set(bought))
         assert {intent.cart_token for intent in pending} == {basket.token for basket in baskets} - set(bought)
-        assert len(pending) == self.ends["open"]
-        assert self.ends["bought"] + self.ends["unknown"] == len(baskets)
-        assert self.ends["bought"]
-        assert self.ends["unknown"]
+        assert len(pending) == self.outcomes["open"]
+        assert self.outcomes["bought"] + self.outcomes["unknown"] == len(baskets)
+        assert self.outcomes["bought"]
+        assert self.outcomes["unknown"]
 
 
-def blocking(work: Coroutine[Any, Any, None]) -> None:
+def blocking(coroutine: Coroutine[Any, Any, None]) -> None:
     """Run a coroutine that never suspends, without an event loop."""
     with pytest.raises(StopIteration):
-        work.send(None)
+        coroutine.send(None)
 
 
 @pytest.mark.requirement(26)
-def test_thirty_two_threads_buy_while_a_lot_goes_wrong(tmp_path: Path):
-    clock, till = ManualClock(auto_advance=True), Till()
+def test_32_threads_under_faults_buy_every_basket_once(tmp_path: Path):
+    clock, purchases = ManualClock(auto_advance=True), Purchases()
     with (
         ThreadedSandbox(seed=1, clock=clock) as sandbox,
         MintedConnect(
@@ -228,28 +229,28 @@ def test_thirty_two_threads_buy_while_a_lot_goes_wrong(tmp_path: Path):
         ) as minted,
         ThreadPoolExecutor(32) as pool,
     ):
-        baskets = list(pool.map(lambda number: filled(minted, f"customer-{number}"), range(32)))
-        together = threading.Barrier(len(baskets))
+        baskets = list(pool.map(lambda number: create_basket(minted, f"customer-{number}"), range(32)))
+        barrier = threading.Barrier(len(baskets))
 
         def customer(basket: Basket) -> None:
             async def buy() -> Completion:
                 return minted.complete.buy(basket, accept_price="current")
 
-            async def find_out(unknown: OutcomeUnknown) -> Completion:
+            async def reconcile(unknown: OutcomeUnknown) -> Completion:
                 return minted.complete.reconcile(unknown)
 
-            together.wait(PATIENCE)
-            blocking(till.ring_up(buy, find_out))
+            barrier.wait(PATIENCE)
+            blocking(purchases.make_purchase(buy, reconcile))
 
-        storm(sandbox, random.Random(7), 200)
+        add_random_faults(sandbox, random.Random(7), 200)
         list(pool.map(customer, baskets))
         sandbox.faults.clear()
-        till.balance(sandbox, baskets, minted.complete.pending())
+        purchases.check(sandbox, baskets, minted.complete.pending())
 
 
-def test_a_client_for_each_of_eight_loops(tmp_path: Path):
-    clock, till = ManualClock(auto_advance=True), Till()
-    together = threading.Barrier(8, action=lambda: storm(sandbox, random.Random(8), 150))
+def test_8_event_loops_under_faults_buy_every_basket_once(tmp_path: Path):
+    clock, purchases = ManualClock(auto_advance=True), Purchases()
+    barrier = threading.Barrier(8, action=lambda: add_random_faults(sandbox, random.Random(8), 150))
     baskets: list[Basket] = []
 
     def client() -> AsyncMintedConnect:
@@ -263,19 +264,19 @@ def test_a_client_for_each_of_eight_loops(tmp_path: Path):
 
     async def shop(number: int) -> None:
         async with client() as minted:
-            mine = []
-            for customer in (f"customer-{number}-{one}" for one in range(3)):
+            own = []
+            for customer in (f"customer-{number}-{index}" for index in range(3)):
                 await minted.customers.create(customer)
-                mine.append(await minted.baskets.add_item(customer, sku=GOLD))
-            baskets.extend(mine)
-            together.wait(PATIENCE)
+                own.append(await minted.baskets.add_item(customer, sku=GOLD))
+            baskets.extend(own)
+            barrier.wait(PATIENCE)
 
             async def customer(basket: Basket) -> None:
-                await till.ring_up(
+                await purchases.make_purchase(
                     lambda: minted.complete.buy(basket, accept_price="current"), minted.complete.reconcile
                 )
 
-            await asyncio.gather(*map(customer, mine))
+            await asyncio.gather(*map(customer, own))
 
     async def pending() -> list[Any]:
         async with client() as minted:
@@ -284,15 +285,15 @@ def test_a_client_for_each_of_eight_loops(tmp_path: Path):
     with ThreadedSandbox(seed=1, clock=clock) as sandbox, ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: asyncio.run(shop(number)), range(8)))
         sandbox.faults.clear()
-        till.balance(sandbox, baskets, asyncio.run(pending()))
+        purchases.check(sandbox, baskets, asyncio.run(pending()))
 
 
 @pytest.mark.requirement(26)
-async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox):
-    """A task that waited for another event loop would never be woken."""
+async def test_other_event_loop_during_purchase_is_refused(sandbox: ThreadedSandbox):
+    """Check that calls do not wait for a task of another event loop, which could not wake them."""
 
-    async def elsewhere() -> list[str]:
-        said = []
+    async def call_all() -> list[str]:
+        messages = []
         for call in (
             lambda: minted.complete.buy(basket, expected_total=basket.paid_total),
             lambda: minted.complete.reconcile(in_flight.intent),
@@ -301,8 +302,8 @@ async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox
         ):
             with pytest.raises(ClientClosedError) as caught:
                 await call()
-            said.append(str(caught.value))
-        return said
+            messages.append(str(caught.value))
+        return messages
 
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
         await minted.customers.create("customer-1")
@@ -312,9 +313,9 @@ async def test_another_loop_in_the_middle_of_a_purchase(sandbox: ThreadedSandbox
         while not fault.waiting:
             await asyncio.sleep(0)
         [in_flight] = minted.complete._settlement.in_flight.values()
-        said = await asyncio.to_thread(asyncio.run, elsewhere())
+        messages = await asyncio.to_thread(asyncio.run, call_all())
         fault.remove()
         assert (await purchase).order is not None
-    assert len(said) == 4
-    assert all("another event loop" in text for text in said)
+    assert len(messages) == 4
+    assert all("another event loop" in text for text in messages)
     assert len(sandbox.requests.of("complete.buy")) == len(sandbox.shop.orders) == 1

@@ -44,19 +44,19 @@ from minted_connect import (
     UnexpectedRedirect,
 )
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 ONCE = {"retry": RetryPolicy.none()}
 RATES: list[Any] = []
 
 
-def swift() -> Options:
-    """Options whose clock jumps over every pause."""
+def without_waits() -> Options:
+    """Return options with a clock that advances at once instead of waiting."""
     return Options(clock=ManualClock(auto_advance=True))
 
 
 def scripted(*steps: Any):
-    """A script that responds to request n with step n, and to all later ones with the last step."""
+    """Return a script that responds to request n with step n, and to later requests with the last step."""
     served = 0
 
     async def script(connection: Connection) -> None:
@@ -71,7 +71,7 @@ def scripted(*steps: Any):
     return script
 
 
-async def fine(connection: Connection) -> None:
+async def succeed(connection: Connection) -> None:
     connection.envelope(RATES)
 
 
@@ -89,7 +89,7 @@ def status(code: int, headers: str = "", body: bytes | None = None):
         if body is None:
             connection.envelope(None, code, headers, message="no")
         else:
-            connection.answer(body, code, headers)
+            connection.respond(body, code, headers)
 
     return step
 
@@ -103,7 +103,7 @@ def raw(data: bytes, *, then: str = "close"):
     return step
 
 
-async def test_a_refused_port(connect):
+async def test_connection_refused_is_retried_and_raises_not_sent(connect):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -118,14 +118,14 @@ async def test_a_refused_port(connect):
     assert isinstance(caught.value, NotSent)
 
 
-async def test_a_name_that_does_not_resolve(connect):
-    # A resolver asks again after five seconds.
+async def test_unresolvable_host_raises_connect_failed(connect):
+    # A resolver may repeat its query after five seconds.
     minted = await connect("https://no-such-host.invalid", timeouts=Timeouts(connect=15), **ONCE)
     with pytest.raises(ConnectFailed, match="ClientConnectorDNSError"):
         await minted.rates.current()
 
 
-async def test_a_connection_that_is_never_accepted(connect):
+async def test_connect_timeout_raises_connect_failed(connect):
     # A full backlog: the kernel drops the handshake, so connecting hangs as it does behind a silent firewall.
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -147,16 +147,16 @@ async def test_a_connection_that_is_never_accepted(connect):
 
 
 @pytest.mark.parametrize("fault", [drop, reset], ids=["closed", "reset"])
-async def test_a_read_survives_a_dropped_connection(connect, fault):
-    async with WireServer(scripted(fault, fault, fine)) as server:
-        minted = await connect(server.url, options=swift())
+async def test_read_is_retried_after_dropped_connections(connect, fault):
+    async with RawServer(scripted(fault, fault, succeed)) as server:
+        minted = await connect(server.url, options=without_waits())
         assert await minted.rates.current() == ()
     assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("fault", [drop, reset], ids=["closed", "reset"])
-async def test_no_hidden_resend(connect, fault):
-    async with WireServer(scripted(fault)) as server:
+async def test_dropped_connection_without_retries_sends_once(connect, fault):
+    async with RawServer(scripted(fault)) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises(TransportError) as caught:
             await minted.rates.current()
@@ -167,13 +167,13 @@ async def test_no_hidden_resend(connect, fault):
     assert caught.value.safe_to_retry
 
 
-async def test_a_dropped_keepalive_connection_is_no_hidden_resend_either(connect):
+async def test_dropped_keepalive_without_retries_sends_once(connect):
     async def one_then_close(connection: Connection) -> None:
         await connection.request()
         connection.envelope(RATES)
         await connection.request()  # the second request arrives, and gets no response
 
-    async with WireServer(one_then_close) as server:
+    async with RawServer(one_then_close) as server:
         minted = await connect(server.url, **ONCE)
         await minted.rates.current()
         with pytest.raises(TransportError):
@@ -181,12 +181,12 @@ async def test_a_dropped_keepalive_connection_is_no_hidden_resend_either(connect
     assert len(server.requests) == 2
 
 
-async def test_a_slow_server_ends_at_the_read_timeout(connect):
+async def test_silent_server_raises_at_the_read_timeout(connect):
     async def silent(connection: Connection) -> None:
         await connection.request()
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, timeouts=Timeouts(read=0.1), **ONCE)
         with pytest.raises(RequestTimeout) as caught:
             await minted.rates.current()
@@ -196,16 +196,16 @@ async def test_a_slow_server_ends_at_the_read_timeout(connect):
     assert len(server.requests) == 1
 
 
-async def test_a_dripping_answer_ends_at_the_read_timeout(connect):
+async def test_slow_body_raises_at_the_read_timeout(connect):
     async def drip(connection: Connection) -> None:
         await connection.request()
         connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
         while True:
             connection.send(b" ")
             await connection.writer.drain()
-            await asyncio.sleep(0.01)  # the pace of the drip is the fault itself
+            await asyncio.sleep(0.01)  # the slow pace is the fault under test
 
-    async with WireServer(drip) as server:
+    async with RawServer(drip) as server:
         minted = await connect(server.url, timeouts=Timeouts(read=0.5), **ONCE)
         with pytest.raises(RequestTimeout) as caught:
             await minted.rates.current()
@@ -213,27 +213,27 @@ async def test_a_dripping_answer_ends_at_the_read_timeout(connect):
 
 
 @pytest.mark.requirement(8)
-async def test_one_deadline_over_all_attempts(connect):
+async def test_deadline_covers_all_attempts(connect):
     clock = ManualClock(auto_advance=True)
 
     async def slow_failure(connection: Connection) -> None:
         clock.advance(10)
         connection.envelope(None, 500)
 
-    async with WireServer(scripted(slow_failure)) as server:
+    async with RawServer(scripted(slow_failure)) as server:
         options = Options(clock=clock, random=lambda: 0.0)
         minted = await connect(server.url, options=options, retry=RetryPolicy(read_attempts=10))
         with pytest.raises(RequestTimeout) as caught:
             await minted.with_options(deadline=25).rates.current()
-    assert caught.value.attempts == 3  # begun at 0, 10 and 20 s; the last one has 5 s left and takes 10
+    assert caught.value.attempts == 3  # begun at 0, 10 and 20 s; the last attempt has 5 s left and takes 10
 
 
-async def test_an_attempt_gets_no_more_than_what_is_left(connect):
+async def test_attempt_timeout_is_the_rest_of_the_deadline(connect):
     async def silent(connection: Connection) -> None:
         await connection.request()
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, timeouts=Timeouts(read=50, total=0.2))
         with pytest.raises(RequestTimeout) as caught:
             await minted.rates.current()
@@ -248,8 +248,8 @@ async def test_an_attempt_gets_no_more_than_what_is_left(connect):
         ("cut chunk", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"),
     ],
 )
-async def test_a_truncated_response(connect, name, response):
-    async with WireServer(scripted(raw(response))) as server:
+async def test_truncated_response_raises_transport_error(connect, name, response):
+    async with RawServer(scripted(raw(response))) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises(TransportError) as caught:
             await minted.rates.current()
@@ -273,20 +273,20 @@ async def test_a_truncated_response(connect, name, response):
     ],
     ids=["html", "empty", "null", "list", "nan", "twice", "deep", "odd success", "no success", "not utf-8", "cut"],
 )
-async def test_a_200_that_cannot_be_trusted(connect, body):
-    async with WireServer(scripted(status(200, body=body))) as server:
-        minted = await connect(server.url, options=swift())
+async def test_malformed_200_is_retried_once_and_raises_protocol_error(connect, body):
+    async with RawServer(scripted(status(200, body=body))) as server:
+        minted = await connect(server.url, options=without_waits())
         with pytest.raises(ProtocolError) as caught:
             await minted.rates.current()
-    assert len(server.requests) == 2  # asked once more, then believed
+    assert len(server.requests) == 2  # a malformed response is retried once
     assert caught.value.problems
     assert "Welcome" not in str(caught.value)
 
 
-async def test_a_gzip_bomb_is_cut_off(connect):
+async def test_gzip_bomb_raises_response_too_large(connect):
     bomb = gzip.compress(b" " * 50_000_000)
-    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", bomb))) as server:
-        minted = await connect(server.url, options=swift())
+    async with RawServer(scripted(status(200, "Content-Encoding: gzip\r\n", bomb))) as server:
+        minted = await connect(server.url, options=without_waits())
         with pytest.raises(ResponseTooLarge, match="8388608 bytes"):
             await minted.rates.current()
     assert len(server.requests) == 1
@@ -295,11 +295,11 @@ async def test_a_gzip_bomb_is_cut_off(connect):
 @pytest.mark.requirement(36)
 @pytest.mark.parametrize("code", [200, 401, 404, 500])
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
-async def test_a_bomb_never_stands_in_memory_whole(connect, code, encoding):
+async def test_decompression_bomb_is_never_whole_in_memory(connect, code, encoding):
     size = 100_000_000
     squeeze = zlib.compressobj(9, wbits=31 if encoding == "gzip" else 15)
     bomb = b"".join(squeeze.compress(b" " * 1_000_000) for _ in range(size // 1_000_000)) + squeeze.flush()
-    async with WireServer(scripted(status(code, f"Content-Encoding: {encoding}\r\n", bomb))) as server:
+    async with RawServer(scripted(status(code, f"Content-Encoding: {encoding}\r\n", bomb))) as server:
         minted = await connect(server.url, options=Options(max_body=1_000_000), **ONCE)
         tracemalloc.start()
         try:
@@ -312,15 +312,15 @@ async def test_a_bomb_never_stands_in_memory_whole(connect, code, encoding):
     assert len(server.requests) == 1
 
 
-async def test_a_gzip_answer_is_read(connect):
+async def test_gzip_response_is_decompressed(connect):
     body = gzip.compress(json.dumps({"data": [], "success": True, "code": 0, "message": ""}).encode())
-    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", body))) as server:
+    async with RawServer(scripted(status(200, "Content-Encoding: gzip\r\n", body))) as server:
         minted = await connect(server.url, **ONCE)
         assert await minted.rates.current() == ()
 
 
-async def test_broken_gzip(connect):
-    async with WireServer(scripted(status(200, "Content-Encoding: gzip\r\n", b"not gzip at all"))) as server:
+async def test_invalid_gzip_raises_typed_error(connect):
+    async with RawServer(scripted(status(200, "Content-Encoding: gzip\r\n", b"not gzip at all"))) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises((TransportError, ProtocolError)):
             await minted.rates.current()
@@ -330,10 +330,10 @@ async def test_broken_gzip(connect):
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(connect, code):
     async with (
-        WireServer(scripted(fine)) as elsewhere,
-        WireServer(scripted(status(code, f"Location: {elsewhere.url}/\r\n", b""))) as server,
+        RawServer(scripted(succeed)) as elsewhere,
+        RawServer(scripted(status(code, f"Location: {elsewhere.url}/\r\n", b""))) as server,
     ):
-        minted = await connect(server.url, options=swift())
+        minted = await connect(server.url, options=without_waits())
         with pytest.raises(UnexpectedRedirect):
             await minted.rates.current()
     assert len(server.requests) == 1
@@ -349,8 +349,8 @@ async def test_redirects_are_not_followed(connect, code):
     ],
     ids=["not http", "long header", "many headers"],
 )
-async def test_a_response_that_is_not_http(connect, response):
-    async with WireServer(scripted(raw(response))) as server:
+async def test_response_that_is_not_http_raises_typed_error(connect, response):
+    async with RawServer(scripted(raw(response))) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises((ProtocolError, TransportError)) as caught:
             await minted.rates.current()
@@ -358,9 +358,9 @@ async def test_a_response_that_is_not_http(connect, response):
 
 
 @pytest.mark.parametrize(("header", "pause"), [("2", 2.0), ("", None), ("soon", None)])
-async def test_retry_after(connect, header, pause):
+async def test_retry_after_in_seconds_replaces_the_backoff(connect, header, pause):
     headers = f"Retry-After: {header}\r\n" if header else ""
-    async with WireServer(scripted(status(429, headers), fine)) as server:
+    async with RawServer(scripted(status(429, headers), succeed)) as server:
         clock = ManualClock(auto_advance=True)
         minted = await connect(server.url, options=Options(clock=clock, random=lambda: 0.25))
         assert await minted.rates.current() == ()
@@ -368,34 +368,34 @@ async def test_retry_after(connect, header, pause):
 
 
 @pytest.mark.requirement(3)
-async def test_retry_after_as_a_date(connect):
+async def test_retry_after_as_a_date_replaces_the_backoff(connect):
     headers = "Date: Mon, 23 Nov 2026 10:00:00 GMT\r\nRetry-After: Mon, 23 Nov 2026 10:00:03 GMT\r\n"
-    async with WireServer(scripted(status(503, headers), fine)) as server:
+    async with RawServer(scripted(status(503, headers), succeed)) as server:
         clock = ManualClock(start=datetime(2026, 11, 23, 10, tzinfo=UTC), auto_advance=True)
         minted = await connect(server.url, options=Options(clock=clock))
         assert await minted.rates.current() == ()
     assert clock.sleeps == [3.0]
 
 
-async def test_a_server_that_asks_for_more_than_the_deadline_is_not_asked_again(connect):
-    async with WireServer(scripted(status(429, "Retry-After: 3600\r\n"))) as server:
-        minted = await connect(server.url, options=swift())
+async def test_retry_after_beyond_the_deadline_is_not_retried(connect):
+    async with RawServer(scripted(status(429, "Retry-After: 3600\r\n"))) as server:
+        minted = await connect(server.url, options=without_waits())
         with pytest.raises(RateLimited) as caught:
             await minted.rates.current()
     assert caught.value.retry_after == 3600
     assert len(server.requests) == 1
 
 
-async def test_the_shared_budget_ends_retries(connect):
-    async with WireServer(scripted(status(500))) as server:
-        minted = await connect(server.url, options=swift(), retry=RetryPolicy(budget=12))
+async def test_exhausted_retry_budget_ends_retries(connect):
+    async with RawServer(scripted(status(500))) as server:
+        minted = await connect(server.url, options=without_waits(), retry=RetryPolicy(budget=12))
         for _ in range(4):
             with pytest.raises(ServerError):
                 await minted.rates.current()
     assert len(server.requests) == 4 + 2  # two retries for 5 tokens each
 
 
-async def test_a_cold_burst_of_64_is_65_requests(connect, sandbox: Sandbox):
+async def test_burst_of_64_calls_is_challenged_once(connect, sandbox: Sandbox):
     minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(pool_size=64))
     async with anyio.create_task_group() as group:
         for _ in range(64):
@@ -406,7 +406,7 @@ async def test_a_cold_burst_of_64_is_65_requests(connect, sandbox: Sandbox):
     assert len(counts) == len(set(counts)) == 64
 
 
-async def test_a_cold_burst_through_a_small_pool(connect, sandbox: Sandbox):
+async def test_burst_through_a_small_pool_is_challenged_once(connect, sandbox: Sandbox):
     minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(pool_size=3))
     async with anyio.create_task_group() as group:
         for _ in range(64):
@@ -415,7 +415,7 @@ async def test_a_cold_burst_through_a_small_pool(connect, sandbox: Sandbox):
 
 
 @pytest.mark.requirement(30)
-async def test_a_wrong_password_is_one_challenge_and_no_hammering(connect, sandbox: Sandbox):
+async def test_wrong_password_sends_one_request_per_call(connect, sandbox: Sandbox):
     minted = await connect(sandbox.url, sandbox.username, "wrong-canary")
     for _ in range(10):
         with pytest.raises(AuthenticationFailed) as caught:
@@ -425,7 +425,7 @@ async def test_a_wrong_password_is_one_challenge_and_no_hammering(connect, sandb
     assert "wrong-canary" not in f"{caught.value!r}{caught.value}"
 
 
-async def test_a_stale_nonce_is_renewed_once(connect, sandbox: Sandbox):
+async def test_stale_nonce_is_renewed_once(connect, sandbox: Sandbox):
     minted = await connect(sandbox.url, sandbox.username, sandbox.password)
     await minted.rates.current()
     sandbox.digest.rotate_nonces()
@@ -433,9 +433,9 @@ async def test_a_stale_nonce_is_renewed_once(connect, sandbox: Sandbox):
     assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200]
 
 
-async def test_basic_only_is_a_downgrade(connect):
+async def test_basic_challenge_raises_auth_downgrade(connect):
     challenge = 'WWW-Authenticate: Basic realm="x"\r\n'
-    async with WireServer(scripted(status(401, challenge))) as server:
+    async with RawServer(scripted(status(401, challenge))) as server:
         minted = await connect(server.url, password="canary-password")
         with pytest.raises(AuthDowngrade):
             await minted.rates.current()
@@ -444,15 +444,15 @@ async def test_basic_only_is_a_downgrade(connect):
 
 
 @pytest.mark.requirement(23)
-async def test_the_pool_is_fast_to_say_that_it_is_full(connect):
-    asked = asyncio.Event()
+async def test_full_pool_raises_pool_timeout_before_sending(connect):
+    received = asyncio.Event()
 
     async def silent(connection: Connection) -> None:
         await connection.request()
-        asked.set()
+        received.set()
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, options=Options(pool_size=1), timeouts=Timeouts(pool=0.05), **ONCE)
         async with anyio.create_task_group() as group:
 
@@ -461,7 +461,7 @@ async def test_the_pool_is_fast_to_say_that_it_is_full(connect):
                     await minted.with_options(timeouts=Timeouts(read=0.5)).rates.current()
 
             group.start_soon(first)
-            await asked.wait()
+            await received.wait()
             with pytest.raises(PoolTimeout) as caught:
                 await minted.rates.current()
     assert caught.value.safe_to_retry
@@ -469,7 +469,7 @@ async def test_the_pool_is_fast_to_say_that_it_is_full(connect):
 
 
 async def test_cookies_are_not_kept(connect):
-    async with WireServer(
+    async with RawServer(
         scripted(status(200, "Set-Cookie: session=tracked\r\n", b'{"data":[],"success":true}'))
     ) as server:
         minted = await connect(server.url)
@@ -478,8 +478,8 @@ async def test_cookies_are_not_kept(connect):
     assert all("cookie" not in headers for _, headers, _ in server.requests)
 
 
-async def test_headers_of_every_call(connect):
-    async with WireServer(scripted(fine)) as server:
+async def test_every_request_has_language_client_and_version_headers(connect):
+    async with RawServer(scripted(succeed)) as server:
         minted = await connect(server.url, language="en", client_id="till-7")
         await minted.rates.current()
         await minted.with_options(language="tr").rates.current()
@@ -490,8 +490,8 @@ async def test_headers_of_every_call(connect):
     assert "content-type" not in first
 
 
-async def test_a_base_url_with_a_path(connect):
-    async with WireServer(scripted(fine)) as server:
+async def test_base_url_path_is_prefixed_to_every_request(connect):
+    async with RawServer(scripted(succeed)) as server:
         minted = await connect(server.url + "/gateway/")
         await minted.rates.current()
     assert server.requests[0][0] == "GET /gateway/partner/walletable/rates HTTP/1.1"
@@ -511,7 +511,7 @@ async def test_a_base_url_with_a_path(connect):
         "",
     ],
 )
-def test_base_urls_that_are_refused(url):
+def test_invalid_base_url_raises_configuration_error(url):
     with pytest.raises(ConfigurationError, match="base_url") as caught:
         AsyncMintedConnect("u", "p", base_url=url)
     assert "canary" not in str(caught.value)
@@ -528,16 +528,16 @@ def tls_server(authority: trustme.CA, name: str) -> ssl.SSLContext:
     return context
 
 
-async def test_tls_with_a_known_authority(connect, authority):
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    async with WireServer(scripted(fine), ssl=tls_server(authority, "127.0.0.1")) as server:
-        minted = await connect(server.url, ssl_context=trusting)
+async def test_tls_with_trusted_authority_succeeds(connect, authority):
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with RawServer(scripted(succeed), ssl=tls_server(authority, "127.0.0.1")) as server:
+        minted = await connect(server.url, ssl_context=context)
         assert await minted.rates.current() == ()
 
 
-async def test_tls_with_an_unknown_authority(connect, authority):
-    async with WireServer(scripted(fine), ssl=tls_server(authority, "127.0.0.1")) as server:
+async def test_tls_with_unknown_authority_raises_tls_failed(connect, authority):
+    async with RawServer(scripted(succeed), ssl=tls_server(authority, "127.0.0.1")) as server:
         minted = await connect(server.url)
         with pytest.raises(TLSFailed, match="CertificateError") as caught:
             await minted.rates.current()
@@ -545,24 +545,24 @@ async def test_tls_with_an_unknown_authority(connect, authority):
     assert server.requests == []
 
 
-async def test_tls_for_another_host(connect, authority):
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    async with WireServer(scripted(fine), ssl=tls_server(authority, "elsewhere.example")) as server:
-        minted = await connect(server.url, ssl_context=trusting)
+async def test_tls_certificate_of_another_host_raises_tls_failed(connect, authority):
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with RawServer(scripted(succeed), ssl=tls_server(authority, "elsewhere.example")) as server:
+        minted = await connect(server.url, ssl_context=context)
         with pytest.raises(TLSFailed):
             await minted.rates.current()
     assert server.requests == []
 
 
-def test_a_context_below_tls_1_2_is_refused():
+def test_ssl_context_below_tls_1_2_raises_configuration_error():
     weak = ssl.create_default_context()
     weak.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
     with pytest.raises(ConfigurationError, match="TLSv1_2"):
         AsyncMintedConnect("u", "p", ssl_context=weak)
 
 
-async def test_a_lent_session_stays_as_it_was(sandbox: Sandbox):
+async def test_lent_session_stays_open_and_unchanged(sandbox: Sandbox):
     async with aiohttp.ClientSession(headers={"X-Mine": "yes"}, auth=None) as session:
         before = session.connector
         async with AsyncMintedConnect(
@@ -577,16 +577,16 @@ async def test_a_lent_session_stays_as_it_was(sandbox: Sandbox):
             await minted.rates.current()
 
 
-async def test_a_lent_session_that_is_busy_is_a_pool_timeout():
-    asked = asyncio.Event()
+async def test_busy_lent_session_raises_pool_timeout():
+    received = asyncio.Event()
 
     async def silent(connection: Connection) -> None:
         await connection.request()
-        asked.set()
+        received.set()
         await connection.reader.read()
 
     async with (
-        WireServer(silent) as server,
+        RawServer(silent) as server,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session,
         AsyncMintedConnect(
             "u", "p", base_url=server.url, session=session, timeouts=Timeouts(connect=0.05), **ONCE
@@ -594,14 +594,14 @@ async def test_a_lent_session_that_is_busy_is_a_pool_timeout():
         anyio.create_task_group() as group,
     ):
         group.start_soon(session.get, server.url)
-        await asked.wait()
+        await received.wait()
         with pytest.raises(PoolTimeout, match="lent session"):
             await minted.rates.current()
         group.cancel_scope.cancel()
     assert len(server.requests) == 1
 
 
-async def test_another_event_loop_is_told_apart(sandbox: Sandbox):
+async def test_call_on_another_event_loop_raises_client_closed(sandbox: Sandbox):
     minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
     await minted.rates.current()
 
@@ -618,7 +618,7 @@ async def test_another_event_loop_is_told_apart(sandbox: Sandbox):
     await minted.aclose()
 
 
-async def test_a_closed_client_says_so(connect, sandbox: Sandbox):
+async def test_call_of_closed_client_raises_client_closed(connect, sandbox: Sandbox):
     minted = await connect(sandbox.url, sandbox.username, sandbox.password)
     await minted.rates.current()
     await (minted.aclose() if isinstance(minted, AsyncMintedConnect) else minted.close())
@@ -626,7 +626,7 @@ async def test_a_closed_client_says_so(connect, sandbox: Sandbox):
         await minted.rates.current()
 
 
-async def test_closing_twice_and_closing_a_sibling(sandbox: Sandbox):
+async def test_aclose_is_idempotent_and_leaves_the_parent_open(sandbox: Sandbox):
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
         sibling = minted.with_options(deadline=5)
         await sibling.rates.current()
@@ -636,14 +636,14 @@ async def test_closing_twice_and_closing_a_sibling(sandbox: Sandbox):
     await minted.aclose()
 
 
-async def test_closing_ends_a_call_at_whatever_point_it_is():
+async def test_aclose_ends_a_running_call_at_any_point():
     async def half(connection: Connection) -> None:
         await connection.request()
-        connection.answer(b"{", length=100)
+        connection.respond(b"{", length=100)
         await connection.reader.read()
 
-    ends: set[str] = set()
-    async with WireServer(half) as server:
+    errors: set[str] = set()
+    async with RawServer(half) as server:
         for turns in range(40):
             minted = AsyncMintedConnect("u", "p", base_url=server.url, timeouts=Timeouts(read=1))
             call = asyncio.ensure_future(minted.rates.current())
@@ -653,13 +653,13 @@ async def test_closing_ends_a_call_at_whatever_point_it_is():
             with pytest.raises((ClientClosedError, ConnectFailed, TransportError)) as caught:
                 await call
             assert not isinstance(caught.value, RequestTimeout)
-            ends.add(type(caught.value).__name__)
+            errors.add(type(caught.value).__name__)
             if "the response was truncated" in str(caught.value):
                 return
-    pytest.fail(f"no response was truncated: {ends}")
+    pytest.fail(f"no response was truncated: {errors}")
 
 
-async def test_a_forgotten_close_is_said(sandbox: Sandbox):
+async def test_unclosed_client_emits_resource_warning(sandbox: Sandbox):
     import gc
 
     minted = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
@@ -672,7 +672,7 @@ async def test_a_forgotten_close_is_said(sandbox: Sandbox):
         await pool.session.close()
 
 
-async def test_cancelling_a_call_leaves_nothing(sandbox: Sandbox):
+async def test_cancelled_call_frees_its_connection(sandbox: Sandbox):
     sandbox.faults.add("hang")
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
         with anyio.move_on_after(0.1) as scope:
@@ -683,8 +683,8 @@ async def test_cancelling_a_call_leaves_nothing(sandbox: Sandbox):
 
 
 @pytest.mark.requirement(39)
-async def test_errors_hold_nothing_of_the_foreign_exception(connect):
-    async with WireServer(scripted(drop)) as server:
+async def test_error_keeps_no_aiohttp_exception(connect):
+    async with RawServer(scripted(drop)) as server:
         minted = await connect(server.url, **ONCE)
         with pytest.raises(TransportError) as caught:
             await minted.rates.current()
@@ -694,8 +694,8 @@ async def test_errors_hold_nothing_of_the_foreign_exception(connect):
         seen = seen.__cause__ or seen.__context__
 
 
-async def test_an_error_page_keeps_its_body_only_when_asked(connect):
-    async with WireServer(scripted(status(400, body=b"<h1>canary</h1>"))) as server:
+async def test_keep_error_bodies_keeps_the_body_of_an_error(connect):
+    async with RawServer(scripted(status(400, body=b"<h1>canary</h1>"))) as server:
         plain = await connect(server.url)
         with pytest.raises(APIError) as caught:
             await plain.rates.current()
@@ -707,8 +707,8 @@ async def test_an_error_page_keeps_its_body_only_when_asked(connect):
         assert "canary" not in repr(caught.value)
 
 
-def held_by(value: Any, seen: set[int]) -> Iterator[Any]:
-    """Everything that hangs on an error, however deep."""
+def reachable_from(value: Any, seen: set[int]) -> Iterator[Any]:
+    """Yield every value reachable from an error."""
     if id(value) in seen or isinstance(value, type | ModuleType | FunctionType | FrameType | TracebackType):
         return
     seen.add(id(value))
@@ -723,38 +723,38 @@ def held_by(value: Any, seen: set[int]) -> Iterator[Any]:
     elif hasattr(value, "__dict__"):
         inside = [vars(value)]
     for each in inside:
-        yield from held_by(each, seen)
+        yield from reachable_from(each, seen)
 
 
 CANARY = b'{"data": {"canary": 1}, "success": false, "code": 7, "message": "No.", "canary": ["canary"]}'
-HELD: dict[str, tuple[int, str, bytes]] = {
+FAILING_RESPONSES: dict[str, tuple[int, str, bytes]] = {
     **{str(code): (code, "X-Canary: canary\r\n", CANARY) for code in (400, 401, 403, 404, 409, 422, 429, 500, 302)},
-    "a no with 200": (200, "X-Canary: canary\r\n", CANARY),
-    "no json": (200, "X-Canary: canary\r\n", b"<canary>"),
+    "refusal with 200": (200, "X-Canary: canary\r\n", CANARY),
+    "not json": (200, "X-Canary: canary\r\n", b"<canary>"),
     "no envelope": (200, "X-Canary: canary\r\n", b'{"canary": "canary"}'),
-    "another shape": (200, "X-Canary: canary\r\n", b'{"success": true, "data": {"canary": "canary"}}'),
+    "other shape": (200, "X-Canary: canary\r\n", b'{"success": true, "data": {"canary": "canary"}}'),
 }
 
 
 @pytest.mark.requirement(34)
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("name", FAILING_RESPONSES)
 @pytest.mark.parametrize("kept", [False, True])
-async def test_an_error_holds_neither_body_nor_headers_unless_asked(connect, name, kept):
-    code, headers, body = HELD[name]
-    async with WireServer(scripted(status(code, headers, body))) as server:
+async def test_error_keeps_no_body_and_headers_by_default(connect, name, kept):
+    code, headers, body = FAILING_RESPONSES[name]
+    async with RawServer(scripted(status(code, headers, body))) as server:
         minted = await connect(server.url, options=Options(keep_error_bodies=kept), **ONCE)
         with pytest.raises((APIError, ProtocolError)) as caught:
             await minted.rates.current()
-    held = list(held_by(caught.value, set()))
-    bodies = [one for one in held if isinstance(one, bytes)]
-    # The shape is found wanting when the bytes have gone already.
-    assert bodies == ([body] if kept and name != "another shape" else [])
-    assert not any(isinstance(one, aiohttp.ClientResponse | CIMultiDictProxy | CIMultiDict) for one in held)
-    assert "canary" not in "".join(one for one in held if isinstance(one, str))
+    values = list(reachable_from(caught.value, set()))
+    bodies = [value for value in values if isinstance(value, bytes)]
+    # The shape of the data is checked after the body was dropped.
+    assert bodies == ([body] if kept and name != "other shape" else [])
+    assert not any(isinstance(value, aiohttp.ClientResponse | CIMultiDictProxy | CIMultiDict) for value in values)
+    assert "canary" not in "".join(value for value in values if isinstance(value, str))
 
 
-async def test_through_a_proxy(connect):
-    async with WireServer(scripted(fine)) as proxy:
+async def test_proxy_receives_request_and_its_credentials(connect):
+    async with RawServer(scripted(succeed)) as proxy:
         minted = await connect("http://127.0.0.1:9", proxy=proxy.url.replace("//", "//user:canary@"))
         assert await minted.rates.current() == ()
     first, headers, _ = proxy.requests[0]
@@ -762,22 +762,22 @@ async def test_through_a_proxy(connect):
     assert headers["proxy-authorization"].startswith("Basic ")
 
 
-async def test_a_proxy_that_cannot_be_reached(connect):
+async def test_unreachable_proxy_raises_connect_failed(connect):
     minted = await connect("https://api.example.com", proxy="http://user:canary@127.0.0.1:9", **ONCE)
     with pytest.raises(ConnectFailed) as caught:
         await minted.rates.current()
     assert "canary" not in repr(caught.value)
 
 
-async def test_a_proxy_that_refuses_the_tunnel(connect):
-    async with WireServer(scripted(status(403, body=b"no"))) as proxy:
+async def test_proxy_that_refuses_the_tunnel_raises_connect_failed(connect):
+    async with RawServer(scripted(status(403, body=b"no"))) as proxy:
         minted = await connect("https://api.example.com", proxy=proxy.url, **ONCE)
         with pytest.raises(ConnectFailed):
             await minted.rates.current()
     assert proxy.requests[0][0].startswith("CONNECT api.example.com:443")
 
 
-async def test_the_environment_changes_nothing(connect, monkeypatch, tmp_path):
+async def test_netrc_and_proxy_variables_are_ignored(connect, monkeypatch, tmp_path):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login canary password canary\n")
     netrc.chmod(0o600)
@@ -787,7 +787,7 @@ async def test_the_environment_changes_nothing(connect, monkeypatch, tmp_path):
         "http_proxy": "http://127.0.0.1:9",
     }.items():
         monkeypatch.setenv(name, value)
-    async with WireServer(scripted(fine)) as server:
+    async with RawServer(scripted(succeed)) as server:
         minted = await connect(server.url)
         assert await minted.rates.current() == ()
     assert "authorization" not in server.requests[0][1]

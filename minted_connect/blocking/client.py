@@ -78,9 +78,9 @@ class Baskets(Facade[AsyncBaskets]):
 class Completions(Facade[AsyncCompletions]):
     """Blocking twin of `AsyncCompletions`.
 
-    Ctrl-C and `close()` from another thread cancel a completion in flight. The exception has a note that names the
-    intent, `intent_of(exception)` returns it, and `pending()` lists it. The same holds for a second Ctrl-C, which ends
-    the wait for the cancelled call (at most 5 s).
+    Ctrl-C and `close()` from another thread cancel a completion in flight. If it may have been sent, the exception has
+    a note that names the intent, and `intent_of(exception)` returns it; `pending()` lists it until it is settled. The
+    same holds for a second Ctrl-C, which ends the wait for the cancelled call (at most 5 s).
     """
 
     buy: Final = blocking(AsyncCompletions.buy)
@@ -135,9 +135,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         language: Sent as `Accept-Language`: the language of product names and messages.
         timeouts: Seconds for each part of a call; see `Timeouts`.
         retry: Number of attempts and pauses between them; see `RetryPolicy`.
-        journal: Stores the intents to buy, sell or ship: the path of an SQLite file in an existing directory, a
-            `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which the client does
-            not close, or None (memory).
+        journal: Stores the intents to buy, sell or ship. The path of an SQLite file in an existing directory; a
+            `postgresql://` URL, for services on several machines (extra `postgres`); a `Journal`, which the client does
+            not close; or None: in memory.
         ssl_context: TLS settings; at least TLS 1.2.
         proxy: URL of an HTTP proxy, with user name and password if the proxy requires them.
         options: Less common settings; see `Options`.
@@ -240,7 +240,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             retry: As for the client.
             journal: As for the client.
             options: As for the client; `clock` replaces its clock.
-            orders_lag: Seconds until a new order appears in Get Orders and Receipt.
+            orders_lag: Seconds until a new order appears in Get Orders, Receipt and Invoice.
             reads_lag: Seconds by which all reads except prices return an older state.
         """
         # Only tests need the sandbox: do not import it with the client.
@@ -317,9 +317,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
     def close(self) -> None:
         """Close all connections and stop the thread. Calls in flight in other threads raise `ClientClosedError`.
 
-        Idempotent. Threads and signal handlers may call it at the same time: each returns when the client is closed. A
-        purchase in flight writes its state to the journal first. In a forked process, and on a client that
-        `with_options` returned, it does nothing.
+        Idempotent. Threads and signal handlers may call it at the same time: each returns when the client is closed, at
+        the latest after 25 s. A purchase in flight writes its state to the journal first. In a forked process, and on a
+        client that `with_options` returned, it does nothing.
 
         Raises:
             ConfigurationError: if it is called on the client's own loop thread (in a hook).

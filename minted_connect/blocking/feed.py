@@ -59,9 +59,9 @@ class BlockingRateFeed(Facade[RateFeed]):
         return self._inner.last_error
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker is open: too many polls failed in a row, and only single probes are sent."""
-        return self._inner.is_open
+        return self._inner.is_breaker_open
 
     def close(self) -> None:
         """Stop polling and end every subscription. Idempotent; any thread may call it."""
@@ -69,7 +69,7 @@ class BlockingRateFeed(Facade[RateFeed]):
             self._run(self._inner.aclose())
 
     def __enter__(self) -> Self:
-        """Start polling. The first poll is sent at once; its response is not awaited.
+        """Start polling; does not wait for the first poll. In a fleet, only the leader polls.
 
         Raises:
             ClientClosedError: if the feed was started or closed before.

@@ -1,4 +1,4 @@
-"""Turns async methods into blocking ones with the same signature, types and docstring, one line for each method.
+"""Turns async methods into blocking ones with the same signature and types, one line for each method.
 
     class Rates(Facade[AsyncRates]):
         current: Final = blocking(AsyncRates.current)
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class Facade(Generic[A]):
-    """Base class of blocking twins: an async object, and the loop thread that its coroutines run on."""
+    """Base class of blocking twins: holds the async object, and the loop thread that runs its coroutines."""
 
     def __init__(self, inner: A, loop_thread: LoopThread) -> None:
         self._inner = inner
@@ -176,8 +176,7 @@ def direct(method: Callable[Concatenate[A, P], R]) -> Lifted[A, P, R]:
 def run(loop_thread: LoopThread, coro: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on the loop thread and wait for its result.
 
-    If an exception such as a second Ctrl-C ends a purchase from outside, its intent is attached here, because the
-    thread cannot wait for the coroutine to attach it.
+    A second Ctrl-C ends the wait before the coroutine can attach the intent of a purchase, so it is attached here.
     """
     watch = PurchaseWatch()
     token = current_watch.set(watch)

@@ -39,7 +39,7 @@ class LoopThread:
     Args:
         owner: Name of the public class, for error texts and the thread's name.
         on_stop: Runs on the loop before it closes, also when the interpreter exits. It must not refer to the owner,
-            which could not be garbage-collected then.
+            or the owner would never be garbage-collected.
     """
 
     def __init__(self, owner: str, on_stop: Callable[[], Coroutine[Any, Any, object]] | None = None) -> None:
@@ -72,8 +72,8 @@ class LoopThread:
         """Cancel the calls in flight, run `on_stop` and stop the thread.
 
         Idempotent. Threads and signal handlers may call it at the same time: each returns when the thread has ended,
-        and one of them raises the error of `on_stop`. In a fork of the process it does nothing, because the loop is
-        the parent's.
+        or after `CLOSE_TIMEOUT`, and one of them raises the error of `on_stop`. In a fork of the process it does
+        nothing, because the loop is the parent's.
         """
         if os.getpid() != self._pid:
             return

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from minted_connect import __version__
+from minted_connect._version import __version__
 from minted_connect.cli import baskets, customers, doctor, orders, prices, purchases, tools
 from minted_connect.cli.command import command
 from minted_connect.cli.usage import OneLineErrorGroup

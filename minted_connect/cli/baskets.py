@@ -60,9 +60,7 @@ async def add(
     customer: CustomerId,
     sku: _Sku,
     qty: Annotated[int, typer.Option(min=1, help="Number of pieces.")] = 1,
-    kind: Annotated[
-        _Kind | None, typer.Option("--type", help="Type of the basket to open if none of this type is open.")
-    ] = None,
+    kind: Annotated[_Kind | None, typer.Option("--type", help="Use the open basket of this type, or open one.")] = None,
 ) -> None:
     """Add pieces of a product as a new item. Opens a basket if necessary."""
     basket = await cli.minted.baskets.get_active(customer)

@@ -1,4 +1,4 @@
-"""Draws past prices as a chart in the terminal, and saves them to files.
+"""Draws past prices as a chart in the terminal, and saves them to files (CSV, Parquet, images).
 
 Tables contain exact amounts. Charts are drawn from floats, which is what the plotting libraries take.
 """

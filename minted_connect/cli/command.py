@@ -41,7 +41,7 @@ _SHARED: Final[Mapping[str, tuple[Any, Any]]] = {
     "username": _text_option("User name of the partner account."),
     "password_file": _text_option("File that contains the password."),
     "password_stdin": _flag("--password-stdin", "Read the password from standard input."),
-    "keyring": _flag("--keyring", "Read the password from the system keyring."),
+    "keyring": _flag("--keyring", "Read the password from the system keyring, if no other is set."),
     "language": _text_option("Language of product names and server messages: tr or en."),
     "journal": _text_option("File or database URL of the journal of purchases."),
 }

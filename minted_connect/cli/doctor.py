@@ -36,11 +36,11 @@ class _Checks:
 
 
 async def doctor(cli: Context) -> int:
-    """Check installation, configuration, journal and connection. Changes nothing."""
+    """Check installation, configuration, journal and connection. Sends no changes."""
     import platform  # noqa: PLC0415 - `--help` does not need it
     from importlib import metadata, util  # noqa: PLC0415
 
-    from minted_connect import __version__  # noqa: PLC0415
+    from minted_connect._version import __version__  # noqa: PLC0415
 
     checks = _Checks()
     checks.add("minted-connect", f"{__version__}, Python {platform.python_version()}, {sys.platform}")

@@ -28,13 +28,13 @@ class ExitCode(enum.IntEnum):
     """The exit codes of `minted`."""
 
     SUCCESS = 0
-    """The command succeeded and printed its result on standard output, a purchase at least on standard error."""
+    """The command succeeded and printed its result (of a purchase: on standard output or standard error)."""
     FAILED = 1
-    """A read failed, a response cannot be trusted, a file cannot be written, or the user answered no."""
+    """A read timed out, a response is not usable, a file cannot be written, or the user answered no."""
     USAGE = 2
     """Invalid arguments, options or configuration. Nothing was changed."""
     REJECTED = 3
-    """The server rejected the request, or the purchase was proven not to have been executed."""
+    """The server responded with an error, or the purchase was proven not to have been executed."""
     NOT_SENT = 4
     """Nothing was sent: no connection, or the total differs from the expected one."""
     UNKNOWN = 75

@@ -129,7 +129,7 @@ async def receipt(
 
 
 async def invoice(
-    cli: Context, order: Annotated[str, typer.Argument(metavar="EXTERNAL_ID", help="External id of the order.")]
+    cli: Context, order: Annotated[str, typer.Argument(metavar="GUID", help="GUID of the order (assumed, S18).")]
 ) -> None:
     """Show the invoice of an order."""
     cli.out.print_fields(await cli.minted.orders.invoice(order), _INVOICE, "Invoice")

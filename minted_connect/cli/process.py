@@ -36,7 +36,7 @@ _is_own_process = False
 
 
 def prepare_process() -> None:
-    """Replace missing standard streams, escape what they cannot encode, and keep exit codes safe from late signals.
+    """Replace missing standard streams, escape what they cannot encode, and ignore signals once the exit code is known.
 
     In a process that starts with a closed standard output (`>&-`), `sys.stdout` is None, and the next socket would get
     file descriptor 1.

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import typer
 
 from minted_connect.cli.command import Context
+from minted_connect.request_info import method_and_route
 
 if TYPE_CHECKING:
     from minted_connect.verify import Report
@@ -57,7 +58,9 @@ async def verify(
     url = server_url(cli.settings)
     hosts = LOOPBACK | {urlsplit(STAGING).hostname}
     if with_sandbox_customer and not yes and urlsplit(url).hostname not in hosts:
-        raise ConfigurationError(f"with-sandbox-customer: changes data on {url}, which is not staging: pass --yes")
+        raise ConfigurationError(
+            f"with-sandbox-customer: would change data on {url}, not staging or localhost: pass --yes to allow it"
+        )
     result = await verification.verify(cli.settings, customer=customer, with_sandbox_customer=with_sandbox_customer)
     document = verification.as_json(result)
     if cli.out.as_json:
@@ -75,7 +78,7 @@ def _print_report(cli: Context, report: Report) -> None:
     rows = [
         (
             result.title,
-            f"{result.method} {result.path}",
+            method_and_route(result.method, result.path),
             result.status,
             result.assessment,
             result.evidence_before,

@@ -10,6 +10,7 @@ from minted_connect.config import Timeouts
 from minted_connect.core.request import OPERATIONS, Effect
 from minted_connect.errors import Phase
 from minted_connect.hooks import Attempt
+from minted_connect.request_info import method_and_route
 
 __all__ = ["WaitNotice"]
 
@@ -20,8 +21,8 @@ _DELAY: Final = 1.0
 class WaitNotice:
     """Tells the user why a command is still running after a change failed.
 
-    After a change whose outcome is unknown, and after most refused purchases, the client reads for up to half a minute
-    before it raises the error.
+    After a change whose outcome is unknown, and after most refused purchases, the client reads for a while before it
+    raises the error.
     """
 
     def __init__(self, out: Output, timeouts: Timeouts) -> None:
@@ -54,6 +55,6 @@ class WaitNotice:
             # The last read starts before the deadline of the change, and has its own deadline.
             seconds, question = 2 * self._timeouts.total, "whether the change was made"
         self._out.print_message(
-            f"minted: {attempt.method} {attempt.route} failed ({reason}): "
+            f"minted: {method_and_route(attempt.method, attempt.route)} failed ({reason}): "
             f"waiting for up to {seconds:.0f} s to find out {question}"
         )

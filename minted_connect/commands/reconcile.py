@@ -57,7 +57,7 @@ async def run(
     settings: Mapping[str, Any] | None = None,
     out: TextIO | None = None,
 ) -> int:
-    """List or settle the open intents of a journal; return 0 if no outcome is unknown, else 75.
+    """List or settle the open intents of a journal; return 0 if no selected outcome is unknown, else 75.
 
     Intents of other accounts are only listed: they are neither read back nor fenced.
 
@@ -79,7 +79,7 @@ async def run(
         JournalError: if the journal cannot be read.
     """
     location = _locate(journal)
-    report = _Report(out or sys.stdout, as_json)
+    report = _Report(out or sys.stdout, as_json, is_selection=intents is not None)
     if decide is not None and (only_list or intents is None or len(intents) != 1):
         raise ConfigurationError("decide: takes exactly one --intent, and no --list")
     needs_server = not only_list and decide is None
@@ -235,6 +235,8 @@ class _Report:
 
     out: TextIO
     as_json: bool
+    is_selection: bool
+    """Whether only some of the open intents were processed."""
 
     def print_outcome(
         self, intent: Intent, outcome: Completion | CompletionRejected | NotExecuted | OutcomeUnknown
@@ -294,12 +296,12 @@ class _Report:
         elif state is not None:
             self._print(f"{intent_id}  its record cannot be read: {state}")
         else:
-            self._print(f"{intent_id}  its record cannot be read, it may be an open purchase: unreadable")
+            self._print(f"{intent_id}  unreadable record; it may be an open purchase")
             self._print(f"    ask the vendor for the outcome, then run: reconcile --intent {intent_id} --decide STATE")
 
     def print_totals(self, still_open: int, *, settled: int, unlisted: int = 0) -> int:
         """Print the totals and return the exit code; `unlisted` is the number of unlisted intents of other accounts."""
-        others = f"{unlisted} open of other accounts in this journal: --all-accounts lists them"
+        others = f"{unlisted} open intents of other accounts: list them with --all-accounts"
         if unlisted and self.as_json:
             sys.stderr.write(f"{others}\n")
         if not self.as_json:
@@ -309,6 +311,8 @@ class _Report:
                 f"{still_open} open: reconcile again later; do not repeat these purchases until they are settled"
             )
             nothing = "nothing of this account is open" if unlisted else "nothing is open"
+            if self.is_selection:
+                nothing = "none of the selected is open"
             self._print(f"{settled} settled, {remaining if still_open else nothing}")
         return UNSETTLED if still_open else 0
 

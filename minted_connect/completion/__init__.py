@@ -1,1 +1,1 @@
-"""Completes baskets exactly once: preflight checks, one POST, settlement of the outcome, and reconciliation."""
+"""Completes baskets at most once: preflight checks, one POST, settlement of the outcome, and reconciliation."""

@@ -1,6 +1,6 @@
 """Classifies the failure of a completion by the error and the phase that the request had reached. No I/O.
 
-A refusal that is classified as `CONFIRM_ONCE` or `CONFIRM_LATER` becomes final in `ReadBack` and `verdict`.
+For `CONFIRM_ONCE` and `CONFIRM_LATER`, `ReadBack` collects evidence and `verdict` decides.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Completes baskets: buy, sell and delivery, each exactly once or with an explicit unknown outcome.
+"""Completes baskets: buy, sell and delivery, each at most once, and with an explicit unknown outcome.
 
 The API takes no idempotency key. The protection is the order of the steps: read the basket again, write the intent into
 the journal, send once on a fresh connection, and classify a failure by the phase that the request reached.
@@ -21,7 +21,7 @@ from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
 from minted_connect.journal.accounts import account_of
-from minted_connect.journal.protocol import Journal
+from minted_connect.journal.protocol import CLOSED, Journal
 from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, OrderProgress, Shipping
 
 __all__ = ["CLOSING", "AsyncCompletions"]
@@ -33,7 +33,7 @@ _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, Inte
 
 
 class AsyncCompletions:
-    """Completes baskets exactly once, and settles completions with an unknown outcome."""
+    """Completes baskets at most once, and settles completions with an unknown outcome."""
 
     def __init__(self, api: ApiClient, journal: Journal) -> None:
         self._api = api
@@ -52,17 +52,17 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Buy the contents of the basket exactly once, at the agreed price.
+        """Buy the contents of the basket at most once, at the agreed price.
 
         The basket is read again first and must have the same items and currency. An equal call for the same basket
-        waits for this one and gets the same result. Until the outcome is known, other changes of the customer's
-        baskets through this client wait.
+        waits for this one and gets the same result. Until this call ends, other changes of the customer's baskets
+        through this client wait.
 
         The completion is posted once. A response that refuses it proves nothing by itself, unless it rejects the
         digest (401). The call therefore polls for the order until `CompletionPolicy.settle_time` after the response
-        before it raises the refusal. The time is limited by `CompletionPolicy.inline_looks`, and by `deadline` (else
-        `Timeouts.complete_total`) from the start of the call. A refusal with a status of `CompletionPolicy.refusals`
-        in the vendor's envelope takes one read-back.
+        before it raises the refusal; one read is enough for a status of `CompletionPolicy.refusals` in the vendor's
+        envelope. `CompletionPolicy.inline_looks` and `deadline` (else `Timeouts.complete_total`, from the start of the
+        call) may end the polling earlier: the call then raises `OutcomeUnknown`.
 
         Args:
             basket: The basket as last read. If its items have changed since, nothing is sent (`InvalidInput`).
@@ -91,7 +91,7 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Sell the contents of the basket exactly once; `expected_total` is the amount that the customer receives.
+        """Sell the contents of the basket at most once; `expected_total` is the amount that the customer receives.
 
         Arguments and errors are those of `buy`.
 
@@ -107,7 +107,7 @@ class AsyncCompletions:
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
     ) -> Completion:
-        """Ship the contents of the basket exactly once; `expected_total` is the cost of the delivery.
+        """Ship the contents of the basket at most once; `expected_total` is the cost of the delivery.
 
         Arguments and errors are those of `buy`; `shipping` is the address.
 
@@ -219,14 +219,19 @@ class AsyncCompletions:
             order_id: The number of the order, for `confirmed`.
 
         Raises:
-            InvalidInput: if the journal does not contain the intent, or if it belongs to another account (see `adopt`).
+            InvalidInput: if the journal does not contain the intent, if it belongs to another account (see `adopt`), or
+                if it has another outcome already and `state` is not `confirmed`.
             JournalError: if the journal cannot be read or written.
         """
         intent = _intent_of(intent_or_error)
         decided = IntentState(validation.one_of("state", state, _DECISIONS))
         if order_id is not None:
             validation.integer("order_id", order_id, 1)
-        self._settlement.check_owner(await self._settlement.load(intent))
+        stored = await self._settlement.load(intent)
+        self._settlement.check_owner(stored)
+        if stored.state in CLOSED and decided not in {stored.state, IntentState.CONFIRMED}:
+            text = f"intent {intent.id} has the outcome {stored.state}: only confirmed can replace it"
+            raise InvalidInput.of("intent_or_error", text)
         await self._settlement.settle_manually(intent, decided, order_id)
 
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
@@ -283,7 +288,7 @@ class AsyncCompletions:
             # The other call was cancelled before it sent anything: one of the waiting calls takes over.
         self._settlement.in_flight[key] = call
         try:
-            # Until the outcome is known, this client changes none of the customer's baskets: an item that is added
+            # Until this call ends, this client changes none of the customer's baskets: an item that is added
             # between the preflight read and the completion would be bought without having been agreed to.
             async with self._api.hold_lock(basket.customer.external_id, timeout):
                 call.result = await Execution(self._api, self._settlement, call, end=end).run(basket)

@@ -18,14 +18,12 @@ from minted_connect.completion.settlement import InFlight, Settlement, describe_
 from minted_connect.completion.verdict import Outcome
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
-from minted_connect.core.failures import attach_request
+from minted_connect.core.failures import read_back_offsets
 from minted_connect.core.pool import RequestProgress, SendLimit
-from minted_connect.core.read_back import read_back_offsets
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.core.response import Response
+from minted_connect.core.response import Response, make_integrity_error
 from minted_connect.errors import (
     APIError,
-    IntegrityError,
     InvalidInput,
     JournalError,
     MintedConnectError,
@@ -234,11 +232,7 @@ class Execution:
             problem = error
         if not refers_to(raw, intent) or ("order_creation_status" in raw and not is_order(raw)):
             if order is not None:
-                text = "the response is not about the order of this basket"
-                problems = ("data: belongs to another customer or basket, or is not an order",)
-                problem = attach_request(
-                    IntegrityError(text, problems, response.status, response.request_id), request.info
-                )
+                problem = make_integrity_error(("data: is not the order of this basket",), request.info, response)
             assert problem is not None
             raise await self._settlement.mark_unknown(intent, Phase.RESPONDED, (describe_error(problem),)) from problem
         if is_failed(raw):

@@ -28,7 +28,7 @@ _ATTRIBUTE: Final = "_minted_intent"
 def intent_of(exception: BaseException) -> Intent | None:
     """Return the intent of a purchase that this exception interrupted or left unknown.
 
-    For every exception that can end a purchase: `OutcomeUnknown`, `NotExecuted`, `ClientClosedError`,
+    Works for every exception that can end a purchase: `OutcomeUnknown`, `NotExecuted`, `ClientClosedError`,
     `asyncio.CancelledError`, `KeyboardInterrupt`, `SystemExit`, the `TimeoutError` of `asyncio.timeout`,
     `asyncio.wait_for` and `anyio.fail_after`, and groups of them. The exception itself is searched first, then the
     members of a group, its cause and its context.
@@ -49,8 +49,9 @@ def intent_of(exception: BaseException) -> Intent | None:
             lists all.
 
     Returns:
-        The intent, with the state that was known when the exception was raised: `unknown` in most cases, `confirmed`
-        or `rejected` if only writing the outcome into the journal was interrupted. Pass it to `complete.reconcile`.
+        The intent as it was when the exception was raised; the journal may have a later state. Its state is `prepared`
+        or `unknown`; `confirmed` or `rejected` if only writing the outcome into the journal was interrupted. Pass it to
+        `complete.reconcile`.
 
     Raises:
         InvalidInput: if `exception` is not an exception.
@@ -78,7 +79,8 @@ def attach_intent(error: BaseException, intent: Intent, state: IntentState, note
     """Attach an intent to the exception that interrupts its purchase, and add a note with its id.
 
     If the exception is a cancellation and the event loop runs inside a handler of `KeyboardInterrupt` or `SystemExit`,
-    attach the intent to that exception too: on a second Ctrl-C, `asyncio.run` discards the cancellation of its tasks.
+    attach the intent to that exception too: on a second Ctrl-C, `asyncio.run` discards the cancellation of the task and
+    raises only the exception being handled.
     """
     _attach(error, intent, state, note)
     if isinstance(error, asyncio.CancelledError):

@@ -33,7 +33,7 @@ _CREATED_BEFORE: Final = timedelta(minutes=10)
 
 
 class Match(enum.IntEnum):
-    """The strongest key that a listed order and an intent have in common, from weakest to strongest."""
+    """How certainly a listed order belongs to an intent, weakest first; from `ID` on, the key that proves it."""
 
     NONE = 0
     """The order belongs to another purchase."""

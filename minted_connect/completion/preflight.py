@@ -13,9 +13,9 @@ import attrs
 from minted_connect import validation
 from minted_connect.completion.order_match import is_order, pieces_by_sku
 from minted_connect.core.api_client import ApiClient
-from minted_connect.core.failures import attach_request
 from minted_connect.core.pool import PoolKind, SendLimit
 from minted_connect.core.request import OPERATIONS
+from minted_connect.core.response import make_integrity_error
 from minted_connect.errors import (
     IntegrityError,
     InvalidInput,
@@ -114,8 +114,8 @@ async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None)
     if fresh is None:
         raise InvalidInput.of("basket", "is no longer open: it was completed, cleared or replaced")
     if fresh.kind != basket.kind or is_order(fresh.raw):
-        error = IntegrityError(f"the response is not about a {basket.kind} basket", ("data.type: is not the basket's",))
-        raise attach_request(error, OPERATIONS["baskets.get_active"].info)
+        problem = f"data.type: is not {basket.kind}, or an order"
+        raise make_integrity_error((problem,), OPERATIONS["baskets.get_active"].info)
     if not fresh.items:
         raise InvalidInput.of("basket", "is empty")
     # The caller agreed to the items of the basket that was passed, also with `accept_price` or at an equal total.

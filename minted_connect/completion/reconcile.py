@@ -1,6 +1,6 @@
 """Reads back the outcome of a completion: polls the basket and the orders until they prove a verdict.
 
-This module never sends a completion. A read that fails proves nothing and never leads to a verdict.
+This module never sends a completion. A read without a usable response proves nothing.
 """
 
 from __future__ import annotations

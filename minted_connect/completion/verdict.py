@@ -22,7 +22,7 @@ class OrderSeen(enum.Enum):
 
     NONE = "none"
     STILL_BASKET = "still a basket"
-    """Listed, but with the creation status of a basket: counts as no order."""
+    """Listed, but with another creation status than `order`: not an order yet."""
     ACCEPTED = "accepted"
     FAILED = "failed"
     """Cancelled, rejected, refunded or in another failing status."""
@@ -81,19 +81,19 @@ class Evidence:
     """Seconds from the first of those reads to the latest."""
     fence: Fence = Fence.NOT_USED
     fence_seconds: float = 0.0
-    """Seconds from the clearing of the basket to the latest search."""
+    """Seconds from the clearing of the basket, or from the first read that showed it cleared, to the latest search."""
     fence_proves_not_executed: bool = False
     """`CompletionPolicy.fence_proves_not_executed` (question Q6)."""
     orders_lag: float = 30.0
     """`CompletionPolicy.orders_lag` (question Q5)."""
     latest_landing: float | None = None
-    """`CompletionPolicy.latest_landing` (questions Q1 and Q3)."""
+    """`CompletionPolicy.latest_landing` (question Q1)."""
     is_refusal_settled: bool = False
     """Whether the completion was refused and the latest read-back began late enough to show an order that was made in
     spite of the refusal."""
     may_still_be_sent: bool = False
-    """Whether the intent is only prepared, and the process that prepared it may still send it, or an order that it sent
-    at the last moment may not show yet."""
+    """Whether the process that prepared the intent may still send it, or may have sent it too recently for its order to
+    show."""
 
 
 @attrs.frozen

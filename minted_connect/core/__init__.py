@@ -1,1 +1,1 @@
-"""The async core: one Request in, one domain object out."""
+"""Everything between a resource and the network: requests, retries, authentication, JSON and errors."""

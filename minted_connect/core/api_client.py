@@ -1,7 +1,6 @@
 """The client below the resources: sends requests, and returns models.
 
-Every request of a resource or of a completion is sent with an `ApiClient`, and no other module uses the transport to
-send.
+Resources and completions send every request with an `ApiClient`.
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ from minted_connect.clock import Clock, ElapsedTime, sleep_until
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter, exact_json
 from minted_connect.core.call import Call
-from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back
+from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back, read_back_offsets
 from minted_connect.core.pool import PoolKind, PreparedRequest, RequestProgress, SendLimit
-from minted_connect.core.read_back import read_back_offsets
 from minted_connect.core.request import Effect, Request
-from minted_connect.core.response import Response
+from minted_connect.core.response import Response, make_integrity_error
 from minted_connect.core.retry import with_retries
 from minted_connect.core.state import ClientSettings, ClientState
-from minted_connect.errors import IntegrityError, MintedConnectError, NotSent, Phase, ProtocolError
+from minted_connect.errors import MintedConnectError, NotSent, Phase, ProtocolError
 
 __all__ = ["ApiClient"]
 
@@ -126,9 +124,9 @@ class ApiClient:
         Args:
             request: The request.
             returns: Type of the result; `NoneType` ignores the data.
-            read_back: Reads the state after an error that leaves open whether the change was executed. Receives this
-                error. Returns the result if the change was executed; raises the same error if it was not, or another
-                error to end the reads. Only used with `lock`.
+            read_back: Reads the state after an error that leaves open whether the change was executed, and receives
+                this error. Returns the result if the change is visible, raises the same error to be called again later,
+                or raises another error to end the reads. Only used with `lock`.
             lock: For a change: id of the customer whose baskets or data it affects. Changes with the same id run one
                 after the other.
             check: Returns the problems of a result that belongs to another customer or basket. Not called with the
@@ -168,9 +166,7 @@ class ApiClient:
             return cast("_T", None)
         result = self.structure(response.data, returns, request, response)
         if check is not None and (problems := tuple(check(result))):
-            text = f"the response belongs to another customer or basket: {'; '.join(problems[:3])}"
-            error = IntegrityError(text, problems, response.status, response.request_id)
-            raise attach_request(error, request.info, attempts=response.attempts)
+            raise make_integrity_error(problems, request.info, response)
         return result
 
     async def _read_back(
@@ -244,7 +240,7 @@ class ApiClient:
 
         Args:
             request: The request.
-            not_after: The latest time to send a completion: the end of the price lock.
+            not_after: The latest time to send a completion: the end of the price lock, less a margin.
             progress: Records the phase that the request reached, also if the call is cancelled.
             bypass_limits: Use the recovery pool and bypass rate limiter, breaker and retry budget, because the
                 incident being investigated may have exhausted them.
@@ -260,8 +256,7 @@ class ApiClient:
             response = await with_retries(call.attempt, call.decide, self.clock.sleep)
         except asyncio.CancelledError as cancelled:
             if request.effect is Effect.NON_IDEMPOTENT and progress.phase is not Phase.NOT_SENT:
-                name = f"{prepared.method} {prepared.route}"
-                cancelled.add_note(f"{name} may have been executed: read the state before you repeat it")
+                cancelled.add_note(f"{request.info} may have been executed: read the state before you repeat it")
             raise
         except NotSent:
             # True for the last attempt, but not for the call: an earlier attempt may have been executed.

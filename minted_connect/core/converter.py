@@ -9,7 +9,6 @@ from typing import Any, Final, TypeVar, cast
 
 from minted_connect.core import converter_hooks
 from minted_connect.core.converter_hooks import make_converter
-from minted_connect.models import Basket
 
 __all__ = ["StructureError", "structure", "unstructure"]
 
@@ -54,10 +53,8 @@ def structure(
         model = _hook(cast("Any", type_))(data, type_)
     except Exception:  # noqa: BLE001 - the detailed converter finds the reason
         raise StructureError(_find_problems(data, type_)) from None
-    if elapsed is not None and isinstance(model, Basket) and model.price_fix is not None:
-        # Set in place although the class is frozen: `attrs.evolve` would build both objects a second time.
-        object.__setattr__(model.price_fix, "received_at", elapsed() if sent_at is None else sent_at)
-        object.__setattr__(model.price_fix, "elapsed", elapsed)
+    if elapsed is not None and (record_receipt := getattr(model, "_record_receipt", None)) is not None:
+        record_receipt(elapsed() if sent_at is None else sent_at, elapsed)
     return cast("T", model)
 
 

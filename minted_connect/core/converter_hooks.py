@@ -1,7 +1,8 @@
 """The hooks of the strict cattrs converter between JSON data and models.
 
-Values are not coerced: ``1.9`` is not an integer, ``"false"`` is not a boolean, and a float is not an amount of money.
-Problems are reported by path and rule, never by value, because values can be personal data.
+Values are not coerced if that could change or guess their meaning: ``1.9`` is not an integer, ``"false"`` is not a
+boolean, and a float is not an amount of money. Problems are reported by path and rule, never by value, because values
+can be personal data.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from cattrs import ClassValidationError, Converter, IterableValidationError
 from cattrs.cols import homogenous_tuple_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from minted_connect.models import Basket, Holding, OrderKind, Page, PriceFix
+from minted_connect.models import OrderKind
+from minted_connect.models.json_keys import json_name
 
-__all__ = ["ASSUMED_UTC", "describe_problems", "json_name", "make_converter"]
+__all__ = ["ASSUMED_UTC", "describe_problems", "make_converter"]
 
 _Hook = Callable[..., Any]
 """cattrs calls a hook with a value and its type, this module with the value only."""
@@ -186,25 +188,6 @@ def _detailed_tuple_hook(type_: Any, converter: Converter) -> _Hook:
 
 
 # --- classes ---------------------------------------------------------------------------------------------------
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join([word.capitalize() for word in rest])
-
-
-_RENAMED: Final[Mapping[Any, Mapping[str, str]]] = {
-    Basket: {"price_fix": "pricefix"},
-    PriceFix: {"next_update": "nextUpdate"},
-    Holding: {field.name: _camel(field.name) for field in attrs.fields(Holding)},
-    Page: {"items": "data"},
-}
-"""Field names that differ from those in JSON, by class."""
-
-
-def json_name(class_: Any, name: str) -> str:
-    """Return the name of a field in JSON."""
-    return _RENAMED.get(get_origin(class_) or class_, {}).get(name, name)
 
 
 def _overrides(class_: Any) -> dict[str, Any]:

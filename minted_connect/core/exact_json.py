@@ -1,6 +1,6 @@
 """Reads and writes JSON with exact Decimals: money never passes through a float.
 
-Documents that parsers read differently (duplicate keys, NaN) are rejected. The converter checks the structure.
+Ambiguous documents (duplicate keys, NaN) are rejected. The converter checks the structure.
 """
 
 from __future__ import annotations

@@ -1,9 +1,13 @@
-"""Classification of failures: whether the request may have been executed, and whether it may succeed later. No I/O."""
+"""Classification of failures, without I/O.
+
+Decides whether the request may have been executed, whether and when to read the state back, and whether the failure is
+transient.
+"""
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from minted_connect.errors import (
     AMBIGUOUS_STATUSES,
@@ -22,9 +26,20 @@ from minted_connect.errors import (
     ValidationFailed,
 )
 
-__all__ = ["AMBIGUOUS_STATUSES", "attach_request", "is_transient", "may_have_executed", "needs_read_back"]
+__all__ = [
+    "AMBIGUOUS_STATUSES",
+    "attach_request",
+    "is_transient",
+    "may_have_executed",
+    "needs_read_back",
+    "read_back_offsets",
+]
 
 _E = TypeVar("_E", bound=MintedConnectError)
+
+_READ_BACK_FRACTIONS: Final = (0.0, 0.125, 0.25, 0.5, 1.0)
+"""Fractions of the settle time at which to read. Only the last read can confirm a refusal; the earlier ones find an
+order sooner."""
 
 
 def attach_request(error: _E, request: RequestInfo, *, attempts: int = 1, elapsed: float = 0.0) -> _E:
@@ -34,16 +49,16 @@ def attach_request(error: _E, request: RequestInfo, *, attempts: int = 1, elapse
     """
     if error.request is None:
         error.request = request
-        error.reason = f"{request.method} {request.route}: {error.reason}"
+        error.reason = f"{request}: {error.reason}"
     error.attempts, error.elapsed = attempts, elapsed
     return error
 
 
 def may_have_executed(error: MintedConnectError) -> bool:
-    """Return whether the server may have executed the request that failed with `error`.
+    """Return whether the request that failed with `error` counts as possibly executed.
 
-    A response does not prove that nothing was executed: a load balancer or gateway may have forwarded the request
-    before it wrote the response.
+    Any response to a completion counts, except a rejected digest: a gateway may have forwarded the request before it
+    wrote the response. For other changes `needs_read_back` is stricter.
     """
     effect = error.request.effect if error.request else None
     if effect is Effect.READ:
@@ -84,3 +99,13 @@ def is_transient(error: MintedConnectError) -> bool:
     if isinstance(error, APIError) and error.status in AMBIGUOUS_STATUSES:
         return True
     return error.safe_to_retry or isinstance(error, RateLimited | ServerError | TransportError | ProtocolError)
+
+
+def read_back_offsets(settle_time: float, not_before: float = 0.0) -> tuple[float, ...]:
+    """Return the seconds after a response at which to read: at most five, the last at or after the settle time.
+
+    Args:
+        settle_time: Seconds within which a change that the response did not report is executed and visible to reads.
+        not_before: Seconds that the server asked to wait (`Retry-After`).
+    """
+    return tuple(sorted({max(not_before, fraction * settle_time) for fraction in _READ_BACK_FRACTIONS}))

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
 __all__ = [
-    "BodyTooLarge",
     "ConnectionDropped",
     "Pool",
     "PoolKind",
@@ -45,7 +44,7 @@ class PoolKind(enum.Enum):
 
     DEFAULT = "default"
     PREFLIGHT = "preflight"
-    """Reads before a completion: in the default pool, or in the completion pool while the default pool is full."""
+    """Reads before a completion. They use the default pool, and while it is full the completion pool."""
     COMPLETION = "completion"
     """A new connection for each completion: a stale connection can make the outcome unknown."""
     RECOVERY = "recovery"
@@ -110,10 +109,6 @@ class PreparedRequest:
 
 class SendLimitPassed(aiohttp.ClientError):
     """The price lock expired before the request could be sent."""
-
-
-class BodyTooLarge(aiohttp.ClientError):
-    """The body of a response exceeds `Options.max_body`."""
 
 
 class ConnectionDropped(aiohttp.ClientError):

@@ -1,8 +1,8 @@
 """The operations of the API, and requests to them. No I/O.
 
 The client takes the method and path of each operation from `OPERATIONS`, and `Options.paths` can correct a path.
-Defined elsewhere: fields of queries and bodies (`resources`, `completion`), fields of responses (`models` and
-`core.converter_hooks`), the alternative paths that `minted verify` tries (`verify.probes`), and the sandbox's table.
+Defined elsewhere: fields of queries and bodies (`resources`, `completion`), fields of responses (`models`), the
+alternative paths that `minted verify` tries (`verify.probes`), and the sandbox's table.
 """
 
 from __future__ import annotations

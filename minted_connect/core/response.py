@@ -1,4 +1,4 @@
-"""Parses one HTTP response: returns the envelope's data or raises the matching error. No I/O."""
+"""Reads one HTTP response up to the size limit, and parses it: to the envelope's data or the matching error."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
 
+import aiohttp
 import attrs
 
 from minted_connect.core.error_mapping import make_api_error, read_error_document
 from minted_connect.core.exact_json import Malformed, loads
+from minted_connect.core.failures import attach_request
 from minted_connect.core.headers import request_id as find_request_id
 from minted_connect.core.request import Request
-from minted_connect.errors import APIError, ProtocolError, UnexpectedRedirect
+from minted_connect.errors import APIError, IntegrityError, ProtocolError, RequestInfo, UnexpectedRedirect
 from minted_connect.secret import Secret
 
-__all__ = ["RawResponse", "Response", "parse_response"]
+__all__ = ["BodyTooLarge", "RawResponse", "Response", "make_integrity_error", "parse_response", "read_body"]
 
 _NO_CONTENT: Final = 204
 
@@ -49,6 +51,28 @@ class Response:
     """When the request was sent, in seconds of the client's elapsed clock."""
     attempts: int = 1
     """Number of attempts that were made."""
+
+
+class BodyTooLarge(aiohttp.ClientError):
+    """The body of a response exceeds `Options.max_body`."""
+
+
+async def read_body(response: aiohttp.ClientResponse, max_size: int) -> bytes:
+    """Read the body of a response, decompressed.
+
+    Raises:
+        BodyTooLarge: if it has more than `max_size` bytes; the connection is then closed.
+    """
+    chunks: list[bytes] = []
+    bytes_left = max_size
+    # Decompressed bytes are counted chunk by chunk, so that a decompression bomb does not fill the memory.
+    while chunk := await response.content.readany():
+        chunks.append(chunk)
+        bytes_left -= len(chunk)
+        if bytes_left < 0:
+            response.close()
+            raise BodyTooLarge
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 def _utc_now() -> datetime:
@@ -140,3 +164,21 @@ def _envelope_problems(document: Any) -> tuple[str, ...]:
     if not isinstance(envelope["success"], bool):
         return ("success: must be true or false",)
     return () if "data" in envelope or not envelope["success"] else ("data: required field missing",)
+
+
+def make_integrity_error(
+    problems: Iterable[str], request: RequestInfo, response: Response | None = None
+) -> IntegrityError:
+    """Build the error for a response about another customer, basket or order than the requested one.
+
+    Args:
+        problems: Path and rule of each problem.
+        request: The request.
+        response: The response, if one response was at fault.
+    """
+    found = tuple(problems)
+    text = f"the response belongs to another customer or basket: {'; '.join(found[:3])}"
+    if response is None:
+        return attach_request(IntegrityError(text, found), request)
+    error = IntegrityError(text, found, response.status, response.request_id)
+    return attach_request(error, request, attempts=response.attempts)

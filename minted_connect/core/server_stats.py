@@ -45,8 +45,8 @@ class ServerStats:
 
     @property
     def has_date(self) -> bool:
-        """Whether a successful response was recorded. Without one, `server_time` returns the client's wall clock."""
-        return self._dated is not None
+        """Whether a usable `Date` was recorded. Without one, `server_time` follows the client's wall clock."""
+        return self._dated is not None and _is_usable(*self._dated[:2])
 
     @property
     def date_error(self) -> timedelta:
@@ -68,6 +68,7 @@ class ServerStats:
         """Return the time by the server's clock, from its latest `Date` header and the seconds since that response.
 
         A jump of the client's wall clock does not change the result. Before the first response, the result is `wall`.
+        Without a usable `Date`, it is the client's wall clock at the first response plus the seconds since then.
 
         Args:
             wall: Time by the client's wall clock.

@@ -22,7 +22,6 @@ from minted_connect.config import Options, Timeouts
 from minted_connect.core.auth.challenge import ChallengeRefused
 from minted_connect.core.auth.digest import AuthFlow, DigestAuth
 from minted_connect.core.pool import (
-    BodyTooLarge,
     ConnectionDropped,
     Pool,
     PoolKind,
@@ -34,7 +33,7 @@ from minted_connect.core.pool import (
     open_pools,
     to_payload,
 )
-from minted_connect.core.response import RawResponse
+from minted_connect.core.response import BodyTooLarge, RawResponse, read_body
 from minted_connect.errors import (
     AuthDowngrade,
     ClientClosedError,
@@ -259,7 +258,11 @@ class Transport:
                 ssl=context,
             ) as response:
                 progress.phase = Phase.RESPONDED
-                body = await self._read_body(pool, response)
+                pool.reading.add(response)
+                try:
+                    body = await read_body(response, self._options.max_body)
+                finally:
+                    pool.reading.discard(response)
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     # A challenge rejects the request before execution: sending it again is part of the protocol, and
                     # no retry.
@@ -280,22 +283,6 @@ class Transport:
                     # A 429 or 5xx may be written before the signature is verified.
                     flow.on_success(response.headers.getall("Authentication-Info", ()))
                 return RawResponse(response.status, response.headers, body)
-
-    async def _read_body(self, pool: Pool, response: aiohttp.ClientResponse) -> bytes:
-        chunks: list[bytes] = []
-        bytes_left = self._options.max_body
-        pool.reading.add(response)
-        try:
-            # Decompressed bytes are counted chunk by chunk, so that a decompression bomb does not fill the memory.
-            while chunk := await response.content.readany():
-                chunks.append(chunk)
-                bytes_left -= len(chunk)
-                if bytes_left < 0:
-                    response.close()
-                    raise BodyTooLarge
-        finally:
-            pool.reading.discard(response)
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     def _map_failure(
         self, error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress

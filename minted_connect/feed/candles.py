@@ -49,7 +49,7 @@ def ohlc(
     tz: tzinfo = UTC,
     fill: bool = False,
 ) -> tuple[Candle, ...]:
-    """Resample ticks, points of Rate History or both into candles, oldest first, separately for each currency.
+    """Resample ticks and points of Rate History into the candles of each currency, sorted by start, then currency.
 
     Days, weeks (from Monday) and months follow the calendar of `tz`: a day on which the clocks change has 23 or 25
     hours. Shorter intervals are counted from the start of each day, in elapsed time, and the last one of a day ends
@@ -59,7 +59,7 @@ def ohlc(
         prices: ticks and points, in any order.
         interval: a name, or a timedelta that divides 24 hours without remainder.
         price: the price to resample.
-        by: the time of a tick that counts: `observed` (`Tick.at`) or `source` (`Tick.source_time`, assumed, S26).
+        by: which time of a tick to use: `observed` is `Tick.at`, `source` is `Tick.source_time` (assumed, S26).
         tz: time zone of the calendar.
         fill: between two candles, add candles of the last close for intervals without prices.
 

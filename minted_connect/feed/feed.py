@@ -42,9 +42,9 @@ class RateFeed:
     """Polls the prices while it is open, and passes them to any number of subscribers: `async with feed: ...`.
 
     A failed poll does not end the feed: subscribers receive the last good values again, marked as stale, and the waits
-    between polls grow. An error that another poll cannot fix ends it: an error that is not a `MintedConnectError`, a
-    closed client, an invalid option, wrong credentials, or another refusal of the request (4xx except 408, 425 and
-    429). That error is raised by the subscriptions and on leaving the `async with` block.
+    between polls grow. These errors end it: one that is not a `MintedConnectError`; a closed client; an invalid option;
+    wrong credentials; any other 4xx except 408, 425 and 429. The error is raised by the subscriptions and on leaving
+    the `async with` block.
 
     Create a feed with `rates.feed`.
 
@@ -62,21 +62,21 @@ class RateFeed:
 
     @property
     def failures(self) -> int:
-        """Number of polls failed since the feed was opened; in a fleet, by any of its processes."""
+        """Polls that failed since the feed was opened; in a fleet, of any process, since the last good round before."""
         return self._source.failures
 
     @property
     def last_error(self) -> MintedConnectError | None:
-        """Error of the latest poll; None if it succeeded. In a fleet, a failure of Redis comes first."""
+        """Error of the latest poll; None if it succeeded. In a fleet: of Redis, else of this process's latest poll."""
         return self._source.last_error
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker is open: after too many failed polls in a row, only single probes are sent."""
-        return self._source.is_open
+        return self._source.is_breaker_open
 
     async def __aenter__(self) -> Self:
-        """Start to poll. Does not wait for the first poll, which starts at once.
+        """Start to poll; does not wait for the first poll. In a fleet, only the leader polls.
 
         Raises:
             ClientClosedError: if the feed was opened or closed before.
@@ -126,7 +126,7 @@ class RateFeed:
         Args:
             currency_id: only this item currency.
             metal: only this metal (`gold`).
-            sku: only the currency whose 1 g product this is.
+            sku: only the currency whose 1 g product has this sku.
             changes_only: leave out ticks with the same prices and staleness as the previous one.
             buffer: maximum number of ticks to keep for this subscriber. When the buffer is full, the oldest tick is
                 dropped and counted in `Subscription.dropped`.
@@ -198,6 +198,7 @@ class RateFeed:
             RequestTimeout: if no tick satisfied the predicate in time (also a `TimeoutError`). Its cause is the error
                 of the latest poll, if that failed.
             ClientClosedError: if the feed is not running, or was closed during the wait.
+            MintedConnectError: the error that ended the feed, if one did.
             InvalidInput: if `timeout` is not a finite number above 0, or `predicate` is not a plain function.
         """
         if not callable(predicate) or inspect.iscoroutinefunction(predicate):

@@ -1,8 +1,8 @@
 """Passes the rounds of a feed's source on to its subscriptions.
 
-A subscription reads from the hub when its owner awaits the next tick. One without a buffer is only a position, held by
-the subscriber: a slow, cancelled or abandoned subscriber costs the source and the other subscribers nothing, and needs
-no clean-up.
+A subscription reads from the hub when its owner awaits the next tick. Without a buffer it stores only how far it has
+read, so a slow, cancelled or abandoned subscriber costs the source and the other subscribers nothing, and needs no
+clean-up.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Hub:
             raise error.with_traceback(self._traceback)
 
     def create_waiter(self) -> asyncio.Future[None]:
-        """Return a future that is completed by the next round, or when the feed is closed.
+        """Return a future that is completed when subscriptions may have a tick, or when the feed is closed.
 
         Each caller needs its own: cancelling a task cancels the future that it awaits.
 
@@ -179,11 +179,11 @@ def _complete(waiter: asyncio.Future[None]) -> None:
 class Subscription(AsyncIterator[Tick]):
     """Async iterator over the ticks of one subscriber.
 
-    It ends when the feed is closed, and raises the error that ended the feed, if one did. It raises `InvalidInput` once
-    the rates are known and none of them matches the filter.
+    It ends when the feed is closed and its buffer is empty, and raises the error that ended the feed, if one did. It
+    raises `InvalidInput` once the rates are known and none of them matches the filter.
 
-    Each `anext` may be awaited by another task of the feed's event loop. Leaving the iteration with `break`, or being
-    cancelled in it, needs no clean-up, and a cancelled `anext` loses no tick.
+    Successive `anext` calls may come from different tasks of the feed's event loop. Leaving the iteration with `break`,
+    or being cancelled in it, needs no clean-up, and a cancelled `anext` loses no tick.
     """
 
     def __init__(self, hub: Hub, matches: Filter, *, changes_only: bool, history: bool) -> None:

@@ -59,10 +59,11 @@ class Poller:
         random: source of jitter, in [0, 1).
         jitter: maximum deviation of each wait from `interval`, as a fraction of it from 0 to below 1, so that
             processes that were started together do not poll together.
-        max_backoff: longest wait after failed polls in seconds; `interval`, the breaker's cooldown and a `Retry-After`
-            of the server may exceed it. A wait is drawn uniformly from `interval` to `interval` * 2^failures, and so is
-            never shorter than without a failure.
-        breaker: after this many failures in a row, polls are at least `cooldown` seconds apart. None disables it.
+        max_backoff: longest wait after failed polls in seconds, unless `interval`, the breaker's cooldown or a
+            `Retry-After` of the server is longer. After n failures in a row, the wait is random between `interval` and
+            `interval` * 2^n.
+        breaker: after `breaker.failures` failures in a row, polls are at least `breaker.cooldown` seconds apart. None
+            disables it.
 
     Raises:
         InvalidInput: if `interval`, `jitter` or `max_backoff` is out of range.
@@ -99,7 +100,7 @@ class Poller:
         """Error of the latest poll; None if it succeeded."""
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker is open: at least `breaker.failures` polls failed in a row."""
         return self._breaker is not None and self._consecutive_failures >= self._breaker.failures
 
@@ -133,7 +134,7 @@ class Poller:
         doublings = min(self._consecutive_failures, _MAX_DOUBLINGS)
         longest = min(self.interval * 2.0**doublings, self._max_backoff)
         wait = self.interval + self._random() * max(0.0, longest - self.interval)
-        if self._breaker is not None and self.is_open:
+        if self._breaker is not None and self.is_breaker_open:
             wait = max(wait, self._breaker.cooldown)
         retry_after = error.retry_after if isinstance(error, RateLimited | ServerError) else None
         return max(wait, retry_after or 0.0)

@@ -29,7 +29,7 @@ class Source(Protocol):
         ...
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker is open."""
         ...
 
@@ -82,9 +82,9 @@ class LocalSource:
         return self._poller.last_error
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker is open."""
-        return self._poller.is_open
+        return self._poller.is_breaker_open
 
     async def open(self) -> None:
         """Do nothing: the poller needs no resources."""

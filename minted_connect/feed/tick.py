@@ -38,9 +38,9 @@ class Tick:
     number: int = 0
     """Number of the poll that returned `rate`, from 1; in a fleet, all its polls are counted. 0 if `backfilled`."""
     gap: float = 0.0
-    """Seconds since the previous good poll if they are more than two intervals, so that prices were missed; else 0."""
+    """Seconds since the previous good poll; 0 unless they exceed two intervals, so that prices were missed."""
     missed: int = 0
-    """Rounds of the fleet just before this one that this process was too far behind to read."""
+    """Rounds of the fleet just before this one that this process could not read."""
     backfilled: bool = False
     """Whether it comes from Rate History; then `at` is the start of its interval (assumed, S27)."""
     _clock: Clock = attrs.field(alias="clock", kw_only=True, eq=False, repr=False)

@@ -24,7 +24,7 @@ def check_path(path: str | bytes) -> None:
 
 
 def check_directory(path: str) -> None:
-    """Check that a file of this path can be in a directory that exists.
+    """Check that the path is printable, is not that of a directory, and lies in a directory that exists.
 
     Raises:
         ConfigurationError: if the path is not printable, is that of a directory, or its directory does not exist.

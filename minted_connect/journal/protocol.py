@@ -84,9 +84,8 @@ class Journal(Protocol):
     ) -> None:
         """Store the outcome of an intent.
 
-        A closed intent does not change, unless `state` is confirmed: an order that exists overrides every other
-        outcome, even if another intent for the same basket is active by then; that intent stays open until it is
-        settled itself.
+        A closed intent changes only to confirmed, because an order that exists overrides every other outcome. That
+        holds even if a newer intent of the same basket is active; the newer one stays open.
 
         An unknown id is ignored, because it may belong to another journal. If this object prepared the intent, the
         journal has lost it: the loss is logged, and `prepare` raises from then on.

@@ -2,7 +2,7 @@
 
 Attributes have the vendor's names, in snake_case where the vendor uses camelCase. Money and weights are `Decimal` with
 exactly the digits of the JSON text; weights are in grams; datetimes are timezone-aware. A known value of an enumeration
-is an enum member, an unknown one stays a string. The top-level object of a response, and each row of a list, keeps the
+is an enum member, an unknown one stays a string. The top-level object of a response, and each row of a page, keeps the
 JSON object as received in `raw`.
 """
 

@@ -149,7 +149,7 @@ class Delivery:
 class Deal:
     """Base class of `Basket` and `Order`.
 
-    All money is in `currency_code`, with the digits as received. An attribute is None if its key is null or missing.
+    All money is in `currency_code`, with the digits as received. An optional attribute is None if its key is missing.
 
     Source: section 3 of the reference; names and types from Update Basket Item (api-26503573, 2026-01-22) and
     Complete Delivery (api-27307650, 2026-04-02), documented; meanings partly inferred from the figures.

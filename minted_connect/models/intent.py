@@ -23,7 +23,7 @@ class IntentState(enum.StrEnum):
     CONFIRMED = "confirmed"
     """The order exists."""
     REJECTED = "rejected"
-    """The server refused it."""
+    """The server refused it, or made an order that failed or was cancelled or refunded."""
     NOT_SENT = "not_sent"
     """The request provably did not reach the server."""
     NOT_EXECUTED = "not_executed"
@@ -34,7 +34,7 @@ class IntentState(enum.StrEnum):
 
 @attrs.frozen
 class Refusal:
-    """A response that refused a completion, stored until a read confirms or disproves it."""
+    """A response that refused a completion. Only reads can confirm or disprove it."""
 
     status: int
     """HTTP status."""
@@ -49,7 +49,7 @@ class Intent:
     """One completion of one basket, with all data needed to find out later whether the server executed it."""
 
     id: str
-    """A UUID from this library; it is not sent to the vendor."""
+    """A UUID from this library. It is sent to the vendor only as `CompletionPolicy.idempotency_header`."""
     kind: OrderKind
     external_customer_id: str = attrs.field(repr=masked_except_last)
     cart_token: str = attrs.field(repr=masked_except_last)
@@ -82,7 +82,7 @@ class Intent:
     send_before: datetime | None = None
     """Latest time to send it, by the server's clock, timezone-aware; None in records of an older schema."""
     refusal: Refusal | None = None
-    """The refusing response, if there was one and no read has confirmed it yet."""
+    """The refusing response, if there was one."""
 
     @property
     def created_by_server(self) -> datetime:

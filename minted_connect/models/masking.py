@@ -32,7 +32,7 @@ _MASKS: Final = frozenset({masked, masked_except_last_two, masked_except_last})
 def to_dict(model: attrs.AttrsInstance, *, redact: bool = False) -> dict[str, Any]:
     """Convert a model to nested dicts, keyed by attribute name.
 
-    Attributes that are not compared by `==` are left out: `raw`, and the time at which a price lock was received.
+    Attributes that are not compared by `==` are left out: `raw`, and the send time and clock of a price lock.
 
     Args:
         model: Any model of this package.

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
+from minted_connect.models.json_keys import json_key
+
 __all__ = ["Page"]
 
 T = TypeVar("T")
@@ -21,7 +23,7 @@ class Page(Generic[T]):
     follow them.
     """
 
-    items: tuple[T, ...]
+    items: tuple[T, ...] = attrs.field(metadata=json_key("data"))
     """The rows (`data` in JSON)."""
     current_page: int
     """Page number, from 1."""

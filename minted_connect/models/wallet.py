@@ -8,12 +8,13 @@ from typing import Any
 
 import attrs
 
+from minted_connect.models.json_keys import camel_case_keys
 from minted_connect.models.product import MetalType
 
 __all__ = ["Holding"]
 
 
-@attrs.frozen(slots=False)
+@attrs.frozen(slots=False, field_transformer=camel_case_keys)
 class Holding:
     """Amount of one product in a customer's wallet. Its JSON keys are in camelCase, unlike those of other models.
 

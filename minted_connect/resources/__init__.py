@@ -1,1 +1,1 @@
-"""The operations of the API: one module for each group of the vendor's menu."""
+"""The operations of the API except completions: one module for each group of the vendor's menu."""

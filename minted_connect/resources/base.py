@@ -1,14 +1,14 @@
-"""Base class of the resources, and iteration over pages."""
+"""Base class of the resources, the check of the owner of a response, and iteration over pages."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from minted_connect.core.api_client import ApiClient
-from minted_connect.models import Page
+from minted_connect.models import Customer, Page
 
-__all__ = ["Resource", "items", "pages"]
+__all__ = ["Resource", "items", "owner_problems", "pages"]
 
 _T = TypeVar("_T")
 
@@ -18,6 +18,22 @@ class Resource:
 
     def __init__(self, api: ApiClient) -> None:
         self._api = api
+
+
+def owner_problems(customer_id: str, found: Mapping[str, Customer]) -> list[str]:
+    """Return the problems of a response that is about other customers than the requested one.
+
+    A proxy or cache may mix up responses, and a server that misreads a filter returns the rows of all customers.
+
+    Args:
+        customer_id: The requested customer.
+        found: The customers in the response, by their path.
+    """
+    return [
+        f"{path}.external_id: is another customer's"
+        for path, customer in found.items()
+        if customer.external_id != customer_id
+    ]
 
 
 async def pages(fetch: Callable[[int], Awaitable[Page[_T]]], first: int) -> AsyncGenerator[Page[_T], None]:

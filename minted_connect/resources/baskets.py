@@ -9,7 +9,7 @@ from minted_connect import validation
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import Basket, BasketKey, OrderKind
-from minted_connect.resources.base import Resource
+from minted_connect.resources.base import Resource, owner_problems
 
 __all__ = ["AsyncBaskets"]
 
@@ -172,12 +172,8 @@ def _pieces(basket: Basket, sku: str) -> int:
 
 
 def _owner_check(customer_id: str, cart_token: str | None) -> Callable[[Basket], list[str]]:
-    """Return a check that a basket is the requested one: a proxy or cache may mix up responses."""
-
     def check(basket: Basket) -> list[str]:
-        problems: list[str] = []
-        if basket.customer.external_id != customer_id:
-            problems.append("data.customer.external_id: is another customer's")
+        problems = owner_problems(customer_id, {"data.customer": basket.customer})
         if cart_token is not None and basket.token != cart_token:
             problems.append("data.token: is another basket's")
         return problems

@@ -13,7 +13,7 @@ from minted_connect.core.failures import may_have_executed
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import APIError, InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import AccountType, Customer, Gender
-from minted_connect.resources.base import Resource
+from minted_connect.resources.base import Resource, owner_problems
 
 __all__ = ["AsyncCustomers"]
 
@@ -52,9 +52,9 @@ class AsyncCustomers(Resource):
         """Create a customer.
 
         The request is retried only if it provably was not sent. If the server may have received it, the customer is
-        read, and returned if the response has everything that was sent (`tax_office` and `account_type` are not part
-        of it). An older customer with this id and the same details cannot be distinguished from the new one; the fewer
-        details are sent, the less the read proves.
+        read, and returned if the response has everything that was sent (`tax_office` and `account_type` are never
+        returned, so they are not compared). An older customer with this id and the same details cannot be distinguished
+        from the new one; the fewer details are sent, the less the read proves.
 
         Args:
             customer_id: The partner's own id of the customer (the Partner page: 3 to 40 letters, digits, `-` and `_`).
@@ -208,9 +208,4 @@ class AsyncCustomers(Resource):
 
 
 def _owner_check(customer_id: str) -> Callable[[Customer], list[str]]:
-    """Return a check that a customer is the requested one: a proxy or cache may mix up responses."""
-
-    def check(customer: Customer) -> list[str]:
-        return [] if customer.external_id == customer_id else ["data.external_id: is another customer's"]
-
-    return check
+    return lambda customer: owner_problems(customer_id, {"data": customer})

@@ -13,8 +13,8 @@ from minted_connect.clock import timeout
 from minted_connect.config import Options
 from minted_connect.core.failures import attach_request, is_transient
 from minted_connect.core.request import OPERATIONS
+from minted_connect.core.response import make_integrity_error
 from minted_connect.errors import (
-    IntegrityError,
     InvalidInput,
     MintedConnectError,
     NotFound,
@@ -24,6 +24,7 @@ from minted_connect.errors import (
     ServerError,
 )
 from minted_connect.models import Completion, CreationStatus, Intent, IntentState, Order, OrderProgress, Page
+from minted_connect.resources.base import owner_problems
 
 __all__ = ["FIRST_PAUSE", "FetchOrders", "OrderPoller", "OrderRef", "SaveProgress", "not_listed", "poll_interval"]
 
@@ -106,9 +107,8 @@ class OrderRef:
         # A row that is still a basket shows the state before the purchase.
         found = (row for row in rows if self._matches(row) and row.order_creation_status != CreationStatus.BASKET)
         order = next(found, None)
-        if order is not None and order.customer.external_id != self.customer:
-            problem = "customer.external_id: is another customer's"
-            raise attach_request(IntegrityError("the response belongs to another customer", (problem,)), _REQUEST)
+        if order is not None and (problems := owner_problems(self.customer, {"customer": order.customer})):
+            raise make_integrity_error(problems, _REQUEST)
         return order
 
     def _matches(self, row: Order) -> bool:

@@ -200,8 +200,8 @@ class AsyncOrders(base.Resource):
         two seconds longer. Transient errors are retried as in `watch`, until `timeout`.
 
         Args:
-            order: The order as last seen, the result of `complete.*`, or an intent from `complete.unfinished()`. The
-                first poll is sent at once if none of them contains an `Order`.
+            order: The order as last seen, the result of `complete.*`, or an intent from `complete.unfinished()`. For an
+                argument without an `Order`, the first poll is sent at once.
             until: Status names that end the wait; None: only a final status does.
             timeout: Maximum time to wait, in seconds.
 
@@ -237,8 +237,8 @@ class AsyncOrders(base.Resource):
 
         A change is a new status, cargo tracking number or estimated arrival date. If the journal has an intent of the
         order, the change is saved there when the next one is requested. After a restart, watch each intent from
-        `complete.unfinished()`: the first change then covers everything since the last saved one, so a change that
-        was being handled when the process ended is yielded again, and an earlier one is not.
+        `complete.unfinished()`: the first change then covers everything since the last saved one. A change that was
+        being handled when the process ended is yielded again.
 
         After a change the order is polled after 2, 4, 8, 15 s and then every 30 s, plus or minus a tenth; every minute
         after an hour without a change, every five minutes after a day. Transient errors are retried: connection
@@ -313,13 +313,6 @@ def _status_ids(status: int | Sequence[int]) -> str:
 
 
 def _owner_check(customer_id: str) -> Callable[[Page[Order]], list[str]]:
-    """Return a check that no row belongs to another customer: a server that misreads the filter returns all orders."""
-
-    def check(page: Page[Order]) -> list[str]:
-        return [
-            f"data.data[{number}].customer.external_id: is another customer's"
-            for number, row in enumerate(page.items)
-            if row.customer.external_id != customer_id
-        ]
-
-    return check
+    return lambda page: base.owner_problems(
+        customer_id, {f"data.data[{number}].customer": row.customer for number, row in enumerate(page.items)}
+    )

@@ -93,8 +93,8 @@ class AsyncRates(Resource):
             jitter: Maximum random deviation of a wait from `interval`, as a fraction of it: 0 to below 1.
             max_backoff: Longest wait in seconds after failed polls, unless `interval`, `breaker` or the server's
                 Retry-After is longer.
-            breaker: After this many failed polls in a row, only single probes are sent, at least `cooldown` seconds
-                apart; None: no circuit breaker.
+            breaker: After `breaker.failures` failed polls in a row, only single probes are sent, at least
+                `breaker.cooldown` seconds apart; None: no circuit breaker.
             backfill: Period of past prices for `subscribe(history=True)`. After the first poll they are requested from
                 Rate History, one request for each metal account: hourly points, or daily ones if the period is longer
                 than 31 days. None: no past prices.

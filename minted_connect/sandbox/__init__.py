@@ -4,8 +4,8 @@ It needs no network and no account, and shares no code with the client. `python 
 process of its own.
 """
 
+from .active_faults import Fault, FaultKind, Faults
 from .clock import Clock, ManualClock, MovableClock, SystemClock
-from .faults import Fault, FaultKind, Faults
 from .pricing import FeeSchedule
 from .request_log import LoggedRequest, RequestLog
 from .server import Sandbox

@@ -29,7 +29,8 @@ def _parse_arguments(arguments: list[str] | None, prog: str) -> argparse.Namespa
         prog=prog,
         allow_abbrev=False,  # --password must not be accepted as --password-file
         description="Serve a stateful fake of Minted Connect's Walletable E-Commerce API.",
-        epilog="The password is read from --password-file or MINTED_CONNECT_PASSWORD, else generated and printed.",
+        epilog="The password is read from --password-file or MINTED_CONNECT_PASSWORD, else generated, and printed "
+        "unless --quiet is given.",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8787, help="port; 0 for any free port (default: %(default)s)")

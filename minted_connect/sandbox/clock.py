@@ -140,7 +140,7 @@ class TimerHandle:
 
 
 class ManualClock:
-    """A clock that moves only when a test moves it.
+    """A clock that moves only when a test moves it, or with `auto_advance` when something sleeps.
 
     `advance()` may be called from any thread, also while another thread's event loop waits in `sleep()`.
 
@@ -149,7 +149,7 @@ class ManualClock:
         auto_advance: make `sleep()` advance the clock by itself and return at once.
 
     Attributes:
-        sleeps: the argument of every `sleep()`, in order.
+        sleeps: the argument of every `sleep()` and `sleep_elapsed()`, in order.
     """
 
     def __init__(self, start: datetime = START, auto_advance: bool = False) -> None:
@@ -180,7 +180,7 @@ class ManualClock:
 
     @property
     def sleepers(self) -> int:
-        """The number of `sleep()` calls that wait for the clock to move."""
+        """The number of `sleep()` and `sleep_elapsed()` calls that wait for the clock to move."""
         with self._lock:
             return sum(timer.is_sleep for timer in self._timers)
 
@@ -208,7 +208,8 @@ class ManualClock:
     def call_later(self, seconds: float, callback: Callable[[], object]) -> TimerHandle:
         """Schedule `callback()` on the running event loop for when the clock has been advanced by `seconds`.
 
-        Only `advance()` moves the clock there, and `sleep()` with `auto_advance`. The handle has a `cancel()`.
+        The callback runs only when `advance()`, or a sleep with `auto_advance`, moves the clock that far. The handle
+        has a `cancel()`.
         """
         return self._add_timer(seconds, callback, is_sleep=False, uses_elapsed=False)
 
@@ -217,7 +218,7 @@ class ManualClock:
         return self._add_timer(seconds, callback, is_sleep=False, uses_elapsed=True)
 
     def advance(self, seconds: float) -> None:
-        """Move all clocks forward and run the callbacks that are due, earliest first."""
+        """Move all clocks forward and schedule the callbacks that are due on their event loops, earliest first."""
         if seconds < 0:
             raise ValueError("a monotonic clock never goes back; see jump_wall()")
         self._move(monotonic=seconds, suspended=0.0)
@@ -285,7 +286,7 @@ async def sleep_elapsed(clock: Clock, seconds: float) -> None:
 
 
 async def wait_elapsed(clock: Clock, seconds: float) -> None:
-    """Wait for seconds of the shop's time, without advancing a clock that `sleep()` advances."""
+    """Wait for seconds of the shop's time; with `auto_advance`, wait until something else moves the clock."""
     call_later = getattr(clock, "call_later_elapsed", getattr(clock, "call_later", None))
     if call_later is None:
         await sleep_elapsed(clock, seconds)

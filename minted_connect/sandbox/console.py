@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from .active_faults import KINDS, Fault, Faults
 from .clock import Clock
 from .fault_arguments import Number
-from .faults import KINDS, Fault, Faults
 from .json_codec import format_number
 from .pricing import METALS
 from .request_log import RequestLog

@@ -31,7 +31,7 @@ class DigestResult:
     Attributes:
         status: 200 if the credentials are valid, else 401, or 400 if `uri` is not the request target (RFC 7616, 3.4).
         username: the partner; None unless `status` is 200.
-        stale: the digest is right, but its nonce has expired.
+        stale: the digest is right, but its nonce has expired or was replaced or used up.
         reason: why the credentials are not valid, for tests; "" if they are.
         nonce: the nonce used, if any.
         nc: the nonce count, if any.
@@ -70,7 +70,7 @@ class _Nonce:
 
 
 def digest(algorithm: str, data: bytes) -> str:
-    """Return the lower-case hex digest of `data`; `-sess` does not change the hash."""
+    """Return the lower-case hex digest of `data`; `MD5-sess` uses the same hash as `MD5`, and so on."""
     return hashlib.new(_HASHES[algorithm.removesuffix("-sess")], data, usedforsecurity=False).hexdigest()
 
 
@@ -105,7 +105,7 @@ class DigestVerifier:
 
     Args:
         clock: its `elapsed()`, or its `monotonic()` if it has no `elapsed()`, measures the age of nonces.
-        realm: see `ThreadedSandbox`, as for the others.
+        realm: realm of the challenges.
         algorithms: the algorithms offered, in this order.
         qop: the qop offered.
         nonce_lifetime: seconds until a nonce expires.

@@ -20,7 +20,7 @@ def format_fullname(person: dict[str, str | None]) -> str:
 
 @define
 class Customer:
-    """An end customer of one partner. `external_id` is None after its removal."""
+    """An end customer of one partner. `external_id` is None once the partner has removed the customer."""
 
     id: int
     partner: str

@@ -74,7 +74,7 @@ class FaultContext:
         return self._server.shop
 
     async def authenticate(self) -> str | Response:
-        """Verify the digest, at most once with success; return the partner's username, or the refusal."""
+        """Verify the digest unless this request has already passed; return the partner's username, or the refusal."""
         if self.username is not None:
             return self.username
         digest, authorization = self._server.digest, self.request.headers.get("Authorization")
@@ -116,7 +116,7 @@ class FaultContext:
 
         Args:
             seconds: the delay.
-            reads_basket: which state of the basket a completion uses: that on execution, or that of now.
+            reads_basket: whether a completion uses the basket as it is on execution, or as it is now.
         """
         await self.request.read()  # aiohttp keeps the body; it cannot be read once the connection is closed
         accepted: AcceptedBasket | None = None

@@ -26,7 +26,7 @@ class Rule(Protocol):
         ...
 
     def has_type(self, value: object) -> bool:
-        """Return whether the value is of this type, within the bounds or not."""
+        """Return whether the type fits; `convert` checks the bounds."""
         ...
 
     def convert(self, value: Any) -> object:
@@ -185,7 +185,7 @@ class FieldPath:
     text: str = "a dotted path, such as 'paid_total' or 'items.*.sku'"
 
     def has_type(self, value: object) -> bool:
-        """Return True: a value that is not a path is a wrong value, not a wrong type."""
+        """Return True: `convert` raises ValueError for everything that is not a path."""
         del value
         return True
 

@@ -95,7 +95,7 @@ async def drop_after_commit(context: FaultContext, *, reset: bool = False) -> we
 async def late_commit(
     context: FaultContext, *, seconds: Seconds = 30.0, reset: bool = False, reads_basket: ReadsBasket = "execution"
 ) -> web.Response:
-    """Drop the connection at once and execute `seconds` later, with the basket of that time or of the request."""
+    """Drop the connection at once and execute `seconds` later, with the basket as it is then or was on arrival."""
     await context.process_later(seconds, reads_basket)
     return _close(context, reset=reset)
 
@@ -222,7 +222,7 @@ async def refusal(
 async def order_status(
     context: FaultContext, *, name: Name = "Cancelled", where: Literal["response", "list", "both"] = "both"
 ) -> web.Response:
-    """Change the status of the orders in this response: in this response, in later ones ("list"), or in both."""
+    """Show another status for the orders of this response: only here, only in later responses ("list"), or in both."""
     response = await context.process()
     orders = _orders_in(response)
     if where != "response":

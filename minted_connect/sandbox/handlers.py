@@ -38,7 +38,7 @@ class OperationRequest:
         params: parameters in the path.
         query: parameters in the query.
         body: the JSON object in the body.
-        accepted: for a completion, the basket to complete; None for the one that is found on execution.
+        accepted: for a completion, the basket as it was on acceptance; None: look the basket up on execution.
     """
 
     shop: Shop

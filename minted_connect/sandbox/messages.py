@@ -1,6 +1,6 @@
 """Messages and names in the responses of the sandbox, in Turkish (the vendor's default) and English.
 
-That `Accept-Language` selects their language is inferred (evidence guide, "Common to all operations").
+We infer that `Accept-Language` selects their language (evidence guide, "Common to all operations").
 """
 
 # ruff: noqa: RUF001 - Turkish has a dotless i

@@ -67,7 +67,7 @@ class IncomingRequest:
         target: path and query as sent.
         headers: case-insensitive, or with lower-case names.
         body: the bytes of the body.
-        accepted: for a completion, the basket to complete; None for the one that is found on execution.
+        accepted: for a completion, the basket as it was on acceptance; None: look the basket up on execution.
     """
 
     method: str

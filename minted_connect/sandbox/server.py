@@ -13,13 +13,13 @@ from typing import Any, Self, Unpack
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from .active_faults import Fault, Faults
 from .clock import Clock, SystemClock, wait_elapsed
 from .console import LOOPBACK, Console
 from .console import PATH as CONSOLE
 from .digest_auth import DigestVerifier
 from .exchange import FaultContext, make_context
 from .fault_registry import REGISTRY
-from .faults import Fault, Faults
 from .json_codec import failure
 from .messages import translate
 from .request_log import KEPT_HEADERS, LoggedRequest, RequestLog
@@ -118,9 +118,9 @@ class BaseSandbox:
     def latest_landing(self) -> float | None:
         """Maximum time in seconds from accepting a request to executing it; None if unbounded, 0.0 without delays.
 
-        The faults `late_commit`, `refusal` with `commit="after"`, `delay` and `hang` delay the execution, from when
-        they are added until they are removed and no request is in flight in them. The value changes with the faults.
-        It can be read from any thread.
+        The faults `late_commit`, `refusal` with `commit="after"`, `delay`, and `hang` without `commit` delay it, from
+        when they are added until they are removed and no request is in flight in them. The value changes with the
+        faults. It can be read from any thread.
         """
         return self.faults.latest_landing
 
@@ -270,7 +270,7 @@ class BaseSandbox:
 
 
 class Sandbox(BaseSandbox):
-    """An embedded server of the Minted Connect API, stateful and deterministic, for asyncio.
+    """An embedded, stateful server of the Minted Connect API for asyncio; a seed and a `ManualClock` fix its responses.
 
     It shares no code with the client, so that a mistake in one of them cannot hide in the other.
 
@@ -288,7 +288,8 @@ class Sandbox(BaseSandbox):
         password: password of the first partner.
         clock: clock of price locks, prices, nonces and order statuses.
         faults: the faults to inject.
-        requests: log of all requests, those that were refused included.
+        requests: log of the latest `log_limit` requests, those that were refused included, without those of the
+            console.
         digest: the verifier of HTTP Digest.
     """
 

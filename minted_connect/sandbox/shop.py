@@ -35,7 +35,8 @@ class Shop(ShopState):
 
     Args:
         clock: the clock of the shop.
-        seed: seed of ids, tokens and prices; the same seed and the same calls give the same responses. None draws one.
+        seed: seed of ids, tokens and prices; with a `ManualClock` and a new state, the same seed and the same calls
+            give the same responses. None draws one.
         state: SQLite file that keeps the state and its seed; None keeps the state in memory.
         rules: the options for behaviour of the vendor that is not known or varies.
         products: the catalogue.
@@ -132,7 +133,7 @@ class Shop(ShopState):
     def active_basket(self, customer: Customer, token: str | None = None) -> Basket | None:
         """Return the open basket that was changed last, or the one with `token`; None if no such basket is open.
 
-        It is re-priced if its price lock has expired.
+        If its price lock has expired, it is re-priced, or its lock restarts (`lock_restart`).
         """
         basket = super().active_basket(customer, token)
         if basket is not None:

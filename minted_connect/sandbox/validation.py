@@ -1,4 +1,4 @@
-"""Validation of requests as in Laravel: all errors of a request in one response, by field."""
+"""Validation of requests as in Laravel: one error for each invalid field, all in one response."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -19,8 +19,8 @@ FieldError = tuple[str, dict[str, object]]
 class Validator:
     """Reads fields and collects their errors; `raise_if_invalid()` raises them as one 422.
 
-    A method that reads a field returns None, or its default, if the field is absent or invalid. After
-    `raise_if_invalid()` has returned, this means that it is absent.
+    Use the values only after `raise_if_invalid()` has returned: until then, those of invalid fields are undefined. An
+    absent field is None, or the default of its method.
 
     Args:
         values: a JSON body, or a query.

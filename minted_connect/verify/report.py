@@ -18,7 +18,7 @@ class Assessment(enum.StrEnum):
     """Assessment of what is assumed about one operation."""
 
     VERIFIED = "verified"
-    """The response was read, and the model has all its fields."""
+    """The response was read, and the model knows every field in it."""
     DIFFERENT = "verified, with unknown fields"
     """The response was read, but has fields that no model has."""
     MOVED = "verified at another path"

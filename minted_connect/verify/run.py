@@ -1,4 +1,4 @@
-"""Probes every operation of a server that does not move money."""
+"""Probes the operations of a server, except those that move money."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minted_connect.core.request import OPERATIONS, Effect
 from minted_connect.errors import APIError, AuthenticationFailed, MintedConnectError, ProtocolError
 from minted_connect.hooks import Attempt
 from minted_connect.models import Basket, Order, Page, Product
-from minted_connect.verify.diff import Differences, diff
+from minted_connect.verify.field_diff import Differences, diff
 from minted_connect.verify.probes import ALTERNATIVE_PATHS, READS, ProbeInput, Read
 from minted_connect.verify.report import Assessment, ProbeResult, Report
 
@@ -42,7 +42,7 @@ async def verify(
         ConfigurationError: if the settings are invalid.
         AuthenticationFailed: if the user name or password is wrong.
     """
-    from minted_connect import __version__  # noqa: PLC0415 - the package imports this module
+    from minted_connect._version import __version__  # noqa: PLC0415 - the package imports this module
 
     run = _Run(settings)
     async with run.connect({}) as minted:

@@ -1,4 +1,4 @@
-"""Fixtures that count threads around every test and run scripts in new interpreters."""
+"""Fixtures that check for leaked threads after every test, and that run scripts in new interpreters."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 40.0
-"""Seconds after which an operation counts as hanging."""
+TIMEOUT = 40.0
+"""Timeout in seconds of operations that must not hang."""
 
 
 def loop_threads() -> set[threading.Thread]:
@@ -28,14 +28,14 @@ def no_leaked_threads() -> Iterator[None]:
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start Python with a source text, from a file, so that multiprocessing can import it."""
+def start_script(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts Python with a script in a file, which multiprocessing can import."""
 
     def start(source: str, *arguments: str, warnings: str = "error") -> subprocess.Popen[str]:
         path = tmp_path / "script.py"
         path.write_text(source)
         return subprocess.Popen(
-            # Some of these scripts fork a process that has threads.
+            # Without the warning about forks of a process with threads, which some scripts make.
             [
                 sys.executable,
                 "-X",
@@ -56,17 +56,17 @@ def script(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 
 
 @pytest.fixture
-def finished(script: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str, str]]:
-    """Run Python with a source text; return exit status, stdout and stderr."""
+def run_script(start_script: Callable[..., subprocess.Popen[str]]) -> Callable[..., tuple[int, str, str]]:
+    """Return a function that runs a Python script and returns its exit status, stdout and stderr."""
 
     def run(source: str, *arguments: str, **options: Any) -> tuple[int, str, str]:
-        process = script(source, *arguments, **options)
+        process = start_script(source, *arguments, **options)
         try:
-            out, err = process.communicate(timeout=PATIENCE)
+            out, err = process.communicate(timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            pytest.fail(f"it hangs; so far it said {out!r} and {err!r}")
+            pytest.fail(f"the script hangs; stdout {out!r}, stderr {err!r}")
         # On a busy machine, the debug mode of asyncio reports slow steps.
         lines = [line for line in err.splitlines(keepends=True) if not line.startswith("Executing <")]
         return process.returncode, out, "".join(lines)

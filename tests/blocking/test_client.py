@@ -1,4 +1,4 @@
-"""The blocking client over HTTP: threads, Ctrl-C, forks, the feed, and purchases whose outcome is not known."""
+"""The blocking client over HTTP: threads, Ctrl-C, forks, the feed, and purchases with an unknown outcome."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Intent
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 
-from .conftest import PATIENCE, loop_threads
+from .conftest import TIMEOUT, loop_threads
 
 GOLD = "MNTBAE0001"
 RATES = "*/rates"
@@ -39,41 +39,41 @@ def minted(sandbox):
         yield minted
 
 
-def basket_of(minted: MintedConnect, customer: str = "customer-1") -> Basket:
+def create_basket(minted: MintedConnect, customer: str = "customer-1") -> Basket:
     minted.customers.create(
         customer, firstname="Ada", lastname="Lovelace", phone="5551234567", identity_number="12345678901"
     )
     return minted.baskets.add_item(customer, sku=GOLD, qty=2)
 
 
-def until(condition: Any) -> None:
-    """Wait for something that another process or thread is about to do."""
+def wait_until(condition: Any) -> None:
+    """Wait until another process or thread makes a condition true."""
     waiting = threading.Event()
-    for _ in range(int(PATIENCE / 0.01)):
+    for _ in range(int(TIMEOUT / 0.01)):
         if condition():
             return
         waiting.wait(0.01)
-    raise AssertionError("it did not happen")
+    raise AssertionError("the condition did not become true in time")
 
 
 class TestCalls:
-    def test_a_purchase_from_end_to_end(self, minted):
-        basket = basket_of(minted)
-        done = minted.complete.buy(basket, expected_total=basket.paid_total)
+    def test_purchase_returns_confirmed_order(self, minted):
+        basket = create_basket(minted)
+        completion = minted.complete.buy(basket, expected_total=basket.paid_total)
 
-        assert minted.orders.get(done.order.id, customer_id="customer-1") == done.order
-        assert [order.id for order in minted.orders.iterate()] == [done.order.id]
+        assert minted.orders.get(completion.order.id, customer_id="customer-1") == completion.order
+        assert [order.id for order in minted.orders.iterate()] == [completion.order.id]
         assert minted.complete.pending() == []
 
-    def test_products_are_walked_a_page_at_a_time(self, minted, sandbox):
+    def test_iterate_fetches_one_page_at_a_time(self, minted, sandbox):
         products = list(minted.products.iterate(per_page=5))
-        asked = [request for request in sandbox.requests if request.status == 200]
+        requests = [request for request in sandbox.requests if request.status == 200]
 
         assert len(products) == minted.products.page().total
-        assert len(asked) == -(-len(products) // 5)
+        assert len(requests) == -(-len(products) // 5)
         assert [product for page in minted.products.pages(per_page=5) for product in page] == products
 
-    def test_eight_threads_share_one_client(self, minted):
+    def test_client_works_in_eight_threads(self, minted):
         def work(number: int) -> list[str]:
             name = f"customer-{number}"
             minted.customers.create(
@@ -84,27 +84,27 @@ class TestCalls:
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(work, range(8))) == [[f"customer-{number}"] * 5 for number in range(8)]
 
-    def test_it_works_inside_a_running_loop_as_in_a_notebook(self, minted):
+    def test_client_works_inside_a_running_loop(self, minted):
         async def cell() -> int:
             return len(minted.rates.current())
 
         assert asyncio.run(cell()) > 0
 
-    def test_errors_come_as_they_are(self, minted):
+    def test_error_of_the_server_is_raised_unchanged(self, minted):
         with pytest.raises(NotFound) as caught:
             minted.customers.get("nobody")
 
         assert caught.value.status == 404
 
-    def test_raw_requests(self, minted):
+    def test_raw_request_of_read_works_and_of_purchase_is_refused(self, minted):
         assert minted.request("GET", "/partner/walletable/rates").status == 200
         with pytest.raises(ConfigurationError, match=r"complete\.buy"):
             minted.request("POST", "/partner/walletable/complete/buy", json={})
 
-    def test_watching_an_order(self, sandbox):
+    def test_wait_and_watch_end_with_the_final_status(self, sandbox):
         clock = ManualClock(auto_advance=True)
         with MintedConnect.sandbox(clock=clock) as minted:
-            basket = basket_of(minted)
+            basket = create_basket(minted)
             order = minted.complete.buy(basket, expected_total=basket.paid_total).order
             final = minted.orders.wait(order, timeout=86_400)
             seen = list(minted.orders.watch(order))
@@ -112,7 +112,7 @@ class TestCalls:
         assert final.is_final
         assert seen[-1].after.status == final.status
 
-    def test_from_env(self, sandbox, monkeypatch):
+    def test_from_env_reads_credentials_and_url(self, sandbox, monkeypatch):
         for name, value in (("USERNAME", sandbox.username), ("PASSWORD", sandbox.password), ("BASE_URL", sandbox.url)):
             monkeypatch.setenv(f"MINTED_CONNECT_{name}", value)
 
@@ -121,29 +121,29 @@ class TestCalls:
 
 
 class TestSandbox:
-    def test_gives_a_client_and_its_server(self):
+    def test_sandbox_returns_client_with_its_server(self):
         with MintedConnect.sandbox(seed=7) as minted:
             assert minted.rates.current()
             assert len(minted.sandbox_server.requests) > 0
-            sibling = minted.with_options(language="en")
-            assert sibling.sandbox_server is minted.sandbox_server
+            derived = minted.with_options(language="en")
+            assert derived.sandbox_server is minted.sandbox_server
 
-    def test_other_clients_have_none(self, minted):
+    def test_sandbox_server_of_other_client_is_refused(self, minted):
         with pytest.raises(ConfigurationError, match="no sandbox"):
             _ = minted.sandbox_server
 
-    def test_a_subclass_gives_itself(self):
-        class Mine(MintedConnect):
+    def test_subclass_builds_instances_of_itself(self):
+        class Subclass(MintedConnect):
             pass
 
-        with Mine.sandbox() as minted:
-            assert type(minted) is Mine
-            assert type(minted.with_options(language="en")) is Mine
-            assert "Mine" in repr(minted)
+        with Subclass.sandbox() as minted:
+            assert type(minted) is Subclass
+            assert type(minted.with_options(language="en")) is Subclass
+            assert "Subclass" in repr(minted)
 
 
-class TestSiblings:
-    def test_differ_in_settings_and_share_the_thread(self, minted, sandbox):
+class TestDerivedClients:
+    def test_derived_client_has_own_settings_on_the_same_thread(self, minted, sandbox):
         minted.with_options(language="en").rates.current()
         minted.rates.current()
 
@@ -153,34 +153,34 @@ class TestSiblings:
         ]
         assert len(loop_threads()) == 1
 
-    def test_closing_a_copy_does_nothing_closing_the_client_all(self, minted):
-        sibling = minted.with_options(deadline=5)
-        with sibling:
+    def test_close_of_original_closes_derived_but_not_reverse(self, minted):
+        derived = minted.with_options(deadline=5)
+        with derived:
             pass
-        assert sibling.rates.current()
+        assert derived.rates.current()
         minted.close()
         with pytest.raises(ClientClosedError):
-            sibling.rates.current()
+            derived.rates.current()
 
-    def test_copy_works_after_the_original_was_collected(self, sandbox):
-        sibling = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url).with_options(language="en")
+    def test_derived_client_works_after_original_was_collected(self, sandbox):
+        derived = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url).with_options(language="en")
         gc.collect()
-        assert sibling.rates.current()
+        assert derived.rates.current()
         with pytest.warns(ResourceWarning, match="unclosed MintedConnect"):
-            del sibling
+            del derived
             gc.collect()
-        until(lambda: not loop_threads())
+        wait_until(lambda: not loop_threads())
 
 
 class TestClose:
-    def test_use_afterwards_is_refused(self, minted):
+    def test_call_after_close_is_refused(self, minted):
         minted.close()
         minted.close()
         with pytest.raises(ClientClosedError, match="this MintedConnect is closed"):
             minted.rates.current()
 
-    @pytest.mark.parametrize(("journal", "times"), [(None, 1), (MemoryJournal(), 0)], ids=["its own", "a lent one"])
-    def test_one_that_was_never_used_closes_its_own_journal_only(self, monkeypatch, journal, times):
+    @pytest.mark.parametrize(("journal", "times"), [(None, 1), (MemoryJournal(), 0)], ids=["own", "passed"])
+    def test_close_of_unused_client_closes_own_journal_only(self, monkeypatch, journal, times):
         closed = []
 
         async def aclose(journal: MemoryJournal) -> None:
@@ -192,17 +192,17 @@ class TestClose:
 
         assert len(closed) == times
 
-    def test_the_server_sees_the_connections_go(self):
-        with Silent() as server:
+    def test_close_closes_the_connections(self):
+        with SilentServer() as server:
             minted = MintedConnect("partner", "secret", base_url=server.url)
             with ThreadPoolExecutor(1) as pool:
                 call = pool.submit(minted.rates.current)
                 server.accept()
                 minted.close()
-                assert isinstance(call.exception(PATIENCE), ClientClosedError)
-            assert server.sees_the_end()
+                assert isinstance(call.exception(TIMEOUT), ClientClosedError)
+            assert server.wait_for_close()
 
-    def test_leaving_the_body_with_an_error_keeps_the_error(self, monkeypatch):
+    def test_close_error_after_error_in_body_becomes_a_note(self, monkeypatch):
         async def aclose(_: MemoryJournal) -> None:
             raise OSError("disk")
 
@@ -215,9 +215,9 @@ class TestClose:
         with pytest.raises(OSError, match="disk"), MintedConnect("partner", "secret"):
             pass
 
-    def test_a_forgotten_client_is_collected_and_warns_once(self, sandbox, monkeypatch):
+    def test_unclosed_client_is_collected_and_warns_once(self, sandbox, monkeypatch):
         seen = []
-        # Not `pytest.warns`: what it records holds the client.
+        # Not `pytest.warns`, because its records refer to the client.
         monkeypatch.setattr(warnings, "showwarning", lambda message, *_: seen.append(str(message)))
         minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
         minted.rates.current()
@@ -225,30 +225,30 @@ class TestClose:
             warnings.simplefilter("always")
             del minted
             gc.collect()
-            until(lambda: not loop_threads())
+            wait_until(lambda: not loop_threads())
             gc.collect()
 
         assert seen == ["unclosed MintedConnect: use `with`, or call close()"]
 
 
-class Silent:
+class SilentServer:
     """A server that reads requests and sends no response."""
 
     def __enter__(self) -> Self:
         self._socket = socket.create_server(("127.0.0.1", 0))
-        self._socket.settimeout(PATIENCE)
-        self._connection = self._socket  # so that there is a socket to close without any connection
+        self._socket.settimeout(TIMEOUT)
+        self._connection = self._socket  # so that `__exit__` has a socket to close before the first connection
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         return self
 
     def accept(self) -> bytes:
         """Wait for a request and return it."""
         self._connection, _ = self._socket.accept()
-        self._connection.settimeout(PATIENCE)
+        self._connection.settimeout(TIMEOUT)
         return self._connection.recv(65_536)
 
-    def sees_the_end(self) -> bool:
-        """Wait until the client closes the connection."""
+    def wait_for_close(self) -> bool:
+        """Wait until the client closes the connection; return whether it sent nothing more."""
         return self._connection.recv(65_536) == b""
 
     def __exit__(self, *_: object) -> None:
@@ -257,11 +257,11 @@ class Silent:
 
 
 class TestProcess:
-    """Real signals and forks, on the real client."""
+    """Signals and forks of real processes."""
 
-    def test_ctrl_c_closes_the_connection_before_the_process_goes_on(self, script):
-        with Silent() as server:
-            process = script(
+    def test_ctrl_c_closes_the_connection_before_it_raises(self, start_script):
+        with SilentServer() as server:
+            process = start_script(
                 dedent(
                     """
                     import sys
@@ -283,17 +283,17 @@ class TestProcess:
                 assert server.accept().startswith(b"GET /partner/walletable/rates ")
                 process.send_signal(signal.SIGINT)
                 assert process.stdout.readline() == "interrupted\n"
-                assert server.sees_the_end()
-                _, err = process.communicate(timeout=PATIENCE)
+                assert server.wait_for_close()
+                _, err = process.communicate(timeout=TIMEOUT)
 
         assert process.returncode == -signal.SIGINT
         assert err.rstrip().endswith("KeyboardInterrupt")
 
-    def test_ctrl_c_in_a_purchase_names_the_pending_intent(self, script, sandbox, minted, tmp_path):
-        basket = basket_of(minted)
+    def test_ctrl_c_in_a_purchase_names_the_pending_intent(self, start_script, sandbox, minted, tmp_path):
+        basket = create_basket(minted)
         journal = tmp_path / "journal.db"
         fault = sandbox.faults.add("hang", path=BUY, commit=True)
-        process = script(
+        process = start_script(
             dedent(
                 """
                 import sys
@@ -316,22 +316,22 @@ class TestProcess:
             basket.token,
         )
         with process:
-            until(lambda: fault.waiting)
+            wait_until(lambda: fault.waiting)
             process.send_signal(signal.SIGINT)
-            out, _ = process.communicate(timeout=PATIENCE)
+            out, _ = process.communicate(timeout=TIMEOUT)
         fault.remove()
         assert process.returncode == 0
 
-        with MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal) as later:
-            (intent,) = later.complete.pending()
+        with MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal) as second_client:
+            (intent,) = second_client.complete.pending()
             assert intent.id in out
-            done = later.complete.reconcile(intent)
-            assert done.reconciled
-            assert later.complete.pending() == []
+            completion = second_client.complete.reconcile(intent)
+            assert completion.reconciled
+            assert second_client.complete.pending() == []
         assert len(sandbox.shop.orders) == 1
 
-    def test_a_fork_is_refused_and_the_parent_goes_on(self, finished, sandbox):
-        status, out, err = finished(
+    def test_forked_child_is_refused_and_parent_still_works(self, run_script, sandbox):
+        status, out, err = run_script(
             dedent(
                 """
                 import os, sys
@@ -365,8 +365,8 @@ class TestProcess:
             "5 True",
         ]
 
-    def test_a_forked_child_that_merely_exits_does_so_quietly(self, finished, sandbox):
-        status, out, err = finished(
+    def test_forked_child_that_only_exits_prints_nothing(self, run_script, sandbox):
+        status, out, err = run_script(
             dedent(
                 """
                 import os, sys
@@ -389,7 +389,7 @@ class TestProcess:
         )
         assert (status, out, err) == (0, "5 True\n", "")
 
-    def test_unclosed_feed_exits_and_closes_its_connections(self, finished, sandbox):
+    def test_unclosed_feed_at_exit_warns_once(self, run_script, sandbox):
         source = """
             import sys
             from minted_connect import MintedConnect
@@ -402,16 +402,16 @@ class TestProcess:
             """
         run = (dedent(source), sandbox.url, sandbox.username, sandbox.password)
 
-        assert finished(*run, warnings="ignore") == (0, "end\n", "")
-        status, _, err = finished(*run, warnings="default")
+        assert run_script(*run, warnings="ignore") == (0, "end\n", "")
+        status, _, err = run_script(*run, warnings="default")
         assert status == 0
         (warning,) = [line for line in err.splitlines() if "Warning:" in line]
         assert warning.endswith("ResourceWarning: unclosed MintedConnect: use `with`, or call close()")
 
 
 class TestOutcomeUnknown:
-    def test_is_reconciled_without_await(self, minted, sandbox):
-        basket = basket_of(minted)
+    def test_outcome_unknown_is_reconciled(self, minted, sandbox):
+        basket = create_basket(minted)
         sandbox.faults.add("drop_after_commit", path=BUY, times=1)
 
         with pytest.raises(OutcomeUnknown) as caught:
@@ -419,18 +419,18 @@ class TestOutcomeUnknown:
         assert isinstance(caught.value.intent, Intent)
         assert [intent.id for intent in minted.complete.pending()] == [caught.value.intent.id]
 
-        done = minted.complete.reconcile(caught.value)
-        assert done.reconciled
+        completion = minted.complete.reconcile(caught.value)
+        assert completion.reconciled
         assert minted.complete.pending() == []
 
-    def test_closing_in_the_middle_of_a_purchase_names_the_intent(self, minted, sandbox):
-        basket = basket_of(minted)
+    def test_close_during_a_purchase_names_the_intent(self, minted, sandbox):
+        basket = create_basket(minted)
         fault = sandbox.faults.add("hang", path=BUY)
         with ThreadPoolExecutor(1) as pool:
             call = pool.submit(minted.complete.buy, basket, expected_total=basket.paid_total)
-            until(lambda: fault.waiting)
+            wait_until(lambda: fault.waiting)
             minted.close()
-            error = call.exception(PATIENCE)
+            error = call.exception(TIMEOUT)
         fault.remove()
 
         assert isinstance(error, ClientClosedError)
@@ -438,20 +438,20 @@ class TestOutcomeUnknown:
 
 
 class TestFeed:
-    def test_ticks_come_and_the_end_is_the_end(self, minted):
+    def test_feed_yields_ticks_until_it_is_closed(self, minted):
         with minted.rates.feed(interval=0.01) as feed:
             ticks = feed.subscribe(metal="gold")
             first, second = next(ticks), next(ticks)
             assert first.rate.metal_type == second.rate.metal_type == "gold"
             assert feed.latest(metal="gold").observed_at >= first.observed_at
-            assert feed.wait_for(lambda tick: tick.rate.metal_type == "silver", timeout=PATIENCE).buy > 0
-            assert (feed.failures, feed.last_error, feed.is_open) == (0, None, False)
+            assert feed.wait_for(lambda tick: tick.rate.metal_type == "silver", timeout=TIMEOUT).buy > 0
+            assert (feed.failures, feed.last_error, feed.is_breaker_open) == (0, None, False)
         assert list(ticks) == []
         assert feed.latest() is not None
 
     @pytest.mark.parametrize("buffer", [None, 1])
-    @pytest.mark.parametrize("closes", ["feed", "subscription"])
-    def test_closing_from_another_thread_ends_the_iteration(self, minted, buffer, closes):
+    @pytest.mark.parametrize("closed_object", ["feed", "subscription"])
+    def test_close_in_another_thread_ends_the_iteration(self, minted, buffer, closed_object):
         seen = threading.Event()
         with minted.rates.feed(interval=3600) as feed:
             ticks = feed.subscribe(sku=GOLD, buffer=buffer)
@@ -465,19 +465,19 @@ class TestFeed:
 
             with ThreadPoolExecutor(1) as pool:
                 listening = pool.submit(listen)
-                assert seen.wait(PATIENCE)
-                (feed if closes == "feed" else ticks).close()
-                assert listening.result(PATIENCE) == 1
+                assert seen.wait(TIMEOUT)
+                (feed if closed_object == "feed" else ticks).close()
+                assert listening.result(TIMEOUT) == 1
             assert ticks.dropped == 0
 
-    def test_many_threads_subscribe_to_one_poller(self, minted, sandbox):
+    def test_subscriptions_of_eight_threads_share_one_poller(self, minted, sandbox):
         with minted.rates.feed(interval=3600) as feed, ThreadPoolExecutor(8) as pool:
             ticks = list(pool.map(lambda _: next(feed.subscribe(sku=GOLD)), range(8)))
 
         assert len({tick.observed_at for tick in ticks}) == 1
         assert len([request for request in sandbox.requests if request.status == 200]) == 1
 
-    def test_closing_the_client_ends_it_with_the_reason(self, minted):
+    def test_close_of_client_ends_iteration_with_closed_error(self, minted):
         begun = threading.Event()
 
         def listen() -> None:
@@ -486,11 +486,11 @@ class TestFeed:
 
         with ThreadPoolExecutor(1) as pool:
             listening = pool.submit(listen)
-            assert begun.wait(PATIENCE)
+            assert begun.wait(TIMEOUT)
             minted.close()
-            assert isinstance(listening.exception(PATIENCE), ClientClosedError)
+            assert isinstance(listening.exception(TIMEOUT), ClientClosedError)
 
-    def test_closing_twice_and_after_the_client_is_fine(self, minted):
+    def test_close_of_feed_is_idempotent(self, minted):
         with minted.rates.feed(interval=3600) as feed:
             ticks = feed.subscribe()
             feed.close()
@@ -499,14 +499,14 @@ class TestFeed:
         feed.close()
         ticks.close()
 
-    def test_what_the_body_raises_is_kept(self, minted):
+    def test_error_in_body_of_feed_is_raised(self, minted):
         with pytest.raises(ZeroDivisionError), minted.rates.feed(interval=1):
             minted.close()
             raise ZeroDivisionError
 
-    def test_condition_that_uses_the_client_is_refused(self, minted):
+    def test_wait_for_condition_that_uses_the_client_is_refused(self, minted):
         with (
             minted.rates.feed(interval=3600) as feed,
             pytest.raises(ConfigurationError, match="own loop thread"),
         ):
-            feed.wait_for(lambda _: bool(minted.rates.current()), timeout=PATIENCE)
+            feed.wait_for(lambda _: bool(minted.rates.current()), timeout=TIMEOUT)

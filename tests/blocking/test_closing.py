@@ -22,14 +22,14 @@ from minted_connect.blocking import loop_thread
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent
 from minted_connect.sandbox import ThreadedSandbox
-from minted_connect.sandbox.faults import Fault
+from minted_connect.sandbox.active_faults import Fault
 from tests.support.operations import GOLD
 
-from .conftest import PATIENCE
-from .test_client import until
+from .conftest import TIMEOUT
+from .test_client import wait_until
 
 BUY = "*/complete/buy"
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def hang(sandbox: ThreadedSandbox) -> Fault:
 
 @pytest.fixture
 def buying(minted: MintedConnect, basket: Basket, hang: Fault) -> Iterator[Future[Completion]]:
-    """A purchase in another thread, whose request the server has received."""
+    """Start a purchase in another thread, and wait until the server has received its request."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(minted.complete.buy, basket, expected_total=basket.paid_total)
-        until(lambda: hang.waiting)
+        wait_until(lambda: hang.waiting)
         yield future
 
 
-def states(journal: Path) -> list[tuple[str, str]]:
+def intent_states(journal: Path) -> list[tuple[str, str]]:
     database = sqlite3.connect(journal)
     try:
         return database.execute("SELECT id, state FROM intents").fetchall()
@@ -77,9 +77,9 @@ def states(journal: Path) -> list[tuple[str, str]]:
         database.close()
 
 
-def check_named(error: BaseException, journal: Path, state: str = "unknown") -> None:
+def check_intent_note(error: BaseException, journal: Path, state: str = "unknown") -> None:
     """Check that an exception names the only intent of the journal, which has this state."""
-    [(intent, found)] = states(journal)
+    [(intent, found)] = intent_states(journal)
     assert found == state
     named = intent_of(error)
     assert named is not None
@@ -89,116 +89,118 @@ def check_named(error: BaseException, journal: Path, state: str = "unknown") -> 
     ]
 
 
-@pytest.mark.parametrize("closers", [1, 2, 3, 16])
+@pytest.mark.parametrize("threads", [1, 2, 3, 16])
 @pytest.mark.requirement(50)
-def test_each_closer_returns_when_the_client_is_closed(
-    minted: MintedConnect, buying: Future[Completion], journal: Path, closers: int
+def test_concurrent_closes_return_when_the_client_is_closed(
+    minted: MintedConnect, buying: Future[Completion], journal: Path, threads: int
 ) -> None:
-    gate = threading.Barrier(closers)
+    gate = threading.Barrier(threads)
 
     def close(_: int) -> bool:
-        gate.wait(PATIENCE)
+        gate.wait(TIMEOUT)
         minted.close()
         return minted._loop_thread._worker.is_alive()  # type: ignore[union-attr]
 
-    with ThreadPoolExecutor(closers) as pool:
-        assert list(pool.map(close, range(closers))) == [False] * closers
-    error = buying.exception(PATIENCE)
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(pool.map(close, range(threads))) == [False] * threads
+    error = buying.exception(TIMEOUT)
     assert isinstance(error, ClientClosedError)
-    check_named(error, journal)
+    check_intent_note(error, journal)
     assert not minted._inner._api.state.transport.is_open
 
 
 @pytest.mark.requirement(50)
-def test_closers_that_come_while_it_closes_wait_too(
+def test_close_during_another_close_waits_for_its_end(
     minted: MintedConnect, buying: Future[Completion], journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closing, go_on = threading.Event(), threading.Event()
+    closing, proceed = threading.Event(), threading.Event()
     worker = minted._loop_thread._worker
     assert worker is not None
     shutdown = worker._shutdown
 
-    async def slowly() -> None:
+    async def slow_shutdown() -> None:
         closing.set()
-        go_on.wait(PATIENCE)
+        proceed.wait(TIMEOUT)
         await shutdown()
 
-    monkeypatch.setattr(worker, "_shutdown", slowly)
+    monkeypatch.setattr(worker, "_shutdown", slow_shutdown)
     with ThreadPoolExecutor(4) as pool:
-        closers = [pool.submit(minted.close)]
-        assert closing.wait(PATIENCE)
-        closers += [pool.submit(minted.close) for _ in range(3)]
-        assert not any(closer.done() for closer in closers)
-        go_on.set()
-        for closer in closers:
-            closer.result(PATIENCE)
-    error = buying.exception(PATIENCE)
+        closing_calls = [pool.submit(minted.close)]
+        assert closing.wait(TIMEOUT)
+        closing_calls += [pool.submit(minted.close) for _ in range(3)]
+        assert not any(closing_call.done() for closing_call in closing_calls)
+        proceed.set()
+        for closing_call in closing_calls:
+            closing_call.result(TIMEOUT)
+    error = buying.exception(TIMEOUT)
     assert error is not None
-    check_named(error, journal)
+    check_intent_note(error, journal)
 
 
-def test_nothing_is_left_open(minted: MintedConnect, buying: Future[Completion]) -> None:
+def test_concurrent_closes_leave_no_resource_open(minted: MintedConnect, buying: Future[Completion]) -> None:
     with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(3) as pool:
         warnings.simplefilter("always")
-        for closer in [pool.submit(minted.close) for _ in range(3)]:
-            closer.result(PATIENCE)
-        assert buying.exception(PATIENCE) is not None
+        for closing_call in [pool.submit(minted.close) for _ in range(3)]:
+            closing_call.result(TIMEOUT)
+        assert buying.exception(TIMEOUT) is not None
         gc.collect()
     assert [str(warning.message) for warning in caught] == []
 
 
-def test_a_purchase_that_was_not_sent_is_not_sent(
+def test_close_during_preflight_read_sends_no_purchase(
     sandbox: ThreadedSandbox, minted: MintedConnect, basket: Basket, journal: Path
 ) -> None:
     hang = sandbox.faults.add("hang", path="*/walletable/basket")
     with ThreadPoolExecutor(3) as pool:
         buying = pool.submit(minted.complete.buy, basket, expected_total=basket.paid_total)
-        until(lambda: hang.waiting)
-        for closer in [pool.submit(minted.close) for _ in range(2)]:
-            closer.result(PATIENCE)
-        error = buying.exception(PATIENCE)
+        wait_until(lambda: hang.waiting)
+        for closing_call in [pool.submit(minted.close) for _ in range(2)]:
+            closing_call.result(TIMEOUT)
+        error = buying.exception(TIMEOUT)
     assert isinstance(error, ClientClosedError)
     assert intent_of(error) is None
-    assert not journal.exists() or states(journal) == []
+    assert not journal.exists() or intent_states(journal) == []
 
 
-def test_journal_locked_during_close_is_written_later(
+def test_close_with_locked_journal_writes_it_after_the_lock(
     minted: MintedConnect, buying: Future[Completion], journal: Path
 ) -> None:
     lock = sqlite3.connect(journal, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     with ThreadPoolExecutor(2) as pool:
-        closers = [pool.submit(minted.close) for _ in range(2)]
-        until(lambda: minted._loop_thread._worker.closing)  # type: ignore[union-attr]
+        closing_calls = [pool.submit(minted.close) for _ in range(2)]
+        wait_until(lambda: minted._loop_thread._worker.closing)  # type: ignore[union-attr]
         lock.execute("ROLLBACK")
         lock.close()
-        for closer in closers:
-            closer.result(PATIENCE)
-    error = buying.exception(PATIENCE)
+        for closing_call in closing_calls:
+            closing_call.result(TIMEOUT)
+    error = buying.exception(TIMEOUT)
     assert error is not None
-    check_named(error, journal)
+    check_intent_note(error, journal)
 
 
-def test_a_call_that_cannot_be_waited_for_still_names_its_intent(
+def test_call_that_exceeds_cancel_timeout_names_its_intent(
     minted: MintedConnect, buying: Future[Completion], journal: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.2)
     lock = sqlite3.connect(journal, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    with suppress(TimeoutError):  # the journal, too, is closed within this time or not at all
+    with suppress(TimeoutError):  # the journal may take longer to close than this timeout
         minted.close()
-    error = buying.exception(PATIENCE)
+    error = buying.exception(TIMEOUT)
     lock.execute("ROLLBACK")
     lock.close()
     assert isinstance(error, ClientClosedError)
-    # With so short a timeout the loop ends before the lock: the record may stay prepared, which is pending, too.
-    [(intent, state)] = states(journal)
+    # The loop ends before the lock is released, so the record may stay `prepared`, which is pending.
+    [(intent, state)] = intent_states(journal)
     named = intent_of(error)
     assert named is not None
     assert (named.id, state in {"prepared", "unknown"}) == (intent, True)
 
 
-def test_a_finalizer_may_close_it(minted: MintedConnect, buying: Future[Completion], journal: Path) -> None:
+def test_close_in_a_finalizer_names_the_intent(
+    minted: MintedConnect, buying: Future[Completion], journal: Path
+) -> None:
     class Owner:
         pass
 
@@ -206,49 +208,49 @@ def test_a_finalizer_may_close_it(minted: MintedConnect, buying: Future[Completi
     weakref.finalize(owner, minted.close)
     del owner
     gc.collect()
-    error = buying.exception(PATIENCE)
+    error = buying.exception(TIMEOUT)
     assert error is not None
-    check_named(error, journal)
+    check_intent_note(error, journal)
 
 
-def test_closing_a_sibling_ends_no_call(minted: MintedConnect, buying: Future[Completion], hang: Fault) -> None:
+def test_close_of_derived_client_ends_no_call(minted: MintedConnect, buying: Future[Completion], hang: Fault) -> None:
     minted.with_options(language="en").close()
     hang.remove()
-    assert buying.result(PATIENCE).order is not None
+    assert buying.result(TIMEOUT).order is not None
 
 
 @posix
 @pytest.mark.parametrize("signals", [1, 2, 3])
-def test_a_signal_handler_may_close_it_during_a_purchase(
+def test_close_in_signal_handlers_names_the_intent(
     minted: MintedConnect, basket: Basket, hang: Fault, journal: Path, signals: int
 ) -> None:
     main = threading.main_thread().ident
     assert main is not None
 
-    def strike() -> None:
-        until(lambda: hang.waiting)
+    def send_signals() -> None:
+        wait_until(lambda: hang.waiting)
         for _ in range(signals):
             signal.pthread_kill(main, signal.SIGUSR1)
 
     before = signal.signal(signal.SIGUSR1, lambda *_: minted.close())
     try:
         with ThreadPoolExecutor(1) as pool:
-            struck = pool.submit(strike)
+            signalled = pool.submit(send_signals)
             with pytest.raises(ClientClosedError) as caught:
                 minted.complete.buy(basket, expected_total=basket.paid_total)
-            struck.result(PATIENCE)
+            signalled.result(TIMEOUT)
     finally:
         signal.signal(signal.SIGUSR1, before)
-    check_named(caught.value, journal)
+    check_intent_note(caught.value, journal)
 
 
 @posix
 @pytest.mark.parametrize("presses", [1, 2, 3])
 @pytest.mark.requirement(50)
-def test_the_last_of_several_ctrl_c_names_the_intent(
+def test_last_of_several_ctrl_c_names_the_intent(
     sandbox: ThreadedSandbox, basket: Basket, hang: Fault, journal: Path, presses: int
 ) -> None:
-    """The first ends the purchase, the second the wait for its end, the third the closing of the client."""
+    """The first cancels the purchase, the second the wait for its end, the third the closing of the client."""
     main = threading.main_thread().ident
     assert main is not None
     minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal)
@@ -259,64 +261,64 @@ def test_the_last_of_several_ctrl_c_names_the_intent(
         assert worker is not None
         return any(call.task is not None and call.task.cancelling() for call in [*worker.calls])
 
-    moments: list[Callable[[], object]] = [lambda: hang.waiting, cancelled, lambda: minted._loop_thread._closed]
+    conditions: list[Callable[[], object]] = [lambda: hang.waiting, cancelled, lambda: minted._loop_thread._closed]
 
-    def press() -> None:
-        for count, moment in enumerate(moments[:presses]):
-            until(moment)
+    def press_ctrl_c() -> None:
+        for count, condition in enumerate(conditions[:presses]):
+            wait_until(condition)
             if not count and presses > 1:
                 lock.execute("BEGIN EXCLUSIVE")
             signal.pthread_kill(main, signal.SIGINT)
         if presses == 2:
-            until(moments[2])
+            wait_until(conditions[2])
         if lock.in_transaction:
             lock.execute("ROLLBACK")
 
     with ThreadPoolExecutor(1) as pool:
-        pressed = pool.submit(press)
+        pressed = pool.submit(press_ctrl_c)
         with pytest.raises(KeyboardInterrupt) as caught, minted:
             minted.complete.buy(basket, expected_total=basket.paid_total)
-        pressed.result(PATIENCE)
+        pressed.result(TIMEOUT)
     lock.close()
     minted.close()
-    check_named(caught.value, journal)
+    check_intent_note(caught.value, journal)
 
 
 @posix
-def test_ctrl_c_while_the_intent_is_written_down_names_nothing(
+def test_ctrl_c_before_the_intent_is_sent_names_no_intent(
     sandbox: ThreadedSandbox, basket: Basket, journal: Path
 ) -> None:
     main = threading.main_thread().ident
     assert main is not None
-    writing, go_on = threading.Event(), threading.Event()
+    writing, proceed = threading.Event(), threading.Event()
 
     class SlowJournal(MemoryJournal):
         async def prepare(self, intent: Intent) -> None:
             writing.set()
-            await asyncio.to_thread(go_on.wait, PATIENCE)
+            await asyncio.to_thread(proceed.wait, TIMEOUT)
             await super().prepare(intent)
 
     minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=SlowJournal())
 
-    def press() -> None:
-        assert writing.wait(PATIENCE)
+    def press_ctrl_c() -> None:
+        assert writing.wait(TIMEOUT)
         for _ in range(2):
             signal.pthread_kill(main, signal.SIGINT)
-            until(lambda: [call for call in minted._loop_thread._worker.calls if call.task.cancelling()])  # type: ignore[union-attr]
-        until(lambda: minted._loop_thread._closed)
-        go_on.set()
+            wait_until(lambda: [call for call in minted._loop_thread._worker.calls if call.task.cancelling()])  # type: ignore[union-attr]
+        wait_until(lambda: minted._loop_thread._closed)
+        proceed.set()
 
     with ThreadPoolExecutor(1) as pool:
-        pressed = pool.submit(press)
+        pressed = pool.submit(press_ctrl_c)
         with pytest.raises(KeyboardInterrupt) as caught, minted:
             minted.complete.buy(basket, expected_total=basket.paid_total)
-        pressed.result(PATIENCE)
+        pressed.result(TIMEOUT)
     assert intent_of(caught.value) is None
     assert not sandbox.shop.orders
 
 
 @posix
-def test_two_signal_handlers_may_close_it_during_exit(
+def test_close_in_nested_signal_handlers_during_exit(
     minted: MintedConnect, buying: Future[Completion], journal: Path
 ) -> None:
     main = threading.main_thread().ident
@@ -328,55 +330,57 @@ def test_two_signal_handlers_may_close_it_during_exit(
     def handle(number: int, _: object) -> None:
         handled.append(number)
         if number == signal.SIGUSR1:
-            signal.raise_signal(signal.SIGUSR2)  # a handler in a handler
+            signal.raise_signal(signal.SIGUSR2)  # a handler that interrupts a handler
         minted.close()
 
-    def strike() -> None:
-        until(lambda: minted._loop_thread._closed)
+    def send_signals() -> None:
+        wait_until(lambda: minted._loop_thread._closed)
         signal.pthread_kill(main, signal.SIGUSR1)
-        until(lambda: len(handled) == 2)
+        wait_until(lambda: len(handled) == 2)
         lock.execute("ROLLBACK")
 
     before = [(number, signal.signal(number, handle)) for number in (signal.SIGUSR1, signal.SIGUSR2)]
     try:
         with ThreadPoolExecutor(1) as pool:
-            struck = pool.submit(strike)
+            signalled = pool.submit(send_signals)
             with minted:
                 pass
-            struck.result(PATIENCE)
+            signalled.result(TIMEOUT)
     finally:
         for number, handler in before:
             signal.signal(number, handler)
     lock.close()
     assert sorted(handled) == [signal.SIGUSR1, signal.SIGUSR2]
     assert not minted._loop_thread._worker.is_alive()  # type: ignore[union-attr]
-    error = buying.exception(PATIENCE)
+    error = buying.exception(TIMEOUT)
     assert error is not None
-    check_named(error, journal)
+    check_intent_note(error, journal)
 
 
 @posix
-def test_sigterm_that_exits_names_the_intent(minted: MintedConnect, basket: Basket, hang: Fault, journal: Path) -> None:
+def test_sys_exit_in_sigterm_handler_names_the_intent(
+    minted: MintedConnect, basket: Basket, hang: Fault, journal: Path
+) -> None:
     main = threading.main_thread().ident
     assert main is not None
 
-    def strike() -> None:
-        until(lambda: hang.waiting)
+    def send_signals() -> None:
+        wait_until(lambda: hang.waiting)
         signal.pthread_kill(main, signal.SIGTERM)
 
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         with ThreadPoolExecutor(1) as pool:
-            struck = pool.submit(strike)
+            signalled = pool.submit(send_signals)
             with pytest.raises(SystemExit) as caught:
                 minted.complete.buy(basket, expected_total=basket.paid_total)
-            struck.result(PATIENCE)
+            signalled.result(TIMEOUT)
     finally:
         signal.signal(signal.SIGTERM, before)
-    check_named(caught.value, journal)
+    check_intent_note(caught.value, journal)
 
 
-def test_an_unused_client_is_closed_at_interpreter_exit(finished: Callable[..., tuple[int, str, str]]) -> None:
+def test_close_of_unused_client_at_interpreter_exit(run_script: Callable[..., tuple[int, str, str]]) -> None:
     source = """
 import atexit
 from minted_connect import MintedConnect
@@ -391,11 +395,11 @@ class Owner:
 owner = Owner()
 atexit.register(minted.close)
 """
-    assert finished(source) == (0, "closed\n", "")
+    assert run_script(source) == (0, "closed\n", "")
 
 
 @posix
-def test_a_fork_closes_nothing_of_its_parent(finished: Callable[..., tuple[int, str, str]]) -> None:
+def test_close_in_forked_child_leaves_the_parent_open(run_script: Callable[..., tuple[int, str, str]]) -> None:
     source = """
 import os, threading
 from minted_connect import MintedConnect
@@ -421,4 +425,4 @@ with ThreadedSandbox() as sandbox, MintedConnect(sandbox.username, sandbox.passw
     buying.join()
     print(done[0].order is not None)
 """
-    assert finished(source) == (0, "0\nTrue\n", "")
+    assert run_script(source) == (0, "0\nTrue\n", "")

@@ -17,9 +17,9 @@ from minted_connect.models import IntentState
 from minted_connect.sandbox import ThreadedSandbox
 from tests.support.operations import GOLD
 
-from .test_client import until
+from .test_client import wait_until
 
-LOOK = "*/walletable/basket"
+PREFLIGHT = "*/walletable/basket"
 BUY = "*/complete/buy"
 ORDERS = "*/orders"
 
@@ -36,61 +36,61 @@ def press_ctrl_c(_: MintedConnect) -> None:
     signal.pthread_kill(main, signal.SIGINT)
 
 
-ENDS: list[Any] = [
+INTERRUPTIONS: list[Any] = [
     pytest.param(
         press_ctrl_c,
         KeyboardInterrupt,
         id="ctrl-c",
-        marks=pytest.mark.skipif(sys.platform == "win32", reason="a signal to a thread"),
+        marks=pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
     ),
     pytest.param(MintedConnect.close, ClientClosedError, id="close"),
 ]
 
 
-@pytest.mark.parametrize(("end", "error"), ENDS)
+@pytest.mark.parametrize(("interrupt", "error"), INTERRUPTIONS)
 @pytest.mark.parametrize(
-    ("where", "carried_out", "sent", "bought"),
-    [(LOOK, False, False, 0), (BUY, False, True, 0), (BUY, True, True, 1), (ORDERS, False, True, 0)],
-    ids=["looking", "before it is carried out", "after it was", "reading back"],
+    ("hanging_path", "executed", "sent", "orders"),
+    [(PREFLIGHT, False, False, 0), (BUY, False, True, 0), (BUY, True, True, 1), (ORDERS, False, True, 0)],
+    ids=["preflight read", "before execution", "after execution", "read-back"],
 )
-def test_what_was_sent_is_named_and_found(
+def test_interrupted_purchase_if_sent_is_named_and_pending(
     sandbox: ThreadedSandbox,
-    where: str,
-    carried_out: bool,
+    hanging_path: str,
+    executed: bool,
     sent: bool,
-    bought: int,
-    end: Callable[[MintedConnect], None],
+    orders: int,
+    interrupt: Callable[[MintedConnect], None],
     error: type[BaseException],
 ) -> None:
     journal = MemoryJournal()
     credentials = (sandbox.username, sandbox.password)
     with (
         MintedConnect(*credentials, base_url=sandbox.url, journal=journal) as minted,
-        MintedConnect(*credentials, base_url=sandbox.url, journal=journal) as later,
-        ThreadPoolExecutor(1) as other,
+        MintedConnect(*credentials, base_url=sandbox.url, journal=journal) as second_client,
+        ThreadPoolExecutor(1) as pool,
     ):
         minted.customers.create("customer-1")
         basket = minted.baskets.add_item("customer-1", sku=GOLD)
-        if where == ORDERS:
+        if hanging_path == ORDERS:
             sandbox.faults.add("status", path=BUY, status=403)
-        fault = sandbox.faults.add("hang", path=where, commit=carried_out)
+        fault = sandbox.faults.add("hang", path=hanging_path, commit=executed)
 
-        def strike() -> None:
-            until(lambda: fault.waiting)
-            end(minted)
+        def interrupt_when_hanging() -> None:
+            wait_until(lambda: fault.waiting)
+            interrupt(minted)
 
-        struck = other.submit(strike)
+        interrupted = pool.submit(interrupt_when_hanging)
         with pytest.raises(error) as caught:
             minted.complete.buy(basket, expected_total=basket.paid_total)
-        struck.result()
+        interrupted.result()
         notes = " ".join(getattr(caught.value, "__notes__", ()))
-        pending = later.complete.pending()
+        pending = second_client.complete.pending()
         assert [intent.state for intent in pending] == [IntentState.UNKNOWN] * sent
         assert all(intent.id in notes for intent in pending)
         fault.remove()
-        until(lambda: len(sandbox.shop.orders) == bought)
-        for intent in pending if bought else ():
-            assert later.complete.reconcile(intent).reconciled
-            assert later.complete.pending() == []
-        assert len(sandbox.shop.orders) == bought
+        wait_until(lambda: len(sandbox.shop.orders) == orders)
+        for intent in pending if orders else ():
+            assert second_client.complete.reconcile(intent).reconciled
+            assert second_client.complete.pending() == []
+        assert len(sandbox.shop.orders) == orders
         assert error is ClientClosedError or minted.rates.current()

@@ -19,12 +19,12 @@ from minted_connect.blocking import loop_thread
 from minted_connect.blocking.loop_thread import LoopThread
 from minted_connect.errors import ClientClosedError, ConfigurationError
 
-from .conftest import PATIENCE, loop_threads
+from .conftest import TIMEOUT, loop_threads
 
 
 @pytest.fixture
 def runner():
-    runner = LoopThread("Thing")
+    runner = LoopThread("Client")
     yield runner
     runner.close()
 
@@ -33,21 +33,21 @@ async def return_value(value: Any = 42) -> Any:
     return value
 
 
-async def forever(begun: threading.Event | None = None) -> NoReturn:
+async def wait_forever(begun: threading.Event | None = None) -> NoReturn:
     if begun is not None:
         begun.set()
     await asyncio.Event().wait()
     raise AssertionError("unreachable")
 
 
-def interrupt() -> None:
+def press_ctrl_c() -> None:
     """Send SIGINT to the main thread, as Ctrl-C does."""
     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def intercepted(runner: LoopThread, schedule: Any, monkeypatch: pytest.MonkeyPatch):
-    """Replace `call_soon_threadsafe` of the loop by `schedule(loop, callback)`."""
+def replaced_scheduling(runner: LoopThread, schedule: Any, monkeypatch: pytest.MonkeyPatch):
+    """Replace `call_soon_threadsafe` of the loop with `schedule(loop, callback)`."""
 
     class LoopProxy:
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -68,7 +68,7 @@ class TestRun:
     def test_returns_the_result(self, runner):
         assert runner.run(return_value()) == 42
 
-    def test_raises_the_error_itself_with_the_frames_of_the_coroutine(self, runner):
+    def test_raises_the_same_error_with_frames_of_the_coroutine(self, runner):
         error = KeyError("gold")
 
         async def deep() -> None:
@@ -80,7 +80,7 @@ class TestRun:
         assert error is caught.value
         assert "deep" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
 
-    def test_a_raised_error_keeps_nothing_alive(self, runner):
+    def test_raised_error_keeps_no_reference_to_arguments(self, runner):
         class Witness:
             pass
 
@@ -88,97 +88,97 @@ class TestRun:
             raise KeyError(0)
 
         witness = Witness()
-        gone = weakref.ref(witness)
+        reference = weakref.ref(witness)
         gc.disable()
         try:
             with contextlib.suppress(KeyError):
                 runner.run(fail(witness))
-            runner.run(return_value())  # the loop has released the task by then
+            runner.run(return_value())  # after this call the loop has released the first task
             del witness
-            assert gone() is None
+            assert reference() is None
         finally:
             gc.enable()
 
-    def test_runs_everything_on_one_thread_that_is_not_the_callers(self, runner):
-        async def where() -> int:
+    def test_runs_all_coroutines_on_one_other_thread(self, runner):
+        async def thread_id() -> int:
             return threading.get_ident()
 
         with ThreadPoolExecutor(4) as pool:
-            seen = set(pool.map(lambda _: runner.run(where()), range(20)))
+            seen = set(pool.map(lambda _: runner.run(thread_id()), range(20)))
 
         assert len(seen) == 1
         assert threading.get_ident() not in seen
 
-    def test_the_coroutine_sees_the_callers_context(self, runner):
+    def test_coroutine_has_the_context_of_the_caller(self, runner):
         variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable")
 
-        async def look() -> str:
+        async def read_variable() -> str:
             return variable.get()
 
         contextvars.copy_context().run(variable.set, "elsewhere")
         variable.set("here")
-        assert runner.run(look()) == "here"
+        assert runner.run(read_variable()) == "here"
 
-    def test_eight_threads_are_served_side_by_side(self, runner):
-        together = 8
+    def test_calls_of_eight_threads_run_concurrently(self, runner):
+        count = 8
         arrived: list[int] = []
-        everybody = asyncio.Event()
+        all_arrived = asyncio.Event()
 
-        async def meet(number: int) -> int:
+        async def wait_for_all(number: int) -> int:
             arrived.append(number)
-            if len(arrived) == together:
-                everybody.set()
-            await everybody.wait()
+            if len(arrived) == count:
+                all_arrived.set()
+            await all_arrived.wait()
             return number
 
-        with ThreadPoolExecutor(together) as pool:
-            assert list(range(together)) == list(pool.map(lambda number: runner.run(meet(number)), range(together)))
+        with ThreadPoolExecutor(count) as pool:
+            assert list(range(count)) == list(pool.map(lambda number: runner.run(wait_for_all(number)), range(count)))
 
-    def test_many_calls_from_eight_threads_get_their_own_answers(self, runner):
+    def test_calls_of_eight_threads_return_their_own_results(self, runner):
         def work(thread: int) -> bool:
             return all((thread, number) == runner.run(return_value((thread, number))) for number in range(200))
 
         with ThreadPoolExecutor(8) as pool:
             assert all(pool.map(work, range(8)))
 
-    def test_works_inside_a_running_loop_as_in_a_notebook(self, runner):
+    def test_works_inside_a_running_loop(self, runner):
         async def cell() -> int:
             return runner.run(return_value())
 
         assert asyncio.run(cell()) == 42
 
     def test_system_exit_of_a_coroutine_leaves_the_loop_running(self, runner):
-        async def leave() -> None:
+        async def exit_process() -> None:
             raise SystemExit(3)
 
         with pytest.raises(SystemExit):
-            runner.run(leave())
+            runner.run(exit_process())
 
         assert runner.run(return_value()) == 42
 
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
     def test_system_exit_of_a_task_ends_the_loop_and_all_calls(self, runner):
-        async def leave() -> None:
+        async def exit_process() -> None:
             raise SystemExit(3)
 
         async def start() -> None:
-            start.task = asyncio.create_task(leave())
-            await forever()
+            start.task = asyncio.create_task(exit_process())
+            await wait_forever()
 
         with pytest.raises(ClientClosedError):
             runner.run(start())
         with pytest.raises(ClientClosedError):
             runner.run(return_value())
 
-    def test_a_call_cancelled_on_the_loop_says_so(self, runner):
-        async def give_up() -> None:
+    def test_call_cancelled_on_the_loop_raises_closed_error(self, runner):
+        async def cancel() -> None:
             raise asyncio.CancelledError
 
-        with pytest.raises(ClientClosedError, match="this Thing cancelled the call"):
-            runner.run(give_up())
+        with pytest.raises(ClientClosedError, match="this Client cancelled the call"):
+            runner.run(cancel())
 
     @pytest.mark.parametrize("use", [lambda runner: runner.run(return_value()), lambda runner: runner.close()])
-    def test_refuses_its_own_thread_at_once(self, runner, use):
+    def test_use_on_its_own_loop_thread_is_refused(self, runner, use):
         async def inside() -> None:
             use(runner)
 
@@ -187,7 +187,7 @@ class TestRun:
 
         assert runner.run(return_value()) == 42
 
-    def test_one_may_be_used_on_the_loop_of_another(self, runner):
+    def test_works_on_the_loop_of_another_loop_thread(self, runner):
         other = LoopThread("Other")
 
         async def inside() -> int:
@@ -196,17 +196,17 @@ class TestRun:
         assert runner.run(inside()) == 42
         other.close()
 
-    def test_waiting_in_slices_returns_what_came(self, runner, monkeypatch):
+    def test_wait_in_slices_returns_the_result(self, runner, monkeypatch):
         assert 0 < loop_thread._WAIT_SLICE <= 0.1
         monkeypatch.setattr(loop_thread, "_WAIT_SLICE", 0.001)
 
         assert runner.run(asyncio.sleep(0.02, 42)) == 42
 
-    def test_when_no_thread_can_be_started_nothing_is_left_behind(self, monkeypatch):
+    def test_failed_thread_start_raises_and_can_be_repeated(self, monkeypatch):
         def refuse(_: threading.Thread) -> NoReturn:
             raise RuntimeError("can't start new thread")
 
-        runner = LoopThread("Thing")
+        runner = LoopThread("Client")
         with monkeypatch.context() as patch:
             patch.setattr(threading.Thread, "start", refuse)
             with pytest.raises(RuntimeError, match="new thread"):
@@ -219,24 +219,24 @@ class TestRun:
 
 class TestInterruption:
     def test_ctrl_c_cancels_the_call_and_waits_for_its_end(self, runner):
-        cleaned = []
+        ended = []
 
         async def call() -> None:
-            interrupt()
+            press_ctrl_c()
             try:
-                await forever()
+                await wait_forever()
             finally:
                 for _ in range(5):
                     await asyncio.sleep(0)
-                cleaned.append(True)
+                ended.append(True)
 
         with pytest.raises(KeyboardInterrupt):
             runner.run(call())
 
-        assert cleaned == [True]
+        assert ended == [True]
         assert runner.run(return_value()) == 42
 
-    def test_any_exception_of_a_signal_handler_does(self, runner):
+    def test_exception_of_signal_handler_cancels_the_call(self, runner):
         ended = []
 
         def handler(*_: Any) -> NoReturn:
@@ -245,7 +245,7 @@ class TestInterruption:
         async def call() -> None:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
             try:
-                await forever()
+                await wait_forever()
             finally:
                 ended.append(True)
 
@@ -258,7 +258,7 @@ class TestInterruption:
 
         assert ended == [True]
 
-    def test_a_handler_that_returns_changes_nothing(self, runner):
+    def test_signal_handler_that_returns_does_not_cancel(self, runner):
         seen = []
 
         async def call() -> int:
@@ -275,10 +275,10 @@ class TestInterruption:
 
         assert seen == ["in the handler"]
 
-    def test_a_handler_may_close_it(self, runner):
+    def test_signal_handler_that_closes_ends_the_call(self, runner):
         async def call() -> None:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-            await forever()
+            await wait_forever()
 
         before = signal.signal(signal.SIGUSR1, lambda *_: runner.close())
         try:
@@ -287,11 +287,11 @@ class TestInterruption:
         finally:
             signal.signal(signal.SIGUSR1, before)
 
-    def test_notes_of_the_cancelled_call_go_on_the_interrupt(self, runner):
+    def test_notes_of_cancelled_call_are_added_to_the_interrupt(self, runner):
         async def purchase() -> None:
-            interrupt()
+            press_ctrl_c()
             try:
-                await forever()
+                await wait_forever()
             except asyncio.CancelledError as cancelled:
                 cancelled.add_note("intent 7 may have been executed")
                 raise
@@ -301,11 +301,11 @@ class TestInterruption:
 
         assert caught.value.__notes__ == ["intent 7 may have been executed"]
 
-    def test_an_error_that_the_cancelled_call_ends_with_is_noted(self, runner):
+    def test_error_of_cancelled_call_is_noted(self, runner):
         async def purchase() -> None:
-            interrupt()
+            press_ctrl_c()
             try:
-                await forever()
+                await wait_forever()
             except asyncio.CancelledError:
                 error = ConfigurationError("no journal")
                 error.add_note("intent 7")
@@ -319,11 +319,11 @@ class TestInterruption:
             "intent 7",
         ]
 
-    def test_a_call_that_succeeds_all_the_same_is_noted(self, runner):
+    def test_success_of_cancelled_call_is_noted(self, runner):
         async def purchase() -> int:
-            interrupt()
+            press_ctrl_c()
             with contextlib.suppress(asyncio.CancelledError):
-                await forever()
+                await wait_forever()
             return 42
 
         with pytest.raises(KeyboardInterrupt) as caught:
@@ -331,19 +331,19 @@ class TestInterruption:
 
         assert caught.value.__notes__ == ["The interrupted call had already succeeded; its result is lost."]
 
-    def test_a_call_that_resists_is_noted_and_not_waited_for_for_ever(self, runner, monkeypatch):
+    def test_call_that_ignores_cancellation_is_noted(self, runner, monkeypatch):
         monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
-        enough = threading.Event()
+        stop = threading.Event()
 
-        async def stubborn() -> None:
-            interrupt()
-            while not enough.is_set():
+        async def ignore_cancellation() -> None:
+            press_ctrl_c()
+            while not stop.is_set():
                 with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0.001)
 
         with pytest.raises(KeyboardInterrupt) as caught:
-            runner.run(stubborn())
-        enough.set()
+            runner.run(ignore_cancellation())
+        stop.set()
 
         assert caught.value.__notes__ == ["The interrupted call could not be cancelled and may still be in flight."]
 
@@ -359,7 +359,7 @@ class TestInterruption:
             loop.call_soon_threadsafe(callback)
 
         runner.run(return_value())
-        with intercepted(runner, schedule, monkeypatch), pytest.raises(KeyboardInterrupt):
+        with replaced_scheduling(runner, schedule, monkeypatch), pytest.raises(KeyboardInterrupt):
             runner.run(call())
 
         assert begun == []
@@ -373,11 +373,11 @@ class TestInterruption:
 
         async def hold() -> None:
             begun.set()
-            gate.wait(PATIENCE)
+            gate.wait(TIMEOUT)
 
         async def call() -> None:
             seen.append("begun")
-            await forever()
+            await wait_forever()
 
         def schedule(loop: asyncio.AbstractEventLoop, callback: Any) -> None:
             loop.call_soon_threadsafe(callback)
@@ -387,52 +387,52 @@ class TestInterruption:
 
         with ThreadPoolExecutor(1) as pool:
             held = pool.submit(runner.run, hold())
-            begun.wait(PATIENCE)
-            with intercepted(runner, schedule, monkeypatch), pytest.raises(KeyboardInterrupt):
+            begun.wait(TIMEOUT)
+            with replaced_scheduling(runner, schedule, monkeypatch), pytest.raises(KeyboardInterrupt):
                 runner.run(call())
-            held.result(PATIENCE)
+            held.result(TIMEOUT)
 
         assert seen == ["begun"]
 
 
 class TestClose:
-    def test_nothing_is_started_before_the_first_call(self):
+    def test_no_thread_is_started_before_the_first_call(self):
         before = loop_threads()
-        runner = LoopThread("Thing")
+        runner = LoopThread("Client")
         assert before == loop_threads()
         runner.close()
         assert before == loop_threads()
 
-    def test_the_thread_is_gone_afterwards(self):
-        runner = LoopThread("Thing")
+    def test_close_ends_the_thread_and_the_loop(self):
+        runner = LoopThread("Client")
         runner.run(return_value())
         thread = runner._worker
         runner.close()
         assert not thread.is_alive()
         assert thread.loop.is_closed()
 
-    def test_may_be_repeated(self, runner):
+    def test_close_is_idempotent(self, runner):
         runner.run(return_value())
         runner.close()
         runner.close()
 
     @pytest.mark.parametrize("used", [False, True])
-    def test_calls_afterwards_are_refused_and_their_coroutines_closed(self, used):
-        runner = LoopThread("Thing")
+    def test_call_after_close_is_refused_and_coroutine_closed(self, used):
+        runner = LoopThread("Client")
         if used:
             runner.run(return_value())
         runner.close()
 
         coro = return_value()
-        with pytest.raises(ClientClosedError, match="this Thing is closed"):
+        with pytest.raises(ClientClosedError, match="this Client is closed"):
             runner.run(coro)
 
         assert coro.cr_frame is None
 
-    def test_calls_waiting_in_other_threads_end_with_the_reason(self, runner):
+    def test_close_ends_calls_of_other_threads_with_notes(self, runner):
         async def purchase(begun: threading.Event) -> None:
             try:
-                await forever(begun)
+                await wait_forever(begun)
             except asyncio.CancelledError as cancelled:
                 cancelled.add_note("intent 7 may have been executed")
                 raise
@@ -440,21 +440,21 @@ class TestClose:
         events = [threading.Event() for _ in range(8)]
         with ThreadPoolExecutor(8) as pool:
             calls = [pool.submit(runner.run, purchase(event)) for event in events]
-            assert all(event.wait(PATIENCE) for event in events)
+            assert all(event.wait(TIMEOUT) for event in events)
             runner.close()
-            errors = [call.exception(PATIENCE) for call in calls]
+            errors = [call.exception(TIMEOUT) for call in calls]
 
-        assert [str(error) for error in errors] == ["this Thing was closed while the call was in flight"] * 8
+        assert [str(error) for error in errors] == ["this Client was closed while the call was in flight"] * 8
         assert all(error.__notes__ == ["intent 7 may have been executed"] for error in errors)
 
-    def test_every_call_ends_while_it_closes(self):
+    def test_close_ends_every_concurrent_call(self):
         for _ in range(30):
-            runner = LoopThread("Thing")
+            runner = LoopThread("Client")
             runner.run(return_value())
             ready = threading.Barrier(9)
 
             def work(runner: LoopThread = runner, ready: threading.Barrier = ready) -> int:
-                ready.wait(PATIENCE)
+                ready.wait(TIMEOUT)
                 count = 0
                 while True:
                     try:
@@ -465,15 +465,15 @@ class TestClose:
 
             with ThreadPoolExecutor(8) as pool:
                 calls = [pool.submit(work) for _ in range(8)]
-                ready.wait(PATIENCE)
+                ready.wait(TIMEOUT)
                 runner.close()
                 for call in calls:
-                    call.result(PATIENCE)
+                    call.result(TIMEOUT)
             assert set() == runner._worker.calls
 
     @pytest.mark.parametrize("used", [False, True])
-    def test_eight_threads_may_close_at_once_and_all_find_it_closed(self, used):
-        runner = LoopThread("Thing", return_value)
+    def test_close_in_eight_threads_returns_when_closed(self, used):
+        runner = LoopThread("Client", return_value)
         if used:
             runner.run(return_value())
 
@@ -492,21 +492,21 @@ class TestClose:
 
         async def call() -> None:
             try:
-                await forever(begun)
+                await wait_forever(begun)
             finally:
                 await asyncio.sleep(0)
                 order.append("call ended")
 
         begun = threading.Event()
-        runner = LoopThread("Thing", on_stop)
+        runner = LoopThread("Client", on_stop)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(runner.run, call())
-            begun.wait(PATIENCE)
+            begun.wait(TIMEOUT)
             runner.close()
             runner.close()
-            assert isinstance(waiting.exception(PATIENCE), ClientClosedError)
+            assert isinstance(waiting.exception(TIMEOUT), ClientClosedError)
 
-        assert order == ["call ended", ("on_stop", "Thing loop")]
+        assert order == ["call ended", ("on_stop", "Client loop")]
 
     def test_on_stop_runs_without_any_call(self):
         ran = []
@@ -514,7 +514,7 @@ class TestClose:
         async def on_stop() -> None:
             ran.append(True)
 
-        LoopThread("Thing", on_stop).close()
+        LoopThread("Client", on_stop).close()
 
         assert ran == [True]
 
@@ -522,7 +522,7 @@ class TestClose:
         async def on_stop() -> None:
             raise KeyError("journal")
 
-        runner = LoopThread("Thing", on_stop)
+        runner = LoopThread("Client", on_stop)
         with pytest.raises(KeyError):
             runner.close()
         runner.close()
@@ -531,7 +531,7 @@ class TestClose:
 
     def test_on_stop_that_hangs_times_out(self, monkeypatch):
         monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
-        runner = LoopThread("Thing", forever)
+        runner = LoopThread("Client", wait_forever)
         with pytest.raises(TimeoutError):
             runner.close()
 
@@ -540,7 +540,7 @@ class TestClose:
 
         async def background() -> None:
             try:
-                await forever()
+                await wait_forever()
             finally:
                 ended.append("task")
 
@@ -558,17 +558,17 @@ class TestClose:
             await asyncio.sleep(0)
             return task, generator
 
-        kept = runner.run(start())
+        results = runner.run(start())
         runner.close()
 
         assert ended == ["task", "generator"]
-        assert kept[0].cancelled()
+        assert results[0].cancelled()
 
-    def test_a_call_that_resists_is_let_go_of(self, runner, monkeypatch):
+    def test_close_with_call_that_ignores_cancellation_returns(self, runner, monkeypatch):
         monkeypatch.setattr(loop_thread, "CANCEL_TIMEOUT", 0.05)
         begun = threading.Event()
 
-        async def stubborn() -> None:
+        async def ignore_cancellation() -> None:
             begun.set()
             for _ in range(3):
                 with contextlib.suppress(asyncio.CancelledError):
@@ -576,53 +576,53 @@ class TestClose:
             await asyncio.sleep(3600)
 
         with ThreadPoolExecutor(1) as pool:
-            call = pool.submit(runner.run, stubborn())
-            begun.wait(PATIENCE)
+            call = pool.submit(runner.run, ignore_cancellation())
+            begun.wait(TIMEOUT)
             runner.close()
-            assert isinstance(call.exception(PATIENCE), ClientClosedError)
+            assert isinstance(call.exception(TIMEOUT), ClientClosedError)
             del call
         gc.collect()  # "Task was destroyed but it is pending" is logged, not raised
 
 
-class TestForgotten:
+class TestUnclosed:
     def test_unclosed_and_collected_warns_and_runs_on_stop(self):
         ran = []
 
         async def on_stop() -> None:
             ran.append(True)
 
-        runner = LoopThread("Thing", on_stop)
+        runner = LoopThread("Client", on_stop)
         runner.run(return_value())
         thread = runner._worker
 
-        with pytest.warns(ResourceWarning, match="unclosed Thing"):
+        with pytest.warns(ResourceWarning, match="unclosed Client"):
             del runner
             gc.collect()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
 
         assert not thread.is_alive()
         assert ran == [True]
 
     def test_background_task_does_not_keep_the_owner_alive(self):
-        runner = LoopThread("Thing")
+        runner = LoopThread("Client")
 
         async def start() -> asyncio.Task[None]:
-            return asyncio.create_task(forever())
+            return asyncio.create_task(wait_forever())
 
         task = runner.run(start())
         thread = runner._worker
         with pytest.warns(ResourceWarning):
             del runner
             gc.collect()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
 
         assert task.cancelled()
 
-    def test_one_that_was_never_used_needs_no_close(self):
-        LoopThread("Thing")
+    def test_unused_and_collected_does_not_warn(self):
+        LoopThread("Client")
         gc.collect()
 
-    def test_one_collected_on_its_own_loop_thread_stops_too(self):
+    def test_collected_on_its_own_loop_thread_stops(self):
         holder: list[LoopThread] = []
 
         async def drop() -> None:
@@ -631,7 +631,7 @@ class TestForgotten:
             dropped.set()
 
         dropped = threading.Event()
-        runner = LoopThread("Thing")
+        runner = LoopThread("Client")
         runner.run(return_value())
         thread = runner._worker
         holder.append(runner)
@@ -639,7 +639,7 @@ class TestForgotten:
             # Schedule it without waiting: a waiting caller would keep a reference.
             thread.loop.call_soon_threadsafe(lambda: thread.loop.create_task(drop()))
             del runner
-            assert dropped.wait(PATIENCE)
-        thread.join(PATIENCE)  # only here: the caught warning has a reference to the object
+            assert dropped.wait(TIMEOUT)
+        thread.join(TIMEOUT)  # only after `pytest.warns`, whose record refers to the object
 
         assert not thread.is_alive()

@@ -30,7 +30,7 @@ RESOURCES = [
     (AsyncWallet, blocking.Wallet),
     (AsyncRates, blocking.Rates),
 ]
-TWINS = [
+CLASSES = [
     *RESOURCES,
     (AsyncMintedConnect, MintedConnect),
     (RateFeed, BlockingRateFeed),
@@ -40,29 +40,29 @@ TWINS = [
 INTERNAL = {(AsyncCompletions, "with_api"), (AsyncCompletions, "note"), (AsyncCompletions, "aclose")}
 """Methods that only the asynchronous client calls."""
 
-BY_HAND = {
+HANDWRITTEN = {
     (AsyncMintedConnect, "from_env"),
     (AsyncMintedConnect, "sandbox"),
     (AsyncMintedConnect, "with_options"),
     (AsyncMintedConnect, "sandbox_server"),
     (RateFeed, "failures"),
     (RateFeed, "last_error"),
-    (RateFeed, "is_open"),
+    (RateFeed, "is_breaker_open"),
     (Subscription, "dropped"),
 }
 """Members that are not operations and are written for both clients."""
 
 RENAMED = {"aclose": "close", "__aenter__": "__enter__", "__aexit__": "__exit__", "__anext__": "__next__"}
 
-NO_TWIN = {
+ASYNC_ONLY = {
     # An aiohttp session belongs to its own event loop; the blocking client has another.
     (AsyncMintedConnect, "session"),
 }
 """Constructor parameters that only the asynchronous client has."""
 
 
-def public(cls: type) -> dict[str, Any]:
-    """Return the public members of a class, and the protocol methods that have a twin."""
+def public_members(cls: type) -> dict[str, Any]:
+    """Return the public members of a class, and the protocol methods with a blocking counterpart."""
     return {
         name: value
         for base in reversed(cls.__mro__[:-1])
@@ -72,37 +72,45 @@ def public(cls: type) -> dict[str, Any]:
     }
 
 
-def same_type(annotation: object) -> str:
+def translate_annotation(annotation: object) -> str:
     """Return an annotation as text, with the names of the blocking types replaced."""
     text = str(annotation)
-    for one, other in (("AsyncGenerator[Self, None]", "Generator[Self, None, None]"), ("ThreadedSandbox", "Sandbox")):
-        text = text.replace(one, other)
+    for old, new in (("AsyncGenerator[Self, None]", "Generator[Self, None, None]"), ("ThreadedSandbox", "Sandbox")):
+        text = text.replace(old, new)
     return text
 
 
-@pytest.mark.parametrize(("asynchronous", "twin"), TWINS)
-def test_nothing_is_missing_and_nothing_is_extra(asynchronous, twin):
-    expected = {RENAMED.get(name, name) for name in public(asynchronous) if (asynchronous, name) not in INTERNAL}
+@pytest.mark.parametrize(("asynchronous", "blocking_class"), CLASSES)
+def test_blocking_class_has_the_same_members(asynchronous, blocking_class):
+    expected = {
+        RENAMED.get(name, name) for name in public_members(asynchronous) if (asynchronous, name) not in INTERNAL
+    }
     # Each client's constructor sets the resources; annotations show them on the class.
-    assert set(public(twin)) | {name for name in RENAMED.values() if name in vars(twin)} == expected
+    assert (
+        set(public_members(blocking_class)) | {name for name in RENAMED.values() if name in vars(blocking_class)}
+        == expected
+    )
 
 
-@pytest.mark.parametrize(("asynchronous", "twin"), TWINS)
-def test_every_operation_is_the_lifted_one(asynchronous, twin):
-    for name, value in public(asynchronous).items():
-        if (asynchronous, name) in INTERNAL | BY_HAND or name in RENAMED:
+@pytest.mark.parametrize(("asynchronous", "blocking_class"), CLASSES)
+def test_blocking_method_is_lifted_from_async_method(asynchronous, blocking_class):
+    for name, value in public_members(asynchronous).items():
+        if (asynchronous, name) in INTERNAL | HANDWRITTEN or name in RENAMED:
             continue
-        lifted = vars(twin)[name]
+        lifted = vars(blocking_class)[name]
         assert isinstance(lifted, Lifted), name
         assert lifted.__wrapped__ is value, name
         assert lifted.__doc__ == re.sub(r"async (?=with |for )|await (?=\w)", "", value.__doc__), name
-        assert (lifted.__module__, lifted.__qualname__) == (twin.__module__, f"{twin.__qualname__}.{name}")
+        assert (lifted.__module__, lifted.__qualname__) == (
+            blocking_class.__module__,
+            f"{blocking_class.__qualname__}.{name}",
+        )
 
 
-@pytest.mark.parametrize(("asynchronous", "twin"), RESOURCES)
-def test_bound_operations_have_the_same_parameters_and_results(asynchronous, twin):
-    facade = twin(object.__new__(asynchronous), None)
-    for name, value in vars(twin).items():
+@pytest.mark.parametrize(("asynchronous", "blocking_class"), RESOURCES)
+def test_bound_method_has_the_same_signature(asynchronous, blocking_class):
+    facade = blocking_class(object.__new__(asynchronous), None)
+    for name, value in vars(blocking_class).items():
         if isinstance(value, Lifted):
             bound = getattr(facade, name)
             inner = getattr(facade._inner, name)
@@ -112,48 +120,53 @@ def test_bound_operations_have_the_same_parameters_and_results(asynchronous, twi
             assert signature.return_annotation == returned.replace("RateFeed", "BlockingRateFeed"), name
 
 
-@pytest.mark.parametrize(("asynchronous", "twin"), RESOURCES)
-def test_flattened_walks_take_what_their_pages_take(asynchronous, twin):
-    if "iterate" not in vars(twin):
+@pytest.mark.parametrize(("asynchronous", "blocking_class"), RESOURCES)
+def test_iterate_has_the_parameters_of_pages(asynchronous, blocking_class):
+    if "iterate" not in vars(blocking_class):
         return
     iterate = dict(inspect.signature(asynchronous.iterate).parameters)
     pages = dict(inspect.signature(asynchronous.pages).parameters)
 
     assert {**pages, **iterate} == pages
-    assert vars(twin)["iterate"]._target is asynchronous.pages
+    assert vars(blocking_class)["iterate"]._target is asynchronous.pages
 
 
 @pytest.mark.parametrize("name", ["__init__", "from_env", "sandbox", "with_options"])
-def test_what_is_written_by_hand_has_the_same_parameters(name):
+def test_handwritten_method_has_the_same_signature(name):
     def parameters(cls: type) -> list[tuple[str, Any, object, str]]:
         found = inspect.signature(getattr(cls, name)).parameters.values()
         return [
-            (one.name, one.kind, one.default, same_type(one.annotation))
-            for one in found
-            if (cls, one.name) not in NO_TWIN
+            (parameter.name, parameter.kind, parameter.default, translate_annotation(parameter.annotation))
+            for parameter in found
+            if (cls, parameter.name) not in ASYNC_ONLY
         ]
 
     def returns(cls: type) -> str:
-        return same_type(inspect.signature(getattr(cls, name)).return_annotation)
+        return translate_annotation(inspect.signature(getattr(cls, name)).return_annotation)
 
     assert parameters(MintedConnect) == parameters(AsyncMintedConnect)
     assert returns(MintedConnect) == returns(AsyncMintedConnect)
 
 
-def test_exceptions_are_still_needed():
-    for cls, name in NO_TWIN:
+def test_exceptions_to_parity_exist():
+    for cls, name in ASYNC_ONLY:
         assert name in inspect.signature(cls).parameters
-    for cls, name in INTERNAL | BY_HAND:
-        assert name in public(cls)
+    for cls, name in INTERNAL | HANDWRITTEN:
+        assert name in public_members(cls)
 
 
-def test_both_clients_carry_the_same_resources():
+def test_both_clients_have_the_same_resources():
     asynchronous = AsyncMintedConnect("partner", "secret")
-    twin = MintedConnect("partner", "secret")
+    blocking_class = MintedConnect("partner", "secret")
     resources = {type(inner): name for name, inner in vars(asynchronous).items() if not name.startswith("_")}
 
-    assert resources == {type(facade._inner): name for name, facade in vars(twin).items() if not name.startswith("_")}
-    assert {name: type(getattr(twin, name)) for name in resources.values()} == {
-        name: twin for cls, twin in RESOURCES for one, name in resources.items() if one is cls
+    assert resources == {
+        type(facade._inner): name for name, facade in vars(blocking_class).items() if not name.startswith("_")
     }
-    twin.close()
+    assert {name: type(getattr(blocking_class, name)) for name in resources.values()} == {
+        name: blocking_class
+        for cls, blocking_class in RESOURCES
+        for resource, name in resources.items()
+        if resource is cls
+    }
+    blocking_class.close()

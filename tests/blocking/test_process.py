@@ -1,4 +1,4 @@
-"""Signals, forks and interpreter exit, each in an interpreter of its own and for real."""
+"""Signals, forks and interpreter exit, each test in a new interpreter."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from textwrap import dedent
 
 import pytest
 
-from .conftest import PATIENCE
+from .conftest import TIMEOUT
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and fork of POSIX")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and forks")
 
 PRELUDE = dedent(
     """
@@ -48,19 +48,19 @@ PRELUDE = dedent(
         except ClientClosedError as error:
             return str(error)
 
-    runner = LoopThread("Thing")
+    runner = LoopThread("Client")
     """
 )
 
 
-def code(source: str) -> str:
+def with_prelude(source: str) -> str:
     return PRELUDE + dedent(source)
 
 
 class TestCtrlC:
-    def test_cancels_the_call_under_way_and_ends_the_process(self, script):
-        process = script(
-            code(
+    def test_ctrl_c_cancels_the_call_and_ends_the_process(self, start_script):
+        process = start_script(
+            with_prelude(
                 """
                 async def purchase():
                     print("begun", flush=True)
@@ -80,28 +80,30 @@ class TestCtrlC:
         )
         with process:
             assert process.stdout.readline() == "begun\n"
-            pressed = time.monotonic()
+            sent_at = time.monotonic()
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=PATIENCE)
+            out, err = process.communicate(timeout=TIMEOUT)
 
-        assert time.monotonic() - pressed < 5
-        assert out.split() == ["cancelled", "back"]  # in this order: nothing goes on behind the user's back
+        assert time.monotonic() - sent_at < 5
+        assert out.split() == ["cancelled", "back"]  # in this order: the call has ended when `run` raises
         assert err.rstrip().endswith("KeyboardInterrupt")
         assert process.returncode == -signal.SIGINT
 
-    def test_unclosed_it_ends_just_as_promptly(self, script):
-        process = script(code("runner.run(return_value()); print('ready', flush=True); runner.run(forever())"))
+    def test_ctrl_c_without_close_ends_the_process(self, start_script):
+        process = start_script(
+            with_prelude("runner.run(return_value()); print('ready', flush=True); runner.run(forever())")
+        )
         with process:
             process.stdout.readline()
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=PATIENCE)
+            _, err = process.communicate(timeout=TIMEOUT)
 
         assert process.returncode == -signal.SIGINT
         assert "KeyboardInterrupt" in err
 
-    def test_second_ctrl_c_ends_the_wait_for_the_cancelled_call(self, script):
-        process = script(
-            code(
+    def test_second_ctrl_c_ends_the_wait_for_the_call(self, start_script):
+        process = start_script(
+            with_prelude(
                 """
                 async def stubborn():
                     print("begun", flush=True)
@@ -122,15 +124,15 @@ class TestCtrlC:
             assert process.stdout.readline() == "begun\n"
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "no\n"
-            pressed = time.monotonic()
+            sent_at = time.monotonic()
             process.send_signal(signal.SIGINT)
-            assert process.wait(PATIENCE) == 7
+            assert process.wait(TIMEOUT) == 7
 
-        assert time.monotonic() - pressed < 4
+        assert time.monotonic() - sent_at < 4
 
-    def test_sys_exit_in_a_sigterm_handler_does_the_same(self, script):
-        process = script(
-            code(
+    def test_sys_exit_in_sigterm_handler_cancels_the_call(self, start_script):
+        process = start_script(
+            with_prelude(
                 """
                 import signal
 
@@ -152,16 +154,16 @@ class TestCtrlC:
         with process:
             assert process.stdout.readline() == "begun\n"
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=PATIENCE)
+            out, err = process.communicate(timeout=TIMEOUT)
 
         assert (process.returncode, out, err) == (3, "cancelled\n", "")
 
 
 class TestFork:
     @pytest.mark.requirement(25)
-    def test_the_child_is_refused_at_once_and_the_parent_goes_on(self, finished):
-        status, out, err = finished(
-            code(
+    def test_forked_child_is_refused_and_parent_still_works(self, run_script):
+        status, out, err = run_script(
+            with_prelude(
                 """
                 runner.run(return_value())
                 pid = os.fork()
@@ -176,13 +178,13 @@ class TestFork:
         )
         assert (status, err) == (0, "")
         assert out.splitlines() == [
-            "this Thing was built before a fork of the process: build one in each process",
+            "this Client was built before a fork of the process: build one in each process",
             "5 42",
         ]
 
-    def test_so_is_a_child_of_a_client_that_was_never_used(self, finished):
-        status, out, err = finished(
-            code(
+    def test_forked_child_of_unused_runner_is_refused(self, run_script):
+        status, out, err = run_script(
+            with_prelude(
                 """
                 pid = os.fork()
                 if pid == 0:
@@ -195,9 +197,9 @@ class TestFork:
         assert (status, err) == (0, "")
         assert "before a fork" in out
 
-    def test_even_if_another_thread_held_every_lock_and_was_in_a_call(self, finished):
-        status, out, err = finished(
-            code(
+    def test_child_forked_during_call_with_lock_held_is_refused(self, run_script):
+        status, out, err = run_script(
+            with_prelude(
                 """
                 begun = threading.Event()
 
@@ -222,13 +224,13 @@ class TestFork:
             )
         )
         assert (status, err) == (0, "")
-        assert out.splitlines() == ["True", "0", "this Thing was closed while the call was in flight"]
+        assert out.splitlines() == ["True", "0", "this Client was closed while the call was in flight"]
 
-    def test_a_child_that_merely_exits_does_so(self, finished):
-        status, out, err = finished(
-            code(
+    def test_forked_child_that_only_exits_exits(self, run_script):
+        status, out, err = run_script(
+            with_prelude(
                 """
-                runner = LoopThread("Thing", on_stop)
+                runner = LoopThread("Client", on_stop)
                 runner.run(return_value())
                 pid = os.fork()
                 if pid == 0:
@@ -241,9 +243,9 @@ class TestFork:
         assert (status, err) == (0, "")
         assert out.splitlines() == ["5 42", "on_stop"]
 
-    def test_a_child_may_build_its_own(self, finished):
-        status, out, err = finished(
-            code(
+    def test_forked_child_with_own_runner_works(self, run_script):
+        status, out, err = run_script(
+            with_prelude(
                 """
                 runner.run(return_value())
                 pid = os.fork()
@@ -260,9 +262,9 @@ class TestFork:
         assert (status, out, err) == (0, "42\n0\n", "")
 
     @pytest.mark.parametrize("method", ["fork", "spawn"])
-    def test_multiprocessing(self, finished, method):
-        status, out, err = finished(
-            code(
+    def test_multiprocessing_child_with_own_runner_works(self, run_script, method):
+        status, out, err = run_script(
+            with_prelude(
                 """
                 import multiprocessing
 
@@ -288,30 +290,30 @@ class TestFork:
             method,
         )
         assert (status, err) == (0, "")
-        said = "'this Thing was built before a fork of the process: build one in each process'"
-        assert out.splitlines() == [f"(42, {said if method == 'fork' else None})", "0 42"]
+        error = "'this Client was built before a fork of the process: build one in each process'"
+        assert out.splitlines() == [f"(42, {error if method == 'fork' else None})", "0 42"]
 
 
 class TestExit:
-    def test_without_close_it_is_prompt_and_only_the_warning_is_seen(self, finished):
+    def test_exit_without_close_prints_only_the_warning(self, run_script):
         begun = time.monotonic()
-        status, out, err = finished(code("runner.run(return_value()); print('end')"), warnings="default")
+        status, out, err = run_script(with_prelude("runner.run(return_value()); print('end')"), warnings="default")
 
         assert (status, out) == (0, "end\n")
-        assert "ResourceWarning: unclosed Thing: use `with`, or call close()" in err
+        assert "ResourceWarning: unclosed Client: use `with`, or call close()" in err
         assert "Traceback" not in err
-        assert time.monotonic() - begun < PATIENCE / 2
+        assert time.monotonic() - begun < TIMEOUT / 2
 
-    def test_without_close_the_last_coroutine_still_runs(self, finished):
-        source = "runner = LoopThread('Thing', on_stop); runner.run(return_value()); print('end', flush=True)"
-        assert finished(code(source), warnings="ignore") == (0, "end\non_stop\n", "")
+    def test_exit_without_close_runs_on_stop(self, run_script):
+        source = "runner = LoopThread('Client', on_stop); runner.run(return_value()); print('end', flush=True)"
+        assert run_script(with_prelude(source), warnings="ignore") == (0, "end\non_stop\n", "")
 
-    def test_unclosed_without_dev_mode_prints_nothing(self, finished):
-        assert finished(code("runner.run(return_value())"), warnings="ignore") == (0, "", "")
+    def test_exit_without_close_and_dev_mode_prints_nothing(self, run_script):
+        assert run_script(with_prelude("runner.run(return_value())"), warnings="ignore") == (0, "", "")
 
-    def test_background_tasks_and_waiting_daemons_do_not_hold_it_up(self, finished):
-        status, out, err = finished(
-            code(
+    def test_exit_with_background_tasks_and_daemons_ends(self, run_script):
+        status, out, err = run_script(
+            with_prelude(
                 """
                 async def start():
                     global task
@@ -334,9 +336,9 @@ class TestExit:
         )
         assert (status, out, err) == (0, "end\n", "")
 
-    def test_other_threads_finish_their_calls_first(self, finished):
-        status, out, err = finished(
-            code(
+    def test_exit_waits_for_calls_of_other_threads(self, run_script):
+        status, out, err = run_script(
+            with_prelude(
                 """
                 runner.run(return_value())  # at exit Python starts no new thread
                 gate = asyncio.Event()

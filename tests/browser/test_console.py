@@ -43,7 +43,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     driver = Chrome(options=options, service=Service(executable_path=str(DRIVER)))
     yield driver
     driver.quit()
-    # Its own connections to the driver stay to be collected.
+    # Selenium leaves its connections to the driver to the garbage collector.
     import gc
     import warnings
 
@@ -74,8 +74,8 @@ class Console:
 
         WebDriverWait(self.browser, PATIENCE, poll_frequency=0.05).until(lambda _: condition())
 
-    def text(self, place: str) -> str:
-        return str(self.browser.execute_script("return document.getElementById(arguments[0]).innerText", place))
+    def text(self, element_id: str) -> str:
+        return str(self.browser.execute_script("return document.getElementById(arguments[0]).innerText", element_id))
 
     def click(self, selector: str) -> None:
         self.browser.find_element("css selector", selector).click()
@@ -87,7 +87,11 @@ class Console:
         import json
 
         messages = [json.loads(entry["message"])["message"] for entry in self.browser.get_log("performance")]
-        sent = [one["params"]["request"]["url"] for one in messages if one["method"] == "Network.requestWillBeSent"]
+        sent = [
+            message["params"]["request"]["url"]
+            for message in messages
+            if message["method"] == "Network.requestWillBeSent"
+        ]
         return {url for url in sent if not url.startswith("data:")}
 
 
@@ -100,16 +104,16 @@ def console(browser, sandbox: ThreadedSandbox) -> Console:
     return Console(browser, sandbox.console_url)
 
 
-def filled(minted: MintedConnect) -> None:
+def create_orders(minted: MintedConnect) -> None:
     minted.customers.create(CUSTOMER, firstname="Ada")
     basket = minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=3)
     minted.complete.buy(basket, expected_total=basket.paid_total)
     minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=2)
 
 
-def test_page_shows_the_state(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
+def test_console_shows_the_state(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
     console.wait(lambda: "none" in console.text("orders"))
-    filled(minted)
+    create_orders(minted)
     console.wait(lambda: "Pending" in console.text("orders"))
     assert f"2 x {GOLD}" in console.text("baskets")
     assert "240 s" in console.text("baskets")
@@ -125,15 +129,15 @@ def test_page_shows_the_state(console: Console, minted: MintedConnect, sandbox: 
         console.browser.save_screenshot(str(Path(folder) / "console.png"))
 
 
-def test_the_buttons_move_the_clock(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
-    filled(minted)
+def test_console_buttons_advance_the_clock(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
+    create_orders(minted)
     console.wait(lambda: "240 s" in console.text("baskets"))
     console.click("button[data-seconds='241']")
     console.wait(lambda: "expired" in console.text("baskets"))
     assert sandbox.clock.monotonic() == 241
 
 
-def test_faults_are_added_and_removed(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
+def test_console_adds_and_removes_faults(console: Console, minted: MintedConnect, sandbox: ThreadedSandbox) -> None:
     console.wait(lambda: console.browser.execute_script("return document.querySelectorAll('option').length") > 10)
     path = console.browser.find_element("css selector", "input[name=path]")
     path.clear()
@@ -147,14 +151,14 @@ def test_faults_are_added_and_removed(console: Console, minted: MintedConnect, s
     assert not sandbox.faults
 
 
-def test_error_is_shown(console: Console) -> None:
+def test_console_shows_errors(console: Console) -> None:
     console.wait(lambda: console.browser.execute_script("return document.querySelectorAll('option').length") > 10)
     console.click("option[value='drop_field']")
     console.click("#add-fault button")
     console.wait(lambda: "drop_field needs field=" in console.text("error"))
 
 
-def test_markup_from_outside_is_text(console: Console, sandbox: ThreadedSandbox) -> None:
+def test_console_escapes_markup(console: Console, sandbox: ThreadedSandbox) -> None:
     import urllib.error
     import urllib.request
 
@@ -166,17 +170,17 @@ def test_markup_from_outside_is_text(console: Console, sandbox: ThreadedSandbox)
     assert console.browser.title == "Minted Connect sandbox"
 
 
-def test_another_site_reads_and_does_nothing(browser, console: Console, sandbox: ThreadedSandbox) -> None:
+def test_console_refuses_requests_of_other_sites(browser, console: Console, sandbox: ThreadedSandbox) -> None:
     with ThreadedSandbox() as other:
         # Another port is another origin of the same site.
         browser.get(f"{other.url}/_sandbox")
-        ask = """
+        script = """
             const done = arguments[arguments.length - 1];
             fetch(arguments[0], {method: arguments[1], mode: arguments[2], body: arguments[3],
                 headers: {"Content-Type": "text/plain"}})
                 .then((response) => done(response.type), () => done("refused"));
         """
         url = f"{sandbox.url}/_sandbox"
-        assert browser.execute_async_script(ask, f"{url}/state", "GET", "cors", None) == "refused"
-        assert browser.execute_async_script(ask, f"{url}/clock", "POST", "no-cors", '{"seconds": 99}') == "refused"
+        assert browser.execute_async_script(script, f"{url}/state", "GET", "cors", None) == "refused"
+        assert browser.execute_async_script(script, f"{url}/clock", "POST", "no-cors", '{"seconds": 99}') == "refused"
     assert sandbox.clock.monotonic() == 0

@@ -67,8 +67,10 @@ def minted(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Mint
         if name.startswith("MINTED_CONNECT_"):
             monkeypatch.delenv(name)
 
-    def run(*words: object, stdin: str = "", env: Mapping[str, str | None] | None = None) -> Result:
-        result = CliRunner().invoke(app, [str(word) for word in words], input=stdin, env={**environment, **(env or {})})
+    def run(*arguments: object, stdin: str = "", env: Mapping[str, str | None] | None = None) -> Result:
+        result = CliRunner().invoke(
+            app, [str(argument) for argument in arguments], input=stdin, env={**environment, **(env or {})}
+        )
         assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
         assert "Traceback" not in result.output
         return Result(result.exit_code, result.stdout, result.stderr)
@@ -86,9 +88,9 @@ def process_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def shell(environment: dict[str, str]) -> Callable[..., subprocess.Popen[str]]:
     """Starts `minted` in a subprocess."""
 
-    def start(*words: object, **settings: object) -> subprocess.Popen[str]:
+    def start(*arguments: object, **settings: object) -> subprocess.Popen[str]:
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-            [sys.executable, "-m", "minted_connect.cli", *map(str, words)],
+            [sys.executable, "-m", "minted_connect.cli", *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -109,11 +111,19 @@ _EXEC_ON_TERMINAL = (
 class Terminal:
     """`minted` on a pseudo-terminal; `screen` is everything written to it."""
 
-    def __init__(self, words: tuple[object, ...], environment: Mapping[str, str]) -> None:
+    def __init__(self, arguments: tuple[object, ...], environment: Mapping[str, str]) -> None:
         self._master, slave = os.openpty()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _EXEC_ON_TERMINAL, sys.executable, "-m", "minted_connect.cli", *map(str, words)],
+                [
+                    sys.executable,
+                    "-c",
+                    _EXEC_ON_TERMINAL,
+                    sys.executable,
+                    "-m",
+                    "minted_connect.cli",
+                    *map(str, arguments),
+                ],
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
@@ -165,8 +175,8 @@ class Terminal:
 def terminal(environment: dict[str, str]) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
-    def start(*words: object, env: Mapping[str, str] | None = None) -> Terminal:
-        opened.append(Terminal(words, {**environment, **(env or {})}))
+    def start(*arguments: object, env: Mapping[str, str] | None = None) -> Terminal:
+        opened.append(Terminal(arguments, {**environment, **(env or {})}))
         return opened[-1]
 
     yield start

@@ -18,20 +18,20 @@ def parsed(result: Result) -> object:
     return json.loads(result.out, parse_float=lambda text: pytest.fail(f"{text} is not text"))
 
 
-def fill(minted: Minted, *, qty: int = 1, kind: str = "buy") -> None:
+def fill_basket(minted: Minted, *, qty: int = 1, kind: str = "buy") -> None:
     minted("customer", "create", CUSTOMER)
     assert minted("basket", "add", CUSTOMER, GOLD, "--qty", qty, "--type", kind).code == 0
 
 
 @pytest.fixture
-def owner(minted: Minted) -> Minted:
-    """The customer holds three bars."""
-    fill(minted, qty=3)
+def minted_with_bars(minted: Minted) -> Minted:
+    """Return `minted` for a customer who owns three bars."""
+    fill_basket(minted, qty=3)
     assert minted("buy", CUSTOMER, "--yes").code == 0
     return minted
 
 
-def test_rates_are_a_line_each_and_as_json_exact_text(minted: Minted) -> None:
+def test_rates_print_one_line_each_and_exact_json(minted: Minted) -> None:
     lines = minted("rates").out.splitlines()
     assert lines[0].split("\t") == ["account", "metal", "buy at", "sell at", "spot", "currency", "updated"]
     assert [line.split("\t")[1] for line in lines[1:]] == ["gold", "silver"]
@@ -41,7 +41,7 @@ def test_rates_are_a_line_each_and_as_json_exact_text(minted: Minted) -> None:
     assert Decimal(rows[0]["buy_price"]) > Decimal(rows[0]["sell_price"])
 
 
-def test_watch_gives_a_line_a_price(minted: Minted) -> None:
+def test_watch_prints_one_line_per_price(minted: Minted) -> None:
     assert len(minted("rates", "watch", "--interval", "0.05", "--count", "4").out.splitlines()) == 4
     ticks = [
         json.loads(line)
@@ -51,7 +51,7 @@ def test_watch_gives_a_line_a_price(minted: Minted) -> None:
     assert all(isinstance(tick["buy"], str) and tick["stale"] is False for tick in ticks)
 
 
-def test_history_as_a_table_a_chart_and_files(minted: Minted, tmp_path: Path) -> None:
+def test_history_is_shown_as_table_chart_and_saved_to_files(minted: Minted, tmp_path: Path) -> None:
     arguments = ("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--end", "2026-03-10")
     rows = parsed(minted(*arguments, "--json"))
     assert isinstance(rows, list)
@@ -77,7 +77,7 @@ def test_history_as_a_table_a_chart_and_files(minted: Minted, tmp_path: Path) ->
     assert [file.name for file in tmp_path.glob(".*part")] == []
 
 
-def test_history_until_today_if_no_end_is_given(minted: Minted) -> None:
+def test_history_without_end_lasts_until_today(minted: Minted) -> None:
     rows = parsed(
         minted("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--interval", "week", "--json")
     )
@@ -85,17 +85,17 @@ def test_history_until_today_if_no_end_is_given(minted: Minted) -> None:
     assert len(rows) > 5
 
 
-def test_products(minted: Minted) -> None:
+def test_products_lists_products(minted: Minted) -> None:
     rows = parsed(minted("products", "--json"))
     assert isinstance(rows, list)
     assert GOLD in [row["sku"] for row in rows]
     assert len(minted("products", "--limit", "2").out.splitlines()) == 3
 
 
-def test_a_customer_is_created_shown_changed_and_removed(minted: Minted) -> None:
-    made = minted("customer", "create", CUSTOMER, "--firstname", "Ada", "--birthdate", "1990-12-10")
-    assert made.code == 0
-    assert "first name\tAda" in made.out.splitlines()
+def test_customer_commands_create_show_update_and_remove(minted: Minted) -> None:
+    created = minted("customer", "create", CUSTOMER, "--firstname", "Ada", "--birthdate", "1990-12-10")
+    assert created.code == 0
+    assert "first name\tAda" in created.out.splitlines()
     assert minted("customer", "update", CUSTOMER, "--lastname", "Lovelace", "--clear", "firstname").code == 0
     shown = parsed(minted("customer", "get", CUSTOMER, "--json"))
     assert isinstance(shown, dict)
@@ -104,7 +104,7 @@ def test_a_customer_is_created_shown_changed_and_removed(minted: Minted) -> None
     assert minted("customer", "get", CUSTOMER).code == 3
 
 
-def test_a_business_is_created_with_its_own_fields(minted: Minted, sandbox: ThreadedSandbox) -> None:
+def test_business_customer_is_created_with_tax_fields(minted: Minted, sandbox: ThreadedSandbox) -> None:
     sent = ("--tax-office", "Beyoğlu", "--account-type", "company")
     assert minted("customer", "create", CUSTOMER, *sent).code == 0
     sent_body = {"external_id": CUSTOMER, "tax_office": "Beyoğlu", "account_type": "company"}
@@ -112,14 +112,14 @@ def test_a_business_is_created_with_its_own_fields(minted: Minted, sandbox: Thre
     assert minted("customer", "update", CUSTOMER, "--tax-office", "Şişli").code == 2
 
 
-def test_what_is_cleared_cannot_be_given_too(minted: Minted, sandbox: ThreadedSandbox) -> None:
+def test_clear_of_field_with_value_exits_2(minted: Minted, sandbox: ThreadedSandbox) -> None:
     result = minted("customer", "update", CUSTOMER, "--lastname", "L", "--clear", "lastname")
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("minted: clear: must be one of")
     assert not sandbox.requests
 
 
-def test_a_basket_is_filled_changed_and_emptied(minted: Minted) -> None:
+def test_basket_commands_add_set_remove_and_clear(minted: Minted) -> None:
     minted("customer", "create", CUSTOMER)
     assert minted("basket", "show", CUSTOMER).err == "there is no open basket\n"
     assert minted("basket", "show", CUSTOMER, "--json").out == "null\n"
@@ -137,7 +137,7 @@ def test_a_basket_is_filled_changed_and_emptied(minted: Minted) -> None:
     assert minted("basket", "clear", CUSTOMER).code == 0
 
 
-def test_without_a_basket_there_is_nothing_to_change(minted: Minted) -> None:
+def test_basket_rm_without_basket_exits_2(minted: Minted) -> None:
     minted("customer", "create", CUSTOMER)
     result = minted("basket", "rm", CUSTOMER, GOLD)
     assert (result.code, result.err) == (
@@ -146,8 +146,8 @@ def test_without_a_basket_there_is_nothing_to_change(minted: Minted) -> None:
     )
 
 
-def test_a_dry_run_shows_the_fees_and_buys_nothing(minted: Minted, sandbox: ThreadedSandbox, tmp_path: Path) -> None:
-    fill(minted)
+def test_dry_run_shows_fees_and_places_no_order(minted: Minted, sandbox: ThreadedSandbox, tmp_path: Path) -> None:
+    fill_basket(minted)
     result = minted("buy", CUSTOMER, "--dry-run")
     assert result.code == 0
     assert "charge fee\t" in result.out
@@ -157,66 +157,66 @@ def test_a_dry_run_shows_the_fees_and_buys_nothing(minted: Minted, sandbox: Thre
     assert not list(tmp_path.rglob("*.journal.db"))
 
 
-def test_bought_sold_delivered_and_looked_up(owner: Minted, tmp_path: Path) -> None:
-    held = parsed(owner("wallet", CUSTOMER, "--json"))
+def test_sell_and_deliver_appear_in_orders_and_receipt(minted_with_bars: Minted, tmp_path: Path) -> None:
+    held = parsed(minted_with_bars("wallet", CUSTOMER, "--json"))
     assert isinstance(held, list)
     assert [(row["sku"], row["amount"]) for row in held] == [(GOLD, "3")]
-    owner("basket", "add", CUSTOMER, GOLD, "--type", "sell")
-    sold = owner("sell", CUSTOMER, "--yes")
+    minted_with_bars("basket", "add", CUSTOMER, GOLD, "--type", "sell")
+    sold = minted_with_bars("sell", CUSTOMER, "--yes")
     assert "total received\t" in sold.out
-    owner("basket", "add", CUSTOMER, GOLD, "--type", "delivery")
+    minted_with_bars("basket", "add", CUSTOMER, GOLD, "--type", "delivery")
     address = tmp_path / "home.json"
     address.write_text(json.dumps(HOME), "utf-8")
-    sent = parsed(owner("deliver", CUSTOMER, "--address", address, "--yes", "--json"))
+    sent = parsed(minted_with_bars("deliver", CUSTOMER, "--address", address, "--yes", "--json"))
     assert isinstance(sent, dict)
     number = sent["order"]["id"]
-    found = parsed(owner("orders", "--customer", CUSTOMER, "--json"))
+    found = parsed(minted_with_bars("orders", "--customer", CUSTOMER, "--json"))
     assert isinstance(found, list)
     assert [row["kind"] for row in found] == ["delivery", "sell", "buy"]
     assert found[0]["id"] == number
-    only = owner("orders", "--customer", CUSTOMER, "--kind", "sell")
+    only = minted_with_bars("orders", "--customer", CUSTOMER, "--kind", "sell")
     assert [line.split("\t")[1] for line in only.out.splitlines()[1:]] == ["sell"]
-    assert len(owner("orders", "--limit", "2").out.splitlines()) == 3
-    receipt = parsed(owner("receipt", number, "--customer", CUSTOMER, "--json"))
+    assert len(minted_with_bars("orders", "--limit", "2").out.splitlines()) == 3
+    receipt = parsed(minted_with_bars("receipt", number, "--customer", CUSTOMER, "--json"))
     assert isinstance(receipt, dict)
     assert receipt["order_id"] == number
 
 
-def test_orders_are_exported_exactly(owner: Minted, tmp_path: Path) -> None:
-    shown = parsed(owner("orders", "--json"))
+def test_orders_save_exports_exact_amounts(minted_with_bars: Minted, tmp_path: Path) -> None:
+    shown = parsed(minted_with_bars("orders", "--json"))
     assert isinstance(shown, list)
     file = tmp_path / "orders.csv"
-    assert owner("orders", "--save", file).err == f"1 orders written to {file}\n"
+    assert minted_with_bars("orders", "--save", file).err == f"1 orders written to {file}\n"
     with file.open(encoding="utf-8") as text:
         assert [row["paid_total"] for row in csv.DictReader(text)] == [row["paid_total"] for row in shown]
     file = tmp_path / "orders.json"
-    assert owner("orders", "--save", file).code == 0
+    assert minted_with_bars("orders", "--save", file).code == 0
     assert json.loads(file.read_text("utf-8")) == shown
-    assert owner("orders", "--save", tmp_path / "orders.xls").code == 2
+    assert minted_with_bars("orders", "--save", tmp_path / "orders.xls").code == 2
 
 
-def test_an_invoice_is_shown(owner: Minted, sandbox: ThreadedSandbox) -> None:
-    found = parsed(owner("orders", "--json"))
+def test_invoice_of_completed_order_is_shown(minted_with_bars: Minted, sandbox: ThreadedSandbox) -> None:
+    found = parsed(minted_with_bars("orders", "--json"))
     assert isinstance(found, list)
-    assert owner("invoice", found[0]["guid"]).code == 3  # the order is not completed yet
+    assert minted_with_bars("invoice", found[0]["guid"]).code == 3  # the order is not completed yet
     sandbox.shop.set_status(found[0]["id"], "Completed")
-    assert owner("invoice", found[0]["guid"]).out.splitlines()[0] == f"guid\t{found[0]['guid']}"
+    assert minted_with_bars("invoice", found[0]["guid"]).out.splitlines()[0] == f"guid\t{found[0]['guid']}"
 
 
-def test_a_purchase_is_written_into_the_journal_of_its_server(owner: Minted, tmp_path: Path) -> None:
+def test_purchase_uses_journal_named_after_server(minted_with_bars: Minted, tmp_path: Path) -> None:
     (journal,) = tmp_path.rglob("*.journal.db")
     assert journal.name.startswith("127.0.0.1-")
-    assert owner("reconcile", "--list").out == "0 settled, nothing is open\n"
+    assert minted_with_bars("reconcile", "--list").out == "0 settled, nothing is open\n"
 
 
-def test_reconcile_without_a_journal_has_nothing_to_do(minted: Minted) -> None:
+def test_reconcile_without_journal_exits_0(minted: Minted) -> None:
     result = minted("reconcile")
     assert (result.code, result.out) == (0, "")
     assert result.err == "nothing to reconcile: the journal does not exist yet\n"
 
 
-def test_the_expected_total_is_compared_exactly(minted: Minted, sandbox: ThreadedSandbox) -> None:
-    fill(minted)
+def test_expect_total_is_compared_exactly(minted: Minted, sandbox: ThreadedSandbox) -> None:
+    fill_basket(minted)
     shown = parsed(minted("basket", "show", CUSTOMER, "--json"))
     assert isinstance(shown, dict)
     result = minted("buy", CUSTOMER, "--yes", "--expect-total", "1")
@@ -228,27 +228,27 @@ def test_the_expected_total_is_compared_exactly(minted: Minted, sandbox: Threade
     assert minted("buy", CUSTOMER, "--yes", "--expect-total", shown["paid_total"]).code == 0
 
 
-def test_doctor_says_what_is_well_and_what_is_not(minted: Minted) -> None:
+def test_doctor_reports_each_check(minted: Minted) -> None:
     assert minted("doctor").code == 0
     rows = parsed(minted("doctor", "--json"))
     assert isinstance(rows, list)
     assert {row["check"]: row["ok"] for row in rows}["login and rates"] is True
-    wrong = minted("doctor", env={"MINTED_CONNECT_PASSWORD": "other"})
-    assert wrong.code == 1
-    assert "FAIL\tlogin and rates\tAuthenticationFailed: " in wrong.out
+    refused = minted("doctor", env={"MINTED_CONNECT_PASSWORD": "other"})
+    assert refused.code == 1
+    assert "FAIL\tlogin and rates\tAuthenticationFailed: " in refused.out
     without = minted("doctor", env={"MINTED_CONNECT_USERNAME": None})
     assert without.code == 1
     assert "FAIL\taccount\tusername: give --username" in without.out
 
 
-def test_the_walk_through(minted: Minted) -> None:
+def test_demo_prints_every_section(minted: Minted) -> None:
     result = minted("demo")
     assert result.code == 0
     assert "Deliver one gold bar" in result.out
     assert all(json.loads(line)["section"] for line in minted("demo", "--json").out.splitlines())
 
 
-def test_the_version(minted: Minted) -> None:
+def test_version_prints_package_version(minted: Minted) -> None:
     from minted_connect import __version__
 
     assert minted("--version").out == f"{__version__}\n"

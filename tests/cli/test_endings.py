@@ -33,21 +33,21 @@ Shell = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def ready(minted: Minted) -> Minted:
-    """The customer has an open basket."""
+def minted_with_basket(minted: Minted) -> Minted:
+    """Return `minted` for a customer with an open basket."""
     minted("customer", "create", CUSTOMER)
     assert minted("basket", "add", CUSTOMER, GOLD).code == 0
     return minted
 
 
-def one_line(err: str) -> str:
+def error_line(err: str) -> str:
     (line,) = err.splitlines()
     assert line.startswith("minted: ")
     return line.removeprefix("minted: ")
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "expected"),
     [
         (("nonsense",), "No such command"),
         (("rats",), "Did you mean 'rates'?; see minted --help"),
@@ -61,27 +61,27 @@ def one_line(err: str) -> str:
         (("wallet", CUSTOMER, "\x1b[2J"), "unexpected extra argument"),
     ],
 )
-def test_wrong_usage_ends_with_2_in_one_line(
-    minted: Minted, sandbox: ThreadedSandbox, words: tuple[str, ...], says: str
+def test_wrong_usage_exits_2_with_one_line(
+    minted: Minted, sandbox: ThreadedSandbox, arguments: tuple[str, ...], expected: str
 ) -> None:
-    result = minted(*words)
+    result = minted(*arguments)
     assert (result.code, result.out) == (2, "")
-    assert says in one_line(result.err)
+    assert expected in error_line(result.err)
     assert "secret" not in result.err
     assert "\x1b" not in result.err
     assert not sandbox.requests
 
 
-@pytest.mark.parametrize("words", [(), ("customer",), ("basket",)])
-def test_no_command_shows_those_there_are(minted: Minted, words: tuple[str, ...]) -> None:
-    result = minted(*words)
+@pytest.mark.parametrize("arguments", [(), ("customer",), ("basket",)])
+def test_missing_subcommand_prints_usage(minted: Minted, arguments: tuple[str, ...]) -> None:
+    result = minted(*arguments)
     assert result.code == 2
     assert "Usage" in result.out
     assert not result.err
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "expected"),
     [
         (("customer", "create", " "), "customer_id: "),
         (("rates", "history", "--start", "2026-03-01"), "metal: "),
@@ -99,34 +99,32 @@ def test_no_command_shows_those_there_are(minted: Minted, words: tuple[str, ...]
         (("rates", "watch", "--interval", "-1"), "interval: "),
     ],
 )
-def test_wrong_values_end_with_2_in_one_line(
-    minted: Minted, sandbox: ThreadedSandbox, words: tuple[str, ...], says: str
+def test_invalid_values_exit_2_with_one_line(
+    minted: Minted, sandbox: ThreadedSandbox, arguments: tuple[str, ...], expected: str
 ) -> None:
-    result = minted(*words)
+    result = minted(*arguments)
     assert (result.code, result.out) == (2, "")
-    assert one_line(result.err).startswith(says)
+    assert error_line(result.err).startswith(expected)
     assert not sandbox.requests
 
 
-def test_what_the_server_refuses_ends_with_3(minted: Minted) -> None:
+def test_refused_request_exits_3(minted: Minted) -> None:
     minted("customer", "create", CUSTOMER)
     result = minted("basket", "add", CUSTOMER, "NO-SUCH-SKU", "--language", "en")
     assert result.code == 3
-    assert one_line(result.err).startswith("POST /partner/walletable/basket: 422 sku")
-    wrong = minted("rates", env={"MINTED_CONNECT_PASSWORD": "other"})
-    assert wrong.code == 3
-    assert "other" not in wrong.err
+    assert error_line(result.err).startswith("POST /partner/walletable/basket: 422 sku")
+    refused = minted("rates", env={"MINTED_CONNECT_PASSWORD": "other"})
+    assert refused.code == 3
+    assert "other" not in refused.err
 
 
-def test_what_was_not_sent_ends_with_4(minted: Minted) -> None:
+def test_unsent_request_exits_4(minted: Minted) -> None:
     result = minted("rates", "--base-url", "http://127.0.0.1:1")
     assert result.code == 4
-    assert "no connection to the server" in one_line(result.err)
+    assert "no connection to the server" in error_line(result.err)
 
 
-def test_reading_that_fails_ends_with_1_and_a_change_that_may_have_happened_with_75(
-    minted: Minted, sandbox: ThreadedSandbox
-) -> None:
+def test_failed_read_exits_1_and_change_in_doubt_exits_75(minted: Minted, sandbox: ThreadedSandbox) -> None:
     minted("customer", "create", CUSTOMER)
     sandbox.faults.add("invalid_json", path="*/rates", times=None)
     assert minted("rates").code == 1
@@ -138,10 +136,10 @@ def test_reading_that_fails_ends_with_1_and_a_change_that_may_have_happened_with
 
 
 @pytest.mark.parametrize(("status", "code"), [(408, 75), (425, 75), (500, 75), (409, 3), (400, 3)])
-def test_a_change_that_cannot_be_looked_at_afterwards(
+def test_change_without_read_back_exits_75_or_3(
     minted: Minted, sandbox: ThreadedSandbox, status: int, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # One read instead of several over half a minute: this test is about the exit code.
+    # One read-back instead of several over half a minute, because only the exit code is tested.
     monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0,))
     minted("customer", "create", CUSTOMER)
     minted("basket", "add", CUSTOMER, GOLD)
@@ -151,7 +149,7 @@ def test_a_change_that_cannot_be_looked_at_afterwards(
     assert (result.code, result.out) == (code, "")
 
 
-def test_a_wait_for_the_outcome_of_a_change_is_announced_once(
+def test_wait_for_outcome_of_change_is_announced_once(
     minted: Minted, sandbox: ThreadedSandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("minted_connect.cli.wait_notice._DELAY", 0.1)
@@ -179,7 +177,7 @@ def test_a_wait_for_the_outcome_of_a_change_is_announced_once(
         ("request", {"status": 500, "error": "ServerError"}, False),
     ],
 )
-async def test_only_a_change_that_may_have_been_made_is_announced(
+async def test_wait_notice_is_printed_only_for_change_in_doubt(
     operation: str,
     changes: dict[str, Any],
     is_announced: bool,
@@ -204,34 +202,34 @@ async def test_only_a_change_that_may_have_been_made_is_announced(
     notice.cancel()
 
 
-def test_a_purchase_of_unknown_outcome_ends_with_75_and_is_found_out(ready: Minted, sandbox: ThreadedSandbox) -> None:
+def test_purchase_with_unknown_outcome_can_be_reconciled(minted_with_basket: Minted, sandbox: ThreadedSandbox) -> None:
     sandbox.faults.add("drop_after_commit", path=COMPLETE)
-    result = ready("buy", CUSTOMER, "--yes")
+    result = minted_with_basket("buy", CUSTOMER, "--yes")
     assert result.code == 75
     assert "do not repeat it; find out with: minted reconcile --intent " in result.err
     intent = result.err.strip().rpartition(" ")[2]
-    found = ready("reconcile", "--intent", intent, "--json")
+    found = minted_with_basket("reconcile", "--intent", intent, "--json")
     assert found.code == 0
     assert json.loads(found.out)["state"] == "confirmed"
     assert len([one for one in sandbox.requests if one.path == COMPLETE]) == 1
 
 
-def test_help_of_everything(minted: Minted) -> None:
-    def walk(command: object, words: tuple[str, ...]) -> None:
-        result = minted(*words, "--help")
-        assert result.code == 0, words
+def test_every_command_has_help(minted: Minted) -> None:
+    def walk(command: object, arguments: tuple[str, ...]) -> None:
+        result = minted(*arguments, "--help")
+        assert result.code == 0, arguments
         below = getattr(command, "commands", {})
-        assert below or "--json" in result.out, words
+        assert below or "--json" in result.out, arguments
         for name, one in below.items():
             if name != "sandbox":  # the sandbox prints its own help
-                walk(one, (*words, name))
+                walk(one, (*arguments, name))
 
     walk(get_command(app), ())
     for name in ("--profile", "--json", "--password-file"):
         assert name in minted("rates", "watch", "--help").out
 
 
-def test_help_loads_neither_aiohttp_nor_the_models(environment: dict[str, str]) -> None:
+def test_help_imports_neither_aiohttp_nor_models(environment: dict[str, str]) -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from minted_connect.cli.app import app;"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0;"
@@ -242,7 +240,7 @@ def test_help_loads_neither_aiohttp_nor_the_models(environment: dict[str, str]) 
 
 
 @pytest.mark.parametrize(
-    ("module", "words", "extra"),
+    ("module", "arguments", "extra"),
     [
         ("plotext", ("rates", "history", "--metal", "gold", "--chart"), "charts"),
         ("matplotlib", ("rates", "history", "--metal", "gold", "--save", "prices.svg"), "charts"),
@@ -250,24 +248,24 @@ def test_help_loads_neither_aiohttp_nor_the_models(environment: dict[str, str]) 
         ("keyring", ("rates", "--keyring"), "keyring"),
     ],
 )
-def test_a_missing_extra_is_named(
-    minted: Minted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, words: tuple[str, ...], extra: str
+def test_missing_module_exits_2_and_names_extra(
+    minted: Minted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, arguments: tuple[str, ...], extra: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
-    result = minted(*words, env={"MINTED_CONNECT_PASSWORD": None}) if extra == "keyring" else minted(*words)
+    result = minted(*arguments, env={"MINTED_CONNECT_PASSWORD": None}) if extra == "keyring" else minted(*arguments)
     assert result.code == 2
-    assert one_line(result.err).endswith(f'pip install "minted-connect[{extra}]"')
+    assert error_line(result.err).endswith(f'pip install "minted-connect[{extra}]"')
 
 
-def test_without_its_extra_the_command_line_says_so() -> None:
+def test_command_line_without_typer_names_extra() -> None:
     code = "import sys; sys.modules['typer'] = None; from minted_connect.cli import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, "rates"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == 'minted: the command line needs its extra: pip install "minted-connect[cli]"\n'
 
 
-def test_the_sandbox_is_served_until_sigterm(shell: Shell) -> None:
+def test_sandbox_command_serves_until_sigterm(shell: Shell) -> None:
     process = shell("sandbox", "--port", "0")
     assert process.stdout is not None
     assert process.stdout.readline().startswith("http://127.0.0.1:")
@@ -276,13 +274,13 @@ def test_the_sandbox_is_served_until_sigterm(shell: Shell) -> None:
     assert (process.returncode, out, err) == (0, "", "")
 
 
-def test_the_options_of_the_sandbox_are_its_own(shell: Shell) -> None:
+def test_sandbox_command_has_own_help(shell: Shell) -> None:
     out, err = shell("sandbox", "--help").communicate(timeout=20)
     assert out.startswith("usage: minted sandbox")
     assert err == ""
 
 
-def test_a_reader_that_goes_away_ends_a_watch(shell: Shell) -> None:
+def test_watch_exits_1_when_pipe_is_closed(shell: Shell) -> None:
     process = shell("rates", "watch", "--interval", "0.05")
     assert process.stdout is not None
     assert process.stderr is not None
@@ -293,7 +291,7 @@ def test_a_reader_that_goes_away_ends_a_watch(shell: Shell) -> None:
     process.stderr.close()
 
 
-def test_ctrl_c_ends_a_watch_without_a_word(shell: Shell) -> None:
+def test_watch_exits_130_silently_on_ctrl_c(shell: Shell) -> None:
     process = shell("rates", "watch", "--interval", "0.05", "--json")
     assert process.stdout is not None
     process.stdout.readline()
@@ -303,8 +301,8 @@ def test_ctrl_c_ends_a_watch_without_a_word(shell: Shell) -> None:
     assert all(json.loads(line) for line in out.splitlines())
 
 
-def test_ctrl_c_in_the_middle_of_a_purchase_names_the_intent(
-    ready: Minted, shell: Shell, sandbox: ThreadedSandbox
+def test_ctrl_c_during_purchase_names_intent(
+    minted_with_basket: Minted, shell: Shell, sandbox: ThreadedSandbox
 ) -> None:
     fault = sandbox.faults.add("hang", path=COMPLETE, commit=True)
     process = shell("buy", CUSTOMER, "--yes")
@@ -314,7 +312,7 @@ def test_ctrl_c_in_the_middle_of_a_purchase_names_the_intent(
     assert process.returncode == 75
     assert "intent" in err
     fault.remove()
-    found = ready("reconcile", "--json")
+    found = minted_with_basket("reconcile", "--json")
     assert found.code == 0
     assert json.loads(found.out)["state"] == "confirmed"
     assert len([one for one in sandbox.requests if one.path == COMPLETE]) == 1
@@ -323,21 +321,21 @@ def test_ctrl_c_in_the_middle_of_a_purchase_names_the_intent(
 # --- terminals ---------------------------------------------------------------------------------------------------
 
 
-def test_on_a_terminal_a_table_is_drawn_and_no_color_obeyed(terminal: Callable[..., Terminal]) -> None:
-    drawn = terminal("rates")
-    assert drawn.end() == 0
-    assert "┃" in drawn.screen
-    assert "\x1b[1m" in drawn.screen
+def test_terminal_shows_table_and_honours_no_color(terminal: Callable[..., Terminal]) -> None:
+    table = terminal("rates")
+    assert table.end() == 0
+    assert "┃" in table.screen
+    assert "\x1b[1m" in table.screen
     history = ("rates", "history", "--metal", "gold", "--start", "2026-03-01", "--end", "2026-03-09", "--chart")
-    coloured = terminal(*history)
-    assert coloured.end() == 0
-    assert "\x1b[" in coloured.screen
-    plainly = terminal(*history, env={"NO_COLOR": "1"})
-    assert plainly.end() == 0
-    assert "\x1b" not in plainly.screen
+    chart = terminal(*history)
+    assert chart.end() == 0
+    assert "\x1b[" in chart.screen
+    plain_chart = terminal(*history, env={"NO_COLOR": "1"})
+    assert plain_chart.end() == 0
+    assert "\x1b" not in plain_chart.screen
 
 
-def test_watch_is_drawn_anew_and_ctrl_c_leaves_the_cursor(terminal: Callable[..., Terminal]) -> None:
+def test_live_watch_redraws_and_restores_cursor(terminal: Callable[..., Terminal]) -> None:
     watch = terminal("rates", "watch", "--interval", "0.2")
     watch.expect("Dirham Silver")
     watch.expect(r"\x1b\[1A")
@@ -346,7 +344,7 @@ def test_watch_is_drawn_anew_and_ctrl_c_leaves_the_cursor(terminal: Callable[...
     assert "\x1b[?25h" in watch.screen[-20:]
 
 
-def test_the_price_lock_runs_down_while_a_person_is_asked(ready: Minted, terminal: Callable[..., Terminal]) -> None:
+def test_prompt_shows_remaining_price_lock(minted_with_basket: Minted, terminal: Callable[..., Terminal]) -> None:
     buying = terminal("buy", CUSTOMER)
     buying.expect(r"Buy for [0-9.]+ AED at 127\.0\.0\.1:[0-9]+\? \[y/N\] ")
     buying.expect(r"\x1b\[1A\r\x1b\[2Kthe price is locked for [0-9]+ s")
@@ -355,18 +353,18 @@ def test_the_price_lock_runs_down_while_a_person_is_asked(ready: Minted, termina
     assert "Pending" in buying.screen
 
 
-@pytest.mark.parametrize(("reply", "code"), [("\n", 1), ("n\n", 1), ("\x04", 1), ("\x03", 130)])
-def test_anything_but_yes_buys_nothing(
-    ready: Minted, terminal: Callable[..., Terminal], sandbox: ThreadedSandbox, reply: str, code: int
+@pytest.mark.parametrize(("typed", "code"), [("\n", 1), ("n\n", 1), ("\x04", 1), ("\x03", 130)])
+def test_prompt_without_yes_places_no_order(
+    minted_with_basket: Minted, terminal: Callable[..., Terminal], sandbox: ThreadedSandbox, typed: str, code: int
 ) -> None:
     buying = terminal("buy", CUSTOMER)
     buying.expect(r"\[y/N\] ")
-    buying.type(reply)
+    buying.type(typed)
     assert buying.end() == code
     assert not [one for one in sandbox.requests if one.path == COMPLETE]
 
 
-def test_a_lock_that_runs_out_is_shown_and_asked_about_again(
+def test_expired_price_lock_prompts_again(
     minted: Minted, environment: dict[str, str], terminal: Callable[..., Terminal]
 ) -> None:
     with ThreadedSandbox(seed=1, lock_seconds=3) as short:
@@ -381,8 +379,8 @@ def test_a_lock_that_runs_out_is_shown_and_asked_about_again(
         assert not [one for one in short.requests if one.path == COMPLETE]
 
 
-def test_without_a_terminal_nobody_is_asked(ready: Minted, sandbox: ThreadedSandbox) -> None:
-    result = ready("buy", CUSTOMER, stdin="y\n")
+def test_purchase_without_terminal_or_yes_exits_2(minted_with_basket: Minted, sandbox: ThreadedSandbox) -> None:
+    result = minted_with_basket("buy", CUSTOMER, stdin="y\n")
     assert result.code == 2
     assert result.err.splitlines()[-1] == ("minted: confirmation needs a terminal: pass --yes to proceed without it")
     assert not [one for one in sandbox.requests if one.path == COMPLETE]
@@ -391,13 +389,13 @@ def test_without_a_terminal_nobody_is_asked(ready: Minted, sandbox: ThreadedSand
 # --- output ------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_terminal_would_obey_is_not_shown() -> None:
+def test_format_cell_replaces_control_characters() -> None:
     assert format_cell("gold\x1b[2J\x07\n\u202egold") == "gold\ufffd[2J\ufffd\ufffd\ufffdgold"
     assert format_cell(None) == ""
 
 
 @pytest.mark.parametrize("width", [20, 40, 80])
-def test_an_amount_is_never_cut(width: int) -> None:
+def test_narrow_table_shows_full_amount(width: int) -> None:
     import io
     from decimal import Decimal
 
@@ -412,14 +410,14 @@ def test_an_amount_is_never_cut(width: int) -> None:
     assert "\u2026" not in shown.getvalue()
 
 
-def test_no_float_is_written_for_money() -> None:
+def test_to_jsonable_writes_amounts_as_text() -> None:
     from decimal import Decimal
 
     assert to_jsonable({"a": [Decimal("1E+3"), Decimal("0.10")]}) == {"a": ["1000", "0.10"]}
 
 
-def test_a_purchase_whose_result_cannot_be_shown_is_done_and_says_so(
-    ready: Minted, shell: Shell, sandbox: ThreadedSandbox
+def test_purchase_with_unprintable_result_exits_0(
+    minted_with_basket: Minted, shell: Shell, sandbox: ThreadedSandbox
 ) -> None:
     hang = sandbox.faults.add("hang", path=COMPLETE)
     process = shell("buy", CUSTOMER, "--yes")
@@ -436,8 +434,8 @@ def test_a_purchase_whose_result_cannot_be_shown_is_done_and_says_so(
     assert len(sandbox.shop.orders) == 1
 
 
-def test_a_change_whose_result_cannot_be_shown_is_not_called_a_failure(
-    ready: Minted, shell: Shell, sandbox: ThreadedSandbox
+def test_change_with_unprintable_result_exits_75(
+    minted_with_basket: Minted, shell: Shell, sandbox: ThreadedSandbox
 ) -> None:
     hang = sandbox.faults.add("hang", method="PATCH", path=BASKET)
     process = shell("basket", "set", CUSTOMER, GOLD, "2")
@@ -450,14 +448,14 @@ def test_a_change_whose_result_cannot_be_shown_is_not_called_a_failure(
     process.stderr.close()
 
 
-def test_a_terminal_without_the_letters_shows_escapes(environment: dict[str, str], shell: Shell) -> None:
+def test_products_in_ascii_output_are_escaped(environment: dict[str, str], shell: Shell) -> None:
     environment |= {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     out, err = shell("products").communicate(timeout=20)
     assert err == ""
     assert "\\u" in out or out.isascii()
 
 
-def test_a_watch_says_why_no_price_comes(shell: Shell, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
+def test_watch_prints_why_poll_failed(shell: Shell, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
     down = sandbox.faults.add("status", path="*/rates", status=503, times=None)
     process = shell("rates", "watch", "--interval", "0.05", "--count", "1")
     assert process.stderr is not None
@@ -468,7 +466,7 @@ def test_a_watch_says_why_no_price_comes(shell: Shell, environment: dict[str, st
     assert out.startswith("Dirham Gold")
 
 
-def test_a_live_watch_says_why_no_price_comes(terminal: Callable[..., Terminal], sandbox: ThreadedSandbox) -> None:
+def test_live_watch_shows_why_poll_failed(terminal: Callable[..., Terminal], sandbox: ThreadedSandbox) -> None:
     sandbox.faults.add("status", path="*/rates", status=503, times=None)
     watch = terminal("rates", "watch", "--interval", "0.05")
     watch.expect(r"rates: 503 ")
@@ -476,14 +474,14 @@ def test_a_live_watch_says_why_no_price_comes(terminal: Callable[..., Terminal],
     assert watch.end() == 130
 
 
-def test_the_shell_completes_commands(environment: dict[str, str]) -> None:
+def test_shell_completion_lists_commands(environment: dict[str, str]) -> None:
     script = str(Path(sys.executable).with_name("minted"))
-    asked = {"_MINTED_COMPLETE": "complete_bash", "COMP_WORDS": "minted re", "COMP_CWORD": "1"}
-    done = subprocess.run([script], env={**environment, **asked}, capture_output=True, text=True, check=False)
+    completion = {"_MINTED_COMPLETE": "complete_bash", "COMP_WORDS": "minted re", "COMP_CWORD": "1"}
+    done = subprocess.run([script], env={**environment, **completion}, capture_output=True, text=True, check=False)
     assert sorted(done.stdout.split()) == ["receipt", "reconcile"]
 
 
 @pytest.mark.parametrize("changes", [False, True])
-def test_exit_of_an_unreadable_order_is_unknown(changes: bool) -> None:
+def test_unreadable_order_has_exit_code_unknown(changes: bool) -> None:
     # The purchase is confirmed, so the exit code must not suggest that nothing happened.
     assert exit_code_for(OrderUnreadable("the purchase is confirmed"), changes=changes) is ExitCode.UNKNOWN

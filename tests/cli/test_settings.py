@@ -12,7 +12,7 @@ import pytest
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted, Terminal
 
-NOTHING = dict.fromkeys(["MINTED_CONNECT_BASE_URL", "MINTED_CONNECT_USERNAME", "MINTED_CONNECT_PASSWORD"])
+NO_LOGIN = dict.fromkeys(["MINTED_CONNECT_BASE_URL", "MINTED_CONNECT_USERNAME", "MINTED_CONNECT_PASSWORD"])
 NO_PASSWORD = {"MINTED_CONNECT_PASSWORD": None}
 
 
@@ -28,7 +28,7 @@ def config(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def private(file: Path, text: str) -> Path:
+def write_private(file: Path, text: str) -> Path:
     file.touch(0o600)
     file.write_text(text, "utf-8")
     return file
@@ -42,23 +42,25 @@ def profile(sandbox: ThreadedSandbox) -> str:
     )
 
 
-def test_the_default_profile_is_used(minted: Minted, config: Callable[..., Path], profile: str) -> None:
+def test_default_profile_is_used(minted: Minted, config: Callable[..., Path], profile: str) -> None:
     config(profile)
-    assert minted("rates", env=NOTHING).code == 0
-    minted("customer", "create", CUSTOMER, env=NOTHING)
-    assert "invalid" in minted("basket", "add", CUSTOMER, "NO-SUCH-SKU", env=NOTHING).err.lower()
+    assert minted("rates", env=NO_LOGIN).code == 0
+    minted("customer", "create", CUSTOMER, env=NO_LOGIN)
+    assert "invalid" in minted("basket", "add", CUSTOMER, "NO-SUCH-SKU", env=NO_LOGIN).err.lower()
 
 
-def test_a_profile_is_named_by_option_or_environment(minted: Minted, config: Callable[..., Path], profile: str) -> None:
+def test_profile_is_selected_by_option_or_environment(
+    minted: Minted, config: Callable[..., Path], profile: str
+) -> None:
     config(profile.replace('default = "here"\n', ""))
-    assert minted("rates", env=NOTHING).code == 2
-    assert minted("rates", "--profile", "here", env=NOTHING).code == 0
-    assert minted("rates", env={**NOTHING, "MINTED_CONNECT_PROFILE": "here"}).code == 0
+    assert minted("rates", env=NO_LOGIN).code == 2
+    assert minted("rates", "--profile", "here", env=NO_LOGIN).code == 0
+    assert minted("rates", env={**NO_LOGIN, "MINTED_CONNECT_PROFILE": "here"}).code == 0
     there = config(profile).rename(config(profile).with_name("elsewhere.toml"))
-    assert minted("rates", env={**NOTHING, "MINTED_CONNECT_CONFIG": str(there)}).code == 0
+    assert minted("rates", env={**NO_LOGIN, "MINTED_CONNECT_CONFIG": str(there)}).code == 0
 
 
-def test_options_go_before_the_environment_and_that_before_the_default_profile(
+def test_option_precedes_environment_precedes_default_profile(
     minted: Minted, config: Callable[..., Path], profile: str
 ) -> None:
     config(profile.replace("http://", "https://"))
@@ -66,7 +68,7 @@ def test_options_go_before_the_environment_and_that_before_the_default_profile(
     assert minted("rates", "--base-url", "http://127.0.0.1:1").code == 4
 
 
-def test_a_profile_that_was_named_goes_before_the_environment(
+def test_named_profile_precedes_environment(
     minted: Minted, config: Callable[..., Path], profile: str, tmp_path: Path
 ) -> None:
     config(profile)
@@ -80,12 +82,12 @@ def test_a_profile_that_was_named_goes_before_the_environment(
     assert minted("rates", "--profile", "here", env=elsewhere).code == 0
     without = [line for line in profile.splitlines() if "password" not in line]
     config("\n".join(without))
-    # User name and password are never combined from two sources.
+    # User name and password must come from the same source.
     assert "password: give" in minted("rates", "--profile", "here", env=elsewhere).err
 
 
 @pytest.mark.parametrize(
-    ("text", "mode", "says"),
+    ("text", "mode", "expected"),
     [
         ("", 0o644, "profile: other users can access "),
         ("", 0o640, "profile: other users can access "),
@@ -98,19 +100,19 @@ def test_a_profile_that_was_named_goes_before_the_environment(
         ("\xff", 0o600, ""),
     ],
 )
-def test_a_file_that_cannot_be_trusted_is_refused_in_one_line(
-    minted: Minted, config: Callable[..., Path], sandbox: ThreadedSandbox, text: str, mode: int, says: str
+def test_invalid_config_file_exits_2_with_one_line(
+    minted: Minted, config: Callable[..., Path], sandbox: ThreadedSandbox, text: str, mode: int, expected: str
 ) -> None:
     config(text, mode)
     result = minted("rates")
-    if says:
+    if expected:
         (line,) = result.err.splitlines()
-        assert says in line
+        assert expected in line
     assert (result.code, result.out) == (2, "")
     assert not sandbox.requests
 
 
-def test_a_named_file_or_profile_has_to_be_there(minted: Minted, tmp_path: Path) -> None:
+def test_missing_config_file_or_profile_exits_2(minted: Minted, tmp_path: Path) -> None:
     assert minted("rates", "--profile", "here").code == 2
     result = minted("rates", env={"MINTED_CONNECT_CONFIG": str(tmp_path / "none.toml")})
     assert result.code == 2
@@ -119,7 +121,7 @@ def test_a_named_file_or_profile_has_to_be_there(minted: Minted, tmp_path: Path)
     assert (result.code, len(result.err.splitlines())) == (2, 1)
 
 
-def test_paths_of_a_profile_correct_the_operations(minted: Minted, config: Callable[..., Path], profile: str) -> None:
+def test_profile_paths_override_paths_of_operations(minted: Minted, config: Callable[..., Path], profile: str) -> None:
     elsewhere = "/partner/walletable/currency-rates"
     with ThreadedSandbox(paths={"rates.current": elsewhere}) as moved:
         url = {"MINTED_CONNECT_BASE_URL": moved.url, "MINTED_CONNECT_PASSWORD": moved.password}
@@ -128,7 +130,7 @@ def test_paths_of_a_profile_correct_the_operations(minted: Minted, config: Calla
         assert minted("rates", env=url).code == 0
 
 
-def test_the_journal_of_a_profile_stands_beside_its_file(
+def test_relative_journal_of_profile_is_beside_config_file(
     minted: Minted, config: Callable[..., Path], profile: str
 ) -> None:
     file = config(f'{profile}journal = "orders.db"\n')
@@ -142,24 +144,24 @@ def test_the_journal_of_a_profile_stands_beside_its_file(
 # --- passwords ---------------------------------------------------------------------------------------------------
 
 
-def test_a_password_from_standard_input_or_a_file(minted: Minted, sandbox: ThreadedSandbox, tmp_path: Path) -> None:
+def test_password_is_read_from_stdin_or_file(minted: Minted, sandbox: ThreadedSandbox, tmp_path: Path) -> None:
     assert minted("rates", "--password-stdin", stdin=f"{sandbox.password}\n", env=NO_PASSWORD).code == 0
-    file = private(tmp_path / "password", f"{sandbox.password}\n")
+    file = write_private(tmp_path / "password", f"{sandbox.password}\n")
     assert minted("rates", "--password-file", file, env=NO_PASSWORD).code == 0
     file.chmod(0o644)
     assert "other users can access" in minted("rates", "--password-file", file, env=NO_PASSWORD).err
 
 
-def test_a_profile_says_where_its_password_is(
+def test_profile_names_password_file(
     minted: Minted, config: Callable[..., Path], profile: str, sandbox: ThreadedSandbox
 ) -> None:
     file = config(profile.replace(f'password = "{sandbox.password}"', 'password_file = "secret"'))
-    private(file.with_name("secret"), sandbox.password)
+    write_private(file.with_name("secret"), sandbox.password)
     assert minted("rates", env=NO_PASSWORD).code == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "expected"),
     [
         ((), "there is no terminal to prompt on"),
         (("--password-stdin",), "standard input gave no password"),
@@ -167,76 +169,76 @@ def test_a_profile_says_where_its_password_is(
         (("--password-file", os.devnull), ""),
     ],
 )
-def test_without_a_password_nothing_is_sent(
-    minted: Minted, sandbox: ThreadedSandbox, words: tuple[str, ...], says: str
+def test_missing_password_exits_2_without_request(
+    minted: Minted, sandbox: ThreadedSandbox, arguments: tuple[str, ...], expected: str
 ) -> None:
-    result = minted("rates", *words, env=NO_PASSWORD)
+    result = minted("rates", *arguments, env=NO_PASSWORD)
     assert result.code == 2
     (line,) = result.err.splitlines()
     assert line.startswith("minted: password: ")
-    assert says in line
+    assert expected in line
     assert not sandbox.requests
 
 
-def test_a_password_from_the_keyring(
+def test_password_is_read_from_keyring(
     minted: Minted, sandbox: ThreadedSandbox, config: Callable[..., Path], profile: str
 ) -> None:
     import keyring
     from keyring.backend import KeyringBackend
     from keyring.errors import KeyringLocked
 
-    class Ring(KeyringBackend):
+    class FakeKeyring(KeyringBackend):
         priority = 1  # type: ignore[assignment]
-        kept: str | None = sandbox.password
+        stored: str | None = sandbox.password
 
         def get_password(self, service: str, username: str) -> str | None:
             assert (service, username) == ("minted-connect", sandbox.username)
-            if self.kept == "locked":
+            if self.stored == "locked":
                 raise KeyringLocked("the secret is hunter2")
-            return self.kept
+            return self.stored
 
         def set_password(self, service: str, username: str, password: str) -> None:
             raise NotImplementedError
 
     before = keyring.get_keyring()
-    ring = Ring()
-    keyring.set_keyring(ring)
+    fake_keyring = FakeKeyring()
+    keyring.set_keyring(fake_keyring)
     try:
         assert minted("rates", "--keyring", env=NO_PASSWORD).code == 0
         config(profile.replace(f'password = "{sandbox.password}"', "keyring = true"))
         assert minted("rates", env=NO_PASSWORD).code == 0
-        ring.kept = None
+        fake_keyring.stored = None
         assert "keyring set minted-connect" in minted("rates", "--keyring", env=NO_PASSWORD).err
-        ring.kept = "locked"
+        fake_keyring.stored = "locked"
         result = minted("rates", "--keyring", env=NO_PASSWORD)
         assert (result.code, result.err) == (2, "minted: password: the keyring cannot be used (KeyringLocked)\n")
     finally:
         keyring.set_keyring(before)
 
 
-def test_a_password_is_asked_for_and_not_shown(
+def test_password_prompt_shows_no_password(
     environment: dict[str, str], terminal: Callable[..., Terminal], sandbox: ThreadedSandbox
 ) -> None:
     del environment["MINTED_CONNECT_PASSWORD"]
-    asked = terminal("rates", "--json")
-    asked.expect(f"Password of {sandbox.username}: ")
-    asked.type(f"{sandbox.password}\n")
-    assert asked.end() == 0
-    assert sandbox.password not in asked.screen
-    refused = terminal("rates")
-    refused.expect("Password of ")
-    refused.type("\x03")
-    assert refused.end() == 130
-    assert "Traceback" not in refused.screen
+    prompt = terminal("rates", "--json")
+    prompt.expect(f"Password of {sandbox.username}: ")
+    prompt.type(f"{sandbox.password}\n")
+    assert prompt.end() == 0
+    assert sandbox.password not in prompt.screen
+    interrupted = terminal("rates")
+    interrupted.expect("Password of ")
+    interrupted.type("\x03")
+    assert interrupted.end() == 130
+    assert "Traceback" not in interrupted.screen
 
 
-def test_the_password_is_in_no_output(minted: Minted, sandbox: ThreadedSandbox) -> None:
-    for words in (("doctor",), ("doctor", "--json"), ("rates", "--base-url", "http://127.0.0.1:1")):
-        result = minted(*words)
+def test_output_contains_no_password(minted: Minted, sandbox: ThreadedSandbox) -> None:
+    for arguments in (("doctor",), ("doctor", "--json"), ("rates", "--base-url", "http://127.0.0.1:1")):
+        result = minted(*arguments)
         assert sandbox.password not in result.out + result.err
 
 
-def test_the_module_runs_as_the_script_does() -> None:
+def test_module_runs_like_script() -> None:
     import subprocess
 
     done = subprocess.run([sys.executable, "-m", "minted_connect.cli"], capture_output=True, text=True, check=False)

@@ -22,20 +22,20 @@ COMPLETE = "/partner/walletable/complete/buy"
 BASKET = "/partner/walletable/basket"
 Shell = Callable[..., "subprocess.Popen[str]"]
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 
 
 @pytest.fixture
-def ready(minted: Minted) -> Minted:
-    """The customer has an open basket."""
+def minted_with_basket(minted: Minted) -> Minted:
+    """Return `minted` for a customer with an open basket."""
     minted("customer", "create", CUSTOMER)
     assert minted("basket", "add", CUSTOMER, GOLD).code == 0
     return minted
 
 
-def intent_in(err: str) -> str:
+def check_intent_hint(err: str) -> str:
     """Check the messages of a purchase that a signal ended, and return the id of its intent."""
     note, hint = err.splitlines()[-2:]
     intent = hint.rpartition(" ")[2]
@@ -45,8 +45,8 @@ def intent_in(err: str) -> str:
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_after_sending_ends_with_75_and_the_intent(
-    ready: Minted, shell: Shell, sandbox: ThreadedSandbox, number: signal.Signals
+def test_signal_after_sending_exits_75_and_names_intent(
+    minted_with_basket: Minted, shell: Shell, sandbox: ThreadedSandbox, number: signal.Signals
 ) -> None:
     hang = sandbox.faults.add("hang", path=COMPLETE, commit=True)
     process = shell("buy", CUSTOMER, "--yes", "--json")
@@ -54,16 +54,16 @@ def test_a_signal_after_sending_ends_with_75_and_the_intent(
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (75, "")
-    intent = intent_in(err)
+    intent = check_intent_hint(err)
     hang.remove()
-    found = ready("reconcile", "--intent", intent, "--json")
+    found = minted_with_basket("reconcile", "--intent", intent, "--json")
     assert (found.code, json.loads(found.out)["state"]) == (0, "confirmed")
     assert len([one for one in sandbox.requests if one.path == COMPLETE]) == 1
 
 
 @pytest.mark.parametrize(("number", "code"), [*zip(SIGNALS, (130, 143, 129), strict=True)])
-def test_a_signal_before_sending_ends_with_its_number(
-    ready: Minted, shell: Shell, sandbox: ThreadedSandbox, number: signal.Signals, code: int
+def test_signal_before_sending_exits_128_plus_number(
+    minted_with_basket: Minted, shell: Shell, sandbox: ThreadedSandbox, number: signal.Signals, code: int
 ) -> None:
     hang = sandbox.faults.add("hang", path=BASKET)
     process = shell("buy", CUSTOMER, "--yes", "--json")
@@ -75,8 +75,12 @@ def test_a_signal_before_sending_ends_with_its_number(
 
 
 @pytest.mark.parametrize("numbers", [(signal.SIGTERM,) * 2, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)])
-def test_several_signals_while_the_journal_is_locked_lose_nothing(
-    ready: Minted, shell: Shell, sandbox: ThreadedSandbox, tmp_path: Path, numbers: tuple[signal.Signals, ...]
+def test_signals_during_locked_journal_keep_intent(
+    minted_with_basket: Minted,
+    shell: Shell,
+    sandbox: ThreadedSandbox,
+    tmp_path: Path,
+    numbers: tuple[signal.Signals, ...],
 ) -> None:
     path = tmp_path / "journal.db"
     hang = sandbox.faults.add("hang", path=COMPLETE, commit=True)
@@ -92,13 +96,13 @@ def test_several_signals_while_the_journal_is_locked_lose_nothing(
         journal.execute("ROLLBACK")
         _, err = process.communicate(timeout=20)
         assert process.returncode == 75
-        assert journal.execute("SELECT id, state FROM intents").fetchall() == [(intent_in(err), "unknown")]
+        assert journal.execute("SELECT id, state FROM intents").fetchall() == [(check_intent_hint(err), "unknown")]
     finally:
         journal.close()
 
 
-def test_sighup_that_was_ignored_stays_ignored(
-    ready: Minted, sandbox: ThreadedSandbox, environment: dict[str, str]
+def test_inherited_ignored_sighup_stays_ignored(
+    minted_with_basket: Minted, sandbox: ThreadedSandbox, environment: dict[str, str]
 ) -> None:
     hang = sandbox.faults.add("hang", path=COMPLETE)
     code = (
@@ -121,8 +125,8 @@ def test_sighup_that_was_ignored_stays_ignored(
     assert json.loads(out)["order"]["id"]
 
 
-def test_a_signal_after_the_result_was_shown_changes_no_exit_code(
-    ready: Minted, shell: Shell, sandbox: ThreadedSandbox
+def test_signal_after_printed_result_keeps_exit_code(
+    minted_with_basket: Minted, shell: Shell, sandbox: ThreadedSandbox
 ) -> None:
     process = shell("buy", CUSTOMER, "--yes", "--json")
     assert process.stdout is not None
@@ -135,8 +139,8 @@ def test_a_signal_after_the_result_was_shown_changes_no_exit_code(
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("module", ["minted_connect", "minted_connect.cli"])
-def test_a_reconciliation_that_is_interrupted_ends_with_75(
-    ready: Minted,
+def test_interrupted_reconciliation_exits_75(
+    minted_with_basket: Minted,
     sandbox: ThreadedSandbox,
     environment: dict[str, str],
     tmp_path: Path,
@@ -145,7 +149,7 @@ def test_a_reconciliation_that_is_interrupted_ends_with_75(
 ) -> None:
     path = str(tmp_path / "journal.db")
     sandbox.faults.add("drop_after_commit", path=COMPLETE)
-    assert ready("buy", CUSTOMER, "--yes", "--journal", path).code == 75
+    assert minted_with_basket("buy", CUSTOMER, "--yes", "--journal", path).code == 75
     hang = sandbox.faults.add("hang", path=BASKET)
     process = subprocess.Popen(
         [sys.executable, "-m", module, "reconcile", "--journal", path],
@@ -162,10 +166,10 @@ def test_a_reconciliation_that_is_interrupted_ends_with_75(
     name = module.removesuffix(".cli") if module == "minted_connect" else "minted"
     assert err == f"{name}: interrupted: run it again to settle what is still open\n"
     hang.remove()
-    assert ready("reconcile", "--journal", path).code == 0
+    assert minted_with_basket("reconcile", "--journal", path).code == 0
 
 
-def test_the_demo_ends_with_the_number_of_the_signal(environment: dict[str, str]) -> None:
+def test_interrupted_demo_exits_128_plus_number(environment: dict[str, str]) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "minted_connect", "demo"],
         stdout=subprocess.PIPE,
@@ -180,29 +184,29 @@ def test_the_demo_ends_with_the_number_of_the_signal(environment: dict[str, str]
     assert (process.returncode, err) in {(143, ""), (0, "")}
 
 
-# In this process.
+# --- run_interruptible, in this process --------------------------------------------------------------------------
 
 
-def test_handlers_are_restored_and_those_of_others_kept() -> None:
-    def own(*_: object) -> None:
+def test_run_interruptible_restores_signal_handlers() -> None:
+    def handler(*_: object) -> None:
         pass
 
-    before = signal.signal(signal.SIGTERM, own)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
 
         async def get_handlers() -> list[object]:
             return [signal.getsignal(number) for number in SIGNALS]
 
         during = run_interruptible(get_handlers)
-        assert during[1] is own
+        assert during[1] is handler
         assert during[0] is not signal.default_int_handler
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_coroutine_that_ends_all_the_same_returns_its_result() -> None:
-    async def stubborn() -> int:
+def test_coroutine_that_catches_cancellation_returns_result() -> None:
+    async def catch_cancellation() -> int:
         signal.raise_signal(signal.SIGTERM)
         try:
             await asyncio.Event().wait()
@@ -210,10 +214,10 @@ def test_a_coroutine_that_ends_all_the_same_returns_its_result() -> None:
             return 42
         return 0
 
-    assert run_interruptible(stubborn) == 42
+    assert run_interruptible(catch_cancellation) == 42
 
 
-def test_the_interruption_knows_signal_and_cause() -> None:
+def test_interrupted_has_first_signal_and_cause() -> None:
     async def wait() -> None:
         signal.raise_signal(signal.SIGHUP)
         signal.raise_signal(signal.SIGTERM)

@@ -28,39 +28,39 @@ needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /d
 
 
 @attrs.frozen
-class Ended:
+class Result:
     code: int
     out: str
     err: str
 
 
-Run = Callable[..., Ended]
+Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(environment: dict[str, str]) -> Run:
-    """Runs a command in a shell, with redirections after its arguments."""
+    """Return a function that runs a command in a shell, with redirections after its arguments."""
 
-    def run(words: str, redirections: str = "", module: str = "minted_connect.cli", **extra: str) -> Ended:
+    def run(arguments: str, redirections: str = "", module: str = "minted_connect.cli", **extra: str) -> Result:
         done = subprocess.run(
-            ["/bin/sh", "-c", f"{shlex.join([sys.executable, '-m', module])} {words} {redirections}"],
+            ["/bin/sh", "-c", f"{shlex.join([sys.executable, '-m', module])} {arguments} {redirections}"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=40,
             check=False,
             env={**process_environment(environment), **extra},
         )
-        ended = Ended(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
-        assert "Traceback" not in ended.err
-        assert "Exception ignored" not in ended.err
-        return ended
+        result = Result(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+        assert "Traceback" not in result.err
+        assert "Exception ignored" not in result.err
+        return result
 
     return run
 
 
 @pytest.fixture
-def ready(minted: Minted) -> Minted:
-    """The customer has an open basket, and names with letters that ASCII and Latin-1 cannot encode."""
+def minted_with_basket(minted: Minted) -> Minted:
+    """Return `minted` for a customer with an open basket and a name that ASCII and Latin-1 cannot encode."""
     minted("customer", "create", CUSTOMER, "--firstname", "Şule", "--lastname", "Çelik")
     assert minted("basket", "add", CUSTOMER, GOLD).code == 0
     return minted
@@ -70,32 +70,34 @@ BUY = f"buy {CUSTOMER} --yes"
 
 
 @pytest.mark.parametrize("encoding", [ASCII, STRICT, LATIN_1, C_LOCALE], ids=["ascii", "strict", "latin-1", "c"])
-def test_json_is_valid_in_every_encoding(
-    ready: Minted, run: Run, sandbox: ThreadedSandbox, encoding: dict[str, str]
+def test_json_output_is_ascii_in_every_encoding(
+    minted_with_basket: Minted, run: Run, sandbox: ThreadedSandbox, encoding: dict[str, str]
 ) -> None:
-    ended = run(f"{BUY} --json", **encoding)
-    assert (ended.code, ended.err) == (0, "")
-    assert ended.out.isascii()
-    shown = json.loads(ended.out)
+    result = run(f"{BUY} --json", **encoding)
+    assert (result.code, result.err) == (0, "")
+    assert result.out.isascii()
+    shown = json.loads(result.out)
     [order] = sandbox.shop.orders
     assert shown["order"]["id"] == order.id
     assert shown["order"]["customer"]["firstname"].startswith("Ş")
 
 
 @pytest.mark.parametrize("encoding", [ASCII, STRICT, C_LOCALE], ids=["ascii", "strict", "c"])
-def test_text_is_escaped(ready: Minted, run: Run, sandbox: ThreadedSandbox, encoding: dict[str, str]) -> None:
-    ended = run(BUY, **encoding)
-    assert ended.code == 0
-    assert ended.out.isascii()
+def test_text_output_is_escaped_in_ascii_encodings(
+    minted_with_basket: Minted, run: Run, sandbox: ThreadedSandbox, encoding: dict[str, str]
+) -> None:
+    result = run(BUY, **encoding)
+    assert result.code == 0
+    assert result.out.isascii()
     assert len(sandbox.shop.orders) == 1
 
 
-def test_standard_error_is_escaped(minted: Minted, run: Run) -> None:
+def test_stderr_is_escaped_in_ascii_encoding(minted: Minted, run: Run) -> None:
     minted("customer", "create", CUSTOMER)
-    ended = run(f"basket add {CUSTOMER} NO-SUCH --language tr", **ASCII)
-    assert ended.code == 3
-    assert ended.err.isascii()
-    assert "\\u" in ended.err or "\\x" in ended.err
+    result = run(f"basket add {CUSTOMER} NO-SUCH --language tr", **ASCII)
+    assert result.code == 3
+    assert result.err.isascii()
+    assert "\\u" in result.err or "\\x" in result.err
 
 
 @pytest.mark.parametrize("form", ["", "--json"])
@@ -113,22 +115,22 @@ def test_standard_error_is_escaped(minted: Minted, run: Run) -> None:
         pytest.param(">/dev/full 2>&-", 75, marks=needs_full),
     ],
 )
-def test_a_purchase_is_done_wherever_its_result_goes(
-    ready: Minted, run: Run, sandbox: ThreadedSandbox, form: str, redirections: str, code: int
+def test_purchase_with_closed_or_full_streams_is_executed(
+    minted_with_basket: Minted, run: Run, sandbox: ThreadedSandbox, form: str, redirections: str, code: int
 ) -> None:
-    ended = run(f"{BUY} {form}", redirections)
+    result = run(f"{BUY} {form}", redirections)
     assert len(sandbox.shop.orders) == 1
-    assert ended.code == code
+    assert result.code == code
     if code == 0 and redirections.startswith(">"):
-        assert "minted: done (" in ended.err
-        assert "could not be printed: " in ended.err
-    listed = ready("reconcile")
-    assert listed.code == 0
+        assert "minted: done (" in result.err
+        assert "could not be printed: " in result.err
+    reconciled = minted_with_basket("reconcile")
+    assert reconciled.code == 0
 
 
 @pytest.mark.parametrize("readers", ["neither", "errors"])
-def test_a_purchase_is_done_when_the_readers_have_gone(
-    ready: Minted, sandbox: ThreadedSandbox, environment: dict[str, str], readers: str
+def test_purchase_with_closed_pipes_is_executed(
+    minted_with_basket: Minted, sandbox: ThreadedSandbox, environment: dict[str, str], readers: str
 ) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -153,8 +155,8 @@ def test_a_purchase_is_done_when_the_readers_have_gone(
         assert done.returncode == 75
 
 
-def test_a_terminal_that_hangs_up_during_a_purchase_ends_with_75_or_a_result(
-    ready: Minted, sandbox: ThreadedSandbox, environment: dict[str, str]
+def test_terminal_hangup_during_purchase_exits_75(
+    minted_with_basket: Minted, sandbox: ThreadedSandbox, environment: dict[str, str]
 ) -> None:
     hang = sandbox.faults.add("hang", path="/partner/walletable/complete/buy")
     master, slave = os.openpty()
@@ -170,7 +172,7 @@ def test_a_terminal_that_hangs_up_during_a_purchase_ends_with_75_or_a_result(
         os.close(slave)
 
     until(lambda: hang.waiting)
-    os.close(master)  # from now on, writing fails with EIO
+    os.close(master)  # writing fails with EIO now
     hang.remove()
     assert process.wait(20) == 75
     assert len(sandbox.shop.orders) == 1
@@ -180,7 +182,7 @@ def test_a_terminal_that_hangs_up_during_a_purchase_ends_with_75_or_a_result(
     "redirections", [">&-", ">&- 2>&-", pytest.param(">/dev/full", marks=needs_full)], ids=["closed", "both", "full"]
 )
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         "customer create customer-2 --json",
         f"customer update {CUSTOMER} --firstname Ada",
@@ -188,31 +190,37 @@ def test_a_terminal_that_hangs_up_during_a_purchase_ends_with_75_or_a_result(
         f"basket add {CUSTOMER} {GOLD} --json",
     ],
 )
-def test_a_change_that_cannot_be_shown_is_no_failure(ready: Minted, run: Run, words: str, redirections: str) -> None:
-    ended = run(words, redirections)
-    assert ended.code == 75
-    assert ended.err or "2>&-" in redirections
+def test_change_with_unwritable_stdout_exits_75(
+    minted_with_basket: Minted, run: Run, arguments: str, redirections: str
+) -> None:
+    result = run(arguments, redirections)
+    assert result.code == 75
+    assert result.err or "2>&-" in redirections
 
 
 @pytest.mark.parametrize("redirections", [">&-", pytest.param(">/dev/full", marks=needs_full)], ids=["closed", "full"])
-def test_reading_that_cannot_be_shown_is_a_failure(run: Run, redirections: str) -> None:
+def test_read_with_unwritable_stdout_exits_1(run: Run, redirections: str) -> None:
     assert run("rates", redirections).code == 1
 
 
-def test_a_price_that_cannot_be_shown_is_not_agreed_to(ready: Minted, run: Run, sandbox: ThreadedSandbox) -> None:
+def test_dry_run_with_closed_stdout_places_no_order(
+    minted_with_basket: Minted, run: Run, sandbox: ThreadedSandbox
+) -> None:
     assert run(f"buy {CUSTOMER} --dry-run", ">&-").code == 1
     assert not sandbox.shop.orders
 
 
-def test_a_delivery_is_no_exception(minted: Minted, run: Run, sandbox: ThreadedSandbox, tmp_path: Path) -> None:
+def test_delivery_with_closed_stdout_is_executed(
+    minted: Minted, run: Run, sandbox: ThreadedSandbox, tmp_path: Path
+) -> None:
     minted("customer", "create", CUSTOMER)
     minted("basket", "add", CUSTOMER, GOLD)
     assert minted("buy", CUSTOMER, "--yes").code == 0
     address = tmp_path / "address.json"
     address.write_text(json.dumps(HOME))
     minted("basket", "add", CUSTOMER, GOLD, "--type", "delivery")
-    ended = run(f"deliver {CUSTOMER} --address {address} --yes --json", ">&-", **ASCII)
-    assert ended.code == 0, ended.err
+    result = run(f"deliver {CUSTOMER} --address {address} --yes --json", ">&-", **ASCII)
+    assert result.code == 0, result.err
     assert len(sandbox.shop.orders) == 2
 
 
@@ -220,27 +228,27 @@ def test_a_delivery_is_no_exception(minted: Minted, run: Run, sandbox: ThreadedS
 @pytest.mark.parametrize(
     "redirections", [">&-", ">&- 2>&-", pytest.param(">/dev/full", marks=needs_full)], ids=["closed", "both", "full"]
 )
-def test_a_reconciliation_goes_on_where_nothing_can_be_shown(
-    ready: Minted, run: Run, sandbox: ThreadedSandbox, tmp_path: Path, module: str, redirections: str
+def test_reconciliation_with_unwritable_stdout_is_executed(
+    minted_with_basket: Minted, run: Run, sandbox: ThreadedSandbox, tmp_path: Path, module: str, redirections: str
 ) -> None:
     journal = tmp_path / "journal.db"
     sandbox.faults.add("drop_after_commit", path="/partner/walletable/complete/buy")
-    assert ready("buy", CUSTOMER, "--yes", "--journal", journal).code == 75
+    assert minted_with_basket("buy", CUSTOMER, "--yes", "--journal", journal).code == 75
     assert run(f"reconcile --journal {journal}", redirections, module).code == 75
     again = run(f"reconcile --journal {journal} --json", module=module, **ASCII)
     assert (again.code, again.out) == (0, "")
 
 
-def test_help_and_usage_end_as_ever_without_streams(run: Run) -> None:
+def test_help_and_wrong_usage_without_streams_keep_exit_code(run: Run) -> None:
     assert run("--help", ">&-").code == 1
     assert run("nonsense", ">&- 2>&-").code == 2
     assert run("--help", ">&-", "minted_connect").code in {0, 1}
 
 
-# In this process.
+# --- functions, in this process ----------------------------------------------------------------------------------
 
 
-class Failing:
+class FailingStream:
     encoding = "ascii"
 
     def __init__(self) -> None:
@@ -257,8 +265,8 @@ class Failing:
         raise OSError
 
 
-def test_a_lossy_output_writes_until_it_fails() -> None:
-    stream = Failing()
+def test_lossy_output_stops_writing_after_failure() -> None:
+    stream = FailingStream()
     lossy = LossyOutput(stream)  # type: ignore[arg-type]
     print("one", file=lossy, flush=True)
     print("two", file=lossy, flush=True)
@@ -266,8 +274,8 @@ def test_a_lossy_output_writes_until_it_fails() -> None:
     assert isinstance(lossy.failure, OSError)
 
 
-def test_escapes_are_for_what_the_stream_lacks_only() -> None:
-    stream = Failing()
+def test_escape_unencodable_keeps_encodable_characters() -> None:
+    stream = FailingStream()
     assert escape_unencodable("Şule", stream) == "\\u015eule"  # type: ignore[arg-type]
     stream.encoding = "utf-8"
     assert escape_unencodable("Şule", stream) == "Şule"  # type: ignore[arg-type]

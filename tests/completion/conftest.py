@@ -1,4 +1,4 @@
-"""What the tests of journals share: a PostgreSQL server, and a database of it for each test."""
+"""Fixtures of the journal tests: a PostgreSQL server, a database for each test, and a journal location."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ def database(cluster: Cluster) -> Iterator[Database]:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def kept(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Where a journal is that outlives the process, as a client takes it."""
+def journal_location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the path or URL of a journal that outlives its process."""
     return str(tmp_path / "journal.db") if request.param == "sqlite" else request.getfixturevalue("database").url

@@ -39,7 +39,7 @@ SHIPPING = Shipping(
 )
 
 
-def deal_json(**changes: Any) -> dict[str, Any]:
+def basket_json(**changes: Any) -> dict[str, Any]:
     """Return the documented basket of api-26503573, as decoded JSON."""
     zeros = (
         "tax payment_cost delivery_cost insurance_price conversion_price market_commission minted_markup_price "
@@ -121,12 +121,12 @@ def order_json(**changes: Any) -> dict[str, Any]:
         "status_name": "Pending",
         **changes,
     }
-    order = deal_json(**made)
+    order = basket_json(**made)
     del order["pricefix"]
     return order
 
 
-def of(customer: str, **changes: Any) -> dict[str, Any]:
+def order_of(customer: str, **changes: Any) -> dict[str, Any]:
     """Return an order of another customer."""
     order = order_json(**changes)
     return {**order, "customer": {**order["customer"], "external_id": customer}}
@@ -156,7 +156,7 @@ def intent_of(**changes: Any) -> Intent:
     return Intent(**values)
 
 
-class World(ApiClient):
+class FakeApiClient(ApiClient):
     """An `ApiClient` with a fake server: one response for each operation.
 
     A response is data, an exception to raise, or a function of the request. The function for `complete` also gets the
@@ -177,7 +177,7 @@ class World(ApiClient):
             lag_source=None,
             on_structure=None,
         )
-        self.basket: Any = deal_json()
+        self.basket: Any = basket_json()
         self.orders: Any = []
         self.clear: Any = NotFound("no such basket", 404)
         self.complete: Any = self.execute
@@ -194,7 +194,7 @@ class World(ApiClient):
     def with_pool(self, pool: PoolKind) -> Self:
         return self
 
-    def following(self, policy: CompletionPolicy) -> Self:
+    def with_policy(self, policy: CompletionPolicy) -> Self:
         """Change the completion policy, and return the same client."""
         options = attrs.evolve(self.settings.options, completion=policy)
         self.settings = attrs.evolve(self.settings, options=options)
@@ -244,7 +244,7 @@ class World(ApiClient):
 
     def seen_basket(self, **changes: Any) -> Basket:
         """Return the basket as the caller last read it."""
-        return converter.structure(deal_json(**changes), Basket, elapsed=self.clock.monotonic)
+        return converter.structure(basket_json(**changes), Basket, elapsed=self.clock.monotonic)
 
     def ago(self, **delta: float) -> str:
         """Return a time in the past as the server formats it."""

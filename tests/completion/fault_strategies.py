@@ -1,4 +1,4 @@
-"""What may go wrong with one request of a purchase, as hypothesis strategies over the faults of the sandbox."""
+"""Hypothesis strategies for the faults of the sandbox that one request of a purchase can meet."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
-Trouble = tuple[str, dict[str, Any]]
+FaultSpec = tuple[str, dict[str, Any]]
 """Kind and arguments of a fault."""
 
-SECONDS: Final = (1.0, 20.0, 44.0, 50.0, 100.0, 300.0, 700.0)
+DELAYS: Final = (1.0, 20.0, 44.0, 50.0, 100.0, 300.0, 700.0)
 """A completion times out after 45 s, and a price lock lasts 240."""
 FIELDS: Final = (
     "token",
@@ -28,20 +28,20 @@ FIELDS: Final = (
 )
 
 
-def is_lie(trouble: Trouble, trusted: frozenset[int]) -> bool:
-    """Return whether a response denies, with a status that the client trusts, what is done."""
-    kind, args = trouble
+def is_false_refusal(fault: FaultSpec, trusted: frozenset[int]) -> bool:
+    """Return whether a fault refuses an executed completion with a status that the client trusts."""
+    kind, args = fault
     if kind not in {"status", "refusal"} or args["commit"] in {False, "never"}:
         return False
     enveloped = args.get("is_envelope", args.get("envelope")) and not args.get("html")
     return enveloped and args["status"] in trusted
 
 
-def _fault(kind: str, **args: st.SearchStrategy[Any]) -> st.SearchStrategy[Trouble]:
+def _fault(kind: str, **args: st.SearchStrategy[Any]) -> st.SearchStrategy[FaultSpec]:
     return st.tuples(st.just(kind), st.fixed_dictionaries(args))
 
 
-def _status(*statuses: int) -> st.SearchStrategy[Trouble]:
+def _status(*statuses: int) -> st.SearchStrategy[FaultSpec]:
     return _fault(
         "status",
         status=st.sampled_from(statuses),
@@ -55,8 +55,8 @@ def _status(*statuses: int) -> st.SearchStrategy[Trouble]:
 broken: Final = st.one_of(
     _fault("drop_before_read", reset=st.booleans()),
     _fault("drop_after_commit", reset=st.booleans()),
-    _fault("delay", seconds=st.sampled_from(SECONDS)),
-    _fault("delay_after_commit", seconds=st.sampled_from(SECONDS)),
+    _fault("delay", seconds=st.sampled_from(DELAYS)),
+    _fault("delay_after_commit", seconds=st.sampled_from(DELAYS)),
     _fault("truncate", chunked=st.booleans(), keep=st.sampled_from((0.0, 0.5, 0.99))),
     _status(408, 425, 500, 502, 503, 504),
     _status(400, 403, 404, 409),
@@ -70,10 +70,10 @@ broken: Final = st.one_of(
     _fault("two_answers"),
     st.sampled_from(("invalid_json", "empty", "duplicate_keys", "nan", "interim", "many_headers")).flatmap(_fault),
 )
-"""The answer is lost, spoilt or a lie, or there was none; the work is done, or is not."""
+"""The response is lost, invalid or wrong; the request is executed or not."""
 
-late: Final = _fault("late_commit", seconds=st.sampled_from(SECONDS), reset=st.booleans())
-"""The connection breaks at once, and the work is done some time later."""
+late: Final = _fault("late_commit", seconds=st.sampled_from(DELAYS), reset=st.booleans())
+"""The connection breaks at once, and the request is executed later."""
 
 refused: Final = _fault(
     "refusal",
@@ -82,13 +82,13 @@ refused: Final = _fault(
     challenge=st.sampled_from((None, None, "basic", "digest_other_realm")),
     retry_after=st.sampled_from((None, None, 0, 1, 10, 3600)),
     commit=st.sampled_from(("before", "after", "never")),
-    seconds=st.sampled_from(SECONDS),
+    seconds=st.sampled_from(DELAYS),
 )
-"""A refusal, and the work was done before it, is done some time later, or never."""
+"""A refusal; the request is executed before it, after it, or never."""
 
 failed: Final = _fault(
     "order_status",
     name=st.sampled_from(("Cancelled", "Canceled", "Failed", "\u0130ptal Edildi")),
     where=st.sampled_from(("response", "list", "both")),
 )
-"""The order is made, and shown as failed."""
+"""The order is made, but listed as failed."""

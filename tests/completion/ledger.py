@@ -76,11 +76,11 @@ Store = MemoryStore | FileStore
 
 
 class RecordingJournal(Journal):
-    """A journal as one process sees it: after `cut`, which simulates a kill, nothing more is stored."""
+    """A journal as one process sees it: after `is_killed`, which simulates a kill, nothing more is stored."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine, self._store = machine, machine.store
-        self.cut = False
+        self.is_killed = False
 
     async def prepare(self, intent: Intent) -> None:
         if self._writes():
@@ -126,11 +126,11 @@ class RecordingJournal(Journal):
         pass
 
     def _writes(self) -> bool:
-        if self._machine.failing and not self.cut:
-            self._machine.failing -= 1
-            self._machine.missed += 1
+        if self._machine.failing_writes and not self.is_killed:
+            self._machine.failing_writes -= 1
+            self._machine.failed_writes += 1
             raise JournalError("the disk is full")
-        return not self.cut
+        return not self.is_killed
 
 
 class Machine:
@@ -139,11 +139,11 @@ class Machine:
     def __init__(self, server: Sandbox, store: Store, policy: CompletionPolicy, **options: Any) -> None:
         self._server, self._policy, self._options = server, policy, options
         self.store = store
-        self.asked: dict[str, Intent] = {}
-        """Intents that were pending once, and so may be reconciled."""
-        self.failing = 0
+        self.known_intents: dict[str, Intent] = {}
+        """Intents that were pending at some time, so that they can be reconciled."""
+        self.failing_writes = 0
         """Number of the next writes to the journal that fail."""
-        self.missed = 0
+        self.failed_writes = 0
         """Number of writes that failed."""
         self.start()
 
@@ -163,7 +163,7 @@ class Machine:
 
     async def crash(self, *tasks: asyncio.Task[Any]) -> None:
         """Simulate a kill during the tasks, so that they store nothing more; then start again."""
-        self.journal.cut = True
+        self.journal.is_killed = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -184,7 +184,7 @@ class Oracle:
         assert dispatcher is not None
         dispatch = dispatcher.dispatch
 
-        def watched(partner: str, incoming: Any, *accepted: Any) -> Any:
+        def record_orders(partner: str, incoming: Any, *accepted: Any) -> Any:
             before = len(server.shop.orders)
             reply = dispatch(partner, incoming, *accepted)
             if incoming.path.endswith(COMPLETIONS):
@@ -193,7 +193,7 @@ class Oracle:
                 self.made.setdefault(incoming.headers[HEADER], []).append(order.id)
             return reply
 
-        dispatcher.dispatch = watched  # type: ignore[method-assign]
+        dispatcher.dispatch = record_orders  # type: ignore[method-assign]
 
     def give(self, customer: str, sku: str, pieces: int) -> None:
         self.server.shop.give(customer, sku, pieces)

@@ -22,7 +22,7 @@ asyncio.run(main())
 """
 
 
-def child(body: str, where: str | Path, *arguments: str) -> subprocess.Popen[str]:
+def start_child(body: str, where: str | Path, *arguments: str) -> subprocess.Popen[str]:
     """Start a process that runs `body` with the `journal` at `where`."""
     source = CHILD.format(root=str(ROOT), body=body)
     return subprocess.Popen(
@@ -34,7 +34,7 @@ def child(body: str, where: str | Path, *arguments: str) -> subprocess.Popen[str
     )
 
 
-def together(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
+def run_together(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
     """Wait until all processes have printed "ready", let them continue together, and return their output."""
     for process in processes:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What was agreed to is what is bought: the price before and after, the lock on one clock, whatever others show."""
+"""The agreed terms: the price before and after a purchase, the price lock, and wrong clocks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.clock import START
-from tests.completion.fakes import World, intent_of, order_json
+from tests.completion.fakes import FakeApiClient, intent_of, order_json
 from tests.support.operations import GOLD
 
 BUY = "*/complete/buy"
@@ -53,18 +53,18 @@ async def minted(connect: Any, sandbox: Sandbox, clock: ManualClock) -> Any:
     return client
 
 
-async def filled(minted: Any) -> Any:
+async def fill_basket(minted: Any) -> Any:
     return await minted.baskets.add_item("customer-1", sku=GOLD, qty=3)
 
 
-# The price.
+# --- the price ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement(18)
-@pytest.mark.parametrize("more", ["0.01", "-0.01", "100"])
-async def test_another_price_than_was_agreed_to_is_not_paid(minted, sandbox, more):
-    basket = await filled(minted)
-    agreed = basket.paid_total + Decimal(more)
+@pytest.mark.parametrize("difference", ["0.01", "-0.01", "100"])
+async def test_buy_at_another_price_than_agreed_raises_price_changed(minted, sandbox, difference):
+    basket = await fill_basket(minted)
+    agreed = basket.paid_total + Decimal(difference)
     with pytest.raises(PriceChanged) as caught:
         await minted.complete.buy(basket, expected_total=agreed)
     assert (caught.value.expected, caught.value.actual) == (agreed, basket.paid_total)
@@ -72,9 +72,9 @@ async def test_another_price_than_was_agreed_to_is_not_paid(minted, sandbox, mor
     assert await minted.complete.pending() == []
 
 
-async def test_the_price_that_counts_is_the_one_after_the_last_look(minted, sandbox, clock):
-    """Reading prices an expired basket anew, so the caller's copy and the look of a moment ago prove nothing."""
-    basket = await filled(minted)
+async def test_expired_basket_is_compared_at_its_new_price(minted, sandbox, clock):
+    """Reading an expired basket fixes a new price, so an earlier copy of the basket proves nothing."""
+    basket = await fill_basket(minted)
     clock.advance(241)
     with pytest.raises(PriceChanged) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -93,11 +93,13 @@ CHANGED: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.requirement(18)
-@pytest.mark.parametrize(("field", "value", "said"), CHANGED, ids=[field for field, _, _ in CHANGED])
-@pytest.mark.parametrize("answered", [True, False], ids=["in the answer", "in what was read back"])
-async def test_an_order_is_compared_with_what_was_agreed_to(minted, sandbox, caplog, field, value, said, answered):
-    basket = await filled(minted)
-    if answered:
+@pytest.mark.parametrize(("field", "value", "expected"), CHANGED, ids=[field for field, _, _ in CHANGED])
+@pytest.mark.parametrize("in_response", [True, False], ids=["in the response", "in the read-back"])
+async def test_order_that_differs_from_the_agreed_terms_is_reported(
+    minted, sandbox, caplog, field, value, expected, in_response
+):
+    basket = await fill_basket(minted)
+    if in_response:
         sandbox.faults.add("extra_field", path=BUY, field=field, value=value)
         done = await minted.complete.buy(basket, expected_total=basket.paid_total)
     else:
@@ -106,30 +108,30 @@ async def test_an_order_is_compared_with_what_was_agreed_to(minted, sandbox, cap
             await minted.complete.buy(basket, expected_total=basket.paid_total)
         sandbox.faults.add("extra_field", path="*/orders", field=f"*.{field}", value=value, times=None)
         done = await minted.complete.reconcile(caught.value)
-    assert said.format(total=basket.paid_total) in done.differences
-    assert done.order is not None  # never hidden because a figure differs
+    assert expected.format(total=basket.paid_total) in done.differences
+    assert done.order is not None  # a difference does not hide the order
     assert await minted.complete.pending() == []
-    assert any(said.format(total=basket.paid_total) in record.getMessage() for record in caplog.records)
+    assert any(expected.format(total=basket.paid_total) in record.getMessage() for record in caplog.records)
     assert {record.levelno for record in caplog.records if "agreed" in record.getMessage()} == {logging.WARNING}
 
 
-async def test_an_order_as_agreed_differs_in_nothing(minted):
-    basket = await filled(minted)
+async def test_order_as_agreed_has_no_differences(minted):
+    basket = await fill_basket(minted)
     assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).differences == ()
 
 
-# The lock.
+# --- the price lock ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement(19)
 @pytest.mark.parametrize("jump", [-HOUR, HOUR, -400 * DAY, 400 * DAY])
-async def test_the_time_of_day_does_not_end_a_lock_and_does_not_prolong_it(minted, sandbox, clock, jump):
-    basket = await filled(minted)
+async def test_wall_clock_jump_does_not_change_the_price_lock(minted, sandbox, clock, jump):
+    basket = await fill_basket(minted)
     clock.jump_wall(jump)
     assert basket.price_fix.seconds_left == 240
     clock.advance(236)
     assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).order is not None
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     clock.jump_wall(-jump)
     clock.advance(238)
     with pytest.raises(PriceFixExpired):
@@ -139,8 +141,8 @@ async def test_the_time_of_day_does_not_end_a_lock_and_does_not_prolong_it(minte
 
 @pytest.mark.requirement(19)
 @pytest.mark.parametrize(("left", "bought"), [(3, True), (2, False)])
-async def test_a_few_seconds_of_the_lock_are_kept_back(minted, sandbox, clock, left, bought):
-    basket = await filled(minted)
+async def test_buy_within_the_lock_margin_raises_price_fix_expired(minted, sandbox, clock, left, bought):
+    basket = await fill_basket(minted)
     clock.advance(240 - left)
     if bought:
         assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).order is not None
@@ -150,15 +152,15 @@ async def test_a_few_seconds_of_the_lock_are_kept_back(minted, sandbox, clock, l
     assert len(sandbox.requests.of("complete.buy")) == bought
 
 
-async def test_the_servers_word_for_the_end_of_a_lock_is_not_asked(minted, sandbox):
+async def test_next_update_of_the_server_does_not_end_the_lock(minted, sandbox):
     sandbox.faults.add("extra_field", field="pricefix.nextUpdate", value="2001-01-01T00:00:00.000000Z", times=None)
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     assert basket.price_fix.next_update.year == 2001
     assert (basket.price_fix.seconds_left, basket.price_fix.expired) == (240, False)
     assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).order is not None
 
 
-# A server whose clock goes wrong.
+# --- a server with a wrong clock ---------------------------------------------------------------------------------
 
 SKEWS = [-20 * DAY, -26 * HOUR, -HOUR, HOUR, 26 * HOUR, 20 * DAY]
 
@@ -170,7 +172,7 @@ def skew(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 async def skewed(connect: Any, clock: ManualClock, skew: int) -> AsyncIterator[tuple[Any, Sandbox]]:
-    """Either client, and a sandbox that lives in another time."""
+    """Return a client, and a sandbox whose clock differs from it by `skew`."""
     async with Sandbox(seed=1, clock=ManualClock(START + timedelta(seconds=skew), auto_advance=True)) as sandbox:
         options = Options(clock=clock, random=lambda: 0.0)
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
@@ -179,9 +181,9 @@ async def skewed(connect: Any, clock: ManualClock, skew: int) -> AsyncIterator[t
 
 
 @pytest.mark.requirement(20)
-async def test_neither_lock_nor_pause_nor_deadline_minds_the_servers_clock(skewed, clock):
+async def test_server_clock_does_not_affect_lock_wait_or_deadline(skewed, clock):
     minted, sandbox = skewed
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     assert basket.price_fix.seconds_left == 240
     clock.advance(230)
     assert basket.price_fix.seconds_left == 10
@@ -203,14 +205,14 @@ async def test_neither_lock_nor_pause_nor_deadline_minds_the_servers_clock(skewe
 
 
 @pytest.mark.requirement(20)
-async def test_what_became_of_a_purchase_is_looked_for_in_both_times(skewed, skew, clock):
+async def test_reconcile_searches_the_dates_of_both_clocks(skewed, skew, clock):
     minted, sandbox = skewed
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     sandbox.faults.add("drop_after_commit", path=BUY)
     with pytest.raises(OutcomeUnknown) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert caught.value.intent.clock_offset == skew
-    assert caught.value.intent.created_at == clock.wall()  # and not as the server would have it
+    assert caught.value.intent.created_at == clock.wall()  # the time of the client, not of the server
     assert (await minted.complete.reconcile(caught.value)).reconciled
     listed = sandbox.requests.of("orders.page")[-1].query
     [order] = sandbox.shop.orders
@@ -222,23 +224,23 @@ async def test_what_became_of_a_purchase_is_looked_for_in_both_times(skewed, ske
 
 @pytest.mark.requirement(20)
 @pytest.mark.parametrize("days", [-20, -2, 2, 20])
-async def test_a_date_that_lies_only_widens_the_search(days: int) -> None:
-    world = World()
-    told = world.clock.wall() + timedelta(days=days)
-    world.date, world.orders = told.strftime("%a, %d %b %Y %H:%M:%S GMT"), [order_json()]
-    assert (await AsyncCompletions(world, MemoryJournal()).reconcile(intent_of())).reconciled
-    listed = dict(world.sent[-1].query)
+async def test_wrong_date_header_only_widens_the_search(days: int) -> None:
+    api = FakeApiClient()
+    server_time = api.clock.wall() + timedelta(days=days)
+    api.date, api.orders = server_time.strftime("%a, %d %b %Y %H:%M:%S GMT"), [order_json()]
+    assert (await AsyncCompletions(api, MemoryJournal()).reconcile(intent_of())).reconciled
+    listed = dict(api.sent[-1].query)
     assert (listed["startDate"], listed["endDate"]) == (
-        min("2026-02-19", str((told - timedelta(days=1)).date())),
-        max("2026-02-21", str((told + timedelta(days=1)).date())),
+        min("2026-02-19", str((server_time - timedelta(days=1)).date())),
+        max("2026-02-21", str((server_time + timedelta(days=1)).date())),
     )
 
 
-# The places of completions.
+# --- the connection pool of completions --------------------------------------------------------------------------
 
 
 @pytest.mark.requirement(23)
-async def test_a_full_lane_of_completions_is_said_fast_and_nothing_was_sent(connect, clock, sandbox):
+async def test_full_completion_pool_raises_pool_timeout_unsent(connect, clock, sandbox):
     minted = await connect(
         sandbox.url,
         sandbox.username,
@@ -264,8 +266,8 @@ async def test_a_full_lane_of_completions_is_said_fast_and_nothing_was_sent(conn
         assert isinstance(caught.value, NotSent)
         assert caught.value.safe_to_retry
         assert len(sandbox.requests.of("complete.buy")) == 1
-        assert len(await minted.rates.current()) == 2  # everyday calls have places of their own
-        assert await minted.complete.pending() == []  # the first one is under way, the second is closed
+        assert len(await minted.rates.current()) == 2  # other calls have their own pool
+        assert await minted.complete.pending() == []  # the first is in flight, the second is settled
         hang.remove()
     assert (await minted.complete.buy(baskets[1], accept_price="current")).order is not None
     assert len(sandbox.shop.orders) == 2

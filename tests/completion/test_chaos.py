@@ -1,4 +1,4 @@
-"""Hundreds of purchases with everything going wrong at random; `python -m tests.completion.chaos` makes many more."""
+"""Hundreds of purchases under random faults; `python -m tests.completion.chaos` makes thousands."""
 
 from __future__ import annotations
 
@@ -15,92 +15,94 @@ from minted_connect.completion.reconcile import ReadBack
 from minted_connect.core import retry
 from minted_connect.core.request import Effect
 from tests.completion.chaos.__main__ import main
-from tests.completion.chaos.result import NEVER
+from tests.completion.chaos.result import VIOLATION_KINDS
 from tests.completion.chaos.run import run
-from tests.completion.chaos.stopping import interrupted
+from tests.completion.chaos.stopping import cancel_at_step
 
 pytestmark = pytest.mark.anyio
-swiftly = pytest.mark.usefixtures("swift")
+without_logs = pytest.mark.usefixtures("fast_loop")
 
 
 @pytest.fixture
-async def swift(caplog: pytest.LogCaptureFixture) -> None:
-    """Leave out what makes it slower than it need be: asyncio's own checks, and thousands of log records."""
+async def fast_loop(caplog: pytest.LogCaptureFixture) -> None:
+    """Switch off the debug checks of asyncio and the log records, which would dominate the run time."""
     caplog.set_level(logging.CRITICAL, "minted_connect")
     asyncio.get_running_loop().set_debug(False)
 
 
-@swiftly
+@without_logs
 @pytest.mark.requirement(45)
 @pytest.mark.requirement(46)
 @pytest.mark.parametrize("single_shot", [True, False])
-async def test_nothing_is_bought_twice_and_nothing_is_lost(
+async def test_random_faults_make_no_double_and_no_lost_order(
     single_shot: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tally = await run(150, seed=2026, single_shot=single_shot)
+    result = await run(150, seed=2026, single_shot=single_shot)
     with capsys.disabled():
-        sys.stdout.write(f"\n{tally}\n")
-    assert tally.reports == []
-    assert (tally.purchases, tally.violations.total()) == (150, 0)
-    # It was not all sunshine.
-    told = [tally.first[name] for name in ("confirmed", "unknown", "refused", "not sent", "cancelled", "crashed")]
-    told += [tally.later[name] for name in ("found", "unknown for good, never executed")]
-    assert min(told) > 0
-    assert tally.orders < 150
-    assert tally.faults.total() > 100
-    assert tally.faults["refusal"] > 5
+        sys.stdout.write(f"\n{result}\n")
+    assert result.reports == []
+    assert (result.purchases, result.violations.total()) == (150, 0)
+    # The run is only meaningful if every kind of outcome occurred.
+    occurred = [
+        result.first_outcomes[name] for name in ("confirmed", "unknown", "refused", "not sent", "cancelled", "crashed")
+    ]
+    occurred += [result.later_outcomes[name] for name in ("found", "still unknown, never executed")]
+    assert min(occurred) > 0
+    assert result.orders < 150
+    assert result.faults.total() > 100
+    assert result.faults["refusal"] > 5
 
 
 @pytest.mark.requirement(12)
-@swiftly
-async def test_a_client_that_sends_again_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+@without_logs
+async def test_client_that_resends_completions_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = retry._max_attempts
 
-    def eager(effect: Effect, *failed: Any) -> int:
+    def retry_completions(effect: Effect, *failed: Any) -> int:
         return 2 if effect is Effect.COMPLETE else attempts(effect, *failed)
 
-    monkeypatch.setattr(retry, "_max_attempts", eager)
-    tally = await run(200, seed=5, single_shot=False)
-    assert tally.violations["double"] + tally.violations["posted twice"] == len(tally.reports) > 0
+    monkeypatch.setattr(retry, "_max_attempts", retry_completions)
+    result = await run(200, seed=5, single_shot=False)
+    assert result.violations["double"] + result.violations["posted twice"] == len(result.reports) > 0
 
 
-@swiftly
-async def test_a_client_that_believes_a_refusal_at_once_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rash(look: ReadBack, *_: object) -> bool:
-        return look._intent.refusal is not None
+@without_logs
+async def test_client_that_confirms_refusals_at_once_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_settled(read_back: ReadBack, *_: object) -> bool:
+        return read_back._intent.refusal is not None
 
-    monkeypatch.setattr(ReadBack, "_is_refusal_settled", rash)
-    tally = await run(200, seed=5)
-    assert tally.violations["believed too early"] > 0
-    # What is believed and not told to anybody, because the caller was cancelled, is lost.
-    assert tally.violations["believed too early"] + tally.violations["lost"] == len(tally.reports)
+    monkeypatch.setattr(ReadBack, "_is_refusal_settled", is_settled)
+    result = await run(200, seed=5)
+    assert result.violations["confirmed too early"] > 0
+    # If the caller was cancelled, a refusal that is confirmed too early shows as a lost order.
+    assert result.violations["confirmed too early"] + result.violations["lost"] == len(result.reports)
 
 
-@swiftly
-async def test_a_client_that_believes_a_doubt_is_found_out_and_caught_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    def rash(*failed: Any) -> FailureClass:
-        fate = classify(*failed)
-        return FailureClass.REFUSED if fate is FailureClass.UNKNOWN else fate
+@without_logs
+async def test_client_that_rejects_unknown_outcomes_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def classify_as_refused(*failed: Any) -> FailureClass:
+        failure_class = classify(*failed)
+        return FailureClass.REFUSED if failure_class is FailureClass.UNKNOWN else failure_class
 
-    monkeypatch.setattr(execution, "classify", rash)
-    tally = await run(100, seed=5)
-    [report] = tally.reports
+    monkeypatch.setattr(execution, "classify", classify_as_refused)
+    result = await run(100, seed=5)
+    [report] = result.reports
     assert report.startswith("seed 5: lost: order ")
-    assert tally.violations == dict.fromkeys(NEVER, 0) | {"lost": 1}
+    assert result.violations == dict.fromkeys(VIOLATION_KINDS, 0) | {"lost": 1}
     assert "Plan(number=" in report
-    last = tally.purchases - 1
-    again = await run(100, seed=5, only=last)
-    assert (again.reports, again.purchases) == (tally.reports, tally.purchases)
+    last = result.purchases - 1
+    repeated = await run(100, seed=5, only=last)
+    assert (repeated.reports, repeated.purchases) == (result.reports, result.purchases)
 
 
-def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line_prints_the_counts(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--purchases", "20", "--seed", "3"]) == 0
     rows = dict(line.rsplit(maxsplit=1) for line in capsys.readouterr().out.splitlines())
     assert rows["purchases"] == "20"
-    assert {rows[name] for name in NEVER} == {"0"}
+    assert {rows[name] for name in VIOLATION_KINDS} == {"0"}
 
 
-async def test_work_is_stopped_at_the_await_that_was_asked_for() -> None:
+async def test_cancel_at_step_cancels_at_the_given_await() -> None:
     reached: list[Any] = []
 
     async def work() -> str:
@@ -113,7 +115,7 @@ async def test_work_is_stopped_at_the_await_that_was_asked_for() -> None:
         return "done"
 
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.ensure_future(interrupted(work(), 2, lambda: reached.append("stop")))
+        await asyncio.ensure_future(cancel_at_step(work(), 2, lambda: reached.append("stop")))
     assert reached == [0, 1, "stop", "end"]
-    assert await interrupted(work(), 4, lambda: reached.append("never")) == "done"
+    assert await cancel_at_step(work(), 4, lambda: reached.append("never")) == "done"
     assert "never" not in reached

@@ -1,4 +1,4 @@
-"""complete.*: what is checked before, what one failed sending means, and what is never done twice."""
+"""complete.*: checks before sending, the outcome of each failure, and that no purchase is sent twice."""
 
 from __future__ import annotations
 
@@ -55,50 +55,50 @@ from minted_connect.errors import (
 )
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Intent, IntentState, OrderKind
-from tests.completion.fakes import CUSTOMER, SHIPPING, TOKEN, TOTAL, World, deal_json, of, order_json
+from tests.completion.fakes import CUSTOMER, SHIPPING, TOKEN, TOTAL, FakeApiClient, basket_json, order_json, order_of
 
 pytestmark = pytest.mark.anyio
 
 
-class Watched(MemoryJournal):
-    """A journal whose last word on every intent can be asked for."""
+class InspectableJournal(MemoryJournal):
+    """A journal in memory whose states can be listed and whose writes can fail."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.broken: Exception | None = None
-        self.settling_broken: Exception | None = None
+        self.prepare_error: Exception | None = None
+        self.settle_error: Exception | None = None
 
     @property
     def states(self) -> list[str]:
         return [str(intent.state) for intent in (*self._closed.values(), *self._open.values())]
 
     async def prepare(self, intent: Intent) -> None:
-        if self.broken:
-            raise self.broken
+        if self.prepare_error:
+            raise self.prepare_error
         await super().prepare(intent)
 
     async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
-        if self.settling_broken:
-            raise self.settling_broken
+        if self.settle_error:
+            raise self.settle_error
         await super().settle(intent_id, state, **what)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def api() -> FakeApiClient:
+    return FakeApiClient()
 
 
 @pytest.fixture
-def journal() -> Watched:
-    return Watched()
+def journal() -> InspectableJournal:
+    return InspectableJournal()
 
 
 @pytest.fixture
-def complete(world: World, journal: Watched) -> AsyncCompletions:
-    return AsyncCompletions(world, journal)
+def complete(api: FakeApiClient, journal: InspectableJournal) -> AsyncCompletions:
+    return AsyncCompletions(api, journal)
 
 
-def sending(error: Exception, phase: Phase) -> Callable[[Request, RequestProgress], Exception]:
+def fail_in(error: Exception, phase: Phase) -> Callable[[Request, RequestProgress], Exception]:
     def fail(_: Request, progress: RequestProgress) -> Exception:
         progress.phase = phase
         return error
@@ -106,11 +106,13 @@ def sending(error: Exception, phase: Phase) -> Callable[[Request, RequestProgres
     return fail
 
 
-# --- the good way ------------------------------------------------------------------------------------------------
+# --- successful completions --------------------------------------------------------------------------------------
 
 
-async def test_a_purchase(world: World, journal: Watched, complete: AsyncCompletions) -> None:
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+async def test_purchase_is_sent_once_and_confirmed(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
+) -> None:
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert (done.order.id, done.order.kind, done.order.token) == (10984, OrderKind.BUY, TOKEN)
     assert done.keys == {
@@ -119,47 +121,47 @@ async def test_a_purchase(world: World, journal: Watched, complete: AsyncComplet
         "increment_id": "59047701704",
     }
     assert (done.reconciled, done.differences) == (False, ())
-    assert [request.operation.name for request in world.sent] == ["baskets.get_active", "complete.buy"]
-    assert world.sent[1].body == {"external_customer_id": CUSTOMER, "cart_token": TOKEN}
-    assert world.not_after == [201 - 3.0]
+    assert [request.operation.name for request in api.sent] == ["baskets.get_active", "complete.buy"]
+    assert api.sent[1].body == {"external_customer_id": CUSTOMER, "cart_token": TOKEN}
+    assert api.not_after == [201 - 3.0]
     assert journal.states == [IntentState.CONFIRMED]
     assert await complete.pending() == []
 
 
-async def test_a_sale_and_a_delivery(world: World, complete: AsyncCompletions) -> None:
-    world.basket = deal_json(type="sell")
-    sold = await complete.sell(world.seen_basket(type="sell"), expected_total=TOTAL)
+async def test_sell_and_delivery_return_their_orders(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.basket = basket_json(type="sell")
+    sold = await complete.sell(api.seen_basket(type="sell"), expected_total=TOTAL)
     assert sold.order is not None
     assert sold.differences == ()
     delivery: dict[str, Any] = {"type": "delivery", "tx_type": "delivery", "token": "D" * 32}
-    world.basket = deal_json(**delivery)
-    world.complete = lambda request, progress: order_json(tx_type="delivery", token="D" * 32)
-    shipped = await complete.delivery(world.seen_basket(**delivery), shipping=SHIPPING, expected_total=TOTAL)
+    api.basket = basket_json(**delivery)
+    api.complete = lambda request, progress: order_json(tx_type="delivery", token="D" * 32)
+    shipped = await complete.delivery(api.seen_basket(**delivery), shipping=SHIPPING, expected_total=TOTAL)
     assert shipped.order is not None
-    body = world.sent[-1].body
+    body = api.sent[-1].body
     assert body is not None
     assert body["shipping"]["tax_number"] == "12345678910"
     assert "zipcode" not in body["shipping"]
 
 
-async def test_whatever_it_costs_has_to_be_said_aloud(world: World, complete: AsyncCompletions) -> None:
-    seen = world.seen_basket()
-    world.basket = deal_json(paid_total=Decimal("2000.00"))
-    world.complete = lambda request, progress: order_json(paid_total=Decimal(2000))
+async def test_current_price_is_paid_only_if_accepted(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    seen = api.seen_basket()
+    api.basket = basket_json(paid_total=Decimal("2000.00"))
+    api.complete = lambda request, progress: order_json(paid_total=Decimal(2000))
     with pytest.raises(PriceChanged) as caught:
         await complete.buy(seen, expected_total=TOTAL)
     assert (caught.value.expected, caught.value.actual) == (TOTAL, 2000)
     assert (await complete.buy(seen, accept_price="current")).differences == ()
 
 
-async def test_a_differing_order_is_shown_not_hidden(
-    world: World, journal: Watched, complete: AsyncCompletions
+async def test_order_that_differs_is_confirmed_with_differences(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
 ) -> None:
-    item = {**deal_json()["items"][0], "amount": 2}
-    world.complete = lambda request, progress: order_json(
+    item = {**basket_json()["items"][0], "amount": 2}
+    api.complete = lambda request, progress: order_json(
         paid_total=Decimal(1900), currency_code="USD", tx_type="sell", items=[item, {**item, "sku": "OTHER"}]
     )
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert [difference.split(":")[0] for difference in done.differences] == [
         "paid_total",
@@ -171,20 +173,20 @@ async def test_a_differing_order_is_shown_not_hidden(
     assert journal.states == [IntentState.CONFIRMED]
 
 
-async def test_an_order_that_cannot_be_read_is_confirmed_by_its_keys(world: World, complete: AsyncCompletions) -> None:
+async def test_unparsable_order_is_confirmed_by_its_keys(api: FakeApiClient, complete: AsyncCompletions) -> None:
     def without_total(request: Request, progress: RequestProgress) -> dict[str, Any]:
         order = order_json()
         del order["paid_total"]
         return order
 
-    world.complete = without_total
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = without_total
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is None
     assert done.keys["id"] == "10984"
     assert done.raw["token"] == TOKEN
 
 
-# --- before anything is sent -------------------------------------------------------------------------------------
+# --- checks before sending ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -202,31 +204,33 @@ async def test_an_order_that_cannot_be_read_is_confirmed_by_its_keys(world: Worl
         {"expected_total": Decimal(-1)},
     ],
 )
-async def test_terms_that_are_none(world: World, complete: AsyncCompletions, terms: Any) -> None:
+async def test_invalid_price_arguments_are_rejected(api: FakeApiClient, complete: AsyncCompletions, terms: Any) -> None:
     with pytest.raises(InvalidInput):
-        await complete.buy(world.seen_basket(), **terms)
-    assert world.sent == []
+        await complete.buy(api.seen_basket(), **terms)
+    assert api.sent == []
 
 
-async def test_baskets_that_cannot_be_completed(world: World, complete: AsyncCompletions) -> None:
+async def test_basket_that_cannot_be_completed_is_rejected(api: FakeApiClient, complete: AsyncCompletions) -> None:
     with pytest.raises(InvalidInput, match=r"complete\.sell"):
-        await complete.buy(world.seen_basket(type="sell"), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(type="sell"), expected_total=TOTAL)
     with pytest.raises(InvalidInput, match="empty"):
-        await complete.buy(world.seen_basket(items=[]), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(items=[]), expected_total=TOTAL)
     with pytest.raises(InvalidInput, match="Basket"):
-        await complete.buy(world.seen_basket().key, expected_total=TOTAL)  # type: ignore[arg-type]
-    assert world.sent == []
+        await complete.buy(api.seen_basket().key, expected_total=TOTAL)  # type: ignore[arg-type]
+    assert api.sent == []
 
 
 @pytest.mark.parametrize("wrong", [{"city": ""}, {"fullname": None}, {"phone": "1\n2"}])
-async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncCompletions, wrong: dict[str, Any]) -> None:
+async def test_invalid_shipping_is_rejected(
+    api: FakeApiClient, complete: AsyncCompletions, wrong: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidInput, match=f"shipping.{next(iter(wrong))}"):
         await complete.delivery(
-            world.seen_basket(type="delivery"), shipping=attrs.evolve(SHIPPING, **wrong), expected_total=TOTAL
+            api.seen_basket(type="delivery"), shipping=attrs.evolve(SHIPPING, **wrong), expected_total=TOTAL
         )
     with pytest.raises(InvalidInput, match="Shipping"):
-        await complete.delivery(world.seen_basket(type="delivery"), shipping={}, expected_total=TOTAL)  # type: ignore[arg-type]
-    assert world.sent == []
+        await complete.delivery(api.seen_basket(type="delivery"), shipping={}, expected_total=TOTAL)  # type: ignore[arg-type]
+    assert api.sent == []
 
 
 @pytest.mark.parametrize(
@@ -235,15 +239,15 @@ async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncComple
         (None, InvalidInput),
         (NotFound("none", 404, 404), InvalidInput),
         (NotFound("of a gateway", 404), NotFound),
-        (deal_json(items=[]), InvalidInput),
-        (deal_json(token="X" * 32), IntegrityError),
-        (of("somebody else"), IntegrityError),
-        (deal_json(type="sell"), IntegrityError),
-        (deal_json(order_creation_status="order"), IntegrityError),
-        (deal_json(paid_total=Decimal("1852.61")), PriceChanged),
-        (deal_json(pricefix={"remaining": 2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
-        (deal_json(pricefix={"remaining": -2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
-        (deal_json(pricefix=None), PriceFixExpired),
+        (basket_json(items=[]), InvalidInput),
+        (basket_json(token="X" * 32), IntegrityError),
+        (order_of("customer-2"), IntegrityError),
+        (basket_json(type="sell"), IntegrityError),
+        (basket_json(order_creation_status="order"), IntegrityError),
+        (basket_json(paid_total=Decimal("1852.61")), PriceChanged),
+        (basket_json(pricefix={"remaining": 2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
+        (basket_json(pricefix={"remaining": -2, "nextUpdate": "2026-02-20T15:31:57+03:00"}), PriceFixExpired),
+        (basket_json(pricefix=None), PriceFixExpired),
         ({"token": TOKEN}, NotSent),
         (ConnectFailed("no way"), ConnectFailed),
         (TransportError("gone"), NotSent),
@@ -252,82 +256,91 @@ async def test_addresses_that_cannot_be_sent(world: World, complete: AsyncComple
         (PermissionDenied("not you", 403, 403), PermissionDenied),
     ],
 )
-async def test_a_basket_that_is_not_as_agreed(
-    world: World, journal: Watched, complete: AsyncCompletions, found: Any, error: type[Exception]
+async def test_basket_that_differs_from_the_agreed_one_is_not_sent(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, found: Any, error: type[Exception]
 ) -> None:
-    world.basket = found
+    api.basket = found
     with pytest.raises(error) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert not isinstance(caught.value, TimeoutError)
-    assert world.count("complete.buy") == 0
+    assert api.count("complete.buy") == 0
     assert journal.states == []
 
 
-LINE = deal_json()["items"][0]
+LINE = basket_json()["items"][0]
 
 
 @pytest.mark.requirement(18)
 @pytest.mark.parametrize("terms", [{"expected_total": TOTAL}, {"accept_price": "current"}], ids=str)
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
         ({"items": [{**LINE, "amount": 7}]}, "items"),
         ({"items": [{**LINE, "sku": "OTHER"}]}, "items"),
         ({"items": [LINE, {**LINE, "sku": "OTHER", "amount": 1}]}, "items"),
-        # What is in the basket matters more than that it also costs something else.
+        # Changed items are reported before a changed price.
         ({"items": [{**LINE, "amount": 7}], "paid_total": Decimal(4000)}, "items"),
         ({"currency_code": "USD"}, "currency"),
     ],
 )
-async def test_a_basket_that_was_changed_behind_the_caller(
-    world: World, journal: Watched, complete: AsyncCompletions, terms: Any, change: dict[str, Any], said: str
+async def test_basket_with_changed_items_is_not_sent(
+    api: FakeApiClient,
+    journal: InspectableJournal,
+    complete: AsyncCompletions,
+    terms: Any,
+    change: dict[str, Any],
+    expected: str,
 ) -> None:
-    world.basket = deal_json(**change)
+    api.basket = basket_json(**change)
     with pytest.raises(InvalidInput, match="basket: ") as caught:
-        await complete.buy(world.seen_basket(), **terms)
-    assert said in str(caught.value)
+        await complete.buy(api.seen_basket(), **terms)
+    assert expected in str(caught.value)
     assert "read it again" in str(caught.value)
-    assert world.count("complete.buy") == 0
+    assert api.count("complete.buy") == 0
     assert journal.states == []
 
 
-async def test_lines_that_are_only_split_otherwise_are_the_same(world: World, complete: AsyncCompletions) -> None:
-    world.basket = deal_json(items=[{**LINE, "amount": 1}, {**LINE, "amount": 2}])
-    assert (await complete.buy(world.seen_basket(), accept_price="current")).order is not None
+async def test_basket_with_split_lines_equals_the_agreed_basket(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.basket = basket_json(items=[{**LINE, "amount": 1}, {**LINE, "amount": 2}])
+    assert (await complete.buy(api.seen_basket(), accept_price="current")).order is not None
 
 
 @pytest.mark.requirement(13)
-async def test_nothing_is_sent_without_the_journal(world: World, journal: Watched, complete: AsyncCompletions) -> None:
-    journal.broken = JournalError("the disk is full")
+async def test_failing_journal_prevents_sending(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
+) -> None:
+    journal.prepare_error = JournalError("the disk is full")
     with pytest.raises(JournalError):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert world.count("complete.buy") == 0
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    assert api.count("complete.buy") == 0
 
 
-async def test_a_lock_that_ran_out_while_writing(
-    world: World, journal: Watched, complete: AsyncCompletions, monkeypatch: pytest.MonkeyPatch
+async def test_price_lock_that_expires_during_prepare_prevents_sending(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def slow(self: MemoryJournal, intent: Intent) -> None:
-        world.clock.advance(200)  # type: ignore[attr-defined]
+        api.clock.advance(200)  # type: ignore[attr-defined]
         await MemoryJournal.prepare(self, intent)
 
-    monkeypatch.setattr(Watched, "prepare", slow)
+    monkeypatch.setattr(InspectableJournal, "prepare", slow)
     with pytest.raises(PriceFixExpired):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert world.count("complete.buy") == 0
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    assert api.count("complete.buy") == 0
     assert journal.states == [IntentState.NOT_SENT]
 
 
-async def test_a_basket_that_is_held_elsewhere(world: World, journal: Watched, complete: AsyncCompletions) -> None:
-    world.complete = sending(TransportError("gone"), Phase.SENT)
+async def test_basket_with_open_intent_is_not_sent_again(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
+) -> None:
+    api.complete = fail_in(TransportError("gone"), Phase.SENT)
     with pytest.raises(OutcomeUnknown):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     with pytest.raises(AlreadyInFlight, match="reconcile"):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert world.count("complete.buy") == 1
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    assert api.count("complete.buy") == 1
 
 
-# --- what a failure means: column M of the fault matrix ----------------------------------------------------------
+# --- the outcome of each failure: column M of the fault matrix ---------------------------------------------------
 
 REFUSALS = CompletionPolicy().refusals
 NOT_SENT = [
@@ -353,8 +366,8 @@ UNKNOWN = [
     IntegrityError("F37"),
     ValidationFailed("F28 after an unknown attempt", 422, 422, after_unknown=True),
     AuthenticationFailed("F23 after an unknown attempt", 401, 401, after_unknown=True),
-    ValueError("one that nobody thought of"),
-    ClientClosedError("closed under way"),
+    ValueError("unexpected"),
+    ClientClosedError("closed in flight"),
 ]
 REFUSED = [
     AuthenticationFailed("F23", 401, 401, refused_digest=True),
@@ -382,44 +395,48 @@ def label(value: Any) -> str:
 
 
 @pytest.mark.parametrize("error", NOT_SENT, ids=label)
-async def test_not_sent(world: World, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
-    world.complete = sending(error, Phase.NOT_SENT)
+async def test_error_before_sending_is_raised_as_not_sent(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, error: Exception
+) -> None:
+    api.complete = fail_in(error, Phase.NOT_SENT)
     with pytest.raises(type(error)) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert journal.states == [IntentState.NOT_SENT]
-    # And the basket is free for another try.
-    world.complete = world.execute
-    assert (await complete.buy(world.seen_basket(), expected_total=TOTAL)).order is not None
+    # The basket can be completed by another call.
+    api.complete = api.execute
+    assert (await complete.buy(api.seen_basket(), expected_total=TOTAL)).order is not None
 
 
 @pytest.mark.parametrize("error", [ClientClosedError("closed"), ConfigurationError("odd"), ValueError("odd")])
-async def test_failures_before_the_first_byte(
-    world: World, journal: Watched, complete: AsyncCompletions, error: Exception
+async def test_failure_before_the_first_byte_settles_as_not_sent(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, error: Exception
 ) -> None:
-    world.complete = sending(error, Phase.NOT_SENT)
+    api.complete = fail_in(error, Phase.NOT_SENT)
     with pytest.raises(type(error)):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert journal.states == [IntentState.NOT_SENT]
 
 
 @pytest.mark.parametrize("error", [RequestTimeout("slow", phase=Phase.NOT_SENT), TimeoutError()])
-async def test_a_timeout_is_not_sent_or_unknown_never_in_between(
-    world: World, complete: AsyncCompletions, error: Exception
+async def test_timeout_before_sending_raises_not_sent(
+    api: FakeApiClient, complete: AsyncCompletions, error: Exception
 ) -> None:
-    world.complete = sending(error, Phase.NOT_SENT)
+    api.complete = fail_in(error, Phase.NOT_SENT)
     with pytest.raises(NotSent) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert not isinstance(caught.value, TimeoutError)
     assert caught.value.__cause__ is error
 
 
 @pytest.mark.requirement(15)
 @pytest.mark.parametrize("error", UNKNOWN, ids=label)
-async def test_unknown(world: World, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
-    world.complete = sending(error, Phase.SENT)
+async def test_ambiguous_error_after_sending_raises_outcome_unknown(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, error: Exception
+) -> None:
+    api.complete = fail_in(error, Phase.SENT)
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert journal.states == [IntentState.UNKNOWN]
     assert caught.value.intent.cart_token == TOKEN
     assert caught.value.phase is (error.phase if isinstance(error, TransportError) else Phase.SENT)
@@ -427,146 +444,157 @@ async def test_unknown(world: World, journal: Watched, complete: AsyncCompletion
     assert type(error).__name__ in caught.value.evidence[0]
     assert not caught.value.safe_to_retry
     assert [intent.id for intent in await complete.pending()] == [caught.value.intent.id]
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
 @pytest.mark.parametrize("error", REFUSED, ids=label)
-async def test_refused(world: World, journal: Watched, complete: AsyncCompletions, error: Exception) -> None:
-    world.complete = error
+async def test_refused_digest_is_rejected_without_read_back(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, error: Exception
+) -> None:
+    api.complete = error
     with pytest.raises(type(error)) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert journal.states == [IntentState.REJECTED]
-    assert [request.operation.name for request in world.sent] == ["baskets.get_active", "complete.buy"]
+    assert [request.operation.name for request in api.sent] == ["baskets.get_active", "complete.buy"]
 
 
 @pytest.mark.parametrize("error", CONFIRMED_ONCE, ids=label)
-async def test_a_trusted_refusal_is_confirmed_by_one_look(
-    world: World, journal: Watched, complete: AsyncCompletions, error: APIError
+async def test_trusted_refusal_is_confirmed_by_one_read_back(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, error: APIError
 ) -> None:
-    world.complete = error = copy.copy(error)
+    api.complete = error = copy.copy(error)
     with pytest.raises(type(error)) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert error.is_confirmed
     assert journal.states == [IntentState.REJECTED]
-    assert world.count("complete.buy") == 1
-    assert world.count("orders.page") == 2
-    assert world.clock.sleeps == []  # type: ignore[attr-defined]
+    assert api.count("complete.buy") == 1
+    assert api.count("orders.page") == 2
+    assert api.clock.sleeps == []  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("error", CONFIRMED_LATER, ids=label)
-async def test_another_refusal_is_confirmed_at_the_settle_time(
-    world: World, journal: Watched, complete: AsyncCompletions, error: APIError, caplog: pytest.LogCaptureFixture
+async def test_other_refusal_is_confirmed_at_the_settle_time(
+    api: FakeApiClient,
+    journal: InspectableJournal,
+    complete: AsyncCompletions,
+    error: APIError,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    world.complete = error = copy.copy(error)
-    begun = world.clock.monotonic()
+    api.complete = error = copy.copy(error)
+    begun = api.clock.monotonic()
     with pytest.raises(type(error)) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert error.is_confirmed
     assert journal.states == [IntentState.REJECTED]
-    assert world.count("complete.buy") == 1
-    assert world.clock.monotonic() - begun == CompletionPolicy().settle_time == 30
+    assert api.count("complete.buy") == 1
+    assert api.clock.monotonic() - begun == CompletionPolicy().settle_time == 30
     assert f"refused with status {error.status}; polling for an order for up to 30 s" in caplog.text
-    assert world.count("orders.page") == 2 * 5
+    assert api.count("orders.page") == 2 * 5
 
 
 @pytest.mark.parametrize("error", [*CONFIRMED_ONCE, *CONFIRMED_LATER], ids=label)
-async def test_read_back_and_find_that_it_happened(
-    world: World, journal: Watched, complete: AsyncCompletions, error: Exception
+async def test_refusal_of_an_executed_purchase_is_confirmed(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, error: Exception
 ) -> None:
-    def lie(request: Request, progress: RequestProgress) -> Exception:
-        world.execute(request)
+    def refuse(request: Request, progress: RequestProgress) -> Exception:
+        api.execute(request)
         return error
 
-    world.complete = lie
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = refuse
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.reconciled
     assert done.order is not None
     assert journal.states == [IntentState.CONFIRMED]
 
 
-async def test_read_back_and_find_it_cancelled(world: World, journal: Watched, complete: AsyncCompletions) -> None:
+async def test_refusal_with_a_cancelled_order_is_rejected(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
+) -> None:
     def cancel(request: Request, progress: RequestProgress) -> Exception:
-        world.execute(request)
-        world.orders[0]["status_name"] = "Cancelled"
+        api.execute(request)
+        api.orders[0]["status_name"] = "Cancelled"
         return Conflict("no", 409, 409)
 
-    world.complete = cancel
+    api.complete = cancel
     with pytest.raises(CompletionRejected) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value.order is not None
     assert journal.states == [IntentState.REJECTED]
 
 
-async def test_reading_back_takes_no_longer_than_one_call(
-    world: World, journal: Watched, complete: AsyncCompletions
+async def test_read_back_ends_after_the_budget_of_one_call(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
 ) -> None:
     async def hang(request: Request) -> Exception:
-        await world.clock.sleep(world.deadlines[-1] or 0)
+        await api.clock.sleep(api.deadlines[-1] or 0)
         return RequestTimeout("slow")
 
     def refuse(request: Request, progress: RequestProgress) -> Exception:
-        world.basket = world.orders = hang
+        api.basket = api.orders = hang
         return Conflict("no", 409, 409)
 
-    world.complete = refuse
-    begun = world.clock.monotonic()
+    api.complete = refuse
+    begun = api.clock.monotonic()
     with pytest.raises(OutcomeUnknown):
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    assert world.clock.monotonic() - begun == 60
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    assert api.clock.monotonic() - begun == 60
     assert journal.states == [IntentState.UNKNOWN]
 
 
-async def test_an_odd_date_does_not_hide_what_became_of_it(
-    world: World, journal: Watched, complete: AsyncCompletions
+async def test_invalid_date_header_does_not_hide_the_refusal(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
 ) -> None:
-    world.date = "Fri, 31 Dec 9999 23:59:59 GMT"
-    world.complete = error = Conflict("no", 409, 409)
+    api.date = "Fri, 31 Dec 9999 23:59:59 GMT"
+    api.complete = error = Conflict("no", 409, 409)
     with pytest.raises(Conflict) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value is error
     assert journal.states == [IntentState.REJECTED]
 
 
-@pytest.mark.parametrize("blind", ["orders", "basket", "gone", "likely"])
-async def test_read_back_and_see_too_little(
-    world: World, journal: Watched, complete: AsyncCompletions, blind: str
+@pytest.mark.parametrize("missing", ["orders", "basket", "gone", "likely"])
+async def test_incomplete_read_back_raises_outcome_unknown(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, missing: str
 ) -> None:
     def refuse(request: Request, progress: RequestProgress) -> Exception:
-        if blind == "orders":
-            world.orders = RequestTimeout("slow")
-        elif blind == "likely":
-            world.orders = [order_json(token="X" * 32, guid="G", increment_id="1", id=77)]
+        if missing == "orders":
+            api.orders = RequestTimeout("slow")
+        elif missing == "likely":
+            api.orders = [order_json(token="X" * 32, guid="G", increment_id="1", id=77)]
         else:
-            world.basket = None if blind == "gone" else ServerError("down", 500)
+            api.basket = None if missing == "gone" else ServerError("down", 500)
         return NotFound("no", 404, 404)
 
-    world.complete = refuse
+    api.complete = refuse
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert isinstance(caught.value.__cause__, NotFound)
     assert journal.states == [IntentState.UNKNOWN]
 
 
-def test_classes_of_failures_are_as_said() -> None:
-    for fate, errors in (
+def test_classify_returns_the_class_of_each_failure() -> None:
+    for expected_class, errors in (
         (FailureClass.NOT_SENT, NOT_SENT),
         (FailureClass.UNKNOWN, UNKNOWN),
         (FailureClass.REFUSED, REFUSED),
     ):
-        assert {classify(error, Phase.SENT, REFUSALS) for error in errors} == {fate}
-    for fate, refused in ((FailureClass.CONFIRM_ONCE, CONFIRMED_ONCE), (FailureClass.CONFIRM_LATER, CONFIRMED_LATER)):
-        assert {classify(error, phase, REFUSALS) for error in refused for phase in Phase} == {fate}
-    # What is about an answer was sent, whatever the phase says.
+        assert {classify(error, Phase.SENT, REFUSALS) for error in errors} == {expected_class}
+    for expected_class, refused in (
+        (FailureClass.CONFIRM_ONCE, CONFIRMED_ONCE),
+        (FailureClass.CONFIRM_LATER, CONFIRMED_LATER),
+    ):
+        assert {classify(error, phase, REFUSALS) for error in refused for phase in Phase} == {expected_class}
+    # An error about a response proves that the request was sent, in every phase.
     assert classify(ProtocolError("odd"), Phase.NOT_SENT, REFUSALS) is FailureClass.UNKNOWN
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
-        of("somebody else"),
+        order_of("customer-2"),
         order_json(token="X" * 32),
         {**order_json(), "order_creation_status": "basket"},
         {"success": "sure"},
@@ -576,13 +604,13 @@ def test_classes_of_failures_are_as_said() -> None:
     ],
     ids=["F37 customer", "F37 token", "still a basket", "another shape", "array", "null", "string"],
 )
-async def test_a_success_that_is_not_about_our_order(
-    world: World, journal: Watched, complete: AsyncCompletions, answer: Any
+async def test_success_with_another_order_raises_outcome_unknown(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, response: Any
 ) -> None:
-    world.complete = lambda request, progress: answer
+    api.complete = lambda request, progress: response
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    readable = isinstance(answer, dict) and "token" in answer
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    readable = isinstance(response, dict) and "token" in response
     assert isinstance(caught.value.__cause__, IntegrityError if readable else ProtocolError)
     assert caught.value.phase is Phase.RESPONDED
     assert journal.states == [IntentState.UNKNOWN]
@@ -594,144 +622,150 @@ FAILING = [
 ]
 
 
-def responding(world: World, status: str, listed: str | None) -> Callable[[Request, RequestProgress], Any]:
-    """Complete with a response of one status; Get Orders shows another one, or with None no order."""
+def respond_with_statuses(
+    api: FakeApiClient, status: str, listed: str | None
+) -> Callable[[Request, RequestProgress], Any]:
+    """Return a completion whose response and listed order differ in status; without `listed`, no order is listed."""
 
     def complete(request: Request, progress: RequestProgress) -> Any:
-        order = world.execute(request)
-        world.orders = [] if listed is None else [{**order, "status_name": listed}]
+        order = api.execute(request)
+        api.orders = [] if listed is None else [{**order, "status_name": listed}]
         return {**order, "status_name": status}
 
     return complete
 
 
 @pytest.mark.parametrize("status", [*FAILING, "CANCELLED", "BAŞARISIZ", "iptal edıldi", " i̇ade  edildi"])
-async def test_an_order_that_failed_in_response_and_list(
-    world: World, journal: Watched, complete: AsyncCompletions, status: str
+async def test_failed_order_in_response_and_list_is_rejected(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, status: str
 ) -> None:
-    world.complete = responding(world, status, status)
+    api.complete = respond_with_statuses(api, status, status)
     with pytest.raises(CompletionRejected) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert caught.value.order is not None
     assert journal.states == [IntentState.REJECTED]
 
 
-async def test_an_order_that_failed_in_the_response_alone_is_a_difference(
-    world: World, journal: Watched, complete: AsyncCompletions
+async def test_failed_order_in_response_only_is_a_difference(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
 ) -> None:
-    world.complete = responding(world, "Failed", "Processing")
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = respond_with_statuses(api, "Failed", "Processing")
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert done.order.status == "Processing"
     assert [difference.split(":")[0] for difference in done.differences] == ["status_name"]
     assert journal.states == [IntentState.CONFIRMED]
 
 
-async def test_an_order_that_failed_in_the_response_and_cannot_be_read_is_unknown(
-    world: World, journal: Watched, complete: AsyncCompletions
+async def test_failed_order_that_is_not_listed_is_unknown(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
 ) -> None:
-    world.complete = responding(world, "Failed", None)
+    api.complete = respond_with_statuses(api, "Failed", None)
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert "status_name" in "".join(caught.value.evidence)
     assert journal.states == [IntentState.UNKNOWN]
 
 
 @pytest.mark.parametrize("status", ["Cancel", "Not Cancelled", "Cancelled?", "Tamam", ""])
-async def test_a_status_that_is_not_known_is_a_difference(
-    world: World, journal: Watched, complete: AsyncCompletions, status: str
+async def test_unknown_order_status_is_a_difference(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, status: str
 ) -> None:
-    world.complete = responding(world, status, status)
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = respond_with_statuses(api, status, status)
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert [difference.split(":")[0] for difference in done.differences] == ["status_name"]
     assert journal.states == [IntentState.CONFIRMED]
 
 
-async def test_a_found_order_with_another_token_is_a_difference(world: World, complete: AsyncCompletions) -> None:
+async def test_found_order_with_another_token_is_a_difference(api: FakeApiClient, complete: AsyncCompletions) -> None:
     def lose(request: Request, progress: RequestProgress) -> Exception:
-        world.orders = [{**world.execute(request), "token": "X" * 32}]
+        api.orders = [{**api.execute(request), "token": "X" * 32}]
         return Conflict("no", 409, 409)
 
-    world.complete = lose
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = lose
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert [difference.split(":")[0] for difference in done.differences] == ["token"]
 
 
 @pytest.mark.parametrize("name", ["guid", "increment_id"])
-async def test_another_key_than_the_baskets_is_a_difference(
-    world: World, complete: AsyncCompletions, name: str, caplog: pytest.LogCaptureFixture
+async def test_order_with_another_key_than_the_basket_is_a_difference(
+    api: FakeApiClient, complete: AsyncCompletions, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world.complete = lambda request, progress: {**world.execute(request), name: "another"}
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    api.complete = lambda request, progress: {**api.execute(request), name: "another"}
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert [difference.split(":")[0] for difference in done.differences] == [name]
     assert name in caplog.text
 
 
-@pytest.mark.parametrize("trouble", [JournalError("the disk is full"), ValueError("a journal of your own")])
-async def test_a_journal_that_fails_afterwards_does_not_hide_the_order(
-    world: World, journal: Watched, complete: AsyncCompletions, trouble: Exception, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("failure", [JournalError("the disk is full"), ValueError("a custom journal")])
+async def test_journal_failing_at_settle_does_not_hide_the_order(
+    api: FakeApiClient,
+    journal: InspectableJournal,
+    complete: AsyncCompletions,
+    failure: Exception,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    journal.settling_broken = trouble
-    done = await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    journal.settle_error = failure
+    done = await complete.buy(api.seen_basket(), expected_total=TOTAL)
     assert done.order is not None
     assert journal.states == [IntentState.PREPARED]
     assert "could not be updated: the intent is confirmed" in caplog.text
 
 
-# --- side by side ------------------------------------------------------------------------------------------------
+# --- concurrent calls and cancellation ---------------------------------------------------------------------------
 
 
-class Held:
-    """A completion that waits to be let go."""
+class PausedCompletion:
+    """A completion that waits until `resume` is set."""
 
-    def __init__(self, world: World, phase: Phase = Phase.SENT) -> None:
-        self.world, self.phase = world, phase
-        self.started, self.go_on = asyncio.Event(), asyncio.Event()
+    def __init__(self, api: FakeApiClient, phase: Phase = Phase.SENT) -> None:
+        self.api, self.phase = api, phase
+        self.started, self.resume = asyncio.Event(), asyncio.Event()
         self.error: Exception | None = None
 
     async def __call__(self, request: Request, progress: RequestProgress) -> Any:
         progress.phase = self.phase
         self.started.set()
-        await self.go_on.wait()
-        return self.error or self.world.execute(request)
+        await self.resume.wait()
+        return self.error or self.api.execute(request)
 
 
-async def test_a_second_call_gets_the_result_of_the_first(world: World, complete: AsyncCompletions) -> None:
-    world.complete = held = Held(world)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
-    await held.started.wait()
-    sibling = complete.with_api(world)
-    second = asyncio.create_task(sibling.buy(world.seen_basket(), expected_total=TOTAL))
+async def test_second_call_returns_the_result_of_the_first(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.complete = paused = PausedCompletion(api)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
+    await paused.started.wait()
+    sibling = complete.with_api(api)
+    second = asyncio.create_task(sibling.buy(api.seen_basket(), expected_total=TOTAL))
     with pytest.raises(AlreadyInFlight, match="other arguments"):
-        await complete.buy(world.seen_basket(), accept_price="current")
+        await complete.buy(api.seen_basket(), accept_price="current")
     for change in ({"items": [{**LINE, "amount": 7}]}, {"currency_code": "USD"}):
         with pytest.raises(AlreadyInFlight, match="other arguments"):
-            await complete.buy(world.seen_basket(**change), expected_total=TOTAL)
+            await complete.buy(api.seen_basket(**change), expected_total=TOTAL)
     assert await complete.pending() == []
-    held.go_on.set()
+    paused.resume.set()
     assert await first is await second
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
-async def test_a_second_call_gets_the_error_of_the_first(world: World, complete: AsyncCompletions) -> None:
-    world.complete = held = Held(world)
-    held.error = TransportError("gone")
-    tasks = [asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL)) for _ in range(3)]
-    await held.started.wait()
-    held.go_on.set()
+async def test_second_call_raises_the_error_of_the_first(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.complete = paused = PausedCompletion(api)
+    paused.error = TransportError("gone")
+    tasks = [asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL)) for _ in range(3)]
+    await paused.started.wait()
+    paused.resume.set()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(result) for result in results] == [OutcomeUnknown] * 3
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
 @pytest.mark.parametrize("phase", [Phase.SENT, Phase.RESPONDED])
-async def test_cancelled_after_it_was_sent(
-    world: World, journal: Watched, complete: AsyncCompletions, phase: Phase
+async def test_cancel_after_sending_leaves_intent_unknown(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, phase: Phase
 ) -> None:
-    world.complete = held = Held(world, phase)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
-    await held.started.wait()
-    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    api.complete = paused = PausedCompletion(api, phase)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
+    await paused.started.wait()
+    second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
@@ -741,27 +775,27 @@ async def test_cancelled_after_it_was_sent(
     assert intent.id in caught.value.__notes__[0]
     with pytest.raises(OutcomeUnknown):
         await second
-    assert world.count("complete.buy") == 1
-    assert world.count("orders.page") == 0
+    assert api.count("complete.buy") == 1
+    assert api.count("orders.page") == 0
 
 
-async def test_a_cancel_scope_that_cancels_every_await(
-    world: World, journal: Watched, complete: AsyncCompletions
+async def test_cancel_scope_after_sending_leaves_intent_unknown(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
 ) -> None:
-    world.complete = held = Held(world)
+    api.complete = paused = PausedCompletion(api)
     second: asyncio.Task[Any] | None = None
     with anyio.CancelScope() as scope:
 
         async def cancel() -> None:
             nonlocal second
-            await held.started.wait()
-            second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+            await paused.started.wait()
+            second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
             await asyncio.sleep(0)
             scope.cancel()
 
         canceller = asyncio.create_task(cancel())
         with pytest.raises(asyncio.CancelledError) as caught:
-            await complete.buy(world.seen_basket(), expected_total=TOTAL)
+            await complete.buy(api.seen_basket(), expected_total=TOTAL)
         assert "may have been executed" in caught.value.__notes__[0]
         raise caught.value
     await canceller
@@ -772,38 +806,40 @@ async def test_a_cancel_scope_that_cancels_every_await(
         await second
 
 
-async def test_cancelled_before_it_was_sent(world: World, journal: Watched, complete: AsyncCompletions) -> None:
-    world.complete = held = Held(world, Phase.NOT_SENT)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
-    await held.started.wait()
-    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+async def test_cancel_before_sending_leaves_basket_free(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions
+) -> None:
+    api.complete = paused = PausedCompletion(api, Phase.NOT_SENT)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
+    await paused.started.wait()
+    second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await first
     assert not hasattr(caught.value, "__notes__")
-    held.go_on.set()
+    paused.resume.set()
     assert (await second).order is not None
     assert journal.states == [IntentState.NOT_SENT, IntentState.CONFIRMED]
 
 
-class SlowToSettle(Watched):
-    """A journal that takes its time to note an outcome."""
+class SlowSettleJournal(InspectableJournal):
+    """A journal whose `settle` waits until `resume` is set."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.started, self.go_on = asyncio.Event(), asyncio.Event()
+        self.started, self.resume = asyncio.Event(), asyncio.Event()
         self.settled: list[str] = []
 
     async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
         self.settled.append(state)
         self.started.set()
-        await self.go_on.wait()
+        await self.resume.wait()
         await super().settle(intent_id, state, **what)
 
 
 @pytest.mark.parametrize(
-    ("answer", "state", "note", "told"),
+    ("response", "state", "note", "raised"),
     [
         (None, IntentState.CONFIRMED, "was confirmed as order 10984", None),
         (lambda *_: {**order_json(), "id": None}, IntentState.CONFIRMED, "was confirmed", None),
@@ -815,60 +851,60 @@ class SlowToSettle(Watched):
         ),
         (Conflict("no", 409, 409), IntentState.REJECTED, "was rejected (Conflict)", Conflict),
         (ServerError("down", 500), IntentState.UNKNOWN, "may have been executed", OutcomeUnknown),
-        (lambda *_: of("somebody else"), IntentState.UNKNOWN, "may have been executed", OutcomeUnknown),
+        (lambda *_: order_of("customer-2"), IntentState.UNKNOWN, "may have been executed", OutcomeUnknown),
     ],
 )
-@pytest.mark.parametrize("how", ["task", "scope"])
-async def test_cancelled_while_the_outcome_is_written_down(
-    world: World, answer: Any, state: IntentState, note: str, told: type[Exception] | None, how: str
+@pytest.mark.parametrize("cancelled_by", ["task", "scope"])
+async def test_cancel_during_settle_still_stores_the_outcome(
+    api: FakeApiClient, response: Any, state: IntentState, note: str, raised: type[Exception] | None, cancelled_by: str
 ) -> None:
-    journal = SlowToSettle()
-    complete = AsyncCompletions(world, journal)
-    world.complete = answer or world.execute
+    journal = SlowSettleJournal()
+    complete = AsyncCompletions(api, journal)
+    api.complete = response or api.execute
     scope = anyio.CancelScope()
     notes: list[str] = []
 
     async def buy() -> None:
         with scope:
             try:
-                await complete.buy(world.seen_basket(), expected_total=TOTAL)
+                await complete.buy(api.seen_basket(), expected_total=TOTAL)
             except asyncio.CancelledError as cancelled:
                 notes.extend(cancelled.__notes__)
                 raise
 
     first = asyncio.create_task(buy())
     await journal.started.wait()
-    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     for _ in range(3):
-        scope.cancel() if how == "scope" else first.cancel()
+        scope.cancel() if cancelled_by == "scope" else first.cancel()
         await asyncio.sleep(0)
-    journal.go_on.set()
+    journal.resume.set()
     await asyncio.wait({first})
-    assert first.cancelled() == (how == "task")
+    assert first.cancelled() == (cancelled_by == "task")
     assert journal.settled == journal.states == [state]
     [intent] = [*journal._closed.values(), *journal._open.values()]
     assert len(notes) == 1
     assert notes[0].startswith(f"intent {intent.id} {note}")
-    if told is None:
+    if raised is None:
         assert (await second).raw["token"] == TOKEN
     else:
-        with pytest.raises(told):
+        with pytest.raises(raised):
             await second
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
-async def test_cancelled_while_it_is_noted_that_nothing_was_sent(world: World) -> None:
-    journal = SlowToSettle()
-    complete = AsyncCompletions(world, journal)
-    # The wire was touched, and yet it is proven that nothing arrived.
-    world.complete = sending(ConnectFailed("no way"), Phase.SENT)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+async def test_cancel_during_settle_as_not_sent_leaves_basket_free(api: FakeApiClient) -> None:
+    journal = SlowSettleJournal()
+    complete = AsyncCompletions(api, journal)
+    # The phase is SENT, but the error proves that nothing reached the server.
+    api.complete = fail_in(ConnectFailed("no way"), Phase.SENT)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await journal.started.wait()
-    second = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    second = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await asyncio.sleep(0)
     first.cancel()
-    world.complete = world.execute
-    journal.go_on.set()
+    api.complete = api.execute
+    journal.resume.set()
     with pytest.raises(asyncio.CancelledError) as caught:
         await first
     assert not hasattr(caught.value, "__notes__")
@@ -876,39 +912,39 @@ async def test_cancelled_while_it_is_noted_that_nothing_was_sent(world: World) -
     assert journal.states == [IntentState.NOT_SENT, IntentState.CONFIRMED]
 
 
-async def test_cancelled_again_while_the_intent_is_written_down(
-    world: World, journal: Watched, complete: AsyncCompletions, monkeypatch: pytest.MonkeyPatch
+async def test_repeated_cancel_during_prepare_sends_nothing(
+    api: FakeApiClient, journal: InspectableJournal, complete: AsyncCompletions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started, go_on = asyncio.Event(), asyncio.Event()
+    started, resume = asyncio.Event(), asyncio.Event()
 
     async def slow(self: MemoryJournal, intent: Intent) -> None:
         started.set()
-        await go_on.wait()
+        await resume.wait()
         await MemoryJournal.prepare(self, intent)
 
-    monkeypatch.setattr(Watched, "prepare", slow)
-    task = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+    monkeypatch.setattr(InspectableJournal, "prepare", slow)
+    task = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await started.wait()
     for _ in range(3):
         task.cancel()
         await asyncio.sleep(0)
-    go_on.set()
+    resume.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert journal.states == [IntentState.NOT_SENT]
     assert await complete.pending() == []
-    assert world.count("complete.buy") == 0
+    assert api.count("complete.buy") == 0
 
 
-async def test_cancelled_at_every_step(world: World) -> None:
+async def test_cancel_at_every_step_keeps_journal_consistent(api: FakeApiClient) -> None:
     for step in range(100):
-        journal = Watched()
-        world = World()
-        complete = AsyncCompletions(world, journal)
-        held = Held(world)
-        held.go_on.set()
-        world.complete = held
-        task = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
+        journal = InspectableJournal()
+        api = FakeApiClient()
+        complete = AsyncCompletions(api, journal)
+        paused = PausedCompletion(api)
+        paused.resume.set()
+        api.complete = paused
+        task = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
         for _ in range(step):
             await asyncio.sleep(0)
         if task.done():
@@ -917,9 +953,9 @@ async def test_cancelled_at_every_step(world: World) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        executed, sent = len(world.orders), world.count("complete.buy")
+        executed, sent = len(api.orders), api.count("complete.buy")
         assert executed <= 1
-        # Whatever may have happened is found by pending(), or confirmed; what is called not sent was not sent.
+        # An executed purchase is pending or confirmed; an intent that is settled as not sent was not sent.
         if executed:
             assert journal.states in ([IntentState.UNKNOWN], [IntentState.CONFIRMED])
         if not sent:
@@ -929,76 +965,76 @@ async def test_cancelled_at_every_step(world: World) -> None:
         pytest.fail("the purchase never ended")
 
 
-# --- telling and asking ------------------------------------------------------------------------------------------
+# --- reconciliation and logs -------------------------------------------------------------------------------------
 
 
-async def test_an_unknown_outcome_can_be_reconciled_from_the_error(world: World, complete: AsyncCompletions) -> None:
+async def test_copied_outcome_unknown_can_be_reconciled(api: FakeApiClient, complete: AsyncCompletions) -> None:
     def drop(request: Request, progress: RequestProgress) -> Exception:
-        world.execute(request)
+        api.execute(request)
         progress.phase = Phase.SENT
         return TransportError("dropped after commit")
 
-    world.complete = drop
+    api.complete = drop
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
     for error in (caught.value, copy.copy(caught.value), pickle.loads(pickle.dumps(caught.value))):
         assert error.intent == caught.value.intent
         assert (await complete.reconcile(error)).reconciled
     assert await complete.pending() == []
-    assert world.count("complete.buy") == 1
+    assert api.count("complete.buy") == 1
 
 
-async def test_reconciling_waits_for_the_call_under_way(world: World, complete: AsyncCompletions) -> None:
-    world.complete = held = Held(world)
-    first = asyncio.create_task(complete.buy(world.seen_basket(), expected_total=TOTAL))
-    await held.started.wait()
+async def test_reconcile_waits_for_the_call_in_flight(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.complete = paused = PausedCompletion(api)
+    first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
+    await paused.started.wait()
     [intent] = await complete._settlement.journal.pending()
-    asked = asyncio.create_task(complete.reconcile(intent, fence=True))
+    reconciling = asyncio.create_task(complete.reconcile(intent, fence=True))
     for _ in range(5):
         await asyncio.sleep(0)
-    assert world.count("baskets.clear") == 0
-    held.go_on.set()
+    assert api.count("baskets.clear") == 0
+    paused.resume.set()
     assert (await first).order is not None
-    assert (await asked).reconciled
-    assert world.count("baskets.clear") == 0
+    assert (await reconciling).reconciled
+    assert api.count("baskets.clear") == 0
 
 
-async def test_a_forgetful_journal_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
-    world = World(loopback=False)
-    complete = AsyncCompletions(world, MemoryJournal())
-    await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    world.basket, world.orders = deal_json(), []
+async def test_memory_journal_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    api = FakeApiClient(loopback=False)
+    complete = AsyncCompletions(api, MemoryJournal())
+    await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    api.basket, api.orders = basket_json(), []
     with pytest.raises(AlreadyInFlight, match="10984"):
-        await complete.with_api(world).buy(world.seen_basket(), expected_total=TOTAL)
+        await complete.with_api(api).buy(api.seen_basket(), expected_total=TOTAL)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.name for record in warnings if record.name != "asyncio"] == ["minted_connect.completion"]
 
 
-async def test_nothing_is_warned_about_on_this_machine(
-    world: World, complete: AsyncCompletions, caplog: pytest.LogCaptureFixture
+async def test_memory_journal_on_loopback_is_not_warned_about(
+    api: FakeApiClient, complete: AsyncCompletions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await complete.buy(world.seen_basket(), expected_total=TOTAL)
+    await complete.buy(api.seen_basket(), expected_total=TOTAL)
     # On a busy machine -X dev makes asyncio complain of slow callbacks.
     assert [record for record in caplog.records if record.name.startswith("minted_connect")] == []
 
 
-async def test_neither_logs_nor_errors_hold_personal_data(
-    world: World, complete: AsyncCompletions, caplog: pytest.LogCaptureFixture
+async def test_logs_and_errors_contain_no_personal_data(
+    api: FakeApiClient, complete: AsyncCompletions, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    world.complete = ValueError(f"{TOKEN} Brant 12345678910")
+    api.complete = ValueError(f"{TOKEN} Brant 12345678910")
     with pytest.raises(OutcomeUnknown) as caught:
-        await complete.buy(world.seen_basket(), expected_total=TOTAL)
-    world.basket = None
-    world.orders = [of("somebody else")]
+        await complete.buy(api.seen_basket(), expected_total=TOTAL)
+    api.basket = None
+    api.orders = [order_of("customer-2")]
     with pytest.raises(OutcomeUnknown) as again:
         await complete.reconcile(caught.value)
-    shown = "".join([caplog.text, *(f"{error!r} {error} {error.evidence}" for error in (caught.value, again.value))])
+    texts = "".join([caplog.text, *(f"{error!r} {error} {error.evidence}" for error in (caught.value, again.value))])
     for secret in (TOKEN, CUSTOMER, "Brant", "Ankunding", "12345678910", "example.com"):
-        assert secret not in shown
+        assert secret not in texts
     assert caught.value.intent.id in caplog.text
 
 
-async def test_closing_lets_go_of_the_journal(complete: AsyncCompletions) -> None:
+async def test_aclose_is_idempotent(complete: AsyncCompletions) -> None:
     await complete.aclose()
     await complete.aclose()

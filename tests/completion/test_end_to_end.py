@@ -1,4 +1,4 @@
-"""The real client against the sandbox: however the wire fails, one intent makes at most one order, and it is found."""
+"""Client and sandbox over HTTP: after any failure, an intent has at most one order, and the order is found."""
 
 from __future__ import annotations
 
@@ -66,20 +66,20 @@ async def minted(server: Sandbox, clock: ManualClock, tmp_path: Path) -> AsyncIt
         yield client
 
 
-async def filled(minted: AsyncMintedConnect, *, qty: int = 3, kind: OrderKind = OrderKind.BUY) -> Basket:
+async def fill_basket(minted: AsyncMintedConnect, *, qty: int = 3, kind: OrderKind = OrderKind.BUY) -> Basket:
     return await minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=qty, type=kind)
 
 
-async def test_buy_sell_and_ship(minted: AsyncMintedConnect, server: Sandbox) -> None:
-    basket = await filled(minted)
+async def test_buy_sell_and_delivery_make_one_order_each(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await fill_basket(minted)
     bought = await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert bought.order is not None
     assert (bought.order.kind, bought.differences) == (OrderKind.BUY, ())
-    basket = await filled(minted, qty=1, kind=OrderKind.SELL)
+    basket = await fill_basket(minted, qty=1, kind=OrderKind.SELL)
     sold = await minted.complete.sell(basket, expected_total=basket.paid_total)
     assert sold.order is not None
     assert (sold.order.kind, sold.differences) == (OrderKind.SELL, ())
-    basket = await filled(minted, qty=1, kind=OrderKind.DELIVERY)
+    basket = await fill_basket(minted, qty=1, kind=OrderKind.DELIVERY)
     shipped = await minted.complete.delivery(basket, shipping=SHIPPING, expected_total=basket.paid_total)
     assert shipped.order is not None
     assert (shipped.order.kind, shipped.differences) == (OrderKind.DELIVERY, ())
@@ -88,18 +88,18 @@ async def test_buy_sell_and_ship(minted: AsyncMintedConnect, server: Sandbox) ->
     assert len(server.shop.orders) == 3
 
 
-async def test_a_completed_basket_is_not_completed_again(minted: AsyncMintedConnect, server: Sandbox) -> None:
-    basket = await filled(minted)
+async def test_completed_basket_raises_already_in_flight(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await fill_basket(minted)
     done = await minted.complete.buy(basket, expected_total=basket.paid_total)
     with pytest.raises(AlreadyInFlight, match=f"it is order {done.keys['id']}"):
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert len(server.shop.orders) == 1
 
 
-async def test_a_basket_that_others_completed_is_not_open_any_more(
+async def test_basket_completed_by_another_client_raises_invalid_input(
     minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock
 ) -> None:
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     async with connect(server, clock) as another:
         await another.complete.buy(basket, expected_total=basket.paid_total)
     with pytest.raises(InvalidInput, match="no longer open"):
@@ -107,8 +107,10 @@ async def test_a_basket_that_others_completed_is_not_open_any_more(
     assert len(server.shop.orders) == 1
 
 
-async def test_a_price_that_moved(minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock) -> None:
-    basket = await filled(minted)
+async def test_changed_price_raises_price_changed(
+    minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock
+) -> None:
+    basket = await fill_basket(minted)
     clock.advance(3600)
     with pytest.raises(PriceChanged) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -140,10 +142,10 @@ COMMITTED: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "arguments"), COMMITTED, ids=str)
-async def test_bought_but_not_answered(
+async def test_executed_purchase_with_lost_response_is_reconciled(
     minted: AsyncMintedConnect, server: Sandbox, kind: Any, arguments: dict[str, Any]
 ) -> None:
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     fault = server.faults.add(kind, path=COMPLETE, **arguments)
     with pytest.raises(OutcomeUnknown) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -170,8 +172,10 @@ LOST: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("kind", "arguments"), LOST, ids=str)
-async def test_sent_and_lost(minted: AsyncMintedConnect, server: Sandbox, kind: Any, arguments: dict[str, Any]) -> None:
-    basket = await filled(minted)
+async def test_lost_request_stays_unknown_and_pending(
+    minted: AsyncMintedConnect, server: Sandbox, kind: Any, arguments: dict[str, Any]
+) -> None:
+    basket = await fill_basket(minted)
     server.faults.add(kind, path=COMPLETE, **arguments)
     with pytest.raises(OutcomeUnknown) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -196,23 +200,23 @@ REFUSED: list[tuple[str, dict[str, Any], type[Exception]]] = [
 
 
 @pytest.mark.parametrize(("kind", "arguments", "error"), REFUSED, ids=str)
-async def test_refused(
+async def test_refused_purchase_raises_and_frees_the_basket(
     minted: AsyncMintedConnect, server: Sandbox, kind: Any, arguments: dict[str, Any], error: type[Exception]
 ) -> None:
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     server.faults.add(kind, path=COMPLETE, **arguments)
     with pytest.raises(error):
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert await minted.complete.pending() == []
     assert server.shop.orders == []
-    # It is known that nothing happened, so the basket may be tried again.
+    # Nothing was executed, so the basket can be completed again.
     await minted.complete.buy(basket, accept_price="current")
     assert len(server.shop.orders) == 1
 
 
 @pytest.mark.requirement(45)
-async def test_a_throttled_completion_is_posted_once(minted: AsyncMintedConnect, server: Sandbox) -> None:
-    basket = await filled(minted)
+async def test_throttled_completion_is_posted_once(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await fill_basket(minted)
     server.faults.add("rate_limit", path=COMPLETE, retry_after=1)
     with pytest.raises(RateLimited) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -221,8 +225,10 @@ async def test_a_throttled_completion_is_posted_once(minted: AsyncMintedConnect,
     assert await minted.complete.pending() == []
 
 
-async def test_a_refusal_with_a_long_retry_after_is_settled_later(minted: AsyncMintedConnect, server: Sandbox) -> None:
-    basket = await filled(minted)
+async def test_refusal_with_long_retry_after_is_settled_by_reconcile(
+    minted: AsyncMintedConnect, server: Sandbox
+) -> None:
+    basket = await fill_basket(minted)
     server.faults.add("rate_limit", path=COMPLETE, retry_after=3600)
     with pytest.raises(OutcomeUnknown) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -234,8 +240,10 @@ async def test_a_refusal_with_a_long_retry_after_is_settled_later(minted: AsyncM
 
 
 @pytest.mark.parametrize("committed", [False, True])
-async def test_a_no_that_is_a_lie(minted: AsyncMintedConnect, server: Sandbox, committed: bool) -> None:
-    basket = await filled(minted)
+async def test_refusal_of_an_executed_purchase_is_confirmed(
+    minted: AsyncMintedConnect, server: Sandbox, committed: bool
+) -> None:
+    basket = await fill_basket(minted)
     server.faults.add("status", path=COMPLETE, status=403, commit=committed)
     if committed:
         assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).reconciled
@@ -245,31 +253,33 @@ async def test_a_no_that_is_a_lie(minted: AsyncMintedConnect, server: Sandbox, c
     assert len(server.shop.orders) == int(committed)
 
 
-async def test_a_stale_nonce_is_no_attempt(minted: AsyncMintedConnect, server: Sandbox) -> None:
-    basket = await filled(minted)
+async def test_stale_nonce_is_retried_and_makes_one_order(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await fill_basket(minted)
     server.faults.add("stale_nonce", path=COMPLETE)
     assert (await minted.complete.buy(basket, expected_total=basket.paid_total)).order is not None
     assert len(server.shop.orders) == 1
 
 
-async def test_a_field_that_is_missing(minted: AsyncMintedConnect, server: Sandbox) -> None:
-    basket = await filled(minted)
+async def test_response_without_a_field_is_confirmed_by_its_keys(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await fill_basket(minted)
     server.faults.add("drop_field", path=COMPLETE, field="paid_total")
     done = await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert done.order is None
     assert done.keys["id"] == str(server.shop.orders[0].id)
 
 
-async def test_a_wrong_password(minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock) -> None:
-    basket = await filled(minted)
+async def test_wrong_password_raises_authentication_failed(
+    minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock
+) -> None:
+    basket = await fill_basket(minted)
     async with AsyncMintedConnect(server.username, "wrong", base_url=server.url, options=Options(clock=clock)) as other:
         with pytest.raises(AuthenticationFailed):
             await other.complete.buy(basket, expected_total=basket.paid_total)
     assert server.shop.orders == []
 
 
-async def test_cancelled_while_the_server_works(minted: AsyncMintedConnect, server: Sandbox) -> None:
-    basket = await filled(minted)
+async def test_cancelled_purchase_is_pending_and_reconciled(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await fill_basket(minted)
     fault = server.faults.add("hang", path=COMPLETE, commit=True)
     task = asyncio.create_task(minted.complete.buy(basket, expected_total=basket.paid_total))
     while not fault.waiting:
@@ -283,10 +293,10 @@ async def test_cancelled_while_the_server_works(minted: AsyncMintedConnect, serv
     assert len(server.shop.orders) == 1
 
 
-async def test_after_a_crash_the_journal_tells(
+async def test_restarted_client_reconciles_the_pending_intent(
     minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock, tmp_path: Path
 ) -> None:
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     server.faults.add("drop_after_commit", path=COMPLETE)
     with pytest.raises(OutcomeUnknown):
         await minted.complete.buy(basket, expected_total=basket.paid_total)
@@ -313,10 +323,10 @@ asyncio.run(main())
 
 @pytest.mark.requirement(13)
 @pytest.mark.parametrize("committed", [False, True])
-async def test_killed_between_sending_and_answer(
+async def test_process_killed_before_the_response_leaves_the_intent(
     minted: AsyncMintedConnect, server: Sandbox, tmp_path: Path, committed: bool
 ) -> None:
-    await filled(minted)
+    await fill_basket(minted)
     fault = server.faults.add("hang", path=COMPLETE, commit=committed)
     arguments = (server.url, server.username, server.password, str(tmp_path / "journal.db"))
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", BUYER, *arguments, cwd=ROOT)
@@ -334,10 +344,10 @@ async def test_killed_between_sending_and_answer(
     assert len(server.shop.orders) == int(committed)
 
 
-async def test_two_processes_with_one_journal(
+async def test_two_clients_with_one_journal_make_one_order(
     minted: AsyncMintedConnect, server: Sandbox, clock: ManualClock, tmp_path: Path
 ) -> None:
-    basket = await filled(minted)
+    basket = await fill_basket(minted)
     async with connect(server, clock, journal=tmp_path / "journal.db") as other:
         results = await asyncio.gather(
             *(client.complete.buy(basket, expected_total=basket.paid_total) for client in (minted, other)),
@@ -347,36 +357,36 @@ async def test_two_processes_with_one_journal(
     assert len(server.shop.orders) == 1
 
 
-async def test_many_tasks_one_basket(minted: AsyncMintedConnect, server: Sandbox) -> None:
-    basket = await filled(minted)
+async def test_concurrent_calls_for_one_basket_share_the_result(minted: AsyncMintedConnect, server: Sandbox) -> None:
+    basket = await fill_basket(minted)
     results = await asyncio.gather(*(minted.complete.buy(basket, expected_total=basket.paid_total) for _ in range(8)))
     assert len({id(result) for result in results}) == 1
     assert len(server.shop.orders) == 1
 
 
-async def test_orders_that_lag_are_waited_for(clock: ManualClock) -> None:
+async def test_reconcile_waits_for_delayed_orders(clock: ManualClock) -> None:
     async with Sandbox(seed=1, clock=clock, orders_lag=20.0) as server, connect(server, clock) as minted:
         await minted.customers.create(CUSTOMER)
-        basket = await filled(minted)
+        basket = await fill_basket(minted)
         server.faults.add("drop_after_commit", path=COMPLETE)
         with pytest.raises(OutcomeUnknown) as caught:
             await minted.complete.buy(basket, expected_total=basket.paid_total)
         assert (await minted.complete.reconcile(caught.value)).reconciled
 
 
-async def test_a_fence_outlasts_what_may_still_land(server: Sandbox, clock: ManualClock) -> None:
+async def test_fence_waits_until_a_late_request_cannot_execute(server: Sandbox, clock: ManualClock) -> None:
     policy = CompletionPolicy(fence_proves_not_executed=True, latest_landing=60.0)
     options = Options(clock=clock, completion=policy)
     async with AsyncMintedConnect(server.username, server.password, base_url=server.url, options=options) as minted:
         await minted.customers.create(CUSTOMER)
-        basket = await filled(minted)
+        basket = await fill_basket(minted)
         fault = server.faults.add("late_commit", path=COMPLETE, seconds=50.0)
         with pytest.raises(OutcomeUnknown) as caught:
             await minted.complete.buy(basket, expected_total=basket.paid_total)
         with pytest.raises(NotExecuted):
             await minted.complete.reconcile(caught.value, fence=True)
-        # The next purchase goes into the same basket: nothing of the last one may be on its way to it.
-        await filled(minted, qty=1)
+        # The next purchase uses the same basket: no request of the previous purchase may still execute it.
+        await fill_basket(minted, qty=1)
         clock.advance(60.0)
         for _ in range(20):
             await asyncio.sleep(0)
@@ -384,9 +394,9 @@ async def test_a_fence_outlasts_what_may_still_land(server: Sandbox, clock: Manu
     assert server.shop.orders == []
 
 
-@pytest.mark.parametrize("how", ["drop_after_commit", "hang"])
-async def test_a_fence_that_broke_off_is_settled_by_the_next_process(
-    server: Sandbox, clock: ManualClock, tmp_path: Path, how: Any
+@pytest.mark.parametrize("fault_kind", ["drop_after_commit", "hang"])
+async def test_interrupted_fence_is_settled_by_another_client(
+    server: Sandbox, clock: ManualClock, tmp_path: Path, fault_kind: Any
 ) -> None:
     def process(budget: float) -> AsyncMintedConnect:
         policy = CompletionPolicy(fence_proves_not_executed=True, reconcile_budget=budget)
@@ -396,31 +406,31 @@ async def test_a_fence_that_broke_off_is_settled_by_the_next_process(
 
     async with process(2.0) as first:
         await first.customers.create(CUSTOMER)
-        basket = await filled(first)
+        basket = await fill_basket(first)
         server.faults.add("drop_before_read", path=COMPLETE)
         with pytest.raises(OutcomeUnknown) as caught:
             await first.complete.buy(basket, expected_total=basket.paid_total)
-        fault = server.faults.add(how, method="DELETE", path="*/basket/empty")
+        fault = server.faults.add(fault_kind, method="DELETE", path="*/basket/empty")
         with pytest.raises(OutcomeUnknown):
             await first.complete.reconcile(caught.value, fence=True)
         assert fault.hits == 1
     async with process(120.0) as second:
         (pending,) = await second.complete.pending()
         assert pending.fenced_at is not None
-        if how == "hang":  # the basket was never cleared, and still can be
+        if fault_kind == "hang":  # the basket was not cleared, so it can still be cleared
             with pytest.raises(OutcomeUnknown):
                 await second.complete.reconcile(pending)
         with pytest.raises(NotExecuted):
-            await second.complete.reconcile(pending, fence=how == "hang")
+            await second.complete.reconcile(pending, fence=fault_kind == "hang")
         assert await second.complete.pending() == []
     assert server.shop.orders == []
 
 
 @pytest.mark.parametrize("keep_ids", [True, False])
-async def test_a_basket_of_last_week(clock: ManualClock, keep_ids: bool) -> None:
+async def test_old_basket_is_reconciled_with_its_order(clock: ManualClock, keep_ids: bool) -> None:
     async with Sandbox(seed=1, clock=clock, keep_ids=keep_ids) as server, connect(server, clock) as minted:
         await minted.customers.create(CUSTOMER)
-        await filled(minted)
+        await fill_basket(minted)
         clock.advance(7 * 86_400)
         basket = await minted.baskets.get_active(CUSTOMER)
         assert basket is not None
@@ -433,8 +443,8 @@ async def test_a_basket_of_last_week(clock: ManualClock, keep_ids: bool) -> None
     assert (done.order.id == basket.id) is keep_ids
 
 
-async def test_waiting_for_and_watching_an_order(minted: AsyncMintedConnect, clock: ManualClock) -> None:
-    basket = await filled(minted)
+async def test_wait_and_watch_follow_an_order_until_final(minted: AsyncMintedConnect, clock: ManualClock) -> None:
+    basket = await fill_basket(minted)
     order = (await minted.complete.buy(basket, expected_total=basket.paid_total)).order
     assert order is not None
     with pytest.raises(RequestTimeout, match="still Pending"):

@@ -1,4 +1,4 @@
-"""The intent of a purchase that an exception interrupted, found from whichever exception reaches the caller."""
+"""`intent_of` finds the intent of an interrupted purchase from any exception that reaches the caller."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from minted_connect.completion.interruption import attach_intent, copy_intent
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
-from minted_connect.sandbox.faults import Fault
-from tests.completion.fakes import intent_of as an_intent
+from minted_connect.sandbox.active_faults import Fault
+from tests.completion.fakes import intent_of as make_intent
 from tests.support.operations import GOLD
-from tests.support.subprocesses import spoken
+from tests.support.subprocesses import run_script
 
 BUY = "*/complete/buy"
-LOOK = "*/walletable/basket"
-ENOUGH = 1.0
+GET_BASKET = "*/walletable/basket"
+SEND_TIME = 1.0
 """Seconds in which a purchase is sent; `wait_for` cannot be ended by an event."""
-PATIENCE = 20.0
+TIMEOUT = 20.0
 
 Buy = Callable[[], Awaitable[Completion]]
-GiveUp = Callable[[Buy, Fault], Awaitable[None]]
+Interruption = Callable[[Buy, Fault], Awaitable[None]]
 
 
 @pytest.fixture
@@ -69,52 +69,52 @@ def buy(minted: AsyncMintedConnect, basket: Basket) -> Buy:
     return lambda: minted.complete.buy(basket, expected_total=basket.paid_total)
 
 
-async def arrival(fault: Fault) -> None:
-    """Wait until a request has arrived at a fault that holds it."""
-    with anyio.fail_after(PATIENCE):
+async def wait_for_arrival(fault: Fault) -> None:
+    """Wait until a fault holds a request."""
+    with anyio.fail_after(TIMEOUT):
         while not fault.waiting:
             await asyncio.sleep(0.001)
 
 
-async def at_arrival(fault: Fault, strike: Callable[[], object]) -> None:
-    await arrival(fault)
-    strike()
+async def call_at_arrival(fault: Fault, stop: Callable[[], object]) -> None:
+    await wait_for_arrival(fault)
+    stop()
 
 
 async def with_asyncio_timeout(buy: Buy, fault: Fault) -> None:
     async with asyncio.timeout(None) as timeout:
         now = asyncio.get_running_loop().time
-        striking = asyncio.ensure_future(at_arrival(fault, lambda: timeout.reschedule(now())))
+        stopping = asyncio.ensure_future(call_at_arrival(fault, lambda: timeout.reschedule(now())))
         await buy()
-        await striking
+        await stopping
 
 
 async def with_wait_for(buy: Buy, _: Fault) -> None:
-    await asyncio.wait_for(buy(), ENOUGH)  # type: ignore[arg-type]
+    await asyncio.wait_for(buy(), SEND_TIME)  # type: ignore[arg-type]
 
 
 async def with_wait_for_a_task(buy: Buy, _: Fault) -> None:
-    await asyncio.wait_for(asyncio.ensure_future(buy()), ENOUGH)
+    await asyncio.wait_for(asyncio.ensure_future(buy()), SEND_TIME)
 
 
 async def with_fail_after(buy: Buy, fault: Fault) -> None:
-    with anyio.fail_after(PATIENCE) as scope:
+    with anyio.fail_after(TIMEOUT) as scope:
 
-        def strike() -> None:
+        def stop() -> None:
             scope.deadline = anyio.current_time()
 
-        striking = asyncio.ensure_future(at_arrival(fault, strike))
+        stopping = asyncio.ensure_future(call_at_arrival(fault, stop))
         await buy()
-        await striking
+        await stopping
 
 
-async def with_timeouts_inside_each_other(buy: Buy, fault: Fault) -> None:
-    with anyio.fail_after(PATIENCE):
-        async with asyncio.timeout(PATIENCE):
-            await asyncio.wait_for(with_asyncio_timeout(buy, fault), PATIENCE)
+async def with_nested_timeouts(buy: Buy, fault: Fault) -> None:
+    with anyio.fail_after(TIMEOUT):
+        async with asyncio.timeout(TIMEOUT):
+            await asyncio.wait_for(with_asyncio_timeout(buy, fault), TIMEOUT)
 
 
-async def with_a_handler_that_raises_another_error(buy: Buy, fault: Fault) -> None:
+async def with_handler_that_raises_another_error(buy: Buy, fault: Fault) -> None:
     try:
         await with_asyncio_timeout(buy, fault)
     except TimeoutError:
@@ -122,27 +122,27 @@ async def with_a_handler_that_raises_another_error(buy: Buy, fault: Fault) -> No
 
 
 @pytest.mark.parametrize(
-    "give_up",
+    "interrupt",
     [
         with_asyncio_timeout,
         with_wait_for,
         with_wait_for_a_task,
         with_fail_after,
-        with_timeouts_inside_each_other,
-        with_a_handler_that_raises_another_error,
+        with_nested_timeouts,
+        with_handler_that_raises_another_error,
     ],
 )
 @pytest.mark.parametrize("commit", [True, False])
-async def test_intent_of_a_timeout_after_sending_is_the_pending_one(
+async def test_intent_of_timeout_after_sending_is_the_pending_intent(
     sandbox: Sandbox,
     minted: AsyncMintedConnect,
     buy: Buy,
-    give_up: GiveUp,
+    interrupt: Interruption,
     commit: bool,
 ) -> None:
     hang = sandbox.faults.add("hang", path=BUY, commit=commit)
     with pytest.raises((TimeoutError, KeyError)) as caught:
-        await give_up(buy, hang)
+        await interrupt(buy, hang)
     [pending] = await minted.complete.pending()
     found = intent_of(caught.value)
     assert found is not None
@@ -151,19 +151,19 @@ async def test_intent_of_a_timeout_after_sending_is_the_pending_one(
         assert (await minted.complete.reconcile(found)).reconciled
 
 
-@pytest.mark.parametrize("give_up", [with_asyncio_timeout, with_wait_for, with_fail_after])
-async def test_intent_of_a_timeout_before_sending_is_none(
-    sandbox: Sandbox, minted: AsyncMintedConnect, buy: Buy, give_up: GiveUp
+@pytest.mark.parametrize("interrupt", [with_asyncio_timeout, with_wait_for, with_fail_after])
+async def test_intent_of_timeout_before_sending_is_none(
+    sandbox: Sandbox, minted: AsyncMintedConnect, buy: Buy, interrupt: Interruption
 ) -> None:
-    hang = sandbox.faults.add("hang", path=LOOK)
+    hang = sandbox.faults.add("hang", path=GET_BASKET)
     with pytest.raises(TimeoutError) as caught:
-        await give_up(buy, hang)
+        await interrupt(buy, hang)
     assert intent_of(caught.value) is None
     assert await minted.complete.pending() == []
 
 
-class SlowJournal(MemoryJournal):
-    """A journal that cannot write an intent down before it is released."""
+class SlowPrepareJournal(MemoryJournal):
+    """A journal whose `prepare` waits until `released` is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,8 +176,8 @@ class SlowJournal(MemoryJournal):
         await super().prepare(intent)
 
 
-async def test_intent_of_a_cancellation_while_it_is_written_down_is_none(sandbox: Sandbox, basket: Basket) -> None:
-    journal = SlowJournal()
+async def test_intent_of_cancellation_during_prepare_is_none(sandbox: Sandbox, basket: Basket) -> None:
+    journal = SlowPrepareJournal()
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal) as minted:
         task = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
         await journal.writing.wait()
@@ -190,12 +190,12 @@ async def test_intent_of_a_cancellation_while_it_is_written_down_is_none(sandbox
     assert not sandbox.shop.orders
 
 
-async def test_a_shielded_purchase_goes_on_and_has_no_interruption(sandbox: Sandbox, buy: Buy) -> None:
+async def test_intent_of_timeout_of_shielded_purchase_is_none(sandbox: Sandbox, buy: Buy) -> None:
     hang = sandbox.faults.add("hang", path=BUY)
     purchase = asyncio.ensure_future(buy())
     with pytest.raises(TimeoutError) as caught:
-        async with asyncio.timeout(PATIENCE) as timeout:
-            await arrival(hang)
+        async with asyncio.timeout(TIMEOUT) as timeout:
+            await wait_for_arrival(hang)
             timeout.reschedule(0)
             await asyncio.shield(purchase)
     assert intent_of(caught.value) is None
@@ -203,12 +203,12 @@ async def test_a_shielded_purchase_goes_on_and_has_no_interruption(sandbox: Sand
     assert (await purchase).order is not None
 
 
-async def test_a_cancelled_task_and_gather_keep_the_intent(
+async def test_intent_of_cancelled_gather_is_the_pending_intent(
     sandbox: Sandbox, minted: AsyncMintedConnect, buy: Buy
 ) -> None:
     hang = sandbox.faults.add("hang", path=BUY)
     purchase = asyncio.ensure_future(buy())
-    await arrival(hang)
+    await wait_for_arrival(hang)
     purchase.cancel()
     with pytest.raises(asyncio.CancelledError) as caught:
         await asyncio.gather(purchase)
@@ -219,7 +219,9 @@ async def test_a_cancelled_task_and_gather_keep_the_intent(
     assert pending.id in caught.value.__notes__[0]
 
 
-async def test_members_of_task_groups_are_searched(sandbox: Sandbox, minted: AsyncMintedConnect, buy: Buy) -> None:
+async def test_intent_of_task_group_error_is_the_pending_intent(
+    sandbox: Sandbox, minted: AsyncMintedConnect, buy: Buy
+) -> None:
     hang = sandbox.faults.add("hang", path=BUY)
     with pytest.raises(ExceptionGroup) as caught:
         async with asyncio.TaskGroup() as tasks:
@@ -230,7 +232,7 @@ async def test_members_of_task_groups_are_searched(sandbox: Sandbox, minted: Asy
     assert found.id == pending.id
 
 
-async def test_an_unknown_outcome_in_an_anyio_task_group_is_found(
+async def test_intent_of_nested_anyio_groups_is_the_pending_intent(
     sandbox: Sandbox, minted: AsyncMintedConnect, buy: Buy
 ) -> None:
     async def purchase() -> None:
@@ -247,17 +249,17 @@ async def test_an_unknown_outcome_in_an_anyio_task_group_is_found(
     assert found.id == pending.id
 
 
-async def test_a_cancellation_while_the_outcome_is_written_tells_the_outcome(sandbox: Sandbox, basket: Basket) -> None:
+async def test_intent_of_cancellation_during_settle_has_the_outcome(sandbox: Sandbox, basket: Basket) -> None:
     writing, released = asyncio.Event(), asyncio.Event()
 
-    class SlowToSettle(MemoryJournal):
+    class SlowSettleJournal(MemoryJournal):
         async def settle(self, *arguments: Any, **named: Any) -> None:
             writing.set()
             await released.wait()
             await super().settle(*arguments, **named)
 
     async with AsyncMintedConnect(
-        sandbox.username, sandbox.password, base_url=sandbox.url, journal=SlowToSettle()
+        sandbox.username, sandbox.password, base_url=sandbox.url, journal=SlowSettleJournal()
     ) as minted:
         task = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
         await writing.wait()
@@ -271,7 +273,7 @@ async def test_a_cancellation_while_the_outcome_is_written_tells_the_outcome(san
     assert len(sandbox.shop.orders) == 1
 
 
-# Without a server.
+# --- without a server --------------------------------------------------------------------------------------------
 
 
 def interrupted(intent: Intent) -> asyncio.CancelledError:
@@ -280,8 +282,8 @@ def interrupted(intent: Intent) -> asyncio.CancelledError:
     return error
 
 
-def test_intents_of_typed_errors() -> None:
-    intent = an_intent()
+def test_intent_of_typed_errors_is_their_intent() -> None:
+    intent = make_intent()
     assert intent_of(OutcomeUnknown("unknown", intent)) is intent
     assert intent_of(NotExecuted("not executed", intent)) is intent
     assert intent_of(NotExecuted("not executed")) is None
@@ -291,14 +293,14 @@ def test_intents_of_typed_errors() -> None:
 
 
 @pytest.mark.parametrize("wrong", [None, "error", KeyError])
-def test_what_is_no_exception_is_refused(wrong: Any) -> None:
+def test_intent_of_other_values_raises_invalid_input(wrong: Any) -> None:
     with pytest.raises(InvalidInput) as caught:
         intent_of(wrong)
     assert caught.value.field == "exception"
 
 
-def test_causes_contexts_and_suppressed_contexts_are_followed() -> None:
-    error = interrupted(an_intent())
+def test_intent_of_follows_causes_and_contexts() -> None:
+    error = interrupted(make_intent())
     by_cause, by_context, suppressed = TimeoutError(), KeyboardInterrupt(), SystemExit(1)
     by_cause.__cause__ = error
     by_context.__context__ = error
@@ -309,8 +311,8 @@ def test_causes_contexts_and_suppressed_contexts_are_followed() -> None:
         assert found.state == IntentState.UNKNOWN
 
 
-def test_the_nearest_of_several_is_returned() -> None:
-    near, far = interrupted(an_intent(id="near")), interrupted(an_intent(id="far"))
+def test_intent_of_several_intents_is_the_nearest() -> None:
+    near, far = interrupted(make_intent(id="near")), interrupted(make_intent(id="far"))
     near.__context__ = far
     outer = TimeoutError()
     outer.__cause__ = near
@@ -319,47 +321,49 @@ def test_the_nearest_of_several_is_returned() -> None:
     assert found.id == "near"
 
 
-def test_cycles_and_long_chains_end() -> None:
+def test_intent_of_cycles_and_long_chains_ends() -> None:
     first, second = KeyError(1), KeyError(2)
     first.__cause__, second.__cause__ = second, first
     first.__context__ = second
     assert intent_of(first) is None
-    chain: BaseException = interrupted(an_intent())
+    chain: BaseException = interrupted(make_intent())
     for _ in range(20_000):
         outer = TimeoutError()
         outer.__context__ = chain
         chain = outer
     assert intent_of(chain) is not None
-    while chain.__context__ is not None:  # released step by step: its end is deeper than the stack
+    while chain.__context__ is not None:  # released step by step: the chain is longer than the stack allows
         chain = chain.__context__
 
 
-def test_groups_in_groups_are_searched() -> None:
+def test_intent_of_nested_groups_is_found() -> None:
     timeout = TimeoutError()
-    timeout.__cause__ = interrupted(an_intent())
+    timeout.__cause__ = interrupted(make_intent())
     group = BaseExceptionGroup("outer", [KeyError(1), BaseExceptionGroup("inner", [SystemExit(1), timeout])])
     assert intent_of(group) is not None
 
 
 @pytest.mark.parametrize("kind", [asyncio.CancelledError, KeyboardInterrupt, SystemExit, TimeoutError])
 @pytest.mark.parametrize(
-    "through",
+    "copy_with",
     [copy.copy, copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))],
     ids=["copy", "deep", "pickle"],
 )
-def test_a_copy_keeps_intent_and_note(kind: type[BaseException], through: Callable[[Any], BaseException]) -> None:
+def test_copied_exception_keeps_intent_and_note(
+    kind: type[BaseException], copy_with: Callable[[Any], BaseException]
+) -> None:
     error = kind()
-    intent = an_intent()
+    intent = make_intent()
     attach_intent(error, intent, IntentState.UNKNOWN, "may have been executed")
-    copied = through(error)
+    copied = copy_with(error)
     found = intent_of(copied)
     assert found is not None
     assert found.id == intent.id
     assert copied.__notes__ == [f"intent {intent.id} may have been executed"]
 
 
-def test_an_exception_that_replaces_another_takes_intent_and_note_along() -> None:
-    intent = an_intent()
+def test_copy_intent_copies_intent_and_note_once() -> None:
+    intent = make_intent()
     first, second = interrupted(intent), KeyboardInterrupt()
     first.add_note("something else")
     copy_intent(first, second)
@@ -373,12 +377,12 @@ def test_an_exception_that_replaces_another_takes_intent_and_note_along() -> Non
     assert not hasattr(untouched, "__notes__")
 
 
-async def test_the_journal_agrees_with_the_exception_when_it_is_locked_for_a_while(
+async def test_cancel_with_locked_journal_settles_intent_as_unknown(
     sandbox: Sandbox, minted: AsyncMintedConnect, buy: Buy, tmp_path: Path
 ) -> None:
     hang = sandbox.faults.add("hang", path=BUY)
     purchase = asyncio.ensure_future(buy())
-    await arrival(hang)
+    await wait_for_arrival(hang)
     lock = sqlite3.connect(tmp_path / "journal.db", isolation_level=None, check_same_thread=False)
     lock.execute("BEGIN EXCLUSIVE")
     for _ in range(3):
@@ -413,7 +417,7 @@ async def main(sandbox):
         await minted.customers.create("customer-1")
         basket = await minted.baskets.add_item("customer-1", sku="MNTBAE0001")
         hang = sandbox.faults.add("hang", path="*/complete/buy", commit=True)
-        threading.Thread(target=strike, args=(hang, asyncio.current_task())).start()
+        threading.Thread(target=stop, args=(hang, asyncio.current_task())).start()
         await minted.complete.buy(basket, expected_total=basket.paid_total)
 
 with ThreadedSandbox() as sandbox:
@@ -427,7 +431,7 @@ with ThreadedSandbox() as sandbox:
 
 
 TWICE = """
-def strike(hang, task):
+def stop(hang, task):
     while not hang.waiting:
         time.sleep(0.001)
     lock = sqlite3.connect(journal, isolation_level=None)
@@ -435,7 +439,7 @@ def strike(hang, task):
     signal.pthread_kill(main_thread, signal.SIGINT)
     while not task.cancelling():
         time.sleep(0.001)
-    time.sleep(0.3)  # the loop waits for the journal: no event tells that
+    time.sleep(0.3)  # the loop waits for the journal, which no event signals
     signal.pthread_kill(main_thread, signal.SIGINT)
     while task.cancelling() < 2:
         time.sleep(0.001)
@@ -445,7 +449,7 @@ def strike(hang, task):
 EXIT = """
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
-def strike(hang, task):
+def stop(hang, task):
     while not hang.waiting:
         time.sleep(0.001)
     # Not in a task of aiohttp that still writes the request: asyncio would log that its exception was not retrieved.
@@ -461,20 +465,20 @@ def strike(hang, task):
         pytest.param(EXIT, "SystemExit unknown True True", id="a handler that exits"),
     ],
 )
-def test_what_asyncio_run_raises_names_the_intent(tmp_path: Path, handler: str, line: str) -> None:
-    assert spoken(run_until_interrupted(str(tmp_path / "journal.db"), handler)) == [line]
+def test_asyncio_run_with_signals_raises_with_the_intent(tmp_path: Path, handler: str, line: str) -> None:
+    assert run_script(run_until_interrupted(str(tmp_path / "journal.db"), handler)) == [line]
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
-def test_a_signal_handler_that_raises_in_the_middle_of_a_step_loses_nothing(kind: type[BaseException]) -> None:
+def test_exception_in_a_hook_keeps_the_intent_pending(kind: type[BaseException]) -> None:
     journal = MemoryJournal()
 
-    def strike(attempt: Attempt) -> None:
+    def stop(attempt: Attempt) -> None:
         if attempt.operation == "complete.buy":
             raise kind
 
     async def main(sandbox: ThreadedSandbox) -> None:
-        options = Options(on_attempt=strike)
+        options = Options(on_attempt=stop)
         async with AsyncMintedConnect(
             sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal, options=options
         ) as minted:

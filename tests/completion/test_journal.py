@@ -26,7 +26,7 @@ from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import VERSION, SqliteJournal
 from minted_connect.models import IntentState, OrderProgress, OrderStatus
 from tests.completion.fakes import intent_of
-from tests.completion.processes import child, together
+from tests.completion.processes import run_together, start_child
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +40,7 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
     )
 
 
-async def test_an_intent_is_pending_until_it_is_settled(journal: Journal) -> None:
+async def test_intent_is_pending_until_settled(journal: Journal) -> None:
     intent = intent_of()
     await journal.prepare(intent)
     assert await journal.pending() == [intent]
@@ -72,14 +72,14 @@ async def test_basket_has_at_most_one_active_intent(journal: Journal, state: Int
 
 
 @pytest.mark.parametrize("state", [IntentState.NOT_SENT, IntentState.REJECTED, IntentState.NOT_EXECUTED])
-async def test_a_basket_that_was_not_completed_is_free_again(journal: Journal, state: IntentState) -> None:
+async def test_basket_without_completion_accepts_another_intent(journal: Journal, state: IntentState) -> None:
     await journal.prepare(intent_of(id="first"))
     await journal.settle("first", state)
     await journal.prepare(intent_of(id="second"))
     assert [intent.id for intent in await journal.pending()] == ["second"]
 
 
-async def test_a_settled_intent_stays_settled_unless_an_order_is_found(journal: Journal) -> None:
+async def test_settled_intent_changes_only_to_confirmed(journal: Journal) -> None:
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.REJECTED)
     await journal.settle(intent_of().id, IntentState.UNKNOWN)
@@ -89,7 +89,7 @@ async def test_a_settled_intent_stays_settled_unless_an_order_is_found(journal: 
         await journal.prepare(intent_of(id="again"))
 
 
-async def test_a_late_confirmation_keeps_others_out(journal: Journal) -> None:
+async def test_late_confirmation_rejects_further_intents(journal: Journal) -> None:
     await journal.prepare(intent_of(id="first"))
     await journal.settle("first", IntentState.NOT_EXECUTED)
     await journal.prepare(intent_of(id="second"))
@@ -100,7 +100,7 @@ async def test_a_late_confirmation_keeps_others_out(journal: Journal) -> None:
 
 
 @pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN])
-async def test_a_confirmation_counts_also_beside_an_open_intent(journal: Journal, state: IntentState) -> None:
+async def test_confirmation_beside_an_open_intent_rejects_others(journal: Journal, state: IntentState) -> None:
     await journal.prepare(intent_of(id="first"))
     await journal.settle("first", IntentState.NOT_EXECUTED)
     await journal.prepare(intent_of(id="second"))
@@ -109,7 +109,7 @@ async def test_a_confirmation_counts_also_beside_an_open_intent(journal: Journal
     assert [intent.id for intent in await journal.pending()] == ["second"]
     with pytest.raises(AlreadyInFlight, match=r"first.*10984"):
         await journal.prepare(intent_of(id="third"))
-    # The same order may be found by the keys of both.
+    # The keys of both intents may match the same order.
     await journal.settle("second", IntentState.CONFIRMED, order_id=10984)
     assert await journal.pending() == []
     with pytest.raises(AlreadyInFlight, match="10984"):
@@ -129,7 +129,7 @@ SHIPPED = OrderProgress("Shipped", cargo_tracking_number="MNT1", estimated_arriv
 COMPLETED = OrderProgress(OrderStatus.COMPLETED, is_final=True)
 
 
-async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
+async def test_order_awaits_completion_until_final(journal: Journal) -> None:
     intent = intent_of(known_orders=(10980, 10981), clock_offset=-3601)
     await journal.prepare(intent)
     assert await journal.awaiting_completion() == []
@@ -140,7 +140,7 @@ async def test_an_order_is_followed_until_it_is_final(journal: Journal) -> None:
     assert await journal.awaiting_completion() == [confirmed]
     await journal.save_progress(intent.external_customer_id, intent.cart_token, SHIPPED)
     assert await journal.awaiting_completion() == [attrs.evolve(confirmed, progress=SHIPPED)]
-    await journal.settle(intent.id, IntentState.CONFIRMED)  # found again, without its progress
+    await journal.settle(intent.id, IntentState.CONFIRMED)  # confirmed again, without progress
     assert await journal.awaiting_completion() == [attrs.evolve(confirmed, progress=SHIPPED)]
     await journal.save_progress(intent.external_customer_id, intent.cart_token, COMPLETED)
     assert await journal.awaiting_completion() == []
@@ -165,7 +165,7 @@ async def test_fence_is_stored_for_open_intents_only(journal: Journal) -> None:
     await journal.prepare(intent)
     await journal.settle(intent.id, IntentState.UNKNOWN)
     await journal.fence(intent.id, at)
-    await journal.fence(intent.id, at + timedelta(minutes=1))  # only the first time is kept
+    await journal.fence(intent.id, at + timedelta(minutes=1))  # only the first time is stored
     await journal.fence("another", at)
     fenced = attrs.evolve(intent, state=IntentState.UNKNOWN, fenced_at=at)
     assert await journal.pending() == [fenced]
@@ -175,7 +175,7 @@ async def test_fence_is_stored_for_open_intents_only(journal: Journal) -> None:
     assert await journal.pending() == []
 
 
-async def test_an_order_that_was_final_at_once_is_not_followed(journal: Journal) -> None:
+async def test_order_that_is_final_at_once_does_not_await_completion(journal: Journal) -> None:
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, progress=COMPLETED)
     assert await journal.awaiting_completion() == []
@@ -203,7 +203,7 @@ async def test_find_active_prefers_a_confirmed_intent(journal: Journal) -> None:
     assert (active.id, active.order_id) == ("first", 7)
 
 
-async def test_memory_forgets_only_what_is_long_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_journal_drops_only_old_closed_intents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minted_connect.journal.memory._MAX_CLOSED", 3)
     journal = MemoryJournal()
     await journal.prepare(intent_of(id="open", cart_token="open"))
@@ -212,13 +212,13 @@ async def test_memory_forgets_only_what_is_long_closed(monkeypatch: pytest.Monke
         await journal.settle(str(number), IntentState.CONFIRMED)
     assert [intent.id for intent in await journal.pending()] == ["open"]
     assert [intent.id for intent in await journal.awaiting_completion()] == ["2", "3", "4"]
-    await journal.settle("0", IntentState.CONFIRMED)  # ignored: unknown by now
+    await journal.settle("0", IntentState.CONFIRMED)  # ignored: the journal no longer contains the intent
     assert [intent.id for intent in await journal.awaiting_completion()] == ["2", "3", "4"]
     assert len(journal._ids_by_basket) == 4
     await journal.prepare(intent_of(id="again", cart_token="0"))
 
 
-async def test_an_unknown_id_is_ignored(journal: Journal) -> None:
+async def test_settle_of_unknown_id_is_ignored(journal: Journal) -> None:
     await journal.settle("another journal's", IntentState.CONFIRMED)
     assert await journal.pending() == []
 
@@ -238,7 +238,7 @@ def test_open_journal_rejects_other_values(wrong: Any) -> None:
     assert "canary" not in str(caught.value)
 
 
-def test_missing_methods_of_a_journal_are_named() -> None:
+def test_open_journal_names_missing_methods() -> None:
     class Old:
         prepare = settle = save_progress = find_active = pending = aclose = MemoryJournal.prepare
 
@@ -247,33 +247,33 @@ def test_missing_methods_of_a_journal_are_named() -> None:
         open_journal(Old())  # type: ignore[arg-type]
 
 
-async def test_one_of_several_racing_tasks_wins(journal: Journal) -> None:
+async def test_one_of_several_concurrent_tasks_stores_its_intent(journal: Journal) -> None:
     results = await asyncio.gather(
         *(journal.prepare(intent_of(id=str(number))) for number in range(8)), return_exceptions=True
     )
     assert sorted(type(result).__name__ for result in results) == [*["AlreadyInFlight"] * 7, "NoneType"]
 
 
-# --- Persistence across processes ----------------------------------------------------------------------------------
+# --- persistence across processes ----------------------------------------------------------------------------------
 
 
-async def test_everything_is_kept_exactly(kept: str) -> None:
+async def test_stored_intent_equals_the_prepared_intent(journal_location: str) -> None:
     intent = intent_of(items=(("A'; DROP", 1), ("%s", 2)), guid="", external_customer_id="Ağrı %(id)s :id \\")
-    await open_journal(kept).prepare(intent)
-    assert await open_journal(kept).pending() == [intent]
-    assert await open_journal(kept).find_active(intent.external_customer_id, intent.cart_token) == intent
+    await open_journal(journal_location).prepare(intent)
+    assert await open_journal(journal_location).pending() == [intent]
+    assert await open_journal(journal_location).find_active(intent.external_customer_id, intent.cart_token) == intent
 
 
-async def test_an_intent_survives_kill_9(kept: str) -> None:
-    process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", kept)
+async def test_intent_survives_sigkill_of_its_process(journal_location: str) -> None:
+    process = start_child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", journal_location)
     _, problems = process.communicate(timeout=30)
     assert process.returncode == -signal.SIGKILL, problems
-    assert await open_journal(kept).pending() == [intent_of()]
+    assert await open_journal(journal_location).pending() == [intent_of()]
     with pytest.raises(AlreadyInFlight):
-        await open_journal(kept).prepare(intent_of(id="after the crash"))
+        await open_journal(journal_location).prepare(intent_of(id="after the crash"))
 
 
-async def test_one_of_two_racing_processes_wins_each_basket(kept: str) -> None:
+async def test_one_of_two_concurrent_processes_gets_each_basket(journal_location: str) -> None:
     body = """
     print("ready", flush=True); sys.stdin.readline()
     for number in range(10):
@@ -283,12 +283,14 @@ async def test_one_of_two_racing_processes_wins_each_basket(kept: str) -> None:
             continue
         print(number, flush=True)
     """
-    won = " ".join(together([child(body.strip(), kept, name) for name in ("a", "b")])).split()
-    assert sorted(won, key=int) == [str(number) for number in range(10)]
-    assert len(await open_journal(kept).pending()) == 10
+    stored_numbers = " ".join(
+        run_together([start_child(body.strip(), journal_location, name) for name in ("a", "b")])
+    ).split()
+    assert sorted(stored_numbers, key=int) == [str(number) for number in range(10)]
+    assert len(await open_journal(journal_location).pending()) == 10
 
 
-async def test_processes_of_many_tasks_lose_nothing(kept: str) -> None:
+async def test_concurrent_tasks_of_two_processes_lose_no_intent(journal_location: str) -> None:
     body = """
     journal._patience = 30.0
     async def buyer(task):
@@ -299,15 +301,15 @@ async def test_processes_of_many_tasks_lose_nothing(kept: str) -> None:
             print(name)
     await asyncio.gather(*(buyer(task) for task in range(4)))
     """
-    processes = [child(body.strip(), kept, name) for name in ("a", "b")]
+    processes = [start_child(body.strip(), journal_location, name) for name in ("a", "b")]
     outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=50) for process in processes))
     problems = [output[1] for output in outputs]
     assert [process.returncode for process in processes] == [0, 0], problems
-    found = {intent.id for intent in await open_journal(kept).awaiting_completion()}
+    found = {intent.id for intent in await open_journal(journal_location).awaiting_completion()}
     assert found == {name for output in outputs for name in output[0].split()}
     assert len(found) == 2 * 4 * 30
-    if not kept.startswith("postgresql"):
-        with sqlite3.connect(kept) as database:
+    if not journal_location.startswith("postgresql"):
+        with sqlite3.connect(journal_location) as database:
             assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         database.close()
 
@@ -361,7 +363,7 @@ async def test_concurrent_processes_migrate_a_journal_once(tmp_path: Path) -> No
     await journal.settle("open", "unknown")
     print(len(await journal.pending()), flush=True)
     """
-    assert together([child(body.strip(), path) for _ in range(3)]) == ["1\n"] * 3
+    assert run_together([start_child(body.strip(), path) for _ in range(3)]) == ["1\n"] * 3
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (VERSION,)
     database.close()
@@ -393,11 +395,11 @@ async def test_path_does_not_follow_the_working_directory(tmp_path: Path, monkey
     assert await journal.pending() == [intent_of()]
 
 
-@pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}])
-async def test_values_that_sqlite_cannot_store_are_rejected(tmp_path: Path, odd: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}])
+async def test_values_that_sqlite_cannot_store_are_rejected(tmp_path: Path, changes: dict[str, Any]) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
     with pytest.raises(JournalError, match="cannot store"):
-        await journal.prepare(intent_of(**odd))
+        await journal.prepare(intent_of(**changes))
     assert await journal.pending() == []
     await journal.prepare(intent_of(basket_id=2**63 - 1))
 
@@ -418,7 +420,7 @@ async def test_writes_are_synchronous(tmp_path: Path) -> None:
     assert modes == ["wal", 2, VERSION]
 
 
-async def test_no_operation_releases_the_locks_of_another(tmp_path: Path) -> None:
+async def test_operation_keeps_the_locks_of_other_connections(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
     database = journal._connect()
@@ -426,7 +428,7 @@ async def test_no_operation_releases_the_locks_of_another(tmp_path: Path) -> Non
         database.execute("SELECT * FROM intents").fetchall()
         await journal.prepare(intent_of(id="ours", cart_token="ours"))
         # SQLite removes the log if it finds no lock of another connection when it closes the file.
-        process = child("await journal.prepare(intent_of())", path)
+        process = start_child("await journal.prepare(intent_of())", path)
         _, problems = await asyncio.to_thread(process.communicate, timeout=30)
         assert process.returncode == 0, problems
         assert (tmp_path / "journal.db-wal").exists()
@@ -435,20 +437,20 @@ async def test_no_operation_releases_the_locks_of_another(tmp_path: Path) -> Non
     assert len(await journal.pending()) == 2
 
 
-def foreign(path: Path) -> None:
+def create_foreign_database(path: Path) -> None:
     with sqlite3.connect(path) as database:
         database.execute("CREATE TABLE something (x)")
     database.close()
 
 
-def newer(path: Path) -> None:
+def create_newer_schema(path: Path) -> None:
     asyncio.run(SqliteJournal(path).prepare(intent_of()))
     with sqlite3.connect(path) as database:
         database.execute(f"PRAGMA user_version = {VERSION + 1}")
     database.close()
 
 
-def damaged(path: Path) -> None:
+def create_damaged_file(path: Path) -> None:
     asyncio.run(SqliteJournal(path).prepare(intent_of()))
     data = bytearray(path.read_bytes())
     data[4096:] = b"\xff" * (len(data) - 4096)
@@ -456,41 +458,41 @@ def damaged(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("create", "message"),
     [
-        (foreign, "another application"),
-        (newer, f"schema {VERSION + 1}"),
-        (damaged, "is damaged"),
+        (create_foreign_database, "another application"),
+        (create_newer_schema, f"schema {VERSION + 1}"),
+        (create_damaged_file, "is damaged"),
         (lambda path: path.write_bytes(b"not a database at all" * 100), "is not a journal"),
         (lambda path: path.mkdir(), "cannot be opened"),
     ],
 )
 def test_unusable_file_raises_an_error_with_the_reason(
-    make: Callable[[Path], None], message: str, tmp_path: Path
+    create: Callable[[Path], None], message: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "journal.db"
-    make(path)
+    create(path)
     with pytest.raises(JournalError, match=message) as caught:
         asyncio.run(SqliteJournal(path).pending())
     assert str(path) in str(caught.value)
     assert isinstance(caught.value, NotSent)
 
 
-async def test_a_foreign_database_is_left_as_it_was(tmp_path: Path) -> None:
+async def test_foreign_database_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
-    foreign(path)
+    create_foreign_database(path)
     before = path.read_bytes()
     with pytest.raises(JournalError):
         await SqliteJournal(path).prepare(intent_of())
     assert path.read_bytes() == before
 
 
-async def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+async def test_missing_directory_raises_journal_error(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="No such file"):
         await SqliteJournal(tmp_path / "nowhere" / "journal.db").prepare(intent_of())
 
 
-async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
+async def test_read_only_file_raises_journal_error(tmp_path: Path) -> None:
     path = tmp_path / "journal.db"
     journal = SqliteJournal(path)
     await journal.settle("none", IntentState.UNKNOWN)
@@ -507,18 +509,18 @@ async def test_a_file_that_cannot_be_written(tmp_path: Path) -> None:
         await journal.prepare(intent_of())
 
 
-async def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_read_only_directory_raises_journal_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tmp_path.chmod(0o500)
     if os.geteuid() == 0:
-        monkeypatch.setattr(os, "mknod", _denied)
-        monkeypatch.setattr(tempfile, "mkstemp", _denied)
+        monkeypatch.setattr(os, "mknod", _raise_permission_error)
+        monkeypatch.setattr(tempfile, "mkstemp", _raise_permission_error)
     with pytest.raises(JournalError, match="Permission denied"):
         await SqliteJournal(tmp_path / "journal.db").prepare(intent_of())
     tmp_path.chmod(0o700)
     assert list(tmp_path.iterdir()) == []
 
 
-def _denied(*_: Any, **__: Any) -> Any:
+def _raise_permission_error(*_: Any, **__: Any) -> Any:
     raise PermissionError(13, "Permission denied")
 
 
@@ -527,7 +529,7 @@ async def test_file_is_created_once_without_leftovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: list[str]
 ) -> None:
     for name in missing:
-        monkeypatch.setattr(os, name, _denied)
+        monkeypatch.setattr(os, name, _raise_permission_error)
     path = tmp_path / "a b?c#d%20.db"
     await asyncio.gather(*(SqliteJournal(path).prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(4)))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -535,14 +537,14 @@ async def test_file_is_created_once_without_leftovers(
     assert len(await SqliteJournal(path).pending()) == 4
 
 
-async def test_a_link_to_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
+async def test_symbolic_link_to_a_missing_file_creates_the_file(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "journal.db")
     await SqliteJournal(tmp_path / "link.db").prepare(intent_of())
     assert stat.S_IMODE((tmp_path / "journal.db").stat().st_mode) == 0o600
     assert await SqliteJournal(tmp_path / "journal.db").pending() == [intent_of()]
 
 
-async def test_a_full_disk(tmp_path: Path) -> None:
+async def test_full_disk_raises_journal_error(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
 
     def fill(database: sqlite3.Connection) -> None:
@@ -604,11 +606,11 @@ async def test_new_file_locked_by_its_creator_raises(tmp_path: Path) -> None:
 
 async def test_shielded_delays_a_cancellation_until_the_end() -> None:
     steps: list[str] = []
-    started, go_on = asyncio.Event(), asyncio.Event()
+    started, resume = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
         started.set()
-        await go_on.wait()
+        await resume.wait()
         steps.append("done")
 
     task = asyncio.create_task(shielded(work()))
@@ -616,21 +618,21 @@ async def test_shielded_delays_a_cancellation_until_the_end() -> None:
     task.cancel()
     await asyncio.sleep(0)
     assert not task.done()
-    go_on.set()
+    resume.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert steps == ["done"]
 
 
 async def test_shielded_delays_repeated_cancellations() -> None:
-    go_on = asyncio.Event()
-    task = asyncio.create_task(shielded(go_on.wait()))
+    resume = asyncio.Event()
+    task = asyncio.create_task(shielded(resume.wait()))
     for _ in range(5):
         await asyncio.sleep(0)
         task.cancel()
     await asyncio.sleep(0)
     assert not task.done()
-    go_on.set()
+    resume.set()
     with pytest.raises(asyncio.CancelledError):
         await task
 
@@ -651,7 +653,7 @@ async def test_shielded_delays_a_cancel_scope_and_retrieves_errors() -> None:
     async def work() -> None:
         await asyncio.sleep(0.01)
         steps.append("done")
-        raise JournalError("too late to matter")
+        raise JournalError("raised after the cancellation")
 
     with anyio.CancelScope() as scope:
         scope.cancel()

@@ -24,7 +24,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from minted_connect.urls import check_base_url
-from tests.completion.fakes import CUSTOMER, TOKEN, World, intent_of, order_json
+from tests.completion.fakes import CUSTOMER, TOKEN, FakeApiClient, intent_of, order_json
 from tests.support.operations import GOLD
 
 pytestmark = pytest.mark.anyio
@@ -33,7 +33,7 @@ MINE = JournalAccount("server", "mine")
 OTHER = JournalAccount("server", "other")
 
 
-def of(owner: JournalAccount | None, **changes: Any) -> Intent:
+def intent_owned_by(owner: JournalAccount | None, **changes: Any) -> Intent:
     owned = {} if owner is None else {"server": owner.server, "account": owner.account}
     return intent_of(**owned, **changes)
 
@@ -45,19 +45,19 @@ def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
     return open_journal(tmp_path / "j.db" if request.param == "sqlite" else request.getfixturevalue("database").url)
 
 
-# --- The journals --------------------------------------------------------------------------------------------------
+# --- journals ------------------------------------------------------------------------------------------------------
 
 
-async def test_everything_new_is_kept(journal: Journal) -> None:
+async def test_send_limit_refusal_and_account_are_stored(journal: Journal) -> None:
     at = intent_of().created_at
-    intent = of(MINE, send_before=at + timedelta(seconds=200), refusal=Refusal(403, False, at))
+    intent = intent_owned_by(MINE, send_before=at + timedelta(seconds=200), refusal=Refusal(403, False, at))
     await journal.prepare(intent)
     assert await journal.get(intent.id) == intent
     assert await journal.pending() == [intent]
     assert await journal.get("another") is None
 
 
-async def test_a_refusal_is_stored_and_leaves_the_intent_open(journal: Journal) -> None:
+async def test_record_refusal_stores_it_and_leaves_the_intent_open(journal: Journal) -> None:
     await journal.prepare(intent_of())
     refusal = Refusal(404, True, intent_of().created_at)
     await journal.record_refusal(intent_of().id, refusal)
@@ -71,19 +71,19 @@ async def test_a_refusal_is_stored_and_leaves_the_intent_open(journal: Journal) 
 
 
 @pytest.mark.requirement(48)
-async def test_accounts_with_equal_baskets_do_not_meet(journal: Journal) -> None:
-    await journal.prepare(of(MINE, id="mine"))
-    await journal.prepare(of(OTHER, id="other"))
+async def test_intents_of_accounts_with_equal_baskets_are_separate(journal: Journal) -> None:
+    await journal.prepare(intent_owned_by(MINE, id="mine"))
+    await journal.prepare(intent_owned_by(OTHER, id="other"))
     for owner in (MINE, OTHER):
         active = await journal.find_active(CUSTOMER, TOKEN, account=owner.account)
         assert active is not None
         assert active.account == owner.account
         with pytest.raises(AlreadyInFlight, match=owner.account):
-            await journal.prepare(of(owner, id="again"))
+            await journal.prepare(intent_owned_by(owner, id="again"))
     await journal.settle("mine", IntentState.CONFIRMED)
     await journal.settle("other", IntentState.CONFIRMED)
-    seen = OrderProgress(OrderStatus.COMPLETED, is_final=True)
-    await journal.save_progress(CUSTOMER, TOKEN, seen, account="mine")
+    progress = OrderProgress(OrderStatus.COMPLETED, is_final=True)
+    await journal.save_progress(CUSTOMER, TOKEN, progress, account="mine")
     assert [intent.id for intent in await journal.awaiting_completion()] == ["other"]
 
 
@@ -96,12 +96,12 @@ async def test_intent_without_account_holds_basket_for_every_account(journal: Jo
         assert active is not None
         assert active.id == "old"
         with pytest.raises(AlreadyInFlight, match="old"):
-            await journal.prepare(of(owner, id="new"))
+            await journal.prepare(intent_owned_by(owner, id="new"))
 
 
 async def test_settle_assigns_owner_to_intent_without_account_only(journal: Journal) -> None:
     await journal.prepare(intent_of(id="old"))
-    await journal.prepare(of(OTHER, id="other", cart_token="other"))
+    await journal.prepare(intent_owned_by(OTHER, id="other", cart_token="other"))
     for name in ("old", "other"):
         await journal.settle(name, IntentState.UNKNOWN)
         await journal.settle(name, IntentState.CONFIRMED, owner=MINE)
@@ -109,51 +109,56 @@ async def test_settle_assigns_owner_to_intent_without_account_only(journal: Jour
     assert owners == {"old": ("server", "mine"), "other": ("server", "other")}
 
 
-async def test_an_adopted_intent_belongs_to_its_new_account(journal: Journal) -> None:
-    await journal.prepare(of(OTHER))
+async def test_adopted_intent_belongs_to_the_new_account(journal: Journal) -> None:
+    await journal.prepare(intent_owned_by(OTHER))
     await journal.adopt(intent_of().id, MINE)
-    assert await journal.pending() == [of(MINE)]
+    assert await journal.pending() == [intent_owned_by(MINE)]
     assert await journal.find_active(CUSTOMER, TOKEN, account="other") is None
     await journal.adopt("another", MINE)
     assert await journal.get("another") is None
 
 
-async def test_adopt_of_a_second_open_intent_is_refused(kept: str) -> None:
-    journal = open_journal(kept)
-    await journal.prepare(of(MINE, id="mine"))
-    await journal.prepare(of(OTHER, id="other"))
+async def test_adopt_of_a_second_open_intent_is_refused(journal_location: str) -> None:
+    journal = open_journal(journal_location)
+    await journal.prepare(intent_owned_by(MINE, id="mine"))
+    await journal.prepare(intent_owned_by(OTHER, id="other"))
     with pytest.raises(JournalError, match="another intent has the same basket"):
         await journal.adopt("other", MINE)
 
 
-async def test_newer_schema_raises_an_error_with_the_remedy(kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    await open_journal(kept).prepare(intent_of())
-    module = postgres if kept.startswith("postgresql") else sqlite
+async def test_newer_schema_raises_an_error_with_the_remedy(
+    journal_location: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await open_journal(journal_location).prepare(intent_of())
+    module = postgres if journal_location.startswith("postgresql") else sqlite
     now = module.VERSION
     monkeypatch.setattr(module, "STEPS", module.STEPS[:-1])
     monkeypatch.setattr(module, "VERSION", now - 1)
-    journal, message = open_journal(kept), f"has schema {now}, this library knows {now - 1}: upgrade the library"
+    journal, message = (
+        open_journal(journal_location),
+        f"has schema {now}, this library knows {now - 1}: upgrade the library",
+    )
     with pytest.raises(JournalError, match=message):
         await journal.pending()
     with pytest.raises(JournalError, match=message):
         await journal.prepare(intent_of(id="second"))
 
 
-async def test_columns_of_later_versions_exist(kept: str, request: pytest.FixtureRequest) -> None:
-    await open_journal(kept).prepare(intent_of())
+async def test_columns_of_later_versions_exist(journal_location: str, request: pytest.FixtureRequest) -> None:
+    await open_journal(journal_location).prepare(intent_of())
     names = "reference, terms, claim_generation, corrections"
-    if kept.startswith("postgresql"):
+    if journal_location.startswith("postgresql"):
         database = request.getfixturevalue("database")
         assert database.execute(f"SELECT {names} FROM minted_connect_intents") == [(None,) * 4]
         assert database.execute("SELECT * FROM minted_connect_claims") == []
     else:
-        connection = sqlite3.connect(kept)
+        connection = sqlite3.connect(journal_location)
         assert connection.execute(f"SELECT {names} FROM intents").fetchall() == [(None,) * 4]
         assert connection.execute("SELECT * FROM claims").fetchall() == []
         connection.close()
 
 
-# --- The account of a client ---------------------------------------------------------------------------------------
+# --- the account of a client ---------------------------------------------------------------------------------------
 
 
 def client_of(username: str = "partner", base_url: str = "https://example.com", **options: Any) -> AsyncMintedConnect:
@@ -176,7 +181,7 @@ def test_server_and_account_are_two_hashes() -> None:
     assert other_user.account != one.account != other_server.account
 
 
-def test_a_named_account_outlives_user_name_and_host() -> None:
+def test_named_account_is_independent_of_user_and_host() -> None:
     named = owner_of(client_of(journal_account="shop"))
     moved = owner_of(client_of("other", "https://example.org", journal_account="shop"))
     assert named.account == moved.account
@@ -187,7 +192,7 @@ def test_a_named_account_outlives_user_name_and_host() -> None:
 
 
 @pytest.mark.parametrize("url", ["https://EXAMPLE.com", "HTTPS://example.com:443/", "https://example.com:443"])
-def test_one_server_has_one_account_however_it_is_spelled(url: str) -> None:
+def test_account_is_independent_of_the_spelling_of_the_url(url: str) -> None:
     assert owner_of(client_of(base_url=url)) == owner_of(client_of())
     assert check_base_url(url) == "https://example.com"
 
@@ -199,7 +204,7 @@ def test_invalid_account_name_is_rejected(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
-def test_the_account_of_the_environment(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_env_reads_the_journal_account(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("USERNAME", "partner"), ("PASSWORD", "secret"), ("JOURNAL_ACCOUNT", "shop")):
         monkeypatch.setenv(f"MINTED_CONNECT_{name}", value)
 
@@ -212,28 +217,28 @@ def test_the_account_of_the_environment(client: Any, monkeypatch: pytest.MonkeyP
     assert name_of(client.from_env(options=Options(journal_account="other"))) == "other"
 
 
-def test_a_new_intent_belongs_to_the_client() -> None:
-    world = World()
-    intent = build_intent(world.seen_basket(), OrderKind.BUY, world, (), world.clock.wall())
-    assert (intent.server, intent.account) == (account_of(world).server, account_of(world).account)
+def test_new_intent_belongs_to_the_account_of_the_client() -> None:
+    api = FakeApiClient()
+    intent = build_intent(api.seen_basket(), OrderKind.BUY, api, (), api.clock.wall())
+    assert (intent.server, intent.account) == (account_of(api).server, account_of(api).account)
 
 
-# --- Intents of other accounts -------------------------------------------------------------------------------------
+# --- intents of other accounts -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def api() -> FakeApiClient:
+    return FakeApiClient()
 
 
 @pytest.mark.requirement(48)
-async def test_lists_leave_other_accounts_out_and_count_them(
-    world: World, journal: Journal, caplog: pytest.LogCaptureFixture
+async def test_lists_exclude_other_accounts_and_log_their_number(
+    api: FakeApiClient, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    complete, own = AsyncCompletions(world, journal), account_of(world)
+    complete, own = AsyncCompletions(api, journal), account_of(api)
     for name, owner in (("mine", own), ("old", None), ("other 1", OTHER), ("other 2", OTHER)):
-        await journal.prepare(of(owner, id=name, cart_token=name))
-        await journal.prepare(of(owner, id=f"{name} done", cart_token=f"{name} done"))
+        await journal.prepare(intent_owned_by(owner, id=name, cart_token=name))
+        await journal.prepare(intent_owned_by(owner, id=f"{name} done", cart_token=f"{name} done"))
         await journal.settle(f"{name} done", IntentState.CONFIRMED)
     assert [intent.id for intent in await complete.pending()] == ["mine", "old"]
     assert [intent.id for intent in await complete.unfinished()] == ["mine done", "old done"]
@@ -251,41 +256,46 @@ async def test_lists_leave_other_accounts_out_and_count_them(
 
 
 @pytest.mark.requirement(48)
-async def test_intent_of_another_account_is_not_read_back_or_decided(world: World, journal: Journal) -> None:
-    complete = AsyncCompletions(world, journal)
-    await journal.prepare(of(OTHER))
-    for intent in (of(OTHER), intent_of()):  # the account in the journal decides, not the one in the argument
+async def test_intent_of_another_account_is_not_read_back_or_decided(api: FakeApiClient, journal: Journal) -> None:
+    complete = AsyncCompletions(api, journal)
+    await journal.prepare(intent_owned_by(OTHER))
+    for intent in (
+        intent_owned_by(OTHER),
+        intent_of(),
+    ):  # the account in the journal decides, not the one in the argument
         for call in (complete.reconcile(intent, fence=True), complete.decide(intent, "rejected")):
             with pytest.raises(InvalidInput, match=r"intent_or_error.*belongs to another account.*complete\.adopt"):
                 await call
-    assert world.sent == []
-    assert await journal.pending() == [of(OTHER)]
+    assert api.sent == []
+    assert await journal.pending() == [intent_owned_by(OTHER)]
 
 
-async def test_an_adopted_intent_is_read_back(world: World, journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
-    complete = AsyncCompletions(world, journal)
-    await journal.prepare(of(OTHER))
-    adopted = await complete.adopt(of(OTHER))
-    assert adopted.account == account_of(world).account
+async def test_adopted_intent_is_reconciled(
+    api: FakeApiClient, journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete = AsyncCompletions(api, journal)
+    await journal.prepare(intent_owned_by(OTHER))
+    adopted = await complete.adopt(intent_owned_by(OTHER))
+    assert adopted.account == account_of(api).account
     assert "assigned to this account; it was prepared for another server" in caplog.text
     assert await complete.pending() == [adopted]
-    world.orders = [order_json()]
-    assert (await complete.reconcile(of(OTHER))).reconciled
+    api.orders = [order_json()]
+    assert (await complete.reconcile(intent_owned_by(OTHER))).reconciled
     assert await journal.pending() == []
 
 
-async def test_unknown_intent_is_not_decided_or_adopted(world: World, journal: Journal) -> None:
-    complete = AsyncCompletions(world, journal)
+async def test_unknown_intent_is_not_decided_or_adopted(api: FakeApiClient, journal: Journal) -> None:
+    complete = AsyncCompletions(api, journal)
     for call in (complete.decide(intent_of(), "confirmed"), complete.adopt(intent_of())):
         with pytest.raises(InvalidInput, match=r"intent_or_error.*is not in this journal"):
             await call
 
 
-async def test_order_or_decision_assigns_account(world: World, journal: Journal) -> None:
-    complete, own = AsyncCompletions(world, journal), account_of(world)
+async def test_order_or_decision_assigns_account(api: FakeApiClient, journal: Journal) -> None:
+    complete, own = AsyncCompletions(api, journal), account_of(api)
     for name in ("found", "decided"):
         await journal.prepare(intent_of(id=name, cart_token=TOKEN if name == "found" else name))
-    world.orders = [order_json()]
+    api.orders = [order_json()]
     await complete.reconcile(intent_of(id="found"))
     await complete.decide(intent_of(id="decided"), "rejected")
     for name in ("found", "decided"):
@@ -294,17 +304,17 @@ async def test_order_or_decision_assigns_account(world: World, journal: Journal)
         assert (stored.server, stored.account) == (own.server, own.account)
 
 
-async def test_a_verdict_without_an_order_assigns_no_account(world: World, journal: Journal) -> None:
-    policy = attrs.evolve(world.settings.options.completion, latest_landing=1.0, orders_lag=1.0)
+async def test_verdict_without_an_order_assigns_no_account(api: FakeApiClient, journal: Journal) -> None:
+    policy = attrs.evolve(api.settings.options.completion, latest_landing=1.0, orders_lag=1.0)
     await journal.prepare(intent_of())
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(world.following(policy), journal).reconcile(intent_of())
+        await AsyncCompletions(api.with_policy(policy), journal).reconcile(intent_of())
     stored = await journal.get(intent_of().id)
     assert stored is not None
     assert stored.account is None
 
 
-# --- Over real HTTP ------------------------------------------------------------------------------------------------
+# --- with a sandbox server -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -335,10 +345,10 @@ async def test_named_account_buys_once_after_host_change(tmp_path: Path) -> None
         assert len(sandbox.shop.orders) == 1
 
 
-def test_the_blocking_client_adopts_too(shop: ThreadedSandbox, tmp_path: Path) -> None:
+def test_blocking_client_adopts_an_intent(shop: ThreadedSandbox, tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
     with MintedConnect(shop.username, shop.password, base_url=shop.url, journal=journal) as minted:
-        minted._run(journal.prepare(of(OTHER)))
+        minted._run(journal.prepare(intent_owned_by(OTHER)))
         assert minted.complete.pending() == []
         [intent] = minted.complete.pending(all_accounts=True)
         assert minted.complete.adopt(intent).account != "other"

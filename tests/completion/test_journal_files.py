@@ -25,7 +25,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.journal.sqlite_schema import STEPS
 from minted_connect.models import IntentState
 from tests.completion.fakes import intent_of
-from tests.completion.processes import ROOT, child, together
+from tests.completion.processes import ROOT, run_together, start_child
 from tests.completion.test_journal import create_version_1
 
 pytestmark = pytest.mark.anyio
@@ -35,7 +35,7 @@ def names(path: Path) -> list[str]:
     return sorted(one.name for one in path.iterdir())
 
 
-# --- Queries -------------------------------------------------------------------------------------------------------
+# --- queries -------------------------------------------------------------------------------------------------------
 
 
 async def query_all(journal: SqliteJournal) -> list[Any]:
@@ -141,15 +141,15 @@ def test_unreadable_log_raises_an_error_that_names_it(read_only: Callable[[bool]
     assert "-wal may hold its latest records" in message
 
 
-# --- Hard links ----------------------------------------------------------------------------------------------------
+# --- hard links ----------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_create_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_file, "_CREATE_TIMEOUT", 0.05)
 
 
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("short_create_timeout")
 async def test_hard_linked_file_is_rejected_under_both_names(tmp_path: Path) -> None:
     paths = [tmp_path / "journal.db", tmp_path / "link.db"]
     await SqliteJournal(paths[0]).prepare(intent_of())
@@ -166,7 +166,7 @@ async def test_hard_linked_file_is_rejected_under_both_names(tmp_path: Path) -> 
     assert await SqliteJournal(paths[0]).pending() == [intent_of()]
 
 
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("short_create_timeout")
 async def test_file_is_usable_again_without_its_hard_link(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
     await journal.prepare(intent_of())
@@ -177,7 +177,7 @@ async def test_file_is_usable_again_without_its_hard_link(tmp_path: Path) -> Non
     await journal.prepare(intent_of(id="second", cart_token="second"))
 
 
-async def test_temporary_link_of_a_new_file_is_waited_for(tmp_path: Path) -> None:
+async def test_query_waits_for_the_temporary_link_of_a_new_file(tmp_path: Path) -> None:
     path, temporary = tmp_path / "journal.db", tmp_path / ".minted-temporary"
     await SqliteJournal(path).prepare(intent_of())
     temporary.hardlink_to(path)
@@ -187,7 +187,7 @@ async def test_temporary_link_of_a_new_file_is_waited_for(tmp_path: Path) -> Non
     timer.join()
 
 
-@pytest.mark.usefixtures("hurried")
+@pytest.mark.usefixtures("short_create_timeout")
 async def test_temporary_link_of_a_killed_process_is_removed(tmp_path: Path) -> None:
     path, temporary = tmp_path / "journal.db", tmp_path / ".minted-temporary"
     await SqliteJournal(path).prepare(intent_of())
@@ -255,11 +255,11 @@ async def test_processes_creating_one_file_all_succeed(tmp_path: Path, monkeypat
     """
     for attempt in range(3):
         path = tmp_path / f"{attempt}.db"
-        assert together([child(body.strip(), path, str(number)) for number in range(4)]) == [""] * 4
+        assert run_together([start_child(body.strip(), path, str(number)) for number in range(4)]) == [""] * 4
         assert len(await SqliteJournal(path).pending()) == 4
 
 
-# --- Names that are not paths --------------------------------------------------------------------------------------
+# --- names that are not paths --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

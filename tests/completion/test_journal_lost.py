@@ -23,8 +23,8 @@ from minted_connect.journal import open_journal
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState, Refusal
 from minted_connect.sandbox import Sandbox
-from tests.completion.fakes import World, intent_of
-from tests.completion.processes import child
+from tests.completion.fakes import FakeApiClient, intent_of
+from tests.completion.processes import start_child
 from tests.support.operations import GOLD
 from tests.support.postgres import Database
 
@@ -44,7 +44,7 @@ def remove(path: Path) -> None:
         Path(f"{path}{end}").unlink(missing_ok=True)
 
 
-def empty(path: Path) -> None:
+def truncate(path: Path) -> None:
     os.truncate(path, 0)
 
 
@@ -73,7 +73,7 @@ def remove_directory(path: Path) -> None:
     shutil.rmtree(path.parent)
 
 
-def directory_becomes_file(path: Path) -> None:
+def replace_directory_with_file(path: Path) -> None:
     shutil.rmtree(path.parent)
     path.parent.write_text("in the way")
 
@@ -82,15 +82,15 @@ def drop_tables(path: Path) -> None:
     execute(path, "DROP TABLE intents")
 
 
-LOSSES = [
+DAMAGES = [
     remove,
-    empty,
+    truncate,
     rename_over,
     create_again,
     overwrite,
     replace_directory,
     remove_directory,
-    directory_becomes_file,
+    replace_directory_with_file,
     drop_tables,
 ]
 
@@ -101,32 +101,32 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "journal.db"
 
 
-@pytest.mark.parametrize("lose", LOSSES)
-@pytest.mark.parametrize("used", ["written", "listed"])
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("first_use", ["written", "listed"])
 @pytest.mark.requirement(49)
-async def test_nothing_is_sent_with_a_journal_that_was_lost(
-    path: Path, lose: Callable[[Path], None], used: str
+async def test_prepare_with_a_lost_journal_raises_journal_error(
+    path: Path, damage: Callable[[Path], None], first_use: str
 ) -> None:
     await SqliteJournal(path).prepare(intent_of())
     journal = SqliteJournal(path)
-    if used == "written":
+    if first_use == "written":
         await journal.prepare(intent_of(id="second", cart_token="second"))
     else:
         assert len(await journal.pending()) == 1
-    await asyncio.to_thread(lose, path)
+    await asyncio.to_thread(damage, path)
     existed = path.exists()
     for _ in range(2):
         with pytest.raises(JournalError, match=r"Nothing is sent with it any more.*build a new client") as caught:
             await journal.prepare(intent_of(id="third", cart_token="third"))
         assert str(path) in str(caught.value)
-    assert path.exists() == existed  # nothing is created silently
+    assert path.exists() == existed  # the file is not created again
     with pytest.raises(JournalError):
         await journal.pending()
     with pytest.raises(JournalError):
         await journal.awaiting_completion()
 
 
-async def test_an_older_copy_in_the_same_file_is_noticed(path: Path) -> None:
+async def test_older_copy_in_the_same_file_is_detected(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.prepare(intent_of())
     copy = path.read_bytes()
@@ -136,7 +136,7 @@ async def test_an_older_copy_in_the_same_file_is_noticed(path: Path) -> None:
         await journal.prepare(intent_of(id="third", cart_token="third"))
 
 
-async def test_a_log_that_is_removed_is_noticed(path: Path) -> None:
+async def test_removed_log_is_detected(path: Path) -> None:
     journal = SqliteJournal(path)
     await journal.prepare(intent_of())
     with closing(sqlite3.connect(path, isolation_level=None)) as other:  # prevents SQLite from truncating the log
@@ -149,8 +149,8 @@ async def test_a_log_that_is_removed_is_noticed(path: Path) -> None:
         await journal.prepare(intent_of(id="third", cart_token="third"))
 
 
-async def test_an_emptied_file_beside_its_log_is_left_alone(path: Path) -> None:
-    process = child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", path)
+async def test_emptied_file_with_a_log_is_not_changed(path: Path) -> None:
+    process = start_child("await journal.prepare(intent_of()); os.kill(os.getpid(), signal.SIGKILL)", path)
     process.communicate(timeout=30)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("SELECT * FROM intents").fetchall()
@@ -165,16 +165,16 @@ async def test_an_emptied_file_beside_its_log_is_left_alone(path: Path) -> None:
     assert Path(f"{path}-wal").read_bytes() == log
 
 
-# --- During a purchase ---------------------------------------------------------------------------------------------
+# --- during a purchase ---------------------------------------------------------------------------------------------
 
 
 def delete_rows(path: Path) -> None:
     execute(path, "DELETE FROM intents")
 
 
-@pytest.mark.parametrize("lose", [*LOSSES, delete_rows])
-async def test_a_purchase_whose_record_is_lost_is_reported(
-    path: Path, lose: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("damage", [*DAMAGES, delete_rows])
+async def test_purchase_with_a_lost_record_returns_and_logs(
+    path: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
         Sandbox() as sandbox,
@@ -187,7 +187,7 @@ async def test_a_purchase_whose_record_is_lost_is_reported(
         while not fault.waiting:
             await asyncio.sleep(0.01)
         [open_one] = await SqliteJournal(path).pending()
-        await asyncio.to_thread(lose, path)
+        await asyncio.to_thread(damage, path)
         fault.remove()
         done = await buying  # the outcome still reaches the caller
         assert done.order is not None
@@ -201,27 +201,27 @@ async def test_a_purchase_whose_record_is_lost_is_reported(
 
 
 @pytest.fixture
-def lost_row(kept: str, request: pytest.FixtureRequest) -> Callable[[str], None]:
+def delete_row(journal_location: str, request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Return a function that deletes the record of an intent."""
 
     def delete(intent_id: str) -> None:
-        if kept.startswith("postgresql"):
+        if journal_location.startswith("postgresql"):
             database: Database = request.getfixturevalue("database")
             database.execute("DELETE FROM minted_connect_intents WHERE id = %s", intent_id)
         else:
-            execute(Path(kept), f"DELETE FROM intents WHERE id = '{intent_id}'")
+            execute(Path(journal_location), f"DELETE FROM intents WHERE id = '{intent_id}'")
 
     return delete
 
 
 @pytest.mark.parametrize("call", ["settle", "record_refusal"])
 @pytest.mark.requirement(49)
-async def test_an_outcome_without_a_row_is_logged_and_ends_the_journal(
-    kept: str, lost_row: Callable[[str], None], call: str, caplog: pytest.LogCaptureFixture
+async def test_outcome_of_a_deleted_row_is_logged_and_stops_sending(
+    journal_location: str, delete_row: Callable[[str], None], call: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    journal, intent = open_journal(kept), intent_of()
+    journal, intent = open_journal(journal_location), intent_of()
     await journal.prepare(intent)
-    await asyncio.to_thread(lost_row, intent.id)
+    await asyncio.to_thread(delete_row, intent.id)
     if call == "settle":
         await journal.settle(intent.id, IntentState.CONFIRMED, order_id=1)
     else:
@@ -231,43 +231,47 @@ async def test_an_outcome_without_a_row_is_logged_and_ends_the_journal(
     assert "canary" not in record.getMessage()
     with pytest.raises(JournalError, match="build a new client"):
         await journal.prepare(intent_of(id="second", cart_token="second"))
-    await open_journal(kept).prepare(intent_of(id="second", cart_token="second"))  # a new client
+    await open_journal(journal_location).prepare(intent_of(id="second", cart_token="second"))  # a new client
 
 
-async def test_a_fence_without_a_row_clears_nothing(kept: str, lost_row: Callable[[str], None]) -> None:
-    journal = open_journal(kept)
+async def test_fence_of_a_deleted_row_raises_journal_error(
+    journal_location: str, delete_row: Callable[[str], None]
+) -> None:
+    journal = open_journal(journal_location)
     await journal.prepare(intent_of())
-    await asyncio.to_thread(lost_row, intent_of().id)
+    await asyncio.to_thread(delete_row, intent_of().id)
     with pytest.raises(JournalError):
         await journal.fence(intent_of().id, intent_of().created_at)
 
 
-async def test_a_row_that_is_deleted_after_its_outcome_is_noticed_too(
-    kept: str, lost_row: Callable[[str], None]
+async def test_row_deleted_after_its_outcome_is_detected(
+    journal_location: str, delete_row: Callable[[str], None]
 ) -> None:
-    journal = open_journal(kept)
+    journal = open_journal(journal_location)
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED)
-    await asyncio.to_thread(lost_row, intent_of().id)
+    await asyncio.to_thread(delete_row, intent_of().id)
     with pytest.raises(JournalError, match="no longer contains intent"):
         await journal.prepare(intent_of(id="second", cart_token="second"))
 
 
-async def test_intent_settled_by_another_process_is_not_lost(kept: str, caplog: pytest.LogCaptureFixture) -> None:
-    journal = open_journal(kept)
+async def test_intent_settled_by_another_process_is_not_lost(
+    journal_location: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = open_journal(journal_location)
     await journal.prepare(intent_of())
-    await open_journal(kept).settle(intent_of().id, IntentState.NOT_EXECUTED)
+    await open_journal(journal_location).settle(intent_of().id, IntentState.NOT_EXECUTED)
     await journal.settle(intent_of().id, IntentState.REJECTED)
     await journal.settle("another journal's", IntentState.REJECTED)
     await journal.prepare(intent_of(id="second"))
     assert caplog.records == []
 
 
-@pytest.mark.parametrize("how", ["DROP TABLE {}intents", "DROP TABLE {}intents, {}journal, {}claims"])
-async def test_dropped_tables_are_not_created_again(database: Database, how: str) -> None:
+@pytest.mark.parametrize("statement", ["DROP TABLE {}intents", "DROP TABLE {}intents, {}journal, {}claims"])
+async def test_dropped_tables_are_not_created_again(database: Database, statement: str) -> None:
     journal = open_journal(database.url)
     await journal.prepare(intent_of())
-    database.execute(how.format(*["minted_connect_"] * 3))
+    database.execute(statement.format(*["minted_connect_"] * 3))
     await journal.settle(intent_of().id, IntentState.CONFIRMED)  # logged; the outcome reaches the caller
     for call in (journal.pending, lambda: journal.prepare(intent_of(id="second"))):
         with pytest.raises(JournalError, match="has lost its tables"):
@@ -275,7 +279,7 @@ async def test_dropped_tables_are_not_created_again(database: Database, how: str
     assert database.execute("SELECT 1 FROM pg_class WHERE relname = 'minted_connect_intents'") == []
 
 
-async def test_tables_created_by_others_count_as_replaced(database: Database) -> None:
+async def test_tables_created_by_another_client_count_as_replaced(database: Database) -> None:
     journal = open_journal(database.url)
     assert await journal.pending() == []
     database.execute("DROP TABLE minted_connect_intents, minted_connect_journal, minted_connect_claims")
@@ -285,7 +289,7 @@ async def test_tables_created_by_others_count_as_replaced(database: Database) ->
 
 
 @pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
+def limit_file_size() -> Iterator[Callable[[int], None]]:
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -293,21 +297,21 @@ def small_files() -> Iterator[Callable[[int], None]]:
 
 
 @pytest.mark.parametrize("size", [0, 4096, 20000])
-async def test_a_disk_that_fills_up_loses_nothing(path: Path, small_files: Callable[[int], None], size: int) -> None:
+async def test_full_disk_loses_no_stored_intent(path: Path, limit_file_size: Callable[[int], None], size: int) -> None:
     journal = SqliteJournal(path)
     await journal.prepare(intent_of())
-    small_files(size)
-    written = [intent_of().id]
+    limit_file_size(size)
+    stored = [intent_of().id]
     with pytest.raises(JournalError):
         for number in range(100):
             await journal.prepare(intent_of(id=str(number), cart_token=str(number)))
-            written.append(str(number))
-    small_files(resource.RLIM_INFINITY)
+            stored.append(str(number))
+    limit_file_size(resource.RLIM_INFINITY)
     await journal.prepare(intent_of(id="after", cart_token="after"))
-    assert [intent.id for intent in await journal.pending()] == [*written, "after"]
+    assert [intent.id for intent in await journal.pending()] == [*stored, "after"]
 
 
-# --- Unreadable records --------------------------------------------------------------------------------------------
+# --- unreadable records --------------------------------------------------------------------------------------------
 
 
 INVALID = [
@@ -325,26 +329,26 @@ INVALID = [
 INVALID_IN_SQLITE = ["created_at = x'00ff'", "state = x'00'", "guid = CAST(x'ff' AS TEXT)", "basket_id = 'x'"]
 
 
-async def corrupt(kept: str, assignment: str, request: pytest.FixtureRequest) -> None:
+async def corrupt(journal_location: str, assignment: str, request: pytest.FixtureRequest) -> None:
     where = f"SET {assignment} WHERE id = 'bad'"
-    if kept.startswith("postgresql"):
+    if journal_location.startswith("postgresql"):
         database: Database = request.getfixturevalue("database")
         await asyncio.to_thread(database.execute, f"UPDATE minted_connect_intents {where}")
     else:
-        execute(Path(kept), f"UPDATE intents {where}")
+        execute(Path(journal_location), f"UPDATE intents {where}")
 
 
-@pytest.mark.parametrize("what", INVALID + INVALID_IN_SQLITE)
+@pytest.mark.parametrize("assignment", INVALID + INVALID_IN_SQLITE)
 @pytest.mark.requirement(49)
-async def test_one_bad_record_hides_no_other(
-    kept: str, what: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+async def test_invalid_record_does_not_hide_other_records(
+    journal_location: str, assignment: str, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    if kept.startswith("postgresql") and what in INVALID_IN_SQLITE:
+    if journal_location.startswith("postgresql") and assignment in INVALID_IN_SQLITE:
         pytest.skip("the types of PostgreSQL forbid it")
-    journal: Any = open_journal(kept)
+    journal: Any = open_journal(journal_location)
     for name in ("first", "bad", "last"):
         await journal.prepare(intent_of(id=name, cart_token=name))
-    await corrupt(kept, what, request)
+    await corrupt(journal_location, assignment, request)
     assert [intent.id for intent in await journal.pending()] == ["first", "last"]
     assert journal.unreadable == ("bad",)
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -361,21 +365,23 @@ async def test_one_bad_record_hides_no_other(
     assert journal.unreadable == ()
 
 
-async def test_a_bad_confirmed_record_hides_no_other(kept: str, request: pytest.FixtureRequest) -> None:
-    journal: Any = open_journal(kept)
+async def test_invalid_confirmed_record_does_not_hide_others(
+    journal_location: str, request: pytest.FixtureRequest
+) -> None:
+    journal: Any = open_journal(journal_location)
     for name in ("first", "bad"):
         await journal.prepare(intent_of(id=name, cart_token=name))
         await journal.settle(name, IntentState.CONFIRMED)
-    await corrupt(kept, "items = '{'", request)
+    await corrupt(journal_location, "items = '{'", request)
     assert [intent.id for intent in await journal.awaiting_completion()] == ["first"]
     assert journal.unreadable == ("bad",)
     assert await journal.pending() == []
 
 
-async def test_unknown_state_counts_as_open(kept: str, request: pytest.FixtureRequest) -> None:
-    journal = open_journal(kept)
+async def test_unknown_state_counts_as_open(journal_location: str, request: pytest.FixtureRequest) -> None:
+    journal = open_journal(journal_location)
     await journal.prepare(intent_of(id="bad"))
-    await corrupt(kept, "state = 'held'", request)
+    await corrupt(journal_location, "state = 'held'", request)
     assert [intent.state for intent in await journal.pending()] == ["held"]
     with pytest.raises(AlreadyInFlight, match="bad"):
         await journal.prepare(intent_of(id="again"))
@@ -383,11 +389,11 @@ async def test_unknown_state_counts_as_open(kept: str, request: pytest.FixtureRe
     assert await journal.pending() == []
 
 
-async def test_a_decision_about_a_bad_record_names_it(kept: str, request: pytest.FixtureRequest) -> None:
-    journal = open_journal(kept)
+async def test_decide_about_an_invalid_record_names_it(journal_location: str, request: pytest.FixtureRequest) -> None:
+    journal = open_journal(journal_location)
     await journal.prepare(intent_of(id="bad"))
-    await corrupt(kept, "items = '{'", request)
+    await corrupt(journal_location, "items = '{'", request)
     with pytest.raises(JournalError, match="intent bad"):
-        await AsyncCompletions(World(), journal).decide(intent_of(id="bad"), "rejected")
+        await AsyncCompletions(FakeApiClient(), journal).decide(intent_of(id="bad"), "rejected")
     with pytest.raises(InvalidInput):
-        await AsyncCompletions(World(), journal).decide(intent_of(id="another"), "rejected")
+        await AsyncCompletions(FakeApiClient(), journal).decide(intent_of(id="another"), "rejected")

@@ -30,11 +30,11 @@ from tests.support.operations import GOLD
 pytestmark = pytest.mark.anyio
 
 
-def threads() -> list[threading.Thread]:
+def journal_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "minted-journal"]
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def wait_until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
         while not condition():
             await asyncio.sleep(0.005)
@@ -46,41 +46,41 @@ def journal(tmp_path: Path) -> SqliteJournal:
 
 
 @pytest.fixture(autouse=True)
-def no_thread_is_left() -> Iterator[None]:
-    end_threads()
+def check_no_thread_is_left() -> Iterator[None]:
+    join_threads()
     yield
-    end_threads()
+    join_threads()
 
 
-def end_threads() -> None:
+def join_threads() -> None:
     gc.collect()
-    for thread in threads():
+    for thread in journal_threads():
         thread.join(10)
-    assert threads() == []
+    assert journal_threads() == []
 
 
 async def test_thread_starts_at_first_operation_and_ends_at_close(journal: SqliteJournal) -> None:
-    assert threads() == []
+    assert journal_threads() == []
     await asyncio.gather(*(journal.prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(20)))
-    assert len(threads()) == 1
+    assert len(journal_threads()) == 1
     await journal.aclose()
-    assert threads() == []
+    assert journal_threads() == []
     await journal.aclose()
     assert len(await journal.pending()) == 20  # a journal can be used after aclose
-    assert len(threads()) == 1
+    assert len(journal_threads()) == 1
     await journal.aclose()
 
 
-async def test_it_ends_with_its_journal(tmp_path: Path) -> None:
+async def test_thread_ends_with_its_garbage_collected_journal(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
     await journal.prepare(intent_of())
-    gone = weakref.ref(journal)
+    reference = weakref.ref(journal)
     del journal
-    await until(lambda: gone() is None)
-    await until(lambda: not threads())
+    await wait_until(lambda: reference() is None)
+    await wait_until(lambda: not journal_threads())
 
 
-async def test_a_client_leaves_no_thread(tmp_path: Path) -> None:
+async def test_closed_client_leaves_no_thread(tmp_path: Path) -> None:
     async with (
         Sandbox() as sandbox,
         AsyncMintedConnect(
@@ -88,8 +88,8 @@ async def test_a_client_leaves_no_thread(tmp_path: Path) -> None:
         ) as minted,
     ):
         assert await minted.complete.pending() == []
-        assert len(threads()) == 1
-    assert threads() == []
+        assert len(journal_threads()) == 1
+    assert journal_threads() == []
 
 
 async def test_aclose_waits_for_running_operations(journal: SqliteJournal) -> None:
@@ -108,7 +108,7 @@ async def test_aclose_waits_for_running_operations(journal: SqliteJournal) -> No
 
 
 async def test_exhausted_executor_does_not_block_the_journal(tmp_path: Path) -> None:
-    """Every thread of the default executor waits for a purchase, like the views of a synchronous framework."""
+    """Every thread of the default executor waits for a purchase, like views of a synchronous framework."""
     loop = asyncio.get_running_loop()
     number = min(32, (os.cpu_count() or 1) + 4)
     async with (
@@ -130,7 +130,7 @@ async def test_exhausted_executor_does_not_block_the_journal(tmp_path: Path) -> 
         assert len(done) == len(sandbox.shop.orders) == number
 
 
-async def test_an_executor_that_is_shut_down_is_not_needed(journal: SqliteJournal) -> None:
+async def test_journal_works_without_the_default_executor(journal: SqliteJournal) -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
     await journal.prepare(intent_of())
     await journal.aclose()
@@ -146,7 +146,7 @@ def test_loops_and_threads_share_one_worker_thread(journal: SqliteJournal) -> No
         user.start()
     for user in users:
         user.join()
-    assert len(threads()) == 1
+    assert len(journal_threads()) == 1
     assert len(asyncio.run(journal.pending())) == 15
     asyncio.run(journal.aclose())
 
@@ -193,7 +193,7 @@ async def test_submit_returns_results_and_raises_errors() -> None:
     await thread.stop()
 
 
-async def test_queued_operations_wait_a_part_of_the_patience(tmp_path: Path) -> None:
+async def test_queued_operations_share_the_patience(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db", patience=0.3)
     await journal.settle("none", IntentState.UNKNOWN)
     with closing(sqlite3.connect(journal.path, isolation_level=None)) as other:
@@ -201,9 +201,9 @@ async def test_queued_operations_wait_a_part_of_the_patience(tmp_path: Path) -> 
         calls = [journal.prepare(intent_of(id=str(n), cart_token=str(n))) for n in range(10)]
         started = asyncio.get_running_loop().time()
         results = await asyncio.gather(*calls, return_exceptions=True)
-        took = asyncio.get_running_loop().time() - started
+        elapsed = asyncio.get_running_loop().time() - started
     assert {type(result) for result in results} == {JournalError}
-    assert took < 10 * 0.3
+    assert elapsed < 10 * 0.3
     await journal.prepare(intent_of())
     await journal.aclose()
 
@@ -276,8 +276,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     assert run(source, tmp_path / "journal.db") == "0\n"
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_worker_thread_does_not_delay_the_process_exit(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGKILL])
+def test_worker_thread_does_not_delay_the_process_exit(tmp_path: Path, signal_number: signal.Signals) -> None:
     source = FORKS.split("pid = os.fork()", 1)[0].format(root=str(Path(__file__).parents[2]))
     process = subprocess.Popen(
         [sys.executable, "-c", f"{source}\nprint('ready', flush=True); sys.stdin.read()", str(tmp_path / "j.db")],
@@ -287,6 +287,6 @@ def test_worker_thread_does_not_delay_the_process_exit(tmp_path: Path, how: sign
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(how)
+    process.send_signal(signal_number)
     process.communicate(timeout=30)
-    assert process.returncode == -how
+    assert process.returncode == -signal_number

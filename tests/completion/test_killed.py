@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from minted_connect.journal import open_journal
-from tests.completion.processes import child
+from tests.completion.processes import start_child
 
 pytestmark = pytest.mark.anyio
 
@@ -26,11 +26,11 @@ WRITER = """
 
 
 @pytest.mark.requirement(16)
-async def test_what_was_said_is_kept(kept: str) -> None:
+async def test_killed_writer_loses_no_reported_record(journal_location: str) -> None:
     reported: dict[str, str] = {}
     rng = random.Random(7)
     for run in range(RUNS):
-        process = child(WRITER.strip(), kept, str(run * 1000))
+        process = start_child(WRITER.strip(), journal_location, str(run * 1000))
         assert process.stdout is not None
         for _ in range(rng.randrange(1, 12)):
             state, number = process.stdout.readline().split()
@@ -43,7 +43,7 @@ async def test_what_was_said_is_kept(kept: str) -> None:
         for line in rest.splitlines():
             state, number = line.split()
             reported[number] = state
-    journal = open_journal(kept)
+    journal = open_journal(journal_location)
     pending = {intent.id for intent in await journal.pending()}
     confirmed = {intent.id: intent.order_id for intent in await journal.awaiting_completion()}
     assert {number for number, state in reported.items() if state == "confirmed"} <= confirmed.keys()

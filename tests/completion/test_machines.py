@@ -103,7 +103,7 @@ with MintedConnect(username, password, base_url=url, journal=journal) as minted:
 """
 
 
-async def test_of_two_machines_one_completes_each_basket(
+async def test_one_of_two_machines_completes_each_basket(
     minted: AsyncMintedConnect, sandbox: Sandbox, database: Database, machine: Start
 ) -> None:
     machines = [await machine(source, database.url) for source in (ASYNC_BUYER, BLOCKING_BUYER)]
@@ -177,23 +177,23 @@ asyncio.run(main())
 
 
 @pytest.mark.requirement(16)
-@pytest.mark.parametrize("committed", [True, False], ids=["done", "not done"])
-async def test_killed_between_sending_and_answer_and_found_out_by_another(
-    minted: AsyncMintedConnect, sandbox: Sandbox, kept: str, machine: Start, committed: bool
+@pytest.mark.parametrize("committed", [True, False], ids=["executed", "not executed"])
+async def test_purchase_of_killed_process_is_found_by_another(
+    minted: AsyncMintedConnect, sandbox: Sandbox, journal_location: str, machine: Start, committed: bool
 ) -> None:
     await minted.customers.create("customer-1")
     await minted.baskets.add_item("customer-1", sku=GOLD)
     fault = sandbox.faults.add("hang", path=BUY, commit=committed)
-    buyer = await machine(BUYER, kept)
+    buyer = await machine(BUYER, journal_location)
     while not fault.waiting:
         assert buyer.returncode is None, await buyer.communicate()
         await asyncio.sleep(0.01)
     buyer.kill()
     await buyer.wait()
-    [intent] = await open_journal(kept).pending()
+    [intent] = await open_journal(journal_location).pending()
     assert intent.state is IntentState.PREPARED
 
-    output, problems = await (await machine(RECONCILER, kept)).communicate()
+    output, problems = await (await machine(RECONCILER, journal_location)).communicate()
     result = json.loads(output or problems)
     if committed:
         [order] = sandbox.shop.orders

@@ -1,4 +1,4 @@
-"""The open questions Q1 to Q9 as settings: what changes with an answer, and that the default is the safe one."""
+"""The open questions Q1 to Q9 as settings: the effect of each setting, and the safe defaults."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from minted_connect.errors import (
 )
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Completion, IntentState, Order
-from tests.completion.fakes import CUSTOMER, TOTAL, World, deal_json, intent_of, of, order_json
+from tests.completion.fakes import CUSTOMER, TOTAL, FakeApiClient, basket_json, intent_of, order_json, order_of
 
 pytestmark = pytest.mark.anyio
 
@@ -42,274 +42,279 @@ LOST = TransportError("gone", phase=Phase.SENT)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def api() -> FakeApiClient:
+    return FakeApiClient()
 
 
-def following(world: World, **policy: Any) -> AsyncCompletions:
-    return AsyncCompletions(world.following(CompletionPolicy(**policy)), MemoryJournal())
+def make_completions(api: FakeApiClient, **policy: Any) -> AsyncCompletions:
+    return AsyncCompletions(api.with_policy(CompletionPolicy(**policy)), MemoryJournal())
 
 
-async def buy(world: World, complete: AsyncCompletions) -> Completion:
-    return await complete.buy(world.seen_basket(), expected_total=TOTAL)
+async def buy(api: FakeApiClient, complete: AsyncCompletions) -> Completion:
+    return await complete.buy(api.seen_basket(), expected_total=TOTAL)
 
 
-def lost(world: World, *, landed: bool = False) -> Any:
-    """Complete on the way, or not, and lose the answer."""
+def lose_response(api: FakeApiClient, *, is_executed: bool = False) -> Any:
+    """Return a completion whose response is lost, executed or not."""
 
     def fail(request: Request, progress: RequestProgress) -> Exception:
         progress.phase = Phase.SENT
-        if landed:
-            world.execute(request)
+        if is_executed:
+            api.execute(request)
         return LOST
 
     return fail
 
 
-def then(*answers: Any) -> Any:
-    """One answer after the other."""
-    left = list(answers)
-
-    def answer(request: Request, progress: RequestProgress) -> Any:
-        one = left.pop(0)
-        return one(request, progress) if callable(one) else one
-
-    return answer
+# --- Q1: can a token be completed only once? ---------------------------------------------------------------------
 
 
-# --- Q1: is a token single-shot? ---------------------------------------------------------------------------------
-
-
-async def test_q1_nothing_is_sent_again_by_default(world: World) -> None:
-    world.complete = lost(world)
+async def test_q1_completion_with_lost_response_is_sent_once(api: FakeApiClient) -> None:
+    api.complete = lose_response(api)
     with pytest.raises(OutcomeUnknown):
-        await buy(world, following(world))
-    assert world.count("complete.buy") == 1
+        await buy(api, make_completions(api))
+    assert api.count("complete.buy") == 1
 
 
-# --- Q2 and Q8: which noes are proof? ----------------------------------------------------------------------------
+# --- Q2 and Q8: which refusals are proof? ------------------------------------------------------------------------
 
 
-async def test_q2_a_trusted_refusal_takes_one_look(world: World) -> None:
-    world.complete = Conflict("used", 409, 409)
+async def test_q2_trusted_refusal_takes_one_read_back(api: FakeApiClient) -> None:
+    api.complete = Conflict("used", 409, 409)
     with pytest.raises(Conflict):
-        await buy(world, following(world, refusals=frozenset({409, 422})))
-    assert world.count("orders.page") == 2  # looked for by number and in the list
-    assert world.clock.monotonic() == 0
+        await buy(api, make_completions(api, refusals=frozenset({409, 422})))
+    assert api.count("orders.page") == 2  # one search by number, one by time
+    assert api.clock.monotonic() == 0
 
 
-async def test_q2_no_refusal_is_trusted(world: World) -> None:
-    world.complete = ValidationFailed("no", 422, 422)
+async def test_q2_untrusted_refusal_waits_for_the_settle_time(api: FakeApiClient) -> None:
+    api.complete = ValidationFailed("no", 422, 422)
     with pytest.raises(ValidationFailed):
-        await buy(world, following(world, refusals=frozenset[int]()))
-    assert world.clock.monotonic() == 30
+        await buy(api, make_completions(api, refusals=frozenset[int]()))
+    assert api.clock.monotonic() == 30
 
 
-async def test_q2_a_trusted_refusal_whose_look_shows_something_else_is_looked_at_again(world: World) -> None:
+async def test_q2_trusted_refusal_with_failed_read_is_polled_again(api: FakeApiClient) -> None:
     def refuse(request: Request, progress: RequestProgress) -> Exception:
-        world.orders = lambda _: [] if world.clock.monotonic() > 20 else ServerError("down", 500)
+        api.orders = lambda _: [] if api.clock.monotonic() > 20 else ServerError("down", 500)
         return ValidationFailed("no", 422, 422)
 
-    world.complete = refuse
+    api.complete = refuse
     with pytest.raises(ValidationFailed):
-        await buy(world, following(world))
-    assert world.clock.monotonic() == 30
+        await buy(api, make_completions(api))
+    assert api.clock.monotonic() == 30
 
 
 @pytest.mark.parametrize("delay", [5.0, 19.0])
-async def test_q2_a_trusted_refusal_is_looked_at_when_nothing_can_land_any_more(world: World, delay: float) -> None:
+async def test_q2_trusted_refusal_is_read_back_after_latest_landing(api: FakeApiClient, delay: float) -> None:
     def refuse(request: Request, progress: RequestProgress) -> Exception:
-        basket = world.basket
-        world.orders = lambda _: [order_json()] if world.clock.monotonic() >= delay else []
-        world.basket = lambda _: None if world.clock.monotonic() >= delay else basket
+        basket = api.basket
+        api.orders = lambda _: [order_json()] if api.clock.monotonic() >= delay else []
+        api.basket = lambda _: None if api.clock.monotonic() >= delay else basket
         return ValidationFailed("no", 422, 422)
 
-    world.complete = refuse
-    assert (await buy(world, following(world, latest_landing=20.0))).reconciled
-    assert world.clock.monotonic() == 20
+    api.complete = refuse
+    assert (await buy(api, make_completions(api, latest_landing=20.0))).reconciled
+    assert api.clock.monotonic() == 20
 
 
-async def test_q8_a_throttled_purchase_may_have_been_made(world: World) -> None:
-    def throttled(request: Request, progress: RequestProgress) -> Exception:
-        world.execute(request)
+async def test_q8_throttled_purchase_that_was_executed_is_confirmed(api: FakeApiClient) -> None:
+    def throttle(request: Request, progress: RequestProgress) -> Exception:
+        api.execute(request)
         return RateLimited("slow down", 429, 429)
 
-    world.complete = throttled
-    done = await buy(world, following(world))
-    assert (done.reconciled, world.count("complete.buy")) == (True, 1)
+    api.complete = throttle
+    done = await buy(api, make_completions(api))
+    assert (done.reconciled, api.count("complete.buy")) == (True, 1)
 
 
-# --- the looks after a refusal -----------------------------------------------------------------------------------
+# --- polling after a refusal -------------------------------------------------------------------------------------
 
 REFUSED: Final = Conflict("used", 409, 409)
 
 
-def refused(world: World, **error: Any) -> None:
-    world.complete = Conflict("used", 409, 409, **error)
+def refuse_with(api: FakeApiClient, **error: Any) -> None:
+    api.complete = Conflict("used", 409, 409, **error)
 
 
 @pytest.mark.parametrize(("lag", "landing", "settled"), [(30, None, 30), (30, 10, 40), (0, None, 0), (0, 7, 7)])
 @pytest.mark.requirement(46)
-async def test_a_refusal_is_believed_at_the_settle_time(
-    world: World, lag: float, landing: float | None, settled: float
+async def test_refusal_is_confirmed_at_the_settle_time(
+    api: FakeApiClient, lag: float, landing: float | None, settled: float
 ) -> None:
-    refused(world)
-    complete = following(world, orders_lag=lag, latest_landing=landing)
+    refuse_with(api)
+    complete = make_completions(api, orders_lag=lag, latest_landing=landing)
     with pytest.raises(Conflict):
-        await buy(world, complete)
-    assert world.clock.monotonic() == settled
+        await buy(api, complete)
+    assert api.clock.monotonic() == settled
     assert await complete.pending() == []
-    assert world.count("orders.page") == 2 * (5 if settled else 1)
+    assert api.count("orders.page") == 2 * (5 if settled else 1)
 
 
 @pytest.mark.parametrize("shown", [0.0, 3.0, 3.75, 12.0, 29.999, 30.0])
 @pytest.mark.requirement(46)
-async def test_an_order_that_shows_within_the_settle_time_is_found(world: World, shown: float) -> None:
+async def test_order_listed_within_the_settle_time_is_found(api: FakeApiClient, shown: float) -> None:
     def refuse(request: Request, progress: RequestProgress) -> Exception:
-        world.orders = lambda _: [order_json()] if world.clock.monotonic() >= shown else []
+        api.orders = lambda _: [order_json()] if api.clock.monotonic() >= shown else []
         return REFUSED
 
-    world.complete = refuse
-    assert (await buy(world, following(world))).reconciled
-    assert world.count("complete.buy") == 1
+    api.complete = refuse
+    assert (await buy(api, make_completions(api))).reconciled
+    assert api.count("complete.buy") == 1
 
 
-@pytest.mark.parametrize(("asked", "first"), [(None, 0.0), (2.0, 2.0), (20.0, 20.0), (45.0, 45.0)])
-async def test_no_look_comes_before_a_retry_after(world: World, asked: float | None, first: float) -> None:
-    refused(world, retry_after=asked)
-    looks: list[float] = []
-    world.orders = lambda _: looks.append(world.clock.monotonic()) or []
+@pytest.mark.parametrize(("retry_after", "first"), [(None, 0.0), (2.0, 2.0), (20.0, 20.0), (45.0, 45.0)])
+async def test_polling_starts_after_retry_after(api: FakeApiClient, retry_after: float | None, first: float) -> None:
+    refuse_with(api, retry_after=retry_after)
+    polls: list[float] = []
+    api.orders = lambda _: polls.append(api.clock.monotonic()) or []
     with pytest.raises(Conflict):
-        await buy(world, following(world))
-    assert (looks[0], looks[-1]) == (first, max(30.0, first))
+        await buy(api, make_completions(api))
+    assert (polls[0], polls[-1]) == (first, max(30.0, first))
 
 
-async def test_a_retry_after_beyond_the_call_leaves_it_unknown(world: World) -> None:
-    refused(world, retry_after=61.0)
-    complete = following(world)
+async def test_retry_after_longer_than_the_call_leaves_intent_unknown(api: FakeApiClient) -> None:
+    refuse_with(api, retry_after=61.0)
+    complete = make_completions(api)
     with pytest.raises(OutcomeUnknown):
-        await buy(world, complete)
-    assert (world.clock.monotonic(), world.count("orders.page")) == (0, 0)
+        await buy(api, complete)
+    assert (api.clock.monotonic(), api.count("orders.page")) == (0, 0)
     [intent] = await complete.pending()
     assert intent.refusal is not None
     assert (intent.refusal.status, intent.refusal.is_vendor_response) == (409, True)
 
 
-@pytest.mark.parametrize(("inline", "looks", "ended"), [(0, 0, 0.0), (5, 2, 3.75), (29, 4, 15.0), (30, 5, 30.0)])
-async def test_inline_looks_bound_the_call(world: World, inline: float, looks: int, ended: float) -> None:
-    refused(world)
-    complete = following(world, inline_looks=inline)
+@pytest.mark.parametrize(("inline", "polls", "ended"), [(0, 0, 0.0), (5, 2, 3.75), (29, 4, 15.0), (30, 5, 30.0)])
+async def test_inline_looks_limit_the_call(api: FakeApiClient, inline: float, polls: int, ended: float) -> None:
+    refuse_with(api)
+    complete = make_completions(api, inline_looks=inline)
     error = Conflict if inline == 30 else OutcomeUnknown
     with pytest.raises(error):
-        await buy(world, complete)
-    assert (world.clock.monotonic(), world.count("orders.page")) == (ended, 2 * looks)
+        await buy(api, complete)
+    assert (api.clock.monotonic(), api.count("orders.page")) == (ended, 2 * polls)
     assert len(await complete.pending()) == (error is OutcomeUnknown)
 
 
-async def test_the_deadline_of_the_call_bounds_its_looks(world: World) -> None:
-    refused(world)
-    world.settings = attrs.evolve(world.settings, deadline=20.0)
+async def test_deadline_of_the_call_limits_its_polling(api: FakeApiClient) -> None:
+    refuse_with(api)
+    api.settings = attrs.evolve(api.settings, deadline=20.0)
     with pytest.raises(OutcomeUnknown):
-        await buy(world, following(world))
-    assert world.clock.monotonic() == 15
+        await buy(api, make_completions(api))
+    assert api.clock.monotonic() == 15
 
 
-async def test_waiting_for_the_lock_is_part_of_the_deadline(world: World) -> None:
-    refused(world)
-    world.settings = attrs.evolve(world.settings, deadline=20.0)
-    complete = following(world)
+async def test_wait_for_the_lock_counts_towards_the_deadline(api: FakeApiClient) -> None:
+    refuse_with(api)
+    api.settings = attrs.evolve(api.settings, deadline=20.0)
+    complete = make_completions(api)
 
     async def hold() -> None:
-        async with world.hold_lock(CUSTOMER):
+        async with api.hold_lock(CUSTOMER):
             held.set()
             await released.wait()
 
     held, released = asyncio.Event(), asyncio.Event()
     holder = asyncio.create_task(hold())
     await held.wait()
-    buying = asyncio.create_task(buy(world, complete))
+    buying = asyncio.create_task(buy(api, complete))
     await asyncio.sleep(0)
-    world.clock.advance(8)  # type: ignore[attr-defined]
+    api.clock.advance(8)  # type: ignore[attr-defined]
     released.set()
     with pytest.raises(OutcomeUnknown):
         await buying
     await holder
-    # The looks would be at 8, 11.75, 15.5 and 23 s; the last one is beyond the deadline of 20 s.
-    assert world.clock.monotonic() == 15.5
+    # The polls would be at 8, 11.75, 15.5 and 23 s; the last one is beyond the deadline of 20 s.
+    assert api.clock.monotonic() == 15.5
 
 
 @pytest.mark.parametrize("inline", [0, 5])
-async def test_reconcile_settles_a_refusal_later(world: World, inline: float) -> None:
-    refused(world)
-    complete = following(world, inline_looks=inline)
+async def test_reconcile_settles_a_stored_refusal(api: FakeApiClient, inline: float) -> None:
+    refuse_with(api)
+    complete = make_completions(api, inline_looks=inline)
     with pytest.raises(OutcomeUnknown) as caught:
-        await buy(world, complete)
+        await buy(api, complete)
     with pytest.raises(CompletionRejected) as rejected:
         await complete.reconcile(caught.value)
     assert rejected.value.order is None
     assert rejected.value.refusal == caught.value.intent.refusal
-    # The server's clock is known to the second, so a refusal that was stored is believed a second later.
-    assert world.clock.monotonic() > 31
+    # The server's clock is known to the second, so a stored refusal is confirmed one second later.
+    assert api.clock.monotonic() > 31
     assert await complete.pending() == []
 
 
 @pytest.mark.requirement(46)
-async def test_reconcile_does_not_believe_a_refusal_before_the_settle_time(world: World) -> None:
-    refused(world)
-    complete = following(world, inline_looks=0, reconcile_budget=25.0)
+async def test_reconcile_before_the_settle_time_stays_unknown(api: FakeApiClient) -> None:
+    refuse_with(api)
+    complete = make_completions(api, inline_looks=0, reconcile_budget=25.0)
     with pytest.raises(OutcomeUnknown) as caught:
-        await buy(world, complete)
+        await buy(api, complete)
     with pytest.raises(OutcomeUnknown):
         await complete.reconcile(caught.value)
     assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
 
 
-async def test_a_stored_refusal_is_believed_at_the_settle_time_whatever_its_status(world: World) -> None:
-    # It may not be known any more that a look has shown something else.
+@pytest.mark.requirement(46)
+@pytest.mark.parametrize("date", ["", "yesterday", "Fri, 20 Feb 1970 12:27:57 GMT"])
+async def test_stored_refusal_without_server_date_stays_unknown(api: FakeApiClient, date: str) -> None:
+    """The clock of this machine may be ahead: it does not show that the settle time is over."""
+    api.date = date
+    refuse_with(api)
+    complete = make_completions(api, inline_looks=0)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(api, complete)
+    for _ in range(3):
+        with pytest.raises(OutcomeUnknown):
+            await complete.reconcile(caught.value)
+    assert api.clock.monotonic() > 60
+    assert [intent.state for intent in await complete.pending()] == [IntentState.UNKNOWN]
+
+
+async def test_stored_trusted_refusal_waits_for_the_settle_time(api: FakeApiClient) -> None:
+    # The journal does not store that an earlier read failed.
     def refuse(request: Request, progress: RequestProgress) -> Exception:
-        world.orders = lambda _: [] if world.clock.monotonic() > 2 else ServerError("down", 500)
+        api.orders = lambda _: [] if api.clock.monotonic() > 2 else ServerError("down", 500)
         return ValidationFailed("no", 422, 422)
 
-    world.complete = refuse
-    complete = following(world, inline_looks=0, reconcile_budget=20.0)
+    api.complete = refuse
+    complete = make_completions(api, inline_looks=0, reconcile_budget=20.0)
     with pytest.raises(OutcomeUnknown) as caught:
-        await buy(world, complete)
+        await buy(api, complete)
     with pytest.raises(OutcomeUnknown):
         await complete.reconcile(caught.value)
     with pytest.raises(CompletionRejected):
         await complete.reconcile(caught.value)
-    assert world.clock.monotonic() >= 31
+    assert api.clock.monotonic() >= 31
 
 
-async def test_a_refusal_is_stored_before_the_first_look(world: World) -> None:
+async def test_refusal_is_stored_before_the_first_read_back(api: FakeApiClient) -> None:
     stored: list[Any] = []
-    complete = following(world)
+    complete = make_completions(api)
 
-    async def look(_: Request) -> Any:
+    async def list_orders(_: Request) -> Any:
         stored.extend(intent.refusal for intent in await complete._settlement.journal.pending())
         return []
 
     def refuse(request: Request, progress: RequestProgress) -> Exception:
-        world.orders = look
+        api.orders = list_orders
         return REFUSED
 
-    world.complete = refuse
+    api.complete = refuse
     with pytest.raises(Conflict):
-        await buy(world, complete)
+        await buy(api, complete)
     assert stored
     assert None not in stored
 
 
-async def test_a_journal_that_cannot_store_a_refusal_hides_nothing(
-    world: World, caplog: pytest.LogCaptureFixture
+async def test_refusal_that_cannot_be_stored_is_still_raised(
+    api: FakeApiClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Full(MemoryJournal):
+    class FullJournal(MemoryJournal):
         async def record_refusal(self, *_: Any) -> None:
             raise JournalError("the disk is full")
 
-    refused(world)
+    refuse_with(api)
     with pytest.raises(Conflict):
-        await buy(world, AsyncCompletions(world.following(CompletionPolicy()), Full()))
+        await buy(api, AsyncCompletions(api.with_policy(CompletionPolicy()), FullJournal()))
     assert "could not store the refusal of the server" in caplog.text
 
 
@@ -319,199 +324,201 @@ async def test_a_journal_that_cannot_store_a_refusal_hides_nothing(
 @pytest.mark.requirement(46)
 @pytest.mark.parametrize("age", [0, 500, 700])
 @pytest.mark.parametrize("send_before", [True, False])
-async def test_a_prepared_intent_of_another_process_is_not_executed_only_when_it_is_too_late(
-    world: World, age: float, send_before: bool
+async def test_foreign_prepared_intent_is_settled_after_its_send_limit(
+    api: FakeApiClient, age: float, send_before: bool
 ) -> None:
-    complete = following(world, latest_landing=10.0)
-    created = world.clock.wall() - timedelta(seconds=age)
+    complete = make_completions(api, latest_landing=10.0)
+    created = api.clock.wall() - timedelta(seconds=age)
     limit = created + timedelta(seconds=600) if send_before else None
     intent = intent_of(state=IntentState.PREPARED, created_at=created, send_before=limit)
     await complete._settlement.journal.prepare(intent)
     with pytest.raises(NotExecuted if age == 700 else OutcomeUnknown):
         await complete.reconcile(intent)
-    # Only the process that prepared it knows whether it was sent.
+    # Only the process that prepared the intent knows whether it was sent.
     assert [intent.state for intent in await complete.pending()] == [IntentState.PREPARED] * (age < 700)
 
 
-async def test_an_order_of_a_prepared_intent_settles_it_at_once(world: World) -> None:
-    complete = following(world)
-    intent = intent_of(state=IntentState.PREPARED, send_before=world.clock.wall() + timedelta(seconds=600))
+async def test_prepared_intent_with_an_order_is_confirmed_without_wait(api: FakeApiClient) -> None:
+    complete = make_completions(api)
+    intent = intent_of(state=IntentState.PREPARED, send_before=api.clock.wall() + timedelta(seconds=600))
     await complete._settlement.journal.prepare(intent)
-    world.orders, world.basket = [order_json()], None
+    api.orders, api.basket = [order_json()], None
     assert (await complete.reconcile(intent)).reconciled
-    assert world.clock.monotonic() == 0
+    assert api.clock.monotonic() == 0
 
 
-async def test_an_intent_says_until_when_it_may_be_sent(world: World) -> None:
-    world.complete = LOST
+async def test_intent_stores_its_send_limit(api: FakeApiClient) -> None:
+    api.complete = LOST
     with pytest.raises(OutcomeUnknown) as caught:
-        await buy(world, following(world))
-    # 201 s are left of the lock, 3 of them the margin; the server's clock is known to the second.
-    assert caught.value.intent.send_before == world.clock.wall() + timedelta(seconds=201 - 3 + 1)
+        await buy(api, make_completions(api))
+    # The price lock has 201 s left, 3 s of them are the margin; the server's clock is known to the second.
+    assert caught.value.intent.send_before == api.clock.wall() + timedelta(seconds=201 - 3 + 1)
 
 
 # --- Q3: the price lock ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("slow", "left"), [(0.2, 3.0), (7.5, 7.5)])
-async def test_q3_a_slow_server_needs_more_of_the_lock(world: World, slow: float, left: float) -> None:
-    world.state.server_stats.record_latency(slow)
-    await buy(world, following(world))
-    assert world.not_after == [201 - left]
+async def test_q3_slow_server_increases_the_lock_margin(api: FakeApiClient, slow: float, left: float) -> None:
+    api.state.server_stats.record_latency(slow)
+    await buy(api, make_completions(api))
+    assert api.not_after == [201 - left]
 
 
-async def test_q3_too_little_is_left_for_a_slow_server(world: World) -> None:
-    world.state.server_stats.record_latency(10.0)
-    world.basket = deal_json(pricefix={"remaining": 9, "nextUpdate": "2026-02-20T15:31:57+03:00"})
+async def test_q3_lock_too_short_for_a_slow_server_is_not_used(api: FakeApiClient) -> None:
+    api.state.server_stats.record_latency(10.0)
+    api.basket = basket_json(pricefix={"remaining": 9, "nextUpdate": "2026-02-20T15:31:57+03:00"})
     with pytest.raises(PriceFixExpired, match="9 s left, 10 s are required"):
-        await buy(world, following(world))
-    assert world.count("complete.buy") == 0
+        await buy(api, make_completions(api))
+    assert api.count("complete.buy") == 0
 
 
 # --- Q4: does an order keep the number of its basket? ------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kept", "strength"), [(True, Match.ID), (False, Match.LIKELY)])
-def test_q4_an_equal_number_alone(kept: bool, strength: Match) -> None:
+@pytest.mark.parametrize(("keeps_number", "expected"), [(True, Match.ID), (False, Match.LIKELY)])
+def test_q4_match_by_number_only_depends_on_keeps_number(keeps_number: bool, expected: Match) -> None:
     row = order_json(token="", guid="", increment_id="")
     order = converter.structure(row, Order, elapsed=lambda: 0.0)
-    assert match_order(row, order, intent_of(), keeps_number=kept) is strength
+    assert match_order(row, order, intent_of(), keeps_number=keeps_number) is expected
 
 
-async def test_q4_is_asked_of_the_policy(world: World) -> None:
-    world.basket, world.orders = None, [order_json(token="", guid="", increment_id="")]
-    assert (await following(world).reconcile(intent_of())).reconciled
+async def test_q4_policy_decides_about_a_match_by_number(api: FakeApiClient) -> None:
+    api.basket, api.orders = None, [order_json(token="", guid="", increment_id="")]
+    assert (await make_completions(api).reconcile(intent_of())).reconciled
     with pytest.raises(OutcomeUnknown) as caught:
-        await following(world, order_keeps_number=False).reconcile(intent_of())
+        await make_completions(api, order_keeps_number=False).reconcile(intent_of())
     assert "order 10984 may be the order of this purchase" in caught.value.evidence
 
 
-# --- Q5, Q6: how late may it show, and what does a fence prove? --------------------------------------------------
+# --- Q5, Q6: when is an order listed, and what does a fence prove? -----------------------------------------------
 
 
-async def test_q5_after_a_fence_an_order_may_take_its_time(world: World) -> None:
+async def test_q5_order_listed_late_after_a_fence_is_found(api: FakeApiClient) -> None:
     def clear(_: Request) -> Any:
-        world.basket = deal_json(items=[])
-        return world.basket
+        api.basket = basket_json(items=[])
+        return api.basket
 
-    world.clear = clear
-    world.orders = lambda _: [order_json()] if world.clock.monotonic() > 45 else []
-    complete = following(world, fence_proves_not_executed=True, orders_lag=60.0)
+    api.clear = clear
+    api.orders = lambda _: [order_json()] if api.clock.monotonic() > 45 else []
+    complete = make_completions(api, fence_proves_not_executed=True, orders_lag=60.0)
     assert (await complete.reconcile(intent_of(), fence=True)).reconciled
 
 
 @pytest.mark.parametrize(("bound", "error"), [(None, OutcomeUnknown), (50.0, NotExecuted), (110.0, OutcomeUnknown)])
-async def test_a_basket_that_stays_open(world: World, bound: float | None, error: type[Exception]) -> None:
+async def test_open_basket_proves_not_executed_only_with_a_bound(
+    api: FakeApiClient, bound: float | None, error: type[Exception]
+) -> None:
     with pytest.raises(error):
-        await following(world, latest_landing=bound).reconcile(intent_of())
-    assert world.count("baskets.clear") == 0
+        await make_completions(api, latest_landing=bound).reconcile(intent_of())
+    assert api.count("baskets.clear") == 0
 
 
 # --- Q9: an idempotency key --------------------------------------------------------------------------------------
 
 
-async def test_q9_the_intent_is_the_key(world: World) -> None:
-    await buy(world, following(world))
-    assert world.sent[-1].headers is None
-    world.basket = deal_json()
-    complete = following(world, idempotency_header="Idempotency-Key")
-    world.complete = LOST
+async def test_q9_intent_id_is_the_idempotency_key(api: FakeApiClient) -> None:
+    await buy(api, make_completions(api))
+    assert api.sent[-1].headers is None
+    api.basket = basket_json()
+    complete = make_completions(api, idempotency_header="Idempotency-Key")
+    api.complete = LOST
     with pytest.raises(OutcomeUnknown) as caught:
-        await buy(world, complete)
-    assert world.sent[-1].headers == {"Idempotency-Key": caught.value.intent.id}
+        await buy(api, complete)
+    assert api.sent[-1].headers == {"Idempotency-Key": caught.value.intent.id}
 
 
-# --- the orders before -------------------------------------------------------------------------------------------
+# --- orders that exist before the purchase -----------------------------------------------------------------------
 
 
-TWIN = {"id": 77, "token": "X" * 32, "guid": "ANOTHER", "increment_id": "1"}
+OTHER_ORDER = {"id": 77, "token": "X" * 32, "guid": "ANOTHER", "increment_id": "1"}
 
 
-@pytest.mark.parametrize("wanted", ["off", "try", "require"])
-async def test_an_order_that_was_there_before_is_not_the_one(world: World, wanted: str) -> None:
-    world.orders = [order_json(**TWIN)]
-    world.complete = lost(world)
-    complete = following(world, pre_image=wanted)
+@pytest.mark.parametrize("pre_image", ["off", "try", "require"])
+async def test_earlier_order_is_excluded_by_pre_image(api: FakeApiClient, pre_image: str) -> None:
+    api.orders = [order_json(**OTHER_ORDER)]
+    api.complete = lose_response(api)
+    complete = make_completions(api, pre_image=pre_image)
     with pytest.raises(OutcomeUnknown) as caught:
-        await buy(world, complete)
-    assert caught.value.intent.known_orders == (() if wanted == "off" else (77,))
+        await buy(api, complete)
+    assert caught.value.intent.known_orders == (() if pre_image == "off" else (77,))
     with pytest.raises(OutcomeUnknown) as still:
         await complete.reconcile(caught.value)
-    assert ("order 77 may be the order of this purchase" in still.value.evidence) == (wanted == "off")
+    assert ("order 77 may be the order of this purchase" in still.value.evidence) == (pre_image == "off")
 
 
-@pytest.mark.parametrize("trouble", [LOST, PermissionDenied("not you", 403, 403), [of("somebody else")]], ids=str)
-async def test_the_orders_before_cannot_be_read(world: World, trouble: Any) -> None:
-    world.orders = trouble
+@pytest.mark.parametrize("failure", [LOST, PermissionDenied("not you", 403, 403), [order_of("customer-2")]], ids=str)
+async def test_unreadable_earlier_orders_stop_a_required_pre_image(api: FakeApiClient, failure: Any) -> None:
+    api.orders = failure
     with pytest.raises(NotSent, match="latest orders"):
-        await buy(world, following(world, pre_image="require"))
-    assert world.count("complete.buy") == 0
-    world.complete = order_json()
-    await buy(world, following(world, pre_image="try"))
-    assert world.count("complete.buy") == 1
+        await buy(api, make_completions(api, pre_image="require"))
+    assert api.count("complete.buy") == 0
+    api.complete = order_json()
+    await buy(api, make_completions(api, pre_image="try"))
+    assert api.count("complete.buy") == 1
 
 
-# --- who holds the basket ----------------------------------------------------------------------------------------
+# --- intents that block a basket ---------------------------------------------------------------------------------
 
 
-async def test_a_basket_that_was_completed_says_as_which_order(world: World) -> None:
-    complete = following(world)
-    done = await buy(world, complete)
+async def test_completed_basket_raises_already_in_flight_with_order(api: FakeApiClient) -> None:
+    complete = make_completions(api)
+    done = await buy(api, complete)
     with pytest.raises(AlreadyInFlight, match="it is order 10984") as caught:
-        await buy(world, complete)
-    assert (caught.value.order_id, world.count("complete.buy")) == (10984, 1)
+        await buy(api, complete)
+    assert (caught.value.order_id, api.count("complete.buy")) == (10984, 1)
     assert done.order is not None
-    # It says so also where the basket still shows.
-    world.basket = deal_json()
+    # The same error is raised if the basket is still active.
+    api.basket = basket_json()
     with pytest.raises(AlreadyInFlight, match="it is order 10984"):
-        await buy(world, complete)
-    # And where it shows with other lines, and its outcome is not known.
-    world.basket, world.complete = deal_json(token="Y" * 32), LOST
+        await buy(api, complete)
+    # A basket with an unknown outcome stays blocked if its items have changed.
+    api.basket, api.complete = basket_json(token="Y" * 32), LOST
     with pytest.raises(OutcomeUnknown) as unknown:
-        await complete.buy(world.seen_basket(token="Y" * 32), expected_total=TOTAL)
-    world.basket = deal_json(token="Y" * 32, items=[])
-    with pytest.raises(AlreadyInFlight, match="reconcile it") as held:
-        await complete.buy(world.seen_basket(token="Y" * 32), expected_total=TOTAL)
-    assert held.value.intent_id == unknown.value.intent.id
+        await complete.buy(api.seen_basket(token="Y" * 32), expected_total=TOTAL)
+    api.basket = basket_json(token="Y" * 32, items=[])
+    with pytest.raises(AlreadyInFlight, match="reconcile it") as blocked:
+        await complete.buy(api.seen_basket(token="Y" * 32), expected_total=TOTAL)
+    assert blocked.value.intent_id == unknown.value.intent.id
 
 
-async def test_the_clock_of_the_server_is_written_down(world: World) -> None:
-    world.state.server_stats.record_date("Fri, 20 Feb 2026 13:27:57 GMT", world.clock.wall())
-    world.complete = LOST
+async def test_intent_stores_the_offset_of_the_server_clock(api: FakeApiClient) -> None:
+    api.state.server_stats.record_date("Fri, 20 Feb 2026 13:27:57 GMT", api.clock.wall())
+    api.complete = LOST
     with pytest.raises(OutcomeUnknown) as caught:
-        await buy(world, following(world))
+        await buy(api, make_completions(api))
     assert caught.value.intent.clock_offset == 3600
-    assert caught.value.intent.created_by_server == world.clock.wall() + timedelta(hours=1)
+    assert caught.value.intent.created_by_server == api.clock.wall() + timedelta(hours=1)
 
 
 @pytest.mark.parametrize("offset", [0, -3600])
-def test_an_order_made_by_a_clock_that_was_behind(offset: int) -> None:
-    """Ours was an hour ahead when it was sent, so the order seems to be from before."""
-    row = order_json(**TWIN, order_at="2026-02-20T11:28:00.000000Z")
+def test_match_order_corrects_the_clock_offset(offset: int) -> None:
+    """The client's clock was an hour ahead, so the order seems to be older than the intent."""
+    row = order_json(**OTHER_ORDER, order_at="2026-02-20T11:28:00.000000Z")
     order = converter.structure(row, Order, elapsed=lambda: 0.0)
     found = match_order(row, order, intent_of(clock_offset=offset))
     assert found is (Match.LIKELY if offset else Match.NONE)
 
 
-async def test_a_cancelled_order_after_a_doubtful_no(world: World) -> None:
-    def refused(request: Request, progress: RequestProgress) -> Exception:
-        world.execute(request)
-        world.orders = [order_json(status_name="Cancelled")]
+async def test_refusal_with_cancelled_order_raises_completion_rejected(api: FakeApiClient) -> None:
+    def refuse(request: Request, progress: RequestProgress) -> Exception:
+        api.execute(request)
+        api.orders = [order_json(status_name="Cancelled")]
         return Conflict("used", 409, 409)
 
-    world.complete = refused
+    api.complete = refuse
     with pytest.raises(CompletionRejected) as caught:
-        await buy(world, following(world))
+        await buy(api, make_completions(api))
     assert caught.value.order is not None
 
 
-async def test_a_fence_waits_for_the_lock_no_longer_than_its_budget(world: World) -> None:
-    complete = following(world, fence_proves_not_executed=True, reconcile_budget=5.0)
+async def test_fence_waits_for_the_lock_within_its_budget(api: FakeApiClient) -> None:
+    complete = make_completions(api, fence_proves_not_executed=True, reconcile_budget=5.0)
     await complete._settlement.journal.prepare(intent_of())
-    world.clear = lambda _: deal_json(items=[])
+    api.clear = lambda _: basket_json(items=[])
 
     async def hold() -> None:
-        async with world.hold_lock(CUSTOMER):
+        async with api.hold_lock(CUSTOMER):
             held.set()
             await released.wait()
 
@@ -521,21 +528,21 @@ async def test_a_fence_waits_for_the_lock_no_longer_than_its_budget(world: World
     reconciling = asyncio.create_task(complete.reconcile(intent_of(), fence=True))
     for _ in range(20):
         await asyncio.sleep(0)
-    world.clock.advance(6)  # type: ignore[attr-defined]
+    api.clock.advance(6)  # type: ignore[attr-defined]
     with pytest.raises(OutcomeUnknown):
         await reconciling
     released.set()
     await holder
-    assert world.count("baskets.clear") == 0
+    assert api.count("baskets.clear") == 0
     [intent] = await complete.pending()
     assert intent.fenced_at is None
 
 
-# --- what an answer is about -------------------------------------------------------------------------------------
+# --- matching a response to the basket ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("changes", "about"),
+    ("changes", "is_match"),
     [
         ({}, True),
         ({"guid": "ANOTHER", "increment_id": "1"}, True),  # the token decides
@@ -544,44 +551,48 @@ async def test_a_fence_waits_for_the_lock_no_longer_than_its_budget(world: World
         ({"token": None, "guid": None}, True),
         ({"token": None, "guid": "ANOTHER"}, False),
         ({"token": "", "guid": "", "increment_id": ""}, False),
-        ({"customer": {"external_id": "somebody else"}}, False),
+        ({"customer": {"external_id": "customer-2"}}, False),
         ({"customer": None}, False),
         ({"token": ["odd"]}, False),
     ],
     ids=str,
 )
-async def test_an_answer_is_about_the_basket_by_its_keys(world: World, changes: dict[str, Any], about: bool) -> None:
-    assert refers_to({**order_json(), **changes}, intent_of()) is about
-    world.complete = {**order_json(), **changes}
-    complete = following(world)
-    if about:
-        await buy(world, complete)
+async def test_response_is_matched_to_the_basket_by_its_keys(
+    api: FakeApiClient, changes: dict[str, Any], is_match: bool
+) -> None:
+    assert refers_to({**order_json(), **changes}, intent_of()) is is_match
+    api.complete = {**order_json(), **changes}
+    complete = make_completions(api)
+    if is_match:
+        await buy(api, complete)
     else:
         with pytest.raises(OutcomeUnknown):
-            await buy(world, complete)
-    assert len(await complete.pending()) == (not about)
+            await buy(api, complete)
+    assert len(await complete.pending()) == (not is_match)
 
 
-# --- what a person found out -------------------------------------------------------------------------------------
+# --- manual decisions --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["confirmed", "rejected", "not_executed"])
-async def test_what_a_person_found_out_ends_it(world: World, state: str, caplog: pytest.LogCaptureFixture) -> None:
-    complete = following(world)
-    world.complete = LOST
+async def test_decide_settles_the_intent_without_requests(
+    api: FakeApiClient, state: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete = make_completions(api)
+    api.complete = LOST
     with pytest.raises(OutcomeUnknown) as caught:
-        await buy(world, complete)
-    sent = len(world.sent)
+        await buy(api, complete)
+    sent = len(api.sent)
     await complete.decide(caught.value, state, order_id=7 if state == "confirmed" else None)
-    assert len(world.sent) == sent
+    assert len(api.sent) == sent
     assert await complete.pending() == []
     assert f"settled manually as {state}" in caplog.text
-    world.complete = world.execute
+    api.complete = api.execute
     if state == "confirmed":
         with pytest.raises(AlreadyInFlight, match="it is order 7"):
-            await buy(world, complete)
+            await buy(api, complete)
     else:
-        assert (await buy(world, complete)).order is not None
+        assert (await buy(api, complete)).order is not None
 
 
 @pytest.mark.parametrize(
@@ -593,18 +604,35 @@ async def test_what_a_person_found_out_ends_it(world: World, state: str, caplog:
         ((intent_of(), None), "state"),
     ],
 )
-async def test_decisions_that_are_none(world: World, arguments: tuple[Any, ...], field: str) -> None:
+async def test_invalid_decision_is_rejected(api: FakeApiClient, arguments: tuple[Any, ...], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        await following(world).decide(*arguments)
+        await make_completions(api).decide(*arguments)
     assert caught.value.field == field
 
 
-async def test_a_decision_that_cannot_be_written_down_is_said(world: World) -> None:
-    class Broken(MemoryJournal):
+async def test_decide_on_closed_intent_accepts_only_confirmed(
+    api: FakeApiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    complete = make_completions(api)
+    api.complete = LOST
+    with pytest.raises(OutcomeUnknown) as caught:
+        await buy(api, complete)
+    await complete.decide(caught.value, "not_executed")
+    await complete.decide(caught.value, "not_executed")
+    with pytest.raises(InvalidInput, match="has the outcome not_executed: only confirmed can replace it"):
+        await complete.decide(caught.value, "rejected")
+    assert "settled manually as rejected" not in caplog.text
+    await complete.decide(caught.value, "confirmed", order_id=7)
+    with pytest.raises(InvalidInput, match="has the outcome confirmed"):
+        await complete.decide(caught.value, "rejected")
+
+
+async def test_decision_that_cannot_be_stored_raises_journal_error(api: FakeApiClient) -> None:
+    class BrokenJournal(MemoryJournal):
         async def settle(self, *_: Any, **__: Any) -> None:
             raise JournalError("the disk is full")
 
-    broken = Broken()
-    await broken.prepare(intent_of())
+    journal = BrokenJournal()
+    await journal.prepare(intent_of())
     with pytest.raises(JournalError):
-        await AsyncCompletions(world, broken).decide(intent_of(), "rejected")
+        await AsyncCompletions(api, journal).decide(intent_of(), "rejected")

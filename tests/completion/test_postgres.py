@@ -32,7 +32,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState, OrderProgress, OrderStatus
 from minted_connect.secret import Secret
 from tests.completion.fakes import CUSTOMER, TOKEN, intent_of
-from tests.completion.processes import child, together
+from tests.completion.processes import run_together, start_child
 from tests.support.leak_text import local_variables, texts_of
 from tests.support.postgres import BUYER, PASSWORD, Cluster, Database
 
@@ -47,17 +47,17 @@ def journal(database: Database) -> PostgresJournal:
 
 
 @pytest.fixture
-def hurried(database: Database) -> PostgresJournal:
+def short_patience(database: Database) -> PostgresJournal:
     return PostgresJournal(database.url, patience=1.0)
 
 
 def assert_private(error: BaseException) -> None:
-    shown = "".join([*texts_of(error), local_variables(error)])
+    texts = "".join([*texts_of(error), local_variables(error)])
     for secret in (PASSWORD, "canary-p", BUYER, GUEST, TOKEN, CUSTOMER):
-        assert secret not in shown
+        assert secret not in texts
 
 
-async def refused(call: Awaitable[object], message: str, database: Database | None = None) -> JournalError:
+async def expect_journal_error(call: Awaitable[object], message: str, database: Database | None = None) -> JournalError:
     """Await a call that must fail with this message, and check that the error holds no private data."""
     with pytest.raises(JournalError, match=message) as caught:
         await call
@@ -68,7 +68,7 @@ async def refused(call: Awaitable[object], message: str, database: Database | No
     return error
 
 
-async def eventually(condition: Callable[[], object]) -> None:
+async def wait_until(condition: Callable[[], object]) -> None:
     for _ in range(1000):
         if await asyncio.to_thread(condition):
             return
@@ -86,7 +86,7 @@ def set_default(database: Database, setting: str) -> None:
     database.execute(f'ALTER ROLE "{BUYER}" IN DATABASE {database.name} SET {setting}')
 
 
-def on_insert(database: Database, action: str, *, at_commit: bool = False) -> None:
+def add_insert_trigger(database: Database, action: str, *, at_commit: bool = False) -> None:
     """Let the server run `action` while it stores an intent."""
     kind, when = ("CONSTRAINT TRIGGER", "DEFERRABLE INITIALLY DEFERRED") if at_commit else ("TRIGGER", "")
     database.execute(
@@ -102,54 +102,54 @@ class BreakingProxy:
     """A proxy that fails at the first COMMIT: it closes the connection before, during or after, or stays silent."""
 
     port: int
-    breaks: str
-    again: bool
+    failure: str
+    reconnects: bool
     """Whether later connections are forwarded."""
     server: asyncio.Server | None = None
-    broken: bool = False
+    has_failed: bool = False
 
     async def __aenter__(self) -> int:
-        self.server = await asyncio.start_server(self.carry, "127.0.0.1", 0)
+        self.server = await asyncio.start_server(self.forward_connection, "127.0.0.1", 0)
         return self.server.sockets[0].getsockname()[1]
 
     async def __aexit__(self, *_: object) -> None:
         assert self.server is not None
         self.server.close()
 
-    async def carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
-        if self.broken and not self.again:
+    async def forward_connection(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        if self.has_failed and not self.reconnects:
             to_client.close()
             return
         server, to_server = await asyncio.open_connection("127.0.0.1", self.port)
-        is_broken_here = False
+        is_failed_connection = False
 
         async def forward() -> None:
-            nonlocal is_broken_here
+            nonlocal is_failed_connection
             while data := await client.read(65536):
-                if b"COMMIT\0" in data and not self.broken:
-                    self.broken = is_broken_here = True
-                    if self.breaks == "before":
+                if b"COMMIT\0" in data and not self.has_failed:
+                    self.has_failed = is_failed_connection = True
+                    if self.failure == "before":
                         break
                 to_server.write(data)
-                if is_broken_here and self.breaks == "during":
+                if is_failed_connection and self.failure == "during":
                     to_client.close()
             to_server.close()
 
         async def forward_response() -> None:
             while data := await server.read(65536):
-                if not is_broken_here:
+                if not is_failed_connection:
                     to_client.write(data)
-                elif self.breaks == "after":
+                elif self.failure == "after":
                     break
             to_client.close()
 
         await asyncio.gather(forward(), forward_response(), return_exceptions=True)
 
 
-# --- Durability ----------------------------------------------------------------------------------------------------
+# --- durability ----------------------------------------------------------------------------------------------------
 
 
-async def test_settings_of_every_transaction(database: Database, journal: PostgresJournal) -> None:
+async def test_transactions_set_durability_and_timeouts(database: Database, journal: PostgresJournal) -> None:
     set_default(database, "synchronous_commit = off")
     set_default(database, "default_transaction_isolation = 'serializable'")
     assert database.execute("SHOW synchronous_commit", user=BUYER) == [("off",)]
@@ -165,22 +165,22 @@ async def test_settings_of_every_transaction(database: Database, journal: Postgr
     assert 0 < int(lock.removesuffix("ms")) < int(statement.removesuffix("ms")) < 5000
 
 
-@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGKILL])
-async def test_an_intent_survives_a_server_that_stops_at_once(
-    cluster: Cluster, database: Database, journal: PostgresJournal, how: signal.Signals
+@pytest.mark.parametrize("signal_number", [signal.SIGQUIT, signal.SIGKILL])
+async def test_intent_survives_a_server_crash(
+    cluster: Cluster, database: Database, journal: PostgresJournal, signal_number: signal.Signals
 ) -> None:
     set_default(database, "synchronous_commit = off")
     await journal.pending()
     await journal.prepare(intent_of())
-    cluster.stop(how)  # data that is not on the disk yet is lost
+    cluster.stop(signal_number)  # data that is not yet on the disk is lost
     try:
-        await refused(journal.prepare(intent_of(id="while it is down")), "cannot be reached", database)
+        await expect_journal_error(journal.prepare(intent_of(id="while it is down")), "cannot be reached", database)
     finally:
         cluster.start()
     assert await journal.pending() == [intent_of()]
 
 
-async def test_the_server_is_restarted_between_operations(cluster: Cluster, journal: PostgresJournal) -> None:
+async def test_journal_works_after_a_server_restart(cluster: Cluster, journal: PostgresJournal) -> None:
     await journal.prepare(intent_of())
     cluster.stop()
     cluster.start()
@@ -188,18 +188,18 @@ async def test_the_server_is_restarted_between_operations(cluster: Cluster, jour
     assert [intent.state for intent in await journal.pending()] == [IntentState.UNKNOWN]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
-async def test_the_server_goes_down_in_the_middle(
-    cluster: Cluster, database: Database, journal: PostgresJournal, how: signal.Signals
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGQUIT, signal.SIGKILL])
+async def test_server_stopped_during_prepare_stores_nothing(
+    cluster: Cluster, database: Database, journal: PostgresJournal, signal_number: signal.Signals
 ) -> None:
     await journal.prepare(intent_of(id="first", cart_token="first"))
     other = database.connect()
     other.execute("BEGIN; LOCK TABLE minted_connect_intents")
     preparing = asyncio.create_task(journal.prepare(intent_of()))
-    await eventually(lambda: is_waiting(database))
-    cluster.stop(how)
+    await wait_until(lambda: is_waiting(database))
+    cluster.stop(signal_number)
     try:
-        await refused(preparing, "closed the connection|shutting down", database)
+        await expect_journal_error(preparing, "closed the connection|shutting down", database)
     finally:
         other.close()
         cluster.start()
@@ -208,7 +208,7 @@ async def test_the_server_goes_down_in_the_middle(
 
 
 @pytest.mark.parametrize(
-    ("breaks", "message"),
+    ("failure", "message"),
     [
         ("before", "closed the connection"),
         ("during", "closed the connection"),
@@ -216,35 +216,39 @@ async def test_the_server_goes_down_in_the_middle(
         ("silently", "did not respond in time"),
     ],
 )
-async def test_commit_with_lost_response_is_settled_as_not_sent(database: Database, breaks: str, message: str) -> None:
+async def test_commit_with_lost_response_is_settled_as_not_sent(database: Database, failure: str, message: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
-    if breaks == "during":
-        on_insert(database, "PERFORM pg_sleep(0.2)", at_commit=True)
+    if failure == "during":
+        add_insert_trigger(database, "PERFORM pg_sleep(0.2)", at_commit=True)
     async with (
-        BreakingProxy(database.port, breaks, again=True) as port,
+        BreakingProxy(database.port, failure, reconnects=True) as port,
         asyncio.timeout(5),
     ):  # psycopg itself would wait longer
-        await refused(PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), message)
+        await expect_journal_error(
+            PostgresJournal(database.url_with(port=port), patience=1.0).prepare(intent_of()), message
+        )
     assert await direct.pending() == []
     rows = database.execute("SELECT state FROM minted_connect_intents")
-    assert rows == ([] if breaks == "before" else [("not_sent",)])
+    assert rows == ([] if failure == "before" else [("not_sent",)])
     await direct.prepare(intent_of(id="again"))
 
 
-@pytest.mark.parametrize("breaks", ["before", "after"])
-async def test_commit_that_cannot_be_undone_is_reported(database: Database, breaks: str) -> None:
+@pytest.mark.parametrize("failure", ["before", "after"])
+async def test_commit_that_cannot_be_undone_is_reported(database: Database, failure: str) -> None:
     direct = PostgresJournal(database.url)
     await direct.pending()
-    async with BreakingProxy(database.port, breaks, again=False) as port:
-        error = await refused(PostgresJournal(database.url_with(port=port)).prepare(intent_of()), "closed the")
+    async with BreakingProxy(database.port, failure, reconnects=False) as port:
+        error = await expect_journal_error(
+            PostgresJournal(database.url_with(port=port)).prepare(intent_of()), "closed the"
+        )
     assert "the intent may be stored all the same, and show in complete.pending(): nothing was sent" in str(error)
-    assert await direct.pending() == ([] if breaks == "before" else [intent_of()])
+    assert await direct.pending() == ([] if failure == "before" else [intent_of()])
 
 
 @pytest.fixture
 def no_standby(cluster: Cluster, database: Database) -> Iterator[None]:
-    """The journal exists, and the server waits at every commit for a standby that does not exist."""
+    """Create the journal, and let the server wait at every commit for a standby that does not exist."""
     asyncio.run(PostgresJournal(database.url).pending())
     cluster.stop()
     cluster.start(synchronous_standby_names="nobody")
@@ -256,20 +260,20 @@ def no_standby(cluster: Cluster, database: Database) -> Iterator[None]:
 @pytest.mark.parametrize("cancelled", ["in time", "by hand"])
 @pytest.mark.usefixtures("no_standby")
 async def test_commit_that_the_standby_does_not_confirm_fails(
-    database: Database, journal: PostgresJournal, hurried: PostgresJournal, cancelled: str
+    database: Database, journal: PostgresJournal, short_patience: PostgresJournal, cancelled: str
 ) -> None:
     if cancelled == "in time":
-        error = await refused(hurried.prepare(intent_of()), "did not respond in time", database)
+        error = await expect_journal_error(short_patience.prepare(intent_of()), "did not respond in time", database)
     else:
         preparing = asyncio.create_task(journal.prepare(intent_of()))
         stop = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
-        await eventually(lambda: [database.execute(stop), preparing.done()][-1])
-        error = await refused(preparing, "stored the record, but its standby did not confirm it", database)
+        await wait_until(lambda: [database.execute(stop), preparing.done()][-1])
+        error = await expect_journal_error(preparing, "stored the record, but its standby did not confirm it", database)
     assert "may be stored all the same" in str(error)
     assert await journal.pending() == []  # settled as not sent
 
 
-# --- One active intent per basket, on any number of machines -------------------------------------------------------
+# --- one active intent per basket, on any number of machines -------------------------------------------------------
 
 
 @pytest.mark.parametrize("isolation", ["read committed", "repeatable read", "serializable"])
@@ -284,7 +288,7 @@ async def test_no_intent_is_stored_between_search_and_insert(
     async with other:
         await _lock_basket(other, intent_of())  # like another machine that is preparing an intent
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second")))
-        await eventually(lambda: is_waiting(database))
+        await wait_until(lambda: is_waiting(database))
         await other.execute(f"UPDATE minted_connect_intents SET state = '{state}', order_id = 10984")
     with pytest.raises(AlreadyInFlight, match="first"):
         await preparing
@@ -292,18 +296,20 @@ async def test_no_intent_is_stored_between_search_and_insert(
 
 async def test_index_rejects_a_second_intent_without_the_lock(database: Database, journal: PostgresJournal) -> None:
     await journal.prepare(intent_of())
-    again = 'INSERT INTO minted_connect_intents SELECT (jsonb_populate_record(one, \'{"id": "again"}\')).*'
-    copy = f"{again.replace('INTO minted_connect_intents', 'INTO minted_connect_intents OVERRIDING USER VALUE')}"
+    insert = 'INSERT INTO minted_connect_intents SELECT (jsonb_populate_record(one, \'{"id": "again"}\')).*'
+    copy = f"{insert.replace('INTO minted_connect_intents', 'INTO minted_connect_intents OVERRIDING USER VALUE')}"
     with pytest.raises(psycopg.errors.UniqueViolation, match="minted_connect_one_open"):
         database.execute(f"{copy} FROM minted_connect_intents AS one")
     await journal.settle(intent_of().id, IntentState.REJECTED)
     with database.connect() as other:
         other.execute(f"BEGIN; {copy} FROM minted_connect_intents AS one".replace('"again"', '"x", "state": "unknown"'))
         preparing = asyncio.create_task(journal.prepare(intent_of(id="third")))
-        await eventually(lambda: is_waiting(database))
+        await wait_until(lambda: is_waiting(database))
         other.execute("COMMIT")
-        await refused(preparing, "rejects this intent: another intent has the same basket", database)
-    await refused(journal.prepare(intent_of(cart_token="another")), "rejects this intent", database)  # the same id
+        await expect_journal_error(preparing, "rejects this intent: another intent has the same basket", database)
+    await expect_journal_error(
+        journal.prepare(intent_of(cart_token="another")), "rejects this intent", database
+    )  # the same id
 
 
 async def test_concurrent_machines_create_the_tables_once(database: Database) -> None:
@@ -313,25 +319,25 @@ async def test_concurrent_machines_create_the_tables_once(database: Database) ->
     results = await asyncio.gather(*map(journal.prepare, intents), return_exceptions=True)
     print(*(error for error in results if not isinstance(error, AlreadyInFlight | None)), len(await journal.pending()))
     """
-    assert together([child(body.strip(), database.url, name) for name in "abc"]) == ["4\n"] * 3
+    assert run_together([start_child(body.strip(), database.url, name) for name in "abc"]) == ["4\n"] * 3
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
 
 
 async def test_role_without_create_permission_uses_the_tables(database: Database, guest: str) -> None:
-    await refused(PostgresJournal(guest).prepare(intent_of()), "role has no permission", database)
+    await expect_journal_error(PostgresJournal(guest).prepare(intent_of()), "role has no permission", database)
     await PostgresJournal(database.url).prepare(intent_of())
-    await refused(PostgresJournal(guest).pending(), "role has no permission", database)
+    await expect_journal_error(PostgresJournal(guest).pending(), "role has no permission", database)
     database.execute(f'GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO "{GUEST}"')
     await PostgresJournal(guest).prepare(intent_of(id="second", cart_token="second"))
     await PostgresJournal(guest).settle("second", IntentState.UNKNOWN)
     assert len(await PostgresJournal(guest).pending()) == 2
     database.execute(f"REVOKE CONNECT ON DATABASE {database.name} FROM PUBLIC")
-    await refused(PostgresJournal(guest).pending(), "no permission for the database", database)
+    await expect_journal_error(PostgresJournal(guest).pending(), "no permission for the database", database)
 
 
 @pytest.fixture
 def guest(database: Database) -> Iterator[str]:
-    """URL of a role without tables and permissions."""
+    """Return the URL of a role without tables and permissions."""
     name = sql.Identifier(GUEST)
     with database.connect() as admin:
         admin.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, PASSWORD))
@@ -346,7 +352,7 @@ async def test_every_schema_is_a_separate_journal(database: Database) -> None:
         await journal.prepare(intent_of())
         assert await journal.pending() == [intent_of()]
     missing = PostgresJournal(database.url_with(query="options=-csearch_path%3Dthree"))
-    await refused(missing.pending(), "has no schema for its tables: check the search_path", database)
+    await expect_journal_error(missing.pending(), "has no schema for its tables: check the search_path", database)
 
 
 async def test_first_server_that_responds_is_used(database: Database) -> None:
@@ -359,7 +365,7 @@ def test_journal_works_in_several_loops_and_disconnects(database: Database) -> N
     journal = PostgresJournal(database.url)
     asyncio.run(journal.prepare(intent_of()))
     assert asyncio.run(journal.pending()) == [intent_of()]
-    asyncio.run(eventually(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER)))
+    asyncio.run(wait_until(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER)))
 
 
 BASKETS = st.sampled_from(["0", "1"])
@@ -410,14 +416,16 @@ def test_postgres_and_sqlite_journals_behave_equally(database: Database, tmp_pat
 
     async def run_both() -> tuple[list[Any], list[Any]]:
         journals = (PostgresJournal(database.url), SqliteJournal(tmp_path / "journal.db"))
-        ours, theirs = await asyncio.gather(*(run_steps(journal, name, steps) for journal in journals))
-        return ours, theirs
+        postgres_result, sqlite_result = await asyncio.gather(
+            *(run_steps(journal, name, steps) for journal in journals)
+        )
+        return postgres_result, sqlite_result
 
-    ours, theirs = asyncio.run(run_both())
-    assert ours == theirs
+    postgres_result, sqlite_result = asyncio.run(run_both())
+    assert postgres_result == sqlite_result
 
 
-# --- Versions of the schema ----------------------------------------------------------------------------------------
+# --- versions of the schema ----------------------------------------------------------------------------------------
 
 
 MIGRATION = "ALTER TABLE minted_connect_intents ADD COLUMN weather TEXT; CREATE TABLE in_the_way ()"
@@ -443,7 +451,7 @@ async def test_failed_migration_changes_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(postgres, "STEPS", (*postgres.STEPS, MIGRATION))
         patch.setattr(postgres, "VERSION", len(postgres.STEPS))
-        await refused(journal.pending(), "names of the journal's tables", database)
+        await expect_journal_error(journal.pending(), "names of the journal's tables", database)
     assert database.execute("SELECT version FROM minted_connect_journal") == [(postgres.VERSION,)]
     assert await journal.pending() == [intent_of()]
 
@@ -452,8 +460,8 @@ async def test_journal_with_schema_version_1_is_migrated(database: Database, jou
     database.execute(f"{postgres.STEPS[0]}; UPDATE minted_connect_journal SET version = 1", user=BUYER)
     values = dict(zip(COLUMNS, to_row(intent_of()), strict=True))
     names = [name for name in COLUMNS if name not in ("fenced_at", "server", "account", "send_before", "refusal")]
-    marks = ", ".join(["%s"] * len(names))
-    insert = f"INSERT INTO minted_connect_intents ({', '.join(names)}) VALUES ({marks})"
+    placeholders = ", ".join(["%s"] * len(names))
+    insert = f"INSERT INTO minted_connect_intents ({', '.join(names)}) VALUES ({placeholders})"
     database.execute(insert, *(values[name] for name in names), user=BUYER)
     assert await journal.pending() == [intent_of()]
     await journal.fence(intent_of().id, intent_of().created_at)
@@ -484,18 +492,18 @@ async def test_unusable_tables_raise_an_error_with_the_reason(
 ) -> None:
     await journal.prepare(intent_of())
     database.execute(statement)
-    await refused(journal.pending(), message, database)
-    await refused(journal.prepare(intent_of(id="second")), message, database)
+    await expect_journal_error(journal.pending(), message, database)
+    await expect_journal_error(journal.prepare(intent_of(id="second")), message, database)
 
 
-# --- Other errors --------------------------------------------------------------------------------------------------
+# --- other errors --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("odd", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}, {"guid": "a\0b"}])
+@pytest.mark.parametrize("changes", [{"basket_id": 2**63}, {"basket_id": 10**30}, {"guid": "\ud800"}, {"guid": "a\0b"}])
 async def test_values_that_cannot_be_stored_are_rejected(
-    database: Database, journal: PostgresJournal, odd: dict[str, Any]
+    database: Database, journal: PostgresJournal, changes: dict[str, Any]
 ) -> None:
-    await refused(journal.prepare(intent_of(**odd)), "cannot store this intent", database)
+    await expect_journal_error(journal.prepare(intent_of(**changes)), "cannot store this intent", database)
     assert await journal.pending() == []
     await journal.prepare(intent_of(basket_id=2**63 - 1))
 
@@ -503,7 +511,7 @@ async def test_values_that_cannot_be_stored_are_rejected(
 async def test_characters_missing_in_the_encoding_are_rejected(cluster: Cluster) -> None:
     with cluster.database("ENCODING 'LATIN1' TEMPLATE template0") as database:
         journal = PostgresJournal(database.url)
-        await refused(journal.prepare(intent_of(guid="şifre")), "cannot store this intent", database)
+        await expect_journal_error(journal.prepare(intent_of(guid="şifre")), "cannot store this intent", database)
         await journal.prepare(intent_of(guid="clé"))
         assert await journal.pending() == [intent_of(guid="clé")]
 
@@ -532,25 +540,29 @@ async def test_unusable_server_raises_an_error_with_the_reason(
     database: Database, parts: dict[str, Any], message: str
 ) -> None:
     # Resolvers retry after five seconds.
-    await refused(PostgresJournal(database.url_with(**parts), patience=15).prepare(intent_of()), message)
+    await expect_journal_error(PostgresJournal(database.url_with(**parts), patience=15).prepare(intent_of()), message)
 
 
-async def test_a_server_that_takes_no_more(database: Database, journal: PostgresJournal) -> None:
+async def test_exhausted_connection_limit_raises_journal_error(database: Database, journal: PostgresJournal) -> None:
     database.execute(f'ALTER ROLE "{BUYER}" CONNECTION LIMIT 0')
     try:
-        await refused(journal.pending(), "has no free connection", database)
+        await expect_journal_error(journal.pending(), "has no free connection", database)
     finally:
         database.execute(f'ALTER ROLE "{BUYER}" CONNECTION LIMIT -1')
 
 
-async def test_a_server_that_is_read_only(database: Database, journal: PostgresJournal) -> None:
+async def test_read_only_server_raises_journal_error(database: Database, journal: PostgresJournal) -> None:
     set_default(database, "default_transaction_read_only = on")
-    await refused(journal.pending(), "cannot be written: the server is a standby, or set to read only", database)
+    await expect_journal_error(
+        journal.pending(), "cannot be written: the server is a standby, or set to read only", database
+    )
     set_default(database, "default_transaction_read_only = off")
     await journal.prepare(intent_of())
     set_default(database, "default_transaction_read_only = on")
-    await refused(journal.prepare(intent_of(id="second", cart_token="second")), "cannot be written", database)
-    await refused(journal.settle(intent_of().id, IntentState.CONFIRMED), "cannot be written", database)
+    await expect_journal_error(
+        journal.prepare(intent_of(id="second", cart_token="second")), "cannot be written", database
+    )
+    await expect_journal_error(journal.settle(intent_of().id, IntentState.CONFIRMED), "cannot be written", database)
     assert await journal.pending() == [intent_of()]
 
 
@@ -567,47 +579,55 @@ async def test_a_server_that_is_read_only(database: Database, journal: PostgresJ
         ("P0001", r"failed \(RaiseException\)"),
     ],
 )
-async def test_errors_of_the_server_are_described(
+async def test_server_error_is_described_without_private_data(
     database: Database, journal: PostgresJournal, state: str, message: str
 ) -> None:
     await journal.pending()
-    on_insert(database, f"RAISE EXCEPTION 'no: %', NEW USING ERRCODE = '{state}', DETAIL = NEW.cart_token")
-    await refused(journal.prepare(intent_of()), message, database)
+    add_insert_trigger(database, f"RAISE EXCEPTION 'no: %', NEW USING ERRCODE = '{state}', DETAIL = NEW.cart_token")
+    await expect_journal_error(journal.prepare(intent_of()), message, database)
     assert await journal.pending() == []
 
 
-async def test_a_session_that_is_ended_by_hand(database: Database, journal: PostgresJournal) -> None:
+async def test_terminated_session_raises_journal_error(database: Database, journal: PostgresJournal) -> None:
     await journal.pending()
-    on_insert(database, "PERFORM pg_terminate_backend(pg_backend_pid())")
-    await refused(journal.prepare(intent_of()), "is starting or shutting down|closed the connection", database)
+    add_insert_trigger(database, "PERFORM pg_terminate_backend(pg_backend_pid())")
+    await expect_journal_error(
+        journal.prepare(intent_of()), "is starting or shutting down|closed the connection", database
+    )
 
 
 async def test_lock_of_another_session_raises_within_patience(
-    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+    database: Database, journal: PostgresJournal, short_patience: PostgresJournal
 ) -> None:
     await journal.pending()
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
-        await refused(hurried.prepare(intent_of()), "is locked by another session", database)
-        await refused(hurried.settle("any", IntentState.UNKNOWN), "is locked by another session", database)
+        await expect_journal_error(short_patience.prepare(intent_of()), "is locked by another session", database)
+        await expect_journal_error(
+            short_patience.settle("any", IntentState.UNKNOWN), "is locked by another session", database
+        )
         assert await journal.pending() == []  # queries are not blocked
         other.execute("ROLLBACK")
     await journal.prepare(intent_of())
 
 
 async def test_slow_server_raises_within_patience(
-    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+    database: Database, journal: PostgresJournal, short_patience: PostgresJournal
 ) -> None:
     await journal.pending()
-    on_insert(database, "PERFORM pg_sleep(60)")
-    await refused(hurried.prepare(intent_of()), "did not respond in time: the server was too slow", database)
-    await eventually(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER))
+    add_insert_trigger(database, "PERFORM pg_sleep(60)")
+    await expect_journal_error(
+        short_patience.prepare(intent_of()), "did not respond in time: the server was too slow", database
+    )
+    await wait_until(lambda: not database.execute("SELECT 1 FROM pg_stat_activity WHERE usename = %s", BUYER))
 
 
 async def test_silent_server_raises_within_patience() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         journal = PostgresJournal(f"postgresql://u:canary@127.0.0.1:{silent.getsockname()[1]}/db", patience=0.2)
-        await refused(journal.prepare(intent_of()), "cannot be reached: the server did not respond in time")
+        await expect_journal_error(
+            journal.prepare(intent_of()), "cannot be reached: the server did not respond in time"
+        )
 
 
 async def test_cancellation_waits_for_the_operation(database: Database, journal: PostgresJournal) -> None:
@@ -615,7 +635,7 @@ async def test_cancellation_waits_for_the_operation(database: Database, journal:
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
         task = asyncio.create_task(journal.prepare(intent_of()))
-        await eventually(lambda: is_waiting(database))
+        await wait_until(lambda: is_waiting(database))
         for _ in range(3):
             task.cancel()
             await asyncio.sleep(0.01)
@@ -627,13 +647,13 @@ async def test_cancellation_waits_for_the_operation(database: Database, journal:
 
 
 async def test_cancelled_operation_ends_within_patience(
-    database: Database, journal: PostgresJournal, hurried: PostgresJournal
+    database: Database, journal: PostgresJournal, short_patience: PostgresJournal
 ) -> None:
     await journal.pending()
     with database.connect() as other:
         other.execute("BEGIN; LOCK TABLE minted_connect_intents IN EXCLUSIVE MODE")
-        task = asyncio.create_task(hurried.prepare(intent_of()))
-        await eventually(lambda: is_waiting(database))
+        task = asyncio.create_task(short_patience.prepare(intent_of()))
+        await wait_until(lambda: is_waiting(database))
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
@@ -644,13 +664,13 @@ async def test_cancelled_operation_ends_within_patience(
 
 async def test_executor_that_is_shut_down_raises_journal_error(database: Database) -> None:
     await asyncio.get_running_loop().shutdown_default_executor()
-    await refused(
+    await expect_journal_error(
         PostgresJournal(database.url_with(host="localhost")).pending(),
         "no thread is available to resolve the host name",
     )
 
 
-def test_an_event_loop_that_psycopg_cannot_use() -> None:
+def test_describe_error_of_client_errors() -> None:
     text = describe_error(psycopg.InterfaceError("Psycopg cannot use the 'ProactorEventLoop'"), connected=False)
     assert text == "cannot be used on this event loop: psycopg needs a SelectorEventLoop"
     assert (
@@ -675,17 +695,19 @@ async def test_psycopg_logs_no_private_data(
     caplog.set_level(logging.DEBUG, "psycopg")
     await journal.prepare(intent_of())
     await journal.settle(intent_of().id, IntentState.CONFIRMED, order_id=1)
-    await refused(PostgresJournal(database.url_with(name="nowhere")).pending(), "the database does not exist")
+    await expect_journal_error(
+        PostgresJournal(database.url_with(name="nowhere")).pending(), "the database does not exist"
+    )
     logged = "".join(caplog.handler.format(record) + repr(record.args) for record in caplog.records)
     assert "psycopg" in logged
     assert not [secret for secret in (PASSWORD, "canary-p", TOKEN, CUSTOMER) if secret in logged]
 
 
-# --- The URL, and the clients --------------------------------------------------------------------------------------
+# --- the URL, and the clients --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("url", "shown"),
+    ("url", "expected"),
     [
         ("postgresql://canary-u:canary-p@db.example/orders", "postgresql://db.example:5432/orders"),
         ("postgres://db.example:6432/orders?password=canary-p&user=canary-u", "postgresql://db.example:6432/orders"),
@@ -695,13 +717,13 @@ async def test_psycopg_logs_no_private_data(
         ("postgresql:///orders?hostaddr=10.0.0.1&port=7", "postgresql://10.0.0.1:7/orders"),
     ],
 )
-def test_it_is_shown_without_user_and_password(url: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repr_contains_no_user_and_no_password(url: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGSERVICE"):
         monkeypatch.delenv(name, raising=False)
-    assert repr(PostgresJournal(url)) == repr(PostgresJournal(Secret(url))) == f"PostgresJournal('{shown}')"
+    assert repr(PostgresJournal(url)) == repr(PostgresJournal(Secret(url))) == f"PostgresJournal('{expected}')"
 
 
-def test_what_the_url_leaves_out_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repr_completes_the_url_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("PGHOST", "db.example"), ("PGPORT", "6432"), ("PGDATABASE", "orders")):
         monkeypatch.setenv(name, value)
     assert repr(PostgresJournal("postgresql://")) == "PostgresJournal('postgresql://db.example:6432/orders')"
@@ -725,7 +747,7 @@ WRONG_URLS = [
 
 @pytest.mark.parametrize("url", WRONG_URLS)
 @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
-def test_a_wrong_url_is_refused_and_not_shown(url: str, client: Any) -> None:
+def test_invalid_url_is_rejected_without_showing_it(url: str, client: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"^journal: must be ") as caught:
         client("partner", "secret", journal=url)
     frames = traceback.TracebackException.from_exception(caught.value, capture_locals=True).stack[1:]
@@ -733,18 +755,20 @@ def test_a_wrong_url_is_refused_and_not_shown(url: str, client: Any) -> None:
 
 
 @pytest.mark.parametrize("patience", [0, -1, float("nan"), float("inf"), True, "5", None])
-def test_patience_is_seconds(patience: Any) -> None:
+def test_invalid_patience_is_rejected(patience: Any) -> None:
     with pytest.raises(ConfigurationError, match="patience: must be seconds"):
         PostgresJournal("postgresql://db.example/orders", patience=patience)
 
 
 async def test_extreme_values_of_patience_work(database: Database) -> None:
     await PostgresJournal(database.url, patience=sys.float_info.max).prepare(intent_of())
-    await refused(PostgresJournal(database.url, patience=1e-9).pending(), "did not respond in time", database)
+    await expect_journal_error(
+        PostgresJournal(database.url, patience=1e-9).pending(), "did not respond in time", database
+    )
 
 
 @pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
-def test_without_psycopg_a_client_says_what_to_install(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_psycopg_raises_with_the_install_command(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     assert minted_connect.PostgresJournal is PostgresJournal  # the name is available without psycopg
     with pytest.raises(ConfigurationError, match=r'pip install "minted-connect\[postgres\]"') as caught:
@@ -752,9 +776,9 @@ def test_without_psycopg_a_client_says_what_to_install(client: Any, monkeypatch:
     assert "canary" not in "".join(texts_of(caught.value)).replace('journal="postgresql://canary:canary', "")
 
 
-@pytest.mark.parametrize("how", ["argument", "environment", "object"])
-async def test_a_client_keeps_its_journal_there(
-    database: Database, flavour: str, how: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("source", ["argument", "environment", "object"])
+async def test_client_uses_and_closes_its_postgres_journal(
+    database: Database, flavour: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[object] = []
 
@@ -765,10 +789,10 @@ async def test_a_client_keeps_its_journal_there(
     await PostgresJournal(database.url).prepare(intent_of())
     for name, value in (("USERNAME", "partner"), ("PASSWORD", "secret"), ("JOURNAL", database.url)):
         monkeypatch.setenv(f"MINTED_CONNECT_{name}", value)
-    journal = PostgresJournal(database.url) if how == "object" else database.url.replace("postgresql", "postgres", 1)
+    journal = PostgresJournal(database.url) if source == "object" else database.url.replace("postgresql", "postgres", 1)
 
     def build(client: Any) -> Any:
-        return client.from_env() if how == "environment" else client("partner", "secret", journal=journal)
+        return client.from_env() if source == "environment" else client("partner", "secret", journal=journal)
 
     if flavour == "async":
         async with build(AsyncMintedConnect) as minted:
@@ -780,4 +804,4 @@ async def test_a_client_keeps_its_journal_there(
                 assert minted.complete.pending() == [intent_of()]
 
         await asyncio.to_thread(work)
-    assert len(closed) == (how != "object")
+    assert len(closed) == (source != "object")

@@ -22,8 +22,8 @@ def second() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def behind(second: Cluster, database: Database) -> Iterator[Database]:
-    """An empty database with the same name on another server, like a standby that lags behind."""
+def second_database(second: Cluster, database: Database) -> Iterator[Database]:
+    """Return an empty database with the same name on another server, like a standby that lags behind."""
     copy = Database(second.port, database.name)
     second.template.execute(f'CREATE DATABASE {copy.name} OWNER "{BUYER}"')
     connection = copy.connect(BUYER)
@@ -32,32 +32,36 @@ def behind(second: Cluster, database: Database) -> Iterator[Database]:
     second.template.execute(f"DROP DATABASE {copy.name} WITH (FORCE)")
 
 
-def both(first: Database, second: Database, query: str = "") -> str:
+def url_of_both(first: Database, second: Database, query: str = "") -> str:
     return first.url_with(query, host=f"127.0.0.1:{first.port},127.0.0.1", port=second.port)
 
 
 @pytest.fixture
-async def read_only(behind: Database) -> Database:
-    await PostgresJournal(behind.url).pending()
-    behind.execute(f'ALTER ROLE "{BUYER}" IN DATABASE {behind.name} SET default_transaction_read_only = on')
-    return behind
+async def read_only(second_database: Database) -> Database:
+    await PostgresJournal(second_database.url).pending()
+    second_database.execute(
+        f'ALTER ROLE "{BUYER}" IN DATABASE {second_database.name} SET default_transaction_read_only = on'
+    )
+    return second_database
 
 
 @pytest.mark.parametrize("query", ["", "target_session_attrs=any", "target_session_attrs=read-write"])
 @pytest.mark.parametrize("order", ["primary first", "standby first"])
-async def test_the_server_that_can_be_written_is_read(
+async def test_pending_reads_from_the_writable_server(
     database: Database, read_only: Database, query: str, order: str
 ) -> None:
     await PostgresJournal(database.url).prepare(intent_of())
     hosts = (database, read_only) if order == "primary first" else (read_only, database)
-    journal = PostgresJournal(both(*hosts, query))
+    journal = PostgresJournal(url_of_both(*hosts, query))
     assert await journal.pending() == [intent_of()]
     await journal.prepare(intent_of(id="second", cart_token="second"))
     assert len(await PostgresJournal(database.url).pending()) == 2
 
 
-async def test_without_the_primary_nothing_is_read(cluster: Cluster, database: Database, read_only: Database) -> None:
-    journal = PostgresJournal(both(database, read_only))
+async def test_pending_without_the_primary_raises_journal_error(
+    cluster: Cluster, database: Database, read_only: Database
+) -> None:
+    journal = PostgresJournal(url_of_both(database, read_only))
     await journal.prepare(intent_of())
     cluster.stop()
     try:
@@ -70,16 +74,16 @@ async def test_without_the_primary_nothing_is_read(cluster: Cluster, database: D
     assert await journal.pending() == [intent_of()]
 
 
-@pytest.mark.parametrize("wanted", ["read-only", "standby", "prefer-standby"])
-@pytest.mark.parametrize("where", ["url", "environment"])
-def test_several_hosts_with_standby_requested_are_refused(
-    wanted: str, where: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("session_attrs", ["read-only", "standby", "prefer-standby"])
+@pytest.mark.parametrize("source", ["url", "environment"])
+def test_several_hosts_with_a_standby_request_are_rejected(
+    session_attrs: str, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = "postgresql://canary:canary@a,b/orders"
-    if where == "url":
-        url += f"?target_session_attrs={wanted}"
+    if source == "url":
+        url += f"?target_session_attrs={session_attrs}"
     else:
-        monkeypatch.setenv("PGTARGETSESSIONATTRS", wanted)
+        monkeypatch.setenv("PGTARGETSESSIONATTRS", session_attrs)
     with pytest.raises(ConfigurationError, match=r"^journal: target_session_attrs must be read-write") as caught:
         PostgresJournal(url)
     assert "canary" not in str(caught.value)
@@ -94,13 +98,13 @@ def test_several_hosts_with_standby_requested_are_refused(
         ("postgresql://a,b/orders?target_session_attrs=primary", {}),
     ],
 )
-def test_several_hosts_request_the_writable_one(url: str, session: Any) -> None:
+def test_several_hosts_request_the_writable_server(url: str, session: Any) -> None:
     assert PostgresJournal(url)._connect_params == session
 
 
 @pytest.fixture
 def standby(cluster: Cluster, second: Cluster) -> Iterator[Cluster]:
-    """The second server as a standby, which stays in recovery."""
+    """Run the second server as a standby, which stays in recovery."""
     second.stop()
     (second.folder / "data" / "standby.signal").touch()
     second.start()
@@ -110,10 +114,12 @@ def standby(cluster: Cluster, second: Cluster) -> Iterator[Cluster]:
     second.start()
 
 
-async def test_a_standby_is_not_read(behind: Database, request: pytest.FixtureRequest) -> None:
-    await PostgresJournal(behind.url).prepare(intent_of())
+async def test_pending_on_a_standby_raises_journal_error(
+    second_database: Database, request: pytest.FixtureRequest
+) -> None:
+    await PostgresJournal(second_database.url).prepare(intent_of())
     request.getfixturevalue("standby")
-    journal = PostgresJournal(behind.url)
+    journal = PostgresJournal(second_database.url)
     for call in (journal.pending, journal.awaiting_completion):
         with pytest.raises(JournalError, match="the server is a standby, which lags behind: name the primary"):
             await call()

@@ -1,4 +1,4 @@
-"""Reading back: which order is the intent's, when it is enough, and that a failed read proves nothing."""
+"""Read-back: which order matches an intent, what proves an outcome, and that a failed read proves nothing."""
 
 from __future__ import annotations
 
@@ -36,18 +36,27 @@ from minted_connect.errors import (
 )
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import IntentState, Order
-from tests.completion.fakes import CUSTOMER, TOKEN, World, deal_json, intent_of, of, order_json, page_json
+from tests.completion.fakes import (
+    CUSTOMER,
+    TOKEN,
+    FakeApiClient,
+    basket_json,
+    intent_of,
+    order_json,
+    order_of,
+    page_json,
+)
 
 pytestmark = pytest.mark.anyio
 
-STRANGE = {"token": "X" * 32, "guid": "ANOTHER", "increment_id": "1", "id": 77}
-KEYLESS = {"token": "", "guid": "", "increment_id": "", "id": 77}
+OTHER_KEYS = {"token": "X" * 32, "guid": "ANOTHER", "increment_id": "1", "id": 77}
+NO_KEYS = {"token": "", "guid": "", "increment_id": "", "id": 77}
 PROVING = CompletionPolicy(fence_proves_not_executed=True)
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def api() -> FakeApiClient:
+    return FakeApiClient()
 
 
 @pytest.fixture
@@ -58,12 +67,12 @@ async def journal() -> MemoryJournal:
 
 
 @pytest.fixture
-def complete(world: World, journal: MemoryJournal) -> AsyncCompletions:
-    return AsyncCompletions(world, journal)
+def complete(api: FakeApiClient, journal: MemoryJournal) -> AsyncCompletions:
+    return AsyncCompletions(api, journal)
 
 
-def waits(world: World) -> list[float]:
-    return world.clock.sleeps  # type: ignore[attr-defined]
+def waits(api: FakeApiClient) -> list[float]:
+    return api.clock.sleeps  # type: ignore[attr-defined]
 
 
 def state(journal: MemoryJournal) -> str:
@@ -71,21 +80,21 @@ def state(journal: MemoryJournal) -> str:
     return intent.state
 
 
-def cleared(world: World, **changes: Any) -> Any:
-    """A server that clears the basket; the answer differs by `changes`."""
+def clear_with(api: FakeApiClient, **changes: Any) -> Any:
+    """Return a server that clears the basket; its response differs by `changes`."""
 
     def clear(request: Request) -> dict[str, Any]:
         assert request.body == {"external_customer_id": CUSTOMER, "cart_token": TOKEN}
-        world.basket = deal_json(items=[], paid_total=0)
-        return {**world.basket, **changes}
+        api.basket = basket_json(items=[], paid_total=0)
+        return {**api.basket, **changes}
 
     return clear
 
 
-# --- recognising -------------------------------------------------------------------------------------------------
+# --- matching orders ---------------------------------------------------------------------------------------------
 
 
-def strength(raw: dict[str, Any], **intent: Any) -> Match:
+def match_of(raw: dict[str, Any], **intent: Any) -> Match:
     try:
         order = converter.structure(raw, Order, elapsed=float)
     except converter.StructureError:
@@ -97,28 +106,28 @@ def strength(raw: dict[str, Any], **intent: Any) -> Match:
     ("row", "expected"),
     [
         (order_json(), Match.TOKEN),
-        (order_json(**{**STRANGE, "token": TOKEN}), Match.TOKEN),
-        (order_json(**{**STRANGE, "guid": intent_of().guid}), Match.GUID),
-        (order_json(**{**STRANGE, "increment_id": intent_of().increment_id}), Match.INCREMENT_ID),
-        (order_json(**{**KEYLESS, "id": 10984}), Match.ID),
-        (order_json(**{**KEYLESS, "id": 10984, "paid_total": 1}), Match.ID),
-        (order_json(**{**KEYLESS, "id": 10984, "customer": {}}), Match.LIKELY),
-        # One key that names another basket: a person has to look, whatever else is equal.
-        (order_json(**{**STRANGE, "id": 10984}), Match.LIKELY),
-        (order_json(**{**STRANGE, "id": 10984, "paid_total": 1, "order_at": "2020-01-01T00:00:00Z"}), Match.LIKELY),
-        (order_json(**{**KEYLESS, "id": 10984, "token": "X" * 32}), Match.LIKELY),
-        (order_json(**{**KEYLESS, "id": 10984, "guid": "ANOTHER"}), Match.LIKELY),
-        # Orders may be numbered apart from baskets: the same number with other lines is another purchase.
-        (order_json(**{**STRANGE, "id": 10984, "items": []}), Match.NONE),
-        (order_json(**STRANGE), Match.LIKELY),
-        (order_json(**STRANGE, paid_total=Decimal("1852.61")), Match.NONE),
-        (order_json(**STRANGE, tx_type="sell"), Match.NONE),
-        (order_json(**STRANGE, tx_type="never seen"), Match.LIKELY),
-        (order_json(**STRANGE, order_at="2026-02-20T12:18:29Z"), Match.NONE),
-        (order_json(**STRANGE, order_at="2026-02-20T12:18:30Z"), Match.LIKELY),
-        (order_json(**STRANGE, order_creation_status="basket"), Match.NONE),
-        (of("somebody else"), Match.NONE),
-        # What cannot be read is told apart by its keys, and is a doubt without them.
+        (order_json(**{**OTHER_KEYS, "token": TOKEN}), Match.TOKEN),
+        (order_json(**{**OTHER_KEYS, "guid": intent_of().guid}), Match.GUID),
+        (order_json(**{**OTHER_KEYS, "increment_id": intent_of().increment_id}), Match.INCREMENT_ID),
+        (order_json(**{**NO_KEYS, "id": 10984}), Match.ID),
+        (order_json(**{**NO_KEYS, "id": 10984, "paid_total": 1}), Match.ID),
+        (order_json(**{**NO_KEYS, "id": 10984, "customer": {}}), Match.LIKELY),
+        # One key of another basket: a person must decide, even if everything else is equal.
+        (order_json(**{**OTHER_KEYS, "id": 10984}), Match.LIKELY),
+        (order_json(**{**OTHER_KEYS, "id": 10984, "paid_total": 1, "order_at": "2020-01-01T00:00:00Z"}), Match.LIKELY),
+        (order_json(**{**NO_KEYS, "id": 10984, "token": "X" * 32}), Match.LIKELY),
+        (order_json(**{**NO_KEYS, "id": 10984, "guid": "ANOTHER"}), Match.LIKELY),
+        # Orders may have numbers of their own: the basket's number with other items is another purchase.
+        (order_json(**{**OTHER_KEYS, "id": 10984, "items": []}), Match.NONE),
+        (order_json(**OTHER_KEYS), Match.LIKELY),
+        (order_json(**OTHER_KEYS, paid_total=Decimal("1852.61")), Match.NONE),
+        (order_json(**OTHER_KEYS, tx_type="sell"), Match.NONE),
+        (order_json(**OTHER_KEYS, tx_type="never seen"), Match.LIKELY),
+        (order_json(**OTHER_KEYS, order_at="2026-02-20T12:18:29Z"), Match.NONE),
+        (order_json(**OTHER_KEYS, order_at="2026-02-20T12:18:30Z"), Match.LIKELY),
+        (order_json(**OTHER_KEYS, order_creation_status="basket"), Match.NONE),
+        (order_of("customer-2"), Match.NONE),
+        # A row that cannot be parsed is matched by its keys; without keys it may be the order.
         ({"customer": {"external_id": CUSTOMER}, "token": TOKEN}, Match.TOKEN),
         ({"customer": {"external_id": CUSTOMER}, "token": "X"}, Match.NONE),
         ({"customer": {"external_id": CUSTOMER}}, Match.LIKELY),
@@ -126,66 +135,68 @@ def strength(raw: dict[str, Any], **intent: Any) -> Match:
         ({"customer": {"external_id": ["odd"]}, "token": TOKEN}, Match.NONE),
     ],
 )
-def test_how_surely_an_order_is_ours(row: dict[str, Any], expected: Match) -> None:
-    assert strength(row) is expected
+def test_match_order_returns_how_an_order_matches(row: dict[str, Any], expected: Match) -> None:
+    assert match_of(row) is expected
 
 
 @pytest.mark.parametrize("name", ["cart_token", "guid", "increment_id"])
-def test_empty_keys_have_nothing_in_common(name: str) -> None:
+def test_match_order_ignores_empty_keys(name: str) -> None:
     key = name.removeprefix("cart_")
-    row = order_json(**{**STRANGE, key: "", "paid_total": 1})
-    assert strength(row, **{name: ""}) is Match.NONE
+    row = order_json(**{**OTHER_KEYS, key: "", "paid_total": 1})
+    assert match_of(row, **{name: ""}) is Match.NONE
     del row["paid_total"]
-    assert strength(row, **{name: ""}) is Match.NONE
+    assert match_of(row, **{name: ""}) is Match.NONE
 
 
-def test_what_cannot_be_read_and_has_no_key_to_compare_is_a_doubt() -> None:
+def test_match_order_of_unparsable_row_without_keys_is_likely() -> None:
     row = {"customer": {"external_id": CUSTOMER}, "guid": "ANOTHER"}
-    assert strength(row, guid="") is Match.LIKELY
-    assert strength(row, guid="OURS") is Match.NONE
+    assert match_of(row, guid="") is Match.LIKELY
+    assert match_of(row, guid="OURS") is Match.NONE
 
 
-async def test_the_same_number_under_other_keys_is_never_confirmed(
-    world: World, journal: MemoryJournal, complete: AsyncCompletions
+async def test_order_with_equal_number_and_other_keys_is_unknown(
+    api: FakeApiClient, journal: MemoryJournal, complete: AsyncCompletions
 ) -> None:
-    world.basket, world.orders = None, [order_json(**{**STRANGE, "id": 10984})]
+    api.basket, api.orders = None, [order_json(**{**OTHER_KEYS, "id": 10984})]
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.reconcile(intent_of())
     assert "order 10984 may be the order of this purchase" in caught.value.evidence
     assert state(journal) == IntentState.UNKNOWN
 
 
-def test_lines_are_compared_by_their_sum() -> None:
-    line = deal_json()["items"][0]
+def test_match_order_compares_pieces_by_their_sum() -> None:
+    line = basket_json()["items"][0]
     split = [{**line, "amount": 1}, {**line, "amount": 2}]
-    assert strength(order_json(**STRANGE, items=split)) is Match.LIKELY
+    assert match_of(order_json(**OTHER_KEYS, items=split)) is Match.LIKELY
 
 
 @settings(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(order_json(), st.none() | st.text() | st.integers())))
-def test_an_order_of_somebody_else_is_never_ours(changes: dict[str, Any]) -> None:
-    raw = {**order_json(), **changes, "customer": {"external_id": "somebody else"}}
-    assert strength(raw) is Match.NONE
+def test_match_order_rejects_orders_of_other_customers(changes: dict[str, Any]) -> None:
+    raw = {**order_json(), **changes, "customer": {"external_id": "customer-2"}}
+    assert match_of(raw) is Match.NONE
 
 
-# --- looking until it is known -----------------------------------------------------------------------------------
+# --- polling -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.requirement(14)
-async def test_an_order_is_found_at_once(world: World, journal: MemoryJournal, complete: AsyncCompletions) -> None:
-    world.basket, world.orders = None, [of("somebody else", token=TOKEN), order_json()]
+async def test_reconcile_finds_listed_order_without_waiting(
+    api: FakeApiClient, journal: MemoryJournal, complete: AsyncCompletions
+) -> None:
+    api.basket, api.orders = None, [order_of("customer-2", token=TOKEN), order_json()]
     done = await complete.reconcile(intent_of())
     assert done.order is not None
     assert done.order.customer.external_id == CUSTOMER
     assert (done.reconciled, done.differences) == (True, ())
     assert state(journal) == IntentState.CONFIRMED
-    assert waits(world) == []
+    assert waits(api) == []
 
 
-async def test_it_is_looked_for_the_way_the_vendor_documents(world: World, complete: AsyncCompletions) -> None:
-    world.orders = [order_json()]
+async def test_reconcile_sends_the_documented_queries(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.orders = [order_json()]
     await complete.reconcile(intent_of())
-    by_number, by_time = (dict(request.query) for request in world.sent if request.operation.name == "orders.page")
+    by_number, by_time = (dict(request.query) for request in api.sent if request.operation.name == "orders.page")
     assert by_number == {"page": "1", "total": "30", "customer_external_id": CUSTOMER, "orderId": "10984"}
     assert by_time == {
         "page": "1",
@@ -199,11 +210,11 @@ async def test_it_is_looked_for_the_way_the_vendor_documents(world: World, compl
 
 
 @pytest.mark.parametrize("days", [-3, 0, 3])
-async def test_the_window_covers_both_clocks(world: World, complete: AsyncCompletions, days: int) -> None:
-    world.clock.jump_wall(days * 86_400)  # type: ignore[attr-defined]
-    world.orders = [order_json()]
-    await complete.reconcile(intent_of(created_at=world.clock.wall()))
-    query = dict(world.sent[-1].query)
+async def test_search_window_covers_both_clocks(api: FakeApiClient, complete: AsyncCompletions, days: int) -> None:
+    api.clock.jump_wall(days * 86_400)  # type: ignore[attr-defined]
+    api.orders = [order_json()]
+    await complete.reconcile(intent_of(created_at=api.clock.wall()))
+    query = dict(api.sent[-1].query)
     assert query["startDate"] <= "2026-02-19"
     assert query["endDate"] >= "2026-02-21"
 
@@ -222,16 +233,16 @@ async def test_the_window_covers_both_clocks(world: World, complete: AsyncComple
         "Mon, 01 Jan 2024 99999999999999999999:00:00 GMT",
     ],
 )
-async def test_a_date_that_is_none_is_ignored(world: World, complete: AsyncCompletions, date: str) -> None:
-    world.date = date
-    world.orders = [order_json()]
+async def test_invalid_date_header_is_ignored(api: FakeApiClient, complete: AsyncCompletions, date: str) -> None:
+    api.date = date
+    api.orders = [order_json()]
     assert (await complete.reconcile(intent_of())).reconciled
-    query = dict(world.sent[-1].query)
+    query = dict(api.sent[-1].query)
     assert (query["startDate"], query["endDate"]) == ("2026-02-19", "2026-02-21")
 
 
 @given(st.text(), st.datetimes(timezones=st.just(UTC)))
-def test_no_date_header_breaks_anything(date: str, moment: datetime) -> None:
+def test_clock_skew_is_bounded_for_every_date_header(date: str, moment: datetime) -> None:
     now = datetime(2026, 2, 20, tzinfo=UTC)
     for header in (date, format_datetime(moment), f"{format_datetime(moment)[:-5]}{date}"):
         assert abs(clock_skew(header, now, timedelta())) <= timedelta(days=31)
@@ -245,99 +256,105 @@ def test_no_date_header_breaks_anything(date: str, moment: datetime) -> None:
         ([], "was not carried out"),
     ],
 )
-async def test_cancelled_while_it_is_written_down_what_was_found(world: World, rows: list[Any], note: str) -> None:
-    started, go_on = asyncio.Event(), asyncio.Event()
+async def test_cancel_during_settle_adds_a_note_to_the_exception(
+    api: FakeApiClient, rows: list[Any], note: str
+) -> None:
+    started, resume = asyncio.Event(), asyncio.Event()
 
-    class Slow(MemoryJournal):
+    class SlowSettleJournal(MemoryJournal):
         async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
             started.set()
-            await go_on.wait()
+            await resume.wait()
             await super().settle(intent_id, state, **what)
 
-    journal = Slow()
+    journal = SlowSettleJournal()
     await journal.prepare(intent_of())
-    world.orders, world.clear = rows, cleared(world)
-    complete = AsyncCompletions(world.following(PROVING), journal)
+    api.orders, api.clear = rows, clear_with(api)
+    complete = AsyncCompletions(api.with_policy(PROVING), journal)
     task = asyncio.create_task(complete.reconcile(intent_of(), fence=True))
     await started.wait()
     task.cancel()
-    go_on.set()
+    resume.set()
     with pytest.raises(asyncio.CancelledError) as caught:
         await task
-    # It is not pending any more, so this is the only one who can be told.
+    # The intent is no longer pending, so only the exception carries the outcome.
     assert await complete.pending() == []
     assert caught.value.__notes__ == [f"intent {intent_of().id} {note}"]
 
 
-async def test_an_order_that_shows_late(world: World, journal: MemoryJournal, complete: AsyncCompletions) -> None:
+async def test_reconcile_polls_until_the_order_is_listed(
+    api: FakeApiClient, journal: MemoryJournal, complete: AsyncCompletions
+) -> None:
     def lagging(request: Request) -> list[Any]:
-        return [order_json()] if world.clock.monotonic() > 30 else []
+        return [order_json()] if api.clock.monotonic() > 30 else []
 
-    world.basket, world.orders = None, lagging
+    api.basket, api.orders = None, lagging
     assert (await complete.reconcile(intent_of())).reconciled
-    assert waits(world) == [0.5, 1, 2, 4, 8, 15]
+    assert waits(api) == [0.5, 1, 2, 4, 8, 15]
 
 
-async def test_an_order_on_a_later_page_among_other_peoples(world: World, complete: AsyncCompletions) -> None:
+async def test_order_on_a_later_page_is_found(api: FakeApiClient, complete: AsyncCompletions) -> None:
     def pages(request: Request) -> dict[str, Any]:
         query = dict(request.query)
         if "orderId" in query:
             return page_json([])
         number = int(query["page"])
-        rows = [order_json()] if number == 3 else [of("somebody else", id=number)]
+        rows = [order_json()] if number == 3 else [order_of("customer-2", id=number)]
         return page_json(rows, number=number, last=9)
 
-    world.orders = pages
+    api.orders = pages
     assert (await complete.reconcile(intent_of())).order is not None
 
 
-async def test_the_search_ends_at_orders_older_than_the_intent(world: World, complete: AsyncCompletions) -> None:
-    old = order_json(**STRANGE, order_at="2026-02-18T00:00:00Z")
-    world.orders = lambda request: page_json([old], number=int(dict(request.query)["page"]), last=99)
+async def test_search_ends_at_orders_older_than_the_intent(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    old = order_json(**OTHER_KEYS, order_at="2026-02-18T00:00:00Z")
+    api.orders = lambda request: page_json([old], number=int(dict(request.query)["page"]), last=99)
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(world.following(CompletionPolicy(reconcile_budget=0.001)), MemoryJournal()).reconcile(
+        await AsyncCompletions(api.with_policy(CompletionPolicy(reconcile_budget=0.001)), MemoryJournal()).reconcile(
             intent_of()
         )
-    assert world.count("orders.page") == 2
+    assert api.count("orders.page") == 2
 
 
-async def test_a_search_that_never_ends_proves_nothing(world: World) -> None:
-    world.orders = lambda request: page_json([of("somebody else")], number=1, last=10**6)
-    world.clear = cleared(world)
+async def test_search_without_a_last_page_proves_nothing(api: FakeApiClient) -> None:
+    api.orders = lambda request: page_json([order_of("customer-2")], number=1, last=10**6)
+    api.clear = clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
     assert any("there are more" in line for line in caught.value.evidence)
-    assert world.count("baskets.clear") == 0
+    assert api.count("baskets.clear") == 0
 
 
-async def test_half_a_search_proves_nothing(world: World) -> None:
+async def test_incomplete_search_by_number_proves_nothing(api: FakeApiClient) -> None:
     def pages(request: Request) -> dict[str, Any]:
-        return page_json([of("somebody else")], last=10**6 if "orderId" in dict(request.query) else 1)
+        return page_json([order_of("customer-2")], last=10**6 if "orderId" in dict(request.query) else 1)
 
-    world.orders, world.clear = pages, cleared(world)
+    api.orders, api.clear = pages, clear_with(api)
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(world.following(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
-    assert world.count("baskets.clear") == 0
+        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
+    assert api.count("baskets.clear") == 0
 
 
-async def test_a_basket_that_was_away_meanwhile_is_not_stable(world: World, complete: AsyncCompletions) -> None:
-    world.basket = lambda request: None if 60 < world.clock.monotonic() < 70 else deal_json()
+async def test_basket_missing_in_one_read_is_undecided(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.basket = lambda request: None if 60 < api.clock.monotonic() < 70 else basket_json()
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.reconcile(intent_of())
     assert caught.value.evidence[1] == "undecided"
 
 
-async def test_an_order_that_was_cancelled(world: World, journal: MemoryJournal, complete: AsyncCompletions) -> None:
-    world.orders = [order_json(status_name="Refunded")]
+async def test_refunded_order_raises_completion_rejected(
+    api: FakeApiClient, journal: MemoryJournal, complete: AsyncCompletions
+) -> None:
+    api.orders = [order_json(status_name="Refunded")]
     with pytest.raises(CompletionRejected) as caught:
         await complete.reconcile(intent_of())
     assert caught.value.order is not None
     assert state(journal) == IntentState.REJECTED
 
 
-async def test_two_orders_with_our_keys_are_both_told(world: World, complete: AsyncCompletions) -> None:
-    world.orders = [
-        order_json(**{**STRANGE, "increment_id": intent_of().increment_id}),
+async def test_further_orders_with_equal_keys_are_differences(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.orders = [
+        order_json(**{**OTHER_KEYS, "increment_id": intent_of().increment_id}),
         order_json(id=5, status_name="Cancelled"),
         order_json(),
     ]
@@ -349,51 +366,51 @@ async def test_two_orders_with_our_keys_are_both_told(world: World, complete: As
     ]
 
 
-async def test_an_order_that_cannot_be_read_is_found_by_its_keys(world: World, complete: AsyncCompletions) -> None:
-    world.orders = [{**order_json(), "paid_total": "a lot"}]
+async def test_unparsable_order_is_found_by_its_keys(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.orders = [{**order_json(), "paid_total": "a lot"}]
     done = await complete.reconcile(intent_of())
     assert done.order is None
     assert done.keys["id"] == "10984"
 
 
-async def test_a_row_that_is_still_a_basket_is_no_order(world: World, complete: AsyncCompletions) -> None:
-    world.orders = [{**deal_json(), "status_name": "Created"}]
+async def test_listed_basket_does_not_count_as_order(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.orders = [{**basket_json(), "status_name": "Created"}]
     with pytest.raises(OutcomeUnknown):
         await complete.reconcile(intent_of())
 
 
-async def test_a_likely_order_is_for_a_person_to_decide(world: World, journal: MemoryJournal) -> None:
-    world.orders, world.clear = [order_json(**STRANGE)], cleared(world)
+async def test_likely_order_leaves_intent_unknown(api: FakeApiClient, journal: MemoryJournal) -> None:
+    api.orders, api.clear = [order_json(**OTHER_KEYS)], clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert "order 77 may be the order of this purchase" in caught.value.evidence
-    assert world.count("baskets.clear") == 0
+    assert api.count("baskets.clear") == 0
     assert state(journal) == IntentState.UNKNOWN
 
 
 @pytest.mark.parametrize(
-    ("basket", "leaning"),
+    ("basket", "likelihood"),
     [
         (None, "probably executed"),
         (NotFound("none", 404, 404), "probably executed"),
         (NotFound("of a gateway", 404), "undecided"),
-        (deal_json(token="X" * 32), "probably executed"),
-        (deal_json(items=[]), "probably executed"),
-        (deal_json(order_creation_status="order"), "probably executed"),
-        (deal_json(), "probably not executed"),
-        (of("somebody else"), "undecided"),
+        (basket_json(token="X" * 32), "probably executed"),
+        (basket_json(items=[]), "probably executed"),
+        (basket_json(order_creation_status="order"), "probably executed"),
+        (basket_json(), "probably not executed"),
+        (order_of("customer-2"), "undecided"),
         (ServerError("down", 500), "undecided"),
         ("odd", "undecided"),
     ],
 )
-async def test_without_an_order_it_stays_unknown(
-    world: World, journal: MemoryJournal, complete: AsyncCompletions, basket: Any, leaning: str
+async def test_reconcile_without_order_reports_the_likelihood(
+    api: FakeApiClient, journal: MemoryJournal, complete: AsyncCompletions, basket: Any, likelihood: str
 ) -> None:
-    world.basket = basket
+    api.basket = basket
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.reconcile(intent_of())
-    assert caught.value.evidence[1] == leaning
-    assert waits(world) == [0.5, 1, 2, 4, 8, *[15] * 6]
+    assert caught.value.evidence[1] == likelihood
+    assert waits(api) == [0.5, 1, 2, 4, 8, *[15] * 6]
     assert state(journal) == IntentState.UNKNOWN
     assert len(await complete.pending()) == 1
 
@@ -402,166 +419,166 @@ async def test_without_an_order_it_stays_unknown(
 
 
 @pytest.mark.requirement(14)
-async def test_a_fence_proves_only_what_staging_has_shown(
-    world: World, journal: MemoryJournal, complete: AsyncCompletions
+async def test_fence_proves_not_executed_only_by_policy(
+    api: FakeApiClient, journal: MemoryJournal, complete: AsyncCompletions
 ) -> None:
-    world.clear = cleared(world)
+    api.clear = clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
         await complete.reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "probably not executed"
     (fenced,) = await complete.pending()
     assert fenced.fenced_at is not None
-    world.basket = deal_json()
+    api.basket = basket_json()
     with pytest.raises(NotExecuted) as proven:
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert proven.value.intent == intent_of(fenced_at=fenced.fenced_at)
     assert not proven.value.safe_to_retry
     assert state(journal) == IntentState.NOT_EXECUTED
 
 
-async def test_a_fence_waits_for_a_late_order(world: World, journal: MemoryJournal) -> None:
-    world.clear = cleared(world)
-    world.orders = lambda request: [order_json()] if world.clock.monotonic() > 25 else []
-    done = await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+async def test_fenced_intent_is_confirmed_by_a_late_order(api: FakeApiClient, journal: MemoryJournal) -> None:
+    api.clear = clear_with(api)
+    api.orders = lambda request: [order_json()] if api.clock.monotonic() > 25 else []
+    done = await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert done.reconciled
-    assert world.count("baskets.clear") == 1
+    assert api.count("baskets.clear") == 1
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         {"token": "X" * 32},
-        {"items": deal_json()["items"]},
+        {"items": basket_json()["items"]},
         {"order_creation_status": "order"},
-        {"customer": {"external_id": "somebody else"}},
+        {"customer": {"external_id": "customer-2"}},
         {"order_creation_status": None},
     ],
 )
-async def test_a_fence_that_is_not_seen_to_hold_proves_nothing(
-    world: World, journal: MemoryJournal, answer: dict[str, Any]
+async def test_fence_with_unexpected_response_proves_nothing(
+    api: FakeApiClient, journal: MemoryJournal, response: dict[str, Any]
 ) -> None:
     def claim(request: Request) -> dict[str, Any]:
-        world.basket = None
-        return deal_json(**{"items": [], **answer})
+        api.basket = None
+        return basket_json(**{"items": [], **response})
 
-    world.clear = claim
+    api.clear = claim
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "probably executed"
 
 
-@pytest.mark.parametrize("answer", [Conflict("completed", 409, 409), NotFound("none", 404), BadRequest("no", 400)])
-async def test_a_refused_fence_leans_to_executed(world: World, journal: MemoryJournal, answer: Exception) -> None:
-    world.clear = answer
+@pytest.mark.parametrize("response", [Conflict("completed", 409, 409), NotFound("none", 404), BadRequest("no", 400)])
+async def test_refused_fence_is_probably_executed(
+    api: FakeApiClient, journal: MemoryJournal, response: Exception
+) -> None:
+    api.clear = response
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "probably executed"
-    assert world.count("baskets.clear") == 1
+    assert api.count("baskets.clear") == 1
 
 
 @pytest.mark.parametrize(
-    "trouble", [ServerError("down", 500), RequestTimeout("slow"), RateLimited("slower", 429), ProtocolError("odd")]
+    "failure", [ServerError("down", 500), RequestTimeout("slow"), RateLimited("slower", 429), ProtocolError("odd")]
 )
-async def test_a_fence_that_failed_is_tried_again(world: World, journal: MemoryJournal, trouble: Exception) -> None:
+async def test_failed_fence_is_retried(api: FakeApiClient, journal: MemoryJournal, failure: Exception) -> None:
     def flaky(request: Request) -> Any:
-        return trouble if world.count("baskets.clear") == 1 else cleared(world)(request)
+        return failure if api.count("baskets.clear") == 1 else clear_with(api)(request)
 
-    world.clear = flaky
+    api.clear = flaky
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert world.count("baskets.clear") == 2
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+    assert api.count("baskets.clear") == 2
 
 
-async def test_a_fence_whose_answer_was_lost_is_seen_afterwards(world: World, journal: MemoryJournal) -> None:
+async def test_fence_with_lost_response_is_read_back(api: FakeApiClient, journal: MemoryJournal) -> None:
     def lost(request: Request) -> Exception:
-        cleared(world)(request)
+        clear_with(api)(request)
         return RequestTimeout("slow")
 
-    world.clear = lost
+    api.clear = lost
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert world.count("baskets.clear") == 1
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+    assert api.count("baskets.clear") == 1
 
 
-HASTY = CompletionPolicy(fence_proves_not_executed=True, reconcile_budget=3)
+SHORT_BUDGET = CompletionPolicy(fence_proves_not_executed=True, reconcile_budget=3)
 
 
-@pytest.mark.parametrize("answered", [True, False])
-@pytest.mark.parametrize("kept", ["error", "intent", "pending"])
-async def test_a_fence_is_remembered_by_whoever_comes_later(
-    world: World, journal: MemoryJournal, answered: bool, kept: str
+@pytest.mark.parametrize("has_response", [True, False])
+@pytest.mark.parametrize("argument", ["error", "intent", "pending"])
+async def test_later_reconcile_uses_the_stored_fence(
+    api: FakeApiClient, journal: MemoryJournal, has_response: bool, argument: str
 ) -> None:
     def clear(request: Request) -> Any:
-        answer = cleared(world)(request)
-        return answer if answered else RequestTimeout("slow")
+        response = clear_with(api)(request)
+        return response if has_response else RequestTimeout("slow")
 
-    world.clear = clear
+    api.clear = clear
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(world.following(HASTY), journal).reconcile(intent_of(), fence=True)
-    later = AsyncCompletions(world.following(PROVING), journal)
+        await AsyncCompletions(api.with_policy(SHORT_BUDGET), journal).reconcile(intent_of(), fence=True)
+    later = AsyncCompletions(api.with_policy(PROVING), journal)
     (pending,) = await later.pending()
     assert pending.fenced_at is not None
-    began = world.clock.monotonic()
+    began = api.clock.monotonic()
     with pytest.raises(NotExecuted):
-        await later.reconcile({"error": caught.value, "intent": intent_of(), "pending": pending}[kept])
-    # Counted anew: how long ago the basket was emptied, nobody saw.
-    assert world.clock.monotonic() - began >= PROVING.orders_lag
-    assert world.count("baskets.clear") == 1
+        await later.reconcile({"error": caught.value, "intent": intent_of(), "pending": pending}[argument])
+    # The wait starts again, because the time at which the basket was cleared is not known.
+    assert api.clock.monotonic() - began >= PROVING.orders_lag
+    assert api.count("baskets.clear") == 1
 
 
-async def test_an_order_outweighs_a_fence_of_long_ago(world: World, journal: MemoryJournal) -> None:
+async def test_order_overrides_an_old_fence(api: FakeApiClient, journal: MemoryJournal) -> None:
     await journal.fence(intent_of().id, intent_of().created_at)
-    world.basket, world.orders = deal_json(items=[]), [order_json()]
-    assert (await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of())).reconciled
+    api.basket, api.orders = basket_json(items=[]), [order_json()]
+    assert (await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of())).reconciled
 
 
-async def test_a_fence_of_long_ago_proves_nothing_of_a_basket_that_is_full_or_gone(
-    world: World, journal: MemoryJournal
-) -> None:
+async def test_old_fence_of_full_or_missing_basket_proves_nothing(api: FakeApiClient, journal: MemoryJournal) -> None:
     await journal.fence(intent_of().id, intent_of().created_at)
-    for basket, leaning in ((deal_json(), "probably not executed"), (None, "probably executed")):
-        world.basket = basket
+    for basket, likelihood in ((basket_json(), "probably not executed"), (None, "probably executed")):
+        api.basket = basket
         with pytest.raises(OutcomeUnknown) as caught:
-            await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of())
-        assert caught.value.evidence[1] == leaning
+            await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of())
+        assert caught.value.evidence[1] == likelihood
 
 
-async def test_nothing_is_cleared_that_could_not_be_noted(world: World) -> None:
-    class Full(MemoryJournal):
+async def test_fence_that_cannot_be_stored_clears_nothing(api: FakeApiClient) -> None:
+    class FullJournal(MemoryJournal):
         async def fence(self, intent_id: str, at: datetime) -> None:
             raise JournalError("the disk is full")
 
-    journal = Full()
+    journal = FullJournal()
     await journal.prepare(intent_of())
-    world.clear = cleared(world)
+    api.clear = clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert world.count("baskets.clear") == 0
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+    assert api.count("baskets.clear") == 0
     assert "JournalError: the disk is full" in caught.value.evidence
 
 
-async def test_a_journal_that_cannot_be_read_hides_no_order(world: World) -> None:
-    class Mute(MemoryJournal):
+async def test_unreadable_journal_does_not_hide_the_order(api: FakeApiClient) -> None:
+    class UnreadableJournal(MemoryJournal):
         async def get(self, intent_id: str) -> None:
             raise JournalError("locked")
 
-    world.orders = [order_json()]
-    assert (await AsyncCompletions(world, Mute()).reconcile(intent_of())).reconciled
+    api.orders = [order_json()]
+    assert (await AsyncCompletions(api, UnreadableJournal()).reconcile(intent_of())).reconciled
 
 
-@pytest.mark.parametrize("basket", [None, deal_json(items=[])])
-async def test_a_basket_that_is_gone_is_not_fenced(world: World, journal: MemoryJournal, basket: Any) -> None:
-    world.basket, world.clear = basket, cleared(world)
+@pytest.mark.parametrize("basket", [None, basket_json(items=[])])
+async def test_missing_or_empty_basket_is_not_cleared(api: FakeApiClient, journal: MemoryJournal, basket: Any) -> None:
+    api.basket, api.clear = basket, clear_with(api)
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
-    assert world.count("baskets.clear") == 0
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+    assert api.count("baskets.clear") == 0
 
 
 # --- reads that fail (F44) ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "failure",
     [
         ServerError("down", 500),
         RequestTimeout("slow"),
@@ -572,67 +589,67 @@ async def test_a_basket_that_is_gone_is_not_fenced(world: World, journal: Memory
         {"data": "odd"},
     ],
 )
-async def test_a_failed_search_never_becomes_a_verdict(world: World, journal: MemoryJournal, trouble: Any) -> None:
-    world.orders, world.clear = (lambda request: trouble), cleared(world)
+async def test_failed_search_proves_nothing(api: FakeApiClient, journal: MemoryJournal, failure: Any) -> None:
+    api.orders, api.clear = (lambda request: failure), clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "undecided"
-    assert world.count("baskets.clear") == 0
+    assert api.count("baskets.clear") == 0
 
 
-async def test_one_failed_search_of_two_is_a_failed_search(world: World, journal: MemoryJournal) -> None:
-    def half(request: Request) -> Any:
+async def test_one_failed_search_of_two_proves_nothing(api: FakeApiClient, journal: MemoryJournal) -> None:
+    def fail_listing(request: Request) -> Any:
         return [] if "orderId" in dict(request.query) else MintedConnectError("odd")
 
-    world.orders, world.clear = half, cleared(world)
+    api.orders, api.clear = fail_listing, clear_with(api)
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(world.following(PROVING), journal).reconcile(intent_of(), fence=True)
+        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
 
 
-async def test_no_read_outlasts_the_budget(world: World, journal: MemoryJournal) -> None:
+async def test_reads_end_with_the_reconcile_budget(api: FakeApiClient, journal: MemoryJournal) -> None:
     async def hang(request: Request) -> Exception:
-        await world.clock.sleep(world.deadlines[-1] or 0)
+        await api.clock.sleep(api.deadlines[-1] or 0)
         return RequestTimeout("slow")
 
-    world.basket = world.orders = hang
-    begun = world.clock.monotonic()
+    api.basket = api.orders = hang
+    begun = api.clock.monotonic()
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(world.following(CompletionPolicy(reconcile_budget=40)), journal).reconcile(intent_of())
-    assert world.clock.monotonic() - begun == 40
-    # The third read of the look is not begun: there is no time left for it.
-    assert world.deadlines == [30, 10]
+        await AsyncCompletions(api.with_policy(CompletionPolicy(reconcile_budget=40)), journal).reconcile(intent_of())
+    assert api.clock.monotonic() - begun == 40
+    # The third read of this poll does not start: no time is left.
+    assert api.deadlines == [30, 10]
 
 
-async def test_a_short_deadline_bounds_each_read(world: World, complete: AsyncCompletions) -> None:
-    world.settings = attrs.evolve(world.settings, deadline=0.5)
-    world.orders = [order_json()]
+async def test_short_deadline_limits_each_read(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.settings = attrs.evolve(api.settings, deadline=0.5)
+    api.orders = [order_json()]
     await complete.reconcile(intent_of())
-    assert world.deadlines == [0.5] * 3
+    assert api.deadlines == [0.5] * 3
 
 
-async def test_a_search_of_many_pages_ends_with_the_budget(world: World, journal: MemoryJournal) -> None:
+async def test_search_of_many_pages_ends_with_the_budget(api: FakeApiClient, journal: MemoryJournal) -> None:
     async def slow(request: Request) -> dict[str, Any]:
-        await world.clock.sleep(5)
-        return page_json([of("somebody else")], last=10**6)
+        await api.clock.sleep(5)
+        return page_json([order_of("customer-2")], last=10**6)
 
-    world.orders = slow
-    begun = world.clock.monotonic()
+    api.orders = slow
+    begun = api.clock.monotonic()
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(world.following(CompletionPolicy(reconcile_budget=12)), journal).reconcile(intent_of())
-    assert world.clock.monotonic() - begun <= 15
+        await AsyncCompletions(api.with_policy(CompletionPolicy(reconcile_budget=12)), journal).reconcile(intent_of())
+    assert api.clock.monotonic() - begun <= 15
     assert any("is over" in line for line in caught.value.evidence)
 
 
-async def test_a_closed_client_does_not_go_on_waiting(world: World, complete: AsyncCompletions) -> None:
-    world.basket = ClientClosedError("closed")
+async def test_closed_client_ends_reconcile(api: FakeApiClient, complete: AsyncCompletions) -> None:
+    api.basket = ClientClosedError("closed")
     with pytest.raises(OutcomeUnknown):
         await complete.reconcile(intent_of())
-    assert waits(world) == []
+    assert waits(api) == []
 
 
-async def test_reads_that_recover(world: World, complete: AsyncCompletions) -> None:
+async def test_recovered_reads_confirm_the_order(api: FakeApiClient, complete: AsyncCompletions) -> None:
     def flaky(request: Request) -> Any:
-        return [order_json()] if world.clock.monotonic() > 5 else ServerError("down", 500)
+        return [order_json()] if api.clock.monotonic() > 5 else ServerError("down", 500)
 
-    world.orders = flaky
+    api.orders = flaky
     assert (await complete.reconcile(intent_of())).reconciled

@@ -1,4 +1,4 @@
-"""Clients made by `sandbox()` learn from it how late orders are: refusals are quick without modes, right with them."""
+"""Clients made by `sandbox()` read the lag of their sandbox: without delays, refusals are confirmed at once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def buyer(flavour: str, clock: ManualClock) -> AsyncIterator[tuple[Any, Any]]:
-    """A client made by `sandbox()`, and its sandbox."""
+    """Return a client made by `sandbox()`, and its sandbox."""
     async with AsyncExitStack() as stack:
         if flavour == "async":
             client = await stack.enter_async_context(AsyncMintedConnect.sandbox(seed=1, clock=clock))
@@ -40,17 +40,17 @@ async def buyer(flavour: str, clock: ManualClock) -> AsyncIterator[tuple[Any, An
             yield Awaitably(blocking), blocking.sandbox_server
 
 
-async def filled(client: Any, customer: str = "customer-1") -> Any:
+async def fill_basket(client: Any, customer: str = "customer-1") -> Any:
     await client.customers.create(customer, firstname="Ada", lastname="Lovelace")
     return await client.baskets.add_item(customer, sku=GOLD, qty=1)
 
 
 @by_refusal
-async def test_a_refusal_is_quick_without_modes(
+async def test_refusal_without_delays_is_confirmed_at_once(
     buyer: tuple[Any, Any], clock: ManualClock, status: int, is_envelope: bool
 ) -> None:
     client, server = buyer
-    basket = await filled(client)
+    basket = await fill_basket(client)
     server.faults.add("refusal", path=COMPLETE, status=status, is_envelope=is_envelope, commit="never")
     with pytest.raises(APIError) as refused:
         await client.complete.buy(basket, expected_total=basket.paid_total)
@@ -62,11 +62,11 @@ async def test_a_refusal_is_quick_without_modes(
 
 @by_refusal
 @pytest.mark.parametrize("commit", ["before", "after"])
-async def test_an_order_behind_a_refusal_is_found(
+async def test_order_of_a_refused_purchase_is_found(
     buyer: tuple[Any, Any], clock: ManualClock, status: int, is_envelope: bool, commit: str
 ) -> None:
     client, server = buyer
-    basket = await filled(client)
+    basket = await fill_basket(client)
     server.faults.add("refusal", path=COMPLETE, status=status, is_envelope=is_envelope, commit=commit, seconds=20)
     done = await client.complete.buy(basket, expected_total=basket.paid_total)
     assert [order.id for order in server.shop.orders] == [done.order.id]
@@ -74,20 +74,20 @@ async def test_an_order_behind_a_refusal_is_found(
     assert clock.monotonic() == (20 if commit == "after" else 0)
 
 
-async def test_a_late_commit_in_flight_delays_other_refusals(buyer: tuple[Any, Any], clock: ManualClock) -> None:
+async def test_pending_late_commit_delays_the_confirmation(buyer: tuple[Any, Any], clock: ManualClock) -> None:
     client, server = buyer
-    basket = await filled(client)
+    basket = await fill_basket(client)
     server.faults.add("late_commit", path="*/basket", times=1, seconds=12)
     server.faults.add("refusal", path=COMPLETE, status=403, commit="never")
     with pytest.raises(APIError):
         await client.complete.buy(basket, expected_total=basket.paid_total)
-    # An armed late commit could have hit this completion, too.
+    # The late commit could also have applied to this completion.
     assert clock.monotonic() >= 12
 
 
 @asynccontextmanager
-async def behind(flavour: str, clock: ManualClock, **modes: Any) -> AsyncIterator[tuple[Any, Any]]:
-    """Open a client that takes its lag from a sandbox with these modes, as `sandbox()` does."""
+async def open_delayed(flavour: str, clock: ManualClock, **modes: Any) -> AsyncIterator[tuple[Any, Any]]:
+    """Open a client that reads the lag of a sandbox with these modes, as `sandbox()` does."""
     options = Options(clock=clock)
     async with AsyncExitStack() as stack:
         if flavour == "async":
@@ -109,18 +109,18 @@ async def behind(flavour: str, clock: ManualClock, **modes: Any) -> AsyncIterato
 
 @by_refusal
 @pytest.mark.parametrize("commit", ["before", "after", "never"])
-async def test_reads_that_are_behind_delay_what_is_believed(
+async def test_delayed_reads_delay_the_confirmation(
     flavour: str, clock: ManualClock, status: int, is_envelope: bool, commit: str
 ) -> None:
     modes = {"reads_lag": 6.0, "orders_lag": 4.0}
-    async with behind(flavour, clock, **modes) as (client, server):
-        basket = await filled(client)
+    async with open_delayed(flavour, clock, **modes) as (client, server):
+        basket = await fill_basket(client)
         clock.advance(modes["reads_lag"])
         server.faults.add("refusal", path=COMPLETE, status=status, is_envelope=is_envelope, commit=commit, seconds=10)
         started = clock.monotonic()
         policy = CompletionPolicy()
         if status in policy.refusals and is_envelope and commit != "never":
-            # The one case that the table of refusals leaves out: a trusted refusal that is a lie.
+            # The table of refusals excludes this case: a trusted refusal of an executed completion.
             return
         if commit == "never":
             with pytest.raises(APIError):

@@ -1,7 +1,7 @@
-"""Purchases under random faults, cancellations, crashes and restarts: money is neither spent twice nor unawares.
+"""Purchases under random faults, cancellations, crashes and restarts: no basket is bought twice, no order is lost.
 
-With `STATEFUL_STEPS=100000` in the environment (`nox -s stateful`) that many random steps are taken, in place of the
-few of the normal suite, which are the same each time.
+With `STATEFUL_STEPS=100000` in the environment (`nox -s stateful`), the test takes 100,000 random steps. Without the
+variable, it takes a few steps that are the same in every run.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from minted_connect.journal.protocol import OPEN
 from minted_connect.models import Basket, Completion, IntentState
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import SHIPPING
-from tests.completion.fault_strategies import Trouble, broken, failed, is_lie, late, refused
+from tests.completion.fault_strategies import FaultSpec, broken, failed, is_false_refusal, late, refused
 from tests.completion.ledger import HEADER, Entry, FileStore, Machine, MemoryStore, Oracle, result_of, run_loop
 from tests.support.clocks import SteppingClock
 from tests.support.operations import GOLD, SILVER
@@ -46,8 +46,8 @@ from tests.support.operations import GOLD, SILVER
 _T = TypeVar("_T")
 
 CUSTOMERS: Final = ("customer-1", "customer-2", "customer-3")
-LANDING: Final = 60.0
-"""Seconds within which everything is carried out, where the client is told so."""
+LATEST_EXECUTION: Final = 60.0
+"""Seconds within which every request is executed, if the policy has this bound."""
 LAG: Final = 20.0
 READS_LAG: Final = 6.0
 COMPLETE: Final = "*/complete/*"
@@ -56,41 +56,41 @@ READS: Final = (("GET", "*/basket"), ("GET", "*/orders"), ("DELETE", "*/basket/e
 numbers = st.integers(0, 15)
 kinds = st.sampled_from(("buy", "sell", "delivery"))
 skus = st.sampled_from((GOLD, SILVER))
-turns_of_a_purchase = st.integers(0, 60)
-"""Turns of the event loop: a purchase that goes well takes some 40."""
+loop_iterations = st.integers(0, 60)
+"""Iterations of the event loop: a successful purchase takes about 40."""
 
-taken: Counter[str] = Counter()
+steps: Counter[str] = Counter()
 """Steps by rule, over all runs."""
-came_to: Counter[str] = Counter()
-"""What completing and reconciling came to, over all runs."""
+outcomes: Counter[str] = Counter()
+"""Outcomes of completions and reconciliations, over all runs."""
 
 
-class Wish(NamedTuple):
-    """What somebody wants completed, and what goes wrong then."""
+class CompletionPlan(NamedTuple):
+    """Parameters of one completion, and the fault that it meets."""
 
     number: int
     kind: str
     outdated: bool
-    """A basket as it once was."""
+    """Whether an earlier copy of a basket is completed."""
     price: Literal["right", "old", "current"]
-    trouble: Trouble | None
+    fault: FaultSpec | None
 
 
-wishes = st.builds(
-    Wish,
+plans = st.builds(
+    CompletionPlan,
     number=numbers,
     kind=kinds,
     outdated=st.sampled_from((False, False, False, True)),
     price=st.sampled_from(("right", "right", "old", "current")),
-    trouble=st.one_of(st.none(), broken, broken, late, refused, refused, failed),
+    fault=st.one_of(st.none(), broken, broken, late, refused, refused, failed),
 )
 
 Terms = dict[str, Any]
-"""What a completion is told about the price."""
+"""Price arguments of a completion."""
 
 
 class Purchases(RuleBasedStateMachine):
-    """Two machines of one partner, each with its own journal, at a sandbox that makes a second order if asked twice."""
+    """Two machines of one partner, each with its own journal; the sandbox may execute a completion twice."""
 
     durable = False
 
@@ -98,11 +98,11 @@ class Purchases(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner(debug=False)
         self.folder = tempfile.TemporaryDirectory()
-        self.tills: list[Machine] = []
+        self.machines: list[Machine] = []
         self.seen: list[Basket] = []
         self.failed = False
 
-    # --- the scene -----------------------------------------------------------------------------------------------
+    # --- setup ---------------------------------------------------------------------------------------------------
 
     @initialize(
         reprice=st.booleans(),
@@ -110,7 +110,7 @@ class Purchases(RuleBasedStateMachine):
         reads_lag=st.sampled_from((0.0, 0.0, READS_LAG)),
         restarts=st.sampled_from((None, 90.0)),
         inline_looks=st.sampled_from((None, None, 0.0, 10.0)),
-        answered=st.booleans(),
+        has_bounds=st.booleans(),
         pre_image=st.sampled_from(("off", "try", "require")),
     )
     def open(
@@ -120,16 +120,16 @@ class Purchases(RuleBasedStateMachine):
         reads_lag: float,
         restarts: float | None,
         inline_looks: float | None,
-        answered: bool,
+        has_bounds: bool,
         pre_image: Any,
     ) -> None:
-        """Choose how the vendor behaves; `answered`: the open questions are, and for the better."""
-        self.answered = answered
+        """Choose the behaviour of the vendor; with `has_bounds`, the policy has its optional bounds and proofs."""
+        self.has_bounds = has_bounds
         self.clock = SteppingClock()
         self.server = Sandbox(
             seed=1,  # hypothesis repeats what it found
             clock=self.clock,
-            single_shot=answered,
+            single_shot=has_bounds,
             late_complete="reprice" if reprice else "refuse",
             orders_lag=lag,
             reads_lag=reads_lag,
@@ -140,35 +140,35 @@ class Purchases(RuleBasedStateMachine):
         policy = CompletionPolicy(
             idempotency_header=HEADER,
             pre_image=pre_image,
-            # One look must show what was made before: no status is trusted where reads are behind.
+            # A trusted refusal takes one read-back; delayed reads would miss an earlier order, so no status is trusted.
             refusals=frozenset() if staleness else frozenset({422}),
             inline_looks=inline_looks,
-            latest_landing=LANDING if answered else None,
-            fence_proves_not_executed=answered,
+            latest_landing=LATEST_EXECUTION if has_bounds else None,
+            fence_proves_not_executed=has_bounds,
         )
         self.trusted = policy.refusals
-        # What the client takes for proven has to be true: a refused completion is executed, and shows, in time.
-        self.after_refusal = min(policy.settle_time - staleness - 1.0, LANDING - 10.0)
-        self.do(self._open(policy))
+        # The policy must be true: a refused completion is executed and listed within the settle time.
+        self.after_refusal = min(policy.settle_time - staleness - 1.0, LATEST_EXECUTION - 10.0)
+        self.run_step(self._open(policy))
 
     async def _open(self, policy: CompletionPolicy) -> None:
         await self.server.start()
-        self.tills = [Machine(self.server, self._store(place), policy) for place in ("here", "there")]
-        self.books = Oracle(self.server, *(till.store for till in self.tills))
+        self.machines = [Machine(self.server, self._store(place), policy) for place in ("first", "second")]
+        self.oracle = Oracle(self.server, *(machine.store for machine in self.machines))
         await self._create_customer(CUSTOMERS[0])
 
     def _store(self, place: str) -> MemoryStore | FileStore:
         return FileStore(Path(self.folder.name) / f"{place}.db") if self.durable else MemoryStore()
 
-    def do(self, work: Coroutine[Any, Any, _T], name: Any = None) -> _T:
-        """Take one step."""
-        taken[(name or work).__name__.strip("_")] += 1
-        for till in self.tills:
-            till.missed = 0
-        return self._noting_failure(lambda: self.runner.run(work))
+    def run_step(self, work: Coroutine[Any, Any, _T], name: Any = None) -> _T:
+        """Run one step."""
+        steps[(name or work).__name__.strip("_")] += 1
+        for machine in self.machines:
+            machine.failed_writes = 0
+        return self._record_failure(lambda: self.runner.run(work))
 
-    def _noting_failure(self, work: Callable[[], _T]) -> _T:
-        # What failed first is to be reported, not what came of it at the end.
+    def _record_failure(self, work: Callable[[], _T]) -> _T:
+        # The first failure is reported, so `teardown` must not add another.
         try:
             return work()
         except BaseException:
@@ -176,28 +176,28 @@ class Purchases(RuleBasedStateMachine):
             raise
 
     @property
-    def here(self) -> Machine:
-        return self.tills[0]
+    def main_machine(self) -> Machine:
+        return self.machines[0]
 
-    # --- shopping ------------------------------------------------------------------------------------------------
+    # --- customers and baskets -----------------------------------------------------------------------------------
 
     @rule(number=numbers)
     def create_customer(self, number: int) -> None:
-        self.do(self._create_customer(CUSTOMERS[number % len(CUSTOMERS)]))
+        self.run_step(self._create_customer(CUSTOMERS[number % len(CUSTOMERS)]))
 
     async def _create_customer(self, customer: str) -> None:
         with suppress(MintedConnectError):
-            await self.here.client.customers.create(customer, firstname="Ada", lastname="Lovelace")
+            await self.main_machine.client.customers.create(customer, firstname="Ada", lastname="Lovelace")
             for sku in (GOLD, SILVER):
-                self.books.give(customer, sku, 9)
+                self.oracle.give(customer, sku, 9)
 
     @rule(number=numbers, kind=kinds, sku=skus, qty=st.integers(1, 2))
     def open_basket(self, number: int, kind: str, sku: str, qty: int) -> None:
-        self.do(self._open_basket(self._customer(number), kind, sku, qty))
+        self.run_step(self._open_basket(self._customer(number), kind, sku, qty))
 
     async def _open_basket(self, customer: str, kind: Any, sku: str, qty: int) -> None:
         with suppress(MintedConnectError):
-            self.seen.append(await self.here.client.baskets.add_item(customer, sku=sku, qty=qty, type=kind))
+            self.seen.append(await self.main_machine.client.baskets.add_item(customer, sku=sku, qty=qty, type=kind))
 
     @rule(
         number=numbers,
@@ -206,12 +206,12 @@ class Purchases(RuleBasedStateMachine):
         qty=st.integers(1, 3),
     )
     def change_basket(self, number: int, change: str, sku: str, qty: int) -> None:
-        self.do(self._change_basket(number, change, sku, qty))
+        self.run_step(self._change_basket(number, change, sku, qty))
 
     async def _change_basket(self, number: int, change: str, sku: str, qty: int) -> None:
         if not self.seen:
             return
-        basket, baskets = self._once_seen(number), self.here.client.baskets
+        basket, baskets = self._earlier_basket(number), self.main_machine.client.baskets
         what = {"clear": {}, "delete_item": {"sku": sku}}.get(change, {"sku": sku, "qty": qty})
         with suppress(MintedConnectError):
             if change == "read":
@@ -221,198 +221,208 @@ class Purchases(RuleBasedStateMachine):
             if found is not None:
                 self.seen.append(found)
 
-    # --- completing ----------------------------------------------------------------------------------------------
+    # --- completions ---------------------------------------------------------------------------------------------
 
-    def want(self, wish: Wish, act: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Take one step with a basket, in which completing meets the trouble of the wish."""
-        self.do(self._want(wish, act, *args), act)
+    def run_completion(self, plan: CompletionPlan, act: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Run one step with a basket, in which the completion meets the fault of the plan."""
+        self.run_step(self._run_completion(plan, act, *args), act)
 
-    async def _want(self, wish: Wish, act: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        basket = self._once_seen(wish.number) if wish.outdated and self.seen else await self._opened(wish)
+    async def _run_completion(
+        self, plan: CompletionPlan, act: Callable[..., Coroutine[Any, Any, None]], *args: Any
+    ) -> None:
+        basket = self._earlier_basket(plan.number) if plan.outdated and self.seen else await self._open_basket_of(plan)
         if basket is None:
             return
-        # A basket that reads do not show yet is not bought.
+        # Delayed reads must show the basket before it is completed.
         self.clock.advance(self.server.settings.reads_lag)
         terms: Terms = {"expected_total": basket.paid_total}
-        if wish.price == "old":
+        if plan.price == "old":
             terms = {"expected_total": next(one.paid_total for one in self.seen if one.token == basket.token)}
-        elif wish.price == "current":
+        elif plan.price == "current":
             terms = {"accept_price": "current"}
-        self.trouble = self._arm(wish.trouble, COMPLETE) if wish.trouble else None
+        self.fault = self._arm(plan.fault, COMPLETE) if plan.fault else None
         await act(basket, terms, *args)
-        if self.trouble is not None and not self.trouble.waiting:
-            self.trouble.remove()
+        if self.fault is not None and not self.fault.waiting:
+            self.fault.remove()
 
-    @rule(wish=wishes, deadline=st.sampled_from((None, None, 30.0)))
-    def complete(self, wish: Wish, deadline: float | None) -> None:
-        self.want(wish, self._complete, deadline)
+    @rule(plan=plans, deadline=st.sampled_from((None, None, 30.0)))
+    def complete(self, plan: CompletionPlan, deadline: float | None) -> None:
+        self.run_completion(plan, self._complete, deadline)
 
     async def _complete(self, basket: Basket, terms: Terms, deadline: float | None) -> None:
-        before = self.here.store.entries()
-        client = self.here.client if deadline is None else self.here.client.with_options(deadline=deadline)
-        self._judge(self.here, basket, terms, before, await result_of(self._call(client, basket, terms)))
+        before = self.main_machine.store.entries()
+        client = (
+            self.main_machine.client if deadline is None else self.main_machine.client.with_options(deadline=deadline)
+        )
+        self._check_completion(
+            self.main_machine, basket, terms, before, await result_of(self._call(client, basket, terms))
+        )
 
-    @rule(wish=wishes)
-    def complete_twice(self, wish: Wish) -> None:
-        self.want(wish, self._complete_twice)
+    @rule(plan=plans)
+    def complete_twice(self, plan: CompletionPlan) -> None:
+        self.run_completion(plan, self._complete_twice)
 
     async def _complete_twice(self, basket: Basket, terms: Terms) -> None:
-        before = self.here.store.entries()
-        calls = [result_of(self._call(self.here.client, basket, terms)) for _ in range(2)]
-        for end in await asyncio.gather(*calls):
-            self._judge(self.here, basket, terms, before, end)
+        before = self.main_machine.store.entries()
+        calls = [result_of(self._call(self.main_machine.client, basket, terms)) for _ in range(2)]
+        for result in await asyncio.gather(*calls):
+            self._check_completion(self.main_machine, basket, terms, before, result)
 
-    @rule(wish=wishes, here_too=st.booleans())
-    def complete_there(self, wish: Wish, here_too: bool) -> None:
-        self.want(wish, self._complete_there, here_too)
+    @rule(plan=plans, on_both=st.booleans())
+    def complete_on_second_machine(self, plan: CompletionPlan, on_both: bool) -> None:
+        self.run_completion(plan, self._complete_on_second_machine, on_both)
 
-    async def _complete_there(self, basket: Basket, terms: Terms, here_too: bool) -> None:
-        tills = self.tills if here_too else self.tills[1:]
-        before = [till.store.entries() for till in tills]
-        ends = await asyncio.gather(*(result_of(self._call(till.client, basket, terms)) for till in tills))
-        for till, entries, end in zip(tills, before, ends, strict=True):
-            self._judge(till, basket, terms, entries, end)
+    async def _complete_on_second_machine(self, basket: Basket, terms: Terms, on_both: bool) -> None:
+        machines = self.machines if on_both else self.machines[1:]
+        before = [machine.store.entries() for machine in machines]
+        results = await asyncio.gather(*(result_of(self._call(machine.client, basket, terms)) for machine in machines))
+        for machine, entries, result in zip(machines, before, results, strict=True):
+            self._check_completion(machine, basket, terms, entries, result)
 
-    @rule(wish=wishes, turns=turns_of_a_purchase, qty=st.integers(1, 3))
-    def complete_what_changes(self, wish: Wish, turns: int, qty: int) -> None:
-        self.want(wish, self._complete_what_changes, turns, qty)
+    @rule(plan=plans, iterations=loop_iterations, qty=st.integers(1, 3))
+    def complete_while_changing(self, plan: CompletionPlan, iterations: int, qty: int) -> None:
+        self.run_completion(plan, self._complete_while_changing, iterations, qty)
 
-    async def _complete_what_changes(self, basket: Basket, terms: Terms, turns: int, qty: int) -> None:
-        before = self.here.store.entries()
-        call = asyncio.ensure_future(self._call(self.here.client, basket, terms))
-        await run_loop(turns)
+    async def _complete_while_changing(self, basket: Basket, terms: Terms, iterations: int, qty: int) -> None:
+        before = self.main_machine.store.entries()
+        call = asyncio.ensure_future(self._call(self.main_machine.client, basket, terms))
+        await run_loop(iterations)
         with suppress(MintedConnectError):
-            await self.tills[1].client.baskets.update_item(basket, sku=GOLD, qty=qty)
-        self._judge(self.here, basket, terms, before, await result_of(call))
+            await self.machines[1].client.baskets.update_item(basket, sku=GOLD, qty=qty)
+        self._check_completion(self.main_machine, basket, terms, before, await result_of(call))
 
-    @rule(wish=wishes, turns=turns_of_a_purchase, tasks=st.integers(1, 2))
-    def complete_and_cancel(self, wish: Wish, turns: int, tasks: int) -> None:
-        self.want(wish, self._complete_and_cancel, turns, tasks)
+    @rule(plan=plans, iterations=loop_iterations, tasks=st.integers(1, 2))
+    def complete_and_cancel(self, plan: CompletionPlan, iterations: int, tasks: int) -> None:
+        self.run_completion(plan, self._complete_and_cancel, iterations, tasks)
 
-    async def _complete_and_cancel(self, basket: Basket, terms: Terms, turns: int, tasks: int) -> None:
-        before = self.here.store.entries()
-        calls = [asyncio.ensure_future(self._call(self.here.client, basket, terms)) for _ in range(tasks)]
-        await run_loop(turns)
+    async def _complete_and_cancel(self, basket: Basket, terms: Terms, iterations: int, tasks: int) -> None:
+        before = self.main_machine.store.entries()
+        calls = [asyncio.ensure_future(self._call(self.main_machine.client, basket, terms)) for _ in range(tasks)]
+        await run_loop(iterations)
         calls[0].cancel()
-        for end in await asyncio.gather(*map(result_of, calls)):
-            self._judge(self.here, basket, terms, before, end, cancelled=True, alone=tasks == 1)
+        for result in await asyncio.gather(*map(result_of, calls)):
+            self._check_completion(
+                self.main_machine, basket, terms, before, result, cancelled=True, is_single=tasks == 1
+            )
 
-    @rule(wish=wishes, commit=st.booleans(), crash=st.booleans(), at_once=st.booleans())
-    def complete_and_give_up(self, wish: Wish, commit: bool, crash: bool, at_once: bool) -> None:
-        hanging: Trouble = ("hang", {"commit": commit})
-        self.want(wish._replace(trouble=hanging), self._complete_and_give_up, crash, at_once or self.answered)
+    @rule(plan=plans, commit=st.booleans(), crash=st.booleans(), at_once=st.booleans())
+    def complete_and_stop_in_flight(self, plan: CompletionPlan, commit: bool, crash: bool, at_once: bool) -> None:
+        hanging: FaultSpec = ("hang", {"commit": commit})
+        self.run_completion(
+            plan._replace(fault=hanging), self._complete_and_stop_in_flight, crash, at_once or self.has_bounds
+        )
 
-    async def _complete_and_give_up(self, basket: Basket, terms: Terms, crash: bool, at_once: bool) -> None:
-        """Stop while the server works on it; it goes on with that, at once or some time later."""
-        before = self.here.store.entries()
-        fault = self.trouble
-        call = asyncio.ensure_future(self._call(self.here.client, basket, terms))
+    async def _complete_and_stop_in_flight(self, basket: Basket, terms: Terms, crash: bool, at_once: bool) -> None:
+        """Stop while the server executes the completion, which ends at once or later."""
+        before = self.main_machine.store.entries()
+        fault = self.fault
+        call = asyncio.ensure_future(self._call(self.main_machine.client, basket, terms))
         while not (fault.waiting or call.done()):
             await run_loop(1)
         if crash:
-            await self.here.crash(call)
+            await self.main_machine.crash(call)
         else:
             call.cancel()
-            self._judge(self.here, basket, terms, before, await result_of(call), cancelled=True)
+            self._check_completion(self.main_machine, basket, terms, before, await result_of(call), cancelled=True)
         if at_once:
             fault.remove()
             await run_loop(10)
 
-    @rule(wish=wishes, turns=turns_of_a_purchase)
-    def complete_and_crash(self, wish: Wish, turns: int) -> None:
-        self.want(wish, self._complete_and_crash, turns)
+    @rule(plan=plans, iterations=loop_iterations)
+    def complete_and_crash(self, plan: CompletionPlan, iterations: int) -> None:
+        self.run_completion(plan, self._complete_and_crash, iterations)
 
-    async def _complete_and_crash(self, basket: Basket, terms: Terms, turns: int) -> None:
-        call = asyncio.ensure_future(self._call(self.here.client, basket, terms))
-        await run_loop(turns)
-        await self.here.crash(call)
+    async def _complete_and_crash(self, basket: Basket, terms: Terms, iterations: int) -> None:
+        call = asyncio.ensure_future(self._call(self.main_machine.client, basket, terms))
+        await run_loop(iterations)
+        await self.main_machine.crash(call)
 
-    @rule(wish=wishes, turns=turns_of_a_purchase)
-    def complete_and_close(self, wish: Wish, turns: int) -> None:
-        self.want(wish, self._complete_and_close, turns)
+    @rule(plan=plans, iterations=loop_iterations)
+    def complete_and_close(self, plan: CompletionPlan, iterations: int) -> None:
+        self.run_completion(plan, self._complete_and_close, iterations)
 
-    async def _complete_and_close(self, basket: Basket, terms: Terms, turns: int) -> None:
-        before = self.here.store.entries()
-        call = asyncio.ensure_future(self._call(self.here.client, basket, terms))
-        await run_loop(turns)
-        await self.here.restart()
-        self._judge(self.here, basket, terms, before, await result_of(call), closed=True)
+    async def _complete_and_close(self, basket: Basket, terms: Terms, iterations: int) -> None:
+        before = self.main_machine.store.entries()
+        call = asyncio.ensure_future(self._call(self.main_machine.client, basket, terms))
+        await run_loop(iterations)
+        await self.main_machine.restart()
+        self._check_completion(self.main_machine, basket, terms, before, await result_of(call), closed=True)
 
     @rule(
         number=numbers,
         fences=st.lists(st.booleans(), min_size=1, max_size=2),
-        there=st.booleans(),
+        on_second=st.booleans(),
         patience=st.none() | st.none() | st.integers(0, 120),
     )
-    def reconcile(self, number: int, fences: list[bool], there: bool, patience: int | None) -> None:
-        self.do(self._reconcile(self.tills[there], number, fences, patience))
+    def reconcile(self, number: int, fences: list[bool], on_second: bool, patience: int | None) -> None:
+        self.run_step(self._reconcile(self.machines[on_second], number, fences, patience))
 
-    async def _reconcile(self, till: Machine, number: int, fences: list[bool], patience: int | None) -> None:
-        """Ask for one that is pending, or was: whoever holds the error may ask again."""
-        till.asked.update({intent.id: intent for intent in await till.client.complete.pending()})
-        if not till.asked:
+    async def _reconcile(self, machine: Machine, number: int, fences: list[bool], patience: int | None) -> None:
+        """Reconcile an intent that is or was pending: a caller may pass an error again."""
+        machine.known_intents.update({intent.id: intent for intent in await machine.client.complete.pending()})
+        if not machine.known_intents:
             return
-        intent = [*till.asked.values()][-1 - number % len(till.asked)]
-        alone = len(fences) == 1 and till.store.entries()[intent.id].state in OPEN
-        calls = [asyncio.ensure_future(till.client.complete.reconcile(intent, fence=fence)) for fence in fences]
+        intent = [*machine.known_intents.values()][-1 - number % len(machine.known_intents)]
+        is_single = len(fences) == 1 and machine.store.entries()[intent.id].state in OPEN
+        calls = [asyncio.ensure_future(machine.client.complete.reconcile(intent, fence=fence)) for fence in fences]
         if patience is not None:
             await run_loop(patience)
             calls[0].cancel()
-        for end in await asyncio.gather(*map(result_of, calls)):
-            if not isinstance(end, asyncio.CancelledError) or patience is None:
-                self._judge_reconciled(till, intent.id, end, alone=alone)
-            if isinstance(end, NotExecuted) and number % 2:
+        for result in await asyncio.gather(*map(result_of, calls)):
+            if not isinstance(result, asyncio.CancelledError) or patience is None:
+                self._check_reconciliation(machine, intent.id, result, is_single=is_single)
+            if isinstance(result, NotExecuted) and number % 2:
                 await self._open_basket(intent.external_customer_id, intent.kind, GOLD, 1)
 
-    # --- what goes on --------------------------------------------------------------------------------------------
+    # --- events --------------------------------------------------------------------------------------------------
 
-    @rule(where=st.sampled_from(READS), trouble=broken, times=st.integers(1, 4), after=st.integers(0, 2))
-    def trouble_reading(self, where: Any, trouble: Trouble, times: int, after: int) -> None:
-        self.do(self._trouble_reading(*where, trouble, times, after))
+    @rule(where=st.sampled_from(READS), fault=broken, times=st.integers(1, 4), after=st.integers(0, 2))
+    def inject_read_fault(self, where: Any, fault: FaultSpec, times: int, after: int) -> None:
+        self.run_step(self._inject_read_fault(*where, fault, times, after))
 
-    async def _trouble_reading(self, method: str | None, path: str, trouble: Trouble, times: int, after: int) -> None:
-        self._arm(trouble, path, method=method, times=times, after=after)
+    async def _inject_read_fault(self, method: str | None, path: str, fault: FaultSpec, times: int, after: int) -> None:
+        self._arm(fault, path, method=method, times=times, after=after)
 
     @rule(writes=st.integers(1, 2))
-    def trouble_writing_down(self, writes: int) -> None:
-        self.do(self._trouble_writing_down(writes))
+    def fail_journal_writes(self, writes: int) -> None:
+        self.run_step(self._fail_journal_writes(writes))
 
-    async def _trouble_writing_down(self, writes: int) -> None:
-        self.here.failing = writes
+    async def _fail_journal_writes(self, writes: int) -> None:
+        self.main_machine.failing_writes = writes
 
     @rule(crash=st.booleans())
     def restart(self, crash: bool) -> None:
-        self.do(self.here.crash() if crash else self.here.restart())
+        self.run_step(self.main_machine.crash() if crash else self.main_machine.restart())
 
     @rule(seconds=st.sampled_from((1.0, 30.0, 70.0, 250.0, 3600.0, 3 * 86_400.0)), jump=st.sampled_from((0, 0, -48, 1)))
     def wait(self, seconds: float, jump: int) -> None:
-        self.do(self._wait(seconds, jump))
+        self.run_step(self._wait(seconds, jump))
 
     async def _wait(self, seconds: float, jump: int = 0) -> None:
-        """Let time pass, and have the wall clock corrected by some hours."""
+        """Advance the clock, and move the wall clock by some hours."""
         self.clock.jump_wall(3600.0 * jump)
         self.clock.advance(seconds)
         await run_loop(20)
 
     @rule(number=numbers, status=st.sampled_from(("Cancelled", "Refunded", "Processing", "Completed")))
     def change_status(self, number: int, status: str) -> None:
-        self.do(self._change_status(number, status))
+        self.run_step(self._change_status(number, status))
 
     async def _change_status(self, number: int, status: str) -> None:
         orders = self.server.shop.orders
-        # What was cancelled stays so.
-        if orders and not self.books.is_failed(order := orders[number % len(orders)]):
+        # A cancelled order stays cancelled.
+        if orders and not self.oracle.is_failed(order := orders[number % len(orders)]):
             self.server.shop.set_status(order.id, status)
 
     # --- helpers -------------------------------------------------------------------------------------------------
 
-    def _arm(self, trouble: Trouble, path: str, **where: Any) -> Any:
-        kind, args = trouble
-        if self.answered and args.get("seconds", 0) >= LANDING:
-            args = {**args, "seconds": LANDING - 10}
+    def _arm(self, fault: FaultSpec, path: str, **where: Any) -> Any:
+        kind, args = fault
+        if self.has_bounds and args.get("seconds", 0) >= LATEST_EXECUTION:
+            args = {**args, "seconds": LATEST_EXECUTION - 10}
         if kind == "refusal":
             args = {**args, "seconds": min(args["seconds"], self.after_refusal)}
-        if is_lie((kind, args), self.trusted):
+        if is_false_refusal((kind, args), self.trusted):
             args = {**args, "commit": "never" if kind == "refusal" else False}
         return self.server.faults.add(kind, path=path, **where, **args)  # type: ignore[arg-type]
 
@@ -420,23 +430,23 @@ class Purchases(RuleBasedStateMachine):
         known = [customer.external_id or "" for customer in self.server.shop.customers]
         return known[number % len(known)] if known else CUSTOMERS[0]
 
-    def _once_seen(self, number: int) -> Basket:
-        """Return a basket as it once was, lately seen ones first."""
+    def _earlier_basket(self, number: int) -> Basket:
+        """Return an earlier copy of a basket, the latest first."""
         return self.seen[-1 - number % len(self.seen)]
 
-    async def _opened(self, wish: Wish) -> Basket | None:
-        """Return the customer's open basket of that kind."""
-        customer, shop, baskets = self._customer(wish.number), self.server.shop, self.here.client.baskets
+    async def _open_basket_of(self, plan: CompletionPlan) -> Basket | None:
+        """Return the customer's open basket of the wanted kind; open one if necessary."""
+        customer, shop, baskets = self._customer(plan.number), self.server.shop, self.main_machine.client.baskets
         tokens = [
             one.token
             for one in shop.baskets
-            if (shop.customers[one.customer - 1].external_id, one.kind) == (customer, wish.kind) and one.items
+            if (shop.customers[one.customer - 1].external_id, one.kind) == (customer, plan.kind) and one.items
         ]
         with suppress(MintedConnectError):
             if tokens:
                 found = await baskets.get_active(customer, cart_token=tokens[0])
             else:
-                found = await baskets.add_item(customer, sku=GOLD, qty=1 + wish.number % 2, type=wish.kind)  # type: ignore[arg-type]
+                found = await baskets.add_item(customer, sku=GOLD, qty=1 + plan.number % 2, type=plan.kind)  # type: ignore[arg-type]
             if found is not None:
                 self.seen.append(found)
             return found
@@ -446,127 +456,129 @@ class Purchases(RuleBasedStateMachine):
         shipping = {"shipping": SHIPPING} if basket.kind == "delivery" else {}
         return getattr(client.complete, str(basket.kind))(basket, **terms, **shipping)
 
-    def _judge(
+    def _check_completion(
         self,
-        till: Machine,
+        machine: Machine,
         basket: Basket,
         terms: Terms,
         before: dict[str, Entry],
-        end: Completion | BaseException,
+        result: Completion | BaseException,
         *,
         cancelled: bool = False,
         closed: bool = False,
-        alone: bool = True,
+        is_single: bool = True,
     ) -> None:
-        """Assert that a call came to an end that it may come to, and that the journal agrees with it."""
-        came_to[type(end).__name__] += 1
-        entries = till.store.entries()
-        mine = {name: entries[name] for name in entries.keys() - before.keys()}
-        for entry in mine.values():
+        """Check that the result of a call is allowed, and that the journal agrees."""
+        outcomes[type(result).__name__] += 1
+        entries = machine.store.entries()
+        own = {name: entries[name] for name in entries.keys() - before.keys()}
+        for entry in own.values():
             assert entry.cart_token == basket.token
             assert terms.get("expected_total", entry.paid_total) == entry.paid_total
-            assert entry.state != IntentState.PREPARED or till.missed, "nobody knows that it is not known"
-        if till.missed:
-            # What could not be written down stays open: what it came to is left to the books.
-            assert not isinstance(end, Completion) or self.books.orders(basket.token)
+            assert entry.state != IntentState.PREPARED or machine.failed_writes, (
+                "the intent stays prepared, although its outcome is unknown"
+            )
+        if machine.failed_writes:
+            # An outcome that could not be stored leaves the intent open: `Oracle.check` covers it.
+            assert not isinstance(result, Completion) or self.oracle.orders(basket.token)
             return
-        states = {entry.state for entry in mine.values()}
-        match end:
+        states = {entry.state for entry in own.values()}
+        match result:
             case Completion():
-                [entry] = [one for one in mine.values() if one.state == IntentState.CONFIRMED]
-                self.books.check_completion(end, entry)
+                [entry] = [one for one in own.values() if one.state == IntentState.CONFIRMED]
+                self.oracle.check_completion(result, entry)
             case OutcomeUnknown():
-                assert mine[end.intent.id].state == IntentState.UNKNOWN
+                assert own[result.intent.id].state == IntentState.UNKNOWN
             case CompletionRejected():
                 assert IntentState.REJECTED in states
-                assert end.order is not None, "a refusal that the call believes is the APIError"
-                assert any(map(self.books.is_failed, self.books.orders(basket.token)))
-            case AlreadyInFlight() if cancelled or closed or not mine:
+                assert result.order is not None, "a confirmed refusal must be raised as APIError"
+                assert any(map(self.oracle.is_failed, self.oracle.orders(basket.token)))
+            case AlreadyInFlight() if cancelled or closed or not own:
                 pass
             case NotSent() | APIError() | IntegrityError():
                 assert states <= {IntentState.NOT_SENT, IntentState.REJECTED}
             case ClientClosedError() if closed:
                 assert states <= {IntentState.NOT_SENT}
             case asyncio.CancelledError() if cancelled:
-                # Of two, the one that goes on takes over what was not sent yet.
-                notes = " ".join(getattr(end, "__notes__", ()))
-                for name, entry in mine.items():
-                    assert entry.state == IntentState.NOT_SENT or name in notes or not alone
+                # Of two calls, the one that is not cancelled takes over an unsent intent.
+                notes = " ".join(getattr(result, "__notes__", ()))
+                for name, entry in own.items():
+                    assert entry.state == IntentState.NOT_SENT or name in notes or not is_single
             case BaseException():
-                raise AssertionError(f"a completion ended with {end!r}") from end
+                raise AssertionError(f"a completion ended with {result!r}") from result
 
-    def _judge_reconciled(
-        self, till: Machine, intent: str, end: Completion | BaseException, *, alone: bool = True
+    def _check_reconciliation(
+        self, machine: Machine, intent: str, result: Completion | BaseException, *, is_single: bool = True
     ) -> None:
-        came_to[f"reconcile: {type(end).__name__}"] += 1
-        entry = till.store.entries()[intent]
-        if till.missed:
-            assert not isinstance(end, Completion) or self.books.orders(entry.cart_token)
+        outcomes[f"reconcile: {type(result).__name__}"] += 1
+        entry = machine.store.entries()[intent]
+        if machine.failed_writes:
+            assert not isinstance(result, Completion) or self.oracle.orders(entry.cart_token)
             return
-        match end:
+        match result:
             case Completion():
                 assert entry.state == IntentState.CONFIRMED
-                self.books.check_completion(end, entry)
+                self.oracle.check_completion(result, entry)
             case OutcomeUnknown():
-                # The other of two may have found out, or an earlier one. What another process prepared stays prepared.
-                assert entry.state in OPEN or not alone
+                # Another call may have settled the intent. An intent that another process prepared stays prepared.
+                assert entry.state in OPEN or not is_single
             case CompletionRejected(order=None):
-                assert entry.state == IntentState.REJECTED or not alone
-                assert intent not in self.books.made, "believed too early"
+                assert entry.state == IntentState.REJECTED or not is_single
+                assert intent not in self.oracle.made, "confirmed too early"
             case CompletionRejected():
-                assert entry.state == IntentState.REJECTED or not alone
-                assert any(map(self.books.is_failed, self.books.orders(entry.cart_token)))
+                assert entry.state == IntentState.REJECTED or not is_single
+                assert any(map(self.oracle.is_failed, self.oracle.orders(entry.cart_token)))
             case NotExecuted():
-                assert self.answered, "with the open questions open, nothing proves that"
-                assert entry.state == IntentState.NOT_EXECUTED or not alone
+                assert self.has_bounds, "without bounds, nothing proves that"
+                assert entry.state == IntentState.NOT_EXECUTED or not is_single
             case BaseException():
-                raise AssertionError(f"reconciling ended with {end!r}") from end
+                raise AssertionError(f"reconciling ended with {result!r}") from result
 
-    # --- what holds ----------------------------------------------------------------------------------------------
+    # --- invariants ----------------------------------------------------------------------------------------------
 
     @invariant()
-    def the_books_are_right(self) -> None:
-        self._noting_failure(self.books.check)
+    def orders_match_the_journals(self) -> None:
+        self._record_failure(self.oracle.check)
 
     def teardown(self) -> None:
         try:
-            if self.tills:
-                self.runner.run(self._close_the_books())
+            if self.machines:
+                self.runner.run(self._reconcile_and_close())
         finally:
             self.runner.close()
             self.folder.cleanup()
 
-    async def _close_the_books(self) -> None:
-        """Let everything land that was under way, and find every order that was made."""
+    async def _reconcile_and_close(self) -> None:
+        """Wait until no request is in flight, and find every order that was made."""
         try:
             if not self.failed:
                 self.server.faults.clear()
                 for _ in range(3):
                     await self._wait(1000.0)
-                self.books.check()
-                for till in self.tills:
-                    await self._settle(till)
+                self.oracle.check()
+                for machine in self.machines:
+                    await self._settle(machine)
         finally:
-            for till in self.tills:
-                await till.client.aclose()
+            for machine in self.machines:
+                await machine.client.aclose()
             await self.server.aclose()
 
-    async def _settle(self, till: Machine) -> None:
-        till.failing = till.missed = 0
-        for intent in await till.store.pending():
-            self._judge_reconciled(till, intent.id, await result_of(till.client.complete.reconcile(intent)))
-        self.books.check()
-        for name, entry in till.store.entries().items():
-            assert name not in self.books.made or entry.state not in OPEN, "an order that was made was not found"
+    async def _settle(self, machine: Machine) -> None:
+        machine.failing_writes = machine.failed_writes = 0
+        for intent in await machine.store.pending():
+            self._check_reconciliation(machine, intent.id, await result_of(machine.client.complete.reconcile(intent)))
+        self.oracle.check()
+        for name, entry in machine.store.entries().items():
+            assert name not in self.oracle.made or entry.state not in OPEN, "an existing order was not found"
 
 
 class DurablePurchases(Purchases):
-    """The same with journals in files."""
+    """`Purchases` with journals in files."""
 
     durable = True
 
 
-WANTED: Final = int(os.environ.get("STATEFUL_STEPS", "0"))
+TOTAL_STEPS: Final = int(os.environ.get("STATEFUL_STEPS", "0"))
 SHORT: Final = settings(
     stateful_step_count=30,
     derandomize=True,
@@ -586,14 +598,14 @@ LONG: Final = settings(SHORT, stateful_step_count=50, max_examples=100, derandom
 @pytest.mark.parametrize(
     ("machine", "examples", "share"), [(Purchases, 40, 0.8), (DurablePurchases, 10, 0.2)], ids=["memory", "file"]
 )
-def test_money_is_spent_once_and_knowingly(machine: type[Purchases], examples: int, share: float) -> None:
-    taken.clear()
-    came_to.clear()
-    if not WANTED:
+def test_random_purchases_match_orders_and_journals(machine: type[Purchases], examples: int, share: float) -> None:
+    steps.clear()
+    outcomes.clear()
+    if not TOTAL_STEPS:
         run_state_machine_as_test(machine, settings=settings(SHORT, max_examples=examples))
-    while taken.total() < WANTED * share:
+    while steps.total() < TOTAL_STEPS * share:
         run_state_machine_as_test(machine, settings=LONG)
-    for counts in (taken, came_to):
+    for counts in (steps, outcomes):
         sys.stdout.write(f"\n{machine.__name__}: {counts.total()} = {dict(counts.most_common())}\n")
-    # A machine that buys nothing, or whose faults do not strike, would prove nothing.
-    assert min(came_to[end] for end in ("Completion", "OutcomeUnknown", "reconcile: Completion")) > examples // 2
+    # A run without purchases or without faults would prove nothing.
+    assert min(outcomes[result] for result in ("Completion", "OutcomeUnknown", "reconcile: Completion")) > examples // 2

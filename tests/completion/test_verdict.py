@@ -1,4 +1,4 @@
-"""The table of money-safety, every combination of its columns."""
+"""The verdict on every combination of evidence: the table of the guide money-safety."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVIDENCE = st.builds(
 NO_ORDER = (OrderSeen.NONE, OrderSeen.STILL_BASKET)
 
 
-def every() -> list[Evidence]:
+def all_combinations() -> list[Evidence]:
     names = (
         "order",
         "likely_orders",
@@ -48,20 +48,20 @@ def every() -> list[Evidence]:
     ]
 
 
-def test_nothing_known_is_unknown() -> None:
+def test_verdict_without_evidence_is_unknown() -> None:
     assert verdict(Evidence()).outcome is Outcome.UNKNOWN
     assert verdict(Evidence()).likelihood is Likelihood.NONE
 
 
-def test_every_combination_of_the_columns() -> None:
-    combinations = every()
+def test_verdict_of_every_combination_of_evidence() -> None:
+    combinations = all_combinations()
     assert len(combinations) == 4 * 3 * 2 * 3 * 3 * 3 * 3 * 3 * 2
     for seen in combinations:
         outcome = verdict(seen).outcome
-        # An order decides, whatever else was seen; and nothing but an order confirms or rejects.
+        # An order decides regardless of other evidence, and only an order confirms or rejects.
         assert (outcome is Outcome.CONFIRMED) == (seen.order is OrderSeen.ACCEPTED)
         assert (outcome is Outcome.REJECTED) == (seen.order is OrderSeen.FAILED)
-        # "It did not happen" takes all of the proof at once.
+        # Not executed requires every part of the proof.
         proven = (
             seen.order in NO_ORDER
             and not seen.likely_orders
@@ -75,7 +75,7 @@ def test_every_combination_of_the_columns() -> None:
 
 
 @given(EVIDENCE)
-def test_never_not_executed_with_an_order_or_with_doubt(seen: Evidence) -> None:
+def test_verdict_with_a_possible_order_is_never_not_executed(seen: Evidence) -> None:
     found = verdict(seen)
     if found.outcome is Outcome.NOT_EXECUTED:
         assert seen.order in NO_ORDER
@@ -87,8 +87,8 @@ def test_never_not_executed_with_an_order_or_with_doubt(seen: Evidence) -> None:
 
 
 @given(EVIDENCE)
-def test_a_failed_search_never_decides(seen: Evidence) -> None:
-    blind = Evidence(
+def test_verdict_without_a_complete_search_is_unknown(seen: Evidence) -> None:
+    incomplete = Evidence(
         likely_orders=seen.likely_orders,
         basket=seen.basket,
         active_reads=seen.active_reads,
@@ -98,11 +98,11 @@ def test_a_failed_search_never_decides(seen: Evidence) -> None:
         fence_proves_not_executed=seen.fence_proves_not_executed,
         latest_landing=seen.latest_landing,
     )
-    assert verdict(blind).outcome is Outcome.UNKNOWN
+    assert verdict(incomplete).outcome is Outcome.UNKNOWN
 
 
 @given(EVIDENCE)
-def test_without_the_staging_answer_nothing_proves_that_it_did_not_happen(seen: Evidence) -> None:
+def test_verdict_without_policy_bounds_is_never_not_executed(seen: Evidence) -> None:
     if not seen.fence_proves_not_executed and seen.latest_landing is None:
         assert verdict(seen).outcome is not Outcome.NOT_EXECUTED
 
@@ -114,12 +114,12 @@ def test_without_the_staging_answer_nothing_proves_that_it_did_not_happen(seen: 
         (None, 300, 9, False),
         (60, 89, 9, False),
         (60, 90, 9, True),
-        (10, 59, 9, False),  # the table's own three reads over 60 s hold beside it
+        (10, 59, 9, False),  # the table still requires three reads over 60 s
         (10, 60, 2, False),
         (10, 60, 3, True),
     ],
 )
-def test_a_basket_that_stays_open_proves_something_only_with_a_known_bound(
+def test_open_basket_proves_not_executed_only_with_a_bound(
     bound: float | None, seconds: float, reads: int, proven: bool
 ) -> None:
     seen = Evidence(
@@ -132,7 +132,7 @@ def test_a_basket_that_stays_open_proves_something_only_with_a_known_bound(
     assert (verdict(seen).outcome is Outcome.NOT_EXECUTED) == proven
 
 
-def test_a_fence_holds_until_nothing_can_land_any_more() -> None:
+def test_fence_proves_not_executed_after_latest_landing() -> None:
     names = {
         "is_search_complete": True,
         "fence": Fence.CLEARED,
@@ -143,7 +143,7 @@ def test_a_fence_holds_until_nothing_can_land_any_more() -> None:
     assert verdict(Evidence(**names, basket=BasketSeen.GONE, fence_seconds=90)).outcome is Outcome.NOT_EXECUTED
 
 
-def test_nothing_proves_that_an_intent_was_not_executed_while_it_may_still_be_sent() -> None:
+def test_intent_that_may_still_be_sent_is_unknown() -> None:
     fenced = {
         "fence": Fence.CLEARED,
         "fence_proves_not_executed": True,
@@ -160,7 +160,7 @@ def test_nothing_proves_that_an_intent_was_not_executed_while_it_may_still_be_se
 REFUSED = Evidence(is_search_complete=True, basket=BasketSeen.ACTIVE, is_refusal_settled=True)
 
 
-def test_a_refusal_is_confirmed_by_an_open_basket_and_a_whole_list_without_the_order() -> None:
+def test_settled_refusal_with_open_basket_is_rejected() -> None:
     assert verdict(REFUSED).outcome is Outcome.REJECTED
 
 
@@ -176,11 +176,11 @@ def test_a_refusal_is_confirmed_by_an_open_basket_and_a_whole_list_without_the_o
         ({"order": OrderSeen.ACCEPTED}, Outcome.CONFIRMED),
     ],
 )
-def test_anything_else_does_not_confirm_a_refusal(seen: dict[str, Any], outcome: Outcome) -> None:
+def test_refusal_without_full_evidence_is_not_rejected(seen: dict[str, Any], outcome: Outcome) -> None:
     assert verdict(attrs.evolve(REFUSED, **seen)).outcome is outcome
 
 
-def test_a_fence_around_a_basket_that_was_filled_again_proves_nothing() -> None:
+def test_fence_with_a_refilled_basket_is_unknown() -> None:
     seen = Evidence(
         is_search_complete=True,
         fence=Fence.CLEARED,
@@ -191,7 +191,7 @@ def test_a_fence_around_a_basket_that_was_filled_again_proves_nothing() -> None:
     assert verdict(seen).outcome is Outcome.UNKNOWN
 
 
-def test_after_a_fence_an_order_gets_the_time_it_may_take_to_show() -> None:
+def test_fence_younger_than_the_orders_lag_is_unknown() -> None:
     seen = Evidence(
         is_search_complete=True, fence=Fence.CLEARED, fence_seconds=45, fence_proves_not_executed=True, orders_lag=60
     )
@@ -227,7 +227,7 @@ def test_after_a_fence_an_order_gets_the_time_it_may_take_to_show() -> None:
             Evidence(is_search_complete=True, fence=Fence.CLEARED, fence_seconds=31, basket=BasketSeen.ACTIVE),
             Likelihood.NONE,
         ),
-        # Cleared by ourselves, so its absence tells nothing.
+        # This client cleared the basket, so its absence proves nothing.
         (
             Evidence(is_search_complete=True, basket=BasketSeen.GONE, fence=Fence.CLEARED, fence_seconds=31),
             Likelihood.NOT_EXECUTED,
@@ -235,6 +235,6 @@ def test_after_a_fence_an_order_gets_the_time_it_may_take_to_show() -> None:
         (Evidence(is_search_complete=True, likely_orders=1, basket=BasketSeen.GONE), Likelihood.NONE),
     ],
 )
-def test_an_unknown_outcome_has_a_likelihood(seen: Evidence, likelihood: Likelihood) -> None:
+def test_unknown_verdict_has_a_likelihood(seen: Evidence, likelihood: Likelihood) -> None:
     assert verdict(seen).outcome is Outcome.UNKNOWN
     assert verdict(seen).likelihood is likelihood

@@ -1,4 +1,4 @@
-"""Limiter, breaker, retry budget and log of a call, through both clients."""
+"""Rate limiter, circuit breaker, retry budget and log of a call, through both clients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from minted_connect import (
 from minted_connect.core.throttle import RateLimiter
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.support.operations import GOLD
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 ONCE = RetryPolicy.none()
 
@@ -57,7 +57,7 @@ async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 def client(connect: Any, sandbox: Sandbox, clock: ManualClock) -> Any:
-    """Build a client of the sandbox with these options."""
+    """Return a function that builds a client of the sandbox with these options."""
 
     def build(retry: RetryPolicy = ONCE, **options: Any) -> Any:
         return connect(
@@ -74,7 +74,7 @@ async def fails(minted: Any, times: int) -> None:
 
 
 @pytest.mark.requirement(7)
-async def test_the_rate_limit_spaces_calls(client, clock, sandbox):
+async def test_rate_limit_spaces_calls(client, clock, sandbox):
     minted = await client(rate_limit=RateLimit(rate=2, burst=2))
     for _ in range(4):
         await minted.rates.current()
@@ -85,14 +85,14 @@ async def test_the_rate_limit_spaces_calls(client, clock, sandbox):
 
 
 @pytest.mark.requirement(7)
-async def test_the_rate_limit_counts_every_attempt(client, clock, sandbox):
+async def test_rate_limit_counts_every_attempt(client, clock, sandbox):
     minted = await client(retry=RetryPolicy(), rate_limit=RateLimit(rate=0.1), random=lambda: 0.0)
     sandbox.faults.add("status", status=500)
     await minted.rates.current()
-    assert clock.sleeps == [0.0, 10.0]  # the retry's own pause, then the limiter's
+    assert clock.sleeps == [0.0, 10.0]  # the pause before the retry, then the wait for the limiter
 
 
-async def test_the_breaker_opens_and_lets_one_probe_through(client, clock, sandbox):
+async def test_breaker_opens_and_allows_one_probe(client, clock, sandbox):
     minted = await client(breaker=BreakerPolicy(failures=3, cooldown=30))
     fault = sandbox.faults.add("status", status=500, times=None)
     await fails(minted, 3)
@@ -111,7 +111,7 @@ async def test_the_breaker_opens_and_lets_one_probe_through(client, clock, sandb
     await minted.rates.current()
 
 
-async def test_a_no_of_the_server_does_not_open_the_breaker(client, sandbox):
+async def test_breaker_ignores_404_responses(client, sandbox):
     minted = await client(breaker=BreakerPolicy(failures=1))
     for _ in range(3):
         with pytest.raises(NotFound):
@@ -123,7 +123,7 @@ async def test_a_no_of_the_server_does_not_open_the_breaker(client, sandbox):
         await minted.rates.current()
 
 
-async def test_while_the_probe_runs_nothing_else_does(sandbox, clock):
+async def test_breaker_during_probe_rejects_other_calls(sandbox, clock):
     options = Options(clock=clock, breaker=BreakerPolicy(failures=1, cooldown=30))
     async with AsyncMintedConnect(
         sandbox.username, sandbox.password, base_url=sandbox.url, retry=ONCE, options=options
@@ -137,7 +137,7 @@ async def test_while_the_probe_runs_nothing_else_does(sandbox, clock):
             await asyncio.sleep(0)
         with pytest.raises(CircuitOpen):
             await minted.rates.current()
-        # A cancelled probe says nothing about the server: the next call is the probe.
+        # A cancelled probe proves nothing about the server, so the next call is the probe.
         probe.cancel()
         with pytest.raises(asyncio.CancelledError):
             await probe
@@ -145,7 +145,7 @@ async def test_while_the_probe_runs_nothing_else_does(sandbox, clock):
 
 
 @pytest.mark.requirement(22)
-async def test_reconciling_does_not_mind_an_open_breaker(client, sandbox):
+async def test_reconcile_bypasses_open_breaker(client, sandbox):
     minted = await client(breaker=BreakerPolicy(failures=1, cooldown=3600))
     await minted.customers.create("customer-1")
     basket = await minted.baskets.add_item("customer-1", sku=GOLD)
@@ -155,7 +155,7 @@ async def test_reconciling_does_not_mind_an_open_breaker(client, sandbox):
     assert (await minted.complete.reconcile(caught.value)).reconciled
 
 
-async def test_what_was_not_sent_says_that_the_budget_is_spent(connect, clock):
+async def test_unsent_call_without_retry_budget_raises_exhausted(connect, clock):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         minted = await connect(
@@ -169,10 +169,10 @@ async def test_what_was_not_sent_says_that_the_budget_is_spent(connect, clock):
     assert caught.value.safe_to_retry
 
 
-async def test_a_clean_success_gives_a_token_back(client, sandbox, clock):
+async def test_success_at_first_attempt_refunds_one_token(client, sandbox, clock):
     minted = await client(retry=RetryPolicy(budget=5))
     sandbox.faults.add("status", status=500)
-    await minted.rates.current()  # takes all five
+    await minted.rates.current()  # spends all five tokens
     for left in (1, 2, 3, 4):
         sandbox.faults.add("status", status=500)
         await fails(minted, 1)
@@ -185,7 +185,7 @@ async def test_a_clean_success_gives_a_token_back(client, sandbox, clock):
 
 
 @pytest.mark.requirement(32)
-async def test_the_log_is_a_line_an_attempt(client, sandbox, caplog):
+async def test_log_has_a_line_for_each_attempt(client, sandbox, caplog):
     minted = await client(retry=RetryPolicy(), random=lambda: 0.5)
     await minted.rates.current()
     sandbox.faults.add("drop_before_read")
@@ -204,7 +204,7 @@ async def test_the_log_is_a_line_an_attempt(client, sandbox, caplog):
     ]
 
 
-async def test_an_answer_of_another_shape_names_the_request(client, sandbox):
+async def test_malformed_response_error_names_the_request(client, sandbox):
     minted = await client()
     sandbox.faults.add("drop_field", field="*.buy_price")
     with pytest.raises(ProtocolError, match=r"GET /partner/walletable/rates: .*buy_price") as caught:
@@ -215,7 +215,7 @@ async def test_an_answer_of_another_shape_names_the_request(client, sandbox):
     assert error.problems == tuple(f"data[{row}].buy_price: required field missing" for row in (0, 1))
 
 
-THIRD: list[tuple[str, dict[str, Any], type[Exception]]] = [
+FAILURES: list[tuple[str, dict[str, Any], type[Exception]]] = [
     ("status", {"status": 403}, PermissionDenied),
     ("status", {"status": 500}, ServerError),
     ("success_false", {}, APIError),
@@ -228,8 +228,8 @@ THIRD: list[tuple[str, dict[str, Any], type[Exception]]] = [
 
 
 @pytest.mark.requirement(40)
-@pytest.mark.parametrize(("kind", "args", "error"), THIRD, ids=[kind for kind, _, _ in THIRD])
-async def test_what_fails_says_which_exchange_it_was_and_at_which_attempt(client, sandbox, kind, args, error):
+@pytest.mark.parametrize(("kind", "args", "error"), FAILURES, ids=[kind for kind, _, _ in FAILURES])
+async def test_error_has_request_id_and_attempts(client, sandbox, kind, args, error):
     minted = await client(retry=RetryPolicy(), random=lambda: 0.0, max_body=16_384)
     await minted.customers.create("customer-1")
     basket = await minted.baskets.add_item("customer-1", sku=GOLD)
@@ -244,7 +244,7 @@ async def test_what_fails_says_which_exchange_it_was_and_at_which_attempt(client
     assert getattr(caught.value, "request_id", None) == (sandbox.requests[-1].request_id if known else None)
 
 
-async def test_rows_of_others_say_which_exchange_it_was(client, sandbox):
+async def test_integrity_error_of_page_has_request_id_and_attempts(client, sandbox):
     minted = await client(retry=RetryPolicy(), random=lambda: 0.0)
     await minted.customers.create("customer-1")
     basket = await minted.baskets.add_item("customer-1", sku=GOLD)
@@ -257,40 +257,40 @@ async def test_rows_of_others_say_which_exchange_it_was(client, sandbox):
 
 
 @pytest.mark.requirement(40)
-async def test_a_result_says_which_exchange_it_was_and_at_which_attempt(client, sandbox):
+async def test_response_has_request_id_and_attempts(client, sandbox):
     minted = await client(retry=RetryPolicy(), random=lambda: 0.0)
     sandbox.faults.add("status", method="GET", status=503, times=2)
-    reply = await minted.request("GET", "/partner/walletable/rates")
-    assert (reply.request_id, reply.attempts) == (sandbox.requests[-1].request_id, 3)
+    response = await minted.request("GET", "/partner/walletable/rates")
+    assert (response.request_id, response.attempts) == (sandbox.requests[-1].request_id, 3)
     assert (await minted.request("GET", "/partner/walletable/rates")).attempts == 1
 
 
-async def test_a_change_that_cannot_be_seen_is_not_confirmed(connect, clock):
+async def test_update_missing_in_read_back_raises(connect, clock):
     async def script(connection: Connection) -> None:
         while True:
             first, _, _ = await connection.request()
             if first.startswith("PATCH"):
-                connection.answer(b"<html>", 200)
+                connection.respond(b"<html>", 200)
             else:
                 connection.envelope({"external_id": "customer-1"})
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock))
         with pytest.raises(ProtocolError):
             await minted.customers.update("customer-1", email="grace@mail.example")
 
 
-# A refusal of the last attempt is not a refusal of the call.
+# A last attempt that was not sent does not prove that the earlier attempts had no effect.
 
 
 @pytest.mark.parametrize("last", ["refused", "breaker"])
-async def test_what_may_have_landed_is_never_called_not_sent(connect, clock, last):
+async def test_possibly_executed_update_never_raises_not_sent(connect, clock, last):
     async def once(connection: Connection) -> None:
-        await connection.request()  # received, without a response
+        await connection.request()  # received, but never responded to
         if last == "refused":
             server._server.close()
 
-    async with WireServer(once) as server:
+    async with RawServer(once) as server:
         minted = await connect(
             server.url,
             options=Options(clock=clock, breaker=BreakerPolicy(failures=1) if last == "breaker" else None),
@@ -302,17 +302,17 @@ async def test_what_may_have_landed_is_never_called_not_sent(connect, clock, las
 
 
 @pytest.mark.requirement(19)
-async def test_a_price_that_runs_out_while_waiting_for_the_limiter_is_not_bought(client, sandbox, clock):
+async def test_price_fix_expiring_in_limiter_wait_is_not_bought(client, sandbox, clock):
     minted = await client(rate_limit=RateLimit(rate=0.1))
     await minted.customers.create("customer-1")
     basket = await minted.baskets.add_item("customer-1", sku=GOLD)
-    clock.advance(228)  # the basket can still be read, and 10 s later its lock is over
+    clock.advance(228)  # the basket can still be read; its price fix expires during the next 10 s
     with pytest.raises(PriceFixExpired):
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert sandbox.requests.of("complete.buy") == []
 
 
-async def test_the_lock_counts_from_when_it_was_asked_for(client, sandbox, clock):
+async def test_price_fix_counts_from_start_of_request(client, sandbox, clock):
     minted = await client()
     await minted.customers.create("customer-1")
     await minted.baskets.add_item("customer-1", sku=GOLD)
@@ -321,7 +321,7 @@ async def test_the_lock_counts_from_when_it_was_asked_for(client, sandbox, clock
     assert basket.price_fix.seconds_left <= basket.price_fix.remaining - 7
 
 
-async def test_reconciling_leaves_the_places_of_purchases_alone(client, sandbox):
+async def test_reconcile_uses_no_connection_of_purchases(client, sandbox):
     minted = await client(pool_size=1)
     await minted.customers.create("customer-1")
     basket = await minted.baskets.add_item("customer-1", sku=GOLD)
@@ -340,7 +340,7 @@ async def test_reconciling_leaves_the_places_of_purchases_alone(client, sandbox)
 
 
 @pytest.mark.requirement(21)
-async def test_everyday_calls_do_not_hold_purchases_up(client, sandbox):
+async def test_hanging_read_does_not_delay_purchase(client, sandbox):
     minted = await client(pool_size=1, completion=CompletionPolicy(pre_image="require"))
     await minted.customers.create("customer-1")
     basket = await minted.baskets.add_item("customer-1", sku=GOLD)
@@ -349,24 +349,24 @@ async def test_everyday_calls_do_not_hold_purchases_up(client, sandbox):
         group.start_soon(minted.rates.current)
         while not hang.waiting:
             await anyio.sleep(0)
-        done = await minted.complete.buy(basket, expected_total=basket.paid_total)
-        assert done.order.token == basket.token
+        completion = await minted.complete.buy(basket, expected_total=basket.paid_total)
+        assert completion.order.token == basket.token
         assert hang.waiting == 1
         hang.remove()
 
 
-TROUBLES: dict[str, tuple[dict[str, Any], type[Exception]]] = {
-    "no place in the pool": ({"pool_size": 1}, PoolTimeout),
-    "an open breaker": ({"breaker": BreakerPolicy(failures=1, cooldown=3600)}, CircuitOpen),
-    "a rate limit": ({"rate_limit": RateLimit(rate=0.001, burst=4)}, LimiterTimeout),
-    "a spent budget": ({}, ServerError),
+CONDITIONS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
+    "full pool": ({"pool_size": 1}, PoolTimeout),
+    "open breaker": ({"breaker": BreakerPolicy(failures=1, cooldown=3600)}, CircuitOpen),
+    "rate limit": ({"rate_limit": RateLimit(rate=0.001, burst=4)}, LimiterTimeout),
+    "empty retry budget": ({}, ServerError),
 }
 
 
 @pytest.mark.requirement(21)
-@pytest.mark.parametrize("trouble", TROUBLES)
-async def test_nothing_holds_reconciling_up(connect, sandbox, clock, trouble):
-    options, refusal = TROUBLES[trouble]
+@pytest.mark.parametrize("condition", CONDITIONS)
+async def test_reconcile_bypasses_pool_limiter_breaker_and_budget(connect, sandbox, clock, condition):
+    options, error = CONDITIONS[condition]
     minted = await connect(
         sandbox.url,
         sandbox.username,
@@ -381,42 +381,43 @@ async def test_nothing_holds_reconciling_up(connect, sandbox, clock, trouble):
     with pytest.raises(OutcomeUnknown) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     async with anyio.create_task_group() as group:
-        if trouble == "no place in the pool":
+        if condition == "full pool":
             hang = sandbox.faults.add("hang", path="*/rates")
             group.start_soon(minted.rates.current)
             while not hang.waiting:
                 await anyio.sleep(0)
-        if trouble == "a spent budget":
+        if condition == "empty retry budget":
             sandbox.faults.add("status", path="*/rates")
-        with pytest.raises(refusal):  # every other call
+        with pytest.raises(error):  # like every other call
             await minted.rates.current()
-        sandbox.faults.add("status", path="*/orders")  # retried without a token
+        sandbox.faults.add("status", path="*/orders")  # retried although the retry budget is empty
         assert (await minted.complete.reconcile(caught.value)).reconciled
         assert len(sandbox.requests.of("orders.page")) == 3
         sandbox.faults.clear()
 
 
 @pytest.mark.requirement(22)
-@pytest.mark.parametrize("trouble", ["an open breaker", "a rate limit"])
-async def test_a_purchase_that_is_held_back_was_not_sent(client, clock, sandbox, trouble):
-    options, refusal = TROUBLES[trouble]
+@pytest.mark.parametrize("condition", ["open breaker", "rate limit"])
+async def test_blocked_purchase_raises_not_sent(client, clock, sandbox, condition):
+    options, error = CONDITIONS[condition]
     minted = await client(**{**options, "rate_limit": options.get("rate_limit") and RateLimit(rate=0.001, burst=3)})
     await minted.customers.create("customer-1")
     basket = await minted.baskets.add_item("customer-1", sku=GOLD)
-    if trouble == "an open breaker":
+    if condition == "open breaker":
         sandbox.faults.add("status", path="*/rates")
         await fails(minted, 1)
     before = len(sandbox.requests)
-    with pytest.raises(refusal) as caught:
+    with pytest.raises(error) as caught:
         await minted.complete.buy(basket, expected_total=basket.paid_total)
     assert isinstance(caught.value, NotSent)
-    assert len(sandbox.requests) - before == (0 if trouble == "an open breaker" else 1)  # the read of the basket
+    # An open breaker refuses the preflight read of the basket, too.
+    assert len(sandbox.requests) - before == (0 if condition == "open breaker" else 1)
     assert sandbox.requests.of("complete.buy") == []
     assert await minted.complete.pending() == []
     assert clock.sleeps == []
 
 
-async def test_who_gives_up_gives_the_turn_back():
+async def test_cancelled_limiter_wait_returns_its_token():
     clock = ManualClock()
     limiter = RateLimiter(RateLimit(rate=1), clock)
     await limiter.wait(60)

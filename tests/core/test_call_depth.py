@@ -14,11 +14,11 @@ from minted_connect.sandbox import Sandbox
 from tests.support.operations import GOLD
 
 PACKAGE = Path(minted_connect.__file__).parent
-MOST_FRAMES = 12
+MAX_FRAMES = 12
 
 
-def awaited(coroutine: Any) -> Iterator[CodeType]:
-    """The code of a suspended coroutine, and of each coroutine that it waits for."""
+def awaited_code(coroutine: Any) -> Iterator[CodeType]:
+    """Yield the code of a suspended coroutine, and of each coroutine that it awaits."""
     while coroutine is not None:
         code = getattr(coroutine, "cr_code", None) or getattr(coroutine, "gi_code", None)
         if code is not None:
@@ -26,7 +26,7 @@ def awaited(coroutine: Any) -> Iterator[CodeType]:
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
 
 
-async def test_change_of_a_basket_waits_at_most_twelve_frames_deep(sandbox: Sandbox) -> None:
+async def test_basket_update_awaits_at_most_twelve_frames(sandbox: Sandbox) -> None:
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
         await minted.customers.create("customer-1")
         basket = await minted.baskets.add_item("customer-1", sku=GOLD)
@@ -34,9 +34,11 @@ async def test_change_of_a_basket_waits_at_most_twelve_frames_deep(sandbox: Sand
         update = asyncio.create_task(minted.baskets.update_item(basket, sku=GOLD, qty=2))
         while not fault.waiting:
             await asyncio.sleep(0)
-        frames = [code.co_qualname for code in awaited(update.get_coro()) if PACKAGE in Path(code.co_filename).parents]
+        frames = [
+            code.co_qualname for code in awaited_code(update.get_coro()) if PACKAGE in Path(code.co_filename).parents
+        ]
         update.cancel()
         await asyncio.wait([update])
         assert frames[0] == "AsyncBaskets.update_item"
         assert frames[-1] == "forbid_resend"
-        assert len(frames) <= MOST_FRAMES, frames
+        assert len(frames) <= MAX_FRAMES, frames

@@ -1,4 +1,4 @@
-"""The client's side of HTTP Digest: RFC vectors, parsing, choice, rules after a 401, the single flight."""
+"""The client side of HTTP Digest: RFC vectors, parsing, choice of a challenge, rules after a 401, concurrent calls."""
 
 import asyncio
 import copy
@@ -30,11 +30,11 @@ def anyio_backend():
     return "asyncio"
 
 
-# --- an independent reading of RFC 7616, to check ours against ------------------------------------------------
+# --- an independent implementation of RFC 7616, to compare with --------------------------------------------------
 
 
-def read(header):
-    """The parameters of an Authorization header; strict, so that sloppy output fails."""
+def parse_authorization(header):
+    """Return the parameters of an Authorization header. Strict: syntax that RFC 7616 does not allow fails."""
     assert header.startswith("Digest ")
     found, rest = {}, header.removeprefix("Digest ")
     while rest:
@@ -48,8 +48,8 @@ def read(header):
     return found
 
 
-def expected(given, *, user, password, method, body=b""):
-    """The response for the parameters of a header, spelled out as in RFC 7616 section 3.4.1."""
+def expected_response(given, *, user, password, method, body=b""):
+    """Compute the response for the parameters of a header, step by step as in RFC 7616 section 3.4.1."""
     algorithm = given.get("algorithm", "MD5").upper()
     make = HASHES[algorithm.removesuffix("-SESS")]
 
@@ -69,9 +69,9 @@ def expected(given, *, user, password, method, body=b""):
 class Server:
     """Responds like a server whose nonces are valid for `uses` requests, and counts the requests."""
 
-    def __init__(self, password="secret", *, realm="r", algorithm="SHA-256", qop="auth", uses=10**9, says_stale=True):
+    def __init__(self, password="secret", *, realm="r", algorithm="SHA-256", qop="auth", uses=10**9, sends_stale=True):
         self.password, self.realm, self.algorithm, self.qop = password, realm, algorithm, qop
-        self.uses, self.says_stale = uses, says_stale
+        self.uses, self.sends_stale = uses, sends_stale
         self.unsigned = self.signed = 0
         self.next_nonce = None
         self._names = count(1)
@@ -96,18 +96,20 @@ class Server:
             self.unsigned += 1
             return 401, self.challenge()
         self.signed += 1
-        given = read(authorization)
-        if given["response"] != expected(given, user="partner", password=self.password, method=method, body=body):
+        given = parse_authorization(authorization)
+        if given["response"] != expected_response(
+            given, user="partner", password=self.password, method=method, body=body
+        ):
             return 401, self.challenge()
         seen = self.nonces.get(given["nonce"])
         if seen is None or len(seen) >= self.uses or given.get("nc") in seen:
-            return 401, self.challenge(stale=self.says_stale)
+            return 401, self.challenge(stale=self.sends_stale)
         seen.add(given.get("nc", object()))
         return 200, [f'nextnonce="{self.next_nonce}"'] if self.next_nonce else []
 
 
 async def call(auth, server, method="GET", target="/", body=b""):
-    """One call as the transport makes it."""
+    """Make one call as the transport does; return its status."""
     async with auth.auth_flow() as flow:
         while True:
             status, values = await server(method, target, flow.header(method, target, body), body)
@@ -118,15 +120,17 @@ async def call(auth, server, method="GET", target="/", body=b""):
                 return status
 
 
-def sign(challenge, *, method="GET", target="/", body=b"", user="partner", password="secret", policy="any"):
-    """The parameters that a new client sends in response to one challenge."""
+def first_signed_parameters(
+    challenge, *, method="GET", target="/", body=b"", user="partner", password="secret", policy="any"
+):
+    """Return the parameters that a new client sends after a challenge."""
     flow = DigestAuth(user, password, policy=policy).auth_flow()
     assert flow.header(method, target, body) is None
     assert flow.on_challenge([challenge] if isinstance(challenge, str) else challenge)
-    return read(flow.header(method, target, body))
+    return parse_authorization(flow.header(method, target, body))
 
 
-# --- vectors ---------------------------------------------------------------------------------------------------
+# --- vectors -----------------------------------------------------------------------------------------------------
 
 RFC7616_NONCE = "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v"
 RFC7616_OPAQUE = "FQhe/qaU925kfnzjCev0ciny7QMkPqMAFRtzCUYo5tdS"
@@ -150,7 +154,7 @@ def fix_cnonce(monkeypatch, value):
 )
 def test_rfc_7616_section_3_9_1(monkeypatch, offer, algorithm, response):
     fix_cnonce(monkeypatch, "f2/wE4q74E6zIJEtWaHKaf5wv/H5QzzpXusqGemxURZJ")
-    assert sign(offer, target="/dir/index.html", user="Mufasa", password="Circle of Life") == {
+    assert first_signed_parameters(offer, target="/dir/index.html", user="Mufasa", password="Circle of Life") == {
         "username": "Mufasa",
         "realm": "http-auth@example.org",
         "nonce": RFC7616_NONCE,
@@ -168,7 +172,7 @@ JASON = (
     'Digest realm="api@example.org", qop="auth", algorithm=SHA-512-256, charset=UTF-8, userhash=%s, '
     'nonce="5TsQWLVdgBdmrQ0XsxbDODV+57QdFR34I9HAbC/RVvkK", opaque="HRPCssKJSGjCrkzDg8OhwpzCiGPChXYjwrI2QmXDnsOS"'
 )
-# Erratum 4897: what RFC 7616 prints is not the hash of its own example.
+# Erratum 4897: the hash printed in RFC 7616 is not that of its example.
 JASON_HASH = "793263caabb707a56211940d90411ea4a575adeccb7e360aeb624ed06ece9b0b"
 JASON_RESPONSE = "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68a5"
 
@@ -178,7 +182,7 @@ JASON_RESPONSE = "3798d4131c277846293534c3edc11bd8a5e4cdcbff78b05db9d95eeb1cec68
 def test_rfc_7616_section_3_9_2(monkeypatch, form, userhash):
     fix_cnonce(monkeypatch, "NTg6RKcb9boFIAS3KrFK9BGeh+iDa/sm6jUMp2wds69v")
     name = unicodedata.normalize(form, "Jäsøn Doe")
-    given = sign(JASON % userhash, target="/doe.json", user=name, password="Secret, or not?")
+    given = first_signed_parameters(JASON % userhash, target="/doe.json", user=name, password="Secret, or not?")
     assert given["response"] == JASON_RESPONSE
     if userhash:
         assert (given["username"], given["userhash"]) == (JASON_HASH, "true")
@@ -189,7 +193,7 @@ def test_rfc_7616_section_3_9_2(monkeypatch, form, userhash):
 
 def test_rfc_2617_section_3_5(monkeypatch):
     fix_cnonce(monkeypatch, "0a4f113b")
-    given = sign(
+    given = first_signed_parameters(
         'Digest realm="testrealm@host.com", qop="auth,auth-int", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", '
         'opaque="5ccc069c403ebaf9f0171e9517f40e41"',
         target="/dir/index.html",
@@ -201,7 +205,7 @@ def test_rfc_2617_section_3_5(monkeypatch):
 
 
 def test_rfc_2069_as_corrected_by_erratum_749():
-    given = sign(
+    given = first_signed_parameters(
         'Digest realm="testrealm@host.com", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="x"',
         target="/dir/index.html",
         user="Mufasa",
@@ -213,7 +217,7 @@ def test_rfc_2069_as_corrected_by_erratum_749():
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("qop", ["auth", "auth-int", ""])
-async def test_every_form_on_three_requests(algorithm, qop):
+async def test_each_algorithm_and_qop_signs_three_requests(algorithm, qop):
     server, auth = Server(algorithm=algorithm, qop=qop), DigestAuth("partner", "secret")
     for number in range(3):
         assert await call(auth, server, "POST", f"/a?n={number}", b'{"q": 1}') == 200
@@ -221,15 +225,19 @@ async def test_every_form_on_three_requests(algorithm, qop):
     assert auth.pinned == Terms("r", algorithm.removesuffix("-sess"), qop)
 
 
-def test_auth_int_covers_the_body():
+def test_auth_int_response_covers_the_body():
     offer = 'Digest realm="r", nonce="n", qop="auth-int"'
     for body in (b"", b"body", bytes(range(256))):
-        given = sign(offer, method="POST", body=body)
-        assert given["response"] == expected(given, user="partner", password="secret", method="POST", body=body)
-        assert given["response"] != expected(given, user="partner", password="secret", method="POST", body=b"x")
+        given = first_signed_parameters(offer, method="POST", body=body)
+        assert given["response"] == expected_response(
+            given, user="partner", password="secret", method="POST", body=body
+        )
+        assert given["response"] != expected_response(
+            given, user="partner", password="secret", method="POST", body=b"x"
+        )
 
 
-async def test_sess_keeps_the_cnonce_of_its_nonce():
+async def test_sess_algorithm_keeps_cnonce_for_each_nonce():
     # RFC 7616 section 3.4.2: HA1 holds the first cnonce; some servers read the current one instead.
     server, auth = Server(algorithm="SHA-256-sess"), DigestAuth("partner", "secret")
     headers = []
@@ -240,12 +248,12 @@ async def test_sess_keeps_the_cnonce_of_its_nonce():
 
     for _ in range(3):
         assert await call(auth, spy) == 200
-    given = [read(header) for header in headers if header]
+    given = [parse_authorization(header) for header in headers if header]
     assert len({parameters["cnonce"] for parameters in given}) == 1
     assert [parameters["nc"] for parameters in given] == ["00000001", "00000002", "00000003"]
 
 
-# --- parsing ---------------------------------------------------------------------------------------------------
+# --- parsing -----------------------------------------------------------------------------------------------------
 
 N = Challenge("r", "n")
 TABLE = {
@@ -295,19 +303,19 @@ TABLE = {
 
 
 @pytest.mark.parametrize(("values", "challenges"), TABLE.values(), ids=TABLE)
-def test_parse(values, challenges):
+def test_parse_challenges(values, challenges):
     assert parse_challenges(values) == challenges
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(st.lists(st.text() | st.text('Diges =",\\\trealmnoc/'), max_size=4))
-def test_parsing_never_raises(values):
+def test_parse_challenges_of_any_text_never_raises(values):
     for challenge in parse_challenges(values):
         assert challenge.realm.isprintable()
 
 
 @pytest.mark.parametrize("text", ["a", '"', "a=", 'a="', "Digest ", '\\"', "a ", ",", 'a="\\'])
-def test_parsing_takes_linear_time(text):
+def test_parse_challenges_takes_linear_time(text):
     # 800 kB: quadratic time would take minutes, and the test's time limit ends it.
     value = text * (800_000 // len(text))
     parse_challenges([value, "Digest " + value])
@@ -329,8 +337,8 @@ def challenges(draw):
     )
 
 
-def spell(challenge, draw):
-    """A header value for a challenge, in one of the many ways that mean the same."""
+def header_value(challenge, draw):
+    """Return a header value for a challenge, in one of the equivalent spellings."""
 
     def quoted(text):
         return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
@@ -351,15 +359,15 @@ def spell(challenge, draw):
     return "Digest " + comma.join(f"{name}{equals}{parts[name]}" for name in names)
 
 
-@settings(deadline=None)  # a busy machine is no failure
+@settings(deadline=None)  # a busy machine must not fail the test
 @given(st.data(), challenges(), NAMES, st.text(st.characters(codec="utf-8")), st.binary(max_size=20))
-def test_any_challenge_is_answered_so_that_an_independent_verifier_agrees(data, challenge, user, password, body):
-    value = spell(challenge, data.draw)
+def test_response_to_any_challenge_is_as_in_rfc_7616(data, challenge, user, password, body):
+    value = header_value(challenge, data.draw)
     assert parse_challenges([value]) == [challenge]
-    given = sign(value, method="PATCH", target="/a?b=%20c", body=body, user=user, password=password)
+    given = first_signed_parameters(value, method="PATCH", target="/a?b=%20c", body=body, user=user, password=password)
     if challenge.charset:
         user, password = (unicodedata.normalize("NFC", text) for text in (user, password))
-    wanted = expected(given, user=user, password=password, method="PATCH", body=body)
+    wanted = expected_response(given, user=user, password=password, method="PATCH", body=body)
     assert given["response"] == wanted
     assert (given["realm"], given["nonce"], given.get("opaque")) == (challenge.realm, challenge.nonce, challenge.opaque)
     assert given.get("algorithm") == challenge.algorithm
@@ -374,7 +382,7 @@ def test_any_challenge_is_answered_so_that_an_independent_verifier_agrees(data, 
         assert given["username"] == user
 
 
-# --- choice ----------------------------------------------------------------------------------------------------
+# --- choice of a challenge ---------------------------------------------------------------------------------------
 
 
 def offer(algorithm="MD5", *, qop="auth", realm="r", nonce="n", stale=False):
@@ -398,18 +406,18 @@ def offer(algorithm="MD5", *, qop="auth", realm="r", nonce="n", stale=False):
         (['Basic realm="r"', offer()], "MD5", "auth"),
     ],
 )
-def test_strongest_offer_wins(values, algorithm, qop):
-    given = sign(values)
+def test_strongest_offered_challenge_is_chosen(values, algorithm, qop):
+    given = first_signed_parameters(values)
     assert (given["algorithm"], given.get("qop")) == (algorithm, qop)
 
 
-def test_a_hash_that_openssl_lacks_is_not_chosen(monkeypatch):
+def test_hash_that_openssl_lacks_is_not_chosen(monkeypatch):
     monkeypatch.delitem(challenge_module.HASHES, "SHA-512-256")
-    assert sign([offer("SHA-512-256"), offer()])["algorithm"] == "MD5"
+    assert first_signed_parameters([offer("SHA-512-256"), offer()])["algorithm"] == "MD5"
     assert reason([offer("SHA-512-256")]) == "no Digest algorithm on offer is supported"
 
 
-def test_hashes_are_probed(monkeypatch):
+def test_find_hashes_leaves_out_disabled_hashes(monkeypatch):
     def refuse(*_):
         raise ValueError("disabled for FIPS")
 
@@ -420,14 +428,14 @@ def test_hashes_are_probed(monkeypatch):
 
 def reason(values, **options):
     with pytest.raises(ChallengeRefused) as caught:
-        sign(values, password="hunter2", **options)
+        first_signed_parameters(values, password="hunter2", **options)
     assert "hunter2" not in repr(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
     return caught.value.reason
 
 
 @pytest.mark.parametrize(
-    ("values", "why"),
+    ("values", "message"),
     [
         (['Basic realm="r"'], "no Digest authentication is on offer"),
         (["garbage"], "no Digest authentication is on offer"),
@@ -437,21 +445,21 @@ def reason(values, **options):
     ],
 )
 @pytest.mark.parametrize("policy", ["any", "modern"])
-def test_refused(values, why, policy):
-    assert reason(values, policy=policy) == why
+def test_unsupported_challenge_is_refused(values, message, policy):
+    assert reason(values, policy=policy) == message
 
 
-def test_modern_policy():
+def test_modern_policy_refuses_md5_and_missing_qop():
     for values in ([offer()], [offer("MD5-sess")], [offer("SHA-256", qop="")]):
         assert "modern" in reason(values, policy="modern")
-    assert sign([offer("MD5"), offer("SHA-256")], policy="modern")["algorithm"] == "SHA-256"
+    assert first_signed_parameters([offer("MD5"), offer("SHA-256")], policy="modern")["algorithm"] == "SHA-256"
 
 
-# --- the pin ---------------------------------------------------------------------------------------------------
+# --- the pinned realm and algorithm ------------------------------------------------------------------------------
 
 
-def pinned(*values):
-    """A client that was accepted once."""
+def authenticated(*values):
+    """Return the authentication of a client that the server accepted once, which pins its terms."""
     auth = DigestAuth("partner", "hunter2")
     flow = auth.auth_flow()
     assert flow.on_challenge(values)
@@ -477,35 +485,35 @@ def pinned(*values):
     ],
 )
 @pytest.mark.parametrize("stale", [False, True])
-def test_a_weaker_challenge_is_refused_after_the_first_success(first, later, stale):
-    flow = pinned(first).auth_flow()
+def test_weaker_challenge_after_success_is_refused(first, later, stale):
+    flow = authenticated(first).auth_flow()
     assert flow.header("GET", "/")
     with pytest.raises(ChallengeRefused) as caught:
         flow.on_challenge([later + ", stale=true" * stale])
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_stronger_challenge_is_taken_and_pinned():
-    auth = pinned(offer("MD5"))
+def test_stronger_challenge_is_accepted_and_pinned():
+    auth = authenticated(offer("MD5"))
     for algorithm in ("MD5-sess", "SHA-256", "SHA-256-sess", "SHA-512-256"):
         flow = auth.auth_flow()
         flow.header("GET", "/")
         assert flow.on_challenge([offer(algorithm, stale=True), offer("MD5", realm="other")])
-        assert read(flow.header("GET", "/"))["algorithm"] == algorithm
+        assert parse_authorization(flow.header("GET", "/"))["algorithm"] == algorithm
         flow.on_success()
         assert auth.pinned == Terms("r", algorithm.removesuffix("-sess"), "auth")
 
 
-def test_a_pinned_auth_int_is_kept():
-    auth = pinned(offer(qop="auth-int"))
+def test_pinned_auth_int_is_kept():
+    auth = authenticated(offer(qop="auth-int"))
     flow = auth.auth_flow()
     flow.header("GET", "/")
     assert flow.on_challenge([offer(qop="auth,auth-int", stale=True)])
-    assert read(flow.header("GET", "/"))["qop"] == "auth-int"
+    assert parse_authorization(flow.header("GET", "/"))["qop"] == "auth-int"
 
 
-def test_a_late_success_on_weaker_terms_does_not_lower_the_pin():
-    auth = pinned(offer("MD5"))
+def test_late_success_on_weaker_terms_keeps_the_pin():
+    auth = authenticated(offer("MD5"))
     late, strong = auth.auth_flow(), auth.auth_flow()
     late.header("GET", "/")
     strong.header("GET", "/")
@@ -515,7 +523,7 @@ def test_a_late_success_on_weaker_terms_does_not_lower_the_pin():
     assert auth.pinned == Terms("r", "SHA-256", "auth")
 
 
-def test_of_two_realms_the_first_to_work_is_pinned():
+def test_first_of_two_realms_to_succeed_is_pinned():
     auth = DigestAuth("partner", "secret")
     first, second = auth.auth_flow(), auth.auth_flow()
     assert first.on_challenge([offer("MD5")])
@@ -525,23 +533,23 @@ def test_of_two_realms_the_first_to_work_is_pinned():
     assert auth.pinned == Terms("r", "MD5", "auth")
 
 
-def test_an_unsigned_success_pins_nothing():
+def test_unsigned_success_pins_nothing():
     auth = DigestAuth("partner", "secret")
     auth.auth_flow().on_success()
     assert auth.pinned is None
 
 
-# --- after a 401 -----------------------------------------------------------------------------------------------
+# --- after a 401 -------------------------------------------------------------------------------------------------
 
 
-async def test_warm_calls_cost_one_request_each():
+async def test_authenticated_calls_send_one_request_each():
     server, auth = Server(), DigestAuth("partner", "secret")
     for _ in range(50):
         assert await call(auth, server) == 200
     assert (server.unsigned, server.signed) == (1, 50)
 
 
-async def test_wrong_password_costs_one_request_per_call():
+async def test_wrong_password_is_sent_once_per_call():
     server, auth = Server("right"), DigestAuth("partner", "wrong")
     for _ in range(10):
         assert await call(auth, server) == 401
@@ -549,18 +557,18 @@ async def test_wrong_password_costs_one_request_per_call():
     assert auth.pinned is None
 
 
-async def test_wrong_password_in_a_cold_burst_is_sent_once_per_call():
+async def test_wrong_password_in_concurrent_calls_is_sent_once_each():
     server, auth = Server("right"), DigestAuth("partner", "wrong")
     assert await asyncio.gather(*(call(auth, server) for _ in range(10))) == [401] * 10
     assert (server.unsigned, server.signed) == (1, 10)
 
 
-async def test_a_password_changed_at_the_server_and_back():
-    server, auth = Server(says_stale=False), DigestAuth("partner", "secret")
+async def test_password_changed_on_server_and_back_is_accepted():
+    server, auth = Server(sends_stale=False), DigestAuth("partner", "secret")
     assert await call(auth, server) == 200
     server.password = "other"
     assert await call(auth, server) == 401
-    assert server.signed == 3  # the known nonce, then a fresh one: only now it is sure
+    assert server.signed == 3  # the known nonce, then a fresh one, which proves that the password is wrong
     assert await call(auth, server) == 401
     assert server.signed == 4
     server.password = "secret"
@@ -571,9 +579,9 @@ async def test_a_password_changed_at_the_server_and_back():
     assert server.requests == 8
 
 
-@pytest.mark.parametrize("says_stale", [True, False])
-async def test_a_server_that_forgot_its_nonces(says_stale):
-    server, auth = Server(says_stale=says_stale), DigestAuth("partner", "secret")
+@pytest.mark.parametrize("sends_stale", [True, False])
+async def test_forgotten_nonce_is_renewed(sends_stale):
+    server, auth = Server(sends_stale=sends_stale), DigestAuth("partner", "secret")
     assert await call(auth, server) == 200
     server.forget()
     assert await call(auth, server) == 200
@@ -581,17 +589,17 @@ async def test_a_server_that_forgot_its_nonces(says_stale):
     assert (server.unsigned, server.signed) == (1, 4)
 
 
-@pytest.mark.parametrize("says_stale", [True, False])
+@pytest.mark.parametrize("sends_stale", [True, False])
 @pytest.mark.parametrize("uses", [1, 10])
-async def test_no_call_fails_while_nonces_are_short_lived(says_stale, uses):
-    server, auth = Server(uses=uses, says_stale=says_stale), DigestAuth("partner", "secret")
+async def test_concurrent_calls_with_short_lived_nonces_succeed(sends_stale, uses):
+    server, auth = Server(uses=uses, sends_stale=sends_stale), DigestAuth("partner", "secret")
     for _ in range(10):
         assert await asyncio.gather(*(call(auth, server) for _ in range(64))) == [200] * 64
     assert server.requests <= 1 + 2 * 640
 
 
 @pytest.mark.requirement(30)
-async def test_stale_is_renewed_once_per_call():
+async def test_stale_nonce_is_renewed_once_per_call():
     sent = []
 
     async def always_stale(method, target, header, body):
@@ -600,44 +608,44 @@ async def test_stale_is_renewed_once_per_call():
 
     auth = DigestAuth("partner", "secret")
     assert await call(auth, always_stale) == 401
-    assert [header and read(header)["nonce"] for header in sent] == [None, "n1", "n2"]
+    assert [header and parse_authorization(header)["nonce"] for header in sent] == [None, "n1", "n2"]
     assert await call(auth, always_stale) == 401
-    assert [read(header)["nonce"] for header in sent[3:]] == ["n3", "n4"]
+    assert [parse_authorization(header)["nonce"] for header in sent[3:]] == ["n3", "n4"]
 
 
-@pytest.mark.parametrize("others_got_in", [True, False])
-def test_the_first_nonce_used_up_by_overtaking_calls(others_got_in):
+@pytest.mark.parametrize("other_succeeded", [True, False])
+def test_first_nonce_used_up_by_other_calls_is_renewed(other_succeeded):
     auth = DigestAuth("partner", "secret")
     leader, follower = auth.auth_flow(), auth.auth_flow()
     assert leader.on_challenge([offer(nonce="first")])
     leader.header("GET", "/")
     follower.header("GET", "/")
-    if others_got_in:
+    if other_succeeded:
         follower.on_success()
-    assert leader.on_challenge([offer(nonce="second")]) is others_got_in
-    assert read(leader.header("GET", "/"))["nonce"] == "second"
+    assert leader.on_challenge([offer(nonce="second")]) is other_succeeded
+    assert parse_authorization(leader.header("GET", "/"))["nonce"] == "second"
     assert not leader.on_challenge([offer(nonce="third")])
 
 
-async def test_a_call_signs_again_with_the_nonce_of_its_own_challenge():
-    auth = pinned(offer(nonce="shared"))
+async def test_call_signs_again_with_nonce_of_its_challenge():
+    auth = authenticated(offer(nonce="shared"))
     first, second = auth.auth_flow(), auth.auth_flow()
     for flow, nonce in ((first, "one"), (second, "two")):
         flow.header("GET", "/")
         assert flow.on_challenge([offer(nonce=nonce, stale=True)])
-    assert read(second.header("GET", "/"))["nonce"] == "two"
-    assert read(first.header("GET", "/"))["nonce"] == "one"
-    # A renewed nonce is shared once it worked; one that worked later does not displace it.
-    assert read(auth.auth_flow().header("GET", "/"))["nonce"] == "shared"
+    assert parse_authorization(second.header("GET", "/"))["nonce"] == "two"
+    assert parse_authorization(first.header("GET", "/"))["nonce"] == "one"
+    # A renewed nonce is shared once it was accepted; a nonce that is accepted later does not replace it.
+    assert parse_authorization(auth.auth_flow().header("GET", "/"))["nonce"] == "shared"
     second.on_success()
     first.on_success()
-    third = read(auth.auth_flow().header("GET", "/"))
+    third = parse_authorization(auth.auth_flow().header("GET", "/"))
     assert (third["nonce"], third["nc"]) == ("two", "00000002")
 
 
 @pytest.mark.parametrize("outcome", ["a 5xx", ConnectionResetError])
-async def test_a_renewed_nonce_is_kept_when_its_call_ends_otherwise(outcome):
-    auth = pinned(offer(nonce="old"))
+async def test_renewed_nonce_is_kept_when_its_call_fails(outcome):
+    auth = authenticated(offer(nonce="old"))
     try:
         async with auth.auth_flow() as flow:
             flow.header("GET", "/")
@@ -647,52 +655,52 @@ async def test_a_renewed_nonce_is_kept_when_its_call_ends_otherwise(outcome):
                 raise outcome
     except ConnectionResetError:
         pass
-    given = read(auth.auth_flow().header("GET", "/"))
+    given = parse_authorization(auth.auth_flow().header("GET", "/"))
     assert (given["nonce"], given["nc"]) == ("new", "00000002")
 
 
-def test_an_application_401_is_not_answered():
-    auth = pinned(offer())
+def test_401_without_challenge_is_not_answered():
+    auth = authenticated(offer())
     flow = auth.auth_flow()
     flow.header("GET", "/")
     assert not flow.on_challenge([])
-    assert read(auth.auth_flow().header("GET", "/"))["nc"] == "00000003"
+    assert parse_authorization(auth.auth_flow().header("GET", "/"))["nc"] == "00000003"
 
 
-def nextnonce(*values, algorithm="MD5"):
-    auth = pinned(offer(algorithm))
+def nonce_after_info(*values, algorithm="MD5"):
+    auth = authenticated(offer(algorithm))
     flow = auth.auth_flow()
     flow.header("GET", "/")
     flow.on_success(values)
-    return read(auth.auth_flow().header("GET", "/"))["nonce"]
+    return parse_authorization(auth.auth_flow().header("GET", "/"))["nonce"]
 
 
-def test_next_nonce():
-    assert nextnonce('rspauth="x", nextnonce="m"') == "m"
-    assert nextnonce("qop=auth", "NextNonce=m") == "m"
-    assert nextnonce('nextnonce=""') == "n"
-    assert nextnonce('nextnonce="\r\n"') == "n"
-    assert nextnonce("garbage", "=") == "n"
-    assert nextnonce('nextnonce="m"', algorithm="MD5-sess") == "n"
+def test_nextnonce_replaces_the_nonce():
+    assert nonce_after_info('rspauth="x", nextnonce="m"') == "m"
+    assert nonce_after_info("qop=auth", "NextNonce=m") == "m"
+    assert nonce_after_info('nextnonce=""') == "n"
+    assert nonce_after_info('nextnonce="\r\n"') == "n"
+    assert nonce_after_info("garbage", "=") == "n"
+    assert nonce_after_info('nextnonce="m"', algorithm="MD5-sess") == "n"
 
 
-def test_next_nonce_of_a_replaced_nonce_is_ignored():
-    auth = pinned(offer())
+def test_nextnonce_for_a_replaced_nonce_is_ignored():
+    auth = authenticated(offer())
     late, other = auth.auth_flow(), auth.auth_flow()
     late.header("GET", "/")
     other.header("GET", "/")
     other.on_success(['nextnonce="m"'])
     late.on_success(['nextnonce="z"'])
-    assert read(auth.auth_flow().header("GET", "/"))["nonce"] == "m"
+    assert parse_authorization(auth.auth_flow().header("GET", "/"))["nonce"] == "m"
 
 
-async def test_counts_are_unique_and_rise_under_concurrency():
+async def test_nonce_counts_of_concurrent_calls_are_sequential():
     server, auth = Server(), DigestAuth("partner", "secret")
     await call(auth, server)
     headers = []
 
     async def spy(method, target, header, body):
-        headers.append(read(header))
+        headers.append(parse_authorization(header))
         return await server(method, target, header, body)
 
     await asyncio.gather(*(call(auth, spy, target=f"/{number}") for number in range(200)))
@@ -700,22 +708,22 @@ async def test_counts_are_unique_and_rise_under_concurrency():
     assert server.requests == 202
 
 
-# --- the single flight -----------------------------------------------------------------------------------------
+# --- concurrent first calls: one leads, the others follow --------------------------------------------------------
 
 
 @pytest.mark.requirement(30)
-async def test_a_cold_burst_of_64_makes_65_requests():
+async def test_64_concurrent_first_calls_send_65_requests():
     server, auth = Server(), DigestAuth("partner", "secret")
     assert await asyncio.gather(*(call(auth, server) for _ in range(64))) == [200] * 64
     assert (server.unsigned, server.signed) == (1, 64)
 
 
-class Gated(Server):
-    """Holds unsigned requests until told, and can fail them."""
+class GatedServer(Server):
+    """Holds unsigned requests until `gate` is set, then fails the first `failures` of them."""
 
     def __init__(self, failures=0, **options):
         super().__init__(**options)
-        self.failures, self.go = failures, asyncio.Event()
+        self.failures, self.gate = failures, asyncio.Event()
         self.waiting = self.peak = 0
 
     async def __call__(self, method, target, authorization, body=b""):
@@ -723,7 +731,7 @@ class Gated(Server):
             self.waiting += 1
             self.peak = max(self.peak, self.waiting)
             try:
-                await self.go.wait()
+                await self.gate.wait()
                 if self.failures:
                     self.failures -= 1
                     raise ConnectionResetError
@@ -732,110 +740,110 @@ class Gated(Server):
         return await super().__call__(method, target, authorization, body)
 
 
-async def settle():
+async def run_loop():
     for _ in range(20):
         await asyncio.sleep(0)
 
 
-async def test_when_the_leader_fails_exactly_one_other_leads():
-    server, auth = Gated(failures=1), DigestAuth("partner", "secret")
+async def test_failed_leader_is_replaced_by_one_other_call():
+    server, auth = GatedServer(failures=1), DigestAuth("partner", "secret")
     calls = [asyncio.create_task(call(auth, server)) for _ in range(8)]
-    await settle()
-    server.go.set()
+    await run_loop()
+    server.gate.set()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(results[0], ConnectionResetError)
     assert results[1:] == [200] * 7
     assert (server.peak, server.unsigned, server.signed) == (1, 1, 7)
 
 
-async def test_when_the_leader_is_cancelled_exactly_one_other_leads():
-    server, auth = Gated(), DigestAuth("partner", "secret")
+async def test_cancelled_leader_is_replaced_by_one_other_call():
+    server, auth = GatedServer(), DigestAuth("partner", "secret")
     calls = [asyncio.create_task(call(auth, server)) for _ in range(8)]
-    await settle()
+    await run_loop()
     calls[0].cancel()
-    await settle()
+    await run_loop()
     assert server.waiting == 1
-    server.go.set()
+    server.gate.set()
     assert await asyncio.gather(*calls[1:]) == [200] * 7
     assert calls[0].cancelled()
     assert (server.peak, server.unsigned, server.signed) == (1, 1, 7)
 
 
-async def test_a_waiting_call_can_be_cancelled_without_harm_to_the_others():
-    server, auth = Gated(), DigestAuth("partner", "secret")
+async def test_cancelled_follower_does_not_affect_other_calls():
+    server, auth = GatedServer(), DigestAuth("partner", "secret")
     calls = [asyncio.create_task(call(auth, server)) for _ in range(8)]
-    await settle()
+    await run_loop()
     calls[3].cancel()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await call(auth, server)
-    await settle()
+    await run_loop()
     assert calls[3].done()
-    server.go.set()
+    server.gate.set()
     assert await asyncio.gather(*calls[:3], *calls[4:]) == [200] * 7
     assert (server.unsigned, server.signed) == (1, 7)
 
 
-async def test_a_dead_server_does_not_queue_the_calls():
-    server, auth = Gated(), DigestAuth("partner", "secret")
+async def test_calls_after_two_failed_leaders_stop_waiting():
+    server, auth = GatedServer(), DigestAuth("partner", "secret")
     calls = [asyncio.create_task(call(auth, server)) for _ in range(8)]
-    for waiting in (1, 1, 6):  # the third time, everybody goes ahead
-        await settle()
+    for waiting in (1, 1, 6):  # after two failed leaders, no call waits any more
+        await run_loop()
         assert server.waiting == waiting
         calls.pop(0).cancel()
-    server.go.set()
+    server.gate.set()
     assert await asyncio.gather(*calls) == [200] * 5
     assert await call(auth, server) == 200
 
 
-async def test_a_challenge_to_a_call_that_went_ahead_frees_those_that_wait_for_a_leader():
-    server, auth = Gated(), DigestAuth("partner", "secret")
+async def test_challenge_to_any_call_releases_the_followers():
+    server, auth = GatedServer(), DigestAuth("partner", "secret")
     calls = [asyncio.create_task(call(auth, server)) for _ in range(3)]
     for _ in range(2):
-        await settle()
+        await run_loop()
         calls.pop(0).cancel()
-    await settle()
-    assert server.waiting == 1  # the last one leads
+    await run_loop()
+    assert server.waiting == 1  # the last call leads
     late = asyncio.create_task(call(auth, server))
-    await settle()
-    await auth.auth_flow().__aexit__()  # a flow that went ahead and got no response
-    await settle()
+    await run_loop()
+    await auth.auth_flow().__aexit__()  # a flow that did not wait and got no response
+    await run_loop()
     assert server.waiting == 1
-    ahead = auth.auth_flow()  # and one that got a challenge
+    ahead = auth.auth_flow()  # a flow that did not wait and got a challenge
     assert ahead.on_challenge(server.challenge())
-    await settle()
+    await run_loop()
     assert late.done()
     assert not calls[0].done()
-    server.go.set()
+    server.gate.set()
     assert await asyncio.gather(*calls, late) == [200, 200]
 
 
-async def test_a_leader_cancelled_while_others_are_waking_is_replaced():
-    server, auth = Gated(), DigestAuth("partner", "secret")
+async def test_leader_cancelled_with_its_successor_is_replaced():
+    server, auth = GatedServer(), DigestAuth("partner", "secret")
     calls = [asyncio.create_task(call(auth, server)) for _ in range(3)]
-    await settle()
+    await run_loop()
     calls[0].cancel()
     calls[1].cancel()
-    await settle()
+    await run_loop()
     assert server.waiting == 1
-    server.go.set()
+    server.gate.set()
     assert await calls[2] == 200
 
 
-async def test_followers_start_at_the_challenge_and_not_at_the_end_of_the_leading_call():
+async def test_challenge_to_the_leader_releases_the_followers():
     auth = DigestAuth("partner", "secret")
     async with auth.auth_flow() as leader:
         assert leader.header("GET", "/") is None
         follower = asyncio.create_task(call(auth, Server()))
-        await settle()
+        await run_loop()
         assert not follower.done()
         assert leader.on_challenge([offer("SHA-256")])
-        await settle()
+        await run_loop()
         assert follower.done()
     assert await follower == 200
 
 
-async def test_a_server_that_never_challenges_releases_the_followers():
+async def test_unsigned_success_releases_the_followers():
     async def open_server(method, target, header, body):
         await asyncio.sleep(0)
         assert header is None
@@ -845,17 +853,17 @@ async def test_a_server_that_never_challenges_releases_the_followers():
     assert await asyncio.gather(*(call(auth, open_server) for _ in range(8))) == [200] * 8
 
 
-async def test_followers_do_not_wait_for_the_body_of_an_unsigned_success():
+async def test_followers_do_not_wait_for_body_of_unsigned_success():
     auth = DigestAuth("partner", "secret")
     async with auth.auth_flow() as leader:
         follower = asyncio.create_task(call(auth, Server()))
-        await settle()
+        await run_loop()
         leader.on_success()
-        await settle()
+        await run_loop()
         assert follower.done()
 
 
-async def test_a_refused_challenge_releases_the_followers():
+async def test_refused_challenge_releases_the_followers():
     async def basic_only(method, target, header, body):
         await asyncio.sleep(0)
         return 401, ['Basic realm="r"']
@@ -865,7 +873,7 @@ async def test_a_refused_challenge_releases_the_followers():
     assert {type(result) for result in results} == {ChallengeRefused}
 
 
-def test_a_client_may_be_made_outside_a_loop_and_used_in_several_one_after_the_other():
+def test_auth_created_outside_a_loop_works_in_several_loops():
     server, auth = Server(), DigestAuth("partner", "secret")
 
     async def burst():
@@ -875,92 +883,93 @@ def test_a_client_may_be_made_outside_a_loop_and_used_in_several_one_after_the_o
     assert (server.unsigned, server.signed) == (1, 8)
 
 
-# --- what goes into the header, and secrets --------------------------------------------------------------------
+# --- what goes into the header, and secrets ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["", "/a b", '/"', "/\\", "/\r\nX: y", "/\n", "/ü", "/\x7f", "/\x00"])
-def test_a_target_that_is_not_as_on_the_wire_is_refused(target):
-    flow = pinned(offer()).auth_flow()
+def test_target_not_encoded_as_sent_is_refused(target):
+    flow = authenticated(offer()).auth_flow()
     with pytest.raises(ValueError) as caught:
         flow.header("GET", target)
     assert target not in str(caught.value) or not target
 
 
 @pytest.mark.parametrize("target", ["/", "*", "/a?b=%22c&d[]=e'f;g@h!{}|^`~", "/%F0%9F%AA%99"])
-def test_a_target_is_sent_as_it_is(target):
-    assert sign(offer(), target=target)["uri"] == target
+def test_encoded_target_is_signed_unchanged(target):
+    assert first_signed_parameters(offer(), target=target)["uri"] == target
 
 
 @pytest.mark.parametrize("name", ["a\r\nX: y", "a\x00", "a\tb", "\udc80"])
-def test_a_user_name_that_no_header_can_carry_is_refused(name):
+def test_user_name_invalid_in_a_header_is_refused(name):
     with pytest.raises(ValueError):
         DigestAuth(name, "secret")
 
 
-def test_awkward_user_names():
-    assert sign(offer(), user='a"b\\c, d=e')["username"] == 'a"b\\c, d=e'
-    given = sign(offer(), user="Gümüş")  # no charset on offer: UTF-8 all the same, as browsers do today
+def test_user_name_with_quotes_or_umlauts_is_encoded():
+    assert first_signed_parameters(offer(), user='a"b\\c, d=e')["username"] == 'a"b\\c, d=e'
+    # Without a charset in the challenge, UTF-8 is used, as in browsers.
+    given = first_signed_parameters(offer(), user="Gümüş")
     assert given["username"] == "Gümüş"
-    assert given["response"] == expected(given, user="Gümüş", password="secret", method="GET")
+    assert given["response"] == expected_response(given, user="Gümüş", password="secret", method="GET")
 
 
-def test_a_charset_that_appears_later_normalises_the_password_too():
-    auth = DigestAuth("partner", "s\u0327ifre")  # a decomposed letter
+def test_charset_in_a_later_challenge_normalises_password():
+    auth = DigestAuth("partner", "s\u0327ifre")  # a decomposed character
     for charset, password in (("", "s\u0327ifre"), (", charset=UTF-8", "\u015fifre")):
         flow = auth.auth_flow()
         flow.header("GET", "/")
         assert flow.on_challenge([offer(stale=True) + charset])
-        given = read(flow.header("GET", "/"))
-        assert given["response"] == expected(given, user="partner", password=password, method="GET")
+        given = parse_authorization(flow.header("GET", "/"))
+        assert given["response"] == expected_response(given, user="partner", password=password, method="GET")
 
 
-async def test_the_password_is_asked_for_once_per_realm_and_algorithm():
-    asked = []
+async def test_password_is_requested_once_per_realm_and_algorithm():
+    requested = []
 
     def password():
-        asked.append(1)
+        requested.append(1)
         return "secret"
 
     server, auth = Server(algorithm="MD5", uses=2), DigestAuth("partner", password)
-    assert not asked
+    assert not requested
     for _ in range(5):
         assert await call(auth, server) == 200
-    assert len(asked) == 1
+    assert len(requested) == 1
     server.algorithm = "SHA-256"
     server.forget()
     assert await call(auth, server) == 200
-    assert len(asked) == 2
+    assert len(requested) == 2
 
 
-def test_ha1_is_not_taken_from_another_realm():
+def test_ha1_of_another_realm_is_not_reused():
     auth = DigestAuth("partner", "secret")
     for realm in ("r", "other"):
         flow = auth.auth_flow()
         assert flow.on_challenge([offer(realm=realm)])
-        given = read(flow.header("GET", "/"))
-        assert given["response"] == expected(given, user="partner", password="secret", method="GET")
+        given = parse_authorization(flow.header("GET", "/"))
+        assert given["response"] == expected_response(given, user="partner", password="secret", method="GET")
 
 
 @pytest.mark.requirement(31)
-def test_nothing_secret_shows_and_nothing_is_pickled():
-    auth = pinned(offer("SHA-256"))
+def test_repr_has_no_secret_and_pickling_is_refused():
+    auth = authenticated(offer("SHA-256"))
     flow = auth.auth_flow()
     flow.header("GET", "/")
-    for thing in (auth, flow, flow._signer, auth._state):
-        for text in (repr(thing), str(thing), f"{thing}"):
-            assert text == f"<{type(thing).__name__}>"
+    for instance in (auth, flow, flow._signer, auth._state):
+        for text in (repr(instance), str(instance), f"{instance}"):
+            assert text == f"<{type(instance).__name__}>"
         for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="holds credentials"):
-                attempt(thing)
-        assert not hasattr(thing, "__dict__")
+                attempt(instance)
+        assert not hasattr(instance, "__dict__")
     assert "hunter2" not in repr(auth.pinned)
 
 
-def test_a_client_is_freed_without_the_cycle_collector():
+def test_auth_is_freed_without_the_cycle_collector():
     gc.disable()
     try:
-        before = len([thing for thing in gc.get_objects() if isinstance(thing, digest.Signer)])
-        pinned(offer())
-        assert len([thing for thing in gc.get_objects() if isinstance(thing, digest.Signer)]) == before
+        before = len([instance for instance in gc.get_objects() if isinstance(instance, digest.Signer)])
+        authenticated(offer())
+        assert len([instance for instance in gc.get_objects() if isinstance(instance, digest.Signer)]) == before
     finally:
         gc.enable()

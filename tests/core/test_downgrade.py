@@ -1,4 +1,4 @@
-"""What a login is worth once it worked: nothing weaker is answered afterwards, and nobody else gets to see it."""
+"""After a successful login, weaker challenges are refused, and the credentials go to no other server."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from minted_connect import (
     UnexpectedRedirect,
 )
 from minted_connect.sandbox import ManualClock
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 DIGEST = 'Digest realm="shop", nonce="{}", qop="auth", algorithm=SHA-256'
 FIRST = DIGEST.format("first")
 
 
-def challenging(*values: str) -> str:
+def challenge_headers(*values: str) -> str:
     return "".join(f"WWW-Authenticate: {value}\r\n" for value in values)
 
 
-def login_then(*later: str):
-    """A server that accepts one signed request, and responds to all others with these challenges."""
-    welcome = iter([(401, challenging(FIRST)), (200, "")])
+def accept_one_then_challenge(*challenges: str):
+    """Return the script of a server that accepts one signed request and then sends these challenges only."""
+    responses = iter([(401, challenge_headers(FIRST)), (200, "")])
 
     async def script(connection: Connection) -> None:
         while True:
             await connection.request()
-            status, headers = next(welcome, (401, challenging(*later)))
+            status, headers = next(responses, (401, challenge_headers(*challenges)))
             connection.envelope([], status, headers)
 
     return script
@@ -48,7 +48,7 @@ WEAKER: dict[str, tuple[str, ...]] = {
     ),
     "no qop": ('Digest realm="shop", nonce="n", algorithm=SHA-256',),
     "another realm": ('Digest realm="elsewhere", nonce="n", qop="auth", algorithm=SHA-256',),
-    "a realm in other letters": ('Digest realm="Shop", nonce="n", qop="auth", algorithm=SHA-256',),
+    "the realm capitalised": ('Digest realm="Shop", nonce="n", qop="auth", algorithm=SHA-256',),
     "an empty nonce": ('Digest realm="shop", nonce="", qop="auth", algorithm=SHA-256',),
     "no nonce": ('Digest realm="shop", qop="auth", algorithm=SHA-256',),
     "Basic": ('Basic realm="shop"',),
@@ -56,27 +56,27 @@ WEAKER: dict[str, tuple[str, ...]] = {
         'Basic realm="shop", charset="UTF-8"',
         'Digest realm="shop", nonce="n", qop="auth", algorithm=MD5',
     ),
-    "a token that is anybody's": ('Bearer realm="shop"',),
-    "the network's own": ("Negotiate", "NTLM"),
-    "an algorithm that nobody knows": ('Digest realm="shop", nonce="n", qop="auth", algorithm=ROT13',),
+    "Bearer": ('Bearer realm="shop"',),
+    "Negotiate and NTLM": ("Negotiate", "NTLM"),
+    "an unknown algorithm": ('Digest realm="shop", nonce="n", qop="auth", algorithm=ROT13',),
 }
 
 
 @pytest.mark.requirement(29)
-@pytest.mark.parametrize("later", WEAKER)
-async def test_nothing_weaker_is_answered_after_the_first_success(connect, later):
-    async with WireServer(login_then(*WEAKER[later])) as server:
+@pytest.mark.parametrize("challenges", WEAKER)
+async def test_weaker_challenge_after_success_raises_downgrade(connect, challenges):
+    async with RawServer(accept_one_then_challenge(*WEAKER[challenges])) as server:
         minted = await connect(server.url, password="canary-password")
         assert await minted.rates.current() == ()
         with pytest.raises(AuthDowngrade) as caught:
             await minted.rates.current()
-    assert len(server.requests) == 3  # the challenge, the success, the call that met the weaker challenge
+    assert len(server.requests) == 3  # the first challenge, the success, and the call with the weaker challenge
     assert [headers.get("authorization", "").count('nonce="first"') for _, headers, _ in server.requests] == [0, 1, 1]
     assert "canary" not in str(server.requests) + repr(caught.value)
 
 
 @pytest.mark.parametrize(
-    "later",
+    "challenges",
     [
         (DIGEST.format("second"),),
         (WEAKER["Basic"][0], WEAKER["a weaker algorithm"][0], DIGEST.format("second")),
@@ -85,8 +85,8 @@ async def test_nothing_weaker_is_answered_after_the_first_success(connect, later
     ],
     ids=["alone", "last of three", "behind Basic in one line", "behind another realm"],
 )
-async def test_what_is_as_strong_is_answered_whatever_stands_beside_it(connect, later):
-    async with WireServer(login_then(*later)) as server:
+async def test_equal_challenge_among_others_is_answered(connect, challenges):
+    async with RawServer(accept_one_then_challenge(*challenges)) as server:
         minted = await connect(server.url)
         await minted.rates.current()
         with pytest.raises(AuthenticationFailed) as caught:  # this server accepts one request only
@@ -98,32 +98,32 @@ async def test_what_is_as_strong_is_answered_whatever_stands_beside_it(connect, 
 
 
 @pytest.mark.requirement(29)
-@pytest.mark.parametrize("others", [True, False], ids=["Basic too", "Digest only"])
-async def test_the_strongest_on_offer_is_taken_at_once(connect, others):
+@pytest.mark.parametrize("offers_basic", [True, False], ids=["Basic too", "Digest only"])
+async def test_strongest_offered_challenge_is_answered_first(connect, offers_basic):
     offers = ['Digest realm="shop", nonce="n", qop="auth", algorithm=MD5', FIRST]
     strongest = "SHA-256"
     if "sha512_256" in hashlib.algorithms_available:
         offers.append(FIRST.replace("SHA-256", "SHA-512-256").replace("first", "strongest"))
         strongest = "SHA-512-256"
-    if others:
+    if offers_basic:
         offers.insert(0, 'Basic realm="shop"')
 
     async def script(connection: Connection) -> None:
         while True:
             _, headers, _ = await connection.request()
             signed = "authorization" in headers
-            connection.envelope([], 200 if signed else 401, "" if signed else challenging(*offers))
+            connection.envelope([], 200 if signed else 401, "" if signed else challenge_headers(*offers))
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url)
         await minted.rates.current()
     assert f"algorithm={strongest}," in server.requests[1][1]["authorization"]
 
 
-# Only the one origin.
+# Credentials are sent to one origin only.
 
 
-async def elsewhere_script(connection: Connection) -> None:
+async def serve_anything(connection: Connection) -> None:
     while True:
         await connection.request()
         connection.envelope([])
@@ -131,14 +131,14 @@ async def elsewhere_script(connection: Connection) -> None:
 
 @pytest.mark.requirement(29)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_signed_request_is_not_sent_on(connect, status):
-    async with WireServer(elsewhere_script) as elsewhere:
+async def test_redirect_to_another_server_is_not_followed(connect, status):
+    async with RawServer(serve_anything) as other_server:
         steps = iter(
             [
-                (401, challenging(FIRST)),
+                (401, challenge_headers(FIRST)),
                 (200, ""),
-                (status, f"Location: {elsewhere.url}/partner/walletable/rates\r\n"),
-                (status, f"Location: {elsewhere.url.replace('127.0.0.1', 'localhost')}/\r\n"),
+                (status, f"Location: {other_server.url}/partner/walletable/rates\r\n"),
+                (status, f"Location: {other_server.url.replace('127.0.0.1', 'localhost')}/\r\n"),
             ]
         )
 
@@ -148,7 +148,7 @@ async def test_a_signed_request_is_not_sent_on(connect, status):
                 code, headers = next(steps)
                 connection.envelope([], code, headers)
 
-        async with WireServer(script) as server:
+        async with RawServer(script) as server:
             minted = await connect(server.url)
             await minted.rates.current()
             with pytest.raises(UnexpectedRedirect):
@@ -156,43 +156,43 @@ async def test_a_signed_request_is_not_sent_on(connect, status):
             with pytest.raises(UnexpectedRedirect):
                 await minted.request("POST", "/partner/x", json={})
     assert len(server.requests) == 4
-    assert elsewhere.requests == []
+    assert other_server.requests == []
 
 
-async def test_a_challenge_does_not_widen_where_the_login_goes(connect):
-    """RFC 7616 lets `domain` name other servers that may have it."""
-    async with WireServer(elsewhere_script) as elsewhere:
+async def test_domain_of_challenge_and_page_links_are_not_followed(connect):
+    """RFC 7616 lets `domain` name other servers to which the client may send the credentials."""
+    async with RawServer(serve_anything) as other_server:
 
         async def script(connection: Connection) -> None:
             while True:
                 _, headers, _ = await connection.request()
                 signed = "authorization" in headers
-                links = {"next_page_url": f"{elsewhere.url}/?page=2", "last_page_url": f"{elsewhere.url}/?page=9"}
+                links = {"next_page_url": f"{other_server.url}/?page=2", "last_page_url": f"{other_server.url}/?page=9"}
                 page = {"current_page": 1, "data": [], "last_page": 9, "per_page": 10, "total": 90, **links}
-                domain = f'{FIRST}, domain="/ {elsewhere.url}/"'
-                connection.envelope(page, 200 if signed else 401, "" if signed else challenging(domain))
+                domain = f'{FIRST}, domain="/ {other_server.url}/"'
+                connection.envelope(page, 200 if signed else 401, "" if signed else challenge_headers(domain))
 
-        async with WireServer(script) as server:
+        async with RawServer(script) as server:
             minted = await connect(server.url)
             page = await minted.products.page()
-            assert page.raw["next_page_url"].startswith(elsewhere.url)
+            assert page.raw["next_page_url"].startswith(other_server.url)
             assert [row async for row in minted.products.iterate()] == []
     assert len(server.requests) == 3
-    assert elsewhere.requests == []
+    assert other_server.requests == []
 
 
 @pytest.mark.requirement(29)
-async def test_no_path_leads_to_another_server(connect):
-    async with WireServer(elsewhere_script) as elsewhere:
-        authority = elsewhere.url.removeprefix("http://")
+async def test_path_with_authority_reaches_no_other_server(connect):
+    async with RawServer(serve_anything) as other_server:
+        authority = other_server.url.removeprefix("http://")
 
         async def script(connection: Connection) -> None:
             while True:
                 _, headers, _ = await connection.request()
                 signed = "authorization" in headers
-                connection.envelope([], 404 if signed else 401, "" if signed else challenging(FIRST))
+                connection.envelope([], 404 if signed else 401, "" if signed else challenge_headers(FIRST))
 
-        async with WireServer(script) as server:
+        async with RawServer(script) as server:
             options = Options(clock=ManualClock(auto_advance=True))
             minted = await connect(server.url, retry=RetryPolicy.none(), options=options)
             paths: list[Any] = [f"//{authority}/x", f"http://{authority}/x", f"/\\{authority}", f"/..//{authority}/"]
@@ -200,9 +200,9 @@ async def test_no_path_leads_to_another_server(connect):
                 with pytest.raises(InvalidInput):
                     await minted.request("GET", path)
             assert server.requests == []
-            for odd in (f"@{authority}", f"//{authority}/x", f"http://{authority}/x", f"..//{authority}"):
+            for customer_id in (f"@{authority}", f"//{authority}/x", f"http://{authority}/x", f"..//{authority}"):
                 with pytest.raises(NotFound):
-                    await minted.customers.get(odd)
+                    await minted.customers.get(customer_id)
     assert len(server.requests) == 1 + 4
     assert all(first.startswith("GET /partner/customer/") for first, _, _ in server.requests)
-    assert elsewhere.requests == []
+    assert other_server.requests == []

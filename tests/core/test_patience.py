@@ -1,4 +1,4 @@
-"""Deadlines over all attempts, retries, and the retry budget that all calls share."""
+"""Deadlines, retries, and the retry budget that all calls share."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from minted_connect.core.request import Effect
 from minted_connect.core.retry import pause_before_retry
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.support.operations import GOLD
-from tests.support.raw_server import Connection, WireServer
+from tests.support.raw_server import Connection, RawServer
 
 CHALLENGE = 'WWW-Authenticate: Digest realm="x", nonce="{}", qop="auth", algorithm=SHA-256, stale=true\r\n'
 
 
-# One deadline.
+# Deadline
 
 
-class Diary(ManualClock):
-    """A clock that advances when a task sleeps, and records until when."""
+class RecordingClock(ManualClock):
+    """A clock that advances when a task sleeps, and records the end of each sleep."""
 
     def __init__(self) -> None:
         super().__init__(auto_advance=True)
@@ -63,36 +63,36 @@ steps = st.tuples(
 @pytest.mark.requirement(8)
 @settings(deadline=None, max_examples=60)
 @given(st.lists(steps, min_size=1, max_size=12), st.floats(5, 40), st.floats(1, 30), st.floats(0, 1, exclude_max=True))
-def test_nothing_begins_after_the_deadline(plan, deadline, read, roll):
-    clock = Diary()
+def test_no_attempt_or_pause_begins_after_the_deadline(plan, deadline, read, roll):
+    clock = RecordingClock()
     begun: list[float] = []
 
     async def script(connection: Connection) -> None:
         while True:
             await connection.request()
             begun.append(clock.monotonic())
-            what, seconds, asked = plan[min(len(begun), len(plan)) - 1]
+            response, seconds, asked = plan[min(len(begun), len(plan)) - 1]
             clock.advance(seconds)
             for _ in range(10):
-                await asyncio.sleep(0)  # a client that has given up by now has noticed
-            if what == "drop":
+                await asyncio.sleep(0)  # let the client notice that its timeout expired
+            if response == "drop":
                 return
-            if what == "challenge":
+            if response == "challenge":
                 connection.envelope(None, 401, CHALLENGE.format(len(begun)))
-            elif what == "cut":
-                connection.answer(b"{", length=100)
+            elif response == "cut":
+                connection.respond(b"{", length=100)
                 return
-            elif what == "html":
-                connection.answer(b"<html>")
-            elif what == "fine":
+            elif response == "html":
+                connection.respond(b"<html>")
+            elif response == "fine":
                 connection.envelope([])
             else:
-                connection.envelope(None, int(what), f"Retry-After: {asked}\r\n" if what != "500" else "")
+                connection.envelope(None, int(response), f"Retry-After: {asked}\r\n" if response != "500" else "")
 
-    async def story() -> None:
+    async def make_call() -> None:
         options = Options(clock=clock, random=lambda: roll)
         async with (
-            WireServer(script) as server,
+            RawServer(script) as server,
             AsyncMintedConnect(
                 "u",
                 "p",
@@ -107,25 +107,25 @@ def test_nothing_begins_after_the_deadline(plan, deadline, read, roll):
             except MintedConnectError as error:
                 assert getattr(error, "attempts", 1) <= len(begun)
 
-    asyncio.run(story())
-    assert all(moment < deadline for moment in [*begun, *clock.slept_until])
+    asyncio.run(make_call())
+    assert all(time < deadline for time in [*begun, *clock.slept_until])
 
 
 @pytest.mark.requirement(9)
 @pytest.mark.parametrize(("read", "total", "begun"), [(15, 100, [0, 15, 30]), (15, 20, [0, 15]), (60, 20, [0])])
-async def test_an_attempt_gets_its_own_time_or_what_is_left_if_that_is_less(connect, read, total, begun):
+async def test_attempt_timeout_is_at_most_the_time_left(connect, read, total, begun):
     clock = ManualClock()
     asked: list[float] = []
 
     async def script(connection: Connection) -> None:
         await connection.request()
         asked.append(clock.monotonic())
-        for _ in range(4):  # in steps, so that it shows who gives up too early
+        for _ in range(4):  # in steps, to detect a client that times out too early
             clock.advance(min(read, total - asked[-1]) / 4)
-            await asyncio.sleep(0.01)  # the client may live in another thread
+            await asyncio.sleep(0.01)  # the client may run in another thread
         await connection.reader.read()
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         options = Options(clock=clock, random=lambda: 0.0)
         minted = await connect(server.url, options=options, timeouts=Timeouts(read=read, total=total))
         with pytest.raises(RequestTimeout) as caught:
@@ -137,7 +137,7 @@ async def test_an_attempt_gets_its_own_time_or_what_is_left_if_that_is_less(conn
 
 @pytest.mark.requirement(9)
 @pytest.mark.parametrize(("deadline", "ends"), [(None, 45), (10, 10)])
-async def test_a_completion_has_times_of_its_own(connect, deadline, ends):
+async def test_completion_ends_after_read_timeout_or_deadline(connect, deadline, ends):
     clock = ManualClock()
     async with Sandbox(seed=1, clock=clock) as sandbox:
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
@@ -158,7 +158,7 @@ async def test_a_completion_has_times_of_its_own(connect, deadline, ends):
 
 
 @pytest.mark.requirement(8)
-async def test_waiting_for_a_place_is_part_of_the_time(connect):
+async def test_pool_wait_counts_towards_the_deadline(connect):
     clock = ManualClock()
     waits = asyncio.Event()
 
@@ -167,10 +167,10 @@ async def test_waiting_for_a_place_is_part_of_the_time(connect):
         await waits.wait()
         connection.envelope([])
         await connection.request()
-        clock.advance(6.1)  # 4 s of the 10 went by before this one could leave
+        clock.advance(6.1)  # the second request waited 4 of its 10 s for the connection
         await connection.reader.read()
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock, pool_size=1), retry=RetryPolicy.none())
         first = asyncio.create_task(minted.rates.current())
         while not server.requests:
@@ -187,17 +187,17 @@ async def test_waiting_for_a_place_is_part_of_the_time(connect):
 
 
 @pytest.mark.requirement(11)
-async def test_waiting_for_a_login_that_another_call_began_is_not_sent(connect):
+async def test_timeout_waiting_for_login_of_other_call_is_not_sent(connect):
     clock = ManualClock()
 
     async def silent(connection: Connection) -> None:
         await connection.request()
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, options=Options(clock=clock), retry=RetryPolicy.none())
-        patient = minted.with_options(timeouts=Timeouts(read=100, total=100))
-        first = asyncio.create_task(patient.rates.current())
+        long_client = minted.with_options(timeouts=Timeouts(read=100, total=100))
+        first = asyncio.create_task(long_client.rates.current())
         while not server.requests:
             await asyncio.sleep(0)
         second = asyncio.create_task(minted.request("POST", "/partner/x", json={}))
@@ -208,7 +208,7 @@ async def test_waiting_for_a_login_that_another_call_began_is_not_sent(connect):
         with pytest.raises(ConnectFailed, match="handshake started by another call") as caught:
             await second
         clock.advance(85)
-        with pytest.raises(RequestTimeout):  # and this one was sent
+        with pytest.raises(RequestTimeout):  # the first request was sent
             await first
     assert caught.value.safe_to_retry
     assert len(server.requests) == 1
@@ -216,7 +216,7 @@ async def test_waiting_for_a_login_that_another_call_began_is_not_sent(connect):
 
 @pytest.mark.requirement(10)
 @pytest.mark.parametrize("field", attrs.fields(Timeouts), ids=lambda field: field.name)
-def test_every_time_limit_is_finite_and_stays_it(field):
+def test_default_timeouts_are_finite_and_must_be(field):
     assert 0 < field.default < math.inf
     for endless in (math.inf, math.nan, 0, None):
         with pytest.raises(ConfigurationError, match=field.name):
@@ -224,7 +224,7 @@ def test_every_time_limit_is_finite_and_stays_it(field):
 
 
 @pytest.mark.requirement(10)
-async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
+async def test_read_without_configured_timeout_times_out(connect):
     clock = ManualClock()
 
     async def silent(connection: Connection) -> None:
@@ -232,13 +232,13 @@ async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
         clock.advance(Timeouts().read)
         await connection.reader.read()
 
-    async with WireServer(silent) as server:
+    async with RawServer(silent) as server:
         minted = await connect(server.url, options=Options(clock=clock), retry=RetryPolicy.none())
         with pytest.raises(RequestTimeout, match="within 15 s"):
             await minted.rates.current()
 
 
-# Attempts, and pauses between them.
+# Attempts and the pauses between them
 
 
 @pytest.mark.requirement(2)
@@ -248,27 +248,27 @@ async def test_nobody_who_sets_no_limit_waits_for_ever(connect):
     st.floats(0.001, 10),
     st.floats(0.001, 100),
 )
-def test_the_jitter_is_full(attempt, roll, initial, maximum):
+def test_pause_has_full_jitter(attempt, roll, initial, maximum):
     policy = RetryPolicy(read_attempts=99, wait_initial=initial, wait_max=maximum)
     pause = pause_before_retry(Effect.READ, ServerError("x", 500), attempt, policy, left=1e6, roll=roll)
     assert pause == roll * min(maximum, initial * 2 ** (attempt - 1))
 
 
 @pytest.mark.requirement(2)
-def test_the_jitter_is_random():
+def test_jitter_uses_random_by_default():
     assert Options().random is random.random
 
 
 @pytest.mark.requirement(5)
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 409, 410, 418, 422, 451])
-async def test_a_no_is_not_asked_again(connect, status):
+async def test_refused_read_is_not_retried(connect, status):
     async def script(connection: Connection) -> None:
         while True:
             await connection.request()
             connection.envelope(None, status)
 
     clock = ManualClock(auto_advance=True)
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock))
         with pytest.raises(APIError) as caught:
             await minted.rates.current()
@@ -278,14 +278,14 @@ async def test_a_no_is_not_asked_again(connect, status):
 @pytest.mark.requirement(4)
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("asked", ["31", "86400", "Fri, 20 Feb 2026 13:00:00 GMT", "99999999999999999999"])
-async def test_a_server_that_asks_for_more_than_the_deadline_ends_it_at_once(connect, status, asked):
+async def test_retry_after_beyond_deadline_fails_at_once(connect, status, asked):
     async def script(connection: Connection) -> None:
         while True:
             await connection.request()
             connection.envelope(None, status, f"Retry-After: {asked}\r\n")
 
     clock = ManualClock(auto_advance=True)
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         minted = await connect(server.url, options=Options(clock=clock))
         with pytest.raises((RateLimited, ServerError)) as caught:
             await minted.rates.current()
@@ -294,7 +294,7 @@ async def test_a_server_that_asks_for_more_than_the_deadline_ends_it_at_once(con
 
 
 @pytest.mark.parametrize(("asked", "error"), [(36, RateLimited), (61, OutcomeUnknown)])
-async def test_a_throttled_purchase_is_posted_once_and_looked_for_after_the_wait(connect, asked, error):
+async def test_throttled_purchase_is_sent_once_and_read_back_later(connect, asked, error):
     clock = ManualClock(auto_advance=True)
     async with Sandbox(seed=1, clock=clock) as sandbox:
         minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
@@ -311,21 +311,21 @@ async def test_a_throttled_purchase_is_posted_once_and_looked_for_after_the_wait
         assert len(await minted.complete.pending()) == (error is OutcomeUnknown)
 
 
-# One budget.
+# Retry budget
 
 
 @pytest.fixture
-async def sick() -> AsyncIterator[WireServer]:
+async def failing_server() -> AsyncIterator[RawServer]:
     async def script(connection: Connection) -> None:
         while True:
             await connection.request()
             connection.envelope(None, 500)
 
-    async with WireServer(script) as server:
+    async with RawServer(script) as server:
         yield server
 
 
-SIBLINGS: list[dict[str, Any]] = [
+DERIVED: list[dict[str, Any]] = [
     {"language": "en"},
     {"deadline": 20},
     {"retry": RetryPolicy(read_attempts=5, budget=1000)},
@@ -334,20 +334,20 @@ SIBLINGS: list[dict[str, Any]] = [
 
 
 @pytest.mark.requirement(6)
-async def test_siblings_share_one_budget(connect, sick):
+async def test_derived_clients_share_one_retry_budget(connect, failing_server):
     options = Options(clock=ManualClock(auto_advance=True))
-    minted = await connect(sick.url, options=options, retry=RetryPolicy(budget=12))
-    family = [minted, *(minted.with_options(**settings) for settings in SIBLINGS)]
-    for one in [*family, family[1].with_options(language="ar")]:
+    minted = await connect(failing_server.url, options=options, retry=RetryPolicy(budget=12))
+    clients = [minted, *(minted.with_options(**settings) for settings in DERIVED)]
+    for one in [*clients, clients[1].with_options(language="ar")]:
         with pytest.raises(ServerError):
             await one.rates.current()
-    assert len(sick.requests) == 6 + 2  # two retries for 5 tokens each, from any of the clients
+    assert len(failing_server.requests) == 6 + 2  # two retries at 5 tokens each, for all clients together
 
 
 @pytest.mark.requirement(6)
-async def test_calls_at_once_share_one_budget(connect, sick):
+async def test_concurrent_calls_share_one_retry_budget(connect, failing_server):
     options = Options(clock=ManualClock(auto_advance=True))
-    minted = await connect(sick.url, options=options, retry=RetryPolicy(budget=12))
+    minted = await connect(failing_server.url, options=options, retry=RetryPolicy(budget=12))
 
     async def call() -> None:
         with pytest.raises(ServerError):
@@ -356,4 +356,4 @@ async def test_calls_at_once_share_one_budget(connect, sick):
     async with anyio.create_task_group() as group:
         for _ in range(16):
             group.start_soon(call)
-    assert len(sick.requests) == 16 + 2
+    assert len(failing_server.requests) == 16 + 2

@@ -11,7 +11,7 @@ from minted_connect.core.redact import redact
 
 @pytest.mark.requirement(33)
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "redacted"),
     [
         ("The qty must be at least 1.", "The qty must be at least 1."),
         ("external_customer_id is required", "external_customer_id is required"),
@@ -33,39 +33,39 @@ from minted_connect.core.redact import redact
         ("x" * 9, "xxxxxxxxx"),
     ],
 )
-def test_what_is_shown_of_a_text(text: str, shown: str):
-    assert redact(text) == shown
+def test_redact_masks_personal_data(text: str, redacted: str):
+    assert redact(text) == redacted
 
 
-def test_what_was_sent_is_not_shown():
+def test_redact_masks_the_given_secrets():
     text = "Ahmet Özer (AHMET, özer's) lives at No:1 D:2, Çekmeköy; sku MNTBAE0001 in tr, not in string."
-    shown = redact(text, ["Ahmet Özer", "No:1 D:2", "Çekmeköy", "MNTBAE0001", "tr", "x", ""])
-    assert shown == "*** (***, ***'s) lives at ***, ***; sku *** in ***, not in string."
+    redacted = redact(text, ["Ahmet Özer", "No:1 D:2", "Çekmeköy", "MNTBAE0001", "tr", "x", ""])
+    assert redacted == "*** (***, ***'s) lives at ***, ***; sku *** in ***, not in string."
 
 
-def test_the_longest_secret_goes_first():
+def test_redact_masks_the_longest_secret_first():
     assert redact("abcdef", ["abcd", "abcdef"]) == "***"
 
 
-def test_secrets_are_no_patterns():
+def test_redact_takes_secrets_literally():
     assert redact("a.c abc (x", ["a.c.", "(x"]) == "a.c abc ***"
 
 
-def test_a_long_text_is_cut():
-    shown = redact("word " * 5_000)
-    assert (len(shown), shown[-1]) == (200, "…")
+def test_redact_truncates_a_long_text():
+    redacted = redact("word " * 5_000)
+    assert (len(redacted), redacted[-1]) == (200, "…")
 
 
 @given(st.text(), st.lists(st.text(), max_size=4))
-def test_anything_becomes_one_short_printable_line(text: str, secrets: list[str]):
-    shown = redact(text, secrets)
-    assert shown.isprintable()
-    assert len(shown) <= 200
-    shown.encode()
+def test_redact_of_any_text_returns_one_short_printable_line(text: str, secrets: list[str]):
+    redacted = redact(text, secrets)
+    assert redacted.isprintable()
+    assert len(redacted) <= 200
+    redacted.encode()
 
 
 @given(st.text("ab ", max_size=20), st.text("xyz", min_size=4, max_size=8), st.text("ab ", max_size=20))
-def test_a_secret_is_masked_wherever_it_stands(before: str, secret: str, after: str):
+def test_redact_masks_a_secret_at_any_position(before: str, secret: str, after: str):
     assert secret not in redact(f"{before}{secret}{after}", [secret])
 
 
@@ -74,7 +74,7 @@ def seconds(text: str) -> float:
 
 
 @pytest.mark.parametrize("unit", ["a-", "1 ", "1", "a@", "@", "?a=", "//", "A", "(", "//a", "-9/", "x?", "a"])
-def test_a_hostile_text_takes_no_longer_than_a_friendly_one(unit: str):
-    # A pattern that is quadratic takes about a hundred times as long at this length.
+def test_redact_takes_linear_time(unit: str):
+    # A quadratic pattern takes about a hundred times as long for a text of this length.
     length = 10_000
     assert seconds((unit * length)[:length]) < 20 * seconds(("word " * length)[:length])

@@ -12,7 +12,7 @@ from minted_connect.errors import ConfigurationError, InvalidInput
 printable = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1)
 
 
-def test_the_table_has_the_19_operations_of_the_vendor():
+def test_operations_are_the_19_of_the_vendor():
     assert len(OPERATIONS) == 19
     assert {name: operation.name for name, operation in OPERATIONS.items()} == {name: name for name in OPERATIONS}
     assert {"complete.buy", "complete.sell", "complete.delivery"} == {
@@ -23,13 +23,13 @@ def test_the_table_has_the_19_operations_of_the_vendor():
     }
 
 
-def test_reads_are_exactly_the_gets():
+def test_operations_are_reads_exactly_if_they_use_get():
     for operation in OPERATIONS.values():
         assert (operation.method == "GET") == (operation.effect is Effect.READ), operation.name
 
 
 @given(printable)
-def test_a_path_parameter_stays_one_segment_and_comes_back(value: str):
+def test_path_parameter_is_encoded_as_one_segment(value: str):
     request = Request(OPERATIONS["customers.get"], (value,))
     if value in {".", ".."}:
         with pytest.raises(InvalidInput):
@@ -43,7 +43,7 @@ def test_a_path_parameter_stays_one_segment_and_comes_back(value: str):
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "a\r\nb", "a\x00b", "a\x7fb", "\ud800", "a\u2028b"])
-def test_what_could_leave_its_place_is_refused(value: str):
+def test_unsafe_path_parameter_is_refused(value: str):
     with pytest.raises(InvalidInput) as caught:
         Request(OPERATIONS["orders.invoice"], (value,)).target({})
     assert caught.value.field == "id"
@@ -51,16 +51,16 @@ def test_what_could_leave_its_place_is_refused(value: str):
 
 
 @given(st.lists(st.tuples(printable, printable)))
-def test_a_query_survives_the_trip(pairs: list[tuple[str, str]]):
+def test_query_encoded_and_parsed_is_equal(pairs: list[tuple[str, str]]):
     target = Request(OPERATIONS["orders.page"], query=pairs).target({})
     assert pairs == parse_qsl(urlsplit(f"http://host{target}").query, strict_parsing=bool(pairs))
 
 
-def test_braces_in_a_parameter_are_no_placeholder():
+def test_braces_in_a_parameter_are_encoded():
     assert Request(OPERATIONS["orders.invoice"], ("{}",)).target({}) == "/partner/order/%7B%7D/invoice"
 
 
-def test_a_corrected_path_is_used_with_its_parameter():
+def test_corrected_path_is_used_with_its_parameter():
     paths = check_paths({"customers.get": "/v2/people/{}/card"})
     assert Request(OPERATIONS["customers.get"], ("ab",)).target(paths) == "/v2/people/ab/card"
 
@@ -78,18 +78,18 @@ def test_a_corrected_path_is_used_with_its_parameter():
         {"rates.current": "https://evil.example/rates"},
     ],
 )
-def test_a_wrong_correction_is_named(paths: dict[str, str]):
+def test_invalid_path_correction_is_refused(paths: dict[str, str]):
     with pytest.raises(ConfigurationError, match=r"Options\.paths"):
         check_paths(paths)
 
 
-def test_a_raw_request_shows_nothing_of_its_path():
+def test_route_of_raw_request_hides_its_path():
     operation = OPERATIONS["customers.get"]
     raw = Request(type(operation)("request", "GET", "/secret/id", Effect.READ, EvidenceLevel.INFERRED, "raw"))
     assert raw.route == "(raw)"
     assert Request(operation, ("id",)).route == "/partner/customer/{}"
 
 
-def test_nothing_personal_in_a_repr():
+def test_repr_of_request_has_no_personal_data():
     request = Request(OPERATIONS["customers.get"], ("canary-id",), (("q", "canary-q"),), {"email": "canary@x.example"})
     assert "canary" not in repr(request)

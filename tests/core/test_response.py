@@ -53,7 +53,7 @@ def failure(
 ):
     with pytest.raises(MintedConnectError) as caught:
         parse_response(raw(status, body, headers), request=request, now=lambda: NOW, **options)
-    # As the attempt does that catches it.
+    # as the attempt that catches the error does
     return attach_request(caught.value, request.info, attempts=options.get("attempts", 1))
 
 
@@ -61,37 +61,37 @@ def envelope(**changes: Any) -> dict[str, Any]:
     return {"data": {}, "success": True, "code": 0, "message": "", **changes}
 
 
-# --- successful responses ------------------------------------------------------------------------------------------
+# --- successful responses ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_a_good_answer_gives_its_data(status: int):
+def test_successful_response_has_the_data_of_its_envelope(status: int):
     body = b'{"data": {"total": 1777.020}, "success": true, "code": 0, "message": ""}'
-    reply = parse_response(raw(status, body, {"X-Request-Id": "abc-1"}), request=update)
-    assert (reply.status, reply.data, reply.request_id) == (status, {"total": Decimal("1777.02")}, "abc-1")
-    assert reply.headers["x-request-id"] == "abc-1"
+    response = parse_response(raw(status, body, {"X-Request-Id": "abc-1"}), request=update)
+    assert (response.status, response.data, response.request_id) == (status, {"total": Decimal("1777.02")}, "abc-1")
+    assert response.headers["x-request-id"] == "abc-1"
 
 
-def test_data_may_be_null_and_code_and_message_may_be_missing():
+def test_envelope_with_null_data_only_is_accepted():
     assert parse_response(raw(200, {"data": None, "success": True}), request=update).data is None
 
 
-def test_no_content_is_no_data():
+def test_204_response_has_no_data():
     assert parse_response(raw(204), request=update) == Response(204, CIMultiDict(), None, None)
 
 
-def test_replies_do_not_show_what_they_carry():
-    shown = f"{raw(200, b'canary', {'Set-Cookie': 'canary'})!r}{Response(200, {'x': 'canary'}, {'x': 'canary'})!r}"
-    assert "canary" not in shown
+def test_repr_of_response_has_no_content():
+    text = f"{raw(200, b'canary', {'Set-Cookie': 'canary'})!r}{Response(200, {'x': 'canary'}, {'x': 'canary'})!r}"
+    assert "canary" not in text
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\nb", "ö", "x" * 129, "<script>"])
-def test_an_odd_request_id_is_no_request_id(value: str):
+def test_invalid_request_id_is_ignored(value: str):
     assert failure(404, b"", {"X-Request-Id": value}).request_id is None
     assert failure(404, b"", {"X-Request-Id": value, "X-Correlation-Id": "good"}).request_id == "good"
 
 
-# --- invalid responses ------------------------------------------------------------------------------------------
+# --- invalid responses -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_an_odd_request_id_is_no_request_id(value: str):
         (envelope(success=None), "success: must be true or false"),
     ],
 )
-def test_a_2xx_without_a_proper_envelope_is_not_trusted(body: Any, problem: str):
+def test_2xx_without_valid_envelope_raises_protocol_error(body: Any, problem: str):
     error = failure(200, body)
     assert type(error) is ProtocolError
     assert error.problems == (problem,)
@@ -120,18 +120,18 @@ def test_a_2xx_without_a_proper_envelope_is_not_trusted(body: Any, problem: str)
 
 
 @pytest.mark.parametrize("status", [-1, 0, 99, 100, 101, 199, 600, 999])
-def test_a_status_that_is_no_answer_is_not_trusted(status: int):
+def test_invalid_status_raises_protocol_error(status: int):
     assert type(failure(status, envelope())) is ProtocolError
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 304, 307, 308, 399])
-def test_a_redirect_is_not_followed(status: int):
+def test_redirect_raises_unexpected_redirect(status: int):
     error = failure(status, envelope(), {"Location": "https://canary.example/?canary"})
     assert type(error) is UnexpectedRedirect
     assert "canary" not in str(error)
 
 
-def test_a_no_with_status_200_is_a_no():
+def test_success_false_with_status_200_raises_api_error():
     error = failure(200, {"success": False, "code": 13, "message": "No stock left."}, {"X-Request-Id": "abc"})
     assert type(error) is APIError
     assert (error.status, error.code, error.message, error.request_id) == (200, 13, "No stock left.", "abc")
@@ -177,7 +177,7 @@ BODIES: list[Any] = [
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: repr(body)[:30])
 @pytest.mark.parametrize("status", CLASSES)
-def test_the_status_decides_whatever_the_body(status: int, body: Any):
+def test_error_class_depends_on_the_status_only(status: int, body: Any):
     error = failure(status, body, attempts=2)
     assert type(error) is CLASSES[status]
     assert (error.status, error.method, error.path) == (status, "PATCH", "/partner/walletable/basket")
@@ -186,40 +186,40 @@ def test_the_status_decides_whatever_the_body(status: int, body: Any):
 
 
 @pytest.mark.parametrize(("status", "name"), [(401, "error_401"), (403, "error_403")])
-def test_the_samples_of_refusals(status: int, name: str):
+def test_sample_of_refusal_sets_code_and_message(status: int, name: str):
     body = (SAMPLES / f"{name}.assumed.json").read_bytes()
     error = failure(status, body)
     assert (error.code, error.message) == (status, json.loads(body)["message"])
     assert error.message in str(error)
 
 
-def test_a_page_of_html_is_told_as_its_text():
+def test_html_page_becomes_its_text():
     body = b"<html><head><style>p {}</style><title>502</title></head><script>x</script><h1>Bad  gateway</h1></html>"
     assert failure(502, body).message == "502 Bad gateway"
 
 
 @pytest.mark.parametrize("status", [403, 422, 502])
-def test_a_page_is_held_as_one_line_that_may_be_shown(status: int):
+def test_html_page_is_redacted_to_one_line(status: int):
     page = f"<h1>Sorry</h1> zerrin@kanarya.example, 98765432109 {'and so on ' * 300}".encode()
     error = failure(status, page)
-    for held in (error.message, *getattr(error, "fields", {}).get("", ())):
-        assert held.startswith("Sorry ***, *** and so on")
-        assert len(held) <= 200
+    for text in (error.message, *getattr(error, "fields", {}).get("", ())):
+        assert text.startswith("Sorry ***, *** and so on")
+        assert len(text) <= 200
     assert b"kanarya" not in pickle.dumps(error)
 
 
-def test_without_a_word_the_status_speaks():
+def test_error_without_message_has_the_reason_phrase():
     assert str(failure(409)) == "PATCH /partner/walletable/basket: 409 Conflict"
     assert str(failure(499)) == "PATCH /partner/walletable/basket: 499"
 
 
-def test_a_code_counts_only_in_the_vendors_own_no():
+def test_code_is_read_from_vendor_envelope_only():
     assert failure(429, {"data": None, "success": False, "code": 429, "message": ""}).code == 429
     for gateway in ({"code": 429}, {"code": 429, "success": True}, {"code": 429, "success": "false"}):
         assert failure(429, gateway).code is None
 
 
-def test_the_body_is_kept_only_on_request():
+def test_body_is_kept_with_keep_body_only():
     assert failure(500, b"canary").body is None
     assert failure(500, b"canary", keep_body=True).body == b"canary"
     assert failure(200, b"canary", keep_body=True).body == b"canary"
@@ -227,23 +227,23 @@ def test_the_body_is_kept_only_on_request():
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_a_server_error_knows_whether_repeating_is_harmless(name: str):
+def test_server_error_is_safe_to_retry_if_idempotent(name: str):
     request = Request(OPERATIONS[name])
     assert failure(500, request=request).safe_to_retry == (request.effect in {Effect.READ, Effect.IDEMPOTENT})
 
 
 @pytest.mark.parametrize("status", [404, 422, 429, 500, 200])
-def test_errors_survive_pickle_and_copy(status: int):
+def test_pickled_or_copied_error_is_equal(status: int):
     error = failure(status, envelope(success=False, code=7, message="No."), {"X-Request-Id": "abc"}, attempts=3)
-    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+    for duplicate in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert (type(duplicate), str(duplicate), vars(duplicate)) == (type(error), str(error), vars(error))
 
 
 # --- 422 ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", ["", "_plain", "_in_data"])
-def test_the_sampled_maps_of_field_errors(variant: str):
+def test_sample_of_field_errors_sets_fields(variant: str):
     error = failure(422, (SAMPLES / f"validation_error_422{variant}.assumed.json").read_bytes())
     assert error.fields == {"qty": (QTY,)}
     assert error.message == "The given data was invalid."
@@ -251,7 +251,7 @@ def test_the_sampled_maps_of_field_errors(variant: str):
 
 
 @pytest.mark.parametrize("variant", ["_list", "_string"])
-def test_the_sampled_errors_that_name_no_field(variant: str):
+def test_sample_of_errors_without_field_sets_empty_key(variant: str):
     error = failure(422, (SAMPLES / f"validation_error_422{variant}.assumed.json").read_bytes())
     assert error.fields == {"": (QTY,)}
     assert str(error) == f"PATCH /partner/walletable/basket: 422 {QTY}"
@@ -283,7 +283,7 @@ def test_the_sampled_errors_that_name_no_field(variant: str):
         ({"message": 5}, {}),
     ],
 )
-def test_field_errors_in_any_dress(body: Any, fields: dict[str, tuple[str, ...]]):
+def test_field_errors_of_any_format_are_parsed(body: Any, fields: dict[str, tuple[str, ...]]):
     assert failure(422, body).fields == fields
 
 
@@ -309,21 +309,21 @@ def test_field_errors_in_any_dress(body: Any, fields: dict[str, tuple[str, ...]]
         *[(value, None) for value in ("", "soon", "1e5", "inf", "nan", "0x10", "٣", "1 2", "Fri, 99 Feb 2026", "+5")],
     ],
 )
-def test_how_long_the_server_asks_to_wait(status: int, value: str, seconds: float | None):
+def test_retry_after_is_parsed_as_seconds(status: int, value: str, seconds: float | None):
     assert failure(status, b"", {"Retry-After": value}).retry_after == seconds
 
 
-def test_a_retry_date_counts_from_the_servers_own_clock():
+def test_retry_after_date_counts_from_the_date_header():
     headers = {"Retry-After": "Fri, 20 Feb 2026 12:00:30 GMT", "Date": "Fri, 20 Feb 2026 12:00:20 GMT"}
     assert failure(429, b"", headers).retry_after == 10.0
     assert failure(429, b"", {**headers, "Date": "yesterday"}).retry_after == 30.0
 
 
-def test_without_the_header_nobody_asked_to_wait():
+def test_retry_after_without_header_is_none():
     assert failure(429).retry_after is None
 
 
-# --- nothing personal, nothing else ------------------------------------------------------------------------------
+# --- no personal data, no other error classes --------------------------------------------------------------------
 
 CANARIES = {
     "firstname": "Zerrin", "lastname": "Kanarya", "email": "zerrin@kanarya.example", "phone": "+90 555 999 88 77",
@@ -334,7 +334,7 @@ WORDS = ["Zerrin", "zerrin", "Kanarya", "kanarya", "999 88", "98765432109", "196
 
 
 @pytest.mark.parametrize("status", [200, 400, 409, 422, 500])
-def test_a_server_that_repeats_the_request_gives_nobody_away(status: int):
+def test_error_of_echoed_request_has_no_personal_data(status: int):
     request = Request(OPERATIONS["customers.update"], ("partner-kanarya-1",), (("q", "Papağan"),), CANARIES)
     echo = f"Refused: {json.dumps(CANARIES, ensure_ascii=False)} https://x.example/?email=zerrin ZERRIN KANARYA"
     for body in (
@@ -344,12 +344,12 @@ def test_a_server_that_repeats_the_request_gives_nobody_away(status: int):
         echo.encode(),
     ):
         error = failure(status, body, request=request)
-        shown = f"{error} {error!r}"
-        assert [word for word in WORDS if word.lower() in shown.lower()] == []
-        assert "/partner/customer/{}" in shown
+        text = f"{error} {error!r}"
+        assert [word for word in WORDS if word.lower() in text.lower()] == []
+        assert "/partner/customer/{}" in text
 
 
-def test_parameters_of_path_and_query_are_not_repeated_either():
+def test_error_has_no_path_or_query_parameters():
     request = Request(OPERATIONS["customers.get"], ("kanarya-1",), (("q", "Papağan"),))
     error = failure(404, {"message": "No kanarya-1 and no Papağan here."}, request=request)
     assert str(error) == "GET /partner/customer/{}: 404 No *** and no *** here."
@@ -378,11 +378,11 @@ headers = st.dictionaries(
 )
 @example(429, {"Retry-After": "0" * 5000}, b"", read)
 @example(429, {"Retry-After": "Fri, 20 Feb 2026 12:00:30 +99999999999999999"}, b"", read)
-def test_whatever_comes_only_the_error_tree_comes_out(
+def test_any_response_parses_or_raises_minted_connect_error(
     status: int, headers: dict[str, str], body: bytes, request_: Request
 ):
     try:
-        reply = parse_response(RawResponse(status, CIMultiDict(headers), body), request=request_, now=lambda: NOW)
+        response = parse_response(RawResponse(status, CIMultiDict(headers), body), request=request_, now=lambda: NOW)
     except MintedConnectError as error:
         attach_request(error, request_.info)
         assert str(error).startswith(f"{request_.operation.method} {request_.operation.path}: {status}")
@@ -393,4 +393,4 @@ def test_whatever_comes_only_the_error_tree_comes_out(
         assert pickle.loads(pickle.dumps(error)).args == error.args
     else:
         assert 200 <= status < 300
-        assert reply.data == (None if status == 204 else json.loads(body)["data"])
+        assert response.data == (None if status == 204 else json.loads(body)["data"])

@@ -42,7 +42,7 @@ from minted_connect.sandbox import ManualClock
 
 R, S, A, M = Effect.READ, Effect.IDEMPOTENT, Effect.NON_IDEMPOTENT, Effect.COMPLETE
 
-# Maximum attempts by failure and effect: the rows of the fault matrix that say RT, RT1 or X.
+# Maximum attempts by failure and effect: the rows of the fault matrix with the outcome RT, RT1 or X.
 ATTEMPTS = {
     "refused": (ConnectFailed("x"), {R: 3, S: 2, A: 2, M: 2}),
     "bad certificate": (TLSFailed("x"), {R: 1, S: 1, A: 1, M: 1}),
@@ -67,7 +67,7 @@ ATTEMPTS = {
     "425": (APIError("x", 425), {R: 3, S: 2, A: 1, M: 1}),
     "500": (ServerError("x", 500), {R: 3, S: 2, A: 1, M: 1}),
     "503": (ServerError("x", 503), {R: 3, S: 2, A: 1, M: 1}),
-    "something else": (MintedConnectError("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "other error": (MintedConnectError("x"), {R: 1, S: 1, A: 1, M: 1}),
 }
 
 
@@ -75,7 +75,7 @@ ATTEMPTS = {
 @pytest.mark.requirement(1)
 @pytest.mark.parametrize("effect", list(Effect))
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_how_often_each_failure_may_be_tried(name: str, effect: Effect):
+def test_maximum_attempts_by_failure_and_effect(name: str, effect: Effect):
     error, allowed = ATTEMPTS[name]
     made = 1
     while pause_before_retry(effect, error, made, RetryPolicy(), left=60, roll=0.5) is not None:
@@ -84,7 +84,7 @@ def test_how_often_each_failure_may_be_tried(name: str, effect: Effect):
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_no_retries_means_none(name: str):
+def test_policy_none_never_retries(name: str):
     error, _ = ATTEMPTS[name]
     for effect in Effect:
         assert pause_before_retry(effect, error, 1, RetryPolicy.none(), left=60, roll=0.5) is None
@@ -103,9 +103,7 @@ errors = st.sampled_from([error for error, _ in ATTEMPTS.values()])
     st.floats(0.001, 100),
     st.integers(1, 40),
 )
-def test_no_pause_reaches_the_deadline_or_exceeds_its_bound(
-    error, effect, attempt, roll, left, initial, maximum, reads
-):
+def test_pause_is_below_deadline_and_backoff_limit(error, effect, attempt, roll, left, initial, maximum, reads):
     policy = RetryPolicy(read_attempts=reads, write_attempts=reads, wait_initial=initial, wait_max=maximum)
     pause = pause_before_retry(effect, error, attempt, policy, left=left, roll=roll)
     if pause is not None:
@@ -116,7 +114,7 @@ def test_no_pause_reaches_the_deadline_or_exceeds_its_bound(
 
 
 @given(errors, st.integers(1, 10), st.floats(0, 1, exclude_max=True))
-def test_what_may_have_bought_is_never_sent_again(error, attempt, roll):
+def test_possibly_executed_purchase_is_never_retried(error, attempt, roll):
     if may_have_executed(error):
         assert pause_before_retry(M, error, attempt, RetryPolicy(), left=60, roll=roll) is None
         assert pause_before_retry(A, error, attempt, RetryPolicy(), left=60, roll=roll) is None
@@ -125,7 +123,7 @@ def test_what_may_have_bought_is_never_sent_again(error, attempt, roll):
 @pytest.mark.requirement(12)
 @pytest.mark.parametrize("name", ATTEMPTS)
 @pytest.mark.requirement(45)
-def test_a_completion_or_addition_is_retried_only_if_nothing_was_sent(name: str):
+def test_non_idempotent_call_is_retried_only_if_unsent(name: str):
     error, _ = ATTEMPTS[name]
     for effect in (A, M):
         if pause_before_retry(effect, error, 1, RetryPolicy(), left=60, roll=0.5) is not None:
@@ -139,7 +137,7 @@ def failed(error: MintedConnectError, effect: Effect) -> MintedConnectError:
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_no_response_but_a_digest_refusal_proves_that_a_completion_was_not_executed(name: str):
+def test_only_digest_refusal_proves_completion_not_executed(name: str):
     error = failed(ATTEMPTS[name][0], M)
     sent = isinstance(error, APIError | TransportError | ProtocolError)
     assert may_have_executed(error) is sent
@@ -159,11 +157,11 @@ READ_BACK = {
 
 
 @pytest.mark.parametrize(("effect", "names"), [(S, READ_BACK), (A, READ_BACK | {"429 enveloped", "429 of a proxy"})])
-def test_which_failures_of_a_change_are_read_back(effect: Effect, names: set[str]):
+def test_failures_after_which_a_change_is_read_back(effect: Effect, names: set[str]):
     assert {name for name, (error, _) in ATTEMPTS.items() if needs_read_back(failed(error, effect))} == names
 
 
-def test_an_addition_that_was_denied_is_read_back_once():
+def test_denied_addition_needs_read_back():
     for error in (PermissionDenied("x", 403), BadRequest("x", 400), APIError("x", 410)):
         assert needs_read_back(failed(error, A))
         assert not may_have_executed(failed(error, A))
@@ -171,13 +169,13 @@ def test_an_addition_that_was_denied_is_read_back_once():
 
 
 @given(st.floats(0, 1000), st.floats(0.1, 1000))
-def test_retry_after_is_obeyed_or_ends_it(asked, left):
+def test_pause_is_retry_after_or_none_beyond_deadline(asked, left):
     pause = pause_before_retry(R, RateLimited("x", 429, retry_after=asked), 1, RetryPolicy(), left=left, roll=0.9)
     assert (asked if asked < left else None) == pause
 
 
 @given(st.lists(st.one_of(st.just("refund"), st.integers(1, 20)), max_size=200))
-def test_the_budget_stays_between_nothing_and_full(moves):
+def test_retry_budget_stays_between_zero_and_its_size(moves):
     budget = RetryBudget(100)
     for move in moves:
         if move == "refund":
@@ -188,17 +186,17 @@ def test_the_budget_stays_between_nothing_and_full(moves):
         assert 0 <= budget.tokens <= 100
 
 
-async def test_a_happy_call_never_meets_the_machinery():
+async def test_successful_call_is_not_retried():
     async def attempt() -> str:
         return "done"
 
     def decide(error: MintedConnectError, number: int) -> float | None:
-        raise AssertionError("not asked")
+        raise AssertionError("a successful call must not be retried")
 
     assert await with_retries(attempt, decide, asyncio.sleep) == "done"
 
 
-async def test_attempts_are_numbered_and_pauses_slept():
+async def test_retries_are_numbered_and_slept_before():
     made, slept, asked = [], [], []
 
     async def attempt() -> int:
@@ -220,7 +218,7 @@ async def test_attempts_are_numbered_and_pauses_slept():
     assert slept == [0.1, 0.2, 0.3]
 
 
-async def test_the_last_failure_is_the_one_raised():
+async def test_exhausted_retries_raise_the_last_error():
     failures = iter([ServerError("one", 500), ServerError("two", 502)])
 
     async def attempt() -> None:
@@ -233,7 +231,7 @@ async def test_the_last_failure_is_the_one_raised():
         await with_retries(attempt, lambda error, number: 0 if number == 1 else None, sleep)
 
 
-async def test_a_foreign_error_or_a_cancellation_is_never_retried():
+async def test_other_error_or_cancellation_is_never_retried():
     for foreign in (ZeroDivisionError(), asyncio.CancelledError()):
         failures = iter([ServerError("one", 500), foreign])
 
@@ -247,7 +245,7 @@ async def test_a_foreign_error_or_a_cancellation_is_never_retried():
             await with_retries(attempt, lambda error, number: 0, sleep)
 
 
-async def test_fifty_calls_at_once_keep_their_own_count():
+async def test_concurrent_calls_count_their_attempts_separately():
     clock = ManualClock(auto_advance=True)
 
     async def call(failures: int) -> int:
@@ -266,7 +264,7 @@ async def test_fifty_calls_at_once_keep_their_own_count():
     assert list(range(50)) == await asyncio.gather(*(call(n % 50) for n in range(50)))
 
 
-async def test_the_limiter_spaces_calls_and_refuses_what_comes_too_late():
+async def test_rate_limiter_delays_calls_up_to_their_deadline():
     clock = ManualClock(auto_advance=True)
     limiter = RateLimiter(RateLimit(rate=10, burst=3), clock)
     started = clock.monotonic()
@@ -276,7 +274,7 @@ async def test_the_limiter_spaces_calls_and_refuses_what_comes_too_late():
     with pytest.raises(LimiterTimeout):
         await limiter.wait(0.05)
     before = clock.monotonic()
-    await limiter.wait(0.11)  # the refused call took no turn
+    await limiter.wait(0.11)  # the refused call took no token
     assert pytest.approx(clock.monotonic() - before) == 0.1
     clock.advance(10)
     before = clock.monotonic()
@@ -285,7 +283,7 @@ async def test_the_limiter_spaces_calls_and_refuses_what_comes_too_late():
     assert before == clock.monotonic()
 
 
-def test_the_breaker_opens_probes_and_closes():
+def test_breaker_opens_probes_and_closes():
     clock = ManualClock()
     breaker = CircuitBreaker(BreakerPolicy(failures=2, cooldown=10), clock)
     for failed in (True, False, True, True):
@@ -295,10 +293,10 @@ def test_the_breaker_opens_probes_and_closes():
         breaker.enter()
     clock.advance(10)
     assert breaker.enter()
-    breaker.leave(probe=False, failed=None)  # an attempt from before ends: the probe is still under way
+    breaker.leave(probe=False, failed=None)  # an attempt that began before the probe ends; the probe is still in flight
     with pytest.raises(CircuitOpen):
         breaker.enter()
-    breaker.leave(probe=True, failed=None)  # the probe was cancelled: the next one may go
+    breaker.leave(probe=True, failed=None)  # the probe was cancelled, so the next call may be a probe
     assert breaker.enter()
     breaker.leave(probe=True, failed=True)
     with pytest.raises(CircuitOpen):

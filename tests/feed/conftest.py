@@ -24,7 +24,7 @@ def redis_server(shared_redis: RedisServer) -> RedisServer:
 
 
 @pytest.fixture
-def mortal_redis() -> Iterator[RedisServer]:
+def stoppable_redis() -> Iterator[RedisServer]:
     """Start a server that the test may stop."""
     with running() as server:
         yield server

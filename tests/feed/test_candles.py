@@ -45,8 +45,8 @@ def figures(candle):
     return candle.open, candle.high, candle.low, candle.close, candle.count
 
 
-def each(start, end, step=timedelta(minutes=30)):
-    """Return a price every half hour, with ascending spot prices from 0."""
+def half_hourly_prices(start, end, step=timedelta(minutes=30)):
+    """Return a price every half hour (or `step`); the spot prices are 0, 1, 2, ..."""
     found = []
     while start < end:
         found.append(point(start, len(found)))
@@ -54,7 +54,7 @@ def each(start, end, step=timedelta(minutes=30)):
     return found
 
 
-class TestFigures:
+class TestCandleValues:
     def test_prices_are_sorted_by_time(self):
         hour = datetime(2026, 2, 20, 12, tzinfo=UTC)
         rows = [
@@ -67,22 +67,22 @@ class TestFigures:
         assert (candle.currency, candle.currency_id) == ("AED", 1000013)
 
     @pytest.mark.parametrize(("price", "value"), [("spot", 600), ("buy", 606), ("sell", 594)])
-    def test_each_of_the_three_prices(self, price, value):
+    def test_price_selects_spot_buy_or_sell(self, price, value):
         (candle,) = ohlc([point(datetime(2026, 1, 1, tzinfo=UTC), 600)], "day", price=price)
         assert candle.close == value
 
-    def test_ticks_and_points_mix_and_stale_ticks_do_not_count(self):
+    def test_stale_ticks_are_ignored(self):
         noon = datetime(2026, 2, 20, 12, tzinfo=UTC)
         rows = [point(noon, 1), tick(noon + timedelta(minutes=1), 3), tick(noon + timedelta(minutes=2), 9, stale=True)]
         assert [figures(candle) for candle in ohlc(rows, timedelta(minutes=5))] == [(1, 3, 1, 3, 2)]
 
-    def test_by_selects_the_time_of_a_tick(self):
+    def test_by_selects_time_of_tick(self):
         noon = datetime(2026, 2, 20, 12, tzinfo=UTC)
         seen_late = attrs.evolve(tick(noon, 3), at=noon + timedelta(hours=2), clock=ManualClock())
         assert [candle.start for candle in ohlc([seen_late], "hour")] == [noon + timedelta(hours=2)]
         assert [candle.start for candle in ohlc([seen_late], "hour", by="source")] == [noon]
 
-    def test_currencies_are_kept_apart(self):
+    def test_each_currency_has_own_candles(self):
         noon = datetime(2026, 2, 20, 12, tzinfo=UTC)
         rows = [point(noon + timedelta(hours=h), 10 * key + h, key) for key in (2, 1) for h in (0, 1)]
         assert [(candle.currency_id, candle.close) for candle in ohlc(rows, "hour")] == [
@@ -92,17 +92,17 @@ class TestFigures:
             (2, 21),
         ]
 
-    def test_nothing_makes_nothing(self):
+    def test_no_prices_return_no_candles(self):
         assert ohlc([], "day") == ()
 
 
 class TestGaps:
     rows = (point(datetime(2026, 3, 27, 9, tzinfo=UTC), 5), point(datetime(2026, 3, 30, 9, tzinfo=UTC), 7))
 
-    def test_a_gap_stays_a_gap(self):
+    def test_day_without_prices_has_no_candle(self):
         assert [candle.start.day for candle in ohlc(self.rows, "day")] == [27, 30]
 
-    def test_or_is_filled_with_the_last_close(self):
+    def test_fill_adds_candles_with_last_close(self):
         candles = ohlc(self.rows, "day", tz=BERLIN, fill=True)
         assert [figures(candle) for candle in candles] == [
             (5, 5, 5, 5, 1),
@@ -121,15 +121,15 @@ class TestCalendar:
             (BERLIN, date(2026, 3, 28), 24),
             (BERLIN, date(2026, 3, 29), 23),
             (BERLIN, date(2026, 10, 25), 25),
-            (HAVANA, date(2026, 3, 8), 23),  # the clocks skip midnight
-            (HAVANA, date(2026, 11, 1), 25),  # midnight comes twice
+            (HAVANA, date(2026, 3, 8), 23),  # daylight saving time starts at midnight
+            (HAVANA, date(2026, 11, 1), 25),  # midnight occurs twice
             (LORD_HOWE, date(2026, 4, 5), 24.5),
-            (APIA, date(2011, 12, 31), 24),  # its calendar has no 30th
+            (APIA, date(2011, 12, 31), 24),  # 30 December was skipped
         ],
     )
-    def test_a_day_has_as_many_hours_as_it_has(self, zone, day, hours):
-        begins = datetime(day.year, day.month, day.day, 12, tzinfo=zone).astimezone(UTC)
-        rows = each(begins - timedelta(hours=40), begins + timedelta(hours=40))
+    def test_day_candle_follows_time_zone(self, zone, day, hours):
+        noon = datetime(day.year, day.month, day.day, 12, tzinfo=zone).astimezone(UTC)
+        rows = half_hourly_prices(noon - timedelta(hours=40), noon + timedelta(hours=40))
         (candle,) = (candle for candle in ohlc(rows, "day", tz=zone) if candle.start.date() == day)
         assert candle.end.astimezone(UTC) - candle.start.astimezone(UTC) == timedelta(hours=hours)
         assert candle.count == 2 * hours
@@ -138,13 +138,13 @@ class TestCalendar:
         assert len(inside) == -(-hours // 1)
         assert sum(one.count for one in inside) == candle.count
 
-    def test_a_day_that_never_was_has_no_candle(self):
-        rows = each(datetime(2011, 12, 29, tzinfo=UTC), datetime(2012, 1, 1, tzinfo=UTC))
+    def test_skipped_calendar_day_has_no_candle(self):
+        rows = half_hourly_prices(datetime(2011, 12, 29, tzinfo=UTC), datetime(2012, 1, 1, tzinfo=UTC))
         candles = ohlc(rows, "day", tz=APIA, fill=True)
         assert date(2011, 12, 30) not in {candle.start.date() for candle in candles}
         assert all(candle.count for candle in candles)
 
-    def test_weeks_begin_on_monday_and_months_on_the_first(self):
+    def test_week_starts_monday_and_month_on_first_day(self):
         rows = [point(datetime(2026, 3, day, 23, 30, tzinfo=UTC), day) for day in range(1, 32)]
         weeks, months = ohlc(rows, "week", tz=BERLIN), ohlc(rows, "month", tz=BERLIN)
         assert {candle.start.weekday() for candle in weeks} == {0}
@@ -154,8 +154,8 @@ class TestCalendar:
             (date(2026, 4, 1), 1),  # 1 April in Berlin
         ]
 
-    def test_an_interval_that_is_cut_short_ends_with_its_day(self):
-        rows = each(datetime(2026, 3, 28, 23, tzinfo=UTC), datetime(2026, 3, 29, 22, tzinfo=UTC))
+    def test_last_interval_of_short_day_ends_at_midnight(self):
+        rows = half_hourly_prices(datetime(2026, 3, 28, 23, tzinfo=UTC), datetime(2026, 3, 29, 22, tzinfo=UTC))
         candles = ohlc(rows, timedelta(hours=4), tz=BERLIN)
         assert [candle.count for candle in candles] == [8, 8, 8, 8, 8, 6]
         assert candles[-1].end == datetime(2026, 3, 30, tzinfo=BERLIN)
@@ -174,15 +174,15 @@ class TestCalendar:
     ),
     data=st.data(),
 )
-def test_every_price_is_in_one_candle_and_no_two_overlap(times, zone, interval, data):
+def test_every_price_is_in_exactly_one_candle(times, zone, interval, data):
     rows = [point(time.replace(tzinfo=UTC), data.draw(st.decimals(1, 999, places=4))) for time in times]
     candles = ohlc(rows, interval, tz=zone)
     inside = defaultdict(list)
     for row in sorted(rows, key=lambda row: row.time):
-        (home,) = [
+        (candle_of_row,) = [
             candle for candle in candles if candle.start.astimezone(UTC) <= row.time < candle.end.astimezone(UTC)
         ]
-        inside[home].append(row.spot_price)
+        inside[candle_of_row].append(row.spot_price)
     for candle in candles:
         values = inside[candle]
         assert figures(candle)[1:3] == (max(values), min(values))
@@ -195,7 +195,7 @@ def test_every_price_is_in_one_candle_and_no_two_overlap(times, zone, interval, 
             assert (after.open, after.start) == (before.close, before.end)
 
 
-class TestBadInput:
+class TestInvalidInput:
     @pytest.mark.parametrize(
         ("field", "value"),
         [
@@ -208,14 +208,14 @@ class TestBadInput:
             *(("prices", value) for value in (["600"], [None], [(1, 2)])),
         ],
     )
-    def test_is_named(self, field, value):
+    def test_invalid_argument_raises_invalid_input(self, field, value):
         arguments = {"prices": [point(datetime(2026, 1, 1, tzinfo=UTC), 1)], "interval": "day", field: value}
         with pytest.raises(InvalidInput) as caught:
             ohlc(arguments.pop("prices"), arguments.pop("interval"), **arguments)
         assert caught.value.field == field
 
 
-async def test_the_feed_the_history_and_the_candles_agree():
+async def test_candles_of_feed_and_history_agree():
     clock = ManualClock(start=datetime(2026, 2, 20, tzinfo=UTC), auto_advance=True)
     ticks = []
     async with AsyncMintedConnect.sandbox(clock=clock) as minted:

@@ -30,7 +30,7 @@ POINT = RatePoint(
 )
 
 
-def test_arrow():
+def test_to_arrow_returns_exact_typed_columns():
     table = to_arrow(TICKS)
     assert table.column_names == NAMES
     types = {str(field.type) for field in table.schema}
@@ -46,7 +46,7 @@ def test_arrow():
     assert (second["metal"], second["sku"], second["change"], second["backfilled"]) == ("silver", None, None, True)
 
 
-def test_polars():
+def test_to_polars_returns_exact_typed_columns():
     import polars as pl
 
     frame = to_polars(TICKS)
@@ -57,7 +57,7 @@ def test_polars():
     assert frame.filter(pl.col("metal") == "silver")["backfilled"].to_list() == [True]
 
 
-def test_pandas():
+def test_to_pandas_returns_exact_typed_columns():
     frame = to_pandas(TICKS)
     assert list(frame.columns) == NAMES
     assert list(frame["spot"]) == [Decimal("1777.020"), Decimal("586.480")]
@@ -67,7 +67,7 @@ def test_pandas():
 
 
 @pytest.mark.parametrize("convert", [to_arrow, to_polars, to_pandas])
-def test_points_candles_and_nothing(convert):
+def test_columns_depend_on_kind_of_rows(convert):
     candles = ohlc([POINT], "day", tz=timezone(timedelta(hours=-5)))
     for rows, names in (
         ([POINT], "time currency_id metal currency spot buy sell"),
@@ -83,33 +83,33 @@ def test_points_candles_and_nothing(convert):
 
 
 @pytest.mark.parametrize("rows", [[TICKS[0], POINT], ["x"], [None], [5, TICKS[0]]])
-def test_rows_of_something_else(rows):
+def test_rows_of_other_types_raise_invalid_input(rows):
     with pytest.raises(InvalidInput, match="rows: must be ticks, rate points or candles, all of one kind"):
         to_arrow(rows)
 
 
 @pytest.mark.parametrize("price", ["1e-19", "1e20", "-123456789012345678901"])
-def test_money_is_never_rounded(price):
+def test_amount_that_does_not_fit_raises_invalid_input(price):
     with pytest.raises(InvalidInput) as caught:
         to_arrow([attrs.evolve(POINT, buy_price=Decimal(price))])
     assert caught.value.field == "buy"
 
 
 @pytest.mark.parametrize("price", ["0E+30", "1E+19", "1.000000000000000000000", f"-{'9' * 20}.{'9' * 18}"])
-def test_money_at_the_edges(price):
+def test_largest_and_scaled_amounts_are_exact(price):
     (back,) = to_arrow([attrs.evolve(POINT, buy_price=Decimal(price))])["buy"].to_pylist()
     assert back == Decimal(price)
 
 
 @pytest.mark.parametrize(("module", "convert"), [("pyarrow", to_arrow), ("polars", to_polars), ("pandas", to_pandas)])
-def test_the_extra_is_named(monkeypatch, module, convert):
+def test_missing_module_names_extra(monkeypatch, module, convert):
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigurationError, match=rf'{module} is not installed: pip install "minted-connect\[dataframe'):
         convert(TICKS)
 
 
-def test_none_of_them_is_imported_before():
-    from tests.support.subprocesses import spoken
+def test_dataframe_modules_are_not_imported_at_start():
+    from tests.support.subprocesses import run_script
 
     script = """
 import sys
@@ -117,4 +117,4 @@ from minted_connect import AsyncMintedConnect, CsvSink, ohlc
 
 print({"pyarrow", "polars", "pandas"} & set(sys.modules))
 """
-    assert spoken(script) == ["set()"]
+    assert run_script(script) == ["set()"]

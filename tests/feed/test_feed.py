@@ -71,7 +71,7 @@ async def settle():
         await asyncio.sleep(0)
 
 
-class HandClock:
+class FakeClock:
     """A clock that stands still until `advance`, which wakes each sleeper at its time."""
 
     def __init__(self):
@@ -104,7 +104,7 @@ class HandClock:
         self.now = until
 
 
-class JumpClock(HandClock):
+class AutoAdvanceClock(FakeClock):
     """A clock whose `sleep` advances the time at once."""
 
     async def sleep(self, seconds):
@@ -114,7 +114,7 @@ class JumpClock(HandClock):
 
 
 class Fetch:
-    """Return or raise each step of the script in turn, and then the last one again and again."""
+    """A fetch function that returns or raises the steps of a script in turn; the last step is repeated."""
 
     def __init__(self, *script):
         self.script = script
@@ -136,7 +136,7 @@ def anyio_backend():
 
 @pytest.fixture
 def clock():
-    return HandClock()
+    return FakeClock()
 
 
 @pytest.fixture(autouse=True)
@@ -175,7 +175,7 @@ def has_no_waiters(feed):
 
 
 class TestOnePoller:
-    async def test_a_thousand_subscribers_cost_one_request_an_interval(self, make, clock):
+    async def test_thousand_subscribers_cost_one_request_per_interval(self, make, clock):
         feed = make(*[(gold(price),) for price in range(600, 606)])
         got = [[] for _ in range(1000)]
         async with feed, asyncio.TaskGroup() as group:
@@ -188,14 +188,14 @@ class TestOnePoller:
         assert all([tick.spot for tick in into] == prices for into in got)
         assert has_no_waiters(feed)
 
-    async def test_late_subscriber_gets_known_ticks_without_a_request(self, make, clock):
+    async def test_late_subscriber_gets_current_ticks_without_request(self, make, clock):
         async with make((GOLD, SILVER)) as feed:
             await clock.advance(INTERVAL / 2)
             ticks = feed.subscribe()
             assert [(await anext(ticks)).rate for _ in "12"] == [GOLD, SILVER]
             assert requests(feed) == 1
 
-    async def test_a_slow_fetch_is_never_doubled(self, make, clock):
+    async def test_slow_fetch_is_not_started_twice(self, make, clock):
         running = 0
 
         async def slow():
@@ -211,7 +211,7 @@ class TestOnePoller:
             await clock.advance(10 * INTERVAL)
         assert clock.slept[:4] == [25, 0, 25, 0]
 
-    async def test_the_time_of_the_request_is_part_of_the_interval(self, make, clock):
+    async def test_interval_includes_duration_of_request(self, make, clock):
         async def three_seconds():
             await clock.sleep(3)
             return (GOLD,)
@@ -221,19 +221,19 @@ class TestOnePoller:
         assert clock.slept[:4] == [3, 7, 3, 7]
 
     @pytest.mark.parametrize(("drawn", "wait"), [(0.0, 8.0), (0.5, 10.0), (0.75, 11.0)])
-    async def test_jitter_moves_each_wait_by_a_fraction_either_way(self, make, clock, drawn, wait):
+    async def test_jitter_changes_each_wait_by_fraction(self, make, clock, drawn, wait):
         async with make((GOLD,), jitter=0.2, random=lambda: drawn):
             await clock.advance(1)
         assert clock.slept == [pytest.approx(wait)]
 
-    async def test_clock_that_jumps_causes_no_wait(self, make):
-        async with make((gold(600),), (gold(601),), (gold(602),), clock=JumpClock()) as feed:
+    async def test_auto_advancing_clock_causes_no_wait(self, make):
+        async with make((gold(600),), (gold(601),), (gold(602),), clock=AutoAdvanceClock()) as feed:
             ticks = feed.subscribe()
             assert [(await anext(ticks)).spot for _ in "123"] == [600, 601, 602]
 
 
 class TestTicks:
-    async def test_figures(self, make, clock):
+    async def test_tick_has_prices_changes_times_and_numbers(self, make, clock):
         async with make((gold("600.10"),), (gold("599.95"),)) as feed:
             ticks = feed.subscribe()
             first, second = await anext(ticks), asyncio.ensure_future(anext(ticks))
@@ -247,16 +247,16 @@ class TestTicks:
         assert (first.number, second.number) == (1, 2)
         assert not first.stale
 
-    def test_age_grows_while_a_tick_is_kept_and_is_no_part_of_it(self, clock):
+    def test_tick_age_grows_and_is_ignored_by_equality(self, clock):
         tick = Tick(GOLD, 990.0, clock.wall(), clock=clock)
         at = tick.at
         assert tick.age == 10
         clock.now += 5
         assert tick.age == 15
-        assert tick == Tick(GOLD, 990.0, at, clock=JumpClock())
+        assert tick == Tick(GOLD, 990.0, at, clock=AutoAdvanceClock())
         assert "clock" not in repr(tick).lower()
 
-    async def test_latest(self, make, clock):
+    async def test_latest_returns_current_tick_that_matches(self, make, clock):
         feed = make((GOLD, SILVER))
         async with feed:
             assert feed.latest() is None
@@ -280,7 +280,7 @@ class TestSubscriptions:
         ],
     )
     @pytest.mark.parametrize("buffer", [None, 8])
-    async def test_filters(self, make, clock, wanted, rates, buffer):
+    async def test_subscribe_filter_selects_rates(self, make, clock, wanted, rates, buffer):
         got = []
         async with make((GOLD, SILVER)) as feed, asyncio.TaskGroup() as group:
             group.create_task(collect(feed.subscribe(**wanted, buffer=buffer), got))
@@ -298,11 +298,11 @@ class TestSubscriptions:
         ],
     )
     @pytest.mark.parametrize("buffer", [None, 8])
-    async def test_filter_that_matches_no_rate_is_refused(self, make, clock, wanted, text, buffer):
+    async def test_subscribe_filter_without_match_raises_invalid_input(self, make, clock, wanted, text, buffer):
         async with make(DOWN, (GOLD, SILVER)) as feed:
             early = asyncio.ensure_future(anext(feed.subscribe(**wanted, buffer=buffer)))
             await clock.advance(INTERVAL / 2)
-            assert not early.done()  # nothing is known yet
+            assert not early.done()  # no rates yet, so the filter cannot be checked
             await clock.advance(2 * INTERVAL)
             for waiting in (early, anext(feed.subscribe(**wanted, buffer=buffer))):
                 with pytest.raises(InvalidInput) as caught:
@@ -310,7 +310,7 @@ class TestSubscriptions:
                 assert text in str(caught.value)
 
     @pytest.mark.parametrize("buffer", [None, 8])
-    async def test_changes_only(self, make, clock, buffer):
+    async def test_changes_only_skips_unchanged_ticks(self, make, clock, buffer):
         later = attrs.evolve(gold(600), updated_at=datetime(2026, 2, 21, tzinfo=UTC))
         script = (gold(600),), (later,), (gold(601),), DOWN, DOWN, (gold(601),), (gold(601),)
         every, changes = [], []
@@ -322,7 +322,7 @@ class TestSubscriptions:
         assert len(every) == requests(feed) == 7
         assert [(tick.spot, tick.stale) for tick in changes] == [(600, False), (601, False), (601, True), (601, False)]
 
-    async def test_slow_subscriber_skips_to_the_latest_tick(self, make, clock):
+    async def test_slow_subscriber_skips_to_latest_tick(self, make, clock):
         fast = []
         async with make(*[(gold(price),) for price in range(600, 610)]) as feed, asyncio.TaskGroup() as group:
             slow = feed.subscribe()
@@ -335,7 +335,7 @@ class TestSubscriptions:
             await feed.aclose()
         assert [tick.spot for tick in fast] == list(range(600, 609))
 
-    async def test_a_slow_subscriber_sees_every_currency(self, make, clock):
+    async def test_slow_subscriber_receives_every_currency(self, make, clock):
         async with make(*[(gold(price), SILVER) for price in range(600, 610)]) as feed:
             slow, seen = feed.subscribe(), []
             for _ in range(4):
@@ -343,7 +343,7 @@ class TestSubscriptions:
                 seen.append((await anext(slow)).rate.metal_type)
         assert seen == ["gold", "silver", "gold", "silver"]
 
-    async def test_a_tick_is_handed_out_once(self, make, clock):
+    async def test_slow_subscriber_receives_each_tick_once(self, make, clock):
         async with make((gold(600), SILVER), (gold(601), SILVER)) as feed:
             slow = feed.subscribe()
             await clock.advance(1)
@@ -358,7 +358,7 @@ class TestSubscriptions:
             await clock.advance(INTERVAL)
             assert (await step).observed_at == 1020
 
-    async def test_a_full_buffer_loses_the_oldest_and_counts_them(self, make, clock):
+    async def test_full_buffer_drops_and_counts_oldest_ticks(self, make, clock):
         async with make(*[(gold(price),) for price in range(600, 610)]) as feed:
             ticks = feed.subscribe(buffer=3)
             await clock.advance(4.5 * INTERVAL)
@@ -368,14 +368,14 @@ class TestSubscriptions:
             assert (await anext(ticks)).spot == 605
         assert ticks.dropped == 2
 
-    async def test_what_is_buffered_outlives_the_feed(self, make, clock):
+    async def test_buffered_ticks_can_be_read_after_feed_closes(self, make, clock):
         async with make((gold(600),), (gold(601),)) as feed:
             ticks = feed.subscribe(buffer=5)
             await clock.advance(INTERVAL)
         assert [tick.spot async for tick in ticks] == [600, 601]
 
     @pytest.mark.parametrize("buffer", [None, 5])
-    async def test_break_leaves_nothing_behind(self, make, clock, buffer):
+    async def test_abandoned_subscription_is_garbage_collected(self, make, clock, buffer):
         async with make((GOLD,)) as feed:
             ticks = feed.subscribe(buffer=buffer)
             async for _ in ticks:
@@ -408,7 +408,7 @@ class TestSubscriptions:
             await feed.aclose()
         assert [tick.spot for tick in others] == [600, 601]
 
-    async def test_a_tick_that_arrives_with_the_cancellation_is_kept(self, make, clock):
+    async def test_tick_that_arrives_with_cancellation_is_kept(self, make, clock):
         async with make((gold(600),), (gold(601),)) as feed:
             ticks = feed.subscribe(buffer=5)
             await anext(ticks)
@@ -421,7 +421,7 @@ class TestSubscriptions:
             assert (await anext(ticks)).spot == 602
 
     @pytest.mark.parametrize("buffer", [None, 5])
-    async def test_closing_a_subscription_ends_the_task_that_waits_in_it(self, make, buffer):
+    async def test_aclose_of_subscription_ends_waiting_task(self, make, buffer):
         async with make((GOLD,)) as feed:
             await feed.subscribe(buffer=buffer).aclose()
             ticks, other = feed.subscribe(buffer=buffer), feed.subscribe()
@@ -436,7 +436,7 @@ class TestSubscriptions:
                 await anext(ticks)
         await asyncio.gather(*waiting)
 
-    async def test_each_step_may_come_from_another_task(self, make, clock):
+    async def test_subscription_can_be_read_from_several_tasks(self, make, clock):
         feed = make((gold(600),), (gold(601),), (gold(602),))
         await asyncio.create_task(feed.__aenter__())
         ticks, got = feed.subscribe(), []
@@ -448,8 +448,8 @@ class TestSubscriptions:
         assert got == [600, 601, 602]
 
 
-class TestLife:
-    async def test_closing_ends_subscriptions_and_is_idempotent(self, make, clock):
+class TestLifecycle:
+    async def test_aclose_ends_subscriptions_and_is_idempotent(self, make, clock):
         got = []
         async with make((GOLD,)) as feed:
             task = asyncio.ensure_future(collect(feed.subscribe(), got))
@@ -464,10 +464,10 @@ class TestLife:
                 await anext(ticks)
         assert not clock.sleepers
 
-    async def test_closing_cancels_the_request_under_way(self, clock):
+    async def test_aclose_cancels_request_in_flight(self, clock):
         cancelled = []
 
-        async def hangs():
+        async def never_returns():
             try:
                 await asyncio.Event().wait()
             except asyncio.CancelledError:
@@ -475,33 +475,33 @@ class TestLife:
                 cancelled.append(True)
                 raise
 
-        async with feed_of(hangs, clock, interval=1):
+        async with feed_of(never_returns, clock, interval=1):
             await settle()
         assert cancelled
 
-    async def test_a_poller_cancelled_from_outside_ends_the_subscriptions(self, make, clock):
+    async def test_cancelled_poller_task_ends_subscriptions(self, make, clock):
         async with make((GOLD,)) as feed:
             task = asyncio.ensure_future(collect(feed.subscribe(), []))
             await clock.advance(1)
-            feed._hub.task.cancel()  # as `asyncio.run` does with every task when its main one is done
+            feed._hub.task.cancel()  # `asyncio.run` cancels all tasks when its main task ends
             await task
 
-    async def test_a_cancel_scope_does_not_cut_the_closing_short(self, clock):
-        async def tidies_up():
+    async def test_cancel_scope_does_not_interrupt_aclose(self, clock):
+        async def slow_cleanup():
             try:
                 await asyncio.Event().wait()
             finally:
                 await settle()
 
         with anyio.CancelScope() as scope:
-            async with feed_of(tidies_up, clock, interval=1) as feed:
+            async with feed_of(slow_cleanup, clock, interval=1) as feed:
                 await settle()
                 scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
         assert feed._hub.task.done()
 
-    async def test_a_feed_is_opened_once(self, make):
+    async def test_feed_opened_twice_raises_client_closed(self, make):
         feed = make((GOLD,))
         async with feed:
             with pytest.raises(ClientClosedError, match="once"):
@@ -509,7 +509,7 @@ class TestLife:
         with pytest.raises(ClientClosedError, match="once"):
             await feed.__aenter__()
 
-    async def test_a_feed_that_is_not_open_says_so(self, make):
+    async def test_unopened_feed_raises_client_closed(self, make):
         feed = make((GOLD,))
         with pytest.raises(ClientClosedError, match="async with"):
             await anext(feed.subscribe())
@@ -519,7 +519,7 @@ class TestLife:
         with pytest.raises(StopAsyncIteration):
             await anext(feed.subscribe())
 
-    async def test_another_event_loop_is_refused(self, make, clock):
+    async def test_subscription_on_other_loop_raises_client_closed(self, make, clock):
         async with make((GOLD,)) as feed:
             await clock.advance(1)
             ticks = feed.subscribe()
@@ -529,18 +529,18 @@ class TestLife:
 
     @pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, True, "1", None])
     @pytest.mark.parametrize("field", ["interval", "max_backoff"])
-    async def test_seconds_are_checked(self, make, field, value):
+    async def test_invalid_number_of_seconds_raises_invalid_input(self, make, field, value):
         with pytest.raises(InvalidInput) as caught:
             make((GOLD,), **{field: value})
         assert caught.value.field == field
 
     @pytest.mark.parametrize("value", [-0.1, 1, math.nan, True, None])
-    async def test_jitter_is_checked(self, make, value):
+    async def test_invalid_jitter_raises_invalid_input(self, make, value):
         with pytest.raises(InvalidInput, match="jitter"):
             make((GOLD,), jitter=value)
 
     @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3", 2**70])
-    async def test_buffer_is_checked(self, make, value):
+    async def test_invalid_buffer_raises_invalid_input(self, make, value):
         with pytest.raises(InvalidInput, match="buffer"):
             make((GOLD,)).subscribe(buffer=value)
 
@@ -548,7 +548,7 @@ class TestLife:
         ("field", "value"),
         [("currency_id", "1"), ("currency_id", True), ("metal", 5), ("metal", ""), ("sku", b"x"), ("sku", "\ud800")],
     )
-    async def test_filters_are_checked(self, make, field, value):
+    async def test_invalid_filter_raises_invalid_input(self, make, field, value):
         feed = make((GOLD,))
         for look in (feed.subscribe, feed.latest):
             with pytest.raises(InvalidInput) as caught:
@@ -559,7 +559,7 @@ class TestLife:
 
 
 class TestOutage:
-    async def test_the_last_good_value_goes_on_as_stale_and_recovers(self, make, clock, caplog):
+    async def test_failed_polls_repeat_last_tick_as_stale(self, make, clock, caplog):
         caplog.set_level(logging.INFO, "minted_connect.feed")
         got, ages = [], []
 
@@ -593,17 +593,17 @@ class TestOutage:
     @pytest.mark.parametrize(
         "error", [APIError("", 408), APIError("", 425), RateLimited("", 429), ServerError("", 503), APIError("", 200)]
     )
-    async def test_what_may_pass_is_polled_through(self, make, clock, error):
+    async def test_transient_error_does_not_end_feed(self, make, clock, error):
         async with make(error, (GOLD,)) as feed:
             await clock.advance(3 * INTERVAL)
             assert (feed.failures, feed.latest().rate) == (1, GOLD)
 
-    async def test_each_outage_is_logged(self, make, clock, caplog):
+    async def test_each_outage_is_logged_once(self, make, clock, caplog):
         async with make(DOWN, DOWN, (GOLD,), DOWN, DOWN):
             await clock.advance(100 * INTERVAL)
         assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
-    async def test_before_the_first_good_poll_there_is_nothing_to_hand_out(self, make, clock):
+    async def test_subscriber_waits_for_first_successful_poll(self, make, clock):
         async with make(DOWN, (GOLD,)) as feed:
             step = asyncio.ensure_future(anext(feed.subscribe()))
             await clock.advance(1)
@@ -611,7 +611,7 @@ class TestOutage:
             await clock.advance(2 * INTERVAL)
             assert (await step).rate == GOLD
 
-    async def test_a_currency_left_out_goes_stale(self, make, clock):
+    async def test_currency_missing_from_response_becomes_stale(self, make, clock):
         async with make((GOLD, SILVER), (gold(600),)) as feed:
             await clock.advance(INTERVAL)
             silver = feed.latest(metal="silver")
@@ -621,12 +621,12 @@ class TestOutage:
     @pytest.mark.parametrize(
         ("drawn", "waits"), [(0.0, [10, 10, 10, 10, 10]), (0.5, [15, 25, 35, 35, 35]), (1.0, [20, 40, 60, 60, 60])]
     )
-    async def test_waits_are_drawn_from_the_interval_to_a_doubling_limit(self, make, clock, drawn, waits):
+    async def test_backoff_is_drawn_between_interval_and_doubling_limit(self, make, clock, drawn, waits):
         async with make(DOWN, random=lambda: drawn, jitter=0, breaker=None):
             await clock.advance(sum(waits[:-1]))
         assert clock.slept == waits
 
-    async def test_open_breaker_sends_single_probes_until_one_succeeds(self, make, clock):
+    async def test_open_breaker_sends_single_probes_until_success(self, make, clock):
         failing = make(
             *[DOWN] * 4, (GOLD,), DOWN, jitter=0, random=lambda: 0.0, breaker=BreakerPolicy(failures=3, cooldown=45)
         )
@@ -634,22 +634,22 @@ class TestOutage:
             states = []
             for _ in range(6):
                 await settle()
-                states.append((feed.is_open, clock.slept[-1]))
+                states.append((feed.is_breaker_open, clock.slept[-1]))
                 await clock.advance(clock.slept[-1])
         assert states == [(False, 10), (False, 10), (True, 45), (True, 45), (False, 10), (False, 10)]
 
-    async def test_the_server_may_ask_for_more_than_the_cooldown(self, make, clock):
-        busy = RateLimited("slow down", 429, retry_after=77.0)
-        async with make(busy, random=lambda: 0.0, breaker=BreakerPolicy(failures=1, cooldown=45)):
+    async def test_retry_after_longer_than_cooldown_is_followed(self, make, clock):
+        error = RateLimited("slow down", 429, retry_after=77.0)
+        async with make(error, random=lambda: 0.0, breaker=BreakerPolicy(failures=1, cooldown=45)):
             await settle()
         assert clock.slept == [77]
 
     @pytest.mark.parametrize("value", [5, "on", True])
-    async def test_the_breaker_is_checked(self, make, value):
+    async def test_invalid_breaker_raises_configuration_error(self, make, value):
         with pytest.raises(ConfigurationError, match="breaker"):
             make((GOLD,), breaker=value)
 
-    async def test_overdue_poll_makes_ticks_stale(self):
+    async def test_overdue_poll_repeats_tick_as_stale(self):
         clock = ManualClock()
         response = asyncio.Event()
         calls = 0
@@ -682,7 +682,7 @@ class TestOutage:
         ]
         assert feed.failures == 0
 
-    async def test_the_tick_after_an_outage_states_the_gap(self, make, clock):
+    async def test_first_tick_after_outage_has_gap(self, make, clock):
         script = (GOLD,), DOWN, DOWN, (GOLD,), (GOLD,)
         got = []
         async with make(*script, jitter=0, random=lambda: 0.0) as feed, asyncio.TaskGroup() as group:
@@ -697,25 +697,25 @@ class TestOutage:
             (5, False, 0),
         ]
 
-    async def test_an_interval_beyond_the_limit_stays_the_interval(self, make, clock):
+    async def test_interval_above_max_backoff_is_kept_in_outage(self, make, clock):
         async with make(DOWN, interval=3600, random=lambda: 0.9):
             await clock.advance(2 * 3600)
         assert clock.slept == [3600] * 3
 
-    async def test_an_outage_of_any_length(self, make, clock):
-        async with make(DOWN, interval=1, clock=JumpClock()) as feed:
+    async def test_thousand_failed_polls_do_not_end_feed(self, make, clock):
+        async with make(DOWN, interval=1, clock=AutoAdvanceClock()) as feed:
             while feed.failures < 1100:
                 await asyncio.sleep(0)
 
-    async def test_success_forgets_the_back_off(self, make, clock):
+    async def test_successful_poll_resets_backoff(self, make, clock):
         async with make(DOWN, DOWN, (GOLD,), DOWN, (GOLD,), random=lambda: 0.5, jitter=0):
             await clock.advance(15 + 25 + 10)
         assert clock.slept == [15, 25, 10, 15]
 
-    @pytest.mark.parametrize(("asked", "wait"), [(300.0, 300), (0.5, 15), (None, 15)])
+    @pytest.mark.parametrize(("retry_after", "wait"), [(300.0, 300), (0.5, 15), (None, 15)])
     @pytest.mark.parametrize("kind", [RateLimited, ServerError])
-    async def test_retry_after_is_obeyed(self, make, clock, kind, asked, wait):
-        error = kind("slow down", 429, retry_after=asked)
+    async def test_retry_after_extends_wait(self, make, clock, kind, retry_after, wait):
+        error = kind("slow down", 429, retry_after=retry_after)
         async with make((GOLD,), error, (GOLD,), jitter=0) as feed:
             await clock.advance(INTERVAL + 1)
             assert clock.slept == [INTERVAL, wait]
@@ -724,7 +724,7 @@ class TestOutage:
             assert not feed.latest().stale
 
 
-class TestEnd:
+class TestFatalError:
     @pytest.mark.parametrize(
         "error",
         [
@@ -755,7 +755,7 @@ class TestEnd:
         assert requests(feed) == 2
         assert feed.failures == 0
 
-    async def test_buffered_ticks_come_before_the_error(self, make, clock):
+    async def test_buffered_ticks_are_read_before_fatal_error(self, make, clock):
         with pytest.raises(KeyError):
             async with make((GOLD,), KeyError("rates")) as feed:
                 ticks = feed.subscribe(buffer=5)
@@ -764,18 +764,18 @@ class TestEnd:
                 with pytest.raises(KeyError):
                     await anext(ticks)
 
-    async def test_result_of_the_wrong_type_is_a_programming_error(self, make, clock):
+    async def test_fetch_result_of_wrong_type_raises_type_error(self, make, clock):
         with pytest.raises(TypeError):
             async with make(None):
                 await clock.advance(1)
 
-    async def test_an_error_of_the_body_is_not_replaced(self, make, clock):
+    async def test_error_in_async_with_body_is_not_replaced(self, make, clock):
         with pytest.raises(ZeroDivisionError):
             async with make(KeyError("rates")):
                 await clock.advance(1)
                 raise ZeroDivisionError
 
-    async def test_error_that_is_not_raised_is_not_logged_by_the_loop(self, make, clock):
+    async def test_fatal_error_is_not_logged_by_event_loop(self, make, clock):
         complaints = []
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
         with pytest.raises(ZeroDivisionError):
@@ -785,7 +785,7 @@ class TestEnd:
         gc.collect()
         assert complaints == []
 
-    async def test_raising_it_often_does_not_grow_its_traceback(self, make, clock):
+    async def test_fatal_error_raised_again_keeps_traceback_length(self, make, clock):
         feed = make(KeyError("rates"))
         lengths = set()
         with pytest.raises(KeyError):
@@ -799,7 +799,7 @@ class TestEnd:
 
 
 class TestWaitFor:
-    async def test_returns_the_first_tick_that_satisfies(self, make, clock):
+    async def test_wait_for_returns_first_tick_that_matches(self, make, clock):
         async with make(*[(gold(price), SILVER) for price in range(600, 610)]) as feed:
             alert = asyncio.ensure_future(feed.wait_for(lambda tick: tick.spot >= 603, timeout=100))
             await clock.advance(3 * INTERVAL)
@@ -809,7 +809,7 @@ class TestWaitFor:
             assert len(clock.sleepers) == 1
 
     @pytest.mark.parametrize("timeout", [3, 10, 25, 30])
-    async def test_times_out_on_the_clock(self, make, clock, timeout):
+    async def test_wait_for_times_out_on_clock_of_feed(self, make, clock, timeout):
         async with make((GOLD,)) as feed:
             alert = asyncio.ensure_future(feed.wait_for(lambda tick: False, timeout=timeout))
             await clock.advance(timeout - 0.5)
@@ -824,14 +824,14 @@ class TestWaitFor:
             assert has_no_waiters(feed)
             assert len(clock.sleepers) == 1
 
-    async def test_a_clock_that_jumps_skips_no_poll(self, make):
-        clock = JumpClock()
+    async def test_wait_for_on_auto_advancing_clock_skips_no_poll(self, make):
+        clock = AutoAdvanceClock()
         async with make(*[(gold(price),) for price in range(600, 610)], clock=clock) as feed:
             assert (await feed.wait_for(lambda tick: tick.spot == 604, timeout=45)).spot == 604
             with pytest.raises(TimeoutError):
                 await feed.wait_for(lambda tick: tick.spot == 610, timeout=45)
 
-    async def test_an_old_price_sets_no_alert_off(self, make, clock):
+    async def test_wait_for_ignores_stale_tick(self, make, clock):
         async with make((gold(600),), DOWN) as feed:
             await clock.advance(INTERVAL)
             with pytest.raises(TimeoutError) as caught:
@@ -840,7 +840,7 @@ class TestWaitFor:
                 await alert
         assert caught.value.__cause__ is DOWN
 
-    async def test_closing_ends_it(self, make, clock):
+    async def test_wait_for_in_closed_feed_raises_client_closed(self, make, clock):
         async with make((GOLD,)) as feed:
             alerts = [asyncio.ensure_future(feed.wait_for(lambda tick: False, timeout=t)) for t in (5, 500)]
             await clock.advance(1)
@@ -848,7 +848,7 @@ class TestWaitFor:
             with pytest.raises(ClientClosedError, match="closed before"):
                 await alert
 
-    async def test_cancelling_it_leaves_nothing_behind(self, make, clock):
+    async def test_cancelled_wait_for_leaves_no_task_or_waiter(self, make, clock):
         async with make((GOLD,)) as feed:
             before = asyncio.all_tasks()
             alert = asyncio.ensure_future(feed.wait_for(lambda tick: False, timeout=5))
@@ -859,12 +859,12 @@ class TestWaitFor:
             assert asyncio.all_tasks() == before
             assert has_no_waiters(feed)
 
-    async def test_an_error_of_the_predicate_is_raised(self, make, clock):
+    async def test_wait_for_raises_error_of_predicate(self, make, clock):
         async with make((GOLD,)) as feed:
             with pytest.raises(ZeroDivisionError):
                 await feed.wait_for(lambda tick: 1 / 0, timeout=5)
 
-    async def test_the_condition_is_a_plain_function(self, make):
+    async def test_wait_for_invalid_predicate_raises_invalid_input(self, make):
         async def later(tick):
             return True
 
@@ -873,12 +873,12 @@ class TestWaitFor:
                 await make((GOLD,)).wait_for(predicate, timeout=1)
 
     @pytest.mark.parametrize("timeout", [0, -1, math.inf, True, None, "1", 10**400])
-    async def test_timeout_is_checked(self, make, timeout):
+    async def test_wait_for_invalid_timeout_raises_invalid_input(self, make, timeout):
         with pytest.raises(InvalidInput, match="timeout"):
             await make((GOLD,)).wait_for(bool, timeout=timeout)
 
 
-async def test_any_mix_of_comings_and_goings_leaves_the_rest_alone(make, clock):
+async def test_other_subscribers_do_not_affect_steady_subscriber(make, clock):
     feed = make(*[(gold(price), SILVER) for price in range(600, 700)])
     steady, tasks = [], []
     async with feed:
@@ -921,17 +921,17 @@ class TestBackfill:
 
         def __init__(self, *points):
             self.points = points
-            self.asked = []
+            self.requested = []
             self.may_return = asyncio.Event()
 
         async def __call__(self, rates):
-            self.asked.append([rate.currency_id for rate in rates])
+            self.requested.append([rate.currency_id for rate in rates])
             await self.may_return.wait()
             if isinstance(self.points[0], BaseException):
                 raise self.points[0]
             return self.points
 
-    async def test_comes_first_oldest_first_and_says_what_it_is(self, make, clock):
+    async def test_history_ticks_come_first_in_order_of_time(self, make, clock):
         history = self.History(point("590", 11), point("9.5", 11, SILVER), point("580", 10))
         history.may_return.set()
         async with make((GOLD, SILVER), history=history) as feed:
@@ -945,7 +945,7 @@ class TestBackfill:
                 ("gold", "586.48", False),
                 ("silver", "9.8218", False),
             ]
-            assert history.asked == [[1000013, 1000019]]
+            assert history.requested == [[1000013, 1000019]]
             first, second, silver, *_ = got
             assert (first.change, second.change, silver.change) == (None, Decimal(10), None)
             assert first.at == first.source_time == datetime(2026, 2, 20, 10, tzinfo=UTC)
@@ -953,7 +953,7 @@ class TestBackfill:
             assert first.age == (clock.wall() - first.at).total_seconds()
             assert first.rate.currency_name == "Dirham Gold"
 
-    async def test_only_subscribers_with_history_wait_for_it(self, make, clock):
+    async def test_only_subscribers_with_history_wait_for_backfill(self, make, clock):
         history = self.History(point("580", 10))
         async with make((GOLD,), history=history) as feed:
             await clock.advance(1)
@@ -971,12 +971,12 @@ class TestBackfill:
             history.may_return.set()
             await settle()
             assert [tick.backfilled for tick in past] == [True, False]
-            # The ticks of the meantime are in the buffer, in order.
+            # Ticks published during the backfill are in the buffer, in order.
             assert [tick.number for tick in buffered] == [0, 1, 2, 3]
             await feed.aclose()
             await asyncio.gather(*tasks)
 
-    async def test_wait_for_looks_at_the_present_only(self, make, clock):
+    async def test_wait_for_and_latest_ignore_history(self, make, clock):
         history = self.History(point("580", 10))
         history.may_return.set()
         async with make((GOLD,), history=history) as feed:
@@ -985,7 +985,7 @@ class TestBackfill:
             assert not tick.backfilled
             assert not feed.latest().backfilled
 
-    async def test_filters_and_changes_only(self, make, clock):
+    async def test_history_is_filtered_like_live_ticks(self, make, clock):
         history = self.History(
             *(point("580", hour) for hour in (7, 8)), point("581", 9), point("580", 10), point("9", 10, SILVER)
         )
@@ -997,7 +997,7 @@ class TestBackfill:
             assert [(tick.at.hour, str(tick.spot)) for tick in got[:3]] == [(7, "580"), (9, "581"), (10, "580")]
             assert not got[3].backfilled
 
-    async def test_what_fails_is_logged_and_ends_nothing(self, make, clock, caplog):
+    async def test_failed_backfill_is_logged_and_feed_continues(self, make, clock, caplog):
         history = self.History(DOWN)
         history.may_return.set()
         async with make((GOLD,), history=history) as feed:
@@ -1006,7 +1006,7 @@ class TestBackfill:
             assert not tick.backfilled
             assert "the feed starts without its history: TransportError" in caplog.text
 
-    async def test_currencies_that_the_feed_does_not_show_are_left_out(self, make, clock):
+    async def test_history_of_unknown_currency_is_left_out(self, make, clock):
         history = self.History(point("580", 10), point("9", 10, SILVER))
         history.may_return.set()
         async with make((GOLD,), history=history) as feed:
@@ -1014,9 +1014,9 @@ class TestBackfill:
             ticks = feed.subscribe(history=True)
             assert [(await anext(ticks)).rate.metal_type for _ in "12"] == ["gold", "gold"]
 
-    async def test_points_of_the_feeds_own_time_are_left_out(self, make, clock):
-        begun = clock.wall().hour
-        history = self.History(point("580", begun - 1), point("581", begun), point("582", begun + 1))
+    async def test_history_after_first_poll_is_left_out(self, make, clock):
+        hour = clock.wall().hour
+        history = self.History(point("580", hour - 1), point("581", hour), point("582", hour + 1))
         async with make((GOLD,), history=history) as feed:
             await clock.advance(3 * 3600)
             history.may_return.set()
@@ -1025,17 +1025,17 @@ class TestBackfill:
             got = [await anext(ticks) for _ in range(3)]
             assert [tick.backfilled for tick in got] == [True, True, False]
 
-    async def test_it_waits_for_the_first_rates_however_long_they_take(self, make, clock):
+    async def test_backfill_starts_after_first_successful_poll(self, make, clock):
         history = self.History(point("580", 10))
         history.may_return.set()
         async with make(DOWN, DOWN, (GOLD,), history=history, max_backoff=INTERVAL) as feed:
             await clock.advance(1)
-            assert history.asked == []
+            assert history.requested == []
             await clock.advance(3 * INTERVAL)
             assert (await anext(feed.subscribe(history=True))).backfilled
-            assert len(history.asked) == 1
+            assert len(history.requested) == 1
 
-    async def test_closing_while_it_is_fetched_leaves_nothing(self, make, clock):
+    async def test_aclose_during_backfill_leaves_no_waiter(self, make, clock):
         history = self.History(point("580", 10))
         async with make((GOLD,), history=history) as feed:
             await clock.advance(1)
@@ -1044,12 +1044,12 @@ class TestBackfill:
         await waiting
         assert has_no_waiters(feed)
 
-    async def test_closing_before_the_first_rates_leaves_nothing(self, make, clock):
+    async def test_aclose_before_first_rates_leaves_no_waiter(self, make, clock):
         async with make(DOWN, history=self.History(point("580", 10))) as feed:
             await clock.advance(1)
         assert has_no_waiters(feed)
 
-    async def test_a_feed_without_one_says_so(self, make):
+    async def test_subscribe_history_without_backfill_raises_invalid_input(self, make):
         async with make((GOLD,)) as feed:
             with pytest.raises(InvalidInput, match="history: needs a feed that was made with backfill") as caught:
                 feed.subscribe(history=True)

@@ -17,11 +17,11 @@ RATES = "*/rates"
 
 
 def polls(sandbox):
-    """Return the polls without the digest challenges."""
+    """Return the requests for rates that passed authentication."""
     return [request for request in sandbox.requests.of("rates.current") if request.status != 401]
 
 
-async def test_a_failed_poll_is_one_request():
+async def test_failed_poll_is_not_retried():
     async with (
         Sandbox(seed=1) as sandbox,
         AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
@@ -40,7 +40,7 @@ async def test_a_failed_poll_is_one_request():
         assert type(tick.spread) is Decimal
 
 
-async def test_open_breaker_sends_probes_only():
+async def test_open_breaker_sends_only_probes():
     clock = ManualClock(auto_advance=True)
     async with AsyncMintedConnect.sandbox(clock=clock) as minted:
         sandbox = minted.sandbox_server
@@ -51,10 +51,10 @@ async def test_open_breaker_sends_probes_only():
                 await feed.wait_for(lambda _: True, timeout=3 * 3600)
             assert isinstance(caught.value.__cause__, ServerError)
             # Two polls open the breaker; two probes follow in three hours.
-            assert (feed.is_open, len(polls(sandbox))) == (True, 4)
+            assert (feed.is_breaker_open, len(polls(sandbox))) == (True, 4)
 
 
-def test_blocking_feed_refuses_a_filter_without_a_match():
+def test_blocking_filter_without_match_raises_invalid_input():
     with (
         ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
@@ -70,7 +70,7 @@ def test_blocking_feed_refuses_a_filter_without_a_match():
 @pytest.mark.parametrize(
     ("backfill", "interval", "most"), [(timedelta(hours=30), "hour", 30), (timedelta(days=60), "day", 60)]
 )
-async def test_the_past_comes_from_rate_history(backfill, interval, most):
+async def test_backfill_uses_rate_history(backfill, interval, most):
     clock = ManualClock()
     async with AsyncMintedConnect.sandbox(clock=clock) as minted:
         begun = clock.wall()
@@ -85,9 +85,9 @@ async def test_the_past_comes_from_rate_history(backfill, interval, most):
         assert all(begun - backfill <= tick.at < now.at == begun for tick in past)
         assert [tick.at for tick in past] == sorted(tick.at for tick in past)
         currencies = {tick.rate.currency_id for tick in got}
-        asked = [request for request in minted.sandbox_server.requests.of("rates.history") if request.status != 401]
-        assert {request.query["interval"] for request in asked} == {interval}
-        assert len(asked) == len({tick.rate.currency_id for tick in past}) >= len(currencies)
+        requested = [request for request in minted.sandbox_server.requests.of("rates.history") if request.status != 401]
+        assert {request.query["interval"] for request in requested} == {interval}
+        assert len(requested) == len({tick.rate.currency_id for tick in past}) >= len(currencies)
         points = await minted.rates.history(
             currency_id=now.rate.currency_id,
             interval=interval,
@@ -101,7 +101,7 @@ async def test_the_past_comes_from_rate_history(backfill, interval, most):
         ]
 
 
-def test_the_blocking_feed_has_a_past_too():
+def test_blocking_feed_has_backfill():
     with (
         ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
@@ -113,7 +113,7 @@ def test_the_blocking_feed_has_a_past_too():
 
 
 @pytest.mark.parametrize("backfill", [timedelta(0), timedelta(seconds=-1), 5, "1d"])
-async def test_a_past_that_cannot_be(backfill):
+async def test_invalid_backfill_raises_invalid_input(backfill):
     async with AsyncMintedConnect.sandbox() as minted:
         with pytest.raises(InvalidInput, match="backfill"):
             minted.rates.feed(interval=1, backfill=backfill)

@@ -76,21 +76,21 @@ async def take(ticks: Any, until: Callable[[Tick], bool]) -> list[Tick]:
     raise AssertionError("the feed ended")
 
 
-def leader(*feeds: RateFeed) -> RateFeed:
+def find_leader(*feeds: RateFeed) -> RateFeed:
     (found,) = [feed for feed in feeds if feed._source._is_leader()]
     return found
 
 
-def in_order(ticks: list[Tick]) -> bool:
-    """Return whether rounds and times of the fresh ticks ascend without repetition."""
+def is_in_order(ticks: list[Tick]) -> bool:
+    """Return whether the numbers and times of the ticks that are not stale increase strictly."""
     fresh = [tick for tick in ticks if not tick.stale]
     numbers = [tick.number for tick in fresh]
     times = [tick.at for tick in fresh]
     return numbers == sorted(set(numbers)) and times == sorted(set(times))
 
 
-class TestTogether:
-    async def test_one_polls_and_all_see_the_same(self, member, redis_server, sandbox):
+class TestSharedRounds:
+    async def test_one_member_polls_and_all_receive_same_ticks(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url)
         feeds = [await member(fleet) for _ in range(4)]
         streams = [gold(feed) for feed in feeds]
@@ -102,12 +102,12 @@ class TestTogether:
         for ticks in seen:
             numbers = [tick.number for tick in ticks]
             assert numbers == list(range(numbers[0], numbers[-1] + 1))
-        leading = leader(*feeds)
+        leading = find_leader(*feeds)
         published = max(feed._hub.round for feed in feeds)
         assert published <= polls(sandbox) <= leading._source._poller.polls
         assert [feed._source._poller.polls for feed in feeds if feed is not leading] == [0, 0, 0]
 
-    async def test_late_member_gets_the_last_round_without_a_poll(self, member, redis_server, sandbox):
+    async def test_late_member_receives_last_round_without_poll(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url, lease=30)
         first = await member(fleet, interval=3600)
         known = await anext(gold(first))
@@ -117,7 +117,7 @@ class TestTogether:
         assert tick.age >= known.age - 1
         assert polls(sandbox) == 1
 
-    async def test_successor_of_a_closed_leader_keeps_the_interval(self, member, redis_server, sandbox):
+    async def test_successor_of_closed_leader_keeps_interval(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url)
         first = await member(fleet, interval=1, jitter=0)
         await anext(gold(first))
@@ -127,17 +127,17 @@ class TestTogether:
         await first.aclose()
         two = await anext(ticks)
         assert (one.number, two.number, two.stale, two.gap) == (1, 2, False, 0)
-        # The second leader polled when the first one would have.
+        # The second leader polled when the next poll of the first leader was due.
         assert two.at - one.at > timedelta(seconds=0.9)
 
-    async def test_other_metals_are_another_fleet(self, member, redis_server, sandbox):
+    async def test_feeds_with_different_metals_are_separate_fleets(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url)
         gold_only, silver_only = await member(fleet, metals="gold"), await member(fleet, metals=["silver"])
         assert (await anext(gold_only.subscribe())).rate.metal_type == "gold"
         assert (await anext(silver_only.subscribe())).rate.metal_type == "silver"
         assert gold_only._source._is_leader() and silver_only._source._is_leader()
 
-    def test_the_blocking_client_is_a_member_too(self, redis_server):
+    def test_blocking_clients_share_rounds(self, redis_server):
         fleet = fleet_at(redis_server.url)
         with (
             ThreadedSandbox(seed=1) as sandbox,
@@ -153,7 +153,7 @@ class TestTogether:
 
 
 class TestFailedPolls:
-    async def test_are_seen_by_all_as_stale(self, member, redis_server, sandbox):
+    async def test_failed_polls_are_stale_for_all_members(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url)
         feeds = [await member(fleet, max_backoff=INTERVAL, breaker=None) for _ in range(2)]
         streams = [gold(feed) for feed in feeds]
@@ -166,23 +166,23 @@ class TestFailedPolls:
             assert fresh.number > 3
         assert [feed.failures for feed in feeds] == [3, 3]
 
-    async def test_retry_after_binds_the_successor(self, member, redis_server, sandbox):
+    async def test_retry_after_delays_successor(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url)
         sandbox.faults.add("status", path=RATES, times=1, status=429, headers={"Retry-After": "3600"})
         first = await member(fleet)
         second = await member(fleet)
         while not second.failures:
             await asyncio.sleep(0.01)
-        asked = polls(sandbox)
+        polls_before = polls(sandbox)
         await first.aclose()
         while not second._source._is_leader():
             await asyncio.sleep(0.01)
         for _ in range(10):
             await asyncio.sleep(0.01)  # several intervals without a poll
-        assert polls(sandbox) == asked == 1
+        assert polls(sandbox) == polls_before == 1
         assert second._source._next_poll_at - SystemClock().monotonic() > 3500
 
-    async def test_wrong_credentials_end_the_leader_and_free_the_lease(self, member, redis_server, sandbox):
+    async def test_leader_with_wrong_credentials_releases_lease(self, member, redis_server, sandbox):
         async with AsyncMintedConnect(sandbox.username, "wrong", base_url=sandbox.url) as minted:
             feed = minted.rates.feed(interval=INTERVAL, fleet=fleet_at(redis_server.url, lease=60))
             with pytest.raises(AuthenticationFailed):
@@ -196,8 +196,8 @@ class TestFailedPolls:
         assert not (await anext(gold(right))).stale
 
 
-class TestRedisInTrouble:
-    async def test_at_the_start_through_both_clients(self, sandbox):
+class TestRedisOutage:
+    async def test_open_without_redis_raises_fleet_error(self, sandbox):
         fleet = Fleet(url_of(1), lease=LEASE)
         login = {"username": sandbox.username, "password": sandbox.password, "base_url": sandbox.url}
         async with AsyncMintedConnect(**login) as minted:
@@ -213,56 +213,56 @@ class TestRedisInTrouble:
         assert "canary" not in f"{caught.value!r}{again.value!r}{fleet!r}"
         assert len(sandbox.requests) == 0
 
-    async def test_restart_without_data_is_survived(self, member, mortal_redis, sandbox, caplog):
-        fleet = fleet_at(mortal_redis.url)
+    async def test_rounds_stay_in_order_after_redis_restart(self, member, stoppable_redis, sandbox, caplog):
+        fleet = fleet_at(stoppable_redis.url)
         feeds = [await member(fleet) for _ in range(3)]
         streams = [gold(feed) for feed in feeds]
         seen = [await take(ticks, lambda tick: tick.number >= 5) for ticks in streams]
-        mortal_redis.stop()
+        stoppable_redis.stop()
         for ticks, before in zip(streams, seen, strict=True):
             before.extend(await take(ticks, lambda tick: tick.stale))
             assert before[-1].age > 0
         assert all(isinstance(feed.last_error, FleetError) for feed in feeds)
-        asked = polls(sandbox)
-        await asyncio.to_thread(mortal_redis.start)
+        polls_before = polls(sandbox)
+        await asyncio.to_thread(stoppable_redis.start)
         for ticks, before in zip(streams, seen, strict=True):
             before.extend(await take(ticks, lambda tick: not tick.stale))
             before.extend(await take(ticks, lambda tick: not tick.stale))
-            assert in_order(before)
+            assert is_in_order(before)
             assert [tick.gap > 0 for tick in before[-2:]] == [True, False]
-        assert polls(sandbox) - asked < 50  # one poller again
+        assert polls(sandbox) - polls_before < 50  # one process polls again
         assert PASSWORD not in caplog.text
-        leader(*feeds)
+        find_leader(*feeds)
 
-    async def test_no_process_polls_while_redis_is_down(self, member, mortal_redis, sandbox):
-        feeds = [await member(fleet_at(mortal_redis.url)) for _ in range(2)]
+    async def test_members_do_not_poll_while_redis_is_down(self, member, stoppable_redis, sandbox):
+        feeds = [await member(fleet_at(stoppable_redis.url)) for _ in range(2)]
         streams = [gold(feed) for feed in feeds]
         for ticks in streams:
             await anext(ticks)
-        mortal_redis.stop()
+        stoppable_redis.stop()
         for ticks in streams:
             await take(ticks, lambda tick: tick.stale)
         while any(feed._source._is_leader() for feed in feeds):
             await asyncio.sleep(0.01)
         await asyncio.sleep(LEASE)  # a poll that began before the lease expired may still be in flight
-        asked = polls(sandbox)
+        polls_before = polls(sandbox)
         await asyncio.sleep(LEASE)
         assert not any(feed._source._is_leader() for feed in feeds)
-        assert polls(sandbox) == asked
+        assert polls(sandbox) == polls_before
 
-    async def test_leader_with_a_rate_limit_waits_for_redis(self, member, mortal_redis, sandbox):
-        fleet = fleet_at(mortal_redis.url, lease=60, rate_limit=RateLimit(rate=100))
+    async def test_leader_with_rate_limit_waits_for_redis(self, member, stoppable_redis, sandbox):
+        fleet = fleet_at(stoppable_redis.url, lease=60, rate_limit=RateLimit(rate=100))
         feed = await member(fleet)
         ticks = gold(feed)
         await take(ticks, lambda tick: tick.number >= 3)
-        mortal_redis.stop()
+        stoppable_redis.stop()
         await take(ticks, lambda tick: tick.stale)
         await asyncio.sleep(4 * INTERVAL)  # a poll that was permitted before may still be in flight
-        asked = polls(sandbox)
+        polls_before = polls(sandbox)
         await asyncio.sleep(10 * INTERVAL)
         assert feed._source._is_leader()
-        assert polls(sandbox) == asked
-        await asyncio.to_thread(mortal_redis.start)
+        assert polls(sandbox) == polls_before
+        await asyncio.to_thread(stoppable_redis.start)
         await take(ticks, lambda tick: not tick.stale)
 
     async def test_stream_read_again_repeats_no_tick(self, member, redis_server, sandbox, monkeypatch):
@@ -275,16 +275,16 @@ class TestRedisInTrouble:
         async def read_all():
             nonlocal rereads
             rereads += 1
-            stream.last_id = "0-0"  # as after a failover to a replica that lagged
+            stream.last_id = "0-0"  # as after a failover to a delayed replica
             return await read()
 
         monkeypatch.setattr(stream, "read", read_all)
         seen += await take(ticks, lambda tick: tick.number >= seen[-1].number + 5)
         assert rereads > 1
-        assert in_order(seen)
+        assert is_in_order(seen)
         assert {tick.missed for tick in seen} == {0}
 
-    async def test_leader_that_loses_the_lease_in_acquire_does_not_poll(self, member, redis_server, sandbox):
+    async def test_leader_that_loses_lease_in_acquire_does_not_poll(self, member, redis_server, sandbox):
         waiting, go = asyncio.Event(), asyncio.Event()
 
         class HeldClock(SystemClock):
@@ -308,7 +308,7 @@ class TestRedisInTrouble:
             await asyncio.sleep(0.01)
         assert polls(sandbox) == 1
 
-    async def test_a_round_that_is_refused_ends_the_lead(self, member, redis_server, sandbox, caplog):
+    async def test_rejected_round_ends_leadership(self, member, redis_server, sandbox, caplog):
         feed = await member(fleet_at(redis_server.url, lease=60))
         await anext(gold(feed))
         with redis_server.client() as db:
@@ -326,14 +326,14 @@ class TestRedisInTrouble:
             mine, theirs = gold(first), gold(second)
             before = await take(theirs, lambda tick: tick.number >= 5)
             proxy.disconnect()
-            of_the_leader = await take(mine, lambda tick: tick.number >= before[-1].number + 20)
+            leader_ticks = await take(mine, lambda tick: tick.number >= before[-1].number + 20)
             proxy.reconnect()
-            after = await take(theirs, lambda tick: tick.number >= of_the_leader[-1].number)
+            after = await take(theirs, lambda tick: tick.number >= leader_ticks[-1].number)
             fresh = [tick.number for tick in [*before, *after] if not tick.stale]
             assert fresh == list(range(fresh[0], fresh[-1] + 1))
             assert {tick.missed for tick in after} == {0}
 
-    async def test_follower_behind_the_stream_states_missed_rounds(self, member, redis_server, sandbox, caplog):
+    async def test_follower_behind_stream_reports_missed_rounds(self, member, redis_server, sandbox, caplog):
         async with TcpProxy(redis_server.port) as proxy:
             first = await member(fleet_at(redis_server.url, keep=5))
             await anext(gold(first))
@@ -357,20 +357,20 @@ class TestRedisInTrouble:
             second = await member(fleet_at(redis_server.url))
             ticks = gold(second)
             seen = [await anext(ticks)]
-            assert leader(first, second) is first
+            assert find_leader(first, second) is first
             proxy.disconnect()
             seen += await take(ticks, lambda tick: tick.gap > 0)
-            assert leader(first, second) is second
+            assert find_leader(first, second) is second
             assert seen[-1].gap < 2 * LEASE
-            assert in_order(seen)
+            assert is_in_order(seen)
             proxy.reconnect()
-            # The first member follows now.
+            # The first member is a follower now.
             await take(gold(first), lambda tick: tick.number > seen[-1].number)
-            assert leader(first, second) is second
+            assert find_leader(first, second) is second
 
-    async def test_failover_to_a_replica(self, member, mortal_redis, sandbox):
-        with running("--replicaof", f"127.0.0.1 {mortal_redis.port}") as replica:
-            async with TcpProxy(mortal_redis.port) as proxy:
+    async def test_failover_to_replica_keeps_order_of_rounds(self, member, stoppable_redis, sandbox):
+        with running("--replicaof", f"127.0.0.1 {stoppable_redis.port}") as replica:
+            async with TcpProxy(stoppable_redis.port) as proxy:
                 fleet = fleet_at(proxy.url)
                 feeds = [await member(fleet) for _ in range(2)]
                 streams = [gold(feed) for feed in feeds]
@@ -378,18 +378,18 @@ class TestRedisInTrouble:
                 with replica.client() as db:
                     while not db.keys("*:stream"):
                         await asyncio.sleep(0.01)
-                    mortal_redis.stop()
+                    stoppable_redis.stop()
                     proxy.disconnect()
                     proxy.reconnect(replica.port)
-                    # Before it is promoted, the replica rejects writes.
+                    # The replica rejects writes until it is promoted.
                     for ticks, before in zip(streams, seen, strict=True):
                         before.extend(await take(ticks, lambda tick: tick.stale))
                     db.replicaof("NO", "ONE")
                 for ticks, before in zip(streams, seen, strict=True):
                     before.extend(await take(ticks, lambda tick: not tick.stale))
                     before.extend(await take(ticks, lambda tick: not tick.stale))
-                    assert in_order(before)
-                leader(*feeds)
+                    assert is_in_order(before)
+                find_leader(*feeds)
 
     async def test_corrupt_entry_is_skipped_and_logged(self, member, redis_server, sandbox, caplog):
         feeds = [await member(fleet_at(redis_server.url)) for _ in range(2)]
@@ -415,15 +415,15 @@ class TestRedisInTrouble:
 
 
 class TestClocks:
-    async def test_members_whose_clocks_differ_agree_on_the_time(self, member, redis_server, sandbox):
-        class Skewed(SystemClock):
+    async def test_members_with_different_clocks_agree_on_time(self, member, redis_server, sandbox):
+        class SkewedClock(SystemClock):
             def monotonic(self):
                 return super().monotonic() + 12345
 
             def wall(self):
                 return super().wall() - timedelta(hours=5)
 
-        first = await member(fleet_at(redis_server.url), clock=Skewed())
+        first = await member(fleet_at(redis_server.url), clock=SkewedClock())
         await anext(gold(first))
         second = await member(fleet_at(redis_server.url))
         mine, theirs = gold(first), gold(second)
@@ -436,21 +436,21 @@ class TestClocks:
 
 
 class TestRateLimit:
-    async def test_all_feeds_of_the_account_together_keep_to_it(self, member, redis_server, sandbox):
+    async def test_feeds_of_account_share_rate_limit(self, member, redis_server, sandbox):
         fleet = fleet_at(redis_server.url, rate_limit=RateLimit(rate=10))
         feeds = [
             await member(fleet, metals=metal, interval=0.001) for metal in ("gold", "silver", None, ["gold", "silver"])
         ]
-        begun = asyncio.get_running_loop().time()
+        started = asyncio.get_running_loop().time()
         before = polls(sandbox)
         for feed in feeds:
             await take(feed.subscribe(buffer=1000), lambda tick: tick.number >= 3)
-        passed = asyncio.get_running_loop().time() - begun
-        assert polls(sandbox) - before <= 10 * passed + 2
+        elapsed = asyncio.get_running_loop().time() - started
+        assert polls(sandbox) - before <= 10 * elapsed + 2
 
 
-class TestEnds:
-    async def test_closed_before_it_ran(self, sandbox, redis_server):
+class TestClose:
+    async def test_aclose_right_after_open_leaves_no_lease(self, sandbox, redis_server):
         async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
             feed = minted.rates.feed(interval=1, fleet=fleet_at(redis_server.url))
             await feed.__aenter__()
@@ -459,7 +459,7 @@ class TestEnds:
         with redis_server.client() as db:
             assert not db.keys("*:lease")
 
-    async def test_a_subscriber_of_a_closed_feed_ends(self, member, redis_server):
+    async def test_aclose_ends_subscription(self, member, redis_server):
         feed = await member(fleet_at(redis_server.url))
         ticks = gold(feed)
         await anext(ticks)
@@ -470,7 +470,7 @@ class TestEnds:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "named"),
+    ("options", "field"),
     [
         ({"url": 5}, "Fleet.url"),
         ({"url": "http://x"}, "Fleet.url"),
@@ -486,24 +486,24 @@ class TestEnds:
         ({"rate_limit": 5}, "Fleet.rate_limit"),
     ],
 )
-def test_what_a_fleet_cannot_be(wrong, named):
-    with pytest.raises(ConfigurationError, match=re.escape(named)):
-        Fleet(**{"url": "redis://localhost", **wrong})
+def test_invalid_fleet_option_raises_configuration_error(options, field):
+    with pytest.raises(ConfigurationError, match=re.escape(field)):
+        Fleet(**{"url": "redis://localhost", **options})
 
 
-def test_without_redis_py_the_extra_is_named(monkeypatch):
+def test_fleet_without_redis_py_names_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     with pytest.raises(ConfigurationError, match=r'pip install "minted-connect\[redis\]"'):
         Fleet("redis://localhost")
 
 
-def test_a_fleet_shows_no_password():
+def test_repr_of_fleet_hides_password():
     fleet = Fleet("redis://someone:canary@localhost/1")
     assert "canary" not in f"{fleet!r}{fleet}"
     assert fleet.place == "redis://localhost:6379/1"
 
 
-def test_redis_is_not_imported_without_a_fleet():
-    from tests.support.subprocesses import spoken
+def test_redis_is_not_imported_without_fleet():
+    from tests.support.subprocesses import run_script
 
-    assert spoken("import sys, minted_connect.feed; print('redis' in sys.modules)") == ["False"]
+    assert run_script("import sys, minted_connect.feed; print('redis' in sys.modules)") == ["False"]

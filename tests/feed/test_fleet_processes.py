@@ -102,8 +102,8 @@ def polls(sandbox: Sandbox) -> int:
     return len([request for request in sandbox.requests.of("rates.current") if request.status != 401])
 
 
-async def running(members: list[FleetMember]) -> tuple[FleetMember, list[FleetMember]]:
-    """Return the leader and the other members, once all of them have read the same rounds."""
+async def find_leader(members: list[FleetMember]) -> tuple[FleetMember, list[FleetMember]]:
+    """Wait until all members have read a common round; return the leader and the others."""
     first = [await member.until(lambda tick: not tick["stale"]) for member in members]
     common = max(tick["number"] for tick in first) + 5
     at = [await member.until(lambda tick: tick["number"] >= common) for member in members]
@@ -111,14 +111,14 @@ async def running(members: list[FleetMember]) -> tuple[FleetMember, list[FleetMe
     return leader, [member for member in members if member is not leader]
 
 
-def without_gaps(numbers: list[int]) -> bool:
+def is_consecutive(numbers: list[int]) -> bool:
     return numbers == list(range(numbers[0], numbers[-1] + 1))
 
 
 async def test_killed_leader_is_replaced_within_two_leases(members, sandbox):
-    leader, others = await running(members)
+    leader, others = await find_leader(members)
     newest = max(member.ticks[-1]["number"] for member in members)
-    assert newest <= polls(sandbox) <= newest + 3  # eight processes, one poller
+    assert newest <= polls(sandbox) <= newest + 3  # only one of the eight processes polls
     leader.process.kill()
     killed_at = [member.ticks[-1]["number"] for member in others]
     after = [await member.until(lambda tick: tick["gap"] > 0) for member in others]
@@ -130,7 +130,7 @@ async def test_killed_leader_is_replaced_within_two_leases(members, sandbox):
     assert [tick["leads"] for tick in at].count(True) == 1
     for member in others:
         summary = await member.end()
-        assert without_gaps(member.numbers)
+        assert is_consecutive(member.numbers)
         assert {tick["missed"] for tick in member.ticks} == {0}
         assert summary["sorted"]
         assert all(number >= last for number in summary["last"])
@@ -139,11 +139,11 @@ async def test_killed_leader_is_replaced_within_two_leases(members, sandbox):
 
 
 async def test_resumed_leader_is_rejected_and_follows(members, sandbox):
-    leader, others = await running(members)
-    # Paused during a poll, whose response it reads only after another member has taken over.
+    leader, others = await find_leader(members)
+    # The leader is paused during a poll and reads the response after another member has become leader.
     sandbox.faults.add("delay", path="*/rates", times=1, seconds=0.5)
-    asked = polls(sandbox)
-    while polls(sandbox) == asked:
+    polls_before = polls(sandbox)
+    while polls(sandbox) == polls_before:
         await asyncio.sleep(0.01)
     leader.process.send_signal(signal.SIGSTOP)
     after = [await member.until(lambda tick: tick["gap"] > 0) for member in others]
@@ -154,7 +154,7 @@ async def test_resumed_leader_is_rejected_and_follows(members, sandbox):
     assert new is not leader
     for member in members:
         summary = await member.end()
-        assert without_gaps(member.numbers)
+        assert is_consecutive(member.numbers)
         assert summary["sorted"]
     rounds = [{tick["number"]: tick["at"] for tick in member.ticks if not tick["stale"]} for member in members]
     for one in rounds:

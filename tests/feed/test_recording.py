@@ -26,30 +26,31 @@ from minted_connect.feed import LocalSource, Poller, RateFeed
 from minted_connect.sandbox import ManualClock, Sandbox, ThreadedSandbox
 from tests.feed.test_sinks import KINDS, make, read
 from tests.feed.ticks import GOLD, SILVER
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
 
-class Memory(Sink):
+class MemorySink(Sink):
     """Stores ticks in memory; can be blocked, and can fail."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.ticks: list[Any] = []
         self.threads: set[str] = set()
-        self.go = threading.Event()
-        self.go.set()
+        self.may_write = threading.Event()
+        self.may_write.set()
         self.writing = threading.Event()
-        self.broken = False
+        self.fails = False
 
     def open(self) -> None:
         self.calls.append("open")
 
     def append(self, ticks: Any) -> int:
         self.writing.set()
-        assert self.go.wait(20)
+        assert self.may_write.wait(20)
         self.threads.add(threading.current_thread().name)
-        if self.broken:
+        if self.fails:
             raise SinkError("the disk is full")
         self.calls.append("append")
         self.ticks += ticks
@@ -59,7 +60,7 @@ class Memory(Sink):
         self.calls.append("close")
 
 
-class Steps:
+class QueueFetch:
     """A fetch function that returns what the test puts into a queue."""
 
     def __init__(self) -> None:
@@ -77,26 +78,20 @@ class Steps:
         return RateFeed(LocalSource(poller, clock=clock), clock=clock)
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
 
 
-async def test_ticks_are_written_as_they_come_off_the_loop():
-    steps, sink = Steps(), Memory()
+async def test_record_writes_ticks_in_worker_thread():
+    steps, sink = QueueFetch(), MemorySink()
     async with steps.feed() as feed:
         recording = asyncio.ensure_future(feed.record(sink))
         for count in range(1, 4):
             steps.results.put_nowait((GOLD, SILVER))
-            await until(lambda count=count: len(sink.ticks) == 2 * count)
+            await wait_until(lambda count=count: len(sink.ticks) == 2 * count)
         steps.results.put_nowait(TransportError("no response"))
-        await until(lambda: feed.failures)
+        await wait_until(lambda: feed.failures)
         assert sink.calls[-1] != "close"
     assert await recording == 6
     assert [(tick.number, tick.rate.metal_type) for tick in sink.ticks][:3] == [(1, "gold"), (1, "silver"), (2, "gold")]
@@ -105,87 +100,87 @@ async def test_ticks_are_written_as_they_come_off_the_loop():
     assert threading.main_thread().name not in sink.threads
 
 
-async def test_what_comes_while_it_writes_is_written_together():
-    steps, sink = Steps(), Memory()
+async def test_ticks_received_during_write_are_written_together():
+    steps, sink = QueueFetch(), MemorySink()
     async with steps.feed() as feed:
-        sink.go.clear()
+        sink.may_write.clear()
         recording = asyncio.ensure_future(record(feed, sink, metal="gold"))
         for number in range(1, 6):
             steps.results.put_nowait((GOLD, SILVER))
-            await until(lambda number=number: feed._hub.round == number)
+            await wait_until(lambda number=number: feed._hub.round == number)
             if number == 1:
-                await until(sink.writing.is_set)
-        sink.go.set()
+                await wait_until(sink.writing.is_set)
+        sink.may_write.set()
     assert await recording == 5
     assert sink.calls.count("append") == 2
     assert [tick.number for tick in sink.ticks] == [1, 2, 3, 4, 5]
 
 
-async def test_cancelled_in_the_middle_it_writes_what_had_come(caplog):
-    steps, sink = Steps(), Memory()
+async def test_cancelled_record_writes_received_ticks(caplog):
+    steps, sink = QueueFetch(), MemorySink()
     async with steps.feed() as feed:
-        sink.go.clear()
+        sink.may_write.clear()
         recording = asyncio.ensure_future(feed.record(sink))
         for number in range(1, 4):
             steps.results.put_nowait((GOLD,))
-            await until(lambda number=number: feed._hub.round == number)
-            await until(sink.writing.is_set)
+            await wait_until(lambda number=number: feed._hub.round == number)
+            await wait_until(sink.writing.is_set)
         recording.cancel()
         await asyncio.sleep(0)
-        sink.go.set()
+        sink.may_write.set()
         with pytest.raises(asyncio.CancelledError):
             await recording
         assert [tick.number for tick in sink.ticks] == [1, 2, 3]
         assert sink.calls[-1] == "close"
         steps.results.put_nowait((GOLD,))
-        await until(lambda: feed._hub.round == 4)  # the feed keeps running
+        await wait_until(lambda: feed._hub.round == 4)  # the feed keeps running
 
 
-async def test_error_of_the_feed_is_raised_after_the_last_tick():
-    steps, sink = Steps(), Memory()
+async def test_record_raises_error_of_feed_after_last_tick():
+    steps, sink = QueueFetch(), MemorySink()
     with pytest.raises(ZeroDivisionError):
         async with steps.feed() as feed:
             recording = asyncio.ensure_future(feed.record(sink))
             steps.results.put_nowait((GOLD,))
-            await until(lambda: sink.ticks)
+            await wait_until(lambda: sink.ticks)
             steps.results.put_nowait(ZeroDivisionError())
             with pytest.raises(ZeroDivisionError):
                 await recording
             assert sink.calls[-1] == "close"
 
 
-async def test_a_sink_that_breaks_ends_the_recording_and_not_the_feed():
-    steps, sink = Steps(), Memory()
+async def test_failing_sink_ends_recording_but_not_feed():
+    steps, sink = QueueFetch(), MemorySink()
     async with steps.feed() as feed:
-        sink.broken = True
+        sink.fails = True
         steps.results.put_nowait((GOLD,))
         with pytest.raises(SinkError, match="the disk is full"):
             await feed.record(sink)
         assert sink.calls == ["open", "close"]
         steps.results.put_nowait((GOLD,))
-        await until(lambda: feed._hub.round == 2)
+        await wait_until(lambda: feed._hub.round == 2)
 
 
-async def test_dropped_ticks_are_logged(caplog):
-    steps, sink = Steps(), Memory()
+async def test_record_logs_dropped_ticks(caplog):
+    steps, sink = QueueFetch(), MemorySink()
     async with steps.feed() as feed:
-        sink.go.clear()
+        sink.may_write.clear()
         recording = asyncio.ensure_future(feed.record(sink, buffer=2))
         for number in range(1, 8):
             steps.results.put_nowait((GOLD,))
-            await until(lambda number=number: feed._hub.round == number)
-            await until(sink.writing.is_set)
-        sink.go.set()
-        await until(lambda: len(sink.ticks) == 3)
+            await wait_until(lambda number=number: feed._hub.round == number)
+            await wait_until(sink.writing.is_set)
+        sink.may_write.set()
+        await wait_until(lambda: len(sink.ticks) == 3)
         steps.results.put_nowait((GOLD,))
-        await until(lambda: len(sink.ticks) == 4)
+        await wait_until(lambda: len(sink.ticks) == 4)
     assert await recording == 4
     assert [tick.number for tick in sink.ticks] == [1, 6, 7, 8]
     assert "4 ticks were dropped before they could be recorded" in caplog.text
 
 
-async def test_a_sink_that_cannot_be_opened(tmp_path: Path):
-    steps = Steps()
+async def test_record_into_invalid_sink_raises(tmp_path: Path):
+    steps = QueueFetch()
     async with steps.feed() as feed:
         with pytest.raises(SinkError, match="nowhere"):
             await feed.record(CsvSink(tmp_path / "nowhere" / "x.csv"))
@@ -195,7 +190,7 @@ async def test_a_sink_that_cannot_be_opened(tmp_path: Path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_over_http_with_history_and_again(kind, tmp_path):
+async def test_record_over_http_twice_repeats_no_row(kind, tmp_path):
     clock = ManualClock()
     async with Sandbox(seed=1, clock=clock) as sandbox:
         for _ in range(2):
@@ -206,13 +201,13 @@ async def test_over_http_with_history_and_again(kind, tmp_path):
                 minted.rates.feed(interval=3600, backfill=timedelta(hours=12)) as feed,
             ):
                 recording = asyncio.ensure_future(feed.record(make(kind, tmp_path), history=True))
-                await until(lambda: feed._hub.history is not None)
+                await wait_until(lambda: feed._hub.history is not None)
                 for hour in range(3):
-                    await until(
+                    await wait_until(
                         lambda hour=hour: feed._hub.round == hour + 1 and feed._hub.next_poll_at > clock.monotonic()
                     )
                     clock.advance(3600 * 1.2)
-                await until(lambda: feed._hub.round == 4)
+                await wait_until(lambda: feed._hub.round == 4)
                 await feed.aclose()
                 assert await recording
                 clock.advance(60)
@@ -228,7 +223,7 @@ async def test_over_http_with_history_and_again(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_blocking_feed_records_too(kind, tmp_path):
+def test_blocking_record_writes_until_feed_closes(kind, tmp_path):
     with (
         ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
@@ -251,7 +246,7 @@ def test_the_blocking_feed_records_too(kind, tmp_path):
     assert {row["metal"] for row in rows_read} == {"gold"}
 
 
-def test_a_script_can_write_ticks_it_has(tmp_path):
+def test_sink_appends_ticks_of_script(tmp_path):
     with (
         ThreadedSandbox(seed=1) as sandbox,
         MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,

@@ -41,8 +41,8 @@ Join = Callable[..., Any]
 
 
 def member_at(url: str, **options: Any) -> RedisStream:
-    usual = {"name": "rates", "scope": "all", "account": "me", "lease": 60.0, "keep": 1000, "limit": None}
-    return RedisStream(Secret(url), **{**usual, "clock": SystemClock(), **options})
+    defaults = {"name": "rates", "scope": "all", "account": "me", "lease": 60.0, "keep": 1000, "limit": None}
+    return RedisStream(Secret(url), **{**defaults, "clock": SystemClock(), **options})
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def publish(
 
 
 class TestLease:
-    async def test_one_of_many_members_holds_it(self, join):
+    async def test_lease_is_held_by_one_of_many_members(self, join):
         members = [await join() for _ in range(8)]
         terms = await asyncio.gather(*[member.acquire_lease() for member in members])
         assert sorted(term > 0 for term in terms) == [False] * 7 + [True]
@@ -96,7 +96,7 @@ class TestLease:
         assert second > first > 0
         assert not await a.acquire_lease()
 
-    async def test_it_can_be_given_back(self, join, db):
+    async def test_released_lease_can_be_acquired(self, join, db):
         a, b = await join(), await join()
         assert await a.acquire_lease()
         await b.release_lease()  # b does not hold it
@@ -104,7 +104,7 @@ class TestLease:
         await a.release_lease()
         assert await b.acquire_lease()
 
-    async def test_renewals_and_rounds_extend_it(self, join, db):
+    async def test_renewal_and_publish_extend_lease(self, join, db):
         member = await join(lease=60.0)
         term = await member.acquire_lease()
         for extend in (member.acquire_lease, lambda: publish(member, term)):
@@ -112,26 +112,26 @@ class TestLease:
             await extend()
             assert db.pttl(key(db, "lease")) > 50_000
 
-    async def test_metals_and_accounts_are_apart(self, join):
+    async def test_lease_is_separate_for_each_scope_and_name(self, join):
         for options in ({}, {"scope": "gold"}, {"name": "others"}):
             assert await (await join(**options)).acquire_lease()
             assert not await (await join(**options)).acquire_lease()
 
-    async def test_the_term_rises_whatever_redis_forgets(self, join, db):
+    async def test_term_increases_after_redis_loses_state(self, join, db):
         a, b = await join(), await join()
         first = await a.acquire_lease()
         await publish(a, first)
         await b.read()
-        db.delete(key(db, "lease"), key(db, "state"))  # the stream still contains the term
+        db.delete(key(db, "lease"), key(db, "state"))  # the term can still be read from the stream
         second = await b.acquire_lease()
         assert second > first
-        # The member has seen a term that is higher than the time of Redis, whose clock has gone back.
+        # The clock of Redis has gone back: the member has seen a term above the current time of Redis.
         future = second + 10**9
         b._highest_term = future
         db.flushall()
         assert await b.acquire_lease() == future + 1
 
-    async def test_the_term_of_a_leader_that_only_readers_remember(self, join, db):
+    async def test_term_exceeds_highest_term_read_from_stream(self, join, db):
         a, b = await join(), await join()
         await publish(a, await a.acquire_lease())
         last = 8 * 10**15  # microseconds: in the year 2223
@@ -140,7 +140,7 @@ class TestLease:
         db.flushall()
         assert await b.acquire_lease() == last + 1
 
-    async def test_a_term_that_the_state_lost_is_made_anew(self, join, db):
+    async def test_lost_term_is_replaced_by_higher_term(self, join, db):
         member = await join()
         first = await member.acquire_lease()
         db.delete(key(db, "state"))
@@ -149,7 +149,7 @@ class TestLease:
 
 
 class TestFencing:
-    async def test_a_deposed_leader_cannot_publish(self, join, db):
+    async def test_former_leader_cannot_publish(self, join, db):
         a, b = await join(), await join()
         old = await a.acquire_lease()
         db.delete(key(db, "lease"))
@@ -158,14 +158,14 @@ class TestFencing:
         assert await publish(b, new)
         assert [entry.number for entry in await b.read()] == [1]
 
-    async def test_leader_whose_lease_expired_cannot_publish(self, join, db):
+    async def test_leader_with_expired_lease_cannot_publish(self, join, db):
         a = await join()
         term = await a.acquire_lease()
         db.delete(key(db, "lease"))  # expired, and no other member has acquired it
         assert not await publish(a, term)
         assert not db.keys("*:stream")
 
-    async def test_redis_itself_refuses_an_old_term(self, join, db):
+    async def test_redis_rejects_entry_of_old_term(self, join, db):
         a, b = await join(), await join()
         old = await a.acquire_lease()
         await publish(a, old)
@@ -174,7 +174,7 @@ class TestFencing:
         with pytest.raises(redis.ResponseError, match="equal or smaller"):
             db.xadd(key(db, "stream"), {"rates": ""}, id=f"{old}-999")
 
-    async def test_a_foreign_entry_costs_the_leader_its_term_not_the_fleet(self, join, db):
+    async def test_foreign_entry_ends_only_current_term(self, join, db):
         a = await join()
         term = await a.acquire_lease()
         await publish(a, term)
@@ -186,7 +186,7 @@ class TestFencing:
         assert [entry.number for entry in await a.read()] == [1, 2]
         assert a.corrupt_entries == 1
 
-    async def test_an_id_beyond_all_terms_is_said(self, join, db):
+    async def test_id_above_all_terms_raises_fleet_error(self, join, db):
         a = await join()
         await publish(a, await a.acquire_lease())
         db.xadd(key(db, "stream"), {"what": "ever"}, id=f"{2**60}-0")
@@ -196,7 +196,7 @@ class TestFencing:
 
 
 class TestRounds:
-    async def test_all_read_the_same(self, join):
+    async def test_all_members_read_same_rounds(self, join):
         a, b, c = await join(), await join(), await join()
         term = await a.acquire_lease()
         odd = attrs.evolve(GOLD, raw={"unknown": [1, Decimal("2.50")]}, spot_price=Decimal("1E+3"))
@@ -215,7 +215,7 @@ class TestRounds:
         assert first.interval == 1.5
         assert 59 < first.next_poll_in <= 60
 
-    async def test_late_member_begins_with_the_last_good_round(self, join):
+    async def test_late_member_starts_at_last_successful_round(self, join):
         a = await join()
         term = await a.acquire_lease()
         for rates in ((GOLD,), (GOLD,), (), ()):
@@ -223,7 +223,7 @@ class TestRounds:
         b = await join()
         assert [(entry.number, bool(entry.rates)) for entry in await b.read()] == [(2, True), (3, False), (4, False)]
 
-    async def test_reading_waits_for_the_next_and_not_for_ever(self, join):
+    async def test_read_waits_for_next_round(self, join):
         a, b = await join(), await join(lease=3.0)
         term = await a.acquire_lease()
         assert await b.read() == []
@@ -248,7 +248,7 @@ class TestRounds:
                 numbers += [entry.number for entry in await b.read()]
         assert numbers == list(range(1, 705))
 
-    async def test_the_stream_is_capped(self, join, db):
+    async def test_stream_keeps_configured_number_of_rounds(self, join, db):
         a, b = await join(keep=3), await join(keep=3)
         term = await a.acquire_lease()
         await publish(a, term)
@@ -258,14 +258,14 @@ class TestRounds:
         assert db.xlen(key(db, "stream")) == 3
         assert [entry.number for entry in await b.read()] == [8, 9, 10]
 
-    async def test_a_fleet_that_has_ended_leaves_nothing_for_good(self, join, db):
+    async def test_all_keys_expire(self, join, db):
         a = await join(limit=RateLimit(rate=1))
         await a.reserve_request()
         await publish(a, await a.acquire_lease())
         assert {db.ttl(name) > 0 for name in db.keys("*")} == {True}
         assert len(db.keys("*")) == 4
 
-    async def test_the_gap_is_the_time_without_rates(self, join, db):
+    async def test_gap_is_time_without_rates(self, join, db):
         a = await join()
         term = await a.acquire_lease()
         await publish(a, term)
@@ -278,7 +278,7 @@ class TestRounds:
         assert [gaps[0], gaps[1], gaps[2], gaps[4]] == [0, 0, 0, 0]
         assert 100 < gaps[3] < 160
 
-    async def test_the_time_never_goes_back(self, join, db):
+    async def test_times_of_rounds_never_decrease(self, join, db):
         a = await join()
         term = await a.acquire_lease()
         await publish(a, term)
@@ -289,15 +289,15 @@ class TestRounds:
         second, third = await a.read()
         assert second.at == first.at + 3600 * 10**6 + 1
         assert third.at == second.at + 1
-        # A time of a clock that is ahead is converted to now, not to the future.
+        # A time in the future of Redis is converted to the current time at most.
         assert a.to_monotonic(third.at) <= a._clock.monotonic()
 
-    async def test_times_of_redis_are_told_by_the_feeds_clock(self, join, db):
-        class Skewed(SystemClock):
+    async def test_times_of_redis_are_converted_to_clock_of_feed(self, join, db):
+        class SkewedClock(SystemClock):
             def monotonic(self) -> float:
                 return super().monotonic() + 1e6
 
-        member = await join(clock=Skewed())
+        member = await join(clock=SkewedClock())
         for refresh in (None, member.acquire_lease):
             if refresh is not None:
                 member._clock_offset = 0.0
@@ -307,7 +307,7 @@ class TestRounds:
             assert now - 20 < member.to_monotonic(seconds * 10**6 + more) <= member._clock.monotonic()
             assert abs(now + member._clock_offset - seconds) < 20
 
-    async def test_redis_may_forget_everything(self, join, db, caplog):
+    async def test_flushed_redis_continues_numbers_and_times(self, join, db, caplog):
         a, b = await join(), await join()
         term = await a.acquire_lease()
         for _ in range(3):
@@ -322,14 +322,14 @@ class TestRounds:
         assert after.number == before[-1].number + 1
         assert after.at > before[-1].at
 
-    async def test_reset_stream_is_read_from_its_start(self, join, db, caplog):
+    async def test_reset_stream_is_read_from_start(self, join, db, caplog):
         a = await join()
         term = await a.acquire_lease()
         await publish(a, term)
         b = await join()
         assert await a.read() == await b.read()
         db.flushall()
-        # As if higher ids had been read, and a leader that has not read them had published since, on a clock gone back.
+        # State after the clock of Redis has gone back: b has read higher ids than the new leader uses.
         b.last_id = f"{term + 10**12}-5"
         assert not await publish(a, term)
         await publish(a, await a.acquire_lease())
@@ -370,7 +370,7 @@ class TestCorruptEntries:
         ],
         ids=repr,
     )
-    async def test_are_skipped_counted_and_logged(self, join, db, caplog, corrupt):
+    async def test_corrupt_entry_is_skipped_counted_and_logged(self, join, db, caplog, corrupt):
         a, b = await join(), await join()
         term = await a.acquire_lease()
         await publish(a, term)
@@ -392,36 +392,36 @@ class TestCorruptEntries:
 
     @given(fields=st.dictionaries(st.sampled_from([name.encode() for name in GOOD]), st.binary(max_size=40)))
     @settings(deadline=None)
-    def test_no_entry_is_fatal(self, fields):
+    def test_parse_entry_never_raises(self, fields):
         good = {name.encode(): value.encode() for name, value in GOOD.items()}
         _parse_entry("1-1", {**good, **fields})
         _parse_entry("1-1", fields)
 
 
 class TestRateLimit:
-    async def test_one_bucket_for_all(self, join, db):
+    async def test_account_shares_one_token_bucket(self, join, db):
         limit = RateLimit(rate=0.1, burst=3)
         members = [await join(scope=scope, limit=limit) for scope in ("gold", "silver", "all")]
         waits = [await member.reserve_request() for member in (*members, *members)]
         assert waits[:3] == [0, 0, 0]
-        passed = 5.0  # allowance for a slow machine
+        allowance = 5.0  # for a slow machine
         for wait, least in zip(waits[3:], (10, 20, 30), strict=True):
-            assert least - passed < wait <= least
+            assert least - allowance < wait <= least
         other = await join(account="another", limit=limit)
         assert await other.reserve_request() == 0
 
-    async def test_unused_requests_allow_a_burst_and_no_more(self, join, db):
+    async def test_unused_requests_allow_one_burst(self, join, db):
         member = await join(limit=RateLimit(rate=0.1, burst=2))
         db.set(f"{{{PREFIX}:{_digest('me')}}}:bucket", 1)  # since 1970
         assert [await member.reserve_request() for _ in range(2)] == [0, 0]
         assert 5 < await member.reserve_request() <= 10
 
-    async def test_without_a_limit_redis_is_not_asked(self, join, db):
+    async def test_reserve_without_limit_does_not_use_redis(self, join, db):
         member = await join()
         await member.aclose()
         assert await member.reserve_request() == 0
 
-    async def test_the_bucket_is_forgotten_when_it_is_full(self, join, db):
+    async def test_token_bucket_expires_when_full(self, join, db):
         member = await join(limit=RateLimit(rate=2))
         await member.reserve_request()
         assert 0 < db.pttl(key(db, "bucket")) <= 1500
@@ -435,7 +435,7 @@ class TestErrors:
             ("unix:///nowhere/redis.sock", "unix:///nowhere/redis.sock"),
         ],
     )
-    async def test_unreachable_server(self, url, text):
+    async def test_open_with_unreachable_server_raises_fleet_error(self, url, text):
         stream = member_at(url)
         with pytest.raises(FleetError, match=text) as caught:
             await stream.open()
@@ -443,13 +443,13 @@ class TestErrors:
         assert stream.address in str(caught.value)
         assert caught.value.safe_to_retry
 
-    async def test_a_wrong_password(self, redis_server):
+    async def test_open_with_wrong_password_raises_fleet_error(self, redis_server):
         stream = member_at(url_of(redis_server.port, "canary-wrong"))
         with pytest.raises(FleetError, match=rf"redis://127.0.0.1:{redis_server.port}/0 cannot be used") as caught:
             await stream.open()
         assert "canary" not in repr(caught.value)
 
-    async def test_server_that_does_not_respond(self):
+    async def test_open_with_silent_server_times_out(self):
         silent = socket.create_server(("127.0.0.1", 0))
         with silent:
             stream = member_at(url_of(silent.getsockname()[1]), lease=0.3)
@@ -467,7 +467,7 @@ class TestErrors:
         ("unix:///run/redis.sock", "unix:///run/redis.sock"),
     ],
 )
-def test_urls_show_no_password(url, shown):
+def test_redact_url_removes_password_and_query(url, shown):
     assert redact_url(Secret(url)) == shown
 
 
@@ -488,7 +488,7 @@ def test_urls_show_no_password(url, shown):
         "unix://",
     ],
 )
-def test_what_is_no_url_of_redis_is_refused(url):
+def test_invalid_redis_url_raises_configuration_error(url):
     with pytest.raises(ConfigurationError, match=r"Fleet\.url: must be a URL like") as caught:
         redact_url(Secret(url))
     assert "ary@" not in str(caught.value)

@@ -74,7 +74,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 class TestRows:
-    def test_every_value_is_there_and_exact(self, kind, tmp_path):
+    def test_sink_stores_every_value_exactly(self, kind, tmp_path):
         rate = attrs.evolve(
             GOLD,
             currency_name='Ünze, "fine"; 1000',
@@ -109,12 +109,12 @@ class TestRows:
             "backfilled": False,
         }
         assert type(first["spot"]) is Decimal
-        if kind != "parquet":  # whose decimals all have the same scale
+        if kind != "parquet":  # Parquet stores all decimals with the same scale
             assert str(first["spot"]) == "1777.020"
         assert (second["sku"], second["change"], second["backfilled"]) == (None, None, True)
         assert second["source_time"] == BEGUN
 
-    def test_a_name_with_a_line_break_is_still_one_row(self, kind, tmp_path):
+    def test_name_with_line_break_is_one_row(self, kind, tmp_path):
         odd = attrs.evolve(GOLD, currency_name="two\r\nlines")
         with make(kind, tmp_path) as sink:
             sink.append([tick(1, odd), tick(2)])
@@ -123,20 +123,20 @@ class TestRows:
         names = [row["currency_name"] for row in read(kind, tmp_path)]
         assert names == ["two lines" if kind == "csv" else "two\r\nlines", "Dirham Gold", "Dirham Gold"]
 
-    def test_going_on_later_adds_what_is_new(self, kind, tmp_path):
+    def test_reopened_sink_appends_only_new_ticks(self, kind, tmp_path):
         for first in range(0, 60, 5):
             with make(kind, tmp_path) as sink:
                 written = sink.append([tick(number) for number in range(first, first + 10)])
                 assert written == (10 if first == 0 else 5)
         assert [row["number"] for row in read(kind, tmp_path)] == list(range(65))
 
-    def test_a_row_is_known_by_currency_and_time(self, kind, tmp_path):
+    def test_row_is_identified_by_currency_and_time(self, kind, tmp_path):
         with make(kind, tmp_path) as sink:
             assert sink.append([tick(1), tick(1, SILVER), tick(1), tick(2)]) == 3
             assert sink.append([tick(1), tick(2, SILVER)]) == 1
         assert len(read(kind, tmp_path)) == 4
 
-    def test_overlapping_history_fills_the_gap_only(self, kind, tmp_path):
+    def test_overlapping_history_appends_only_missing_rows(self, kind, tmp_path):
         past = [tick(number, number=0, backfilled=True) for number in range(-5000, 0, 100)]
         with make(kind, tmp_path) as sink:
             assert sink.append(past) == 50
@@ -147,14 +147,14 @@ class TestRows:
         times = [row["at"] for row in read(kind, tmp_path)]
         assert times == sorted(set(times))
 
-    def test_nothing_to_write_is_fine(self, kind, tmp_path):
+    def test_append_without_ticks_writes_no_row(self, kind, tmp_path):
         with make(kind, tmp_path) as sink:
             assert sink.append([]) == 0
         assert read(kind, tmp_path) == []
         with make(kind, tmp_path) as sink:
             assert sink.append([tick(1)]) == 1
 
-    def test_fsync_writes_the_same(self, kind, tmp_path):
+    def test_sink_with_fsync_writes_row(self, kind, tmp_path):
         with make(kind, tmp_path, fsync=True) as sink:
             assert sink.append([tick(1)]) == 1
         assert len(read(kind, tmp_path)) == 1
@@ -178,11 +178,11 @@ with make(kind, Path(folder)) as sink:
 
 class TestCrashes:
     @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
-    def test_killed_again_and_again(self, kind, tmp_path):
+    def test_killed_writer_loses_no_acknowledged_row(self, kind, tmp_path):
         roll = random.Random(kind)
         acknowledged = 0
         for _ in range(3):
-            # It starts with ticks that may have been written already.
+            # The writer starts with ticks that may be in the file already.
             command = [sys.executable, "-c", WRITER, kind, str(tmp_path), str(max(0, acknowledged - 6))]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
@@ -201,7 +201,7 @@ class TestCrashes:
             assert len(numbers) >= acknowledged
 
     @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-    def test_cut_off_at_any_byte(self, kind, tmp_path, caplog):
+    def test_file_truncated_at_any_byte_is_completed(self, kind, tmp_path, caplog):
         with make(kind, tmp_path) as sink:
             sink.append([tick(number) for number in range(4)])
         whole = sink.path.read_bytes()
@@ -214,7 +214,7 @@ class TestCrashes:
                 assert again.append([tick(number) for number in range(4)]) == 4 - max(0, kept)
             assert sink.path.read_bytes() == whole
 
-    def test_a_part_that_was_not_finished_is_thrown_away(self, tmp_path):
+    def test_unfinished_parquet_part_is_deleted(self, tmp_path):
         with make("parquet", tmp_path) as sink:
             sink.append([tick(number) for number in range(7)])
         (tmp_path / "ticks" / "_part.tmp").write_bytes(b"PAR1 and no more")
@@ -223,11 +223,11 @@ class TestCrashes:
         assert not (tmp_path / "ticks" / "_part.tmp").exists()
         assert [row["number"] for row in read("parquet", tmp_path)] == list(range(8))
 
-    def test_a_part_whose_rows_still_wait_is_not_made_twice(self, tmp_path):
+    def test_rows_buffered_after_crash_are_not_written_twice(self, tmp_path):
         with make("parquet", tmp_path, rows_per_part=100) as sink:
             sink.append([tick(number) for number in range(5)])
             waiting = (tmp_path / "ticks" / "_rows.jsonl").read_bytes()
-        # As if the process had crashed after the part was written, before its rows were deleted from the buffer.
+        # State after a crash between writing the part and deleting its rows from the buffer.
         (tmp_path / "ticks" / "_rows.jsonl").write_bytes(waiting)
         with make("parquet", tmp_path, rows_per_part=100) as sink:
             assert sink.append([tick(4), tick(5)]) == 1
@@ -235,7 +235,7 @@ class TestCrashes:
         assert len(list((tmp_path / "ticks").glob("part-*"))) == 2
 
     @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-    def test_a_full_disk_leaves_whole_rows(self, kind, tmp_path):
+    def test_full_disk_leaves_complete_rows(self, kind, tmp_path):
         script = """
 import resource, signal, sys
 from pathlib import Path
@@ -264,10 +264,10 @@ with make(sys.argv[1], Path(sys.argv[2]), **({"rows_per_part": 1000} if sys.argv
         assert [row["number"] for row in read(kind, tmp_path)] == list(range(int(written) + 1))
 
 
-class TestOthers:
+class TestExistingFiles:
     @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-    @pytest.mark.skipif(sys.platform == "win32", reason="no advisory locks there")
-    def test_two_at_once_are_refused(self, kind, tmp_path):
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs advisory locks")
+    def test_second_writer_of_file_raises_sink_error(self, kind, tmp_path):
         with make(kind, tmp_path) as sink:
             sink.append([tick(1)])
             with pytest.raises(SinkError, match="another process or another sink is writing to this file"):
@@ -277,7 +277,7 @@ class TestOthers:
             sink.append([tick(3)])
         assert len(read(kind, tmp_path)) == 3
 
-    def test_a_database_has_room_for_several(self, tmp_path):
+    def test_database_accepts_several_writers(self, tmp_path):
         with make("sqlite", tmp_path) as one, make("sqlite", tmp_path) as other:
             assert one.append([tick(1), tick(2)]) == 2
             assert other.append([tick(2), tick(3)]) == 1
@@ -285,7 +285,7 @@ class TestOthers:
 
     @pytest.mark.parametrize("kind", ["csv", "jsonl"])
     @pytest.mark.parametrize("content", [b"time,price\n1,2\n", b"hello", b"{}\n", b'{"at": 5}\n', b"\x00" * 500])
-    def test_a_file_of_something_else_is_left_alone(self, kind, content, tmp_path):
+    def test_file_without_ticks_is_not_changed(self, kind, content, tmp_path):
         sink = make(kind, tmp_path)
         sink.path.write_bytes(content)
         with pytest.raises(SinkError, match="nothing was changed"):
@@ -303,7 +303,7 @@ class TestOthers:
             make(kind, tmp_path).open()
         assert sink.path.read_bytes() == b"".join(lines)
 
-    def test_a_table_of_something_else(self, tmp_path):
+    def test_table_without_ticks_raises_sink_error(self, tmp_path):
         connection = sqlite3.connect(tmp_path / "ticks.db")
         connection.execute("CREATE TABLE ticks (a, b)")
         connection.close()
@@ -312,13 +312,13 @@ class TestOthers:
         with SqliteSink(tmp_path / "ticks.db", table="others") as sink:
             assert sink.append([tick(1)]) == 1
 
-    def test_a_file_that_is_no_database(self, tmp_path):
+    def test_file_that_is_no_database_raises_sink_error(self, tmp_path):
         (tmp_path / "ticks.db").write_text("hello, I am no database at all" * 100)
         with pytest.raises(SinkError, match="not a database"):
             make("sqlite", tmp_path).open()
 
     @pytest.mark.parametrize("content", ["part", "other"])
-    def test_a_part_of_something_else(self, tmp_path, content):
+    def test_invalid_parquet_part_raises_sink_error(self, tmp_path, content):
         import pyarrow as pa
 
         (tmp_path / "ticks").mkdir()
@@ -332,16 +332,16 @@ class TestOthers:
         with pytest.raises(SinkError, match=r"part-00000001\.parquet"):  # the lock was released
             make("parquet", tmp_path).open()
 
-    def test_no_such_directory(self, kind, tmp_path):
+    def test_missing_directory_raises_sink_error(self, kind, tmp_path):
         with pytest.raises(SinkError, match="nowhere"):
             make(kind, tmp_path / "nowhere" / "else").open()
 
-    def test_a_directory_in_place_of_a_file(self, tmp_path):
+    def test_directory_as_path_raises_sink_error(self, tmp_path):
         for sink in (CsvSink(tmp_path), JsonLinesSink(tmp_path), SqliteSink(tmp_path)):
             with pytest.raises(SinkError, match=tmp_path.name):
                 sink.open()
 
-    def test_calls_in_the_wrong_order(self, kind, tmp_path):
+    def test_calls_in_wrong_order_raise(self, kind, tmp_path):
         sink = make(kind, tmp_path)
         sink.close()
         with pytest.raises(SinkError, match="not open"):
@@ -354,13 +354,13 @@ class TestOthers:
         with sink:  # opened again
             assert sink.append([tick(1), tick(2)]) == 1
 
-    def test_it_says_where_it_writes(self, kind, tmp_path):
+    def test_repr_of_sink_contains_path(self, kind, tmp_path):
         assert "ticks" in repr(make(kind, tmp_path))
 
 
-class TestBigFiles:
+class TestLargeFiles:
     @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-    def test_only_the_end_is_looked_through(self, kind, tmp_path):
+    def test_large_file_is_reopened_after_truncated_row(self, kind, tmp_path):
         with make(kind, tmp_path) as sink:
             for first in range(0, 12_000, 1000):
                 sink.append([tick(number) for number in range(first, first + 1000)])
@@ -380,7 +380,7 @@ class TestMoney:
         shift=st.integers(-5, 25),
     )
     @settings(max_examples=150, deadline=None)
-    def test_parquet_takes_an_amount_exactly_or_not_at_all(self, places, digits, sign, shift):
+    def test_parquet_amount_is_stored_exactly_or_rejected(self, places, digits, sign, shift):
         from minted_connect.feed.dataframes import check_money, make_table
 
         value = Decimal(f"{sign}{digits}E{shift - places}")
@@ -395,7 +395,7 @@ class TestMoney:
             (back,) = make_table([row])["spot"].to_pylist()
             assert Fraction(back) == Fraction(value)
 
-    def test_amount_that_does_not_fit_is_named_and_not_written(self, tmp_path):
+    def test_amount_with_too_many_places_is_rejected(self, tmp_path):
         odd = attrs.evolve(GOLD, sell_price=Decimal("1e-19"))
         with make("parquet", tmp_path) as sink:
             with pytest.raises(InvalidInput, match="sell: must have at most 18 places") as caught:
@@ -404,29 +404,29 @@ class TestMoney:
         assert read("parquet", tmp_path) == []
 
 
-@pytest.mark.parametrize("wrong", [None, 5, b"bytes", "", "nul\0", ["a"]])
-@pytest.mark.parametrize("made", [CsvSink, JsonLinesSink, SqliteSink, ParquetSink])
-def test_what_is_no_path(made, wrong):
+@pytest.mark.parametrize("path", [None, 5, b"bytes", "", "nul\0", ["a"]])
+@pytest.mark.parametrize("sink_class", [CsvSink, JsonLinesSink, SqliteSink, ParquetSink])
+def test_invalid_path_raises_invalid_input(sink_class, path):
     with pytest.raises(InvalidInput) as caught:
-        made(wrong)
-    assert caught.value.field == ("directory" if made is ParquetSink else "path")
+        sink_class(path)
+    assert caught.value.field == ("directory" if sink_class is ParquetSink else "path")
 
 
 @pytest.mark.parametrize(
-    ("made", "options", "field"),
+    ("sink_class", "options", "field"),
     [
-        *((made, {"fsync": "yes"}, "fsync") for made in (CsvSink, JsonLinesSink, SqliteSink, ParquetSink)),
+        *((sink_class, {"fsync": "yes"}, "fsync") for sink_class in (CsvSink, JsonLinesSink, SqliteSink, ParquetSink)),
         *((SqliteSink, {"table": table}, "table") for table in ("", "a b", 'a"b', "sqlite_x", 5, None, "1a", "x" * 99)),
         *((ParquetSink, {"rows_per_part": rows}, "rows_per_part") for rows in (0, -1, 1.5, "9", True, None)),
     ],
 )
-def test_what_an_option_cannot_be(made, options, field):
+def test_invalid_sink_option_raises_invalid_input(sink_class, options, field):
     with pytest.raises(InvalidInput) as caught:
-        made("x", **options)
+        sink_class("x", **options)
     assert caught.value.field == field
 
 
-def test_without_pyarrow_the_extra_is_named(monkeypatch, tmp_path):
+def test_parquet_sink_without_pyarrow_names_extra(monkeypatch, tmp_path):
     from minted_connect import ConfigurationError
 
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -436,13 +436,13 @@ def test_without_pyarrow_the_extra_is_named(monkeypatch, tmp_path):
         ParquetSink(tmp_path / "x")
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="only Linux tells what a process has open")
-def test_nothing_is_left_open(kind, tmp_path):
-    def ours_open() -> list[Path]:
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc/self/fd")
+def test_closed_sink_leaves_no_open_file(kind, tmp_path):
+    def open_in_tmp_path() -> list[Path]:
         return [open_ for open_ in map(Path, open_files()) if tmp_path in open_.parents]
 
     for _ in range(3):
         with make(kind, tmp_path) as sink:
             sink.append([tick(1)])
-            assert ours_open()
-        assert ours_open() == []
+            assert open_in_tmp_path()
+        assert open_in_tmp_path() == []

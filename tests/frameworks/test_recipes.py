@@ -57,9 +57,9 @@ urlpatterns = [path("price", price), path("async", price_async)]
 """
 
 
-def code(name: str, more: str = "") -> str:
+def complete_recipe(name: str, suffix: str = "") -> str:
     imports = "\n".join(line.strip() for line in IMPORTS[name].strip().splitlines())
-    return f"{imports}\n\n{RECIPE[name]}\n{more}"
+    return f"{imports}\n\n{RECIPE[name]}\n{suffix}"
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def environment(sandbox: ThreadedSandbox) -> dict[str, str]:
     }
 
 
-def get(url: str) -> str | None:
+def get_price(url: str) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=20) as response:
             return json.load(response)["gold"]
@@ -87,17 +87,17 @@ def get(url: str) -> str | None:
         return None
 
 
-def unclosed(err: str) -> list[str]:
-    return [line for line in err.splitlines() if "minted" in line.lower() and "Warning" in line]
+def unclosed(errors: str) -> list[str]:
+    return [line for line in errors.splitlines() if "minted" in line.lower() and "Warning" in line]
 
 
 @contextmanager
-def served(folder: Path, environment: dict[str, str], source: str, *words: str) -> Iterator[str]:
+def run_server(folder: Path, environment: dict[str, str], source: str, *arguments: str) -> Iterator[str]:
     """Run `app` of a module under a server, and yield its URL. The server must exit successfully."""
     (folder / "recipe.py").write_text(source, "utf-8")
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, *[word.replace("PORT", str(port)) for word in words]],
+        [sys.executable, *[argument.replace("PORT", str(port)) for argument in arguments]],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -106,7 +106,7 @@ def served(folder: Path, environment: dict[str, str], source: str, *words: str) 
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        until(lambda: process.poll() is not None or get(f"{url}/price"))
+        until(lambda: process.poll() is not None or get_price(f"{url}/price"))
         yield url
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=20)
@@ -118,36 +118,42 @@ def served(folder: Path, environment: dict[str, str], source: str, *words: str) 
         process.communicate()
 
 
-def test_every_recipe_is_short() -> None:
+def test_every_recipe_has_fewer_than_12_lines() -> None:
     assert set(RECIPE) == set(IMPORTS)
     for name, recipe in RECIPE.items():
         assert len([line for line in recipe.splitlines() if line.strip()]) < 12, name
 
 
-def test_fastapi(tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
+def test_fastapi_recipe_shares_one_client(
+    tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox
+) -> None:
     server = ("-m", "uvicorn", "recipe:app", "--port", "PORT", "--log-level", "warning")
-    with served(tmp_path, environment, code("fastapi"), *server) as url:
-        assert [get(f"{url}/price") for _ in range(5)] == [PRICE] * 5
+    with run_server(tmp_path, environment, complete_recipe("fastapi"), *server) as url:
+        assert [get_price(f"{url}/price") for _ in range(5)] == [PRICE] * 5
     # One request for the digest handshake of the client, and one for each call.
     assert sandbox.requests.total == 1 + 6
 
 
-def test_aiohttp(tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
+def test_aiohttp_recipe_shares_one_client(
+    tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox
+) -> None:
     run = "import sys; from recipe import app, web; web.run_app(app, port=int(sys.argv[1]), print=None)"
-    with served(tmp_path, environment, code("aiohttp"), "-c", run, "PORT") as url:
-        assert [get(f"{url}/price") for _ in range(5)] == [PRICE] * 5
+    with run_server(tmp_path, environment, complete_recipe("aiohttp"), "-c", run, "PORT") as url:
+        assert [get_price(f"{url}/price") for _ in range(5)] == [PRICE] * 5
     assert sandbox.requests.total == 1 + 6
 
 
-def test_django_under_asgi(tmp_path: Path, environment: dict[str, str]) -> None:
-    more = f"{DJANGO}\nfrom django.core.asgi import get_asgi_application\napp = get_asgi_application()\n"
+def test_django_recipe_under_asgi_works(tmp_path: Path, environment: dict[str, str]) -> None:
+    suffix = f"{DJANGO}\nfrom django.core.asgi import get_asgi_application\napp = get_asgi_application()\n"
     server = ("-m", "uvicorn", "recipe:app", "--port", "PORT", "--log-level", "warning", "--lifespan", "off")
-    with served(tmp_path, environment, code("django", more), *server) as url:
-        assert (get(f"{url}/price"), get(f"{url}/async")) == (PRICE, PRICE)
+    with run_server(tmp_path, environment, complete_recipe("django", suffix), *server) as url:
+        assert (get_price(f"{url}/price"), get_price(f"{url}/async")) == (PRICE, PRICE)
 
 
-def test_django_under_wsgi(tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox) -> None:
-    more = f"{DJANGO}\nfrom django.core.wsgi import get_wsgi_application\napp = get_wsgi_application()\n"
+def test_django_recipe_under_wsgi_shares_blocking_client(
+    tmp_path: Path, environment: dict[str, str], sandbox: ThreadedSandbox
+) -> None:
+    suffix = f"{DJANGO}\nfrom django.core.wsgi import get_wsgi_application\napp = get_wsgi_application()\n"
     run = """
 import sys
 from contextlib import suppress
@@ -156,22 +162,28 @@ from recipe import app
 with suppress(KeyboardInterrupt), make_server("127.0.0.1", int(sys.argv[1]), app) as server:
     server.serve_forever()
 """
-    with served(tmp_path, environment, code("django", more), "-c", run, "PORT") as url:
-        assert (get(f"{url}/price"), get(f"{url}/async"), get(f"{url}/async")) == (PRICE, PRICE, PRICE)
-    # The blocking client does one digest handshake for its two calls, each asynchronous client one of its own.
+    with run_server(tmp_path, environment, complete_recipe("django", suffix), "-c", run, "PORT") as url:
+        assert (get_price(f"{url}/price"), get_price(f"{url}/async"), get_price(f"{url}/async")) == (
+            PRICE,
+            PRICE,
+            PRICE,
+        )
+    # The blocking client does one digest handshake for its two calls, each asynchronous client a separate one.
     assert sandbox.requests.total == (1 + 2) + 2 * (1 + 1)
 
 
-def test_a_worker_that_forks(tmp_path: Path, environment: dict[str, str]) -> None:
-    (tmp_path / "recipe.py").write_text(code("worker"), "utf-8")
-    done = subprocess.run(
+def test_worker_recipe_works_after_fork(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "recipe.py").write_text(complete_recipe("worker"), "utf-8")
+    process = subprocess.run(
         [sys.executable, "recipe.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout) == (0, "['592.34', '9.92']\n"), done.stderr
-    assert unclosed(done.stderr) == []
+    assert (process.returncode, process.stdout) == (0, "['592.34', '9.92']\n"), process.stderr
+    assert unclosed(process.stderr) == []
 
 
-def test_a_notebook(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_notebook_recipe_prints_prices(
+    environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     import nbformat
     from nbclient import NotebookClient
 

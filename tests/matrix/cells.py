@@ -12,23 +12,23 @@ from minted_connect import Completion
 from minted_connect.models import Basket
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import SHIPPING
-from tests.matrix.proxy import Act
+from tests.matrix.proxy import Handler
 from tests.matrix.table import EFFECTS, Outcome, outcome
 from tests.support.operations import GOLD, SILVER
 
 CUSTOMER: Final = "customer-1"
-BEFORE: Final = [(GOLD, 1), (SILVER, 1)]
-PATIENCE: Final = 8.0
+BASKET_ITEMS: Final = [(GOLD, 1), (SILVER, 1)]
+READ_TIMEOUT: Final = 8.0
 """Read timeout in seconds of the client's clock; three times as much is within the deadline."""
-LAG: Final = 4.0
+ORDERS_LAG: Final = 4.0
 """`CompletionPolicy.orders_lag` of the clients, in seconds: a power of two, so that every poll is exact."""
 _PARTS: Final = (0.0, 0.125, 0.25, 0.5, 1.0)
 _BASKET: Final = "/partner/walletable/basket"
 
 
-def poll_times(retry_after: float = 0.0, settle: float = LAG) -> list[float]:
+def poll_times(retry_after: float = 0.0, settle_time: float = ORDERS_LAG) -> list[float]:
     """Return the seconds after a response at which a change is read back, written independently of the client."""
-    return sorted({max(retry_after, part * settle) for part in _PARTS})
+    return sorted({max(retry_after, part * settle_time) for part in _PARTS})
 
 
 def pauses_between(times: Sequence[float]) -> list[float]:
@@ -37,7 +37,7 @@ def pauses_between(times: Sequence[float]) -> list[float]:
     return [pause for pause in pauses if pause]
 
 
-SHORT: Final[dict[str, Any]] = {
+TIME_LIMITS: Final[dict[str, Any]] = {
     "deadline": ({"deadline": 3.0}, {}, poll_times()[:4]),
     "inline": ({}, {"inline_looks": 1.0}, poll_times()[:3]),
 }
@@ -53,10 +53,10 @@ class MatrixOperation:
     method: str
     path: str
     call: Callable[[Any, Basket], Awaitable[Any]]
-    shown: Callable[[Any], bool]
+    is_in_result: Callable[[Any], bool]
     """Whether the returned value shows that the operation was executed."""
-    made: Callable[[Sandbox], bool]
-    most: int
+    is_executed: Callable[[Sandbox], bool]
+    max_attempts: int
     """Maximum number of attempts."""
     kind: str = "buy"
     """Kind of its basket."""
@@ -68,11 +68,11 @@ class MatrixOperation:
         return self.effect == "M"
 
 
-def lines(sandbox: Sandbox) -> list[tuple[str, int]]:
+def basket_items(sandbox: Sandbox) -> list[tuple[str, int]]:
     return [(item.sku, item.amount) for basket in sandbox.shop.baskets for item in basket.items]
 
 
-def _lines(basket: Basket) -> list[tuple[str, int]]:
+def _items(basket: Basket) -> list[tuple[str, int]]:
     return [(item.sku, item.amount) for item in basket.items]
 
 
@@ -93,19 +93,19 @@ SET = MatrixOperation(
     "PATCH",
     _BASKET,
     lambda m, b: m.baskets.update_item(b, sku=GOLD, qty=3),
-    lambda basket: _lines(basket) == CHANGED,
-    lambda sandbox: lines(sandbox) == CHANGED,
+    lambda basket: _items(basket) == CHANGED,
+    lambda sandbox: basket_items(sandbox) == CHANGED,
     2,
 )
-ADDED = [*BEFORE, (SILVER, 2)]
+ADDED = [*BASKET_ITEMS, (SILVER, 2)]
 ADD = MatrixOperation(
     "A",
     "baskets.add_item",
     "POST",
     _BASKET,
     lambda m, b: m.baskets.add_item(b, sku=SILVER, qty=2),
-    lambda basket: _lines(basket) == ADDED,
-    lambda sandbox: lines(sandbox) == ADDED,
+    lambda basket: _items(basket) == ADDED,
+    lambda sandbox: basket_items(sandbox) == ADDED,
     2,
 )
 
@@ -117,7 +117,7 @@ def _completion(kind: str, call: Callable[[Any, Basket], Awaitable[Any]]) -> Mat
         "POST",
         f"/partner/walletable/complete/{kind}",
         call,
-        lambda done: isinstance(done, Completion) and done.order is not None and done.differences == (),
+        lambda result: isinstance(result, Completion) and result.order is not None and result.differences == (),
         lambda sandbox: len(sandbox.shop.orders) == 1,
         2,
         kind,
@@ -136,10 +136,10 @@ class Injection:
 
     row: str
     name: str
-    act: Act
+    handler: Handler
     error: type[Exception]
     """The error that the caller gets if retries do not help."""
-    landed: bool = False
+    executed: bool = False
     """Whether the server executes the request in spite of the fault."""
     variant: str = ""
     """The variant of its row, if outcomes differ (`Row.variants`)."""
@@ -148,17 +148,19 @@ class Injection:
     """Whether the fault is only noticed by a timeout."""
     retry_after: float | None = None
     """Seconds of the server's `Retry-After`."""
-    uses_up: bool = False
+    uses_up_deadline: bool = False
     """Whether the fault uses up the time of the call."""
     differences: tuple[str, ...] = ()
     """Differences of a completion that is confirmed in spite of the fault."""
 
 
-def both(row: str, name: str, make: Callable[..., Act], error: type[Exception], **more: Any) -> list[Injection]:
+def both_stages(
+    row: str, name: str, make: Callable[..., Handler], error: type[Exception], **more: Any
+) -> list[Injection]:
     """Return an injection before and one after the server executes the request; for a read both are the same."""
-    lost = Injection(row, f"lost-{name}".rstrip("-"), make(landed=False), error, **more)
-    landed = Injection(row, f"landed-{name}".rstrip("-"), make(landed=True), error, landed=True, **more)
-    return [lost, attrs.evolve(landed, effects=landed.effects.replace("R", ""))]
+    before = Injection(row, f"before-{name}".rstrip("-"), make(executed=False), error, **more)
+    after = Injection(row, f"after-{name}".rstrip("-"), make(executed=True), error, executed=True, **more)
+    return [before, attrs.evolve(after, effects=after.effects.replace("R", ""))]
 
 
 FLAVOURS: Final = ("async", "blocking")
@@ -178,10 +180,10 @@ class MatrixCase:
     @property
     def name(self) -> str:
         kind = self.operation.kind if self.operation in (SELL, DELIVERY) else ""
-        often = "" if self.outcome not in _REPEATED else "always" if self.always else "once"
+        frequency = "" if self.outcome not in _REPEATED else "always" if self.always else "once"
         variant = self.injection.variant.replace(" ", "_")
         return "-".join(
-            filter(None, (self.injection.row, self.operation.effect, variant, kind, self.injection.name, often))
+            filter(None, (self.injection.row, self.operation.effect, variant, kind, self.injection.name, frequency))
         )
 
 
@@ -192,18 +194,18 @@ def matrix_cases(injected: Iterable[Injection], operations: Iterable[MatrixOpera
         for operation in operations:
             if operation.effect in injection.effects:
                 expected = outcome(injection.row, operation.effect, injection.variant)
-                ways = (False, True) if expected in _REPEATED else (True,)
-                found += [MatrixCase(injection, operation, expected, always) for always in ways]
+                frequencies = (False, True) if expected in _REPEATED else (True,)
+                found += [MatrixCase(injection, operation, expected, always) for always in frequencies]
     return found
 
 
 def cells(*names: str, flavours: Sequence[str] = FLAVOURS) -> pytest.MarkDecorator:
-    """Run a test for these cells (such as `F15-M-landed`), through both clients."""
+    """Run a test for these cells (such as `F50-M-twice`), through both clients."""
     params = [pytest.param(name, flavour, id=f"{name}-{flavour}") for name in names for flavour in flavours]
     return pytest.mark.parametrize(("cell", "flavour"), params)
 
 
-def both_clients(found: Iterable[MatrixCase]) -> pytest.MarkDecorator:
+def through_both_clients(found: Iterable[MatrixCase]) -> pytest.MarkDecorator:
     """Run a test for each of these cells through both clients; the ids name the cells."""
     params = [pytest.param(case, flavour, id=f"{case.name}-{flavour}") for case in found for flavour in FLAVOURS]
     return pytest.mark.parametrize(("case", "flavour"), params)

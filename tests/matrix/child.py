@@ -1,8 +1,7 @@
-"""A process of its own that makes one call through either client: `python -m tests.matrix.child ... R|S|A|M [WAY]`.
+"""Makes one call in a separate process, with either client: `python -m tests.matrix.child ... R|S|A|M [OPTION]`.
 
-It says as JSON what it raised, which notes that carries and which intent it names; where the call got is seen from
-outside. With the way `stop` it stops itself between writing an intent down and sending it; with `handler`, SIGTERM
-closes the client.
+Prints the class of the raised exception, its notes and the id of its intent as JSON. With the option `stop`, the
+process stops itself after an intent is written and before it is sent; with `handler`, SIGTERM closes the client.
 """
 
 from __future__ import annotations
@@ -10,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import sys
+import threading
 from typing import Any
 
 from minted_connect import AsyncMintedConnect, MintedConnect, intent_of
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent
 
-# In development mode asyncio warns of slow callbacks, which a busy machine causes, on the stream that the test reads.
+# In development mode asyncio logs slow callbacks, which a busy machine causes, to stderr, which the test compares.
 logging.getLogger("asyncio").setLevel(logging.ERROR)
 
 CUSTOMER = "customer-1"
@@ -32,48 +31,49 @@ CALLS: dict[str, Any] = {
 }
 
 
-class Stopping(SqliteJournal):
+class StoppingJournal(SqliteJournal):
     """A journal that stops the process once an intent is written, as a debugger or a paused container does."""
 
     async def prepare(self, intent: Intent) -> None:
         await super().prepare(intent)
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: after `os.kill` it could run on, and send, until another thread has stopped the process.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
 
 
-async def asynchronous(effect: str, way: str, *credentials: str, **settings: Any) -> None:
+async def call_async(effect: str, option: str, *credentials: str, **settings: Any) -> None:
     async with AsyncMintedConnect(*credentials, **settings) as minted:
         closing: list[asyncio.Future[None]] = []
-        if way == "handler":
+        if option == "handler":
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, lambda: closing.append(asyncio.ensure_future(minted.aclose())))
         await CALLS[effect](minted, await minted.baskets.get_active(CUSTOMER))
 
 
-def blocking(effect: str, way: str, *credentials: str, **settings: Any) -> None:
+def call_blocking(effect: str, option: str, *credentials: str, **settings: Any) -> None:
     with MintedConnect(*credentials, **settings) as minted:
-        if way == "handler":
+        if option == "handler":
             signal.signal(signal.SIGTERM, lambda *_: minted.close())
         CALLS[effect](minted, minted.baskets.get_active(CUSTOMER))
 
 
-def main(url: str, username: str, password: str, journal: str, flavour: str, effect: str, way: str = "") -> None:
-    settings: dict[str, Any] = {"base_url": url, "journal": Stopping(journal) if way == "stop" else journal}
+def main(url: str, username: str, password: str, journal: str, flavour: str, effect: str, option: str = "") -> None:
+    settings: dict[str, Any] = {"base_url": url, "journal": StoppingJournal(journal) if option == "stop" else journal}
     raised: BaseException | None = None
     try:
         if flavour == "async":
-            asyncio.run(asynchronous(effect, way, username, password, **settings))
+            asyncio.run(call_async(effect, option, username, password, **settings))
         else:
-            blocking(effect, way, username, password, **settings)
-    except (Exception, KeyboardInterrupt) as error:
-        raised = error
+            call_blocking(effect, option, username, password, **settings)
+    except (Exception, KeyboardInterrupt) as caught:
+        raised = caught
     notes: list[str] = []
-    seen = raised
-    while seen is not None:
-        notes += getattr(seen, "__notes__", ())
-        seen = seen.__cause__ or seen.__context__
-    named = None if raised is None else intent_of(raised)
-    said = {"raised": raised and type(raised).__name__, "notes": notes, "intent": named and named.id}
-    json.dump(said, sys.stdout)
+    error = raised
+    while error is not None:
+        notes += getattr(error, "__notes__", ())
+        error = error.__cause__ or error.__context__
+    intent = None if raised is None else intent_of(raised)
+    result = {"raised": raised and type(raised).__name__, "notes": notes, "intent": intent and intent.id}
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ import trustme
 from minted_connect import CompletionPolicy, Options
 from minted_connect.sandbox import Sandbox
 from minted_connect.sandbox.clock import START
-from tests.matrix.cells import LAG
-from tests.matrix.proxy import Chaos
-from tests.matrix.world import Clock, MatrixWorld, Written, contexts
+from tests.matrix.cells import ORDERS_LAG
+from tests.matrix.proxy import FaultProxy
+from tests.matrix.world import Clock, HookedJournal, MatrixWorld, tls_contexts
 
 # Register before the first import: the module has assertions but is not a test module.
 pytest.register_assert_rewrite("tests.matrix.outcomes")
@@ -44,10 +44,10 @@ def authority() -> trustme.CA:
 async def build(
     fast_loop: None, connect: Any, tmp_path: Path, flavour: str, authority: trustme.CA
 ) -> AsyncIterator[Build]:
-    """Build a world, over TLS if asked for.
+    """Return a function that builds a world, with TLS if `tls`.
 
-    `options` are those of the client, `policy` is what its completion policy has besides `orders_lag`, `server` are the
-    options of the sandbox, `start` is the time there, and `settings` the rest that the client is given.
+    `options` are the client's options, `policy` the fields of its completion policy besides `orders_lag`, `server` the
+    options of the sandbox, `start` the time of its clock, and `settings` further arguments of the client.
     """
     async with AsyncExitStack() as stack:
 
@@ -63,15 +63,15 @@ async def build(
         ) -> MatrixWorld:
             clock = Clock(start)
             sandbox = await stack.enter_async_context(Sandbox(seed=1, clock=clock, **(server or {})))
-            serving, trusting = contexts(authority) if tls else (None, None)
-            proxy = await stack.enter_async_context(Chaos(sandbox, clock, serving))
+            serving, trusting = tls_contexts(authority) if tls else (None, None)
+            proxy = await stack.enter_async_context(FaultProxy(sandbox, clock, serving))
 
             def options_for(policy: Any, options: Any) -> Options:
-                completion = CompletionPolicy(**{"orders_lag": LAG, **policy})
+                completion = CompletionPolicy(**{"orders_lag": ORDERS_LAG, **policy})
                 return Options(**{"clock": clock, "random": lambda: 0.5, "completion": completion, **options})
 
             path = tmp_path / "journal.db"
-            journal = Written(path)
+            journal = HookedJournal(path)
             client = {
                 "journal": journal,
                 "options": options_for(policy or {}, options or {}),
@@ -79,11 +79,13 @@ async def build(
                 **settings,
             }
 
-            async def again(host: str = host, **more: Any) -> Any:
+            async def new_client(host: str = host, **more: Any) -> Any:
                 url = proxy.url.replace("127.0.0.1", host)
                 return await connect(url, sandbox.username, sandbox.password, **{**client, **more})
 
-            return MatrixWorld(sandbox, proxy, clock, await again(), path, flavour, journal, again, options_for)
+            return MatrixWorld(
+                sandbox, proxy, clock, await new_client(), path, flavour, journal, new_client, options_for
+            )
 
         yield make
 
@@ -95,5 +97,5 @@ async def world(build: Build) -> MatrixWorld:
 
 @pytest.fixture
 async def world_today(build: Build) -> MatrixWorld:
-    """A world at the current time, for other processes, which use the clock of the machine."""
+    """Build a world at the current time, for other processes, which use the clock of the machine."""
     return await build(start=datetime.now(UTC))

@@ -1,4 +1,4 @@
-"""Faults on the wire: each act handles one proxied request in one faulty way."""
+"""Faults of the connection: each handler responds to one proxied request in one faulty way."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.matrix.proxy import Act, ProxiedRequest, ProxiedResponse, pass_on
+from tests.matrix.proxy import Handler, ProxiedRequest, ProxiedResponse, forward_request
 
-__all__ = ["pass_on"]
+__all__ = ["forward_request"]
 
-BIG: Final = 9 * 1024 * 1024
+TOO_LARGE: Final = 9 * 1024 * 1024
 """Larger than the client's limit for a response."""
-_MADE_UP: Final = ProxiedResponse(200, (("Content-Type", "application/json"),), b"").with_body(
+_EXAMPLE: Final = ProxiedResponse(200, (("Content-Type", "application/json"),), b"").with_body(
     b'{"data":{"id":1},"success":true,"code":0,"message":""}'
 )
 
 
-async def _arrive(proxied: ProxiedRequest, landed: bool) -> None:
+async def _receive(proxied: ProxiedRequest, executed: bool) -> None:
     """Read the whole request, and forward it if the server must execute it."""
     await proxied.read()
-    if landed:
+    if executed:
         await proxied.forward()
 
 
-def drop(*, landed: bool = False, reset: bool = False) -> Act:
+def drop(*, executed: bool = False, reset: bool = False) -> Handler:
     """Close the connection instead of responding."""
 
-    async def act(proxied: ProxiedRequest) -> None:
-        await _arrive(proxied, landed)
+    async def handler(proxied: ProxiedRequest) -> None:
+        await _receive(proxied, executed)
         await proxied.close(reset=reset)
 
-    return act
+    return handler
 
 
 class Gate:
-    """An act that holds the request before or after the server executes it, and then sends the response."""
+    """A handler that holds the request before or after the server executes it, and then sends the response."""
 
-    def __init__(self, *, landed: bool = False) -> None:
-        self.arrived, self.go_on = asyncio.Event(), asyncio.Event()
-        self._landed = landed
+    def __init__(self, *, executed: bool = False) -> None:
+        self.arrived, self.proceed = asyncio.Event(), asyncio.Event()
+        self._executed = executed
 
     async def __call__(self, proxied: ProxiedRequest) -> None:
         await proxied.read()
-        response = await proxied.forward() if self._landed else None
+        response = await proxied.forward() if self._executed else None
         self.arrived.set()
-        await self.go_on.wait()
+        await self.proceed.wait()
         proxied.send((response or await proxied.forward()).raw)
 
 
@@ -56,89 +56,89 @@ async def drop_unread(proxied: ProxiedRequest) -> None:
     await proxied.close(reset=True)
 
 
-def silence(seconds: float, *, landed: bool = False) -> Act:
+def never_respond(seconds: float, *, executed: bool = False) -> Handler:
     """Never respond, and advance the client's clock by this many seconds."""
 
-    async def act(proxied: ProxiedRequest) -> None:
-        await _arrive(proxied, landed)
+    async def handler(proxied: ProxiedRequest) -> None:
+        await _receive(proxied, executed)
         proxied.proxy.clock.advance(seconds)
-        await proxied.gone()
+        await proxied.wait_for_disconnect()
 
-    return act
+    return handler
 
 
-def respond(raw: bytes, *, landed: bool = False, close: bool = False) -> Act:
+def respond(raw: bytes, *, executed: bool = False, close: bool = False) -> Handler:
     """Respond with these bytes."""
 
-    async def act(proxied: ProxiedRequest) -> None:
-        await _arrive(proxied, landed)
+    async def handler(proxied: ProxiedRequest) -> None:
+        await _receive(proxied, executed)
         proxied.send(raw)
         if close:
             await proxied.close()
 
-    return act
+    return handler
 
 
-def unending(seconds: float, raw: bytes, drip: bytes, *, landed: bool = False) -> Act:
-    """Respond with these bytes and then with `drip` again and again, and advance the client's clock by `seconds`."""
+def endless_response(seconds: float, raw: bytes, chunk: bytes, *, executed: bool = False) -> Handler:
+    """Respond with these bytes and then with `chunk` repeatedly, and advance the client's clock by `seconds`."""
 
-    async def act(proxied: ProxiedRequest) -> None:
-        await _arrive(proxied, landed)
+    async def handler(proxied: ProxiedRequest) -> None:
+        await _receive(proxied, executed)
         proxied.send(raw)
         for _ in range(20):
-            proxied.send(drip)
+            proxied.send(chunk)
             await proxied.connection.writer.drain()
         proxied.proxy.clock.advance(seconds)
         while not proxied.connection.writer.is_closing():
-            proxied.send(drip)
+            proxied.send(chunk)
             await proxied.connection.writer.drain()
             await asyncio.sleep(0.001)
 
-    return act
+    return handler
 
 
-def challenge(*challenges: str, landed: bool = False) -> Act:
+def challenge(*challenges: str, executed: bool = False) -> Handler:
     """Respond with a 401 and these challenges."""
-    lines = [("WWW-Authenticate", challenge) for challenge in challenges]
-    return respond(envelope(401, *lines), landed=landed)
+    headers = [("WWW-Authenticate", challenge) for challenge in challenges]
+    return respond(envelope(401, *headers), executed=executed)
 
 
-async def unsigned(proxied: ProxiedRequest) -> None:
+async def drop_authorization(proxied: ProxiedRequest) -> None:
     """Drop the `Authorization` header, so that the server responds with a challenge."""
     response = await proxied.forward(without="authorization")
     proxied.send(response.raw)
 
 
-async def outdated(proxied: ProxiedRequest) -> None:
+async def expire_nonces(proxied: ProxiedRequest) -> None:
     """Expire every nonce while the request is in flight."""
     proxied.proxy.sandbox.digest.rotate_nonces()
     proxied.send((await proxied.forward()).raw)
 
 
-def redirect(status: int, *, landed: bool = False) -> Act:
+def redirect(status: int, *, executed: bool = False) -> Handler:
     """Redirect to the server itself, which would execute the request."""
 
-    async def act(proxied: ProxiedRequest) -> None:
-        await _arrive(proxied, landed)
+    async def handler(proxied: ProxiedRequest) -> None:
+        await _receive(proxied, executed)
         host, port = proxied.proxy.target
         proxied.send(page(status, ("Location", f"http://{host}:{port}{proxied.line.split(' ')[1]}")))
 
-    return act
+    return handler
 
 
-def spoilt(
-    change: Callable[[ProxiedResponse], ProxiedResponse | bytes], *, landed: bool = True, close: bool = False
-) -> Act:
-    """Change the server's response; if the request is not to be executed, change a made-up response."""
+def change_response(
+    change: Callable[[ProxiedResponse], ProxiedResponse | bytes], *, executed: bool = True, close: bool = False
+) -> Handler:
+    """Change the server's response; if the request is not to be executed, change an example response."""
 
-    async def act(proxied: ProxiedRequest) -> None:
+    async def handler(proxied: ProxiedRequest) -> None:
         await proxied.read()
-        changed = change(await proxied.forward() if landed else _MADE_UP)
+        changed = change(await proxied.forward() if executed else _EXAMPLE)
         proxied.send(changed if isinstance(changed, bytes) else changed.raw)
         if close:
             await proxied.close()
 
-    return act
+    return handler
 
 
 def document(body: bytes, status: int = 200, *headers: tuple[str, str], kind: str = "application/json") -> bytes:
@@ -148,8 +148,8 @@ def document(body: bytes, status: int = 200, *headers: tuple[str, str], kind: st
 
 def envelope(status: int, *headers: tuple[str, str], code: int | None = None, **more: Any) -> bytes:
     """Return a refusal in the vendor's envelope."""
-    whole = {"data": None, "success": False, "code": status if code is None else code, "message": "no", **more}
-    return document(json.dumps(whole).encode(), status, *headers)
+    body = {"data": None, "success": False, "code": status if code is None else code, "message": "refused", **more}
+    return document(json.dumps(body).encode(), status, *headers)
 
 
 def page(status: int, *headers: tuple[str, str]) -> bytes:
@@ -160,19 +160,19 @@ def page(status: int, *headers: tuple[str, str]) -> bytes:
 
 def too_large() -> bytes:
     """Return a response over the size limit, with its Content-Length."""
-    return document(_envelope_of(b'"' + b"a" * BIG + b'"'))
+    return document(_envelope_of(b'"' + b"a" * TOO_LARGE + b'"'))
 
 
 def too_long() -> bytes:
     """Return a chunked response over the size limit."""
-    body = _envelope_of(b'"' + b"a" * BIG + b'"')
+    body = _envelope_of(b'"' + b"a" * TOO_LARGE + b'"')
     head = ProxiedResponse(200, (("Transfer-Encoding", "chunked"),), b"").head
     return head + f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n"
 
 
 def bomb() -> bytes:
     """Return a decompression bomb: a small response that exceeds the limit after decompression."""
-    return document(gzip.compress(_envelope_of(b'"' + b"a" * BIG + b'"')), 200, ("Content-Encoding", "gzip"))
+    return document(gzip.compress(_envelope_of(b'"' + b"a" * TOO_LARGE + b'"')), 200, ("Content-Encoding", "gzip"))
 
 
 def cut(response: ProxiedResponse) -> bytes:
@@ -182,13 +182,13 @@ def cut(response: ProxiedResponse) -> bytes:
 
 def cut_chunk(response: ProxiedResponse) -> bytes:
     """Return a chunked response that is cut in the middle of its chunk."""
-    head = response.without("content-length").having(("Transfer-Encoding", "chunked")).head
+    head = response.without("content-length").with_headers(("Transfer-Encoding", "chunked")).head
     return head + f"{len(response.body):x}\r\n".encode() + response.body[: len(response.body) // 2]
 
 
 def no_last_chunk(response: ProxiedResponse) -> bytes:
     """Return a chunked response without its last chunk."""
-    head = response.without("content-length").having(("Transfer-Encoding", "chunked")).head
+    head = response.without("content-length").with_headers(("Transfer-Encoding", "chunked")).head
     return head + f"{len(response.body):x}\r\n".encode() + response.body + b"\r\n"
 
 
@@ -211,11 +211,13 @@ UNTRUSTED: Final = {
 """Bodies of a 200 that prove nothing."""
 
 
-def without(*fields: str) -> Act:
+def without(*fields: str) -> Handler:
     """Remove these fields from the data of the response."""
-    return spoilt(lambda found: found.with_data(lambda data: {key: data[key] for key in data.keys() - {*fields}}))
+    return change_response(
+        lambda found: found.with_data(lambda data: {key: data[key] for key in data.keys() - {*fields}})
+    )
 
 
-def with_values(**values: Any) -> Act:
+def with_values(**values: Any) -> Handler:
     """Replace these values in the data of the response."""
-    return spoilt(lambda found: found.with_data(lambda data: data | values))
+    return change_response(lambda found: found.with_data(lambda data: data | values))

@@ -22,8 +22,8 @@ from minted_connect.models import Intent
 from tests.matrix import injections
 from tests.matrix.cells import (
     CUSTOMER,
-    LAG,
-    PATIENCE,
+    ORDERS_LAG,
+    READ_TIMEOUT,
     Injection,
     MatrixCase,
     MatrixOperation,
@@ -35,14 +35,14 @@ from tests.matrix.table import Outcome
 from tests.matrix.world import MatrixWorld
 
 
-async def perform(world: MatrixWorld, case: MatrixCase) -> None:
+async def check_case(world: MatrixWorld, case: MatrixCase) -> None:
     """Run one cell and check its outcome."""
-    await world.ready(case.operation)
-    world.proxy.inject(case.operation.method, case.operation.path, [case.injection.act], endless=case.always)
+    await world.set_up(case.operation)
+    world.proxy.inject(case.operation.method, case.operation.path, [case.injection.handler], endless=case.always)
     client = world.minted
     if case.injection.slow:
-        client = client.with_options(timeouts=Timeouts(read=PATIENCE, complete_read=PATIENCE))
-    await _PERFORMED[case.outcome](world, case, lambda: case.operation.call(client, world.basket))
+        client = client.with_options(timeouts=Timeouts(read=READ_TIMEOUT, complete_read=READ_TIMEOUT))
+    await _CHECKS[case.outcome](world, case, lambda: case.operation.call(client, world.basket))
     if case.operation.is_money:
         assert len(world.sandbox.shop.orders) <= 1
 
@@ -55,48 +55,48 @@ def _pauses(injection: Injection, attempts: int) -> list[float]:
     return [injection.retry_after or 0.25 * 2**number for number in range(attempts - 1)]
 
 
-async def _again(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+async def _check_retried(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     operation, injection = case.operation, case.injection
     if not case.always:
-        assert operation.shown(await call())
-        await is_done(world, operation)
+        assert operation.is_in_result(await call())
+        await check_executed(world, operation)
         assert world.sent(operation) == 2
-        assert world.arrived(operation) == 1 + injection.landed
+        assert world.arrived(operation) == 1 + injection.executed
         assert world.clock.sleeps == _pauses(injection, 2)
         return
-    most = operation.most if case.outcome is Outcome.RT else 2
+    max_attempts = operation.max_attempts if case.outcome is Outcome.RT else 2
     # A 429 proves nothing about the change, so the change is not read back.
     is_read_back = operation.effect == "S" and injection.error is not RateLimited
-    if is_read_back and injection.landed:
-        # Read back in the end, because the first attempt may have been executed, and was.
-        assert operation.shown(await call())
+    if is_read_back and injection.executed:
+        # Read back after the last attempt, because the first one may have been executed.
+        assert operation.is_in_result(await call())
         assert world.reads(operation) == 1
         times = poll_times()[:1]
     else:
-        error = await _raised(injection.error, call)
-        assert error.attempts == most
+        error = await _check_raised(injection.error, call)
+        assert error.attempts == max_attempts
         times = poll_times() if is_read_back else []
         assert operation.effect == "R" or world.reads(operation) == len(times)
-    assert world.sent(operation) == most
-    assert world.clock.sleeps == [*_pauses(injection, most), *pauses_between(times)]
-    assert operation.made(world.sandbox) is (injection.landed and operation.effect != "R")
+    assert world.sent(operation) == max_attempts
+    assert world.clock.sleeps == [*_pauses(injection, max_attempts), *pauses_between(times)]
+    assert operation.is_executed(world.sandbox) is (injection.executed and operation.effect != "R")
 
 
-async def _read_back(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+async def _check_read_back(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     operation, injection = case.operation, case.injection
     times = poll_times()
-    if injection.landed or injection.uses_up:
+    if injection.executed or injection.uses_up_deadline:
         times = times[:1]
-    if injection.landed:
-        assert operation.shown(await call())
+    if injection.executed:
+        assert operation.is_in_result(await call())
     else:
-        await _raised(injection.error, call)
+        await _check_raised(injection.error, call)
     assert (world.sent(operation), world.reads(operation)) == (1, len(times))
-    assert operation.made(world.sandbox) is injection.landed
+    assert operation.is_executed(world.sandbox) is injection.executed
     assert world.clock.sleeps == pauses_between(times)
 
 
-async def _unknown(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+async def _check_unknown(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     operation, injection = case.operation, case.injection
     with pytest.raises(OutcomeUnknown) as caught:
         await call()
@@ -104,134 +104,140 @@ async def _unknown(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     assert caught.value.evidence[0].startswith(injection.error.__name__)
     assert not isinstance(caught.value, TimeoutError)
     assert world.sent(operation) == 1
-    await is_unknown(world, operation, caught.value, landed=injection.landed)
+    await check_unknown(world, operation, caught.value, executed=injection.executed)
 
 
-async def is_unknown(world: MatrixWorld, operation: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
+async def check_unknown(
+    world: MatrixWorld, operation: MatrixOperation, error: OutcomeUnknown, *, executed: bool
+) -> None:
     """Check a completion with an unknown outcome, and settle it once the fault is over."""
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()
     assert (intent.id, intent.state) == (error.intent.id, "unknown")
     sent = world.sent(operation)
-    assert operation.made(world.sandbox) is landed
+    assert operation.is_executed(world.sandbox) is executed
     # The basket is not bought again, and nothing more is sent.
     with pytest.raises((AlreadyInFlight, InvalidInput)):
         await operation.call(world.minted, world.basket)
-    world.proxy.behave()
-    await settled(world, operation, error, landed=landed)
+    world.proxy.clear_faults()
+    await check_reconcile_of_error(world, operation, error, executed=executed)
     assert world.sent(operation) == sent
 
 
-async def settled(world: MatrixWorld, operation: MatrixOperation, error: OutcomeUnknown, *, landed: bool) -> None:
+async def check_reconcile_of_error(
+    world: MatrixWorld, operation: MatrixOperation, error: OutcomeUnknown, *, executed: bool
+) -> None:
     """Reconcile the error, and compare the verdict with the server."""
-    await _judged(world, operation, error.intent, lambda: world.settle(error), landed=landed)
+    await _check_verdict(world, operation, error.intent, lambda: world.settle(error), executed=executed)
 
 
-async def reconciled(
-    world: MatrixWorld, operation: MatrixOperation, intent: Intent, *, landed: bool, state: str = "unknown"
+async def check_reconcile(
+    world: MatrixWorld, operation: MatrixOperation, intent: Intent, *, executed: bool, state: str = "unknown"
 ) -> None:
     """Reconcile an intent from `pending()`, and compare the verdict with the server.
 
-    If it was not made, the journal keeps the intent in `state`.
+    If the operation was not executed, the journal keeps the intent in `state`.
     """
-    await _judged(world, operation, intent, lambda: world.minted.complete.reconcile(intent), landed=landed, state=state)
+    await _check_verdict(
+        world, operation, intent, lambda: world.minted.complete.reconcile(intent), executed=executed, state=state
+    )
 
 
-async def _judged(
+async def _check_verdict(
     world: MatrixWorld,
     operation: MatrixOperation,
     intent: Intent,
     reconcile: Call,
     *,
-    landed: bool,
+    executed: bool,
     state: str = "unknown",
 ) -> None:
-    if landed:
-        done = await reconcile()
-        assert done.reconciled
-        assert done.differences == ()
-        assert done.order is not None
-        assert done.order.token == world.basket.token
-        await is_done(world, operation)
+    if executed:
+        completion = await reconcile()
+        assert completion.reconciled
+        assert completion.differences == ()
+        assert completion.order is not None
+        assert completion.order.token == world.basket.token
+        await check_executed(world, operation)
         assert await world.minted.complete.pending() == []
     else:
-        with pytest.raises(OutcomeUnknown) as still:
+        with pytest.raises(OutcomeUnknown) as unresolved:
             await reconcile()
-        assert still.value.intent.id == intent.id
+        assert unresolved.value.intent.id == intent.id
         assert world.states() == [state]
         assert len(await world.minted.complete.pending()) == 1
         assert world.sandbox.shop.orders == []
 
 
-async def _refused(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+async def _check_refused(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     operation, injection = case.operation, case.injection
-    await _raised(injection.error, call)
+    await _check_raised(injection.error, call)
     assert world.sent(operation) == 1
     assert world.clock.sleeps == []
-    assert operation.made(world.sandbox) is (injection.landed and operation.effect != "R")
+    assert operation.is_executed(world.sandbox) is (injection.executed and operation.effect != "R")
     if operation.is_money:
         assert world.states() == ["rejected"]
-        await is_free_again(world, operation)
+        await check_not_blocked(world, operation)
     else:
         assert world.reads(operation) == 0
 
 
-async def _read_back_once(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+async def _check_read_back_once(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     """Confirmed by one read-back: a completion that the vendor refuses by its rules, and an addition."""
-    await _polled(world, case, call, [0.0])
+    await _check_polls(world, case, call, [0.0])
 
 
-async def _polled_until_settled(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
-    await _polled(world, case, call, poll_times(case.injection.retry_after or 0.0))
+async def _check_polled(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    await _check_polls(world, case, call, poll_times(case.injection.retry_after or 0.0))
 
 
-async def _polled(world: MatrixWorld, case: MatrixCase, call: Call, times: list[float]) -> None:
+async def _check_polls(world: MatrixWorld, case: MatrixCase, call: Call, times: list[float]) -> None:
     operation, injection = case.operation, case.injection
-    witness = Witness(world, skipped=1 if operation.is_money else 0)  # the preflight read
-    world.proxy.inject("GET", operation.read_back_path, [witness], endless=True)
-    if injection.landed:
+    recorder = RefusalRecorder(world, skipped=1 if operation.is_money else 0)  # the preflight read
+    world.proxy.inject("GET", operation.read_back_path, [recorder], endless=True)
+    if injection.executed:
         times = times[:1]
-        done = await call()
-        assert operation.shown(done)
-        await is_done(world, operation)
-        assert not operation.is_money or done.reconciled
+        result = await call()
+        assert operation.is_in_result(result)
+        await check_executed(world, operation)
+        assert not operation.is_money or result.reconciled
     else:
-        error = await _raised(injection.error, call)
+        error = await _check_raised(injection.error, call)
         assert error.is_confirmed is operation.is_money
-        assert not operation.made(world.sandbox)
+        assert not operation.is_executed(world.sandbox)
     assert world.sent(operation) == 1
-    assert len(witness.seen) == len(times)
+    assert len(recorder.refusals) == len(times)
     assert world.clock.sleeps == pauses_between(times)
     if operation.is_money:
         # The refusal was written into the journal before the first poll.
-        assert witness.seen[0] == [("unknown", witness.status)]
-        assert world.states() == ["confirmed" if injection.landed else "rejected"]
-        if not injection.landed:
-            await is_free_again(world, operation)
+        assert recorder.refusals[0] == [("unknown", recorder.status)]
+        assert world.states() == ["confirmed" if injection.executed else "rejected"]
+        if not injection.executed:
+            await check_not_blocked(world, operation)
 
 
-class Witness:
-    """An act that forwards reads, and records the refusal that another process would find in the journal then."""
+class RefusalRecorder:
+    """A handler that forwards reads, and records the refusal that another process would find in the journal."""
 
     def __init__(self, world: MatrixWorld, skipped: int = 0) -> None:
-        self.seen: list[list[tuple[str, int | None]]] = []
+        self.refusals: list[list[tuple[str, int | None]]] = []
         self._world, self._skipped = world, skipped
 
     @property
     def status(self) -> int | None:
         """Status of the refusal that was recorded first."""
-        return self.seen[0][0][1]
+        return self.refusals[0][0][1]
 
     async def __call__(self, proxied: ProxiedRequest) -> None:
         if self._skipped:
             self._skipped -= 1
         else:
-            self.seen.append(await self._world.refusals())
-        await injections.pass_on(proxied)
+            self.refusals.append(await self._world.refusals())
+        await injections.forward_request(proxied)
 
 
-async def _settled_later(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
-    await is_settled_later(world, case.operation, call, polls=0, landed=case.injection.landed)
+async def _check_settled_later(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    await check_settled_later(world, case.operation, call, polls=0, executed=case.injection.executed)
 
 
 def _pauses_of_reconcile(left: float) -> list[float]:
@@ -244,107 +250,110 @@ def _pauses_of_reconcile(left: float) -> list[float]:
     return pauses
 
 
-async def is_settled_later(
-    world: MatrixWorld, operation: MatrixOperation, call: Call, *, polls: int, landed: bool, slept: Sequence[float] = ()
+async def check_settled_later(
+    world: MatrixWorld,
+    operation: MatrixOperation,
+    call: Call,
+    *,
+    polls: int,
+    executed: bool,
+    inline_pauses: Sequence[float] = (),
 ) -> OutcomeUnknown:
-    """Check a refusal whose read-back runs out of time, and settle it by reconciling the error.
-
-    Return that error.
-    """
+    """Check a refusal whose read-back exceeds its time limit, reconcile the error, and return it."""
     with pytest.raises(OutcomeUnknown) as caught:
         await call()
     assert caught.value.phase == "responded"
     assert isinstance(caught.value.__cause__, APIError)
-    refused = caught.value.intent.refusal
-    assert refused is not None
-    assert await world.refusals() == [("unknown", refused.status)]
+    refusal = caught.value.intent.refusal
+    assert refusal is not None
+    assert await world.refusals() == [("unknown", refusal.status)]
     assert (world.sent(operation), world.reads(operation)) == (1, 1 + polls)
-    assert world.clock.sleeps == [*slept]
-    world.proxy.behave()
+    assert world.clock.sleeps == [*inline_pauses]
+    world.proxy.clear_faults()
     world.proxy.proxied_requests.clear()
-    if landed:
-        await settled(world, operation, caught.value, landed=True)
+    if executed:
+        await check_reconcile_of_error(world, operation, caught.value, executed=True)
     else:
-        pauses = _pauses_of_reconcile((refused.at - world.clock.wall()).total_seconds() + LAG)
+        pauses = _pauses_of_reconcile((refusal.at - world.clock.wall()).total_seconds() + ORDERS_LAG)
         world.clock.sleeps.clear()
         with pytest.raises(CompletionRejected) as rejected:
             await world.settle(caught.value)
-        assert (rejected.value.refusal, rejected.value.order) == (refused, None)
+        assert (rejected.value.refusal, rejected.value.order) == (refusal, None)
         assert world.states() == ["rejected"]
         assert world.clock.sleeps == pauses
-        assert not operation.made(world.sandbox)
+        assert not operation.is_executed(world.sandbox)
         assert world.sent(operation) == 0
-        await is_free_again(world, operation)
+        await check_not_blocked(world, operation)
     return caught.value
 
 
-async def nothing_was_sent(world: MatrixWorld, operation: MatrixOperation, *, written: bool = True) -> None:
+async def check_not_sent(world: MatrixWorld, operation: MatrixOperation, *, has_intent: bool = True) -> None:
     """Check that nothing reached the server, and that an intent that was written is closed."""
     assert (world.sent(operation), world.arrived(operation)) == (0, 0)
     if operation.is_money:
-        assert world.states() == ["not_sent"] * written
+        assert world.states() == ["not_sent"] * has_intent
         assert await world.minted.complete.pending() == []
 
 
-async def _taken(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+async def _check_accepted(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
     operation = case.operation
-    done = await call()
+    result = await call()
     if operation.is_money and case.injection.differences:
-        assert (done.order is not None, done.differences) == (True, case.injection.differences)
+        assert (result.order is not None, result.differences) == (True, case.injection.differences)
     else:
-        assert operation.shown(done)
-    await is_done(world, operation)
+        assert operation.is_in_result(result)
+    await check_executed(world, operation)
     assert (world.sent(operation), world.arrived(operation)) == (1, 1)
     assert world.clock.sleeps == []
 
 
-async def _confirmed(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
-    done = await call()
+async def _check_confirmed(world: MatrixWorld, case: MatrixCase, call: Call) -> None:
+    completion = await call()
     [order] = world.sandbox.shop.orders
-    assert (done.order, done.reconciled, done.keys["guid"]) == (None, False, order.guid)
-    assert done.raw["token"] == world.basket.token
-    await is_done(world, case.operation)
+    assert (completion.order, completion.reconciled, completion.keys["guid"]) == (None, False, order.guid)
+    assert completion.raw["token"] == world.basket.token
+    await check_executed(world, case.operation)
     assert world.sent(case.operation) == 1
 
 
-_PERFORMED: Final[dict[Outcome, Callable[[MatrixWorld, MatrixCase, Call], Awaitable[None]]]] = {
-    Outcome.RT: _again,
-    Outcome.RT1: _again,
-    Outcome.ONCE: _again,
-    Outcome.RB: _read_back,
-    Outcome.U: _unknown,
-    Outcome.X: _refused,
-    Outcome.RBX: _read_back_once,
-    Outcome.LOOKS: _polled_until_settled,
-    Outcome.LATER: _settled_later,
-    Outcome.FINE: _taken,
-    Outcome.CONFIRMED: _confirmed,
+_CHECKS: Final[dict[Outcome, Callable[[MatrixWorld, MatrixCase, Call], Awaitable[None]]]] = {
+    Outcome.RT: _check_retried,
+    Outcome.RT1: _check_retried,
+    Outcome.ONCE: _check_retried,
+    Outcome.RB: _check_read_back,
+    Outcome.U: _check_unknown,
+    Outcome.X: _check_refused,
+    Outcome.RBX: _check_read_back_once,
+    Outcome.POLLED: _check_polled,
+    Outcome.LATER: _check_settled_later,
+    Outcome.ACCEPTED: _check_accepted,
+    Outcome.CONFIRMED: _check_confirmed,
 }
 
 
-async def _raised(kind: type[Exception], call: Call) -> Any:
+async def _check_raised(kind: type[Exception], call: Call) -> Any:
     with pytest.raises(MintedConnectError) as caught:
         await call()
     assert type(caught.value) is kind
-    # One word for a timeout, wherever it happens.
+    # Every timeout is a TimeoutError, in whichever phase it expires.
     assert isinstance(caught.value, TimeoutError) is issubclass(kind, RequestTimeout)
     return caught.value
 
 
-async def is_done(world: MatrixWorld, operation: MatrixOperation) -> None:
-    """Check that the operation was executed, and that the journal says so."""
+async def check_executed(world: MatrixWorld, operation: MatrixOperation) -> None:
+    """Check that the operation was executed, and that the journal records it as confirmed."""
     if operation.effect != "R":
-        assert operation.made(world.sandbox)
+        assert operation.is_executed(world.sandbox)
     if operation.is_money:
         assert world.states()[-1] == "confirmed"
 
 
-async def is_free_again(world: MatrixWorld, operation: MatrixOperation) -> None:
+async def check_not_blocked(world: MatrixWorld, operation: MatrixOperation) -> None:
     """Complete the basket: a refused or unsent completion does not block it."""
-    world.proxy.behave()
-    done = await operation.call(
+    world.proxy.clear_faults()
+    completion = await operation.call(
         world.minted, await world.minted.baskets.get_active(CUSTOMER, cart_token=world.basket.token)
     )
-    assert done.order is not None
-    assert not done.reconciled
+    assert completion.order is not None
+    assert not completion.reconciled
     assert len(world.sandbox.shop.orders) == 1

@@ -1,8 +1,9 @@
 """A proxy between a client and a sandbox that injects faults into requests and responses, down to the byte.
 
-The proxy reads the head of each request and hands the request to an act, which can read its body, forward it to the
-sandbox over a fresh connection, and send any bytes to the client. The sandbox stays the oracle: only forwarded requests
-have reached the server. Digest authentication works through the proxy, because it covers path and query, not the host.
+The proxy reads the head of each request and hands the request to a handler, which can read its body, forward it to the
+sandbox over a fresh connection, and send any bytes to the client. Only forwarded requests reach the server, so the
+sandbox shows which requests were executed. Digest authentication works through the proxy, because it covers path and
+query, not the host.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from urllib.parse import urlsplit
 import attrs
 
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.support.raw_server import Connection, Script, WireServer, close_listener
+from tests.support.raw_server import Connection, RawServer, Script, close_listener
 
 BULK: Final = "x" * 12_000_000
-"""More than any socket buffers, so that writing it can be interrupted; forwarded as a short body."""
+"""Larger than the socket buffers, so that writing it can be interrupted; forwarded as a short body."""
 
 
 @attrs.frozen
@@ -43,7 +44,7 @@ class ProxiedResponse:
 
     @property
     def head(self) -> bytes:
-        lines = [f"HTTP/1.1 {self.status} Whatever", *(f"{name}: {value}" for name, value in self.headers), "", ""]
+        lines = [f"HTTP/1.1 {self.status} Reason", *(f"{name}: {value}" for name, value in self.headers), "", ""]
         return "\r\n".join(lines).encode("latin-1")
 
     @property
@@ -57,12 +58,12 @@ class ProxiedResponse:
     def without(self, *names: str) -> Self:
         return attrs.evolve(self, headers=tuple(pair for pair in self.headers if pair[0].lower() not in names))
 
-    def having(self, *headers: tuple[str, str]) -> Self:
+    def with_headers(self, *headers: tuple[str, str]) -> Self:
         return attrs.evolve(self, headers=(*self.headers, *headers))
 
     def with_body(self, body: bytes) -> Self:
         """Return the response with another body and its Content-Length."""
-        changed = self.without("content-length").having(("Content-Length", str(len(body))))
+        changed = self.without("content-length").with_headers(("Content-Length", str(len(body))))
         return attrs.evolve(changed, body=body)
 
     def with_data(self, change: Callable[[Any], Any]) -> Self:
@@ -75,10 +76,10 @@ class ProxiedResponse:
 class ProxiedRequest:
     """One request whose head was read and that is not forwarded yet."""
 
-    proxy: Chaos
+    proxy: FaultProxy
     connection: Connection
     head: bytes
-    earlier: int
+    earlier_requests: int
     """Number of earlier requests over the same connection."""
     body: bytes | None = None
 
@@ -138,7 +139,7 @@ class ProxiedRequest:
             writer.transport.abort()
         writer.close()
 
-    async def gone(self) -> None:
+    async def wait_for_disconnect(self) -> None:
         """Send nothing until the client has closed the connection."""
         try:
             while await self.connection.reader.read(65536):
@@ -147,34 +148,34 @@ class ProxiedRequest:
             pass
 
 
-Act = Callable[[ProxiedRequest], Awaitable[None]]
+Handler = Callable[[ProxiedRequest], Awaitable[None]]
 
 
-async def pass_on(proxied: ProxiedRequest) -> None:
+async def forward_request(proxied: ProxiedRequest) -> None:
     """Forward the request and send its response."""
     response = await proxied.forward()
     if proxied.proxy.keep_alive:
         proxied.send(response.raw)
     else:
-        proxied.send(response.having(("Connection", "close")).raw)
+        proxied.send(response.with_headers(("Connection", "close")).raw)
         await proxied.close()
 
 
 @attrs.define(eq=False)
-class _Plan:
+class _Rule:
     method: str
     path: str
-    acts: list[Act]
-    """One act for each further request; the last is repeated if `endless`."""
+    handlers: list[Handler]
+    """One handler for each further request; the last is repeated if `endless`."""
     endless: bool
 
-    def next(self, proxied: ProxiedRequest) -> Act | None:
-        if not self.acts or proxied.method != self.method or not fnmatchcase(proxied.path, self.path):
+    def next(self, proxied: ProxiedRequest) -> Handler | None:
+        if not self.handlers or proxied.method != self.method or not fnmatchcase(proxied.path, self.path):
             return None
-        return self.acts[0] if self.endless and len(self.acts) == 1 else self.acts.pop(0)
+        return self.handlers[0] if self.endless and len(self.handlers) == 1 else self.handlers.pop(0)
 
 
-def _bound(port: int) -> socket.socket:
+def _bound_socket(port: int) -> socket.socket:
     # asyncio sets TCP_NODELAY only if the protocol of the socket is given as TCP.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -182,148 +183,150 @@ def _bound(port: int) -> socket.socket:
     return bound
 
 
-class Chaos(WireServer):
-    """`async with Chaos(sandbox, clock) as proxy`: forwards requests, or injects faults into them."""
+class FaultProxy(RawServer):
+    """`async with FaultProxy(sandbox, clock) as proxy`: forwards requests, or injects faults into them."""
 
     def __init__(self, sandbox: Sandbox, clock: ManualClock, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(self._pass, tls)
+        super().__init__(self._serve_requests, tls)
         self.tls = tls
         parts = urlsplit(sandbox.url)
         assert parts.hostname is not None
         self.target = (parts.hostname, parts.port)
         self.sandbox, self.clock = sandbox, clock
         # Bound but never listening: reserves the port while the proxy does not listen.
-        self._claim = _bound(0)
-        self._full: list[socket.socket] = []
+        self._reserved = _bound_socket(0)
+        self._backlog: list[socket.socket] = []
         self.keep_alive = True
         """Whether the client may reuse a connection."""
         self.proxied_requests: list[ProxiedRequest] = []
         self.failures: list[Exception] = []
-        """Exceptions raised by the acts."""
-        self.refused: list[str] = []
-        """Reasons of failed handshakes of `shake_hands`."""
-        self.heard = b""
-        """Bytes received over the connections of `shake_hands`."""
-        self._plans: list[_Plan] = []
+        """Exceptions raised by the handlers."""
+        self.failed_handshakes: list[str] = []
+        """Reasons of failed handshakes of `handshake_manually`."""
+        self.received = b""
+        """Bytes received over the connections of `handshake_manually`."""
+        self._rules: list[_Rule] = []
 
-    def inject(self, method: str, path: str, acts: Iterable[Act], *, endless: bool = False) -> None:
-        """Handle matching requests with these acts, one for each request; `endless` repeats the last one."""
-        self._plans.append(_Plan(method, path, list(acts), endless))
+    def inject(self, method: str, path: str, handlers: Iterable[Handler], *, endless: bool = False) -> None:
+        """Handle matching requests with these handlers, one for each request; `endless` repeats the last one."""
+        self._rules.append(_Rule(method, path, list(handlers), endless))
 
-    def behave(self) -> None:
+    def clear_faults(self) -> None:
         """Forward all requests from now on."""
-        self._plans.clear()
+        self._rules.clear()
 
     def count(self, method: str, path: str) -> int:
         """Return the number of requests with this method and path that were received."""
         return len(self.of(method, path))
 
     def of(self, method: str, path: str) -> list[ProxiedRequest]:
-        return [one for one in self.proxied_requests if one.method == method and fnmatchcase(one.path, path)]
+        return [
+            request for request in self.proxied_requests if request.method == method and fnmatchcase(request.path, path)
+        ]
 
     # Faults of the listening socket
 
     async def _listen(self) -> asyncio.Server:
-        self._script = self._pass
-        return await asyncio.start_server(self._serve, sock=self._another(), ssl=self._ssl)
+        self._script = self._serve_requests
+        return await asyncio.start_server(self._serve, sock=self._new_socket(), ssl=self._ssl)
 
-    async def _instead(self, script: Script) -> None:
+    async def _serve_with(self, script: Script) -> None:
         """Hand new connections to this function, without the TLS of asyncio."""
         await close_listener(self._server)
         self._script = script
-        self._server = await asyncio.start_server(self._serve, sock=self._another())
+        self._server = await asyncio.start_server(self._serve, sock=self._new_socket())
 
-    def _another(self) -> socket.socket:
-        return _bound(self._claim.getsockname()[1])
+    def _new_socket(self) -> socket.socket:
+        return _bound_socket(self._reserved.getsockname()[1])
 
-    async def refuse(self) -> None:
-        """Stop listening: the port refuses new connections, and existing ones go on."""
+    async def stop_listening(self) -> None:
+        """Stop listening: the port refuses new connections, and existing connections stay open."""
         await close_listener(self._server)
 
-    async def fill(self) -> None:
-        """Fill the backlog: the kernel completes no handshake any more, as behind a firewall that drops packets."""
+    async def fill_backlog(self) -> None:
+        """Fill the backlog, so that the kernel completes no handshake, as behind a firewall that drops packets."""
         await close_listener(self._server)
-        listener = self._another()
+        listener = self._new_socket()
         listener.listen(0)
-        self._full.append(listener)
+        self._backlog.append(listener)
         for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-            self._full.append(filler)
+            client_socket = socket.socket()
+            client_socket.setblocking(False)
+            client_socket.connect_ex(listener.getsockname())
+            self._backlog.append(client_socket)
 
-    async def stall(self) -> asyncio.Event:
+    async def stall_handshakes(self) -> asyncio.Event:
         """Accept connections from now on, but never respond to their TLS handshakes; return an event for the first."""
-        heard = asyncio.Event()
+        received = asyncio.Event()
 
-        async def listen(connection: Connection) -> None:
+        async def handle(connection: Connection) -> None:
             while await connection.reader.read(65536):
-                heard.set()
+                received.set()
 
-        await self._instead(listen)
-        return heard
+        await self._serve_with(handle)
+        return received
 
-    async def shake_hands(self, context: ssl.SSLContext, early: bytes = b"") -> None:
+    async def handshake_manually(self, context: ssl.SSLContext, early: bytes = b"") -> None:
         """Do the TLS handshakes by hand from now on, and send `early` with the last message of the handshake.
 
-        asyncio would close a handshake that fails without the alert that says why.
+        asyncio closes the connection after a failed handshake without sending the TLS alert.
         """
 
-        async def listen(connection: Connection) -> None:
+        async def handle(connection: Connection) -> None:
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-            talk = context.wrap_bio(incoming, outgoing, server_side=True)
-            shaken = False
+            tls_object = context.wrap_bio(incoming, outgoing, server_side=True)
+            is_done = False
             try:
                 while True:
                     try:
-                        if not shaken:
-                            talk.do_handshake()
-                            shaken = True
-                            talk.write(early)
-                        if not (said := talk.read()):
+                        if not is_done:
+                            tls_object.do_handshake()
+                            is_done = True
+                            tls_object.write(early)
+                        if not (received := tls_object.read()):
                             return  # closed by the client
-                        self.heard += said
+                        self.received += received
                     except ssl.SSLWantReadError:
                         connection.send(outgoing.read())
                         incoming.write(await connection.reader.read(65536) or await connection.reader.readexactly(1))
             except ssl.SSLError as error:
-                self.refused.append(error.reason)
+                self.failed_handshakes.append(error.reason)
                 connection.send(outgoing.read())
 
-        await self._instead(listen)
+        await self._serve_with(handle)
 
-    async def accept(self) -> None:
+    async def listen_again(self) -> None:
         """Listen again."""
-        while self._full:
-            self._full.pop().close()
+        while self._backlog:
+            self._backlog.pop().close()
         await close_listener(self._server)
         self._server = await self._listen()
 
-    async def _pass(self, connection: Connection) -> None:
-        served = 0
+    async def _serve_requests(self, connection: Connection) -> None:
+        count = 0
         while not connection.writer.is_closing():
             head = await connection.reader.readuntil(b"\r\n\r\n")
-            proxied = ProxiedRequest(self, connection, head, served)
-            served += 1
+            proxied = ProxiedRequest(self, connection, head, count)
+            count += 1
             self.proxied_requests.append(proxied)
-            acts = (plan.next(proxied) for plan in self._plans)
-            act = next((act for act in acts if act is not None), pass_on)
+            handlers = (rule.next(proxied) for rule in self._rules)
+            handler = next((handler for handler in handlers if handler is not None), forward_request)
             try:
-                await act(proxied)
+                await handler(proxied)
                 await connection.writer.drain()
             except (asyncio.IncompleteReadError, ConnectionError):
-                return  # the client is gone
+                return  # the client has disconnected
             except Exception as error:
                 self.failures.append(error)
                 return
             if proxied.body is None:
-                return  # the unread body comes next, not the head of a request
+                return  # the next bytes are the unread body, not the head of a request
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await super().__aexit__(kind, error, trace)
-        for each in (self._claim, *self._full):
-            each.close()
+        for each_socket in (self._reserved, *self._backlog):
+            each_socket.close()
         if self.failures:
             raise self.failures[0]

@@ -1,4 +1,4 @@
-"""F50. Several closers at once, a signal handler that closes, two interrupts: the intent is named and kept."""
+"""F50. Concurrent closes, a signal handler that closes, two interrupts: the intent is named and stays pending."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest
 from minted_connect import ClientClosedError, OutcomeUnknown, TransportError, intent_of
 from tests.matrix import injections
 from tests.matrix.cells import BUY, OPERATIONS, cells, operation_of
-from tests.matrix.outcomes import reconciled
+from tests.matrix.outcomes import check_reconcile
 from tests.matrix.proxy import ProxiedRequest
-from tests.matrix.world import MatrixWorld, child
+from tests.matrix.world import MatrixWorld, run_child
 
 pytestmark = pytest.mark.requirement(50)
 
@@ -26,7 +26,7 @@ def close(world: MatrixWorld) -> Any:
 
 
 def check_notes(notes: list[str], effect: str) -> None:
-    """Check the note about the only request, if it may have been executed."""
+    """Check that a request that may have been executed has a note."""
     if effect in "RS":
         assert notes == []
     else:
@@ -34,11 +34,11 @@ def check_notes(notes: list[str], effect: str) -> None:
         assert "may have been executed" in note
 
 
-@cells(*(f"F50-{operation.effect}-closers" for operation in OPERATIONS))
-async def test_several_closers(world: MatrixWorld, cell: str) -> None:
+@cells(*(f"F50-{operation.effect}-closes" for operation in OPERATIONS))
+async def test_concurrent_closes_name_the_intent(world: MatrixWorld, cell: str) -> None:
     operation = operation_of(cell)
-    await world.ready(operation)
-    gate = injections.Gate(landed=True)
+    await world.set_up(operation)
+    gate = injections.Gate(executed=True)
     world.proxy.inject(operation.method, operation.path, [gate])
     call = asyncio.ensure_future(operation.call(world.minted, world.basket))
     await gate.arrived.wait()
@@ -51,73 +51,73 @@ async def test_several_closers(world: MatrixWorld, cell: str) -> None:
         check_notes(getattr(caught.value, "__notes__", []), operation.effect)
     else:
         assert type(caught.value) is (OutcomeUnknown if operation.is_money else TransportError)
-    world.minted = await world.another()
+    world.minted = await world.new_client()
     if operation.is_money:
-        named = intent_of(caught.value)
+        named_intent = intent_of(caught.value)
         assert world.states() == ["unknown"]
         [intent] = await world.minted.complete.pending()
-        assert named is not None
-        assert named.id == intent.id
-        world.proxy.behave()
-        await reconciled(world, operation, intent, landed=True)
+        assert named_intent is not None
+        assert named_intent.id == intent.id
+        world.proxy.clear_faults()
+        await check_reconcile(world, operation, intent, executed=True)
         assert world.sent(operation) == 1
 
 
 # In a separate process.
 
 
-async def is_named_and_kept(world: MatrixWorld, said: dict[str, Any]) -> None:
+async def check_intent_is_named(world: MatrixWorld, result: dict[str, Any]) -> None:
     assert world.states() == ["unknown"]
     [intent] = await world.minted.complete.pending()
-    assert said["intent"] == intent.id
+    assert result["intent"] == intent.id
     # The OutcomeUnknown of the asyncio client has the intent and needs no note.
-    assert said["raised"] == "OutcomeUnknown" or [note for note in said["notes"] if intent.id in note]
-    world.proxy.behave()
-    await reconciled(world, BUY, intent, landed=True)
+    assert result["raised"] == "OutcomeUnknown" or [note for note in result["notes"] if intent.id in note]
+    world.proxy.clear_faults()
+    await check_reconcile(world, BUY, intent, executed=True)
     assert world.sent(BUY) == 1
 
 
 @cells("F50-M-handler")
-async def test_a_signal_handler_closes(world_today: MatrixWorld, cell: str) -> None:
+async def test_close_in_signal_handler_names_the_intent(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
-    await world.ready(BUY)
-    gate = injections.Gate(landed=True)
+    await world.set_up(BUY)
+    gate = injections.Gate(executed=True)
     world.proxy.inject(BUY.method, BUY.path, [gate])
-    async with child(world, BUY, "handler") as process:
+    async with run_child(world, BUY, "handler") as process:
         await gate.arrived.wait()
         process.send_signal(signal.SIGTERM)
         out, err = await process.communicate()
-    said = json.loads(out)
+    result = json.loads(out)
     assert err == b""
-    assert said["raised"] == ("OutcomeUnknown" if world.flavour == "async" else "ClientClosedError")
-    await is_named_and_kept(world, said)
+    assert result["raised"] == ("OutcomeUnknown" if world.flavour == "async" else "ClientClosedError")
+    await check_intent_is_named(world, result)
 
 
 @cells("F50-M-twice")
-async def test_two_interrupts(world_today: MatrixWorld, cell: str) -> None:
-    """The second comes while the first waits for the journal, which another process has locked."""
+async def test_second_interrupt_names_the_intent(world_today: MatrixWorld, cell: str) -> None:
+    """The second interrupt arrives while the first waits for the journal, which another process has locked."""
     world = world_today
-    await world.ready(BUY)
-    arrived, gone = asyncio.Event(), asyncio.Event()
+    await world.set_up(BUY)
+    arrived, disconnected = asyncio.Event(), asyncio.Event()
 
-    async def until_it_hangs_up(proxied: ProxiedRequest) -> None:
+    async def forward_without_response(proxied: ProxiedRequest) -> None:
         await proxied.forward()
         arrived.set()
-        await proxied.gone()
-        gone.set()
+        await proxied.wait_for_disconnect()
+        disconnected.set()
 
-    world.proxy.inject(BUY.method, BUY.path, [until_it_hangs_up])
-    async with child(world, BUY) as process:
+    world.proxy.inject(BUY.method, BUY.path, [forward_without_response])
+    async with run_child(world, BUY) as process:
         await arrived.wait()
-        with closing(sqlite3.connect(world.journal, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(world.journal, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
             process.send_signal(signal.SIGINT)
-            await gone.wait()
+            await disconnected.wait()
             # Do not interrupt asyncio while it closes the socket, which would stay half closed with a warning. That
             # cannot be observed from another process.
             await asyncio.sleep(0.1)
             process.send_signal(signal.SIGINT)
         out, err = await process.communicate()
-    said = json.loads(out)
-    assert (said["raised"], err) == ("KeyboardInterrupt", b"")
-    await is_named_and_kept(world, said)
+    result = json.loads(out)
+    assert (result["raised"], err) == ("KeyboardInterrupt", b"")
+    await check_intent_is_named(world, result)

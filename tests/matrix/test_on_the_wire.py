@@ -1,4 +1,4 @@
-"""Responses that never end, cannot be parsed, were not requested, or belong to another customer."""
+"""Responses that never end, cannot be parsed, arrive before the request, or belong to another customer."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from minted_connect import ConnectFailed, IntegrityError, ProtocolError, Request
 from tests.matrix import injections
 from tests.matrix.cells import (
     BUY,
-    PATIENCE,
+    READ_TIMEOUT,
     Injection,
     MatrixCase,
-    both,
-    both_clients,
+    both_stages,
     cells,
     matrix_cases,
     operation_of,
+    through_both_clients,
 )
-from tests.matrix.outcomes import is_done, nothing_was_sent, perform
+from tests.matrix.outcomes import check_case, check_executed, check_not_sent
 from tests.matrix.proxy import ProxiedRequest, ProxiedResponse
-from tests.matrix.world import MatrixWorld, contexts
+from tests.matrix.world import MatrixWorld, tls_contexts
 
-NEVER = {
+ENDLESS_PARTS = {
     "interim": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"),
     "head": (b"HTTP/1.1 200 OK\r\nX-Filler: ", b"x"),
     "body": (b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"data":', b" "),
@@ -32,21 +32,23 @@ NEVER = {
 
 
 def many_headers(response: ProxiedResponse) -> ProxiedResponse:
-    return response.having(*((f"X-Filler-{number}", "x") for number in range(150)))
+    return response.with_headers(*((f"X-Filler-{number}", "x") for number in range(150)))
 
 
 def long_line(response: ProxiedResponse) -> ProxiedResponse:
-    return response.having(("X-Filler", "x" * 9000))
+    return response.with_headers(("X-Filler", "x" * 9000))
 
 
-SPUN_OUT = [
+ENDLESS = [
     *[
         injection
-        for name, (raw, drip) in NEVER.items()
-        for injection in both(
+        for name, (raw, chunk) in ENDLESS_PARTS.items()
+        for injection in both_stages(
             "F35",
             name,
-            lambda landed, raw=raw, drip=drip: injections.unending(PATIENCE, raw, drip, landed=landed),
+            lambda executed, raw=raw, chunk=chunk: injections.endless_response(
+                READ_TIMEOUT, raw, chunk, executed=executed
+            ),
             RequestTimeout,
             variant="slow",
             slow=True,
@@ -55,10 +57,10 @@ SPUN_OUT = [
     *[
         injection
         for change in (many_headers, long_line)
-        for injection in both(
+        for injection in both_stages(
             "F35",
             change.__name__.replace("_", "-"),
-            lambda landed, change=change: injections.spoilt(change, landed=landed),
+            lambda executed, change=change: injections.change_response(change, executed=executed),
             ProtocolError,
             variant="unreadable",
         )
@@ -66,96 +68,99 @@ SPUN_OUT = [
 ]
 
 
-TO_THE_END = injections.unending(60, *NEVER["body"])
-DEADLINE = [Injection("F35", "", TO_THE_END, RequestTimeout, variant="deadline", effects="R")]
+UNTIL_DEADLINE = injections.endless_response(60, *ENDLESS_PARTS["body"])
+DEADLINE = [Injection("F35", "", UNTIL_DEADLINE, RequestTimeout, variant="deadline", effects="R")]
 
 
-@both_clients([*matrix_cases(SPUN_OUT), *matrix_cases(DEADLINE)])
-async def test_answers_without_end(world: MatrixWorld, case: MatrixCase) -> None:
-    await perform(world, case)
+@through_both_clients([*matrix_cases(ENDLESS), *matrix_cases(DEADLINE)])
+async def test_endless_or_unreadable_response_fails(world: MatrixWorld, case: MatrixCase) -> None:
+    await check_case(world, case)
 
 
 # F36.
 
 
-def twice(response: ProxiedResponse) -> bytes:
+def sent_twice(response: ProxiedResponse) -> bytes:
     return response.raw * 2
 
 
-def then_another(response: ProxiedResponse) -> bytes:
+def followed_by_error(response: ProxiedResponse) -> bytes:
     return response.raw + injections.envelope(500)
 
 
 TWO = [
-    Injection("F36", "same", injections.spoilt(twice), ProtocolError, landed=True, variant="two"),
-    Injection("F36", "other", injections.spoilt(then_another), ProtocolError, landed=True, variant="two"),
+    Injection("F36", "same", injections.change_response(sent_twice), ProtocolError, executed=True, variant="two"),
+    Injection(
+        "F36", "other", injections.change_response(followed_by_error), ProtocolError, executed=True, variant="two"
+    ),
 ]
 
 
-@both_clients(matrix_cases(TWO))
-async def test_two_answers(world: MatrixWorld, case: MatrixCase) -> None:
-    await perform(world, case)
+@through_both_clients(matrix_cases(TWO))
+async def test_second_response_closes_the_connection(world: MatrixWorld, case: MatrixCase) -> None:
+    await check_case(world, case)
     first = world.proxy.of(case.operation.method, case.operation.path)[0].connection
     assert (await world.minted.customers.get("customer-1")).external_id == "customer-1"
     assert world.proxy.proxied_requests[-1].connection is not first
 
 
-async def in_the_mailbox(world: MatrixWorld) -> None:
+async def read_sockets(world: MatrixWorld) -> None:
     """Let the client's event loop read its sockets, which takes several iterations."""
     await world.minted.complete.pending()
 
 
-def an_order(found: ProxiedResponse) -> bytes:
+def order_response(found: ProxiedResponse) -> bytes:
     """Return the response to a completion of this basket."""
     order = {"order_creation_status": "order", "status_id": 2, "status_name": "Pending"}
     return found.with_data(lambda basket: basket | order).raw
 
 
 @cells("F36-R-early", "F36-S-early", "F36-A-early")
-async def test_an_answer_before_the_request(world: MatrixWorld, cell: str) -> None:
+async def test_early_response_on_idle_connection_is_ignored(world: MatrixWorld, cell: str) -> None:
     operation = operation_of(cell)
-    await world.ready(operation)
-    idle = world.proxy.connections[-1]
-    idle.envelope({"external_id": "customer-1", "lastname": "nobody asked"})
-    await idle.writer.drain()
-    await in_the_mailbox(world)
-    assert operation.shown(await operation.call(world.minted, world.basket))
-    await is_done(world, operation)
-    # Nothing was sent over that connection, so the completion is sent once, over another one.
+    await world.set_up(operation)
+    idle_connection = world.proxy.connections[-1]
+    idle_connection.envelope({"external_id": "customer-1", "lastname": "unrequested"})
+    await idle_connection.writer.drain()
+    await read_sockets(world)
+    assert operation.is_in_result(await operation.call(world.minted, world.basket))
+    await check_executed(world, operation)
+    # Nothing was sent over that connection, so the request is sent once, over another connection.
     assert world.sent(operation) == world.arrived(operation) == 1
     assert len(world.clock.sleeps) == 1
-    assert world.proxy.proxied_requests[-1].connection is not idle
+    assert world.proxy.proxied_requests[-1].connection is not idle_connection
 
 
 @cells("F36-M-early-once", "F36-M-early-always")
-async def test_an_order_that_was_answered_before_it_was_asked_for(build: Any, authority: Any, cell: str) -> None:
+async def test_early_response_in_handshake_is_not_accepted(build: Any, authority: Any, cell: str) -> None:
     """The response is part of the last handshake message, so it arrives before the request can be sent."""
     world = await build(tls=True)
-    await world.ready(BUY)
+    await world.set_up(BUY)
     responses: list[bytes] = []
 
-    async def copied(proxied: ProxiedRequest) -> None:
+    async def record_order(proxied: ProxiedRequest) -> None:
         response = await proxied.forward()
-        responses.append(an_order(response))
+        responses.append(order_response(response))
         proxied.send(response.raw)
 
-    world.proxy.inject("GET", "/partner/walletable/basket", [copied])
+    world.proxy.inject("GET", "/partner/walletable/basket", [record_order])
     await world.minted.baskets.get_active("customer-1")
-    eager, _ = contexts(authority)
-    eager.maximum_version = ssl.TLSVersion.TLSv1_2  # the version whose handshake ends with a message of the server
-    await world.proxy.shake_hands(eager, responses[0])
+    early_server, _ = tls_contexts(authority)
+    # In TLS 1.2 the server sends the last message of the handshake.
+    early_server.maximum_version = ssl.TLSVersion.TLSv1_2
+    await world.proxy.handshake_manually(early_server, responses[0])
     if cell.endswith("once"):
-        world.clock.meanwhile = world.proxy.accept
-        done = await BUY.call(world.minted, world.basket)
-        assert BUY.shown(done)
-        await is_done(world, BUY)
+        world.clock.during_sleep = world.proxy.listen_again
+        completion = await BUY.call(world.minted, world.basket)
+        assert BUY.is_in_result(completion)
+        await check_executed(world, BUY)
         assert world.sent(BUY) == world.arrived(BUY) == 1
         return
     with pytest.raises(ConnectFailed, match="before anything was sent") as caught:
         await BUY.call(world.minted, world.basket)
     assert caught.value.attempts == 2
-    await nothing_was_sent(world, BUY)
-    assert world.proxy.heard == b""
+    await check_not_sent(world, BUY)
+    assert world.proxy.received == b""
     assert world.sandbox.shop.orders == []
 
 
@@ -177,12 +182,14 @@ def another_basket(response: ProxiedResponse) -> ProxiedResponse:
     return response.with_data(lambda data: data | {"token": "T" * 32})
 
 
-MIXED_UP = [
-    Injection("F37", "customer", injections.spoilt(another_customer), IntegrityError, landed=True),
-    Injection("F37", "basket", injections.spoilt(another_basket), IntegrityError, landed=True, effects="SAM"),
+OTHER_OWNER = [
+    Injection("F37", "customer", injections.change_response(another_customer), IntegrityError, executed=True),
+    Injection(
+        "F37", "basket", injections.change_response(another_basket), IntegrityError, executed=True, effects="SAM"
+    ),
 ]
 
 
-@both_clients(matrix_cases(MIXED_UP))
-async def test_answers_about_somebody_else(world: MatrixWorld, case: MatrixCase) -> None:
-    await perform(world, case)
+@through_both_clients(matrix_cases(OTHER_OWNER))
+async def test_response_for_other_customer_is_refused(world: MatrixWorld, case: MatrixCase) -> None:
+    await check_case(world, case)

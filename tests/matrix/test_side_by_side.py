@@ -1,4 +1,4 @@
-"""Several tasks, processes, forks and loops at once."""
+"""Several tasks, processes, forks and event loops use one client or one journal."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from minted_connect import AlreadyInFlight, ClientClosedError, Conflict
 from minted_connect.sandbox import ThreadedSandbox
 from tests.matrix import injections
 from tests.matrix.cells import BUY, OPERATIONS, READ, SET, cells, operation_of
-from tests.matrix.outcomes import is_done
-from tests.matrix.world import ROOT, MatrixWorld, child
+from tests.matrix.outcomes import check_executed
+from tests.matrix.world import ROOT, MatrixWorld, run_child
 from tests.support.operations import GOLD, SILVER
 
 # F38: two tasks.
 
 
-async def caught_up(world: MatrixWorld) -> None:
+async def let_calls_proceed(world: MatrixWorld) -> None:
     """Let all started calls proceed until they send or wait."""
     for _ in range(3):
         await world.minted.rates.current()
 
 
 @cells("F38-R")
-async def test_two_reads_are_independent(world: MatrixWorld, cell: str) -> None:
-    await world.ready(READ)
+async def test_two_reads_run_concurrently(world: MatrixWorld, cell: str) -> None:
+    await world.set_up(READ)
     gate = injections.Gate()
     world.proxy.inject(READ.method, READ.path, [gate])
     first = asyncio.ensure_future(READ.call(world.minted, world.basket))
     await gate.arrived.wait()
-    assert READ.shown(await READ.call(world.minted, world.basket))  # while the first one waits
+    assert READ.is_in_result(await READ.call(world.minted, world.basket))  # while the first call waits
     assert not first.done()
-    gate.go_on.set()
-    assert READ.shown(await first)
+    gate.proceed.set()
+    assert READ.is_in_result(await first)
     assert world.sent(READ) == 2
 
 
 @cells("F38-S", "F38-A")
-async def test_two_changes_go_one_after_the_other(world: MatrixWorld, cell: str) -> None:
+async def test_two_changes_run_one_after_the_other(world: MatrixWorld, cell: str) -> None:
     operation = operation_of(cell)
-    await world.ready(operation)
+    await world.set_up(operation)
     gate = injections.Gate()
     world.proxy.inject(operation.method, operation.path, [gate])
     first = asyncio.ensure_future(operation.call(world.minted, world.basket))
     await gate.arrived.wait()
     second = asyncio.ensure_future(operation.call(world.minted, world.basket))
-    await caught_up(world)
+    await let_calls_proceed(world)
     assert world.sent(operation) == 1
-    gate.go_on.set()
+    gate.proceed.set()
     first_basket, second_basket = await asyncio.gather(first, second)
-    assert operation.shown(first_basket)
+    assert operation.is_in_result(first_basket)
     assert world.sent(operation) == world.arrived(operation) == 2
     pieces = {GOLD: 3, SILVER: 1} if operation is SET else {GOLD: 1, SILVER: 5}
     for sku, wanted in pieces.items():
@@ -65,63 +65,65 @@ async def test_two_changes_go_one_after_the_other(world: MatrixWorld, cell: str)
 
 
 @cells("F38-S-dropped", "F38-A-dropped")
-async def test_neither_takes_the_work_of_the_other_for_its_own(world: MatrixWorld, cell: str) -> None:
+async def test_read_back_does_not_confirm_the_other_change(world: MatrixWorld, cell: str) -> None:
     """Both changes are read back: without the lock, each could take the other's change for its own."""
     operation = operation_of(cell)
-    await world.ready(operation)
-    gate = injections.Gate(landed=True)
-    cut = injections.spoilt(injections.cut, landed=False, close=True)
+    await world.set_up(operation)
+    gate = injections.Gate(executed=True)
+    cut = injections.change_response(injections.cut, executed=False, close=True)
 
-    async def held_and_cut(proxied: Any) -> None:
+    async def hold_and_truncate(proxied: Any) -> None:
         await proxied.read()
         gate.arrived.set()
-        await gate.go_on.wait()
+        await gate.proceed.wait()
         await cut(proxied)
 
-    world.proxy.inject(operation.method, operation.path, [held_and_cut, injections.spoilt(injections.cut, close=True)])
-    lost = asyncio.ensure_future(operation.call(world.minted, world.basket))
+    world.proxy.inject(
+        operation.method, operation.path, [hold_and_truncate, injections.change_response(injections.cut, close=True)]
+    )
+    first = asyncio.ensure_future(operation.call(world.minted, world.basket))
     await gate.arrived.wait()
-    landed = asyncio.ensure_future(operation.call(world.minted, world.basket))
-    await caught_up(world)
-    gate.go_on.set()
-    outcomes = await asyncio.gather(lost, landed, return_exceptions=True)
+    second = asyncio.ensure_future(operation.call(world.minted, world.basket))
+    await let_calls_proceed(world)
+    gate.proceed.set()
+    outcomes = await asyncio.gather(first, second, return_exceptions=True)
     assert isinstance(outcomes[0], Exception)
-    assert operation.shown(outcomes[1])
-    assert operation.made(world.sandbox)
+    assert operation.is_in_result(outcomes[1])
+    assert operation.is_executed(world.sandbox)
 
 
-@cells("F38-S-behind-a-completion", "F38-A-behind-a-completion")
-async def test_a_change_waits_for_the_completion_under_way(world: MatrixWorld, cell: str) -> None:
+@cells("F38-S-during-completion", "F38-A-during-completion")
+async def test_change_waits_for_completion_in_flight(world: MatrixWorld, cell: str) -> None:
     operation = operation_of(cell)
-    await world.ready(BUY)
+    await world.set_up(BUY)
     gate = injections.Gate()
     world.proxy.inject(BUY.method, BUY.path, [gate])
     bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
     await gate.arrived.wait()
     change = asyncio.ensure_future(operation.call(world.minted, world.basket))
-    await caught_up(world)
+    await let_calls_proceed(world)
     assert world.sent(operation) == 0
-    gate.go_on.set()
-    assert BUY.shown(await bought)
+    gate.proceed.set()
+    assert BUY.is_in_result(await bought)
     with pytest.raises(Conflict):  # the basket no longer exists
         await change
-    await is_done(world, BUY)
+    await check_executed(world, BUY)
 
 
 @cells("F38-M")
-async def test_a_second_completion_gets_the_first_ones_result(world: MatrixWorld, cell: str) -> None:
-    await world.ready(BUY)
+async def test_second_completion_returns_result_of_the_first(world: MatrixWorld, cell: str) -> None:
+    await world.set_up(BUY)
     gate = injections.Gate()
     world.proxy.inject(BUY.method, BUY.path, [gate])
     first = asyncio.ensure_future(BUY.call(world.minted, world.basket))
     await gate.arrived.wait()
     second = asyncio.ensure_future(BUY.call(world.minted, world.basket))
-    await caught_up(world)
-    gate.go_on.set()
-    done, same = await asyncio.gather(first, second)
-    assert done is same
-    assert BUY.shown(done)
-    await is_done(world, BUY)
+    await let_calls_proceed(world)
+    gate.proceed.set()
+    completion, second_result = await asyncio.gather(first, second)
+    assert completion is second_result
+    assert BUY.is_in_result(completion)
+    await check_executed(world, BUY)
     assert world.sent(BUY) == world.arrived(BUY) == 1
     assert world.states() == ["confirmed"]
 
@@ -130,17 +132,17 @@ async def test_a_second_completion_gets_the_first_ones_result(world: MatrixWorld
 
 
 @cells("F39-M")
-async def test_a_second_process_is_kept_out(world_today: MatrixWorld, cell: str) -> None:
+async def test_completion_in_other_process_is_refused(world_today: MatrixWorld, cell: str) -> None:
     world = world_today
-    await world.ready(BUY)
+    await world.set_up(BUY)
     gate = injections.Gate()
     world.proxy.inject(BUY.method, BUY.path, [gate])
-    async with child(world, BUY) as process:
+    async with run_child(world, BUY) as process:
         await gate.arrived.wait()
         with pytest.raises(AlreadyInFlight) as caught:
             await BUY.call(world.minted, world.basket)
         assert world.sent(BUY) == 1
-        gate.go_on.set()
+        gate.proceed.set()
         out, err = await process.communicate()
     assert (json.loads(out)["raised"], err) == (None, b"")
     [intent] = [intent for intent in world.states()]
@@ -148,10 +150,10 @@ async def test_a_second_process_is_kept_out(world_today: MatrixWorld, cell: str)
     assert caught.value.safe_to_retry is False
     assert len(world.sandbox.shop.orders) == 1
     # A later call is refused, too.
-    with pytest.raises(Exception) as refused:
+    with pytest.raises(Exception) as refusal:
         await BUY.call(world.minted, world.basket)
     assert world.sent(BUY) == 1
-    assert refused.value.safe_to_retry is False  # type: ignore[attr-defined]
+    assert refusal.value.safe_to_retry is False  # type: ignore[attr-defined]
 
 
 # F41: a fork.
@@ -177,18 +179,18 @@ def reap(pid):
     return "hangs"
 
 
-def tell(said):
-    print(json.dumps(said), flush=True)
+def send(result):
+    print(json.dumps(result), flush=True)
 
 
-def in_the_child(call):
+def error_of(call):
     try:
         call()
     except ClientClosedError as error:
         return str(error)
     except BaseException as error:
         return repr(error)
-    return "it worked"
+    return "no error"
 
 
 async def asynchronous():
@@ -199,10 +201,10 @@ async def asynchronous():
         pid = os.fork()
         if pid == 0:
             for effect, call in CALLS.items():
-                tell([effect, in_the_child(lambda: asyncio.run(call(minted, basket)))])
+                send([effect, error_of(lambda: asyncio.run(call(minted, basket)))])
             os._exit(0)
-        tell(["child", reap(pid)])
-        tell(["parent", (await buying).order.status])
+        send(["child", reap(pid)])
+        send(["parent", (await buying).order.status])
 
 
 def blocking():
@@ -215,11 +217,11 @@ def blocking():
         pid = os.fork()
         if pid == 0:
             for effect, call in CALLS.items():
-                tell([effect, in_the_child(lambda: call(minted, basket))])
+                send([effect, error_of(lambda: call(minted, basket))])
             os._exit(0)
-        tell(["child", reap(pid)])
+        send(["child", reap(pid)])
         buying.join()
-        tell(["parent", done[0].order.status])
+        send(["parent", done[0].order.status])
 
 
 asyncio.run(asynchronous()) if flavour == "async" else blocking()
@@ -227,9 +229,9 @@ asyncio.run(asynchronous()) if flavour == "async" else blocking()
 
 
 @pytest.fixture(scope="module")
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Return the results of the parent and its forked child, for each flavour; forked once for all cells."""
-    said: dict[str, dict[str, Any]] = {}
+def fork_results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return the results of the parent and its forked child for a flavour; each flavour forks once for all cells."""
+    results: dict[str, dict[str, Any]] = {}
 
     def run(flavour: str) -> dict[str, Any]:
         journal = tmp_path_factory.mktemp("forked") / "journal.db"
@@ -248,45 +250,45 @@ def forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
                 assert process.stdin is not None
                 process.stdin.write("\n")
                 process.stdin.flush()
-                seen: dict[str, Any] = {}
+                found: dict[str, Any] = {}
                 assert process.stdout is not None
                 for line in process.stdout:
-                    who, what = json.loads(line)
-                    seen[who] = what
-                    if who == "child":
-                        seen["requests"] = [entry.operation for entry in sandbox.requests]
+                    key, value = json.loads(line)
+                    found[key] = value
+                    if key == "child":
+                        found["requests"] = [entry.operation for entry in sandbox.requests]
                         fault.remove()
                 assert process.stderr is not None
-                seen["err"] = process.stderr.read()
-            seen["orders"] = len(sandbox.shop.orders)
-            return seen
+                found["err"] = process.stderr.read()
+            found["orders"] = len(sandbox.shop.orders)
+            return found
 
-    def once(flavour: str) -> dict[str, Any]:
-        if flavour not in said:
-            said[flavour] = run(flavour)
-        return said[flavour]
+    def run_once(flavour: str) -> dict[str, Any]:
+        if flavour not in results:
+            results[flavour] = run(flavour)
+        return results[flavour]
 
-    yield once
+    yield run_once
 
 
 @cells(*(f"F41-{operation.effect}" for operation in OPERATIONS))
-def test_a_fork(forked: Any, cell: str, flavour: str) -> None:
-    said = forked(flavour)
-    assert said["err"] == "", said
-    assert "before a fork" in said[cell[4]]
-    assert said["child"] == 0
-    assert said["requests"].count("complete.buy") == 1
-    # The parent's intents in flight stay the parent's.
-    assert (said["parent"], said["orders"]) == ("Pending", 1)
+def test_client_in_forked_child_is_refused(fork_results: Any, cell: str, flavour: str) -> None:
+    results = fork_results(flavour)
+    assert results["err"] == "", results
+    assert "before a fork" in results[cell[4]]
+    assert results["child"] == 0
+    assert results["requests"].count("complete.buy") == 1
+    # The child does not affect the purchase of the parent.
+    assert (results["parent"], results["orders"]) == ("Pending", 1)
 
 
 # F42: another event loop.
 
 
 @cells(*(f"F42-{operation.effect}" for operation in OPERATIONS), flavours=("async",))
-async def test_another_event_loop(world: MatrixWorld, cell: str) -> None:
+async def test_client_in_other_event_loop_is_refused(world: MatrixWorld, cell: str) -> None:
     operation = operation_of(cell)
-    await world.ready(operation)
+    await world.set_up(operation)
 
     async def call() -> None:
         await operation.call(world.minted, world.basket)
@@ -294,12 +296,12 @@ async def test_another_event_loop(world: MatrixWorld, cell: str) -> None:
     with pytest.raises(ClientClosedError, match="another event loop"):
         await anyio.to_thread.run_sync(asyncio.run, call())
     assert (world.sent(operation), world.states()) == (0, [])
-    assert operation.shown(await operation.call(world.minted, world.basket))
+    assert operation.is_in_result(await operation.call(world.minted, world.basket))
 
 
 @cells(*(f"F42-{operation.effect}-meanwhile" for operation in OPERATIONS), "F42-M-reconcile", flavours=("async",))
-async def test_another_event_loop_while_its_own_completes_the_basket(world: MatrixWorld, cell: str) -> None:
-    await world.ready(BUY)
+async def test_other_event_loop_during_completion_is_refused(world: MatrixWorld, cell: str) -> None:
+    await world.set_up(BUY)
     gate = injections.Gate()
     world.proxy.inject(BUY.method, BUY.path, [gate])
     bought = asyncio.ensure_future(BUY.call(world.minted, world.basket))
@@ -313,20 +315,20 @@ async def test_another_event_loop_while_its_own_completes_the_basket(world: Matr
 
     with pytest.raises(ClientClosedError, match="another event loop"):
         await anyio.to_thread.run_sync(asyncio.run, call())
-    gate.go_on.set()
-    assert BUY.shown(await bought)
+    gate.proceed.set()
+    assert BUY.is_in_result(await bought)
     assert world.sent(BUY) == 1
 
 
 @cells(*(f"F42-{operation.effect}-blocking" for operation in OPERATIONS), flavours=("blocking",))
-async def test_any_event_loop(world: MatrixWorld, cell: str) -> None:
+async def test_blocking_client_works_in_any_event_loop(world: MatrixWorld, cell: str) -> None:
     """The blocking client has its own event loop, so a running loop of the caller does not matter."""
     operation = operation_of(cell)
-    await world.ready(operation)
+    await world.set_up(operation)
 
     async def call() -> Any:
         asyncio.get_running_loop()
         return operation.call(world.minted._target, world.basket)
 
-    assert operation.shown(await anyio.to_thread.run_sync(asyncio.run, call()))
+    assert operation.is_in_result(await anyio.to_thread.run_sync(asyncio.run, call()))
     assert (world.sent(operation), world.arrived(operation)) == (1, 1)

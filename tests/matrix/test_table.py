@@ -1,4 +1,4 @@
-"""The matrix is complete: every cell has an outcome, and a test of each client that was collected to prove it."""
+"""The matrix is complete: every cell has an outcome, and a collected test for each client proves it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROVABLE = [(row, effect) for row, effect in APPLICABLE if row.name not in UNCOV
 NOT_APPLICABLE = {"F46": "R", **dict.fromkeys(("F15", "F39", "F43", "F44", "F48", "F49", "F51", "F52"), "RSA")}
 
 
-# Test, row, effect, what else the id says, client.
+# Test, row, effect, rest of the id, client.
 _ID = re.compile(r"tests/matrix/(\S+)\[(F\d\d)-([RSAM])-?(\S*?)-?(async|blocking)\]")
 Collected = set[tuple[str, ...]]
 
@@ -32,42 +32,42 @@ def collected() -> Collected:
     return {found.groups() for line in listed.splitlines() if (found := _ID.fullmatch(line))}
 
 
-def test_no_cell_is_missing() -> None:
+def test_table_has_all_cells() -> None:
     assert [row.name for row in ROWS] == [f"F{number:02}" for number in range(1, 53)]
     assert (len(CELLS), len(APPLICABLE)) == (208, 183)
     rest = {(row.name, effect) for row, effect in CELLS} - {(row.name, effect) for row, effect in APPLICABLE}
     assert rest == {(row, effect) for row, effects in NOT_APPLICABLE.items() for effect in effects}
 
 
-def test_rows_that_are_not_covered_claim_no_proof() -> None:
+def test_uncovered_rows_have_no_proof() -> None:
     assert {row.name for row in ROWS if row.proof == NOT_YET} == {*UNCOVERED}
     assert all(UNCOVERED.values())
 
 
 @pytest.mark.requirement(42)
-def test_each_cell_is_proved_through_both_clients(collected: Collected) -> None:
-    wanted = {
+def test_each_cell_has_a_test_for_both_clients(collected: Collected) -> None:
+    expected = {
         (row.proved_by(effect, client), row.name, effect, client) for row, effect in PROVABLE for client in FLAVOURS
     }
-    assert wanted - {(test, row, effect, client) for test, row, effect, _, client in collected} == set()
+    assert expected - {(test, row, effect, client) for test, row, effect, _, client in collected} == set()
 
 
-def test_so_is_each_case_of_a_cell(collected: Collected) -> None:
-    seen = {(row, effect, client, *_variants(rest)) for _, row, effect, rest, client in collected}
+def test_each_variant_of_a_cell_has_a_test(collected: Collected) -> None:
+    found_variants = {(row, effect, client, *_variants(rest)) for _, row, effect, rest, client in collected}
     for row, effect in PROVABLE:
         for variant in filter(None, row.variants(effect)):
             for client in {variant} & {*FLAVOURS} or FLAVOURS:
-                marked = [found for found in seen if found[:3] == (row.name, effect, client)]
+                marked = [found for found in found_variants if found[:3] == (row.name, effect, client)]
                 assert any(variant in found[3:] for found in marked), (row.name, effect, variant, client)
 
 
 def _variants(rest: str) -> Iterator[str]:
-    """Yield the names that a variant may have in an id: its first word, or the client."""
+    """Yield the parts of an id that can name a variant: its first word, or the client."""
     yield rest.split("-", maxsplit=1)[0].replace("_", " ")
     yield rest.rsplit("-", 1)[-1]
 
 
-def test_nothing_is_proved_that_is_not_in_the_table(collected: Collected) -> None:
+def test_each_test_belongs_to_a_cell(collected: Collected) -> None:
     cells = {(row.name, effect) for row, effect in PROVABLE}
     assert {(row, effect) for _, row, effect, *_ in collected} - cells == set()
 
@@ -79,6 +79,6 @@ def _differing() -> Iterator[tuple[str, str, str]]:
             yield row, effect, variant
 
 
-def test_deviations_are_about_cells_and_do_deviate() -> None:
+def test_deviations_differ_from_the_table() -> None:
     assert list(_differing()) == list(DEVIATIONS)
     assert all(reason for _, reason in DEVIATIONS.values())

@@ -1,6 +1,7 @@
 """The environment of a cell: the real client of either flavour, a proxy, and the sandbox behind it.
 
-The proxy tells what left the client, the sandbox what was executed, and the journal's file what was written.
+The proxy counts the requests that left the client, the sandbox those that were executed; the journal's file has the
+intents.
 """
 
 from __future__ import annotations
@@ -22,44 +23,44 @@ from minted_connect import Completion, Options, OutcomeUnknown
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Basket, Intent
 from minted_connect.sandbox import ManualClock, Sandbox
-from tests.matrix.cells import BEFORE, CUSTOMER, MatrixOperation
-from tests.matrix.proxy import Chaos
+from tests.matrix.cells import BASKET_ITEMS, CUSTOMER, MatrixOperation
+from tests.matrix.proxy import FaultProxy
 
 ROOT: Final = Path(__file__).parents[2]
 Hook = Callable[[], Awaitable[None]]
 
 
 class Clock(ManualClock):
-    """A clock that skips every pause; during the first one, `meanwhile` runs in the event loop of the test."""
+    """A clock that skips every pause; `during_sleep` runs once, in the event loop of the test, in the next pause."""
 
     def __init__(self, start: datetime) -> None:
         super().__init__(start, auto_advance=True)
-        self.meanwhile: Hook | None = None
+        self.during_sleep: Hook | None = None
         self._loop = asyncio.get_running_loop()
 
     async def sleep(self, seconds: float) -> None:
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            await in_loop(self._loop, meanwhile)
+        hook, self.during_sleep = self.during_sleep, None
+        if hook is not None:
+            await run_in_loop(self._loop, hook)
         await super().sleep(seconds)
 
 
-class Written(SqliteJournal):
-    """A journal that runs `meanwhile` in the event loop of the test after an intent is written but not sent."""
+class HookedJournal(SqliteJournal):
+    """A journal that runs `after_prepare` once, in the event loop of the test, after the next intent is written."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.meanwhile: Hook | None = None
+        self.after_prepare: Hook | None = None
         self._loop = asyncio.get_running_loop()
 
     async def prepare(self, intent: Intent) -> None:
         await super().prepare(intent)
-        meanwhile, self.meanwhile = self.meanwhile, None
-        if meanwhile is not None:
-            await in_loop(self._loop, meanwhile)
+        hook, self.after_prepare = self.after_prepare, None
+        if hook is not None:
+            await run_in_loop(self._loop, hook)
 
 
-async def in_loop(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
+async def run_in_loop(loop: asyncio.AbstractEventLoop, hook: Hook) -> None:
     """Run a coroutine in an event loop, this one or another, and wait for it."""
     await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(hook(), loop))
 
@@ -69,37 +70,37 @@ class MatrixWorld:
     """A client, its proxy, and the sandbox behind the proxy."""
 
     sandbox: Sandbox
-    proxy: Chaos
+    proxy: FaultProxy
     clock: Clock
     minted: Any
     journal: Path
     flavour: str
-    writing: Written
-    """The journal of that path."""
-    another: Callable[..., Awaitable[Any]]
+    hooked_journal: HookedJournal
+    """The journal object of the first client."""
+    new_client: Callable[..., Awaitable[Any]]
     """Builds another client of the same flavour."""
     options: Callable[[Mapping[str, Any], Mapping[str, Any]], Options]
     """Builds the options of a client from the fields of its completion policy and further options."""
     basket: Basket = attrs.field(init=False)
 
-    async def ready(self, operation: MatrixOperation, *, after: float = 0.0) -> None:
+    async def set_up(self, operation: MatrixOperation, *, after: float = 0.0) -> None:
         """Create a customer with a basket, and let the client log in and read the basket.
 
-        The client reads it after `after` seconds, for servers whose reads are behind.
+        The client reads it after `after` seconds, for servers whose reads lag.
         """
         shop = self.sandbox.shop
         owner = shop.create_customer(self.sandbox.username, CUSTOMER, {"firstname": "Grace", "lastname": "Hopper"})
         if operation.kind != "buy":
-            for sku, amount in BEFORE:
+            for sku, amount in BASKET_ITEMS:
                 shop.give(CUSTOMER, sku, amount)
-        for sku, amount in BEFORE:
+        for sku, amount in BASKET_ITEMS:
             shop.add_item(owner, sku, amount, kind=operation.kind)  # type: ignore[arg-type]
         self.clock.advance(after)
         self.basket = await self.minted.baskets.get_active(CUSTOMER)
         self.sandbox.requests.clear()
         self.proxy.proxied_requests.clear()
 
-    # What happened
+    # Results of the operation
 
     def sent(self, operation: MatrixOperation) -> int:
         """Return the number of requests of this operation that left the client."""
@@ -122,12 +123,12 @@ class MatrixWorld:
 
     async def refusals(self) -> list[tuple[str, int | None]]:
         """Return the state of each open intent, and the status that refused it, as another process reads them."""
-        opened = SqliteJournal(self.journal)
+        journal = SqliteJournal(self.journal)
         try:
-            found = await opened.pending()
+            intents = await journal.pending()
         finally:
-            await opened.aclose()
-        return [(str(one.state), one.refusal.status if one.refusal else None) for one in found]
+            await journal.aclose()
+        return [(str(intent.state), intent.refusal.status if intent.refusal else None) for intent in intents]
 
     async def settle(self, error: OutcomeUnknown) -> Completion:
         """Reconcile the intent of an error with the client of this world."""
@@ -136,12 +137,12 @@ class MatrixWorld:
 
 
 @asynccontextmanager
-async def child(
-    world: MatrixWorld, operation: MatrixOperation, *ways: str
+async def run_child(
+    world: MatrixWorld, operation: MatrixOperation, *child_options: str
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Make the call in another process, with the same journal; the `ways` are those of `tests.matrix.child`."""
+    """Make the call in another process, with the same journal; `child_options` are those of `tests.matrix.child`."""
     credentials = (world.sandbox.username, world.sandbox.password)
-    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, operation.effect, *ways)
+    arguments = (world.proxy.url, *credentials, str(world.journal), world.flavour, operation.effect, *child_options)
     command = (sys.executable, "-X", "dev", "-W", "error", "-m", "tests.matrix.child", *arguments)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
@@ -153,7 +154,7 @@ async def child(
         await process.communicate()
 
 
-def contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def tls_contexts(authority: trustme.CA) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Return a TLS context for the proxy, and one for a client that trusts it."""
     serving, trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
     authority.issue_cert("127.0.0.1").configure_cert(serving)

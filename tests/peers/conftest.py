@@ -1,4 +1,4 @@
-"""Real HTTP servers as peers of the Digest client: each started once a session, on a free loopback port."""
+"""Apache httpd and lighttpd as peers of the Digest client: started once per session, on a free loopback port."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ from tests.support.programs import find
 
 REALM = "Minted Connect"
 USERS = {"partner": 'pass:word "x"', "Gümüş Ltd": "şifre"}
-START = 10.0  # seconds for a server to start or stop: only a broken one takes more than a moment
+START = 10.0  # seconds for a server to start or stop
 
 
 @pytest.fixture
@@ -28,9 +28,9 @@ def anyio_backend():
 
 
 @contextmanager
-def served(configure):
-    """Run a server: `configure(folder, port)` writes its files and returns the command; yields the URL."""
-    # Not pytest's tmp_path: that is closed to the account that a server started by root changes to.
+def run_server(configure):
+    """Run a server and yield its URL; `configure(folder, port)` writes its files and returns the command."""
+    # Not pytest's tmp_path, which the account of the server cannot access.
     with tempfile.TemporaryDirectory(prefix="peer-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -41,7 +41,7 @@ def served(configure):
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
         try:
-            await_port(process, port, log)
+            wait_for_port(process, port, log)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
@@ -52,7 +52,7 @@ def served(configure):
                 process.wait()
 
 
-def await_port(process, port, log):
+def wait_for_port(process, port, log):
     deadline = time.monotonic() + START
     while True:
         try:
@@ -64,7 +64,7 @@ def await_port(process, port, log):
             time.sleep(0.02)
 
 
-def pages(folder, *names):
+def write_pages(folder, *names):
     for name in names:
         page = folder / "www" / name / "page.txt"
         page.parent.mkdir(parents=True)
@@ -72,20 +72,21 @@ def pages(folder, *names):
 
 
 def htdigest(path, *hashes):
-    """Write an htdigest file; the fourth field, a hashed user name, is lighttpd's."""
+    """Write an htdigest file; with several hash functions, with the hashed user name that lighttpd supports."""
     lines = []
-    for make in hashes:
+    for hash_function in hashes:
         for user, password in USERS.items():
             ha1, userhash = (
-                make(":".join(parts).encode()).hexdigest() for parts in ((user, REALM, password), (user, REALM))
+                hash_function(":".join(parts).encode()).hexdigest()
+                for parts in ((user, REALM, password), (user, REALM))
             )
             lines.append(f"{user}:{REALM}:{ha1}" + f":{userhash}" * (len(hashes) > 1))
     path.write_text("\n".join([*lines, ""]), "utf-8")
     return path
 
 
-def httpd_login(folder):
-    """What Apache httpd has to be told of Digest, in each place: one that sets any of it inherits none (2.4.68)."""
+def httpd_auth_directives(folder):
+    """Return the Digest directives that every section of Apache httpd needs: sections do not inherit some of them."""
     return f"""
         AuthType Digest
         AuthName "{REALM}"
@@ -97,26 +98,26 @@ def httpd_login(folder):
 
 @pytest.fixture(scope="session")
 def apache():
-    """Apache httpd with MD5: `/long/`, and `/short/` where a nonce lives for one second."""
+    """Run Apache httpd with MD5: below `/short/` a nonce expires after one second, below `/long/` it does not."""
     binary = find("apache2", "httpd")
     folders = (Path(prefix, "modules") for prefix in ("/usr/lib/apache2", "/usr/lib64/httpd", "/usr/libexec/apache2"))
     modules = next((folder for folder in folders if folder.is_dir()), None)
-    assert modules, "where this httpd keeps its modules is not known"
+    assert modules, "the folder of the modules of httpd is unknown"
 
     def configure(folder, port):
-        pages(folder, "long", "short")
+        write_pages(folder, "long", "short")
         names = ("mpm_event", "unixd", "authn_core", "authn_file", "authz_core", "authz_user", "auth_digest")
         lines = [
             f"LoadModule {name}_module {modules}/mod_{name}.so"
             for name in names
-            if (modules / f"mod_{name}.so").exists()  # Debian builds unixd in
+            if (modules / f"mod_{name}.so").exists()  # Debian compiles unixd into httpd
         ]
         if os.geteuid() == 0:  # httpd does not serve as root
             account = next(
                 name for name in ("www-data", "apache", "nobody") if name in {u.pw_name for u in pwd.getpwall()}
             )
             lines.append(f"User {account}")
-        login = httpd_login(folder)
+        login = httpd_auth_directives(folder)
         lines.append(f"""
             ServerRoot "{folder}"
             ServerName 127.0.0.1
@@ -138,13 +139,13 @@ def apache():
         (folder / "httpd.conf").write_text("\n".join(lines))
         return [binary, "-f", str(folder / "httpd.conf"), "-DFOREGROUND"]
 
-    with served(configure) as url:
+    with run_server(configure) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def lighttpd():
-    """lighttpd with one folder for each set of algorithms."""
+    """Run lighttpd with one folder for each set of algorithms."""
     binary = find("lighttpd")
     offers = {
         "md5": "MD5",
@@ -155,8 +156,8 @@ def lighttpd():
     }
 
     def configure(folder, port):
-        pages(folder, *offers)
-        # lighttpd tells algorithms apart by the length of HA1 alone, so these two need files of their own.
+        write_pages(folder, *offers)
+        # lighttpd tells algorithms apart by the length of HA1 only, so these two need separate files.
         sha256 = htdigest(folder / "sha256", hashlib.md5, hashlib.sha256)
         sha512_256 = htdigest(folder / "sha512-256", hashlib.md5, lambda data: hashlib.new("sha512_256", data))
         rules = ",\n".join(
@@ -176,23 +177,23 @@ def lighttpd():
         """)
         return [binary, "-D", "-f", str(folder / "lighttpd.conf")]
 
-    with served(configure) as url:
+    with run_server(configure) as url:
         yield url
 
 
 @attrs.define
 class ApiClient:
-    """Our Digest over a plain aiohttp session: called with a target, it returns the status."""
+    """`DigestAuth` on an aiohttp session; a call with a target returns the status."""
 
     url: str
     session: aiohttp.ClientSession
     auth: DigestAuth
-    #: Every answer, in order: the `Authorization` sent, the status, and the `WWW-Authenticate` values.
+    #: Every response, in order: the `Authorization` sent, the status, and the `WWW-Authenticate` values.
     log: list[tuple[str | None, int, list[str]]] = attrs.field(factory=list)
 
     @property
     def counts(self):
-        """How many requests went out unsigned, and signed."""
+        """The number of unsigned and of signed requests."""
         signed = sum(1 for header, _, _ in self.log if header)
         return len(self.log) - signed, signed
 
@@ -218,10 +219,10 @@ class ApiClient:
 
 @pytest.fixture
 async def connect():
-    """A function that makes a new client of a URL; all of a test share one session."""
+    """Return a function that makes a client for a URL; the clients of a test share a session."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)) as session:
 
-        def new(url, user="partner", password=None):
+        def make_client(url, user="partner", password=None):
             return ApiClient(url, session, DigestAuth(user, USERS[user] if password is None else password))
 
-        yield new
+        yield make_client

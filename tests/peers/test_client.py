@@ -1,4 +1,4 @@
-"""The whole client, both flavours, logged in by servers that are not ours; requests counted by those servers."""
+"""Both clients against Apache httpd and lighttpd, which count the requests in their logs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import pytest
 
 from minted_connect import AuthenticationFailed, NotFound, Options, ProtocolError
 from minted_connect.sandbox import ManualClock
-from tests.conftest import connect  # noqa: F401 - in place of the one beside this file, which is a Digest without a client
+from tests.conftest import connect  # noqa: F401 - replaces the fixture of tests/peers/conftest.py
 
-from .conftest import REALM, USERS, find, htdigest, httpd_login, served
+from .conftest import REALM, USERS, find, htdigest, httpd_auth_directives, run_server
 
 USER, PASSWORD = "partner", USERS["partner"]
 ENVELOPE = {"data": {"metal": "gold"}, "success": True, "code": 0, "message": ""}
@@ -33,25 +33,25 @@ class Peer:
     url: str
     log: Path
     pid: Path | None = None
-    """Of a server that keeps its log to itself for seconds unless told to reopen it."""
+    """The file with the process id of a server that buffers its log until it gets SIGHUP; None for other servers."""
 
-    async def answers(self) -> Counter[str]:
-        """How many answers of each status the server has logged."""
+    async def count_statuses(self) -> Counter[str]:
+        """Return the number of logged responses of each status."""
         if self.pid is not None:
             os.kill(int(self.pid.read_text()), signal.SIGHUP)
             await asyncio.sleep(0.05)
         return Counter(re.findall(r"^(\d{3})$", self.log.read_text(), re.MULTILINE))
 
-    async def logged(self, wanted: int) -> Counter[str]:
-        """The same, once the server has come round to writing `wanted` of them; the log trails the answers."""
+    async def wait_for_statuses(self, count: int) -> Counter[str]:
+        """Return the same when the log, which is written after the responses, contains `count` of them."""
         for _ in range(500):
-            if (now := await self.answers()).total() >= wanted:
+            if (counts := await self.count_statuses()).total() >= count:
                 break
             await asyncio.sleep(0.01)
-        return now
+        return counts
 
 
-def site(folder: Path, *names: str) -> None:
+def write_site(folder: Path, *names: str) -> None:
     for name in names:
         page = folder / "www" / name / "envelope.json"
         page.parent.mkdir(parents=True)
@@ -61,25 +61,25 @@ def site(folder: Path, *names: str) -> None:
 
 @pytest.fixture(scope="module")
 def logging_apache() -> Iterator[Peer]:
-    """Apache httpd: `/long/`, and `/short/` where a nonce lives for one second."""
+    """Run Apache httpd: below `/short/` a nonce expires after one second, below `/long/` it does not."""
     binary = find("apache2", "httpd")
-    homes = (Path(prefix, "modules") for prefix in ("/usr/lib/apache2", "/usr/lib64/httpd", "/usr/libexec/apache2"))
-    modules = next(home for home in homes if home.is_dir())
+    folders = (Path(prefix, "modules") for prefix in ("/usr/lib/apache2", "/usr/lib64/httpd", "/usr/libexec/apache2"))
+    modules = next(path for path in folders if path.is_dir())
     logs: list[Path] = []
 
     def configure(folder: Path, port: int) -> list[str]:
-        site(folder, "long", "short")
+        write_site(folder, "long", "short")
         names = ("mpm_event", "unixd", "authn_core", "authn_file", "authz_core", "authz_user", "auth_digest")
         loads = [
             f"LoadModule {name}_module {modules}/mod_{name}.so"
             for name in (*names, "log_config")
-            if (modules / f"mod_{name}.so").exists()  # Debian builds some of them in
+            if (modules / f"mod_{name}.so").exists()  # Debian compiles some of them into httpd
         ]
         if os.geteuid() == 0:  # httpd does not serve as root
-            known = {user.pw_name for user in pwd.getpwall()}
-            loads.append(f"User {next(name for name in ('www-data', 'apache', 'nobody') if name in known)}")
+            accounts = {user.pw_name for user in pwd.getpwall()}
+            loads.append(f"User {next(name for name in ('www-data', 'apache', 'nobody') if name in accounts)}")
         logs.append(folder / "access.log")
-        login = httpd_login(folder)
+        login = httpd_auth_directives(folder)
         (folder / "httpd.conf").write_text(
             "\n".join(loads)
             + f"""
@@ -104,18 +104,18 @@ def logging_apache() -> Iterator[Peer]:
         )
         return [binary, "-f", str(folder / "httpd.conf"), "-DFOREGROUND"]
 
-    with served(configure) as url:
+    with run_server(configure) as url:
         yield Peer(url, logs[0])
 
 
 @pytest.fixture(scope="module")
 def logging_lighttpd() -> Iterator[Peer]:
-    """lighttpd with SHA-256 below `/long/`."""
+    """Run lighttpd with SHA-256 below `/long/`."""
     binary = find("lighttpd")
     logs: list[Path] = []
 
     def configure(folder: Path, port: int) -> list[str]:
-        site(folder, "long")
+        write_site(folder, "long")
         logs.append(folder / "access.log")
         (folder / "lighttpd.conf").write_text(f"""
             server.document-root = "{folder}/www"
@@ -132,7 +132,7 @@ def logging_lighttpd() -> Iterator[Peer]:
         """)
         return [binary, "-D", "-f", str(folder / "lighttpd.conf")]
 
-    with served(configure) as url:
+    with run_server(configure) as url:
         yield Peer(url, logs[0], logs[0].with_name("pid"))
 
 
@@ -141,54 +141,54 @@ def peer(request: pytest.FixtureRequest) -> Peer:
     return request.getfixturevalue(request.param)
 
 
-async def test_a_cold_burst_is_one_challenge_more(peer, connect):  # noqa: F811
-    before = await peer.answers()
+async def test_client_burst_is_challenged_once(peer, connect):  # noqa: F811
+    before = await peer.count_statuses()
     minted = await connect(peer.url, USER, PASSWORD, options=Options(pool_size=BURST))
-    replies = await asyncio.gather(*(minted.request("GET", "/long/envelope.json") for _ in range(BURST)))
-    assert [reply.data for reply in replies] == [ENVELOPE["data"]] * BURST
-    assert await peer.logged(before.total() + BURST + 1) - before == {"401": 1, "200": BURST}
+    responses = await asyncio.gather(*(minted.request("GET", "/long/envelope.json") for _ in range(BURST)))
+    assert [response.data for response in responses] == [ENVELOPE["data"]] * BURST
+    assert await peer.wait_for_statuses(before.total() + BURST + 1) - before == {"401": 1, "200": BURST}
 
 
-async def test_a_query_is_signed_as_it_is_sent(peer, connect):  # noqa: F811
-    before = await peer.answers()
+async def test_client_query_is_signed_as_it_is_sent(peer, connect):  # noqa: F811
+    before = await peer.count_statuses()
     minted = await connect(peer.url, USER, PASSWORD)
-    reply = await minted.request("GET", "/long/envelope.json", query={"q": 'ç "/&=+%', "n": "1"})
-    assert reply.data == ENVELOPE["data"]
-    assert await peer.logged(before.total() + 2) - before == {"401": 1, "200": 1}
+    response = await minted.request("GET", "/long/envelope.json", query={"q": 'ç "/&=+%', "n": "1"})
+    assert response.data == ENVELOPE["data"]
+    assert await peer.wait_for_statuses(before.total() + 2) - before == {"401": 1, "200": 1}
 
 
-async def test_what_is_no_envelope_is_a_typed_error(peer, connect):  # noqa: F811
-    before = await peer.answers()
+async def test_client_response_without_envelope_raises_typed_error(peer, connect):  # noqa: F811
+    before = await peer.count_statuses()
     minted = await connect(peer.url, USER, PASSWORD, options=Options(clock=ManualClock(auto_advance=True)))
     with pytest.raises(ProtocolError, match="not JSON"):
         await minted.request("GET", "/long/plain.txt")
     with pytest.raises(NotFound):
         await minted.customers.get("nobody")
-    # Asked once more, then believed; the 404 page at once.
-    assert await peer.logged(before.total() + 4) - before == {"401": 1, "200": 2, "404": 1}
+    # A response that is not JSON is retried once, a 404 is not.
+    assert await peer.wait_for_statuses(before.total() + 4) - before == {"401": 1, "200": 2, "404": 1}
 
 
-async def test_a_wrong_password_is_refused_once_a_call(peer, connect):  # noqa: F811
-    before = await peer.answers()
+async def test_client_wrong_password_is_sent_once(peer, connect):  # noqa: F811
+    before = await peer.count_statuses()
     minted = await connect(peer.url, USER, "wrong")
     with pytest.raises(AuthenticationFailed):
         await minted.request("GET", "/long/envelope.json")
-    assert await peer.logged(before.total() + 2) - before == {"401": 2}
+    assert await peer.wait_for_statuses(before.total() + 2) - before == {"401": 2}
 
 
-async def test_through_the_expiry_of_nonces(logging_apache, connect):  # noqa: F811
+async def test_client_expired_nonces_are_renewed(logging_apache, connect):  # noqa: F811
     minted = await connect(logging_apache.url, USER, PASSWORD)
 
     async def burst() -> list[Any]:
         return await asyncio.gather(*(minted.request("GET", "/short/envelope.json") for _ in range(16)))
 
-    before = await logging_apache.answers()
+    before = await logging_apache.count_statuses()
     for _ in range(2):
-        assert [reply.status for reply in await burst()] == [200] * 16
-        # The lifetime is counted by the server, in real and whole seconds; any request would extend it.
+        assert [response.status for response in await burst()] == [200] * 16
+        # The server counts the lifetime in whole seconds of real time, and every request extends it.
         await asyncio.sleep(1.2)
-    assert [reply.status for reply in await burst()] == [200] * 16
-    answers = await logging_apache.logged(before.total() + 48 + 2) - before
-    assert answers["200"] == 48
-    # At least one challenge for each nonce that ran out, at most one for each call that held it.
-    assert 2 <= answers["401"] - 1 <= 32
+    assert [response.status for response in await burst()] == [200] * 16
+    statuses = await logging_apache.wait_for_statuses(before.total() + 48 + 2) - before
+    assert statuses["200"] == 48
+    # At least one challenge for each expired nonce, at most one for each call that used it.
+    assert 2 <= statuses["401"] - 1 <= 32

@@ -7,21 +7,21 @@ from decimal import Decimal
 from minted_connect import AsyncMintedConnect, MintedConnect, OutcomeUnknown, PriceChanged, PriceFixExpired, ServerError
 
 
-class Sold(Exception):
-    """The price has changed: the customer must agree to the new one first."""
+class PriceHasChanged(Exception):
+    """The price has changed; the customer must agree to the new price first."""
 
 
 async def checkout(minted: AsyncMintedConnect, customer: str, sku: str, qty: int) -> tuple[int, Decimal]:
-    """Buy, and return the number of the order and the amount paid."""
+    """Buy, and return the id of the order and the paid amount."""
     basket = await minted.baskets.add_item(customer, sku=sku, qty=qty)
     try:
-        bought = await minted.complete.buy(basket, expected_total=basket.paid_total)
+        completion = await minted.complete.buy(basket, expected_total=basket.paid_total)
     except (PriceChanged, PriceFixExpired):
-        raise Sold from None
+        raise PriceHasChanged from None
     except OutcomeUnknown as unknown:
-        bought = await minted.complete.reconcile(unknown)
-    assert bought.order is not None
-    return bought.order.id, bought.order.paid_total
+        completion = await minted.complete.reconcile(unknown)
+    assert completion.order is not None
+    return completion.order.id, completion.order.paid_total
 
 
 def price_board(minted: MintedConnect) -> str:

@@ -1,4 +1,4 @@
-"""The pytest plugin: its marks, closing of clients, and no imports while no fixture is used."""
+"""The pytest plugin: its mark, the closing of clients, and no imports until a fixture is used."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from minted_connect.errors import ClientClosedError
 
 
-def pytest_run(folder: Path, code: str, *words: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     (folder / "test_it.py").write_text(textwrap.dedent(code), "utf-8")
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", *words],
+        [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -24,7 +24,7 @@ def pytest_run(folder: Path, code: str, *words: str) -> subprocess.CompletedProc
     )
 
 
-def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
+def test_plugin_imports_nothing_before_a_fixture_is_used(tmp_path: Path) -> None:
     code = """
         import sys
         def test_it():
@@ -33,15 +33,15 @@ def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
             assert "minted_connect.pytest_plugin" in sys.modules
     """
     # Other plugins may import parts of the package.
-    found = pytest_run(tmp_path, code, "-p", "no:anyio")
-    assert found.returncode == 0, found.stdout
+    result = run_pytest(tmp_path, code, "-p", "no:anyio")
+    assert result.returncode == 0, result.stdout
 
 
-def test_the_fixtures_and_the_mark_are_listed(tmp_path: Path) -> None:
-    listed = pytest_run(tmp_path, "", "--fixtures").stdout
+def test_plugin_lists_fixtures_and_mark(tmp_path: Path) -> None:
+    listed = run_pytest(tmp_path, "", "--fixtures").stdout
     for name in ("sandbox", "client", "blocking_client", "faults", "clock"):
         assert f"minted_{name}" in listed
-    assert "@pytest.mark.minted(" in pytest_run(tmp_path, "", "--markers").stdout
+    assert "@pytest.mark.minted(" in run_pytest(tmp_path, "", "--markers").stdout
 
 
 @pytest.mark.parametrize(
@@ -51,32 +51,32 @@ def test_the_fixtures_and_the_mark_are_listed(tmp_path: Path) -> None:
         ("@pytest.mark.minted(real_time=True)\ndef test_it(minted_clock): ...", "minted_clock: not available"),
     ],
 )
-def test_a_wrong_mark_is_told(tmp_path: Path, code: str, says: str) -> None:
-    found = pytest_run(tmp_path, f"import pytest\n{code}\n")
-    assert found.returncode == 1
-    assert says in found.stdout
-    assert "the mark minted(" in found.stdout
+def test_mark_with_wrong_argument_is_reported(tmp_path: Path, code: str, says: str) -> None:
+    result = run_pytest(tmp_path, f"import pytest\n{code}\n")
+    assert result.returncode == 1
+    assert says in result.stdout
+    assert "the mark minted(" in result.stdout
 
 
-def test_a_failing_test_shows_the_seed_and_a_passing_one_does_not(tmp_path: Path) -> None:
+def test_seed_is_shown_for_failing_tests_only(tmp_path: Path) -> None:
     code = """
         def test_fails(minted_sandbox):
             assert minted_sandbox.seed is None
     """
-    found = pytest_run(tmp_path, code)
-    shown = re.search(r"^seed=(\d+)$", found.stdout, re.MULTILINE)
-    assert shown, found.stdout
+    result = run_pytest(tmp_path, code)
+    seed = re.search(r"^seed=(\d+)$", result.stdout, re.MULTILINE)
+    assert seed, result.stdout
     repeated = f"""
         import pytest
-        @pytest.mark.minted(seed={shown[1]})
+        @pytest.mark.minted(seed={seed[1]})
         def test_passes(minted_sandbox):
-            assert minted_sandbox.seed == {shown[1]}
+            assert minted_sandbox.seed == {seed[1]}
     """
-    found = pytest_run(tmp_path, repeated)
-    assert (found.returncode, "seed=" in found.stdout) == (0, False)
+    result = run_pytest(tmp_path, repeated)
+    assert (result.returncode, "seed=" in result.stdout) == (0, False)
 
 
-def test_a_client_is_closed_also_when_the_test_fails(tmp_path: Path) -> None:
+def test_client_fixture_is_closed_after_a_failed_test(tmp_path: Path) -> None:
     code = """
         import asyncio
         import pytest
@@ -86,18 +86,18 @@ def test_a_client_is_closed_also_when_the_test_fails(tmp_path: Path) -> None:
         async def test_it(minted_client):
             clients.append(minted_client)
             await minted_client.rates.current()
-            raise RuntimeError("as wanted")
+            raise RuntimeError("on purpose")
         def test_after():
             with pytest.raises(ClientClosedError, match="is closed"):
                 asyncio.run(clients[0].rates.current())
     """
-    found = pytest_run(tmp_path, code, "-k", "asyncio or after")
-    assert "1 failed, 1 passed" in found.stdout, found.stdout
-    assert "ResourceWarning" not in found.stdout + found.stderr
+    result = run_pytest(tmp_path, code, "-k", "asyncio or after")
+    assert "1 failed, 1 passed" in result.stdout, result.stdout
+    assert "ResourceWarning" not in result.stdout + result.stderr
 
 
 @pytest.mark.minted(real_time=True)
-async def test_on_the_clock_of_the_machine(minted_client, minted_sandbox) -> None:
+async def test_mark_real_time_uses_the_system_clock(minted_client, minted_sandbox) -> None:
     async with minted_client.rates.feed(interval=0.05) as feed:
         async for tick in feed.subscribe():
             if tick.number == 2:
@@ -105,12 +105,12 @@ async def test_on_the_clock_of_the_machine(minted_client, minted_sandbox) -> Non
     assert minted_sandbox.requests.total >= 2
 
 
-async def test_an_asynchronous_client_that_was_closed_stays_closed(minted_client) -> None:
+async def test_client_fixture_closed_by_the_test_stays_closed(minted_client) -> None:
     await minted_client.aclose()
     with pytest.raises(ClientClosedError):
         await minted_client.rates.current()
 
 
-def test_a_client_without_a_loop_opens_nothing(minted_client, minted_sandbox) -> None:
+def test_client_fixture_in_sync_test_sends_nothing(minted_client, minted_sandbox) -> None:
     assert minted_client.baskets is not None
     assert minted_sandbox.requests.total == 0

@@ -112,11 +112,11 @@ class Api:
     async def get(self, path, **query):
         return await self.send("GET", path, query={k: v for k, v in query.items() if v is not None})
 
-    async def customer(self, external_id="cust-1", **fields):
+    async def create_customer(self, external_id="cust-1", **fields):
         person = {"firstname": "Brant", "middlename": "", "lastname": "Ankunding", **fields}
         return (await self.send("POST", "/partner/customer", {"external_id": external_id, **person})).data
 
-    async def add(self, sku="MNTBAE0001", qty=1, customer="cust-1", **more):
+    async def add_item(self, sku="MNTBAE0001", qty=1, customer="cust-1", **more):
         body = {"external_customer_id": customer, "sku": sku, "qty": qty, **more}
         return await self.send("POST", "/partner/walletable/basket", body)
 
@@ -124,8 +124,8 @@ class Api:
         body = {"external_customer_id": basket["customer"]["external_id"], "cart_token": basket["token"], **more}
         return await self.send("POST", f"/partner/walletable/complete/{kind}", body)
 
-    async def bought(self, sku="MNTBAE0001", qty=1, customer="cust-1"):
-        return (await self.complete((await self.add(sku, qty, customer)).data)).data
+    async def buy(self, sku="MNTBAE0001", qty=1, customer="cust-1"):
+        return (await self.complete((await self.add_item(sku, qty, customer)).data)).data
 
 
 SHIPPING = {

@@ -30,11 +30,11 @@ def money(basket):
 
 @pytest.fixture
 async def basket(api):
-    await api.customer()
-    return (await api.add()).data
+    await api.create_customer()
+    return (await api.add_item()).data
 
 
-async def test_the_documented_basket_to_the_cent(api, clock, basket):
+async def test_basket_equals_documented_example(api, clock, basket):
     assert list(basket) == KEYS
     assert money(basket) == ["592.34", "592.34", "10.37", "11.85", "1.78", "1.2", "617.54"]
     assert basket["pricefix"] == {"remaining": 240, "nextUpdate": "2026-02-20T15:31:57+03:00"}
@@ -58,7 +58,7 @@ async def test_the_documented_basket_to_the_cent(api, clock, basket):
     assert len(found["customer"]) == 12
 
 
-async def test_identifiers_look_as_documented(basket):
+async def test_identifiers_have_documented_format(basket):
     assert basket["id"] == 10984
     assert re.fullmatch(r"[0-9A-F]{8}(-[0-9A-F]{4}){3}-[0-9A-F]{12}", basket["guid"])
     assert re.fullmatch(r"[A-Za-z0-9]{32}", basket["token"])
@@ -66,39 +66,39 @@ async def test_identifiers_look_as_documented(basket):
     assert re.fullmatch(r"[0-9]{11}", basket["increment_id"])
 
 
-async def test_money_is_written_as_numbers_without_trailing_zeros(api, clock, basket):
+async def test_amounts_are_numbers_without_trailing_zeros(api, clock, basket):
     found = await api.send("PATCH", BASKET, key(basket, sku="MNTBAE0001", qty=3))
     assert '"paid_total":1852.6,' in found.text
     assert '"tax":0,' in found.text
     assert json.loads(found.text, parse_float=str)["data"]["charges_vat"] == "3.6"
 
 
-async def test_the_documented_mixed_basket(serving):
+async def test_mixed_basket_equals_documented_example(serving):
     async with serving(fees=FeeSchedule.march_2026()) as (_, api):
-        await api.customer()
-        await api.add("MNTBAE0013")
-        found = (await api.add("MNTBAE0013")).data
+        await api.create_customer()
+        await api.add_item("MNTBAE0013")
+        found = (await api.add_item("MNTBAE0013")).data
         assert [(line["price"], line["amount"]) for line in found["items"]] == [(496, 1), (496, 1)]
         assert found["items"][0]["prices"][2]["price"] == D("24.8")
-        found = (await api.add("MNTBAE0001")).data
+        found = (await api.add_item("MNTBAE0001")).data
         assert found["currency"] is None
         assert found["total_amount"] == 3
         assert money(found)[1:] == ["1584.34", "158.43", "79.22", "316.87", "27.73", "2166.59"]
 
 
-async def test_one_seed_gives_one_story(serving):
-    stories = []
+async def test_same_seed_creates_same_basket(serving):
+    baskets = []
     for seed in (5, 5, 6):
         async with serving(seed=seed) as (_, api):
-            await api.customer()
-            stories.append((await api.add()).data)
-    assert stories[0] == stories[1]
-    assert stories[0]["token"] != stories[2]["token"]
+            await api.create_customer()
+            baskets.append((await api.add_item()).data)
+    assert baskets[0] == baskets[1]
+    assert baskets[0]["token"] != baskets[2]["token"]
 
 
-async def test_lines_of_one_sku_stay_apart_until_patched(api, basket):
-    await api.add("MNTBAE0013", 2)
-    found = (await api.add("MNTBAE0001", 4)).data
+async def test_patch_merges_lines_of_sku(api, basket):
+    await api.add_item("MNTBAE0013", 2)
+    found = (await api.add_item("MNTBAE0001", 4)).data
     assert [(i["sku"], i["amount"]) for i in found["items"]] == [
         ("MNTBAE0001", 1), ("MNTBAE0013", 2), ("MNTBAE0001", 4),
     ]  # fmt: skip
@@ -106,16 +106,16 @@ async def test_lines_of_one_sku_stay_apart_until_patched(api, basket):
     assert [(i["sku"], i["amount"]) for i in found["items"]] == [("MNTBAE0001", 2), ("MNTBAE0013", 2)]
 
 
-async def test_delete_removes_every_line_of_the_sku(api, basket):
-    await api.add("MNTBAE0013")
-    await api.add("MNTBAE0001")
+async def test_delete_removes_every_line_of_sku(api, basket):
+    await api.add_item("MNTBAE0013")
+    await api.add_item("MNTBAE0001")
     found = (await api.send("DELETE", BASKET, key(basket, sku="MNTBAE0001"))).data
     assert [line["sku"] for line in found["items"]] == ["MNTBAE0013"]
     assert set((await api.send("DELETE", BASKET, key(basket, sku="MNTBAE0001"))).errors) == {"sku"}
     assert set((await api.send("PATCH", BASKET, key(basket, sku="MNTBAE0001", qty=1))).errors) == {"sku"}
 
 
-async def test_clearing_keeps_token_and_lock(api, clock, basket):
+async def test_clear_keeps_token_and_lock(api, clock, basket):
     clock.advance(242)
     found = (await api.send("DELETE", BASKET + "/empty", key(basket))).data
     assert found["items"] == []
@@ -127,13 +127,13 @@ async def test_clearing_keeps_token_and_lock(api, clock, basket):
     assert set(refused.errors) == {"cart_token"}
 
 
-async def test_reading_within_the_lock_changes_nothing(api, clock, basket):
+async def test_read_within_lock_changes_nothing(api, clock, basket):
     clock.advance(239.5)
     found = (await api.get(BASKET, external_customer_id="cust-1")).data
     assert found == {**basket, "pricefix": {**basket["pricefix"], "remaining": 0}}
 
 
-async def test_reading_after_the_lock_reprices(api, clock, basket):
+async def test_read_after_lock_reprices(api, clock, basket):
     clock.advance(240)
     found = (await api.get(BASKET, external_customer_id="cust-1")).data
     assert found["pricefix"] == {
@@ -147,8 +147,8 @@ async def test_reading_after_the_lock_reprices(api, clock, basket):
 
 
 @pytest.mark.parametrize("change", ["add", "update", "delete"])
-async def test_changing_after_the_lock_reprices_too(api, clock, basket, change):
-    await api.add("MNTBAE0013")
+async def test_change_after_lock_reprices(api, clock, basket, change):
+    await api.add_item("MNTBAE0013")
     clock.advance(300)
     body = {
         "add": key(basket, sku="MNTBAE0013", qty=1),
@@ -160,92 +160,92 @@ async def test_changing_after_the_lock_reprices_too(api, clock, basket, change):
     assert found["pricefix"]["remaining"] == 240
 
 
-async def test_the_lock_holds_the_price_of_new_lines(api, clock, sandbox, basket):
+async def test_lock_applies_to_price_of_new_lines(api, clock, sandbox, basket):
     clock.advance(200)
     rate = (await api.get("/partner/walletable/rates")).data[0]
     assert rate["buy_price"] != D("592.34")
-    found = (await api.add("MNTBAE0001")).data
+    found = (await api.add_item("MNTBAE0001")).data
     assert {line["price"] for line in found["items"]} == {D("592.34")}
     assert found["pricefix"]["remaining"] == 40
 
 
-async def test_the_lock_ignores_a_jump_of_the_wall_clock(api, clock, basket):
+async def test_lock_ignores_jump_of_wall_clock(api, clock, basket):
     clock.jump_wall(3600)
     found = (await api.get(BASKET, external_customer_id="cust-1")).data
     assert found == basket
 
 
-async def test_no_basket_is_null(api):
-    await api.customer()
+async def test_missing_basket_is_null(api):
+    await api.create_customer()
     assert (await api.get(BASKET, external_customer_id="cust-1")).data is None
 
 
-async def test_the_basket_used_last_is_the_active_one(api, sandbox, clock, basket):
+async def test_basket_used_last_is_active(api, sandbox, clock, basket):
     sandbox.shop.give("cust-1", "MNTBAE0001", 2)
     clock.advance(1)
-    sell = (await api.add("MNTBAE0001", 1, type="sell")).data
+    sell = (await api.add_item("MNTBAE0001", 1, type="sell")).data
     assert (await api.get(BASKET, external_customer_id="cust-1")).data["id"] == sell["id"] == 10985
     found = (await api.get(BASKET, external_customer_id="cust-1", cart_token=basket["token"])).data
     assert found["id"] == basket["id"]
     assert (await api.get(BASKET, external_customer_id="cust-1", cart_token="x" * 32)).data is None
 
 
-async def test_the_kind_counts_only_when_the_basket_is_created(api, basket):
-    found = (await api.add("MNTBAE0001", 1, type="sell", cart_token=basket["token"])).data
+async def test_type_is_ignored_for_existing_basket(api, basket):
+    found = (await api.add_item("MNTBAE0001", 1, type="sell", cart_token=basket["token"])).data
     assert (found["type"], found["total_amount"]) == ("buy", 2)
 
 
-async def test_sell_and_delivery_baskets(api, sandbox):
-    await api.customer()
+async def test_sell_and_delivery_baskets_block_pieces(api, sandbox):
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 5)
-    sell = (await api.add("MNTBAE0001", 2, type="sell")).data
+    sell = (await api.add_item("MNTBAE0001", 2, type="sell")).data
     assert (sell["items"][0]["price"], sell["payment"], sell["tx_type"]) == (D("580.62"), None, "sell")
     assert sell["items"][0]["prices"] == [{"id": 7, "name": "Mint Ücreti", "price": 0}]
-    delivery = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    delivery = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     assert (delivery["price"], delivery["total"], delivery["delivery_cost"]) == (0, 3, 3)
     assert str(delivery["paid_total"]) == "3.15"
     rows = (await api.get("/partner/walletable/balance", external_customer_id="cust-1")).data
     assert (rows[0]["amount"], rows[0]["blockedAmount"], rows[0]["deliverableAmount"]) == (5, 3, 2)
 
 
-async def test_sell_and_delivery_need_holdings(api, sandbox):
-    await api.customer()
+async def test_sell_and_delivery_without_pieces_get_422(api, sandbox):
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 2)
     sandbox.shop.give("cust-1", "MNTCOIN2012", 2)
-    assert set((await api.add("MNTBAE0001", 3, type="sell")).errors) == {"qty"}
-    sell = (await api.add("MNTBAE0001", 1, type="sell")).data
-    assert set((await api.add("MNTBAE0001", 2, type="sell")).errors) == {"qty"}
+    assert set((await api.add_item("MNTBAE0001", 3, type="sell")).errors) == {"qty"}
+    sell = (await api.add_item("MNTBAE0001", 1, type="sell")).data
+    assert set((await api.add_item("MNTBAE0001", 2, type="sell")).errors) == {"qty"}
     patched = await api.send("PATCH", BASKET, key(sell, sku="MNTBAE0001", qty=3))
     assert set(patched.errors) == {"qty"}
-    assert set((await api.add("MNTBAE0013", 1, type="delivery")).errors) == {"qty"}
-    assert set((await api.add("MNTCOIN2012", 1, type="delivery")).errors) == {"sku"}
+    assert set((await api.add_item("MNTBAE0013", 1, type="delivery")).errors) == {"qty"}
+    assert set((await api.add_item("MNTCOIN2012", 1, type="delivery")).errors) == {"sku"}
     assert len(sandbox.shop.baskets) == 1
 
 
-async def test_stock_is_a_limit(api):
-    await api.customer()
-    assert set((await api.add("MNTBAE0016", 1)).errors) == {"qty"}
-    assert (await api.add("MNTBAE0001", 20)).status == 200
-    assert set((await api.add("MNTBAE0001", 1)).errors) == {"qty"}
+async def test_quantity_above_stock_gets_422(api):
+    await api.create_customer()
+    assert set((await api.add_item("MNTBAE0016", 1)).errors) == {"qty"}
+    assert (await api.add_item("MNTBAE0001", 20)).status == 200
+    assert set((await api.add_item("MNTBAE0001", 1)).errors) == {"qty"}
 
 
-async def test_storage_is_free_under_the_limit_if_wanted(serving):
+async def test_storage_free_waives_fee_below_limit(serving):
     async with serving(storage_free=True) as (sandbox, api):
-        await api.customer()
-        found = (await api.add()).data
+        await api.create_customer()
+        found = (await api.add_item()).data
         assert (found["storage_fee"], str(found["storage_fee_rate"])) == (0, "0.3")
         sandbox.shop.give("cust-1", "MNTBAE0016", 50)
-        found = (await api.add()).data
+        found = (await api.add_item()).data
         assert found["storage_fee"] > 0
 
 
-async def test_card_payment_can_be_absent(serving):
+async def test_card_payment_false_omits_payment(serving):
     async with serving(card_payment=False) as (_, api):
-        await api.customer()
-        assert (await api.add()).data["payment"] is None
+        await api.create_customer()
+        assert (await api.add_item()).data["payment"] is None
 
 
-async def test_names_follow_the_language(api, basket):
+async def test_names_follow_accept_language(api, basket):
     found = await api.send("GET", BASKET, query={"external_customer_id": "cust-1"}, headers={"Accept-Language": "en"})
     assert [part["name"] for part in found.data["items"][0]["prices"]][2] == "Minting Fee"
     assert [part["name"] for part in basket["items"][0]["prices"]] == [

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.anyio
 PRODUCTS, RATES, HISTORY = (f"/partner/walletable/{name}" for name in ("products", "rates", "rates/history"))
 
 
-async def test_products_as_documented(api):
+async def test_products_equal_documented_example(api):
     page = (await api.get(PRODUCTS, total=100)).data
     rows = {row["sku"]: row for row in page["data"]}
     assert len(rows) == page["total"] >= 14
@@ -23,7 +23,7 @@ async def test_products_as_documented(api):
     assert len({row["id"] for row in rows.values()}) == len(rows)
 
 
-async def test_products_in_english(api):
+async def test_products_follow_accept_language(api):
     found = await api.send("GET", PRODUCTS, query={"total": "100"}, headers={"Accept-Language": "en-US,en;q=0.9"})
     rows = {row["sku"]: row for row in found.data["data"]}
     assert rows["MNTCOIN2012"]["name"] == "2012 United Kingdom Collector Coin"
@@ -31,7 +31,7 @@ async def test_products_in_english(api):
     assert rows["MNTBAE0001"]["text"] == "Product description"
 
 
-async def test_pages_of_products_cover_the_catalogue(api):
+async def test_pages_of_products_contain_whole_catalogue(api):
     seen, number = [], 1
     while True:
         page = (await api.get(PRODUCTS, total=5, page=number)).data
@@ -43,17 +43,17 @@ async def test_pages_of_products_cover_the_catalogue(api):
     assert number == page["last_page"] > 2
 
 
-async def test_a_product_costs_what_a_line_costs(api, clock):
-    await api.customer()
+async def test_price_of_product_equals_price_of_line(api, clock):
+    await api.create_customer()
     clock.advance(12_345)
     rows = (await api.get(PRODUCTS, total=100)).data["data"]
     prices = {row["sku"]: row["sale_price"] for row in rows}
     for sku in ("MNTBAE0002", "MNTBAE0013", "MNTCOIN2012"):
-        basket = (await api.add(sku)).data
+        basket = (await api.add_item(sku)).data
         assert basket["items"][-1]["price"] == prices[sku]
 
 
-async def test_rates_as_documented(api):
+async def test_rates_equal_documented_example(api):
     gold, silver = (await api.get(RATES)).data
     assert gold == {
         "currency_id": 1000013, "currency_name": "Dirham Gold", "metal_type": "gold", "product_id": 3000099,
@@ -66,7 +66,7 @@ async def test_rates_as_documented(api):
     assert len((await api.get(RATES, metal_type="gold,silver")).data) == 2
 
 
-async def test_rates_tick_on_the_clock(serving, clock):
+async def test_rates_change_with_clock(serving, clock):
     async with serving(price_interval=0.5) as (_, api):
         seen = []
         for _ in range(40):
@@ -79,7 +79,7 @@ async def test_rates_tick_on_the_clock(serving, clock):
 
 
 @pytest.mark.parametrize("interval", ["hour", "day", "week", "month"])
-async def test_history_is_the_last_thirty_by_default(api, interval):
+async def test_history_defaults_to_last_thirty_points(api, interval):
     rows = (await api.get(HISTORY, metal_type="gold", interval=interval)).data
     times = [datetime.fromisoformat(row["time"]) for row in rows]
     assert len(times) == 30
@@ -97,7 +97,7 @@ async def test_history_is_the_last_thirty_by_default(api, interval):
     }  # fmt: skip
 
 
-async def test_history_agrees_with_the_rates_of_its_time(api, clock):
+async def test_history_equals_rates_of_same_time(api, clock):
     expected = {}
     clock.advance(32 * 60 + 3)  # 13:00:00
     for _ in range(5):
@@ -115,27 +115,27 @@ async def test_history_between_dates_is_inclusive(api):
     rows = (await api.get(HISTORY, **query)).data
     assert [row["time"][:10] for row in rows] == ["2026-02-18", "2026-02-19", "2026-02-20"]
     hours = (await api.get(HISTORY, **query, interval="hour")).data
-    assert len(hours) == 24 + 24 + 13  # none in the future
+    assert len(hours) == 24 + 24 + 13  # no points in the future
     assert {row["time"]: row["spot_price"] for row in hours if "T00:" in row["time"]} == {
         row["time"]: row["spot_price"] for row in rows
     }
     assert (await api.get(HISTORY, metal_type="gold", startDate="2030-01-01", endDate="2030-01-02")).data == []
 
 
-async def test_history_of_both_metals_is_ordered_by_time(api):
+async def test_history_of_both_metals_is_sorted_by_time(api):
     rows = (await api.get(HISTORY, metal_type="gold,silver", startDate="2026-02-19", endDate="2026-02-20")).data
     assert [(row["time"][:10], row["metal_type"]) for row in rows] == [
         ("2026-02-19", "gold"), ("2026-02-19", "silver"), ("2026-02-20", "gold"), ("2026-02-20", "silver"),
     ]  # fmt: skip
 
 
-async def test_history_refuses_endless_ranges(api):
+async def test_history_with_too_long_range_gets_422(api):
     response = await api.get(HISTORY, metal_type="gold", interval="hour", startDate="1900-01-01", endDate="2026-01-01")
     assert set(response.errors) == {"endDate"}
 
 
-async def test_balance(api, sandbox):
-    await api.customer()
+async def test_balance_is_filtered_and_documented(api, sandbox):
+    await api.create_customer()
     for sku, pieces in {"MNTBAE0001": 3, "MNTCOIN2012": 2, "MNTBAE0013": 1}.items():
         sandbox.shop.give("cust-1", sku, pieces)
 
@@ -158,7 +158,7 @@ async def test_balance(api, sandbox):
     assert (await api.get("/partner/walletable/balance", external_customer_id="nobody")).status == 404
 
 
-async def test_date_header_is_the_shops_time(api, clock):
+async def test_date_header_is_time_of_shop(api, clock):
     clock.advance(3)
     clock.jump_wall(7200)
     response = await api.get(RATES)

@@ -12,15 +12,15 @@ import pytest
 
 from minted_connect.sandbox.__main__ import main
 
-posix = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
 @pytest.fixture
 def launch():
     processes = []
 
-    def launch(*words, **environment):
-        command = [sys.executable, "-X", "dev", "-W", "error", "-m", "minted_connect.sandbox", *words]
+    def launch(*arguments, **environment):
+        command = [sys.executable, "-X", "dev", "-W", "error", "-m", "minted_connect.sandbox", *arguments]
         inherited = {name: value for name, value in os.environ.items() if name != "MINTED_CONNECT_PASSWORD"}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**inherited, **environment}
@@ -35,9 +35,9 @@ def launch():
         process.communicate()
 
 
-@posix
+@needs_posix
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_told_to_stop(launch, number):
+def test_command_serves_until_signal(launch, number):
     process = launch("--port", "0", "--seed", "7")
     line = process.stdout.readline()
     url, username, password = re.fullmatch(
@@ -54,11 +54,11 @@ def test_it_serves_until_told_to_stop(launch, number):
     assert (process.returncode, output, errors) == (0, "", "")
 
 
-@posix
+@needs_posix
 @pytest.mark.parametrize("given", [None, "of-my-own"])
-def test_where_it_is_as_json(launch, given):
-    words = ["--port", "0", "--json", "--no-console"]
-    process = launch(*words, MINTED_CONNECT_PASSWORD=given) if given else launch(*words)
+def test_json_option_prints_address(launch, given):
+    arguments = ["--port", "0", "--json", "--no-console"]
+    process = launch(*arguments, MINTED_CONNECT_PASSWORD=given) if given else launch(*arguments)
     printed = json.loads(process.stdout.readline())
     assert printed["url"].startswith("http://127.0.0.1:")
     assert (printed["username"], printed["console"]) == ("sandbox", None)
@@ -68,7 +68,7 @@ def test_where_it_is_as_json(launch, given):
     assert process.communicate(timeout=20) == ("", "")
 
 
-def test_wrong_usage_is_told_in_one_line(launch):
+def test_wrong_usage_exits_2_with_one_line(launch):
     process = launch("--nonsense")
     _, errors = process.communicate(timeout=20)
     expected = (
@@ -78,17 +78,17 @@ def test_wrong_usage_is_told_in_one_line(launch):
     assert (process.returncode, errors) == (2, expected)
 
 
-@posix
-def test_a_given_password_is_not_shown(launch, tmp_path):
+@needs_posix
+def test_given_password_is_not_printed(launch, tmp_path):
     secret = tmp_path / "password"
     secret.write_text("from-file\r\nsecond line\n")
-    words = ["--port", "0", "--state", str(tmp_path / "shop.sqlite"), "--algorithm", "MD5", "--username", "me"]
-    # One after the other: only one sandbox can use a state file.
+    arguments = ["--port", "0", "--state", str(tmp_path / "shop.sqlite"), "--algorithm", "MD5", "--username", "me"]
+    # In sequence, because only one sandbox at a time can use a state file.
     for more, environment in (
         ((), {"MINTED_CONNECT_PASSWORD": "from-environment"}),
         (("--password-file", str(secret)), {}),
     ):
-        process = launch(*words, *more, **environment)
+        process = launch(*arguments, *more, **environment)
         line = process.stdout.readline()
         assert "username: me" in line
         assert "(as given)" in line
@@ -99,19 +99,19 @@ def test_a_given_password_is_not_shown(launch, tmp_path):
     assert (tmp_path / "shop.sqlite").exists()
 
 
-def test_a_used_port_is_one_clear_line(capsys, monkeypatch):
+def test_port_in_use_exits_2_with_one_line(capsys, monkeypatch):
     monkeypatch.delenv("MINTED_CONNECT_PASSWORD", raising=False)
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        assert main(["--port", str(taken.getsockname()[1])]) == 2
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        assert main(["--port", str(occupied.getsockname()[1])]) == 2
     shown = capsys.readouterr()
     assert shown.out == ""
     assert re.fullmatch(r"sandbox: .*address already in use.*\n", shown.err)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
         ["--port", "70000"],
         ["--price-interval", "0"],
@@ -122,12 +122,12 @@ def test_a_used_port_is_one_clear_line(capsys, monkeypatch):
         ["--state", "/nowhere/at/all"],
     ],
 )
-def test_nonsense_is_one_clear_line(capsys, words):
-    assert main(["--port", "0", *words]) == 2
+def test_invalid_value_exits_2_with_one_line(capsys, arguments):
+    assert main(["--port", "0", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_an_empty_password_file_is_named(capsys, tmp_path):
+def test_empty_password_file_is_named(capsys, tmp_path):
     empty = tmp_path / "password"
     empty.write_text("\nsecond line\n")
     assert main(["--password-file", str(empty)]) == 2
@@ -143,7 +143,7 @@ def test_help_shows_defaults_and_units(capsys):
     assert "in seconds (default: 5.0)" in shown
 
 
-def test_an_overlong_url_is_no_traceback(launch):
+def test_too_long_url_gets_400_without_traceback(launch):
     process = launch("--port", "0")
     url = process.stdout.readline().split()[0]
     with pytest.raises(urllib.error.HTTPError) as error:
@@ -154,7 +154,7 @@ def test_an_overlong_url_is_no_traceback(launch):
     assert process.communicate(timeout=20) == ("", "")
 
 
-def test_the_password_is_never_an_argument(capsys):
+def test_password_argument_is_refused(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--password", "x"])
     assert stop.value.code == 2

@@ -11,7 +11,7 @@ from minted_connect.sandbox.clock import elapsed
 pytestmark = pytest.mark.anyio
 
 
-async def asleep(clock, count):
+async def wait_for_sleepers(clock, count):
     while clock.sleepers < count:
         await asyncio.sleep(0)
 
@@ -25,14 +25,14 @@ def test_manual_clock_moves_only_by_advance():
         clock.advance(-1)
 
 
-def test_jumping_moves_the_wall_clock_alone():
+def test_jump_wall_moves_only_wall_clock():
     clock = ManualClock()
     before = clock.wall()
     clock.jump_wall(-3600)
     assert (clock.monotonic(), clock.wall() - before) == (0.0, timedelta(hours=-1))
 
 
-def test_start_is_aware_and_shown_in_utc():
+def test_start_must_be_aware_and_is_converted_to_utc():
     start = datetime(2026, 1, 1, 3, tzinfo=timezone(timedelta(hours=3)))
     assert ManualClock(start).wall() == datetime(2026, 1, 1, tzinfo=UTC)
     assert ManualClock(start).wall().utcoffset() == timedelta(0)
@@ -48,7 +48,7 @@ async def test_sleepers_wake_when_due_in_order():
         woken.append(seconds)
 
     tasks = [asyncio.ensure_future(sleep(seconds)) for seconds in (3, 1, 2, 10)]
-    await asleep(clock, 4)
+    await wait_for_sleepers(clock, 4)
     clock.advance(0.5)
     await asyncio.sleep(0)
     assert woken == []
@@ -63,28 +63,28 @@ async def test_sleepers_wake_when_due_in_order():
     clock.advance(60)
 
 
-async def test_advance_from_another_thread_wakes_the_loop():
+async def test_advance_in_another_thread_wakes_loop():
     clock = ManualClock()
     sleeper = asyncio.ensure_future(clock.sleep(5))
-    await asleep(clock, 1)
+    await wait_for_sleepers(clock, 1)
     thread = threading.Thread(target=clock.advance, args=(5,))
     thread.start()
     await asyncio.wait_for(sleeper, 10)
     thread.join()
 
 
-async def test_auto_advance_never_waits():
+async def test_auto_advance_does_not_wait():
     clock = ManualClock(auto_advance=True)
     await clock.sleep(3600)
     await clock.sleep(-1)
     assert (clock.monotonic(), clock.sleeps) == (3600.0, [3600, -1])
 
 
-def test_a_sleeper_whose_loop_is_gone_does_not_disturb():
+def test_sleeper_of_closed_loop_is_dropped():
     clock = ManualClock()
     loop = asyncio.new_event_loop()
     sleeper = loop.create_task(clock.sleep(1))
-    loop.run_until_complete(asleep(clock, 1))
+    loop.run_until_complete(wait_for_sleepers(clock, 1))
     loop.run_until_complete(asyncio.sleep(0))
     sleeper._log_destroy_pending = False
     loop.close()
@@ -93,7 +93,7 @@ def test_a_sleeper_whose_loop_is_gone_does_not_disturb():
     sleeper.get_coro().close()
 
 
-async def turns(count=3):
+async def run_loop_steps(count=3):
     for _ in range(count):
         await asyncio.sleep(0)
 
@@ -103,24 +103,24 @@ async def test_timers_fire_when_due_in_order():
     for seconds in (3, 1, 2, 2, 10):
         clock.call_later(seconds, lambda seconds=seconds: calls.append((seconds, clock.monotonic())))
     clock.advance(0.5)
-    await turns()
+    await run_loop_steps()
     assert calls == []
     clock.advance(2.5)
-    assert calls == []  # on the loop, not inside of advance()
-    await turns()
+    assert calls == []  # callbacks run on the loop, not inside `advance`
+    await run_loop_steps()
     assert calls == [(1, 3), (2, 3), (2, 3), (3, 3)]
     assert (clock.sleepers, clock.sleeps) == (0, [])
     clock.advance(7)
-    await turns()
+    await run_loop_steps()
     assert calls[4:] == [(10, 10)]
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-async def test_timer_that_is_due_at_once_fires(seconds):
+async def test_timer_due_at_once_fires(seconds):
     clock, calls = ManualClock(), []
     clock.call_later(seconds, lambda: calls.append(clock.monotonic()))
     assert calls == []
-    await turns()
+    await run_loop_steps()
     assert calls == [0]
 
 
@@ -132,11 +132,11 @@ async def test_cancelled_timer_does_not_fire_if_due():
     early.cancel()
     early.cancel()
     clock.advance(60)
-    await turns()
+    await run_loop_steps()
     assert calls == []
 
 
-async def test_timer_fires_on_the_loop_that_set_it():
+async def test_timer_fires_on_loop_that_set_it():
     clock = ManualClock()
     calls = asyncio.Event()
     clock.call_later(5, lambda: calls.set() if threading.current_thread() is threading.main_thread() else None)
@@ -146,11 +146,11 @@ async def test_timer_fires_on_the_loop_that_set_it():
     thread.join()
 
 
-async def test_timer_does_not_move_the_clock_sleep_does():
+async def test_auto_advance_moves_clock_by_sleep_not_by_timer():
     clock, calls = ManualClock(auto_advance=True), []
     for seconds in (45, 60):
         clock.call_later(seconds, lambda seconds=seconds: calls.append(seconds))
-    await turns()
+    await run_loop_steps()
     assert clock.monotonic() == 0
     await clock.sleep(44)
     assert calls == []
@@ -160,22 +160,22 @@ async def test_timer_does_not_move_the_clock_sleep_does():
     assert calls == [45, 60]
 
 
-def test_timer_needs_a_loop_and_may_outlive_it():
+def test_timer_needs_running_loop_and_may_outlive_it():
     clock = ManualClock()
     with pytest.raises(RuntimeError):
         clock.call_later(1, print)
     loop = asyncio.new_event_loop()
 
-    async def ask():
+    async def set_timer():
         return clock.call_later(1, print)
 
-    timer = loop.run_until_complete(ask())
+    timer = loop.run_until_complete(set_timer())
     loop.close()
     clock.advance(2)
     timer.cancel()
 
 
-async def test_system_clock_is_the_machines():
+async def test_system_clock_follows_machine():
     clock = SystemClock()
     begin = clock.monotonic()
     await clock.sleep(0.001)
@@ -183,7 +183,7 @@ async def test_system_clock_is_the_machines():
     assert abs(clock.wall() - datetime.now(UTC)) < timedelta(seconds=5)
 
 
-def test_suspending_moves_wall_and_elapsed_alone():
+def test_suspend_moves_only_wall_and_elapsed():
     clock = ManualClock()
     begin = clock.wall()
     clock.advance(2)
@@ -195,14 +195,14 @@ def test_suspending_moves_wall_and_elapsed_alone():
         clock.suspend(-1)
 
 
-async def test_what_waits_on_monotonic_sleeps_with_the_machine():
+async def test_suspend_does_not_shorten_monotonic_waits():
     clock, calls = ManualClock(), []
     clock.call_later(10, lambda: calls.append("client"))
     clock.call_later_elapsed(10, lambda: calls.append("server"))
     client, server = (asyncio.ensure_future(sleep(10)) for sleep in (clock.sleep, clock.sleep_elapsed))
-    await asleep(clock, 2)
+    await wait_for_sleepers(clock, 2)
     clock.suspend(9)
-    await turns()
+    await run_loop_steps()
     assert (calls, clock.sleepers) == ([], 2)
     clock.suspend(1)
     await asyncio.wait_for(server, 10)
@@ -212,13 +212,13 @@ async def test_what_waits_on_monotonic_sleeps_with_the_machine():
     assert calls == ["server", "client"]
 
 
-async def test_auto_advance_never_waits_for_elapsed_time():
+async def test_auto_advance_does_not_wait_for_elapsed_time():
     clock = ManualClock(auto_advance=True)
     await clock.sleep_elapsed(5)
     assert (clock.monotonic(), clock.elapsed(), clock.sleeps) == (5, 5, [5])
 
 
-def test_elapsed_time_of_the_machine_runs_on():
+def test_elapsed_time_follows_boot_time():
     clock, moved = SystemClock(), MovableClock()
     begin, ahead = clock.elapsed(), moved.elapsed()
     moved.advance(3600)
@@ -230,21 +230,21 @@ def test_elapsed_time_of_the_machine_runs_on():
         assert abs(clock.elapsed() - time.monotonic()) < 5
 
 
-def test_a_clock_without_elapsed_time_is_taken_as_it_is():
-    class Plain:
+def test_clock_without_elapsed_uses_monotonic():
+    class ClockWithoutElapsed:
         def monotonic(self):
             return 42.0
 
-    assert elapsed(Plain()) == 42.0
+    assert elapsed(ClockWithoutElapsed()) == 42.0
 
 
-@pytest.mark.parametrize("how", [{"kind": "delay"}, {"kind": "refusal", "commit": "after"}])
-async def test_moving_the_clock_by_hand_ends_what_the_shop_waits_for(serving, how):
+@pytest.mark.parametrize("fault_arguments", [{"kind": "delay"}, {"kind": "refusal", "commit": "after"}])
+async def test_movable_clock_advance_ends_waits_of_sandbox(serving, fault_arguments):
     clock = MovableClock()
     async with serving(clock=clock) as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
-        fault = sandbox.faults.add(**how, path="*/complete/*", seconds=100)
+        await api.create_customer()
+        basket = (await api.add_item()).data
+        fault = sandbox.faults.add(**fault_arguments, path="*/complete/*", seconds=100)
         call = asyncio.ensure_future(api.complete(basket))
         while not clock._waiting:
             await asyncio.sleep(0)
@@ -259,7 +259,7 @@ async def test_moving_the_clock_by_hand_ends_what_the_shop_waits_for(serving, ho
         assert clock._waiting == set()
 
 
-async def test_a_movable_clock_waits_for_real_too():
+async def test_movable_clock_waits_in_real_time():
     clock = MovableClock()
     await asyncio.wait_for(clock.sleep_elapsed(0.01), 10)
     await asyncio.wait_for(clock.sleep_elapsed(0), 10)
@@ -272,27 +272,27 @@ async def test_a_movable_clock_waits_for_real_too():
 
 
 BASKET = "/partner/walletable/basket"
-ME = {"external_customer_id": "cust-1"}
+CUSTOMER = {"external_customer_id": "cust-1"}
 
 
-async def test_a_suspended_client_finds_its_lock_over(serving, clock):
+async def test_price_lock_expires_during_suspend(serving, clock):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.suspend(239)
-        assert (await api.get(BASKET, **ME)).data["pricefix"]["remaining"] == 1
+        assert (await api.get(BASKET, **CUSTOMER)).data["pricefix"]["remaining"] == 1
         clock.suspend(1)
         assert set((await api.complete(basket)).errors) == {"cart_token"}
-        found = (await api.get(BASKET, **ME)).data
+        found = (await api.get(BASKET, **CUSTOMER)).data
         assert found["pricefix"]["updated"] is True
         assert (clock.monotonic(), sandbox.shop.orders) == (0, [])
 
 
-async def test_a_server_does_not_sleep_with_its_client(serving, clock):
+async def test_sandbox_continues_during_suspend(serving, clock):
     async with serving(reads_lag=5, status_interval=60) as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.faults.add("refusal", path="*/complete/*", commit="after", seconds=30)
-        basket = (await api.add()).data
+        basket = (await api.add_item()).data
         response = await api.complete(basket)
         assert response.status == 403
         while not clock._timers:
@@ -309,7 +309,7 @@ async def test_a_server_does_not_sleep_with_its_client(serving, clock):
         assert clock.monotonic() == 0
 
 
-async def test_nonces_expire_while_the_client_sleeps(serving, clock):
+async def test_nonces_expire_during_suspend(serving, clock):
     async with serving(nonce_lifetime=100) as (sandbox, api):
         await api.get("/partner/walletable/rates")
         clock.suspend(100)
@@ -317,11 +317,11 @@ async def test_nonces_expire_while_the_client_sleeps(serving, clock):
         assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200]
 
 
-async def test_a_delay_goes_on_while_the_client_sleeps(serving, clock):
+async def test_delay_continues_during_suspend(serving, clock):
     async with serving() as (sandbox, api):
         await api.get("/partner/walletable/rates")
         sandbox.faults.add("delay", seconds=10)
         call = asyncio.ensure_future(api.get("/partner/walletable/rates"))
-        await asleep(clock, 1)
+        await wait_for_sleepers(clock, 1)
         clock.suspend(10)
         assert (await asyncio.wait_for(call, 10)).status == 200

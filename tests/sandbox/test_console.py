@@ -9,43 +9,43 @@ import pytest
 
 from minted_connect import AsyncMintedConnect
 from minted_connect.sandbox import ManualClock, MovableClock, Sandbox
-from minted_connect.sandbox.faults import KINDS
+from minted_connect.sandbox.active_faults import KINDS
 
 CUSTOMER = "shop-customer-1"
 GOLD = "MNTBAE0001"
 
 
-class Page:
+class ConsoleClient:
     def __init__(self, sandbox, session):
         self.sandbox, self._session = sandbox, session
 
-    async def ask(self, method="GET", path="/state", body=None, **headers):
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
+    async def request(self, method="GET", path="/state", body=None, **headers):
+        sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
         data = None if body is None else json.dumps(body)
         if data is not None:
-            named.setdefault("Content-Type", "application/json")
+            sent_headers.setdefault("Content-Type", "application/json")
         async with self._session.request(
-            method, f"{self.sandbox.url}/_sandbox{path}", data=data, headers=named
+            method, f"{self.sandbox.url}/_sandbox{path}", data=data, headers=sent_headers
         ) as response:
             return response.status, await response.text(), response.headers
 
     async def state(self):
-        status, text, _ = await self.ask()
+        status, text, _ = await self.request()
         assert status == 200
         return json.loads(text)
 
-    async def act(self, path, /, **body):
-        status, text, _ = await self.ask("POST", path, body)
+    async def post(self, path, /, **body):
+        status, text, _ = await self.request("POST", path, body)
         return status, json.loads(text)
 
 
 @pytest.fixture
-async def page():
+async def console():
     async with Sandbox(clock=ManualClock(auto_advance=True)) as sandbox, aiohttp.ClientSession() as session:
-        yield Page(sandbox, session)
+        yield ConsoleClient(sandbox, session)
 
 
-async def filled(sandbox):
+async def fill_shop(sandbox):
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
         await minted.customers.create(CUSTOMER, firstname="Ada")
         basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD, qty=3)
@@ -54,19 +54,19 @@ async def filled(sandbox):
     return bought.order, again
 
 
-async def test_the_page_is_whole_in_itself(page):
-    status, text, headers = await page.ask(path="")
+async def test_page_loads_no_external_resource(console):
+    status, text, headers = await console.request(path="")
     assert status == 200
     assert headers["Content-Type"].startswith("text/html")
     for outside in ("http://", "https://", "//cdn", "@import", "src="):
         assert outside not in text.replace("http://www.w3.org/2000/svg", "")
     assert "default-src 'none'" in headers["Content-Security-Policy"]
-    assert (await page.ask(path="/"))[0] == 200
+    assert (await console.request(path="/"))[0] == 200
 
 
-async def test_the_state_is_what_is_in_the_shop(page):
-    order, basket = await filled(page.sandbox)
-    state = await page.state()
+async def test_state_lists_content_of_shop(console):
+    order, basket = await fill_shop(console.sandbox)
+    state = await console.state()
     assert state["baskets"] == [
         {
             "id": basket.id,
@@ -84,38 +84,38 @@ async def test_the_state_is_what_is_in_the_shop(page):
     assert (gold["metal"], gold["spot"], len(gold["points"])) == ("gold", "586.48", 120)
     assert gold["points"][-1][1] == gold["spot"]
     assert state["kinds"] == list(KINDS)
-    assert state["seed"] == page.sandbox.seed
+    assert state["seed"] == console.sandbox.seed
     last = state["requests"]["last"]
     assert (last[0]["operation"], last[0]["status"]) == ("baskets.add_item", 200)
-    # Requests of the console are not in the log of requests to the API.
-    assert (await page.state())["requests"]["total"] == state["requests"]["total"] == page.sandbox.requests.total
+    # The request log contains only requests to the API, not those to the console.
+    assert (await console.state())["requests"]["total"] == state["requests"]["total"] == console.sandbox.requests.total
 
 
-async def test_the_clock_moves(page):
-    await filled(page.sandbox)
-    status, state = await page.act("/clock", seconds=241)
+async def test_clock_action_advances_clock(console):
+    await fill_shop(console.sandbox)
+    status, state = await console.post("/clock", seconds=241)
     assert status == 200
     assert state["baskets"][0]["remaining"] == -1
     assert state["movable"]
 
 
 @pytest.mark.parametrize("seconds", [-1, "1", None, True, 1e12, [], float("nan")])
-async def test_a_clock_is_not_moved_by_nonsense(page, seconds):
-    before = page.sandbox.clock.monotonic()
-    status, result = await page.act("/clock", seconds=seconds)
+async def test_clock_action_with_invalid_seconds_gets_400(console, seconds):
+    before = console.sandbox.clock.monotonic()
+    status, result = await console.post("/clock", seconds=seconds)
     assert status == 400
     assert result["error"].startswith("seconds: a number") or result["error"] == "the body must be JSON"
-    assert page.sandbox.clock.monotonic() == before
+    assert console.sandbox.clock.monotonic() == before
 
 
-async def test_the_clock_of_the_machine_stays():
+async def test_clock_action_on_system_clock_gets_409():
     async with Sandbox() as sandbox, aiohttp.ClientSession() as session:
-        page = Page(sandbox, session)
-        assert not (await page.state())["movable"]
-        assert (await page.act("/clock", seconds=1))[0] == 409
+        console = ConsoleClient(sandbox, session)
+        assert not (await console.state())["movable"]
+        assert (await console.post("/clock", seconds=1))[0] == 409
 
 
-def test_a_movable_clock_is_the_machines_moved_forward():
+def test_movable_clock_advances_wall_and_monotonic():
     clock = MovableClock()
     wall, monotonic = clock.wall(), clock.monotonic()
     clock.advance(3600)
@@ -125,28 +125,30 @@ def test_a_movable_clock_is_the_machines_moved_forward():
         clock.advance(-1)
 
 
-async def test_console_adds_and_removes_faults(page):
-    status, state = await page.act("/faults", kind="status", path="*/rates", times=2, status=503)
+async def test_console_adds_and_removes_faults(console):
+    status, state = await console.post("/faults", kind="status", path="*/rates", times=2, status=503)
     assert status == 200
     (fault,) = state["faults"]
     assert (fault["kind"], fault["path"], fault["times"], fault["hits"]) == ("status", "*/rates", 2, 0)
-    async with AsyncMintedConnect(page.sandbox.username, page.sandbox.password, base_url=page.sandbox.url) as minted:
+    async with AsyncMintedConnect(
+        console.sandbox.username, console.sandbox.password, base_url=console.sandbox.url
+    ) as minted:
         await minted.rates.current()
-    assert (await page.state())["faults"][0]["hits"] == 2
-    assert {entry["fault"] for entry in (await page.state())["requests"]["last"]} == {"status", None}
-    status, state = await page.act("/faults/remove", id=fault["id"])
+    assert (await console.state())["faults"][0]["hits"] == 2
+    assert {entry["fault"] for entry in (await console.state())["requests"]["last"]} == {"status", None}
+    status, state = await console.post("/faults/remove", id=fault["id"])
     assert (status, state["faults"]) == (200, [])
-    assert (await page.act("/faults/remove", id=fault["id"]))[0] == 404
+    assert (await console.post("/faults/remove", id=fault["id"]))[0] == 404
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"kind": "nonsense"}, {"kind": "status", "colour": "red"}, {"kind": "drop_field"}, {"kind": []}]
+    "arguments", [{}, {"kind": "nonsense"}, {"kind": "status", "colour": "red"}, {"kind": "drop_field"}, {"kind": []}]
 )
-async def test_a_fault_that_cannot_be_is_refused(page, given):
-    status, result = await page.act("/faults", **given)
+async def test_invalid_fault_gets_422(console, arguments):
+    status, result = await console.post("/faults", **arguments)
     assert status == 422
     assert result["error"]
-    assert not page.sandbox.faults
+    assert not console.sandbox.faults
 
 
 # --- refused requests --------------------------------------------------------------------------------------------
@@ -165,39 +167,41 @@ async def test_a_fault_that_cannot_be_is_refused(page, given):
         {"Host": "[::1"},
     ],
 )
-async def test_other_sites_are_refused(page, headers):
+async def test_request_of_other_site_gets_403(console, headers):
     for method, path, body in (("GET", "/state", None), ("GET", "", None), ("POST", "/clock", {"seconds": 1})):
-        status, text, received = await page.ask(method, path, body, **headers)
+        status, text, received = await console.request(method, path, body, **headers)
         assert status == 403
         assert "Access-Control-Allow-Origin" not in received
         assert GOLD not in text
-    assert page.sandbox.clock.monotonic() == 0
+    assert console.sandbox.clock.monotonic() == 0
 
 
-async def test_the_page_itself_is_let_in(page):
-    origin = page.sandbox.url
-    assert (await page.ask("POST", "/clock", {"seconds": 1}, Origin=origin, Sec_Fetch_Site="same-origin"))[0] == 200
+async def test_request_of_console_page_is_accepted(console):
+    origin = console.sandbox.url
+    assert (await console.request("POST", "/clock", {"seconds": 1}, Origin=origin, Sec_Fetch_Site="same-origin"))[
+        0
+    ] == 200
     port = origin.rpartition(":")[2]
-    assert (await page.ask(Host=f"localhost:{port}", Sec_Fetch_Site="none"))[0] == 200
+    assert (await console.request(Host=f"localhost:{port}", Sec_Fetch_Site="none"))[0] == 200
 
 
-async def test_a_form_of_another_site_cannot_act(page):
-    # The content types that a browser sends without a preflight.
+async def test_form_content_type_gets_415(console):
+    # Browsers send these content types across sites without a CORS preflight.
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
-        status, _, _ = await page.ask("POST", "/clock", {"seconds": 1}, Content_Type=kind)
+        status, _, _ = await console.request("POST", "/clock", {"seconds": 1}, Content_Type=kind)
         assert status == 415
-    assert (await page.ask("OPTIONS", "/clock"))[0] == 405
+    assert (await console.request("OPTIONS", "/clock"))[0] == 405
 
 
 @pytest.mark.parametrize(
     ("method", "path", "status"), [("GET", "/nothing", 404), ("PUT", "/clock", 405), ("GET", "/clock", 405)]
 )
-async def test_what_is_not_there(page, method, path, status):
-    assert (await page.ask(method, path))[0] == status
+async def test_unknown_path_or_method_gets_404_or_405(console, method, path, status):
+    assert (await console.request(method, path))[0] == status
 
 
-async def test_what_is_no_object_is_refused(page):
-    assert (await page.ask("POST", "/clock", [1]))[0] == 400
+async def test_body_that_is_no_object_gets_400(console):
+    assert (await console.request("POST", "/clock", [1]))[0] == 400
 
 
 async def test_console_is_off_by_default_on_other_addresses():

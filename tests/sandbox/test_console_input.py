@@ -12,15 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from minted_connect.sandbox.faults import ARGUMENTS, KINDS
+from minted_connect.sandbox.active_faults import ARGUMENTS, KINDS
 
 RATES = "/partner/walletable/rates"
-PATIENCE = 30
+TIMEOUT = 30
 COMMON = ("method", "path", "times", "after", "before_auth")
-WAITS = {"hang"}  # for their removal
+HANGING = {"hang"}  # these faults wait until they are removed
 
 
-class Failures(logging.Handler):
+class ErrorLog(logging.Handler):
     def __init__(self):
         super().__init__(logging.ERROR)
         self.records = []
@@ -37,7 +37,7 @@ def sandbox():
 
 @pytest.fixture(scope="module")
 def failures():
-    handler, logger = Failures(), logging.getLogger("minted_connect.sandbox")
+    handler, logger = ErrorLog(), logging.getLogger("minted_connect.sandbox")
     logger.addHandler(handler)
     yield handler.records
     logger.removeHandler(handler)
@@ -48,7 +48,7 @@ def send(sandbox, text, path="/faults"):
         f"{sandbox.console_url}{path}", text.encode(), {"Content-Type": "application/json"}, method="POST"
     )
     try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as response:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
             return response.status, json.loads(response.read())
     except urllib.error.HTTPError as error:
         with error:
@@ -62,7 +62,7 @@ def call(sandbox):
     opener = urllib.request.build_opener(urllib.request.HTTPDigestAuthHandler(passwords))
     request = urllib.request.Request(sandbox.url + RATES, headers={"x-client-id": "web"})
     try:
-        with opener.open(request, timeout=PATIENCE) as response:
+        with opener.open(request, timeout=TIMEOUT) as response:
             response.read()
             return response.status
     except urllib.error.HTTPError as error:
@@ -72,7 +72,7 @@ def call(sandbox):
         return None
 
 
-def works(sandbox):
+def is_usable(sandbox):
     sandbox.faults.clear()
     return call(sandbox) == 200
 
@@ -95,32 +95,32 @@ anything = st.recursive(
 def faults(draw):
     kind = draw(st.sampled_from(KINDS))
     names = draw(st.lists(st.sampled_from([*COMMON, *ARGUMENTS[kind], "colour", "self"]), max_size=3, unique=True))
-    given_ = {name: draw(anything) for name in names}
+    arguments = {name: draw(anything) for name in names}
     if kind == "drop_field":
-        given_.setdefault("field", "buy_price")
-    return {"kind": kind, **given_}
+        arguments.setdefault("field", "buy_price")
+    return {"kind": kind, **arguments}
 
 
 @settings(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(given_=faults())
-def test_a_fault_is_refused_by_name_or_works(sandbox, failures, given_):
-    status, result = send(sandbox, json.dumps(given_))
+@given(arguments=faults())
+def test_any_fault_is_accepted_or_named(sandbox, failures, arguments):
+    status, result = send(sandbox, json.dumps(arguments))
     assert status in (200, 422)
     if status == 422:
-        assert any(name in result["error"] for name in given_ if name != "kind")
+        assert any(name in result["error"] for name in arguments if name != "kind")
         assert len(sandbox.faults) == 0
     else:
         (fault,) = sandbox.faults.all()
-        assert fault.kind == given_["kind"]
-        if fault.kind not in WAITS:
+        assert fault.kind == arguments["kind"]
+        if fault.kind not in HANGING:
             call(sandbox)
-    assert works(sandbox)
+    assert is_usable(sandbox)
     assert failures == []
 
 
-POISON = [
+INVALID = [
     ({"kind": "status", "path": {"a": 1}}, "path"),
     ({"kind": "status", "times": "x"}, "times"),
     ({"kind": "status", "method": 5}, "method"),
@@ -142,36 +142,36 @@ POISON = [
 ]
 
 
-@pytest.mark.parametrize(("given_", "name"), POISON)
-def test_poison_is_refused_with_422(sandbox, failures, given_, name):
-    status, result = send(sandbox, json.dumps(given_))
+@pytest.mark.parametrize(("arguments", "name"), INVALID)
+def test_invalid_fault_gets_422_with_name(sandbox, failures, arguments, name):
+    status, result = send(sandbox, json.dumps(arguments))
     assert (status, name in result["error"]) == (422, True)
     assert len(sandbox.faults) == 0
-    assert works(sandbox)
+    assert is_usable(sandbox)
     assert failures == []
 
 
 @pytest.mark.parametrize("value", ["1.5", "0.1", "1e2", "123456789012345678901234567890", '{"a": [1.25]}'])
-def test_fractions_are_sent_on_exactly(sandbox, failures, value):
+def test_decimal_value_is_sent_exactly(sandbox, failures, value):
     status, _ = send(sandbox, f'{{"kind": "extra_field", "field": "*.new", "value": {value}, "path": "*/rates"}}')
     assert status == 200
     assert call(sandbox) == 200
-    assert works(sandbox)
+    assert is_usable(sandbox)
     assert failures == []
 
 
 @pytest.mark.parametrize(
     "text", ["", "{", "[1]", "null", "[" * 100_000, '{"kind": "status", "times": 1' + "0" * 5_000 + "}"]
 )
-def test_what_is_not_a_json_object_is_refused(sandbox, failures, text):
+def test_body_that_is_no_json_object_gets_400(sandbox, failures, text):
     for path in ("/faults", "/clock", "/faults/remove"):
         status, result = send(sandbox, text, path)
         assert (status, bool(result["error"])) == (400, True)
-    assert works(sandbox)
+    assert is_usable(sandbox)
     assert failures == []
 
 
-def test_a_body_that_is_not_utf_8_is_refused(sandbox, failures):
+def test_body_that_is_not_utf_8_gets_400(sandbox, failures):
     for headers in ({"Content-Type": "application/json"}, {"Content-Type": "application/json; charset=no-such"}):
         request = urllib.request.Request(f"{sandbox.console_url}/faults", b'{"kind": "\xff"}', headers, method="POST")
         with pytest.raises(urllib.error.HTTPError) as refused, contextlib.closing(urllib.request.urlopen(request)):
@@ -181,7 +181,7 @@ def test_a_body_that_is_not_utf_8_is_refused(sandbox, failures):
     assert failures == []
 
 
-def test_the_clock_stops_before_dates_end(failures):
+def test_clock_action_beyond_last_date_gets_409(failures):
     with ThreadedSandbox(clock=ManualClock()) as sandbox:
         year = {"seconds": 366 * 86_400}
         sandbox.clock.advance(6_980 * 366 * 86_400)

@@ -62,8 +62,8 @@ CASES = [
 
 @pytest.fixture
 async def basket(api):
-    await api.customer()
-    return (await api.add()).data
+    await api.create_customer()
+    return (await api.add_item()).data
 
 
 def with_field(body, field, value, basket):
@@ -76,7 +76,7 @@ def with_field(body, field, value, basket):
 
 
 @pytest.mark.parametrize(("method", "path", "body", "field", "value"), CASES)
-async def test_bodies(api, basket, sandbox, method, path, body, field, value):
+async def test_invalid_field_of_body_gets_422(api, basket, sandbox, method, path, body, field, value):
     before = [one.items for one in sandbox.shop.baskets], len(sandbox.shop.customers)
     response = await api.send(method, path, with_field(body, field, value, basket))
     assert set(response.errors) == {field}
@@ -86,7 +86,7 @@ async def test_bodies(api, basket, sandbox, method, path, body, field, value):
 @pytest.mark.parametrize(
     ("method", "path", "body"), [case[:3] for case in BODIES if case[1] != "/partner/walletable/complete/sell"]
 )
-async def test_the_same_bodies_unbroken_pass(api, basket, method, path, body):
+async def test_valid_body_is_accepted(api, basket, method, path, body):
     body = {name: basket["token"] if content is TOKEN else content for name, content in body.items()}
     assert (await api.send(method, path, body)).status == 200
 
@@ -100,7 +100,7 @@ async def test_the_same_bodies_unbroken_pass(api, basket, method, path, body):
         {"external_id": "abc", "firstname": None, "email": None, "birthdate": None, "unknown": 1},
     ],
 )
-async def test_customers_at_the_limits_pass(api, body):
+async def test_customer_at_limits_is_accepted(api, body):
     assert (await api.send("POST", "/partner/customer", body)).status == 200
 
 
@@ -117,24 +117,24 @@ async def test_customers_at_the_limits_pass(api, body):
         ("email", ("nonsense", *NOT_STRINGS)),
     ],
 )
-async def test_shipping(api, sandbox, shipping, field, values):
-    await api.customer()
+async def test_invalid_shipping_field_gets_422(api, sandbox, shipping, field, values):
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     for value in values:
-        broken = {**shipping, field: value}
+        invalid = {**shipping, field: value}
         if value is ABSENT:
-            del broken[field]
-        assert set((await api.complete(basket, "delivery", shipping=broken)).errors) == {f"shipping.{field}"}
-    least = {k: v for k, v in shipping.items() if k not in ("external_id", "street", "zipcode", "email")}
-    assert (await api.complete(basket, "delivery", shipping=least)).status == 200
+            del invalid[field]
+        assert set((await api.complete(basket, "delivery", shipping=invalid)).errors) == {f"shipping.{field}"}
+    required = {k: v for k, v in shipping.items() if k not in ("external_id", "street", "zipcode", "email")}
+    assert (await api.complete(basket, "delivery", shipping=required)).status == 200
 
 
 @pytest.mark.parametrize("value", [ABSENT, None, "home", 5, [], True])
-async def test_shipping_must_be_an_object(api, sandbox, value):
-    await api.customer()
+async def test_shipping_that_is_no_object_gets_422(api, sandbox, value):
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     more = {} if value is ABSENT else {"shipping": value}
     assert set((await api.complete(basket, "delivery", **more)).errors) == {"shipping"}
 
@@ -173,7 +173,7 @@ REQUIRED = {
     ("name", "field", "value"),
     [(name, field, value) for name, fields in QUERIES.items() for field, values in fields.items() for value in values],
 )
-async def test_queries(api, basket, name, field, value):
+async def test_invalid_query_parameter_gets_422(api, basket, name, field, value):
     query = {**REQUIRED.get(name, {}), field: value}
     if value is ABSENT:
         del query[field]
@@ -193,7 +193,7 @@ async def test_queries(api, basket, name, field, value):
         ("rates/history", {"metal_type": "silver", "interval": "week"}),
     ],
 )
-async def test_queries_at_the_limits_pass(api, basket, name, query):
+async def test_query_at_limits_is_accepted(api, basket, name, query):
     assert (await api.get(f"/partner/walletable/{name}", **query)).status == 200
 
 
@@ -209,36 +209,36 @@ async def test_queries_at_the_limits_pass(api, basket, name, query):
         ({"startDate": "0001-01-01", "endDate": "9999-12-31"}, {"startDate", "endDate"}),
     ],
 )
-async def test_pairs_of_dates(api, name, more, dates, fields):
+async def test_invalid_date_range_gets_422(api, name, more, dates, fields):
     assert set((await api.get(f"/partner/walletable/{name}", **dates, **more)).errors) == fields
 
 
-async def test_history_needs_a_metal(api):
+async def test_history_without_metal_gets_422(api):
     assert set((await api.get("/partner/walletable/rates/history")).errors) == {"currency_id"}
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'"x"', b"null", b"5", b"\xff", b'{"qty": NaN}', b"[" * 100_000])
-async def test_a_body_must_be_a_json_object(api, data):
+async def test_body_that_is_no_json_object_gets_422(api, data):
     response = await api.send("POST", BASKET, data=data)
     assert set(response.errors) == {"body"}
 
 
-async def test_a_body_must_be_declared_as_json(api):
+async def test_body_with_other_content_type_gets_422(api):
     response = await api.send("POST", "/partner/customer", CUSTOMER, headers={"Content-Type": "text/plain"})
     assert set(response.errors) == {"body"}
 
 
-async def test_no_body_misses_everything_required(api):
+async def test_missing_body_names_all_required_fields(api):
     assert set((await api.send("POST", BASKET)).errors) == {"external_customer_id", "sku", "qty"}
 
 
 @pytest.mark.parametrize("value", [None, ""])
-async def test_the_client_id_is_required(api, value):
+async def test_missing_client_id_gets_422(api, value):
     response = await api.send("GET", "/partner/walletable/rates", headers={"x-client-id": value})
     assert set(response.errors) == {"x-client-id"}
 
 
-async def test_messages_in_both_languages(api, basket):
+async def test_messages_follow_accept_language(api, basket):
     body = {**ADD, "qty": 0}
     turkish = await api.send("POST", BASKET, body)
     english = await api.send("POST", BASKET, body, headers={"Accept-Language": "en"})
@@ -250,6 +250,6 @@ async def test_messages_in_both_languages(api, basket):
     }  # fmt: skip
 
 
-async def test_all_errors_come_at_once(api):
+async def test_response_names_all_invalid_fields(api):
     response = await api.send("POST", "/partner/customer", {"external_id": "x", "gender": "Q", "email": 5})
     assert set(response.errors) == {"external_id", "gender", "email"}

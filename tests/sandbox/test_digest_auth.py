@@ -6,25 +6,27 @@ from minted_connect.sandbox import ManualClock
 from minted_connect.sandbox.digest_auth import DigestVerifier, _Nonce, digest, expected_response, parse_authorization
 
 
-def make(clock=None, **options):
+def make_verifier(clock=None, **options):
     verifier = DigestVerifier(clock or ManualClock(), **options)
     verifier.add("partner", "secret")
     return verifier
 
 
 @pytest.fixture
-def ask(digest_header):
+def authenticate(digest_header):
     """Send credentials for a challenge and return the result."""
 
-    def ask(verifier, challenge=None, *, method="GET", target="/a?b=c", nc=1, body=b"", seen=None, **changed):
+    def authenticate(
+        verifier, challenge=None, *, method="GET", target="/a?b=c", nc=1, body=b"", actual_target=None, **changed
+    ):
         challenge = challenge or verifier.challenges()[0]
         header = digest_header(challenge, "partner", "secret", method, target, nc, body, changed=changed)
-        return verifier.check(method, seen or target, header, body)
+        return verifier.check(method, actual_target or target, header, body)
 
-    return ask
+    return authenticate
 
 
-# RFC 7616, 3.9.1
+# RFC 7616, section 3.9.1
 MUFASA = {
     "username": "Mufasa",
     "realm": "http-auth@example.org",
@@ -44,7 +46,7 @@ MUFASA = {
         ("SHA-256", "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
     ],
 )
-def test_the_examples_of_rfc_7616(algorithm, response):
+def test_verifier_accepts_rfc_7616_example(algorithm, response):
     verifier = DigestVerifier(ManualClock(), realm=MUFASA["realm"], algorithms=["SHA-256", "MD5"])
     verifier.add("Mufasa", "Circle of Life")
     verifier.opaque = MUFASA["opaque"]
@@ -55,7 +57,7 @@ def test_the_examples_of_rfc_7616(algorithm, response):
     assert verifier.check("POST", "/dir/index.html", header).status == 401
 
 
-def test_the_example_of_rfc_2617():
+def test_expected_response_equals_rfc_2617_example():
     ha1 = digest("MD5", b"Mufasa:testrealm@host.com:Circle Of Life")
     ha2 = digest("MD5", b"GET:/dir/index.html")
     nonce = "dcd98b7102dd2f0e8b11d0f600bfb0c093"
@@ -63,14 +65,14 @@ def test_the_example_of_rfc_2617():
     assert found == "6629fae49393a05397450978507c4ef1"
 
 
-def test_the_example_of_rfc_2069_as_corrected():
+def test_expected_response_equals_rfc_2069_example():
     ha1 = digest("MD5", b"Mufasa:testrealm@host.com:CircleOfLife")
     ha2 = digest("MD5", b"GET:/dir/index.html")
     found = expected_response(ha1, ha2, algorithm="MD5", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093")
     assert found == "1949323746fe6a43ef61f9606e7febea"
 
 
-def test_sha_512_256_is_not_a_cut_sha_512():
+def test_sha_512_256_is_not_truncated_sha_512():
     assert digest("SHA-512-256", b"abc") == "53048e2681941ef99b2e29b76b4c7dabe4c2d0c634fc6d46e0e2f13107e7af23"
     assert digest("SHA-512-256", b"abc") != hashlib.sha512(b"abc").hexdigest()[:64]
 
@@ -78,24 +80,26 @@ def test_sha_512_256_is_not_a_cut_sha_512():
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256", "SHA-512-256"])
 @pytest.mark.parametrize("sess", ["", "-sess"])
 @pytest.mark.parametrize("qop", ["auth", "auth-int", "auth,auth-int"])
-def test_every_algorithm_and_qop(ask, algorithm, sess, qop):
-    verifier = make(algorithms=[algorithm + sess], qop=qop)
+def test_every_algorithm_and_qop_is_accepted(authenticate, algorithm, sess, qop):
+    verifier = make_verifier(algorithms=[algorithm + sess], qop=qop)
     challenge = verifier.challenges()[0]
-    assert ask(verifier, challenge, method="POST", body=b"{}").username == "partner"
-    assert ask(verifier, challenge, method="POST", body=b"{}", nc=2, response="0" * 64).reason == "wrong digest"
+    assert authenticate(verifier, challenge, method="POST", body=b"{}").username == "partner"
+    assert (
+        authenticate(verifier, challenge, method="POST", body=b"{}", nc=2, response="0" * 64).reason == "wrong digest"
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256", "SHA-512-256"])
-def test_legacy_challenge_without_qop(ask, algorithm):
-    verifier = make(algorithms=[algorithm], qop=None)
+def test_challenge_without_qop_is_accepted(authenticate, algorithm):
+    verifier = make_verifier(algorithms=[algorithm], qop=None)
     challenge = verifier.challenges()[0]
     assert "qop" not in challenge
-    assert [ask(verifier, challenge).status for _ in range(2)] == [200, 200]
-    assert ask(verifier, challenge, qop="auth", nc="00000001", cnonce="x").reason == "qop not offered"
+    assert [authenticate(verifier, challenge).status for _ in range(2)] == [200, 200]
+    assert authenticate(verifier, challenge, qop="auth", nc="00000001", cnonce="x").reason == "qop not offered"
 
 
-def test_auth_int_covers_the_body(digest_header):
-    verifier = make(algorithms=["MD5"], qop="auth-int")
+def test_auth_int_includes_body(digest_header):
+    verifier = make_verifier(algorithms=["MD5"], qop="auth-int")
     header = digest_header(verifier.challenges()[0], "partner", "secret", "POST", "/", 1, b"one")
     assert verifier.needs_body(header)
     assert not verifier.needs_body(None)
@@ -103,12 +107,12 @@ def test_auth_int_covers_the_body(digest_header):
     assert verifier.check("POST", "/", header, b"one").status == 200
 
 
-def test_one_line_per_algorithm_in_order():
-    lines = make(basic_first=True, realm="R").challenges()
+def test_challenges_have_one_line_per_algorithm():
+    lines = make_verifier(basic_first=True, realm="R").challenges()
     assert lines[0] == 'Basic realm="R"'
     assert [line.rsplit("algorithm=")[1] for line in lines[1:]] == ["SHA-256", "MD5"]
     assert all("stale" not in line for line in lines)
-    assert all("stale=true" in line for line in make().challenges(stale=True))
+    assert all("stale=true" in line for line in make_verifier().challenges(stale=True))
 
 
 @pytest.mark.parametrize(
@@ -128,24 +132,24 @@ def test_one_line_per_algorithm_in_order():
         ({"nonce": "made-up"}, "wrong digest"),
     ],
 )
-def test_refusals(digest_header, changed, reason):
-    verifier = make()
+def test_changed_parameter_is_refused_with_reason(digest_header, changed, reason):
+    verifier = make_verifier()
     header = digest_header(verifier.challenges()[0], "partner", "secret", "GET", "/", changed=changed)
     result = verifier.check("GET", "/", header)
     assert (result.status, result.username, result.stale, result.reason) == (401, None, False, reason)
 
 
-def test_a_nonce_of_another_server_is_unknown_and_not_stale(ask):
-    verifier, other = make(), make()
+def test_nonce_of_another_server_is_unknown(authenticate):
+    verifier, other = make_verifier(), make_verifier()
     other.opaque = verifier.opaque
-    result = ask(verifier, other.challenges()[0])
+    result = authenticate(verifier, other.challenges()[0])
     assert (result.status, result.stale, result.reason) == (401, False, "unknown nonce")
 
 
-def test_the_uri_must_be_the_request_target(ask):
-    verifier = make()
-    assert ask(verifier, target="/a", seen="/a?b=c").status == 400
-    assert ask(verifier, target="/a?b=%63", seen="/a?b=c").status == 400
+def test_uri_that_differs_from_target_gets_400(authenticate):
+    verifier = make_verifier()
+    assert authenticate(verifier, target="/a", actual_target="/a?b=c").status == 400
+    assert authenticate(verifier, target="/a?b=%63", actual_target="/a?b=c").status == 400
 
 
 @pytest.mark.parametrize(
@@ -160,46 +164,46 @@ def test_the_uri_must_be_the_request_target(ask):
         'Digest username="\udc80"',
     ],
 )
-def test_what_is_not_a_digest(header):
+def test_header_that_is_no_digest_is_refused(header):
     assert parse_authorization(header) is None
-    assert make().check("GET", "/", header).reason == "not a digest"
+    assert make_verifier().check("GET", "/", header).reason == "not a digest"
 
 
-def test_quoted_strings_and_tokens():
+def test_parse_authorization_reads_quoted_strings():
     found = parse_authorization(r'digest Username="a\"b\\c,d" ,nc=00000001,, qop=auth, empty=""')
     assert found == {"username": r"a\"b\c,d".replace('\\"', '"'), "nc": "00000001", "qop": "auth", "empty": ""}
 
 
-def test_expired_nonce_is_stale_only_when_the_digest_is_right(ask):
+def test_expired_nonce_is_stale_only_with_right_digest(authenticate):
     clock = ManualClock()
-    verifier = make(clock, nonce_lifetime=300)
+    verifier = make_verifier(clock, nonce_lifetime=300)
     challenge = verifier.challenges()[0]
     clock.advance(299)
-    assert ask(verifier, challenge).status == 200
+    assert authenticate(verifier, challenge).status == 200
     clock.advance(1)
-    assert ask(verifier, challenge, nc=2).stale
-    assert not ask(verifier, challenge, nc=3, response="0" * 64).stale
+    assert authenticate(verifier, challenge, nc=2).stale
+    assert not authenticate(verifier, challenge, nc=3, response="0" * 64).stale
 
 
-def test_rotated_nonces_are_stale(ask):
-    verifier = make()
+def test_rotated_nonces_are_stale(authenticate):
+    verifier = make_verifier()
     challenge = verifier.challenges()[0]
     verifier.rotate_nonces()
-    assert ask(verifier, challenge).stale
-    assert ask(verifier, verifier.challenges()[0]).status == 200
+    assert authenticate(verifier, challenge).stale
+    assert authenticate(verifier, verifier.challenges()[0]).status == 200
 
 
-def test_a_nonce_may_be_used_up(ask):
-    verifier = make(nonce_uses=2)
+def test_nonce_is_stale_after_nonce_uses(authenticate):
+    verifier = make_verifier(nonce_uses=2)
     challenge = verifier.challenges()[0]
-    assert [ask(verifier, challenge, nc=n).status for n in (1, 2, 3)] == [200, 200, 401]
-    assert ask(verifier, challenge, nc=3).stale
+    assert [authenticate(verifier, challenge, nc=n).status for n in (1, 2, 3)] == [200, 200, 401]
+    assert authenticate(verifier, challenge, nc=3).stale
 
 
-def test_each_count_passes_once_in_any_order(ask):
-    verifier = make()
+def test_each_nc_is_accepted_once_in_any_order(authenticate):
+    verifier = make_verifier()
     challenge = verifier.challenges()[0]
-    assert [ask(verifier, challenge, nc=n).status for n in (3, 1, 3, 2, 1, 2, 4, 0)] == [
+    assert [authenticate(verifier, challenge, nc=n).status for n in (3, 1, 3, 2, 1, 2, 4, 0)] == [
         200,
         200,
         401,
@@ -209,41 +213,41 @@ def test_each_count_passes_once_in_any_order(ask):
         200,
         401,
     ]
-    replay = ask(verifier, challenge, nc=4)
+    replay = authenticate(verifier, challenge, nc=4)
     assert (replay.reason, replay.stale, replay.nc) == ("nc replayed", False, 4)
 
 
-def test_strict_counts_must_increase(ask):
-    verifier = make(strict_nc=True)
+def test_strict_nc_must_increase(authenticate):
+    verifier = make_verifier(strict_nc=True)
     challenge = verifier.challenges()[0]
-    assert [ask(verifier, challenge, nc=n).status for n in (2, 1, 3, 10, 4)] == [200, 401, 200, 200, 401]
+    assert [authenticate(verifier, challenge, nc=n).status for n in (2, 1, 3, 10, 4)] == [200, 401, 200, 200, 401]
 
 
-def test_a_refused_count_is_not_spent(ask):
-    verifier = make()
+def test_nc_of_refused_request_can_be_used_again(authenticate):
+    verifier = make_verifier()
     challenge = verifier.challenges()[0]
-    assert ask(verifier, challenge, response="0" * 64).status == 401
-    assert ask(verifier, challenge).status == 200
+    assert authenticate(verifier, challenge, response="0" * 64).status == 401
+    assert authenticate(verifier, challenge).status == 200
 
 
-def test_old_nonces_are_forgotten(ask, monkeypatch):
+def test_oldest_nonce_is_forgotten_above_limit(authenticate, monkeypatch):
     monkeypatch.setattr("minted_connect.sandbox.digest_auth._MAX_NONCES", 2)
-    verifier = make()
+    verifier = make_verifier()
     first = verifier.challenges()[0]
     second = verifier.challenges()[0]
     verifier.challenges()
-    assert ask(verifier, first).reason == "unknown nonce"
-    assert ask(verifier, second).status == 200
+    assert authenticate(verifier, first).reason == "unknown nonce"
+    assert authenticate(verifier, second).status == 200
 
 
 @pytest.mark.parametrize(
     "options", [{"algorithms": ["MD4"]}, {"algorithms": []}, {"qop": "x"}, {"algorithms": ["MD5-sess"], "qop": None}]
 )
-def test_impossible_options(options):
+def test_invalid_options_raise(options):
     with pytest.raises(ValueError):
-        make(**options)
+        make_verifier(**options)
 
 
-def test_a_username_has_no_colon():
+def test_username_with_colon_raises():
     with pytest.raises(ValueError, match="colon"):
-        make().add("a:b", "c")
+        make_verifier().add("a:b", "c")

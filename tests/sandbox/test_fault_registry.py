@@ -11,40 +11,35 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minted_connect.sandbox.active_faults import ARGUMENTS, KINDS, FaultKind, Faults
 from minted_connect.sandbox.fault_arguments import Choice, Number, arguments_of
 from minted_connect.sandbox.fault_registry import REGISTRY, fault, faults_table
-from minted_connect.sandbox.faults import ARGUMENTS, KINDS, FaultKind, Faults
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
 COMMON = {"method": None, "path": None, "times": 1, "after": 0, "before_auth": False}
-FIELD = {"drop_field": {"field": "paid_total"}}
+REQUIRED_ARGUMENTS = {"drop_field": {"field": "paid_total"}}
 COMMITTING = [kind for kind in KINDS if "commit" in ARGUMENTS[kind]]
 
 
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
-
-
-def test_literal_and_registry_hold_the_same_kinds():
+def test_literal_and_registry_list_same_kinds():
     assert set(get_args(FaultKind)) == set(REGISTRY)
     assert tuple(sorted(REGISTRY)) == KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_arguments_are_those_of_the_signature(kind):
+def test_arguments_equal_keywords_of_signature(kind):
     found = REGISTRY[kind]
     keywords = [one for one in inspect.signature(found.function).parameters.values() if one.kind is one.KEYWORD_ONLY]
     assert {one.name: one.default for one in keywords} == ARGUMENTS[kind]
     assert all(argument.rules for argument in found.arguments.values())
     assert found.summary == found.function.__doc__.partition("\n")[0].rstrip(".")
-    added = Faults().add(kind, **FIELD.get(kind, {}))
-    assert dict(added.args) == {**ARGUMENTS[kind], **FIELD.get(kind, {})}
+    added = Faults().add(kind, **REQUIRED_ARGUMENTS.get(kind, {}))
+    assert dict(added.args) == {**ARGUMENTS[kind], **REQUIRED_ARGUMENTS.get(kind, {})}
 
 
-def test_a_kind_is_registered_once():
+def test_duplicate_kind_raises():
     with pytest.raises(ValueError, match="'hang'"):
 
         @fault
@@ -53,14 +48,14 @@ def test_a_kind_is_registered_once():
     assert REGISTRY["hang"].function.__module__ == "minted_connect.sandbox.fault_effects"
 
 
-def test_a_number_needs_bounds():
-    def made(reply, *, size: int = 1): ...
+def test_number_without_bounds_raises():
+    def effect(reply, *, size: int = 1): ...
 
     with pytest.raises(KeyError):
-        arguments_of(made)
+        arguments_of(effect)
 
 
-def test_the_table_lists_every_fault_with_its_arguments():
+def test_table_lists_every_fault_with_arguments():
     head, _, *rows = faults_table().splitlines()
     assert head.startswith("| kind |")
     listed = {}
@@ -76,21 +71,21 @@ def test_the_table_lists_every_fault_with_its_arguments():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_unknown_arguments_are_refused(kind):
+def test_unknown_argument_raises(kind):
     faults = Faults()
     with pytest.raises(TypeError, match=f"{kind} takes no colour, shape"):
-        faults.add(kind, shape=1, colour="red", **FIELD.get(kind, {}))
+        faults.add(kind, shape=1, colour="red", **REQUIRED_ARGUMENTS.get(kind, {}))
     assert len(faults) == 0
 
 
 @pytest.mark.parametrize("kind", ["", "explode", None, 5, [], {}, b"status"])
-def test_unknown_kinds_are_refused(kind):
+def test_unknown_kind_raises(kind):
     with pytest.raises(ValueError, match="kind: no such fault; there are deep, delay"):
         Faults().add(kind)
 
 
-class Anything:
-    """No argument of any fault is of this type."""
+class OtherType:
+    """A type that no argument of a fault accepts."""
 
 
 WRONG = {
@@ -103,7 +98,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
-def test_wrong_limits_are_refused_and_named(name, value):
+def test_invalid_common_argument_raises_and_is_named(name, value):
     faults = Faults()
     with pytest.raises((TypeError, ValueError), match=f"status needs {name}= to be "):
         faults.add("status", **{name: value})
@@ -111,10 +106,10 @@ def test_wrong_limits_are_refused_and_named(name, value):
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in KINDS for name in ARGUMENTS[kind]])
-def test_wrong_types_are_refused_and_named(kind, name):
+def test_argument_of_wrong_type_raises_and_is_named(kind, name):
     faults = Faults()
     with pytest.raises((TypeError, ValueError), match=f"{kind} needs {name}= to be "):
-        faults.add(kind, **{**FIELD.get(kind, {}), name: Anything()})
+        faults.add(kind, **{**REQUIRED_ARGUMENTS.get(kind, {}), name: OtherType()})
     assert len(faults) == 0
 
 
@@ -128,7 +123,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("kind", "name", "rule"), NUMBERS)
-def test_numbers_out_of_bounds_are_refused(kind, name, rule):
+def test_number_out_of_bounds_raises(kind, name, rule):
     wrong = [rule.low - 1, rule.high + 1, float("nan"), float("inf"), True, Decimal("NaN"), Decimal("1e9999"), 10**400]
     for value in wrong:
         with pytest.raises((TypeError, ValueError), match=f"{kind} needs {name}= to be "):
@@ -137,13 +132,13 @@ def test_numbers_out_of_bounds_are_refused(kind, name, rule):
         assert Faults().add(kind, **{name: value}).args[name] == value
 
 
-def test_what_was_seen_in_the_wild_is_refused():
+def test_reported_invalid_arguments_raise():
     for kind, args in [("gzip_bomb", {"size": 10**13}), ("delay", {"seconds": -1}), ("delay", {"seconds": "x"})]:
         with pytest.raises((TypeError, ValueError), match=next(iter(args))):
             Faults().add(kind, **args)
 
 
-def test_choices_are_exact():
+def test_choice_accepts_only_listed_values():
     for kind in KINDS:
         for name, argument in REGISTRY[kind].arguments.items():
             for rule in argument.rules:
@@ -176,12 +171,12 @@ def test_choices_are_exact():
         ("order_status", {"name": ""}),
     ],
 )
-def test_values_that_cannot_be_sent_are_refused(kind, args):
+def test_value_that_cannot_be_sent_raises(kind, args):
     with pytest.raises((TypeError, ValueError), match=f"{kind} needs {next(iter(args))}= to be "):
         Faults().add(kind, **args)
 
 
-def test_nested_beyond_measure_is_refused():
+def test_recursive_value_raises():
     value = []
     value.append(value)
     with pytest.raises(TypeError, match="extra_field needs value="):
@@ -189,7 +184,7 @@ def test_nested_beyond_measure_is_refused():
 
 
 @given(st.sampled_from([kind for kind in KINDS if ARGUMENTS[kind]]), st.data())
-def test_a_value_is_taken_or_refused_by_name(kind, data):
+def test_any_value_is_accepted_or_named(kind, data):
     name = data.draw(st.sampled_from([*ARGUMENTS[kind], *COMMON]))
     values = st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.decimals(), st.text(), st.binary(),
@@ -198,7 +193,7 @@ def test_a_value_is_taken_or_refused_by_name(kind, data):
     value = data.draw(values)
     faults = Faults()
     try:
-        added = faults.add(kind, **{**FIELD.get(kind, {}), name: value})
+        added = faults.add(kind, **{**REQUIRED_ARGUMENTS.get(kind, {}), name: value})
     except (TypeError, ValueError) as error:
         assert f"{kind} needs {name}= to be " in str(error)
         assert len(faults) == 0
@@ -210,22 +205,22 @@ def test_a_value_is_taken_or_refused_by_name(kind, data):
 # --- commit ------------------------------------------------------------------------------------------------------
 
 
-def test_every_commit_is_a_flag_or_a_moment():
+def test_commit_is_boolean_or_named_moment():
     for kind in COMMITTING:
         (rule,) = REGISTRY[kind].arguments["commit"].rules
         assert rule.text in ("True or False", "'before' or 'after' or 'never'"), kind
 
 
 @pytest.mark.parametrize("kind", COMMITTING)
-async def test_commit_decides_whether_the_work_is_done(api, sandbox, clock, kind):
+async def test_commit_decides_whether_request_is_executed(api, sandbox, clock, kind):
     is_flag = isinstance(ARGUMENTS[kind]["commit"], bool)
     for commit, orders in [(False if is_flag else "never", 0), (True if is_flag else "before", 1)]:
         customer = f"cust-{orders}"
-        await api.customer(customer)
+        await api.create_customer(customer)
         fault = sandbox.faults.add(kind, path="*/complete/*", commit=commit)
-        basket = (await api.add(customer=customer)).data
+        basket = (await api.add_item(customer=customer)).data
         call = asyncio.ensure_future(api.complete(basket))
-        await until(lambda fault=fault, call=call: fault.waiting or call.done())
+        await wait_until(lambda fault=fault, call=call: fault.waiting or call.done())
         clock.advance(100)
         await asyncio.sleep(0)
         assert len(sandbox.shop.orders) == orders, (kind, commit)
@@ -242,18 +237,18 @@ async def test_commit_decides_whether_the_work_is_done(api, sandbox, clock, kind
     await api.session.close()
 
 
-async def test_hang_with_commit_does_the_work_first(api, sandbox):
-    await api.customer()
+async def test_hang_with_commit_executes_request_first(api, sandbox):
+    await api.create_customer()
     fault = sandbox.faults.add("hang", path="*/complete/*", commit=True)
-    call = asyncio.ensure_future(api.complete((await api.add()).data))
-    await until(lambda: fault.waiting)
+    call = asyncio.ensure_future(api.complete((await api.add_item()).data))
+    await wait_until(lambda: fault.waiting)
     assert (len(sandbox.shop.orders), sandbox.latest_landing) == (1, 0.0)
     fault.remove()
     assert (await call).status == 200
 
 
-async def test_interim_without_commit_is_a_500(api, sandbox):
-    await api.customer()
+async def test_interim_without_commit_sends_500(api, sandbox):
+    await api.create_customer()
     sandbox.faults.add("interim", path="*/complete/*", commit=False)
-    response = await api.complete((await api.add()).data)
+    response = await api.complete((await api.add_item()).data)
     assert (response.status, response.json["success"], sandbox.shop.orders) == (500, False, [])

@@ -5,8 +5,9 @@ import aiohttp
 import pytest
 
 from minted_connect.sandbox import ManualClock
+from minted_connect.sandbox.active_faults import ARGUMENTS, KINDS, Faults
 from minted_connect.sandbox.fault_registry import REGISTRY
-from minted_connect.sandbox.faults import ARGUMENTS, KINDS, Faults
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -15,15 +16,15 @@ RATES = "/partner/walletable/rates"
 
 @pytest.fixture
 async def basket(api):
-    await api.customer()
-    return (await api.add()).data
+    await api.create_customer()
+    return (await api.add_item()).data
 
 
 @pytest.fixture
-def raw(sandbox, digest_header):
-    """Send one authenticated GET on a socket of its own and return all bytes until the server closes."""
+def raw_get(sandbox, digest_header):
+    """Send one authenticated GET on a new connection, and return all bytes until the server closes it."""
 
-    async def raw(target=RATES):
+    async def raw_get(target=RATES):
         challenge = sandbox.digest.challenges()[0]
         header = digest_header(challenge, sandbox.username, sandbox.password, "GET", target)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
@@ -35,46 +36,40 @@ def raw(sandbox, digest_header):
             writer.close()
             await writer.wait_closed()
 
-    return raw
+    return raw_get
 
 
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
-
-
-def test_every_kind_is_carried_out():
+def test_kinds_registry_and_arguments_agree():
     assert set(KINDS) == set(REGISTRY) == set(ARGUMENTS)
     assert list(KINDS) == sorted(KINDS)
 
 
-def test_nonsense_is_refused():
+def test_unknown_kind_or_argument_raises():
     with pytest.raises(ValueError, match="no such fault"):
         Faults().add("explode")
     with pytest.raises(TypeError, match="retry_after"):
         Faults().add("delay", retry_after=1)
 
 
-async def test_fault_is_applied_times_after_skipping(api, sandbox):
+async def test_fault_applies_times_requests_after_skipping(api, sandbox):
     fault = sandbox.faults.add("status", times=2, after=1, path="*/rates")
     assert [(await api.get(RATES)).status for _ in range(4)] == [200, 500, 500, 200]
     assert fault.hits == 2
 
 
-async def test_faults_choose_by_method_and_path(api, sandbox):
-    await api.customer()
+async def test_fault_matches_method_and_path(api, sandbox):
+    await api.create_customer()
     fault = sandbox.faults.add("status", method="post", path="*/basket", times=None)
     assert (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).status == 200
     assert (await api.get(RATES)).status == 200
-    assert [(await api.add()).status for _ in range(3)] == [500, 500, 500]
+    assert [(await api.add_item()).status for _ in range(3)] == [500, 500, 500]
     fault.remove()
     fault.remove()
-    assert (await api.add()).status == 200
+    assert (await api.add_item()).status == 200
     assert fault.hits == 3
 
 
-async def test_first_matching_fault_is_applied_others_count(api, sandbox):
+async def test_first_matching_fault_applies_and_others_count(api, sandbox):
     first = sandbox.faults.add("status", status=503)
     second = sandbox.faults.add("status", status=502, after=1)
     assert [(await api.get(RATES)).status for _ in range(3)] == [503, 502, 200]
@@ -83,7 +78,7 @@ async def test_first_matching_fault_is_applied_others_count(api, sandbox):
     assert len(sandbox.faults) == 0
 
 
-async def test_faults_apply_after_the_digest_by_default(api, sandbox):
+async def test_fault_applies_after_authentication_by_default(api, sandbox):
     late = sandbox.faults.add("status", status=500)
     await api.get(RATES)
     assert [entry.status for entry in sandbox.requests] == [401, 500]
@@ -94,12 +89,12 @@ async def test_faults_apply_after_the_digest_by_default(api, sandbox):
     assert sandbox.requests[-1].partner is None
     sandbox.faults.add("drop_after_commit", before_auth=True)
     with pytest.raises(aiohttp.ClientError):
-        await api.customer()
+        await api.create_customer()
     assert len(sandbox.shop.customers) == 1
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_drop_before_read_does_nothing(api, sandbox, basket, reset):
+async def test_drop_before_read_executes_nothing(api, sandbox, basket, reset):
     sandbox.faults.add("drop_before_read", path="*/complete/*", reset=reset)
     with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
         await api.complete(basket)
@@ -110,7 +105,7 @@ async def test_drop_before_read_does_nothing(api, sandbox, basket, reset):
 
 
 @pytest.mark.parametrize("reset", [False, True])
-async def test_drop_after_commit_does_it_all(api, sandbox, basket, reset):
+async def test_drop_after_commit_executes_request(api, sandbox, basket, reset):
     sandbox.faults.add("drop_after_commit", path="*/complete/*", reset=reset)
     with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
         await api.complete(basket)
@@ -121,10 +116,10 @@ async def test_drop_after_commit_does_it_all(api, sandbox, basket, reset):
 
 
 @pytest.mark.parametrize(("kind", "orders"), [("delay", 0), ("delay_after_commit", 1)])
-async def test_delays_wait_on_the_clock(api, sandbox, clock, basket, kind, orders):
+async def test_delay_waits_on_clock_of_sandbox(api, sandbox, clock, basket, kind, orders):
     sandbox.faults.add(kind, path="*/complete/*", seconds=30)
     call = asyncio.ensure_future(api.complete(basket))
-    await until(lambda: clock.sleepers)
+    await wait_until(lambda: clock.sleepers)
     assert len(sandbox.shop.orders) == orders
     clock.advance(30)
     assert (await call).status == 200
@@ -133,48 +128,48 @@ async def test_delays_wait_on_the_clock(api, sandbox, clock, basket, kind, order
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("auto_advance", [False, True])
-async def test_late_commit_executes_after_the_connection_closed(api, sandbox, clock, basket, reset, auto_advance):
+async def test_late_commit_executes_after_connection_closes(api, sandbox, clock, basket, reset, auto_advance):
     clock.auto_advance = auto_advance
     sandbox.faults.add("late_commit", path="*/complete/*", reset=reset)
     with pytest.raises((aiohttp.ServerDisconnectedError, aiohttp.ClientOSError)):
         await api.complete(basket)
     entry = sandbox.requests[-1]
     assert (entry.operation, entry.status, entry.body, entry.fault) == ("complete.buy", None, None, "late_commit")
-    await until(lambda: clock._timers)
+    await wait_until(lambda: clock._timers)
     clock.advance(29)
     await api.get(RATES)
     assert (sandbox.shop.orders, entry.body) == ([], None)
     clock.advance(1)
-    await until(lambda: sandbox.shop.orders)
+    await wait_until(lambda: sandbox.shop.orders)
     assert [order.token for order in sandbox.shop.orders] == [basket["token"]]
     assert sandbox.shop.orders[0].completed - sandbox.shop.orders[0].ordered == 30_000_000
     assert entry.body["cart_token"] == basket["token"]
     assert clock.sleeps == []
 
 
-async def test_late_commit_on_a_clock_without_timers(serving):
-    class Plain:
+async def test_late_commit_on_clock_without_timers_uses_sleep(serving):
+    class ClockWithoutTimers:
         def __init__(self):
             self.inner = ManualClock()
             self.monotonic, self.wall, self.sleep = self.inner.monotonic, self.inner.wall, self.inner.sleep
 
-    clock = Plain()
+    clock = ClockWithoutTimers()
     async with serving(clock=clock) as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         sandbox.faults.add("late_commit", path="*/complete/*", seconds=5)
         with pytest.raises(aiohttp.ClientError):
             await api.complete(basket)
-        await until(lambda: clock.inner.sleepers)
+        await wait_until(lambda: clock.inner.sleepers)
         clock.inner.advance(5)
-        await until(lambda: sandbox.shop.orders)
+        await wait_until(lambda: sandbox.shop.orders)
         assert clock.inner.sleeps == [5]
 
 
-async def test_deferred_request_is_not_executed_after_closing(serving, clock):
+async def test_deferred_request_is_not_executed_after_aclose(serving, clock):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         sandbox.faults.add("late_commit", path="*/complete/*")
         with pytest.raises(aiohttp.ClientError):
             await api.complete(basket)
@@ -185,10 +180,10 @@ async def test_deferred_request_is_not_executed_after_closing(serving, clock):
 
 
 @pytest.mark.parametrize(("commit", "orders"), [(False, 0), (True, 1)])
-async def test_hanging_ends_with_the_fault(api, sandbox, basket, commit, orders):
+async def test_hang_ends_when_fault_is_removed(api, sandbox, basket, commit, orders):
     fault = sandbox.faults.add("hang", path="*/complete/*", commit=commit)
     call = asyncio.ensure_future(api.complete(basket))
-    await until(lambda: fault.waiting)
+    await wait_until(lambda: fault.waiting)
     assert len(sandbox.shop.orders) == orders
     sandbox.faults.clear()
     assert (await call).status == 200
@@ -196,7 +191,7 @@ async def test_hanging_ends_with_the_fault(api, sandbox, basket, commit, orders)
     await asyncio.wait_for(fault.wait_removed(), 1)
 
 
-async def test_status_without_and_with_commit(api, sandbox, basket):
+async def test_status_executes_request_only_with_commit(api, sandbox, basket):
     sandbox.faults.add("status", path="*/complete/*", status=503, retry_after=7, headers={"X-Cache": "miss"})
     response = await api.complete(basket)
     assert (response.status, response.headers["Retry-After"], response.headers["X-Cache"]) == (503, "7", "miss")
@@ -219,13 +214,13 @@ async def test_status_without_and_with_commit(api, sandbox, basket):
         ({"body": ""}, ""),
     ],
 )
-async def test_status_with_any_body(api, sandbox, args, text):
+async def test_status_sends_configured_body(api, sandbox, args, text):
     sandbox.faults.add("status", status=422, **args)
     response = await api.get(RATES)
     assert (response.status, response.text) == (422, text)
 
 
-async def test_rate_limit(api, sandbox, basket):
+async def test_rate_limit_sends_429_without_execution(api, sandbox, basket):
     sandbox.faults.add("rate_limit", retry_after=3, path="*/complete/*")
     response = await api.complete(basket)
     assert (response.status, response.headers["Retry-After"], response.json["success"]) == (429, "3", False)
@@ -234,7 +229,7 @@ async def test_rate_limit(api, sandbox, basket):
     assert "Retry-After" not in (await api.get(RATES)).headers
 
 
-async def test_redirect_and_html(api, sandbox):
+async def test_redirect_and_html_replace_response(api, sandbox):
     sandbox.faults.add("redirect", location="https://example.com/", status=307)
     response = await api.get(RATES)
     assert (response.status, response.headers["Location"]) == (307, "https://example.com/")
@@ -243,7 +238,7 @@ async def test_redirect_and_html(api, sandbox):
     assert (response.status, response.headers["Content-Type"]) == (200, "text/html; charset=UTF-8")
 
 
-async def test_success_false(api, sandbox, basket):
+async def test_success_false_sends_failed_envelope(api, sandbox, basket):
     sandbox.faults.add("success_false", code=17, message="no", path="*/complete/*")
     response = await api.complete(basket)
     assert (response.status, response.json) == (200, {"data": None, "success": False, "code": 17, "message": "no"})
@@ -253,17 +248,17 @@ async def test_success_false(api, sandbox, basket):
     assert len(sandbox.shop.orders) == 1
 
 
-async def test_stale_nonce(api, sandbox):
+async def test_stale_nonce_repeats_challenge(api, sandbox):
     await api.get(RATES)
     fault = sandbox.faults.add("stale_nonce")
-    assert (await api.get(RATES)).status == 200  # the client repeated the handshake with the new nonce
+    assert (await api.get(RATES)).status == 200  # the client authenticated again with the new nonce
     assert fault.hits == 1
     assert [entry.status for entry in sandbox.requests] == [401, 200, 401, 200]
     assert sandbox.requests[1].nonce != sandbox.requests[3].nonce
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_truncated_responses(api, sandbox, basket, chunked):
+async def test_truncate_drops_connection_after_commit(api, sandbox, basket, chunked):
     sandbox.faults.add("truncate", path="*/complete/*", chunked=chunked)
     with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)):
         await api.complete(basket)
@@ -271,15 +266,15 @@ async def test_truncated_responses(api, sandbox, basket, chunked):
     assert sandbox.requests[-1].status == 200
 
 
-async def test_truncated_bytes(sandbox, raw):
+async def test_truncate_keeps_share_of_body(sandbox, raw_get):
     sandbox.faults.add("truncate", keep=0.25)
-    head, _, body = (await raw()).partition(b"\r\n\r\n")
+    head, _, body = (await raw_get()).partition(b"\r\n\r\n")
     length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
     assert len(body) == length // 4
 
 
 @pytest.mark.parametrize("where", ["head", "body"])
-async def test_slow_loris_waits_on_the_clock(serving, clock, where):
+async def test_slow_loris_waits_on_clock_of_sandbox(serving, clock, where):
     clock.auto_advance = True
     async with serving() as (sandbox, api):
         sandbox.faults.add("slow_loris", interval=2, where=where)
@@ -290,20 +285,20 @@ async def test_slow_loris_waits_on_the_clock(serving, clock, where):
         assert set(clock.sleeps) == {2}
 
 
-async def test_interim_responses_and_headers(sandbox, raw):
+async def test_interim_and_header_faults_are_sent(sandbox, raw_get):
     sandbox.faults.add("interim", count=3)
-    found = await raw()
+    found = await raw_get()
     assert found.count(b"HTTP/1.1 103 Early Hints") == 3
     assert found.endswith(b"}")
     sandbox.faults.add("many_headers", count=200)
-    assert (await raw()).count(b"X-Filler-") == 200
+    assert (await raw_get()).count(b"X-Filler-") == 200
     sandbox.faults.add("long_header", size=9000)
-    assert b"X-Filler: " + b"x" * 9000 in await raw()
+    assert b"X-Filler: " + b"x" * 9000 in await raw_get()
     sandbox.faults.add("two_answers")
-    assert (await raw()).count(b"HTTP/1.1 200 ") == 2
+    assert (await raw_get()).count(b"HTTP/1.1 200 ") == 2
 
 
-async def test_spoilt_bodies(api, sandbox):
+async def test_body_faults_are_sent(api, sandbox):
     sandbox.faults.add("empty")
     assert (await api.get(RATES)).text == ""
     sandbox.faults.add("invalid_json")
@@ -318,7 +313,7 @@ async def test_spoilt_bodies(api, sandbox):
     assert "[" * 500 + "]" * 500 in (await api.get(RATES)).text
 
 
-async def test_large_responses(sandbox, api):
+async def test_too_large_and_gzip_bomb_exceed_limit(sandbox, api):
     sandbox.faults.add("too_large")
     assert len((await api.get(RATES)).text) > 9 * 1024 * 1024
     sandbox.faults.add("gzip_bomb", times=None, size=9 * 1024 * 1024)
@@ -328,7 +323,7 @@ async def test_large_responses(sandbox, api):
     assert len(response.text) > 9 * 1024 * 1024
 
 
-async def test_wrong_customer_replaces_the_id(api, sandbox, basket):
+async def test_wrong_customer_replaces_external_id(api, sandbox, basket):
     sandbox.faults.add("wrong_customer", times=None, external_id="other")
     found = (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data
     assert found == {**basket, "customer": {**basket["customer"], "external_id": "other"}}
@@ -340,7 +335,7 @@ async def test_wrong_customer_replaces_the_id(api, sandbox, basket):
     assert {row["customer_external_id"] for row in wallets} == {"other"}
 
 
-async def test_fields_come_and_go(api, sandbox, basket):
+async def test_drop_field_and_extra_field_edit_paths(api, sandbox, basket):
     path = {"external_customer_id": "cust-1"}
     sandbox.faults.add("drop_field", field="pricefix.remaining")
     assert "remaining" not in (await api.get("/partner/walletable/basket", **path)).data["pricefix"]
@@ -360,7 +355,7 @@ async def test_fields_come_and_go(api, sandbox, basket):
 
 
 @pytest.mark.parametrize("field", ["sell_price", "*.sell_price"])
-async def test_a_field_of_a_list_goes_from_every_row(api, sandbox, field):
+async def test_drop_field_removes_field_from_every_row_of_list(api, sandbox, field):
     sandbox.faults.add("drop_field", field=field)
     rows = (await api.get(RATES)).data
     assert len(rows) == 2
@@ -368,7 +363,7 @@ async def test_a_field_of_a_list_goes_from_every_row(api, sandbox, field):
 
 
 @pytest.mark.parametrize("field", ["sku", "*.sku", "data.sku", "data.*.sku"])
-async def test_a_field_of_a_page_goes_from_every_row(api, sandbox, field):
+async def test_drop_field_removes_field_from_every_row_of_page(api, sandbox, field):
     sandbox.faults.add("drop_field", field=field)
     found = (await api.get("/partner/walletable/products")).data
     assert found["current_page"] == 1
@@ -376,7 +371,7 @@ async def test_a_field_of_a_page_goes_from_every_row(api, sandbox, field):
     assert all("name" in row and "sku" not in row for row in found["data"])
 
 
-async def test_every_row_goes_and_the_keys_of_a_page_stay_in_reach(api, sandbox):
+async def test_drop_field_removes_all_rows_or_key_of_page(api, sandbox):
     sandbox.faults.add("drop_field", field="*")
     assert (await api.get(RATES)).data == []
     sandbox.faults.add("drop_field", field="last_page")
@@ -384,20 +379,20 @@ async def test_every_row_goes_and_the_keys_of_a_page_stay_in_reach(api, sandbox)
 
 
 @pytest.mark.parametrize("args", [{}, {"field": ""}, {"field": "items..sku"}, {"field": 7}, {"field": None}])
-def test_a_field_has_to_be_a_path(args):
+def test_drop_field_with_invalid_path_raises(args):
     faults = Faults()
     with pytest.raises(ValueError, match="drop_field needs field="):
         faults.add("drop_field", **args)
     assert len(faults) == 0
 
 
-async def test_closing_does_not_wait_for_hanging_requests(serving):
+async def test_aclose_does_not_wait_for_hanging_requests(serving):
     async with serving() as (sandbox, api):
-        await api.get(RATES)  # two concurrent first calls would share a nonce and a count
+        await api.get(RATES)  # authenticate first: two concurrent first calls would use the same nonce and count
         hang = sandbox.faults.add("hang", path=RATES)
         delay = sandbox.faults.add("delay", path="*/products")
         calls = [asyncio.ensure_future(api.get(path)) for path in (RATES, "/partner/walletable/products")]
-        await until(lambda: hang.waiting and delay.hits)
+        await wait_until(lambda: hang.waiting and delay.hits)
         async with asyncio.timeout(5):
             await sandbox.aclose()
         results = await asyncio.gather(*calls, return_exceptions=True)

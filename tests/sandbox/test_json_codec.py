@@ -24,30 +24,30 @@ values = st.recursive(scalars, lambda inner: st.lists(inner) | st.dictionaries(s
         (D(100), "100"),
     ],
 )
-def test_numbers_are_written_as_the_vendor_does(value, text):
+def test_numbers_are_formatted_like_vendor(value, text):
     assert format_number(value) == encode(value) == text
 
 
-def normal(value):
+def normalise(value):
     if isinstance(value, dict):
-        return {key: normal(item) for key, item in value.items()}
+        return {key: normalise(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [normal(item) for item in value]
+        return [normalise(item) for item in value]
     return D(value) if isinstance(value, int | D) and not isinstance(value, bool) else value
 
 
 @given(values)
-def test_encoding_loses_nothing(value):
-    assert normal(json.loads(encode(value), parse_float=D)) == normal(value)
-    assert normal(decode(encode(value).encode("ascii"))) == normal(value)
+def test_encoded_value_decodes_to_same_value(value):
+    assert normalise(json.loads(encode(value), parse_float=D)) == normalise(value)
+    assert normalise(decode(encode(value).encode("ascii"))) == normalise(value)
 
 
-def test_floats_are_refused():
+def test_float_raises_type_error():
     with pytest.raises(TypeError, match="float"):
         encode({"price": 1.5})
 
 
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", "{", "", b"\xff", "[" * 100_000, "1" * 5000])
-def test_what_is_not_json_is_refused(text):
+def test_invalid_json_raises_value_error(text):
     with pytest.raises(ValueError):
         decode(text)

@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
-from minted_connect.sandbox.faults import KINDS, Faults
+from minted_connect.sandbox.active_faults import KINDS, Faults
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -21,14 +22,8 @@ LATE = {
 }
 
 
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0)
-
-
 @pytest.mark.parametrize("kind", KINDS)
-def test_only_some_faults_have_requests_executed_late(kind):
+def test_latest_landing_depends_on_kind_of_fault(kind):
     faults = Faults()
     args, expected = LATE.get(kind, ({}, 0.0))
     if kind == "drop_field":
@@ -47,7 +42,7 @@ def test_refusal_is_deferred_only_with_commit_after(commit):
     assert faults.latest_landing == 0.0
 
 
-def test_latest_landing_counts_exhausted_faults():
+def test_latest_landing_includes_exhausted_faults():
     faults = Faults()
     slow = faults.add("late_commit", seconds=9)
     faults.add("delay", seconds=4)
@@ -65,11 +60,11 @@ def test_latest_landing_counts_exhausted_faults():
 
 
 @pytest.mark.parametrize("kind", ["late_commit", "refusal"])
-async def test_what_is_under_way_counts_also_without_its_fault(serving, clock, kind):
+async def test_latest_landing_includes_deferred_of_removed_fault(serving, clock, kind):
     async with serving() as (sandbox, api):
         assert (sandbox.latest_landing, sandbox.reads_behind) == (0.0, 0.0)
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         fault = sandbox.faults.add(kind, path=COMPLETE, **LATE[kind][0])
         if kind == "late_commit":
             with pytest.raises(aiohttp.ClientError):
@@ -78,55 +73,55 @@ async def test_what_is_under_way_counts_also_without_its_fault(serving, clock, k
             assert (await api.complete(basket)).status == 403
         fault.remove()
         assert sandbox.latest_landing == 7
-        await until(lambda: clock._timers)
+        await wait_until(lambda: clock._timers)
         clock.advance(6.9)
         await asyncio.sleep(0)
         assert sandbox.latest_landing == 7
         clock.advance(0.1)
-        await until(lambda: sandbox.shop.orders)
-        await until(lambda: sandbox.latest_landing == 0.0)
+        await wait_until(lambda: sandbox.shop.orders)
+        await wait_until(lambda: sandbox.latest_landing == 0.0)
 
 
-async def test_a_delay_counts_while_it_lasts(serving, clock):
+async def test_latest_landing_includes_delay_of_removed_fault(serving, clock):
     async with serving() as (sandbox, api):
         await api.get(RATES)
         fault = sandbox.faults.add("delay", seconds=7)
         call = asyncio.ensure_future(api.get(RATES))
-        await until(lambda: clock.sleepers)
+        await wait_until(lambda: clock.sleepers)
         fault.remove()
         assert sandbox.latest_landing == 7
         clock.advance(7)
         assert (await call).status == 200
-        await until(lambda: sandbox.latest_landing == 0.0)
+        await wait_until(lambda: sandbox.latest_landing == 0.0)
 
 
-async def test_hang_is_unbounded_while_waiting_or_armed(serving):
+async def test_latest_landing_is_none_while_hang_is_active(serving):
     async with serving() as (sandbox, api):
         await api.get(RATES)
         fault = sandbox.faults.add("hang")
         assert sandbox.latest_landing is None
         call = asyncio.ensure_future(api.get(RATES))
-        await until(lambda: fault.waiting)
+        await wait_until(lambda: fault.waiting)
         assert not fault.is_armed
         assert sandbox.latest_landing is None
         fault.remove()
         assert (await call).status == 200
-        await until(lambda: sandbox.latest_landing == 0.0)
+        await wait_until(lambda: sandbox.latest_landing == 0.0)
 
 
-async def test_work_that_is_cancelled_by_closing_is_over(serving, clock):
+async def test_aclose_resets_latest_landing(serving, clock):
     async with serving() as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.faults.add("refusal", path=COMPLETE, commit="after").remove()
         fault = sandbox.faults.add("refusal", path=COMPLETE, commit="after")
-        assert (await api.complete((await api.add()).data)).status == 403
+        assert (await api.complete((await api.add_item()).data)).status == 403
         fault.remove()
         assert sandbox.latest_landing == 30
     assert sandbox.latest_landing == 0.0
     assert sandbox.shop.orders == []
 
 
-def test_it_is_read_from_any_thread():
+def test_latest_landing_can_be_read_in_any_thread():
     with ThreadedSandbox(clock=ManualClock(), orders_lag=1, reads_lag=0.5) as sandbox:
         assert (sandbox.reads_behind, sandbox.latest_landing) == (1.5, 0.0)
         seen, stop = set(), threading.Event()

@@ -8,9 +8,9 @@ pytestmark = pytest.mark.anyio
 ORDERS = "/partner/walletable/orders"
 
 
-async def test_a_completed_buy_is_the_basket_without_its_lock(api, clock, sandbox):
-    await api.customer()
-    basket = (await api.add("MNTBAE0001", 3)).data
+async def test_completed_buy_equals_basket_without_lock(api, clock, sandbox):
+    await api.create_customer()
+    basket = (await api.add_item("MNTBAE0001", 3)).data
     clock.advance(39)
     order = (await api.complete(basket)).data
     expected = {
@@ -28,20 +28,20 @@ async def test_a_completed_buy_is_the_basket_without_its_lock(api, clock, sandbo
     assert (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data is None
 
 
-async def test_a_completed_sell(api, sandbox):
-    await api.customer()
+async def test_completed_sell_pays_out_and_takes_pieces(api, sandbox):
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 5)
-    order = (await api.complete((await api.add("MNTBAE0001", 2, type="sell")).data, "sell")).data
+    order = (await api.complete((await api.add_item("MNTBAE0001", 2, type="sell")).data, "sell")).data
     assert (order["tx_type"], order["type"]) == ("sell", "walletable_ecommerce")
     assert (order["price"], order["charge_fee"], order["charges_vat"]) == (D("1161.24"), D("20.32"), D("1.02"))
     assert order["paid_total"] == D("1139.9")
     assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 3}
 
 
-async def test_a_completed_delivery(api, sandbox, shipping):
-    await api.customer()
+async def test_completed_delivery_has_shipping_and_takes_pieces(api, sandbox, shipping):
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     order = (await api.complete(basket, "delivery", shipping=shipping)).data
     assert (order["price"], order["total"], order["delivery_cost"]) == (0, 3, 3)
     assert (order["charges_vat"], order["paid_total"]) == (D("0.15"), D("3.15"))
@@ -55,9 +55,9 @@ async def test_a_completed_delivery(api, sandbox, shipping):
     assert sandbox.shop.holdings("cust-1") == {}
 
 
-async def test_a_token_completes_once(api, sandbox):
-    await api.customer()
-    basket = (await api.add()).data
+async def test_token_completes_once(api, sandbox):
+    await api.create_customer()
+    basket = (await api.add_item()).data
     responses = [await api.complete(basket) for _ in range(3)]
     assert [response.status for response in responses] == [200, 409, 409]
     assert responses[1].json["code"] == 409
@@ -65,29 +65,29 @@ async def test_a_token_completes_once(api, sandbox):
     assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 1}
     key = {"external_customer_id": "cust-1", "cart_token": basket["token"]}
     assert (await api.send("DELETE", "/partner/walletable/basket/empty", key)).status == 409
-    assert (await api.add(cart_token=basket["token"])).status == 409
+    assert (await api.add_item(cart_token=basket["token"])).status == 409
 
 
-async def test_concurrent_completions_make_one_order(serving):
+async def test_concurrent_completions_create_one_order(serving):
     async with serving() as (sandbox, api):
-        await api.customer()
-        basket = (await api.add()).data
-        held = sandbox.faults.add("hang", path="*/complete/*", times=None)
-        rush = [asyncio.ensure_future(api.complete(basket)) for _ in range(8)]
-        while held.waiting < 8:
+        await api.create_customer()
+        basket = (await api.add_item()).data
+        hang = sandbox.faults.add("hang", path="*/complete/*", times=None)
+        calls = [asyncio.ensure_future(api.complete(basket)) for _ in range(8)]
+        while hang.waiting < 8:
             await asyncio.sleep(0)
-        held.remove()
-        statuses = sorted(response.status for response in await asyncio.gather(*rush))
+        hang.remove()
+        statuses = sorted(response.status for response in await asyncio.gather(*calls))
         assert statuses == [200] + [409] * 7
         assert len(sandbox.shop.orders) == 1
 
 
-async def test_a_shop_that_is_not_single_shot_makes_an_order_each_time(serving):
+async def test_single_shot_false_creates_order_each_time(serving):
     async with serving(single_shot=False) as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-        other = (await api.add("MNTBAE0001", type="sell")).data
-        first = await api.bought("MNTBAE0013", 2)
+        other = (await api.add_item("MNTBAE0001", type="sell")).data
+        first = await api.buy("MNTBAE0013", 2)
         second, third = [(await api.complete(first)).data for _ in range(2)]
         assert len({first["id"], second["id"], third["id"], other["id"]}) == 4
         assert second == {**first, "id": second["id"]}
@@ -100,12 +100,12 @@ async def test_a_shop_that_is_not_single_shot_makes_an_order_each_time(serving):
         assert (await api.send("DELETE", "/partner/walletable/basket/empty", key)).status == 409
 
 
-async def test_orders_that_are_numbered_apart(serving):
+async def test_keep_ids_false_numbers_orders_separately(serving):
     async with serving(keep_ids=False) as (_, api):
-        await api.customer()
+        await api.create_customer()
         baskets, orders = [], []
         for _ in range(2):
-            baskets.append((await api.add()).data)
+            baskets.append((await api.add_item()).data)
             orders.append((await api.complete(baskets[-1])).data)
         numbers = [one["id"] for one in (*baskets, *orders)]
         assert len(set(numbers)) == 4
@@ -116,19 +116,19 @@ async def test_orders_that_are_numbered_apart(serving):
             assert (await api.get(ORDERS, orderId=basket["id"])).data["data"] == []
 
 
-async def test_what_was_sold_once_cannot_be_sold_again_without_pieces(serving):
+async def test_repeated_sell_without_pieces_gets_422(serving):
     async with serving(single_shot=False) as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.shop.give("cust-1", "MNTBAE0001", 3)
-        basket = (await api.add("MNTBAE0001", 2, type="sell")).data
+        basket = (await api.add_item("MNTBAE0001", 2, type="sell")).data
         assert (await api.complete(basket, "sell")).status == 200
         assert set((await api.complete(basket, "sell")).errors) == {"qty"}
         assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 1}
 
 
-async def test_an_order_stays_in_the_status_it_was_put_into(api, sandbox, clock):
-    await api.customer()
-    order = await api.bought()
+async def test_set_status_fixes_status_of_order(api, sandbox, clock):
+    await api.create_customer()
+    order = await api.buy()
 
     async def status():
         (row,) = (await api.get(ORDERS, orderId=order["id"])).data["data"]
@@ -147,11 +147,11 @@ async def test_an_order_stays_in_the_status_it_was_put_into(api, sandbox, clock)
         sandbox.shop.set_status(0, "Cancelled")
 
 
-async def test_after_the_lock_a_completion_is_refused(api, clock, sandbox):
-    await api.customer()
-    basket = (await api.add()).data
+async def test_completion_after_lock_gets_422(api, clock, sandbox):
+    await api.create_customer()
+    basket = (await api.add_item()).data
     clock.advance(239.999)
-    await api.add()
+    await api.add_item()
     clock.advance(0.001)
     assert set((await api.complete(basket)).errors) == {"cart_token"}
     assert sandbox.shop.orders == []
@@ -160,26 +160,26 @@ async def test_after_the_lock_a_completion_is_refused(api, clock, sandbox):
     assert (await api.complete(fresh)).data["paid_total"] == fresh["paid_total"]
 
 
-async def test_after_the_lock_a_completion_may_reprice(serving, clock):
+async def test_late_complete_reprice_uses_new_price(serving, clock):
     async with serving(late_complete="reprice") as (_, api):
-        await api.customer()
-        basket = (await api.add()).data
+        await api.create_customer()
+        basket = (await api.add_item()).data
         clock.advance(1000)
         order = (await api.complete(basket)).data
         assert order["price"] != basket["price"]
         assert order["price_token"] != basket["price_token"]
 
 
-async def test_completing_what_cannot_be(api, sandbox, shipping):
-    await api.customer()
-    await api.customer("cust-2")
+async def test_completion_of_unsuitable_basket_gets_422(api, sandbox, shipping):
+    await api.create_customer()
+    await api.create_customer("cust-2")
     sandbox.shop.give("cust-1", "MNTBAE0001", 2)
-    buy = (await api.add()).data
+    buy = (await api.add_item()).data
     assert set((await api.complete(buy, "sell")).errors) == {"cart_token"}
     stolen = {**buy, "customer": {"external_id": "cust-2"}}
     assert set((await api.complete(stolen)).errors) == {"cart_token"}
-    sell = (await api.add("MNTBAE0001", 2, type="sell")).data
-    delivery = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    sell = (await api.add_item("MNTBAE0001", 2, type="sell")).data
+    delivery = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     assert (await api.complete(delivery, "delivery", shipping=shipping)).status == 200
     assert set((await api.complete(sell, "sell")).errors) == {"qty"}
     assert len(sandbox.shop.orders) == 1
@@ -194,20 +194,20 @@ async def statuses(api, clock, order, steps, seconds):
     return found
 
 
-async def test_a_buy_moves_to_completed(api, clock):
-    await api.customer()
-    order = await api.bought()
+async def test_buy_proceeds_to_completed(api, clock):
+    await api.create_customer()
+    order = await api.buy()
     found = await statuses(api, clock, order, 4, 60)
     assert [status[:2] for status in found] == [
         (2, "Pending"), (3, "Processing"), (5, "Completed"), (5, "Completed"),
     ]  # fmt: skip
 
 
-async def test_a_delivery_moves_by_cargo(serving, clock, shipping):
+async def test_delivery_proceeds_with_tracking_number(serving, clock, shipping):
     async with serving(status_interval=5) as (sandbox, api):
-        await api.customer()
+        await api.create_customer()
         sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-        basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+        basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
         order = (await api.complete(basket, "delivery", shipping=shipping)).data
         found = await statuses(api, clock, order, 6, 5)
         number = "MNT" + order["increment_id"]
@@ -217,10 +217,10 @@ async def test_a_delivery_moves_by_cargo(serving, clock, shipping):
         ]  # fmt: skip
 
 
-async def test_a_shipment_is_put_off_by_a_day_on_its_way(api, clock, sandbox, shipping):
-    await api.customer()
+async def test_shipped_delivery_is_postponed_by_one_day(api, clock, sandbox, shipping):
+    await api.create_customer()
     sandbox.shop.give("cust-1", "MNTBAE0001", 1)
-    basket = (await api.add("MNTBAE0001", 1, type="delivery")).data
+    basket = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
     order = (await api.complete(basket, "delivery", shipping=shipping)).data
 
     async def arrival():
@@ -233,25 +233,25 @@ async def test_a_shipment_is_put_off_by_a_day_on_its_way(api, clock, sandbox, sh
     assert await arrival() == "2026-02-25"
     clock.advance(86_400)
     assert await arrival() == "2026-02-25"
-    sandbox.shop.set_status(order["id"], "Packed")  # not shipped
+    sandbox.shop.set_status(order["id"], "Packed")  # not shipped yet
     assert await arrival() == "2026-02-24"
 
 
 @pytest.fixture
 async def history(api, sandbox, clock, shipping):
-    """Seven orders over three days: five buys of cust-1, one sell and one delivery of cust-2."""
-    await api.customer()
-    await api.customer("cust-2")
-    made = []
+    """Place eight orders over two days; return them without the buy of cust-2: five buys, one sell and one delivery."""
+    await api.create_customer()
+    await api.create_customer("cust-2")
+    orders = []
     for qty in (3, 1, 2, 5, 4):
-        made.append(await api.bought("MNTBAE0001", qty))
+        orders.append(await api.buy("MNTBAE0001", qty))
         clock.advance(6 * 3600)
-    await api.bought("MNTBAE0013", 2, "cust-2")
-    sell = (await api.add("MNTBAE0013", 1, "cust-2", type="sell")).data
-    made.append((await api.complete(sell, "sell")).data)
-    ship = (await api.add("MNTBAE0013", 1, "cust-2", type="delivery")).data
-    made.append((await api.complete(ship, "delivery", shipping=shipping)).data)
-    return made
+    await api.buy("MNTBAE0013", 2, "cust-2")
+    sell = (await api.add_item("MNTBAE0013", 1, "cust-2", type="sell")).data
+    orders.append((await api.complete(sell, "sell")).data)
+    ship = (await api.add_item("MNTBAE0013", 1, "cust-2", type="delivery")).data
+    orders.append((await api.complete(ship, "delivery", shipping=shipping)).data)
+    return orders
 
 
 async def ids(api, **query):
@@ -260,18 +260,18 @@ async def ids(api, **query):
     return [row["id"] for row in page["data"]]
 
 
-async def test_newest_first_by_default(api, history):
+async def test_orders_are_sorted_newest_first(api, history):
     found = await ids(api)
     assert found == sorted(found, reverse=True)
     assert len(found) == 8
 
 
-async def test_filters(api, history):
+async def test_order_filters_select_orders(api, history):
     buys = [order["id"] for order in history[:5]]
     sell, delivery = history[5]["id"], history[6]["id"]
     assert await ids(api, customer_external_id="cust-1", sortType="asc") == buys
     assert await ids(api, customer_external_id="nobody") == []
-    assert await ids(api, external_customer_id="nobody") != []  # misspelt filters are ignored
+    assert await ids(api, external_customer_id="nobody") != []  # unknown parameters are ignored
     assert await ids(api, tx_type="sell,delivery") == [delivery, sell]
     assert await ids(api, orderId=sell) == [sell]
     assert await ids(api, orderId=1) == []
@@ -283,7 +283,7 @@ async def test_filters(api, history):
     assert await ids(api, startDate="2026-01-01", endDate="2026-02-19") == []
 
 
-async def test_sorting(api, history):
+async def test_sort_by_sorts_orders(api, history):
     rows = (await api.get(ORDERS, sortBy="total", sortType="desc", total=30)).data["data"]
     totals = [row["total"] for row in rows]
     assert totals == sorted(totals, reverse=True)
@@ -293,7 +293,7 @@ async def test_sorting(api, history):
     assert [row["tx_type"] for row in rows] == ["oneoffpurchase"] * 6 + ["delivery", "sell"]
 
 
-async def test_pages(api, sandbox, history):
+async def test_pages_of_orders_have_documented_links(api, sandbox, history):
     url = sandbox.url + ORDERS
     first = (await api.get(ORDERS, total=5)).data
     second = (await api.get(ORDERS, total=5, page=2)).data
@@ -314,25 +314,25 @@ async def test_pages(api, sandbox, history):
     assert (third["from"], third["to"], third["total"]) == (None, None, 8)
 
 
-async def test_no_orders_is_an_empty_page(api):
+async def test_order_list_without_orders_is_empty_page(api):
     page = (await api.get(ORDERS)).data
     assert (page["data"], page["from"], page["to"], page["last_page"], page["per_page"]) == ([], None, None, 1, 10)
 
 
-async def test_a_fresh_order_may_lag(serving, clock):
+async def test_orders_lag_delays_new_order(serving, clock):
     async with serving(orders_lag=10) as (sandbox, api):
-        await api.customer()
-        order = await api.bought()
+        await api.create_customer()
+        order = await api.buy()
         assert await ids(api) == []
         assert sandbox.shop.orders[0].id == order["id"]
         clock.advance(10)
         assert await ids(api) == [order["id"]]
 
 
-async def test_receipt(api):
-    await api.customer()
-    await api.customer("cust-2")
-    order = await api.bought()
+async def test_receipt_of_order_is_documented_or_404(api):
+    await api.create_customer()
+    await api.create_customer("cust-2")
+    order = await api.buy()
     path = "/partner/walletable/receipt"
     found = (await api.get(path, external_customer_id="cust-1", orderId=order["id"])).data
     assert found == {
@@ -344,9 +344,9 @@ async def test_receipt(api):
     assert (await api.get(path, external_customer_id="nobody", orderId=order["id"])).status == 404
 
 
-async def test_invoice_once_the_order_is_completed(api, clock):
-    await api.customer()
-    order = await api.bought("MNTBAE0001", 2)
+async def test_invoice_exists_after_order_is_completed(api, clock):
+    await api.create_customer()
+    order = await api.buy("MNTBAE0001", 2)
     path = "/partner/order/{}/invoice"
     assert (await api.get(path.format(order["guid"]))).status == 404
     clock.advance(120)
@@ -364,9 +364,9 @@ async def test_invoice_once_the_order_is_completed(api, clock):
     assert (await api.get(path.format("nothing"))).status == 404
 
 
-async def test_an_order_keeps_the_customer_of_its_time(api):
-    await api.customer()
-    await api.bought()
+async def test_order_keeps_customer_data_of_completion(api):
+    await api.create_customer()
+    await api.buy()
     await api.send("PATCH", "/partner/customer/cust-1", {"lastname": "Changed"})
     (row,) = (await api.get(ORDERS)).data["data"]
     assert row["customer"]["lastname"] == "Ankunding"

@@ -20,7 +20,7 @@ from minted_connect.sandbox.pricing import (
 FEBRUARY, MARCH = FeeSchedule(), FeeSchedule.march_2026()
 ANCHOR = 1_771_590_477
 
-# Evidence guide, "Fees".
+# From the evidence guide, section "Fees".
 BUYS = [
     (FEBRUARY, [("592.34", 1)], "592.34 10.37 11.85 1.78 1.20 617.54"),
     (FEBRUARY, [("592.34", 3)], "1777.02 31.10 35.55 5.33 3.60 1852.60"),
@@ -31,13 +31,13 @@ BUYS = [
 
 
 @pytest.mark.parametrize(("rates", "lines", "figures"), BUYS)
-def test_documented_buys(rates, lines, figures):
+def test_buy_equals_documented_examples(rates, lines, figures):
     found = compute_figures("buy", [Line(D(price), amount) for price, amount in lines], rates)
     total, charge, minting, storage, vat, paid = map(D, figures.split())
     assert found == Figures(total, total, D(0), charge, minting, storage, vat, paid)
 
 
-def test_documented_sell():
+def test_sell_equals_documented_example():
     found = compute_figures("sell", [Line(D("546.06"), 5)], MARCH)
     assert found == Figures(
         price=D("2730.30"),
@@ -48,27 +48,27 @@ def test_documented_sell():
     )
 
 
-def test_documented_delivery():
+def test_delivery_equals_documented_example():
     found = compute_figures("delivery", [Line(D(0), 1)], MARCH)
     assert found == Figures(total=D(3), delivery_cost=D(3), charges_vat=D("0.15"), paid_total=D("3.15"))
 
 
 @pytest.mark.parametrize("kind", ["buy", "sell", "delivery"])
-def test_nothing_costs_nothing(kind):
+def test_figures_without_lines_are_zero(kind):
     assert compute_figures(kind, [], MARCH) == Figures()
 
 
-def test_minting_is_rounded_per_piece():
+def test_minting_fee_is_rounded_per_piece():
     # 2 % of all three is 35.54, 5 % of all four is 109.21.
     assert compute_figures("buy", [Line(D("592.34"), 3)], FEBRUARY).minting_fee == D("35.55")
     assert compute_figures("buy", [Line(D("546.06"), 4)], MARCH).minting_fee == D("109.20")
 
 
-def test_card_commission_of_the_examples():
+def test_card_commission_equals_documented_examples():
     assert (compute_card_commission(D("592.34")), compute_card_commission(D("1777.02"))) == (D("17.06"), D("51.18"))
 
 
-def test_rounding_is_half_up():
+def test_r2_rounds_half_up():
     assert (r2(D("0.005")), r2(D("2.675")), r2(D("0.0049"))) == (D("0.01"), D("2.68"), D("0.00"))
 
 
@@ -79,19 +79,19 @@ rates = st.builds(FeeSchedule, charge=percent, storage=percent, vat=percent, min
 
 
 @given(lines, rates)
-def test_a_buy_adds_up_to_the_cent(given_lines, given_rates):
+def test_buy_total_is_sum_of_parts(given_lines, given_rates):
     f = compute_figures("buy", given_lines, given_rates)
     assert f.paid_total == f.total + f.charge_fee + f.minting_fee + f.storage_fee + f.charges_vat
     assert f.total == f.price == sum(line.price * line.amount for line in given_lines)
     cent = D("0.01")
     assert all(value == value.quantize(cent) for value in (f.total, f.charge_fee, f.charges_vat, f.paid_total))
-    # Rounding per piece moves the minting fee by half a cent a piece at most.
+    # Rounding per piece changes the minting fee by at most half a cent per piece.
     exact = f.total * given_rates.minting / 100
     assert abs(f.minting_fee - exact) <= sum(line.amount for line in given_lines) * cent / 2
 
 
 @given(lines, rates)
-def test_a_sell_pays_out_the_total_less_fees(given_lines, given_rates):
+def test_sell_pays_total_minus_fees(given_lines, given_rates):
     f = compute_figures("sell", given_lines, given_rates)
     assert f.paid_total == f.total - f.charge_fee - f.charges_vat
     assert f.minting_fee == f.storage_fee == 0
@@ -99,7 +99,7 @@ def test_a_sell_pays_out_the_total_less_fees(given_lines, given_rates):
 
 
 @given(lines, rates)
-def test_the_order_of_lines_does_not_matter(given_lines, given_rates):
+def test_order_of_lines_does_not_change_figures(given_lines, given_rates):
     assert compute_figures("buy", given_lines, given_rates) == compute_figures("buy", given_lines[::-1], given_rates)
 
 
@@ -107,7 +107,7 @@ def quotes(walk, metal, ticks):
     return [walk.at(metal, tick) for tick in ticks]
 
 
-def test_the_walk_starts_at_the_documented_prices():
+def test_price_walk_starts_at_documented_prices():
     walk = PriceWalk(1, ANCHOR)
     gold, silver = walk.at(GOLD, 0), walk.at(SILVER, 0)
     assert (gold.spot, gold.buy, gold.sell) == (D("586.48"), D("592.34"), D("580.62"))
@@ -118,14 +118,14 @@ def test_the_walk_starts_at_the_documented_prices():
     assert gold.piece("delivery", D(1)) == 0
 
 
-def test_a_seed_is_a_walk():
+def test_seed_determines_price_walk():
     ticks = range(-50, 500)
     assert quotes(PriceWalk(1, ANCHOR), GOLD, ticks) == quotes(PriceWalk(1, ANCHOR), GOLD, ticks)
     assert quotes(PriceWalk(1, ANCHOR), GOLD, ticks) != quotes(PriceWalk(2, ANCHOR), GOLD, ticks)
     assert len(set(quotes(PriceWalk(1, ANCHOR), GOLD, ticks))) > 50
 
 
-def test_the_price_stands_still_between_ticks():
+def test_price_is_constant_between_ticks():
     walk = PriceWalk(1, ANCHOR, interval=0.25)
     begin = ANCHOR * 1_000_000
     assert [walk.tick(begin + n) for n in (-1, 0, 249_999, 250_000)] == [-1, 0, 0, 1]
@@ -134,13 +134,13 @@ def test_the_price_stands_still_between_ticks():
 
 
 @given(st.integers(0, 2**32), st.sampled_from(METALS), st.integers(-50_000_000, 50_000_000))
-def test_any_moment_has_a_sensible_quote(seed, metal, tick):
+def test_quote_is_plausible_at_any_tick(seed, metal, tick):
     quote = PriceWalk(seed, ANCHOR).at(metal, tick)
     assert quote.spot == quote.spot.quantize(metal.quantum)
     assert 0 < quote.sell < quote.spot < quote.buy
     assert metal.spot / 2 < quote.spot < metal.spot * 2
 
 
-def test_an_interval_must_be_positive():
+def test_interval_of_zero_raises():
     with pytest.raises(ValueError, match="positive"):
         PriceWalk(1, ANCHOR, interval=0)

@@ -19,45 +19,45 @@ async def bodies(serving, **options):
     async with serving(clock=clock, **options) as (sandbox, api):
         texts = []
 
-        async def keep(response):
+        async def record(response):
             texts.append(response.text.replace(sandbox.url, ""))
             return response
 
-        await keep(await api.send("POST", "/partner/customer", {"external_id": "cust-1", "firstname": "Ada"}))
-        basket = (await keep(await api.add("MNTBAE0001", 3))).data
-        await keep(await api.complete(basket))
+        await record(await api.send("POST", "/partner/customer", {"external_id": "cust-1", "firstname": "Ada"}))
+        basket = (await record(await api.add_item("MNTBAE0001", 3))).data
+        await record(await api.complete(basket))
         clock.advance(333)
-        sell = (await keep(await api.add("MNTBAE0001", 1, type="sell"))).data
-        await keep(await api.complete(sell, "sell"))
+        sell = (await record(await api.add_item("MNTBAE0001", 1, type="sell"))).data
+        await record(await api.complete(sell, "sell"))
         for path in ("/partner/walletable/rates", "/partner/walletable/orders", "/partner/walletable/products"):
-            await keep(await api.get(path))
+            await record(await api.get(path))
         return sandbox.seed, texts
 
 
 @pytest.mark.parametrize("seed", [0, 1, 7, -3, 2**40])
-async def test_a_given_seed_repeats_every_byte(serving, seed):
+async def test_given_seed_repeats_every_byte(serving, seed):
     assert await bodies(serving, seed=seed) == await bodies(serving, seed=seed)
     assert (await bodies(serving, seed=seed))[0] == seed
 
 
-async def test_without_a_seed_every_sandbox_is_another(serving):
+async def test_default_seed_is_random(serving):
     first, second = await bodies(serving, seed=None), await bodies(serving, seed=None)
     assert first[0] != second[0]
     assert json.loads(first[1][1])["data"]["token"] != json.loads(second[1][1])["data"]["token"]
-    assert await bodies(serving, seed=first[0]) == first  # the shown seed repeats it
+    assert await bodies(serving, seed=first[0]) == first  # the seed of a sandbox repeats its responses
 
 
-async def test_a_state_file_goes_on_with_its_seed(serving, tmp_path):
-    state, walks = tmp_path / "shop.sqlite", []
+async def test_state_file_keeps_seed(serving, tmp_path):
+    state, seeds = tmp_path / "shop.sqlite", []
     for seed in (None, None, 12345):
         async with serving(state=state, seed=seed, clock=ManualClock()) as (sandbox, api):
-            walks.append((sandbox.seed, sandbox.shop.walk.seed))
+            seeds.append((sandbox.seed, sandbox.shop.walk.seed))
             await api.get("/partner/walletable/rates")
-    assert len(set(walks)) == 1
-    assert walks[0][0] == walks[0][1] != 12345
+    assert len(set(seeds)) == 1
+    assert seeds[0][0] == seeds[0][1] != 12345
 
 
-def test_the_seed_is_known_once_it_runs():
+def test_seed_is_known_after_start():
     for kind in (Sandbox, ThreadedSandbox):
         with pytest.raises(RuntimeError, match="not started"):
             _ = kind(seed=7).seed
@@ -68,13 +68,13 @@ def test_the_seed_is_known_once_it_runs():
         assert 0 <= sandbox.seed < 2**32
 
 
-def test_none_is_the_default_everywhere():
+def test_seed_defaults_to_none():
     assert Settings().seed is None
-    for taker in (Shop, AsyncMintedConnect.sandbox, MintedConnect.sandbox):
-        assert inspect.signature(taker).parameters["seed"].default is None
+    for function in (Shop, AsyncMintedConnect.sandbox, MintedConnect.sandbox):
+        assert inspect.signature(function).parameters["seed"].default is None
 
 
-async def test_clients_made_by_sandbox_take_a_seed():
+async def test_sandbox_clients_accept_seed():
     async with AsyncMintedConnect.sandbox(seed=7) as minted:
         assert minted.sandbox_server.seed == 7
     with MintedConnect.sandbox(seed=8) as minted:
@@ -83,7 +83,7 @@ async def test_clients_made_by_sandbox_take_a_seed():
         assert minted.sandbox_server.seed != other.sandbox_server.seed
 
 
-async def test_the_console_shows_the_seed():
+async def test_console_state_contains_seed():
     async with (
         Sandbox() as sandbox,
         aiohttp.ClientSession() as session,

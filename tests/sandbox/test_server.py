@@ -25,13 +25,13 @@ pytestmark = pytest.mark.anyio
 RATES = "/partner/walletable/rates"
 
 
-def test_exports_are_sorted_and_there():
+def test_exports_are_sorted_and_exist():
     names = minted_connect.sandbox.__all__
     assert names == sorted(names)
     assert all(hasattr(minted_connect.sandbox, name) for name in names)
 
 
-def test_help_lists_every_option_with_its_default():
+def test_docstring_lists_every_option_with_default():
     shown = inspect.getdoc(ThreadedSandbox)
     for one in attrs.fields(Settings):
         default = re.search(rf"`{one.name}` \((.+?)\)[,:]", shown)
@@ -41,11 +41,11 @@ def test_help_lists_every_option_with_its_default():
     assert {f"`{name}`" for name in Options.__annotations__} <= set(re.findall(r"`\w+`", shown))
 
 
-def test_there_are_nineteen_operations():
+def test_operations_has_nineteen_entries():
     assert len(OPERATIONS) == 19
 
 
-async def test_a_stranger_sees_a_challenge(sandbox):
+async def test_request_without_credentials_gets_challenge(sandbox):
     async with aiohttp.ClientSession() as session, session.get(sandbox.url + RATES) as response:
         assert response.status == 401
         lines = response.headers.getall("WWW-Authenticate")
@@ -56,7 +56,7 @@ async def test_a_stranger_sees_a_challenge(sandbox):
 
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256", "SHA-256-sess"])
-async def test_aiohttps_own_digest_gets_in(serving, algorithm):
+async def test_digest_of_aiohttp_is_accepted(serving, algorithm):
     async with serving(algorithms=[algorithm]) as (sandbox, _):
         digest = aiohttp.DigestAuthMiddleware(sandbox.username, sandbox.password)
         async with aiohttp.ClientSession(middlewares=[digest], headers={"x-client-id": "web"}) as session:
@@ -66,26 +66,26 @@ async def test_aiohttps_own_digest_gets_in(serving, algorithm):
 
 
 @pytest.mark.parametrize("options", [{"qop": "auth-int"}, {"qop": None}, {"algorithms": ["SHA-512-256-sess"]}])
-async def test_other_digests(serving, options):
+async def test_digest_options_are_accepted(serving, options):
     async with serving(**options) as (_, api):
-        await api.customer()
-        assert (await api.add()).status == 200
+        await api.create_customer()
+        assert (await api.add_item()).status == 200
 
 
-async def test_a_wrong_password_stays_outside(sandbox, api):
+async def test_wrong_password_gets_401(sandbox, api):
     api.password = "wrong"
     assert (await api.get(RATES)).status == 401
     assert [entry.partner for entry in sandbox.requests] == [None, None]
 
 
-async def test_a_digest_for_another_target_is_a_400(sandbox, api, digest_header):
+async def test_digest_for_another_target_gets_400(sandbox, api, digest_header):
     line = sandbox.digest.challenges()[0]
     header = digest_header(line, sandbox.username, sandbox.password, "GET", RATES)
     async with api.session.get(sandbox.url + RATES + "?a=b", headers={"Authorization": header}) as response:
         assert response.status == 400
 
 
-async def test_nonces_expire_and_rotate_on_the_wire(sandbox, api, clock):
+async def test_expired_or_rotated_nonce_repeats_challenge(sandbox, api, clock):
     await api.get(RATES)
     clock.advance(300)
     assert (await api.get(RATES)).status == 200
@@ -95,29 +95,29 @@ async def test_nonces_expire_and_rotate_on_the_wire(sandbox, api, clock):
     assert [entry.nc for entry in sandbox.requests][1::2] == [1, 1, 1]
 
 
-async def test_partners_do_not_see_each_other(sandbox, api):
+async def test_partners_are_isolated(sandbox, api):
     sandbox.add_partner("other", "secret")
     other = type(api)(sandbox.url, "other", "secret", api.session)
-    await api.customer()
-    order = await api.bought()
-    basket = (await api.add()).data
+    await api.create_customer()
+    order = await api.buy()
+    basket = (await api.add_item()).data
     assert (await other.get("/partner/customer/cust-1")).status == 404
     assert (await other.send("DELETE", "/partner/customer/cust-1")).status == 404
     assert (await other.get("/partner/walletable/orders")).data["total"] == 0
     assert (await other.get("/partner/walletable/balance", external_customer_id="cust-1")).status == 404
     assert (await other.get(f"/partner/order/{order['guid']}/invoice")).status == 404
     assert set((await other.complete(basket)).errors) == {"external_customer_id"}
-    await other.customer()
-    await other.bought("MNTBAE0013", 2)
+    await other.create_customer()
+    await other.buy("MNTBAE0013", 2)
     assert set((await other.complete(basket)).errors) == {"cart_token"}
     assert sandbox.shop.holdings("cust-1", "sandbox") == {"MNTBAE0001": 1}
     assert sandbox.shop.holdings("cust-1", "other") == {"MNTBAE0013": 2}
     assert {entry.partner for entry in sandbox.requests} == {None, "sandbox", "other"}
 
 
-async def test_the_log_tells_everything_but_secrets(sandbox, api, clock):
+async def test_request_log_contains_no_secrets(sandbox, api, clock):
     clock.advance(5)
-    await api.customer("cust-1", email="a@example.com")
+    await api.create_customer("cust-1", email="a@example.com")
     await api.send("GET", "/partner/walletable/orders", query={"page": "1"}, headers={"api-version": "3"})
     challenge, create, orders = sandbox.requests
     assert isinstance(create, LoggedRequest)
@@ -139,7 +139,7 @@ async def test_the_log_tells_everything_but_secrets(sandbox, api, clock):
     assert len(sandbox.requests) == 0
 
 
-async def test_the_log_is_bounded_and_can_be_off(serving):
+async def test_request_log_is_bounded_and_can_be_disabled(serving):
     async with serving(log_limit=2) as (sandbox, api):
         for _ in range(3):
             await api.get(RATES)
@@ -150,12 +150,12 @@ async def test_the_log_is_bounded_and_can_be_off(serving):
         assert (len(sandbox.requests), sandbox.requests.total) == (0, 2)
 
 
-async def test_a_body_that_is_not_json_is_logged_as_bytes(sandbox, api):
+async def test_invalid_json_body_is_logged_as_bytes(sandbox, api):
     await api.send("POST", "/partner/customer", data=b"{")
     assert sandbox.requests[-1].body == b"{"
 
 
-async def test_headers_of_a_response(api):
+async def test_response_has_date_and_request_id(api):
     first, second = await api.get(RATES), await api.get(RATES)
     assert first.headers["Content-Type"] == "application/json"
     assert first.headers["Date"] == "Fri, 20 Feb 2026 12:27:57 GMT"
@@ -163,7 +163,7 @@ async def test_headers_of_a_response(api):
     assert first.headers["X-Request-Id"] != second.headers["X-Request-Id"]
 
 
-async def test_connections_are_kept_alive(sandbox, api, digest_header):
+async def test_connection_is_kept_alive(sandbox, api, digest_header):
     reader, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
     line = sandbox.digest.challenges()[0]
     for nc in (1, 2, 3):
@@ -188,19 +188,19 @@ async def test_connections_are_kept_alive(sandbox, api, digest_header):
         ("POST", "/partner/customer/cust-1", 405),
     ],
 )
-async def test_unknown_routes_and_methods(api, method, path, status):
+async def test_unknown_route_or_method_gets_404_or_405(api, method, path, status):
     response = await api.send(method, path, headers={"Accept-Language": "en"})
     assert (response.status, response.json["code"], response.json["success"]) == (status, status, False)
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
-async def test_a_huge_body_is_refused(api):
+async def test_too_large_body_gets_413(api):
     response = await api.send("POST", "/partner/customer", data=b'"' + b"a" * 2**20 + b'"')
     assert (response.status, response.json["code"]) == (413, 413)
 
 
 @pytest.mark.parametrize("qop", ["auth", "auth-int"])
-async def test_a_client_that_leaves_in_the_middle_commits_nothing(serving, digest_header, caplog, qop):
+async def test_disconnect_during_body_executes_nothing(serving, digest_header, caplog, qop):
     async with serving(qop=qop) as (sandbox, _):
         line, path = sandbox.digest.challenges()[0], "/partner/customer"
         header = digest_header(line, sandbox.username, sandbox.password, "POST", path)
@@ -212,16 +212,16 @@ async def test_a_client_that_leaves_in_the_middle_commits_nothing(serving, diges
         writer.close()
         await writer.wait_closed()
         async with aiohttp.ClientSession() as session, session.get(sandbox.url):
-            pass  # by now the server has seen the end of the other connection
+            pass  # after this response, the server has processed the end of the other connection
         assert sandbox.requests[0].status is None
         assert sandbox.shop.customers == []
     assert [record for record in caplog.records if record.name != "asyncio"] == []
 
 
-async def test_paths_can_be_elsewhere(serving):
+async def test_paths_option_moves_operations(serving):
     moved = {"rates.current": "/v2/rates", "customers.get": "/v2/people/{external_customer_id}/card"}
     async with serving(paths=moved) as (_, api):
-        await api.customer()
+        await api.create_customer()
         assert (await api.get("/v2/rates")).status == 200
         assert (await api.get(RATES)).status == 404
         assert (await api.get("/v2/people/cust-1/card")).data["external_id"] == "cust-1"
@@ -231,24 +231,24 @@ async def test_paths_can_be_elsewhere(serving):
 
 
 @pytest.mark.parametrize("path", ["/customers", "/customers/{}", "/customers/{external_customer_id}/{x}"])
-def test_a_path_keeps_its_parameters(path):
+def test_path_without_its_parameters_raises(path):
     with pytest.raises(ValueError, match=r"^the path of customers\.get must take the parameters of /partner/customer/"):
         Sandbox(paths={"customers.get": path})
 
 
-async def test_https(serving):
+async def test_ssl_context_serves_https(serving):
     authority = trustme.CA()
     server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(server)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
+    trusting_context = ssl.create_default_context()
+    authority.configure_trust(trusting_context)
     async with serving(ssl_context=server) as (sandbox, api):
         assert sandbox.url.startswith("https://")
-        async with api.session.get(sandbox.url + RATES, ssl=trusting) as response:
+        async with api.session.get(sandbox.url + RATES, ssl=trusting_context) as response:
             assert response.status == 401
 
 
-async def test_before_and_after(clock):
+async def test_sandbox_starts_once(clock):
     sandbox = Sandbox(clock=clock, username="u", password="p")
     with pytest.raises(RuntimeError, match="not started"):
         _ = sandbox.url
@@ -266,22 +266,22 @@ async def test_before_and_after(clock):
     assert Sandbox().password != Sandbox().password
 
 
-async def test_closing_leaves_nothing_behind(clock):
+async def test_aclose_closes_all_connections_and_tasks(clock):
     before = asyncio.all_tasks()
     async with aiohttp.ClientSession() as session:
         async with Sandbox(clock=clock) as sandbox:
             async with session.get(sandbox.url) as response:
                 assert response.status == 401
-            # One more connection, without a request.
+            # A second connection, without a request.
             _, writer = await asyncio.open_connection("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
         assert asyncio.all_tasks() == before
         with pytest.raises(aiohttp.ClientConnectorError):
             await session.get(sandbox.url)
         writer.close()
-    gc.collect()  # an unclosed socket would warn, and warnings are errors
+    gc.collect()  # an unclosed socket raises ResourceWarning, which is an error in these tests
 
 
-def test_connections_that_come_as_it_closes_are_closed_too():
+def test_connection_opened_during_close_is_closed():
     for _ in range(20):
         with ThreadedSandbox() as sandbox:
             address = ("127.0.0.1", int(sandbox.url.rsplit(":", 1)[1]))
@@ -290,16 +290,16 @@ def test_connections_that_come_as_it_closes_are_closed_too():
             caller.settimeout(10)
             with caller, suppress(ConnectionResetError):
                 assert caller.recv(1) == b""
-    gc.collect()  # an unclosed socket would warn, and warnings are errors
+    gc.collect()  # an unclosed socket raises ResourceWarning, which is an error in these tests
 
 
-async def test_a_used_port_is_an_error(sandbox):
+async def test_port_in_use_raises_os_error(sandbox):
     port = int(sandbox.url.rsplit(":", 1)[1])
     with pytest.raises(OSError, match="in use"):
         await Sandbox(port=port).start()
 
 
-def test_a_thread_serves_blocking_code():
+def test_threaded_sandbox_serves_blocking_code():
     before = threading.active_count()
     clock = ManualClock()
     with ThreadedSandbox(clock=clock, username="u", password="p") as sandbox:
@@ -327,17 +327,17 @@ def test_a_thread_serves_blocking_code():
     assert threading.active_count() == before
 
 
-def test_a_thread_reports_why_it_cannot_start():
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        sandbox = ThreadedSandbox(port=taken.getsockname()[1])
+def test_threaded_sandbox_raises_start_error():
+    with socket.socket() as occupied:
+        occupied.bind(("127.0.0.1", 0))
+        occupied.listen()
+        sandbox = ThreadedSandbox(port=occupied.getsockname()[1])
         with pytest.raises(OSError, match="in use"):
             sandbox.start()
         sandbox.close()
 
 
-def test_a_delay_in_a_thread_ends_when_the_test_says_so():
+def test_threaded_sandbox_delay_ends_with_clock_advance():
     clock = ManualClock()
     with ThreadedSandbox(clock=clock, algorithms=["MD5"]) as sandbox:
         sandbox.faults.add("delay", seconds=60, before_auth=True)
@@ -359,7 +359,7 @@ def test_a_delay_in_a_thread_ends_when_the_test_says_so():
         assert found == [401]
 
 
-def test_the_sandbox_shares_no_code_with_the_client():
+def test_sandbox_imports_no_code_of_client():
     import pathlib
 
     for source in pathlib.Path(minted_connect.sandbox.__file__).parent.glob("*.py"):

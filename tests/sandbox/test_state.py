@@ -12,7 +12,7 @@ def state(tmp_path):
     return tmp_path / "shop.sqlite"
 
 
-async def everything(api):
+async def read_all(api):
     orders = (await api.get("/partner/walletable/orders", total=30)).data["data"]
     customer = (await api.get("/partner/customer/cust-1")).data
     basket = (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data
@@ -21,22 +21,22 @@ async def everything(api):
     return orders, customer, basket, balance, rates
 
 
-async def test_a_restart_finds_everything_again(serving, clock, state, shipping):
+async def test_restart_restores_shop(serving, clock, state, shipping):
     async with serving(state=state, password="p") as (_, api):
-        await api.customer(email="a@example.com")
-        await api.bought("MNTBAE0001", 3)
-        delivery = (await api.add("MNTBAE0001", 1, type="delivery")).data
+        await api.create_customer(email="a@example.com")
+        await api.buy("MNTBAE0001", 3)
+        delivery = (await api.add_item("MNTBAE0001", 1, type="delivery")).data
         await api.complete(delivery, "delivery", shipping=shipping)
-        sell = (await api.add("MNTBAE0001", 1, type="sell")).data
+        sell = (await api.add_item("MNTBAE0001", 1, type="sell")).data
         await api.complete(sell, "sell")
         clock.advance(17)
-        await api.add("MNTBAE0013", 2)
-        await api.add("MNTBAE0001", 1)
-        before = await everything(api)
+        await api.add_item("MNTBAE0013", 2)
+        await api.add_item("MNTBAE0001", 1)
+        before = await read_all(api)
     assert len(before[0]) == 3
     async with serving(state=state, password="p") as (sandbox, api):
         assert [order["id"] for order in before[0]] == [order.id for order in reversed(sandbox.shop.orders)]
-        after = await everything(api)
+        after = await read_all(api)
         order = (await api.complete(after[2])).data
         assert (await api.complete(after[2])).status == 409
     assert after == before
@@ -47,12 +47,12 @@ async def test_a_restart_finds_everything_again(serving, clock, state, shipping)
         assert sandbox.shop.holdings("cust-1") == {"MNTBAE0001": 2, "MNTBAE0013": 2}
 
 
-async def test_time_goes_on_while_it_is_down(serving, state):
+async def test_time_passes_while_sandbox_is_stopped(serving, state):
     clock = ManualClock()
     async with serving(state=state, clock=clock) as (_, api):
-        await api.customer()
-        order = await api.bought()
-        basket = (await api.add()).data
+        await api.create_customer()
+        order = await api.buy()
+        basket = (await api.add_item()).data
     later = ManualClock()
     later.jump_wall(3600)
     async with serving(state=state, clock=later) as (_, api):
@@ -63,35 +63,35 @@ async def test_time_goes_on_while_it_is_down(serving, state):
         assert found["token"] == basket["token"]
 
 
-async def test_a_restart_draws_new_tokens(serving, state):
+async def test_restart_creates_new_tokens(serving, state):
     tokens = set()
     for number in range(3):
         async with serving(state=state) as (_, api):
-            await api.customer(f"cust-{number}")
-            basket = (await api.add(customer=f"cust-{number}")).data
+            await api.create_customer(f"cust-{number}")
+            basket = (await api.add_item(customer=f"cust-{number}")).data
             tokens |= {basket["token"], basket["price_token"], basket["guid"]}
             assert basket["id"] == 10984 + number
     assert len(tokens) == 9
 
 
-async def test_removed_ids_and_cleared_baskets_stay_so(serving, state):
+async def test_restart_keeps_removed_ids_and_cleared_baskets(serving, state):
     async with serving(state=state) as (_, api):
-        await api.customer()
-        await api.customer("gone")
-        basket = (await api.add()).data
+        await api.create_customer()
+        await api.create_customer("gone")
+        basket = (await api.add_item()).data
         key = {"external_customer_id": "cust-1", "cart_token": basket["token"]}
         await api.send("DELETE", "/partner/walletable/basket/empty", key)
         await api.send("DELETE", "/partner/customer/gone")
     async with serving(state=state) as (_, api):
         assert (await api.get("/partner/customer/gone")).status == 404
         assert (await api.get("/partner/walletable/basket", external_customer_id="cust-1")).data["items"] == []
-        assert (await api.customer("gone"))["id"] == 3
+        assert (await api.create_customer("gone"))["id"] == 3
 
 
-async def test_second_orders_and_set_statuses_stay_so(serving, state):
+async def test_restart_keeps_second_orders_and_set_statuses(serving, state):
     async with serving(state=state, single_shot=False) as (sandbox, api):
-        await api.customer()
-        first = await api.bought()
+        await api.create_customer()
+        first = await api.buy()
         second = (await api.complete(first)).data
         sandbox.shop.set_status(first["id"], "Refunded")
     async with serving(state=state, single_shot=False) as (sandbox, api):
@@ -104,14 +104,14 @@ async def test_second_orders_and_set_statuses_stay_so(serving, state):
         assert len(sandbox.shop.orders) == 3
 
 
-async def test_memory_forgets(serving):
+async def test_shop_without_state_file_starts_empty(serving):
     async with serving() as (_, api):
-        await api.customer()
+        await api.create_customer()
     async with serving() as (_, api):
         assert (await api.get("/partner/customer/cust-1")).status == 404
 
 
-async def test_a_file_that_is_no_database_is_an_error(serving, state):
+async def test_invalid_state_file_raises(serving, state):
     state.write_text("this is not SQLite, and never was, however long one looks at it" * 20)
     with pytest.raises(sqlite3.DatabaseError):
         async with serving(state=state):

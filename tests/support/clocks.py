@@ -1,4 +1,4 @@
-"""Clocks for tests: one that waits move in steps, and one whose time of day is wrong."""
+"""Clocks for tests: `SteppingClock` advances in steps during waits, `WrongClock` has a wrong time of day."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ from minted_connect.sandbox.clock import START
 
 __all__ = ["SteppingClock", "WrongClock"]
 
-_TURNS: Final = 12
-"""Turns of the event loop in which what is due at one moment is done: a server executes what it held back."""
+_STEPS: Final = 12
+"""Iterations of the event loop after which the work that was due at one moment is done."""
 
 
 class SteppingClock(ManualClock):
-    """A `ManualClock` with `auto_advance` whose waits do not jump over what is due before their end.
+    """A `ManualClock` with `auto_advance` that stops during a wait at every timer that is due before its end.
 
-    Otherwise work that a server does 10 s later would happen at the end of a wait of 20 s, and so later than the server
-    promised.
+    Otherwise the work that a server delays by 10 s would be done at the end of a wait of 20 s.
     """
 
     def __init__(self, start: datetime = START) -> None:
@@ -32,12 +31,12 @@ class SteppingClock(ManualClock):
         end = self.monotonic() + seconds
         while (due := self._next_due()) is not None and self.monotonic() < due < end:
             self.advance(due - self.monotonic())
-            for _ in range(_TURNS):
+            for _ in range(_STEPS):
                 await asyncio.sleep(0)
         await super()._sleep(max(0.0, end - self.monotonic()), uses_elapsed=uses_elapsed)
 
     def _next_due(self) -> float | None:
-        """Return the next moment, on the monotonic clock, at which an alarm rings."""
+        """Return the monotonic time at which the next timer is due, None without timers."""
         with self._lock:
             ahead = self._suspended
             return min((timer.due - ahead * timer.uses_elapsed for timer in self._timers), default=None)
@@ -45,11 +44,11 @@ class SteppingClock(ManualClock):
 
 @attrs.frozen(eq=False)
 class WrongClock:
-    """A clock that shows another time of day than the one that it follows."""
+    """A clock whose time of day differs from that of another clock."""
 
     clock: ManualClock
     error: float
-    """Seconds that its `wall` is ahead."""
+    """Seconds that `wall` is ahead of the other clock."""
 
     def monotonic(self) -> float:
         return self.clock.monotonic()

@@ -1,4 +1,4 @@
-"""What this process has open, as Linux tells it."""
+"""Open files of this process (Linux)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 
 
 def open_files() -> list[str]:
-    found = []
+    """Return the targets of the open file descriptors of this process."""
+    targets = []
     for number in os.listdir("/proc/self/fd"):
         try:
-            found.append(os.readlink(f"/proc/self/fd/{number}"))
-        except OSError:  # that one listed the directory
+            targets.append(os.readlink(f"/proc/self/fd/{number}"))
+        except OSError:  # the descriptor with which listdir read the directory
             continue
-    return found
+    return targets

@@ -1,4 +1,4 @@
-"""Every operation of the API as one call, on a prepared scene: for tests that are about all of them."""
+"""Every operation of the API as one call, on prepared data, for tests of all operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TO_COMPLETED: Final = 120.0
 
 @attrs.frozen
 class Person:
-    """Whose data is sent."""
+    """A customer whose data is sent."""
 
     customer: str = "customer-1"
     newcomer: str = "customer-2"
@@ -48,8 +48,8 @@ class Person:
 
 
 @attrs.frozen
-class Scene:
-    """A customer with an open basket of each kind and a purchase behind him."""
+class PreparedData:
+    """The prepared data: a customer with a completed purchase and an open basket of each kind."""
 
     person: Person
     bought: Order
@@ -58,7 +58,8 @@ class Scene:
     sending: Basket
 
 
-async def scene(minted: Any, sandbox: Sandbox, clock: ManualClock, person: Person | None = None) -> Scene:
+async def prepare_data(minted: Any, sandbox: Sandbox, clock: ManualClock, person: Person | None = None) -> PreparedData:
+    """Prepare the data for `CALLS`."""
     person = person or Person()
     customer = person.customer
     await minted.customers.create(customer, **person.details)
@@ -70,10 +71,10 @@ async def scene(minted: Any, sandbox: Sandbox, clock: ManualClock, person: Perso
     buying = await minted.baskets.add_item(buying, sku=SILVER)
     selling = await minted.baskets.add_item(customer, sku=GOLD, type="sell")
     sending = await minted.baskets.add_item(customer, sku=GOLD, type="delivery")
-    return Scene(person, bought, buying, selling, sending)
+    return PreparedData(person, bought, buying, selling, sending)
 
 
-Call = Callable[[Any, Scene], Awaitable[Any]]
+Call = Callable[[Any, PreparedData], Awaitable[Any]]
 
 CALLS: Final[Mapping[str, Call]] = {
     "customers.create": lambda m, s: m.customers.create(s.person.newcomer, **s.person.details),
@@ -98,4 +99,4 @@ CALLS: Final[Mapping[str, Call]] = {
     "rates.current": lambda m, s: m.rates.current(),
     "rates.history": lambda m, s: m.rates.history(metal="gold"),
 }
-"""One call of each operation, by its name; each leaves its scene fit for itself only."""
+"""One call of each operation, by name. A call may change the data, so that other calls fail afterwards."""

@@ -1,4 +1,4 @@
-"""Servers that are installed beside us: where they are, and what it means if they are not there."""
+"""Paths of installed programs, such as servers."""
 
 import os
 import shutil
@@ -7,7 +7,7 @@ import pytest
 
 
 def find(*candidates):
-    """The first of these programs that exists; without one, CI fails and a developer's machine skips."""
+    """Return the path of the first of these programs that exists; if none exists, fail in CI and skip elsewhere."""
     for candidate in candidates:
         if path := shutil.which(candidate, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"):
             return path

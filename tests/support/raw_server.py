@@ -1,4 +1,4 @@
-"""A server without manners: plain sockets and a script, for what no HTTP library would send."""
+"""A scripted server on plain sockets, for responses that no HTTP library sends."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Connection:
     def send(self, raw: bytes) -> None:
         self.writer.write(raw)
 
-    def answer(self, body: bytes, status: int = 200, headers: str = "", *, length: int | None = None) -> None:
-        """Send an answer; `length` may lie about the body."""
+    def respond(self, body: bytes, status: int = 200, headers: str = "", *, length: int | None = None) -> None:
+        """Send a response; `length` replaces the actual length of the body in its header."""
         self.send(
-            f"HTTP/1.1 {status} Whatever\r\nContent-Type: application/json\r\n{headers}"
+            f"HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n{headers}"
             f"Content-Length: {len(body) if length is None else length}\r\n\r\n".encode()
             + body
         )
@@ -40,29 +40,29 @@ class Connection:
     def envelope(self, data: Any, status: int = 200, headers: str = "", **more: Any) -> None:
         """Send the vendor's envelope around `data`."""
         whole = {"data": data, "success": status < 400, "code": 0 if status < 400 else status, "message": "", **more}
-        self.answer(json.dumps(whole).encode(), status, headers)
+        self.respond(json.dumps(whole).encode(), status, headers)
 
     async def reset(self) -> None:
-        """Send what was written, then break the connection."""
+        """Send the written data, then abort the connection."""
         await self.writer.drain()
         self.writer.transport.abort()
 
 
-def forgive_broken_handshakes() -> None:
-    """Let the loop take no notice of a client that refuses the certificate: that is what is tested."""
+def ignore_handshake_errors() -> None:
+    """Ignore errors of handshakes in the event loop, because tests refuse certificates on purpose."""
     loop = asyncio.get_running_loop()
-    usual = loop.get_exception_handler()
+    default = loop.get_exception_handler()
 
     def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         if isinstance(context.get("exception"), ConnectionResetError | SSLError):
             return
-        (usual or asyncio.AbstractEventLoop.default_exception_handler)(loop, context)
+        (default or asyncio.AbstractEventLoop.default_exception_handler)(loop, context)
 
     loop.set_exception_handler(handle)
 
 
 async def close_listener(server: asyncio.Server) -> None:
-    """Close a server so that no connection falls between accepting and its transport (CPython 3.11 forgets those)."""
+    """Close a server without losing a connection between accept and its transport (a defect of CPython 3.11)."""
     for sock in server.sockets:
         asyncio.get_running_loop().remove_reader(sock)
     for _ in range(3):
@@ -73,8 +73,8 @@ async def close_listener(server: asyncio.Server) -> None:
 Script = Callable[[Connection], Awaitable[None]]
 
 
-class WireServer:
-    """`async with WireServer(script) as server`: runs the script for every connection, until it returns."""
+class RawServer:
+    """Run a script for every connection, until the script returns: `async with RawServer(script) as server`."""
 
     def __init__(self, script: Script, ssl: Any = None) -> None:
         self._script = script
@@ -110,7 +110,7 @@ class WireServer:
 
     async def __aenter__(self) -> Self:
         if self._ssl:
-            forgive_broken_handshakes()
+            ignore_handshake_errors()
         self._server = await self._listen()
         return self
 

@@ -1,7 +1,7 @@
-"""A reverse proxy that misreports completions, and serves reads that are behind.
+"""A reverse proxy that rewrites the responses of completions, and serves stale reads.
 
-It sits between a client and a server as a gateway, a WAF and a read replica do. It shares no code with either of them,
-so that what a test asserts does not rest on the sandbox's own faults.
+It acts like a gateway, a WAF or a read replica between a client and a server. It shares no code with either, so that
+assertions do not depend on the faults of the sandbox.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from minted_connect.sandbox import ManualClock
 __all__ = ["Made", "Rewrite", "RewritingProxy"]
 
 Made = Literal["before", "after", "never"]
-"""When the order is made: before the response, some seconds after it, or never."""
+"""When the completion is executed: before the response, some seconds after it, or never."""
 
 _HOP_BY_HOP: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "content-encoding"})
 
 
 @attrs.frozen(kw_only=True)
 class Rewrite:
-    """What happens to the completion of one basket, and to the reads afterwards."""
+    """The treatment of the completion of one basket, and of later reads."""
 
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
@@ -63,17 +63,17 @@ class _Response:
 
 
 class RewritingProxy:
-    """Forwards to `target`; completions of the baskets in `rewrites` get the response that is written there.
+    """Forwards to `target`; completions of the baskets in `rewrites` get the response that is configured there.
 
     Args:
         target: Base URL of the server.
         clock: The clock that server and client share.
 
     Attributes:
-        rewrites: What happens, by cart token.
-        completions: How many completions came in, by cart token. A request without credentials is not counted: it is
-            challenged, and not executed.
-        reads: How many reads came in since the completion, by cart token of the completion.
+        rewrites: The treatment of completions, by cart token.
+        completions: Number of completions received, by cart token. A request without credentials is not counted: it
+            is challenged, and not executed.
+        reads: Number of reads received since the completion, by cart token of the completion.
         on_read: Called with that number before each such read is served.
     """
 
@@ -83,11 +83,11 @@ class RewritingProxy:
         self.completions: Counter[str] = Counter()
         self.reads: Counter[str] = Counter()
         self.on_read: Callable[[int], object] | None = None
-        self._held: list[tuple[float, str, _Incoming]] = []
+        self._delayed: list[tuple[float, str, _Incoming]] = []
         self._executed: dict[str, float] = {}
         self._baskets: dict[str, _Response] = {}
         self._latest: str | None = None
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self.url = ""
 
     async def __aenter__(self) -> Self:
@@ -107,12 +107,12 @@ class RewritingProxy:
         await self._session.close()
 
     async def execute_due(self) -> None:
-        """Forward the completions that were held back until now."""
-        async with self._turn:
-            due = [held for held in self._held if held[0] <= self._clock.monotonic()]
-            for held in sorted(due, key=lambda held: held[0]):
-                self._held.remove(held)
-                await self._execute(held[2], held[1], held[0])
+        """Forward the delayed completions that are due."""
+        async with self._lock:
+            due = [delayed for delayed in self._delayed if delayed[0] <= self._clock.monotonic()]
+            for delayed in sorted(due, key=lambda delayed: delayed[0]):
+                self._delayed.remove(delayed)
+                await self._execute(delayed[2], delayed[1], delayed[0])
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         await self.execute_due()
@@ -137,7 +137,7 @@ class RewritingProxy:
         if rewrite.made == "before":
             await self._execute(incoming, token, now)
         elif rewrite.made == "after":
-            self._held.append((now + rewrite.delay, token, incoming))
+            self._delayed.append((now + rewrite.delay, token, incoming))
         date = self._clock.wall() + timedelta(seconds=rewrite.clock_error)
         headers: CIMultiDict[str] = CIMultiDict({**rewrite.headers, "Date": format_datetime(date, usegmt=True)})
         return _Response(rewrite.status, headers, rewrite.body)

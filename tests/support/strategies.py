@@ -1,4 +1,4 @@
-"""Valid objects of the wire, with the shapes of the API reference, as hypothesis strategies."""
+"""Hypothesis strategies for valid JSON objects with the fields of the API reference."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ flag = st.booleans()
 day = st.dates().map(lambda value: value.isoformat())
 utc = st.datetimes().map(lambda value: value.isoformat(timespec="microseconds") + "Z")
 offset = st.datetimes(timezones=st.just(timezone(timedelta(hours=3)))).map(lambda value: value.isoformat())
-zoneless = st.datetimes().map(lambda value: value.isoformat(sep=" ", timespec="seconds"))
+naive = st.datetimes().map(lambda value: value.isoformat(sep=" ", timespec="seconds"))
 
 
 def nullable(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.none() | values
 
 
-def wire(required: dict[str, Any], optional: dict[str, Any] | None = None) -> st.SearchStrategy[dict[str, Any]]:
-    """Objects with every required key, some of the optional ones and now and then one nobody knows."""
+def json_object(required: dict[str, Any], optional: dict[str, Any] | None = None) -> st.SearchStrategy[dict[str, Any]]:
+    """Return a strategy for objects with all required keys, some optional keys, and sometimes an unknown key."""
     unknown = {"x_unknown": st.one_of(text, integer, st.lists(text, max_size=2))}
     return st.fixed_dictionaries(required, optional={**(optional or {}), **unknown})
 
 
-customers = wire(
+customers = json_object(
     {"external_id": text},
     {
         **dict.fromkeys(
@@ -58,15 +58,17 @@ customers = wire(
         "birthdate": nullable(day),
         "account_type": nullable(st.sampled_from(["person", "company", "trust"])),
         **dict.fromkeys(("id", "company_id", "user_id"), nullable(integer)),
-        **dict.fromkeys(("created_at", "updated_at"), nullable(zoneless)),
+        **dict.fromkeys(("created_at", "updated_at"), nullable(naive)),
         "wallets": st.lists(
-            wire({"id": integer}, {"name": nullable(text), "is_cash": nullable(flag), "balance": nullable(money)}),
+            json_object(
+                {"id": integer}, {"name": nullable(text), "is_cash": nullable(flag), "balance": nullable(money)}
+            ),
             max_size=2,
         ),
     },
 )
 
-items = wire(
+items = json_object(
     {
         **dict.fromkeys(("item_currency_id", "product_id", "amount"), integer),
         **dict.fromkeys(("item_currency_name", "sku", "product_name"), text),
@@ -74,11 +76,11 @@ items = wire(
     },
     {
         "product_images": st.lists(text, max_size=2),
-        "prices": st.lists(wire({"id": integer, "name": text, "price": money}), max_size=3),
+        "prices": st.lists(json_object({"id": integer, "name": text, "price": money}), max_size=3),
     },
 )
 
-_DEAL: dict[str, Any] = {
+_BASKET_OR_ORDER: dict[str, Any] = {
     **dict.fromkeys(("id", "status_id"), integer),
     **dict.fromkeys(("guid", "increment_id", "token", "price_token", "currency_code"), text),
     "order_creation_status": st.sampled_from(["basket", "order", "draft"]),
@@ -98,14 +100,14 @@ _DEAL: dict[str, Any] = {
     "order_at": utc,
     "items": st.lists(items, max_size=2),
 }
-_DEAL_OPTIONAL: dict[str, Any] = {
+_BASKET_OR_ORDER_OPTIONAL: dict[str, Any] = {
     **dict.fromkeys(("external_id", "currency"), nullable(text)),
     "shippingaddress": nullable(
-        wire({"id": integer}, dict.fromkeys(("external_id", "tax_number", "fullname", "street"), nullable(text)))
+        json_object({"id": integer}, dict.fromkeys(("external_id", "tax_number", "fullname", "street"), nullable(text)))
     ),
     "billingaddress": nullable(st.dictionaries(text, text, max_size=2)),
     "payment": nullable(
-        wire(
+        json_object(
             {
                 **dict.fromkeys(("redirect_url", "token", "auth_mode", "state"), text),
                 "is_3d": flag,
@@ -115,7 +117,7 @@ _DEAL_OPTIONAL: dict[str, Any] = {
         )
     ),
     "delivery": nullable(
-        wire(
+        json_object(
             {},
             {
                 **dict.fromkeys(("cargo_tracking_url", "cargo_tracking_number"), nullable(text)),
@@ -125,21 +127,25 @@ _DEAL_OPTIONAL: dict[str, Any] = {
     ),
 }
 
-price_fixes = wire({"remaining": integer, "nextUpdate": offset}, {"updated": nullable(flag), "token": nullable(text)})
-baskets = wire(_DEAL, {**_DEAL_OPTIONAL, "pricefix": nullable(price_fixes)})
-orders = wire(_DEAL, _DEAL_OPTIONAL)
-products = wire(
+price_fixes = json_object(
+    {"remaining": integer, "nextUpdate": offset}, {"updated": nullable(flag), "token": nullable(text)}
+)
+baskets = json_object(_BASKET_OR_ORDER, {**_BASKET_OR_ORDER_OPTIONAL, "pricefix": nullable(price_fixes)})
+orders = json_object(_BASKET_OR_ORDER, _BASKET_OR_ORDER_OPTIONAL)
+products = json_object(
     {"id": integer, "name": text, "sku": text},
     {
         **dict.fromkeys(("text", "barcode", "currency_code"), nullable(text)),
         "stock": nullable(integer),
         **dict.fromkeys(("list_price", "sale_price"), nullable(money)),
         "product_images": st.lists(text, max_size=2),
-        "basecurrency": nullable(wire({"id": integer}, {"name": text, "metal_type": st.sampled_from(["gold", "tin"])})),
-        "category": nullable(wire({"id": integer}, {"name": text})),
+        "basecurrency": nullable(
+            json_object({"id": integer}, {"name": text, "metal_type": st.sampled_from(["gold", "tin"])})
+        ),
+        "category": nullable(json_object({"id": integer}, {"name": text})),
     },
 )
-holdings = wire(
+holdings = json_object(
     {"productName": text},
     {
         "images": st.lists(text, max_size=2),
@@ -153,7 +159,7 @@ holdings = wire(
     },
 )
 _PRICES = dict.fromkeys(("spot_price", "buy_price", "sell_price"), money)
-rates = wire(
+rates = json_object(
     {
         "currency_id": integer,
         **dict.fromkeys(("currency_name", "metal_type", "currency_code"), text),
@@ -162,17 +168,17 @@ rates = wire(
     },
     {"product_id": nullable(integer), "sku": nullable(text)},
 )
-rate_points = wire({"currency_id": integer, "metal_type": text, "currency_code": text, "time": utc, **_PRICES})
-receipts = wire(
+rate_points = json_object({"currency_id": integer, "metal_type": text, "currency_code": text, "time": utc, **_PRICES})
+receipts = json_object(
     {"order_id": nullable(integer)}, {**dict.fromkeys(("guid", "increment_id", "external_id", "url"), nullable(text))}
 )
-invoices = wire(
+invoices = json_object(
     {"guid": text},
     {
         **dict.fromkeys(("order_code", "external_id", "channel", "tx_type", "status_name"), nullable(text)),
         **dict.fromkeys(("price", "tax", "total", "currency_rate", "currency_total"), nullable(money)),
         "status_id": nullable(integer),
-        "items": st.lists(wire({}, {"product_id": nullable(integer), "amount": nullable(money)}), max_size=2),
+        "items": st.lists(json_object({}, {"product_id": nullable(integer), "amount": nullable(money)}), max_size=2),
         "customer": nullable(customers),
         "invoice_url": nullable(text),
     },
@@ -187,7 +193,9 @@ shippings = st.fixed_dictionaries(
 
 def pages(rows: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     numbers = dict.fromkeys(("current_page", "last_page", "per_page", "total"), st.integers(0, 9))
-    return wire({"data": st.lists(rows, max_size=2), **numbers}, {"from": nullable(integer), "to": nullable(integer)})
+    return json_object(
+        {"data": st.lists(rows, max_size=2), **numbers}, {"from": nullable(integer), "to": nullable(integer)}
+    )
 
 
 MODELS: dict[Any, st.SearchStrategy[Any]] = {
@@ -206,9 +214,9 @@ MODELS: dict[Any, st.SearchStrategy[Any]] = {
     tuple[Holding, ...]: st.lists(holdings, max_size=3),
     tuple[Rate, ...]: st.lists(rates, max_size=3),
 }
-"""Every type an answer can be asked for, with wire objects of that shape."""
+"""Every type that a response can be parsed into, with a strategy for its JSON."""
 
-junk = st.one_of(
+odd_values = st.one_of(
     st.none(),
     flag,
     integer,
@@ -223,8 +231,8 @@ junk = st.one_of(
 
 
 @st.composite
-def spoilt(draw: st.DrawFn, objects: st.SearchStrategy[Any]) -> Any:
-    """Wire objects with a few members dropped, renamed or replaced by something else, at any depth."""
+def corrupted(draw: st.DrawFn, objects: st.SearchStrategy[Any]) -> Any:
+    """Draw objects with a few members dropped, renamed or replaced by other values, at any depth."""
     data = draw(objects)
     for _ in range(draw(st.integers(1, 4))):
         node = data
@@ -239,6 +247,6 @@ def spoilt(draw: st.DrawFn, objects: st.SearchStrategy[Any]) -> Any:
                 case "rename" if isinstance(node, dict):
                     node[draw(text)] = node.pop(key)
                 case _:
-                    node[key] = draw(junk)
+                    node[key] = draw(odd_values)
             break
     return data

@@ -1,4 +1,4 @@
-"""Scripts in interpreters of their own, for what only a process can show."""
+"""Scripts that run in separate Python processes."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from collections.abc import Callable
 
 PATIENCE = 20.0
 
-# In development mode asyncio tells stderr of every callback that took long, which on a busy machine is no fault.
+# In development mode asyncio reports slow callbacks on stderr, which occur on a busy machine.
 QUIET = "import logging; logging.getLogger('asyncio').setLevel(logging.ERROR)\n"
 
 
 def until(condition: Callable[[], object]) -> None:
-    waiting = threading.Event()
+    """Wait until a condition is true.
+
+    Raises:
+        AssertionError: if it is still false after `PATIENCE` seconds.
+    """
+    event = threading.Event()
     for _ in range(int(PATIENCE * 100)):
         if condition():
             return
-        waiting.wait(0.01)
-    raise AssertionError("it did not happen")
+        event.wait(0.01)
+    raise AssertionError(f"the condition is still false after {PATIENCE:g} s")
 
 
 def python(source: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a script in a Python process."""
     return subprocess.Popen(
-        # Forking with threads around is what some of these scripts are about.
+        # Some of these scripts fork while threads run.
         [
             sys.executable,
             "-X",
@@ -42,8 +48,10 @@ def python(source: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def spoken(source: str, *arguments: str, meanwhile: Callable[[subprocess.Popen[str]], None] | None = None) -> list[str]:
-    """Run a script to its end, and return the lines it printed (without those that `meanwhile` has read)."""
+def run_script(
+    source: str, *arguments: str, meanwhile: Callable[[subprocess.Popen[str]], None] | None = None
+) -> list[str]:
+    """Run a script to its end, and return the printed lines, without those that `meanwhile` has read."""
     with python(source, *arguments) as process:
         if meanwhile is not None:
             meanwhile(process)

@@ -46,7 +46,7 @@ from minted_connect.feed import Subscription
 from minted_connect.sandbox import ManualClock, Sandbox
 
 
-class Mine(AsyncMintedConnect):
+class Subclass(AsyncMintedConnect):
     """A subclass keeps its own type."""
 
 
@@ -65,11 +65,11 @@ async def construction() -> None:
     AsyncMintedConnect("user", "password", "url")  # type: ignore[call-arg]
     AsyncMintedConnect("user", 1)  # type: ignore[arg-type]
 
-    assert_type(Mine.from_env(), Mine)
-    async with Mine.sandbox(seed=7, clock=ManualClock()) as minted:
-        assert_type(minted, Mine)
+    assert_type(Subclass.from_env(), Subclass)
+    async with Subclass.sandbox(seed=7, clock=ManualClock()) as minted:
+        assert_type(minted, Subclass)
         assert_type(minted.sandbox_server, Sandbox)
-        assert_type(minted.with_options(deadline=5, language="en"), Mine)
+        assert_type(minted.with_options(deadline=5, language="en"), Subclass)
     async with AsyncMintedConnect("user", "password") as entered:
         assert_type(entered, AsyncMintedConnect)
         assert_type(await entered.request("GET", "/anything", query={"a": "b"}), Response)

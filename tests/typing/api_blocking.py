@@ -45,7 +45,7 @@ from minted_connect.blocking import BlockingSubscription
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 
 
-class Mine(MintedConnect):
+class Subclass(MintedConnect):
     """A subclass keeps its own type."""
 
 
@@ -64,11 +64,11 @@ def construction() -> None:
     MintedConnect("user", "password", "url")  # type: ignore[call-arg]
     MintedConnect("user", "password", session=None)  # type: ignore[call-arg]
 
-    assert_type(Mine.from_env(), Mine)
-    with Mine.sandbox(seed=7, clock=ManualClock()) as minted:
-        assert_type(minted, Mine)
+    assert_type(Subclass.from_env(), Subclass)
+    with Subclass.sandbox(seed=7, clock=ManualClock()) as minted:
+        assert_type(minted, Subclass)
         assert_type(minted.sandbox_server, ThreadedSandbox)
-        assert_type(minted.with_options(deadline=5, language="en"), Mine)
+        assert_type(minted.with_options(deadline=5, language="en"), Subclass)
     with MintedConnect("user", "password") as entered:
         assert_type(entered, MintedConnect)
         assert_type(entered.request("GET", "/anything", query={"a": "b"}), Response)

@@ -1,4 +1,4 @@
-"""Results of a verification: no differences on a default sandbox, the planted ones on others."""
+"""Results of a verification: no differences on a default sandbox, the injected differences on other sandboxes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minted_connect.core.request import OPERATIONS, Effect
 from minted_connect.models import Basket, Page, Product, Rate
 from minted_connect.sandbox import Sandbox
 from minted_connect.verify import Assessment, Report, as_json, as_markdown, verify
-from minted_connect.verify.diff import diff
+from minted_connect.verify.field_diff import diff
 from minted_connect.verify.probes import ALTERNATIVE_PATHS, READS
 from tests.cli.conftest import Minted
 
@@ -27,7 +27,7 @@ def settings(server: Any, **more: Any) -> dict[str, Any]:
     return {"username": server.username, "password": server.password, "base_url": server.url, **more}
 
 
-async def owning(server: Sandbox, **paths: str) -> None:
+async def create_customer_with_orders(server: Sandbox, **paths: str) -> None:
     """Give a customer a completed order, a holding and an open basket."""
     async with AsyncMintedConnect(**settings(server, options=Options(paths=paths))) as minted:
         await minted.customers.create(CUSTOMER, **PERSONAL)
@@ -39,69 +39,75 @@ async def owning(server: Sandbox, **paths: str) -> None:
 
 
 def assessments(report: Report) -> dict[str, Assessment]:
-    return {one.operation: one.assessment for one in report.results}
+    return {result.operation: result.assessment for result in report.results}
 
 
-async def test_a_sandbox_that_is_as_assumed_is_verified_whole() -> None:
+async def test_verify_default_sandbox_verifies_all_operations() -> None:
     async with Sandbox(seed=1) as server:
-        await owning(server)
+        await create_customer_with_orders(server)
         report = await verify(settings(server), customer=CUSTOMER, with_sandbox_customer=True)
     found = assessments(report)
-    completions = {name for name, one in OPERATIONS.items() if one.effect is Effect.COMPLETE}
+    completions = {name for name, operation in OPERATIONS.items() if operation.effect is Effect.COMPLETE}
     assert {name for name, assessment in found.items() if assessment is Assessment.UNTRIED} == completions
     # The temporary customer has no holdings.
     assert {name for name in found.keys() - completions if found[name] is not Assessment.VERIFIED} <= {"wallet.balance"}
     assert report.is_clean
     assert not report.suggested_paths
-    assert {one.evidence_after for one in report.results if one.assessment is Assessment.VERIFIED} == {"verified"}
+    assert {result.evidence_after for result in report.results if result.assessment is Assessment.VERIFIED} == {
+        "verified"
+    }
 
 
-async def test_without_leave_nothing_is_changed() -> None:
+async def test_verify_without_sandbox_customer_sends_reads_only() -> None:
     async with Sandbox(seed=1) as server:
-        await owning(server)
+        await create_customer_with_orders(server)
         before = server.requests.total
         report = await verify(settings(server), customer=CUSTOMER)
-        assert {one.method for one in list(server.requests)[before:]} == {"GET"}
+        assert {request.method for request in list(server.requests)[before:]} == {"GET"}
     found = assessments(report)
     assert {name for name, assessment in found.items() if assessment is Assessment.VERIFIED} == {
-        one.operation for one in READS
+        probe.operation for probe in READS
     }
-    assert {one.note for one in report.results if one.operation == "complete.buy"} == {"moves money: never tried"}
+    assert {result.note for result in report.results if result.operation == "complete.buy"} == {
+        "moves money: never tried"
+    }
 
 
-async def test_no_completion_is_ever_sent_and_the_customer_made_for_the_run_is_gone() -> None:
+async def test_verify_sends_no_completion_and_removes_its_customer() -> None:
     async with Sandbox(seed=1) as server:
         await verify(settings(server), with_sandbox_customer=True)
-        assert not [one for one in server.requests if "complete" in one.path]
-        removed = [one for one in server.requests if one.method == "DELETE" and "/customer/" in one.path]
-        (name,) = {one.path.rpartition("/")[2] for one in removed}
+        assert not [request for request in server.requests if "complete" in request.path]
+        removed = [
+            request for request in server.requests if request.method == "DELETE" and "/customer/" in request.path
+        ]
+        (name,) = {request.path.rpartition("/")[2] for request in removed}
         assert name.startswith("verify-")
         async with AsyncMintedConnect(**settings(server)) as minted:
             with pytest.raises(NotFound):
                 await minted.customers.get(name)
 
 
-async def test_without_a_customer_what_needs_one_is_left_out() -> None:
+async def test_verify_without_customer_skips_its_operations() -> None:
     async with Sandbox(seed=1) as server:
         report = await verify(settings(server))
-    untried = {one.operation: one.note for one in report.results if one.assessment is Assessment.UNTRIED}
+    untried = {result.operation: result.note for result in report.results if result.assessment is Assessment.UNTRIED}
     assert untried["wallet.balance"].startswith("needs a customer")
     assert untried["orders.receipt"] == "needs an order"
 
 
-# --- planted differences -----------------------------------------------------------------------------------------
+# --- injected differences ----------------------------------------------------------------------------------------
 
 
-async def test_three_planted_differences_are_diagnosed() -> None:
-    moved = "/partner/walletable/currency-rates"
-    async with Sandbox(paths={"rates.current": moved}) as server:
-        await owning(server)
+async def test_verify_reports_three_injected_differences() -> None:
+    moved_path = "/partner/walletable/currency-rates"
+    async with Sandbox(paths={"rates.current": moved_path}) as server:
+        await create_customer_with_orders(server)
         server.faults.add("drop_field", path="*/balance", field="*.productName", times=None)
         server.faults.add("extra_field", path="*/products", field="data.*.lock_token", value="secret", times=None)
         report = await verify(settings(server), customer=CUSTOMER)
-    found = {one.operation: one for one in report.results}
+    found = {result.operation: result for result in report.results}
     rates = found["rates.current"]
-    assert (rates.assessment, rates.suggested_path) == (Assessment.MOVED, moved)
+    assert (rates.assessment, rates.suggested_path) == (Assessment.MOVED, moved_path)
     assert (rates.evidence_before, rates.evidence_after) == ("inferred", "verified")
     wallet = found["wallet.balance"]
     assert (wallet.assessment, wallet.decoded, wallet.evidence_after) == (
@@ -115,45 +121,45 @@ async def test_three_planted_differences_are_diagnosed() -> None:
     assert (products.assessment, products.unknown) == (Assessment.DIFFERENT, ("data.data[].lock_token: string",))
     others = assessments(report).keys() - {"rates.current", "wallet.balance", "products.page"}
     assert {found[name].assessment for name in others} <= {Assessment.VERIFIED, Assessment.UNTRIED}
-    assert report.suggested_paths == {"rates.current": moved}
+    assert report.suggested_paths == {"rates.current": moved_path}
     assert not report.is_clean
 
 
 @pytest.mark.parametrize("operation", sorted(ALTERNATIVE_PATHS))
-async def test_every_guess_is_found(operation: str) -> None:
+async def test_verify_finds_each_alternative_path(operation: str) -> None:
     for path in ALTERNATIVE_PATHS[operation]:
         named = path.replace("{}", PARAMETERS.get(operation, ""))
         async with Sandbox(paths={operation: named}) as server:
-            await owning(server, **{operation: path})
+            await create_customer_with_orders(server, **{operation: path})
             report = await verify(settings(server), customer=CUSTOMER)
         assert report.suggested_paths == {operation: path}
 
 
-async def test_the_corrections_work() -> None:
+async def test_verify_with_suggested_paths_is_clean() -> None:
     paths = {"rates.current": "/partner/rates", "wallet.balance": "/partner/balance"}
     async with Sandbox(paths=paths) as server:
-        await owning(server)
+        await create_customer_with_orders(server)
         report = await verify(settings(server), customer=CUSTOMER)
         corrected = settings(server, options=Options(paths=report.suggested_paths))
-        again = await verify(corrected, customer=CUSTOMER)
+        second_report = await verify(corrected, customer=CUSTOMER)
     assert report.suggested_paths == paths
-    assert again.is_clean
+    assert second_report.is_clean
 
 
-async def test_a_path_that_nobody_guessed_is_told_and_nothing_is_suggested() -> None:
+async def test_verify_unknown_path_is_contradicted_not_suggested() -> None:
     async with Sandbox(paths={"rates.history": "/v9/archive"}) as server:
         report = await verify(settings(server))
-    (found,) = [one for one in report.results if one.operation == "rates.history"]
+    (found,) = [result for result in report.results if result.operation == "rates.history"]
     assert (found.assessment, found.status, found.suggested_path) == (Assessment.CONTRADICTED, 404, None)
     assert found.path == OPERATIONS["rates.history"].path
 
 
-async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
+async def test_verify_missing_invoice_is_not_found() -> None:
     async with Sandbox(seed=1) as server:
-        await owning(server)
+        await create_customer_with_orders(server)
         server.shop.set_status(server.shop.orders[0].id, "Pending")  # no invoice exists yet
         report = await verify(settings(server), customer=CUSTOMER)
-    (found,) = [one for one in report.results if one.operation == "orders.invoice"]
+    (found,) = [result for result in report.results if result.operation == "orders.invoice"]
     assert (found.assessment, found.status, found.evidence_after) == (Assessment.NOT_FOUND, 404, found.evidence_before)
     assert report.is_clean
 
@@ -168,40 +174,39 @@ async def test_what_may_just_not_be_there_is_not_called_a_wrong_path() -> None:
         ({"kind": "drop_field", "field": "*.spot_price"}, Assessment.CONTRADICTED, 200),
     ],
 )
-async def test_other_failures_are_told_apart(fault: dict[str, Any], assessment: Assessment, status: int | None) -> None:
+async def test_verify_assessment_by_failure(fault: dict[str, Any], assessment: Assessment, status: int | None) -> None:
     async with Sandbox(seed=1) as server:
         server.faults.add(fault.pop("kind"), path="*/rates", times=None, **fault)
         report = await verify(settings(server))
-    (found,) = [one for one in report.results if one.operation == "rates.current"]
+    (found,) = [result for result in report.results if result.operation == "rates.current"]
     assert (found.assessment, found.status) == (assessment, status)
 
 
-async def test_a_wrong_password_is_tried_once() -> None:
+async def test_verify_wrong_password_is_sent_once() -> None:
     async with Sandbox(seed=1) as server:
         with pytest.raises(AuthenticationFailed):
             await verify(settings(server) | {"password": "other"}, with_sandbox_customer=True)
-        assert [one.operation for one in server.requests] == [
-            "customers.create"
-        ] * 2  # the challenge, and the request with credentials
+        # The challenge, and the request with credentials.
+        assert [request.operation for request in server.requests] == ["customers.create"] * 2
 
 
 @pytest.mark.parametrize("kind", ["drop_after_commit", "invalid_json"])
-async def test_a_customer_that_may_be_there_is_removed(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    # One read instead of several over half a minute.
+async def test_verify_removes_customer_of_failed_creation(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One read-back instead of several over half a minute.
     monkeypatch.setattr("minted_connect.core.api_client.read_back_offsets", lambda _: (0.0,))
     async with Sandbox(seed=1) as server:
         server.faults.add(kind, method="POST", path="*/customer", times=None)
         server.faults.add("status", method="GET", path="*/customer/*", status=500, times=None)
         await verify(settings(server), with_sandbox_customer=True)
         assert [customer.external_id for customer in server.shop.customers] in ([None], [])
-        assert [one for one in server.requests if one.operation == "customers.remove"]
+        assert [request for request in server.requests if request.operation == "customers.remove"]
 
 
-async def test_a_run_that_cannot_make_its_customer_changes_nothing_more() -> None:
+async def test_verify_without_created_customer_changes_nothing() -> None:
     async with Sandbox(seed=1) as server:
         server.faults.add("status", path="*/customer", status=403, times=None)
         report = await verify(settings(server), with_sandbox_customer=True)
-        assert {one.method for one in server.requests} == {"GET", "POST"}
+        assert {request.method for request in server.requests} == {"GET", "POST"}
     assert assessments(report)["customers.create"] is Assessment.REFUSED
     assert assessments(report)["customers.remove"] is Assessment.UNTRIED
 
@@ -210,22 +215,22 @@ async def test_a_run_that_cannot_make_its_customer_changes_nothing_more() -> Non
 
 
 @pytest.fixture
-async def planted() -> tuple[Report, list[str]]:
+async def report_and_secrets() -> tuple[Report, list[str]]:
     async with Sandbox(paths={"rates.current": "/partner/rates"}) as server:
-        await owning(server)
+        await create_customer_with_orders(server)
         server.faults.add("extra_field", path="*/balance", field="*.0123 456", value=PERSONAL["email"], times=None)
         report = await verify(settings(server), customer=CUSTOMER, with_sandbox_customer=True)
         return report, [CUSTOMER, server.password, *PERSONAL.values()]
 
 
-async def test_nothing_personal_is_in_a_report(planted: tuple[Report, list[str]]) -> None:
-    report, secret = planted
+async def test_report_has_no_personal_data(report_and_secrets: tuple[Report, list[str]]) -> None:
+    report, secrets = report_and_secrets
     for text in (json.dumps(as_json(report)), as_markdown(report), repr(report)):
-        assert not [word for word in secret if word in text]
+        assert not [word for word in secrets if word in text]
 
 
-async def test_a_report_says_how_to_correct_the_paths(planted: tuple[Report, list[str]]) -> None:
-    report, _ = planted
+async def test_report_contains_the_suggested_paths(report_and_secrets: tuple[Report, list[str]]) -> None:
+    report, _ = report_and_secrets
     text = as_markdown(report)
     assert 'Options(paths={\n    "rates.current": "/partner/rates",\n})' in text
     assert '[profiles.NAME.paths]\n"rates.current" = "/partner/rates"' in text
@@ -236,7 +241,7 @@ async def test_a_report_says_how_to_correct_the_paths(planted: tuple[Report, lis
 # --- differences -------------------------------------------------------------------------------------------------
 
 
-def test_rows_are_looked_at_together() -> None:
+def test_diff_of_rows_merges_their_keys() -> None:
     rows = [{"currency_id": 1, "a": 1}, {"currency_id": 2, "b": None}]
     found = diff(rows, tuple[Rate, ...])
     assert found.unknown == ("data[].a: number", "data[].b: null")
@@ -244,18 +249,18 @@ def test_rows_are_looked_at_together() -> None:
     assert "data[].currency_id" not in found.missing
 
 
-def test_the_keys_of_the_paginator_are_known() -> None:
+def test_diff_of_page_knows_the_keys_of_the_paginator() -> None:
     page = {"data": [], "current_page": 1, "last_page": 1, "per_page": 10, "total": 0, "from": None, "pages": 3}
     assert diff(page, Page[Product]).unknown == ("data.pages: number",)
 
 
 @pytest.mark.parametrize("data", [None, [], {}, "text", [None, 1, "x"], {"items": [{"prices": "x"}], "pricefix": []}])
-def test_whatever_comes_is_compared(data: object) -> None:
+def test_diff_of_any_data_does_not_raise(data: object) -> None:
     for type_ in (Basket, Basket | None, tuple[Rate, ...], Page[Product]):
         diff(data, type_)
 
 
-def test_a_key_that_is_no_name_is_not_shown() -> None:
+def test_diff_hides_keys_that_are_not_names() -> None:
     assert diff({"+90 555": 1, "x" * 41: 2}, Rate).unknown == (
         "data.(a key that is not a name): number",
         "data.(a key that is not a name): number",
@@ -265,10 +270,10 @@ def test_a_key_that_is_no_name_is_not_shown() -> None:
 # --- from the command line ---------------------------------------------------------------------------------------
 
 
-def test_the_command_writes_both_reports(minted: Minted, sandbox: Any, tmp_path: Any) -> None:
-    done = minted("verify", "--with-sandbox-customer", "--report", tmp_path / "found")
-    assert done.code == 0, done
-    assert len(done.out.splitlines()) == 1 + len(OPERATIONS)
+def test_command_verify_writes_both_reports(minted: Minted, sandbox: Any, tmp_path: Any) -> None:
+    completed = minted("verify", "--with-sandbox-customer", "--report", tmp_path / "found")
+    assert completed.code == 0, completed
+    assert len(completed.out.splitlines()) == 1 + len(OPERATIONS)
     assert json.loads((tmp_path / "found.json").read_text("utf-8"))["suggested_paths"] == {}
     assert (tmp_path / "found.md").read_text("utf-8").startswith("# Verification")
     sandbox.faults.add("drop_field", path="*/rates", field="*.buy_price", times=None)
@@ -277,7 +282,7 @@ def test_the_command_writes_both_reports(minted: Minted, sandbox: Any, tmp_path:
     assert json.loads(wrong.out)["results"]
 
 
-def test_on_a_server_that_is_neither_staging_nor_here_changes_need_a_yes(minted: Minted) -> None:
-    done = minted("verify", "--with-sandbox-customer", "--base-url", "https://production.example.com")
-    assert done.code == 2
-    assert done.err.endswith("which is not staging: pass --yes\n")
+def test_command_verify_on_production_requires_yes(minted: Minted) -> None:
+    completed = minted("verify", "--with-sandbox-customer", "--base-url", "https://production.example.com")
+    assert completed.code == 2
+    assert completed.err.endswith("not staging or localhost: pass --yes to allow it\n")

@@ -104,8 +104,8 @@ class Challenge:
 class Terms:
     """The realm and strength of an accepted challenge.
 
-    The first success pins them: later challenges must be of the same realm and not weaker. A "-sess" algorithm counts
-    as equally strong as its base: it only hides HA1 from a third party that verifies digests.
+    The first success pins them: later challenges must be of the same realm and not weaker. A "-sess" algorithm is as
+    strong as its base.
     """
 
     realm: str
@@ -159,7 +159,7 @@ def _challenge(params: dict[str, str]) -> Challenge | None:
 
 
 def choose_challenge(challenges: list[Challenge], policy: Policy, pinned: Terms | None) -> tuple[Challenge, Terms]:
-    """Return the strongest acceptable challenge and its terms. Prefer plain to "-sess", then the server's order.
+    """Return the strongest acceptable challenge and its terms; of equal ones the first, "-sess" algorithms last.
 
     Raises:
         ChallengeRefused: if no challenge is acceptable.

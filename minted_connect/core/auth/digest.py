@@ -14,9 +14,10 @@ after a 401 whether to send the request again:
 
 Rules for sending again:
 - Once in response to the challenge of an unsigned request, and once after `stale=true`.
-- A 401 without `stale` to a nonce that other calls use too may only mean that the server lost the nonce (a restart):
-  once, with the nonce of that 401. The same 401 to the nonce of a challenge of this call means that the credentials are
-  wrong. From then on, until a success, no signed request is sent again, except after `stale=true`.
+- Once after a 401 without `stale` to a nonce that other calls use too, with the nonce of that 401: the server may have
+  restarted and lost the nonce.
+- Not after a 401 without `stale` to the nonce of a challenge of this call: the credentials are wrong. Until the next
+  success, a signed request is sent again only after `stale=true`.
 - A call signs again with the nonce of its own challenge and shares this nonce after use, so that calls that renew the
   nonce at the same time do not use up each other's nonces.
 """
@@ -70,8 +71,8 @@ class _HoldsCredentials:
 class Signer(_HoldsCredentials):
     """Signs requests with one nonce.
 
-    Uses one cnonce per nonce: `nc` makes each digest unique, and the HA1 of "-sess" contains the first cnonce, of which
-    some servers keep the first value and others read the current one.
+    All requests with one nonce have the same cnonce; `nc` makes each digest unique. With "-sess", HA1 contains the
+    cnonce, and servers differ in whether they use the first or the current one.
     """
 
     __slots__ = ("_after", "_before", "_count", "_hash", "_prefix", "challenge", "terms")

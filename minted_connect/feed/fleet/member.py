@@ -124,13 +124,13 @@ class FleetMember:
 
     @property
     def last_error(self) -> MintedConnectError | None:
-        """Error of Redis while it cannot be used, else error of the latest poll of this process; None if neither."""
+        """The Redis error while Redis cannot be used; otherwise the error of this process's latest poll, or None."""
         return self._redis_error or self._poller.last_error
 
     @property
-    def is_open(self) -> bool:
+    def is_breaker_open(self) -> bool:
         """Whether the circuit breaker of this process is open."""
-        return self._poller.is_open
+        return self._poller.is_breaker_open
 
     async def open(self) -> None:
         """Connect to Redis.
@@ -177,7 +177,7 @@ class FleetMember:
             await self._stream.aclose()
 
     async def acquire(self) -> None:
-        """Wait until the rate limit of the fleet permits a request; while Redis cannot be used, it permits none."""
+        """Wait until the rate limit of the fleet, if it has one, permits a request; without Redis it permits none."""
         retry_wait = _RETRY_INITIAL
         while True:
             try:

@@ -149,7 +149,7 @@ class RedisStream:
         """Number of entries skipped because they could not be read."""
 
     async def open(self) -> None:
-        """Connect, and position `read` before the last round with rates.
+        """Connect. The first `read` begins with the latest round that has rates.
 
         Raises:
             FleetError: if Redis cannot be used.
@@ -249,7 +249,7 @@ class RedisStream:
         await self._execute(lambda: self._redis.eval(scripts.RELEASE_LEASE, 1, self._keys[0], self._token))
 
     async def read(self) -> list[Entry]:
-        """Return the entries after `last_id`, and advance it. Wait up to half the timeout if there is no entry.
+        """Return the entries after `last_id`, and advance it. Wait up to a sixth of the lease if there is none.
 
         Raises:
             FleetError: if Redis cannot be used.

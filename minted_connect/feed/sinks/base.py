@@ -25,7 +25,7 @@ class Sink(ABC):
 
     @abstractmethod
     def open(self) -> None:
-        """Prepare for writing, and repair what a crash left incomplete.
+        """Prepare for writing; a row that a crash left incomplete is removed (SQLite does that itself).
 
         Raises:
             SinkError: if the destination cannot be written, or contains something other than ticks.
@@ -33,10 +33,12 @@ class Sink(ABC):
 
     @abstractmethod
     def append(self, ticks: Sequence[Tick]) -> int:
-        """Write the ticks that are not recorded yet, all or none; return the number of rows written.
+        """Write the ticks that are not recorded yet, and return the number of rows written.
 
-        A tick is recorded if a row has the same currency and the same `at`. A backfilled tick also counts as recorded
-        if a row of its currency has a later `at`, so that overlapping histories are not interleaved with older rows.
+        A tick is recorded if a row has the same currency and the same `at`; sinks that write files compare with their
+        latest rows only. A backfilled tick also counts as recorded if a row of its currency has a later `at`, so that
+        overlapping histories are not interleaved with older rows. After an error, nothing is recorded; after a crash,
+        some of the ticks may be.
 
         Raises:
             SinkError: if the ticks cannot be written.

@@ -1,4 +1,7 @@
-"""Sinks that write a line per tick, and survive a crash: each row is complete or absent, and is never written twice."""
+"""Sinks that write a line per tick, and survive a crash: each row is complete or absent.
+
+Ticks that are among the latest rows of the file are not written again.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class ParquetSink(Sink):
 
     Args:
         directory: created if it does not exist; its parent must exist.
-        rows_per_part: number of buffered rows from which on a part is written; from 1 to 10,000,000.
+        rows_per_part: a part is written as soon as this many rows are buffered; from 1 to 10,000,000.
         fsync: call `fsync` after each batch, so that buffered rows survive a power failure. Parts are always synced.
 
     Raises:
@@ -80,11 +80,12 @@ class ParquetSink(Sink):
             raise
 
     def append(self, ticks: Sequence[Tick]) -> int:
-        """Write the ticks that are not recorded yet, all or none; return the number of rows written.
+        """Write the ticks that are not recorded yet, and return the number of rows written.
 
         Raises:
             InvalidInput: if an amount does not fit into `decimal128(38, 18)`; then nothing is written.
-            SinkError: if the sink is not open, or the ticks cannot be written.
+            SinkError: if the sink is not open, the ticks cannot be written, or a part cannot be written; in the last
+                case the ticks are stored in the buffer.
         """
         check_money(to_rows(ticks))
         written = self._buffer.append(ticks)

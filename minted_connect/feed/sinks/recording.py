@@ -48,7 +48,7 @@ async def record(
         sink: where to write.
         currency_id: record only this item currency.
         metal: record only this metal (`gold`).
-        sku: record only the currency whose 1 g product this is.
+        sku: record only the currency whose 1 g product has this sku.
         history: begin with the prices from before the feed was opened; needs a feed made with `backfill`.
         buffer: maximum number of ticks that wait for the sink. When it is full, the oldest ticks are dropped, which is
             logged.

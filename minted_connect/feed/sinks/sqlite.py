@@ -34,11 +34,13 @@ _BUSY_TIMEOUT: Final = 5.0
 class SqliteSink(Sink):
     """Write ticks to a table of an SQLite database; `currency_id` and `at` are its primary key.
 
-    Money is text, exact; times are ISO 8601 text in UTC. Several processes may write to the same table.
+    Money is text, exact; times are ISO 8601 text in UTC. Several processes may write to the same table. After a crash,
+    SQLite itself restores the last complete batch.
 
     Args:
         path: the database file; created if it does not exist.
-        table: name of the table: at most 63 letters, digits and underscores; created if it does not exist.
+        table: name of the table: at most 63 letters, digits and underscores, not beginning with a digit or `sqlite_`;
+            created if it does not exist.
         fsync: sync each batch to disk (`PRAGMA synchronous = FULL`). Without it, a power failure may lose the last
             batches.
 

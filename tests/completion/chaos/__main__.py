@@ -1,10 +1,10 @@
-"""Thousands of purchases with everything going wrong at random, and an oracle: no double, no loss, no false refusal.
+"""Thousands of purchases under random faults, checked for double orders, lost orders and refusals confirmed too early.
 
 `python -m tests.completion.chaos --purchases 20000 --seed 1`
 
-Client and sandbox share one clock that jumps over every wait. A hundred purchases make a day, with a shop, customers
-and a journal of its own; what is still open at its end is reconciled without faults, and then everything has to add up.
-What happens depends on the seed and the number of a purchase: `--only N` repeats its day up to it.
+Client and sandbox share one clock that skips every wait. A simulation has one shop, its customers and one journal, and
+makes 100 purchases. At its end, open intents are reconciled without faults, and journals and orders must agree. The
+seed and the number of a purchase determine the purchase: `--only N` repeats its simulation up to purchase N.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from tests.completion.chaos.run import run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Purchases with everything going wrong at random.")
+    parser = argparse.ArgumentParser(description="Make purchases under random faults, and check the orders.")
     parser.add_argument("--purchases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", type=int, help="draw the day of this purchase again, up to it")
+    parser.add_argument("--only", type=int, help="repeat the simulation of this purchase, up to this purchase")
     given = parser.parse_args(arguments)
-    tally = asyncio.run(run(given.purchases, given.seed, only=given.only))
-    sys.stdout.write("\n\n".join([*tally.reports, f"{tally}\n"]))
-    return bool(tally.reports)
+    result = asyncio.run(run(given.purchases, given.seed, only=given.only))
+    sys.stdout.write("\n\n".join([*result.reports, f"{result}\n"]))
+    return bool(result.reports)
 
 
 if __name__ == "__main__":

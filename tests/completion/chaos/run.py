@@ -1,4 +1,4 @@
-"""Day after day of purchases."""
+"""Runs the simulations one after the other."""
 
 from __future__ import annotations
 
@@ -11,49 +11,55 @@ from traceback import format_exc
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.sqlite import SqliteJournal
 from tests.completion.chaos.plan import Plan, draw_plan
-from tests.completion.chaos.result import Tally, Violation
-from tests.completion.chaos.simulation import Day
+from tests.completion.chaos.result import RunResult, Violation
+from tests.completion.chaos.simulation import Simulation
 
-DAY = 100
-"""Purchases that share a shop, a journal and a client."""
-ON_DISK = 10
-"""Every so many days the journal is a SQLite file; on all others it is in memory, which spares the fsyncs."""
+PURCHASES_PER_RUN = 100
+"""Number of purchases that share a shop, a journal and a client."""
+SQLITE_EVERY = 10
+"""Each n-th simulation has a journal in a SQLite file; the others have one in memory, which needs no fsync."""
 
 
-async def run(purchases: int, seed: int, *, single_shot: bool | None = None, only: int | None = None) -> Tally:
-    """Make so many purchases, or only those of one day up to number `only`.
+async def run(purchases: int, seed: int, *, single_shot: bool | None = None, only: int | None = None) -> RunResult:
+    """Make the purchases, or only those of one simulation up to number `only`.
 
-    With `single_shot=None` the shop turns a used cart token down on even days, and makes a second order on odd ones.
+    With `single_shot=None`, the shop refuses a used cart token in simulations with an even number, and makes a second
+    order in the others.
     """
-    tally = Tally()
+    result = RunResult()
     started = time.monotonic()
-    numbers = range(purchases) if only is None else range(only - only % DAY, only + 1)
-    for start in range(numbers.start, numbers.stop, DAY):
-        number = start // DAY
+    numbers = range(purchases) if only is None else range(only - only % PURCHASES_PER_RUN, only + 1)
+    for start in range(numbers.start, numbers.stop, PURCHASES_PER_RUN):
+        number = start // PURCHASES_PER_RUN
         with tempfile.TemporaryDirectory() as folder:
-            journal = MemoryJournal() if number % ON_DISK else SqliteJournal(Path(folder) / "journal.db")
+            journal = MemoryJournal() if number % SQLITE_EVERY else SqliteJournal(Path(folder) / "journal.db")
             single = number % 2 == 0 if single_shot is None else single_shot
-            await _spend(Day(seed, number, tally, journal, single_shot=single), numbers[start - numbers.start :][:DAY])
-    tally.seconds = time.monotonic() - started
-    return tally
+            await _simulate(
+                Simulation(seed, number, result, journal, single_shot=single),
+                numbers[start - numbers.start :][:PURCHASES_PER_RUN],
+            )
+    result.seconds = time.monotonic() - started
+    return result
 
 
-async def _spend(day: Day, numbers: range) -> None:
-    tally = day.tally
+async def _simulate(simulation: Simulation, numbers: range) -> None:
+    result = simulation.result
     plan: Plan | None = None
-    async with day.open():
+    async with simulation.open():
         try:
             for number in numbers:
-                plan = draw_plan(random.Random(f"{day.seed}/{number}"), number, day.limits)
-                await day.purchase(plan)
+                plan = draw_plan(random.Random(f"{simulation.seed}/{number}"), number, simulation.limits)
+                await simulation.purchase(plan)
             plan = None
-            await day.evening()
+            await simulation.finish()
         except Exception as error:
-            broken = error if isinstance(error, Violation) else Violation("error", "", format_exc())
-            # What shows only in the evening may be about several purchases from one basket.
-            plans = [plan] if plan else day.plans.get(broken.token, ())
-            tally.violations[broken.what] += 1
-            tally.reports.append("\n".join([f"seed {day.seed}: {broken}", *map(str, plans), str(day)]))
+            violation = error if isinstance(error, Violation) else Violation("error", "", format_exc())
+            # A violation that `finish` finds may concern several purchases of one basket.
+            plans = [plan] if plan else simulation.plans.get(violation.token, ())
+            result.violations[violation.kind] += 1
+            result.reports.append(
+                "\n".join([f"seed {simulation.seed}: {violation}", *map(str, plans), str(simulation)])
+            )
         finally:
-            tally.orders += len(day.server.shop.orders)
-            tally.virtual += day.clock.monotonic()
+            result.orders += len(simulation.server.shop.orders)
+            result.simulated_seconds += simulation.clock.monotonic()

@@ -1,4 +1,4 @@
-"""One shop, its customers and its clients for a hundred purchases; and the oracle, which looks into the shop itself."""
+"""Simulates 100 purchases of one shop with its customers and clients, and checks the orders in the shop."""
 
 from __future__ import annotations
 
@@ -25,60 +25,62 @@ from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import Journal
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.sandbox import Fault, Sandbox
-from tests.completion.chaos.plan import IN_TIME, LATEST, Limits, Plan
-from tests.completion.chaos.result import Tally, Violation
-from tests.completion.chaos.stopping import Outcome, Pen, interrupted, outcome_of, quiet
-from tests.completion.chaos.witness import HEADER, Witness
+from tests.completion.chaos.plan import BOUNDED_DELAY, UNBOUNDED_DELAY, Limits, Plan
+from tests.completion.chaos.result import RunResult, Violation
+from tests.completion.chaos.stopping import FaultyJournal, Outcome, cancel_at_step, outcome_of, wait_for_arrivals
+from tests.completion.chaos.witness import HEADER, RequestObserver
 from tests.completion.fakes import SHIPPING
 from tests.support.clocks import SteppingClock
 
-MANY = 10
-"""Pieces in a basket that nobody bought, after which its customer stays away."""
-FARTHEST = 20 * 86_400.0
-"""Seconds that the time of day may be wrong."""
+MAX_PIECES = 10
+"""Maximum number of pieces in an open basket; a customer with more is replaced."""
+MAX_CLOCK_ERROR = 20 * 86_400.0
+"""Maximum error of the wall clock in seconds."""
 MARGIN = 1.0
-"""Seconds by which delay and staleness are less than the settle time."""
-REFUSED = frozenset({"refused", "refused, as found later", "proven not executed"})
-"""What a caller is told who may buy again."""
-SETTLED = 1000.0
-"""Seconds after which nothing is under way any more, and every order is listed."""
+"""Seconds by which delay and staleness together are shorter than the settle time."""
+NOT_EXECUTED_LABELS = frozenset({"refused", "refused, found later", "proven not executed"})
+"""Labels of outcomes after which the caller may buy again."""
+FINAL_WAIT = 1000.0
+"""Seconds after which no request is in flight, and every order is listed."""
 
 
-class Day:
-    """One shop, its customers, one journal, and the clients that come and go."""
+class Simulation:
+    """One shop with its customers, one journal, and clients that are restarted."""
 
-    def __init__(self, seed: int, number: int, tally: Tally, journal: Journal, *, single_shot: bool) -> None:
+    def __init__(self, seed: int, number: int, result: RunResult, journal: Journal, *, single_shot: bool) -> None:
         draw = random.Random(f"{seed}/day {number}")
-        self.seed, self.tally, self.journal = seed, tally, journal
+        self.seed, self.result, self.journal = seed, result, journal
         self.clock = SteppingClock()
         keep_ids = draw.random() < 0.5
         reads_lag, orders_lag = draw.choice((0.0, 0.0, 2.0, 8.0)), draw.choice((0.0, 0.0, 5.0, 20.0))
         staleness = reads_lag + orders_lag
-        # What the client takes for proven has to be true: then no request is later than it waits for.
-        self.in_time = draw.random() < 0.4
-        landing = draw.choice((None, IN_TIME)) if self.in_time else None
+        # The policy must be true: if it has a bound, no request is delayed longer.
+        self.has_bounded_delay = draw.random() < 0.4
+        landing = draw.choice((None, BOUNDED_DELAY)) if self.has_bounded_delay else None
         self.policy = CompletionPolicy(
-            # One look must show what was made before: no status is trusted where reads are behind.
+            # A trusted refusal takes one read-back; delayed reads would miss an earlier order, so no status is trusted.
             refusals=frozenset[int]() if staleness else draw.choice((frozenset({422}), frozenset({422, 409}))),
             order_keeps_number=keep_ids,
-            # Without `latest_landing`, a fence lasts until the basket is filled again: what is late has landed by then.
-            orders_lag=draw.choice((30.0, 30.0 if self.in_time and landing is None else staleness + MARGIN, 45.0)),
+            # Without `latest_landing`, a fence lasts until the basket is filled again, when no late request is left.
+            orders_lag=draw.choice(
+                (30.0, 30.0 if self.has_bounded_delay and landing is None else staleness + MARGIN, 45.0)
+            ),
             inline_looks=draw.choice((None, None, None, 0.0, 5.0, 20.0)),
             latest_landing=landing,
-            fence_proves_not_executed=self.in_time,
+            fence_proves_not_executed=self.has_bounded_delay,
             idempotency_header=HEADER,
             pre_image=draw.choice(("off", "off", "try", "require")),
         )
         self.limits = Limits(
-            latest=IN_TIME if self.in_time else LATEST,
-            after_refusal=min(self.policy.settle_time - staleness - MARGIN, landing or LATEST),
+            latest=BOUNDED_DELAY if self.has_bounded_delay else UNBOUNDED_DELAY,
+            after_refusal=min(self.policy.settle_time - staleness - MARGIN, landing or UNBOUNDED_DELAY),
             trusted=self.policy.refusals,
-            keeps_accepted=landing is not None or not self.in_time,
+            keeps_accepted=landing is not None or not self.has_bounded_delay,
         )
         breaker = draw.choice((None, None, BreakerPolicy(failures=3)))
         self.options = Options(clock=self.clock, random=draw.random, breaker=breaker, completion=self.policy)
         self.retry = RetryPolicy(budget=draw.choice((100, 100_000)))
-        self.regulars = draw.choice((1, 3))
+        self.initial_customers = draw.choice((1, 3))
         self.server = Sandbox(
             clock=self.clock,
             seed=draw.randrange(10**6),
@@ -94,48 +96,48 @@ class Day:
         )
         self.jumped = 0.0
         self.customers: list[str] = []
-        self.people = 0
-        self.pens: list[Pen] = []
-        self.held: dict[AsyncMintedConnect, Pen] = {}
-        """Which pen each client writes with."""
-        self.elsewhere = MemoryJournal()
-        """The journal of another machine, which knows nothing of this one's."""
+        self.customer_count = 0
+        self.faulty_journals: list[FaultyJournal] = []
+        self.journal_of: dict[AsyncMintedConnect, FaultyJournal] = {}
+        """The journal of each client."""
+        self.other_journal = MemoryJournal()
+        """The journal of another machine."""
         self.known: set[str] = set()
-        """Tokens of which somebody was told that there is an order."""
+        """Tokens of baskets whose order a caller was told of."""
         self.ambiguous: set[str] = set()
-        """Tokens of which a person has to decide which of several orders is theirs."""
+        """Tokens of baskets for which a person must decide between several orders."""
         self.plans: dict[str, list[Plan]] = {}
 
     def __str__(self) -> str:
         rules = self.server.settings
-        options = ("single_shot", "late_complete", "keep_ids", "orders_lag", "reads_lag", "lock_restart", "nonce_uses")
-        said = ", ".join(f"{name}={getattr(rules, name)!r}" for name in options)
-        return f"Day({said}, retry_budget={self.retry.budget}, breaker={self.options.breaker}, {self.policy})"
+        names = ("single_shot", "late_complete", "keep_ids", "orders_lag", "reads_lag", "lock_restart", "nonce_uses")
+        shop = ", ".join(f"{name}={getattr(rules, name)!r}" for name in names)
+        return f"Simulation({shop}, retry_budget={self.retry.budget}, breaker={self.options.breaker}, {self.policy})"
 
-    # Clients and customers.
+    # --- clients and customers ---------------------------------------------------------------------------------------
 
     def connect(self, journal: Journal | None = None, **settings: Any) -> AsyncMintedConnect:
-        self.pens.append(Pen(journal or self.journal))
-        settings = {"journal": self.pens[-1], "options": self.options, "retry": self.retry, **settings}
+        self.faulty_journals.append(FaultyJournal(journal or self.journal))
+        settings = {"journal": self.faulty_journals[-1], "options": self.options, "retry": self.retry, **settings}
         client = AsyncMintedConnect(self.server.username, self.server.password, base_url=self.server.url, **settings)
-        self.held[client] = self.pens[-1]
+        self.journal_of[client] = self.faulty_journals[-1]
         return client
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        # Who sets the scene is not troubled by what the others went through.
+        # The client that fills baskets has no breaker, so earlier faults do not affect it.
         plain = Options(clock=self.clock)
         async with (
             self.server,
-            self.connect(options=plain) as self.clerk,
-            self.connect() as self.rival,
-            self.connect(self.elsewhere) as self.stranger,
+            self.connect(options=plain) as self.setup_client,
+            self.connect() as self.other_process,
+            self.connect(self.other_journal) as self.other_machine,
         ):
-            self.witness = Witness(self.server)
+            self.observer = RequestObserver(self.server)
             self.client = self.connect()
             try:
-                for _ in range(self.regulars):
-                    await self.welcome()
+                for _ in range(self.initial_customers):
+                    await self.add_customer()
                 yield
             finally:
                 await self.client.aclose()
@@ -144,27 +146,27 @@ class Day:
         await self.client.aclose()
         self.client = self.connect()
 
-    async def welcome(self) -> None:
-        self.people += 1
-        customer = f"customer-{self.people}"
+    async def add_customer(self) -> None:
+        self.customer_count += 1
+        customer = f"customer-{self.customer_count}"
         # The server may still execute the previous purchase, which can move the clock by more than a request may take.
         for _ in range(9):
             with suppress(RequestTimeout):
-                await self.clerk.customers.create(customer, firstname="Brant", lastname="Ankunding")
+                await self.setup_client.customers.create(customer, firstname="Brant", lastname="Ankunding")
                 self.customers.append(customer)
                 return
         raise Violation("error", "", "the customer could not be created")
 
-    # One purchase.
+    # --- one purchase ------------------------------------------------------------------------------------------------
 
     async def purchase(self, plan: Plan) -> None:
-        self.tally.purchases += 1
+        self.result.purchases += 1
         customer = self.customers[plan.number % len(self.customers)]
-        basket = await self.fill(plan, customer)
+        basket = await self.fill_basket(plan, customer)
         self.plans.setdefault(basket.token, []).append(plan)
-        # A basket that reads do not show yet is not bought.
+        # Delayed reads must show the basket before it is completed.
         await self.clock.sleep(max(plan.pause, self.server.settings.reads_lag))
-        self.jump(plan.jumps[0])
+        self.jump_wall_clock(plan.wall_jumps[0])
         script = self.server.faults
         faults = [
             script.add(
@@ -172,143 +174,152 @@ class Day:
             )
             for one in plan.faults
         ]
-        clockwork = [asyncio.ensure_future(self.let_time_pass(fault)) for fault in faults if fault.kind == "hang"]
+        timers = [asyncio.ensure_future(self.advance_past_timeout(fault)) for fault in faults if fault.kind == "hang"]
         try:
-            self.pens[-1].state = plan.journal
+            self.faulty_journals[-1].state = plan.journal
             await self.buy(plan, basket)
-            self.pens[-1].state = "works"
-            self.jump(plan.jumps[1])
-            await self.afterwards(plan, basket)
+            self.faulty_journals[-1].state = "works"
+            self.jump_wall_clock(plan.wall_jumps[1])
+            await self.follow_up(plan, basket)
         finally:
-            for task in clockwork:
+            for task in timers:
                 task.cancel()
             script.clear()
-            self.tally.faults.update({fault.kind: fault.hits for fault in faults})
-        if basket.token in await self.open_tokens() or basket.total_amount > MANY:
+            self.result.faults.update({fault.kind: fault.hits for fault in faults})
+        if basket.token in await self.open_tokens() or basket.total_amount > MAX_PIECES:
             self.customers.remove(customer)
-            await self.welcome()
+            await self.add_customer()
         await self.check(basket.token)
 
-    def jump(self, seconds: float) -> None:
-        """Set the time of day forward or back; a clock that is a month wrong is no clock any more."""
-        seconds = -seconds if abs(self.jumped + seconds) > FARTHEST else seconds
+    def jump_wall_clock(self, seconds: float) -> None:
+        """Move the wall clock forward or back, within the maximum error."""
+        seconds = -seconds if abs(self.jumped + seconds) > MAX_CLOCK_ERROR else seconds
         self.jumped += seconds
         self.clock.jump_wall(seconds)
 
-    async def fill(self, plan: Plan, customer: str) -> Basket:
-        """Put something into the basket, which may be one that was not completed before."""
+    async def fill_basket(self, plan: Plan, customer: str) -> Basket:
+        """Add an item to the customer's basket, which may still contain items of an earlier purchase."""
         if plan.kind is not OrderKind.BUY:
             self.server.shop.give(customer, plan.sku, 10 * plan.qty)
         # The server may still execute the previous purchase, which can move the clock by more than a request may take.
         for _ in range(9):
             with suppress(RequestTimeout):
-                return await self.clerk.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
+                return await self.setup_client.baskets.add_item(customer, sku=plan.sku, qty=plan.qty, type=plan.kind)
         raise Violation("error", "", "the basket could not be filled")
 
-    async def let_time_pass(self, hang: Fault) -> None:
-        """Let those who wait in vain wait long enough: nobody else moves the clock then."""
+    async def advance_past_timeout(self, hang: Fault) -> None:
+        """Advance the clock past the timeout of requests that hang: no other task advances it then."""
         for hit in range(1, sys.maxsize):
             while hang.hits < hit:
                 await asyncio.sleep(0.001)
             await self.clock.sleep(46 if hang.method == "POST" else 16)
 
     async def buy(self, plan: Plan, basket: Basket) -> None:
-        """Complete the basket, alone or in company."""
-        bystanders = [asyncio.ensure_future(self.look_around(basket)) for _ in range(plan.bystanders)]
+        """Complete the basket, alone or concurrently with another call."""
+        concurrent_reads = [asyncio.ensure_future(self.read_concurrently(basket)) for _ in range(plan.concurrent_reads)]
         calls = [self.call(plan, self.client, basket, stop=plan.stop)]
-        if plan.company == "meddler":
-            calls.append(self.meddle(plan, basket.token))
-        elif plan.company != "nobody":
-            sibling = self.client.with_options(deadline=10)
-            self.held[sibling] = self.held[self.client]
-            other = {"twin": self.client, "sibling": sibling, "rival": self.rival, "stranger": self.stranger}[
-                plan.company if self.server.settings.single_shot or plan.company != "stranger" else "rival"
+        if plan.concurrent_call == "reconciler":
+            calls.append(self.reconcile_concurrently(plan, basket.token))
+        elif plan.concurrent_call != "none":
+            derived = self.client.with_options(deadline=10)
+            self.journal_of[derived] = self.journal_of[self.client]
+            other = {
+                "same_client": self.client,
+                "derived_client": derived,
+                "other_process": self.other_process,
+                "other_machine": self.other_machine,
+            }[
+                plan.concurrent_call
+                if self.server.settings.single_shot or plan.concurrent_call != "other_machine"
+                else "other_process"
             ]
             calls.append(self.call(plan, other, basket))
-        first, *_ = await self.counted(basket, *calls)
-        await asyncio.gather(*bystanders)
-        if self.pens[-1].dead:
+        first, *_ = await self.run_calls(basket, *calls)
+        await asyncio.gather(*concurrent_reads)
+        if self.faulty_journals[-1].is_killed:
             first = "crashed"
             await self.restart()
-        self.tally.first[first] += 1
+        self.result.first_outcomes[first] += 1
 
-    async def look_around(self, basket: Basket) -> None:
-        """Ask for this and that over the same client, which takes turns at the login."""
+    async def read_concurrently(self, basket: Basket) -> None:
+        """Read with the same client, so that requests of several tasks share the digest handshake."""
         with suppress(MintedConnectError):
             await self.client.rates.current()
             await self.client.baskets.get_active(basket.customer.external_id)
             await self.client.orders.page(customer_id=basket.customer.external_id)
 
-    async def meddle(self, plan: Plan, token: str) -> str:
-        """Reconcile, from elsewhere, what is only just under way."""
+    async def reconcile_concurrently(self, plan: Plan, token: str) -> str:
+        """Reconcile the completion in flight from another process."""
         for _ in range(50):
             if token in await self.open_tokens():
-                await self.reconcile(token, self.rival, fence=plan.fence)
-                return "meddled"
+                await self.reconcile(token, self.other_process, fence=plan.fence)
+                return "reconciled"
             await asyncio.sleep(0)
-        return "came too early"
+        return "found no intent"
 
-    async def afterwards(self, plan: Plan, basket: Basket) -> None:
-        """Do what a caller does who was not told «confirmed»."""
+    async def follow_up(self, plan: Plan, basket: Basket) -> None:
+        """Act as a caller whose call did not return a completion."""
         script, token = self.server.faults, basket.token
         if token in await self.open_tokens():
-            if plan.insists and token in {intent.cart_token for intent in await self.journal.pending()}:
-                written = self.written(self.journal)
-                await self.counted(basket, self.call(plan, self.client, basket))
-                if self.written(self.journal) > written:
-                    raise Violation("sent again", token, "the outcome was not known yet")
-            if plan.revoked:
+            if plan.repeats_unknown and token in {intent.cart_token for intent in await self.journal.pending()}:
+                written = self.prepared_count(self.journal)
+                await self.run_calls(basket, self.call(plan, self.client, basket))
+                if self.prepared_count(self.journal) > written:
+                    raise Violation("sent again", token, "the outcome was still unknown")
+            if plan.is_cancelled_by_vendor:
                 for order in self.orders(token):
                     self.server.shop.set_status(order.id, "Cancelled")
-            if plan.impatient:
-                await self.reconcile(token, self.client, fence=plan.fence, step=plan.hesitates)
+            if plan.reconciles_under_faults:
+                await self.reconcile(token, self.client, fence=plan.fence, stop_at=plan.cancel_reconcile_at)
             script.clear()
-            if not plan.later:
+            if not plan.reconciles_at_end:
                 await self.reconcile(token, self.client, fence=plan.fence)
         elif token not in self.known and plan.stop == "crash":
-            # Nobody is left to be told, so the caller asks anew.
+            # The crashed caller received no outcome, so the caller completes the basket again.
             script.clear()
-            await self.counted(basket, self.call(plan, self.client, basket))
-        elif token not in self.known and plan.again:
+            await self.run_calls(basket, self.call(plan, self.client, basket))
+        elif token not in self.known and plan.repeats_refused:
             with suppress(MintedConnectError):
                 fresh = await self.client.baskets.get_active(basket.customer.external_id, cart_token=token)
                 if fresh is not None and fresh.items:
-                    await self.counted(fresh, self.call(plan, self.client, fresh))
+                    await self.run_calls(fresh, self.call(plan, self.client, fresh))
 
     async def call(self, plan: Plan, client: AsyncMintedConnect, basket: Basket, stop: str = "nothing") -> str:
-        terms: dict[str, Any] = {"accept_price": "current"} if plan.any_price else {"expected_total": basket.paid_total}
+        terms: dict[str, Any] = (
+            {"accept_price": "current"} if plan.accepts_any_price else {"expected_total": basket.paid_total}
+        )
         if plan.kind is OrderKind.DELIVERY:
             terms["shipping"] = SHIPPING
         work = getattr(client.complete, plan.kind)(basket, **terms)
         if stop != "nothing":
-            pen = self.pens[-1]
-            work = interrupted(work, plan.step, lambda: setattr(pen, "dead", stop == "crash"))
+            faulty_journal = self.faulty_journals[-1]
+            work = cancel_at_step(work, plan.stop_at, lambda: setattr(faulty_journal, "is_killed", stop == "crash"))
         outcome = await outcome_of(work)
-        if isinstance(outcome, Completion) and outcome.order is not None and not plan.any_price:
-            dearer = outcome.order.paid_total != basket.paid_total
-            if dearer and not outcome.differences:
-                raise Violation("another price", basket.token, "and nothing said of it")
-        written = [intent.id for intent in self.held[client].prepared if intent.cart_token == basket.token]
-        return self.told(basket.token, outcome, written[-1] if written else None)
+        if isinstance(outcome, Completion) and outcome.order is not None and not plan.accepts_any_price:
+            has_other_price = outcome.order.paid_total != basket.paid_total
+            if has_other_price and not outcome.differences:
+                raise Violation("another price", basket.token, "without a difference")
+        written = [intent.id for intent in self.journal_of[client].prepared if intent.cart_token == basket.token]
+        return self.record_outcome(basket.token, outcome, written[-1] if written else None)
 
-    async def reconcile(self, token: str, client: AsyncMintedConnect, *, fence: bool, step: int = 0) -> None:
+    async def reconcile(self, token: str, client: AsyncMintedConnect, *, fence: bool, stop_at: int = 0) -> None:
         for intent in await client.complete.pending():
             if intent.cart_token == token:
                 work = client.complete.reconcile(intent, fence=fence)
-                outcome = await outcome_of(interrupted(work, step, lambda: None))
-                label = self.told(token, outcome, intent.id)
+                outcome = await outcome_of(cancel_at_step(work, stop_at, lambda: None))
+                label = self.record_outcome(token, outcome, intent.id)
                 if label not in {"unknown", "cancelled"}:
-                    self.tally.later[label] += 1
+                    self.result.later_outcomes[label] += 1
 
-    def told(self, token: str, outcome: Outcome, intent: str | None) -> str:
-        """Take note of what a caller is told of an intent, and return it in a word or two."""
-        label = self.label(token, outcome)
-        if label in REFUSED:
+    def record_outcome(self, token: str, outcome: Outcome, intent: str | None) -> str:
+        """Record the outcome that a caller receives, and return its label."""
+        label = self.label_of(token, outcome)
+        if label in NOT_EXECUTED_LABELS:
             assert intent is not None
-            self.witness.refused[intent] = label
+            self.observer.reported_failures[intent] = label
         return label
 
-    def label(self, token: str, outcome: Outcome) -> str:
+    def label_of(self, token: str, outcome: Outcome) -> str:
         match outcome:
             case Completion():
                 self.known.add(token)
@@ -317,7 +328,7 @@ class Day:
                     raise Violation("phantom", token, f"confirmed as {outcome.keys}, ordered {numbers}")
                 return "found" if outcome.reconciled else "confirmed"
             case CompletionRejected() if outcome.refusal is not None:
-                return "refused, as found later"
+                return "refused, found later"
             case CompletionRejected():
                 # Its order is None if a field of it cannot be read.
                 self.known.add(token)
@@ -331,83 +342,87 @@ class Day:
             case AlreadyInFlight():
                 if "completed already" in str(outcome):
                     self.known.add(token)
-                    return "told that it was bought already"
-                return "told that it is under way"
+                    return "already completed"
+                return "already in flight"
             case NotSent():
                 return "not sent"
             case asyncio.CancelledError():
                 note = "".join(getattr(outcome, "__notes__", ()))
                 if "was confirmed" in note or "(CompletionRejected)" in note:
                     self.known.add(token)
-                    return "cancelled, and told of the order"
+                    return "cancelled with a note about the order"
                 return "cancelled"
             case APIError(method="POST"):
                 return "refused"
             case MintedConnectError():
-                return "not begun: the basket could not be read"
+                return "not started: the basket could not be read"
         raise outcome
 
-    # The oracle.
+    # --- checks ------------------------------------------------------------------------------------------------------
 
     def orders(self, token: str) -> list[Any]:
         return [order for order in self.server.shop.orders if order.token == token]
 
     async def open_tokens(self) -> set[str]:
-        """Return the tokens that a journal holds as open, whichever machine it is on."""
-        pending = [*await self.journal.pending(), *await self.elsewhere.pending()]
+        """Return the tokens of the pending intents in both journals."""
+        pending = [*await self.journal.pending(), *await self.other_journal.pending()]
         return {intent.cart_token for intent in pending}
 
-    def written(self, journal: Journal) -> int:
-        """Return how many intents were written into a journal today."""
-        return sum(len(pen.prepared) for pen in self.pens if pen.journal is journal)
+    def prepared_count(self, journal: Journal) -> int:
+        """Return the number of intents that were prepared in a journal."""
+        return sum(
+            len(faulty_journal.prepared) for faulty_journal in self.faulty_journals if faulty_journal.journal is journal
+        )
 
-    async def counted(self, basket: Basket, *calls: Coroutine[Any, Any, str]) -> list[str]:
-        """Await calls for one basket, and see that each intent was posted at most once."""
+    async def run_calls(self, basket: Basket, *calls: Coroutine[Any, Any, str]) -> list[str]:
+        """Await calls for one basket, and check that each intent was posted at most once."""
         labels = await asyncio.gather(*calls)
-        await quiet()
-        self.watch(basket.token)
+        await wait_for_arrivals()
+        self.check_invariants(basket.token)
         return labels
 
-    def watch(self, token: str) -> None:
-        """See what must hold at any moment."""
+    def check_invariants(self, token: str) -> None:
+        """Check the invariants that hold at any moment."""
         if len(self.orders(token)) > 1:
             raise Violation("double", token, "the basket was ordered again")
-        for intent in self.witness.posted_twice():
-            raise Violation("posted twice", token, f"intent {intent}: {self.witness.posts(intent)} completions")
-        for intent, told in self.witness.believed_too_early().items():
-            raise Violation("believed too early", token, f"intent {intent}: a caller was told «{told}», and it landed")
+        for intent in self.observer.posted_twice():
+            raise Violation("posted twice", token, f"intent {intent}: {self.observer.posts(intent)} completions")
+        for intent, label in self.observer.confirmed_too_early().items():
+            raise Violation(
+                "confirmed too early", token, f"intent {intent}: a caller was told {label!r}, and it was executed"
+            )
 
     async def check(self, token: str) -> None:
-        """See that there is at most one order, and that it is known, or known to be unknown."""
+        """Check that there is at most one order, and that it is known to a caller or pending."""
         orders = self.orders(token)
-        self.watch(token)
+        self.check_invariants(token)
         if orders and token not in self.known and token not in await self.open_tokens():
-            raise Violation("lost", token, f"order {orders[0].id} exists, and nobody was told")
+            raise Violation("lost", token, f"order {orders[0].id} exists, and no caller was told")
         if not orders and token in self.known:
-            raise Violation("phantom", token, "somebody was told of an order that does not exist")
+            raise Violation("phantom", token, "a caller was told of an order that does not exist")
 
-    async def evening(self) -> None:
-        """Let everything land, find out about all that is open, and add up."""
-        self.clock.advance(SETTLED)
-        await quiet()
+    async def finish(self) -> None:
+        """Wait until no request is in flight, reconcile every open intent, and check the counts."""
+        self.clock.advance(FINAL_WAIT)
+        await wait_for_arrivals()
         await self.restart()
         for token in sorted(await self.open_tokens()):
             await self.reconcile(token, self.client, fence=False)
-            await self.reconcile(token, self.stranger, fence=False)
-        await self.see_that_refusals_are_settled()
+            await self.reconcile(token, self.other_machine, fence=False)
+        await self.check_that_refusals_are_settled()
         for token in sorted(await self.open_tokens()):
-            await self.reconcile(token, self.client, fence=self.in_time)
+            await self.reconcile(token, self.client, fence=self.has_bounded_delay)
         left = await self.open_tokens()
         for token in left & {order.token for order in self.server.shop.orders}:
-            raise Violation("lost", token, "bought, and still not known at the end")
-        self.tally.later["unknown for good, never executed"] += len(left)
+            raise Violation("lost", token, "executed, and still unknown at the end")
+        self.result.later_outcomes["still unknown, never executed"] += len(left)
         for token in self.plans:
             await self.check(token)
 
-    async def see_that_refusals_are_settled(self) -> None:
-        """See that a refusal that was written down needs no person, if its basket is still as it was."""
+    async def check_that_refusals_are_settled(self) -> None:
+        """Check that a stored refusal was settled without a person, if its basket still has its items."""
         filled = {basket.token for basket in self.server.shop.baskets if basket.items}
-        for intent in [*await self.journal.pending(), *await self.elsewhere.pending()]:
+        for intent in [*await self.journal.pending(), *await self.other_journal.pending()]:
             if intent.refusal is not None and intent.cart_token in filled - self.ambiguous:
                 raise Violation(
                     "not settled", intent.cart_token, f"refused with {intent.refusal.status}, and left open"

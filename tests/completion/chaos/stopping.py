@@ -1,4 +1,4 @@
-"""Clients that can be stopped anywhere: by a cancellation, or dead from one moment to the next."""
+"""Stops a client at any await, by a cancellation or as if its process were killed."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ from minted_connect.models import Completion, Intent, IntentState, OrderProgress
 Outcome = Completion | BaseException
 
 
-class Pen:
-    """What one client writes the journal with: once the client is dead, nothing is written any more."""
+class FaultyJournal:
+    """The journal of one client, with simulated failures: after `is_killed`, nothing more is stored."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self.dead = False
+        self.is_killed = False
         self.state = "works"
-        """How the disk is: see `Plan.journal`."""
+        """The simulated failure: see `Plan.journal`."""
         self.prepared: list[Intent] = []
 
     async def prepare(self, intent: Intent) -> None:
         if self.state == "full":
             raise JournalError("the disk is full")
-        if not self.dead:
+        if not self.is_killed:
             await self.journal.prepare(intent)
             self.prepared.append(intent)
         if self.state == "failing":
-            raise JournalError("written, or not")
+            raise JournalError("stored, or not")
 
     async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
         if self.state == "closing":
-            raise JournalError("nothing can be written any more")
-        if not self.dead:
+            raise JournalError("no outcome can be stored")
+        if not self.is_killed:
             await self.journal.settle(intent_id, state, **what)
 
     async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
         if self.state == "closing":
-            raise JournalError("nothing can be written any more")
-        if not self.dead:
+            raise JournalError("no outcome can be stored")
+        if not self.is_killed:
             await self.journal.record_refusal(intent_id, refusal)
 
     async def adopt(self, intent_id: str, owner: JournalAccount) -> None:
-        if not self.dead:
+        if not self.is_killed:
             await self.journal.adopt(intent_id, owner)
 
     async def save_progress(
         self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
     ) -> None:
-        if not self.dead:
+        if not self.is_killed:
             await self.journal.save_progress(external_customer_id, cart_token, progress, account=account)
 
     async def get(self, intent_id: str) -> Intent | None:
@@ -61,8 +61,8 @@ class Pen:
 
     async def fence(self, intent_id: str, at: datetime) -> None:
         if self.state in {"full", "closing"}:
-            raise JournalError("nothing can be written")
-        if not self.dead:
+            raise JournalError("no fence can be stored")
+        if not self.is_killed:
             await self.journal.fence(intent_id, at)
 
     async def find_active(
@@ -80,35 +80,35 @@ class Pen:
         """Leave the journal open: it outlives the client."""
 
 
-async def interrupted(work: Coroutine[Any, Any, Any], step: int, stop: Callable[[], object]) -> Any:
-    """Await `work`; at its so many-th await call `stop`, and cancel the task that awaits."""
+async def cancel_at_step(work: Coroutine[Any, Any, Any], stop_at: int, stop: Callable[[], object]) -> Any:
+    """Await `work`; at its await number `stop_at`, call `stop` and cancel the current task."""
 
     @types.coroutine
-    def driven() -> Any:
-        go_on: Callable[[Any], Any] = work.send
+    def drive() -> Any:
+        resume: Callable[[Any], Any] = work.send
         value: Any = None
         steps = 0
         while True:
             try:
-                awaited = go_on(value)
+                awaited = resume(value)
             except StopIteration as done:
                 return done.value
             steps += 1
-            if steps == step:
+            if steps == stop_at:
                 stop()
                 task = asyncio.current_task()
                 assert task is not None
                 task.cancel()
             try:
-                value, go_on = (yield awaited), work.send
+                value, resume = (yield awaited), work.send
             except BaseException as error:
-                value, go_on = error, work.throw
+                value, resume = error, work.throw
 
-    return await driven()
+    return await drive()
 
 
-async def quiet() -> None:
-    """Let what was sent before its sender was stopped arrive."""
+async def wait_for_arrivals() -> None:
+    """Wait until requests arrive that were sent before their client was stopped."""
     await asyncio.sleep(0.002)
 
 

@@ -1,4 +1,4 @@
-"""Options of clients for servers whose reads are never behind, so that no test waits for a replica in real time."""
+"""Client options for servers whose reads show every change at once, so that no test waits for a replica."""
 
 from __future__ import annotations
 

@@ -68,8 +68,9 @@ def wrong_customer(response: Response, *, external_id: str = "somebody-else") ->
 def drop_field(response: Response, *, field: Field = "") -> Response:
     """Remove a field of `data`, such as `"items.*.sku"`.
 
-    `field` is a dotted path inside `data` (`pricefix.remaining`, `items.0.sku`). In a list, `*` or no index selects
-    all rows; the rows of a page are such a list. A response without the field is not changed.
+    `field` is a dotted path inside `data` (`pricefix.remaining`, `items.0.sku`). In a list, `*` selects all
+    rows, and so does a path without an index; a page counts as the list of its rows. A response without the field is
+    not changed.
     """
     return _with_data(response, field, "drop")
 

@@ -10,8 +10,8 @@ from typing import Any, Final, Union, cast, get_args, get_origin
 
 import attrs
 
-from minted_connect.core.converter_hooks import json_name
 from minted_connect.models import Page
+from minted_connect.models.json_keys import json_name
 
 __all__ = ["Differences", "diff"]
 

@@ -1,18 +1,23 @@
-"""The list of faults that a sandbox applies to matching requests."""
+"""The list of faults that a sandbox applies to matching requests.
+
+The faults themselves are defined in `fault_effects` and `fault_response_edits`. To add one: write a function with
+`@fault` there, whose keyword-only parameters are the arguments of the fault, and add its name to `FaultKind` in
+`fault_handle`.
+"""
 
 import threading
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, get_args
 
-from . import fault_effects, response_edits  # both register their faults
+from . import fault_effects, fault_response_edits  # both register their faults
 from .fault_arguments import HttpMethod, Pattern, Skipped, Times, arguments_of
 from .fault_handle import Fault, FaultKind
 from .fault_registry import REGISTRY, faults_table
 
 __all__ = ["ARGUMENTS", "KINDS", "Fault", "FaultKind", "Faults", "faults_table"]
 
-del fault_effects, response_edits
+del fault_effects, fault_response_edits
 
 KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
@@ -113,7 +118,8 @@ class Faults:
     def latest_landing(self) -> float | None:
         """Maximum time in seconds from accepting a request to executing it; None if unbounded.
 
-        Considers all faults that were not removed, those applied `times` times included, and all requests in flight.
+        Considers all faults that were not removed and all requests in flight. A `late_commit` that was applied `times`
+        times counts until it is removed.
         """
         with self._lock:
             faults = {*self._faults, *self._in_flight}

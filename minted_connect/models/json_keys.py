@@ -1,0 +1,33 @@
+"""Keys of fields in JSON: a field has its own name unless its metadata holds another key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, get_origin
+
+import attrs
+
+__all__ = ["camel_case_keys", "json_key", "json_name"]
+
+_METADATA_KEY: Final = "minted_connect.json_key"
+
+
+def json_key(key: str) -> Mapping[str, str]:
+    """Return the metadata of a field with this key in JSON."""
+    return {_METADATA_KEY: key}
+
+
+def camel_case_keys(_class: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
+    """Give each field its name in camelCase as key; for the argument `field_transformer` of attrs."""
+    return [field.evolve(metadata=json_key(_camel_case(field.name))) for field in fields]
+
+
+def json_name(class_: Any, name: str) -> str:
+    """Return the key of a field of a model in JSON."""
+    fields = attrs.fields_dict(get_origin(class_) or class_)
+    return fields[name].metadata.get(_METADATA_KEY, name) if name in fields else name
+
+
+def _camel_case(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join([word.capitalize() for word in rest])
