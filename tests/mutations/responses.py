@@ -8,8 +8,8 @@ RESPONSES = [
     Mutation(
         36,
         "a decompression bomb is read to its end",
-        "core/transport.py",
-        "                bytes_left -= len(chunk)\n",
+        "core/response.py",
+        "        bytes_left -= len(chunk)\n",
         "",
         "test_transport.py",
     ),
