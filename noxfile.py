@@ -109,6 +109,16 @@ def stateful(session: nox.Session) -> None:
 
 
 @nox.session
+def mutations(session: nox.Session) -> None:
+    """Break the code that each statement of the scorecard rests on: a test that proves the statement must fail."""
+    groups(session, "typing")
+    session.run(
+        *("python", "-m", "pytest", "-q", "-rP", "--durations=5", "tests/test_mutations.py", *session.posargs),
+        env={"MUTATIONS": "all"},
+    )
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build sdist and wheel, check what is in them, and run the sdist's tests against the wheel."""
     session.install("-q", "-U", "pip>=25.1", "build")

@@ -15,6 +15,7 @@ from tests.support.operations import GOLD
 from tests.support.subprocesses import run_script, until
 
 pytestmark = [
+    pytest.mark.requirement(25),
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX forks, Windows does not"),
     pytest.mark.parametrize("flavour", ["async", "blocking"]),
 ]

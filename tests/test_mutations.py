@@ -1,119 +1,128 @@
 """Each mutation breaks the code that a statement of the scorecard rests on; a test that proves the statement must fail.
 
-A copy of the package is changed and imported in place of the original, in a process of its own.
+A copy of the package is changed and imported in place of the original, in a process of its own. The gate runs a few
+mutations, `nox -s mutations` all of them.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import attrs
 import pytest
 
+from tests.mutations.gate import GATE
+from tests.mutations.mutation import Mutation
+from tests.mutations.purchases import PURCHASES
+from tests.mutations.requests import REQUESTS
+from tests.mutations.responses import RESPONSES, TYPES
+from tests.mutations.security import SECURITY
+from tests.test_scorecard import STATEMENTS
+
 ROOT = Path(__file__).parents[1]
-FAILED = 1
+PACKAGE = ROOT / "minted_connect"
+ALL = [*GATE, *REQUESTS, *PURCHASES, *RESPONSES, *SECURITY]
+SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATE
+TESTS_FAILED = 1
 """Exit code of pytest when tests have failed."""
+TIMEOUT = 120
+"""Seconds for a mutation. One that makes its test hang is replaced by another one."""
+FAILED_TEST = re.compile(r"^FAILED (.+?)(?: - .*)?$", re.MULTILINE)
 
 
-@attrs.frozen
-class Mutation:
-    """One change of the package, and the file whose tests must notice it."""
-
-    requirement: int
-    name: str
-    module: str
-    old: str
-    new: str
-    tests: str
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with a copy of the package."""
+    directory = tmp_path_factory.mktemp("mutations")
+    shutil.copytree(PACKAGE, directory / PACKAGE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return directory
 
 
-MUTATIONS = [
-    Mutation(
-        45,
-        "a throttled completion is sent again",
-        "core/retry.py",
-        "        may_retry = False\n    elif isinstance(error, APIError):",
-        "        may_retry = isinstance(error, RateLimited)\n    elif isinstance(error, APIError):",
-        "completion/test_end_to_end.py",
-    ),
-    Mutation(
-        46,
-        "a refusal is confirmed by the first poll",
-        "completion/reconcile.py",
-        "            return began >= self._responded_at + wait",
-        "            return True",
-        "completion/test_policy.py",
-    ),
-    Mutation(
-        46,
-        "a stored refusal is believed at once",
-        "completion/reconcile.py",
-        "server_time >= refusal.at + timedelta(seconds=wait) + _DATE_RESOLUTION",
-        "server_time >= refusal.at",
-        "completion/test_policy.py",
-    ),
-    Mutation(
-        48,
-        "every intent counts as one of this account",
-        "completion/settlement.py",
-        "        return intent.account in {self.owner.account, None}",
-        "        return True",
-        "completion/test_journal_accounts.py",
-    ),
-    Mutation(
-        49,
-        "a lost record is not logged at ERROR",
-        "journal/sql.py",
-        '        _logger.error(\n            "intent %s: its record is lost',
-        '        _logger.debug(\n            "intent %s: its record is lost',
-        "completion/test_journal_lost.py",
-    ),
-    Mutation(
-        49,
-        "an unreadable record is not reported",
-        "journal/sql.py",
-        "                unreadable.append(_id_of(row))",
-        "                pass",
-        "completion/test_journal_lost.py",
-    ),
-    Mutation(
-        50,
-        "a second closer stops the shutdown",
-        "blocking/loop_thread.py",
-        "        if not self.closing:\n            self.closing = True\n            self.loop.stop()",
-        "        self.closing = True\n        self.loop.stop()",
-        "blocking/test_closing.py",
-    ),
-    Mutation(
-        50,
-        "a second closer does not wait",
-        "client.py",
-        "        elif closing.get_loop() is asyncio.get_running_loop():",
-        "        elif False:",
-        "test_aclose.py",
-    ),
-]
+@pytest.fixture(scope="module")
+def killers() -> list[str]:
+    """Node ids of the tests that failed because of a mutation."""
+    return []
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: f"{mutation.requirement}-{mutation.name}")
-def test_mutation_is_killed(mutation: Mutation, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "minted_connect", tmp_path / "minted_connect", ignore=shutil.ignore_patterns("__pycache__"))
-    changed = tmp_path / "minted_connect" / mutation.module
-    source = changed.read_text("utf-8")
-    assert source.count(mutation.old) == 1
-    changed.write_text(source.replace(mutation.old, mutation.new), "utf-8")
-    # -P: without the current directory on the path, the copy comes before the original.
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    done = subprocess.run(
-        [*command, "--requirement", str(mutation.requirement), f"tests/{mutation.tests}"],
+def run(copy: Path, *command: str, timeout: float = TIMEOUT) -> subprocess.CompletedProcess[str]:
+    """Run a module of Python with the copied package."""
+    environment = {
+        **os.environ,
+        # Without the current directory on the path, the copy comes before the original, also in subprocesses.
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join([str(copy), str(ROOT)]),
+        # One directory for all mutations, so that only the changed module is compiled again.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(copy / "bytecode"),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", *command],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
+        timeout=timeout,
     )
-    assert done.returncode == FAILED, done.stdout
+
+
+def mutate(copy: Path, mutation: Mutation) -> None:
+    source = (PACKAGE / mutation.module).read_text("utf-8")
+    (copy / PACKAGE.name / mutation.module).write_text(source.replace(mutation.old, mutation.new), "utf-8")
+
+
+def restore(copy: Path, mutation: Mutation) -> None:
+    shutil.copy2(PACKAGE / mutation.module, copy / PACKAGE.name / mutation.module)
+
+
+def test_each_statement_has_a_mutation() -> None:
+    assert {mutation.requirement for mutation in [*ALL, *TYPES]} == set(STATEMENTS)
+
+
+@pytest.mark.parametrize("mutation", [*ALL, *TYPES], ids=str)
+def test_mutation_changes_one_place(mutation: Mutation) -> None:
+    assert (PACKAGE / mutation.module).read_text("utf-8").count(mutation.old) == 1
+    assert mutation.new != mutation.old
+
+
+@pytest.mark.timeout(TIMEOUT + 30)
+@pytest.mark.parametrize("mutation", SELECTED, ids=str)
+def test_mutation_is_killed(mutation: Mutation, copy: Path, killers: list[str]) -> None:
+    mutate(copy, mutation)
+    try:
+        done = run(
+            *(copy, "pytest", "-q", "-x", "-p", "no:cacheprovider", "--tb=line"),
+            *("--requirement", str(mutation.requirement), "-k", mutation.keyword),
+            f"tests/{mutation.tests}",
+        )
+    finally:
+        restore(copy, mutation)
+    assert done.returncode == TESTS_FAILED, done.stdout
+    failed = FAILED_TEST.findall(done.stdout)
+    assert len(failed) == 1, done.stdout + done.stderr
+    sys.stdout.write(f"{mutation}: killed by {failed[0]}\n")
+    killers += failed
+
+
+@pytest.mark.timeout(10 * TIMEOUT)
+def test_killing_tests_pass_without_mutations(copy: Path, killers: list[str]) -> None:
+    if not killers:
+        pytest.skip("no mutation was run")
+    done = run(copy, "pytest", "-q", "-p", "no:cacheprovider", *sorted(set(killers)), timeout=10 * TIMEOUT)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.skipif(SELECTED is not ALL, reason="part of `nox -s mutations`")
+@pytest.mark.parametrize("mutation", TYPES, ids=str)
+def test_mutation_of_types_is_reported(mutation: Mutation, copy: Path) -> None:
+    pytest.importorskip("pyright")
+    reports = []
+    for change in (restore, mutate):
+        change(copy, mutation)
+        reports.append(run(copy, "pyright", "--verifytypes", PACKAGE.name, "--ignoreexternal").stdout)
+    restore(copy, mutation)
+    assert [mutation.tests in report for report in reports] == [False, True], reports

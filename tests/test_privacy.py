@@ -489,6 +489,7 @@ async def test_local_variables_of_call_by_proxy_show_no_secret(sandbox, clock):
         assert secret not in shown
 
 
+@pytest.mark.requirement(31)
 @pytest.mark.parametrize("cls", [AsyncMintedConnect, MintedConnect])
 @pytest.mark.parametrize(
     "wrong", [{"base_url": "ftp://x"}, {"proxy": "socks5://user:canary-proxy@x"}, {"journal": 5}, {"language": "\n"}]

@@ -270,6 +270,7 @@ async def test_basket_that_differs_from_the_agreed_one_is_not_sent(
 LINE = basket_json()["items"][0]
 
 
+@pytest.mark.requirement(18)
 @pytest.mark.parametrize("terms", [{"expected_total": TOTAL}, {"accept_price": "current"}], ids=str)
 @pytest.mark.parametrize(
     ("change", "expected"),

@@ -58,6 +58,7 @@ async def test_pending_is_oldest_first(journal: Journal) -> None:
     assert [intent.id for intent in await journal.pending()] == ["c", "a", "b"]
 
 
+@pytest.mark.requirement(13)
 @pytest.mark.parametrize("state", [IntentState.PREPARED, IntentState.UNKNOWN, IntentState.CONFIRMED])
 async def test_basket_has_at_most_one_active_intent(journal: Journal, state: IntentState) -> None:
     await journal.prepare(intent_of(id="first"))
@@ -408,6 +409,7 @@ async def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "journal.db").stat().st_mode) == 0o600
 
 
+@pytest.mark.requirement(16)
 async def test_writes_are_synchronous(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
     modes = journal._with_connection(

@@ -321,6 +321,7 @@ async def test_refusal_that_cannot_be_stored_is_still_raised(
 # --- an intent that another process prepared ---------------------------------------------------------------------
 
 
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize("age", [0, 500, 700])
 @pytest.mark.parametrize("send_before", [True, False])
 async def test_foreign_prepared_intent_is_settled_after_its_send_limit(

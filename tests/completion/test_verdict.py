@@ -107,6 +107,7 @@ def test_verdict_without_policy_bounds_is_never_not_executed(seen: Evidence) -> 
         assert verdict(seen).outcome is not Outcome.NOT_EXECUTED
 
 
+@pytest.mark.requirement(14)
 @pytest.mark.parametrize(
     ("bound", "seconds", "reads", "proven"),
     [
@@ -163,6 +164,7 @@ def test_settled_refusal_with_open_basket_is_rejected() -> None:
     assert verdict(REFUSED).outcome is Outcome.REJECTED
 
 
+@pytest.mark.requirement(46)
 @pytest.mark.parametrize(
     ("seen", "outcome"),
     [

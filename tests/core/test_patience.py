@@ -135,6 +135,7 @@ async def test_attempt_timeout_is_at_most_the_time_left(connect, read, total, be
     assert caught.value.elapsed == min(total, read * len(begun))
 
 
+@pytest.mark.requirement(9)
 @pytest.mark.parametrize(("deadline", "ends"), [(None, 45), (10, 10)])
 async def test_completion_ends_after_read_timeout_or_deadline(connect, deadline, ends):
     clock = ManualClock()

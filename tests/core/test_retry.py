@@ -71,6 +71,7 @@ ATTEMPTS = {
 }
 
 
+@pytest.mark.requirement(12)
 @pytest.mark.requirement(1)
 @pytest.mark.parametrize("effect", list(Effect))
 @pytest.mark.parametrize("name", ATTEMPTS)
@@ -119,6 +120,7 @@ def test_possibly_executed_purchase_is_never_retried(error, attempt, roll):
         assert pause_before_retry(A, error, attempt, RetryPolicy(), left=60, roll=roll) is None
 
 
+@pytest.mark.requirement(12)
 @pytest.mark.parametrize("name", ATTEMPTS)
 @pytest.mark.requirement(45)
 def test_non_idempotent_call_is_retried_only_if_unsent(name: str):

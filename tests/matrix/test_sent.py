@@ -116,6 +116,7 @@ SUCCESS_FALSE = both_stages(
 )
 
 
+@pytest.mark.requirement(42)
 @pytest.mark.requirement(1)
 @pytest.mark.requirement(11)
 @pytest.mark.requirement(12)
