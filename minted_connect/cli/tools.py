@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import typer
 
 from minted_connect.cli.command import Context
-from minted_connect.request_info import method_and_route
 
 if TYPE_CHECKING:
     from minted_connect.verify import Report
@@ -74,6 +73,8 @@ async def verify(
 
 
 def _print_report(cli: Context, report: Report) -> None:
+    from minted_connect.request_info import method_and_route  # noqa: PLC0415 - `--help` does not need it
+
     header = ("operation", "request", "status", "assessment", "before", "after")
     rows = [
         (
