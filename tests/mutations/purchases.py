@@ -204,7 +204,7 @@ PURCHASES = [
         "core/transport.py",
         "may_repeat = not is_completion or (flow.is_pinned and challenged == 1)",
         "may_repeat = True",
-        "core/test_one_post.py",
+        "core/test_digest_repeat.py",
     ),
     Mutation(
         46,
