@@ -116,7 +116,7 @@ def test_shell_commands_work(tmp_path, document):
     (commands,) = re.findall(r"<!-- shell -->\n```sh\n(.*?)```\n", DOCUMENTS[document], re.DOTALL)
     port = free_port()
     script = commands.replace(":8787", f":{port}").replace("sandbox --quiet", f"sandbox --port {port} --quiet")
-    wait = f"until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do :; done\n"
+    wait = f"until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do kill -0 $!; done\n"
     first, background, rest = script.partition("&\n")
     env = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     process = subprocess.run(
