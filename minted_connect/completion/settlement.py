@@ -1,4 +1,7 @@
-"""Settles intents: updates the journal, wakes waiting callers, logs, and builds the error to raise."""
+"""Settles intents: updates the journal, wakes waiting callers, logs, and builds the error to raise.
+
+`Settlement.mark_unknown` makes a purchase unknown; `record_refusal` stores it as unknown until its read-back.
+"""
 
 from __future__ import annotations
 

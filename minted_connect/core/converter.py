@@ -1,4 +1,7 @@
-"""Structures models from JSON data, and unstructures models to JSON data, with cattrs."""
+"""Structures models from JSON data, and unstructures models to JSON data, with cattrs.
+
+`converter_hooks` makes the function that fills each class.
+"""
 
 from __future__ import annotations
 

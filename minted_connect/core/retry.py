@@ -2,7 +2,8 @@
 
 Reads are retried after transient failures. Idempotent changes are retried if the connection dropped, if the server
 throttled or failed, and after `ConnectFailed`, which proves that nothing was sent. All other requests are retried only
-after `ConnectFailed`. `TLSFailed`, a `ConnectFailed` that would fail again, is never retried.
+after `ConnectFailed`. `TLSFailed`, a `ConnectFailed` that would fail again, is never retried. `core.call` may still
+prevent a retry: the retry budget is used up, or the client is closed.
 """
 
 from __future__ import annotations

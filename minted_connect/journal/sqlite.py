@@ -2,6 +2,7 @@
 
 Every operation opens the file, commits and closes it. Purchases are rare enough for that, and so no connection can be
 inherited through a fork, used from another thread, or left open. Queries open the file read-only and never create it.
+`sql` has the statements, `rows` the columns.
 """
 
 from __future__ import annotations

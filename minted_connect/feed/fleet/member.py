@@ -1,7 +1,8 @@
 """One feed in several processes: one of them polls, and all of them publish the same rounds.
 
 Every member, the leader included, reads the rounds from a Redis stream. A member polls while it is certain to hold the
-lease. Redis rejects a round that a former leader publishes too late, because it was paused or disconnected.
+lease. Redis rejects a round that a former leader publishes too late, because it was paused or disconnected. The lease
+itself is taken by `RedisStream.acquire_lease`, with the script `ACQUIRE_LEASE`.
 """
 
 from __future__ import annotations
