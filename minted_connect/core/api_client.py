@@ -59,7 +59,10 @@ class ApiClient:
         return ApiClient(self.state, settings, self._user_agent, pool=self._pool)
 
     def with_pool(self, pool: PoolKind) -> ApiClient:
-        """Return a client that uses this pool in place of the default pool, with the same settings and state."""
+        """Return a client that uses this pool in place of the default pool, with the same settings and state.
+
+        Requests over the recovery pool bypass rate limiter, breaker and retry budget.
+        """
         return ApiClient(self.state, self.settings, self._user_agent, pool=pool)
 
     @property
@@ -264,7 +267,7 @@ class ApiClient:
                 raise
             failure = call.ambiguous_error
         else:
-            if call.attempts == 1 and not bypass_limits:
+            if call.attempts == 1 and prepared.pool is not PoolKind.RECOVERY:
                 self.state.budget.refund()
             return response
         raise failure
@@ -282,4 +285,5 @@ class ApiClient:
             {**headers, **request.headers} if request.headers else headers,
             body,
             PoolKind.RECOVERY if bypass_limits else pool,
+            is_idempotent=operation.effect in {Effect.READ, Effect.IDEMPOTENT},
         )

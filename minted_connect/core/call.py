@@ -143,7 +143,9 @@ class Call:
             latency = clock.monotonic() - started
             state.server_stats.record_latency(latency)
         except (ConnectFailed, TransportError, ProtocolError):
-            failed = True
+            pool_failure = self.progress.pool_failure
+            # Connections that broke together count as one failure of the server.
+            failed = True if pool_failure is None or pool_failure.broken == 1 else None
             raise
         finally:
             if breaker is not None:
@@ -169,8 +171,7 @@ class Call:
         # A client that was closed during the call cannot retry: the error of this attempt is raised.
         if pause is None or self._state.transport.closed:
             return None
-        cost = TIMEOUT_COST if isinstance(error, RequestTimeout) else RETRY_COST
-        if self._has_limits and not self._state.budget.take(cost):
+        if self._has_limits and not self._charge(error):
             if isinstance(error, NotSent):
                 text = f"{error}; not retried: too many recent calls failed (RetryPolicy.budget)"
                 raise BudgetExhausted(text) from None
@@ -178,6 +179,19 @@ class Call:
         text = "%s %s: attempt %d failed (%s); next in %.2f s"
         _logger.warning(text, self._prepared.method, self._prepared.route, number, type(error).__name__, pause)
         return pause
+
+    def _charge(self, error: MintedConnectError) -> bool:
+        """Charge a retry to the retry budget; return whether the budget allows the retry.
+
+        Reused connections that broke together are charged once: they say nothing about the load of the server.
+        """
+        failure = self.progress.pool_failure
+        if failure is not None and failure.is_charged:
+            return True
+        is_allowed = self._state.budget.take(TIMEOUT_COST if isinstance(error, RequestTimeout) else RETRY_COST)
+        if failure is not None:
+            failure.is_charged = is_allowed
+        return is_allowed
 
 
 def _limit_check(limit: SendLimit, state: ClientState, clock: Clock) -> Callable[[], bool]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import enum
 import io
+import logging
 import ssl
 import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import attrs
@@ -20,11 +22,14 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
 
 __all__ = [
     "ConnectionDropped",
+    "Connections",
     "Pool",
+    "PoolFailure",
     "PoolKind",
     "PreparedRequest",
     "RequestProgress",
@@ -36,7 +41,11 @@ __all__ = [
     "to_payload",
 ]
 
+_logger = logging.getLogger("minted_connect")
+
 _LARGE_BODY = 2**20
+_DEAD_POOL = 2
+"""Broken connections that show that the others of the pool are broken, too. A single one can be a keep-alive race."""
 
 
 class PoolKind(enum.Enum):
@@ -48,7 +57,19 @@ class PoolKind(enum.Enum):
     COMPLETION = "completion"
     """A new connection for each completion: a stale connection can make the outcome unknown."""
     RECOVERY = "recovery"
-    """Reconciliation of a completion, on new connections too."""
+    """Reconciliation of a completion, and reads after a change with an unknown outcome, on new connections too."""
+
+
+@attrs.define(eq=False)
+class PoolFailure:
+    """Reused connections that broke together, as after a failover of the server or of a NAT gateway."""
+
+    started: float
+    """On the monotonic clock of aiohttp."""
+    broken: int = 0
+    """Number of reused connections that broke."""
+    is_charged: bool = False
+    """Whether a retry was charged to the retry budget. Further retries after the same failure are not charged."""
 
 
 @attrs.define
@@ -66,6 +87,16 @@ class RequestProgress:
     """Called right before each sending, including the one that responds to a challenge."""
     sent_at: float | None = None
     """When the request was last sent, on the elapsed clock."""
+    is_reused: bool = False
+    """Whether the connection had been used before."""
+    opened_in: int = 0
+    """Number of pool failures before the connection was first used."""
+    sent_in: int = 0
+    """Number of pool failures before the request was sent."""
+    needs_new_connection: bool = False
+    """Whether a reused connection failed, so that the other attempts of the call must not reuse a connection."""
+    pool_failure: PoolFailure | None = None
+    """The pool failure that ended the latest attempt."""
 
     def mark_sent(self) -> None:
         """Mark the request as sent.
@@ -105,6 +136,8 @@ class PreparedRequest:
     headers: dict[str, str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     pool: PoolKind
+    is_idempotent: bool
+    """Whether it may be sent again after the connection broke, and therefore over a connection that may be broken."""
 
 
 class SendLimitPassed(aiohttp.ClientError):
@@ -122,8 +155,11 @@ class TrackedRequest(aiohttp.ClientRequest):
     """
 
     progress: RequestProgress
+    connections: Connections
 
     async def send(self, conn: Connection) -> ClientResponse:
+        if conn.protocol is not None:
+            self.connections.record_send(conn.protocol, self.progress)
         # Data that arrived on an idle connection would be parsed as the response to this request.
         if conn.protocol is None or conn.protocol.should_close:
             raise ConnectionDropped("a response came before the request")
@@ -133,11 +169,11 @@ class TrackedRequest(aiohttp.ClientRequest):
 
 
 async def forbid_resend(
-    progress: RequestProgress, request: ClientRequest, handler: ClientHandlerType
+    connections: Connections, progress: RequestProgress, request: ClientRequest, handler: ClientHandlerType
 ) -> ClientResponse:
     """Send a request, and keep aiohttp from sending it a second time (a client middleware)."""
     assert isinstance(request, TrackedRequest)
-    request.progress = progress
+    request.connections, request.progress = connections, progress
     # aiohttp re-sends GET, PUT and DELETE by itself after ClientOSError or ServerDisconnectedError.
     try:
         return await handler(request)
@@ -162,15 +198,21 @@ async def _on_dequeued(_session: object, context: SimpleNamespace, _params: obje
     context.trace_request_ctx.is_queued = False
 
 
-class Pool:
-    """An aiohttp session with a limit of concurrent requests."""
+async def _on_reused(_session: object, context: SimpleNamespace, _params: object) -> None:
+    # A lent connector also has connections that only other sessions have used.
+    context.trace_request_ctx.is_reused = True
 
-    def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, slots: int) -> None:
+
+class Connections:
+    """An aiohttp session, and a record of the connections that broke when they were reused."""
+
+    def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, keepalive: float) -> None:
         traces: list[aiohttp.TraceConfig] = []
         if not owns_connector:
             trace = aiohttp.TraceConfig()
             trace.on_connection_queued_start.append(_on_queued)
             trace.on_connection_queued_end.append(_on_dequeued)
+            trace.on_connection_reuseconn.append(_on_reused)
             traces.append(trace)
         self.session: aiohttp.ClientSession = aiohttp.ClientSession(
             connector=connector,
@@ -180,11 +222,48 @@ class Pool:
             trace_configs=traces,
             request_class=TrackedRequest,
         )
-        # A semaphore in place of the connector's queue: a request that waits here is provably not sent, and the wait
-        # has its own timeout.
-        self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
         self.reading: set[aiohttp.ClientResponse] = set()
         """Responses whose body is being read."""
+        self.in_flight: int = 0
+        """Number of attempts that use the session."""
+        self._keepalive = keepalive
+        self._failures = 0
+        self._failure: PoolFailure | None = None
+        self._opened_in: WeakKeyDictionary[ResponseHandler, int] = WeakKeyDictionary()
+
+    @property
+    def failure(self) -> PoolFailure | None:
+        """The latest pool failure, as long as idle connections that were opened before it may be broken, too.
+
+        It ends when such a connection is reused successfully, or when aiohttp has discarded those that stayed idle.
+        """
+        if self._failure is not None and time.monotonic() - self._failure.started > self._keepalive:
+            self._failure = None
+        return self._failure
+
+    def record_send(self, protocol: ResponseHandler, progress: RequestProgress) -> None:
+        """Record which connection a request uses."""
+        opened_in = self._opened_in.get(protocol)
+        if opened_in is None:
+            opened_in = self._opened_in[protocol] = 0 if progress.is_reused else self._failures
+        else:
+            progress.is_reused = True
+        progress.opened_in, progress.sent_in = opened_in, self._failures
+
+    def record_response(self, progress: RequestProgress) -> None:
+        """Record that a response came. A connection from before a pool failure that works disproves the failure."""
+        if progress.is_reused and progress.opened_in < progress.sent_in == self._failures:
+            self._failure = None
+
+    def record_drop(self, progress: RequestProgress) -> PoolFailure:
+        """Record that a reused connection broke, and return the pool failure that it belongs to."""
+        failure = self.failure
+        if failure is None or progress.opened_in == self._failures:
+            self._failures += 1
+            failure = self._failure = PoolFailure(time.monotonic())
+        failure.broken += 1
+        progress.pool_failure = failure
+        return failure
 
     async def aclose(self) -> None:
         """Close the session; if it owns its connector, also end the requests in flight."""
@@ -193,6 +272,49 @@ class Pool:
             for response in self.reading:
                 response.close()
         await self.session.close()
+
+
+class Pool:
+    """A limit of concurrent requests, and the connections that they use.
+
+    Args:
+        open_connections: Opens the connections, and replaces them after a pool failure.
+        slots: Maximum concurrent requests.
+    """
+
+    def __init__(self, open_connections: Callable[[], Connections], *, slots: int) -> None:
+        self._open = open_connections
+        self.connections: Connections = open_connections()
+        # A semaphore in place of the connector's queue: a request that waits here is provably not sent, and the wait
+        # has its own timeout.
+        self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
+        self.replaced: set[Connections] = set()
+        """Connections that only requests in flight still use."""
+
+    def record_drop(self, connections: Connections, progress: RequestProgress) -> None:
+        """Record that a reused connection broke; replace all connections if others break with it.
+
+        The connections of a lent session are not replaced: they belong to the caller.
+        """
+        failure = connections.record_drop(progress)
+        session = connections.session
+        if failure.broken < _DEAD_POOL or connections is not self.connections:
+            return
+        if session.connector_owner and not session.closed:
+            _logger.warning("%d reused connections broke: the connection pool is replaced", failure.broken)
+            self.replaced.add(connections)
+            self.connections = self._open()
+
+    async def close_replaced(self) -> None:
+        """Close the connections that were replaced, once no request uses them."""
+        for connections in [connections for connections in self.replaced if not connections.in_flight]:
+            self.replaced.discard(connections)
+            await connections.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for connections in (self.connections, *self.replaced):
+            await connections.aclose()
 
 
 def to_payload(body: bytes) -> bytes | io.BytesIO | None:
@@ -212,13 +334,17 @@ def open_pools(
         size: Maximum concurrent requests of each pool.
         keepalive: Seconds for which the default pool keeps an idle connection.
     """
-    default = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive, ssl=tls)
 
-    def open_unpooled() -> Pool:
-        return Pool(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls), owns_connector=True, slots=size)
+    def open_default() -> Connections:
+        connector = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive, ssl=tls)
+        return Connections(connector, owns_connector=lent is None, keepalive=keepalive)
+
+    def open_unpooled() -> Connections:
+        connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)
+        return Connections(connector, owns_connector=True, keepalive=0)
 
     return {
-        PoolKind.DEFAULT: Pool(default, owns_connector=lent is None, slots=size),
-        PoolKind.COMPLETION: open_unpooled(),
-        PoolKind.RECOVERY: open_unpooled(),
+        PoolKind.DEFAULT: Pool(open_default, slots=size),
+        PoolKind.COMPLETION: Pool(open_unpooled, slots=size),
+        PoolKind.RECOVERY: Pool(open_unpooled, slots=size),
     }

@@ -23,6 +23,7 @@ from minted_connect.core.auth.challenge import ChallengeRefused
 from minted_connect.core.auth.digest import AuthFlow, DigestAuth
 from minted_connect.core.pool import (
     ConnectionDropped,
+    Connections,
     Pool,
     PoolKind,
     PreparedRequest,
@@ -183,6 +184,7 @@ class Transport:
             ClientClosedError: as `check_usable`, or if the client is closed during the attempt.
         """
         pools = self._usable_pools()
+        progress.pool_failure = None
         kind = prepared.pool
         if kind is PoolKind.PREFLIGHT:
             kind = PoolKind.COMPLETION if pools[PoolKind.DEFAULT].slots.locked() else PoolKind.DEFAULT
@@ -202,13 +204,27 @@ class Transport:
             left -= clock.monotonic() - started
         else:
             await pool.slots.acquire()
+        connections = pool.connections
+        # While other idle connections may be broken, only a request that can be sent again may reuse one of them.
+        if progress.needs_new_connection or (connections.failure is not None and not prepared.is_idempotent):
+            connections = pools[PoolKind.RECOVERY].connections
+        connections.in_flight += 1
         try:
-            return await self._attempt_in_time(pool, prepared, timeouts, left, progress)
+            return await self._attempt_in_time(pool, connections, prepared, timeouts, left, progress)
         finally:
+            connections.in_flight -= 1
             pool.slots.release()
+            if pool.replaced:
+                await pool.close_replaced()
 
     async def _attempt_in_time(
-        self, pool: Pool, prepared: PreparedRequest, timeouts: Timeouts, left: float, progress: RequestProgress
+        self,
+        pool: Pool,
+        connections: Connections,
+        prepared: PreparedRequest,
+        timeouts: Timeouts,
+        left: float,
+        progress: RequestProgress,
     ) -> RawResponse:
         limit = min(timeouts.complete_read if prepared.pool is PoolKind.COMPLETION else timeouts.read, left)
         if limit <= 0:
@@ -219,10 +235,14 @@ class Transport:
                 progress.phase, progress.is_waiting_for_login = Phase.NOT_SENT, True
                 async with self._digest.auth_flow() as flow:
                     progress.is_waiting_for_login = False
-                    return await self._send_signed(pool, prepared, timeouts, flow, progress)
+                    return await self._send_signed(connections, prepared, timeouts, flow, progress)
         except ChallengeRefused as refusal:
             failure = AuthDowngrade(refusal.reason, int(HTTPStatus.UNAUTHORIZED))
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            if progress.is_reused and progress.phase is not Phase.RESPONDED:
+                progress.needs_new_connection = True
+                if isinstance(error, ConnectionDropped):
+                    pool.record_drop(connections, progress)
             failure = self._map_failure(error, timeouts, limit, progress)
         except RuntimeError:
             # aiohttp raises RuntimeError if a session or connector is closed during a request.
@@ -234,7 +254,12 @@ class Transport:
         raise failure
 
     async def _send_signed(
-        self, pool: Pool, prepared: PreparedRequest, timeouts: Timeouts, flow: AuthFlow, progress: RequestProgress
+        self,
+        connections: Connections,
+        prepared: PreparedRequest,
+        timeouts: Timeouts,
+        flow: AuthFlow,
+        progress: RequestProgress,
     ) -> RawResponse:
         target = self._prefix + prepared.target
         url = URL(self.origin + target, encoded=True)
@@ -244,8 +269,9 @@ class Transport:
         is_completion, challenged = prepared.pool is PoolKind.COMPLETION, 0
         while True:
             progress.phase = Phase.NOT_SENT
+            progress.is_reused = False
             # Secrets are not bound to local names, because some tools log the variables of a cancelled frame.
-            async with pool.session.request(
+            async with connections.session.request(
                 prepared.method,
                 url,
                 headers=_with_authorization(prepared.headers, flow.header(prepared.method, target, prepared.body)),
@@ -253,16 +279,17 @@ class Transport:
                 allow_redirects=False,
                 timeout=connect_timeout,
                 trace_request_ctx=progress,
-                middlewares=(partial(forbid_resend, progress),),
+                middlewares=(partial(forbid_resend, connections, progress),),
                 proxy=None if self._proxy is None else self._proxy.reveal(),
                 ssl=context,
             ) as response:
                 progress.phase = Phase.RESPONDED
-                pool.reading.add(response)
+                connections.record_response(progress)
+                connections.reading.add(response)
                 try:
                     body = await read_body(response, self._options.max_body)
                 finally:
-                    pool.reading.discard(response)
+                    connections.reading.discard(response)
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     # A challenge rejects the request before execution: sending it again is part of the protocol, and
                     # no retry.

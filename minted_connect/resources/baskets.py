@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from minted_connect import validation
+from minted_connect.core.pool import PoolKind
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import Basket, BasketKey, OrderKind
@@ -141,8 +142,10 @@ class AsyncBaskets(Resource):
 
         async def read_back(error: MintedConnectError) -> Basket:
             assert is_applied is not None
+            # Not over the default pool: its connections may be broken, as the one of the change was.
+            recovery = AsyncBaskets(self._api.with_pool(PoolKind.RECOVERY))
             try:
-                found = await self.get_active(customer, cart_token=token)
+                found = await recovery.get_active(customer, cart_token=token)
             except MintedConnectError:
                 raise error from None
             if found is None or not is_applied(found):

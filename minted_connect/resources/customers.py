@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 from minted_connect import validation
 from minted_connect.core.failures import may_have_executed
+from minted_connect.core.pool import PoolKind
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.errors import APIError, InvalidInput, MintedConnectError, NotFound
 from minted_connect.models import AccountType, Customer, Gender
@@ -174,7 +175,7 @@ class AsyncCustomers(Resource):
             if isinstance(error, NotFound) and error.is_vendor_response:
                 return  # a retry was refused: the first attempt has removed the id
             try:
-                await self.get(known)
+                await self._get_over_new_connection(known)
             except MintedConnectError as found:
                 if isinstance(found, NotFound) and found.is_vendor_response:
                     return
@@ -184,10 +185,14 @@ class AsyncCustomers(Resource):
         request = Request(OPERATIONS["customers.remove"], (known,))
         await self._api.send(request, NoneType, read_back=read_back, lock=known)
 
+    async def _get_over_new_connection(self, customer_id: str) -> Customer:
+        # The connections of the default pool may be broken, as the one of the change was.
+        return await AsyncCustomers(self._api.with_pool(PoolKind.RECOVERY)).get(customer_id)
+
     async def _read_back(self, customer_id: str, sent: dict[str, Any], error: MintedConnectError) -> Customer:
         """Return the customer if it has all values of `sent`; otherwise raise `error`."""
         try:
-            found = await self.get(customer_id)
+            found = await self._get_over_new_connection(customer_id)
         except MintedConnectError:
             raise error from None
         expected = {"external_id": customer_id, **{name: sent[name] for name in sent.keys() - _NOT_RETURNED}}

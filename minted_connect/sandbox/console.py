@@ -1,4 +1,4 @@
-"""The console at `/_sandbox`: shows the state of a sandbox, advances its clock, adds and removes faults.
+"""The console at `/_sandbox`: shows the state of a sandbox, advances its clock, adds faults, resets idle connections.
 
 The console asks for no password. It therefore refuses requests of other sites and requests to other host names.
 """
@@ -52,6 +52,10 @@ class Server(Protocol):
     @property
     def shop(self) -> Shop:
         """The state."""
+        ...
+
+    def reset_idle(self) -> int:
+        """Reset each connection that is idle now when its next request arrives."""
         ...
 
 
@@ -110,6 +114,7 @@ class Console:
             f"{PATH}/clock": self._advance_clock,
             f"{PATH}/faults": self._add_fault,
             f"{PATH}/faults/remove": self._remove_fault,
+            f"{PATH}/reset_idle": self._reset_idle,
         }
         if path not in {PATH, f"{PATH}/state", *actions}:
             raise _HttpError(404, "not found")
@@ -158,6 +163,11 @@ class Console:
                 fault.remove()
                 return
         raise _HttpError(404, "id: there is no such fault")
+
+    def _reset_idle(self, body: dict[str, Any]) -> None:
+        if body:
+            raise _HttpError(422, f"reset_idle takes no {', '.join(sorted(body))}")
+        self._sandbox.reset_idle()
 
     # The state.
 

@@ -1,5 +1,8 @@
 """One request in the sandbox: authenticate it, execute it now or later, respond to it."""
 
+import asyncio
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Literal, Protocol
 
@@ -163,6 +166,14 @@ class FaultContext:
         request = self.request
         body = await request.read() if request.body_exists else b""
         return IncomingRequest(request.method, request.raw_path, request.headers, body, accepted)
+
+
+def reset_connection(transport: asyncio.Transport | None) -> None:
+    """Close a connection by a TCP reset, if it is still open."""
+    if transport is not None:
+        raw = transport.get_extra_info("socket")
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        transport.abort()
 
 
 def make_context(

@@ -4,8 +4,6 @@ A fault is one function: its name is the kind, its keyword-only parameters are t
 """
 
 import secrets
-import socket
-import struct
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, cast
 
@@ -13,7 +11,7 @@ from aiohttp import web
 from attrs import evolve
 
 from .entities import id_of_status
-from .exchange import FaultContext, ReadsBasket
+from .exchange import FaultContext, ReadsBasket, reset_connection
 from .fault_arguments import (
     BodyOrJson,
     Count,
@@ -348,10 +346,8 @@ def _send_raw(context: FaultContext, response: Response, data: bytes) -> web.Res
 def _close(context: FaultContext, *, reset: bool = False) -> web.Response:
     """Close the connection, with `reset` by a TCP reset. The returned response cannot be sent any more."""
     transport = context.request.transport
-    if transport is not None and reset:
-        raw = transport.get_extra_info("socket")
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+    if reset:
+        reset_connection(transport)
     elif transport is not None:
         transport.close()
     return web.Response()

@@ -33,7 +33,7 @@ class LoggedRequest:
         nonce: nonce of the digest, if any.
         nc: nonce count of the digest, if any.
         at: the clock's `monotonic()` on receipt, in seconds.
-        fault: kind of the fault that was applied, if any.
+        fault: kind of the fault that was applied, if any; `reset_idle` if `reset_idle()` reset the connection.
         request_id: sent back as `X-Request-Id`.
     """
 

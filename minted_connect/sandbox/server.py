@@ -18,7 +18,7 @@ from .clock import Clock, SystemClock, wait_elapsed
 from .console import LOOPBACK, Console
 from .console import PATH as CONSOLE
 from .digest_auth import DigestVerifier
-from .exchange import FaultContext, make_context
+from .exchange import FaultContext, make_context, reset_connection
 from .fault_registry import REGISTRY
 from .json_codec import failure
 from .messages import translate
@@ -72,6 +72,8 @@ class BaseSandbox:
         self._fault_tasks: set[asyncio.Task[Any]] = set()
         has_console = settings.console if settings.console is not None else settings.host in LOOPBACK
         self._console = Console(self, settings.host) if has_console else None
+        self._busy: set[web.RequestHandler] = set()
+        self._reset_next: set[web.RequestHandler] = set()
         self._request_count = 0
         self._date = (0, "")
 
@@ -128,6 +130,22 @@ class BaseSandbox:
         """Add a partner. Partners do not see each other's customers and orders."""
         self.digest.add(username, password)
 
+    def reset_idle(self) -> int:
+        """Reset each connection that is idle now when its next request arrives; return the number of these connections.
+
+        The requests are not executed. New connections work. This is how a client finds its connection pool after a
+        failover, after a NAT gateway has lost its table, or in a process that was stopped for a while. It can be called
+        from any thread.
+
+        Raises:
+            RuntimeError: if the sandbox is not started.
+        """
+        if self._http is None:
+            raise RuntimeError("the sandbox is not started")
+        # One assignment of a new set, because requests read it in another thread.
+        self._reset_next = idle = set(self._http.connections) - self._busy
+        return len(idle)
+
     async def _start(self) -> None:
         if self._shop is not None:
             raise RuntimeError("a sandbox starts once")
@@ -178,18 +196,37 @@ class BaseSandbox:
     # Requests.
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
-        """Respond to one request, also if its body cannot be read."""
-        if self._console is not None and request.path.startswith(CONSOLE):
-            return await self._console.handle(request)
+        """Respond to one request of the API or the console."""
+        connection = request.protocol
+        self._busy.add(connection)
+        try:
+            if self._console is not None and request.path.startswith(CONSOLE):
+                return await self._console.handle(request)
+            return await self._handle_api(request)
+        finally:
+            self._busy.discard(connection)
+
+    async def _handle_api(self, request: web.BaseRequest) -> web.Response:
+        """Respond to one request of the API, also if its body cannot be read."""
         self._request_count += 1
         request_id = f"sbx-{self._request_count:08d}"
         context = make_context(self, request, request_id, self._log_request(request, request_id))
+        if request.protocol in self._reset_next:
+            return self._reset(context)
         try:
             return await self._process(context)
         except web.HTTPRequestEntityTooLarge:
             return context.respond(Response(413, failure(413, translate("too_large", context.language))))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=400)  # cannot be sent: the client has disconnected
+
+    def _reset(self, context: FaultContext) -> web.Response:
+        """Reset a connection that was idle at `reset_idle`. The returned response cannot be sent any more."""
+        if context.entry:
+            context.entry.fault = "reset_idle"
+        self._reset_next.discard(context.request.protocol)
+        reset_connection(context.request.transport)
+        return web.Response()
 
     async def _process(self, context: FaultContext) -> web.Response:
         """Authenticate and execute a request, or apply the fault that matches before or after authentication."""

@@ -151,6 +151,13 @@ def test_console_adds_and_removes_faults(console: Console, minted: MintedConnect
     assert not sandbox.faults
 
 
+def test_console_resets_idle_connections(console: Console, minted: MintedConnect) -> None:
+    minted.rates.current()
+    console.click("#reset-idle")
+    # The click sends its request while the test continues.
+    console.wait(lambda: minted.rates.current() and "reset_idle" in console.text("requests"))
+
+
 def test_console_shows_errors(console: Console) -> None:
     console.wait(lambda: console.browser.execute_script("return document.querySelectorAll('option').length") > 10)
     console.click("option[value='drop_field']")

@@ -453,8 +453,8 @@ async def check_nothing_is_held(client: AsyncMintedConnect) -> None:
     """Check that no connection, pool slot or timer is held, and that the client can still log in."""
     transport = client._api.state.transport
     for pool in (transport._pools or {}).values():
-        assert not pool.reading
-        assert not pool.session.connector._acquired
+        assert not pool.connections.reading
+        assert not pool.connections.session.connector._acquired
         assert pool.slots._value == 1
     assert not client._api.clock._timers
     assert await client.rates.current()

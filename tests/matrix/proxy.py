@@ -206,6 +206,7 @@ class FaultProxy(RawServer):
         self.received = b""
         """Bytes received over the connections of `handshake_manually`."""
         self._rules: list[_Rule] = []
+        self._dead: set[Connection] = set()
 
     def inject(self, method: str, path: str, handlers: Iterable[Handler], *, endless: bool = False) -> None:
         """Handle matching requests with these handlers, one for each request; `endless` repeats the last one."""
@@ -214,6 +215,11 @@ class FaultProxy(RawServer):
     def clear_faults(self) -> None:
         """Forward all requests from now on."""
         self._rules.clear()
+
+    def kill_connections(self) -> int:
+        """Reset each connection that is open now at its next request; return the number of these connections."""
+        self._dead = {connection for connection in self.connections if not connection.writer.is_closing()}
+        return len(self._dead)
 
     def count(self, method: str, path: str) -> int:
         """Return the number of requests with this method and path that were received."""
@@ -309,6 +315,9 @@ class FaultProxy(RawServer):
             proxied = ProxiedRequest(self, connection, head, count)
             count += 1
             self.proxied_requests.append(proxied)
+            if connection in self._dead:
+                await proxied.close(reset=True)
+                return
             handlers = (rule.next(proxied) for rule in self._rules)
             handler = next((handler for handler in handlers if handler is not None), forward_request)
             try:

@@ -91,6 +91,7 @@ _BEFORE, _SENT, _REFUSED = "test_before_sending.py", "test_sent.py", "test_refus
 _WIRE, _GIVEN_UP, _CONCURRENT = "test_on_the_wire.py", "test_given_up.py", "test_side_by_side.py"
 _CLOCKS, _READ_BACK, _CLOSING = "test_clocks_and_journals.py", "test_read_back.py", "test_closing.py"
 _LATE, _STOPPED, _LOST = "test_late.py", "test_stopped.py", "test_lost_journals.py"
+_DEAD_POOL: Final = "test_dead_pool.py"
 NOT_YET: Final = ""
 """The proof of a row that is not covered yet: `UNCOVERED` gives the reason."""
 _NO_CONNECTION = f"{_BEFORE}::test_failed_connection_is_retried_or_raises"
@@ -317,7 +318,11 @@ ROWS: Final = (
         "F47",
         "every idle pooled connection is dead at once (NAT, failover, thawed process)",
         (RT, RT, RB, RT),
-        NOT_YET,
+        {
+            "RS": f"{_DEAD_POOL}::test_dead_pool_is_retried_over_a_new_connection",
+            "A": f"{_DEAD_POOL}::test_dead_pool_is_read_back_over_new_connections",
+            "M": f"{_DEAD_POOL}::test_dead_pool_does_not_stop_a_purchase",
+        },
     ),
     Row(
         "F48",
@@ -378,9 +383,7 @@ DEVIATIONS: Final[Mapping[tuple[str, str, str], tuple[Outcome, str]]] = {
 }
 """By row, effect and variant: the outcome of this client where it differs, and the reason."""
 
-UNCOVERED: Final[Mapping[str, str]] = {
-    "F47": "an attempt on a dead pooled connection still costs an attempt of the retry policy",
-}
+UNCOVERED: Final[Mapping[str, str]] = {}
 """By row: the reason why its cells are not covered yet."""
 
 

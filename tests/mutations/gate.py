@@ -1,4 +1,4 @@
-"""The mutations of statements 45 to 50, which run with every land gate."""
+"""The mutations of statements 45 to 51, which run with every land gate."""
 
 from __future__ import annotations
 
@@ -68,5 +68,37 @@ GATE = [
         "        elif closing.get_loop() is asyncio.get_running_loop():",
         "        elif False:",
         "test_aclose.py",
+    ),
+    Mutation(
+        51,
+        "every attempt may reuse a connection",
+        "core/transport.py",
+        "                progress.needs_new_connection = True",
+        "                progress.needs_new_connection = False",
+        "test_dead_pool.py",
+    ),
+    Mutation(
+        51,
+        "one broken connection replaces the pool",
+        "core/pool.py",
+        "_DEAD_POOL = 2",
+        "_DEAD_POOL = 1",
+        "test_dead_pool.py",
+    ),
+    Mutation(
+        51,
+        "each connection of a dead pool is charged",
+        "core/call.py",
+        "        if failure is not None and failure.is_charged:\n            return True\n",
+        "",
+        "test_dead_pool.py",
+    ),
+    Mutation(
+        51,
+        "a basket is read back over the dead pool",
+        "resources/baskets.py",
+        "self._api.with_pool(PoolKind.RECOVERY)",
+        "self._api.with_pool(PoolKind.DEFAULT)",
+        "matrix/test_dead_pool.py",
     ),
 ]

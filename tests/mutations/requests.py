@@ -193,8 +193,9 @@ REQUESTS = [
         24,
         "a cancelled request keeps its place in the pool",
         "core/transport.py",
-        "            return await self._attempt_in_time(pool, prepared, timeouts, left, progress)\n        finally:\n",
-        "            return await self._attempt_in_time(pool, prepared, timeouts, left, progress)\n"
+        "            return await self._attempt_in_time(pool, connections, prepared, timeouts, left, progress)\n"
+        "        finally:\n",
+        "            return await self._attempt_in_time(pool, connections, prepared, timeouts, left, progress)\n"
         "        except asyncio.CancelledError:\n            raise\n        else:\n",
         "completion/test_cancel_sweep.py",
     ),
