@@ -152,12 +152,12 @@ class ApiClient:
     async def send_optional(
         self, request: Request, returns: type[_T], *, check: Callable[[_T], Sequence[str]] | None = None
     ) -> _T | None:
-        """Send a request, and return the `data` of its response as `returns`, or None if the data is null.
+        """Send a request, and return the `data` of its response as `returns`, or None if `Response.is_null`.
 
         Arguments and errors are those of `send`.
         """
         response = await self.exchange(request)
-        return None if response.data is None else self._convert(response, returns, request, check)
+        return None if response.is_null else self._convert(response, returns, request, check)
 
     def _convert(
         self, response: Response, returns: type[_T], request: Request, check: Callable[[_T], Sequence[str]] | None

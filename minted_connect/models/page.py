@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from minted_connect.models.json_keys import json_key
+from minted_connect.models.json_types import DIGITS
 
 __all__ = ["Page"]
 
@@ -25,12 +26,12 @@ class Page(Generic[T]):
 
     items: tuple[T, ...] = attrs.field(metadata=json_key("data"))
     """The rows (`data` in JSON)."""
-    current_page: int
+    current_page: int = attrs.field(metadata=DIGITS)
     """Page number, from 1."""
-    last_page: int
-    per_page: int
+    last_page: int = attrs.field(metadata=DIGITS)
+    per_page: int = attrs.field(metadata=DIGITS)
     """Maximum number of rows on a page; in requests the vendor calls it `total`."""
-    total: int
+    total: int = attrs.field(metadata=DIGITS)
     """Number of rows on all pages."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The paginator as received."""
