@@ -6,6 +6,7 @@ Resources and completions send every request with an `ApiClient`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -25,10 +26,13 @@ from minted_connect.core.response import Response, make_integrity_error
 from minted_connect.core.retry import with_retries
 from minted_connect.core.state import ClientSettings, ClientState
 from minted_connect.errors import MintedConnectError, NotSent, Phase, ProtocolError
+from minted_connect.models import UnreadableRow
 
 __all__ = ["ApiClient"]
 
 _T = TypeVar("_T")
+
+_logger = logging.getLogger("minted_connect")
 
 API_VERSION = "3"
 """The latest `api-version` in the vendor's documentation."""
@@ -206,7 +210,7 @@ class ApiClient:
     def structure(
         self, data: Any, returns: type[_T], request: Request | None = None, response: Response | None = None
     ) -> _T:
-        """Convert the data of a response to `returns`; `request` and `response` are used for the error only.
+        """Convert the data of a response to `returns`; `request` and `response` are used for errors and logs only.
 
         Raises:
             ProtocolError: if the data does not match; `.problems` has the path of each mismatch.
@@ -215,9 +219,15 @@ class ApiClient:
             self.state.on_structure(request.operation.name, data, returns)
         sent_at = response.sent_at if response else None
         try:
-            return converter.structure(data, returns, elapsed=self.elapsed, sent_at=sent_at)
+            model = converter.structure(data, returns, elapsed=self.elapsed, sent_at=sent_at)
         except converter.StructureError as mismatch:
             problems = mismatch.problems
+        else:
+            rows: tuple[UnreadableRow, ...] = getattr(model, "unreadable", ())
+            for row in rows:
+                name = "a page" if request is None else str(request.info)
+                _logger.warning("%s: a row cannot be read and is left out: %s", name, row.problem)
+            return model
         error = ProtocolError(
             f"the response does not match the expected schema: {'; '.join(problems[:3])}",
             problems,

@@ -46,7 +46,7 @@ async def pages(fetch: Callable[[int], Awaitable[Page[_T]]], first: int) -> Asyn
         page = await fetch(number)
         yield page
         # Stop at an empty page, too: the number of pages may have shrunk since it was reported.
-        if not page.has_next or not page.items:
+        if not page.has_next or not (page.items or page.unreadable):
             return
         number += 1
 

@@ -27,6 +27,7 @@ FaultKind = Literal[
     "long_header",
     "many_headers",
     "nan",
+    "odd_row",
     "order_status",
     "rate_limit",
     "redirect",
