@@ -125,7 +125,8 @@ class AsyncOrders(base.Resource):
     ) -> AsyncGenerator[Page[Order], None]:
         """Iterate over the pages from `page` on, one request each. The arguments are those of `page`.
 
-        An order that is created meanwhile moves the others towards the next page, so an order can be yielded twice.
+        An order that is created meanwhile moves the others towards the next page, so an order can be yielded twice;
+        one that leaves the list moves them back, so that an order can be missed. `iterate` handles both.
         """
         fetch = partial(
             self.page,
@@ -154,8 +155,14 @@ class AsyncOrders(base.Resource):
         sort_type: Literal["asc", "desc"] = "desc",
         per_page: int = 10,
     ) -> AsyncGenerator[Order, None]:
-        """Iterate over all orders; pages of `per_page` rows are requested as needed. Filters are those of `page`."""
-        pages = self.pages(
+        """Iterate over all orders; pages of `per_page` rows are requested as needed. Filters are those of `page`.
+
+        Each order is yielded once, also if orders are created or leave the list meanwhile, which moves the others to
+        other pages. If the number of orders does not agree with `Page.total` at the end, pages are requested once more;
+        if orders may be missing then, a warning is logged. Orders that cannot be read are left out and logged, too.
+        """
+        lists = base.new_rows(AsyncOrders.pages)(
+            self,
             customer_id=customer_id,
             status=status,
             tx_type=tx_type,
@@ -166,7 +173,7 @@ class AsyncOrders(base.Resource):
             sort_type=sort_type,
             per_page=per_page,
         )
-        return base.items(pages)
+        return base.items(lists)
 
     async def get(self, order_id: int, *, customer_id: str) -> Order:
         """Return one order of one customer.

@@ -29,6 +29,7 @@ FaultKind = Literal[
     "nan",
     "odd_row",
     "order_status",
+    "page_drift",
     "rate_limit",
     "redirect",
     "refusal",
