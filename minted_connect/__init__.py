@@ -123,6 +123,7 @@ if TYPE_CHECKING:
         Refusal,
         Shipping,
         ShippingAddress,
+        UnreadableRow,
         to_dict,
     )
     from minted_connect.secret import Credentials, Secret
@@ -232,6 +233,7 @@ _HOME = {
     "Timeouts": "minted_connect.config",
     "TransportError": "minted_connect.errors",
     "UnexpectedRedirect": "minted_connect.errors",
+    "UnreadableRow": "minted_connect.models",
     "ValidationFailed": "minted_connect.errors",
     "intent_of": "minted_connect.completion.interruption",
     "ohlc": "minted_connect.feed",
@@ -347,6 +349,7 @@ __all__ = [
     "Timeouts",
     "TransportError",
     "UnexpectedRedirect",
+    "UnreadableRow",
     "ValidationFailed",
     "__version__",
     "intent_of",

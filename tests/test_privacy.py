@@ -198,9 +198,10 @@ LOG_LINES = [
         r"{route}: \d\d\d in \d+\.\d ms, attempt \d+",
         r"{route}: attempt \d+ failed \([A-Za-z]+\); next in \d+\.\d\d s",
         r"{route}: polling order \d+ failed \([A-Za-z]+\); retrying",
+        r"{route}: a row cannot be read and is left out: (?:data[A-Za-z_.\[\]\d]*: [A-Za-z ,-]+(?:; )?)+",
     )
 ]
-"""All log lines of calls: method, path template, status, time, attempt, class of the error, number of an order."""
+"""All log lines of calls: method, path template, status, time, attempt, class of an error, order, path and rule."""
 
 
 def log_texts(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -283,10 +284,12 @@ FAULTS: list[tuple[FaultKind, dict[str, Any]]] = [
     ("extra_field", {"field": "items", "value": [{"sku": "98765432109"}]}),
     ("extra_field", {"field": "order_at", "value": "1903-11-27 Zonguldak"}),
     ("extra_field", {"field": "customer", "value": "Wolfeschlegel"}),
+    ("odd_row", {"field": "customer", "value": "Wolfeschlegel"}),
+    ("page_drift", {}),
 ]
 FAULTS_WITHOUT_ERRORS = {
     *("delay", "delay_after_commit", "drop_field", "extra_field", "interim"),
-    *("order_status", "stale_nonce", "two_answers", "wrong_customer"),
+    *("odd_row", "order_status", "page_drift", "stale_nonce", "two_answers", "wrong_customer"),
 }
 
 

@@ -23,6 +23,7 @@ from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal import hide_url
 from minted_connect.journal.protocol import Journal
+from minted_connect.resources.base import new_rows
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
@@ -62,7 +63,7 @@ class Products(Facade[AsyncProducts]):
 
     page: Final = blocking(AsyncProducts.page)
     pages: Final = blocking_iter(AsyncProducts.pages)
-    iterate: Final = blocking_items(AsyncProducts.iterate, AsyncProducts.pages)
+    iterate: Final = blocking_items(AsyncProducts.iterate, new_rows(AsyncProducts.pages))
 
 
 class Baskets(Facade[AsyncBaskets]):
@@ -98,7 +99,7 @@ class Orders(Facade[AsyncOrders]):
 
     page: Final = blocking(AsyncOrders.page)
     pages: Final = blocking_iter(AsyncOrders.pages)
-    iterate: Final = blocking_items(AsyncOrders.iterate, AsyncOrders.pages)
+    iterate: Final = blocking_items(AsyncOrders.iterate, new_rows(AsyncOrders.pages))
     get: Final = blocking(AsyncOrders.get)
     wait: Final = blocking(AsyncOrders.wait)
     watch: Final = blocking_iter(AsyncOrders.watch)

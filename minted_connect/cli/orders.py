@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Self
 
@@ -10,7 +11,10 @@ import typer
 from minted_connect.cli.command import Context, End, Start
 
 if TYPE_CHECKING:
-    from minted_connect.models import Order
+    from collections.abc import AsyncGenerator
+
+    from minted_connect.models import Order, Page
+    from minted_connect.resources.base import NewRows
 
 __all__ = ["invoice", "orders", "receipt"]
 
@@ -48,26 +52,33 @@ async def orders(
 ) -> None:
     """Show orders, newest first. Give --start and --end together."""
     from minted_connect.errors import InvalidInput  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.resources.base import NewRows  # noqa: PLC0415
 
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
+
+    def pages(number: int) -> AsyncGenerator[Page[Order], None]:
+        return cli.minted.orders.pages(
+            customer_id=customer,
+            tx_type=kind or None,
+            status=status or None,
+            start=start.date() if start else None,
+            end=end.date() if end else None,
+            page=number,
+            per_page=30,
+        )
+
     rows: list[Order] = []
-    pages = cli.minted.orders.pages(
-        customer_id=customer,
-        tx_type=kind or None,
-        status=status or None,
-        start=start.date() if start else None,
-        end=end.date() if end else None,
-        per_page=30,
-    )
+    found = NewRows(pages)
     with _Progress(cli) as progress:
-        async for page in pages:
-            rows += page.items
-            progress.update(len(rows), page.total)
-            if limit is not None and len(rows) >= limit:
-                del rows[limit:]
-                await pages.aclose()
-                break
+        async with aclosing(found.lists()) as lists:
+            async for new in lists:
+                rows += new
+                progress.update(len(rows), found.total)
+                if limit is not None and len(rows) >= limit:
+                    del rows[limit:]
+                    break
+    _report_missing(cli, found)
     if save is None:
         cli.out.print_records(rows, _ORDER, "Orders")
         return
@@ -82,6 +93,15 @@ async def orders(
         text = _format_csv(rows)
     write_atomically(save, text)
     cli.out.print_message(f"{len(rows)} orders written to {save}")
+
+
+def _report_missing(cli: Context, found: NewRows[Order]) -> None:
+    """Print on standard error which orders are left out."""
+    for row in found.unreadable:
+        name = "an order" if row.id is None else f"order {row.id}"
+        cli.out.print_message(f"{name} cannot be read and is left out: {row.problem}")
+    if not found.is_complete:
+        cli.out.print_message("orders moved to other pages meanwhile, so some may be missing: run the command again")
 
 
 def _format_csv(rows: list[Order]) -> str:

@@ -1,14 +1,17 @@
 """Matches listed orders, which `reconcile.ReadBack` searches, to an intent, and lists the differences. No I/O.
 
 The functions read JSON as received, so that an order is recognised even if an unrelated field of it cannot be parsed.
+Ids are compared as text, because PHP may write the same id as a number or as a string.
 """
 
 from __future__ import annotations
 
 import enum
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any, Final, cast
 
 from minted_connect.models import CreationStatus, Deal, Intent, Order
@@ -22,12 +25,14 @@ __all__ = [
     "is_cleared",
     "is_failed",
     "is_order",
+    "last_page",
     "mapping",
     "match_order",
     "pieces_by_sku",
     "refers_to",
 ]
 
+_PAGE_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _CREATED_BEFORE: Final = timedelta(minutes=10)
 """Maximum time by which an order without common keys may be dated earlier than its intent."""
 
@@ -66,10 +71,10 @@ def match_order(raw: Mapping[str, Any], order: Order | None, intent: Intent, *, 
         # An empty key on either side proves neither a match nor a mismatch.
         if not expected or not raw.get(name):
             continue
-        if raw[name] == expected:
+        if _is_key(raw[name], expected):
             return Match.LIKELY if customer is None else strength
         other_keys = True
-    if raw.get("id") in intent.known_orders:
+    if _as_text(raw.get("id")) in [str(number) for number in intent.known_orders]:
         return Match.NONE  # listed before the completion was sent
     if order is None:
         # Without any key to compare, the order may be the one of the intent.
@@ -101,7 +106,7 @@ def _raw_differences(raw: Mapping[str, Any], intent: Intent) -> Iterator[str]:
     keys = (("token", intent.cart_token), ("guid", intent.guid), ("increment_id", intent.increment_id))
     for name, expected in keys:
         actual = raw.get(name)
-        if expected and actual and actual != expected:
+        if expected and actual and not _is_key(actual, expected):
             yield f"{name}: the order has another value than the basket had"
     status = raw.get("status_name")
     if status is not None and not is_known(status):
@@ -123,7 +128,8 @@ def _order_differences(order: Order, intent: Intent) -> Iterator[str]:
 
 def identifiers(raw: Mapping[str, Any]) -> dict[str, str]:
     """Return those of the identifiers `id`, `guid` and `increment_id` that the order has."""
-    return {name: str(raw[name]) for name in ("id", "guid", "increment_id") if isinstance(raw.get(name), str | int)}
+    found = ((name, _as_text(raw.get(name))) for name in ("id", "guid", "increment_id"))
+    return {name: text for name, text in found if isinstance(text, str)}
 
 
 def refers_to(raw: Mapping[str, Any], intent: Intent) -> bool:
@@ -135,9 +141,9 @@ def refers_to(raw: Mapping[str, Any], intent: Intent) -> bool:
     if customer_of(raw) != intent.external_customer_id:
         return False
     if raw.get("token"):
-        return bool(raw["token"] == intent.cart_token)
+        return _is_key(raw["token"], intent.cart_token)
     keys = (("guid", intent.guid), ("increment_id", intent.increment_id))
-    matches = [raw[name] == expected for name, expected in keys if expected and raw.get(name)]
+    matches = [_is_key(raw[name], expected) for name, expected in keys if expected and raw.get(name)]
     return bool(matches) and all(matches)
 
 
@@ -161,8 +167,29 @@ def is_cleared(data: Mapping[str, Any], intent: Intent) -> bool:
 
 
 def customer_of(raw: Mapping[str, Any]) -> object:
-    """Return `customer.external_id`, None if the object has none."""
-    return mapping(raw.get("customer")).get("external_id")
+    """Return `customer.external_id`, None if the object has none. A number is returned as text."""
+    return _as_text(mapping(raw.get("customer")).get("external_id")) or None
+
+
+def last_page(page: Mapping[str, Any], *, default: int) -> int:
+    """Return the number of the last page, `default` if it cannot be read."""
+    text = _as_text(page.get("last_page"))
+    return int(text) if isinstance(text, str) and _PAGE_NUMBER.fullmatch(text) else default
+
+
+def _as_text(value: object) -> object:
+    """Return a whole number as text, any other value unchanged."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return value
+    return str(int(value)) if value == int(value) else value
+
+
+def _is_key(value: object, expected: str) -> bool:
+    """Return whether a key as received is the expected one. A number has lost the leading zeros of the key."""
+    if isinstance(value, str):
+        return value == expected
+    text = _as_text(value)
+    return isinstance(text, str) and text == (expected.lstrip("0") or "0")
 
 
 def mapping(data: Any) -> Mapping[str, Any]:

@@ -161,7 +161,8 @@ async def recent_order_ids(api: ApiClient, basket: Basket, kind: OrderKind) -> t
         if mode == "try":
             return ()
         raise NotSent(f"the latest orders could not be read (CompletionPolicy.pre_image): {error}") from error
-    return tuple(order.id for order in page)
+    unreadable = (row.id for row in page.unreadable)
+    return (*(order.id for order in page), *(number for number in unreadable if number is not None))
 
 
 async def _read_before_sending(read: Awaitable[_T]) -> _T:

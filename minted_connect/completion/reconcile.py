@@ -18,6 +18,7 @@ from minted_connect.completion.order_match import (
     is_cleared,
     is_failed,
     is_order,
+    last_page,
     mapping,
     match_order,
 )
@@ -224,7 +225,7 @@ class ReadBack:
                 return BasketSeen.GONE
             self._record_failure(error)
             return BasketSeen.UNREAD
-        if response.data is None:
+        if response.is_null:
             return BasketSeen.GONE
         data = mapping(response.data)
         if customer_of(data) != intent.external_customer_id:
@@ -286,8 +287,7 @@ class ReadBack:
             raws = [mapping(raw) for raw in items]  # pyright: ignore[reportUnknownVariableType]
             rows = [self._row(raw) for raw in raws if customer_of(raw) in (self._intent.external_customer_id, None)]
             found += [row for row in rows if row.match is not Match.NONE]
-            last_page = page.get("last_page")
-            if not raws or (isinstance(last_page, int) and number >= last_page):
+            if not raws or number >= last_page(page, default=_MAX_PAGES + 1):
                 return found, True
             if rows and all(row.order is not None and row.order.order_at < oldest for row in rows):
                 return found, True

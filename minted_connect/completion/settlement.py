@@ -108,14 +108,13 @@ class Settlement:
             in_flight.error = result if isinstance(result, Exception) else None
         if state is not IntentState.UNKNOWN:
             self.prepared.discard(intent.id)
-        order_id: object = completion.raw.get("id") if completion is not None else None
         order = completion.order if completion is not None else None
         try:
             await shielded(
                 self.journal.settle(
                     intent.id,
                     state,
-                    order_id=order_id if isinstance(order_id, int) else None,
+                    order_id=completion.order_id if completion is not None else None,
                     progress=OrderProgress.of(order) if order is not None else None,
                     # An order that was found with the credentials of this account belongs to it.
                     owner=self.owner if state is IntentState.CONFIRMED else None,

@@ -6,6 +6,7 @@ Resources and completions send every request with an `ApiClient`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -25,10 +26,13 @@ from minted_connect.core.response import Response, make_integrity_error
 from minted_connect.core.retry import with_retries
 from minted_connect.core.state import ClientSettings, ClientState
 from minted_connect.errors import MintedConnectError, NotSent, Phase, ProtocolError
+from minted_connect.models import UnreadableRow
 
 __all__ = ["ApiClient"]
 
 _T = TypeVar("_T")
+
+_logger = logging.getLogger("minted_connect")
 
 API_VERSION = "3"
 """The latest `api-version` in the vendor's documentation."""
@@ -155,12 +159,12 @@ class ApiClient:
     async def send_optional(
         self, request: Request, returns: type[_T], *, check: Callable[[_T], Sequence[str]] | None = None
     ) -> _T | None:
-        """Send a request, and return the `data` of its response as `returns`, or None if the data is null.
+        """Send a request, and return the `data` of its response as `returns`, or None if `Response.is_null`.
 
         Arguments and errors are those of `send`.
         """
         response = await self.exchange(request)
-        return None if response.data is None else self._convert(response, returns, request, check)
+        return None if response.is_null else self._convert(response, returns, request, check)
 
     def _convert(
         self, response: Response, returns: type[_T], request: Request, check: Callable[[_T], Sequence[str]] | None
@@ -209,7 +213,7 @@ class ApiClient:
     def structure(
         self, data: Any, returns: type[_T], request: Request | None = None, response: Response | None = None
     ) -> _T:
-        """Convert the data of a response to `returns`; `request` and `response` are used for the error only.
+        """Convert the data of a response to `returns`; `request` and `response` are used for errors and logs only.
 
         Raises:
             ProtocolError: if the data does not match; `.problems` has the path of each mismatch.
@@ -218,9 +222,15 @@ class ApiClient:
             self.state.on_structure(request.operation.name, data, returns)
         sent_at = response.sent_at if response else None
         try:
-            return converter.structure(data, returns, elapsed=self.elapsed, sent_at=sent_at)
+            model = converter.structure(data, returns, elapsed=self.elapsed, sent_at=sent_at)
         except converter.StructureError as mismatch:
             problems = mismatch.problems
+        else:
+            rows: tuple[UnreadableRow, ...] = getattr(model, "unreadable", ())
+            for row in rows:
+                name = "a page" if request is None else str(request.info)
+                _logger.warning("%s: a row cannot be read and is left out: %s", name, row.problem)
+            return model
         error = ProtocolError(
             f"the response does not match the expected schema: {'; '.join(problems[:3])}",
             problems,

@@ -8,16 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from itertools import islice, repeat
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast, get_args, get_origin
+
+import attrs
 
 from minted_connect.core import converter_hooks
 from minted_connect.core.converter_hooks import make_converter
+from minted_connect.models import Page, UnreadableRow
+from minted_connect.models.json_keys import json_name
 
 __all__ = ["StructureError", "structure", "unstructure"]
 
 T = TypeVar("T")
 
 _MAX_PROBLEMS: Final = 20
+_MAX_ROW_PROBLEMS: Final = 3
 _EMPTY: Final[tuple[Any, ...]] = (None, [])
 
 
@@ -43,6 +48,8 @@ def structure(
 ) -> T:
     """Structure a model, a `tuple[Model, ...]` or a `Page[Model]` from parsed JSON. Unknown keys stay in `raw`.
 
+    The rows of a page that do not match the model are in `Page.unreadable`.
+
     Args:
         data: A document that `loads` returned, or its ``data``.
         type_: The type of the result.
@@ -55,18 +62,43 @@ def structure(
     try:
         model = _hook(cast("Any", type_))(data, type_)
     except Exception:  # noqa: BLE001 - the detailed converter finds the reason
-        raise StructureError(_find_problems(data, type_)) from None
+        model = _structure_odd_page(data, type_) if get_origin(type_) is Page else None
+        if model is None:
+            raise StructureError(_find_problems(data, type_)) from None
     if elapsed is not None and (record_receipt := getattr(model, "_record_receipt", None)) is not None:
         record_receipt(elapsed() if sent_at is None else sent_at, elapsed)
     return cast("T", model)
 
 
-def _find_problems(data: Any, type_: Any) -> tuple[str, ...]:
+def _structure_odd_page(data: Any, type_: Any) -> Page[Any] | None:
+    """Structure a page row by row; return None if more than rows is unreadable."""
+    key = json_name(Page, "items")
+    rows: Any = cast("Mapping[str, Any]", data).get(key) if isinstance(data, Mapping) else None
+    if not isinstance(rows, list):
+        return None
+    try:
+        page: Page[Any] = _hook(type_)({**data, key: []}, type_)
+    except Exception:  # noqa: BLE001 - the caller finds the reason
+        return None
+    (row_type,) = get_args(type_)
+    items: list[Any] = []
+    unreadable: list[UnreadableRow] = []
+    for number, row in enumerate(cast("Iterable[Any]", rows)):
+        try:
+            items.append(_hook(row_type)(row, row_type))
+        except Exception:  # noqa: BLE001 - the detailed converter finds the reason
+            path = f"data.{key}[{number}]"
+            problems = _find_problems(row, row_type, path)
+            unreadable.append(UnreadableRow(path, "; ".join(problems[:_MAX_ROW_PROBLEMS]), row))
+    return attrs.evolve(page, items=tuple(items), unreadable=tuple(unreadable), raw=data)
+
+
+def _find_problems(data: Any, type_: Any, path: str = "data") -> tuple[str, ...]:
     try:
         make_converter(detailed=True).structure(data, type_)
     except Exception as error:  # noqa: BLE001 - foreign exceptions are reported too, without their texts
-        return tuple(islice(converter_hooks.describe_problems(error, "data"), _MAX_PROBLEMS))
-    return ("data: does not match the schema",)
+        return tuple(islice(converter_hooks.describe_problems(error, path), _MAX_PROBLEMS))
+    return (f"{path}: does not match the schema",)
 
 
 def unstructure(model: Any) -> Any:

@@ -1,8 +1,10 @@
 """The hooks of the strict cattrs converter between JSON data and models.
 
 Values are not coerced if that could change or guess their meaning: ``1.9`` is not an integer, ``"false"`` is not a
-boolean, and a float is not an amount of money. Problems are reported by path and rule, never by value, because values
-can be personal data.
+boolean, and a float is not an amount of money. Other forms that PHP and MySQL write are accepted where they cannot be
+misread: 0 and 1 for a flag, a date with its midnight, ``[]`` and ``""`` for null, a zero date for null, and digits in a
+string for the numbers that `models.json_types` marks. Problems are reported by path and rule, never by value, because
+values can be personal data.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from minted_connect.models import OrderKind
 from minted_connect.models.json_keys import json_name
+from minted_connect.models.json_types import accepts_digits
 
 __all__ = ["ASSUMED_UTC", "describe_problems", "make_converter"]
 
@@ -33,7 +36,13 @@ ASSUMED_UTC: Final = timezone(timedelta(0), "UTC (assumed)")
 """Time zone of times that the server sent without one. Equal to UTC, and unstructured without a time zone."""
 
 _PLAIN_NUMBER: Final = re.compile(r"-?[0-9]{1,50}(\.[0-9]{1,49})?")
+_DIGITS: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 _MIN_LENGTH: Final = len("2026-02-20T12:27:57")
+_DAY_LENGTH: Final = len("2026-02-20")
+_TIME_ZONE: Final = r"(Z|[+-][0-9]{2}:?[0-9]{2})?"
+_MIDNIGHT: Final = re.compile(rf"[T ]00:00:00(\.0{{1,9}})?{_TIME_ZONE}")
+_ZERO_DATE: Final = re.compile(rf"(0000-00-00|-0001-11-30)([T ]00:00:00(\.0{{1,9}})?{_TIME_ZONE})?")
+"""MySQL's zero date, and the same after Laravel has formatted it."""
 
 
 class _RuleBroken(ValueError):
@@ -47,9 +56,12 @@ def _structure_str(value: Any, _: Any = None) -> str:
 
 
 def _structure_bool(value: Any, _: Any = None) -> bool:
-    if type(value) is not bool:
-        raise _RuleBroken("must be true or false")
-    return value
+    if type(value) is bool:
+        return value
+    # A flag is a TINYINT in MySQL.
+    if type(value) is int and value in {0, 1}:
+        return bool(value)
+    raise _RuleBroken("must be true or false")
 
 
 def _structure_int(value: Any, _: Any = None) -> int:
@@ -84,10 +96,13 @@ def _structure_datetime(value: Any, _: Any = None) -> datetime:
 
 def _structure_date(value: Any, _: Any = None) -> date:
     if type(value) is str and value[4:5] == value[7:8] == "-":
-        try:
-            return date.fromisoformat(value)
-        except ValueError:
-            pass
+        day, time = value[:_DAY_LENGTH], value[_DAY_LENGTH:]
+        # Laravel formats a date like a time, as its midnight.
+        if not time or _MIDNIGHT.fullmatch(time):
+            try:
+                return date.fromisoformat(day)
+            except ValueError:
+                pass
     raise _RuleBroken("must be a date, YYYY-MM-DD")
 
 
@@ -150,11 +165,33 @@ def _union_hook(type_: Any, converter: Converter) -> _Hook:
     required = structure_open if members else hook
     if len(parts) == len(get_args(type_)):
         return required
+    nulls: tuple[Any, ...] = ()
+    if not members and not {bool, int, Decimal}.intersection(parts):
+        nulls = ([],) if str in parts else ([], "")
+    is_time = not {date, datetime}.isdisjoint(parts)
 
     def structure_optional(value: Any, _: Any = None) -> Any:
-        return None if value is None else required(value, parts[0])
+        if value is None or (not value and value in nulls):
+            return None
+        if is_time and type(value) is str and _ZERO_DATE.fullmatch(value):
+            return None
+        return required(value, parts[0])
 
     return structure_optional
+
+
+def _field_hook(field: attrs.Attribute[Any], type_: Any, converter: Converter) -> _Hook:
+    hook: _Hook = converter.get_structure_hook(type_)
+    if not accepts_digits(field):
+        return hook
+    is_optional = types.NoneType in _parts(type_)
+
+    def structure_digits(value: Any, _: Any = None) -> Any:
+        if type(value) is str and _DIGITS.fullmatch(value):
+            return int(value)
+        return None if is_optional and value == "" else hook(value, type_)
+
+    return structure_digits
 
 
 def _tuple_hook(type_: Any, converter: Converter) -> _Hook:
@@ -190,15 +227,21 @@ def _detailed_tuple_hook(type_: Any, converter: Converter) -> _Hook:
 # --- classes ---------------------------------------------------------------------------------------------------
 
 
-def _overrides(class_: Any) -> dict[str, Any]:
+def _overrides(type_: Any, converter: Converter) -> dict[str, Any]:
+    class_ = attrs.resolve_types(get_origin(type_) or type_)
     return {
-        field.name: override(rename=json_name(class_, field.name)) if field.eq else override(omit=True)
-        for field in attrs.fields(get_origin(class_) or class_)
+        field.name: override(
+            rename=json_name(class_, field.name),
+            struct_hook=_field_hook(field, field.type, converter) if accepts_digits(field) else None,
+        )
+        if field.eq
+        else override(omit=True)
+        for field in attrs.fields(class_)
     }
 
 
 def _detailed_class_hook(type_: Any, converter: Converter) -> _Hook:
-    inner = make_dict_structure_fn(type_, converter, **_overrides(type_))
+    inner = make_dict_structure_fn(type_, converter, **_overrides(type_, converter))
 
     def structure_object(value: Any, _: Any = None) -> Any:
         return inner(_check_object(value), type_)
@@ -238,7 +281,7 @@ def _class_hook(type_: Any, converter: Converter) -> _Hook:
         scope[f"default_{field.name}"] = field.default
         if field.eq:
             bound = field.type[get_args(type_)] if getattr(field.type, "__parameters__", ()) else field.type
-            scope[f"hook_{field.name}"] = converter.get_structure_hook(bound)
+            scope[f"hook_{field.name}"] = _field_hook(field, bound, converter)
             values.append(_expression(field, json_name(class_, field.name), f"hook_{field.name}"))
         else:
             values.append("value" if field.name == "raw" else f"default_{field.name}")
@@ -248,7 +291,7 @@ def _class_hook(type_: Any, converter: Converter) -> _Hook:
 
 
 def _class_unstructure_hook(type_: Any, converter: Converter) -> _Hook:
-    return make_dict_unstructure_fn(type_, converter, **_overrides(type_))
+    return make_dict_unstructure_fn(type_, converter, **_overrides(type_, converter))
 
 
 def _keep_decimal(value: Decimal) -> Decimal:

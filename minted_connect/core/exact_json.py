@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from decimal import Clamped, Context, Decimal, DecimalException, Inexact, InvalidOperation, Overflow, Rounded, Subnormal
 from json.encoder import encode_basestring
 from typing import Any, Final, NoReturn, cast
@@ -20,6 +21,8 @@ _EXACT: Final = Context(
 )
 """Parses a number exactly or raises; an exponent like 1e999999999 would need gigabytes in later arithmetic."""
 _SPACE: Final = " \t\n\r"
+_BEFORE_DOCUMENT: Final = f"{_SPACE}\ufeff"
+"""Skipped before a document. A PHP file that was saved with a byte order mark sends it (RFC 8259 section 8.1)."""
 
 
 class Malformed(ValueError):
@@ -44,16 +47,17 @@ _DECODER: Final = json.JSONDecoder(
 
 
 def loads(body: bytes, *, max_depth: int = 64) -> Any:
-    """Parse JSON. Fractions become exact Decimals, integers become ints.
+    """Parse JSON. Fractions become exact Decimals, integers become ints. A byte order mark is skipped.
 
     Raises:
         Malformed: if the body is not UTF-8, not JSON or nested deeper than `max_depth`, or holds a duplicate key, NaN,
             a fraction with more than 100 digits or an exponent beyond 99, or a lone surrogate.
     """
+    text = ""
     try:
         text = body.decode()
-        if text[:1] in _SPACE:
-            text = text.lstrip(_SPACE)
+        if text[:1] in _BEFORE_DOCUMENT:
+            text = text.lstrip(_BEFORE_DOCUMENT)
         data, end = _DECODER.raw_decode(text)
         if "\\" in text and ("\\ud" in text or "\\uD" in text):
             _reject_lone_surrogates(data)
@@ -62,6 +66,8 @@ def loads(body: bytes, *, max_depth: int = 64) -> Any:
     except UnicodeError:
         raise Malformed("not valid Unicode") from None
     except json.JSONDecodeError as error:
+        if error.pos == 0 and _ends_with_object(text):
+            raise Malformed("text before the JSON document, such as a PHP warning") from None
         raise Malformed(f"not JSON, at character {error.pos}") from None
     except RecursionError:
         raise Malformed(f"nested deeper than {max_depth}") from None
@@ -72,6 +78,13 @@ def loads(body: bytes, *, max_depth: int = 64) -> Any:
     if body.count(b"[") + body.count(b"{") > max_depth and _is_deeper(data, max_depth):
         raise Malformed(f"nested deeper than {max_depth}")
     return data
+
+
+def _ends_with_object(text: str) -> bool:
+    with suppress(ValueError, DecimalException, RecursionError):
+        _, end = _DECODER.raw_decode(text, text.index('{"'))
+        return not text[end:].strip(_SPACE)
+    return False
 
 
 def _is_deeper(data: Any, limit: int) -> bool:

@@ -52,6 +52,11 @@ class Response:
     attempts: int = 1
     """Number of attempts that were made."""
 
+    @property
+    def is_null(self) -> bool:
+        """Whether `data` is null, or the `[]` or `""` that PHP may write for a missing object."""
+        return self.data is None or self.data in ([], "")
+
 
 class BodyTooLarge(aiohttp.ClientError):
     """The body of a response exceeds `Options.max_body`."""

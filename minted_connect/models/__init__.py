@@ -34,7 +34,7 @@ from minted_connect.models.order import (
     Receipt,
     Shipping,
 )
-from minted_connect.models.page import Page
+from minted_connect.models.page import Page, UnreadableRow
 from minted_connect.models.product import BaseCurrency, Category, MetalType, Product
 from minted_connect.models.rate import Rate, RatePoint
 from minted_connect.models.wallet import Holding
@@ -75,6 +75,7 @@ __all__ = [
     "Refusal",
     "Shipping",
     "ShippingAddress",
+    "UnreadableRow",
     "to_dict",
 ]
 

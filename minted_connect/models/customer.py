@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from minted_connect.models.json_types import DIGITS
 from minted_connect.models.masking import masked, masked_except_last, masked_except_last_two
 
 __all__ = ["AccountType", "Customer", "CustomerWallet", "Gender"]
@@ -37,10 +38,10 @@ class CustomerWallet:
     `customer_external_id`; the other attributes are those of Partner Customer Balance.
     """
 
-    id: int
+    id: int = attrs.field(metadata=DIGITS)
     customer_external_id: str | None = attrs.field(default=None, repr=masked_except_last)
     name: str | None = None
-    currency_id: int | None = None
+    currency_id: int | None = attrs.field(default=None, metadata=DIGITS)
     currency_symbol: str | None = None
     currency_code: str | None = None
     is_cash: bool | None = None
@@ -74,10 +75,10 @@ class Customer:
     """Business customers only."""
     birthdate: date | None = attrs.field(default=None, repr=masked)
     account_type: AccountType | str | None = None
-    id: int | None = None
+    id: int | None = attrs.field(default=None, metadata=DIGITS)
     """The vendor's own id of the customer."""
-    company_id: int | None = None
-    user_id: int | None = None
+    company_id: int | None = attrs.field(default=None, metadata=DIGITS)
+    user_id: int | None = attrs.field(default=None, metadata=DIGITS)
     created_at: datetime | None = None
     """Received without a time zone; UTC is assumed."""
     updated_at: datetime | None = None

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 
 from minted_connect.models.customer import Customer
+from minted_connect.models.json_types import DIGITS
 from minted_connect.models.masking import masked, masked_except_last, masked_except_last_two
 
 __all__ = [
@@ -65,7 +66,7 @@ class PricePart:
     Ids in the examples: 2 insurance, 4 shipping, 6 physical conversion, 7 minting (api-26503573, api-27307650).
     """
 
-    id: int
+    id: int = attrs.field(metadata=DIGITS)
     name: str
     price: Decimal
     """Money per piece."""
@@ -75,10 +76,10 @@ class PricePart:
 class LineItem:
     """One line of a basket or order. Two lines may have the same sku (api-26503559, documented example)."""
 
-    item_currency_id: int
+    item_currency_id: int = attrs.field(metadata=DIGITS)
     item_currency_name: str
     """Name of the metal account (`Dirham Gold`)."""
-    product_id: int
+    product_id: int = attrs.field(metadata=DIGITS)
     sku: str
     product_name: str
     product_weight: Decimal
@@ -122,7 +123,7 @@ class Payment:
 class ShippingAddress:
     """Shipping address of an order (api-27307650, 2026-04-02, documented example)."""
 
-    id: int
+    id: int = attrs.field(metadata=DIGITS)
     external_id: str | None = attrs.field(default=None, repr=masked)
     tax_number: str | None = attrs.field(default=None, repr=masked_except_last_two)
     fullname: str | None = attrs.field(default=None, repr=masked)
@@ -155,7 +156,7 @@ class Deal:
     Complete Delivery (api-27307650, 2026-04-02), documented; meanings partly inferred from the figures.
     """
 
-    id: int
+    id: int = attrs.field(metadata=DIGITS)
     guid: str
     """UUID in upper case."""
     order_creation_status: CreationStatus | str
@@ -206,7 +207,7 @@ class Deal:
     """Percent."""
     currency_code: str
     """Currency of all money in this object (`AED`)."""
-    status_id: int
+    status_id: int = attrs.field(metadata=DIGITS)
     status_name: OrderStatus | str
     customer: Customer
     order_at: datetime

@@ -19,7 +19,7 @@ def json_key(key: str) -> Mapping[str, str]:
 
 def camel_case_keys(_class: type, fields: list[attrs.Attribute[Any]]) -> list[attrs.Attribute[Any]]:
     """Give each field its name in camelCase as key; for the argument `field_transformer` of attrs."""
-    return [field.evolve(metadata=json_key(_camel_case(field.name))) for field in fields]
+    return [field.evolve(metadata={**field.metadata, **json_key(_camel_case(field.name))}) for field in fields]
 
 
 def json_name(class_: Any, name: str) -> str:

@@ -13,12 +13,13 @@ import attrs
 from minted_connect.errors import OrderUnreadable
 from minted_connect.models.customer import Customer
 from minted_connect.models.deal import Deal, OrderStatus
+from minted_connect.models.json_types import DIGITS
 from minted_connect.models.masking import masked, masked_except_last_two
 from minted_connect.models.order_status import is_failing
 
 __all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
 
-_NUMBER: Final = re.compile("[0-9]{1,19}")
+_NUMBER: Final = re.compile("[0-9]{1,18}")
 
 
 @attrs.frozen(slots=False)
@@ -110,7 +111,7 @@ class Shipping:
 class Receipt:
     """Identifiers of an order and a link to its document. Inferred, with the least evidence of all responses (S19)."""
 
-    order_id: int | None = None
+    order_id: int | None = attrs.field(default=None, metadata=DIGITS)
     guid: str | None = None
     increment_id: str | None = None
     external_id: str | None = None
@@ -123,7 +124,7 @@ class Receipt:
 class InvoiceItem:
     """One line of an invoice. Inferred: a row of Partner Get Order."""
 
-    product_id: int | None = None
+    product_id: int | None = attrs.field(default=None, metadata=DIGITS)
     product_name: str | None = None
     product_weight: Decimal | None = None
     """Weight of one piece in grams."""
@@ -139,7 +140,7 @@ class InvoiceItem:
     """Pieces or grams: which one is not known, so fractions are accepted."""
     total: Decimal | None = None
     """Money."""
-    currency_id: int | None = None
+    currency_id: int | None = attrs.field(default=None, metadata=DIGITS)
     currency_rate: Decimal | None = None
     currency_total: Decimal | None = None
 
@@ -166,7 +167,7 @@ class Invoice:
     """Money."""
     currency_rate: Decimal | None = None
     currency_total: Decimal | None = None
-    status_id: int | None = None
+    status_id: int | None = attrs.field(default=None, metadata=DIGITS)
     status_name: OrderStatus | str | None = None
     items: tuple[InvoiceItem, ...] = ()
     customer: Customer | None = None

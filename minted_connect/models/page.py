@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import attrs
 
 from minted_connect.models.json_keys import json_key
+from minted_connect.models.json_types import DIGITS
 
-__all__ = ["Page"]
+__all__ = ["Page", "UnreadableRow"]
 
 T = TypeVar("T")
+
+_DIGITS: Final = re.compile("[0-9]{1,18}")
+
+
+@attrs.frozen
+class UnreadableRow:
+    """A row of a page that does not match its model."""
+
+    path: str
+    """Place in the response (`data.data[3]`)."""
+    problem: str
+    """Path and rule of each mismatch, separated by `; `, without values."""
+    raw: Any = attrs.field(default=None, repr=False, eq=False)
+    """The row as received: normally a JSON object."""
+
+    @property
+    def id(self) -> int | None:
+        """The `id` of the row; None if it cannot be read."""
+        value = _member(self.raw, "id")
+        if isinstance(value, str) and _DIGITS.fullmatch(value):
+            return int(value)
+        return value if type(value) is int else None
+
+    @property
+    def customer_id(self) -> str | None:
+        """The `customer.external_id` of the row; None if it cannot be read."""
+        value = _member(_member(self.raw, "customer"), "external_id")
+        return str(value) if value and type(value) in {str, int} else None
+
+
+def _member(value: Any, name: str) -> Any:
+    return cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
 
 
 @attrs.frozen(slots=False)
 class Page(Generic[T]):
-    """One page of a list. Iterating over it yields the rows.
+    """One page of a list. Iterating over it yields the rows that can be read.
 
     Source: the Laravel paginator of E-Commerce Products (api-8209436, 2024-09-05) and Webview Get Orders
     (api-26025311, 2025-12-25); inferred for Walletable. The links of the paginator are in `raw`; this library does not
@@ -24,16 +58,18 @@ class Page(Generic[T]):
     """
 
     items: tuple[T, ...] = attrs.field(metadata=json_key("data"))
-    """The rows (`data` in JSON)."""
-    current_page: int
+    """The rows (`data` in JSON) that can be read."""
+    current_page: int = attrs.field(metadata=DIGITS)
     """Page number, from 1."""
-    last_page: int
-    per_page: int
+    last_page: int = attrs.field(metadata=DIGITS)
+    per_page: int = attrs.field(metadata=DIGITS)
     """Maximum number of rows on a page; in requests the vendor calls it `total`."""
-    total: int
-    """Number of rows on all pages."""
+    total: int = attrs.field(metadata=DIGITS)
+    """Number of rows on all pages, unreadable ones included."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The paginator as received."""
+    unreadable: tuple[UnreadableRow, ...] = attrs.field(default=(), eq=False)
+    """The rows that cannot be read. Each one is logged as a warning."""
 
     @property
     def has_next(self) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 
 import attrs
 
+from minted_connect.models.json_types import DIGITS
+
 __all__ = ["BaseCurrency", "Category", "MetalType", "Product"]
 
 
@@ -25,7 +27,7 @@ class MetalType(enum.StrEnum):
 class BaseCurrency:
     """Metal account of a product (`Dirham Gold`). Inferred; the keys are assumed (S13)."""
 
-    id: int
+    id: int = attrs.field(metadata=DIGITS)
     name: str | None = None
     metal_type: MetalType | str | None = None
 
@@ -34,7 +36,7 @@ class BaseCurrency:
 class Category:
     """Category of a product. Inferred; the keys are assumed (S13)."""
 
-    id: int
+    id: int = attrs.field(metadata=DIGITS)
     name: str | None = None
 
 
@@ -45,7 +47,7 @@ class Product:
     Source: E-Commerce Products (api-8209436, 2024-09-05); inferred for Walletable (S12, S13).
     """
 
-    id: int
+    id: int = attrs.field(metadata=DIGITS)
     name: str
     sku: str
     text: str | None = None

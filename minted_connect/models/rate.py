@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 
+from minted_connect.models.json_types import DIGITS
 from minted_connect.models.product import MetalType
 
 __all__ = ["Rate", "RatePoint"]
@@ -18,7 +19,7 @@ __all__ = ["Rate", "RatePoint"]
 class Rate:
     """Current price of one metal account. Inferred from Partner pricefix (api-3826800, 2025-01-17; S26)."""
 
-    currency_id: int
+    currency_id: int = attrs.field(metadata=DIGITS)
     currency_name: str
     """Name of the metal account (`Dirham Gold`)."""
     metal_type: MetalType | str
@@ -31,7 +32,7 @@ class Rate:
     currency_code: str
     """Currency of the prices."""
     updated_at: datetime
-    product_id: int | None = None
+    product_id: int | None = attrs.field(default=None, metadata=DIGITS)
     """Id of the 1 g product of this account, if it exists."""
     sku: str | None = None
     """Sku of the 1 g product."""
@@ -43,7 +44,7 @@ class Rate:
 class RatePoint:
     """Price of one metal account in one past interval. Inferred from `Rate` (S27)."""
 
-    currency_id: int
+    currency_id: int = attrs.field(metadata=DIGITS)
     metal_type: MetalType | str
     currency_code: str
     """Currency of the prices."""

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 
 from minted_connect.models.json_keys import camel_case_keys
+from minted_connect.models.json_types import DIGITS
 from minted_connect.models.product import MetalType
 
 __all__ = ["Holding"]
@@ -26,7 +27,7 @@ class Holding:
     images: tuple[str, ...] = ()
     """URLs."""
     sku: str | None = None
-    product_id: int | None = None
+    product_id: int | None = attrs.field(default=None, metadata=DIGITS)
     product_weight: Decimal | None = None
     """Weight of one piece in grams."""
     metal_type: MetalType | str | None = None

@@ -196,7 +196,9 @@ class AsyncCustomers(Resource):
         except MintedConnectError:
             raise error from None
         expected = {"external_id": customer_id, **{name: sent[name] for name in sent.keys() - _NOT_RETURNED}}
-        if all(found.raw.get(name) == value for name, value in expected.items()):
+        # A birth date may come as a midnight; null and "" are both used for a missing value.
+        received = {**found.raw, "birthdate": found.birthdate and found.birthdate.isoformat()}
+        if all((received.get(name) or None) == (value or None) for name, value in expected.items()):
             return found
         raise error
 

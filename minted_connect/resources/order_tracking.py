@@ -19,6 +19,7 @@ from minted_connect.errors import (
     MintedConnectError,
     NotFound,
     Phase,
+    ProtocolError,
     RateLimited,
     RequestTimeout,
     ServerError,
@@ -26,7 +27,16 @@ from minted_connect.errors import (
 from minted_connect.models import Completion, CreationStatus, Intent, IntentState, Order, OrderProgress, Page
 from minted_connect.resources.base import owner_problems
 
-__all__ = ["FIRST_PAUSE", "FetchOrders", "OrderPoller", "OrderRef", "SaveProgress", "not_listed", "poll_interval"]
+__all__ = [
+    "FIRST_PAUSE",
+    "FetchOrders",
+    "OrderPoller",
+    "OrderRef",
+    "SaveProgress",
+    "check_unreadable",
+    "not_listed",
+    "poll_interval",
+]
 
 _logger = logging.getLogger("minted_connect")
 
@@ -121,6 +131,23 @@ class OrderRef:
 def not_listed() -> NotFound:
     """Build the error for a response without the order. The server did not send this error: its status is 0."""
     return attach_request(NotFound("no order with this id is listed for this customer"), _REQUEST)
+
+
+def check_unreadable(rows: Page[Order], number: int, *, has_number: bool = True) -> None:
+    """Check that no row that cannot be read may be the order.
+
+    Args:
+        rows: The rows listed for the order, which was not found among those that can be read.
+        number: Id of the order.
+        has_number: Whether the order has this id for certain.
+
+    Raises:
+        ProtocolError: if a row that cannot be read has the id of the order, or may have it.
+    """
+    for row in rows.unreadable:
+        if not has_number or row.id in (number, None):
+            text = f"the response does not match the expected schema: {row.problem}"
+            raise attach_request(ProtocolError(text, tuple(row.problem.split("; "))), _REQUEST)
 
 
 def poll_interval(polls: int, quiet: float, roll: float) -> float:
@@ -241,8 +268,10 @@ class OrderPoller:
 
     async def _request(self) -> Order:
         target = self.target
-        order = target.find_in(await self._fetch(target.customer, target.number))
+        rows = await self._fetch(target.customer, target.number)
+        order = target.find_in(rows)
         if order is None:
+            check_unreadable(rows, target.number, has_number=not target.keys)
             raise not_listed()
         return order
 

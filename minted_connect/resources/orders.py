@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from datetime import date
 from functools import partial
@@ -23,7 +24,14 @@ from minted_connect.models import (
     Receipt,
 )
 from minted_connect.resources import base
-from minted_connect.resources.order_tracking import FIRST_PAUSE, OrderPoller, OrderRef, SaveProgress, not_listed
+from minted_connect.resources.order_tracking import (
+    FIRST_PAUSE,
+    OrderPoller,
+    OrderRef,
+    SaveProgress,
+    check_unreadable,
+    not_listed,
+)
 
 __all__ = ["AsyncOrders", "SortBy"]
 
@@ -117,7 +125,8 @@ class AsyncOrders(base.Resource):
     ) -> AsyncGenerator[Page[Order], None]:
         """Iterate over the pages from `page` on, one request each. The arguments are those of `page`.
 
-        An order that is created meanwhile moves the others towards the next page, so an order can be yielded twice.
+        An order that is created meanwhile moves the others towards the next page, so an order can be yielded twice;
+        one that leaves the list moves them back, so that an order can be missed. `iterate` handles both.
         """
         fetch = partial(
             self.page,
@@ -146,8 +155,14 @@ class AsyncOrders(base.Resource):
         sort_type: Literal["asc", "desc"] = "desc",
         per_page: int = 10,
     ) -> AsyncGenerator[Order, None]:
-        """Iterate over all orders; pages of `per_page` rows are requested as needed. Filters are those of `page`."""
-        pages = self.pages(
+        """Iterate over all orders; pages of `per_page` rows are requested as needed. Filters are those of `page`.
+
+        Each order is yielded once, also if orders are created or leave the list meanwhile, which moves the others to
+        other pages. If the number of orders does not agree with `Page.total` at the end, pages are requested once more;
+        if orders may be missing then, a warning is logged. Orders that cannot be read are left out and logged, too.
+        """
+        lists = base.new_rows(AsyncOrders.pages)(
+            self,
             customer_id=customer_id,
             status=status,
             tx_type=tx_type,
@@ -158,7 +173,7 @@ class AsyncOrders(base.Resource):
             sort_type=sort_type,
             per_page=per_page,
         )
-        return base.items(pages)
+        return base.items(lists)
 
     async def get(self, order_id: int, *, customer_id: str) -> Order:
         """Return one order of one customer.
@@ -167,14 +182,17 @@ class AsyncOrders(base.Resource):
 
         Raises:
             NotFound: if no row is this order of this customer. The server did not send this error: its `status` is 0.
+            ProtocolError: if the row of this order cannot be read.
 
         Source: Get Orders (api-26192668, 2026-03-16): partly documented (the filter); that `orderId` is the `id` of
         the order is inferred (Q4).
         """
         number = validation.integer("order_id", order_id, 1)
-        for row in await self._rows(customer_id, number):
+        rows = await self._rows(customer_id, number)
+        for row in rows:
             if row.id == number and row.customer.external_id == customer_id:
                 return row
+        check_unreadable(rows, number)
         raise not_listed()
 
     async def _rows(self, customer_id: str, order_id: int) -> Page[Order]:
@@ -313,6 +331,12 @@ def _status_ids(status: int | Sequence[int]) -> str:
 
 
 def _owner_check(customer_id: str) -> Callable[[Page[Order]], list[str]]:
-    return lambda page: base.owner_problems(
-        customer_id, {f"data.data[{number}].customer": row.customer for number, row in enumerate(page.items)}
-    )
+    def check(page: Page[Order]) -> list[str]:
+        gaps = {row.path for row in page.unreadable}
+        paths = (path for number in itertools.count() if (path := f"data.data[{number}]") not in gaps)
+        owners = {f"{path}.customer": row.customer for path, row in zip(paths, page.items, strict=False)}
+        problems = base.owner_problems(customer_id, owners)
+        others = (row for row in page.unreadable if row.customer_id not in {customer_id, None})
+        return [*problems, *(f"{row.path}.customer.external_id: is another customer's" for row in others)]
+
+    return check

@@ -36,5 +36,5 @@ class AsyncProducts(base.Resource):
         return base.pages(lambda number: self.page(page=number, per_page=per_page), page)
 
     def iterate(self, *, per_page: int = 10) -> AsyncGenerator[Product, None]:
-        """Iterate over all products; pages of `per_page` rows are requested as needed."""
-        return base.items(self.pages(per_page=per_page))
+        """Iterate over all products; pages of `per_page` rows are requested as needed. Each product is yielded once."""
+        return base.items(base.new_rows(AsyncProducts.pages)(self, per_page=per_page))

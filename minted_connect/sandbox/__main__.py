@@ -53,6 +53,11 @@ def _parse_arguments(arguments: list[str] | None, prog: str) -> argparse.Namespa
         help="time from one price to the next, in seconds (default: %(default)s)",
     )
     parser.add_argument(
+        "--quirks",
+        choices=("laravel",),
+        help="send the JSON shapes that Laravel and MySQL write, such as ids as strings (default: as documented)",
+    )
+    parser.add_argument(
         "--console",
         action=argparse.BooleanOptionalAction,
         help="serve the console at /_sandbox, without a password (default: only if --host is a loopback address)",
@@ -113,6 +118,7 @@ def main(arguments: list[str] | None = None, *, prog: str = "python -m minted_co
             "username": given.username,
             "password": password,
             "price_interval": given.price_interval,
+            "quirks": given.quirks,
             "console": given.console,
             "clock": MovableClock(),
         }

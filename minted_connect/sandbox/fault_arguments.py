@@ -339,6 +339,7 @@ _YEAR = 366 * 86_400
 Seconds = Annotated[float, Number(0, _YEAR)]
 HttpStatus = Annotated[int, Number(200, 999, is_whole=True)]
 Whole = Annotated[int, Number(-(2**63), 2**63 - 1, is_whole=True)]
+RowId = Annotated[int | None, Nothing(), Number(1, 2**63 - 1, is_whole=True)]
 Times = Annotated[int, Number(1, 10**9, is_whole=True)]
 Skipped = Annotated[int, Number(0, 10**9, is_whole=True)]
 Count = Annotated[int, Number(0, 100_000, is_whole=True)]

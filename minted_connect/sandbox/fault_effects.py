@@ -28,7 +28,7 @@ from .fault_arguments import (
 from .fault_registry import fault
 from .json_codec import encode, failure, success
 from .messages import translate
-from .router import Response
+from .router import Response, parse_query
 
 _HTML = b"<!DOCTYPE html><html><head><title>502 Bad Gateway</title></head><body>nginx</body></html>"
 _HTML_HEADERS = {"Content-Type": "text/html; charset=UTF-8"}
@@ -235,6 +235,19 @@ async def order_status(
             data = {**orders[0], **status}
         response = evolve(response, envelope={**response.envelope, "data": data})
     return context.respond(response)
+
+
+@fault
+async def page_drift(context: FaultContext, *, change: Literal["insert", "remove"] = "insert") -> web.Response:
+    """Change the list of orders between page 1 and later ones: the newest order joins the list, or leaves it."""
+    partner = await context.authenticate()
+    if isinstance(partner, Response):
+        return context.respond(partner)
+    newest = max(context.shop.orders_of(partner), key=lambda order: (order.ordered, order.id), default=None)
+    if newest is not None:
+        is_first = parse_query(context.request.raw_path).get("page", "1") == "1"
+        context.shop.set_listed(newest.id, is_listed=is_first == (change == "remove"))
+    return context.respond(await context.process())
 
 
 def _error_response(

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 from attrs import evolve
 
-from .fault_arguments import BodySize, Depth, Field, Json
+from .fault_arguments import BodySize, Depth, Field, Json, RowId
 from .fault_registry import fault
 from .router import Response
 
@@ -79,6 +79,20 @@ def drop_field(response: Response, *, field: Field = "") -> Response:
 def extra_field(response: Response, *, field: Field = "new_field", value: Json = "new") -> Response:
     """Add a field to `data`, or replace its value, as in `field="guid"`."""
     return _with_data(response, field, "set", value)
+
+
+@fault(is_edit=True)
+def odd_row(response: Response, *, row_id: RowId = None, field: Field = "order_at", value: Json = "?") -> Response:
+    """Replace a field of one row of a page: of the row with this `id`, or of the first row."""
+    copy = _deep_copy(dict(response.envelope))
+    data: Any = copy.get("data")
+    if not isinstance(data, dict) or "current_page" not in data:
+        return response
+    # With `quirks="laravel"` an id is a string.
+    rows = cast("list[dict[str, object]]", data["data"])
+    for row in [row for row in rows if row_id is None or str(row["id"]) == str(row_id)][:1]:
+        _edit(row, field.split("."), "set", value)
+    return evolve(response, envelope=copy)
 
 
 def _padded(size: int) -> bytes:

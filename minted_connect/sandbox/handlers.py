@@ -245,6 +245,7 @@ def get_orders(request: OperationRequest) -> object:
         for order in shop.orders_of(request.partner)
         if (customer is None or order.external_customer_id == customer)
         and (not order_id or order.id == order_id)
+        and order.id not in request.shop.unlisted
         and (kinds is None or order.kind in kinds)
         and (statuses is None or shop.status(order)[0] in statuses)
         and (days is None or days[0] <= to_datetime(order.ordered).date() <= days[1])

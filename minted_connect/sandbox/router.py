@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from codecs import BOM_UTF8
 from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import parse_qsl, unquote
@@ -46,16 +47,19 @@ OPERATIONS: dict[str, tuple[str, str, Callable[[OperationRequest], object]]] = {
 
 @frozen
 class Response:
-    """A response before encoding: an envelope, or a `body` that replaces it."""
+    """A response before encoding: an envelope, with or without a byte order mark, or a `body` that replaces it."""
 
     status: int
     envelope: Mapping[str, object]
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes | None = None
+    has_bom: bool = False
 
     def payload(self) -> bytes:
         """Return the bytes of the body."""
-        return self.body if self.body is not None else encode(self.envelope).encode("ascii")
+        if self.body is not None:
+            return self.body
+        return (BOM_UTF8 if self.has_bom else b"") + encode(self.envelope).encode("ascii")
 
 
 @frozen
@@ -171,15 +175,23 @@ class Dispatcher:
         shop: the state.
         router: finds the operation.
         base_url: prefix of the URLs in paginated responses.
+        reshape: changes each response before it is returned; None: they are not changed.
     """
 
-    def __init__(self, shop: Shop, router: Router, base_url: str = "") -> None:
+    def __init__(
+        self, shop: Shop, router: Router, base_url: str = "", *, reshape: Callable[[Response], Response] | None = None
+    ) -> None:
         self.base_url = base_url
         self.router = router
         self._shop = shop
+        self._reshape = reshape
 
     def dispatch(self, partner: str, request: IncomingRequest) -> Response:
         """Execute a request and return its response. Invalid requests raise nothing: they get an error response."""
+        response = self._execute(partner, request)
+        return response if self._reshape is None else self._reshape(response)
+
+    def _execute(self, partner: str, request: IncomingRequest) -> Response:
         language = request.language
         match = self.router.find(request.method, request.path)
         if isinstance(match, int):

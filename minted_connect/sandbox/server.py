@@ -22,6 +22,7 @@ from .exchange import FaultContext, make_context, reset_connection
 from .fault_registry import REGISTRY
 from .json_codec import failure
 from .messages import translate
+from .quirks import apply_laravel
 from .request_log import KEPT_HEADERS, LoggedRequest, RequestLog
 from .router import Dispatcher, Match, Response, Router, parse_query
 from .settings import Options, Settings
@@ -169,7 +170,8 @@ class BaseSandbox:
             raise
         self._shop, self._http = shop, http
         self._url = _format_url(settings.host, self._listener.sockets[0].getsockname()[1], settings.ssl_context)
-        self._dispatcher = Dispatcher(shop, self._router, self._url)
+        reshape = apply_laravel if settings.quirks == "laravel" else None
+        self._dispatcher = Dispatcher(shop, self._router, self._url, reshape=reshape)
         await self._listener.start_serving()
 
     async def _stop(self) -> None:

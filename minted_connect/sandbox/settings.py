@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any, Literal, TypedDict
 
 from attrs import Attribute, field, frozen
-from attrs.validators import optional
+from attrs.validators import in_, optional
 
 from .catalogue import PRODUCTS, Product
 from .clock import Clock
@@ -49,6 +49,7 @@ class Options(TypedDict, total=False):
     reads_lag: float
     card_payment: bool
     strict_update: bool
+    quirks: Literal["laravel"] | None
     console: bool | None
 
 
@@ -108,4 +109,5 @@ class Settings(Rules):
     nonce_uses: int | None = None
     strict_nc: bool = False
     basic_first: bool = False
+    quirks: Literal["laravel"] | None = field(default=None, validator=optional(in_(("laravel",))))
     console: bool | None = None

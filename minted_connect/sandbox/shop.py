@@ -102,6 +102,13 @@ class Shop(ShopState):
         order.status = None if name is None else str(name)  # the JSON encoder accepts no subclass of str
         self._save(order)
 
+    def set_listed(self, order_id: int, *, is_listed: bool) -> None:
+        """Hide an order from Get Orders, or show it again. A state file does not keep this."""
+        if is_listed:
+            self.unlisted.discard(order_id)
+        else:
+            self.unlisted.add(order_id)
+
     # Customers.
 
     def create_customer(self, partner: str, external_id: str, person: dict[str, str | None]) -> Customer:

@@ -58,6 +58,7 @@ class ShopState:
         self._baskets_by_customer: dict[int, dict[str, Basket]] = {}
         self._orders: dict[int, Order] = {}
         self._orders_by_token: dict[str, Order] = {}
+        self.unlisted: set[int] = set()
 
     def put(self, entity: Entity) -> None:
         """Add an entity, or replace the one with its id."""

@@ -60,6 +60,9 @@ class ThreadedSandbox(BaseSandbox):
             - `card_payment` (True): send the `payment` object in buy baskets, as in the examples of Feb 2026; False
               sends null, as in those of Mar 2026.
             - `strict_update` (False): require in Update Customer the fields that the E-Commerce page requires.
+            - `quirks` (None): "laravel" sends the shapes that Laravel and MySQL write instead of the documented ones:
+              ids and page counts as strings, flags as 0 and 1, dates with a midnight, `[]`, `""` and zero dates for
+              null, and a byte order mark before the JSON.
             - `realm` ("Minted Connect"): realm of the Digest challenges.
             - `algorithms` (("SHA-256", "MD5")): algorithms of the Digest challenges, one `WWW-Authenticate` line each,
               in this order.

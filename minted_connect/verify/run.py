@@ -14,7 +14,7 @@ from minted_connect.config import Options
 from minted_connect.core.request import OPERATIONS, Effect
 from minted_connect.errors import APIError, AuthenticationFailed, MintedConnectError, ProtocolError
 from minted_connect.hooks import Attempt
-from minted_connect.models import Basket, Order, Page, Product
+from minted_connect.models import Basket, Order, Page, Product, UnreadableRow
 from minted_connect.verify.field_diff import Differences, diff
 from minted_connect.verify.probes import ALTERNATIVE_PATHS, READS, ProbeInput, Read
 from minted_connect.verify.report import Assessment, ProbeResult, Report
@@ -145,7 +145,9 @@ class _Run:
             raise  # every other call would fail too, and some servers count failed logins
         except MintedConnectError as error:
             failure = error
-        self.results[operation] = self._assess(operation, failure)
+        unreadable: tuple[UnreadableRow, ...] = getattr(value, "unreadable", ())
+        problems = tuple(problem for row in unreadable for problem in row.problem.split("; "))
+        self.results[operation] = self._assess(operation, failure, problems)
         return value
 
     def add_untried(self, operation: str, note: str) -> None:
@@ -160,17 +162,20 @@ class _Run:
     def _path_of(self, operation: str) -> str:
         return self._paths.get(operation, OPERATIONS[operation].path)
 
-    def _assess(self, operation: str, failure: MintedConnectError | None) -> ProbeResult:
+    def _assess(
+        self, operation: str, failure: MintedConnectError | None, problems: tuple[str, ...] = ()
+    ) -> ProbeResult:
         statuses = [attempt.status for attempt in self._attempts if attempt.operation == operation]
         status = statuses[-1] if statuses else None
         data, type_ = self._structured.get(operation, (None, None))
         differences = diff(data, type_) if type_ is not None else Differences()
-        problems: tuple[str, ...] = ()
         decoded: bool | None = None
         note = ""
         if failure is None and status in _PATH_NOT_FOUND:
             assessment = Assessment.CONTRADICTED
             note = f"the client read {status} as «does not exist»: a wrong path gives the same response"
+        elif failure is None and problems:
+            assessment, decoded = Assessment.CONTRADICTED, False
         elif failure is None:
             decoded = True
             if type_ is not None and _is_empty(data):

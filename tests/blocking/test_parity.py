@@ -128,7 +128,7 @@ def test_iterate_has_the_parameters_of_pages(asynchronous, blocking_class):
     pages = dict(inspect.signature(asynchronous.pages).parameters)
 
     assert {**pages, **iterate} == pages
-    assert vars(blocking_class)["iterate"]._target is asynchronous.pages
+    assert vars(blocking_class)["iterate"]._target.__wrapped__ is asynchronous.pages
 
 
 @pytest.mark.parametrize("name", ["__init__", "from_env", "sandbox", "with_options"])

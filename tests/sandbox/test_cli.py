@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from minted_connect import MintedConnect
 from minted_connect.sandbox.__main__ import main
 
 needs_posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -159,3 +160,13 @@ def test_password_argument_is_refused(capsys):
         main(["--password", "x"])
     assert stop.value.code == 2
     capsys.readouterr()
+
+
+@needs_posix
+def test_quirks_option_reaches_the_sandbox(launch):
+    process = launch("--port", "0", "--quirks", "laravel", MINTED_CONNECT_PASSWORD="secret")
+    url = process.stdout.readline().split()[0]
+    with MintedConnect("sandbox", "secret", base_url=url) as minted:
+        assert minted.products.page().raw["current_page"] == "1"
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=20) == ("", "")
