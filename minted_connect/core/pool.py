@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
     from aiohttp.connector import Connection
 
+    from minted_connect.config import Options
+
 __all__ = [
     "ConnectionDropped",
     "Pool",
@@ -165,7 +167,7 @@ async def _on_dequeued(_session: object, context: SimpleNamespace, _params: obje
 class Pool:
     """An aiohttp session with a limit of concurrent requests."""
 
-    def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, slots: int) -> None:
+    def __init__(self, connector: aiohttp.BaseConnector, options: Options, *, owns_connector: bool) -> None:
         traces: list[aiohttp.TraceConfig] = []
         if not owns_connector:
             trace = aiohttp.TraceConfig()
@@ -179,10 +181,12 @@ class Pool:
             trust_env=False,
             trace_configs=traces,
             request_class=TrackedRequest,
+            max_line_size=options.max_header_line,
+            max_field_size=options.max_header_line,
         )
         # A semaphore in place of the connector's queue: a request that waits here is provably not sent, and the wait
         # has its own timeout.
-        self.slots: asyncio.Semaphore = asyncio.Semaphore(slots)
+        self.slots: asyncio.Semaphore = asyncio.Semaphore(options.pool_size)
         self.reading: set[aiohttp.ClientResponse] = set()
         """Responses whose body is being read."""
 
@@ -202,23 +206,22 @@ def to_payload(body: bytes) -> bytes | io.BytesIO | None:
 
 
 def open_pools(
-    lent: aiohttp.BaseConnector | None, *, tls: ssl.SSLContext | bool, size: int, keepalive: float
+    lent: aiohttp.BaseConnector | None, *, tls: ssl.SSLContext | bool, options: Options
 ) -> dict[PoolKind, Pool]:
     """Open the three pools of a client.
 
     Args:
         lent: Connector of the caller's session, for the default pool; it is not closed with the pool.
         tls: TLS settings of the connectors of our own.
-        size: Maximum concurrent requests of each pool.
-        keepalive: Seconds for which the default pool keeps an idle connection.
+        options: Size of each pool, time for which an idle connection is kept, and size of a header line.
     """
-    default = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive, ssl=tls)
+    default = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls)
 
     def open_unpooled() -> Pool:
-        return Pool(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls), owns_connector=True, slots=size)
+        return Pool(aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls), options, owns_connector=True)
 
     return {
-        PoolKind.DEFAULT: Pool(default, owns_connector=lent is None, slots=size),
+        PoolKind.DEFAULT: Pool(default, options, owns_connector=lent is None),
         PoolKind.COMPLETION: open_unpooled(),
         PoolKind.RECOVERY: open_unpooled(),
     }

@@ -15,6 +15,7 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 
 import aiohttp
+from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
 from minted_connect.clock import timeout
@@ -51,7 +52,7 @@ from minted_connect.errors import (
     TransportError,
 )
 from minted_connect.secret import Credentials, Secret
-from minted_connect.urls import LOOPBACK, check_base_url, check_proxy_url
+from minted_connect.urls import LOOPBACK, check_base_url, parse_proxy_url
 
 __all__ = ["Transport"]
 
@@ -87,11 +88,9 @@ class Transport:
         self.secrets: tuple[Secret, ...] = (Secret(credentials.username), credentials.password)
         """Masked in texts of the server before they become part of an error."""
         self._lent_session = session
-        # A context that allows less than TLS 1.2 is rejected, not changed: it belongs to the caller.
-        if ssl_context is not None and not ssl_context.minimum_version >= ssl.TLSVersion.TLSv1_2:
-            raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
         self._ssl = ssl_context
-        self._proxy = None if proxy is None else check_proxy_url(proxy)
+        self._check_ssl_context()
+        self._proxy = None if proxy is None else parse_proxy_url(proxy)
         self._pools: dict[PoolKind, Pool] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -122,6 +121,21 @@ class Transport:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise ClientClosedError("this client belongs to another event loop: build one in each loop")
 
+    def _check_ssl_context(self) -> None:
+        """Reject a context that verifies too little. It is not changed, because it belongs to the caller."""
+        context = self._ssl
+        if context is None:
+            return
+        if not context.minimum_version >= ssl.TLSVersion.TLSv1_2:
+            raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
+        if self.is_loopback:
+            return
+        if context.verify_mode is ssl.CERT_NONE or not context.check_hostname:
+            raise ConfigurationError(
+                "ssl_context: must verify certificates and host names (verify_mode CERT_REQUIRED, check_hostname True) "
+                "except for localhost; to trust a private authority, call its load_verify_locations"
+            )
+
     def _usable_pools(self) -> dict[PoolKind, Pool]:
         """Return the pools. They open at the first use, so that a client can be built outside of an event loop.
 
@@ -139,6 +153,7 @@ class Transport:
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> dict[PoolKind, Pool]:
         options = self._options
+        self._check_ssl_context()  # it may have been changed since
         tls: ssl.SSLContext | bool = True
         if self.origin.startswith("https"):
             if self._ssl is None:
@@ -155,7 +170,7 @@ class Transport:
                 raise ClientClosedError(
                     "the aiohttp session that this client was built on belongs to another event loop"
                 )
-        return open_pools(lent, tls=tls, size=options.pool_size, keepalive=options.keepalive)
+        return open_pools(lent, tls=tls, options=options)
 
     async def aclose(self) -> None:
         """Close the pools; a lent session stays open. Idempotent."""
@@ -242,19 +257,26 @@ class Transport:
         context = self._ssl if self._lent_session is not None and self._ssl is not None else True
         connect_timeout = _connect_timeout(timeouts.connect)
         is_completion, challenged = prepared.pool is PoolKind.COMPLETION, 0
+        # A proxy opens a tunnel for https, with headers for itself alone; for http it forwards the request.
+        is_tunnel = self.origin.startswith("https")
         while True:
             progress.phase = Phase.NOT_SENT
             # Secrets are not bound to local names, because some tools log the variables of a cancelled frame.
             async with pool.session.request(
                 prepared.method,
                 url,
-                headers=_with_authorization(prepared.headers, flow.header(prepared.method, target, prepared.body)),
+                headers=_with_authorization(
+                    prepared.headers,
+                    flow.header(prepared.method, target, prepared.body),
+                    None if self._proxy is None or is_tunnel else self._proxy.authorization,
+                ),
                 data=to_payload(prepared.body),
                 allow_redirects=False,
                 timeout=connect_timeout,
                 trace_request_ctx=progress,
                 middlewares=(partial(forbid_resend, progress),),
-                proxy=None if self._proxy is None else self._proxy.reveal(),
+                proxy=None if self._proxy is None else self._proxy.url,
+                proxy_headers=_with_authorization({}, None, self._proxy.authorization) if self._proxy else None,
                 ssl=context,
             ) as response:
                 progress.phase = Phase.RESPONDED
@@ -296,6 +318,11 @@ class Transport:
         if isinstance(error, BodyTooLarge):
             text = f"the response is larger than {self._options.max_body} bytes (Options.max_body)"
             return ResponseTooLarge(text, (text,))
+        if isinstance(error, aiohttp.ClientResponseError) and _is_line_too_long(error):
+            text = (
+                f"a header line of the response exceeds {self._options.max_header_line} bytes (Options.max_header_line)"
+            )
+            return ProtocolError(text, (text,))
         if isinstance(error, aiohttp.ClientResponseError):
             text = f"the response is not valid HTTP ({cause})"
             return ProtocolError(text, (text,))
@@ -309,8 +336,9 @@ def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
-def _with_authorization(headers: dict[str, str], value: str | None) -> dict[str, str]:
-    return headers if value is None else {**headers, "Authorization": value}
+def _with_authorization(headers: dict[str, str], value: str | None, proxy: Secret | None) -> dict[str, str]:
+    headers = headers if value is None else {**headers, "Authorization": value}
+    return headers if proxy is None else {**headers, "Proxy-Authorization": proxy.reveal()}
 
 
 def _map_unsent(
@@ -320,6 +348,11 @@ def _map_unsent(
         return PriceFixExpired("the price lock expired before the request could be sent: read the basket again")
     if isinstance(error, _TLS_FAILURES):
         return TLSFailed(f"no trusted TLS connection to the server ({cause})")
+    if _has_ended_handshake(error):
+        return TLSFailed(
+            "no trusted TLS connection to the server: the connection was closed during the handshake, perhaps because "
+            "the server does not support TLS 1.2"
+        )
     if isinstance(error, TimeoutError):
         waited = min(timeouts.connect, limit)
         if progress.is_queued:
@@ -330,3 +363,17 @@ def _map_unsent(
     is_broken = not isinstance(error, _CONNECT_FAILURES)
     text = "the connection broke before anything was sent" if is_broken else "no connection to the server"
     return ConnectFailed(f"{text} ({cause})")
+
+
+def _is_line_too_long(error: aiohttp.ClientResponseError) -> bool:
+    cause = error.__cause__  # an HttpProcessingError, whose cause is the error of the parser
+    return isinstance(cause, LineTooLong) or (cause is not None and isinstance(cause.__cause__, LineTooLong))
+
+
+def _has_ended_handshake(error: BaseException) -> bool:
+    """Return whether the server closed the connection during the TLS handshake without an alert."""
+    # Servers built on OpenSSL may close it before they send the alert. asyncio reports the end of the stream by a
+    # ConnectionResetError without errno; a reset by the network has one.
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    return isinstance(error.os_error, ConnectionResetError) and error.os_error.errno is None
