@@ -22,6 +22,7 @@ from minted_connect.clock import timeout
 from minted_connect.config import Options, Timeouts
 from minted_connect.core.auth.challenge import ChallengeRefused
 from minted_connect.core.auth.digest import AuthFlow, DigestAuth
+from minted_connect.core.event_loop import EXITING, check_asyncio, is_interpreter_exiting
 from minted_connect.core.pool import (
     ConnectionDropped,
     Pool,
@@ -113,11 +114,13 @@ class Transport:
 
         Raises:
             ClientClosedError: if the client is closed, was built before a fork, or was first used on another loop.
+            ConfigurationError: if no asyncio event loop is running.
         """
         if self._closed:
             raise ClientClosedError("this client is closed: build a new one")
         if self._pid != os.getpid():
             raise ClientClosedError("this client was built before a fork: build one in each process")
+        check_asyncio()
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise ClientClosedError("this client belongs to another event loop: build one in each loop")
 
@@ -195,7 +198,9 @@ class Transport:
             TransportError: the request was sent, and no complete response came; RequestTimeout after a timeout.
             ProtocolError: the response is too large or not valid HTTP.
             AuthDowngrade: the server's challenge is not acceptable.
-            ClientClosedError: as `check_usable`, or if the client is closed during the attempt.
+            ClientClosedError: as `check_usable`, or if the client is closed during the attempt, or if a connection is
+                needed while the interpreter exits.
+            ConfigurationError: as `check_usable`.
         """
         pools = self._usable_pools()
         kind = prepared.pool
@@ -240,10 +245,14 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             failure = self._map_failure(error, timeouts, limit, progress)
         except RuntimeError:
-            # aiohttp raises RuntimeError if a session or connector is closed during a request.
-            if not self._closed:
+            # aiohttp raises RuntimeError if a session or connector is closed during a request, and asyncio if a host
+            # name must be resolved while the interpreter exits.
+            if self._closed:
+                failure = ClientClosedError("this client was closed while the call was under way")
+            elif progress.phase is Phase.NOT_SENT and is_interpreter_exiting():
+                failure = ClientClosedError(EXITING)
+            else:
                 raise
-            failure = ClientClosedError("this client was closed while the call was under way")
         # Raised outside of the except blocks: the foreign error holds headers and must not become the context of this
         # error.
         raise failure
