@@ -19,6 +19,7 @@ from minted_connect.completion.completions import CLOSING, AsyncCompletions
 from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
+from minted_connect.core.event_loop import check_asyncio
 from minted_connect.core.logs import setup_logging
 from minted_connect.core.raw_request import make_raw_request
 from minted_connect.core.response import Response
@@ -48,6 +49,7 @@ __all__ = ["AsyncMintedConnect"]
 class AsyncMintedConnect:
     """The asyncio client: ``async with AsyncMintedConnect(username, password) as minted: ...``.
 
+    It is asyncio only: under trio, `async with` and every call raise `ConfigurationError`.
     Create one client per event loop and process, and share it: concurrent tasks may use it. No connection is opened
     before the first call.
 
@@ -63,8 +65,9 @@ class AsyncMintedConnect:
             `postgresql://` URL for services on several machines (extra `postgres`), a `Journal`, which the client does
             not close, or None (memory). Intents belong to an account: see `Options.journal_account`.
         session: An aiohttp session whose connector is used; the client never closes or changes the session.
-        ssl_context: Custom TLS settings; the minimum version must be TLS 1.2 or later.
-        proxy: URL of an HTTP proxy, with user name and password if the proxy requires them.
+        ssl_context: Custom TLS settings; the minimum version must be TLS 1.2 or later, and, except for localhost,
+            certificates and host names must be verified.
+        proxy: URL of an HTTP proxy, with user name and password (percent-encoded UTF-8) if the proxy requires them.
         options: Settings that few applications need; see `Options`.
 
     Raises:
@@ -189,6 +192,7 @@ class AsyncMintedConnect:
         from minted_connect.sandbox import Sandbox  # noqa: PLC0415
 
         journal = hide_url(journal)
+        check_asyncio()
         _check_settings(timeouts, retry, options)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
@@ -297,6 +301,7 @@ class AsyncMintedConnect:
     async def _aclose(self, timeout: float) -> None:
         if not self._owns:
             return
+        check_asyncio()
         closing = self._closing
         if closing is None:
             closing = self._closing = asyncio.ensure_future(self._close(timeout))
@@ -317,6 +322,7 @@ class AsyncMintedConnect:
             await self.complete.aclose(timeout, close_journal=self._owns_journal)
 
     async def __aenter__(self) -> Self:
+        check_asyncio()
         return self
 
     async def __aexit__(

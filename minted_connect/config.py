@@ -183,6 +183,8 @@ class Options:
     """Seconds for which an idle connection is kept open."""
     max_body: int = attrs.field(default=8 * 1024 * 1024, validator=validate_at_least(1024))
     """Maximum size of a response in bytes, after decompression."""
+    max_header_line: int = attrs.field(default=8190, validator=validate_at_least(1024))
+    """Maximum length of a header line, and of the status line, of a response in bytes."""
     max_depth: int = attrs.field(default=64, validator=validate_at_least(8))
     """Maximum nesting of a response."""
     user_agent: str | None = attrs.field(default=None, validator=validate_header_value)

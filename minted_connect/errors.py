@@ -40,14 +40,15 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
 
 All classes take positional arguments, so errors can be pickled and copied. `str()` and `repr()` contain no credentials,
 query strings, bodies or personal data: `path` is the route template, never the path with ids, and texts of the server
-are redacted.
+are redacted, in attributes too. A pickled order has no personal data, a pickled intent has what `reconcile` needs.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, dataclass_transform
 
 import attrs
 
@@ -355,6 +356,21 @@ class CompletionRejected(MintedConnectError):
     """The failed order; None if no order was created, or if it cannot be read."""
     refusal: Refusal | None = None
     """The response that refused the completion; None if an order was created."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled exceptions are stored, for instance by task queues. A copy in memory keeps the order as it is.
+        from minted_connect.models.masking import without_personal_data  # noqa: PLC0415 - models import this module
+
+        order = None if self.order is None else without_personal_data(self.order)
+        return type(self), (self.reason, order, self.refusal), {**vars(self), "order": order}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        duplicate = type(self)(self.reason, self.order, self.refusal)
+        vars(duplicate).update(copy.deepcopy(vars(self), memo))
+        return duplicate
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
 
 
 @_error

@@ -99,7 +99,10 @@ def _settings(sandbox: ThreadedSandbox) -> dict[str, Any]:
 
 @pytest.fixture
 def minted_client(request: pytest.FixtureRequest, minted_sandbox: ThreadedSandbox) -> AsyncMintedConnect:
-    """Return an asyncio client of the sandbox; it is closed at the end of the test, on the event loop of the test."""
+    """Return an asyncio client of the sandbox; it is closed at the end of the test, on the event loop of the test.
+
+    It is asyncio only: a test that runs on trio fails with `ConfigurationError`.
+    """
     from minted_connect import AsyncMintedConnect  # noqa: PLC0415
 
     client = AsyncMintedConnect(**_settings(minted_sandbox))

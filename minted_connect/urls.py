@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import attrs
+from yarl import URL
 
 from minted_connect.errors import ConfigurationError
 from minted_connect.secret import Secret
 from minted_connect.validation import check_type
 
-__all__ = ["LOOPBACK", "check_base_url", "check_proxy_url"]
+__all__ = ["LOOPBACK", "Proxy", "check_base_url", "parse_proxy_url"]
 
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """Host names of this machine. Plain HTTP is allowed to these only."""
 
+_CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
@@ -45,25 +51,52 @@ def check_base_url(url: str) -> str:
     return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
 
 
-def check_proxy_url(url: Secret) -> Secret:
-    """Validate the URL of a proxy. User name and password are allowed.
+@attrs.frozen
+class Proxy:
+    """An HTTP proxy."""
+
+    url: str
+    """Scheme, host and port, without user name and password."""
+    authorization: Secret | None
+    """Value of the `Proxy-Authorization` header; None if the URL has no user name."""
+
+
+def parse_proxy_url(url: Secret) -> Proxy:
+    """Validate the URL of a proxy. User name and password are allowed, percent-encoded, and are sent as UTF-8.
 
     Raises:
-        ConfigurationError: if the URL is not absolute http(s).
+        ConfigurationError: if the URL is not absolute http(s), or Basic authentication cannot transfer its user name or
+            password.
     """
     if not isinstance(url, Secret):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"proxy: must be str or None, not {type(url).__name__}")
     # Parsed in another function: tracebacks with local variables would show the password.
-    if not _is_http_url(url):
-        raise ConfigurationError("proxy: must be an absolute http or https URL")
-    return url
+    proxy = _parse_proxy_url(url)
+    if isinstance(proxy, str):
+        raise ConfigurationError(f"proxy: {proxy}")
+    return proxy
 
 
-def _is_http_url(secret: Secret) -> bool:
-    url = secret.reveal()
+def _parse_proxy_url(secret: Secret) -> Proxy | str:
+    """Return the proxy, or the rule that its URL breaks."""
+    url, rule = secret.reveal(), "must be an absolute http or https URL"
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        bare_url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        _ = parts.port, URL(bare_url)
     except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(host) and url.isprintable()
+        return rule
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isprintable():
+        return rule
+    if parts.username is None and parts.password is None:
+        return Proxy(bare_url, None)
+    try:
+        username = unquote_to_bytes(parts.username or "").decode()
+        password = unquote_to_bytes(parts.password or "").decode()
+    except UnicodeDecodeError:
+        return "user name and password must be UTF-8, percent-encoded"
+    if ":" in username:  # RFC 7617, section 2
+        return "the user name must contain no colon: Basic authentication cannot transfer it"
+    if _CONTROL_CHARACTER.search(username + password):
+        return "user name and password must contain no control characters"
+    return Proxy(bare_url, Secret(f"Basic {b64encode(f'{username}:{password}'.encode()).decode()}"))

@@ -92,8 +92,8 @@ def test_reconcile_confirms_an_executed_purchase(
     assert status == 0
     first, last = out.splitlines()
     assert first.endswith(f": confirmed, order {order.id}")
-    assert last == "1 settled, nothing is open"
-    assert run("--journal", journal) == (0, "0 settled, nothing is open\n", "")
+    assert last == f"1 settled, nothing is open in {journal}"
+    assert run("--journal", journal) == (0, f"0 settled, nothing is open in {journal}\n", "")
     assert len(sandbox.shop.orders) == 1
 
 
@@ -224,7 +224,8 @@ def test_missing_credentials_allow_list_only(run: Run, tmp_path: Path, monkeypat
     (tmp_path / "journal.db").touch()
     status, _, err = run("--journal", tmp_path / "journal.db")
     assert (status, err) == (2, "minted_connect: MINTED_CONNECT_USERNAME: is not set\n")
-    assert run("--journal", tmp_path / "journal.db", "--list") == (0, "0 settled, nothing is open\n", "")
+    expected = f"0 settled, nothing is open in {tmp_path / 'journal.db'}\n"
+    assert run("--journal", tmp_path / "journal.db", "--list") == (0, expected, "")
 
 
 def test_help_loads_no_client() -> None:
@@ -283,7 +284,7 @@ def test_intents_of_other_accounts_are_counted_only(
     assert foreign_intent not in out
     assert out.splitlines()[-2:] == [
         "1 open intents of other accounts: list them with --all-accounts",
-        "1 settled, nothing of this account is open",
+        f"1 settled, nothing of this account is open in {journal}",
     ]
     assert len(sandbox.requests.of("orders.page")) > polls
     status, out, _ = run("--journal", journal, "--list")
@@ -354,4 +355,4 @@ def test_unreadable_record_can_be_decided(run: Run, lose_response: Any, journal:
     execute_sql(journal, "UPDATE intents SET items = '{'")
     status, out, _ = run("--journal", journal, "--intent", intent, "--decide", "confirmed")
     assert (status, out.splitlines()[0]) == (0, f"{intent}  its record cannot be read: confirmed")
-    assert run("--journal", journal, "--list") == (0, "0 settled, nothing is open\n", "")
+    assert run("--journal", journal, "--list") == (0, f"0 settled, nothing is open in {journal}\n", "")

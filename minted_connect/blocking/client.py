@@ -14,7 +14,7 @@ import attrs
 
 from minted_connect.blocking.feed import BlockingRateFeed
 from minted_connect.blocking.lift import Facade, blocking, blocking_as, blocking_items, blocking_iter, close_on_exit
-from minted_connect.blocking.loop_thread import LoopThread
+from minted_connect.blocking.loop_thread import LoopThread, check_threads_are_real
 from minted_connect.client import AsyncMintedConnect
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
@@ -139,8 +139,8 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         journal: Stores the intents to buy, sell or ship. The path of an SQLite file in an existing directory; a
             `postgresql://` URL, for services on several machines (extra `postgres`); a `Journal`, which the client does
             not close; or None: in memory.
-        ssl_context: TLS settings; at least TLS 1.2.
-        proxy: URL of an HTTP proxy, with user name and password if the proxy requires them.
+        ssl_context: TLS settings; at least TLS 1.2, and certificates and host names verified except for localhost.
+        proxy: URL of an HTTP proxy, with user name and password (percent-encoded UTF-8) if the proxy requires them.
         options: Less common settings; see `Options`.
 
     Raises:
@@ -248,6 +248,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
 
         journal = hide_url(journal)
+        check_threads_are_real(cls.__name__)
         check_type("options", options, Options, optional=True)
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)

@@ -6,6 +6,7 @@ import asyncio
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import time
 import warnings
@@ -13,9 +14,10 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
+from minted_connect.core.event_loop import EXITING, is_interpreter_exiting
 from minted_connect.errors import ClientClosedError, ConfigurationError
 
-__all__ = ["LoopThread"]
+__all__ = ["LoopThread", "check_threads_are_real"]
 
 T = TypeVar("T")
 
@@ -59,7 +61,8 @@ class LoopThread:
 
         Raises:
             ClientClosedError: if `close` was or is called, or the process is a fork of the one that built this object.
-            ConfigurationError: if it is called on the loop thread itself, where it would deadlock.
+            ConfigurationError: if it is called on the loop thread itself, where it would deadlock, or if threads are
+                replaced by gevent or eventlet.
         """
         try:
             worker = self._get_worker()
@@ -80,8 +83,8 @@ class LoopThread:
         with self._lock:
             if self._worker is None and not self._closed and self._on_stop is not None:
                 # RuntimeError: no thread can be started at interpreter exit; an unused client has nothing open.
-                # ClientClosedError: a signal handler has closed it meanwhile.
-                with contextlib.suppress(RuntimeError, ClientClosedError):
+                # ClientClosedError: a signal handler has closed it meanwhile. ConfigurationError: threads are patched.
+                with contextlib.suppress(RuntimeError, ClientClosedError, ConfigurationError):
                     self._start()
             worker = self._worker
             if worker is not None:
@@ -112,6 +115,7 @@ class LoopThread:
             if self._closed:
                 raise _closed_error(self._owner)
             if self._worker is None:
+                check_threads_are_real(self._owner)
                 worker = _Worker(self._owner, self._on_stop)
                 # Stop without waiting: the collector runs in any thread, which may hold any lock.
                 weakref.finalize(self, worker.stop).atexit = False
@@ -119,6 +123,8 @@ class LoopThread:
                     worker.start()
                 except RuntimeError:  # too many threads, or the interpreter is exiting
                     worker.loop.close()
+                    if is_interpreter_exiting():
+                        raise ClientClosedError(EXITING) from None
                     raise
                 if self._worker is None and not self._closed:
                     self._worker = worker
@@ -135,6 +141,27 @@ class LoopThread:
 
 def _closed_error(owner: str) -> ClientClosedError:
     return ClientClosedError(f"this {owner} is closed: build a new one")
+
+
+def check_threads_are_real(owner: str) -> None:
+    """Check that threads are real: with a greenlet in its place, the loop would run in the caller's thread.
+
+    Raises:
+        ConfigurationError: if gevent or eventlet has replaced the threads or sockets of this process.
+    """
+    # Looked up, not imported: they patch nothing unless the application has imported them.
+    gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
+    if gevent is not None and any(map(gevent.is_module_patched, ("threading", "select", "socket"))):
+        name = "gevent"
+    elif eventlet is not None and any(map(eventlet.is_monkey_patched, ("thread", "select", "socket"))):
+        name = "eventlet"
+    else:
+        return
+    raise ConfigurationError(
+        f"{owner} needs real threads and sockets, and {name} has replaced those of this process: use workers that are "
+        "threads or processes (gunicorn --worker-class gthread, celery --pool threads or prefork), or make the calls "
+        "in a process that is not patched"
+    )
 
 
 class _Worker(threading.Thread):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -66,12 +67,17 @@ def _check_settings(cli: Context, checks: _Checks) -> dict[str, Any] | None:
     from minted_connect.cli.profiles import config_path, load_settings  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
 
-    file = config_path()
-    checks.add("configuration", f"{file}{'' if file.exists() else ' (does not exist)'}", ok=None)
+    what = "configuration"
     try:
+        file = config_path()
+        if file is None:
+            checks.add(what, "no home directory", ok=None)
+        else:
+            checks.add(what, f"{file}{'' if os.path.exists(file) else ' (does not exist)'}", ok=None)  # noqa: PTH110
+        what = "account"
         settings = load_settings(cli.common)
     except ConfigurationError as error:
-        checks.add("account", str(error), ok=False)
+        checks.add(what, str(error), ok=False)
         return None
     checks.add("account", "user name and password are set")
     return settings
@@ -81,10 +87,14 @@ async def _check_journal(settings: dict[str, Any], checks: _Checks) -> None:
     from anyio import Path as AsyncPath  # noqa: PLC0415
 
     from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
-    from minted_connect.errors import MintedConnectError  # noqa: PLC0415
+    from minted_connect.errors import ConfigurationError, MintedConnectError  # noqa: PLC0415
     from minted_connect.journal import open_journal  # noqa: PLC0415
 
-    location = settings.get("journal") or default_journal_path(settings)
+    try:
+        location = settings.get("journal") or default_journal_path(settings)
+    except ConfigurationError as error:
+        checks.add("journal", str(error), ok=False)
+        return
     label = "database" if "://" in location else location
     if "://" not in location and not await AsyncPath(location).exists():
         checks.add("journal", f"{label} (does not exist yet)", ok=None)

@@ -1,6 +1,7 @@
 """Server and credentials of a command, from options, the named profile, the environment, or the default profile.
 
-A profile is a table in the configuration file, which other users must not be able to read:
+A profile is a table in the configuration file, which other users must not be able to change, and may read only where
+`cli.private_files` allows it:
 
     default = "staging"
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import stat
 import sys
 import tomllib
 from collections.abc import Mapping
@@ -28,18 +28,29 @@ from urllib.parse import urlsplit
 
 import typer
 
+from minted_connect.cli.private_files import read_private
 from minted_connect.config import STAGING, Options
 from minted_connect.core.extras import import_extra
 from minted_connect.core.request import check_paths
 from minted_connect.errors import ConfigurationError
 from minted_connect.secret import Secret
 
-__all__ = ["Profile", "config_path", "default_journal_path", "load_settings", "read_profile", "server_url"]
+__all__ = [
+    "Profile",
+    "config_directory",
+    "config_path",
+    "default_journal_path",
+    "load_settings",
+    "read_profile",
+    "server_url",
+]
 
 Profile = Mapping[str, Any]
 
 _SERVICE: Final = "minted-connect"
 """Service name of passwords in the keyring; the user name is that of the account."""
+_APP: Final = "minted-connect"
+_NO_DIRECTORY: Final = "the user has no home directory: set HOME or XDG_CONFIG_HOME"
 _KEYS: Final[Mapping[str, type]] = {
     "base_url": str,
     "client_id": str,
@@ -54,10 +65,42 @@ _KEYS: Final[Mapping[str, type]] = {
 }
 
 
-def config_path() -> Path:
-    """Return the path of the configuration file, which may not exist."""
-    named = os.environ.get("MINTED_CONNECT_CONFIG")
-    return Path(named) if named else Path(typer.get_app_dir("minted-connect")) / "config.toml"
+def config_directory() -> Path | None:
+    """Return the directory of the configuration file and of default journals; None without a home directory.
+
+    Raises:
+        ConfigurationError: if a variable sets it to a relative path: each working directory would have its own.
+    """
+    if sys.platform.startswith(("win", "darwin", "cygwin")):
+        variable, directory = "HOME", Path(typer.get_app_dir(_APP))
+    elif base := os.environ.get("XDG_CONFIG_HOME"):  # empty counts as unset (XDG Base Directory Specification)
+        variable, directory = "XDG_CONFIG_HOME", Path(base) / _APP
+    else:
+        variable, directory = "HOME", _expand_home("~/.config") / _APP
+    if directory.is_absolute():
+        return directory
+    if variable == "HOME" and str(directory).startswith("~"):
+        return None
+    raise ConfigurationError(f"{variable}: must be an absolute path")
+
+
+def _expand_home(path: str) -> Path:
+    """Expand a leading `~`; return it as it is if the user has no home directory."""
+    if os.environ.get("HOME") == "":
+        return Path(path)
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - the method of Path raises RuntimeError instead
+
+
+def config_path() -> Path | None:
+    """Return the path of the configuration file, which may not exist; None without a directory for it.
+
+    Raises:
+        ConfigurationError: as `config_directory`.
+    """
+    if named := os.environ.get("MINTED_CONNECT_CONFIG"):
+        return Path(named).absolute()
+    directory = config_directory()
+    return None if directory is None else directory / "config.toml"
 
 
 def read_profile(name: str | None) -> Profile:
@@ -68,8 +111,12 @@ def read_profile(name: str | None) -> Profile:
     """
     file = config_path()
     name = name or os.environ.get("MINTED_CONNECT_PROFILE") or None
-    if not file.exists():
-        if name is not None or "MINTED_CONNECT_CONFIG" in os.environ:
+    if file is None:
+        if name is not None:
+            raise ConfigurationError(f"profile: {_NO_DIRECTORY}, or MINTED_CONNECT_CONFIG to the configuration file")
+        return {}
+    if not _exists(file):
+        if name is not None or os.environ.get("MINTED_CONNECT_CONFIG"):
             raise ConfigurationError(f"profile: the configuration file {file} does not exist")
         return {}
     document = _document(file)
@@ -89,20 +136,22 @@ def read_profile(name: str | None) -> Profile:
     return entries
 
 
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError as error:  # a directory that this user must not search, such as the home directory of another user
+        raise ConfigurationError(
+            f"profile: {file} cannot be read ({type(error).__name__}): set HOME or XDG_CONFIG_HOME to a directory of "
+            "this user"
+        ) from None
+
+
 def _document(file: Path) -> dict[str, Any]:
     try:
-        _check_private(file, "profile")
-        return tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(read_private(file, "profile"))
     except tomllib.TOMLDecodeError as error:
         # The parser's message gives line and column, and no text of the file.
         raise ConfigurationError(f"profile: {file} is not TOML: {error}") from None
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"profile: {file} cannot be read ({type(error).__name__})") from None
-
-
-def _check_private(file: Path, what: str) -> None:
-    if os.name == "posix" and file.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ConfigurationError(f"{what}: other users can access {file}; run: chmod 600 {file}")
 
 
 def load_settings(given: Mapping[str, Any], *, account: bool = True) -> dict[str, Any]:
@@ -142,7 +191,7 @@ def load_settings(given: Mapping[str, Any], *, account: bool = True) -> dict[str
     journal = given.get("journal") or environment.get("MINTED_CONNECT_JOURNAL")
     if journal is None and profile.get("journal"):
         journal = profile["journal"]
-        journal = journal if "://" in journal else str(config_path().parent / Path(journal).expanduser())
+        journal = journal if "://" in journal else str(_beside_config(journal, "journal"))
     if journal is not None:
         settings["journal"] = journal
     return settings
@@ -154,9 +203,15 @@ def server_url(settings: Mapping[str, Any]) -> str:
 
 
 def default_journal_path(settings: Mapping[str, Any]) -> str:
-    """Return the path of the default journal for purchases on this server. Creates its directory."""
+    """Return the path of the default journal for purchases on this server. Creates its directory.
+
+    Raises:
+        ConfigurationError: as `config_directory`, or if there is no directory, or if it cannot be created.
+    """
     parts = urlsplit(server_url(settings))
-    folder = Path(typer.get_app_dir("minted-connect"))
+    folder = config_directory()
+    if folder is None:
+        raise ConfigurationError(f"journal: {_NO_DIRECTORY}, or pass --journal")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -176,7 +231,7 @@ def _password(given: Mapping[str, Any], profile: Profile, environment: Mapping[s
     if value := profile.get("password"):
         return Secret(value)
     if file := profile.get("password_file"):
-        return _from_file(config_path().parent / Path(file).expanduser())
+        return _from_file(_beside_config(file, "password_file"))
     if given.get("keyring") or profile.get("keyring"):
         return _from_keyring(username)
     if sys.stdin is not None and sys.stdin.isatty():
@@ -188,11 +243,17 @@ def _password(given: Mapping[str, Any], profile: Profile, environment: Mapping[s
 
 
 def _from_file(file: Path) -> Secret:
-    try:
-        _check_private(file, "password")
-        return _first_line(file.read_text("utf-8"), str(file))
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(f"password: {file} cannot be read ({type(error).__name__})") from None
+    return _first_line(read_private(file, "password"), str(file))
+
+
+def _beside_config(path: str, key: str) -> Path:
+    """Return the absolute path for a path of the profile, which may be relative to the configuration file."""
+    file = config_path()
+    expanded = _expand_home(path)
+    if str(expanded).startswith("~"):
+        raise ConfigurationError(f"profile: {key}: the user has no home directory: set HOME, or give an absolute path")
+    assert file is not None  # the profile was read from it
+    return file.parent / expanded
 
 
 def _from_keyring(username: str) -> Secret:
@@ -207,7 +268,7 @@ def _from_keyring(username: str) -> Secret:
 
 
 def _first_line(text: str, source: str) -> Secret:
-    line = text.partition("\n")[0].rstrip("\r")
+    line = text.removeprefix("\ufeff").partition("\n")[0].rstrip("\r")
     if not line:
         raise ConfigurationError(f"password: {source} gave no password")
     return Secret(line)

@@ -174,7 +174,7 @@ def _read_address(file: Path) -> Shipping:
     from minted_connect.models import Shipping  # noqa: PLC0415
 
     try:
-        address = json.loads(file.read_text("utf-8"))
+        address = json.loads(file.read_text("utf-8-sig"))
     except OSError as error:
         raise InvalidInput.of("address", f"cannot be read ({type(error).__name__})") from None
     except ValueError:
@@ -225,7 +225,7 @@ async def reconcile(
     settings: dict[str, Any] = {**cli.settings}
     journal: str | None = settings.pop("journal", None)
     if journal is None and not await AsyncPath(journal := default_journal_path(settings)).exists():
-        cli.out.print_message("nothing to reconcile: the journal does not exist yet")
+        cli.out.print_message(f"nothing to reconcile: the journal {journal} does not exist yet")
         return None
     cli.may_leave_open = not list_
     out = LossyOutput(sys.stdout)

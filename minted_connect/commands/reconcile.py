@@ -79,12 +79,14 @@ async def run(
         JournalError: if the journal cannot be read.
     """
     location = _locate(journal)
-    report = _Report(out or sys.stdout, as_json, is_selection=intents is not None)
     if decide is not None and (only_list or intents is None or len(intents) != 1):
         raise ConfigurationError("decide: takes exactly one --intent, and no --list")
     needs_server = not only_list and decide is None
     arguments = _client_arguments(settings, needs_server=needs_server)
     opened = open_journal(location)
+    report = _Report(
+        out or sys.stdout, as_json, str(getattr(opened, "location", location)), is_selection=intents is not None
+    )
     try:
         records = _OpenRecords.of(
             await opened.pending(), opened, _account_of(arguments), intents, all_accounts=all_accounts
@@ -178,7 +180,8 @@ def _locate(journal: str | None) -> str:
         raise ConfigurationError("journal: give --journal, or set MINTED_CONNECT_JOURNAL")
     if "://" not in location and not Path(location).is_file():
         # Opening would create an empty journal, which reports that nothing is open.
-        raise ConfigurationError(f"journal: there is no file {location}")
+        place = "" if Path(location).is_absolute() else f" in {Path.cwd()}"
+        raise ConfigurationError(f"journal: there is no file {location}{place}")
     return location
 
 
@@ -235,6 +238,8 @@ class _Report:
 
     out: TextIO
     as_json: bool
+    location: str
+    """The journal: absolute path of its file, or its URL without user name and password."""
     is_selection: bool
     """Whether only some of the open intents were processed."""
 
@@ -310,7 +315,8 @@ class _Report:
             remaining = (
                 f"{still_open} open: reconcile again later; do not repeat these purchases until they are settled"
             )
-            nothing = "nothing of this account is open" if unlisted else "nothing is open"
+            # Named, because another directory or user can lead to another journal than that of the purchases.
+            nothing = f"{'nothing of this account' if unlisted else 'nothing'} is open in {self.location}"
             if self.is_selection:
                 nothing = "none of the selected is open"
             self._print(f"{settled} settled, {remaining if still_open else nothing}")

@@ -76,19 +76,16 @@ def make_api_error(
         return redact(text, chain((secret.reveal() for secret in secrets), _sent_texts(request)))
 
     envelope = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-    if isinstance(document, str):
-        # The text of a gateway's page. Errors hold bodies only if the caller wants it, so one masked line stays.
-        document = mask(document)
     # A `code` proves that the vendor itself refused, and completions rely on it. Gateways send JSON with a `code` too,
     # so only that of an envelope with `success: false` counts.
     code = envelope.get("code") if envelope.get("success") is False else None
     text = document if isinstance(document, str) else envelope.get("message")
-    message = text if isinstance(text, str) else ""
+    message = mask(text) if isinstance(text, str) else ""
     error_class = APIError if status // 100 == 2 else _BY_STATUS.get(status, APIError)  # noqa: PLR2004 - 2xx
     shown = message
     error: APIError
     if error_class is ValidationFailed:
-        fields = _fields(document, message)
+        fields = _mask_fields(_fields(document, message), request, mask)
         error = ValidationFailed("", fields=fields)
         shown = "; ".join([": ".join(filter(None, (name, *texts))) for name, texts in fields.items()])
     elif error_class is AuthenticationFailed:
@@ -100,7 +97,7 @@ def make_api_error(
     error.retry_after = retry_after(headers, now)
     error.code = code if isinstance(code, int) and not isinstance(code, bool) else None
     error.message = message
-    # The texts of an envelope are shown, masked. A page of a gateway is not, because it may hold anything.
+    # The texts of an envelope are shown. A page of a gateway is not, because it may hold anything.
     error.reason = (mask(shown) if envelope else "") or _phrase(status)
     return error
 
@@ -170,6 +167,28 @@ def _collect(found: dict[str, list[str]], name: str, value: Any) -> None:
     elif name:
         # The field is named, but without a message.
         found.setdefault(name, [])
+
+
+def _mask_fields(
+    fields: Mapping[str, tuple[str, ...]], request: Request, mask: Callable[[str], str]
+) -> dict[str, tuple[str, ...]]:
+    """Mask the messages, and the names except those of fields that were sent: a server can write a value as a name."""
+    sent = {*_keys(request.body), *(name for name, _ in request.query)}
+    masked: dict[str, tuple[str, ...]] = {}
+    for name, texts in fields.items():
+        shown = name if sent.issuperset(name.split(".")) else mask(name)
+        masked[shown] = masked.get(shown, ()) + tuple(mask(text) for text in texts)
+    return masked
+
+
+def _keys(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for name, item in cast("Mapping[str, Any]", value).items():
+            yield name
+            yield from _keys(item)
+    elif isinstance(value, list | tuple):
+        for item in cast("Iterable[Any]", value):
+            yield from _keys(item)
 
 
 def _join(name: str, part: Any) -> str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
 
+    from minted_connect.config import Options
+
 __all__ = [
     "ConnectionDropped",
     "Connections",
@@ -206,7 +208,9 @@ async def _on_reused(_session: object, context: SimpleNamespace, _params: object
 class Connections:
     """An aiohttp session, and a record of the connections that broke when they were reused."""
 
-    def __init__(self, connector: aiohttp.BaseConnector, *, owns_connector: bool, keepalive: float) -> None:
+    def __init__(
+        self, connector: aiohttp.BaseConnector, options: Options, *, owns_connector: bool, keepalive: float
+    ) -> None:
         traces: list[aiohttp.TraceConfig] = []
         if not owns_connector:
             trace = aiohttp.TraceConfig()
@@ -221,6 +225,8 @@ class Connections:
             trust_env=False,
             trace_configs=traces,
             request_class=TrackedRequest,
+            max_line_size=options.max_header_line,
+            max_field_size=options.max_header_line,
         )
         self.reading: set[aiohttp.ClientResponse] = set()
         """Responses whose body is being read."""
@@ -324,27 +330,26 @@ def to_payload(body: bytes) -> bytes | io.BytesIO | None:
 
 
 def open_pools(
-    lent: aiohttp.BaseConnector | None, *, tls: ssl.SSLContext | bool, size: int, keepalive: float
+    lent: aiohttp.BaseConnector | None, *, tls: ssl.SSLContext | bool, options: Options
 ) -> dict[PoolKind, Pool]:
     """Open the three pools of a client.
 
     Args:
         lent: Connector of the caller's session, for the default pool; it is not closed with the pool.
         tls: TLS settings of the connectors of our own.
-        size: Maximum concurrent requests of each pool.
-        keepalive: Seconds for which the default pool keeps an idle connection.
+        options: Size of each pool, time for which an idle connection is kept, and size of a header line.
     """
 
     def open_default() -> Connections:
-        connector = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=keepalive, ssl=tls)
-        return Connections(connector, owns_connector=lent is None, keepalive=keepalive)
+        connector = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls)
+        return Connections(connector, options, owns_connector=lent is None, keepalive=options.keepalive)
 
     def open_unpooled() -> Connections:
         connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)
-        return Connections(connector, owns_connector=True, keepalive=0)
+        return Connections(connector, options, owns_connector=True, keepalive=0)
 
     return {
-        PoolKind.DEFAULT: Pool(open_default, slots=size),
-        PoolKind.COMPLETION: Pool(open_unpooled, slots=size),
-        PoolKind.RECOVERY: Pool(open_unpooled, slots=size),
+        PoolKind.DEFAULT: Pool(open_default, slots=options.pool_size),
+        PoolKind.COMPLETION: Pool(open_unpooled, slots=options.pool_size),
+        PoolKind.RECOVERY: Pool(open_unpooled, slots=options.pool_size),
     }

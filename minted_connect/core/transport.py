@@ -15,12 +15,14 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 
 import aiohttp
+from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
 from minted_connect.clock import timeout
 from minted_connect.config import Options, Timeouts
 from minted_connect.core.auth.challenge import ChallengeRefused
 from minted_connect.core.auth.digest import AuthFlow, DigestAuth
+from minted_connect.core.event_loop import EXITING, check_asyncio, is_interpreter_exiting
 from minted_connect.core.pool import (
     ConnectionDropped,
     Connections,
@@ -52,7 +54,7 @@ from minted_connect.errors import (
     TransportError,
 )
 from minted_connect.secret import Credentials, Secret
-from minted_connect.urls import LOOPBACK, check_base_url, check_proxy_url
+from minted_connect.urls import LOOPBACK, check_base_url, parse_proxy_url
 
 __all__ = ["Transport"]
 
@@ -88,11 +90,9 @@ class Transport:
         self.secrets: tuple[Secret, ...] = (Secret(credentials.username), credentials.password)
         """Masked in texts of the server before they become part of an error."""
         self._lent_session = session
-        # A context that allows less than TLS 1.2 is rejected, not changed: it belongs to the caller.
-        if ssl_context is not None and not ssl_context.minimum_version >= ssl.TLSVersion.TLSv1_2:
-            raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
         self._ssl = ssl_context
-        self._proxy = None if proxy is None else check_proxy_url(proxy)
+        self._check_ssl_context()
+        self._proxy = None if proxy is None else parse_proxy_url(proxy)
         self._pools: dict[PoolKind, Pool] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
@@ -115,13 +115,30 @@ class Transport:
 
         Raises:
             ClientClosedError: if the client is closed, was built before a fork, or was first used on another loop.
+            ConfigurationError: if no asyncio event loop is running.
         """
         if self._closed:
             raise ClientClosedError("this client is closed: build a new one")
         if self._pid != os.getpid():
             raise ClientClosedError("this client was built before a fork: build one in each process")
+        check_asyncio()
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise ClientClosedError("this client belongs to another event loop: build one in each loop")
+
+    def _check_ssl_context(self) -> None:
+        """Reject a context that verifies too little. It is not changed, because it belongs to the caller."""
+        context = self._ssl
+        if context is None:
+            return
+        if not context.minimum_version >= ssl.TLSVersion.TLSv1_2:
+            raise ConfigurationError("ssl_context: its minimum_version must be TLSv1_2 or later")
+        if self.is_loopback:
+            return
+        if context.verify_mode is ssl.CERT_NONE or not context.check_hostname:
+            raise ConfigurationError(
+                "ssl_context: must verify certificates and host names (verify_mode CERT_REQUIRED, check_hostname True) "
+                "except for localhost; to trust a private authority, call its load_verify_locations"
+            )
 
     def _usable_pools(self) -> dict[PoolKind, Pool]:
         """Return the pools. They open at the first use, so that a client can be built outside of an event loop.
@@ -140,6 +157,7 @@ class Transport:
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> dict[PoolKind, Pool]:
         options = self._options
+        self._check_ssl_context()  # it may have been changed since
         tls: ssl.SSLContext | bool = True
         if self.origin.startswith("https"):
             if self._ssl is None:
@@ -156,7 +174,7 @@ class Transport:
                 raise ClientClosedError(
                     "the aiohttp session that this client was built on belongs to another event loop"
                 )
-        return open_pools(lent, tls=tls, size=options.pool_size, keepalive=options.keepalive)
+        return open_pools(lent, tls=tls, options=options)
 
     async def aclose(self) -> None:
         """Close the pools; a lent session stays open. Idempotent."""
@@ -181,7 +199,9 @@ class Transport:
             TransportError: the request was sent, and no complete response came; RequestTimeout after a timeout.
             ProtocolError: the response is too large or not valid HTTP.
             AuthDowngrade: the server's challenge is not acceptable.
-            ClientClosedError: as `check_usable`, or if the client is closed during the attempt.
+            ClientClosedError: as `check_usable`, or if the client is closed during the attempt, or if a connection is
+                needed while the interpreter exits.
+            ConfigurationError: as `check_usable`.
         """
         pools = self._usable_pools()
         progress.pool_failure = None
@@ -245,10 +265,14 @@ class Transport:
                     pool.record_drop(connections, progress)
             failure = self._map_failure(error, timeouts, limit, progress)
         except RuntimeError:
-            # aiohttp raises RuntimeError if a session or connector is closed during a request.
-            if not self._closed:
+            # aiohttp raises RuntimeError if a session or connector is closed during a request, and asyncio if a host
+            # name must be resolved while the interpreter exits.
+            if self._closed:
+                failure = ClientClosedError("this client was closed while the call was under way")
+            elif progress.phase is Phase.NOT_SENT and is_interpreter_exiting():
+                failure = ClientClosedError(EXITING)
+            else:
                 raise
-            failure = ClientClosedError("this client was closed while the call was under way")
         # Raised outside of the except blocks: the foreign error holds headers and must not become the context of this
         # error.
         raise failure
@@ -267,6 +291,8 @@ class Transport:
         context = self._ssl if self._lent_session is not None and self._ssl is not None else True
         connect_timeout = _connect_timeout(timeouts.connect)
         is_completion, challenged = prepared.pool is PoolKind.COMPLETION, 0
+        # A proxy opens a tunnel for https, with headers for itself alone; for http it forwards the request.
+        is_tunnel = self.origin.startswith("https")
         while True:
             progress.phase = Phase.NOT_SENT
             progress.is_reused = False
@@ -274,13 +300,18 @@ class Transport:
             async with connections.session.request(
                 prepared.method,
                 url,
-                headers=_with_authorization(prepared.headers, flow.header(prepared.method, target, prepared.body)),
+                headers=_with_authorization(
+                    prepared.headers,
+                    flow.header(prepared.method, target, prepared.body),
+                    None if self._proxy is None or is_tunnel else self._proxy.authorization,
+                ),
                 data=to_payload(prepared.body),
                 allow_redirects=False,
                 timeout=connect_timeout,
                 trace_request_ctx=progress,
                 middlewares=(partial(forbid_resend, connections, progress),),
-                proxy=None if self._proxy is None else self._proxy.reveal(),
+                proxy=None if self._proxy is None else self._proxy.url,
+                proxy_headers=_with_authorization({}, None, self._proxy.authorization) if self._proxy else None,
                 ssl=context,
             ) as response:
                 progress.phase = Phase.RESPONDED
@@ -323,6 +354,11 @@ class Transport:
         if isinstance(error, BodyTooLarge):
             text = f"the response is larger than {self._options.max_body} bytes (Options.max_body)"
             return ResponseTooLarge(text, (text,))
+        if isinstance(error, aiohttp.ClientResponseError) and _is_line_too_long(error):
+            text = (
+                f"a header line of the response exceeds {self._options.max_header_line} bytes (Options.max_header_line)"
+            )
+            return ProtocolError(text, (text,))
         if isinstance(error, aiohttp.ClientResponseError):
             text = f"the response is not valid HTTP ({cause})"
             return ProtocolError(text, (text,))
@@ -336,8 +372,9 @@ def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=seconds)
 
 
-def _with_authorization(headers: dict[str, str], value: str | None) -> dict[str, str]:
-    return headers if value is None else {**headers, "Authorization": value}
+def _with_authorization(headers: dict[str, str], value: str | None, proxy: Secret | None) -> dict[str, str]:
+    headers = headers if value is None else {**headers, "Authorization": value}
+    return headers if proxy is None else {**headers, "Proxy-Authorization": proxy.reveal()}
 
 
 def _map_unsent(
@@ -347,6 +384,11 @@ def _map_unsent(
         return PriceFixExpired("the price lock expired before the request could be sent: read the basket again")
     if isinstance(error, _TLS_FAILURES):
         return TLSFailed(f"no trusted TLS connection to the server ({cause})")
+    if _has_ended_handshake(error):
+        return TLSFailed(
+            "no trusted TLS connection to the server: the connection was closed during the handshake, perhaps because "
+            "the server does not support TLS 1.2"
+        )
     if isinstance(error, TimeoutError):
         waited = min(timeouts.connect, limit)
         if progress.is_queued:
@@ -357,3 +399,17 @@ def _map_unsent(
     is_broken = not isinstance(error, _CONNECT_FAILURES)
     text = "the connection broke before anything was sent" if is_broken else "no connection to the server"
     return ConnectFailed(f"{text} ({cause})")
+
+
+def _is_line_too_long(error: aiohttp.ClientResponseError) -> bool:
+    cause = error.__cause__  # an HttpProcessingError, whose cause is the error of the parser
+    return isinstance(cause, LineTooLong) or (cause is not None and isinstance(cause.__cause__, LineTooLong))
+
+
+def _has_ended_handshake(error: BaseException) -> bool:
+    """Return whether the server closed the connection during the TLS handshake without an alert."""
+    # Servers built on OpenSSL may close it before they send the alert. asyncio reports the end of the stream by a
+    # ConnectionResetError without errno; a reset by the network has one.
+    if not isinstance(error, aiohttp.ClientConnectorError):
+        return False
+    return isinstance(error.os_error, ConnectionResetError) and error.os_error.errno is None

@@ -14,6 +14,7 @@ import anyio
 
 from minted_connect import validation
 from minted_connect.clock import Clock
+from minted_connect.core.event_loop import check_asyncio
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
     ClientClosedError,
@@ -80,10 +81,12 @@ class RateFeed:
 
         Raises:
             ClientClosedError: if the feed was opened or closed before.
+            ConfigurationError: if no asyncio event loop is running.
             FleetError: if the Redis server of the fleet cannot be used.
         """
         if self._hub.is_closed or self._hub.task is not None:
             raise ClientClosedError("a feed can be opened only once: make another one")
+        check_asyncio()
         await self._source.open()
         # Not a task group: its cancel scope must be exited by the task that entered it, and the blocking client enters
         # and exits in two tasks.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import attrs
 
 from minted_connect.core.cancellation import shielded
+from minted_connect.core.event_loop import check_asyncio
 from minted_connect.errors import ConfigurationError, JournalError
 from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.postgres_schema import STEPS, VERSION
@@ -208,6 +209,7 @@ class PostgresJournal(SqlJournal):
     async def _run_transaction(self, work: _Work[_T], status: _OperationStatus) -> _T:
         import psycopg  # noqa: PLC0415
 
+        check_asyncio()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
         async with asyncio.timeout_at(deadline):

@@ -167,6 +167,11 @@ class SqlJournal(ABC):
         self._unreadable: dict[str, tuple[str, ...]] = {}
 
     @property
+    def location(self) -> str:
+        """The absolute path of the file, or the URL of the database without user name and password."""
+        return self._location
+
+    @property
     def unreadable(self) -> tuple[str, ...]:
         """Ids of the records that the last `pending` and `awaiting_completion` left out as unreadable.
 

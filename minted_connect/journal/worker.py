@@ -15,6 +15,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from minted_connect.core.event_loop import check_asyncio
+
 __all__ = ["WorkerThread"]
 
 _T = TypeVar("_T")
@@ -57,7 +59,9 @@ class WorkerThread:
 
         Raises:
             RuntimeError: if no thread can be started; the job is not queued then.
+            ConfigurationError: if no asyncio event loop is running.
         """
+        check_asyncio()
         loop = asyncio.get_running_loop()
         future: asyncio.Future[_T] = loop.create_future()
         with _lock:

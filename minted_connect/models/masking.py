@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+import copy
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
-__all__ = ["masked", "masked_except_last", "masked_except_last_two", "to_dict"]
+__all__ = ["masked", "masked_except_last", "masked_except_last_two", "to_dict", "without_personal_data"]
 
+_M = TypeVar("_M", bound=attrs.AttrsInstance)
 _STARS: Final = "***"
 
 
@@ -52,4 +55,31 @@ def _plain(value: Any, redact: bool, *, is_masked: bool) -> Any:
         return to_dict(value, redact=redact)
     if isinstance(value, tuple | list):
         return [_plain(item, redact, is_masked=False) for item in cast("tuple[Any, ...]", value)]
+    return value
+
+
+def without_personal_data(model: _M) -> _M:
+    """Return a copy of a model in which values that the `repr` masks are ``***``, or None if they are not strings.
+
+    Attributes that are not compared by `==` have their default: `raw` is empty.
+    """
+    copied = copy.copy(model)
+    for field in attrs.fields(type(model)):
+        value = getattr(model, field.name)
+        if not field.eq:
+            default: Any = field.default
+            value = default.factory() if isinstance(default, attrs.Factory) else default  # type: ignore[arg-type]
+        elif field.repr in _MASKS:
+            value = _STARS if isinstance(value, str) and value else (value if value == "" else None)
+        else:
+            value = _without_personal_data(value)
+        object.__setattr__(copied, field.name, value)
+    return copied
+
+
+def _without_personal_data(value: Any) -> Any:
+    if attrs.has(value.__class__):
+        return without_personal_data(value)
+    if isinstance(value, tuple):
+        return tuple(_without_personal_data(item) for item in cast("Iterable[Any]", value))
     return value

@@ -206,13 +206,15 @@ def test_invoice_of_completed_order_is_shown(minted_with_bars: Minted, sandbox: 
 def test_purchase_uses_journal_named_after_server(minted_with_bars: Minted, tmp_path: Path) -> None:
     (journal,) = tmp_path.rglob("*.journal.db")
     assert journal.name.startswith("127.0.0.1-")
-    assert minted_with_bars("reconcile", "--list").out == "0 settled, nothing is open\n"
+    assert minted_with_bars("reconcile", "--list").out == f"0 settled, nothing is open in {journal}\n"
 
 
-def test_reconcile_without_journal_exits_0(minted: Minted) -> None:
+def test_reconcile_without_journal_exits_0(minted: Minted, tmp_path: Path) -> None:
     result = minted("reconcile")
     assert (result.code, result.out) == (0, "")
-    assert result.err == "nothing to reconcile: the journal does not exist yet\n"
+    (directory,) = tmp_path.rglob("minted-connect")
+    assert result.err.startswith(f"nothing to reconcile: the journal {directory}/127.0.0.1-")
+    assert result.err.endswith(".journal.db does not exist yet\n")
 
 
 def test_expect_total_is_compared_exactly(minted: Minted, sandbox: ThreadedSandbox) -> None:

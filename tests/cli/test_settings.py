@@ -138,7 +138,7 @@ def test_relative_journal_of_profile_is_beside_config_file(
     minted("basket", "add", CUSTOMER, GOLD)
     assert minted("buy", CUSTOMER, "--yes").code == 0
     assert file.with_name("orders.db").exists()
-    assert minted("reconcile", "--list").out == "0 settled, nothing is open\n"
+    assert minted("reconcile", "--list").out == f"0 settled, nothing is open in {file.with_name('orders.db')}\n"
 
 
 # --- passwords ---------------------------------------------------------------------------------------------------

@@ -30,6 +30,14 @@ SECURITY = [
         "test_tls.py",
     ),
     Mutation(
+        28,
+        "a context that verifies nothing is accepted",
+        "core/transport.py",
+        "if context.verify_mode is ssl.CERT_NONE or not context.check_hostname:",
+        "if False:",
+        "test_network_settings.py",
+    ),
+    Mutation(
         29,
         "a weaker challenge is accepted after a stronger one",
         "core/auth/challenge.py",
@@ -135,6 +143,22 @@ SECURITY = [
         "chain((secret.reveal() for secret in secrets), _sent_texts(request))",
         "(secret.reveal() for secret in secrets)",
         "test_privacy.py",
+    ),
+    Mutation(
+        33,
+        "attributes of errors hold the texts of the server",
+        "core/error_mapping.py",
+        'message = mask(text) if isinstance(text, str) else ""',
+        'message = text if isinstance(text, str) else ""',
+        "test_error_privacy.py",
+    ),
+    Mutation(
+        33,
+        "a pickled rejection holds the data of the order",
+        "errors.py",
+        "order = None if self.order is None else without_personal_data(self.order)",
+        "order = self.order",
+        "test_error_privacy.py",
     ),
     Mutation(
         34,

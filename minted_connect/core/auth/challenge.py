@@ -18,6 +18,7 @@ __all__ = [
     "Policy",
     "Terms",
     "choose_challenge",
+    "describe_unusable",
     "find_hashes",
     "parse_challenges",
     "parse_nextnonce",
@@ -53,6 +54,8 @@ _STRENGTH: Final = {"MD5": 0, "SHA-256": 1, "SHA-512-256": 2}
 _QOP_STRENGTH: Final = {"": 0, "auth": 1, "auth-int": 2}
 _QOP_PREFERENCE: Final = ("", "auth-int", "auth")  # auth-int hashes every body, and TLS already protects it
 
+_ECHOED: Final = ("realm", "nonce", "opaque")
+"""Parameters that requests send back as they came."""
 _WORD = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _PIECE: Final = re.compile(
     rf"""
@@ -123,6 +126,22 @@ def parse_challenges(values: Sequence[str]) -> list[Challenge]:
 
     Other schemes and invalid text are skipped. A repeated parameter keeps its first value.
     """
+    return [challenge for params in _find_digest_params(values) if (challenge := _challenge(params))]
+
+
+def describe_unusable(values: Sequence[str]) -> str:
+    """Return why `WWW-Authenticate` values contain no usable Digest challenge, for an error."""
+    for params in _find_digest_params(values):
+        for name in _ECHOED:
+            value = params.get(name, "")
+            if not value.isprintable():
+                is_utf8 = not any("\ud800" <= char <= "\udfff" for char in value)
+                problem = "contains control characters" if is_utf8 else "is not UTF-8"
+                return f"the {name} of the Digest challenge {problem}, and requests must send it back"
+    return "no Digest authentication is on offer"
+
+
+def _find_digest_params(values: Sequence[str]) -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     for value in values:
         params: dict[str, str] = {}
@@ -133,7 +152,7 @@ def parse_challenges(values: Sequence[str]) -> list[Challenge]:
                     found.append(params)
             elif name := piece["name"]:
                 params.setdefault(name.lower(), _value(piece))
-    return [challenge for params in found if (challenge := _challenge(params))]
+    return found
 
 
 def _value(piece: re.Match[str]) -> str:
@@ -143,7 +162,7 @@ def _value(piece: re.Match[str]) -> str:
 def _challenge(params: dict[str, str]) -> Challenge | None:
     # Requests echo these values, so they must be valid in a header: no control characters, and no bytes that are not
     # UTF-8, which aiohttp decodes to lone surrogates.
-    if "realm" not in params or not all(params.get(name, "").isprintable() for name in ("realm", "nonce", "opaque")):
+    if "realm" not in params or not all(params.get(name, "").isprintable() for name in _ECHOED):
         return None
     return Challenge(
         realm=params["realm"],
@@ -160,6 +179,11 @@ def _challenge(params: dict[str, str]) -> Challenge | None:
 
 def choose_challenge(challenges: list[Challenge], policy: Policy, pinned: Terms | None) -> tuple[Challenge, Terms]:
     """Return the strongest acceptable challenge and its terms; of equal ones the first, "-sess" algorithms last.
+
+    Args:
+        challenges: At least one challenge.
+        policy: "modern" refuses MD5 and challenges without qop.
+        pinned: The terms that were accepted before.
 
     Raises:
         ChallengeRefused: if no challenge is acceptable.
@@ -183,8 +207,6 @@ def choose_challenge(challenges: list[Challenge], policy: Policy, pinned: Terms 
         for challenge in challenges
         for qop in challenge.qop or ("",)
     ]
-    if not offers:
-        raise ChallengeRefused("no Digest authentication is on offer")
     for acceptable, reason in rules:
         offers = [offer for offer in offers if acceptable(*offer)]
         if not offers:

@@ -39,9 +39,11 @@ import attrs
 from minted_connect.core.auth.challenge import (
     HASHES,
     Challenge,
+    ChallengeRefused,
     Policy,
     Terms,
     choose_challenge,
+    describe_unusable,
     parse_challenges,
     parse_nextnonce,
 )
@@ -244,7 +246,10 @@ class AuthFlow(_HoldsCredentials):
         if not values:  # a 401 of the application, without a challenge
             return False
         state, used = self._state, self._signer
-        challenge, terms = choose_challenge(parse_challenges(values), state.policy, state.pinned)
+        challenges = parse_challenges(values)
+        if not challenges:
+            raise ChallengeRefused(describe_unusable(values))
+        challenge, terms = choose_challenge(challenges, state.policy, state.pinned)
         if state.signer is used:
             self._superseded = used
         if used is None:
