@@ -21,11 +21,15 @@ def format_csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
     An apostrophe before a text that a spreadsheet would evaluate as a formula makes it a text. Numbers are unchanged.
     """
+    lines = [_format_line(header), *[_format_line(_neutralise(cell) for cell in row) for row in rows]]
+    return "".join(lines)
+
+
+def _format_line(cells: Iterable[object]) -> str:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows([_neutralise(cell) for cell in row] for row in rows)
-    return text.getvalue()
+    # The writer quotes a line break in a cell only if it is one of its own; a spreadsheet knows all of them.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _neutralise(cell: object) -> object:

@@ -11,7 +11,7 @@ from minted_connect.cli.files import format_csv
 
 
 def read_cells(*cells: object) -> list[str]:
-    _, row = csv.reader(io.StringIO(format_csv(["name"] * len(cells), [cells])))
+    _, row = csv.reader(io.StringIO(format_csv(["name"] * len(cells), [cells]), newline=""))
     return row
 
 
@@ -36,7 +36,21 @@ def test_format_csv_formula_becomes_text(formula):
 
 
 @pytest.mark.parametrize(
-    "cell", ["592.34", "-0.10", "+1", "1E+3", "-1.5e-7", "gold", "a=b", "2026-02-20T12:27:57+00:00", ""]
+    "cell",
+    [
+        "592.34",
+        "-0.10",
+        "+1",
+        "1E+3",
+        "-1.5e-7",
+        "gold",
+        "a=b",
+        "2026-02-20T12:27:57+00:00",
+        "",
+        "a\r=1",
+        "a\n=1",
+        "a\r\nb",
+    ],
 )
 def test_format_csv_number_or_plain_text_is_unchanged(cell):
     assert read_cells(cell, "x") == [cell, "x"]
