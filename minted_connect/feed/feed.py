@@ -6,14 +6,15 @@ import asyncio
 import inspect
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextvars import Context
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-import anyio
-
 from minted_connect import validation
 from minted_connect.clock import Clock
+from minted_connect.core.cancellation import cancel_and_wait
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
     ClientClosedError,
@@ -24,7 +25,7 @@ from minted_connect.errors import (
 )
 from minted_connect.feed.hub import Buffered, Hub, Latest, Subscription
 from minted_connect.feed.sinks.base import Sink
-from minted_connect.feed.sinks.recording import record
+from minted_connect.feed.sinks.recording import write_ticks
 from minted_connect.feed.source import Source
 from minted_connect.feed.tick import Filter, Tick
 from minted_connect.models.rate import Rate, RatePoint
@@ -87,7 +88,8 @@ class RateFeed:
         await self._source.open()
         # Not a task group: its cancel scope must be exited by the task that entered it, and the blocking client enters
         # and exits in two tasks.
-        self._hub.task = asyncio.create_task(self._run(), name="minted_connect.feed")
+        # An empty context: in the caller's, each poll for the life of the feed would belong to the span that opened it.
+        self._hub.task = asyncio.create_task(self._run(), name="minted_connect.feed", context=Context())
         self._hub.task.add_done_callback(self._hub.close)
         return self
 
@@ -102,10 +104,8 @@ class RateFeed:
         """Stop polling and end every subscription. Idempotent."""
         self._hub.close()
         task = self._hub.task
-        if task is not None and not task.done():
-            task.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({task})
+        if task is not None:
+            await cancel_and_wait([task])
         await self._source.aclose()
 
     def subscribe(
@@ -156,6 +156,7 @@ class RateFeed:
         sku: str | None = None,
         history: bool = False,
         buffer: int = 10_000,
+        patience: float | None = None,
     ) -> int:
         """Write ticks to a sink until the feed is closed; return the number of rows written.
 
@@ -163,9 +164,27 @@ class RateFeed:
 
         Raises:
             SinkError: if the ticks cannot be written; the feed keeps running.
-            InvalidInput: if `sink` is not a `Sink`, or `subscribe` rejects an argument.
+            InvalidInput: if `sink` is not a `Sink`, `patience` is not seconds, or `subscribe` rejects an argument.
         """
-        return await record(self, sink, currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer)
+        validation.instance("sink", sink, Sink)
+        validation.integer("buffer", buffer, 1, sys.maxsize)
+        if patience is not None:
+            sink.patience = validation.seconds("patience", patience)
+        ticks = self.subscribe(currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer)
+        matches = Filter(currency_id, metal, sku)
+        return await write_ticks(
+            ticks, sink, replay=lambda number, at: self._replay(number, at, matches), has_history=history
+        )
+
+    async def _replay(self, number: int, at: datetime, matches: Filter) -> AsyncGenerator[list[Tick], None]:
+        """Yield the ticks of the rounds that the source stores, after the one with this number and time."""
+        hub = Hub(self._clock)
+        async for rounds in self._source.replay(number, at):
+            ticks: list[Tick] = []
+            for each in rounds:
+                hub.publish(each)
+                ticks += [tick for tick in hub.ticks.values() if not tick.stale and matches(tick.rate)]
+            yield ticks
 
     def latest(
         self, *, currency_id: int | None = None, metal: str | None = None, sku: str | None = None
@@ -227,8 +246,7 @@ class RateFeed:
         try:
             await self._source.run(self._hub)
         finally:
-            backfill.cancel()
-            await asyncio.wait({backfill})
+            await cancel_and_wait([backfill])
 
     async def _backfill(self, fetch_history: FetchHistory) -> None:
         """Fetch and publish the prices from before the feed. If that fails, subscribers begin with live ticks."""

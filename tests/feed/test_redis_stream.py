@@ -21,7 +21,9 @@ from minted_connect.config import RateLimit
 from minted_connect.core.converter import unstructure
 from minted_connect.core.exact_json import dumps
 from minted_connect.errors import ConfigurationError, FleetError
-from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, _digest, _parse_entry, redact_url
+from minted_connect.feed.fleet.entries import Entry, parse_entry
+from minted_connect.feed.fleet.redis_stream import RedisStream, _digest
+from minted_connect.feed.fleet.redis_url import redact_url
 from minted_connect.models.rate import Rate
 from minted_connect.secret import Secret
 from tests.feed.ticks import GOLD
@@ -394,8 +396,8 @@ class TestCorruptEntries:
     @settings(deadline=None)
     def test_parse_entry_never_raises(self, fields):
         good = {name.encode(): value.encode() for name, value in GOOD.items()}
-        _parse_entry("1-1", {**good, **fields})
-        _parse_entry("1-1", fields)
+        parse_entry("1-1", {**good, **fields})
+        parse_entry("1-1", fields)
 
 
 class TestRateLimit:
