@@ -24,7 +24,7 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.feed.hub import Buffered, Hub, Latest, Subscription
-from minted_connect.feed.sinks.base import Sink
+from minted_connect.feed.sinks.base import Sink, check_patience
 from minted_connect.feed.sinks.recording import write_ticks
 from minted_connect.feed.source import Source
 from minted_connect.feed.tick import Filter, Tick
@@ -164,14 +164,14 @@ class RateFeed:
 
         Raises:
             SinkError: if the ticks cannot be written; the feed keeps running.
-            InvalidInput: if `sink` is not a `Sink`, `patience` is not seconds, or `subscribe` rejects an argument.
+            InvalidInput: if `sink` is not a `Sink`, `patience` is negative, or `subscribe` rejects an argument.
         """
         validation.instance("sink", sink, Sink)
         validation.integer("buffer", buffer, 1, sys.maxsize)
-        if patience is not None:
-            sink.patience = validation.seconds("patience", patience)
+        waits = sink.patience if patience is None else check_patience(patience)
         ticks = self.subscribe(currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer)
         matches = Filter(currency_id, metal, sku)
+        sink.patience = waits
         return await write_ticks(
             ticks, sink, replay=lambda number, at: self._replay(number, at, matches), has_history=history
         )

@@ -350,7 +350,9 @@ class FleetMember:
             self._renew_now.set()  # raises the number of the next round
             return
         if missed := self._numbering.advance(entry):
-            _log.warning("%d rounds of the fleet were deleted before this process could read them", missed)
+            _log.warning(
+                "%d rounds of the fleet were skipped, or were deleted before this process could read them", missed
+            )
         self._last_at = at
         self._failures += not entry.rates
         hub.publish(Round(entry.rates, entry.number, at, observed_at, entry.gap, missed))

@@ -241,9 +241,7 @@ class RedisStream:
         """
         upper = "+"
         while True:
-            reply: list[Any] = await self._connection.execute(
-                lambda redis, upper=upper: redis.xrevrange(self._keys[1], max=upper, count=_READ_COUNT)
-            )
+            reply = await self._read_up_to(upper)
             for id_, fields in reply:
                 entry = parse_entry(id_.decode(), fields)
                 if entry is not None and entry.at <= at:
@@ -251,6 +249,11 @@ class RedisStream:
             if len(reply) < _READ_COUNT:
                 return None
             upper = f"({reply[-1][0].decode()}"
+
+    async def _read_up_to(self, upper: str) -> list[Any]:
+        return await self._connection.execute(
+            lambda redis: redis.xrevrange(self._keys[1], max=upper, count=_READ_COUNT)
+        )
 
     async def read_after(self, id_: str | None) -> tuple[list[Entry], str | None]:
         """Return the first entries after an id, or of the stream if it is None; and the last id, None at the end.

@@ -18,7 +18,7 @@ from minted_connect import validation
 from minted_connect.errors import InvalidInput, SinkError
 from minted_connect.feed.tick import Tick
 
-__all__ = ["PATIENCE", "LastRow", "Sink", "as_path", "file_identity", "translate_os_errors"]
+__all__ = ["PATIENCE", "LastRow", "Sink", "as_path", "check_patience", "file_identity", "translate_os_errors"]
 
 _log = logging.getLogger("minted_connect.feed")
 
@@ -66,10 +66,6 @@ class Sink(ABC):
         `record` calls it when it is cancelled, from another thread than the one that waits.
         """
         self._interrupted_at = min(self._interrupted_at, time.monotonic())
-
-    def _set_patience(self, patience: float) -> None:
-        is_zero = patience == 0 and not isinstance(patience, bool)
-        self.patience = 0.0 if is_zero else validation.seconds("patience", patience)
 
     def _retry_while_locked(self, place: Path, attempt: Callable[[], _T], is_locked: Callable[[Exception], bool]) -> _T:
         """Repeat `attempt` while it raises an error that `is_locked`, up to `patience` seconds; log the wait once."""
@@ -126,6 +122,16 @@ class Sink(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def check_patience(patience: Any) -> float:
+    """Check the seconds to wait for a lock: 0, or a finite number above it.
+
+    Raises:
+        InvalidInput: if it is neither.
+    """
+    is_zero = patience == 0 and not isinstance(patience, bool)
+    return 0.0 if is_zero else validation.seconds("patience", patience)
 
 
 def as_path(path: Any, field: str = "path") -> Path:

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final, cast
 from minted_connect import validation
 from minted_connect.errors import SinkError
 from minted_connect.feed.schema import NAMES, Key, RowId, make_key, to_text
-from minted_connect.feed.sinks.base import LastRow, Sink, as_path, file_identity, translate_os_errors
+from minted_connect.feed.sinks.base import LastRow, Sink, as_path, check_patience, file_identity, translate_os_errors
 from minted_connect.feed.tick import Tick
 
 try:
@@ -78,7 +78,7 @@ class _LinesSink(Sink):
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, patience: float = 0.0) -> None:
         self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
-        self._set_patience(patience)
+        self.patience = check_patience(patience)
         self._fsync = fsync
         self._file: BinaryIO | None = None
         self._end = 0  # size of the file after the last write

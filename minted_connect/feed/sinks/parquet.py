@@ -14,7 +14,7 @@ from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import SinkError
 from minted_connect.feed.dataframes import check_money, import_arrow, make_table
 from minted_connect.feed.schema import NAMES, RowId, as_text, from_text, to_rows
-from minted_connect.feed.sinks.base import LastRow, Sink, as_path, translate_os_errors
+from minted_connect.feed.sinks.base import LastRow, Sink, as_path, check_patience, translate_os_errors
 from minted_connect.feed.sinks.lines import JsonLinesSink
 from minted_connect.feed.tick import Tick
 
@@ -57,7 +57,7 @@ class ParquetSink(Sink):
     ) -> None:
         self.directory: Final[Path] = as_path(directory, "directory")
         self._rows_per_part = validation.integer("rows_per_part", rows_per_part, 1, _MAX_ROWS)
-        self._set_patience(patience)
+        self.patience = check_patience(patience)
         self._buffer = JsonLinesSink(self.directory / _BUFFER_NAME, fsync=fsync)
         self._buffered = 0  # rows in the buffer
         self._arrow = import_arrow()

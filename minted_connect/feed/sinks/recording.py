@@ -73,7 +73,7 @@ async def record(
 
     Raises:
         SinkError: if the ticks cannot be written; the feed keeps running.
-        InvalidInput: if `sink` is not a `Sink`, `patience` is not seconds, or `RateFeed.subscribe` rejects an argument.
+        InvalidInput: if `sink` is not a `Sink`, `patience` is negative, or `RateFeed.subscribe` rejects an argument.
     """
     return await feed.record(
         sink, currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer, patience=patience

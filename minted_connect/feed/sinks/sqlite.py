@@ -16,7 +16,7 @@ from typing import Any, Final
 from minted_connect import validation
 from minted_connect.errors import InvalidInput, SinkError
 from minted_connect.feed.schema import COLUMNS, NAMES, ColumnType, to_text
-from minted_connect.feed.sinks.base import PATIENCE, LastRow, Sink, as_path, file_identity
+from minted_connect.feed.sinks.base import PATIENCE, LastRow, Sink, as_path, check_patience, file_identity
 from minted_connect.feed.tick import Tick
 
 __all__ = ["SqliteSink"]
@@ -63,7 +63,7 @@ class SqliteSink(Sink):
     ) -> None:
         self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
-        self._set_patience(patience)
+        self.patience = check_patience(patience)
         if not isinstance(table, str) or not _TABLE_NAME.fullmatch(table) or table.lower().startswith("sqlite_"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("table", "must be a name of letters, digits and underscores")
         self._table = table
