@@ -280,6 +280,24 @@ class TestRounds:
         assert [gaps[0], gaps[1], gaps[2], gaps[4]] == [0, 0, 0, 0]
         assert 100 < gaps[3] < 160
 
+    async def test_round_that_was_not_added_does_not_end_gap(self, join, db):
+        a = await join()
+        term = await a.acquire_lease()
+        await publish(a, term)
+        before = db.hgetall(key(db, "state"))
+        db.acl_setuser("default", enabled=True, commands=["-xadd"])
+        try:
+            with pytest.raises(FleetError, match="NOPERM"):
+                await publish(a, term)
+        finally:
+            db.acl_setuser("default", enabled=True, commands=["+@all"])
+        after = db.hgetall(key(db, "state"))
+        assert {name: after[name] for name in ("good", "id", "number", "at")} == {
+            name: before[name] for name in ("good", "id", "number", "at")
+        }
+        assert await publish(a, term)
+        assert [entry.number for entry in await a.read()] == [1, 2]
+
     async def test_times_of_rounds_never_decrease(self, join, db):
         a = await join()
         term = await a.acquire_lease()

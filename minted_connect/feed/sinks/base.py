@@ -130,8 +130,9 @@ def check_patience(patience: Any) -> float:
     Raises:
         InvalidInput: if it is neither.
     """
-    is_zero = patience == 0 and not isinstance(patience, bool)
-    return 0.0 if is_zero else validation.seconds("patience", patience)
+    if not isinstance(patience, bool) and patience == 0:
+        return 0.0
+    return validation.seconds("patience", patience)
 
 
 def as_path(path: Any, field: str = "path") -> Path:

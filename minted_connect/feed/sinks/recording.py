@@ -103,7 +103,7 @@ async def write_ticks(
         await writer.run(sink.open)
         older = _Older(replay, await writer.run(sink.last_row))
         if has_history:
-            await older.fetch()
+            is_replayed = not await older.fetch()
         else:
             await older.write_to(writer)
             is_replayed = True
@@ -153,13 +153,14 @@ class _Older:
         self._batches = None if last is None else replay(last.number, last.at)
         self._first: list[Tick] = []
 
-    async def fetch(self) -> None:
-        """Fetch the first batch that is not empty, so that `is_before` knows where it begins."""
+    async def fetch(self) -> bool:
+        """Fetch the first batch that is not empty, for `is_before`; return whether there is one."""
         while self._batches is not None and not self._first:
             try:
                 self._first = await anext(self._batches)
             except StopAsyncIteration:
                 self._batches = None
+        return bool(self._first)
 
     def is_before(self, tick: Tick) -> bool:
         """Return whether `tick` is older than all ticks of the source."""
