@@ -110,10 +110,12 @@ def test_file_sink_with_patience_waits_for_other_sink(kind, tmp_path):
 
 async def test_record_waits_for_lock_and_loses_no_tick(tmp_path):
     steps, sink = QueueFetch(), make("sqlite", tmp_path)
+    with make("sqlite", tmp_path):
+        pass  # creates the table
     async with steps.feed() as feed:
         recording = asyncio.ensure_future(feed.record(sink))
         steps.results.put_nowait((GOLD,))
-        await wait_until(lambda: (tmp_path / "ticks.db").exists() and read("sqlite", tmp_path))
+        await wait_until(lambda: read("sqlite", tmp_path))
         with locked(sink.path) as holder:
             for number in range(2, 6):
                 steps.results.put_nowait((GOLD,))
