@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 span: ContextVar[str] = ContextVar("span", default="")
 
 
-async def test_polls_do_not_see_context_that_opened_feed():
+async def test_polls_do_not_see_context_of_opener():
     seen = []
 
     async def fetch():
@@ -35,7 +35,7 @@ async def test_polls_do_not_see_context_that_opened_feed():
     assert set(seen) == {""}
 
 
-async def test_polls_of_fleet_do_not_see_context_that_opened_feed(redis_server, sandbox):
+async def test_polls_of_fleet_do_not_see_context_of_opener(redis_server, sandbox):
     seen = []
     options = Options(on_attempt=lambda _: seen.append(span.get()))
     token = span.set("request")
@@ -48,7 +48,7 @@ async def test_polls_of_fleet_do_not_see_context_that_opened_feed(redis_server, 
     assert set(seen) == {""}
 
 
-def test_polls_of_blocking_feed_do_not_see_context_that_opened_feed():
+def test_polls_of_blocking_feed_do_not_see_context_of_opener():
     seen = []
     options = Options(on_attempt=lambda _: seen.append(span.get()))
     token = span.set("request")
