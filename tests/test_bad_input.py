@@ -124,6 +124,7 @@ ACCEPTED: dict[str, set[str]] = {
     "request json": {"None", "Decimal", "True", "0", "-1", "''", "blank", "lines", "[]", "{}"},
     "with_options deadline": {"1.5"},
     "feed.subscribe changes_only": {"True"},
+    "feed.record patience": {"0", "1.5"},
     "feed.wait_for predicate": {"class"},
     "feed.wait_for timeout": {"1.5"},
     "RetryPolicy budget": {"0"},

@@ -4,19 +4,38 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 __all__ = ["format_csv", "write_atomically"]
 
+_FORMULA: Final = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""The first character of a cell that a spreadsheet evaluates, also in its full-width form."""
+_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+
 
 def format_csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Format rows as CSV with a header line."""
+    """Format rows as CSV with a header line, for a spreadsheet.
+
+    An apostrophe before a text that a spreadsheet would evaluate as a formula makes it a text. Numbers are unchanged.
+    """
+    lines = [_format_line(header), *[_format_line(_neutralise(cell) for cell in row) for row in rows]]
+    return "".join(lines)
+
+
+def _format_line(cells: Iterable[object]) -> str:
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    # The writer quotes a line break in a cell only if it is one of its own; a spreadsheet knows all of them.
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _neutralise(cell: object) -> object:
+    if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
 
 
 def write_atomically(file: Path, data: bytes | str) -> None:

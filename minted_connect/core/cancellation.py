@@ -1,17 +1,34 @@
-"""Protects local work from the cancellation of the task that awaits it."""
+"""Cancels tasks for certain, and protects local work from the cancellation of the task that awaits it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
-__all__ = ["shielded"]
+__all__ = ["cancel_and_wait", "shielded"]
 
 _T = TypeVar("_T")
+
+_REPEAT_AFTER: Final = 1.0
+"""Seconds after which a task that has not ended is cancelled again."""
+
+
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks, and again each second, until all of them have ended. Their results and errors are not retrieved.
+
+    One cancellation is not enough: `asyncio.wait_for` of CPython 3.11, which redis-py uses, loses a cancellation that
+    arrives together with the result that it waits for.
+    """
+    pending = {task for task in tasks if not task.done()}
+    with anyio.CancelScope(shield=True):
+        while pending:
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=_REPEAT_AFTER)
 
 
 async def shielded(work: Awaitable[_T]) -> _T:

@@ -6,14 +6,15 @@ import asyncio
 import inspect
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
+from contextvars import Context
+from datetime import datetime
 from types import TracebackType
 from typing import Self
 
-import anyio
-
 from minted_connect import validation
 from minted_connect.clock import Clock
+from minted_connect.core.cancellation import cancel_and_wait
 from minted_connect.core.event_loop import check_asyncio
 from minted_connect.core.request import OPERATIONS
 from minted_connect.errors import (
@@ -24,8 +25,8 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.feed.hub import Buffered, Hub, Latest, Subscription
-from minted_connect.feed.sinks.base import Sink
-from minted_connect.feed.sinks.recording import record
+from minted_connect.feed.sinks.base import Sink, check_patience
+from minted_connect.feed.sinks.recording import write_ticks
 from minted_connect.feed.source import Source
 from minted_connect.feed.tick import Filter, Tick
 from minted_connect.models.rate import Rate, RatePoint
@@ -90,7 +91,8 @@ class RateFeed:
         await self._source.open()
         # Not a task group: its cancel scope must be exited by the task that entered it, and the blocking client enters
         # and exits in two tasks.
-        self._hub.task = asyncio.create_task(self._run(), name="minted_connect.feed")
+        # An empty context: in the caller's, each poll for the life of the feed would belong to the span that opened it.
+        self._hub.task = asyncio.create_task(self._run(), name="minted_connect.feed", context=Context())
         self._hub.task.add_done_callback(self._hub.close)
         return self
 
@@ -105,10 +107,8 @@ class RateFeed:
         """Stop polling and end every subscription. Idempotent."""
         self._hub.close()
         task = self._hub.task
-        if task is not None and not task.done():
-            task.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({task})
+        if task is not None:
+            await cancel_and_wait([task])
         await self._source.aclose()
 
     def subscribe(
@@ -159,6 +159,7 @@ class RateFeed:
         sku: str | None = None,
         history: bool = False,
         buffer: int = 10_000,
+        patience: float | None = None,
     ) -> int:
         """Write ticks to a sink until the feed is closed; return the number of rows written.
 
@@ -166,9 +167,27 @@ class RateFeed:
 
         Raises:
             SinkError: if the ticks cannot be written; the feed keeps running.
-            InvalidInput: if `sink` is not a `Sink`, or `subscribe` rejects an argument.
+            InvalidInput: if `sink` is not a `Sink`, `patience` is negative, or `subscribe` rejects an argument.
         """
-        return await record(self, sink, currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer)
+        validation.instance("sink", sink, Sink)
+        validation.integer("buffer", buffer, 1, sys.maxsize)
+        waits = sink.patience if patience is None else check_patience(patience)
+        ticks = self.subscribe(currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer)
+        matches = Filter(currency_id, metal, sku)
+        sink.patience = waits
+        return await write_ticks(
+            ticks, sink, replay=lambda number, at: self._replay(number, at, matches), has_history=history
+        )
+
+    async def _replay(self, number: int, at: datetime, matches: Filter) -> AsyncGenerator[list[Tick], None]:
+        """Yield the ticks of the rounds that the source stores, after the one with this number and time."""
+        hub = Hub(self._clock)
+        async for rounds in self._source.replay(number, at):
+            ticks: list[Tick] = []
+            for each in rounds:
+                hub.publish(each)
+                ticks += [tick for tick in hub.ticks.values() if not tick.stale and matches(tick.rate)]
+            yield ticks
 
     def latest(
         self, *, currency_id: int | None = None, metal: str | None = None, sku: str | None = None
@@ -230,8 +249,7 @@ class RateFeed:
         try:
             await self._source.run(self._hub)
         finally:
-            backfill.cancel()
-            await asyncio.wait({backfill})
+            await cancel_and_wait([backfill])
 
     async def _backfill(self, fetch_history: FetchHistory) -> None:
         """Fetch and publish the prices from before the feed. If that fails, subscribers begin with live ticks."""

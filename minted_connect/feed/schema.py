@@ -12,7 +12,19 @@ import attrs
 
 from minted_connect.feed.tick import Tick
 
-__all__ = ["COLUMNS", "NAMES", "Column", "ColumnType", "Key", "as_text", "from_text", "make_key", "to_rows", "to_text"]
+__all__ = [
+    "COLUMNS",
+    "NAMES",
+    "Column",
+    "ColumnType",
+    "Key",
+    "RowId",
+    "as_text",
+    "from_text",
+    "make_key",
+    "to_rows",
+    "to_text",
+]
 
 
 class ColumnType(enum.Enum):
@@ -65,6 +77,9 @@ NAMES: Final = [column.name for column in COLUMNS]
 
 Key = tuple[int, str]
 """Primary key of a row: `currency_id`, and `at` as text."""
+
+RowId = tuple[Key, int]
+"""Key and number of a row; the number of a backfilled row is 0."""
 
 
 def to_rows(objects: Sequence[Any], columns: Sequence[Column] = COLUMNS) -> list[dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncGenerator
+from datetime import datetime
 from typing import Protocol
 
 from minted_connect.clock import Clock
@@ -47,6 +49,14 @@ class Source(Protocol):
 
     async def acquire(self) -> None:
         """Wait until the rate limit that the source shares with others permits a request."""
+        ...
+
+    def replay(self, number: int, at: datetime, /) -> AsyncGenerator[list[Round], None]:
+        """Yield the rounds after the one with this number and time, if the source stores them, in batches.
+
+        Raises:
+            MintedConnectError: if the feed was closed before the last batch.
+        """
         ...
 
     async def run(self, hub: Hub) -> None:
@@ -94,6 +104,11 @@ class LocalSource:
 
     async def acquire(self) -> None:
         """Do nothing: the client applies its rate limit itself."""
+
+    async def replay(self, _number: int, _at: datetime, /) -> AsyncGenerator[list[Round], None]:
+        """Yield nothing: no earlier round is stored."""
+        return
+        yield
 
     async def run(self, hub: Hub) -> None:
         """Poll and publish until cancelled.

@@ -40,7 +40,7 @@ class Tick:
     gap: float = 0.0
     """Seconds since the previous good poll; 0 unless they exceed two intervals, so that prices were missed."""
     missed: int = 0
-    """Rounds of the fleet just before this one that this process could not read."""
+    """Rounds of the fleet just before this one that this process could not read, or skipped after a loss of data."""
     backfilled: bool = False
     """Whether it comes from Rate History; then `at` is the start of its interval (assumed, S27)."""
     _clock: Clock = attrs.field(alias="clock", kw_only=True, eq=False, repr=False)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -19,18 +19,17 @@ from minted_connect import (
     Fleet,
     FleetError,
     MintedConnect,
-    Options,
     RateFeed,
     RateLimit,
     Tick,
 )
-from minted_connect.clock import Clock, SystemClock
-from minted_connect.sandbox import Sandbox, ThreadedSandbox
+from minted_connect.clock import SystemClock
+from minted_connect.sandbox import ThreadedSandbox
+from tests.feed.conftest import INTERVAL
 from tests.support.redis_server import PASSWORD, TcpProxy, running, url_of
 
 pytestmark = pytest.mark.anyio
 
-INTERVAL = 0.05
 LEASE = 1.0
 RATES = "*/rates"
 
@@ -41,24 +40,6 @@ def polls(sandbox: Any) -> int:
 
 def fleet_at(url: str, **options: Any) -> Fleet:
     return Fleet(url, **{"lease": LEASE, **options})
-
-
-Members = Callable[..., Any]
-
-
-@pytest.fixture
-async def member(sandbox: Sandbox) -> AsyncIterator[Members]:
-    """Return a function that opens the feed of a new client."""
-    async with AsyncExitStack() as stack:
-
-        async def member(fleet: Fleet, *, clock: Clock | None = None, **more: Any) -> RateFeed:
-            options = Options() if clock is None else Options(clock=clock)
-            client = AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, options=options)
-            await stack.enter_async_context(client)
-            feed = client.rates.feed(**{"interval": INTERVAL, "fleet": fleet, **more})
-            return await stack.enter_async_context(feed)
-
-        yield member
 
 
 def gold(feed: RateFeed, **options: Any) -> Any:

@@ -72,6 +72,9 @@ class QueueFetch:
             raise result
         return result
 
+    async def no_history(self, _: Any) -> Any:
+        return ()
+
     def feed(self) -> RateFeed:
         clock = ManualClock(auto_advance=True)
         poller = Poller(self, interval=1, clock=clock, random=lambda: 0.5, breaker=None)
@@ -134,6 +137,26 @@ async def test_cancelled_record_writes_received_ticks(caplog):
         assert sink.calls[-1] == "close"
         steps.results.put_nowait((GOLD,))
         await wait_until(lambda: feed._hub.round == 4)  # the feed keeps running
+
+
+async def test_cancelled_record_with_history_writes_received_ticks():
+    steps, sink = QueueFetch(), MemorySink()
+    feed = steps.feed()
+    feed._fetch_history = steps.no_history
+    async with feed:
+        sink.may_write.clear()
+        recording = asyncio.ensure_future(feed.record(sink, history=True))
+        for number in range(1, 4):
+            steps.results.put_nowait((GOLD,))
+            await wait_until(lambda number=number: feed._hub.round == number)
+            await wait_until(lambda: feed._hub.history is not None)
+            await wait_until(sink.writing.is_set)
+        recording.cancel()
+        await asyncio.sleep(0)
+        sink.may_write.set()
+        with pytest.raises(asyncio.CancelledError):
+            await recording
+    assert [tick.number for tick in sink.ticks] == [1, 2, 3]
 
 
 async def test_record_raises_error_of_feed_after_last_tick():

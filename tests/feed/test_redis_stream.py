@@ -21,7 +21,9 @@ from minted_connect.config import RateLimit
 from minted_connect.core.converter import unstructure
 from minted_connect.core.exact_json import dumps
 from minted_connect.errors import ConfigurationError, FleetError
-from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, _digest, _parse_entry, redact_url
+from minted_connect.feed.fleet.entries import Entry, parse_entry
+from minted_connect.feed.fleet.redis_stream import RedisStream, _digest
+from minted_connect.feed.fleet.redis_url import redact_url
 from minted_connect.models.rate import Rate
 from minted_connect.secret import Secret
 from tests.feed.ticks import GOLD
@@ -278,6 +280,24 @@ class TestRounds:
         assert [gaps[0], gaps[1], gaps[2], gaps[4]] == [0, 0, 0, 0]
         assert 100 < gaps[3] < 160
 
+    async def test_round_that_was_not_added_does_not_end_gap(self, join, db):
+        a = await join()
+        term = await a.acquire_lease()
+        await publish(a, term)
+        before = db.hgetall(key(db, "state"))
+        db.acl_setuser("default", enabled=True, commands=["-xadd"])
+        try:
+            with pytest.raises(FleetError, match="NOPERM"):
+                await publish(a, term)
+        finally:
+            db.acl_setuser("default", enabled=True, commands=["+@all"])
+        after = db.hgetall(key(db, "state"))
+        assert {name: after[name] for name in ("good", "id", "number", "at")} == {
+            name: before[name] for name in ("good", "id", "number", "at")
+        }
+        assert await publish(a, term)
+        assert [entry.number for entry in await a.read()] == [1, 2]
+
     async def test_times_of_rounds_never_decrease(self, join, db):
         a = await join()
         term = await a.acquire_lease()
@@ -394,8 +414,8 @@ class TestCorruptEntries:
     @settings(deadline=None)
     def test_parse_entry_never_raises(self, fields):
         good = {name.encode(): value.encode() for name, value in GOOD.items()}
-        _parse_entry("1-1", {**good, **fields})
-        _parse_entry("1-1", fields)
+        parse_entry("1-1", {**good, **fields})
+        parse_entry("1-1", fields)
 
 
 class TestRateLimit:

@@ -10,18 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
 
 from minted_connect.clock import Clock
 from minted_connect.config import RateLimit
+from minted_connect.core.cancellation import cancel_and_wait
 from minted_connect.errors import ConfigurationError, FleetError, MintedConnectError
-from minted_connect.feed.fleet.redis_stream import Entry, RedisStream, redact_url
+from minted_connect.feed.fleet.connection import is_proved_by_write
+from minted_connect.feed.fleet.entries import US, Entry
+from minted_connect.feed.fleet.numbering import Numbering
+from minted_connect.feed.fleet.redis_stream import RedisStream
+from minted_connect.feed.fleet.redis_url import check_parameters, redact_url
 from minted_connect.feed.hub import Hub
 from minted_connect.feed.poller import Poller
 from minted_connect.feed.tick import OVERDUE_INTERVALS, Round
@@ -32,7 +38,11 @@ __all__ = ["Fleet", "FleetMember"]
 
 _log = logging.getLogger("minted_connect.feed")
 
+_T = TypeVar("_T")
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_RELEASE_TIMEOUT: Final = 3.0
+"""Maximum seconds that releasing the lease takes on closing, however long the lease is."""
 _MIN_LEASE: Final = 0.5
 _MAX_LEASE: Final = 3600.0
 _MAX_KEEP: Final = 10_000_000
@@ -53,7 +63,8 @@ class Fleet:
 
     url: Secret = attrs.field(repr=False, converter=as_secret, kw_only=False)
     """URL of a Redis server from version 6.2, or of a Valkey server: `redis://user:password@host:6379/0`,
-    `rediss://...` or `unix://...`."""
+    `rediss://...` or `unix://...`. Query parameters: `client_name`, `db`, `password`, `socket_keepalive`, `username`,
+    and `ssl_...` of redis-py for `rediss`; timeouts follow from `lease`."""
     name: str = "rates"
     lease: float = 10.0
     """Lease duration in seconds, 0.5 to 3600. If the leader does not renew it, another process takes over."""
@@ -68,6 +79,7 @@ class Fleet:
     def __attrs_post_init__(self) -> None:
         check_type("Fleet.url", self.url, Secret)
         object.__setattr__(self, "place", redact_url(self.url))
+        check_parameters(self.url)
         check_type("Fleet.name", self.name, str)
         if not self.name.isprintable() or not self.name or set(self.name) & set("{}"):
             raise ConfigurationError("Fleet.name: must be a printable string without braces")
@@ -112,11 +124,14 @@ class FleetMember:
         # Seconds of the event loop, not of the feed's clock: the lease expires in real time, also in a test.
         self._lease_expires_at = -math.inf
         self._lease_acquired = asyncio.Event()
+        self._renew_now = asyncio.Event()
         self._next_poll_at = -math.inf  # of the fleet, by the feed's clock
-        self._last_number: int | None = None  # of the round read last
+        self._numbering = Numbering()
         self._last_at: datetime = _EPOCH  # of the round published last
         self._failures = 0
-        self._redis_error: FleetError | None = None
+        # By operation: `lease`, `read`, `replay`, `publish`, `reserve`. Redis can be used if none has an error.
+        self._redis_errors: dict[str, FleetError] = {}
+        self._is_closed = False
 
     @property
     def failures(self) -> int:
@@ -126,7 +141,7 @@ class FleetMember:
     @property
     def last_error(self) -> MintedConnectError | None:
         """The Redis error while Redis cannot be used; otherwise the error of this process's latest poll, or None."""
-        return self._redis_error or self._poller.last_error
+        return next(iter(self._redis_errors.values()), self._poller.last_error)
 
     @property
     def is_breaker_open(self) -> bool:
@@ -137,7 +152,7 @@ class FleetMember:
         """Connect to Redis.
 
         Raises:
-            FleetError: if Redis cannot be used.
+            FleetError: if Redis cannot be used, rejects writes, or does not permit a command that the fleet needs.
         """
         await self._stream.open()
 
@@ -161,39 +176,84 @@ class FleetMember:
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
-            # Shielded, or a second cancellation would leave the lease held and the connections open.
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait(tasks)
+            await cancel_and_wait(tasks)
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Release the lease and disconnect. Idempotent."""
+        """Release the lease and disconnect. Idempotent; if it was cancelled, another call completes it."""
+        self._is_closed = True
+        # Shielded, or a second cancellation would leave the lease held and the connections open.
         with anyio.CancelScope(shield=True):
             if self._term:
-                self._term = 0
-                with suppress(FleetError):
+                with anyio.move_on_after(_RELEASE_TIMEOUT), suppress(FleetError):
                     await self._stream.release_lease()
+                self._term = 0
             await self._stream.aclose()
 
     async def acquire(self) -> None:
         """Wait until the rate limit of the fleet, if it has one, permits a request; without Redis it permits none."""
+        wait = await self._repeat("reserve", self._stream.reserve_request)
+        if wait > 0:
+            await self._clock.sleep(wait)
+
+    async def replay(self, number: int, at: datetime, /) -> AsyncGenerator[list[Round], None]:
+        """Yield the rounds of the stream after the round with this number and time, oldest first, in batches.
+
+        The first of them states what the stream no longer holds: the number of missed rounds if the numbers were
+        continued, and the gap.
+
+        Raises:
+            FleetError: if the feed was closed.
+        """
+        since = (at - _EPOCH) // timedelta(microseconds=1)
+        last = await self._repeat("replay", lambda: self._stream.find_last(since))
+        position = None if last is None else last.id
+        # Time of the last round before a gap that no entry states, as the entry of that round is gone.
+        gap_since = since if last is None or (last.number, last.at) != (number, since) else None
+        numbering: Numbering | None = None
+        while True:
+            entries, position = await self._repeat("replay", partial(self._stream.read_after, position))
+            rounds: list[Round] = []
+            for entry in entries:
+                if numbering is None:
+                    is_known = (last is None or last.number <= number) and number < entry.number
+                    numbering = Numbering(number if is_known else None)
+                if numbering.is_restarted(entry):
+                    numbering.skip()
+                    continue
+                gap = entry.gap
+                if gap_since is not None and entry.rates:
+                    elapsed, gap_since = (entry.at - gap_since) / US, None
+                    gap = max(gap, elapsed if elapsed > OVERDUE_INTERVALS * entry.interval else 0.0)
+                missed = numbering.advance(entry)
+                observed_at, when = self._stream.to_monotonic(entry.at), _EPOCH + timedelta(microseconds=entry.at)
+                rounds.append(Round(entry.rates, entry.number, when, observed_at, gap, missed))
+            yield rounds
+            if position is None:
+                return
+
+    async def _repeat(self, operation: str, command: Callable[[], Awaitable[_T]]) -> _T:
+        """Repeat a command until Redis can be used.
+
+        Raises:
+            FleetError: if the feed was closed.
+        """
         retry_wait = _RETRY_INITIAL
         while True:
             try:
-                wait = await self._stream.reserve_request()
+                result = await command()
             except FleetError as error:
-                self._redis_failed(error)
+                if self._is_closed:
+                    raise
+                self._redis_failed(operation, error)
                 await asyncio.sleep(retry_wait)
                 retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
             else:
-                if wait > 0:
-                    await self._clock.sleep(wait)
-                return
+                self._redis_succeeded(operation)
+                return result
 
     async def _renew_lease(self) -> None:
-        """Acquire and renew the lease until cancelled."""
+        """Acquire and renew the lease until cancelled. Only these writes show that an outage of Redis has ended."""
         retry_wait = _RETRY_INITIAL
         loop = asyncio.get_running_loop()
         while True:
@@ -201,10 +261,11 @@ class FleetMember:
             try:
                 term = await self._stream.acquire_lease()
             except FleetError as error:
-                self._redis_failed(error)
+                self._redis_failed("lease", error)
                 wait = retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
             else:
-                self._redis_recovered()
+                self._redis_succeeded("lease")
+                self._on_write_succeeded()
                 retry_wait, wait = _RETRY_INITIAL, self._fleet.lease / 3
                 if term != self._term:
                     self._on_term_change(term)
@@ -213,7 +274,9 @@ class FleetMember:
             if self._is_leader():
                 self._lease_acquired.set()
             # With jitter, or all members would send their commands at the same moment.
-            await asyncio.sleep(wait * (0.75 + 0.25 * self._random()))
+            with anyio.move_on_after(wait * (0.75 + 0.25 * self._random())):
+                await self._renew_now.wait()
+            self._renew_now.clear()
 
     def _on_term_change(self, term: int) -> None:
         if term:
@@ -221,6 +284,8 @@ class FleetMember:
         elif self._term:
             _log.warning("another process now polls for the fleet at %s", self._stream.address)
         self._term = term
+        if not term:
+            self._redis_succeeded("publish")  # the new leader's concern
 
     def _is_leader(self) -> bool:
         return self._term > 0 and asyncio.get_running_loop().time() < self._lease_expires_at
@@ -253,8 +318,9 @@ class FleetMember:
             )
         except FleetError as error:
             # The round may have been added nevertheless; then it is read from the stream like any other.
-            self._redis_failed(error)
+            self._redis_failed("publish", error)
         else:
+            self._redis_succeeded("publish")
             if not is_added:
                 _log.warning(
                     "a round was rejected by the fleet at %s: this process no longer holds the lease",
@@ -264,44 +330,54 @@ class FleetMember:
 
     async def _read_rounds(self, hub: Hub) -> None:
         """Read rounds from the stream and publish them, until cancelled."""
-        retry_wait = _RETRY_INITIAL
         while True:
-            try:
-                entries = await self._stream.read()
-            except FleetError as error:
-                self._redis_failed(error)
-                await asyncio.sleep(retry_wait)
-                retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
-                continue
-            self._redis_recovered()
-            retry_wait = _RETRY_INITIAL
-            for entry in entries:
+            for entry in await self._repeat("read", self._stream.read):
                 self._publish_entry(hub, entry)
 
     def _publish_entry(self, hub: Hub, entry: Entry) -> None:
-        missed = 0 if self._last_number is None else max(0, entry.number - self._last_number - 1)
-        if missed:
-            _log.warning("%d rounds of the fleet were deleted before this process could read them", missed)
-        self._last_number = entry.number
         observed_at = self._stream.to_monotonic(entry.at)
         self._next_poll_at = max(self._next_poll_at, observed_at + entry.next_poll_in)
         at = _EPOCH + timedelta(microseconds=entry.at)
         # A stream that was reset, by a failover to a replica that lagged, is read again from its start.
         if at <= self._last_at:
             return
+        if self._numbering.is_restarted(entry):
+            if self._numbering.skip():
+                _log.warning(
+                    "Redis at %s lost the numbers of the fleet; rounds are skipped until they continue after %s",
+                    self._stream.address,
+                    self._numbering.last,
+                )
+            self._renew_now.set()  # raises the number of the next round
+            return
+        if missed := self._numbering.advance(entry):
+            _log.warning(
+                "%d rounds of the fleet were skipped, or were deleted before this process could read them", missed
+            )
         self._last_at = at
         self._failures += not entry.rates
         hub.publish(Round(entry.rates, entry.number, at, observed_at, entry.gap, missed))
         hub.set_overdue_alarm(self._next_poll_at, entry.interval)
 
-    def _redis_failed(self, error: FleetError) -> None:
-        """Remember that Redis cannot be used; log it once per outage."""
-        if self._redis_error is None:
-            _log.warning("%s", error)
-        self._redis_error = error
+    def _redis_failed(self, operation: str, error: FleetError) -> None:
+        """Remember that an operation failed; log the first failure of an outage.
 
-    def _redis_recovered(self) -> None:
-        """Remember that Redis can be used; log the end of an outage."""
-        if self._redis_error is not None:
+        The outage lasts at least until the lease can be written: a server that rejects writes may still be read.
+        """
+        if not self._redis_errors:
+            _log.warning("%s", error)
+        if operation != "lease" and "lease" not in self._redis_errors:
+            self._redis_errors["lease"] = error
+            self._renew_now.set()
+        self._redis_errors[operation] = error
+
+    def _redis_succeeded(self, operation: str) -> None:
+        """Forget the failure of an operation; log the end of an outage."""
+        if self._redis_errors.pop(operation, None) is not None and not self._redis_errors:
             _log.info("Redis at %s can be used again", self._stream.address)
-        self._redis_error = None
+
+    def _on_write_succeeded(self) -> None:
+        """End the failure of the last publication if it is certain that the next one does not fail in the same way."""
+        error = self._redis_errors.get("publish")
+        if error is not None and is_proved_by_write(error):
+            self._redis_succeeded("publish")

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
+from minted_connect import validation
 from minted_connect.errors import InvalidInput, SinkError
 from minted_connect.feed.tick import Tick
 
-__all__ = ["Sink", "as_path", "translate_os_errors"]
+__all__ = ["PATIENCE", "LastRow", "Sink", "as_path", "check_patience", "file_identity", "translate_os_errors"]
+
+_log = logging.getLogger("minted_connect.feed")
+
+_T = TypeVar("_T")
+
+PATIENCE: Final = 600.0
+"""Default seconds to wait for a lock: as long as `orders.watch` waits for a server that fails."""
+
+_INTERRUPTED_WAIT: Final = 3.0
+"""Seconds that a wait for a lock may last after it was interrupted. Shorter than the time in which a blocking client
+waits for cancelled work, so that Ctrl-C still reports how the recording ended."""
+
+_LOCK_POLL: Final = 0.05
+"""Seconds between two attempts to acquire a lock."""
+
+
+class LastRow(NamedTuple):
+    """The latest row of a sink that is not backfilled."""
+
+    number: int
+    at: datetime
 
 
 class Sink(ABC):
@@ -23,12 +49,52 @@ class Sink(ABC):
     a sink, subclass it and implement `open`, `append` and `close`.
     """
 
+    patience: float = 0.0
+    """Seconds that `open` and `append` wait for another program's lock on the destination; 0: they do not wait."""
+    _interrupted_at: float = math.inf  # monotonic seconds
+
+    def last_row(self) -> LastRow | None:
+        """Return number and time of the latest row that is not backfilled; None if it is not known.
+
+        The recording of a fleet continues after this row. The sink is open.
+        """
+        return None
+
+    def interrupt(self) -> None:
+        """Shorten the current wait for a lock, and each later one until the sink is opened again, to a few seconds.
+
+        `record` calls it when it is cancelled, from another thread than the one that waits.
+        """
+        self._interrupted_at = min(self._interrupted_at, time.monotonic())
+
+    def _retry_while_locked(self, place: Path, attempt: Callable[[], _T], is_locked: Callable[[Exception], bool]) -> _T:
+        """Repeat `attempt` while it raises an error that `is_locked`, up to `patience` seconds; log the wait once."""
+        started = time.monotonic()
+        is_waiting = False
+        while True:
+            try:
+                result = attempt()
+            except Exception as error:
+                now = time.monotonic()
+                if not is_locked(error) or now >= min(
+                    started + self.patience, self._interrupted_at + _INTERRUPTED_WAIT
+                ):
+                    raise
+                if not is_waiting:
+                    _log.warning("%s: locked by another program; waiting up to %g s", place, self.patience)
+                is_waiting = True
+                time.sleep(_LOCK_POLL)
+            else:
+                if is_waiting:
+                    _log.info("%s: the lock was released after %.1f s", place, time.monotonic() - started)
+                return result
+
     @abstractmethod
     def open(self) -> None:
         """Prepare for writing; a row that a crash left incomplete is removed (SQLite does that itself).
 
         Raises:
-            SinkError: if the destination cannot be written, or contains something other than ticks.
+            SinkError: if the destination cannot be written, stays locked, or contains something other than ticks.
         """
 
     @abstractmethod
@@ -58,6 +124,17 @@ class Sink(ABC):
         self.close()
 
 
+def check_patience(patience: Any) -> float:
+    """Check the seconds to wait for a lock: 0, or a finite number above it.
+
+    Raises:
+        InvalidInput: if it is neither.
+    """
+    if not isinstance(patience, bool) and patience == 0:
+        return 0.0
+    return validation.seconds("patience", patience)
+
+
 def as_path(path: Any, field: str = "path") -> Path:
     """Return `path` as a `Path`.
 
@@ -79,3 +156,12 @@ def translate_os_errors(path: Path) -> Generator[None]:
         yield
     except OSError as error:
         raise SinkError(f"{path}: {error.strerror or type(error).__name__}") from error
+
+
+def file_identity(file: Path | int) -> tuple[int, int] | None:
+    """Return what identifies the file at a path or behind a descriptor; None if the path does not exist."""
+    try:
+        found = os.fstat(file) if isinstance(file, int) else file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -9,16 +9,19 @@ import csv
 import io
 import json
 import logging
+import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from minted_connect import validation
 from minted_connect.errors import SinkError
-from minted_connect.feed.schema import NAMES, Key, make_key, to_text
-from minted_connect.feed.sinks.base import Sink, as_path, translate_os_errors
+from minted_connect.feed.schema import NAMES, Key, RowId, make_key, to_text
+from minted_connect.feed.sinks.base import LastRow, Sink, as_path, check_patience, file_identity, translate_os_errors
 from minted_connect.feed.tick import Tick
 
 try:
@@ -30,7 +33,7 @@ __all__ = ["CsvSink", "JsonLinesSink"]
 
 _log = logging.getLogger("minted_connect.feed")
 
-_AT, _CURRENCY_ID = NAMES.index("at"), NAMES.index("currency_id")
+_AT, _CURRENCY_ID, _NUMBER = [NAMES.index(name) for name in ("at", "currency_id", "number")]
 
 _TAIL_BYTES: Final = 2**20
 """Size of the end of a file that is searched for rows already recorded."""
@@ -38,19 +41,23 @@ _MAX_KEYS: Final = 20_000
 """Limit of remembered keys: more than the tail of a file contains."""
 
 
-class _RecentKeys:
-    """The keys of the rows recorded last, and the latest `at` of each currency."""
+class _RecentRows:
+    """The keys of the rows recorded last, the latest `at` of each currency, and the latest row of all."""
 
     def __init__(self) -> None:
         self._keys: dict[Key, None] = {}  # oldest first
         self._latest: dict[int, str] = {}
+        self.last: tuple[str, int] | None = None
+        """`at` and number of the latest row that is not backfilled."""
 
-    def add(self, keys: Iterable[Key]) -> None:
-        """Remember the keys; forget the oldest ones beyond `_MAX_KEYS`."""
-        for key in keys:
+    def add(self, rows: Iterable[RowId]) -> None:
+        """Remember the rows; forget the keys of the oldest ones beyond `_MAX_KEYS`."""
+        for key, number in rows:
             self._keys[key] = None
             currency_id, at = key
             self._latest[currency_id] = max(at, self._latest.get(currency_id, ""))
+            if number and (self.last is None or at > self.last[0]):
+                self.last = at, number
         while len(self._keys) > _MAX_KEYS:
             del self._keys[next(iter(self._keys))]
 
@@ -68,12 +75,15 @@ class _RecentKeys:
 class _LinesSink(Sink):
     """A file with one row per line."""
 
-    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, patience: float = 0.0) -> None:
         self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
+        self.patience = check_patience(patience)
         self._fsync = fsync
         self._file: BinaryIO | None = None
-        self._recent = _RecentKeys()
+        self._end = 0  # size of the file after the last write
+        self._absolute = self.path  # set by `open`: a change of the working directory must not look like a rotation
+        self._recent = _RecentRows()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r})"
@@ -87,8 +97,8 @@ class _LinesSink(Sink):
     def _line(self, row: dict[str, Any]) -> str: ...
 
     @abstractmethod
-    def _parse_key(self, line: bytes) -> Key | None:
-        """Return the key of a row, or None if the line is not a row."""
+    def _parse_id(self, line: bytes) -> RowId | None:
+        """Return key and number of a row, or None if the line is not a row."""
 
     def open(self) -> None:
         """Open and lock the file, and truncate a row that a crash left incomplete.
@@ -100,21 +110,27 @@ class _LinesSink(Sink):
         """
         if self._file is not None:
             raise SinkError(f"{self.path}: this sink is already open")
+        self._interrupted_at = math.inf
+        self._absolute = self.path.absolute()
         with translate_os_errors(self.path):
-            file = _open_unbuffered(self.path)
-            try:
-                self._lock(file)
-                self._repair(file)
-            except BaseException:
-                file.close()
-                raise
-        self._file = file
+            self._file = self._open_file()
+
+    def _open_file(self) -> BinaryIO:
+        file = _open_unbuffered(self._absolute)
+        try:
+            self._lock(file)
+            self._repair(file)
+        except BaseException:
+            file.close()
+            raise
+        return file
 
     def _lock(self, file: BinaryIO) -> None:
         if fcntl is None:
             return
+        lock = partial(fcntl.flock, file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._retry_while_locked(self.path, lock, lambda error: isinstance(error, BlockingIOError))
         except BlockingIOError:
             raise SinkError(f"{self.path}: another process or another sink is writing to this file") from None
 
@@ -128,19 +144,46 @@ class _LinesSink(Sink):
         if size < len(self._prefix):
             _truncate(file, 0)
             _write_all(file, self._header)
+            self._end = len(self._header)
             return
         start = max(len(self._header), size - _TAIL_BYTES)
         file.seek(start)
         *rows, incomplete = file.read().split(b"\n")
         if start > len(self._header):
             del rows[:1]  # its beginning lies before `start`
-        keys = [key for key in map(self._parse_key, rows) if key is not None]
-        if len(keys) < len(rows):
+        ids = [id_ for id_ in map(self._parse_id, rows) if id_ is not None]
+        if len(ids) < len(rows):
             raise SinkError(f"{self.path}: contains a row that cannot be read; nothing was changed")
         if incomplete:
             _log.warning("%s: an incomplete row at the end is truncated", self.path)
             _truncate(file, size - len(incomplete))
-        self._recent.add(keys)
+        self._end = size - len(incomplete)
+        self._recent.add(ids)
+
+    def is_changed(self) -> bool:
+        """Return whether another program truncated, extended, moved, replaced or deleted the open file."""
+        assert self._file is not None
+        return self._is_replaced(self._file) or os.fstat(self._file.fileno()).st_size != self._end
+
+    def _is_replaced(self, file: BinaryIO) -> bool:
+        return file_identity(self._absolute) != file_identity(file.fileno())
+
+    def _update(self, file: BinaryIO) -> BinaryIO:
+        """Return the file to write to, after programs that rotate files: at this path, and with a header."""
+        if self._is_replaced(file):
+            _log.warning("%s: the file was moved, replaced or deleted; opening the path again", self.path)
+            replaced, file = file, self._open_file()
+            replaced.close()
+            self._file = file
+        elif os.fstat(file.fileno()).st_size != self._end:
+            _log.warning("%s: another program changed the size of the file", self.path)
+            self._repair(file)
+        return file
+
+    def last_row(self) -> LastRow | None:
+        """Return number and time of the latest row that is not backfilled; None if the end of the file has none."""
+        last = self._recent.last
+        return None if last is None else LastRow(last[1], datetime.fromisoformat(last[0]))
 
     def append(self, ticks: Sequence[Tick]) -> int:
         """Write the ticks that are not recorded yet, all or none; return the number of rows written.
@@ -151,20 +194,26 @@ class _LinesSink(Sink):
         file = self._file
         if file is None:
             raise SinkError(f"{self.path}: this sink is not open")
-        unrecorded = self._recent.unrecorded(ticks)
-        if not unrecorded:
+        if not ticks:
             return 0
+        with translate_os_errors(self.path):
+            file = self._update(file)
+        unrecorded = self._recent.unrecorded(ticks)
         text = "".join([f"{self._line(row)}\n" for row in map(to_text, unrecorded)])
+        data = text.encode()
+        if not data:
+            return 0
         with translate_os_errors(self.path):
             size = file.seek(0, os.SEEK_END)
             try:
-                _write_all(file, text.encode())
+                _write_all(file, data)
                 if self._fsync:
                     os.fsync(file.fileno())
             except BaseException:
                 _truncate(file, size)
                 raise
-        self._recent.add(map(make_key, unrecorded))
+        self._end = size + len(data)
+        self._recent.add([(make_key(tick), tick.number) for tick in unrecorded])
         return len(unrecorded)
 
     def close(self) -> None:
@@ -197,9 +246,10 @@ class JsonLinesSink(_LinesSink):
         path: the file; created if it does not exist.
         fsync: call `fsync` after each batch, so that appended rows survive a power failure. Without it, they survive a
             crash of the process only.
+        patience: seconds that `open` waits while another sink writes to the file; 0: it raises at once.
 
     Raises:
-        InvalidInput: if `path` is not a path, or `fsync` is not a bool.
+        InvalidInput: if `path` is not a path, `fsync` is not a bool, or `patience` is neither 0 nor seconds.
     """
 
     _prefix = b'{"at": "'
@@ -207,23 +257,23 @@ class JsonLinesSink(_LinesSink):
     def _line(self, row: dict[str, Any]) -> str:
         return json.dumps(row)
 
-    def _parse_key(self, line: bytes) -> Key | None:
+    def _parse_id(self, line: bytes) -> RowId | None:
         try:
             row = json.loads(line)
         except ValueError:
             return None
         if not isinstance(row, dict) or [*cast("dict[str, Any]", row)] != NAMES:
             return None
-        return _as_key(row["currency_id"], row["at"])
+        return _as_id(row["currency_id"], row["at"], row["number"])
 
     @property
     def is_open(self) -> bool:
         """Whether the sink is open."""
         return self._file is not None
 
-    def remember(self, keys: Iterable[Key]) -> None:
-        """Count these keys as recorded, although their rows are stored elsewhere."""
-        self._recent.add(keys)
+    def remember(self, rows: Iterable[RowId]) -> None:
+        """Count these rows as recorded, although they are stored elsewhere."""
+        self._recent.add(rows)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all rows of the file as JSON values."""
@@ -232,10 +282,11 @@ class JsonLinesSink(_LinesSink):
         return [json.loads(line) for line in self._file.read().splitlines()]
 
     def clear(self) -> None:
-        """Delete all rows of the file; their keys still count as recorded."""
+        """Delete all rows of the file; they still count as recorded."""
         assert self._file is not None
         with translate_os_errors(self.path):
             _truncate(self._file, 0)
+        self._end = 0
 
 
 class CsvSink(_LinesSink):
@@ -248,9 +299,10 @@ class CsvSink(_LinesSink):
         path: the file; created if it does not exist.
         fsync: call `fsync` after each batch, so that appended rows survive a power failure. Without it, they survive a
             crash of the process only.
+        patience: seconds that `open` waits while another sink writes to the file; 0: it raises at once.
 
     Raises:
-        InvalidInput: if `path` is not a path, or `fsync` is not a bool.
+        InvalidInput: if `path` is not a path, `fsync` is not a bool, or `patience` is neither 0 nor seconds.
     """
 
     _header = _prefix = (",".join(NAMES) + "\n").encode()
@@ -260,12 +312,12 @@ class CsvSink(_LinesSink):
         csv.writer(text, lineterminator="").writerow([_csv_field(value) for value in row.values()])
         return text.getvalue()
 
-    def _parse_key(self, line: bytes) -> Key | None:
+    def _parse_id(self, line: bytes) -> RowId | None:
         try:
             (row,) = csv.reader([line.decode()], strict=True)
             if len(row) != len(NAMES):
                 return None
-            return _as_key(int(row[_CURRENCY_ID]), row[_AT])
+            return _as_id(int(row[_CURRENCY_ID]), row[_AT], int(row[_NUMBER]))
         except (ValueError, csv.Error):
             return None
 
@@ -276,7 +328,8 @@ def _csv_field(value: Any) -> Any:
     return " ".join(value.splitlines()) if isinstance(value, str) else value
 
 
-def _as_key(currency_id: Any, at: Any) -> Key | None:
-    if isinstance(currency_id, int) and isinstance(at, str) and len(at) == len("2026-02-20T12:27:57.000000+00:00"):
-        return currency_id, at
+def _as_id(currency_id: Any, at: Any, number: Any) -> RowId | None:
+    is_id = isinstance(currency_id, int) and isinstance(number, int) and isinstance(at, str)
+    if is_id and len(at) == len("2026-02-20T12:27:57.000000+00:00"):
+        return (currency_id, at), number
     return None

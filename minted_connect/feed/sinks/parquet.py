@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -12,12 +13,14 @@ from minted_connect import validation
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import SinkError
 from minted_connect.feed.dataframes import check_money, import_arrow, make_table
-from minted_connect.feed.schema import NAMES, Key, as_text, from_text, to_rows
-from minted_connect.feed.sinks.base import Sink, as_path, translate_os_errors
+from minted_connect.feed.schema import NAMES, RowId, as_text, from_text, to_rows
+from minted_connect.feed.sinks.base import LastRow, Sink, as_path, check_patience, translate_os_errors
 from minted_connect.feed.sinks.lines import JsonLinesSink
 from minted_connect.feed.tick import Tick
 
 __all__ = ["ParquetSink"]
+
+_log = logging.getLogger("minted_connect.feed")
 
 _PART: Final = re.compile(r"part-([0-9]{8})\.parquet")
 # Readers of a Parquet directory skip names that start with an underscore.
@@ -36,15 +39,25 @@ class ParquetSink(Sink):
         directory: created if it does not exist; its parent must exist.
         rows_per_part: a part is written as soon as this many rows are buffered; from 1 to 10,000,000.
         fsync: call `fsync` after each batch, so that buffered rows survive a power failure. Parts are always synced.
+        patience: seconds that `open` waits while another sink writes to the directory; 0: it raises at once.
 
     Raises:
-        InvalidInput: if `directory` is not a path, `rows_per_part` is out of range, or `fsync` is not a bool.
+        InvalidInput: if `directory` is not a path, `rows_per_part` is out of range, `fsync` is not a bool, or
+            `patience` is neither 0 nor seconds.
         ConfigurationError: if pyarrow is not installed (`pip install "minted-connect[dataframe]"`).
     """
 
-    def __init__(self, directory: str | os.PathLike[str], *, rows_per_part: int = 10_000, fsync: bool = False) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        rows_per_part: int = 10_000,
+        fsync: bool = False,
+        patience: float = 0.0,
+    ) -> None:
         self.directory: Final[Path] = as_path(directory, "directory")
         self._rows_per_part = validation.integer("rows_per_part", rows_per_part, 1, _MAX_ROWS)
+        self.patience = check_patience(patience)
         self._buffer = JsonLinesSink(self.directory / _BUFFER_NAME, fsync=fsync)
         self._buffered = 0  # rows in the buffer
         self._arrow = import_arrow()
@@ -62,15 +75,16 @@ class ParquetSink(Sink):
         """
         with translate_os_errors(self.directory):
             self.directory.mkdir(exist_ok=True)
+        self._buffer.patience = self.patience
         self._buffer.open()
         try:
             with translate_os_errors(self.directory):
                 (self.directory / _UNFINISHED_NAME).unlink(missing_ok=True)
             rows = self._buffer.rows()
             if (last := self._last_part()) is not None:
-                written = self._read_keys(last)
+                written = self._read_ids(last)
                 # A part contains every buffered row: if it contains the first one, the crash came before `clear`.
-                if rows and (rows[0]["currency_id"], rows[0]["at"]) in written:
+                if rows and (rows[0]["currency_id"], rows[0]["at"]) in {key for key, _ in written}:
                     self._buffer.clear()
                     rows = []
                 self._buffer.remember(written)
@@ -78,6 +92,14 @@ class ParquetSink(Sink):
         except BaseException:
             self._buffer.close()
             raise
+
+    def last_row(self) -> LastRow | None:
+        """Return number and time of the latest row that is not backfilled; None if the last part has none."""
+        return self._buffer.last_row()
+
+    def interrupt(self) -> None:
+        """Shorten the current wait for a lock, and each later one until the sink is opened again, to a few seconds."""
+        self._buffer.interrupt()
 
     def append(self, ticks: Sequence[Tick]) -> int:
         """Write the ticks that are not recorded yet, and return the number of rows written.
@@ -88,6 +110,10 @@ class ParquetSink(Sink):
                 case the ticks are stored in the buffer.
         """
         check_money(to_rows(ticks))
+        if self._buffer.is_open and self._buffer.is_changed():
+            _log.warning("%s: another program changed the buffered rows; opening the directory again", self.directory)
+            self._buffer.close()
+            self.open()
         written = self._buffer.append(ticks)
         self._buffered += written
         if self._buffered >= self._rows_per_part:
@@ -110,6 +136,9 @@ class ParquetSink(Sink):
 
     def _write_part(self) -> None:
         rows = [from_text(row) for row in self._buffer.rows()]
+        if not rows:  # another program truncated the buffer
+            self._buffered = 0
+            return
         last = self._last_part()
         number = 1 if last is None else int(_PART.fullmatch(last.name)[1]) + 1  # type: ignore[index]  # pyright: ignore[reportOptionalSubscript]
         unfinished = self.directory / _UNFINISHED_NAME
@@ -128,14 +157,14 @@ class ParquetSink(Sink):
             parts = [path for path in self.directory.iterdir() if _PART.fullmatch(path.name)]
         return max(parts, default=None, key=lambda path: path.name)
 
-    def _read_keys(self, part: Path) -> list[Key]:
+    def _read_ids(self, part: Path) -> list[RowId]:
         try:
             # Not `read_table`: it returns while a thread of Arrow still has the file open.
             with translate_os_errors(part), self._parquet.ParquetFile(part) as file:
                 if file.schema_arrow.names != NAMES:
                     raise SinkError(f"{part}: contains something other than ticks")
-                table: Any = file.read(["currency_id", "at"])
+                table: Any = file.read(["currency_id", "at", "number"])
         except self._arrow.ArrowException as error:
             raise SinkError(f"{part}: not a Parquet file") from error
-        keys = zip(table["currency_id"].to_pylist(), table["at"].to_pylist(), strict=True)
-        return [(currency_id, as_text(at)) for currency_id, at in keys]
+        columns = [table[name].to_pylist() for name in ("currency_id", "at", "number")]
+        return [((currency_id, as_text(at)), number) for currency_id, at, number in zip(*columns, strict=True)]

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from minted_connect import validation
+from minted_connect.errors import FleetError, SinkError
 from minted_connect.feed.hub import Subscription
-from minted_connect.feed.sinks.base import Sink
+from minted_connect.feed.sinks.base import LastRow, Sink
 from minted_connect.feed.tick import Tick
 
-__all__ = ["record"]
+__all__ = ["record", "write_ticks"]
 
 _log = logging.getLogger("minted_connect.feed")
 
+_T = TypeVar("_T")
+
 
 class _Feed(Protocol):
-    def subscribe(
-        self, *, currency_id: int | None, metal: str | None, sku: str | None, buffer: int, history: bool
-    ) -> Subscription: ...
+    async def record(
+        self,
+        sink: Sink,
+        *,
+        currency_id: int | None,
+        metal: str | None,
+        sku: str | None,
+        history: bool,
+        buffer: int,
+        patience: float | None,
+    ) -> int: ...
 
 
 async def record(
@@ -36,12 +48,16 @@ async def record(
     sku: str | None = None,
     history: bool = False,
     buffer: int = 10_000,
+    patience: float | None = None,
 ) -> int:
     """Write the ticks of a feed to a sink until the feed is closed; return the number of rows written.
 
     Stale ticks are left out, because they repeat an old price. The sink is opened and closed here, and its methods run
     in worker threads. When the recording ends, also by cancellation or by an error of the feed, the ticks received so
     far are written before the sink is closed.
+
+    The recording of a fleet continues after the last row of the sink, with the rounds that the fleet still stores. The
+    first row states how many are missing (`Tick.missed`) if the fleet continued its numbers, and the `gap`.
 
     Args:
         feed: a `RateFeed` that is running.
@@ -52,32 +68,111 @@ async def record(
         history: begin with the prices from before the feed was opened; needs a feed made with `backfill`.
         buffer: maximum number of ticks that wait for the sink. When it is full, the oldest ticks are dropped, which is
             logged.
+        patience: seconds to wait while another program has locked the destination; meanwhile, ticks are buffered.
+            None: `sink.patience`. If the recording is cancelled, it waits a few seconds only.
 
     Raises:
         SinkError: if the ticks cannot be written; the feed keeps running.
-        InvalidInput: if `sink` is not a `Sink`, or `RateFeed.subscribe` rejects an argument.
+        InvalidInput: if `sink` is not a `Sink`, `patience` is negative, or `RateFeed.subscribe` rejects an argument.
     """
-    validation.instance("sink", sink, Sink)
-    validation.integer("buffer", buffer, 1, sys.maxsize)
-    ticks = feed.subscribe(currency_id=currency_id, metal=metal, sku=sku, buffer=buffer, history=history)
+    return await feed.record(
+        sink, currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer, patience=patience
+    )
+
+
+async def write_ticks(
+    ticks: Subscription,
+    sink: Sink,
+    *,
+    replay: Callable[[int, datetime], AsyncGenerator[list[Tick], None]],
+    has_history: bool,
+) -> int:
+    """Write ticks to a sink until their subscription ends; return the number of rows written.
+
+    Args:
+        ticks: a subscription with a buffer.
+        sink: where to write.
+        replay: yields the ticks, in batches, that a source stores after the round with this number and time.
+        has_history: whether the subscription begins with the prices from before the feed.
+    """
     writer = _Writer(sink)
     dropped = 0
+    is_cancelled = False
+    is_replayed = False
     try:
         await writer.run(sink.open)
+        older = _Older(replay, await writer.run(sink.last_row))
+        if has_history:
+            is_replayed = not await older.fetch()
+        else:
+            await older.write_to(writer)
+            is_replayed = True
         async for tick in ticks:
-            await writer.write([tick, *ticks.ready()])
+            batch = [tick, *ticks.ready()]
+            if not is_replayed:
+                await writer.write([each for each in batch if each.backfilled and older.is_before(each)])
+                batch = [each for each in batch if not each.backfilled]
+                if batch:
+                    await older.write_to(writer)
+                    is_replayed = True
+            await writer.write(batch)
             if ticks.dropped > dropped:
                 _log.warning("%d ticks were dropped before they could be recorded", ticks.dropped - dropped)
                 dropped = ticks.dropped
+    except FleetError as error:
+        if is_replayed:
+            raise
+        # Ticks after a gap would hide it: the next recording continues from the last row that was written.
+        _log.warning("the recording ends before the rounds that the fleet has stored were read: %s", error)
+    except asyncio.CancelledError:
+        is_cancelled = True
+        sink.interrupt()
+        raise
     finally:
         with anyio.CancelScope(shield=True):
             try:
-                if not writer.has_failed:
+                if is_replayed:
                     await writer.write(ticks.ready())
+            except SinkError:
+                if not is_cancelled:
+                    raise
             finally:
                 await writer.run(sink.close)
                 await ticks.aclose()
+                if is_cancelled and writer.error is not None:  # nothing else reports it
+                    _log.warning("the last ticks were not recorded: %s", writer.error)
     return writer.rows
+
+
+class _Older:
+    """The ticks between the last row of a sink and the feed, as far as the source stores them."""
+
+    def __init__(
+        self, replay: Callable[[int, datetime], AsyncGenerator[list[Tick], None]], last: LastRow | None
+    ) -> None:
+        self._batches = None if last is None else replay(last.number, last.at)
+        self._first: list[Tick] = []
+
+    async def fetch(self) -> bool:
+        """Fetch the first batch that is not empty, for `is_before`; return whether there is one."""
+        while self._batches is not None and not self._first:
+            try:
+                self._first = await anext(self._batches)
+            except StopAsyncIteration:
+                self._batches = None
+        return bool(self._first)
+
+    def is_before(self, tick: Tick) -> bool:
+        """Return whether `tick` is older than all ticks of the source."""
+        return not self._first or tick.at < self._first[0].at
+
+    async def write_to(self, writer: _Writer) -> None:
+        """Write all batches that are left."""
+        await writer.write(self._first)
+        if self._batches is not None:
+            async with aclosing(self._batches) as batches:
+                async for batch in batches:
+                    await writer.write(batch)
 
 
 class _Writer:
@@ -90,25 +185,27 @@ class _Writer:
         self._sink = sink
         self._lock = threading.Lock()
         self.rows: int = 0
-        self.has_failed: bool = False
+        self.error: BaseException | None = None
 
     async def write(self, ticks: Sequence[Tick]) -> None:
-        """Append the ticks that are not stale."""
+        """Append the ticks that are not stale, unless an earlier call has failed."""
         if fresh := [tick for tick in ticks if not tick.stale]:
             await self.run(lambda: self._append(fresh))
 
     def _append(self, ticks: Sequence[Tick]) -> None:
-        self.rows += self._sink.append(ticks)
+        if self.error is None:
+            self.rows += self._sink.append(ticks)
 
-    async def run(self, step: Callable[[], None]) -> None:
+    async def run(self, step: Callable[[], _T]) -> _T:
         """Call `step` in a worker thread, after the previous one has returned."""
 
-        def run_locked() -> None:
+        def run_locked() -> _T:
             with self._lock:
                 try:
-                    step()
-                except BaseException:
-                    self.has_failed = True
+                    return step()
+                except BaseException as error:
+                    self.error = error
                     raise
 
-        await anyio.to_thread.run_sync(run_locked)
+        # A thread that waits for the lock of another program must not delay a cancellation by all its patience.
+        return await anyio.to_thread.run_sync(run_locked, abandon_on_cancel=True)

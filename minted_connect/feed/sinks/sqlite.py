@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import re
 import sqlite3
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from minted_connect import validation
 from minted_connect.errors import InvalidInput, SinkError
 from minted_connect.feed.schema import COLUMNS, NAMES, ColumnType, to_text
-from minted_connect.feed.sinks.base import Sink, as_path
+from minted_connect.feed.sinks.base import PATIENCE, LastRow, Sink, as_path, check_patience, file_identity
 from minted_connect.feed.tick import Tick
 
 __all__ = ["SqliteSink"]
+
+_log = logging.getLogger("minted_connect.feed")
 
 _TYPES: Final = {
     ColumnType.TIME: "TEXT",
@@ -27,8 +32,11 @@ _TYPES: Final = {
     ColumnType.FLAG: "INTEGER",
 }
 _TABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_BUSY_TIMEOUT: Final = 5.0
-"""Seconds to wait for the lock of another writer."""
+_BUSY_TIMEOUT: Final = 0.5
+"""Seconds that SQLite itself waits for a lock; between two such waits, the sink can be interrupted."""
+_LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
+_PRIMARY_CODE: Final = 0xFF
+"""Mask that removes the details of an extended error code."""
 
 
 class SqliteSink(Sink):
@@ -43,14 +51,19 @@ class SqliteSink(Sink):
             created if it does not exist.
         fsync: sync each batch to disk (`PRAGMA synchronous = FULL`). Without it, a power failure may lose the last
             batches.
+        patience: seconds that `open` and `append` wait while another program has locked the database.
 
     Raises:
-        InvalidInput: if `path` is not a path, `table` is not such a name, or `fsync` is not a bool.
+        InvalidInput: if `path` is not a path, `table` is not such a name, `fsync` is not a bool, or `patience` is
+            neither 0 nor seconds.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, table: str = "ticks", fsync: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, table: str = "ticks", fsync: bool = False, patience: float = PATIENCE
+    ) -> None:
         self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
+        self.patience = check_patience(patience)
         if not isinstance(table, str) or not _TABLE_NAME.fullmatch(table) or table.lower().startswith("sqlite_"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("table", "must be a name of letters, digits and underscores")
         self._table = table
@@ -62,6 +75,8 @@ class SqliteSink(Sink):
         )
         self._fsync = fsync
         self._connection: sqlite3.Connection | None = None
+        self._absolute = self.path  # set by `open`: a change of the working directory must not look like a rotation
+        self._identity: tuple[int, int] | None = None  # of the open file; None if it has no path
 
     def __repr__(self) -> str:
         return f"SqliteSink({str(self.path)!r}, table={self._table!r})"
@@ -74,17 +89,24 @@ class SqliteSink(Sink):
         """
         if self._connection is not None:
             raise SinkError(f"{self.path}: this sink is already open")
+        self._interrupted_at = math.inf
+        # SQLite has databases without a file, such as `:memory:`.
+        self._absolute = self.path if self.path.name.startswith(":") else self.path.absolute()
         with self._translate_errors():
-            # The sink is used by one thread at a time, which need not be the thread that opened it.
-            connection = sqlite3.connect(
-                self.path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-            )
-            try:
-                self._prepare(connection)
-            except BaseException:
-                connection.close()
-                raise
-        self._connection = connection
+            self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        # The sink is used by one thread at a time, which need not be the thread that opened it.
+        connection = sqlite3.connect(
+            self._absolute, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._retry_while_locked(self.path, lambda: self._prepare(connection), _is_locked)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._identity = connection, file_identity(self._absolute)
+        return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA synchronous = {'FULL' if self._fsync else 'NORMAL'}")
@@ -96,6 +118,17 @@ class SqliteSink(Sink):
         if existing != NAMES:
             raise SinkError(f"{self.path}: the table {self._table} contains something other than ticks")
 
+    def last_row(self) -> LastRow | None:
+        """Return number and time of the latest row that is not backfilled; None without such a row."""
+        connection = self._connection
+        if connection is None:
+            raise SinkError(f"{self.path}: this sink is not open")
+        # The latest one that was written: the key does not order rows of different currencies by time.
+        query = f'SELECT number, at FROM "{self._table}" WHERE NOT backfilled ORDER BY rowid DESC LIMIT 1'  # noqa: S608
+        with self._translate_errors():
+            row = self._retry_while_locked(self.path, lambda: connection.execute(query).fetchone(), _is_locked)
+        return None if row is None else LastRow(row[0], datetime.fromisoformat(row[1]))
+
     def append(self, ticks: Sequence[Tick]) -> int:
         """Write the ticks that are not recorded yet, in one transaction; return the number of rows written.
 
@@ -105,11 +138,17 @@ class SqliteSink(Sink):
         connection = self._connection
         if connection is None:
             raise SinkError(f"{self.path}: this sink is not open")
-        with self._translate_errors(), closing(connection.cursor()) as cursor:
+        rows = [to_text(tick) for tick in ticks]
+        with self._translate_errors():
+            current = self._reopen_if_replaced(connection)
+            return self._retry_while_locked(self.path, lambda: self._write(current, rows), _is_locked)
+
+    def _write(self, connection: sqlite3.Connection, rows: list[dict[str, Any]]) -> int:
+        with closing(connection.cursor()) as cursor:
             cursor.execute("BEGIN IMMEDIATE")
             try:
                 before = connection.total_changes
-                cursor.executemany(self._insert, map(to_text, ticks))
+                cursor.executemany(self._insert, rows)
                 written = connection.total_changes - before
                 cursor.execute("COMMIT")
             except BaseException:
@@ -117,6 +156,18 @@ class SqliteSink(Sink):
                     cursor.execute("ROLLBACK")
                 raise
         return written
+
+    def _reopen_if_replaced(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Return a connection to the file at this path. Without this, rows would go to a file without a name."""
+        if self._identity is None or file_identity(self._absolute) == self._identity:
+            return connection
+        _log.warning("%s: the file was moved, replaced or deleted; opening the path again", self.path)
+        # SQLite does not do this itself when it closes a file that was moved; its rows would stay behind in the log.
+        with suppress(sqlite3.Error):
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.close()
+        self._connection = None
+        return self._connect()
 
     def close(self) -> None:
         """Disconnect. Idempotent."""
@@ -132,3 +183,7 @@ class SqliteSink(Sink):
         except sqlite3.Error as error:
             # SQLite's messages name tables and columns, never values.
             raise SinkError(f"{self.path}: {error}") from error
+
+
+def _is_locked(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE in _LOCKED
