@@ -249,7 +249,7 @@ class RedisStream:
         await self._execute(lambda: self._redis.eval(scripts.RELEASE_LEASE, 1, self._keys[0], self._token))
 
     async def read(self) -> list[Entry]:
-        """Return the entries after `last_id`, and advance it. Wait up to a sixth of the lease if there is none.
+        """Return the entries after `last_id`, and advance it. If there are none yet, wait up to a sixth of the lease.
 
         Raises:
             FleetError: if Redis cannot be used.
