@@ -527,6 +527,7 @@ async def test_feed_with_wrong_credentials_raises(sandbox: Sandbox):
                 await anext(feed.subscribe())
 
 
+@pytest.mark.requirement(31)
 def test_credentials_are_not_shown_compared_or_pickled():
     credentials = Credentials("canary-user", "canary-password")
     client = AsyncMintedConnect("canary-user", "canary-password")
