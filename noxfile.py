@@ -22,6 +22,7 @@ PYTHONS = [
     if row.startswith("Programming Language :: Python :: 3.")
 ]
 SANDBOX = "minted_connect/sandbox/*"
+TWO_PROCESSES = ("-n", "2", "--dist", "worksteal")
 
 
 def groups(session: nox.Session, *names: str) -> None:
@@ -55,14 +56,14 @@ def typing(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """All tests, warnings as errors, in development mode; on every installed Python from 3.11 up."""
     groups(session, "test-integrations")
-    session.run("python", "-X", "dev", "-m", "pytest", *session.posargs)
+    session.run("python", "-X", "dev", "-m", "pytest", *TWO_PROCESSES, *session.posargs)
 
 
 @nox.session
 def slow(session: nox.Session) -> None:
     """The tests that the quick suite leaves out (`SLOW` in tests/conftest.py)."""
     groups(session, "test-integrations")
-    session.run("python", "-X", "dev", "-m", "pytest", "-m", "slow", *session.posargs)
+    session.run("python", "-X", "dev", "-m", "pytest", *TWO_PROCESSES, "-m", "slow", *session.posargs)
 
 
 @nox.session
@@ -71,7 +72,7 @@ def coverage(session: nox.Session) -> None:
     groups(session, "test")
     # Without -X dev, for time's sake: the tests have run with it.
     session.run("coverage", "erase")
-    session.run("python", "-m", "coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("python", "-m", "coverage", "run", "-m", "pytest", *TWO_PROCESSES, *session.posargs)
     session.run("coverage", "combine", "-q")
     session.run("coverage", "report", f"--omit={SANDBOX}", "--skip-covered", "--fail-under=98")
     session.run("coverage", "report", f"--include={SANDBOX}", "--skip-covered")
@@ -138,7 +139,7 @@ def build(session: nox.Session) -> None:
     session.install("-q", str(wheel))
     session.chdir(source)
     session.install("-q", "--group", "test")
-    session.run("python", "-X", "dev", "-m", "pytest", "-q", *session.posargs)
+    session.run("python", "-X", "dev", "-m", "pytest", "-q", *TWO_PROCESSES, *session.posargs)
 
 
 @nox.session

@@ -555,6 +555,7 @@ async def test_tls_certificate_of_another_host_raises_tls_failed(connect, author
     assert server.requests == []
 
 
+@pytest.mark.requirement(28)
 def test_ssl_context_below_tls_1_2_raises_configuration_error():
     weak = ssl.create_default_context()
     weak.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
@@ -777,6 +778,7 @@ async def test_proxy_that_refuses_the_tunnel_raises_connect_failed(connect):
     assert proxy.requests[0][0].startswith("CONNECT api.example.com:443")
 
 
+@pytest.mark.requirement(28)
 async def test_netrc_and_proxy_variables_are_ignored(connect, monkeypatch, tmp_path):
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login canary password canary\n")

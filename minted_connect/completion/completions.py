@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self
 from minted_connect import validation
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.order_match import pieces_by_sku
+from minted_connect.completion.outcomes import resolve
 from minted_connect.completion.preflight import check_basket, serialize_shipping, validate_agreed_total
 from minted_connect.completion.reconcile import ReadBack
 from minted_connect.completion.settlement import InFlight, Settlement
@@ -203,7 +204,7 @@ class AsyncCompletions:
         budget = self._api.completion_policy.reconcile_budget
         record_fence = self._settlement.record_fence if fence else None
         result = await ReadBack(self._api, intent).poll(budget=budget, record_fence=record_fence)
-        return await self._settlement.resolve(intent, result, Phase.SENT)
+        return await resolve(self._settlement, intent, result, Phase.SENT)
 
     async def decide(
         self, intent_or_error: Intent | OutcomeUnknown, state: IntentState | str, *, order_id: int | None = None

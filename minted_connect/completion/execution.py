@@ -12,6 +12,8 @@ import attrs
 from minted_connect.completion.classify import FailureClass, classify
 from minted_connect.completion.interruption import attach_intent, watch_purchase
 from minted_connect.completion.order_match import is_failed, is_order, mapping, refers_to
+from minted_connect.completion.outcome_unknown import mark_unknown
+from minted_connect.completion.outcomes import confirm, resolve
 from minted_connect.completion.preflight import build_intent, recent_order_ids, refresh_basket
 from minted_connect.completion.reconcile import ReadBack, ReadBackResult
 from minted_connect.completion.settlement import InFlight, Settlement, describe_error, describe_intent
@@ -96,7 +98,7 @@ class Execution:
                 # A cancel scope of anyio cancels every await again; the first cancellation is re-raised below.
                 with suppress(asyncio.CancelledError):
                     if self._progress.phase is not Phase.NOT_SENT:
-                        await self._settlement.mark_unknown(intent, self._progress.phase, ("the call was cancelled",))
+                        await mark_unknown(self._settlement, intent, self._progress.phase, ("the call was cancelled",))
                     else:
                         await self._settlement.settle(intent, IntentState.NOT_SENT)
             if in_flight.state is not None and (note := in_flight.describe()) is not None:
@@ -170,7 +172,7 @@ class Execution:
                 assert isinstance(error, APIError)
                 return await self._confirm_refusal(intent, error, is_trusted=failure_class is FailureClass.CONFIRM_ONCE)
             case FailureClass.UNKNOWN:
-                raise await settlement.mark_unknown(intent, phase, (describe_error(error),)) from error
+                raise await mark_unknown(settlement, intent, phase, (describe_error(error),)) from error
 
     async def _confirm_refusal(self, intent: Intent, error: APIError, *, is_trusted: bool) -> Completion:
         """Confirm a refusal by reading back, and raise it; return the completion if an order was made in spite of it.
@@ -191,12 +193,12 @@ class Execution:
         result = await self._poll_until_decided(read_back, times)
         if result is None:
             note = "the call ended before the first read-back (inline_looks, deadline or Retry-After): reconcile it"
-            raise await settlement.mark_unknown(intent, Phase.RESPONDED, (describe_error(error), note)) from error
+            raise await mark_unknown(settlement, intent, Phase.RESPONDED, (describe_error(error), note)) from error
         if result.confirms_refusal:
             error.is_confirmed = True
             await settlement.settle(intent, IntentState.REJECTED, error)
             raise error
-        return await settlement.resolve(intent, result, Phase.RESPONDED, error)
+        return await resolve(settlement, intent, result, Phase.RESPONDED, error)
 
     async def _poll_until_decided(self, read_back: ReadBack, times: Sequence[float]) -> ReadBackResult | None:
         """Poll at these times until a verdict is proven; return the latest result, None if `times` is empty."""
@@ -234,10 +236,10 @@ class Execution:
             if order is not None:
                 problem = make_integrity_error(("data: is not the order of this basket",), request.info, response)
             assert problem is not None
-            raise await self._settlement.mark_unknown(intent, Phase.RESPONDED, (describe_error(problem),)) from problem
+            raise await mark_unknown(self._settlement, intent, Phase.RESPONDED, (describe_error(problem),)) from problem
         if is_failed(raw):
             return await self._confirm_failure(intent)
-        return await self._settlement.confirm(intent, order, raw, reconciled=False)
+        return await confirm(self._settlement, intent, order, raw, reconciled=False)
 
     async def _confirm_failure(self, intent: Intent) -> Completion:
         """Read back an order that has a failing status in the response to its completion.
@@ -251,7 +253,7 @@ class Execution:
         result = await self._poll_until_decided(read_back, self._poll_times(responded, None))
         note = "status_name: the order had a failing status in the response to the completion"
         if result is None:
-            raise await self._settlement.mark_unknown(intent, Phase.RESPONDED, (note,))
+            raise await mark_unknown(self._settlement, intent, Phase.RESPONDED, (note,))
         if result.verdict.outcome is not Outcome.REJECTED:
             result = attrs.evolve(result, notes=(note, *result.notes))
-        return await self._settlement.resolve(intent, result, Phase.RESPONDED)
+        return await resolve(self._settlement, intent, result, Phase.RESPONDED)

@@ -38,7 +38,7 @@ _CREATED_BEFORE: Final = timedelta(minutes=10)
 
 
 class Match(enum.IntEnum):
-    """How certainly a listed order belongs to an intent, weakest first; from `ID` on, the key that proves it."""
+    """Certainty that a listed order belongs to an intent, weakest first. From `ID` on, members name the proving key."""
 
     NONE = 0
     """The order belongs to another purchase."""

@@ -1,6 +1,7 @@
-"""Settles intents: updates the journal, wakes waiting callers, logs, and builds the error to raise.
+"""Writes what became of an intent into the journal, and hands it to the callers that wait for it.
 
-`Settlement.mark_unknown` makes a purchase unknown; `record_refusal` stores it as unknown until its read-back.
+`outcomes` and `outcome_unknown` decide which errors are raised. `record_refusal` stores a refused purchase as unknown
+until its read-back.
 """
 
 from __future__ import annotations
@@ -15,23 +16,16 @@ from typing import Any
 import attrs
 
 from minted_connect.completion.interruption import attach_intent
-from minted_connect.completion.order_match import differences, identifiers
-from minted_connect.completion.reconcile import ReadBackResult
-from minted_connect.completion.verdict import Outcome
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import (
-    CompletionRejected,
     InvalidInput,
     JournalError,
     MintedConnectError,
-    NotExecuted,
-    OutcomeUnknown,
-    Phase,
 )
 from minted_connect.journal.protocol import Journal, JournalAccount
-from minted_connect.models import Completion, Intent, IntentState, Order, OrderKind, OrderProgress, Refusal
+from minted_connect.models import Completion, Intent, IntentState, OrderKind, OrderProgress, Refusal
 
-__all__ = ["InFlight", "Settlement", "describe_error", "describe_intent"]
+__all__ = ["InFlight", "Settlement", "describe_error", "describe_intent", "describe_state"]
 
 _logger = logging.getLogger("minted_connect.completion")
 
@@ -65,12 +59,12 @@ class InFlight:
 
     def describe(self) -> str | None:
         """Return a note for the exception that cancels the completion, None if nothing was sent."""
-        return _describe(self.state, self.result or self.error)
+        return describe_state(self.state, self.result or self.error)
 
     def describe_interruption(self) -> tuple[IntentState, str] | None:
         """Return the state and a note for an exception that interrupts the completion now, None if nothing was sent."""
         state = self.state or IntentState.UNKNOWN
-        note = _describe(state, self.result or self.error)
+        note = describe_state(state, self.result or self.error)
         return None if note is None else (state, note)
 
 
@@ -123,7 +117,7 @@ class Settlement:
         except asyncio.CancelledError as cancelled:
             # A completion in flight attaches its intent itself. For a reconciliation this is the last chance: once the
             # journal is updated, the intent is no longer pending.
-            if in_flight is None and (note := _describe(state, result)) is not None:
+            if in_flight is None and (note := describe_state(state, result)) is not None:
                 attach_intent(cancelled, intent, state, note)
             raise
         except Exception:
@@ -234,82 +228,6 @@ class Settlement:
         self._others[kind] = others
         return own
 
-    async def resolve(
-        self, intent: Intent, found: ReadBackResult, phase: Phase, error: Exception | None = None
-    ) -> Completion:
-        """Settle an intent by the result of its read-back: return the completion or raise the error.
-
-        Args:
-            intent: The intent.
-            found: The result of the read-back.
-            phase: The phase that the request reached, for `OutcomeUnknown`.
-            error: The failure that made the read-back necessary; None in a reconciliation.
-
-        Raises:
-            CompletionRejected: if the order failed, or the completion was refused and no order was made.
-            NotExecuted: if the completion was provably not executed.
-            OutcomeUnknown: if the outcome is still unknown.
-        """
-        raised: MintedConnectError
-        match found.verdict.outcome:
-            case Outcome.CONFIRMED:
-                return await self.confirm(intent, found.order, found.raw, reconciled=True, notes=found.notes)
-            case Outcome.REJECTED:
-                raised = await self.reject(intent, found.order, confirms_refusal=found.confirms_refusal)
-            case Outcome.NOT_EXECUTED:
-                raised = await self.mark_not_executed(intent, found.verdict.reason)
-            case Outcome.UNKNOWN:
-                cause = () if error is None else (describe_error(error),)
-                raised = await self.mark_unknown(intent, phase, (*cause, *found.notes))
-        if error is None:
-            raise raised
-        raise raised from error
-
-    async def confirm(
-        self,
-        intent: Intent,
-        order: Order | None,
-        raw: Mapping[str, Any],
-        *,
-        reconciled: bool,
-        notes: tuple[str, ...] = (),
-    ) -> Completion:
-        """Settle an intent as confirmed, and return the completion with the differences from what was agreed."""
-        differing = (*differences(raw, order, intent), *notes)
-        completion = Completion(order, identifiers(raw), raw, reconciled, differing)
-        for difference in differing:
-            _logger.warning("%s: %s", describe_intent(intent), difference)
-        if reconciled:
-            number = completion.keys.get("id", "(without a number)")
-            _logger.warning("%s: settled as confirmed: order %s", describe_intent(intent), number)
-        await self.settle(intent, IntentState.CONFIRMED, completion)
-        return completion
-
-    async def reject(self, intent: Intent, order: Order | None, *, confirms_refusal: bool) -> CompletionRejected:
-        """Settle an intent as rejected, and build the error to raise.
-
-        Args:
-            intent: The intent.
-            order: The order that failed, if it could be parsed.
-            confirms_refusal: Whether the server refused the completion and no order was made.
-        """
-        if confirms_refusal and intent.refusal is not None:
-            text = f"the server refused it with status {intent.refusal.status}, and no order was made"
-            rejected = CompletionRejected(f"intent {intent.id}: {text}", None, intent.refusal)
-        else:
-            text = "an order was made, but it failed, was cancelled or was refunded"
-            rejected = CompletionRejected(f"intent {intent.id}: {text}", order)
-        _logger.warning("%s: settled as rejected: %s", describe_intent(intent), text)
-        await self.settle(intent, IntentState.REJECTED, rejected)
-        return rejected
-
-    async def mark_not_executed(self, intent: Intent, reason: str) -> NotExecuted:
-        """Settle an intent as not executed, and build the error to raise."""
-        _logger.warning("%s: settled as not executed: %s", describe_intent(intent), reason)
-        error = NotExecuted(f"intent {intent.id}: {reason}", intent)
-        await self.settle(intent, IntentState.NOT_EXECUTED, error)
-        return error
-
     async def settle_manually(self, intent: Intent, state: IntentState, order_id: int | None) -> None:
         """Write the outcome that a person found out into the journal.
 
@@ -334,34 +252,8 @@ class Settlement:
             )
         return attrs.evolve(intent, server=self.owner.server, account=self.owner.account)
 
-    async def mark_unknown(self, intent: Intent, phase: Phase, evidence: tuple[str, ...]) -> OutcomeUnknown:
-        """Record that the outcome of an intent is unknown, and build the error to raise.
 
-        Args:
-            intent: The intent.
-            phase: The phase that the request reached.
-            evidence: What was seen, without personal data.
-        """
-        unknown = OutcomeUnknown(
-            f"the outcome of intent {intent.id} is unknown: reconcile it, do not repeat the completion",
-            intent,
-            phase,
-            evidence,
-        )
-        _logger.error(
-            "%s: the outcome is unknown, the completion may have been executed (phase: %s; %s). Do not repeat it: "
-            "reconcile it with complete.reconcile() or python -m minted_connect reconcile",
-            describe_intent(intent),
-            phase,
-            "; ".join(evidence),
-        )
-        # Another process may still send an intent that it prepared, so only that process may change its state.
-        if intent.state != IntentState.PREPARED or intent.id in self.prepared:
-            await self.settle(intent, IntentState.UNKNOWN, unknown)
-        return unknown
-
-
-def _describe(state: IntentState | None, result: Completion | Exception | None) -> str | None:
+def describe_state(state: IntentState | None, result: Completion | Exception | None) -> str | None:
     """Return a description of the outcome of an intent, None if nothing was sent."""
     match state:
         case IntentState.CONFIRMED:

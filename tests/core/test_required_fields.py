@@ -1,4 +1,4 @@
-"""Null in the place of a required value is a problem at that place, whatever the type of the value."""
+"""A null in place of a required value is reported as a problem at its path, for each type of value."""
 
 from __future__ import annotations
 

@@ -313,6 +313,7 @@ def test_retry_after_is_parsed_as_seconds(status: int, value: str, seconds: floa
     assert failure(status, b"", {"Retry-After": value}).retry_after == seconds
 
 
+@pytest.mark.requirement(3)
 def test_retry_after_date_counts_from_the_date_header():
     headers = {"Retry-After": "Fri, 20 Feb 2026 12:00:30 GMT", "Date": "Fri, 20 Feb 2026 12:00:20 GMT"}
     assert failure(429, b"", headers).retry_after == 10.0

@@ -1,0 +1,43 @@
+"""Makes a purchase unknown: its intent stays open, so that its basket cannot be completed again."""
+
+from __future__ import annotations
+
+import logging
+
+from minted_connect.completion.settlement import Settlement, describe_intent
+from minted_connect.errors import OutcomeUnknown, Phase
+from minted_connect.models import Intent, IntentState
+
+__all__ = ["mark_unknown"]
+
+_logger = logging.getLogger("minted_connect.completion")
+
+
+async def mark_unknown(
+    settlement: Settlement, intent: Intent, phase: Phase, evidence: tuple[str, ...]
+) -> OutcomeUnknown:
+    """Record that the outcome of an intent is unknown, and build the error to raise.
+
+    Args:
+        settlement: Of the client.
+        intent: The intent.
+        phase: The phase that the request reached.
+        evidence: What was seen, without personal data.
+    """
+    unknown = OutcomeUnknown(
+        f"the outcome of intent {intent.id} is unknown: reconcile it, do not repeat the completion",
+        intent,
+        phase,
+        evidence,
+    )
+    _logger.error(
+        "%s: the outcome is unknown, the completion may have been executed (phase: %s; %s). Do not repeat it: "
+        "reconcile it with complete.reconcile() or python -m minted_connect reconcile",
+        describe_intent(intent),
+        phase,
+        "; ".join(evidence),
+    )
+    # Another process may still send an intent that it prepared, so only that process may change its state.
+    if intent.state != IntentState.PREPARED or intent.id in settlement.prepared:
+        await settlement.settle(intent, IntentState.UNKNOWN, unknown)
+    return unknown
