@@ -1,4 +1,4 @@
-"""The hooks of the strict cattrs converter between JSON data and models.
+"""Fills models from JSON data: makes the function that fills each class, and the strict cattrs converter.
 
 Values are not coerced if that could change or guess their meaning: ``1.9`` is not an integer, ``"false"`` is not a
 boolean, and a float is not an amount of money. Problems are reported by path and rule, never by value, because values
