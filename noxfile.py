@@ -22,7 +22,7 @@ PYTHONS = [
     if row.startswith("Programming Language :: Python :: 3.")
 ]
 SANDBOX = "minted_connect/sandbox/*"
-TWO_PROCESSES = ("-n", "2", "--dist", "worksteal")
+TWO_PROCESSES = ("-n", "2", "--dist", "loadgroup")
 
 
 def groups(session: nox.Session, *names: str) -> None:

@@ -23,6 +23,8 @@ from tests.mutations.responses import RESPONSES, TYPES
 from tests.mutations.security import SECURITY
 from tests.test_scorecard import STATEMENTS
 
+pytestmark = pytest.mark.xdist_group("mutations")  # one process: the last tests need what the others left
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minted_connect"
 ALL = [*GATE, *REQUESTS, *PURCHASES, *RESPONSES, *SECURITY]

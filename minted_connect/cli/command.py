@@ -179,7 +179,7 @@ def run(
     load_settings: LoadSettings,
 ) -> int:
     """Run a command, print its errors on standard error, and return its exit code."""
-    from minted_connect.cli import exit_codes, output, process  # noqa: PLC0415 - `--help` does not need them
+    from minted_connect.cli import error_text, exit_codes, output, process  # noqa: PLC0415 - `--help` does not need them
     from minted_connect.errors import MintedConnectError  # noqa: PLC0415
 
     out = output.Output(as_json=common["as_json"])
@@ -190,7 +190,7 @@ def run(
     except process.Interrupted as interrupted:
         if context is not None and context.exit_code is not None:
             return context.exit_code  # only the closing of the client was interrupted
-        lines = exit_codes.describe_interruption(interrupted.__cause__)
+        lines = error_text.describe_interruption(interrupted.__cause__)
         for line in lines:
             out.print_message(f"minted: {line}")
         if context is not None and context.may_leave_open:
@@ -205,7 +205,7 @@ def run(
             out.print_message("minted: the result could not be printed: check it before you repeat the command")
         return exit_codes.exit_code_for(error, changes=context is not None and context.may_have_changed)
     except (MintedConnectError, OSError) as error:
-        for line in exit_codes.describe_error(error):
+        for line in error_text.describe_error(error):
             out.print_message(f"minted: {output.format_cell(line)}")
         return exit_codes.exit_code_for(error, changes=context is not None and context.may_have_changed)
     except Exception:

@@ -1,10 +1,9 @@
-"""Exit codes of `minted`, and the lines that explain an error."""
+"""Exit codes of `minted`."""
 
 from __future__ import annotations
 
 import enum
 
-from minted_connect.completion.interruption import intent_of
 from minted_connect.core.failures import may_have_executed
 from minted_connect.errors import (
     APIError,
@@ -18,10 +17,8 @@ from minted_connect.errors import (
     OrderUnreadable,
     OutcomeUnknown,
 )
-from minted_connect.journal.protocol import OPEN
-from minted_connect.models import Intent
 
-__all__ = ["ExitCode", "describe_error", "describe_interruption", "exit_code_for"]
+__all__ = ["ExitCode", "exit_code_for"]
 
 
 class ExitCode(enum.IntEnum):
@@ -62,28 +59,3 @@ def exit_code_for(error: BaseException, *, changes: bool) -> ExitCode:
     if isinstance(error, APIError | CompletionRejected | NotExecuted):
         return ExitCode.REJECTED
     return ExitCode.FAILED
-
-
-def describe_error(error: BaseException) -> list[str]:
-    """Return the lines that describe an error and the next step."""
-    if not isinstance(error, MintedConnectError):
-        return [f"{type(error).__name__}: {error}"]
-    lines = [str(error)]
-    if isinstance(error, OutcomeUnknown):
-        lines.append(_next_step(error.intent))
-    return [*lines, *getattr(error, "__notes__", ())]
-
-
-def describe_interruption(error: BaseException | None) -> list[str]:
-    """Return the lines about the purchase that a signal interrupted, and the next step; empty if nothing was sent."""
-    intent = None if error is None else intent_of(error)
-    if intent is None:
-        return []
-    lines = [note for note in getattr(error, "__notes__", ()) if intent.id in note]
-    if intent.state in OPEN:
-        lines = [*(lines or [f"intent {intent.id} may have been executed"]), _next_step(intent)]
-    return lines
-
-
-def _next_step(intent: Intent) -> str:
-    return f"do not repeat it; find out with: minted reconcile --intent {intent.id}"

@@ -1,5 +1,7 @@
 """Matches listed orders, which `reconcile.ReadBack` searches, to an intent, and lists the differences. No I/O.
 
+`ReadBack` decides between several orders that match.
+
 The functions read JSON as received, so that an order is recognised even if an unrelated field of it cannot be parsed.
 Ids are compared as text, because PHP may write the same id as a number or as a string.
 """

@@ -1,4 +1,7 @@
-"""Makes a purchase unknown: its intent stays open, so that its basket cannot be completed again."""
+"""Makes a purchase unknown: its intent stays open, so that its basket cannot be completed again.
+
+A refusal is stored as unknown before, by `Settlement.record_refusal`, until its read-back.
+"""
 
 from __future__ import annotations
 

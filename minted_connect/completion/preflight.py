@@ -1,6 +1,7 @@
 """Checks before a completion is sent: the arguments, and the basket as the server shows it now.
 
-The limit on how late it may be sent is made here (`SendLimit`), and enforced by `core.pool.RequestProgress.mark_sent`.
+The limit on how late it may be sent is made here (`SendLimit`), and enforced by `Execution` once the intent is
+written, and by `core.pool.RequestProgress.mark_sent`.
 """
 
 from __future__ import annotations

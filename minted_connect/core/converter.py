@@ -1,6 +1,6 @@
 """Structures models from JSON data, and unstructures models to JSON data, with cattrs.
 
-`converter_hooks` makes the function that fills each class.
+These are the functions to call; `model_decoder` fills the models.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import attrs
 
-from minted_connect.core import converter_hooks
-from minted_connect.core.converter_hooks import make_converter
+from minted_connect.core import model_decoder
+from minted_connect.core.model_decoder import make_converter
 from minted_connect.models import Page, UnreadableRow
 from minted_connect.models.json_keys import json_name
 
@@ -97,7 +97,7 @@ def _find_problems(data: Any, type_: Any, path: str = "data") -> tuple[str, ...]
     try:
         make_converter(detailed=True).structure(data, type_)
     except Exception as error:  # noqa: BLE001 - foreign exceptions are reported too, without their texts
-        return tuple(islice(converter_hooks.describe_problems(error, path), _MAX_PROBLEMS))
+        return tuple(islice(model_decoder.describe_problems(error, path), _MAX_PROBLEMS))
     return (f"{path}: does not match the schema",)
 
 

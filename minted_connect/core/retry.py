@@ -127,7 +127,7 @@ async def with_retries(
             raise error
         return await attempt()
 
-    def should_retry(state: RetryCallState) -> bool:
+    def has_pause(state: RetryCallState) -> bool:
         nonlocal pause
         error = state.outcome.exception() if state.outcome else None
         if not isinstance(error, MintedConnectError):
@@ -137,5 +137,5 @@ async def with_retries(
         return pause is not None
 
     # One controller per call: tasks that share a controller mix up their attempts.
-    controller = AsyncRetrying(sleep=sleep, retry=should_retry, wait=lambda _: pause or 0.0)
+    controller = AsyncRetrying(sleep=sleep, retry=has_pause, wait=lambda _: pause or 0.0)
     return await controller(attempt_or_raise_first)

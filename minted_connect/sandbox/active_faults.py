@@ -1,4 +1,4 @@
-"""The list of faults that a sandbox applies to matching requests.
+"""The list of faults that were added to a sandbox. `fault_injection` runs them.
 
 The faults themselves are defined in `fault_effects` and `fault_response_edits`; `fault_registry` says how to add one.
 """

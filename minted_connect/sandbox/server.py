@@ -1,4 +1,4 @@
-"""The HTTP server of the sandbox: listening socket, request handling, faults and shutdown."""
+"""The HTTP server of the sandbox: listening socket, request handling and shutdown."""
 
 import asyncio
 import logging
@@ -8,18 +8,18 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Self, Unpack
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from .active_faults import Fault, Faults
-from .clock import Clock, SystemClock, wait_elapsed
+from .clock import Clock, SystemClock
 from .console import LOOPBACK, Console
 from .console import PATH as CONSOLE
 from .digest_auth import DigestVerifier
 from .exchange import FaultContext, make_context, reset_connection
-from .fault_registry import REGISTRY
+from .fault_injection import FaultInjector
 from .json_codec import failure
 from .messages import translate
 from .quirks import apply_laravel
@@ -52,6 +52,7 @@ class BaseSandbox:
         self.password: str = settings.password or secrets.token_urlsafe(18)
         self.clock: Clock = settings.clock or SystemClock()
         self.faults: Faults = Faults()
+        self._injector = FaultInjector(self.faults, self.clock)
         self.requests: RequestLog = RequestLog(settings.log_limit)
         self.digest: DigestVerifier = DigestVerifier(
             self.clock,
@@ -70,7 +71,6 @@ class BaseSandbox:
         self._dispatcher: Dispatcher | None = None
         self._http: web.Server | None = None
         self._listener: asyncio.Server | None = None
-        self._fault_tasks: set[asyncio.Task[Any]] = set()
         has_console = settings.console if settings.console is not None else settings.host in LOOPBACK
         self._console = Console(self, settings.host) if has_console else None
         self._busy: set[web.RequestHandler] = set()
@@ -186,9 +186,7 @@ class BaseSandbox:
         for _ in range(_ACCEPT_ITERATIONS):
             await asyncio.sleep(0)
         listener.close()
-        tasks = list(self._fault_tasks)
-        for task in tasks:
-            task.cancel()
+        tasks = self._injector.cancel()
         await self._http.shutdown(_SHUTDOWN_TIMEOUT)
         await asyncio.gather(*tasks, return_exceptions=True)
         await listener.wait_closed()
@@ -231,55 +229,19 @@ class BaseSandbox:
         return web.Response()
 
     async def _process(self, context: FaultContext) -> web.Response:
-        """Authenticate and execute a request, or apply the fault that matches before or after authentication."""
-        if self._match_fault(context, before_auth=True):
-            return await self._apply_fault(context)
+        """Authenticate and execute a request, or inject the fault that matches before or after authentication."""
+        if (response := await self._injector.inject(context, before_auth=True)) is not None:
+            return response
         username = await context.authenticate()
         if isinstance(username, Response):
             return context.respond(username)
-        if self._match_fault(context, before_auth=False):
-            return await self._apply_fault(context)
+        if (response := await self._injector.inject(context, before_auth=False)) is not None:
+            return response
         return context.respond(await context.process())
-
-    def _match_fault(self, context: FaultContext, *, before_auth: bool) -> bool:
-        """Set the context's fault to the one that matches the request; return whether one matches."""
-        if self.faults:
-            request = context.request
-            path = request.raw_path.partition("?")[0]
-            context.fault = self.faults.match(request.method, path, before_auth=before_auth)
-        return context.fault is not None
-
-    async def _apply_fault(self, context: FaultContext) -> web.Response:
-        """Run the context's fault."""
-        fault = context.fault
-        assert fault is not None
-        if context.entry:
-            context.entry.fault = fault.kind
-        # A fault may wait without a limit: its task is cancelled when the sandbox closes.
-        task = asyncio.ensure_future(_run_fault(fault, context))
-        self._fault_tasks.add(task)
-        try:
-            return await task
-        finally:
-            self._fault_tasks.discard(task)
-            if not context.is_deferred:
-                self.faults.finish(fault)
 
     def run_later(self, seconds: float, work: Callable[[], Awaitable[object]], fault: Fault | None) -> None:
         """Run `work` after some seconds of the shop's time, unless the sandbox closes before."""
-
-        async def wait_and_run() -> None:
-            await wait_elapsed(self.clock, seconds)
-            await work()
-
-        def finish(task: asyncio.Task[None]) -> None:
-            self._fault_tasks.discard(task)
-            if fault is not None:
-                self.faults.finish(fault)
-
-        task = asyncio.ensure_future(wait_and_run())
-        self._fault_tasks.add(task)
-        task.add_done_callback(finish)
+        self._injector.run_later(seconds, work, fault)
 
     def _log_request(self, request: web.BaseRequest, request_id: str) -> LoggedRequest | None:
         """Add the request to the log before it is processed; return its entry, or None if the log is off."""
@@ -357,15 +319,6 @@ class Sandbox(BaseSandbox):
         trace: TracebackType | None,
     ) -> None:
         await self.aclose()
-
-
-async def _run_fault(fault: Fault, context: FaultContext) -> web.Response:
-    found = REGISTRY[fault.kind]
-    if found.is_edit:
-        edited: Response = found.function(await context.process(), **fault.args)
-        return context.respond(edited)
-    response: web.Response = await found.function(context, **fault.args)
-    return response
 
 
 def _format_url(host: str, port: int, context: ssl.SSLContext | None) -> str:

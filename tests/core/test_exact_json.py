@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from minted_connect.core import exact_json
 from minted_connect.core.converter import StructureError, structure, unstructure
-from minted_connect.core.converter_hooks import ASSUMED_UTC, describe_problems
 from minted_connect.core.exact_json import Malformed, dumps, loads
+from minted_connect.core.model_decoder import ASSUMED_UTC, describe_problems
 from minted_connect.errors import InvalidInput
 from minted_connect.models import (
     AccountType,

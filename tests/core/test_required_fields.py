@@ -10,8 +10,8 @@ import attrs
 import pytest
 
 from minted_connect.core.converter import StructureError, structure
-from minted_connect.core.converter_hooks import json_name
 from minted_connect.core.exact_json import loads
+from minted_connect.core.model_decoder import json_name
 from minted_connect.models import Basket, Customer, Invoice, Order, Rate, RatePoint
 from tests.support.strategies import SAMPLES
 

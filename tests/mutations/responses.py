@@ -48,7 +48,7 @@ RESPONSES = [
     Mutation(
         38,
         "an unknown word is refused",
-        "core/converter_hooks.py",
+        "core/model_decoder.py",
         "return members.get(_structure_str(value), value)",
         "return members[_structure_str(value)]",
         "core/test_exact_json.py",
@@ -56,7 +56,7 @@ RESPONSES = [
     Mutation(
         38,
         "null is accepted for a required time",
-        "core/converter_hooks.py",
+        "core/model_decoder.py",
         '    raise _RuleBroken("must be a date and time")',
         '    if value is not None:\n        raise _RuleBroken("must be a date and time")\n    return value',
         "core/test_required_fields.py",
@@ -104,7 +104,7 @@ RESPONSES = [
     Mutation(
         43,
         "any value is an array",
-        "core/converter_hooks.py",
+        "core/model_decoder.py",
         '    if type(value) is not list:\n        raise _RuleBroken("must be an array")\n',
         "",
         "core/test_exact_json.py",

@@ -1,4 +1,4 @@
-"""The hooks of the strict cattrs converter between JSON data and models.
+"""Fills models from JSON data: makes the function that fills each class, and the strict cattrs converter.
 
 Values are not coerced if that could change or guess their meaning: ``1.9`` is not an integer, ``"false"`` is not a
 boolean, and a float is not an amount of money. Other forms that PHP and MySQL write are accepted where they cannot be
