@@ -86,7 +86,7 @@ if TYPE_CHECKING:
     from minted_connect.hooks import Attempt
     from minted_connect.journal.memory import MemoryJournal
     from minted_connect.journal.postgres import PostgresJournal
-    from minted_connect.journal.protocol import Journal
+    from minted_connect.journal.protocol import Journal, ReferenceJournal
     from minted_connect.journal.sqlite import SqliteJournal
     from minted_connect.models import (
         AccountType,
@@ -211,6 +211,7 @@ _HOME = {
     "RateLimited": "minted_connect.errors",
     "RatePoint": "minted_connect.models",
     "Receipt": "minted_connect.models",
+    "ReferenceJournal": "minted_connect.journal.protocol",
     "Refusal": "minted_connect.models",
     "CompletionRejected": "minted_connect.errors",
     "Response": "minted_connect.core.response",
@@ -328,6 +329,7 @@ __all__ = [
     "RateLimited",
     "RatePoint",
     "Receipt",
+    "ReferenceJournal",
     "Refusal",
     "RequestInfo",
     "RequestTimeout",

@@ -17,6 +17,7 @@ from minted_connect.completion.order_match import pieces_by_sku
 from minted_connect.completion.outcomes import resolve
 from minted_connect.completion.preflight import check_basket, serialize_shipping, validate_agreed_total
 from minted_connect.completion.reconcile import ReadBack
+from minted_connect.completion.reference import make_reference, replay_reference
 from minted_connect.completion.settlement import InFlight, Settlement
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
@@ -52,6 +53,7 @@ class AsyncCompletions:
         *,
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
+        reference: str | None = None,
     ) -> Completion:
         """Buy the contents of the basket at most once, at the agreed price.
 
@@ -70,6 +72,11 @@ class AsyncCompletions:
             expected_total: The agreed `paid_total`, in the basket's currency. If the basket's total is another one,
                 nothing is sent (`PriceChanged`).
             accept_price: `"current"` instead of `expected_total` accepts the total at the time of the completion.
+            reference: Your own key for this purchase, 1 to 200 printable characters, such as an order number. It is
+                completed at most once, also with another basket, by another process or after a restart. If it was
+                completed before, nothing is sent, and the completion is returned (`replayed`), whose `order` is None if
+                it cannot be read. If an earlier attempt made no order, the orders are searched for it first. The
+                same reference with another kind, customer, currency, address or other pieces is `InvalidInput`.
 
         Raises:
             OutcomeUnknown: if the purchase may have happened. Pass the error to `reconcile`; do not buy again before
@@ -83,7 +90,7 @@ class AsyncCompletions:
 
         Source: Complete Buy (api-27307626, 2026-02-19): partly documented (path and request); the response is inferred.
         """
-        return await self._complete(OrderKind.BUY, basket, expected_total, accept_price, {})
+        return await self._complete(OrderKind.BUY, basket, expected_total, accept_price, reference, {})
 
     async def sell(
         self,
@@ -91,6 +98,7 @@ class AsyncCompletions:
         *,
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
+        reference: str | None = None,
     ) -> Completion:
         """Sell the contents of the basket at most once; `expected_total` is the amount that the customer receives.
 
@@ -98,7 +106,7 @@ class AsyncCompletions:
 
         Source: Complete Sell: inferred (path and body from Complete Buy; S15).
         """
-        return await self._complete(OrderKind.SELL, basket, expected_total, accept_price, {})
+        return await self._complete(OrderKind.SELL, basket, expected_total, accept_price, reference, {})
 
     async def delivery(
         self,
@@ -107,6 +115,7 @@ class AsyncCompletions:
         shipping: Shipping,
         expected_total: Decimal | None = None,
         accept_price: Literal["current"] | None = None,
+        reference: str | None = None,
     ) -> Completion:
         """Ship the contents of the basket at most once; `expected_total` is the cost of the delivery.
 
@@ -116,7 +125,7 @@ class AsyncCompletions:
         inferred from E-Commerce Set Custom Address (api-8209448, 2024-09-17; S16).
         """
         extra = {"shipping": serialize_shipping(shipping)}
-        return await self._complete(OrderKind.DELIVERY, basket, expected_total, accept_price, extra)
+        return await self._complete(OrderKind.DELIVERY, basket, expected_total, accept_price, reference, extra)
 
     async def pending(self, *, all_accounts: bool = False) -> list[Intent]:
         """Return the intents with an unknown outcome, oldest first; pass each to `reconcile`.
@@ -233,7 +242,7 @@ class AsyncCompletions:
         if stored.state in CLOSED and decided not in {stored.state, IntentState.CONFIRMED}:
             text = f"intent {intent.id} has the outcome {stored.state}: only confirmed can replace it"
             raise InvalidInput.of("intent_or_error", text)
-        await self._settlement.settle_manually(intent, decided, order_id)
+        await self._settlement.settle_manually(stored, decided, order_id)
 
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         """Save the progress of an order in the journal, if the journal contains its intent."""
@@ -266,12 +275,14 @@ class AsyncCompletions:
         basket: Basket,
         expected_total: Decimal | None,
         accept_price: Literal["current"] | None,
+        reference: str | None,
         extra: Mapping[str, Any],
     ) -> Completion:
         agreed_total = validate_agreed_total(expected_total, accept_price)
         check_basket(basket, kind)
         key = (basket.customer.external_id, basket.token)
-        call = InFlight(kind, agreed_total, extra, (pieces_by_sku(basket), basket.currency_code))
+        named = make_reference(reference, kind, basket, extra) if reference is not None else None
+        call = InFlight(kind, agreed_total, extra, (pieces_by_sku(basket), basket.currency_code), named)
         # Waiting for an equal call or for the customer's lock counts towards the time of this call.
         timeout = self._api.settings.deadline or self._api.settings.timeouts.complete_total
         end = self._api.clock.monotonic() + timeout
@@ -292,7 +303,9 @@ class AsyncCompletions:
             # Until this call ends, this client changes none of the customer's baskets: an item that is added
             # between the preflight read and the completion would be bought without having been agreed to.
             async with self._api.hold_lock(basket.customer.external_id, timeout):
-                call.result = await Execution(self._api, self._settlement, call, end=end).run(basket)
+                replayed = await replay_reference(self._api, self._settlement, named, end=end) if named else None
+                execution = Execution(self._api, self._settlement, call, end=end)
+                call.result = replayed or await execution.run(basket)
         except Exception as error:
             call.error = error
             raise

@@ -85,7 +85,9 @@ class Execution:
         in_flight = self._in_flight
         fresh, limit = await self._refresh_basket(basket)
         known_orders = await recent_order_ids(self._api, fresh, in_flight.kind)
-        intent = in_flight.intent = build_intent(fresh, in_flight.kind, self._api, known_orders, limit.send_before)
+        intent = in_flight.intent = build_intent(
+            fresh, in_flight.kind, self._api, known_orders, limit.send_before, in_flight.reference
+        )
         try:
             await self._prepare(intent, limit)
             watch_purchase(in_flight)

@@ -73,6 +73,8 @@ async def confirm(
         number = completion.keys.get("id", "(without a number)")
         _logger.warning("%s: settled as confirmed: order %s", describe_intent(intent), number)
     await settlement.settle(intent, IntentState.CONFIRMED, completion)
+    if reconciled:
+        await settlement.log_double_reference(intent)
     return completion
 
 

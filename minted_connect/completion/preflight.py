@@ -16,6 +16,7 @@ import attrs
 
 from minted_connect import validation
 from minted_connect.completion.order_match import is_order, pieces_by_sku
+from minted_connect.completion.settlement import Reference
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.pool import PoolKind, SendLimit
 from minted_connect.core.request import OPERATIONS
@@ -178,7 +179,12 @@ async def _read_before_sending(read: Awaitable[_T]) -> _T:
 
 
 def build_intent(
-    basket: Basket, kind: OrderKind, api: ApiClient, known_orders: tuple[int, ...], send_before: datetime
+    basket: Basket,
+    kind: OrderKind,
+    api: ApiClient,
+    known_orders: tuple[int, ...],
+    send_before: datetime,
+    reference: Reference | None = None,
 ) -> Intent:
     """Build the intent of a completion, with every key by which its order can be found later."""
     owner = account_of(api)
@@ -200,4 +206,6 @@ def build_intent(
         send_before=send_before,
         server=owner.server,
         account=owner.account,
+        reference=reference.key if reference is not None else None,
+        terms=reference.terms if reference is not None else None,
     )

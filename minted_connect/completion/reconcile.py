@@ -41,7 +41,7 @@ from minted_connect.errors import (
 )
 from minted_connect.models import Intent, IntentState, Order
 
-__all__ = ["ReadBack", "ReadBackResult"]
+__all__ = ["OrderSearch", "ReadBack", "ReadBackResult"]
 
 WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between two polls; the last value repeats."""
@@ -88,6 +88,20 @@ class ReadBackResult:
         return self.verdict.outcome is Outcome.REJECTED and self.evidence.order is not OrderSeen.FAILED
 
 
+@attrs.frozen
+class OrderSearch:
+    """The result of one search for the order of an intent."""
+
+    is_complete: bool
+    """Whether every order that may be the one was read."""
+    seen: OrderSeen = OrderSeen.NONE
+    order: Order | None = None
+    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
+    """The matching order as received."""
+    notes: tuple[str, ...] = ()
+    """Failed reads, without personal data."""
+
+
 class ReadBack:
     """Reads back one intent, and keeps the evidence from one poll to the next.
 
@@ -128,6 +142,31 @@ class ReadBack:
         """Poll once, for at most `within` seconds."""
         self._deadline = self._api.clock.monotonic() + within
         return await self._poll()
+
+    async def find_order(self, *, within: float, by_number: int | None = None) -> OrderSearch:
+        """Search the orders once for the keys of the intent, for at most `within` seconds; read no basket.
+
+        Args:
+            within: Seconds.
+            by_number: Search only for the order with this number.
+        """
+        self._deadline = self._api.clock.monotonic() + within
+        self._basket = BasketSeen.GONE  # search without dates, too
+        if by_number is None:
+            rows, is_complete = await self._read_orders()
+        else:
+            found: dict[tuple[str, str], _Row] = {}
+            customer = ("customer_external_id", self._intent.external_customer_id)
+            is_complete = await self._search((customer, ("orderId", str(by_number))), _BEGINNING, found)
+            rows = list(found.values())
+        matching = sorted((row for row in rows if row.match > Match.LIKELY), key=_sort_key, reverse=True)
+        failures, self._failures = tuple(self._failures), []
+        if not matching:
+            # An order that cannot be parsed and has no key may be the one.
+            is_complete = is_complete and not any(row.order is None for row in rows)
+            return OrderSearch(is_complete, notes=failures)
+        best = matching[0]
+        return OrderSearch(is_complete, _order_seen(best), best.order, best.raw, failures)
 
     async def poll(self, *, budget: float, record_fence: RecordFence | None) -> ReadBackResult:
         """Poll until a verdict is proven, for at most `budget` seconds.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -22,12 +23,21 @@ from minted_connect.errors import (
     JournalError,
     MintedConnectError,
 )
-from minted_connect.journal.protocol import Journal, JournalAccount
+from minted_connect.journal.protocol import Journal, JournalAccount, ReferenceJournal
 from minted_connect.models import Completion, Intent, IntentState, OrderKind, OrderProgress, Refusal
 
-__all__ = ["InFlight", "Settlement", "describe_error", "describe_intent", "describe_state"]
+__all__ = ["InFlight", "Reference", "Settlement", "describe_error", "describe_intent", "describe_state"]
 
 _logger = logging.getLogger("minted_connect.completion")
+
+
+@attrs.frozen
+class Reference:
+    """The caller's own key for a completion, and the terms that it stands for."""
+
+    key: str
+    terms: str
+    """As stored in the journal; see `reference.make_reference`."""
 
 
 @attrs.define(eq=False)
@@ -41,6 +51,7 @@ class InFlight:
     """Further fields of the request's body."""
     agreed_basket: tuple[Mapping[str, int], str]
     """Pieces by sku and currency of the basket that the caller agreed to."""
+    reference: Reference | None = None
     done: asyncio.Event = attrs.field(factory=asyncio.Event)
     intent: Intent | None = None
     state: IntentState | None = None
@@ -50,11 +61,12 @@ class InFlight:
 
     def has_same_terms(self, other: InFlight) -> bool:
         """Return whether both calls complete the basket with the same arguments, so that one result serves both."""
-        return (self.kind, self.agreed_total, self.extra, self.agreed_basket) == (
+        return (self.kind, self.agreed_total, self.extra, self.agreed_basket, self.reference) == (
             other.kind,
             other.agreed_total,
             other.extra,
             other.agreed_basket,
+            other.reference,
         )
 
     def describe(self) -> str | None:
@@ -81,6 +93,8 @@ class Settlement:
     """Whether the warning about a journal that does not survive a crash was logged."""
     prepared: set[str] = attrs.field(factory=set[str])
     """Ids of the intents that this client prepared and has not settled."""
+    has_checked_references: bool = False
+    """Whether the journal was found to store references, and none of another user of the same server."""
     _others: dict[str, int] = attrs.field(factory=dict[str, int])
     """Number of intents of other accounts that each kind of list left out most recently."""
 
@@ -188,6 +202,20 @@ class Settlement:
             raise InvalidInput.of("intent_or_error", f"intent {intent.id} is not in this journal")
         return stored
 
+    async def log_double_reference(self, intent: Intent) -> None:
+        """Log at ERROR if another intent with the same reference is confirmed, too. Ignore failures of the journal.
+
+        That happens only if an earlier intent was settled as not executed, and its order was found after another one
+        had been made.
+        """
+        if intent.reference is None or not isinstance(self.journal, ReferenceJournal):
+            return
+        with suppress(JournalError):
+            same = await self.journal.find_by_reference(intent.reference, account=self.owner.account)
+            confirmed = [one.id for one in same if one.state == IntentState.CONFIRMED]
+            if len(confirmed) > 1:
+                _logger.error("one reference was completed more than once: intents %s", ", ".join(confirmed))
+
     def _find_in_flight(self, intent: Intent) -> InFlight | None:
         in_flight = self.in_flight.get((intent.external_customer_id, intent.cart_token))
         return in_flight if in_flight is not None and in_flight.intent is intent else None
@@ -236,6 +264,8 @@ class Settlement:
         """
         await shielded(self.journal.settle(intent.id, state, order_id=order_id, owner=self.owner))
         _logger.warning("%s: settled manually as %s", describe_intent(intent), state)
+        if state is IntentState.CONFIRMED:
+            await self.log_double_reference(intent)
 
     async def adopt(self, intent: Intent) -> Intent:
         """Assign an intent to this account, and return it.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import Final
 
 import attrs
 
-from minted_connect.journal.protocol import ACTIVE, OPEN, JournalAccount, already_in_flight_error
+from minted_connect.journal.protocol import ACTIVE, OPEN, JournalAccount, already_in_flight_error, find_active_reference
 from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
 
 __all__ = ["MemoryJournal"]
+
+_logger = logging.getLogger("minted_connect.completion")
 
 _MAX_CLOSED: Final = 10_000
 
@@ -18,20 +21,29 @@ _MAX_CLOSED: Final = 10_000
 class MemoryJournal:
     """A journal in memory. It separates the tasks of one process, and is lost when the process ends.
 
-    Only the latest 10,000 closed intents are kept, so that memory stays bounded. For a basket that was completed
-    earlier, only the server can refuse a second completion.
+    Only the latest 10,000 closed intents without a reference are kept, so that memory stays bounded. For a basket that
+    was completed earlier, only the server can refuse a second completion. Intents with a reference are all kept.
     """
 
     def __init__(self) -> None:
         self._open: dict[str, Intent] = {}
         self._closed: dict[str, Intent] = {}
+        self._forgettable: dict[str, None] = {}
+        """Ids of the closed intents without a reference, oldest first."""
         self._ids_by_basket: dict[tuple[str, str], list[str]] = {}
+        self._ids_by_reference: dict[tuple[str | None, str], list[str]] = {}
+        self._has_warned = False
 
     async def prepare(self, intent: Intent) -> None:
         """Store an intent until the process ends."""
         active = await self.find_active(intent.external_customer_id, intent.cart_token, account=intent.account)
         if active is not None:
             raise already_in_flight_error(active)
+        if intent.reference is not None:
+            key = (intent.account, intent.reference)
+            if (active := find_active_reference(self._find_same_reference(*key))) is not None:
+                raise already_in_flight_error(active, "this reference")
+            self._ids_by_reference.setdefault(key, []).append(intent.id)
         self._open[intent.id] = intent
         self._ids_by_basket.setdefault((intent.external_customer_id, intent.cart_token), []).append(intent.id)
 
@@ -61,8 +73,12 @@ class MemoryJournal:
             return
         self._open.pop(intent_id, None)
         self._closed[intent_id] = settled
-        if len(self._closed) > _MAX_CLOSED:
-            self._forget(next(iter(self._closed)))
+        if settled.reference is not None:
+            self._warn_beyond_limit()
+            return
+        self._forgettable[intent_id] = None
+        if len(self._forgettable) > _MAX_CLOSED:
+            self._forget(next(iter(self._forgettable)))
 
     async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
         """Store the response that refused an open intent."""
@@ -74,7 +90,11 @@ class MemoryJournal:
         """Assign an intent to an account."""
         for intents in (self._open, self._closed):
             if intent_id in intents:
-                intents[intent_id] = _assign(intents[intent_id], owner)
+                intent, adopted = intents[intent_id], _assign(intents[intent_id], owner)
+                intents[intent_id] = adopted
+                if intent.reference is not None:
+                    self._ids_by_reference[intent.account, intent.reference].remove(intent_id)
+                    self._ids_by_reference.setdefault((owner.account, intent.reference), []).append(intent_id)
 
     async def save_progress(
         self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
@@ -111,16 +131,42 @@ class MemoryJournal:
         confirmed = (intent for intent in self._closed.values() if intent.state == IntentState.CONFIRMED)
         return [intent for intent in confirmed if intent.progress is None or not intent.progress.is_final]
 
+    async def find_by_reference(self, reference: str, *, account: str) -> list[Intent]:
+        """Return the intents of an account with this reference, oldest first."""
+        return self._find_same_reference(account, reference)
+
+    async def has_other_references(self, owner: JournalAccount) -> bool:
+        """Return whether another account of the same server has intents with references."""
+        others = (ids for (account, _), ids in self._ids_by_reference.items() if account != owner.account)
+        return any(self._get(intent_id).server == owner.server for ids in others for intent_id in ids)
+
     async def aclose(self) -> None:
         """Do nothing: a journal in memory holds no resources."""
 
+    def _get(self, intent_id: str) -> Intent:
+        return self._open.get(intent_id) or self._closed[intent_id]
+
+    def _find_same_reference(self, account: str | None, reference: str) -> list[Intent]:
+        return [self._get(intent_id) for intent_id in self._ids_by_reference.get((account, reference), ())]
+
+    def _warn_beyond_limit(self) -> None:
+        """Warn once if more closed intents are kept than the limit allows."""
+        if not self._has_warned and len(self._closed) - len(self._forgettable) > _MAX_CLOSED:
+            self._has_warned = True
+            _logger.warning(
+                "the journal in memory keeps all references, by now more than %d: it grows with each further one. Use "
+                "a journal in a file or a database",
+                _MAX_CLOSED,
+            )
+
     def _find(self, external_customer_id: str, cart_token: str, account: str | None) -> list[Intent]:
         ids = self._ids_by_basket.get((external_customer_id, cart_token), ())
-        intents = [self._open.get(intent_id) or self._closed[intent_id] for intent_id in ids]
+        intents = [self._get(intent_id) for intent_id in ids]
         return [intent for intent in intents if intent.account in {account, None}]
 
     def _forget(self, intent_id: str) -> None:
         intent = self._closed.pop(intent_id)
+        del self._forgettable[intent_id]
         basket = (intent.external_customer_id, intent.cart_token)
         self._ids_by_basket[basket].remove(intent.id)
         if not self._ids_by_basket[basket]:

@@ -17,17 +17,18 @@ import attrs
 
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.event_loop import check_asyncio
-from minted_connect.errors import ConfigurationError, JournalError
+from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError
 from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.postgres_schema import STEPS, VERSION
 from minted_connect.journal.postgres_url import parse_url
-from minted_connect.journal.protocol import already_in_flight_error
+from minted_connect.journal.protocol import already_in_flight_error, find_active_reference
 from minted_connect.journal.sql import (
     SqlJournal,
     Statements,
     basket_params,
     insert_params,
     missing_reason,
+    reference_params,
     settle_params,
 )
 from minted_connect.models import Intent, IntentState
@@ -48,6 +49,8 @@ _T = TypeVar("_T")
 
 _LOCK_ID: Final = 0x4D4E5443
 """First key of the advisory locks ("MNTC"), which separates them from the locks of other applications."""
+
+_REFERENCE_LOCK_ID: Final = _LOCK_ID + 1
 
 # Not `to_regclass`: within one transaction it does not notice a table that another session creates.
 _SCHEMA_EXISTS: Final = (
@@ -127,29 +130,35 @@ class PostgresJournal(SqlJournal):
         await shielded(self._prepare(intent))
 
     async def _prepare(self, intent: Intent) -> None:
-        async def insert(connection: _Connection) -> Intent | None:
-            await _lock_basket(connection, intent)
+        async def insert(connection: _Connection) -> AlreadyInFlight | None:
+            await _lock_intent(connection, intent)
             # The tables may have been emptied, or restored from an older copy.
             last = self._last_prepared
             if last is not None and not await _execute(connection, self._statements.exists, {"id": last}):
                 raise self._report_lost(missing_reason(last))
             basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
             active = self._load_first(await _execute(connection, self._statements.find_active, basket))
-            if active is None:
-                await _execute(connection, self._statements.insert, insert_params(intent))
-            return active
+            if active is not None:
+                return already_in_flight_error(active)
+            if intent.reference is not None:
+                params = reference_params(intent.reference, intent.account)
+                same = self._load_each(await _execute(connection, self._statements.find_by_reference, params))
+                if (active := find_active_reference(same)) is not None:
+                    return already_in_flight_error(active, "this reference")
+            await _execute(connection, self._statements.insert, insert_params(intent))
+            return None
 
         status = _OperationStatus()
         try:
-            active = await self._run(insert, status)
+            refused = await self._run(insert, status)
         except JournalError as error:
             if status.is_commit_uncertain and not await self._settle_not_sent(intent):
                 raise JournalError(
                     f"{error}; the intent may be stored all the same, and show in complete.pending(): nothing was sent"
                 ) from None
             raise
-        if active is not None:
-            raise already_in_flight_error(active)
+        if refused is not None:
+            raise refused
         self._remember(intent)
 
     async def _settle_not_sent(self, intent: Intent) -> bool:
@@ -157,7 +166,7 @@ class PostgresJournal(SqlJournal):
 
         async def settle(connection: _Connection) -> None:
             # If the server still processes the insert, that transaction holds this lock.
-            await _lock_basket(connection, intent)
+            await _lock_intent(connection, intent)
             await _execute(connection, self._statements.settle, settle_params(intent.id, IntentState.NOT_SENT))
 
         try:
@@ -312,12 +321,19 @@ async def _execute(
     return await cursor.fetchall() if cursor.description else []
 
 
-async def _lock_basket(connection: _Connection, intent: Intent) -> None:
-    """Lock the basket until the end of the transaction, so that no other session prepares an intent for it.
+async def _lock_intent(connection: _Connection, intent: Intent) -> None:
+    """Lock reference and basket until the end of the transaction, so that no other session prepares an intent for them.
 
-    The unique index alone is not sufficient: between `find_active` and the insert, another session could prepare and
-    confirm an intent. The index covers only open intents, so the same basket would be bought twice. If the hashes of
-    two baskets collide, their transactions only wait for each other.
+    The unique index of baskets is not sufficient: between `find_active` and the insert, another session could prepare
+    and confirm an intent. The index covers only open intents, so the same basket would be bought twice. If the hashes
+    of two baskets collide, their transactions only wait for each other. References are locked first, under another key:
+    all transactions take their locks in one order, so that they cannot deadlock.
     """
-    basket = zlib.crc32(f"{intent.external_customer_id}\0{intent.cart_token}".encode()) - 2**31
-    await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [_LOCK_ID, basket])
+    if intent.reference is not None:
+        await _lock(connection, _REFERENCE_LOCK_ID, f"{intent.account}\0{intent.reference}")
+    await _lock(connection, _LOCK_ID, f"{intent.external_customer_id}\0{intent.cart_token}")
+
+
+async def _lock(connection: _Connection, first_key: int, name: str) -> None:
+    second_key = zlib.crc32(name.encode()) - 2**31
+    await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [first_key, second_key])

@@ -46,8 +46,7 @@ CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_custo
 CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE {AWAITS_COMPLETION}
 """,  # noqa: S608 - nothing interpolated is input
     "ALTER TABLE minted_connect_intents ADD COLUMN fenced_at TEXT",
-    # This version of the library does not use `reference`, `terms`, `claim_generation`, `corrections` and the claims
-    # yet.
+    # This version of the library does not use `claim_generation`, `corrections` and the claims yet.
     f"""
 ALTER TABLE minted_connect_intents
     ADD COLUMN server TEXT,

@@ -8,6 +8,7 @@ confirmed intent also stores the last known state of its order.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
@@ -24,7 +25,9 @@ __all__ = [
     "OPEN",
     "Journal",
     "JournalAccount",
+    "ReferenceJournal",
     "already_in_flight_error",
+    "find_active_reference",
 ]
 
 EXPECTED: Final = "must be the path of a file, a URL postgresql://..., or an object with the methods of Journal"
@@ -180,14 +183,45 @@ class Journal(Protocol):
         ...
 
 
-def already_in_flight_error(active: Intent) -> AlreadyInFlight:
-    """Build the error that names the active intent of a basket and the remedy."""
+@runtime_checkable
+class ReferenceJournal(Journal, Protocol):
+    """A `Journal` that also stores references (`complete.buy(..., reference=)`).
+
+    Its `prepare` raises `AlreadyInFlight`, too, if an open or confirmed intent of the same account has the same
+    reference. It checks this and stores the intent in one transaction.
+    """
+
+    async def find_by_reference(self, reference: str, *, account: str) -> list[Intent]:
+        """Return the intents of an account with this reference, in any state, oldest first.
+
+        Raises:
+            JournalError: if the intents, or one of them, could not be read.
+        """
+        ...
+
+    async def has_other_references(self, owner: JournalAccount) -> bool:
+        """Return whether another account of the same server has intents with references.
+
+        Raises:
+            JournalError: if the intents could not be read.
+        """
+        ...
+
+
+def find_active_reference(intents: Iterable[Intent]) -> Intent | None:
+    """Return the open or confirmed one of the intents with one reference, or None; a confirmed one takes precedence."""
+    active = [intent for intent in intents if intent.state not in INACTIVE]
+    return min(active, key=lambda intent: intent.state != IntentState.CONFIRMED, default=None)
+
+
+def already_in_flight_error(active: Intent, subject: str = "this basket") -> AlreadyInFlight:
+    """Build the error that names the active intent of a basket or a reference, and the remedy."""
     if active.state == IntentState.CONFIRMED:
         order = "an order" if active.order_id is None else f"order {active.order_id}"
-        text = f"this basket was completed already (intent {active.id}): it is {order}"
+        text = f"{subject} was completed already (intent {active.id}): it is {order}"
     else:
         text = (
-            f"this basket is being completed, or its outcome is not known yet (intent {active.id}): "
+            f"{subject} is being completed, or its outcome is not known yet (intent {active.id}): "
             "find it in complete.pending() and reconcile it"
         )
     return AlreadyInFlight(text, active.id, active.order_id)

@@ -38,6 +38,8 @@ COLUMNS: Final = (
     "account",
     "send_before",
     "refusal",
+    "reference",
+    "terms",
 )
 
 ROW_ERRORS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
@@ -93,7 +95,7 @@ def from_row(row: Sequence[Any]) -> Intent:
             raise TypeError(name)
     if values["basket_id"] is None:
         raise TypeError("basket_id")
-    for name in ("server", "account"):
+    for name in ("server", "account", "reference", "terms"):
         if not isinstance(values[name], str | None):
             raise TypeError(name)
     values["kind"] = OrderKind(values["kind"])

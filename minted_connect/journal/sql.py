@@ -33,6 +33,7 @@ __all__ = [
     "basket_params",
     "insert_params",
     "missing_reason",
+    "reference_params",
     "settle_params",
     "state_literals",
 ]
@@ -75,6 +76,8 @@ class Statements:
     exists: str
     pending: str
     awaiting_completion: str
+    find_by_reference: str
+    other_references: str
 
     @classmethod
     def build(cls, *, table: str, sequence: str, placeholder: str = r":\1") -> Self:
@@ -108,6 +111,10 @@ class Statements:
             "pending": f"SELECT {columns} FROM {table} WHERE {IS_OPEN} ORDER BY {sequence}",  # noqa: S608
             "awaiting_completion": f"SELECT {columns} FROM {table} WHERE {AWAITS_COMPLETION} "  # noqa: S608
             f"ORDER BY {sequence}",
+            "find_by_reference": f"SELECT {columns} FROM {table} WHERE account = :account "  # noqa: S608
+            f"AND reference = :reference ORDER BY {sequence}",
+            "other_references": f"SELECT 1 FROM {table} WHERE reference IS NOT NULL "  # noqa: S608
+            "AND server = :server AND account <> :account LIMIT 1",
         }
         return cls(**{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})
 
@@ -139,6 +146,11 @@ def settle_params(
 def basket_params(external_customer_id: str, cart_token: str, account: str | None) -> Mapping[str, Any]:
     """Return the parameters that select the intents of a basket."""
     return {"customer": external_customer_id, "token": cart_token, "account": account}
+
+
+def reference_params(reference: str, account: str | None) -> Mapping[str, Any]:
+    """Return the parameters that select the intents with a reference."""
+    return {"reference": reference, "account": account}
 
 
 def missing_reason(intent_id: str) -> str:
@@ -241,6 +253,16 @@ class SqlJournal(ABC):
         """
         return self._load_all("awaiting_completion", await self._read("awaiting_completion", {}))
 
+    async def find_by_reference(self, reference: str, *, account: str) -> list[Intent]:
+        """Return the intents of an account with this reference, oldest first."""
+        rows = await self._read("find_by_reference", reference_params(reference, account))
+        return self._load_each(rows)
+
+    async def has_other_references(self, owner: JournalAccount) -> bool:
+        """Return whether another account of the same server has intents with references."""
+        params = {"server": owner.server, "account": owner.account}
+        return bool(await self._read("other_references", params))
+
     async def aclose(self) -> None:  # noqa: B027 - a subclass may have nothing to release
         """Do nothing: no connection outlives an operation."""
 
@@ -295,15 +317,25 @@ class SqlJournal(ABC):
         Raises:
             JournalError: if the row is unreadable.
         """
-        if not rows:
-            return None
-        try:
-            return from_row(rows[0])
-        except ROW_ERRORS:
-            pass
+        return next(iter(self._load_each(rows[:1])), None)
+
+    def _load_each(self, rows: Sequence[Sequence[Any]]) -> list[Intent]:
+        """Return the intents of all rows.
+
+        Raises:
+            JournalError: if a row is unreadable.
+        """
+        intents: list[Intent] = []
+        for row in rows:
+            try:
+                intents.append(from_row(row))
+            except ROW_ERRORS:
+                break
+        else:
+            return intents
         # Outside `except`: the message of the original error may quote values of the row.
         raise JournalError(
-            f"the journal {self._location} contains a record that cannot be read: intent {_id_of(rows[0])}. Find out "
+            f"the journal {self._location} contains a record that cannot be read: intent {_id_of(row)}. Find out "
             "the outcome, and settle the intent by its id"
         )
 

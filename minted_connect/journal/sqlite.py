@@ -20,9 +20,16 @@ from minted_connect.core.cancellation import shielded
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
 from minted_connect.journal.paths import check_path
-from minted_connect.journal.protocol import already_in_flight_error
+from minted_connect.journal.protocol import already_in_flight_error, find_active_reference
 from minted_connect.journal.rows import ROW_ERRORS
-from minted_connect.journal.sql import SqlJournal, Statements, basket_params, insert_params, missing_reason
+from minted_connect.journal.sql import (
+    SqlJournal,
+    Statements,
+    basket_params,
+    insert_params,
+    missing_reason,
+    reference_params,
+)
 from minted_connect.journal.sqlite_file import FileLost, JournalFile
 from minted_connect.journal.sqlite_schema import APPLICATION_ID, IDENTITY_VERSION, STEPS, VERSION, statements_for
 from minted_connect.journal.worker import WorkerThread
@@ -97,12 +104,16 @@ class SqliteJournal(SqlJournal):
                 basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
                 try:
                     found = database.execute(self._statements.find_active, basket).fetchall()
-                    if not found:
-                        database.execute(self._statements.insert, insert_params(intent))
+                    if (active := self._load_first(found)) is not None:
+                        raise already_in_flight_error(active)
+                    if intent.reference is not None:
+                        params = reference_params(intent.reference, intent.account)
+                        same = database.execute(self._statements.find_by_reference, params).fetchall()
+                        if (active := find_active_reference(self._load_each(same))) is not None:
+                            raise already_in_flight_error(active, "this reference")
+                    database.execute(self._statements.insert, insert_params(intent))
                 except (ValueError, OverflowError) as error:
                     raise JournalError(f"the journal {self.path} cannot store this intent") from error
-                if (active := self._load_first(found)) is not None:
-                    raise already_in_flight_error(active)
             # The commit may have gone to a file that was deleted or replaced meanwhile.
             self._file.check_pinned()
             self._remember(intent)

@@ -45,8 +45,8 @@ ALTER TABLE intents ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX unfinished ON intents (state) WHERE {AWAITS_COMPLETION}
 """,
     "ALTER TABLE intents ADD COLUMN fenced_at TEXT",
-    # This version of the library does not use `reference`, `terms`, `claim_generation`, `corrections` and the claims
-    # yet. `expires_elapsed` is a time of CLOCK_BOOTTIME, and valid only together with `boot_id`.
+    # This version of the library does not use `claim_generation`, `corrections` and the claims yet. `expires_elapsed`
+    # is a time of CLOCK_BOOTTIME, and valid only together with `boot_id`.
     f"""
 ALTER TABLE intents ADD COLUMN server TEXT;
 ALTER TABLE intents ADD COLUMN account TEXT;
@@ -97,7 +97,7 @@ IDENTITY_VERSION: Final = 4
 _ADDED_COLUMNS: Final = {
     2: ("clock_offset", "known_orders", "progress", "finished"),
     3: ("fenced_at",),
-    4: ("server", "account", "send_before", "refusal"),
+    4: ("server", "account", "send_before", "refusal", "reference", "terms"),
 }
 """Columns that the queries need, by the version that added them."""
 

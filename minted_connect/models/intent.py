@@ -83,6 +83,10 @@ class Intent:
     """Latest time to send it, by the server's clock, timezone-aware; None in records of an older schema."""
     refusal: Refusal | None = None
     """The refusing response, if there was one."""
+    reference: str | None = attrs.field(default=None, repr=masked_except_last)
+    """The caller's own key (`reference=`), if one was given."""
+    terms: str | None = attrs.field(default=None, repr=False)
+    """Kind, customer, pieces, currency and a hash of the address, as JSON, if a reference was given."""
 
     @property
     def created_by_server(self) -> datetime:

@@ -193,6 +193,8 @@ class Completion:
     """Whether the order was found by a later read instead of in the response to the completion."""
     differences: tuple[str, ...] = ()
     """Differences between the order and what was agreed to, in words."""
+    replayed: bool = False
+    """Whether the reference had been completed before, so that this call sent no completion."""
 
     @property
     def order_id(self) -> int | None:

@@ -24,7 +24,7 @@ import minted_connect
 from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import postgres
-from minted_connect.journal.postgres import PostgresJournal, _execute, _lock_basket, _OperationStatus
+from minted_connect.journal.postgres import PostgresJournal, _execute, _lock_intent, _OperationStatus
 from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.protocol import Journal
 from minted_connect.journal.rows import COLUMNS, to_row
@@ -286,11 +286,30 @@ async def test_no_intent_is_stored_between_search_and_insert(
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock_basket(other, intent_of())  # like another machine that is preparing an intent
+        await _lock_intent(other, intent_of())  # like another machine that is preparing an intent
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second")))
         await wait_until(lambda: is_waiting(database))
         await other.execute(f"UPDATE minted_connect_intents SET state = '{state}', order_id = 10984")
     with pytest.raises(AlreadyInFlight, match="first"):
+        await preparing
+
+
+@pytest.mark.requirement(47)
+@pytest.mark.parametrize("state", ["prepared", "confirmed"])
+async def test_prepare_waits_for_another_machine_with_the_same_reference(database: Database, state: str) -> None:
+    journal = PostgresJournal(database.url)
+    owned = {"server": "s", "account": "a", "reference": "november", "terms": "{}"}
+    await journal.prepare(intent_of(id="first", **owned))
+    await journal.settle("first", IntentState.REJECTED)
+    other = await psycopg.AsyncConnection.connect(database.url)
+    async with other:
+        await _lock_intent(other, intent_of(id="other", cart_token="another", **owned))
+        preparing = asyncio.create_task(journal.prepare(intent_of(id="second", **owned)))
+        await wait_until(lambda: is_waiting(database))
+        await other.execute(
+            f"UPDATE minted_connect_intents SET state = '{state}', cart_token = 'another', order_id = 10984"
+        )
+    with pytest.raises(AlreadyInFlight, match="this reference"):
         await preparing
 
 
@@ -459,7 +478,11 @@ async def test_failed_migration_changes_nothing(
 async def test_journal_with_schema_version_1_is_migrated(database: Database, journal: PostgresJournal) -> None:
     database.execute(f"{postgres.STEPS[0]}; UPDATE minted_connect_journal SET version = 1", user=BUYER)
     values = dict(zip(COLUMNS, to_row(intent_of()), strict=True))
-    names = [name for name in COLUMNS if name not in ("fenced_at", "server", "account", "send_before", "refusal")]
+    names = [
+        name
+        for name in COLUMNS
+        if name not in ("fenced_at", "server", "account", "send_before", "refusal", "reference", "terms")
+    ]
     placeholders = ", ".join(["%s"] * len(names))
     insert = f"INSERT INTO minted_connect_intents ({', '.join(names)}) VALUES ({placeholders})"
     database.execute(insert, *(values[name] for name in names), user=BUYER)
