@@ -121,3 +121,25 @@ def test_threaded_sandbox_takes_quirks() -> None:
         MintedConnect(server.username, server.password, base_url=server.url) as minted,
     ):
         assert minted.products.page().current_page == 1
+
+
+async def test_sandbox_of_client_takes_quirks() -> None:
+    async with AsyncMintedConnect.sandbox(quirks="laravel") as minted:
+        page = await minted.products.page()
+        assert (page.current_page, page.raw["current_page"]) == (1, "1")
+    with pytest.raises(ValueError, match="quirks"):
+        async with AsyncMintedConnect.sandbox(quirks="symfony"):  # type: ignore[arg-type]
+            pass
+
+
+def test_sandbox_of_blocking_client_takes_quirks() -> None:
+    with MintedConnect.sandbox(quirks="laravel") as minted:
+        page = minted.products.page()
+        assert (page.current_page, page.raw["current_page"]) == (1, "1")
+    with pytest.raises(ValueError, match="quirks"), MintedConnect.sandbox(quirks="symfony"):  # type: ignore[arg-type]
+        pass
+
+
+@pytest.mark.minted(quirks="laravel")
+def test_mark_of_plugin_takes_quirks(minted_blocking_client: MintedConnect) -> None:
+    assert minted_blocking_client.products.page().raw["current_page"] == "1"
