@@ -84,6 +84,7 @@ async def results(name: str, quirks: Any) -> Any:
         return plain(await CALLS[name](minted, prepared))
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.requirement(38)
 @pytest.mark.parametrize("name", CALLS)
 async def test_operation_gives_equal_models_with_quirks(name: str) -> None:
@@ -96,6 +97,7 @@ async def test_missing_basket_with_quirks_is_none() -> None:
         assert await minted.baskets.get_active("customer-1") is None
 
 
+@pytest.mark.requirement(52)
 async def test_purchase_with_quirks_is_reconciled() -> None:
     async with served("laravel") as (server, minted):
         await minted.customers.create("customer-1")
