@@ -1,4 +1,4 @@
-"""Odd shapes, odd rows and rows that move: statement 52."""
+"""Odd shapes, odd rows and rows that move, and the modes of the sandbox: statements 52 and 53."""
 
 from __future__ import annotations
 
@@ -175,5 +175,76 @@ SHAPES = [
         '            raise Malformed("text before the JSON document, such as a PHP warning") from None',
         "            return loads(text[text.index('{\"') :].encode())",
         "core/test_json_shapes.py",
+    ),
+    Mutation(
+        53,
+        "a refusal is never carried out later",
+        "sandbox/fault_effects.py",
+        '    elif commit == "after":\n',
+        "    elif False:\n",
+        "sandbox/test_fault_modes.py",
+        "F46 and refusal",
+    ),
+    Mutation(
+        53,
+        "a dropped request is not executed",
+        "sandbox/fault_effects.py",
+        "    await context.process()\n    return _close(context, reset=reset)",
+        "    return _close(context, reset=reset)",
+        "sandbox/test_fault_modes.py",
+        "drop_after_commit",
+    ),
+    Mutation(
+        53,
+        "a gateway sends no challenge",
+        "sandbox/fault_effects.py",
+        "    sent = {**_retry_after(retry_after), **_gateway_challenge(challenge)}",
+        "    sent = _retry_after(retry_after)",
+        "sandbox/test_fault_modes.py",
+        "F24 and basic",
+    ),
+    Mutation(
+        53,
+        "the console ignores the arguments of a fault",
+        "sandbox/console.py",
+        "            self._sandbox.faults.add(**body)",
+        '            self._sandbox.faults.add(body["kind"])',
+        "sandbox/test_fault_modes.py",
+        "over_http",
+    ),
+    Mutation(
+        53,
+        "a kind of fault is missing",
+        "sandbox/fault_effects.py",
+        "@fault\nasync def many_headers(",
+        "async def many_headers(",
+        "sandbox/test_fault_modes.py",
+    ),
+    Mutation(
+        53,
+        "idle connections are not reset",
+        "sandbox/server.py",
+        "        self._reset_next = idle =",
+        "        idle =",
+        "sandbox/test_option_modes.py",
+        "dead_pool",
+    ),
+    Mutation(
+        53,
+        "the console does not reset idle connections",
+        "sandbox/console.py",
+        "        self._sandbox.reset_idle()",
+        "        del body",
+        "sandbox/test_option_modes.py",
+        "dead_pool",
+    ),
+    Mutation(
+        53,
+        "the command line ignores the quirks",
+        "sandbox/__main__.py",
+        '            "quirks": given.quirks,\n',
+        "",
+        "sandbox/test_option_modes.py",
+        "process",
     ),
 ]
