@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import aiohttp
 import attrs
@@ -170,6 +170,7 @@ class AsyncMintedConnect:
         options: Options | None = None,
         orders_lag: float = 0.0,
         reads_lag: float = 0.0,
+        quirks: Literal["laravel"] | None = None,
     ) -> AsyncGenerator[Self, None]:
         """Start an embedded Minted Connect server on a free port; `async with` returns a client for it.
 
@@ -187,6 +188,7 @@ class AsyncMintedConnect:
             options: As for the client; its clock is replaced if `clock` is given.
             orders_lag: Seconds until a new order is visible in Get Orders and Receipt.
             reads_lag: Seconds by which all reads are stale, except those of prices.
+            quirks: "laravel": responses have the JSON shapes that Laravel and MySQL write, such as ids as strings.
         """
         # Imported lazily: the client does not depend on the sandbox.
         from minted_connect.sandbox import Sandbox  # noqa: PLC0415
@@ -197,7 +199,9 @@ class AsyncMintedConnect:
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         async with (
-            Sandbox(seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag) as server,
+            Sandbox(
+                seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag, quirks=quirks
+            ) as server,
             cls(
                 server.username,
                 server.password,

@@ -125,6 +125,7 @@ INTENTS = st.builds(
 CHANGES = st.lists(st.sampled_from(QUIRKS), min_size=1, max_size=4, unique=True)
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.requirement(38)
 @settings(deadline=None, max_examples=200)
 @given(raw=ORDERS, intent=INTENTS, changes=CHANGES, keeps_number=st.booleans())
@@ -162,6 +163,7 @@ def read_back(rows: list[Any], basket: Any, intent: Intent, changes: list[Change
     return asyncio.run(reconcile())
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.requirement(14)
 @settings(deadline=None, max_examples=60)
 @given(
@@ -177,6 +179,7 @@ def test_quirk_does_not_change_a_verdict(rows: list[Any], basket: Any, intent: I
 # --- ids as numbers ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.parametrize("increment_id", ["59047701704", "00047701704"])
 def test_key_as_number_matches(increment_id: str) -> None:
     raw = order_json(token=None, guid=None, increment_id=int(increment_id))
@@ -187,6 +190,7 @@ def test_key_as_number_matches(increment_id: str) -> None:
     assert not refers_to(raw, intent_of(increment_id="59047701705"))
 
 
+@pytest.mark.requirement(52)
 def test_customer_as_number_is_the_customer() -> None:
     raw = order_json()
     raw["customer"]["external_id"] = 4711
@@ -196,12 +200,14 @@ def test_customer_as_number_is_the_customer() -> None:
     assert match_order(raw, parsed(raw), intent_of(external_customer_id="4712")) is Match.NONE
 
 
+@pytest.mark.requirement(52)
 def test_known_order_as_text_is_excluded() -> None:
     raw = {"customer": {"external_id": CUSTOMER}, "id": "77"}
     assert match_order(raw, None, intent_of(known_orders=(77,))) is Match.NONE
     assert match_order(raw, None, intent_of(known_orders=(78,))) is Match.LIKELY
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.parametrize(
     ("value", "expected"), [(3, 3), ("3", 3), (None, 9), ("", 9), ("x", 9), (True, 9), ([], 9), ("9" * 5000, 9)]
 )

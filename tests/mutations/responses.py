@@ -73,8 +73,8 @@ RESPONSES = [
         39,
         "the error of aiohttp becomes the context",
         "core/transport.py",
-        "            failure = self._map_failure(error, timeouts, limit, progress)\n",
-        "            raise self._map_failure(error, timeouts, limit, progress)\n",
+        "            failure = map_failure(error, self._options, timeouts, limit, progress)\n",
+        "            raise map_failure(error, self._options, timeouts, limit, progress)\n",
         "test_transport.py",
     ),
     Mutation(
