@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 
 from minted_connect.completion.settlement import Settlement, describe_intent
+from minted_connect.core.logs import log_error
 from minted_connect.errors import OutcomeUnknown, Phase
 from minted_connect.models import Intent, IntentState
 
@@ -33,7 +34,8 @@ async def mark_unknown(
         phase,
         evidence,
     )
-    _logger.error(
+    log_error(
+        _logger,
         "%s: the outcome is unknown, the completion may have been executed (phase: %s; %s). Do not repeat it: "
         "reconcile it with complete.reconcile() or python -m minted_connect reconcile",
         describe_intent(intent),

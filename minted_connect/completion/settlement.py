@@ -17,6 +17,7 @@ import attrs
 
 from minted_connect.completion.interruption import attach_intent
 from minted_connect.core.cancellation import shielded
+from minted_connect.core.logs import log_error
 from minted_connect.errors import (
     InvalidInput,
     JournalError,
@@ -120,12 +121,14 @@ class Settlement:
             if in_flight is None and (note := describe_state(state, result)) is not None:
                 attach_intent(cancelled, intent, state, note)
             raise
-        except Exception:
-            _logger.exception(
+        except Exception:  # noqa: BLE001 - it is logged
+            log_error(
+                _logger,
                 "%s: the journal could not be updated: the intent is %s, but stays pending. It is safe to reconcile "
                 "it again",
                 describe_intent(intent),
                 state,
+                exc_info=True,
             )
 
     async def record_fence(self, intent: Intent, at: datetime) -> None:
@@ -147,8 +150,9 @@ class Settlement:
             in_flight.intent = refused
         try:
             await shielded(self.journal.record_refusal(intent.id, refusal))
-        except Exception:
-            _logger.exception("%s: the journal could not store the refusal of the server", describe_intent(intent))
+        except Exception:  # noqa: BLE001 - it is logged
+            text = "%s: the journal could not store the refusal of the server"
+            log_error(_logger, text, describe_intent(intent), exc_info=True)
         return refused
 
     async def refresh(self, intent: Intent) -> Intent:

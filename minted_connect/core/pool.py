@@ -7,7 +7,6 @@ import enum
 import io
 import logging
 import ssl
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 import attrs
 
+from minted_connect.clock import monotonic
 from minted_connect.errors import Phase
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class PoolFailure:
     """Reused connections that broke together, as after a failover of the server or of a NAT gateway."""
 
     started: float
-    """On the monotonic clock of aiohttp."""
+    """On the monotonic clock."""
     broken: int = 0
     """Number of reused connections that broke."""
     is_charged: bool = False
@@ -83,7 +83,7 @@ class RequestProgress:
     """Whether the request waits for a connection of a connector that the caller lent."""
     is_waiting_for_login: bool = False
     """Whether the request waits for a digest handshake that another call started."""
-    elapsed: Callable[[], float] = time.monotonic
+    elapsed: Callable[[], float] = monotonic
     """The client's elapsed clock."""
     is_too_late: Callable[[], bool] | None = None
     """Called right before each sending, including the one that responds to a challenge."""
@@ -243,7 +243,7 @@ class Connections:
 
         It ends when such a connection is reused successfully, or when aiohttp has discarded those that stayed idle.
         """
-        if self._failure is not None and time.monotonic() - self._failure.started > self._keepalive:
+        if self._failure is not None and monotonic() - self._failure.started > self._keepalive:
             self._failure = None
         return self._failure
 
@@ -266,7 +266,7 @@ class Connections:
         failure = self.failure
         if failure is None or progress.opened_in == self._failures:
             self._failures += 1
-            failure = self._failure = PoolFailure(time.monotonic())
+            failure = self._failure = PoolFailure(monotonic())
         failure.broken += 1
         progress.pool_failure = failure
         return failure

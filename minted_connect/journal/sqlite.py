@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from minted_connect.clock import monotonic
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
@@ -145,7 +146,7 @@ class SqliteJournal(SqlJournal):
 
     async def _run(self, work: Callable[[float], _T]) -> _T:
         """Run `work(deadline)` on the thread."""
-        deadline = time.monotonic() + self._patience
+        deadline = monotonic() + self._patience
         try:
             running = self._thread.submit(partial(work, deadline))
         except RuntimeError as error:
@@ -217,7 +218,7 @@ class SqliteJournal(SqlJournal):
             raise JournalError(f"the journal {self.path} contains a record that cannot be read") from error
 
     def _connect_as(self, mode: str, deadline: float | None) -> sqlite3.Connection:
-        left = self._patience if deadline is None else deadline - time.monotonic()
+        left = self._patience if deadline is None else deadline - monotonic()
         # An operation that was queued behind others of this process still waits a little for other processes.
         timeout = max(left, self._patience / 10)
         database = sqlite3.connect(f"{self.path.as_uri()}?{mode}", uri=True, timeout=timeout, isolation_level=None)
@@ -245,13 +246,13 @@ class SqliteJournal(SqlJournal):
             raise FileLost("was emptied while in use")
         # SQLite's own timeout does not apply to the change of the journal mode, which fails at once if another process
         # uses a new file.
-        deadline = time.monotonic() + self._patience
+        deadline = monotonic() + self._patience
         while True:
             try:
                 database.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                if _result_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                if _result_code(error) != sqlite3.SQLITE_BUSY or monotonic() > deadline:
                     raise
                 time.sleep(0.01)
         database.execute("PRAGMA synchronous = FULL")

@@ -30,6 +30,10 @@ _ROWS = 50
 _MAX_SECONDS = 366 * 86_400
 _SECONDS = Number(0, _MAX_SECONDS)
 _SECONDS_ERROR = f"seconds: a number from 0 to {_MAX_SECONDS}"
+_NO_PAGE = (
+    "The page of the console is missing: add the data files of minted_connect to the application "
+    "(PyInstaller: --collect-data minted_connect)"
+)
 _MAX_YEAR = 9_000  # datetime ends with the year 9999
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEADERS = {
@@ -107,7 +111,7 @@ class Console:
         path = request.path.rstrip("/")
         if request.method in {"GET", "HEAD"}:
             if path == PATH:
-                return web.Response(text=_page(), content_type="text/html", headers=_HEADERS)
+                return _page_response()
             if path == f"{PATH}/state":
                 return _json(self._state())
         actions: Mapping[str, Callable[[dict[str, Any]], None]] = {
@@ -288,6 +292,13 @@ def _is_ip_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _page_response() -> web.Response:
+    try:
+        return web.Response(text=_page(), content_type="text/html", headers=_HEADERS)
+    except (OSError, KeyError):  # zip files raise KeyError
+        return web.Response(text=_NO_PAGE, status=503, headers=_HEADERS)
 
 
 @cache

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 from minted_connect import validation
+from minted_connect.clock import monotonic
 from minted_connect.errors import InvalidInput, SinkError
 from minted_connect.feed.tick import Tick
 
@@ -65,17 +66,17 @@ class Sink(ABC):
 
         `record` calls it when it is cancelled, from another thread than the one that waits.
         """
-        self._interrupted_at = min(self._interrupted_at, time.monotonic())
+        self._interrupted_at = min(self._interrupted_at, monotonic())
 
     def _retry_while_locked(self, place: Path, attempt: Callable[[], _T], is_locked: Callable[[Exception], bool]) -> _T:
         """Repeat `attempt` while it raises an error that `is_locked`, up to `patience` seconds; log the wait once."""
-        started = time.monotonic()
+        started = monotonic()
         is_waiting = False
         while True:
             try:
                 result = attempt()
             except Exception as error:
-                now = time.monotonic()
+                now = monotonic()
                 if not is_locked(error) or now >= min(
                     started + self.patience, self._interrupted_at + _INTERRUPTED_WAIT
                 ):
@@ -86,7 +87,7 @@ class Sink(ABC):
                 time.sleep(_LOCK_POLL)
             else:
                 if is_waiting:
-                    _log.info("%s: the lock was released after %.1f s", place, time.monotonic() - started)
+                    _log.info("%s: the lock was released after %.1f s", place, monotonic() - started)
                 return result
 
     @abstractmethod
