@@ -88,6 +88,7 @@ class Execution:
         intent = in_flight.intent = build_intent(fresh, in_flight.kind, self._api, known_orders, limit.send_before)
         try:
             await self._prepare(intent, limit)
+            in_flight.may_be_sent = True
             watch_purchase(in_flight)
             return await self._send(intent, limit)
         except asyncio.CancelledError as cancelled:

@@ -44,6 +44,8 @@ class InFlight:
     """Pieces by sku and currency of the basket that the caller agreed to."""
     done: asyncio.Event = attrs.field(factory=asyncio.Event)
     intent: Intent | None = None
+    may_be_sent: bool = False
+    """Whether the intent is in the journal, so that the completion may have been sent."""
     state: IntentState | None = None
     """The outcome of the intent as soon as it is known: before the journal is updated."""
     result: Completion | None = None
@@ -64,6 +66,8 @@ class InFlight:
 
     def describe_interruption(self) -> tuple[IntentState, str] | None:
         """Return the state and a note for an exception that interrupts the completion now, None if nothing was sent."""
+        if not self.may_be_sent:
+            return None
         state = self.state or IntentState.UNKNOWN
         note = describe_state(state, self.result or self.error)
         return None if note is None else (state, note)
