@@ -1,6 +1,8 @@
 """Makes a purchase unknown: its intent stays open, so that its basket cannot be completed again.
 
-A refusal is stored as unknown before, by `Settlement.record_refusal`, until its read-back.
+`classify` decides which failures have an unknown outcome, `verdict` whether a read-back proves one. Two other places
+store an intent as unknown: `Settlement.record_refusal`, for a refusal until its read-back, and `Execution.run`, if a
+signal interrupts the call after the request may have been sent.
 """
 
 from __future__ import annotations

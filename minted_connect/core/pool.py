@@ -1,4 +1,4 @@
-"""Connection pools on top of aiohttp, and tracking of how far a request got."""
+"""Connection pools on top of aiohttp, and tracking of how far a request got. `transport` opens and closes the pools."""
 
 from __future__ import annotations
 
