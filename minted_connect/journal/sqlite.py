@@ -7,11 +7,12 @@ inherited through a fork, used from another thread, or left open. Queries open t
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -31,7 +32,12 @@ from minted_connect.models import Intent
 
 __all__ = ["SqliteJournal"]
 
+_logger = logging.getLogger("minted_connect.completion")
+
 _T = TypeVar("_T")
+
+_LARGE_WAL: Final = 16 * 2**20
+"""Size of a write-ahead log in bytes: four times the size at which SQLite begins to empty it."""
 
 _Rows = Sequence[tuple[Any, ...]]
 
@@ -85,6 +91,7 @@ class SqliteJournal(SqlJournal):
         self._patience = patience
         self._file = JournalFile(self.path)
         self._thread = WorkerThread("minted-journal")
+        self._is_large_wal_logged = False
 
     def __repr__(self) -> str:
         return f"SqliteJournal({str(self.path)!r})"
@@ -162,9 +169,35 @@ class SqliteJournal(SqlJournal):
         with self._translated_errors():
             database = self._connect(deadline)
             try:
-                return work(database)
+                result = work(database)
+                self._limit_wal(database)
+                return result
             finally:
                 database.close()
+
+    def _limit_wal(self, database: sqlite3.Connection) -> None:
+        """Empty a large write-ahead log. Log once if another connection prevents that, as an endless reader does."""
+        try:
+            size = self._file.wal.stat().st_size
+        except OSError:
+            return
+        if size < _LARGE_WAL:
+            self._is_large_wal_logged = False
+            return
+        is_busy = 1
+        # What was written is committed: a failure here must not be reported as a failure of the write.
+        with suppress(sqlite3.Error):
+            database.execute("PRAGMA busy_timeout = 0")
+            is_busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy and not self._is_large_wal_logged:
+            self._is_large_wal_logged = True
+            _logger.warning(
+                "the journal %s works, but its write-ahead log has %d MiB and cannot be emptied while another process "
+                "reads the journal in one long transaction. Find this process with: lsof %s",
+                self.path,
+                size // 2**20,
+                self._file.wal,
+            )
 
     def _select(self, query: str, params: Mapping[str, Any], deadline: float | None = None) -> _Rows:
         with self._translated_errors():
