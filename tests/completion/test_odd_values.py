@@ -18,11 +18,11 @@ BASKET: Final = "*/walletable/basket"
 BUY: Final = "*/complete/buy"
 ORDERS: Final = "*/walletable/orders"
 
-MONEY: Final = ["", [], None, True, "1,5", "1852.60 AED", "1e3", " 1"]
-PIECES: Final = ["1", "", True, None]
-IDENTITY: Final = ["", [], None, 12, "somebody-else"]
-STATUS: Final = [[], 1, None, True]
-ODD_BASKETS: Final = [
+MONEY: Final[list[Any]] = ["", [], None, True, "1,5", "1852.60 AED", "1e3", " 1"]
+PIECES: Final[list[Any]] = ["1", "", True, None]
+IDENTITY: Final[list[Any]] = ["", [], None, 12, "somebody-else"]
+STATUS: Final[list[Any]] = [[], 1, None, True]
+ODD_BASKETS: Final[list[tuple[str, Any]]] = [
     *(("paid_total", value) for value in MONEY),
     *(("items.0.amount", value) for value in PIECES),
     *(("pricefix.remaining", value) for value in ("201", "", [])),
