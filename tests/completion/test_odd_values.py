@@ -147,6 +147,7 @@ async def test_own_order_in_an_odd_row_is_found_by_its_keys(
     sandbox.faults.add("odd_row", path=ORDERS, row_id=order.id, field=field, value=value, times=None)
     completion = await client.complete.reconcile(caught.value)
     assert (completion.reconciled, completion.order, completion.keys["guid"]) == (True, None, order.guid)
+    assert completion.order_id == (None if field == "id" else order.id)
     assert await client.complete.pending() == []
 
 

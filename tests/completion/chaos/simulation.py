@@ -340,8 +340,8 @@ class Simulation:
         match outcome:
             case Completion():
                 self.known.add(token)
-                numbers = {str(order.id) for order in self.orders(token)}
-                if not numbers or outcome.keys.get("id") not in {None, *numbers}:
+                numbers = {order.id for order in self.orders(token)}
+                if not numbers or outcome.order_id not in {None, *numbers}:
                     raise Violation("phantom", token, f"confirmed as {outcome.keys}, ordered {numbers}")
                 return "found" if outcome.reconciled else "confirmed"
             case CompletionRejected() if outcome.refusal is not None:
