@@ -55,6 +55,18 @@ async def test_partly_written_request_is_a_mode(serve: Any) -> None:
 
 
 @pytest.mark.requirement(53)
+async def test_response_before_the_request_is_a_mode(serve: Any) -> None:
+    sandbox, client = await serve()
+    basket = await client.baskets.add_item(CUSTOMER, sku=GOLD)
+    sandbox.faults.add("two_answers", path="*/walletable/basket", keep_alive=True)
+    await client.baskets.get_active(CUSTOMER)
+    # The second response would be the one to this request.
+    assert await client.rates.current()
+    assert [entry.status for entry in sandbox.requests.of("rates.current")] == [200]
+    check_outcome(await client.complete.buy(basket, expected_total=basket.paid_total), Outcome.ACCEPTED, executed=True)
+
+
+@pytest.mark.requirement(53)
 async def test_full_pool_is_a_mode(serve: Any) -> None:
     sandbox, client = await serve(pool_size=1)
     basket = await client.baskets.add_item(CUSTOMER, sku=GOLD)
