@@ -325,10 +325,17 @@ async def long_header(context: FaultContext, *, size: HeaderSize = 16_384) -> we
 
 
 @fault
-async def two_answers(context: FaultContext) -> web.Response:
-    """Send the response twice."""
+async def two_answers(context: FaultContext, *, keep_alive: bool = False) -> web.Response:
+    """Send the response twice; with `keep_alive` the second one precedes the next request of the connection."""
     response = await context.process()
-    return _send_raw(context, response, (_head(context, response) + response.payload()) * 2)
+    data = _head(context, response) + response.payload()
+    if not keep_alive:
+        return _send_raw(context, response, data * 2)
+    transport, sent = _transport(context), context.respond(response)
+    await sent.prepare(context.request)
+    await sent.write_eof()
+    transport.write(data)
+    return sent
 
 
 # The raw transport.

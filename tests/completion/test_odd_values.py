@@ -18,11 +18,11 @@ BASKET: Final = "*/walletable/basket"
 BUY: Final = "*/complete/buy"
 ORDERS: Final = "*/walletable/orders"
 
-MONEY: Final = ["", [], None, True, "1,5", "1852.60 AED", "1e3", " 1"]
-PIECES: Final = ["1", "", True, None]
-IDENTITY: Final = ["", [], None, 12, "somebody-else"]
-STATUS: Final = [[], 1, None, True]
-ODD_BASKETS: Final = [
+MONEY: Final[list[Any]] = ["", [], None, True, "1,5", "1852.60 AED", "1e3", " 1"]
+PIECES: Final[list[Any]] = ["1", "", True, None]
+IDENTITY: Final[list[Any]] = ["", [], None, 12, "somebody-else"]
+STATUS: Final[list[Any]] = [[], 1, None, True]
+ODD_BASKETS: Final[list[tuple[str, Any]]] = [
     *(("paid_total", value) for value in MONEY),
     *(("items.0.amount", value) for value in PIECES),
     *(("pricefix.remaining", value) for value in ("201", "", [])),
@@ -147,6 +147,7 @@ async def test_own_order_in_an_odd_row_is_found_by_its_keys(
     sandbox.faults.add("odd_row", path=ORDERS, row_id=order.id, field=field, value=value, times=None)
     completion = await client.complete.reconcile(caught.value)
     assert (completion.reconciled, completion.order, completion.keys["guid"]) == (True, None, order.guid)
+    assert completion.order_id == (None if field == "id" else order.id)
     assert await client.complete.pending() == []
 
 

@@ -247,4 +247,22 @@ SHAPES = [
         "sandbox/test_option_modes.py",
         "process",
     ),
+    Mutation(
+        53,
+        "the console removes a fault by any value that is equal to its id",
+        "sandbox/console.py",
+        "        if type(number) is not int:",
+        "        if number is None:",
+        "sandbox/test_console_requests.py",
+        "wrong_value",
+    ),
+    Mutation(
+        53,
+        "a number that cannot be held is an internal error",
+        "sandbox/console.py",
+        "    except InvalidOperation:\n        return Decimal",
+        "    except ZeroDivisionError:\n        return Decimal",
+        "sandbox/test_console_requests.py",
+        "wrong_value",
+    ),
 ]

@@ -55,6 +55,18 @@ async def test_partly_written_request_is_a_mode(serve: Any) -> None:
 
 
 @pytest.mark.requirement(53)
+async def test_response_before_the_request_is_a_mode(serve: Any) -> None:
+    sandbox, client = await serve()
+    basket = await client.baskets.add_item(CUSTOMER, sku=GOLD)
+    sandbox.faults.add("two_answers", path="*/walletable/basket", keep_alive=True)
+    await client.baskets.get_active(CUSTOMER)
+    # The second response would be the one to this request.
+    assert await client.rates.current()
+    assert [entry.status for entry in sandbox.requests.of("rates.current")] == [200]
+    check_outcome(await client.complete.buy(basket, expected_total=basket.paid_total), Outcome.ACCEPTED, executed=True)
+
+
+@pytest.mark.requirement(53)
 async def test_full_pool_is_a_mode(serve: Any) -> None:
     sandbox, client = await serve(pool_size=1)
     basket = await client.baskets.add_item(CUSTOMER, sku=GOLD)
@@ -141,7 +153,7 @@ async def test_tls_failure_is_a_mode(connect: Any, is_old: bool) -> None:
 async def test_challenge_of_each_request_is_a_mode(serve: Any, options: dict[str, Any]) -> None:
     sandbox, client = await serve(**options)
     if "nonce_lifetime" in options:
-        sandbox.clock.advance(31)  # type: ignore[attr-defined]
+        sandbox.clock.advance(31)
     check_outcome(await buy(client), outcome("F21", "M"), executed=True)
     challenged = [entry for entry in sandbox.requests if entry.status == 401]
     assert len(challenged) > 1
@@ -155,7 +167,7 @@ async def test_challenge_of_each_request_is_a_mode(serve: Any, options: dict[str
 async def test_delayed_reads_are_a_mode(serve: Any, options: dict[str, Any], seconds: int) -> None:
     sandbox, client = await serve(**options)
     basket = await client.baskets.add_item(CUSTOMER, sku=GOLD)
-    sandbox.clock.advance(seconds)  # type: ignore[attr-defined]
+    sandbox.clock.advance(seconds)
     sandbox.faults.add("refusal", path=BUY, status=403, commit="before")
     completion = await client.complete.buy(basket, expected_total=basket.paid_total)
     # The first polls do not show the order.
@@ -168,7 +180,7 @@ async def test_delayed_reads_are_a_mode(serve: Any, options: dict[str, Any], sec
 async def test_restarting_price_lock_is_a_mode(serve: Any, reprices: bool) -> None:
     sandbox, client = await serve(lock_restart=5.0, lock_restart_reprices=reprices)
     basket = await client.baskets.add_item(CUSTOMER, sku=GOLD)
-    sandbox.clock.advance(60)  # type: ignore[attr-defined]
+    sandbox.clock.advance(60)
     call = client.complete.buy(basket, expected_total=basket.paid_total)
     if reprices:
         with pytest.raises(PriceChanged):

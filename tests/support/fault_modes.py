@@ -31,7 +31,7 @@ class Mode:
 
     row: str
     kind: FaultKind
-    args: dict[str, Any] = attrs.field(factory=dict)
+    args: dict[str, Any] = attrs.field(factory=dict[str, Any])
     variant: str = ""
     """The variant of the cell in the matrix."""
     executed: bool = False
