@@ -21,7 +21,7 @@ from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.event_loop import check_asyncio
 from minted_connect.core.logs import setup_logging
-from minted_connect.core.raw_request import make_raw_request
+from minted_connect.core.raw_request import changed_customer, make_raw_request
 from minted_connect.core.response import Response
 from minted_connect.core.state import ClientSettings, ClientState, LagSource
 from minted_connect.core.transport import Transport
@@ -278,7 +278,8 @@ class AsyncMintedConnect:
         """Send any request, and return status, headers and `data` of the response. Errors are those of other calls.
 
         Use it for operations that this library does not offer. GET is retried; all other methods are sent once, unless
-        no connection could be opened. Completions are rejected, because they must be recorded in the journal.
+        no connection could be opened. Completions are rejected, because they must be recorded in the journal. A change
+        whose query or body has an `external_customer_id` waits for other changes and purchases of that customer.
 
         Args:
             method: GET, POST, PUT, PATCH or DELETE.
@@ -291,7 +292,11 @@ class AsyncMintedConnect:
             InvalidInput: if an argument cannot be sent.
         """
         request = make_raw_request(method, path, query, json, self._api.settings.options.paths)
-        return await self._api.exchange(request)
+        customer = changed_customer(request)
+        if customer is None:
+            return await self._api.exchange(request)
+        async with self._api.hold_lock(customer):
+            return await self._api.exchange(request)
 
     async def aclose(self) -> None:
         """Close what this client opened. Does nothing on a sibling.

@@ -106,6 +106,8 @@ class LoopThread:
             )
         if self._closed:
             raise _closed_error(self._owner)
+        # At every call: the process may have been patched since the thread was started, and the call would hang.
+        check_threads_are_real(self._owner)
         worker = self._worker or self._start()
         worker.check_not_own_thread()
         return worker

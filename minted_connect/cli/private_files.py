@@ -40,7 +40,8 @@ def read_private(file: Path, what: str) -> str:
 
 
 def _find_problem(file: Path) -> str | None:
-    real = file.resolve(strict=True)
+    # Not `Path.resolve`, which raises RuntimeError for a loop of links before Python 3.13.
+    real = Path(os.path.realpath(file, strict=True))
     status = real.stat()
     if not status.st_mode & _OTHERS:
         return None
@@ -51,6 +52,8 @@ def _find_problem(file: Path) -> str | None:
         if is_read_only or not (is_kept_by_user or real.parent.stat().st_mode & _OTHERS_WRITE):
             return None
     name = str(file) if real == file.absolute() else f"{file} (a link to {real})"
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISFIFO(status.st_mode)):
+        return f"{name} is not a regular file"
     problem = f"other users can {'change' if can_write else 'access'} {name}"
     if not is_read_only and os.geteuid() in {0, status.st_uid}:
         return f"{problem}; run: chmod 600 {real}"

@@ -275,6 +275,7 @@ class ReadBack:
     async def _read_pages(self, query: Sequence[tuple[str, str]], oldest: datetime) -> tuple[list[_Row], bool]:
         """Read pages of orders, newest first, until all further ones are older than `oldest`."""
         found: list[_Row] = []
+        previous: Any = None
         for number in range(1, _MAX_PAGES + 1):
             request = Request(
                 OPERATIONS["orders.page"], query=(("page", str(number)), ("total", str(_PER_PAGE)), *query)
@@ -287,7 +288,12 @@ class ReadBack:
             raws = [mapping(raw) for raw in items]  # pyright: ignore[reportUnknownVariableType]
             rows = [self._row(raw) for raw in raws if customer_of(raw) in (self._intent.external_customer_id, None)]
             found += [row for row in rows if row.match is not Match.NONE]
-            if not raws or number >= last_page(page, default=_MAX_PAGES + 1):
+            last, current = last_page(page, default=_MAX_PAGES + 1), page.get("current_page")
+            if current is not None and current == previous and str(current) != str(last):
+                self._failures.append("the server or a cache ignores the page number of Get Orders")
+                return found, False
+            previous = current
+            if not raws or number >= last:
                 return found, True
             if rows and all(row.order is not None and row.order.order_at < oldest for row in rows):
                 return found, True

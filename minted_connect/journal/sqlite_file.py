@@ -21,6 +21,7 @@ from typing import Final
 from minted_connect.clock import monotonic
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
+from minted_connect.journal.paths import leads_nowhere
 
 __all__ = ["FileLost", "JournalFile"]
 
@@ -63,14 +64,14 @@ class JournalFile:
             FileLost: if a pinned file was deleted, emptied or replaced.
             JournalError: if the file has several hard links, is not a regular file, is mounted as a single file, or is
                 empty beside a log with records.
-            OSError: if the file cannot be accessed.
+            OSError: if the file cannot be accessed, or the path is a link into a directory that does not exist.
         """
         try:
             status = os.stat(self.path)  # noqa: PTH116 - `Path.stat` is the same, and tests replace this one
         except (FileNotFoundError, NotADirectoryError) as error:
             if self._pinned is not None:
                 raise FileLost("was deleted while in use") from error
-            if isinstance(error, NotADirectoryError):
+            if isinstance(error, NotADirectoryError) or leads_nowhere(self.path):
                 raise
             return None
         if not stat.S_ISREG(status.st_mode):

@@ -12,6 +12,7 @@ from contextlib import aclosing
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from minted_connect.core.api_client import ApiClient
+from minted_connect.errors import ProtocolError
 from minted_connect.models import Customer, Page, UnreadableRow
 
 __all__ = ["NewRows", "Resource", "items", "new_rows", "owner_problems", "pages"]
@@ -47,15 +48,22 @@ def owner_problems(customer_id: str, found: Mapping[str, Customer]) -> list[str]
 
 
 async def pages(fetch: Callable[[int], Awaitable[Page[_T]]], first: int) -> AsyncGenerator[Page[_T], None]:
-    """Iterate over the pages from `first` to the last, one request each. The vendor's links are not used."""
-    number = first
+    """Iterate over the pages from `first` to the last, one request each. The vendor's links are not used.
+
+    Raises:
+        ProtocolError: if a page comes again in place of the next one: this would never end.
+    """
+    number, previous = first, None
     while True:
         page = await fetch(number)
+        if page.has_next and page.current_page == previous:
+            problem = f"data.current_page: is {previous} again, although page {number} was requested"
+            raise ProtocolError(f"the server or a cache ignores the page number: {problem}", (problem,))
         yield page
         # Stop at an empty page, too: the number of pages may have shrunk since it was reported.
         if not page.has_next or not (page.items or page.unreadable):
             return
-        number += 1
+        number, previous = number + 1, page.current_page
 
 
 class NewRows(Generic[_T]):

@@ -116,6 +116,20 @@ def test_broken_link_is_refused(tmp_path):
         read_private(tmp_path / "link", "password")
 
 
+def test_loop_of_links_is_refused(tmp_path):
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    with pytest.raises(ConfigurationError, match=r"cannot be read \(OSError\)"):
+        read_private(tmp_path / "one", "password")
+
+
+def test_exposed_directory_or_device_is_refused_without_chmod(tmp_path):
+    tmp_path.chmod(0o755)
+    for place in (tmp_path, Path("/dev/null")):
+        with pytest.raises(ConfigurationError, match=r"is not a regular file$"):
+            read_private(place, "password")
+
+
 def test_file_that_is_not_utf_8_is_refused_with_advice(tmp_path):
     file = tmp_path / "password"
     file.write_bytes("secret".encode("utf-16"))

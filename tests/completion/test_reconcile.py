@@ -317,7 +317,9 @@ async def test_search_ends_at_orders_older_than_the_intent(api: FakeApiClient, c
 
 
 async def test_search_without_a_last_page_proves_nothing(api: FakeApiClient) -> None:
-    api.orders = lambda request: page_json([order_of("customer-2")], number=1, last=10**6)
+    api.orders = lambda request: page_json(
+        [order_of("customer-2")], number=int(dict(request.query)["page"]), last=10**6
+    )
     api.clear = clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
         await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
