@@ -107,9 +107,11 @@ class RateFeed:
         """Stop polling and end every subscription. Idempotent."""
         self._hub.close()
         task = self._hub.task
-        if task is not None:
-            await cancel_and_wait([task])
-        await self._source.aclose()
+        try:
+            if task is not None:
+                await cancel_and_wait([task])
+        finally:
+            await self._source.aclose()
 
     def subscribe(
         self,

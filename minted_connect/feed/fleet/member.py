@@ -176,8 +176,10 @@ class FleetMember:
             for task in done:
                 task.result()
         finally:
-            await cancel_and_wait(tasks)
-            await self.aclose()
+            try:
+                await cancel_and_wait(tasks)
+            finally:
+                await self.aclose()
 
     async def aclose(self) -> None:
         """Release the lease and disconnect. Idempotent; if it was cancelled, another call completes it."""
