@@ -14,7 +14,6 @@ import attrs
 
 from minted_connect.completion.order_match import (
     Match,
-    customer_of,
     is_cleared,
     is_failed,
     is_order,
@@ -40,6 +39,7 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.models import Intent, IntentState, Order
+from minted_connect.models.json_types import CustomerMatch, compare_customer
 
 __all__ = ["ReadBack", "ReadBackResult"]
 
@@ -228,7 +228,7 @@ class ReadBack:
         if response.is_null:
             return BasketSeen.GONE
         data = mapping(response.data)
-        if customer_of(data) != intent.external_customer_id:
+        if compare_customer(data, intent.external_customer_id) is not CustomerMatch.SAME:
             self._failures.append("the basket in the response belongs to another customer")
             return BasketSeen.UNREAD
         if data.get("token") != intent.cart_token or is_order(data):
@@ -285,7 +285,8 @@ class ReadBack:
             if not isinstance(items, list):
                 raise ProtocolError("Get Orders: the response is not a page of orders")
             raws = [mapping(raw) for raw in items]  # pyright: ignore[reportUnknownVariableType]
-            rows = [self._row(raw) for raw in raws if customer_of(raw) in (self._intent.external_customer_id, None)]
+            customer = self._intent.external_customer_id
+            rows = [self._row(raw) for raw in raws if compare_customer(raw, customer) is not CustomerMatch.OTHER]
             found += [row for row in rows if row.match is not Match.NONE]
             if not raws or number >= last_page(page, default=_MAX_PAGES + 1):
                 return found, True

@@ -25,7 +25,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from minted_connect.models import OrderKind
 from minted_connect.models.json_keys import json_name
-from minted_connect.models.json_types import accepts_digits
+from minted_connect.models.json_types import accepts_digits, parse_digits
 
 __all__ = ["ASSUMED_UTC", "describe_problems", "make_converter"]
 
@@ -36,7 +36,6 @@ ASSUMED_UTC: Final = timezone(timedelta(0), "UTC (assumed)")
 """Time zone of times that the server sent without one. Equal to UTC, and unstructured without a time zone."""
 
 _PLAIN_NUMBER: Final = re.compile(r"-?[0-9]{1,50}(\.[0-9]{1,49})?")
-_DIGITS: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 _MIN_LENGTH: Final = len("2026-02-20T12:27:57")
 _DAY_LENGTH: Final = len("2026-02-20")
 _TIME_ZONE: Final = r"(Z|[+-][0-9]{2}:?[0-9]{2})?"
@@ -187,8 +186,8 @@ def _field_hook(field: attrs.Attribute[Any], type_: Any, converter: Converter) -
     is_optional = types.NoneType in _parts(type_)
 
     def structure_digits(value: Any, _: Any = None) -> Any:
-        if type(value) is str and _DIGITS.fullmatch(value):
-            return int(value)
+        if (number := parse_digits(value)) is not None:
+            return number
         return None if is_optional and value == "" else hook(value, type_)
 
     return structure_digits

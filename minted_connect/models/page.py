@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import attrs
 
 from minted_connect.models.json_keys import json_key
-from minted_connect.models.json_types import DIGITS
+from minted_connect.models.json_types import DIGITS, customer_id_of, whole_number
 
 __all__ = ["Page", "UnreadableRow"]
 
 T = TypeVar("T")
-
-_DIGITS: Final = re.compile("[0-9]{1,18}")
 
 
 @attrs.frozen
@@ -32,20 +29,12 @@ class UnreadableRow:
     @property
     def id(self) -> int | None:
         """The `id` of the row; None if it cannot be read."""
-        value = _member(self.raw, "id")
-        if isinstance(value, str) and _DIGITS.fullmatch(value):
-            return int(value)
-        return value if type(value) is int else None
+        return whole_number(cast("Mapping[str, Any]", self.raw).get("id")) if isinstance(self.raw, Mapping) else None
 
     @property
     def customer_id(self) -> str | None:
         """The `customer.external_id` of the row; None if it cannot be read."""
-        value = _member(_member(self.raw, "customer"), "external_id")
-        return str(value) if value and type(value) in {str, int} else None
-
-
-def _member(value: Any, name: str) -> Any:
-    return cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
+        return customer_id_of(self.raw)
 
 
 @attrs.frozen(slots=False)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
 
 import attrs
 
@@ -25,6 +24,7 @@ from minted_connect.errors import (
     ServerError,
 )
 from minted_connect.models import Completion, CreationStatus, Intent, IntentState, Order, OrderProgress, Page
+from minted_connect.models.json_types import customer_id_of
 from minted_connect.resources.base import owner_problems
 
 __all__ = [
@@ -57,7 +57,6 @@ _MAX_LAG: Final = 120.0
 """Seconds in which a completed purchase may be missing from Get Orders (Q5)."""
 _MIN_TIMEOUT: Final = 2.0
 """Seconds for the last poll of a wait, even if less time is left: a shorter timeout would cut the response off."""
-_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 _REQUEST: Final = OPERATIONS["orders.page"].info
 
 
@@ -100,13 +99,10 @@ class OrderRef:
 
     @classmethod
     def _from_unreadable(cls, completion: Completion) -> OrderRef:
-        raw = completion.raw
-        buyer = raw.get("customer")
-        customer = cast("Mapping[str, Any]", buyer).get("external_id") if isinstance(buyer, Mapping) else None
-        number, token = completion.keys.get("id", ""), raw.get("token")
-        if not isinstance(customer, str) or not _NUMBER.fullmatch(number):
+        customer, number, token = customer_id_of(completion.raw), completion.order_id, completion.raw.get("token")
+        if customer is None or not number:
             raise InvalidInput.of("order", "does not identify an order: pass its intent from complete.unfinished()")
-        return cls(customer, int(number), token if isinstance(token, str) else "")
+        return cls(customer, number, token if isinstance(token, str) else "")
 
     def find_in(self, rows: Iterable[Order]) -> Order | None:
         """Return the row of this order, or None.
