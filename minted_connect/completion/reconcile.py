@@ -225,9 +225,13 @@ class ReadBack:
                 return BasketSeen.GONE
             self._record_failure(error)
             return BasketSeen.UNREAD
-        if response.is_null:
+        # A proxy or an error handler may send empty data, too: null alone is what the vendor documents.
+        if response.data is None:
             return BasketSeen.GONE
         data = mapping(response.data)
+        if not data:
+            self._failures.append("the response contains no basket")
+            return BasketSeen.UNREAD
         if compare_customer(data, intent.external_customer_id) is not CustomerMatch.SAME:
             self._failures.append("the basket in the response belongs to another customer")
             return BasketSeen.UNREAD
@@ -256,7 +260,7 @@ class ReadBack:
         # A basket of last week becomes an order dated last week, which only the search by number finds, and only if
         # orders keep the number (Q4). So search without dates too, also if the basket was cleared: it may have been
         # completed before.
-        if self._basket is BasketSeen.GONE and not any(row.match > Match.LIKELY for row in rows.values()):
+        if self._basket is not BasketSeen.ACTIVE and not any(row.match > Match.LIKELY for row in rows.values()):
             complete = await self._search(newest_first, _BEGINNING, rows) and complete
         return list(rows.values()), complete
 
