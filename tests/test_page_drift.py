@@ -59,7 +59,7 @@ class Server:
             SIZE,
             len(self.rows),
             unreadable=tuple(
-                UnreadableRow(f"data.data[{row}]", "odd", {"id": row}) for row in on_page if row in self._odd
+                UnreadableRow(f"data.data[{row}]", ("odd",), {"id": row}) for row in on_page if row in self._odd
             ),
         )
 

@@ -24,7 +24,7 @@ from cattrs.cols import homogenous_tuple_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from minted_connect.models import OrderKind
-from minted_connect.models.json_keys import json_name
+from minted_connect.models.json_keys import is_in_json, json_name
 from minted_connect.models.json_types import accepts_digits, parse_digits
 
 __all__ = ["ASSUMED_UTC", "describe_problems", "make_converter"]
@@ -233,7 +233,7 @@ def _overrides(type_: Any, converter: Converter) -> dict[str, Any]:
             rename=json_name(class_, field.name),
             struct_hook=_field_hook(field, field.type, converter) if accepts_digits(field) else None,
         )
-        if field.eq
+        if is_in_json(field)
         else override(omit=True)
         for field in attrs.fields(class_)
     }
@@ -278,7 +278,7 @@ def _class_hook(type_: Any, converter: Converter) -> _Hook:
     values: list[str] = []
     for field in attrs.fields(attrs.resolve_types(class_)):
         scope[f"default_{field.name}"] = field.default
-        if field.eq:
+        if is_in_json(field):
             bound = field.type[get_args(type_)] if getattr(field.type, "__parameters__", ()) else field.type
             scope[f"hook_{field.name}"] = _field_hook(field, bound, converter)
             values.append(_expression(field, json_name(class_, field.name), f"hook_{field.name}"))

@@ -20,6 +20,7 @@ __all__ = [
     "accepts_digits",
     "compare_customer",
     "customer_id_of",
+    "member_of",
     "parse_digits",
     "whole_number",
 ]
@@ -86,8 +87,9 @@ def compare_customer(raw: object, expected: str) -> CustomerMatch:
 
 
 def _external_id(raw: object) -> object:
-    return _member(_member(raw, "customer"), "external_id")
+    return member_of(member_of(raw, "customer"), "external_id")
 
 
-def _member(raw: object, name: str) -> object:
+def member_of(raw: object, name: str) -> object:
+    """Return a member of a JSON object; None if the object does not have it, or if `raw` is no object."""
     return cast("Mapping[str, Any]", raw).get(name) if isinstance(raw, Mapping) else None

@@ -12,19 +12,18 @@ from minted_connect.clock import timeout
 from minted_connect.config import Options
 from minted_connect.core.failures import attach_request, is_transient
 from minted_connect.core.request import OPERATIONS
-from minted_connect.core.response import make_integrity_error
+from minted_connect.core.response import make_integrity_error, make_schema_error
 from minted_connect.errors import (
     InvalidInput,
     MintedConnectError,
     NotFound,
     Phase,
-    ProtocolError,
     RateLimited,
     RequestTimeout,
     ServerError,
 )
 from minted_connect.models import Completion, CreationStatus, Intent, IntentState, Order, OrderProgress, Page
-from minted_connect.models.json_types import customer_id_of
+from minted_connect.models.json_types import CustomerMatch, compare_customer, customer_id_of
 from minted_connect.resources.base import owner_problems
 
 __all__ = [
@@ -129,21 +128,21 @@ def not_listed() -> NotFound:
     return attach_request(NotFound("no order with this id is listed for this customer"), _REQUEST)
 
 
-def check_unreadable(rows: Page[Order], number: int, *, has_number: bool = True) -> None:
+def check_unreadable(rows: Page[Order], number: int | None, customer_id: str) -> None:
     """Check that no row that cannot be read may be the order.
 
     Args:
         rows: The rows listed for the order, which was not found among those that can be read.
-        number: Id of the order.
-        has_number: Whether the order has this id for certain.
+        number: Id of the order; None if it is not known, as that of an order may differ from that of its basket (Q4).
+        customer_id: The customer of the order.
 
     Raises:
-        ProtocolError: if a row that cannot be read has the id of the order, or may have it.
+        ProtocolError: if a row that cannot be read is the order, or may be it.
     """
     for row in rows.unreadable:
-        if not has_number or row.id in (number, None):
-            text = f"the response does not match the expected schema: {row.problem}"
-            raise attach_request(ProtocolError(text, tuple(row.problem.split("; "))), _REQUEST)
+        may_be_own = compare_customer(row.raw, customer_id) is not CustomerMatch.OTHER
+        if may_be_own and (number is None or row.id in (number, None)):
+            raise make_schema_error(row.problems, _REQUEST)
 
 
 def poll_interval(polls: int, quiet: float, roll: float) -> float:
@@ -267,7 +266,7 @@ class OrderPoller:
         rows = await self._fetch(target.customer, target.number)
         order = target.find_in(rows)
         if order is None:
-            check_unreadable(rows, target.number, has_number=not target.keys)
+            check_unreadable(rows, None if target.keys else target.number, target.customer)
             raise not_listed()
         return order
 

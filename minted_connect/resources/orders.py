@@ -23,6 +23,7 @@ from minted_connect.models import (
     Page,
     Receipt,
 )
+from minted_connect.models.json_types import CustomerMatch, compare_customer
 from minted_connect.resources import base
 from minted_connect.resources.order_tracking import (
     FIRST_PAUSE,
@@ -192,7 +193,7 @@ class AsyncOrders(base.Resource):
         for row in rows:
             if row.id == number and row.customer.external_id == customer_id:
                 return row
-        check_unreadable(rows, number)
+        check_unreadable(rows, number, customer_id)
         raise not_listed()
 
     async def _rows(self, customer_id: str, order_id: int) -> Page[Order]:
@@ -336,7 +337,7 @@ def _owner_check(customer_id: str) -> Callable[[Page[Order]], list[str]]:
         paths = (path for number in itertools.count() if (path := f"data.data[{number}]") not in gaps)
         owners = {f"{path}.customer": row.customer for path, row in zip(paths, page.items, strict=False)}
         problems = base.owner_problems(customer_id, owners)
-        others = (row for row in page.unreadable if row.customer_id not in {customer_id, None})
+        others = (row for row in page.unreadable if compare_customer(row.raw, customer_id) is CustomerMatch.OTHER)
         return [*problems, *(f"{row.path}.customer.external_id: is another customer's" for row in others)]
 
     return check
