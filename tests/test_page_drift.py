@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.models import Page, UnreadableRow
-from minted_connect.resources.base import NewRows, pages
+from minted_connect.resources.paging import NewRows, pages
 from minted_connect.sandbox import ManualClock
 
 pytestmark = pytest.mark.anyio

@@ -24,7 +24,7 @@ from minted_connect.models import (
     Receipt,
 )
 from minted_connect.models.json_types import CustomerMatch, compare_customer
-from minted_connect.resources import base
+from minted_connect.resources import base, paging
 from minted_connect.resources.order_tracking import (
     FIRST_PAUSE,
     OrderPoller,
@@ -141,7 +141,7 @@ class AsyncOrders(base.Resource):
             sort_type=sort_type,
             per_page=per_page,
         )
-        return base.pages(lambda number: fetch(page=number), page)
+        return paging.pages(lambda number: fetch(page=number), page)
 
     def iterate(
         self,
@@ -162,7 +162,7 @@ class AsyncOrders(base.Resource):
         other pages. If the number of orders does not agree with `Page.total` at the end, pages are requested once more;
         if orders may be missing then, a warning is logged. Orders that cannot be read are left out and logged, too.
         """
-        lists = base.new_rows(AsyncOrders.pages)(
+        lists = paging.new_rows(AsyncOrders.pages)(
             self,
             customer_id=customer_id,
             status=status,
@@ -174,7 +174,7 @@ class AsyncOrders(base.Resource):
             sort_type=sort_type,
             per_page=per_page,
         )
-        return base.items(lists)
+        return paging.items(lists)
 
     async def get(self, order_id: int, *, customer_id: str) -> Order:
         """Return one order of one customer.

@@ -147,7 +147,7 @@ SHAPES = [
     Mutation(
         52,
         "a row that moved comes twice",
-        "resources/base.py",
+        "resources/paging.py",
         "        if key in self._seen:\n            return False\n",
         "",
         "test_page_drift.py",
@@ -155,7 +155,7 @@ SHAPES = [
     Mutation(
         52,
         "rows that were missed are not requested",
-        "resources/base.py",
+        "resources/paging.py",
         "        return not self._has_shrunk and len(self._seen) >= (self.total or 0)",
         "        return True",
         "test_page_drift.py",
@@ -163,7 +163,7 @@ SHAPES = [
     Mutation(
         52,
         "rows that stay missing are not logged",
-        "resources/base.py",
+        "resources/paging.py",
         "        if not self.is_complete:\n",
         "        if False:\n",
         "test_page_drift.py",
