@@ -107,7 +107,7 @@ class MintedConnectError(Exception):
     @property
     def safe_to_retry(self) -> bool:
         """Whether repeating the same call may succeed, and cannot execute it twice."""
-        is_repeatable = self.request is not None and self.request.effect in {Effect.READ, Effect.IDEMPOTENT}
+        is_repeatable = self.request is not None and self.request.effect.is_idempotent
         return self._may_succeed_later and is_repeatable
 
     def __str__(self) -> str:

@@ -49,10 +49,10 @@ def test_odd_rows_are_unreadable_and_the_others_are_items() -> None:
     assert page.unreadable == (
         UnreadableRow(
             "data.data[1]",
-            "data.data[1].order_at: must be a date and time; data.data[1].delivery: must be an object",
+            ("data.data[1].order_at: must be a date and time", "data.data[1].delivery: must be an object"),
             rows[1],
         ),
-        UnreadableRow("data.data[2]", "data.data[2]: must be an object", None),
+        UnreadableRow("data.data[2]", ("data.data[2]: must be an object",), None),
     )
     found = [(row.raw, row.id, row.customer_id) for row in page.unreadable]
     assert found == [(rows[1], 2, CUSTOMER), (None, None, None)]
@@ -60,7 +60,7 @@ def test_odd_rows_are_unreadable_and_the_others_are_items() -> None:
 
 @pytest.mark.parametrize("value", ["x", "-1", "٣", "9" * 19, 1.5, None, [], True])
 def test_id_of_an_odd_row_is_none_if_it_is_no_number(value: Any) -> None:
-    assert UnreadableRow("data.data[0]", "", {"id": value, "customer": {"external_id": []}}).id is None
+    assert UnreadableRow("data.data[0]", (), {"id": value, "customer": {"external_id": []}}).id is None
 
 
 def test_odd_page_is_refused_with_all_problems() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.models import Page, UnreadableRow
-from minted_connect.resources.base import NewRows, pages
+from minted_connect.resources.paging import NewRows, pages
 from minted_connect.sandbox import ManualClock
 
 pytestmark = pytest.mark.anyio
@@ -59,7 +59,7 @@ class Server:
             SIZE,
             len(self.rows),
             unreadable=tuple(
-                UnreadableRow(f"data.data[{row}]", "odd", {"id": row}) for row in on_page if row in self._odd
+                UnreadableRow(f"data.data[{row}]", ("odd",), {"id": row}) for row in on_page if row in self._odd
             ),
         )
 

@@ -23,10 +23,10 @@ from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal import hide_url
 from minted_connect.journal.protocol import Journal
-from minted_connect.resources.base import new_rows
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
+from minted_connect.resources.paging import new_rows
 from minted_connect.resources.products import AsyncProducts
 from minted_connect.resources.rates import AsyncRates
 from minted_connect.resources.wallet import AsyncWallet

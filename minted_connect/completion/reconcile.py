@@ -14,7 +14,6 @@ import attrs
 
 from minted_connect.completion.order_match import (
     Match,
-    customer_of,
     is_cleared,
     is_failed,
     is_order,
@@ -40,6 +39,7 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.models import Intent, IntentState, Order
+from minted_connect.models.json_types import CustomerMatch, compare_customer
 
 __all__ = ["ReadBack", "ReadBackResult"]
 
@@ -225,10 +225,14 @@ class ReadBack:
                 return BasketSeen.GONE
             self._record_failure(error)
             return BasketSeen.UNREAD
-        if response.is_null:
+        # A proxy or an error handler may send empty data, too: null alone is what the vendor documents.
+        if response.data is None:
             return BasketSeen.GONE
         data = mapping(response.data)
-        if customer_of(data) != intent.external_customer_id:
+        if not data:
+            self._failures.append("the response contains no basket")
+            return BasketSeen.UNREAD
+        if compare_customer(data, intent.external_customer_id) is not CustomerMatch.SAME:
             self._failures.append("the basket in the response belongs to another customer")
             return BasketSeen.UNREAD
         if data.get("token") != intent.cart_token or is_order(data):
@@ -256,7 +260,7 @@ class ReadBack:
         # A basket of last week becomes an order dated last week, which only the search by number finds, and only if
         # orders keep the number (Q4). So search without dates too, also if the basket was cleared: it may have been
         # completed before.
-        if self._basket is BasketSeen.GONE and not any(row.match > Match.LIKELY for row in rows.values()):
+        if self._basket is not BasketSeen.ACTIVE and not any(row.match > Match.LIKELY for row in rows.values()):
             complete = await self._search(newest_first, _BEGINNING, rows) and complete
         return list(rows.values()), complete
 
@@ -286,7 +290,8 @@ class ReadBack:
             if not isinstance(items, list):
                 raise ProtocolError("Get Orders: the response is not a page of orders")
             raws = [mapping(raw) for raw in items]  # pyright: ignore[reportUnknownVariableType]
-            rows = [self._row(raw) for raw in raws if customer_of(raw) in (self._intent.external_customer_id, None)]
+            customer = self._intent.external_customer_id
+            rows = [self._row(raw) for raw in raws if compare_customer(raw, customer) is not CustomerMatch.OTHER]
             found += [row for row in rows if row.match is not Match.NONE]
             last, current = last_page(page, default=_MAX_PAGES + 1), page.get("current_page")
             if current is not None and current == previous and str(current) != str(last):

@@ -89,7 +89,7 @@ def _structure_odd_page(data: Any, type_: Any) -> Page[Any] | None:
         except Exception:  # noqa: BLE001 - the detailed converter finds the reason
             path = f"data.{key}[{number}]"
             problems = _find_problems(row, row_type, path)
-            unreadable.append(UnreadableRow(path, "; ".join(problems[:_MAX_ROW_PROBLEMS]), row))
+            unreadable.append(UnreadableRow(path, problems[:_MAX_ROW_PROBLEMS], row))
     return attrs.evolve(page, items=tuple(items), unreadable=tuple(unreadable), raw=data)
 
 

@@ -24,8 +24,8 @@ from cattrs.cols import homogenous_tuple_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from minted_connect.models import OrderKind
-from minted_connect.models.json_keys import json_name
-from minted_connect.models.json_types import accepts_digits
+from minted_connect.models.json_keys import is_in_json, json_name
+from minted_connect.models.json_types import accepts_digits, parse_digits
 
 __all__ = ["ASSUMED_UTC", "describe_problems", "make_converter"]
 
@@ -36,7 +36,6 @@ ASSUMED_UTC: Final = timezone(timedelta(0), "UTC (assumed)")
 """Time zone of times that the server sent without one. Equal to UTC, and unstructured without a time zone."""
 
 _PLAIN_NUMBER: Final = re.compile(r"-?[0-9]{1,50}(\.[0-9]{1,49})?")
-_DIGITS: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 _MIN_LENGTH: Final = len("2026-02-20T12:27:57")
 _DAY_LENGTH: Final = len("2026-02-20")
 _TIME_ZONE: Final = r"(Z|[+-][0-9]{2}:?[0-9]{2})?"
@@ -187,8 +186,8 @@ def _field_hook(field: attrs.Attribute[Any], type_: Any, converter: Converter) -
     is_optional = types.NoneType in _parts(type_)
 
     def structure_digits(value: Any, _: Any = None) -> Any:
-        if type(value) is str and _DIGITS.fullmatch(value):
-            return int(value)
+        if (number := parse_digits(value)) is not None:
+            return number
         return None if is_optional and value == "" else hook(value, type_)
 
     return structure_digits
@@ -234,7 +233,7 @@ def _overrides(type_: Any, converter: Converter) -> dict[str, Any]:
             rename=json_name(class_, field.name),
             struct_hook=_field_hook(field, field.type, converter) if accepts_digits(field) else None,
         )
-        if field.eq
+        if is_in_json(field)
         else override(omit=True)
         for field in attrs.fields(class_)
     }
@@ -279,7 +278,7 @@ def _class_hook(type_: Any, converter: Converter) -> _Hook:
     values: list[str] = []
     for field in attrs.fields(attrs.resolve_types(class_)):
         scope[f"default_{field.name}"] = field.default
-        if field.eq:
+        if is_in_json(field):
             bound = field.type[get_args(type_)] if getattr(field.type, "__parameters__", ()) else field.type
             scope[f"hook_{field.name}"] = _field_hook(field, bound, converter)
             values.append(_expression(field, json_name(class_, field.name), f"hook_{field.name}"))

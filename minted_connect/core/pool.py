@@ -6,6 +6,7 @@ import asyncio
 import enum
 import io
 import logging
+import math
 import ssl
 from collections.abc import Callable
 from datetime import datetime
@@ -242,6 +243,7 @@ class Connections:
         """The latest pool failure, as long as idle connections that were opened before it may be broken, too.
 
         It ends when such a connection is reused successfully, or when aiohttp has discarded those that stayed idle.
+        A lent connector may keep those for any time.
         """
         if self._failure is not None and monotonic() - self._failure.started > self._keepalive:
             self._failure = None
@@ -341,8 +343,10 @@ def open_pools(
     """
 
     def open_default() -> Connections:
-        connector = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls)
-        return Connections(connector, options, owns_connector=lent is None, keepalive=options.keepalive)
+        if lent is not None:
+            return Connections(lent, options, owns_connector=False, keepalive=math.inf)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls)
+        return Connections(connector, options, owns_connector=True, keepalive=options.keepalive)
 
     def open_unpooled() -> Connections:
         connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)

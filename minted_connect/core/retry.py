@@ -47,7 +47,7 @@ def _max_attempts(effect: Effect, error: MintedConnectError, policy: RetryPolicy
     """Return the number of attempts that the effect allows after this error; 1 = no retry."""
     if isinstance(error, NotSent):
         may_retry = isinstance(error, ConnectFailed) and not isinstance(error, TLSFailed)
-    elif effect in {Effect.NON_IDEMPOTENT, Effect.COMPLETE}:
+    elif not effect.is_idempotent:
         # No response proves that nothing was executed: a gateway may have forwarded the request before it wrote a 429.
         may_retry = False
     elif isinstance(error, APIError):

@@ -69,9 +69,9 @@ def _map_unsent(
     if isinstance(error, _TLS_FAILURES):
         return TLSFailed(f"no trusted TLS connection to the server ({cause})")
     if _has_ended_handshake(error):
-        return TLSFailed(
-            "no trusted TLS connection to the server: the connection was closed during the handshake, perhaps because "
-            "the server does not support TLS 1.2"
+        return ConnectFailed(
+            "no connection to the server: it was closed during the TLS handshake; if this persists, the server may "
+            "support only TLS versions below 1.2"
         )
     if isinstance(error, TimeoutError):
         waited = min(timeouts.connect, limit)
@@ -92,7 +92,8 @@ def _is_line_too_long(error: aiohttp.ClientResponseError) -> bool:
 
 def _has_ended_handshake(error: BaseException) -> bool:
     """Return whether the server closed the connection during the TLS handshake without an alert."""
-    # Servers built on OpenSSL may close it before they send the alert. asyncio reports the end of the stream by a
+    # A balancer without a backend does this, and so does an asyncio server that supports no TLS version of the client:
+    # the cause may pass. OpenSSL's own servers send an alert. asyncio reports the end of the stream by a
     # ConnectionResetError without errno; a reset by the network has one.
     if not isinstance(error, aiohttp.ClientConnectorError):
         return False
