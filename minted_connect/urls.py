@@ -72,8 +72,8 @@ def parse_proxy_url(url: Secret) -> Proxy:
     """Validate the URL of a proxy. User name and password are allowed, percent-encoded, and are sent as UTF-8.
 
     Raises:
-        ConfigurationError: if the URL is not absolute http(s), has an IPv6 zone id, or Basic authentication cannot transfer its user name or
-            password.
+        ConfigurationError: if the URL is not absolute http(s), has an IPv6 zone id, or Basic authentication cannot
+            transfer its user name or password.
     """
     if not isinstance(url, Secret):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"proxy: must be str or None, not {type(url).__name__}")
