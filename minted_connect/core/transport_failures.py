@@ -68,11 +68,12 @@ def _map_unsent(
         return PriceFixExpired("the price lock expired before the request could be sent: read the basket again")
     if isinstance(error, _TLS_FAILURES):
         return TLSFailed(f"no trusted TLS connection to the server ({cause})")
-    if _has_ended_handshake(error):
-        return ConnectFailed(
-            "no connection to the server: it was closed during the TLS handshake; if this persists, the server may "
-            "support only TLS versions below 1.2"
+    if _is_handshake_closed(error):
+        text = (
+            "no trusted TLS connection to the server: the server closed the connection during the handshake; it may be "
+            "restarting, or may not support TLS 1.2"
         )
+        return TLSFailed(text, is_closed_by_server=True)
     if isinstance(error, TimeoutError):
         waited = min(timeouts.connect, limit)
         if progress.is_queued:
@@ -90,11 +91,10 @@ def _is_line_too_long(error: aiohttp.ClientResponseError) -> bool:
     return isinstance(cause, LineTooLong) or (cause is not None and isinstance(cause.__cause__, LineTooLong))
 
 
-def _has_ended_handshake(error: BaseException) -> bool:
+def _is_handshake_closed(error: BaseException) -> bool:
     """Return whether the server closed the connection during the TLS handshake without an alert."""
-    # A balancer without a backend does this, and so does an asyncio server that supports no TLS version of the client:
-    # the cause may pass. OpenSSL's own servers send an alert. asyncio reports the end of the stream by a
-    # ConnectionResetError without errno; a reset by the network has one.
+    # Servers for TLS 1.1 send an alert, except those of asyncio. Balancers without a backend send none either.
+    # asyncio reports the end of the stream by a ConnectionResetError without errno; a reset by the network has one.
     if not isinstance(error, aiohttp.ClientConnectorError):
         return False
     return isinstance(error.os_error, ConnectionResetError) and error.os_error.errno is None

@@ -34,6 +34,7 @@ from tests.completion.fakes import SHIPPING
 from tests.matrix.table import Outcome, outcome
 from tests.support.fault_modes import BUY, CUSTOMER, buy, check_outcome
 from tests.support.operations import GOLD
+from tests.support.raw_server import ignore_handshake_errors
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -139,6 +140,7 @@ async def test_tls_failure_is_a_mode(connect: Any, is_old: bool) -> None:
         with warnings.catch_warnings(action="ignore"):
             context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
         context.set_ciphers("ALL:@SECLEVEL=0")  # without this, OpenSSL does not serve the protocol
+    ignore_handshake_errors()  # asyncio reports them in debug mode
     async with Sandbox(ssl_context=context) as sandbox:
         client = await connect(
             sandbox.url, sandbox.username, sandbox.password, ssl_context=trusting, retry=RetryPolicy.none()
