@@ -600,7 +600,7 @@ LONG: Final = settings(SHORT, stateful_step_count=50, max_examples=100, derandom
 
 @pytest.mark.requirement(13)
 @pytest.mark.requirement(43)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(0 if TOTAL_STEPS else 300)  # the mark overrides --timeout
 @pytest.mark.requirement(45)
 @pytest.mark.requirement(46)
 @pytest.mark.parametrize(
