@@ -25,6 +25,7 @@ from minted_connect.completion.order_match import (
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.api_client import ApiClient
+from minted_connect.core.converter_hooks import as_rows
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.core.headers import clock_skew
 from minted_connect.core.request import OPERATIONS, Request
@@ -282,10 +283,10 @@ class ReadBack:
             )
             response = await self._read(request)
             page = mapping(response.data)
-            items: Any = page.get("data")
-            if not isinstance(items, list):
+            items = as_rows(page.get("data"))
+            if items is None:
                 raise ProtocolError("Get Orders: the response is not a page of orders")
-            raws = [mapping(raw) for raw in items]  # pyright: ignore[reportUnknownVariableType]
+            raws = [mapping(raw) for raw in items]
             rows = [self._row(raw) for raw in raws if customer_of(raw) in (self._intent.external_customer_id, None)]
             found += [row for row in rows if row.match is not Match.NONE]
             last, current = last_page(page, default=_MAX_PAGES + 1), page.get("current_page")
