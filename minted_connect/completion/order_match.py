@@ -30,6 +30,7 @@ __all__ = [
     "match_order",
     "pieces_by_sku",
     "refers_to",
+    "total_rows",
 ]
 
 _PAGE_NUMBER: Final = re.compile(r"[0-9]{1,9}")
@@ -173,7 +174,16 @@ def customer_of(raw: Mapping[str, Any]) -> object:
 
 def last_page(page: Mapping[str, Any], *, default: int) -> int:
     """Return the number of the last page, `default` if it cannot be read."""
-    text = _as_text(page.get("last_page"))
+    return _page_number(page, "last_page", default)
+
+
+def total_rows(page: Mapping[str, Any]) -> int:
+    """Return the number of rows on all pages, 0 if it cannot be read."""
+    return _page_number(page, "total", 0)
+
+
+def _page_number(page: Mapping[str, Any], name: str, default: int) -> int:
+    text = _as_text(page.get(name))
     return int(text) if isinstance(text, str) and _PAGE_NUMBER.fullmatch(text) else default
 
 

@@ -21,6 +21,7 @@ from minted_connect.completion.order_match import (
     last_page,
     mapping,
     match_order,
+    total_rows,
 )
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
@@ -277,6 +278,7 @@ class ReadBack:
         """Read pages of orders, newest first, until all further ones are older than `oldest`."""
         found: list[_Row] = []
         previous: Any = None
+        received = 0
         for number in range(1, _MAX_PAGES + 1):
             request = Request(
                 OPERATIONS["orders.page"], query=(("page", str(number)), ("total", str(_PER_PAGE)), *query)
@@ -294,7 +296,11 @@ class ReadBack:
                 self._failures.append("the server or a cache ignores the page number of Get Orders")
                 return found, False
             previous = current
+            received += len(raws)
             if not raws or number >= last:
+                if received < total_rows(page):
+                    self._failures.append("Get Orders returned fewer orders than its total")
+                    return found, False
                 return found, True
             if rows and all(row.order is not None and row.order.order_at < oldest for row in rows):
                 return found, True
