@@ -31,6 +31,7 @@ __all__ = [
     "match_order",
     "pieces_by_sku",
     "refers_to",
+    "total_rows",
 ]
 
 _CREATED_BEFORE: Final = timedelta(minutes=10)
@@ -171,7 +172,16 @@ def is_cleared(data: Mapping[str, Any], intent: Intent) -> bool:
 
 def last_page(page: Mapping[str, Any], *, default: int) -> int:
     """Return the number of the last page, `default` if it cannot be read."""
-    number = whole_number(page.get("last_page"))
+    return _page_number(page, "last_page", default)
+
+
+def total_rows(page: Mapping[str, Any]) -> int:
+    """Return the number of rows on all pages, 0 if it cannot be read."""
+    return _page_number(page, "total", 0)
+
+
+def _page_number(page: Mapping[str, Any], name: str, default: int) -> int:
+    number = whole_number(page.get(name))
     return default if number is None or number < 0 else number
 
 

@@ -20,10 +20,12 @@ from minted_connect.completion.order_match import (
     last_page,
     mapping,
     match_order,
+    total_rows,
 )
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.api_client import ApiClient
+from minted_connect.core.converter_hooks import as_rows
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.core.headers import clock_skew
 from minted_connect.core.request import OPERATIONS, Request
@@ -280,17 +282,17 @@ class ReadBack:
         """Read pages of orders, newest first, until all further ones are older than `oldest`."""
         found: list[_Row] = []
         previous: Any = None
+        received = 0
         for number in range(1, _MAX_PAGES + 1):
             request = Request(
                 OPERATIONS["orders.page"], query=(("page", str(number)), ("total", str(_PER_PAGE)), *query)
             )
             response = await self._read(request)
             page = mapping(response.data)
-            items: Any = page.get("data")
-            if not isinstance(items, list):
+            items = as_rows(page.get("data"))
+            if items is None:
                 raise ProtocolError("Get Orders: the response is not a page of orders")
-            raws = [mapping(raw) for raw in items]  # pyright: ignore[reportUnknownVariableType]
-            customer = self._intent.external_customer_id
+            raws, customer = [mapping(raw) for raw in items], self._intent.external_customer_id
             rows = [self._row(raw) for raw in raws if compare_customer(raw, customer) is not CustomerMatch.OTHER]
             found += [row for row in rows if row.match is not Match.NONE]
             last, current = last_page(page, default=_MAX_PAGES + 1), page.get("current_page")
@@ -298,7 +300,11 @@ class ReadBack:
                 self._failures.append("the server or a cache ignores the page number of Get Orders")
                 return found, False
             previous = current
+            received += len(raws)
             if not raws or number >= last:
+                if received < total_rows(page):
+                    self._failures.append("Get Orders returned fewer orders than its total")
+                    return found, False
                 return found, True
             if rows and all(row.order is not None and row.order.order_at < oldest for row in rows):
                 return found, True

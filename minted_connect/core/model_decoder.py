@@ -2,9 +2,9 @@
 
 Values are not coerced if that could change or guess their meaning: ``1.9`` is not an integer, ``"false"`` is not a
 boolean, and a float is not an amount of money. Other forms that PHP and MySQL write are accepted where they cannot be
-misread: 0 and 1 for a flag, a date with its midnight, ``[]`` and ``""`` for null, a zero date for null, and digits in a
-string for the numbers that `models.json_types` marks. Problems are reported by path and rule, never by value, because
-values can be personal data.
+misread: 0 and 1 for a flag, a date with its midnight, ``[]`` and ``""`` for null, a zero date for null, an object with
+numbers as names for an array, and digits in a string for the numbers that `models.json_types` marks. Problems are
+reported by path and rule, never by value, because values can be personal data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cache
@@ -27,7 +27,7 @@ from minted_connect.models import OrderKind
 from minted_connect.models.json_keys import is_in_json, json_name
 from minted_connect.models.json_types import accepts_digits, parse_digits
 
-__all__ = ["ASSUMED_UTC", "describe_problems", "make_converter"]
+__all__ = ["ASSUMED_UTC", "as_rows", "describe_problems", "make_converter"]
 
 _Hook = Callable[..., Any]
 """cattrs calls a hook with a value and its type, this module with the value only."""
@@ -111,10 +111,22 @@ def _check_object(value: Any, _: Any = None) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+def as_rows(value: Any) -> Sequence[Any] | None:
+    """Return the members of an array, None for any other value.
+
+    PHP writes an array with gaps, such as a filtered one, as an object whose names are the numbers of its members.
+    """
+    if type(value) is not dict:
+        return cast("Sequence[Any]", value) if type(value) is list else None
+    members = cast("dict[str, Any]", value)
+    return [*members.values()] if members and all(map(_DIGITS.fullmatch, members)) else None
+
+
 def _check_array(value: Any) -> Iterable[Any]:
-    if type(value) is not list:
+    rows = as_rows(value)
+    if rows is None:
         raise _RuleBroken("must be an array")
-    return cast("Iterable[Any]", value)
+    return rows
 
 
 def _is_mapping(type_: Any) -> bool:

@@ -27,7 +27,16 @@ from minted_connect.core import converter
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Intent, IntentState, Order
 from minted_connect.models.json_types import customer_id_of
-from tests.completion.fakes import CUSTOMER, TOKEN, FakeApiClient, basket_json, intent_of, order_json, page_json
+from tests.completion.fakes import (
+    CUSTOMER,
+    TOKEN,
+    FakeApiClient,
+    basket_json,
+    intent_of,
+    order_json,
+    order_of,
+    page_json,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -221,3 +230,11 @@ async def test_order_number_as_text_is_stored_in_the_journal() -> None:
     assert (completion.order_id, completion.require_order().id) == (10984, 10984)
     [stored] = journal._closed.values()
     assert (stored.state, stored.order_id) == (IntentState.CONFIRMED, 10984)
+
+
+async def test_order_in_an_array_with_gaps_is_found() -> None:
+    api = FakeApiClient()
+    api.basket = None
+    api.orders = lambda _: {**page_json([]), "data": {"3": order_of("customer-2"), "8": order_json()}}
+    completion = await AsyncCompletions(api, MemoryJournal()).reconcile(intent_of())
+    assert completion.order is not None

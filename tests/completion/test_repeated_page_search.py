@@ -1,4 +1,4 @@
-"""A read-back whose requests all get the same page of orders, from a server or a cache that ignores the page number."""
+"""A read-back from a server or a cache that ignores the page number, or whose pages lack rows."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from minted_connect import OutcomeUnknown
+from minted_connect import NotExecuted, OutcomeUnknown
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.request import Request
@@ -54,3 +54,23 @@ async def test_last_page_again_completes_the_search() -> None:
         )
     assert "2" in requests
     assert "the list of orders could not be read completely" not in caught.value.evidence
+
+
+@pytest.mark.parametrize("total", [1, "3"])
+async def test_search_with_fewer_rows_than_total_proves_nothing(total: Any) -> None:
+    """The total may come from the primary server, and the rows from a replica that is behind."""
+    api = FakeApiClient()
+    api.orders = lambda _: {**page_json([]), "total": total}
+    intent = intent_of(state=IntentState.UNKNOWN)
+    with pytest.raises(OutcomeUnknown) as caught:
+        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent)
+    assert "Get Orders returned fewer orders than its total" in caught.value.evidence
+
+
+@pytest.mark.parametrize("total", [0, None, "many"])
+async def test_empty_search_without_total_proves_its_absence(total: Any) -> None:
+    api = FakeApiClient()
+    api.orders = lambda _: {**page_json([]), "total": total}
+    intent = intent_of(state=IntentState.UNKNOWN)
+    with pytest.raises(NotExecuted):
+        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minted_connect import models
-from minted_connect.core.converter import StructureError, structure
+from minted_connect.core.converter import StructureError, structure, unstructure
 from minted_connect.core.exact_json import Malformed, loads
 from minted_connect.models import Basket, Customer, Holding, Invoice, Order, Page, Product, Rate
 from minted_connect.models.json_types import accepts_digits
@@ -70,6 +70,36 @@ def dates_as_midnights(name: str, value: Any) -> Any:
 def test_shape_of_laravel_gives_an_equal_model(name: str, change: Callable[[str, Any], Any]) -> None:
     data = sample(name)
     assert structure(reshaped(data, change), RESPONSES[name]) == structure(data, RESPONSES[name])
+
+
+def with_gaps(value: Any) -> Any:
+    """Return data as PHP writes it if the first member of each array was filtered out."""
+    if isinstance(value, dict):
+        return {name: member if name == "links" else with_gaps(member) for name, member in value.items()}
+    if not isinstance(value, list) or not value:
+        return value
+    return {str(number): with_gaps(member) for number, member in enumerate(value, 1)}
+
+
+@pytest.mark.parametrize("name", RESPONSES)
+def test_array_with_gaps_gives_an_equal_model(name: str) -> None:
+    data, type_ = sample(name), RESPONSES[name]
+    assert structure(with_gaps(data), type_) == structure(data, type_)
+    assert unstructure(structure(with_gaps(data), type_)) == unstructure(structure(data, type_))
+
+
+def test_page_with_gaps_and_an_odd_row_keeps_the_other_rows() -> None:
+    data = sample("get_orders.response.assumed")
+    rows = [*data["data"], {"id": 7}]
+    page = structure({**data, "data": {str(2 * number): row for number, row in enumerate(rows)}}, Page[Order])
+    assert len(page.items) == len(data["data"])
+    assert [row.id for row in page.unreadable] == [7]
+
+
+@pytest.mark.parametrize("rows", [{}, {"1": {}, "x": {}}, {"01": {}}, {"-1": {}}, {"": {}}, {"data": {}}])
+def test_other_object_is_no_array(rows: Any) -> None:
+    data = {**sample("get_orders.response.assumed"), "data": rows}
+    assert problems(data, Page[Order]) == ("data.data: must be an array",)
 
 
 @pytest.mark.requirement(52)
