@@ -17,6 +17,7 @@ import pytest
 import time_machine
 
 from minted_connect import (
+    AsyncMintedConnect,
     CompletionPolicy,
     JournalError,
     Options,
@@ -24,11 +25,12 @@ from minted_connect import (
     PermissionDenied,
     RateLimit,
     RequestTimeout,
+    RetryPolicy,
     Timeouts,
 )
 from minted_connect.clock import SYSTEM_CLOCK, call_later, timeout
 from minted_connect.journal.sqlite import SqliteJournal
-from minted_connect.sandbox import Sandbox
+from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.clock import MovableClock
 from tests.completion.fakes import intent_of
 
@@ -75,13 +77,12 @@ async def test_purchase_across_frozen_time_succeeds(minted, freeze: Freeze):
 
 async def test_request_in_frozen_time_times_out(connect, sandbox: Sandbox, freeze: Freeze):
     minted = await connect(sandbox.url, sandbox.username, sandbox.password, timeouts=Timeouts(read=0.3, total=0.5))
-    fault = sandbox.faults.add("hang", path="*/rates", times=None)
+    sandbox.faults.add("hang", path="*/rates", times=None)
     with freeze():
         started = real_time()
         with pytest.raises(RequestTimeout):
             await minted.rates.current()
         assert 0.2 < real_time() - started < 10
-    fault.remove()
 
 
 async def test_lost_response_in_frozen_time_is_read_back(minted, sandbox: Sandbox, freeze: Freeze):
@@ -204,3 +205,22 @@ def test_import_in_frozen_time_works():
     process = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
     assert process.returncode == 0, process.stderr
     assert process.stdout.splitlines() == ["timed out", "timed out"]
+
+
+async def test_feed_in_frozen_time_polls(sandbox: Sandbox, freeze: Freeze):
+    async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
+        with freeze():
+            async with minted.rates.feed(interval=0.1) as feed:
+                async for tick in feed.subscribe():
+                    if tick.number == 3:
+                        break
+    assert sandbox.requests.total >= 3
+
+
+async def test_manual_clock_in_frozen_time_times_out(connect, sandbox: Sandbox, freeze: Freeze):
+    options = Options(clock=ManualClock())
+    settings = {"timeouts": Timeouts(read=0.3, total=0.5), "retry": RetryPolicy(read_attempts=1)}
+    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=options, **settings)
+    sandbox.faults.add("hang", path="*/rates", times=None)
+    with freeze(), pytest.raises(RequestTimeout):
+        await minted.rates.current()

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final, Literal, Self
 
 from minted_connect import validation
+from minted_connect.clock import SYSTEM_CLOCK, timeout
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.interruption import attach_purchase, watch_purchase
 from minted_connect.completion.order_match import pieces_by_sku
@@ -254,7 +256,9 @@ class AsyncCompletions:
         waiters = [asyncio.ensure_future(one.done.wait()) for one in in_flight]
         try:
             if waiters:
-                await asyncio.wait(waiters, timeout=patience)
+                with suppress(TimeoutError):
+                    async with timeout(SYSTEM_CLOCK, patience):
+                        await asyncio.wait(waiters)
         finally:
             for waiter in waiters:
                 waiter.cancel()

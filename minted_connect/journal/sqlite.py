@@ -185,7 +185,7 @@ class SqliteJournal(SqlJournal):
             self._is_large_wal_logged = False
             return
         is_busy = 1
-        # What was written is committed: a failure here must not be reported as a failure of the write.
+        # The write is committed: a failure here must not be reported as a failure of the write.
         with suppress(sqlite3.Error):
             database.execute("PRAGMA busy_timeout = 0")
             is_busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
