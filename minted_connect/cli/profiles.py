@@ -1,7 +1,6 @@
 """Server and credentials of a command, from options, the named profile, the environment, or the default profile.
 
-A profile is a table in the configuration file, which other users must not be able to change, and may read only where
-`cli.private_files` allows it:
+A profile is a table in the configuration file, which is read under the rules of `cli.private_files`:
 
     default = "staging"
 
