@@ -6,7 +6,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  +- NotSent                     nothing reached the server
  |   +- InvalidInput            (also a ValueError) .field .rule
  |   +- ConnectFailed
- |   |   +- TLSFailed
+ |   |   +- TLSFailed           .is_closed_by_server
  |   +- PoolTimeout             no connection became free in time
  |   +- LimiterTimeout          the client-side rate limit allows the call only after its deadline
  |   +- CircuitOpen             the circuit breaker is open

@@ -25,9 +25,9 @@ from minted_connect.completion.order_match import (
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.api_client import ApiClient
-from minted_connect.core.converter_hooks import as_rows
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.core.headers import clock_skew
+from minted_connect.core.model_decoder import as_rows
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.core.response import Response
 from minted_connect.errors import (

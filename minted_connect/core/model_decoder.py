@@ -119,7 +119,7 @@ def as_rows(value: Any) -> Sequence[Any] | None:
     if type(value) is not dict:
         return cast("Sequence[Any]", value) if type(value) is list else None
     members = cast("dict[str, Any]", value)
-    return [*members.values()] if members and all(map(_DIGITS.fullmatch, members)) else None
+    return [*members.values()] if members and all(parse_digits(name) is not None for name in members) else None
 
 
 def _check_array(value: Any) -> Iterable[Any]:
