@@ -62,7 +62,7 @@ class Sink(ABC):
         return None
 
     def interrupt(self) -> None:
-        """Shorten the current wait for a lock, and each later one until the sink is opened again, to a few seconds.
+        """Shorten the current wait for a lock, and each later one until the sink is closed, to a few seconds.
 
         `record` calls it when it is cancelled, from another thread than the one that waits.
         """
@@ -160,7 +160,11 @@ def translate_os_errors(path: Path) -> Generator[None]:
 
 
 def file_identity(file: Path | int) -> tuple[int, int] | None:
-    """Return what identifies the file at a path or behind a descriptor; None if the path does not exist."""
+    """Return what identifies the file at a path or behind a descriptor; None if the path does not exist.
+
+    Raises:
+        OSError: if the path cannot be read, for example if its parent is not a directory.
+    """
     try:
         found = os.fstat(file) if isinstance(file, int) else file.stat()
     except FileNotFoundError:

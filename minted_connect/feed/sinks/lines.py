@@ -110,9 +110,8 @@ class _LinesSink(Sink):
         """
         if self._file is not None:
             raise SinkError(f"{self.path}: this sink is already open")
-        self._interrupted_at = math.inf
-        self._absolute = self.path.absolute()
         with translate_os_errors(self.path):
+            self._absolute = self.path.absolute()
             self._file = self._open_file()
 
     def _open_file(self) -> BinaryIO:
@@ -218,6 +217,12 @@ class _LinesSink(Sink):
 
     def close(self) -> None:
         """Close the file. Idempotent."""
+        # Not in `open`: the interruption of a recording may come before its thread has called `open`.
+        self._interrupted_at = math.inf
+        self.release()
+
+    def release(self) -> None:
+        """Close the file without forgetting an interruption. Idempotent."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -278,8 +283,9 @@ class JsonLinesSink(_LinesSink):
     def rows(self) -> list[dict[str, Any]]:
         """Return all rows of the file as JSON values."""
         assert self._file is not None
-        self._file.seek(0)
-        return [json.loads(line) for line in self._file.read().splitlines()]
+        with translate_os_errors(self.path):
+            self._file.seek(0)
+            return [json.loads(line) for line in self._file.read().splitlines()]
 
     def clear(self) -> None:
         """Delete all rows of the file; they still count as recorded."""

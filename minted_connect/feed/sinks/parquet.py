@@ -90,7 +90,7 @@ class ParquetSink(Sink):
                 self._buffer.remember(written)
             self._buffered = len(rows)
         except BaseException:
-            self._buffer.close()
+            self._buffer.release()
             raise
 
     def last_row(self) -> LastRow | None:
@@ -98,7 +98,7 @@ class ParquetSink(Sink):
         return self._buffer.last_row()
 
     def interrupt(self) -> None:
-        """Shorten the current wait for a lock, and each later one until the sink is opened again, to a few seconds."""
+        """Shorten the current wait for a lock, and each later one until the sink is closed, to a few seconds."""
         self._buffer.interrupt()
 
     def append(self, ticks: Sequence[Tick]) -> int:
@@ -110,9 +110,11 @@ class ParquetSink(Sink):
                 case the ticks are stored in the buffer.
         """
         check_money(to_rows(ticks))
-        if self._buffer.is_open and self._buffer.is_changed():
+        with translate_os_errors(self.directory):
+            is_changed = self._buffer.is_open and self._buffer.is_changed()
+        if is_changed:
             _log.warning("%s: another program changed the buffered rows; opening the directory again", self.directory)
-            self._buffer.close()
+            self._buffer.release()
             self.open()
         written = self._buffer.append(ticks)
         self._buffered += written
@@ -126,10 +128,8 @@ class ParquetSink(Sink):
         Raises:
             SinkError: if the part cannot be written; the buffered rows are kept.
         """
-        if not self._buffer.is_open:
-            return
         try:
-            if self._buffered:
+            if self._buffer.is_open and self._buffered:
                 self._write_part()
         finally:
             self._buffer.close()
