@@ -121,7 +121,7 @@ def test_interrupt_before_open_shortens_its_wait(kind, tmp_path, monkeypatch):
     sink.interrupt()
     with in_use(kind, tmp_path) as release:
         started = time.monotonic()
-        with pytest.raises(SinkError, match="locked|another sink"):
+        with pytest.raises(SinkError, match=r"locked|another sink"):
             sink.open()
         assert time.monotonic() - started < 5
         sink.close()

@@ -127,7 +127,7 @@ def test_sink_without_directory_raises_until_it_is_back(kind, tmp_path):
 
 
 @pytest.mark.parametrize("obstacle", ["file", "loop"])
-def test_sink_whose_directory_is_none_raises_sink_error(kind, obstacle, tmp_path):
+def test_sink_whose_parent_is_no_directory_raises(kind, obstacle, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     sink = make(kind, folder)

@@ -16,7 +16,7 @@ import anyio.to_thread
 from minted_connect.errors import FleetError, SinkError
 from minted_connect.feed.hub import Subscription
 from minted_connect.feed.sinks.base import LastRow, Sink
-from minted_connect.feed.tick import Tick
+from minted_connect.feed.tick import Filter, Tick
 
 __all__ = ["record", "write_ticks"]
 
@@ -56,8 +56,9 @@ async def record(
     in worker threads. When the recording ends, also by cancellation or by an error of the feed, the ticks received so
     far are written before the sink is closed.
 
-    The recording of a fleet continues after the last row of the sink, with the rounds that the fleet still stores. The
-    first row states how many are missing (`Tick.missed`) if the fleet continued its numbers, and the `gap`.
+    The recording of a fleet continues after the last row of its currencies in the sink, with the rounds that the fleet
+    still stores. The first row states how many are missing (`Tick.missed`) if the fleet continued its numbers, and the
+    `gap`.
 
     Args:
         feed: a `RateFeed` that is running.
@@ -85,6 +86,7 @@ async def write_ticks(
     ticks: Subscription,
     sink: Sink,
     *,
+    matches: Filter,
     replay: Callable[[int, datetime], AsyncGenerator[list[Tick], None]],
     has_history: bool,
 ) -> int:
@@ -93,6 +95,7 @@ async def write_ticks(
     Args:
         ticks: a subscription with a buffer.
         sink: where to write.
+        matches: the filter of the subscription.
         replay: yields the ticks, in batches, that a source stores after the round with this number and time.
         has_history: whether the subscription begins with the prices from before the feed.
     """
@@ -103,7 +106,7 @@ async def write_ticks(
     try:
         try:
             await writer.run(sink.open)
-            stored = _Replay(replay, await writer.run(sink.last_row))
+            stored = _Replay(replay, await writer.run(lambda: sink.last_row(matches)))
             if has_history:
                 is_replayed = not await stored.fetch()
             else:
