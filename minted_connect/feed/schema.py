@@ -81,7 +81,7 @@ Key = tuple[int, str]
 
 
 class RowId(NamedTuple):
-    """What a sink remembers of a row."""
+    """The parts of a row that a sink remembers."""
 
     key: Key
     number: int
@@ -106,7 +106,7 @@ def make_key(tick: Tick) -> Key:
 
 
 def make_row_id(tick: Tick) -> RowId:
-    """Return what a sink remembers of the row of a tick."""
+    """Return the parts of the row of a tick that a sink remembers."""
     return RowId(make_key(tick), tick.number, str(tick.rate.metal_type), tick.rate.sku)
 
 

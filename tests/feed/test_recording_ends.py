@@ -1,4 +1,4 @@
-"""How a recording ends: by an error of the feed while it replays, and with the sink as it was."""
+"""The end of a recording: errors of the feed during the replay, the patience of the sink, and late worker threads."""
 
 from __future__ import annotations
 
