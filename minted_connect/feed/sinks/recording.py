@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -193,16 +194,22 @@ class _Writer:
         self._sink = sink
         self._lock = threading.Lock()
         self._is_closed = False
+        self._pending: deque[Tick] = deque()  # filled by the event loop, emptied by one worker thread at a time
         self.rows: int = 0
         self.error: BaseException | None = None
 
     async def write(self, ticks: Sequence[Tick]) -> None:
-        """Append the ticks that are not stale, unless an earlier call has failed."""
-        if fresh := [tick for tick in ticks if not tick.stale]:
-            await self.run(lambda: self._append(fresh))
+        """Append the ticks that are not stale, unless an earlier call has failed.
 
-    def _append(self, ticks: Sequence[Tick]) -> None:
-        if self.error is None:
+        If it is cancelled before its thread starts, the next call appends them.
+        """
+        self._pending.extend(tick for tick in ticks if not tick.stale)
+        if self._pending:
+            await self.run(self._append_pending)
+
+    def _append_pending(self) -> None:
+        ticks = [self._pending.popleft() for _ in range(len(self._pending))]
+        if ticks and self.error is None:
             self.rows += self._sink.append(ticks)
 
     async def close(self) -> None:
