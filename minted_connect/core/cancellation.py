@@ -26,18 +26,20 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
     A cancellation of the caller is delayed until the tasks have ended.
     """
     pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()  # at once: a task that has not started must not start
     if pending:
         # The scope keeps out the cancellation of anyio, which is repeated, and `shielded` that of `Task.cancel`.
         with anyio.CancelScope(shield=True):
-            await shielded(_cancel_until_ended(pending))
+            await shielded(_wait_until_ended(pending))
 
 
-async def _cancel_until_ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def _wait_until_ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
     while pending := {task for task in tasks if not task.done()}:
-        for task in pending:
-            task.cancel()
         with suppress(asyncio.CancelledError):  # `asyncio.run` cancels every task that is left
-            await asyncio.wait(pending, timeout=_REPEAT_AFTER)
+            _, late = await asyncio.wait(pending, timeout=_REPEAT_AFTER)
+            for task in late:
+                task.cancel()
 
 
 async def shielded(work: Awaitable[_T]) -> _T:

@@ -182,7 +182,11 @@ class RateFeed:
             sink.patience = waits
         try:
             return await write_ticks(
-                ticks, sink, replay=lambda number, at: self._replay(number, at, matches), has_history=history
+                ticks,
+                sink,
+                matches=matches,
+                replay=lambda number, at: self._replay(number, at, matches),
+                has_history=history,
             )
         finally:
             if waits is not None:

@@ -146,3 +146,15 @@ def test_cancel_and_wait_ends_tasks_when_asyncio_run_stops():
 
     asyncio.run(main())
     assert ended[-1] == "closer"
+
+
+async def test_cancel_and_wait_keeps_new_task_from_starting():
+    started: list[bool] = []
+
+    async def start() -> None:
+        started.append(True)
+
+    task = asyncio.create_task(start())
+    await cancel_and_wait([task])
+    assert task.cancelled()
+    assert started == []

@@ -1,4 +1,4 @@
-"""How a recording ends: by an error of the feed while it replays, and with the sink as it was."""
+"""The end of a recording: errors of the feed during the replay, the patience of the sink, and late worker threads."""
 
 from __future__ import annotations
 
@@ -74,3 +74,22 @@ async def test_writer_after_close_calls_no_method_of_sink():
         await writer.run(sink.open)
     assert sink.calls == ["close"]
     assert writer.error is None
+
+
+@pytest.mark.parametrize("steps_before", range(6))
+async def test_record_cancelled_before_its_thread_starts_writes_tick(steps_before):
+    steps, sink = QueueFetch(), MemorySink()
+    async with steps.feed() as feed:
+        recording = asyncio.ensure_future(feed.record(sink))
+        steps.results.put_nowait((GOLD,))
+        await wait_until(lambda: sink.ticks)
+        steps.results.put_nowait((GOLD,))
+        while feed._hub.round < 2:
+            await asyncio.sleep(0)
+        for _ in range(steps_before):
+            await asyncio.sleep(0)
+        recording.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await recording
+    assert [tick.number for tick in sink.ticks] == [1, 2]
+    assert sink.calls[-1] == "close"

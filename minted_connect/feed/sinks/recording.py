@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -16,7 +17,7 @@ import anyio.to_thread
 from minted_connect.errors import FleetError, SinkError
 from minted_connect.feed.hub import Subscription
 from minted_connect.feed.sinks.base import LastRow, Sink
-from minted_connect.feed.tick import Tick
+from minted_connect.feed.tick import Filter, Tick
 
 __all__ = ["record", "write_ticks"]
 
@@ -56,8 +57,9 @@ async def record(
     in worker threads. When the recording ends, also by cancellation or by an error of the feed, the ticks received so
     far are written before the sink is closed.
 
-    The recording of a fleet continues after the last row of the sink, with the rounds that the fleet still stores. The
-    first row states how many are missing (`Tick.missed`) if the fleet continued its numbers, and the `gap`.
+    The recording of a fleet continues after the last row of its currencies in the sink, with the rounds that the fleet
+    still stores. The first row states how many are missing (`Tick.missed`) if the fleet continued its numbers, and the
+    `gap`.
 
     Args:
         feed: a `RateFeed` that is running.
@@ -85,6 +87,7 @@ async def write_ticks(
     ticks: Subscription,
     sink: Sink,
     *,
+    matches: Filter,
     replay: Callable[[int, datetime], AsyncGenerator[list[Tick], None]],
     has_history: bool,
 ) -> int:
@@ -93,6 +96,7 @@ async def write_ticks(
     Args:
         ticks: a subscription with a buffer.
         sink: where to write.
+        matches: the filter of the subscription.
         replay: yields the ticks, in batches, that a source stores after the round with this number and time.
         has_history: whether the subscription begins with the prices from before the feed.
     """
@@ -103,7 +107,7 @@ async def write_ticks(
     try:
         try:
             await writer.run(sink.open)
-            stored = _Replay(replay, await writer.run(sink.last_row))
+            stored = _Replay(replay, await writer.run(lambda: sink.last_row(matches)))
             if has_history:
                 is_replayed = not await stored.fetch()
             else:
@@ -190,16 +194,22 @@ class _Writer:
         self._sink = sink
         self._lock = threading.Lock()
         self._is_closed = False
+        self._pending: deque[Tick] = deque()  # filled by the event loop, emptied by one worker thread at a time
         self.rows: int = 0
         self.error: BaseException | None = None
 
     async def write(self, ticks: Sequence[Tick]) -> None:
-        """Append the ticks that are not stale, unless an earlier call has failed."""
-        if fresh := [tick for tick in ticks if not tick.stale]:
-            await self.run(lambda: self._append(fresh))
+        """Append the ticks that are not stale, unless an earlier call has failed.
 
-    def _append(self, ticks: Sequence[Tick]) -> None:
-        if self.error is None:
+        If it is cancelled before its thread starts, the next call appends them.
+        """
+        self._pending.extend(tick for tick in ticks if not tick.stale)
+        if self._pending:
+            await self.run(self._append_pending)
+
+    def _append_pending(self) -> None:
+        ticks = [self._pending.popleft() for _ in range(len(self._pending))]
+        if ticks and self.error is None:
             self.rows += self._sink.append(ticks)
 
     async def close(self) -> None:
