@@ -153,7 +153,7 @@ class InvalidInput(NotSent, ValueError):
 
 @_error
 class ConnectFailed(NotSent):
-    """No connection to the server: name resolution failed, the connection was refused, or connecting timed out."""
+    """No connection to the server: name resolution failed, or the connection was refused, timed out or was closed."""
 
 
 @_error

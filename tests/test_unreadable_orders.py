@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 import pytest
 
-from minted_connect import InvalidInput, NotFound, Order, Page, ProtocolError, UnreadableRow
+from minted_connect import InvalidInput, NotFound, Order, Page, ProtocolError, RequestTimeout, UnreadableRow
 from minted_connect.completion.order_match import identifiers
 from minted_connect.core.converter import structure, unstructure
 from minted_connect.models import Completion, IntentState
@@ -144,3 +144,16 @@ def test_odd_rows_of_a_page_are_not_read_from_json() -> None:
 
 def test_reads_and_idempotent_changes_are_idempotent() -> None:
     assert {effect for effect in Effect if effect.is_idempotent} == {Effect.READ, Effect.IDEMPOTENT}
+
+
+@pytest.mark.requirement(52)
+async def test_polls_of_an_odd_row_end_with_its_problems(api: FakeApiClient, orders: AsyncOrders) -> None:
+    api.orders = [order_json(**ODD)]
+    order = structure(order_json(), Order)
+    with pytest.raises(RequestTimeout) as timed_out:
+        await orders.wait(order, timeout=60.0)
+    with pytest.raises(ProtocolError) as failed:
+        async for _ in orders.watch(order, patience=60.0):
+            pass
+    assert isinstance(timed_out.value.__cause__, ProtocolError)
+    assert timed_out.value.__cause__.problems == failed.value.problems

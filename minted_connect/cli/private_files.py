@@ -28,8 +28,8 @@ def read_private(file: Path, what: str) -> str:
         what: Name of the setting, for errors.
 
     Raises:
-        ConfigurationError: if other users can change the file, or read it elsewhere, or if it cannot be read, is a directory
-            or a device.
+        ConfigurationError: if other users can change the file, or read it elsewhere, or if it cannot be read, is a
+            directory or a device.
     """
     try:
         problem = _find_problem(file) if os.name == "posix" else None

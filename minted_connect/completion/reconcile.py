@@ -235,7 +235,7 @@ class ReadBack:
             self._failures.append("the response contains no basket")
             return BasketSeen.UNREAD
         if compare_customer(data, intent.external_customer_id) is not CustomerMatch.SAME:
-            self._failures.append("the basket in the response belongs to another customer")
+            self._failures.append("the basket in the response is not known to belong to this customer")
             return BasketSeen.UNREAD
         if data.get("token") != intent.cart_token or is_order(data):
             return BasketSeen.GONE

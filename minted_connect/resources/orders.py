@@ -274,6 +274,8 @@ class AsyncOrders(base.Resource):
             NotFound: if a poll two minutes or more after the start does not list the order.
             IntegrityError: if the response belongs to another customer.
             APIError: if the server refuses the request, for credentials or permission.
+            MintedConnectError: the last transient error, if polls have failed for `patience` seconds: for instance a
+                `TransportError`, or a `ProtocolError` if the row of the order cannot be read.
             ClientClosedError: if the client was closed; raised by the next poll.
 
         Source: as `get`.

@@ -85,14 +85,11 @@ def test_deleted_file_is_read_by_its_descriptor(tmp_path: Path) -> None:
         assert read_private(Path(f"/dev/fd/{opened.fileno()}"), "password") == "secret\n"
 
 
-@pytest.mark.parametrize(
-    ("path", "problem"),
-    [("/dev/null", "/dev/null gave no password"), ("/dev", r"/dev cannot be read \(IsADirectoryError\)")],
-)
-def test_device_and_directory_are_refused_without_chmod(minted: Minted, path: str, problem: str) -> None:
+@pytest.mark.parametrize("path", ["/dev/null", "/dev"])
+def test_device_and_directory_are_refused_without_chmod(minted: Minted, path: str) -> None:
     result = minted("rates", "--password-file", path, env=NO_PASSWORD)
     assert result.code == 2
-    assert re.fullmatch(f"minted: password: {problem}\n", result.err)
+    assert re.fullmatch(f"minted: password: {path} is not a regular file\n", result.err)
 
 
 def test_link_to_itself_is_refused(tmp_path: Path) -> None:

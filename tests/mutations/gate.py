@@ -130,7 +130,7 @@ GATE = [
     Mutation(
         52,
         "a row that moved comes twice",
-        "resources/base.py",
+        "resources/paging.py",
         "        if key in self._seen:\n            return False\n",
         "",
         "test_page_drift.py",
