@@ -9,9 +9,8 @@ from collections.abc import Mapping
 
 from minted_connect.core.api_client import ApiClient
 from minted_connect.models import Customer
-from minted_connect.resources.paging import NewRows
 
-__all__ = ["NewRows", "Resource", "owner_problems"]
+__all__ = ["Resource", "owner_problems"]
 
 
 class Resource:

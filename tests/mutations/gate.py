@@ -41,7 +41,7 @@ GATE = [
         49,
         "a lost record is not logged at ERROR",
         "journal/sql.py",
-        '        _logger.error(\n            "intent %s: its record is lost',
+        '        log_error(\n            _logger,\n            "intent %s: its record is lost',
         '        _logger.debug(\n            "intent %s: its record is lost',
         "completion/test_journal_lost.py",
     ),
