@@ -262,7 +262,8 @@ class ReadBack:
         # A basket of last week becomes an order dated last week, which only the search by number finds, and only if
         # orders keep the number (Q4). So search without dates too, also if the basket was cleared: it may have been
         # completed before.
-        if self._basket is not BasketSeen.ACTIVE and not any(row.match > Match.LIKELY for row in rows.values()):
+        is_found = any(row.match > Match.LIKELY for row in rows.values())
+        if not (is_found or self._basket is BasketSeen.ACTIVE or self.has_failed_permanently):
             complete = await self._search(newest_first, _BEGINNING, rows) and complete
         return list(rows.values()), complete
 

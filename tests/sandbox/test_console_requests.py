@@ -278,6 +278,7 @@ def test_any_request_is_accepted_or_changes_nothing(
     assert status == 200 or 400 <= status < 500
     if status != 200:
         assert state(sandbox) == before
-        assert method == "HEAD" or json.loads(text)["error"]
+        # aiohttp itself may refuse a body that cannot be decompressed, in plain text.
+        assert method == "HEAD" or "Content-Encoding" in headers or json.loads(text)["error"]
     sandbox.faults.clear()
     assert client.rates.current()
