@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import aiohttp
 import attrs
@@ -21,7 +21,7 @@ from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.event_loop import check_asyncio
 from minted_connect.core.logs import setup_logging
-from minted_connect.core.raw_request import make_raw_request
+from minted_connect.core.raw_request import changed_customer, make_raw_request
 from minted_connect.core.response import Response
 from minted_connect.core.state import ClientSettings, ClientState, LagSource
 from minted_connect.core.transport import Transport
@@ -170,6 +170,7 @@ class AsyncMintedConnect:
         options: Options | None = None,
         orders_lag: float = 0.0,
         reads_lag: float = 0.0,
+        quirks: Literal["laravel"] | None = None,
     ) -> AsyncGenerator[Self, None]:
         """Start an embedded Minted Connect server on a free port; `async with` returns a client for it.
 
@@ -187,6 +188,7 @@ class AsyncMintedConnect:
             options: As for the client; its clock is replaced if `clock` is given.
             orders_lag: Seconds until a new order is visible in Get Orders and Receipt.
             reads_lag: Seconds by which all reads are stale, except those of prices.
+            quirks: "laravel": responses have the JSON shapes that Laravel and MySQL write, such as ids as strings.
         """
         # Imported lazily: the client does not depend on the sandbox.
         from minted_connect.sandbox import Sandbox  # noqa: PLC0415
@@ -197,7 +199,9 @@ class AsyncMintedConnect:
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         async with (
-            Sandbox(seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag) as server,
+            Sandbox(
+                seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag, quirks=quirks
+            ) as server,
             cls(
                 server.username,
                 server.password,
@@ -274,7 +278,8 @@ class AsyncMintedConnect:
         """Send any request, and return status, headers and `data` of the response. Errors are those of other calls.
 
         Use it for operations that this library does not offer. GET is retried; all other methods are sent once, unless
-        no connection could be opened. Completions are rejected, because they must be recorded in the journal.
+        no connection could be opened. Completions are rejected, because they must be recorded in the journal. A change
+        whose query or body has an `external_customer_id` waits for other changes and purchases of that customer.
 
         Args:
             method: GET, POST, PUT, PATCH or DELETE.
@@ -287,7 +292,11 @@ class AsyncMintedConnect:
             InvalidInput: if an argument cannot be sent.
         """
         request = make_raw_request(method, path, query, json, self._api.settings.options.paths)
-        return await self._api.exchange(request)
+        customer = changed_customer(request)
+        if customer is None:
+            return await self._api.exchange(request)
+        async with self._api.hold_lock(customer):
+            return await self._api.exchange(request)
 
     async def aclose(self) -> None:
         """Close what this client opened. Does nothing on a sibling.

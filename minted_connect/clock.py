@@ -1,16 +1,23 @@
 """Clocks and the waits that use them: sleep, timeout, timer, and elapsed time that includes suspend.
 
 A test can replace the clock of a client (`Options.clock`) with one that moves faster than real time.
+
+Libraries that freeze time in tests, such as freezegun, replace `time.monotonic` in every module, which also stops the
+timers of an asyncio event loop. Deadlines must not stop: `monotonic` comes from a private copy of the module `time`,
+and while the timers of the loop stand still, a thread replaces them. Only `wall` is frozen.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec, module_from_spec
+from types import BuiltinFunctionType
 from typing import Final, Protocol
 
 __all__ = [
@@ -20,12 +27,33 @@ __all__ = [
     "SystemClock",
     "TimerHandle",
     "call_later",
+    "monotonic",
+    "sleep",
     "sleep_until",
     "timeout",
 ]
 
 _MIN_JUMP: Final = 0.5
 """Seconds by which the wall clock must run ahead of the monotonic clock between two readings to count as a jump."""
+
+
+_MAX_LOOP_OFFSET: Final = 60.0
+"""Seconds by which the clock of an event loop may differ from `monotonic` while `time.monotonic` is replaced."""
+
+
+def _load_monotonic() -> Callable[[], float]:
+    # A new module object, so that this also works if the package is imported while time is frozen.
+    spec = find_spec("time")
+    if spec is None or spec.loader is None:
+        return time.monotonic
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function: Callable[[], float] = module.monotonic
+    return function
+
+
+monotonic: Final = _load_monotonic()
+"""`time.monotonic`, also while a library has frozen time."""
 
 
 class Clock(Protocol):
@@ -57,7 +85,7 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Return seconds that never decrease."""
-        return time.monotonic()
+        return monotonic()
 
     def wall(self) -> datetime:
         """Return the time of day in UTC."""
@@ -65,7 +93,7 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Sleep for this many seconds."""
-        await asyncio.sleep(seconds)
+        await sleep(seconds)
 
     if sys.platform == "linux":
 
@@ -114,9 +142,56 @@ class ElapsedTime:
 _CallLater = Callable[[float, Callable[[], object]], TimerHandle]
 
 
+class _ThreadTimer:
+    """A timer for an event loop whose clock is frozen: a thread waits in real time, and wakes the loop."""
+
+    def __init__(self, seconds: float, callback: Callable[[], object]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._callback: Callable[[], object] | None = callback
+        self._timer = threading.Timer(seconds, self._wake)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def cancel(self) -> None:
+        self._callback = None
+        self._timer.cancel()
+
+    def _wake(self) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._run)
+
+    def _run(self) -> None:
+        if self._callback is not None:
+            self._callback()
+
+
+def _is_loop_frozen() -> bool:
+    # The first test is cheap, and false outside of such tests. The second one leaves loops alone that run in real time
+    # (`freeze_time(real_asyncio=True)`, uvloop).
+    if type(time.monotonic) is BuiltinFunctionType:
+        return False
+    return abs(asyncio.get_running_loop().time() - monotonic()) > _MAX_LOOP_OFFSET
+
+
 def call_later(clock: Clock, seconds: float, callback: Callable[[], object]) -> TimerHandle:
-    """Schedule a callback with `clock.call_later` if the clock has it, and with the event loop otherwise."""
-    return (_call_later_of(clock) or asyncio.get_running_loop().call_later)(seconds, callback)
+    """Schedule a callback with `clock.call_later` if the clock has it, and in real time otherwise."""
+    schedule: _CallLater | None = _call_later_of(clock)
+    if schedule is None:
+        schedule = _ThreadTimer if _is_loop_frozen() else asyncio.get_running_loop().call_later
+    return schedule(seconds, callback)
+
+
+async def sleep(seconds: float) -> None:
+    """Sleep for this many seconds of real time, also while a library has frozen time."""
+    if seconds <= 0 or not _is_loop_frozen():
+        await asyncio.sleep(seconds)
+        return
+    is_over = asyncio.Event()
+    timer = _ThreadTimer(seconds, is_over.set)
+    try:
+        await is_over.wait()
+    finally:
+        timer.cancel()
 
 
 async def sleep_until(clock: Clock, due: float, ended: asyncio.Event | None = None) -> None:
@@ -141,8 +216,10 @@ def timeout(clock: Clock, seconds: float) -> AbstractAsyncContextManager[object]
 
     Real time always counts, so that a test whose clock stands still does not hang.
     """
-    schedule = _call_later_of(clock)
-    return asyncio.timeout(seconds) if schedule is None else _timeout_on_both(schedule, seconds)
+    schedules: list[_CallLater] = [_ThreadTimer] if _is_loop_frozen() else []
+    if (schedule := _call_later_of(clock)) is not None:
+        schedules.append(schedule)
+    return _timeout_on(schedules, seconds) if schedules else asyncio.timeout(seconds)
 
 
 def _call_later_of(clock: Clock) -> _CallLater | None:
@@ -150,7 +227,7 @@ def _call_later_of(clock: Clock) -> _CallLater | None:
 
 
 @asynccontextmanager
-async def _timeout_on_both(schedule: _CallLater, seconds: float) -> AsyncGenerator[None]:
+async def _timeout_on(schedules: list[_CallLater], seconds: float) -> AsyncGenerator[None]:
     async with asyncio.timeout(seconds) as limit:
 
         def expire() -> None:
@@ -158,8 +235,9 @@ async def _timeout_on_both(schedule: _CallLater, seconds: float) -> AsyncGenerat
             if not limit.expired():
                 limit.reschedule(asyncio.get_running_loop().time())
 
-        timer = schedule(seconds, expire)
+        timers = [schedule(seconds, expire) for schedule in schedules]
         try:
             yield
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()

@@ -6,7 +6,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  +- NotSent                     nothing reached the server
  |   +- InvalidInput            (also a ValueError) .field .rule
  |   +- ConnectFailed
- |   |   +- TLSFailed
+ |   |   +- TLSFailed           .is_closed_by_server
  |   +- PoolTimeout             no connection became free in time
  |   +- LimiterTimeout          the client-side rate limit allows the call only after its deadline
  |   +- CircuitOpen             the circuit breaker is open
@@ -57,13 +57,11 @@ from minted_connect.request_info import Effect, Phase, RequestInfo
 if TYPE_CHECKING:
     from minted_connect.models import Intent, Order, Refusal
 
-__all__ = ["Effect", "MintedConnectError", "Phase", "RequestInfo"]
-__all__ += ["ClientClosedError", "ConfigurationError", "SinkError"]
+__all__ = ["ClientClosedError", "ConfigurationError", "Effect", "MintedConnectError", "Phase", "RequestInfo"]
 __all__ += ["BudgetExhausted", "CircuitOpen", "ConnectFailed", "FleetError", "InvalidInput", "JournalError", "NotSent"]
 __all__ += ["AlreadyInFlight", "LimiterTimeout", "PoolTimeout", "PriceChanged", "PriceFixExpired", "TLSFailed"]
-__all__ += ["RequestTimeout", "TransportError"]
-__all__ += ["APIError", "AuthDowngrade", "AuthenticationFailed", "BadRequest", "Conflict", "NotFound"]
-__all__ += ["PermissionDenied", "RateLimited", "ServerError", "ValidationFailed"]
+__all__ += ["APIError", "AuthDowngrade", "AuthenticationFailed", "BadRequest", "Conflict", "NotFound", "SinkError"]
+__all__ += ["PermissionDenied", "RateLimited", "RequestTimeout", "ServerError", "TransportError", "ValidationFailed"]
 __all__ += ["IntegrityError", "ProtocolError", "ResponseTooLarge", "UnexpectedRedirect"]
 __all__ += ["CompletionRejected", "NotExecuted", "OrderUnreadable", "OutcomeUnknown"]
 
@@ -107,7 +105,7 @@ class MintedConnectError(Exception):
     @property
     def safe_to_retry(self) -> bool:
         """Whether repeating the same call may succeed, and cannot execute it twice."""
-        is_repeatable = self.request is not None and self.request.effect in {Effect.READ, Effect.IDEMPOTENT}
+        is_repeatable = self.request is not None and self.request.effect.is_idempotent
         return self._may_succeed_later and is_repeatable
 
     def __str__(self) -> str:
@@ -155,14 +153,19 @@ class InvalidInput(NotSent, ValueError):
 
 @_error
 class ConnectFailed(NotSent):
-    """No connection to the server: name resolution failed, the connection was refused, or connecting timed out."""
+    """No connection to the server: name resolution failed, or the connection was refused, timed out or was closed."""
 
 
 @_error
 class TLSFailed(ConnectFailed):
-    """No trusted TLS connection: certificate, host name or protocol version is wrong. Not safe to retry."""
+    """No trusted TLS connection: certificate, host name or protocol version is wrong, or the handshake was cut off."""
 
-    _may_succeed_later = False
+    is_closed_by_server: bool = False
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """Whether the server closed the connection without an alert, which may be a restart and is retried."""
+        return self.is_closed_by_server
 
 
 @_error
@@ -382,10 +385,7 @@ class NotExecuted(MintedConnectError):
 
 @_error
 class OrderUnreadable(MintedConnectError):
-    """The completion is confirmed, but its order cannot be read. Raised by `Completion.require_order` only.
-
-    Never repeat the completion: the basket was bought, sold or shipped.
-    """
+    """The completion is confirmed (never repeat it); its order cannot be read. Raised by `Completion.require_order`."""
 
     order_id: int | None = None
     """Number of the order; None if the response did not contain a readable one."""

@@ -5,15 +5,18 @@ pytest loads the plugin automatically. Nothing is started, and no client is impo
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator
+
     from minted_connect import AsyncMintedConnect, MintedConnect
+    from minted_connect.core.pool import Pool, PoolKind
     from minted_connect.sandbox import ManualClock, ThreadedSandbox
     from minted_connect.sandbox.active_faults import Faults
 
@@ -97,27 +100,55 @@ def _settings(sandbox: ThreadedSandbox) -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def minted_client(request: pytest.FixtureRequest, minted_sandbox: ThreadedSandbox) -> AsyncMintedConnect:
-    """Return an asyncio client of the sandbox; it is closed at the end of the test, on the event loop of the test.
+class _Closer:
+    """Closes an asyncio client on its event loop: when the test has ended, or before the loop is closed.
 
-    It is asyncio only: a test that runs on trio fails with `ConfigurationError`.
+    The plugins of anyio and pytest-asyncio, and unittest, close the loop of a test before or after its fixtures are
+    torn down. Before that they close its asynchronous generators, such as the one of this class.
+    """
+
+    def __init__(self, client: AsyncMintedConnect) -> None:
+        self._client = client
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._generator: AsyncGenerator[None] | None = None
+        transport = client._api.state.transport  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._open = transport._open  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        transport._open = self._open_pools  # type: ignore[method-assign]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    def _open_pools(self, loop: asyncio.AbstractEventLoop) -> dict[PoolKind, Pool]:
+        pools = self._open(loop)
+        self._loop, self._generator = loop, self._close_at_end()
+        # Run it up to its `yield`: from now on the loop knows it.
+        with suppress(StopIteration):
+            self._generator.__anext__().send(None)
+        return pools
+
+    async def _close_at_end(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await self._client.aclose()
+
+    def close(self) -> None:
+        """Close the client, unless its loop has been closed, and the client with it."""
+        loop, generator = self._loop, self._generator
+        if loop is not None and generator is not None and not loop.is_closed() and not loop.is_running():
+            loop.run_until_complete(generator.aclose())
+
+
+@pytest.fixture
+def minted_client(minted_sandbox: ThreadedSandbox) -> Iterator[AsyncMintedConnect]:
+    """Return an asyncio client of the sandbox; it is closed after the test and the fixtures that use it.
+
+    All of them must run on the same event loop. It is asyncio only: on trio, its calls raise `ConfigurationError`.
     """
     from minted_connect import AsyncMintedConnect  # noqa: PLC0415
 
     client = AsyncMintedConnect(**_settings(minted_sandbox))
     client._use_delays_of(minted_sandbox)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    # The plugin that runs the test closes its event loop before fixtures are torn down, so the test closes the client.
-    test = getattr(request.node, "obj", None)
-    if inspect.iscoroutinefunction(test):
-
-        @functools.wraps(test)
-        async def run_and_close(*args: Any, **kwargs: Any) -> None:
-            async with client:
-                await test(*args, **kwargs)
-
-        request.node.obj = run_and_close
-    return client
+    closer = _Closer(client)
+    yield client
+    closer.close()
 
 
 @pytest.fixture

@@ -32,6 +32,11 @@ class Effect(enum.Enum):
     COMPLETE = "complete"
     """Buys, sells or ships: never sent again once it may have reached the server."""
 
+    @property
+    def is_idempotent(self) -> bool:
+        """Whether repeating the request leaves the same state as one request does; true for reads, too."""
+        return self in {Effect.READ, Effect.IDEMPOTENT}
+
 
 @attrs.frozen
 class RequestInfo:

@@ -20,17 +20,22 @@ LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 """Host names of this machine. Plain HTTP is allowed to these only."""
 
 _CONTROL_CHARACTER: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_ZONE_ID: Final = re.compile(r"\[[^\]]*%")
+_ZONE_ID_RULE: Final = (
+    "an IPv6 zone id (%25eth0) is not supported, because the Host header would contain it; "
+    "use a host name or an address that is not link-local"
+)
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 def check_base_url(url: str) -> str:
     """Validate a base URL; lower the case of its host, and strip the default port and the trailing slash.
 
-    Plain HTTP is allowed for localhost only. User info, query and fragment are rejected.
+    Plain HTTP is allowed for localhost only. User info, query, fragment and IPv6 zone ids are rejected.
 
     Raises:
-        ConfigurationError: if the URL is not absolute http(s), carries user info, a query or a fragment, or is plain
-            http to another machine.
+        ConfigurationError: if the URL is not absolute http(s), carries user info, a query, a fragment or an IPv6 zone
+            id (RFC 6874), or is plain http to another machine.
     """
     check_type("base_url", url, str)
     try:
@@ -40,6 +45,8 @@ def check_base_url(url: str) -> str:
         raise ConfigurationError("base_url: is not a URL") from error
     if parts.scheme not in {"http", "https"} or not host:
         raise ConfigurationError("base_url: must be an absolute http or https URL")
+    if _ZONE_ID.search(parts.netloc):
+        raise ConfigurationError(f"base_url: {_ZONE_ID_RULE}")
     if parts.username is not None or parts.password is not None:
         raise ConfigurationError("base_url: must contain no user name or password; pass them as arguments")
     if set("?# \\") & set(url) or not url.isascii() or not url.isprintable():
@@ -65,8 +72,8 @@ def parse_proxy_url(url: Secret) -> Proxy:
     """Validate the URL of a proxy. User name and password are allowed, percent-encoded, and are sent as UTF-8.
 
     Raises:
-        ConfigurationError: if the URL is not absolute http(s), or Basic authentication cannot transfer its user name or
-            password.
+        ConfigurationError: if the URL is not absolute http(s), has an IPv6 zone id, or Basic authentication cannot
+            transfer its user name or password.
     """
     if not isinstance(url, Secret):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"proxy: must be str or None, not {type(url).__name__}")
@@ -88,6 +95,8 @@ def _parse_proxy_url(secret: Secret) -> Proxy | str:
         return rule
     if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isprintable():
         return rule
+    if _ZONE_ID.search(parts.netloc.rpartition("@")[2]):
+        return _ZONE_ID_RULE
     if parts.username is None and parts.password is None:
         return Proxy(bare_url, None)
     try:

@@ -1,7 +1,7 @@
-"""Validation of settings and of the arguments of operations.
+"""Validation of settings and of the arguments of operations, one value at a time.
 
 Settings that cannot work raise ConfigurationError, arguments that cannot be sent raise InvalidInput. Both name the
-field and the rule, and neither shows the value.
+field and the rule, and neither shows the value. `completion.preflight` has the rules for baskets, totals and addresses.
 """
 
 from __future__ import annotations

@@ -29,9 +29,20 @@ SLOW = (
     # Thousands of calls, purchases or steps, or the whole suite again with one line of the source changed.
     *("test_leaks.py", "test_mutations.py", "test_soak.py", "feed/test_feed_soak.py", "completion/test_chaos.py"),
     *("completion/test_cancel_sweep.py", "completion/test_refusal_table.py", "completion/test_stateful.py", "matrix/"),
+    "sandbox/test_fault_modes.py",
     # Processes that are started, killed, stopped or sent signals.
     *("completion/test_killed.py", "completion/test_killed_purchases.py", "completion/test_machines.py"),
-    *("cli/test_signals.py", "cli/test_streams.py", "feed/test_fleet_processes.py", "feed/test_sinks.py::TestCrashes"),
+    *(
+        "cli/test_endings.py",
+        "cli/test_signals.py",
+        "cli/test_streams.py",
+        "feed/test_fleet_data_loss.py",
+        "feed/test_fleet_outages.py",
+        "test_frozen_applications.py",
+        "test_frozen_time.py",
+        "feed/test_fleet_processes.py",
+        "feed/test_sinks.py::TestCrashes",
+    ),
     *("test_forks.py", "test_threads_and_processes.py", "plugin/", "test_benchmarks.py"),
     # Servers and browsers that are installed beside Python.
     *("browser/", "frameworks/", "peers/"),

@@ -1,4 +1,4 @@
-"""A mixed load of any duration: ``python -m tests.soak [minutes]``; `nox -s soak` runs ten minutes.
+"""A mixed load of any duration: ``python -m tests.soak [minutes] [--quirks laravel]``; `nox -s soak` runs ten minutes.
 
 Both clients use a server on which one request in twenty fails. The exit status is 0 if at the end no outcome is
 unknown, every order is confirmed in a journal, and neither memory nor the number of open files has grown.
@@ -6,6 +6,7 @@ unknown, every order is confirmed in a journal, and neither memory nor the numbe
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import os
@@ -18,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import attrs
@@ -30,7 +31,7 @@ from tests.support.load import Load
 from tests.support.random_faults import RandomFaults
 from tests.support.subprocesses import python
 
-SERVER = "from tests.soak import serve; serve()"
+SERVER = "from tests.soak import serve; serve({quirks!r})"
 WORKERS = 6
 """For each of the two clients."""
 WARM_UP = 0.2
@@ -46,7 +47,7 @@ OPTIONS = Options(
 TIMEOUTS = Timeouts(read=3, complete_read=3)
 
 
-def serve() -> None:
+def serve(quirks: Literal["laravel"] | None = None) -> None:
     """Run the server, with random faults until a line arrives on standard input; print the number of orders at EOF."""
     faults_end, end = threading.Event(), threading.Event()
 
@@ -57,7 +58,7 @@ def serve() -> None:
         end.set()
 
     threading.Thread(target=listen).start()
-    with ThreadedSandbox(seed=1, log_limit=0, status_interval=2.0) as sandbox:
+    with ThreadedSandbox(seed=1, log_limit=0, status_interval=2.0, quirks=quirks) as sandbox:
         faults = RandomFaults(sandbox.faults, random.Random(), 0.05)
         print_line(f"{sandbox.url} {sandbox.username} {sandbox.password}")
         while not faults_end.wait(1.0):
@@ -92,11 +93,12 @@ class ResourceUsage:
 @attrs.define
 class Soak:
     minutes: float
+    quirks: str | None = None
     ticks: int = 0
     changes: int = 0
 
     async def run(self) -> int:
-        with python(SERVER) as server, tempfile.TemporaryDirectory() as home:
+        with python(SERVER.format(quirks=self.quirks)) as server, tempfile.TemporaryDirectory() as home:
             assert server.stdin is not None
             assert server.stdout is not None
             url, username, password = server.stdout.readline().split()
@@ -199,7 +201,11 @@ def run_for_minutes(soak: Callable[[float], Awaitable[int]], arguments: Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return run_for_minutes(lambda minutes: Soak(minutes).run(), arguments, 10.0)
+    parser = argparse.ArgumentParser(description="Make a mixed load, and check orders, journals, memory and files.")
+    parser.add_argument("minutes", nargs="?", default="10")
+    parser.add_argument("--quirks", choices=("laravel",), help="JSON shapes of the responses")
+    given = parser.parse_args(arguments)
+    return run_for_minutes(lambda minutes: Soak(minutes, given.quirks).run(), [given.minutes], 10.0)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,15 @@ def test_names_of_sent_fields_stay_readable():
     with pytest.raises(ValidationFailed) as caught:
         parse_response(raw, request=Request(OPERATIONS["baskets.add_item"], body=body))
     assert caught.value.fields == {"qty": ("the *** is wrong",), "sku": ("wrong",)}
+    assert str(caught.value).endswith("qty: the *** is wrong; sku: wrong")
+
+
+def test_text_of_many_fields_is_short():
+    error = failure(422, {"errors": {f"field{number}": ["x" * 150] for number in range(500)}})
+    assert isinstance(error, ValidationFailed)
+    assert len(error.fields) == 500
+    assert error.reason.endswith("…")
+    assert len(error.reason) < 300
 
 
 def test_fields_that_are_masked_to_one_name_keep_all_messages():

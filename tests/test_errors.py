@@ -139,6 +139,7 @@ def with_effect(effect, error):
 
 RETRIABLE = {
     ConnectFailed("x"),
+    TLSFailed("x", is_closed_by_server=True),
     PoolTimeout("x"),
     CircuitOpen("x"),
     BudgetExhausted("x"),

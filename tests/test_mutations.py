@@ -21,13 +21,14 @@ from tests.mutations.purchases import PURCHASES
 from tests.mutations.requests import REQUESTS
 from tests.mutations.responses import RESPONSES, TYPES
 from tests.mutations.security import SECURITY
+from tests.mutations.shapes import SHAPES
 from tests.test_scorecard import STATEMENTS
 
 pytestmark = pytest.mark.xdist_group("mutations")  # one process: the last tests need what the others left
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minted_connect"
-ALL = [*GATE, *REQUESTS, *PURCHASES, *RESPONSES, *SECURITY]
+ALL = [*GATE, *REQUESTS, *PURCHASES, *RESPONSES, *SECURITY, *SHAPES]
 SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATE
 TESTS_FAILED = 1
 """Exit code of pytest when tests have failed."""

@@ -39,6 +39,7 @@ ODD: Any = {"order_at": "yesterday"}
 # --- pages -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(52)
 def test_odd_rows_are_unreadable_and_the_others_are_items() -> None:
     rows = [order_json(id=1), order_json(id="2", delivery="x", order_at=5), None, order_json(id=3)]
     data = {**page_json(rows), "total": 9}
@@ -48,10 +49,10 @@ def test_odd_rows_are_unreadable_and_the_others_are_items() -> None:
     assert page.unreadable == (
         UnreadableRow(
             "data.data[1]",
-            "data.data[1].order_at: must be a date and time; data.data[1].delivery: must be an object",
+            ("data.data[1].order_at: must be a date and time", "data.data[1].delivery: must be an object"),
             rows[1],
         ),
-        UnreadableRow("data.data[2]", "data.data[2]: must be an object", None),
+        UnreadableRow("data.data[2]", ("data.data[2]: must be an object",), None),
     )
     found = [(row.raw, row.id, row.customer_id) for row in page.unreadable]
     assert found == [(rows[1], 2, CUSTOMER), (None, None, None)]
@@ -59,7 +60,7 @@ def test_odd_rows_are_unreadable_and_the_others_are_items() -> None:
 
 @pytest.mark.parametrize("value", ["x", "-1", "٣", "9" * 19, 1.5, None, [], True])
 def test_id_of_an_odd_row_is_none_if_it_is_no_number(value: Any) -> None:
-    assert UnreadableRow("data.data[0]", "", {"id": value, "customer": {"external_id": []}}).id is None
+    assert UnreadableRow("data.data[0]", (), {"id": value, "customer": {"external_id": []}}).id is None
 
 
 def test_odd_page_is_refused_with_all_problems() -> None:
@@ -99,6 +100,7 @@ async def test_odd_row_is_logged_without_values(
     )
 
 
+@pytest.mark.requirement(52)
 async def test_odd_row_of_another_customer_raises(api: FakeApiClient, orders: AsyncOrders) -> None:
     api.orders = [order_json(), {**order_of("customer-2"), **ODD}, order_of("customer-3")]
     with pytest.raises(IntegrityError) as caught:
@@ -112,6 +114,7 @@ async def test_odd_row_of_another_customer_raises(api: FakeApiClient, orders: As
 # --- one order ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.parametrize("odd_id", [10984, "10984", None, "?"])
 async def test_get_of_an_odd_row_raises(api: FakeApiClient, orders: AsyncOrders, odd_id: Any) -> None:
     api.orders = [order_json(**OTHER_KEYS), order_json(**ODD, id=odd_id)]
@@ -152,6 +155,7 @@ async def reconcile(api: FakeApiClient, intent: Intent) -> Any:
     return await AsyncCompletions(api, journal).reconcile(intent)
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.requirement(14)
 async def test_odd_row_of_another_order_does_not_keep_a_verdict_open(api: FakeApiClient) -> None:
     api.basket = None
@@ -160,6 +164,7 @@ async def test_odd_row_of_another_order_does_not_keep_a_verdict_open(api: FakeAp
     assert (completion.order_id, completion.differences) == (10984, ())
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.requirement(14)
 @pytest.mark.parametrize("row", [{"token": "", "guid": "", "increment_id": "", "id": 77, **ODD}])
 async def test_odd_row_without_keys_keeps_the_verdict_open(api: FakeApiClient, row: dict[str, Any]) -> None:
@@ -170,6 +175,7 @@ async def test_odd_row_without_keys_keeps_the_verdict_open(api: FakeApiClient, r
     assert "order 77 may be the order of this purchase" in caught.value.evidence
 
 
+@pytest.mark.requirement(52)
 async def test_odd_row_is_a_known_order_of_the_pre_image(api: FakeApiClient) -> None:
     api.with_policy(CompletionPolicy(pre_image="require", reconcile_budget=3.0))
     api.orders = [order_json(**{**OTHER_KEYS, **ODD, "id": "78"}), order_json(**OTHER_KEYS)]
@@ -190,6 +196,7 @@ async def buy(client: AsyncMintedConnect, count: int = 1) -> list[int]:
     return numbers
 
 
+@pytest.mark.requirement(52)
 async def test_iterate_leaves_out_an_odd_row(caplog: pytest.LogCaptureFixture) -> None:
     async with AsyncMintedConnect.sandbox(clock=ManualClock(auto_advance=True)) as client:
         await client.customers.create("customer-1")

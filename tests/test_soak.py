@@ -11,7 +11,8 @@ from tests import soak
 
 @pytest.mark.requirement(41)
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_soak_of_one_second_succeeds(capsys: pytest.CaptureFixture[str]):
-    assert soak.main(["0.02"]) == 0
+@pytest.mark.parametrize("quirks", [[], ["--quirks", "laravel"]], ids=["plain", "quirks"])
+def test_soak_of_one_second_succeeds(quirks: list[str], capsys: pytest.CaptureFixture[str]):
+    assert soak.main(["0.02", *quirks]) == 0
     *_, last = capsys.readouterr().out.splitlines()
     assert last.endswith("unknown left: 0")

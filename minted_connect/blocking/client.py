@@ -8,7 +8,7 @@ from collections.abc import Generator
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import attrs
 
@@ -23,10 +23,10 @@ from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import ConfigurationError
 from minted_connect.journal import hide_url
 from minted_connect.journal.protocol import Journal
-from minted_connect.resources.base import new_rows
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
+from minted_connect.resources.paging import new_rows
 from minted_connect.resources.products import AsyncProducts
 from minted_connect.resources.rates import AsyncRates
 from minted_connect.resources.wallet import AsyncWallet
@@ -227,6 +227,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         options: Options | None = None,
         orders_lag: float = 0.0,
         reads_lag: float = 0.0,
+        quirks: Literal["laravel"] | None = None,
     ) -> Generator[Self, None, None]:
         """Start an embedded server on a free port and yield a client that is connected to it.
 
@@ -243,6 +244,7 @@ class MintedConnect(Facade[AsyncMintedConnect]):
             options: As for the client; `clock` replaces its clock.
             orders_lag: Seconds until a new order appears in Get Orders, Receipt and Invoice.
             reads_lag: Seconds by which all reads except prices return an older state.
+            quirks: "laravel": responses have the JSON shapes that Laravel and MySQL write, such as ids as strings.
         """
         # Only tests need the sandbox: do not import it with the client.
         from minted_connect.sandbox import ThreadedSandbox  # noqa: PLC0415
@@ -253,7 +255,9 @@ class MintedConnect(Facade[AsyncMintedConnect]):
         if clock is not None:
             options = attrs.evolve(options or Options(), clock=clock)
         with (
-            ThreadedSandbox(seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag) as server,
+            ThreadedSandbox(
+                seed=seed, state=state, clock=clock, orders_lag=orders_lag, reads_lag=reads_lag, quirks=quirks
+            ) as server,
             cls(
                 server.username,
                 server.password,

@@ -8,12 +8,12 @@ import contextlib
 import os
 import sys
 import threading
-import time
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Generic, TypeVar
 
+from minted_connect.clock import monotonic
 from minted_connect.core.event_loop import EXITING, is_interpreter_exiting
 from minted_connect.errors import ClientClosedError, ConfigurationError
 
@@ -106,6 +106,8 @@ class LoopThread:
             )
         if self._closed:
             raise _closed_error(self._owner)
+        # At every call: the process may have been patched since the thread was started, and the call would hang.
+        check_threads_are_real(self._owner)
         worker = self._worker or self._start()
         worker.check_not_own_thread()
         return worker
@@ -172,6 +174,9 @@ class _Worker(threading.Thread):
         self.owner = owner
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
+        # An instance attribute: its timers run on while a library has frozen `time.monotonic`.
+        with contextlib.suppress(AttributeError):  # a loop in C, which never reads `time.monotonic`
+            self.loop.time = monotonic  # type: ignore[method-assign]
         self.calls: set[_BlockingCall[Any]] = set()
         self.closing = False
         self.failure: BaseException | None = None
@@ -255,8 +260,8 @@ class _Worker(threading.Thread):
         Neither `join` nor an `Event` can be used. After an exception from a signal handler, `join` takes a running
         thread for an ended one (CPython 3.11). A signal handler that waits, too, deadlocks on the lock of the `Event`.
         """
-        deadline = time.monotonic() + timeout
-        while not self._has_ended and time.monotonic() < deadline:
+        deadline = monotonic() + timeout
+        while not self._has_ended and monotonic() < deadline:
             if self._ended.acquire(timeout=_WAIT_SLICE):
                 self._ended.release()
         if self._has_ended:

@@ -46,7 +46,10 @@ async def doctor(cli: Context) -> int:
     checks = _Checks()
     checks.add("minted-connect", f"{__version__}, Python {platform.python_version()}, {sys.platform}")
     for name in _DEPENDENCIES:
-        checks.add(name, metadata.version(name))
+        try:
+            checks.add(name, metadata.version(name))
+        except metadata.PackageNotFoundError:  # as in an executable of PyInstaller
+            checks.add(name, "version unknown: no package metadata", ok=None)
     for extra, modules in _EXTRAS.items():
         missing = [module for module in modules if util.find_spec(module) is None]
         checks.add(f"extra {extra}", f"missing: {', '.join(missing)}" if missing else "installed", ok=None)

@@ -1,6 +1,7 @@
 """The lines that `minted` prints for an error: its text, its notes, and the next step.
 
-The text of an error that the server reported is made in `core.error_mapping`.
+The text of an error that the server reported is made in `core.error_mapping`, that of wrong arguments in `usage`;
+`command` prints them.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from minted_connect.models import Order, Page
-    from minted_connect.resources.base import NewRows
+    from minted_connect.resources.paging import NewRows
 
 __all__ = ["invoice", "orders", "receipt"]
 
@@ -52,7 +52,7 @@ async def orders(
 ) -> None:
     """Show orders, newest first. Give --start and --end together."""
     from minted_connect.errors import InvalidInput  # noqa: PLC0415 - `--help` does not need it
-    from minted_connect.resources.base import NewRows  # noqa: PLC0415
+    from minted_connect.resources.paging import NewRows  # noqa: PLC0415
 
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")

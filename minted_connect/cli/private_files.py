@@ -1,4 +1,4 @@
-"""Reads files that hold a password, and refuses those that other users may have changed or can read."""
+"""Reads files with a password. Refuses those that other users can change or, except for mounted secrets, can read."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ __all__ = ["read_private"]
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_REMEDY = "mount it read-only with mode 0440, or use a copy that belongs to this user and has mode 0600"
 
 
 def read_private(file: Path, what: str) -> str:
     """Return the text of a file in UTF-8, without a byte order mark.
 
-    Other users may read a mounted secret: a file on a read-only file system, or one that this user does not own or that
-    its owner cannot write, in a directory that others cannot write to. Links are resolved.
+    A file must belong to root or this user. Others may read it only if it is a mounted secret: one that belongs to root
+    and not to this user, or that its owner cannot write (mode 0440 or 0444), in a directory that others cannot write
+    to. On a read-only file system, any user may own and read it. Root can change and read every file. Links are
+    followed. Of a pipe, only the mode is checked.
 
     Args:
         file: The file.
         what: Name of the setting, for errors.
 
     Raises:
-        ConfigurationError: if other users can change the file, or read it elsewhere, or if it cannot be read.
+        ConfigurationError: if other users can change the file, or read it elsewhere, or if it cannot be read, is a
+            directory or a device.
     """
     try:
         problem = _find_problem(file) if os.name == "posix" else None
@@ -40,19 +44,26 @@ def read_private(file: Path, what: str) -> str:
 
 
 def _find_problem(file: Path) -> str | None:
-    real = file.resolve(strict=True)
-    status = real.stat()
-    if not status.st_mode & _OTHERS:
-        return None
+    status = file.stat()
+    is_pipe = stat.S_ISFIFO(status.st_mode)
+    if not (is_pipe or stat.S_ISREG(status.st_mode)):
+        return f"{file} is not a regular file"
+    is_own = os.geteuid() == status.st_uid
+    is_owner_trusted = is_own or status.st_uid == 0 or is_pipe
+    if is_owner_trusted and not status.st_mode & _OTHERS:
+        return None  # also the pipe of `--password-file <(command)`, whose link in /dev/fd leads to no path
+    real = file.resolve()
+    name = str(file) if real == file.absolute() else f"{file} (a link to {real})"
     is_read_only = bool(os.statvfs(real).f_flag & os.ST_RDONLY)
+    if not (is_owner_trusted or is_read_only):
+        return f"another user owns {name} and can change it; {_REMEDY}"
     can_write = bool(status.st_mode & _OTHERS_WRITE)
     if not can_write:
-        is_kept_by_user = os.geteuid() == status.st_uid and bool(status.st_mode & stat.S_IWUSR)
+        is_kept_by_user = is_own and bool(status.st_mode & stat.S_IWUSR)
         if is_read_only or not (is_kept_by_user or real.parent.stat().st_mode & _OTHERS_WRITE):
             return None
-    name = str(file) if real == file.absolute() else f"{file} (a link to {real})"
     problem = f"other users can {'change' if can_write else 'access'} {name}"
     if not is_read_only and os.geteuid() in {0, status.st_uid}:
         return f"{problem}; run: chmod 600 {real}"
     # `chmod` would fail: the file belongs to another user, or its file system is read-only.
-    return f"{problem}; mount it read-only with mode 0440, or use a copy that belongs to this user and has mode 0600"
+    return f"{problem}; {_REMEDY}"

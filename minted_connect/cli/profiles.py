@@ -1,7 +1,6 @@
 """Server and credentials of a command, from options, the named profile, the environment, or the default profile.
 
-A profile is a table in the configuration file, which other users must not be able to change, and may read only where
-`cli.private_files` allows it:
+A profile is a table in the configuration file, which is read under the rules of `cli.private_files`:
 
     default = "staging"
 
@@ -37,11 +36,9 @@ from minted_connect.secret import Secret
 
 __all__ = [
     "Profile",
-    "config_directory",
     "config_path",
     "default_journal_path",
     "load_settings",
-    "read_profile",
     "server_url",
 ]
 
@@ -65,7 +62,7 @@ _KEYS: Final[Mapping[str, type]] = {
 }
 
 
-def config_directory() -> Path | None:
+def _config_directory() -> Path | None:
     """Return the directory of the configuration file and of default journals; None without a home directory.
 
     Raises:
@@ -95,15 +92,15 @@ def config_path() -> Path | None:
     """Return the path of the configuration file, which may not exist; None without a directory for it.
 
     Raises:
-        ConfigurationError: as `config_directory`.
+        ConfigurationError: if a variable sets the directory to a relative path.
     """
     if named := os.environ.get("MINTED_CONNECT_CONFIG"):
         return Path(named).absolute()
-    directory = config_directory()
+    directory = _config_directory()
     return None if directory is None else directory / "config.toml"
 
 
-def read_profile(name: str | None) -> Profile:
+def _read_profile(name: str | None) -> Profile:
     """Return the named profile, or the default profile. Without a file or a default, return an empty profile.
 
     Raises:
@@ -164,7 +161,7 @@ def load_settings(given: Mapping[str, Any], *, account: bool = True) -> dict[str
     Raises:
         ConfigurationError: if a setting is missing or cannot be read.
     """
-    profile = read_profile(given.get("profile"))
+    profile = _read_profile(given.get("profile"))
     # With --profile, a variable left over in the shell must not decide which server and account a purchase uses.
     environment: Mapping[str, str] = {} if given.get("profile") else os.environ
 
@@ -206,10 +203,10 @@ def default_journal_path(settings: Mapping[str, Any]) -> str:
     """Return the path of the default journal for purchases on this server. Creates its directory.
 
     Raises:
-        ConfigurationError: as `config_directory`, or if there is no directory, or if it cannot be created.
+        ConfigurationError: as `config_path`, or if there is no directory, or if it cannot be created.
     """
     parts = urlsplit(server_url(settings))
-    folder = config_directory()
+    folder = _config_directory()
     if folder is None:
         raise ConfigurationError(f"journal: {_NO_DIRECTORY}, or pass --journal")
     try:

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final, Literal, Self
 
 from minted_connect import validation
+from minted_connect.clock import SYSTEM_CLOCK, timeout
 from minted_connect.completion.execution import Execution
+from minted_connect.completion.interruption import attach_purchase, watch_purchase
 from minted_connect.completion.order_match import pieces_by_sku
 from minted_connect.completion.outcomes import resolve
 from minted_connect.completion.preflight import check_basket, serialize_shipping, validate_agreed_total
@@ -262,7 +265,9 @@ class AsyncCompletions:
         waiters = [asyncio.ensure_future(one.done.wait()) for one in in_flight]
         try:
             if waiters:
-                await asyncio.wait(waiters, timeout=patience)
+                with suppress(TimeoutError):
+                    async with timeout(SYSTEM_CLOCK, patience):
+                        await asyncio.wait(waiters)
         finally:
             for waiter in waiters:
                 waiter.cancel()
@@ -292,7 +297,13 @@ class AsyncCompletions:
             if not call.has_same_terms(other):
                 holder = other.intent.id if other.intent is not None else None
                 raise AlreadyInFlight("this basket is being completed by a call with other arguments", holder)
-            await other.done.wait()
+            watch_purchase(other)
+            try:
+                await other.done.wait()
+            except asyncio.CancelledError as cancelled:
+                # The other call continues, and this caller must be able to find out its outcome.
+                attach_purchase(cancelled, other)
+                raise
             if other.error is not None:
                 raise other.error
             if other.result is not None:

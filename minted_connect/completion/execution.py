@@ -90,6 +90,7 @@ class Execution:
         )
         try:
             await self._prepare(intent, limit)
+            in_flight.may_be_sent = True
             watch_purchase(in_flight)
             return await self._send(intent, limit)
         except asyncio.CancelledError as cancelled:

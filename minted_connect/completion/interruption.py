@@ -19,7 +19,15 @@ import attrs
 from minted_connect.errors import ClientClosedError, InvalidInput, MintedConnectError
 from minted_connect.models import Intent, IntentState
 
-__all__ = ["PurchaseWatch", "attach_intent", "copy_intent", "current_watch", "intent_of", "watch_purchase"]
+__all__ = [
+    "PurchaseWatch",
+    "attach_intent",
+    "attach_purchase",
+    "copy_intent",
+    "current_watch",
+    "intent_of",
+    "watch_purchase",
+]
 
 # In the exception's own `__dict__`, so that it survives re-raising, pickle and copy.
 _ATTRIBUTE: Final = "_minted_intent"
@@ -89,6 +97,14 @@ def attach_intent(error: BaseException, intent: Intent, state: IntentState, note
             asyncio.get_running_loop().call_soon(_attach_to_handled, intent, state, note)
 
 
+def attach_purchase(error: BaseException, purchase: Purchase) -> None:
+    """Attach the intent of a purchase in flight to the exception that ends a wait for it, if it may have been sent."""
+    intent, interruption = purchase.intent, purchase.describe_interruption()
+    if intent is not None and interruption is not None:
+        state, note = interruption
+        attach_intent(error, intent, state, note)
+
+
 def copy_intent(source: BaseException, target: BaseException) -> None:
     """Copy the intent of an exception, and the notes with its id, to the exception that replaces it."""
     intent = intent_of(source)
@@ -121,7 +137,7 @@ class PurchaseWatch:
     """
 
     purchase: Purchase | None = None
-    """The purchase, once it is written into the journal: from then on it may have been sent."""
+    """The purchase that the thread waits for; its own, or the one of an equal call."""
 
     def attach_to(self, error: BaseException) -> None:
         """Attach the intent to an exception that ends the wait before the purchase; do nothing if nothing was sent."""
@@ -129,10 +145,7 @@ class PurchaseWatch:
             isinstance(error, MintedConnectError) and not isinstance(error, ClientClosedError)
         ):
             return  # every other error of this library tells by its class whether the purchase was sent
-        intent, interruption = self.purchase.intent, self.purchase.describe_interruption()
-        if intent is not None and interruption is not None:
-            state, note = interruption
-            attach_intent(error, intent, state, note)
+        attach_purchase(error, self.purchase)
 
 
 current_watch: Final[ContextVar[PurchaseWatch | None]] = ContextVar("minted_connect_purchase", default=None)
@@ -140,7 +153,7 @@ current_watch: Final[ContextVar[PurchaseWatch | None]] = ContextVar("minted_conn
 
 
 def watch_purchase(purchase: Purchase) -> None:
-    """Register a purchase that is about to be sent with the thread that waits for it."""
+    """Register a purchase in flight with the thread that waits for it."""
     watch = current_watch.get()
     if watch is not None:
         watch.purchase = purchase

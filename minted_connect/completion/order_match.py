@@ -9,7 +9,6 @@ Ids are compared as text, because PHP may write the same id as a number or as a 
 from __future__ import annotations
 
 import enum
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -17,11 +16,11 @@ from decimal import Decimal
 from typing import Any, Final, cast
 
 from minted_connect.models import CreationStatus, Deal, Intent, Order
+from minted_connect.models.json_types import CustomerMatch, compare_customer, whole_number
 from minted_connect.models.order_status import is_failing, is_known
 
 __all__ = [
     "Match",
-    "customer_of",
     "differences",
     "identifiers",
     "is_cleared",
@@ -32,9 +31,9 @@ __all__ = [
     "match_order",
     "pieces_by_sku",
     "refers_to",
+    "total_rows",
 ]
 
-_PAGE_NUMBER: Final = re.compile(r"[0-9]{1,9}")
 _CREATED_BEFORE: Final = timedelta(minutes=10)
 """Maximum time by which an order without common keys may be dated earlier than its intent."""
 
@@ -55,15 +54,18 @@ class Match(enum.IntEnum):
 def match_order(raw: Mapping[str, Any], order: Order | None, intent: Intent, *, keeps_number: bool = True) -> Match:
     """Return how strongly a listed order matches an intent. Orders of other customers never match.
 
+    If the customer of the order is not known for certain, no key proves that the order belongs to the intent.
+
     Args:
         raw: The order as received.
         order: The same order parsed, None if it cannot be parsed.
         intent: The intent whose order is searched.
         keeps_number: Whether an order has the number (`id`) of its basket (question Q4).
     """
-    customer = customer_of(raw)
-    if customer not in (intent.external_customer_id, None):
+    customer = compare_customer(raw, intent.external_customer_id)
+    if customer is CustomerMatch.OTHER:
         return Match.NONE
+    is_own = customer is CustomerMatch.SAME
     other_keys = False
     for strength, name, expected in (
         (Match.TOKEN, "token", intent.cart_token),
@@ -74,7 +76,7 @@ def match_order(raw: Mapping[str, Any], order: Order | None, intent: Intent, *, 
         if not expected or not raw.get(name):
             continue
         if _is_key(raw[name], expected):
-            return Match.LIKELY if customer is None else strength
+            return strength if is_own else Match.LIKELY
         other_keys = True
     if _as_text(raw.get("id")) in [str(number) for number in intent.known_orders]:
         return Match.NONE  # listed before the completion was sent
@@ -88,7 +90,7 @@ def match_order(raw: Mapping[str, Any], order: Order | None, intent: Intent, *, 
     # Orders may have a number range different from baskets (Q4): an order with an equal number may belong to another
     # purchase, and if its keys name another basket, even one with equal items.
     if order.id == intent.basket_id:
-        return Match.LIKELY if other_keys or customer is None or not keeps_number else Match.ID
+        return Match.ID if is_own and keeps_number and not other_keys else Match.LIKELY
     is_recent = order.order_at >= min(intent.created_at, intent.created_by_server) - _CREATED_BEFORE
     return Match.LIKELY if is_recent and order.paid_total == intent.paid_total else Match.NONE
 
@@ -140,7 +142,7 @@ def refers_to(raw: Mapping[str, Any], intent: Intent) -> bool:
     The token decides. Without a token, the guid and the order number decide: at least one must be present, and all
     that are present must be equal.
     """
-    if customer_of(raw) != intent.external_customer_id:
+    if compare_customer(raw, intent.external_customer_id) is not CustomerMatch.SAME:
         return False
     if raw.get("token"):
         return _is_key(raw["token"], intent.cart_token)
@@ -168,15 +170,19 @@ def is_cleared(data: Mapping[str, Any], intent: Intent) -> bool:
     )
 
 
-def customer_of(raw: Mapping[str, Any]) -> object:
-    """Return `customer.external_id`, None if the object has none. A number is returned as text."""
-    return _as_text(mapping(raw.get("customer")).get("external_id")) or None
-
-
 def last_page(page: Mapping[str, Any], *, default: int) -> int:
     """Return the number of the last page, `default` if it cannot be read."""
-    text = _as_text(page.get("last_page"))
-    return int(text) if isinstance(text, str) and _PAGE_NUMBER.fullmatch(text) else default
+    return _page_number(page, "last_page", default)
+
+
+def total_rows(page: Mapping[str, Any]) -> int:
+    """Return the number of rows on all pages, 0 if it cannot be read."""
+    return _page_number(page, "total", 0)
+
+
+def _page_number(page: Mapping[str, Any], name: str, default: int) -> int:
+    number = whole_number(page.get(name))
+    return default if number is None or number < 0 else number
 
 
 def _as_text(value: object) -> object:

@@ -1,6 +1,8 @@
 """Makes a purchase unknown: its intent stays open, so that its basket cannot be completed again.
 
-A refusal is stored as unknown before, by `Settlement.record_refusal`, until its read-back.
+`classify` decides which failures have an unknown outcome, `verdict` whether a read-back proves one. Two other places
+store an intent as unknown: `Settlement.record_refusal`, for a refusal until its read-back, and `Execution.run`, if a
+signal interrupts the call after the request may have been sent.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from minted_connect.completion.settlement import Settlement, describe_intent
+from minted_connect.core.logs import log_error
 from minted_connect.errors import OutcomeUnknown, Phase
 from minted_connect.models import Intent, IntentState
 
@@ -33,7 +36,8 @@ async def mark_unknown(
         phase,
         evidence,
     )
-    _logger.error(
+    log_error(
+        _logger,
         "%s: the outcome is unknown, the completion may have been executed (phase: %s; %s). Do not repeat it: "
         "reconcile it with complete.reconcile() or python -m minted_connect reconcile",
         describe_intent(intent),

@@ -14,19 +14,20 @@ import attrs
 
 from minted_connect.completion.order_match import (
     Match,
-    customer_of,
     is_cleared,
     is_failed,
     is_order,
     last_page,
     mapping,
     match_order,
+    total_rows,
 )
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
 from minted_connect.core.headers import clock_skew
+from minted_connect.core.model_decoder import as_rows
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.core.response import Response
 from minted_connect.errors import (
@@ -40,6 +41,7 @@ from minted_connect.errors import (
     RequestTimeout,
 )
 from minted_connect.models import Intent, IntentState, Order
+from minted_connect.models.json_types import CustomerMatch, compare_customer
 
 __all__ = ["OrderSearch", "ReadBack", "ReadBackResult"]
 
@@ -264,11 +266,15 @@ class ReadBack:
                 return BasketSeen.GONE
             self._record_failure(error)
             return BasketSeen.UNREAD
-        if response.is_null:
+        # A proxy or an error handler may send empty data, too: null alone is what the vendor documents.
+        if response.data is None:
             return BasketSeen.GONE
         data = mapping(response.data)
-        if customer_of(data) != intent.external_customer_id:
-            self._failures.append("the basket in the response belongs to another customer")
+        if not data:
+            self._failures.append("the response contains no basket")
+            return BasketSeen.UNREAD
+        if compare_customer(data, intent.external_customer_id) is not CustomerMatch.SAME:
+            self._failures.append("the basket in the response is not known to belong to this customer")
             return BasketSeen.UNREAD
         if data.get("token") != intent.cart_token or is_order(data):
             return BasketSeen.GONE
@@ -295,7 +301,8 @@ class ReadBack:
         # A basket of last week becomes an order dated last week, which only the search by number finds, and only if
         # orders keep the number (Q4). So search without dates too, also if the basket was cleared: it may have been
         # completed before.
-        if self._basket is BasketSeen.GONE and not any(row.match > Match.LIKELY for row in rows.values()):
+        is_found = any(row.match > Match.LIKELY for row in rows.values())
+        if not (is_found or self._basket is BasketSeen.ACTIVE or self.has_failed_permanently):
             complete = await self._search(newest_first, _BEGINNING, rows) and complete
         return list(rows.values()), complete
 
@@ -314,19 +321,30 @@ class ReadBack:
     async def _read_pages(self, query: Sequence[tuple[str, str]], oldest: datetime) -> tuple[list[_Row], bool]:
         """Read pages of orders, newest first, until all further ones are older than `oldest`."""
         found: list[_Row] = []
+        previous: Any = None
+        received = 0
         for number in range(1, _MAX_PAGES + 1):
             request = Request(
                 OPERATIONS["orders.page"], query=(("page", str(number)), ("total", str(_PER_PAGE)), *query)
             )
             response = await self._read(request)
             page = mapping(response.data)
-            items: Any = page.get("data")
-            if not isinstance(items, list):
+            items = as_rows(page.get("data"))
+            if items is None:
                 raise ProtocolError("Get Orders: the response is not a page of orders")
-            raws = [mapping(raw) for raw in items]  # pyright: ignore[reportUnknownVariableType]
-            rows = [self._row(raw) for raw in raws if customer_of(raw) in (self._intent.external_customer_id, None)]
+            raws, customer = [mapping(raw) for raw in items], self._intent.external_customer_id
+            rows = [self._row(raw) for raw in raws if compare_customer(raw, customer) is not CustomerMatch.OTHER]
             found += [row for row in rows if row.match is not Match.NONE]
-            if not raws or number >= last_page(page, default=_MAX_PAGES + 1):
+            last, current = last_page(page, default=_MAX_PAGES + 1), page.get("current_page")
+            if current is not None and current == previous and str(current) != str(last):
+                self._failures.append("the server or a cache ignores the page number of Get Orders")
+                return found, False
+            previous = current
+            received += len(raws)
+            if not raws or number >= last:
+                if received < total_rows(page):
+                    self._failures.append("Get Orders returned fewer orders than its total")
+                    return found, False
                 return found, True
             if rows and all(row.order is not None and row.order.order_at < oldest for row in rows):
                 return found, True

@@ -18,6 +18,7 @@ import attrs
 
 from minted_connect.completion.interruption import attach_intent
 from minted_connect.core.cancellation import shielded
+from minted_connect.core.logs import log_error
 from minted_connect.errors import (
     InvalidInput,
     JournalError,
@@ -54,6 +55,8 @@ class InFlight:
     reference: Reference | None = None
     done: asyncio.Event = attrs.field(factory=asyncio.Event)
     intent: Intent | None = None
+    may_be_sent: bool = False
+    """Whether the intent is in the journal, so that the completion may have been sent."""
     state: IntentState | None = None
     """The outcome of the intent as soon as it is known: before the journal is updated."""
     result: Completion | None = None
@@ -75,6 +78,8 @@ class InFlight:
 
     def describe_interruption(self) -> tuple[IntentState, str] | None:
         """Return the state and a note for an exception that interrupts the completion now, None if nothing was sent."""
+        if not self.may_be_sent:
+            return None
         state = self.state or IntentState.UNKNOWN
         note = describe_state(state, self.result or self.error)
         return None if note is None else (state, note)
@@ -134,12 +139,14 @@ class Settlement:
             if in_flight is None and (note := describe_state(state, result)) is not None:
                 attach_intent(cancelled, intent, state, note)
             raise
-        except Exception:
-            _logger.exception(
+        except Exception:  # noqa: BLE001 - it is logged
+            log_error(
+                _logger,
                 "%s: the journal could not be updated: the intent is %s, but stays pending. It is safe to reconcile "
                 "it again",
                 describe_intent(intent),
                 state,
+                exc_info=True,
             )
 
     async def record_fence(self, intent: Intent, at: datetime) -> None:
@@ -161,8 +168,9 @@ class Settlement:
             in_flight.intent = refused
         try:
             await shielded(self.journal.record_refusal(intent.id, refusal))
-        except Exception:
-            _logger.exception("%s: the journal could not store the refusal of the server", describe_intent(intent))
+        except Exception:  # noqa: BLE001 - it is logged
+            text = "%s: the journal could not store the refusal of the server"
+            log_error(_logger, text, describe_intent(intent), exc_info=True)
         return refused
 
     async def refresh(self, intent: Intent) -> Intent:

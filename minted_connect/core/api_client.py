@@ -19,13 +19,13 @@ from minted_connect.clock import Clock, ElapsedTime, sleep_until
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter, exact_json
 from minted_connect.core.call import Call
-from minted_connect.core.failures import attach_request, may_have_executed, needs_read_back, read_back_offsets
+from minted_connect.core.failures import may_have_executed, needs_read_back, read_back_offsets
 from minted_connect.core.pool import PoolKind, PreparedRequest, RequestProgress, SendLimit
 from minted_connect.core.request import Effect, Request
-from minted_connect.core.response import Response, make_integrity_error
+from minted_connect.core.response import Response, make_integrity_error, make_schema_error
 from minted_connect.core.retry import with_retries
 from minted_connect.core.state import ClientSettings, ClientState
-from minted_connect.errors import MintedConnectError, NotSent, Phase, ProtocolError
+from minted_connect.errors import MintedConnectError, NotSent, Phase
 from minted_connect.models import UnreadableRow
 
 __all__ = ["ApiClient"]
@@ -231,15 +231,7 @@ class ApiClient:
                 name = "a page" if request is None else str(request.info)
                 _logger.warning("%s: a row cannot be read and is left out: %s", name, row.problem)
             return model
-        error = ProtocolError(
-            f"the response does not match the expected schema: {'; '.join(problems[:3])}",
-            problems,
-            response.status if response else 0,
-            response.request_id if response else None,
-        )
-        if request is not None:
-            attach_request(error, request.info, attempts=response.attempts if response else 1)
-        raise error
+        raise make_schema_error(problems, None if request is None else request.info, response)
 
     async def exchange(
         self,
@@ -295,5 +287,5 @@ class ApiClient:
             {**headers, **request.headers} if request.headers else headers,
             body,
             PoolKind.RECOVERY if bypass_limits else pool,
-            is_idempotent=operation.effect in {Effect.READ, Effect.IDEMPOTENT},
+            is_idempotent=operation.effect.is_idempotent,
         )

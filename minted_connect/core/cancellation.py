@@ -1,4 +1,4 @@
-"""Cancels tasks for certain, and protects local work from the cancellation of the task that awaits it."""
+"""Cancels tasks and waits until they have ended, and protects local work from the cancellation of its caller."""
 
 from __future__ import annotations
 
@@ -22,13 +22,24 @@ async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
     One cancellation is not enough: `asyncio.wait_for` of CPython 3.11, which redis-py uses, loses a cancellation that
     arrives together with the result that it waits for.
+
+    A cancellation of the caller is delayed until the tasks have ended.
     """
-    pending = {task for task in tasks if not task.done()}
-    with anyio.CancelScope(shield=True):
-        while pending:
-            for task in pending:
+    pending = [task for task in tasks if not task.done()]
+    for task in pending:
+        task.cancel()  # at once: a task that has not started must not start
+    if pending:
+        # The scope keeps out the cancellation of anyio, which is repeated, and `shielded` that of `Task.cancel`.
+        with anyio.CancelScope(shield=True):
+            await shielded(_wait_until_ended(pending))
+
+
+async def _wait_until_ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    while pending := {task for task in tasks if not task.done()}:
+        with suppress(asyncio.CancelledError):  # `asyncio.run` cancels every task that is left
+            _, late = await asyncio.wait(pending, timeout=_REPEAT_AFTER)
+            for task in late:
                 task.cancel()
-            _, pending = await asyncio.wait(pending, timeout=_REPEAT_AFTER)
 
 
 async def shielded(work: Awaitable[_T]) -> _T:

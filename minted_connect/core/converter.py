@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
-from itertools import islice, repeat
+from itertools import islice
 from typing import Any, Final, TypeVar, cast, get_args, get_origin
 
 import attrs
 
 from minted_connect.core import model_decoder
-from minted_connect.core.model_decoder import make_converter
+from minted_connect.core.model_decoder import as_rows, make_converter
 from minted_connect.models import Page, UnreadableRow
 from minted_connect.models.json_keys import json_name
 
@@ -73,8 +73,8 @@ def structure(
 def _structure_odd_page(data: Any, type_: Any) -> Page[Any] | None:
     """Structure a page row by row; return None if more than rows is unreadable."""
     key = json_name(Page, "items")
-    rows: Any = cast("Mapping[str, Any]", data).get(key) if isinstance(data, Mapping) else None
-    if not isinstance(rows, list):
+    rows = as_rows(cast("Mapping[str, Any]", data).get(key)) if isinstance(data, Mapping) else None
+    if rows is None:
         return None
     try:
         page: Page[Any] = _hook(type_)({**data, key: []}, type_)
@@ -83,13 +83,13 @@ def _structure_odd_page(data: Any, type_: Any) -> Page[Any] | None:
     (row_type,) = get_args(type_)
     items: list[Any] = []
     unreadable: list[UnreadableRow] = []
-    for number, row in enumerate(cast("Iterable[Any]", rows)):
+    for number, row in enumerate(rows):
         try:
             items.append(_hook(row_type)(row, row_type))
         except Exception:  # noqa: BLE001 - the detailed converter finds the reason
             path = f"data.{key}[{number}]"
             problems = _find_problems(row, row_type, path)
-            unreadable.append(UnreadableRow(path, "; ".join(problems[:_MAX_ROW_PROBLEMS]), row))
+            unreadable.append(UnreadableRow(path, problems[:_MAX_ROW_PROBLEMS], row))
     return attrs.evolve(page, items=tuple(items), unreadable=tuple(unreadable), raw=data)
 
 
@@ -124,8 +124,9 @@ def _merge(data: Any, received: Any) -> Any:
         kept = {name: _merge(new[name], old.get(name)) for name in new if name in old or new[name] not in _EMPTY}
         return {**old, **kept}
     if isinstance(data, list | tuple):
-        rows, old_rows = cast("list[Any]", data), cast("list[Any]", received)
-        is_same_length = isinstance(received, list) and len(old_rows) == len(rows)
-        pairs = zip(rows, old_rows if is_same_length else repeat(None), strict=False)
+        rows, old_rows = cast("list[Any]", data), as_rows(received)
+        if old_rows is None or len(old_rows) != len(rows):
+            return [_merge(row, None) for row in rows]
+        pairs = zip(rows, old_rows, strict=True)
         return [_merge(row, old_row) for row, old_row in pairs]
     return data

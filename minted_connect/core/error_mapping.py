@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from minted_connect.core.exact_json import Malformed, loads
 from minted_connect.core.headers import retry_after
-from minted_connect.core.redact import redact
+from minted_connect.core.redact import redact, shorten
 from minted_connect.core.request import Request
 from minted_connect.errors import (
     APIError,
@@ -98,7 +98,7 @@ def make_api_error(
     error.code = code if isinstance(code, int) and not isinstance(code, bool) else None
     error.message = message
     # The texts of an envelope are shown. A page of a gateway is not, because it may hold anything.
-    error.reason = (mask(shown) if envelope else "") or _phrase(status)
+    error.reason = (shorten(shown) if envelope else "") or _phrase(status)
     return error
 
 

@@ -2,9 +2,9 @@
 
 Values are not coerced if that could change or guess their meaning: ``1.9`` is not an integer, ``"false"`` is not a
 boolean, and a float is not an amount of money. Other forms that PHP and MySQL write are accepted where they cannot be
-misread: 0 and 1 for a flag, a date with its midnight, ``[]`` and ``""`` for null, a zero date for null, and digits in a
-string for the numbers that `models.json_types` marks. Problems are reported by path and rule, never by value, because
-values can be personal data.
+misread: 0 and 1 for a flag, a date with its midnight, ``[]`` and ``""`` for null, a zero date for null, an object with
+numbers as names for an array, and digits in a string for the numbers that `models.json_types` marks. Problems are
+reported by path and rule, never by value, because values can be personal data.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import re
 import types
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from functools import cache
@@ -24,10 +24,10 @@ from cattrs.cols import homogenous_tuple_structure_factory
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from minted_connect.models import OrderKind
-from minted_connect.models.json_keys import json_name
-from minted_connect.models.json_types import accepts_digits
+from minted_connect.models.json_keys import is_in_json, json_name
+from minted_connect.models.json_types import accepts_digits, parse_digits
 
-__all__ = ["ASSUMED_UTC", "describe_problems", "make_converter"]
+__all__ = ["ASSUMED_UTC", "as_rows", "describe_problems", "make_converter"]
 
 _Hook = Callable[..., Any]
 """cattrs calls a hook with a value and its type, this module with the value only."""
@@ -36,7 +36,6 @@ ASSUMED_UTC: Final = timezone(timedelta(0), "UTC (assumed)")
 """Time zone of times that the server sent without one. Equal to UTC, and unstructured without a time zone."""
 
 _PLAIN_NUMBER: Final = re.compile(r"-?[0-9]{1,50}(\.[0-9]{1,49})?")
-_DIGITS: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 _MIN_LENGTH: Final = len("2026-02-20T12:27:57")
 _DAY_LENGTH: Final = len("2026-02-20")
 _TIME_ZONE: Final = r"(Z|[+-][0-9]{2}:?[0-9]{2})?"
@@ -112,10 +111,22 @@ def _check_object(value: Any, _: Any = None) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
+def as_rows(value: Any) -> Sequence[Any] | None:
+    """Return the members of an array, None for any other value.
+
+    PHP writes an array with gaps, such as a filtered one, as an object whose names are the numbers of its members.
+    """
+    if type(value) is not dict:
+        return cast("Sequence[Any]", value) if type(value) is list else None
+    members = cast("dict[str, Any]", value)
+    return [*members.values()] if members and all(parse_digits(name) is not None for name in members) else None
+
+
 def _check_array(value: Any) -> Iterable[Any]:
-    if type(value) is not list:
+    rows = as_rows(value)
+    if rows is None:
         raise _RuleBroken("must be an array")
-    return cast("Iterable[Any]", value)
+    return rows
 
 
 def _is_mapping(type_: Any) -> bool:
@@ -187,8 +198,8 @@ def _field_hook(field: attrs.Attribute[Any], type_: Any, converter: Converter) -
     is_optional = types.NoneType in _parts(type_)
 
     def structure_digits(value: Any, _: Any = None) -> Any:
-        if type(value) is str and _DIGITS.fullmatch(value):
-            return int(value)
+        if (number := parse_digits(value)) is not None:
+            return number
         return None if is_optional and value == "" else hook(value, type_)
 
     return structure_digits
@@ -234,7 +245,7 @@ def _overrides(type_: Any, converter: Converter) -> dict[str, Any]:
             rename=json_name(class_, field.name),
             struct_hook=_field_hook(field, field.type, converter) if accepts_digits(field) else None,
         )
-        if field.eq
+        if is_in_json(field)
         else override(omit=True)
         for field in attrs.fields(class_)
     }
@@ -279,7 +290,7 @@ def _class_hook(type_: Any, converter: Converter) -> _Hook:
     values: list[str] = []
     for field in attrs.fields(attrs.resolve_types(class_)):
         scope[f"default_{field.name}"] = field.default
-        if field.eq:
+        if is_in_json(field):
             bound = field.type[get_args(type_)] if getattr(field.type, "__parameters__", ()) else field.type
             scope[f"hook_{field.name}"] = _field_hook(field, bound, converter)
             values.append(_expression(field, json_name(class_, field.name), f"hook_{field.name}"))

@@ -1,4 +1,4 @@
-"""Connection pools on top of aiohttp, and tracking of how far a request got."""
+"""Connection pools on top of aiohttp, and tracking of how far a request got. `transport` opens and closes the pools."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import enum
 import io
 import logging
+import math
 import ssl
-import time
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 import attrs
 
+from minted_connect.clock import monotonic
 from minted_connect.errors import Phase
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class PoolFailure:
     """Reused connections that broke together, as after a failover of the server or of a NAT gateway."""
 
     started: float
-    """On the monotonic clock of aiohttp."""
+    """On the monotonic clock."""
     broken: int = 0
     """Number of reused connections that broke."""
     is_charged: bool = False
@@ -83,7 +84,7 @@ class RequestProgress:
     """Whether the request waits for a connection of a connector that the caller lent."""
     is_waiting_for_login: bool = False
     """Whether the request waits for a digest handshake that another call started."""
-    elapsed: Callable[[], float] = time.monotonic
+    elapsed: Callable[[], float] = monotonic
     """The client's elapsed clock."""
     is_too_late: Callable[[], bool] | None = None
     """Called right before each sending, including the one that responds to a challenge."""
@@ -242,8 +243,9 @@ class Connections:
         """The latest pool failure, as long as idle connections that were opened before it may be broken, too.
 
         It ends when such a connection is reused successfully, or when aiohttp has discarded those that stayed idle.
+        A lent connector may keep those for any time.
         """
-        if self._failure is not None and time.monotonic() - self._failure.started > self._keepalive:
+        if self._failure is not None and monotonic() - self._failure.started > self._keepalive:
             self._failure = None
         return self._failure
 
@@ -266,7 +268,7 @@ class Connections:
         failure = self.failure
         if failure is None or progress.opened_in == self._failures:
             self._failures += 1
-            failure = self._failure = PoolFailure(time.monotonic())
+            failure = self._failure = PoolFailure(monotonic())
         failure.broken += 1
         progress.pool_failure = failure
         return failure
@@ -341,8 +343,10 @@ def open_pools(
     """
 
     def open_default() -> Connections:
-        connector = lent or aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls)
-        return Connections(connector, options, owns_connector=lent is None, keepalive=options.keepalive)
+        if lent is not None:
+            return Connections(lent, options, owns_connector=False, keepalive=math.inf)
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls)
+        return Connections(connector, options, owns_connector=True, keepalive=options.keepalive)
 
     def open_unpooled() -> Connections:
         connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)

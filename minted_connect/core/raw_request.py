@@ -13,11 +13,12 @@ from minted_connect.core.exact_json import dumps
 from minted_connect.core.request import OPERATIONS, Effect, EvidenceLevel, Operation, Request
 from minted_connect.errors import ConfigurationError, InvalidInput
 
-__all__ = ["make_raw_request"]
+__all__ = ["changed_customer", "make_raw_request"]
 
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _PATH: Final = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 """The characters that RFC 3986 section 3.3 allows in a path."""
+_CUSTOMER: Final = "external_customer_id"
 
 
 def make_raw_request(
@@ -43,6 +44,15 @@ def make_raw_request(
     effect = Effect.READ if verb == "GET" else Effect.NON_IDEMPOTENT
     operation = Operation("request", verb, path, effect, EvidenceLevel.INFERRED, "raw request")
     return Request(operation, query=tuple((query or {}).items()), body=json)
+
+
+def changed_customer(request: Request) -> str | None:
+    """Return the id of the customer whose basket a raw request may change, None for a read or without an id."""
+    if request.operation.effect is Effect.READ:
+        return None
+    body: Mapping[str, Any] = request.body if isinstance(request.body, Mapping) else {}
+    customer = body.get(_CUSTOMER, dict(request.query).get(_CUSTOMER))
+    return customer if isinstance(customer, str) else None
 
 
 def _check_not_completion(path: str, corrected_paths: Mapping[str, str]) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["redact"]
+__all__ = ["redact", "shorten"]
 
 _MAX_LENGTH: Final = 200
 _MAX_INPUT: Final = 10_000
@@ -40,6 +40,11 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
         line = re.sub("|".join([_pattern(secret) for secret in masked]), _MASK, line, flags=re.IGNORECASE)
     for pattern, replacement in _PATTERNS:
         line = pattern.sub(replacement, line)
+    return shorten(line)
+
+
+def shorten(line: str) -> str:
+    """Return at most 200 characters of a line; the last is an ellipsis if some are missing."""
     return line if len(line) <= _MAX_LENGTH else f"{line[: _MAX_LENGTH - 1]}…"
 
 

@@ -17,7 +17,15 @@ from minted_connect.core.request import Request
 from minted_connect.errors import APIError, IntegrityError, ProtocolError, RequestInfo, UnexpectedRedirect
 from minted_connect.secret import Secret
 
-__all__ = ["BodyTooLarge", "RawResponse", "Response", "make_integrity_error", "parse_response", "read_body"]
+__all__ = [
+    "BodyTooLarge",
+    "RawResponse",
+    "Response",
+    "make_integrity_error",
+    "make_schema_error",
+    "parse_response",
+    "read_body",
+]
 
 _NO_CONTENT: Final = 204
 
@@ -169,6 +177,24 @@ def _envelope_problems(document: Any) -> tuple[str, ...]:
     if not isinstance(envelope["success"], bool):
         return ("success: must be true or false",)
     return () if "data" in envelope or not envelope["success"] else ("data: required field missing",)
+
+
+def make_schema_error(
+    problems: tuple[str, ...], request: RequestInfo | None, response: Response | None = None
+) -> ProtocolError:
+    """Build the error for data that does not match its model.
+
+    Args:
+        problems: Path and rule of each mismatch.
+        request: The request, if it is known.
+        response: The response, if it is known.
+    """
+    text = f"the response does not match the expected schema: {'; '.join(problems[:3])}"
+    if response is None:
+        error, attempts = ProtocolError(text, problems), 1
+    else:
+        error, attempts = ProtocolError(text, problems, response.status, response.request_id), response.attempts
+    return error if request is None else attach_request(error, request, attempts=attempts)
 
 
 def make_integrity_error(

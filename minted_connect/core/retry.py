@@ -2,8 +2,8 @@
 
 Reads are retried after transient failures. Idempotent changes are retried if the connection dropped, if the server
 throttled or failed, and after `ConnectFailed`, which proves that nothing was sent. All other requests are retried only
-after `ConnectFailed`. `TLSFailed`, a `ConnectFailed` that would fail again, is never retried. `core.call` may still
-prevent a retry: the retry budget is used up, or the client is closed.
+after `ConnectFailed`. `TLSFailed` is a `ConnectFailed` that is retried only if the server closed the connection without
+a reason. `core.call` may still prevent a retry: the retry budget is used up, or the client is closed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from minted_connect.errors import (
     RequestTimeout,
     ResponseTooLarge,
     ServerError,
-    TLSFailed,
     TransportError,
     UnexpectedRedirect,
 )
@@ -46,8 +45,8 @@ _TWO_ATTEMPTS = 2
 def _max_attempts(effect: Effect, error: MintedConnectError, policy: RetryPolicy) -> int:
     """Return the number of attempts that the effect allows after this error; 1 = no retry."""
     if isinstance(error, NotSent):
-        may_retry = isinstance(error, ConnectFailed) and not isinstance(error, TLSFailed)
-    elif effect in {Effect.NON_IDEMPOTENT, Effect.COMPLETE}:
+        may_retry = isinstance(error, ConnectFailed) and error.safe_to_retry
+    elif not effect.is_idempotent:
         # No response proves that nothing was executed: a gateway may have forwarded the request before it wrote a 429.
         may_retry = False
     elif isinstance(error, APIError):

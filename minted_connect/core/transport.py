@@ -15,7 +15,6 @@ from functools import lru_cache, partial
 from http import HTTPStatus
 
 import aiohttp
-from aiohttp.http_exceptions import LineTooLong
 from yarl import URL
 
 from minted_connect.clock import timeout
@@ -30,36 +29,25 @@ from minted_connect.core.pool import (
     PoolKind,
     PreparedRequest,
     RequestProgress,
-    SendLimitPassed,
-    describe_cause,
     forbid_resend,
     open_pools,
     to_payload,
 )
-from minted_connect.core.response import BodyTooLarge, RawResponse, read_body
+from minted_connect.core.response import RawResponse, read_body
+from minted_connect.core.transport_failures import map_failure
 from minted_connect.errors import (
     AuthDowngrade,
     ClientClosedError,
     ConfigurationError,
-    ConnectFailed,
     MintedConnectError,
     NotSent,
     Phase,
     PoolTimeout,
-    PriceFixExpired,
-    ProtocolError,
-    RequestTimeout,
-    ResponseTooLarge,
-    TLSFailed,
-    TransportError,
 )
 from minted_connect.secret import Credentials, Secret
 from minted_connect.urls import LOOPBACK, check_base_url, parse_proxy_url
 
 __all__ = ["Transport"]
-
-_TLS_FAILURES = (aiohttp.ClientSSLError, ssl.SSLError)
-_CONNECT_FAILURES = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError)
 
 
 class Transport:
@@ -263,7 +251,7 @@ class Transport:
                 progress.needs_new_connection = True
                 if isinstance(error, ConnectionDropped):
                     pool.record_drop(connections, progress)
-            failure = self._map_failure(error, timeouts, limit, progress)
+            failure = map_failure(error, self._options, timeouts, limit, progress)
         except RuntimeError:
             # aiohttp raises RuntimeError if a session or connector is closed during a request, and asyncio if a host
             # name must be resolved while the interpreter exits.
@@ -342,30 +330,6 @@ class Transport:
                     flow.on_success(response.headers.getall("Authentication-Info", ()))
                 return RawResponse(response.status, response.headers, body)
 
-    def _map_failure(
-        self, error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress
-    ) -> MintedConnectError:
-        """Return the error for a failure of aiohttp or the operating system, by phase and class."""
-        cause = str(error) if isinstance(error, ConnectionDropped) else describe_cause(error)
-        if progress.phase is Phase.NOT_SENT:
-            return _map_unsent(error, timeouts, limit, progress, cause)
-        if isinstance(error, TimeoutError):
-            return RequestTimeout(f"no complete response within {limit:.3g} s", phase=progress.phase)
-        if isinstance(error, BodyTooLarge):
-            text = f"the response is larger than {self._options.max_body} bytes (Options.max_body)"
-            return ResponseTooLarge(text, (text,))
-        if isinstance(error, aiohttp.ClientResponseError) and _is_line_too_long(error):
-            text = (
-                f"a header line of the response exceeds {self._options.max_header_line} bytes (Options.max_header_line)"
-            )
-            return ProtocolError(text, (text,))
-        if isinstance(error, aiohttp.ClientResponseError):
-            text = f"the response is not valid HTTP ({cause})"
-            return ProtocolError(text, (text,))
-        has_response = progress.phase is Phase.RESPONDED
-        text = "the response was truncated" if has_response else "the connection broke before a response came"
-        return TransportError(f"{text} ({cause})", phase=progress.phase)
-
 
 @lru_cache(maxsize=64)
 def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
@@ -375,41 +339,3 @@ def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
 def _with_authorization(headers: dict[str, str], value: str | None, proxy: Secret | None) -> dict[str, str]:
     headers = headers if value is None else {**headers, "Authorization": value}
     return headers if proxy is None else {**headers, "Proxy-Authorization": proxy.reveal()}
-
-
-def _map_unsent(
-    error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress, cause: str
-) -> NotSent:
-    if isinstance(error, SendLimitPassed):
-        return PriceFixExpired("the price lock expired before the request could be sent: read the basket again")
-    if isinstance(error, _TLS_FAILURES):
-        return TLSFailed(f"no trusted TLS connection to the server ({cause})")
-    if _has_ended_handshake(error):
-        return TLSFailed(
-            "no trusted TLS connection to the server: the connection was closed during the handshake, perhaps because "
-            "the server does not support TLS 1.2"
-        )
-    if isinstance(error, TimeoutError):
-        waited = min(timeouts.connect, limit)
-        if progress.is_queued:
-            return PoolTimeout(f"all connections of the lent session were busy for {waited:g} s")
-        if progress.is_waiting_for_login:
-            return ConnectFailed(f"the digest handshake started by another call timed out after {limit:.3g} s")
-        return ConnectFailed(f"no connection to the server within {waited:g} s")
-    is_broken = not isinstance(error, _CONNECT_FAILURES)
-    text = "the connection broke before anything was sent" if is_broken else "no connection to the server"
-    return ConnectFailed(f"{text} ({cause})")
-
-
-def _is_line_too_long(error: aiohttp.ClientResponseError) -> bool:
-    cause = error.__cause__  # an HttpProcessingError, whose cause is the error of the parser
-    return isinstance(cause, LineTooLong) or (cause is not None and isinstance(cause.__cause__, LineTooLong))
-
-
-def _has_ended_handshake(error: BaseException) -> bool:
-    """Return whether the server closed the connection during the TLS handshake without an alert."""
-    # Servers built on OpenSSL may close it before they send the alert. asyncio reports the end of the stream by a
-    # ConnectionResetError without errno; a reset by the network has one.
-    if not isinstance(error, aiohttp.ClientConnectorError):
-        return False
-    return isinstance(error.os_error, ConnectionResetError) and error.os_error.errno is None

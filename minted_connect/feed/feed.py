@@ -107,9 +107,11 @@ class RateFeed:
         """Stop polling and end every subscription. Idempotent."""
         self._hub.close()
         task = self._hub.task
-        if task is not None:
-            await cancel_and_wait([task])
-        await self._source.aclose()
+        try:
+            if task is not None:
+                await cancel_and_wait([task])
+        finally:
+            await self._source.aclose()
 
     def subscribe(
         self,
@@ -168,16 +170,27 @@ class RateFeed:
         Raises:
             SinkError: if the ticks cannot be written; the feed keeps running.
             InvalidInput: if `sink` is not a `Sink`, `patience` is negative, or `subscribe` rejects an argument.
+            MintedConnectError: the error that ended the feed, if one did.
         """
         validation.instance("sink", sink, Sink)
         validation.integer("buffer", buffer, 1, sys.maxsize)
-        waits = sink.patience if patience is None else check_patience(patience)
+        waits = None if patience is None else check_patience(patience)
         ticks = self.subscribe(currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer)
         matches = Filter(currency_id, metal, sku)
-        sink.patience = waits
-        return await write_ticks(
-            ticks, sink, replay=lambda number, at: self._replay(number, at, matches), has_history=history
-        )
+        previous = sink.patience
+        if waits is not None:
+            sink.patience = waits
+        try:
+            return await write_ticks(
+                ticks,
+                sink,
+                matches=matches,
+                replay=lambda number, at: self._replay(number, at, matches),
+                has_history=history,
+            )
+        finally:
+            if waits is not None:
+                sink.patience = previous
 
     async def _replay(self, number: int, at: datetime, matches: Filter) -> AsyncGenerator[list[Tick], None]:
         """Yield the ticks of the rounds that the source stores, after the one with this number and time."""

@@ -1,6 +1,7 @@
 """Polls the server for rates, and decides after each poll when the next one starts.
 
-`source.LocalSource` runs it in a loop, and `hub` hands the rates to all subscribers.
+`source.LocalSource` runs it in a loop, in a fleet the elected `fleet.member`, and `hub` hands the rates to all
+subscribers.
 """
 
 from __future__ import annotations

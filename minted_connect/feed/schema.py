@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -22,6 +22,7 @@ __all__ = [
     "as_text",
     "from_text",
     "make_key",
+    "make_row_id",
     "to_rows",
     "to_text",
 ]
@@ -78,8 +79,15 @@ NAMES: Final = [column.name for column in COLUMNS]
 Key = tuple[int, str]
 """Primary key of a row: `currency_id`, and `at` as text."""
 
-RowId = tuple[Key, int]
-"""Key and number of a row; the number of a backfilled row is 0."""
+
+class RowId(NamedTuple):
+    """The parts of a row that a sink remembers."""
+
+    key: Key
+    number: int
+    """0 if the row is backfilled."""
+    metal: str
+    sku: str | None
 
 
 def to_rows(objects: Sequence[Any], columns: Sequence[Column] = COLUMNS) -> list[dict[str, Any]]:
@@ -95,6 +103,11 @@ def _get_value(column: Column, obj: Any) -> Any:
 def make_key(tick: Tick) -> Key:
     """Return the key of the row of a tick."""
     return tick.rate.currency_id, str(as_text(tick.at))
+
+
+def make_row_id(tick: Tick) -> RowId:
+    """Return the parts of the row of a tick that a sink remembers."""
+    return RowId(make_key(tick), tick.number, str(tick.rate.metal_type), tick.rate.sku)
 
 
 def as_text(value: Any) -> Any:

@@ -120,6 +120,14 @@ class Filter:
             and (self._sku is None or rate.sku == self._sku)
         )
 
+    def selects(self, currency_id: int, metal: str, sku: str | None) -> bool:
+        """Return whether a rate with these values matches."""
+        return (
+            self._currency_id in {None, currency_id}
+            and self._metal in {None, metal}
+            and (self._sku is None or self._sku == sku)
+        )
+
     def check_matches(self, rates: list[Rate]) -> None:
         """Check that at least one rate matches, so that no subscriber waits for a tick that never comes.
 

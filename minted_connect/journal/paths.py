@@ -6,7 +6,7 @@ import os
 
 from minted_connect.errors import ConfigurationError
 
-__all__ = ["check_directory", "check_path"]
+__all__ = ["check_directory", "check_path", "leads_nowhere"]
 
 
 def check_path(path: str | bytes) -> None:
@@ -32,5 +32,13 @@ def check_directory(path: str) -> None:
     if not path.isprintable() or path.isspace():
         raise ConfigurationError("journal: must be a printable path")
     # Not `Path.is_dir`, which raises an error if a parent directory cannot be searched.
-    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):  # noqa: PTH112, PTH120
+    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or ".") or leads_nowhere(path):  # noqa: PTH112, PTH120
         raise ConfigurationError("journal: must be the path of a file in a directory that exists")
+
+
+def leads_nowhere(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a symbolic link into a directory that does not exist.
+
+    Its volume may not be mounted: then the journal is missing, not new.
+    """
+    return os.path.islink(path) and not os.path.isdir(os.path.dirname(os.path.realpath(path)))  # noqa: PTH112, PTH114, PTH120

@@ -6,15 +6,16 @@ inherited through a fork, bound to an event loop that has ended, go stale behind
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
+from minted_connect.clock import SYSTEM_CLOCK, call_later, monotonic, timeout
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.event_loop import check_asyncio
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError
@@ -219,9 +220,8 @@ class PostgresJournal(SqlJournal):
         import psycopg  # noqa: PLC0415
 
         check_asyncio()
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience
-        async with asyncio.timeout_at(deadline):
+        deadline = monotonic() + self._patience
+        async with timeout(SYSTEM_CLOCK, self._patience):
             connection = await psycopg.AsyncConnection.connect(
                 self._url.reveal(),
                 prepare_threshold=None,  # behind a connection pooler, each transaction may get another session
@@ -231,12 +231,12 @@ class PostgresJournal(SqlJournal):
             )
         status.is_connected = True
         # Not `asyncio.timeout`: a cancelled psycopg waits for the server to stop, which may not respond any more.
-        timer = loop.call_at(deadline, _shut_down, connection, status)
+        timer = call_later(SYSTEM_CLOCK, deadline - monotonic(), partial(_shut_down, connection, status))
         try:
             # At a higher isolation level, the snapshot would date from before the lock, and `find_active` could miss
             # an intent that was committed while this transaction waited for the lock.
             await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            await self._set_up(connection, deadline - loop.time())
+            await self._set_up(connection, deadline - monotonic())
             result = await work(connection)
             await self._commit(connection, status)
             self._is_pinned = True

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final, Self
 
 import attrs
 
+from minted_connect.core.logs import log_error
 from minted_connect.errors import JournalError
 from minted_connect.journal.protocol import CLOSED, INACTIVE, JournalAccount
 from minted_connect.journal.rows import (
@@ -299,7 +300,8 @@ class SqlJournal(ABC):
         """Stop preparing intents, and log that the record of an intent that was prepared here is lost."""
         if self._loss is None:
             self._report_lost(missing_reason(intent_id))
-        _logger.error(
+        log_error(
+            _logger,
             "intent %s: its record is lost, so its outcome cannot be stored: the journal %s was deleted, emptied or "
             "replaced while in use. Nothing more is sent until a new client is built",
             intent_id,
@@ -349,7 +351,8 @@ class SqlJournal(ABC):
                 unreadable.append(_id_of(row))
         self._unreadable[query] = tuple(unreadable)
         if unreadable:
-            _logger.error(
+            log_error(
+                _logger,
                 "the journal %s contains records that cannot be read, and %s: intents %s",
                 self._location,
                 "may be open purchases" if query == "pending" else "are confirmed purchases",

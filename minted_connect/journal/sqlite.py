@@ -7,15 +7,17 @@ inherited through a fork, used from another thread, or left open. Queries open t
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from minted_connect.clock import monotonic
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
@@ -37,7 +39,12 @@ from minted_connect.models import Intent
 
 __all__ = ["SqliteJournal"]
 
+_logger = logging.getLogger("minted_connect.completion")
+
 _T = TypeVar("_T")
+
+_LARGE_WAL: Final = 16 * 2**20
+"""Size of a write-ahead log in bytes: four times the size at which SQLite begins to empty it."""
 
 _Rows = Sequence[tuple[Any, ...]]
 
@@ -91,6 +98,7 @@ class SqliteJournal(SqlJournal):
         self._patience = patience
         self._file = JournalFile(self.path)
         self._thread = WorkerThread("minted-journal")
+        self._is_large_wal_logged = False
 
     def __repr__(self) -> str:
         return f"SqliteJournal({str(self.path)!r})"
@@ -156,7 +164,7 @@ class SqliteJournal(SqlJournal):
 
     async def _run(self, work: Callable[[float], _T]) -> _T:
         """Run `work(deadline)` on the thread."""
-        deadline = time.monotonic() + self._patience
+        deadline = monotonic() + self._patience
         try:
             running = self._thread.submit(partial(work, deadline))
         except RuntimeError as error:
@@ -172,9 +180,35 @@ class SqliteJournal(SqlJournal):
         with self._translated_errors():
             database = self._connect(deadline)
             try:
-                return work(database)
+                result = work(database)
+                self._limit_wal(database)
+                return result
             finally:
                 database.close()
+
+    def _limit_wal(self, database: sqlite3.Connection) -> None:
+        """Empty a large write-ahead log. Log once if another connection prevents that, as an endless reader does."""
+        try:
+            size = self._file.wal.stat().st_size
+        except OSError:
+            return
+        if size < _LARGE_WAL:
+            self._is_large_wal_logged = False
+            return
+        is_busy = 1
+        # The write is committed: a failure here must not be reported as a failure of the write.
+        with suppress(sqlite3.Error):
+            database.execute("PRAGMA busy_timeout = 0")
+            is_busy, _, _ = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy and not self._is_large_wal_logged:
+            self._is_large_wal_logged = True
+            _logger.warning(
+                "the journal %s works, but its write-ahead log has %d MiB and cannot be emptied while another process "
+                "reads the journal in one long transaction. Find this process with: lsof %s",
+                self.path,
+                size // 2**20,
+                self._file.wal,
+            )
 
     def _select(self, query: str, params: Mapping[str, Any], deadline: float | None = None) -> _Rows:
         with self._translated_errors():
@@ -228,7 +262,7 @@ class SqliteJournal(SqlJournal):
             raise JournalError(f"the journal {self.path} contains a record that cannot be read") from error
 
     def _connect_as(self, mode: str, deadline: float | None) -> sqlite3.Connection:
-        left = self._patience if deadline is None else deadline - time.monotonic()
+        left = self._patience if deadline is None else deadline - monotonic()
         # An operation that was queued behind others of this process still waits a little for other processes.
         timeout = max(left, self._patience / 10)
         database = sqlite3.connect(f"{self.path.as_uri()}?{mode}", uri=True, timeout=timeout, isolation_level=None)
@@ -256,13 +290,13 @@ class SqliteJournal(SqlJournal):
             raise FileLost("was emptied while in use")
         # SQLite's own timeout does not apply to the change of the journal mode, which fails at once if another process
         # uses a new file.
-        deadline = time.monotonic() + self._patience
+        deadline = monotonic() + self._patience
         while True:
             try:
                 database.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                if _result_code(error) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                if _result_code(error) != sqlite3.SQLITE_BUSY or monotonic() > deadline:
                     raise
                 time.sleep(0.01)
         database.execute("PRAGMA synchronous = FULL")

@@ -18,8 +18,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from minted_connect.clock import monotonic
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
+from minted_connect.journal.paths import leads_nowhere
 
 __all__ = ["FileLost", "JournalFile"]
 
@@ -62,14 +64,14 @@ class JournalFile:
             FileLost: if a pinned file was deleted, emptied or replaced.
             JournalError: if the file has several hard links, is not a regular file, is mounted as a single file, or is
                 empty beside a log with records.
-            OSError: if the file cannot be accessed.
+            OSError: if the file cannot be accessed, or the path is a link into a directory that does not exist.
         """
         try:
             status = os.stat(self.path)  # noqa: PTH116 - `Path.stat` is the same, and tests replace this one
         except (FileNotFoundError, NotADirectoryError) as error:
             if self._pinned is not None:
                 raise FileLost("was deleted while in use") from error
-            if isinstance(error, NotADirectoryError):
+            if isinstance(error, NotADirectoryError) or leads_nowhere(self.path):
                 raise
             return None
         if not stat.S_ISREG(status.st_mode):
@@ -126,12 +128,12 @@ class JournalFile:
         """Return the size of a file that was empty a moment ago: another process may be creating the journal in it."""
         if self._pinned is not None:
             raise FileLost("was emptied while in use")
-        deadline = time.monotonic() + _CREATE_TIMEOUT
+        deadline = monotonic() + _CREATE_TIMEOUT
         while self._has_log_records():
             # Check the log before the file: a new journal gets its first page before its log gets records.
             if size := os.stat(self.path).st_size:  # noqa: PTH116 - as above
                 return size
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 # SQLite would delete the log of an empty file.
                 raise JournalError(
                     f"the journal {self.path} is empty, but {self.wal} still contains records: restore the journal "
@@ -160,10 +162,10 @@ class JournalFile:
 
     def _check_hard_links(self) -> None:
         """Reject a file with several hard links, unless another process removes its temporary one in time."""
-        deadline = time.monotonic() + _CREATE_TIMEOUT
+        deadline = monotonic() + _CREATE_TIMEOUT
         while (status := os.stat(self.path)).st_nlink > 1:  # noqa: PTH116 - as above
             inode = status.st_dev, status.st_ino
-            if time.monotonic() > deadline or inode == self._hard_linked:
+            if monotonic() > deadline or inode == self._hard_linked:
                 if self._remove_temporary_links(inode):
                     continue
                 self._hard_linked = inode

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import attrs
 
 from minted_connect.errors import OrderUnreadable
 from minted_connect.models.customer import Customer
 from minted_connect.models.deal import Deal, OrderStatus
-from minted_connect.models.json_types import DIGITS
+from minted_connect.models.json_types import DIGITS, parse_digits
 from minted_connect.models.masking import masked, masked_except_last_two
 from minted_connect.models.order_status import is_failing
 
 __all__ = ["Completion", "Invoice", "InvoiceItem", "Order", "OrderChange", "OrderProgress", "Receipt", "Shipping"]
-
-_NUMBER: Final = re.compile("[0-9]{1,18}")
 
 
 @attrs.frozen(slots=False)
@@ -204,8 +201,7 @@ class Completion:
         """
         if self.order is not None:
             return self.order.id
-        number = self.keys.get("id", "")
-        return int(number) if _NUMBER.fullmatch(number) else None
+        return parse_digits(self.keys.get("id"))
 
     def require_order(self) -> Order:
         """Return the order.

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import attrs
 
-from minted_connect.models.json_keys import json_key
-from minted_connect.models.json_types import DIGITS
+from minted_connect.models.json_keys import NOT_IN_JSON, json_key
+from minted_connect.models.json_types import DIGITS, customer_id_of, member_of, whole_number
 
 __all__ = ["Page", "UnreadableRow"]
 
 T = TypeVar("T")
-
-_DIGITS: Final = re.compile("[0-9]{1,18}")
 
 
 @attrs.frozen
@@ -24,28 +21,25 @@ class UnreadableRow:
 
     path: str
     """Place in the response (`data.data[3]`)."""
-    problem: str
-    """Path and rule of each mismatch, separated by `; `, without values."""
+    problems: tuple[str, ...]
+    """Path and rule of the first mismatches (`data.data[3].sku: required field missing`), without values."""
     raw: Any = attrs.field(default=None, repr=False, eq=False)
     """The row as received: normally a JSON object."""
 
     @property
+    def problem(self) -> str:
+        """The problems, separated by `; `."""
+        return "; ".join(self.problems)
+
+    @property
     def id(self) -> int | None:
         """The `id` of the row; None if it cannot be read."""
-        value = _member(self.raw, "id")
-        if isinstance(value, str) and _DIGITS.fullmatch(value):
-            return int(value)
-        return value if type(value) is int else None
+        return whole_number(member_of(self.raw, "id"))
 
     @property
     def customer_id(self) -> str | None:
         """The `customer.external_id` of the row; None if it cannot be read."""
-        value = _member(_member(self.raw, "customer"), "external_id")
-        return str(value) if value and type(value) in {str, int} else None
-
-
-def _member(value: Any, name: str) -> Any:
-    return cast("Mapping[str, Any]", value).get(name) if isinstance(value, Mapping) else None
+        return customer_id_of(self.raw)
 
 
 @attrs.frozen(slots=False)
@@ -68,7 +62,7 @@ class Page(Generic[T]):
     """Number of rows on all pages, unreadable ones included."""
     raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False, eq=False)
     """The paginator as received."""
-    unreadable: tuple[UnreadableRow, ...] = attrs.field(default=(), eq=False)
+    unreadable: tuple[UnreadableRow, ...] = attrs.field(default=(), metadata=NOT_IN_JSON)
     """The rows that cannot be read. Each one is logged as a warning."""
 
     @property

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
 
 import attrs
 
@@ -13,18 +12,18 @@ from minted_connect.clock import timeout
 from minted_connect.config import Options
 from minted_connect.core.failures import attach_request, is_transient
 from minted_connect.core.request import OPERATIONS
-from minted_connect.core.response import make_integrity_error
+from minted_connect.core.response import make_integrity_error, make_schema_error
 from minted_connect.errors import (
     InvalidInput,
     MintedConnectError,
     NotFound,
     Phase,
-    ProtocolError,
     RateLimited,
     RequestTimeout,
     ServerError,
 )
 from minted_connect.models import Completion, CreationStatus, Intent, IntentState, Order, OrderProgress, Page
+from minted_connect.models.json_types import CustomerMatch, compare_customer, customer_id_of
 from minted_connect.resources.base import owner_problems
 
 __all__ = [
@@ -57,7 +56,6 @@ _MAX_LAG: Final = 120.0
 """Seconds in which a completed purchase may be missing from Get Orders (Q5)."""
 _MIN_TIMEOUT: Final = 2.0
 """Seconds for the last poll of a wait, even if less time is left: a shorter timeout would cut the response off."""
-_NUMBER: Final = re.compile(r"[1-9][0-9]{0,17}")
 _REQUEST: Final = OPERATIONS["orders.page"].info
 
 
@@ -100,13 +98,10 @@ class OrderRef:
 
     @classmethod
     def _from_unreadable(cls, completion: Completion) -> OrderRef:
-        raw = completion.raw
-        buyer = raw.get("customer")
-        customer = cast("Mapping[str, Any]", buyer).get("external_id") if isinstance(buyer, Mapping) else None
-        number, token = completion.keys.get("id", ""), raw.get("token")
-        if not isinstance(customer, str) or not _NUMBER.fullmatch(number):
+        customer, number, token = customer_id_of(completion.raw), completion.order_id, completion.raw.get("token")
+        if customer is None or not number:
             raise InvalidInput.of("order", "does not identify an order: pass its intent from complete.unfinished()")
-        return cls(customer, int(number), token if isinstance(token, str) else "")
+        return cls(customer, number, token if isinstance(token, str) else "")
 
     def find_in(self, rows: Iterable[Order]) -> Order | None:
         """Return the row of this order, or None.
@@ -133,21 +128,21 @@ def not_listed() -> NotFound:
     return attach_request(NotFound("no order with this id is listed for this customer"), _REQUEST)
 
 
-def check_unreadable(rows: Page[Order], number: int, *, has_number: bool = True) -> None:
+def check_unreadable(rows: Page[Order], number: int | None, customer_id: str) -> None:
     """Check that no row that cannot be read may be the order.
 
     Args:
         rows: The rows listed for the order, which was not found among those that can be read.
-        number: Id of the order.
-        has_number: Whether the order has this id for certain.
+        number: Id of the order; None if it is not known, as that of an order may differ from that of its basket (Q4).
+        customer_id: The customer of the order.
 
     Raises:
-        ProtocolError: if a row that cannot be read has the id of the order, or may have it.
+        ProtocolError: if a row that cannot be read is the order, or may be it.
     """
     for row in rows.unreadable:
-        if not has_number or row.id in (number, None):
-            text = f"the response does not match the expected schema: {row.problem}"
-            raise attach_request(ProtocolError(text, tuple(row.problem.split("; "))), _REQUEST)
+        may_be_own = compare_customer(row.raw, customer_id) is not CustomerMatch.OTHER
+        if may_be_own and (number is None or row.id in (number, None)):
+            raise make_schema_error(row.problems, _REQUEST)
 
 
 def poll_interval(polls: int, quiet: float, roll: float) -> float:
@@ -271,7 +266,7 @@ class OrderPoller:
         rows = await self._fetch(target.customer, target.number)
         order = target.find_in(rows)
         if order is None:
-            check_unreadable(rows, target.number, has_number=not target.keys)
+            check_unreadable(rows, None if target.keys else target.number, target.customer)
             raise not_listed()
         return order
 

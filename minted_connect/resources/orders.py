@@ -23,7 +23,8 @@ from minted_connect.models import (
     Page,
     Receipt,
 )
-from minted_connect.resources import base
+from minted_connect.models.json_types import CustomerMatch, compare_customer
+from minted_connect.resources import base, paging
 from minted_connect.resources.order_tracking import (
     FIRST_PAUSE,
     OrderPoller,
@@ -140,7 +141,7 @@ class AsyncOrders(base.Resource):
             sort_type=sort_type,
             per_page=per_page,
         )
-        return base.pages(lambda number: fetch(page=number), page)
+        return paging.pages(lambda number: fetch(page=number), page)
 
     def iterate(
         self,
@@ -161,7 +162,7 @@ class AsyncOrders(base.Resource):
         other pages. If the number of orders does not agree with `Page.total` at the end, pages are requested once more;
         if orders may be missing then, a warning is logged. Orders that cannot be read are left out and logged, too.
         """
-        lists = base.new_rows(AsyncOrders.pages)(
+        lists = paging.new_rows(AsyncOrders.pages)(
             self,
             customer_id=customer_id,
             status=status,
@@ -173,7 +174,7 @@ class AsyncOrders(base.Resource):
             sort_type=sort_type,
             per_page=per_page,
         )
-        return base.items(lists)
+        return paging.items(lists)
 
     async def get(self, order_id: int, *, customer_id: str) -> Order:
         """Return one order of one customer.
@@ -192,7 +193,7 @@ class AsyncOrders(base.Resource):
         for row in rows:
             if row.id == number and row.customer.external_id == customer_id:
                 return row
-        check_unreadable(rows, number)
+        check_unreadable(rows, number, customer_id)
         raise not_listed()
 
     async def _rows(self, customer_id: str, order_id: int) -> Page[Order]:
@@ -273,6 +274,8 @@ class AsyncOrders(base.Resource):
             NotFound: if a poll two minutes or more after the start does not list the order.
             IntegrityError: if the response belongs to another customer.
             APIError: if the server refuses the request, for credentials or permission.
+            MintedConnectError: the last transient error, if polls have failed for `patience` seconds: for instance a
+                `TransportError`, or a `ProtocolError` if the row of the order cannot be read.
             ClientClosedError: if the client was closed; raised by the next poll.
 
         Source: as `get`.
@@ -336,7 +339,7 @@ def _owner_check(customer_id: str) -> Callable[[Page[Order]], list[str]]:
         paths = (path for number in itertools.count() if (path := f"data.data[{number}]") not in gaps)
         owners = {f"{path}.customer": row.customer for path, row in zip(paths, page.items, strict=False)}
         problems = base.owner_problems(customer_id, owners)
-        others = (row for row in page.unreadable if row.customer_id not in {customer_id, None})
+        others = (row for row in page.unreadable if compare_customer(row.raw, customer_id) is CustomerMatch.OTHER)
         return [*problems, *(f"{row.path}.customer.external_id: is another customer's" for row in others)]
 
     return check

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from minted_connect import validation
 from minted_connect.core.request import OPERATIONS, Request
 from minted_connect.models import Page, Product
-from minted_connect.resources import base
+from minted_connect.resources import base, paging
 
 __all__ = ["AsyncProducts"]
 
@@ -33,8 +33,8 @@ class AsyncProducts(base.Resource):
 
     def pages(self, *, page: int = 1, per_page: int = 10) -> AsyncGenerator[Page[Product], None]:
         """Iterate over the pages from `page` on, one request each."""
-        return base.pages(lambda number: self.page(page=number, per_page=per_page), page)
+        return paging.pages(lambda number: self.page(page=number, per_page=per_page), page)
 
     def iterate(self, *, per_page: int = 10) -> AsyncGenerator[Product, None]:
         """Iterate over all products; pages of `per_page` rows are requested as needed. Each product is yielded once."""
-        return base.items(base.new_rows(AsyncProducts.pages)(self, per_page=per_page))
+        return paging.items(paging.new_rows(AsyncProducts.pages)(self, per_page=per_page))

@@ -11,12 +11,29 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec, module_from_spec
+from types import BuiltinFunctionType
 from typing import Protocol
 
 from attrs import define
 
 START = datetime(2026, 2, 20, 12, 27, 57, tzinfo=UTC)
 """First wall time of a `ManualClock`: `order_at` of the documented basket (api-26503573, 2026-01-22)."""
+
+
+def _load_monotonic() -> Callable[[], float]:
+    # A private copy of the module: libraries such as freezegun replace `time.monotonic` in every module they find.
+    spec = find_spec("time")
+    if spec is None or spec.loader is None:
+        return time.monotonic
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function: Callable[[], float] = module.monotonic
+    return function
+
+
+real_monotonic = _load_monotonic()
+"""`time.monotonic`, also while a library has frozen time."""
 
 
 class Clock(Protocol):
@@ -42,7 +59,23 @@ class Clock(Protocol):
 def _boot_time() -> float:
     if sys.platform == "linux":  # the only platform on which Python has this clock
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return real_monotonic()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Wait until the event is set, at most for these seconds of real time."""
+    if type(time.monotonic) is BuiltinFunctionType:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
+        return
+    # A library has frozen time, and with it the timers of the event loop.
+    timer = threading.Timer(seconds, asyncio.get_running_loop().call_soon_threadsafe, (event.set,))
+    timer.daemon = True
+    timer.start()
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
 
 
 class SystemClock:
@@ -50,7 +83,7 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """Return seconds since an arbitrary start."""
-        return time.monotonic()
+        return real_monotonic()
 
     def elapsed(self) -> float:
         """Return seconds since an arbitrary start; on Linux they include the time the machine was suspended."""
@@ -62,7 +95,7 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait for `seconds` of real time."""
-        await asyncio.sleep(seconds)
+        await _wait(asyncio.Event(), seconds)
 
 
 class MovableClock(SystemClock):
@@ -75,7 +108,7 @@ class MovableClock(SystemClock):
 
     def monotonic(self) -> float:
         """Return seconds since an arbitrary start, advanced seconds included."""
-        return time.monotonic() + self._advanced
+        return real_monotonic() + self._advanced
 
     def elapsed(self) -> float:
         """Return seconds as `SystemClock.elapsed` does, advanced seconds included."""
@@ -104,8 +137,7 @@ class MovableClock(SystemClock):
             self._waiting.add(waiter)
         try:
             while (left := due - self.elapsed()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(moved.wait(), left)
+                await _wait(moved, left)
                 moved.clear()
         finally:
             with self._lock:

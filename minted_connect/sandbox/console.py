@@ -6,7 +6,7 @@ The console asks for no password. It therefore refuses requests of other sites a
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from importlib.resources import files
 from ipaddress import ip_address
@@ -30,6 +30,10 @@ _ROWS = 50
 _MAX_SECONDS = 366 * 86_400
 _SECONDS = Number(0, _MAX_SECONDS)
 _SECONDS_ERROR = f"seconds: a number from 0 to {_MAX_SECONDS}"
+_NO_PAGE = (
+    "The page of the console is missing: add the data files of minted_connect to the application "
+    "(PyInstaller: --collect-data minted_connect)"
+)
 _MAX_YEAR = 9_000  # datetime ends with the year 9999
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 _HEADERS = {
@@ -87,6 +91,10 @@ class Console:
             return await self._route(request)
         except _HttpError as error:
             return _json({"error": str(error)}, error.status)
+        except web.HTTPRequestEntityTooLarge:
+            return _json({"error": "the body is too large"}, 413)
+        except web.RequestPayloadError:
+            return _json({"error": "the body cannot be decoded"}, 400)
 
     def _check_origin(self, request: web.BaseRequest) -> None:
         """Refuse requests of other sites, and requests to another host name (DNS rebinding)."""
@@ -107,7 +115,7 @@ class Console:
         path = request.path.rstrip("/")
         if request.method in {"GET", "HEAD"}:
             if path == PATH:
-                return web.Response(text=_page(), content_type="text/html", headers=_HEADERS)
+                return _page_response()
             if path == f"{PATH}/state":
                 return _json(self._state())
         actions: Mapping[str, Callable[[dict[str, Any]], None]] = {
@@ -124,7 +132,7 @@ class Console:
             raise _HttpError(415, "Content-Type must be application/json")
         try:
             # Exact decimals, as in the API. NaN is accepted here, so that the error names its field.
-            body = json.loads(await request.read(), parse_float=Decimal)
+            body = json.loads(await request.read(), parse_float=_parse_fraction)
         except (ValueError, RecursionError):
             raise _HttpError(400, "the body must be JSON") from None
         if not isinstance(body, dict):
@@ -135,6 +143,7 @@ class Console:
     # Actions.
 
     def _advance_clock(self, body: dict[str, Any]) -> None:
+        _check_keys("clock", body, "seconds")
         seconds = body.get("seconds")
         advance = getattr(self._sandbox.clock, "advance", None)
         if advance is None:
@@ -158,15 +167,18 @@ class Console:
             raise _HttpError(422, str(error)) from None
 
     def _remove_fault(self, body: dict[str, Any]) -> None:
+        _check_keys("faults/remove", body, "id")
+        number = body.get("id")
+        if type(number) is not int:
+            raise _HttpError(422, "id: must be the id of a fault, an integer")
         for fault in self._sandbox.faults.all():
-            if self._fault_id(fault) == body.get("id"):
+            if self._fault_id(fault) == number:
                 fault.remove()
                 return
         raise _HttpError(404, "id: there is no such fault")
 
     def _reset_idle(self, body: dict[str, Any]) -> None:
-        if body:
-            raise _HttpError(422, f"reset_idle takes no {', '.join(sorted(body))}")
+        _check_keys("reset_idle", body)
         self._sandbox.reset_idle()
 
     # The state.
@@ -216,6 +228,19 @@ class Console:
 
     def _fault_id(self, fault: Fault) -> int:
         return self._fault_ids.setdefault(fault, len(self._fault_ids) + 1)
+
+
+def _parse_fraction(digits: str) -> Decimal:
+    """Return an exact number; infinity if its exponent is too large, so that the error names the field."""
+    try:
+        return Decimal(digits)
+    except InvalidOperation:
+        return Decimal("Infinity")
+
+
+def _check_keys(action: str, body: Mapping[str, Any], *known: str) -> None:
+    if unknown := set(body).difference(known):
+        raise _HttpError(422, f"{action} takes no {', '.join(sorted(unknown))}")
 
 
 def _prices(shop: Shop) -> list[dict[str, Any]]:
@@ -288,6 +313,13 @@ def _is_ip_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _page_response() -> web.Response:
+    try:
+        return web.Response(text=_page(), content_type="text/html", headers=_HEADERS)
+    except (OSError, KeyError):  # zip files raise KeyError
+        return web.Response(text=_NO_PAGE, status=503, headers=_HEADERS)
 
 
 @cache

@@ -239,15 +239,25 @@ async def order_status(
 
 @fault
 async def page_drift(context: FaultContext, *, change: Literal["insert", "remove"] = "insert") -> web.Response:
-    """Change the list of orders between page 1 and later ones: the newest order joins the list, or leaves it."""
+    """Change the list of orders between page 1 and later ones: the newest order joins the list, or leaves it.
+
+    Hides the order in the responses that the fault is applied to, and in no other one.
+    """
     partner = await context.authenticate()
     if isinstance(partner, Response):
         return context.respond(partner)
-    newest = max(context.shop.orders_of(partner), key=lambda order: (order.ordered, order.id), default=None)
-    if newest is not None:
-        is_first = parse_query(context.request.raw_path).get("page", "1") == "1"
-        context.shop.set_listed(newest.id, is_listed=is_first == (change == "remove"))
-    return context.respond(await context.process())
+    # After this, `process` does not suspend, so that no other request is processed while the order is hidden.
+    await context.request.read()
+    shop = context.shop
+    newest = max(shop.orders_of(partner), key=lambda order: (order.ordered, order.id), default=None)
+    is_first = parse_query(context.request.raw_path).get("page", "1") == "1"
+    if newest is None or newest.id in shop.unlisted or is_first != (change == "insert"):
+        return context.respond(await context.process())
+    shop.set_listed(newest.id, is_listed=False)
+    try:
+        return context.respond(await context.process())
+    finally:
+        shop.set_listed(newest.id, is_listed=True)
 
 
 def _error_response(
@@ -325,10 +335,17 @@ async def long_header(context: FaultContext, *, size: HeaderSize = 16_384) -> we
 
 
 @fault
-async def two_answers(context: FaultContext) -> web.Response:
-    """Send the response twice."""
+async def two_answers(context: FaultContext, *, keep_alive: bool = False) -> web.Response:
+    """Send the response twice; with `keep_alive` the second one precedes the next request of the connection."""
     response = await context.process()
-    return _send_raw(context, response, (_head(context, response) + response.payload()) * 2)
+    data = _head(context, response) + response.payload()
+    if not keep_alive:
+        return _send_raw(context, response, data * 2)
+    transport, sent = _transport(context), context.respond(response)
+    await sent.prepare(context.request)
+    await sent.write_eof()
+    transport.write(data)
+    return sent
 
 
 # The raw transport.

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any, NoReturn, cast
@@ -60,12 +60,14 @@ def decode(text: bytes | str) -> Json:
     """Decode JSON with exact decimals.
 
     Raises:
-        ValueError: if the text is not JSON, or contains NaN or Infinity.
+        ValueError: if the text is not JSON, or contains NaN, Infinity or an exponent that `Decimal` does not support.
     """
     try:
         return cast("Json", json.loads(text, parse_float=Decimal, parse_constant=_refuse))
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except InvalidOperation:
+        raise ValueError("a number is out of range") from None
 
 
 def _refuse(word: str) -> NoReturn:

@@ -34,8 +34,10 @@ _SHUTDOWN_TIMEOUT = 0.05  # seconds that a request in progress gets when the san
 
 
 def _is_not_client_error(record: logging.LogRecord) -> bool:
-    # aiohttp also logs a traceback for malformed requests, such as an overlong URL; the 400 response is enough.
-    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+    # aiohttp also logs a traceback for malformed requests, such as an overlong URL or a body with a wrong encoding; the
+    # 400 response is enough.
+    errors = HttpProcessingError, web.RequestPayloadError
+    return record.exc_info is None or not isinstance(record.exc_info[1], errors)
 
 
 _log = logging.getLogger("minted_connect.sandbox")

@@ -1,10 +1,12 @@
 """The sandbox in a thread of its own, for blocking code."""
 
 import asyncio
+import contextlib
 import threading
 from types import TracebackType
 from typing import Self, Unpack
 
+from .clock import real_monotonic
 from .server import BaseSandbox
 from .settings import Options
 
@@ -119,7 +121,11 @@ class ThreadedSandbox(BaseSandbox):
         self.close()
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        with asyncio.Runner() as runner:
+            # An instance attribute: its timers run on while a library has frozen `time.monotonic`.
+            with contextlib.suppress(AttributeError):  # a loop in C, which never reads `time.monotonic`
+                runner.get_loop().time = real_monotonic  # type: ignore[method-assign]
+            runner.run(self._serve())
 
     async def _serve(self) -> None:
         try:

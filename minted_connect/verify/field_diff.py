@@ -11,7 +11,7 @@ from typing import Any, Final, Union, cast, get_args, get_origin
 import attrs
 
 from minted_connect.models import Page
-from minted_connect.models.json_keys import json_name
+from minted_connect.models.json_keys import is_in_json, json_name
 
 __all__ = ["Differences", "diff"]
 
@@ -45,7 +45,7 @@ def diff(data: Any, type_: Any) -> Differences:
     unknown: list[str] = []
     missing: list[str] = []
     for path, class_, objects in _iter_classes("data", type_, [data]):
-        fields = {json_name(class_, field.name): field for field in attrs.fields(class_) if field.eq}
+        fields = {json_name(class_, field.name): field for field in attrs.fields(class_) if is_in_json(field)}
         received = {name: value for object_ in objects for name, value in object_.items()}
         extra = [name for name in received if name not in fields and not (class_ is Page and name in _PAGINATOR)]
         unknown += [f"{path}.{_mask_key(name)}: {_json_type(received[name])}" for name in extra]
@@ -69,7 +69,7 @@ def _iter_classes(path: str, type_: Any, values: list[Any]) -> Iterator[tuple[st
             return
         yield path, class_, objects
         for field in attrs.fields(attrs.resolve_types(class_)):
-            if field.eq:
+            if is_in_json(field):
                 name = json_name(class_, field.name)
                 inner = field.type[arguments] if getattr(field.type, "__parameters__", ()) else field.type
                 yield from _iter_classes(f"{path}.{name}", inner, list(_values_of(objects, name)))

@@ -146,7 +146,7 @@ class _Run:
         except MintedConnectError as error:
             failure = error
         unreadable: tuple[UnreadableRow, ...] = getattr(value, "unreadable", ())
-        problems = tuple(problem for row in unreadable for problem in row.problem.split("; "))
+        problems = tuple(problem for row in unreadable for problem in row.problems)
         self.results[operation] = self._assess(operation, failure, problems)
         return value
 

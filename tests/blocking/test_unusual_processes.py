@@ -36,6 +36,21 @@ def test_call_in_a_patched_process_raises_configuration_error(monkeypatch, name)
 
 
 @pytest.mark.parametrize("name", PATCHED)
+def test_call_after_the_process_was_patched_is_refused(monkeypatch, name):
+    module, fake = PATCHED[name]
+    with (
+        ThreadedSandbox() as sandbox,
+        MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted,
+    ):
+        assert minted.products.page()
+        monkeypatch.setitem(sys.modules, module, fake)
+        with pytest.raises(ConfigurationError, match="needs real threads"):
+            minted.products.page()
+        monkeypatch.undo()
+        assert minted.products.page()
+
+
+@pytest.mark.parametrize("name", PATCHED)
 def test_sandbox_in_a_patched_process_is_not_started(monkeypatch, name):
     module, fake = PATCHED[name]
     monkeypatch.setitem(sys.modules, module, fake)

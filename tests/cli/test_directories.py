@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+import minted_connect
+from minted_connect.cli.profiles import config_path
 from minted_connect.sandbox import ThreadedSandbox
 from tests.cli.conftest import CUSTOMER, GOLD, Minted
 
@@ -129,3 +133,22 @@ def test_reconcile_names_the_file_that_does_not_exist(minted: Minted, tmp_path: 
     directory = tmp_path / "config" / "minted-connect"
     assert result.code == 0
     assert result.err.startswith(f"nothing to reconcile: the journal {directory}{os.sep}")
+
+
+@pytest.mark.parametrize(
+    ("platform", "directory"),
+    [("linux", "~/.config"), ("darwin", "~/Library/Application Support"), ("win32", "%APPDATA%")],
+)
+def test_guide_names_the_directory_of_each_system(
+    monkeypatch: pytest.MonkeyPatch, platform: str, directory: str
+) -> None:
+    monkeypatch.setenv("HOME", "/home/shop")
+    monkeypatch.setenv("APPDATA", "/appdata")
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.delenv("MINTED_CONNECT_CONFIG", raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setitem(typer.get_app_dir.__globals__, "WIN", platform == "win32")
+    expanded = Path(directory.replace("~", "/home/shop").replace("%APPDATA%", "/appdata"))
+    assert config_path() == expanded / "minted-connect" / "config.toml"
+    guide = Path(minted_connect.__file__).parent / "guides" / "cli.md"
+    assert f"`{directory}`" in guide.read_text("utf-8")

@@ -53,9 +53,10 @@ def test_private_file_or_mounted_secret_is_read(write, mode, directory_mode):
     assert read_private(write(mode, directory_mode), "password") == "secret\n"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="the file must belong to root")
 @pytest.mark.usefixtures("other_user")
 @pytest.mark.parametrize("mode", [0o440, 0o640, 0o644])
-def test_readable_file_of_another_user_is_read(write, mode):
+def test_readable_file_of_root_is_read(write, mode):
     assert read_private(write(mode, 0o755), "password") == "secret\n"
 
 
@@ -114,6 +115,20 @@ def test_broken_link_is_refused(tmp_path):
     (tmp_path / "link").symlink_to("nowhere")
     with pytest.raises(ConfigurationError, match=r"cannot be read \(FileNotFoundError\)"):
         read_private(tmp_path / "link", "password")
+
+
+def test_loop_of_links_is_refused(tmp_path):
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    with pytest.raises(ConfigurationError, match=r"cannot be read \(OSError\)"):
+        read_private(tmp_path / "one", "password")
+
+
+def test_exposed_directory_or_device_is_refused_without_chmod(tmp_path):
+    tmp_path.chmod(0o755)
+    for place in (tmp_path, Path("/dev/null")):
+        with pytest.raises(ConfigurationError, match=r"is not a regular file$"):
+            read_private(place, "password")
 
 
 def test_file_that_is_not_utf_8_is_refused_with_advice(tmp_path):

@@ -92,3 +92,16 @@ failed: Final = _fault(
     where=st.sampled_from(("response", "list", "both")),
 )
 """The order is made, but listed as failed."""
+
+odd_rows: Final = st.sampled_from(
+    (
+        {"field": "order_at", "value": "?"},
+        {"field": "paid_total", "value": ""},
+        {"field": "id", "value": "x"},
+        {"field": "token", "value": 12},
+        {"field": "guid", "value": []},
+        {"field": "customer", "value": []},
+        {"field": "order_creation_status", "value": 1},
+    )
+).map(lambda change: ("odd_row", dict(change)))
+"""One row of a list of orders cannot be read."""

@@ -244,8 +244,7 @@ class Oracle:
         """Check that a reported completion has an order, and that it lists the differences from what was agreed to."""
         orders = self.orders(entry.cart_token)
         assert orders, "a completion was reported without an order"
-        if "id" in done.keys:
-            assert done.keys["id"] in {str(order.id) for order in orders}
+        assert done.order_id in {None, *(order.id for order in orders)}
         if len(orders) > 1 or done.order is None:
             return
         [order] = orders

@@ -286,6 +286,25 @@ def test_names_that_sqlite_reserves_are_rejected(
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("client", [AsyncMintedConnect, MintedConnect])
+def test_link_into_a_missing_directory_is_rejected(client: Any, tmp_path: Path) -> None:
+    link = tmp_path / "journal.db"
+    link.symlink_to(tmp_path / "volume" / "journal.db")
+    with pytest.raises(ConfigurationError, match="in a directory that exists"):
+        client("partner", "secret", journal=link)
+
+
+async def test_link_whose_directory_disappears_raises_an_error(tmp_path: Path) -> None:
+    link = tmp_path / "journal.db"
+    link.symlink_to(tmp_path / "volume" / "journal.db")
+    (tmp_path / "volume").mkdir()
+    assert await SqliteJournal(link).pending() == []
+    (tmp_path / "volume").rmdir()
+    for query in (SqliteJournal(link).pending, SqliteJournal(link).awaiting_completion):
+        with pytest.raises(JournalError, match="cannot be opened or created"):
+            await query()
+
+
 def test_sqlite_journal_rejects_a_reserved_name() -> None:
     with pytest.raises(ConfigurationError, match="leave `journal` out"):
         SqliteJournal(":memory:")

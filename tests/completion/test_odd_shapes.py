@@ -15,7 +15,6 @@ from minted_connect import MintedConnectError
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.order_match import (
     Match,
-    customer_of,
     differences,
     identifiers,
     is_cleared,
@@ -27,7 +26,17 @@ from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Intent, IntentState, Order
-from tests.completion.fakes import CUSTOMER, TOKEN, FakeApiClient, basket_json, intent_of, order_json, page_json
+from minted_connect.models.json_types import customer_id_of
+from tests.completion.fakes import (
+    CUSTOMER,
+    TOKEN,
+    FakeApiClient,
+    basket_json,
+    intent_of,
+    order_json,
+    order_of,
+    page_json,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -125,6 +134,7 @@ INTENTS = st.builds(
 CHANGES = st.lists(st.sampled_from(QUIRKS), min_size=1, max_size=4, unique=True)
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.requirement(38)
 @settings(deadline=None, max_examples=200)
 @given(raw=ORDERS, intent=INTENTS, changes=CHANGES, keeps_number=st.booleans())
@@ -146,8 +156,6 @@ def read_back(rows: list[Any], basket: Any, intent: Intent, changes: list[Change
     async def reconcile() -> tuple[Any, ...]:
         api = FakeApiClient(completion=CompletionPolicy(reconcile_budget=3.0))
         api.basket, api.orders = reshaped(basket, changes), reshaped(page_json(rows), changes)
-        if basket is None and changes:
-            api.basket = []
         journal = MemoryJournal()
         await journal.prepare(intent)
         try:
@@ -162,6 +170,7 @@ def read_back(rows: list[Any], basket: Any, intent: Intent, changes: list[Change
     return asyncio.run(reconcile())
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.requirement(14)
 @settings(deadline=None, max_examples=60)
 @given(
@@ -177,6 +186,7 @@ def test_quirk_does_not_change_a_verdict(rows: list[Any], basket: Any, intent: I
 # --- ids as numbers ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.parametrize("increment_id", ["59047701704", "00047701704"])
 def test_key_as_number_matches(increment_id: str) -> None:
     raw = order_json(token=None, guid=None, increment_id=int(increment_id))
@@ -187,21 +197,24 @@ def test_key_as_number_matches(increment_id: str) -> None:
     assert not refers_to(raw, intent_of(increment_id="59047701705"))
 
 
+@pytest.mark.requirement(52)
 def test_customer_as_number_is_the_customer() -> None:
     raw = order_json()
     raw["customer"]["external_id"] = 4711
     intent = intent_of(external_customer_id="4711")
-    assert customer_of(raw) == "4711"
+    assert customer_id_of(raw) == "4711"
     assert match_order(raw, parsed(raw), intent) is Match.TOKEN
     assert match_order(raw, parsed(raw), intent_of(external_customer_id="4712")) is Match.NONE
 
 
+@pytest.mark.requirement(52)
 def test_known_order_as_text_is_excluded() -> None:
     raw = {"customer": {"external_id": CUSTOMER}, "id": "77"}
     assert match_order(raw, None, intent_of(known_orders=(77,))) is Match.NONE
     assert match_order(raw, None, intent_of(known_orders=(78,))) is Match.LIKELY
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.parametrize(
     ("value", "expected"), [(3, 3), ("3", 3), (None, 9), ("", 9), ("x", 9), (True, 9), ([], 9), ("9" * 5000, 9)]
 )
@@ -217,3 +230,11 @@ async def test_order_number_as_text_is_stored_in_the_journal() -> None:
     assert (completion.order_id, completion.require_order().id) == (10984, 10984)
     [stored] = journal._closed.values()
     assert (stored.state, stored.order_id) == (IntentState.CONFIRMED, 10984)
+
+
+async def test_order_in_an_array_with_gaps_is_found() -> None:
+    api = FakeApiClient()
+    api.basket = None
+    api.orders = lambda _: {**page_json([]), "data": {"3": order_of("customer-2"), "8": order_json()}}
+    completion = await AsyncCompletions(api, MemoryJournal()).reconcile(intent_of())
+    assert completion.order is not None

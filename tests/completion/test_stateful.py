@@ -38,7 +38,7 @@ from minted_connect.journal.protocol import OPEN
 from minted_connect.models import Basket, Completion, IntentState
 from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import SHIPPING
-from tests.completion.fault_strategies import FaultSpec, broken, failed, is_false_refusal, late, refused
+from tests.completion.fault_strategies import FaultSpec, broken, failed, is_false_refusal, late, odd_rows, refused
 from tests.completion.ledger import HEADER, Entry, FileStore, Machine, MemoryStore, Oracle, result_of, run_loop
 from tests.support.clocks import SteppingClock
 from tests.support.operations import GOLD, SILVER
@@ -111,6 +111,7 @@ class Purchases(RuleBasedStateMachine):
         restarts=st.sampled_from((None, 90.0)),
         inline_looks=st.sampled_from((None, None, 0.0, 10.0)),
         has_bounds=st.booleans(),
+        quirks=st.sampled_from((None, "laravel")),
         pre_image=st.sampled_from(("off", "try", "require")),
     )
     def open(
@@ -121,6 +122,7 @@ class Purchases(RuleBasedStateMachine):
         restarts: float | None,
         inline_looks: float | None,
         has_bounds: bool,
+        quirks: Any,
         pre_image: Any,
     ) -> None:
         """Choose the behaviour of the vendor; with `has_bounds`, the policy has its optional bounds and proofs."""
@@ -134,6 +136,7 @@ class Purchases(RuleBasedStateMachine):
             orders_lag=lag,
             reads_lag=reads_lag,
             lock_restart=restarts,
+            quirks=quirks,
             log_limit=0,
         )
         staleness = lag + reads_lag
@@ -376,7 +379,12 @@ class Purchases(RuleBasedStateMachine):
 
     # --- events --------------------------------------------------------------------------------------------------
 
-    @rule(where=st.sampled_from(READS), fault=broken, times=st.integers(1, 4), after=st.integers(0, 2))
+    @rule(
+        where=st.sampled_from(READS),
+        fault=st.one_of(broken, broken, odd_rows),
+        times=st.integers(1, 4),
+        after=st.integers(0, 2),
+    )
     def inject_read_fault(self, where: Any, fault: FaultSpec, times: int, after: int) -> None:
         self.run_step(self._inject_read_fault(*where, fault, times, after))
 
@@ -592,7 +600,7 @@ LONG: Final = settings(SHORT, stateful_step_count=50, max_examples=100, derandom
 
 @pytest.mark.requirement(13)
 @pytest.mark.requirement(43)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(0 if TOTAL_STEPS else 300)  # the mark overrides --timeout
 @pytest.mark.requirement(45)
 @pytest.mark.requirement(46)
 @pytest.mark.parametrize(

@@ -168,7 +168,8 @@ async def test_domain_of_challenge_and_page_links_are_not_followed(connect):
                 _, headers, _ = await connection.request()
                 signed = "authorization" in headers
                 links = {"next_page_url": f"{other_server.url}/?page=2", "last_page_url": f"{other_server.url}/?page=9"}
-                page = {"current_page": 1, "data": [], "last_page": 9, "per_page": 10, "total": 90, **links}
+                # With a total above the rows read, the first page would be requested once more.
+                page = {"current_page": 1, "data": [], "last_page": 9, "per_page": 10, "total": 0, **links}
                 domain = f'{FIRST}, domain="/ {other_server.url}/"'
                 connection.envelope(page, 200 if signed else 401, "" if signed else challenge_headers(domain))
 

@@ -522,6 +522,8 @@ def test_corrupted_data_is_a_model_or_raises_structure_error(type_: Any, data: s
         assert all(problem.startswith("data") and ": " in problem for problem in mismatch.problems)
         assert "does not match the schema" not in str(mismatch)
     else:
+        if isinstance(model, Page):
+            model = attrs.evolve(model, unreadable=())  # rows that cannot be read are not written back
         assert structure(unstructure(model), type_) == model
 
 

@@ -94,6 +94,7 @@ def test_invalid_request_id_is_ignored(value: str):
 # --- invalid responses -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.parametrize(
     ("body", "problem"),
     [

@@ -46,6 +46,7 @@ R, S, A, M = Effect.READ, Effect.IDEMPOTENT, Effect.NON_IDEMPOTENT, Effect.COMPL
 ATTEMPTS = {
     "refused": (ConnectFailed("x"), {R: 3, S: 2, A: 2, M: 2}),
     "bad certificate": (TLSFailed("x"), {R: 1, S: 1, A: 1, M: 1}),
+    "closed handshake": (TLSFailed("x", is_closed_by_server=True), {R: 3, S: 2, A: 2, M: 2}),
     "no connection free": (PoolTimeout("x"), {R: 1, S: 1, A: 1, M: 1}),
     "limiter": (LimiterTimeout("x"), {R: 1, S: 1, A: 1, M: 1}),
     "breaker": (CircuitOpen("x"), {R: 1, S: 1, A: 1, M: 1}),

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from redis.asyncio import Redis
 
-from minted_connect import ConfigurationError, Fleet, FleetError, RateLimit
+from minted_connect import ConfigurationError, Fleet, FleetError, JsonLinesSink, RateLimit
 from minted_connect.feed.fleet import member as member_module
 from tests.feed.test_fleet import LEASE, fleet_at, gold, polls, take
 from tests.support.redis_server import RedisServer, TcpProxy, running
@@ -209,6 +210,12 @@ async def test_open_without_permission_for_rate_limit_names_it(member, own_redis
         ("redis://host?db=canary", "the parameter db has an invalid value"),
         ("redis://host?db=", "the parameter db has no value"),
         ("redis://host?ca%20nary=1", "unsupported parameters: ...;"),
+        ("unix:///run/redis.sock?socket_keepalive=yes", "unsupported parameters: socket_keepalive;"),
+        ("rediss://host?ssl_keyfile=/canary.pem", "ssl_keyfile needs the parameter ssl_certfile"),
+        ("rediss://host?ssl_min_version=5", "the parameter ssl_min_version has an invalid value"),
+        ("rediss://host?ssl_ca_certs=%00canary", "the parameter ssl_ca_certs has an invalid value"),
+        ("rediss://host?ssl_ca_data=%C3%A4canary", "the parameter ssl_ca_data has an invalid value"),
+        ("redis://host?db=canary&db=1", "the parameter db is repeated"),
     ],
 )
 def test_url_with_unsupported_parameter_raises(url, text):
@@ -223,11 +230,48 @@ def test_url_with_unsupported_parameter_raises(url, text):
     [
         "redis://host/0?client_name=prices&socket_keepalive=yes",
         "rediss://host/0?ssl_cert_reqs=none&ssl_ca_certs=/ca.pem&ssl_check_hostname=no",
+        "rediss://host/0?ssl_min_version=771&ssl_certfile=/cert.pem&ssl_keyfile=/key.pem",
         "unix:///run/redis.sock?db=2&password=canary",
     ],
 )
 def test_url_with_supported_parameters_is_accepted(url):
     assert "?" not in Fleet(url).place
+
+
+PARAMETERS = {
+    "client_name": "prices",
+    "db": "2",
+    "password": "canary",
+    "socket_keepalive": "yes",
+    "ssl_ca_certs": "/ca.pem",
+    "ssl_ca_data": "canary",
+    "ssl_ca_path": "/ca",
+    "ssl_cert_reqs": "none",
+    "ssl_certfile": "/cert.pem",
+    "ssl_check_hostname": "no",
+    "ssl_ciphers": "ECDHE+AESGCM",
+    "ssl_keyfile": "/key.pem&ssl_certfile=/cert.pem",
+    "ssl_min_version": "771",
+    "username": "user",
+}
+
+
+@pytest.mark.parametrize("base", ["redis://host/0", "rediss://host/0", "unix:///run/redis.sock"])
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_url_parameter_is_refused_or_usable(base, name):
+    url = f"{base}?{name}={PARAMETERS[name]}"
+    try:
+        Fleet(url)
+    except ConfigurationError:
+        assert not base.startswith("rediss")
+        assert name.startswith("ssl_") or (base.startswith("unix") and name == "socket_keepalive")
+        return
+    made = Redis.from_url(url).connection_pool.make_connection()
+    if base.startswith("rediss"):
+        try:
+            made.ssl_context.get()
+        except OSError:
+            assert "/" in PARAMETERS[name] or name == "ssl_ca_data"  # a file that does not exist, or no certificate
 
 
 async def test_supported_parameters_reach_the_server(member, own_redis, sandbox):
@@ -258,3 +302,25 @@ async def test_close_ends_while_server_is_silent(member, stoppable_redis, sandbo
             await feed.aclose()
     finally:
         os.kill(stoppable_redis.process.pid, signal.SIGCONT)
+
+
+async def test_error_of_cancelled_recording_ends_with_outage(member, stoppable_redis, sandbox, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "minted_connect.feed")
+    sink_path = tmp_path / "gold.jsonl"
+    feed = await member(fleet_at(stoppable_redis.url))
+    recording = asyncio.ensure_future(feed.record(JsonLinesSink(sink_path)))
+    await wait_until(lambda: sink_path.exists() and sink_path.stat().st_size)
+    recording.cancel()
+    await asyncio.wait({recording})
+    for outages in (1, 2):
+        os.kill(stoppable_redis.process.pid, signal.SIGSTOP)
+        recording = asyncio.ensure_future(feed.record(JsonLinesSink(sink_path)))
+        try:
+            await wait_until(lambda: "replay" in feed._source._redis_errors)
+            recording.cancel()
+            await asyncio.wait({recording})
+        finally:
+            os.kill(stoppable_redis.process.pid, signal.SIGCONT)
+        await wait_until(lambda: feed.last_error is None)
+        # The outage of this round, and its end, are logged once.
+        assert [caplog.text.count("did not respond"), caplog.text.count(RECOVERED)] == [outages] * 2

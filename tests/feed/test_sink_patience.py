@@ -7,9 +7,10 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -17,7 +18,7 @@ import pytest
 from minted_connect import CsvSink, InvalidInput, JsonLinesSink, ParquetSink, SinkError, SqliteSink
 from minted_connect.feed.sinks import base
 from tests.feed.test_recording import QueueFetch
-from tests.feed.test_sinks import make, read
+from tests.feed.test_sinks import KINDS, make, read
 from tests.feed.ticks import GOLD, tick
 from tests.support.waiting import wait_until
 
@@ -95,6 +96,61 @@ def test_interrupt_shortens_wait_until_next_open(tmp_path, monkeypatch):
         timer.join()
 
 
+@pytest.mark.parametrize(("patience", "seconds"), [(0, 0), (0.2, 200), (600, 500)])
+def test_sqlite_waits_no_longer_than_patience(patience, seconds, tmp_path):
+    with make("sqlite", tmp_path, patience=patience) as sink:
+        assert sink._connection.execute("PRAGMA busy_timeout").fetchone() == (seconds,)
+
+
+@contextmanager
+def in_use(kind: str, folder: Path) -> Iterator[Callable[[], Any]]:
+    """Keep a sink of this kind from opening; yield a function that permits it."""
+    if kind == "sqlite":
+        with locked(folder / "ticks.db", "EXCLUSIVE") as holder:
+            yield lambda: holder.execute("ROLLBACK")
+    else:
+        with make(kind, folder) as other:
+            yield other.close
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.skipif(sys.platform == "win32", reason="needs advisory locks")
+def test_interrupt_before_open_shortens_its_wait(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "_INTERRUPTED_WAIT", 0.1)
+    sink = make(kind, tmp_path, patience=8)
+    sink.interrupt()
+    with in_use(kind, tmp_path) as release:
+        started = time.monotonic()
+        with pytest.raises(SinkError, match=r"locked|another sink"):
+            sink.open()
+        assert time.monotonic() - started < 5
+        sink.close()
+        timer = threading.Timer(0.5, release)
+        timer.start()
+        with sink:  # waits longer than an interrupted sink
+            assert sink.append([tick(1)]) == 1
+        timer.join()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs advisory locks")
+def test_interrupt_of_parquet_sink_holds_when_it_reopens(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "_INTERRUPTED_WAIT", 0.1)
+    sink = make("parquet", tmp_path, patience=8)
+    sink.open()
+    sink.append([tick(1)])
+    sink.directory.rename(tmp_path / "moved")
+    with make("parquet", tmp_path) as other:
+        other.append([tick(2)])
+        sink.interrupt()
+        started = time.monotonic()
+        with pytest.raises(SinkError, match="another sink is writing to this file"):
+            sink.append([tick(3)])
+        assert time.monotonic() - started < 5
+    sink.close()
+    with sink:
+        assert sink.append([tick(3)]) == 1
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
 @pytest.mark.skipif(sys.platform == "win32", reason="needs advisory locks")
 def test_file_sink_with_patience_waits_for_other_sink(kind, tmp_path):
@@ -133,7 +189,7 @@ async def test_record_with_patience_ends_after_it(tmp_path):
             steps.results.put_nowait((GOLD,))
             with pytest.raises(SinkError, match="database is locked"):
                 await feed.record(sink, patience=0.3)
-    assert sink.patience == 0.3
+    assert sink.patience == 600
 
 
 @pytest.mark.parametrize("how", ["native", "anyio"])

@@ -126,6 +126,38 @@ def test_sink_without_directory_raises_until_it_is_back(kind, tmp_path):
     assert numbers(kind, tmp_path / "moved") == [1]
 
 
+@pytest.mark.parametrize("obstacle", ["file", "loop"])
+def test_sink_whose_parent_is_no_directory_raises(kind, obstacle, tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    sink = make(kind, folder)
+    sink.open()
+    sink.append([tick(1)])
+    folder.rename(tmp_path / "moved")
+    if obstacle == "file":
+        folder.write_bytes(b"")
+    else:
+        folder.symlink_to(folder)
+    for _ in range(2):
+        with pytest.raises(SinkError, match=f"{folder}.*: "):
+            sink.append([tick(2)])
+    if kind == "parquet":
+        with pytest.raises(SinkError, match=f"{folder}.*: "):
+            sink.close()
+    sink.close()
+    with pytest.raises(SinkError, match=f"{folder}.*: "):
+        make(kind, folder).open()
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "sqlite"])
+def test_sink_in_deleted_working_directory_raises_sink_error(kind, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path / "folder")
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(SinkError, match="ticks"):
+        make(kind, Path()).open()
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "sqlite"])
 def test_sink_with_relative_path_ignores_change_of_directory(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

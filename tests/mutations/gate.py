@@ -1,4 +1,4 @@
-"""The mutations of statements 45 to 51, which run with every land gate."""
+"""The mutations of statements 45 to 53, which run with every land gate."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ GATE = [
         49,
         "a lost record is not logged at ERROR",
         "journal/sql.py",
-        '        _logger.error(\n            "intent %s: its record is lost',
+        '        log_error(\n            _logger,\n            "intent %s: its record is lost',
         '        _logger.debug(\n            "intent %s: its record is lost',
         "completion/test_journal_lost.py",
     ),
@@ -162,5 +162,57 @@ GATE = [
         "self._api.with_pool(PoolKind.RECOVERY)",
         "self._api.with_pool(PoolKind.DEFAULT)",
         "matrix/test_dead_pool.py",
+    ),
+    Mutation(
+        52,
+        "empty text is an amount of 0",
+        "core/model_decoder.py",
+        "        return Decimal(value)\n",
+        '        return Decimal(value)\n    if value == "":\n        return Decimal(0)\n',
+        "completion/test_odd_values.py",
+        "money",
+    ),
+    Mutation(
+        52,
+        "any success that is not empty is success",
+        "core/response.py",
+        '    if not isinstance(envelope["success"], bool):\n',
+        "    if False:\n",
+        "completion/test_odd_values.py",
+        "success",
+    ),
+    Mutation(
+        52,
+        "an odd row in a read-back is ignored",
+        "completion/order_match.py",
+        "        return Match.NONE if other_keys else Match.LIKELY\n",
+        "        return Match.NONE\n",
+        "test_odd_rows.py",
+    ),
+    Mutation(
+        52,
+        "a row that moved comes twice",
+        "resources/paging.py",
+        "        if key in self._seen:\n            return False\n",
+        "",
+        "test_page_drift.py",
+    ),
+    Mutation(
+        53,
+        "a refusal is never carried out later",
+        "sandbox/fault_effects.py",
+        '    elif commit == "after":\n',
+        "    elif False:\n",
+        "sandbox/test_fault_modes.py",
+        "F46 and refusal",
+    ),
+    Mutation(
+        53,
+        "the console removes a fault by any value that is equal to its id",
+        "sandbox/console.py",
+        "        if type(number) is not int:",
+        "        if number is None:",
+        "sandbox/test_console_requests.py",
+        "wrong_value",
     ),
 ]

@@ -33,7 +33,7 @@ PURCHASES = [
         14,
         "an order is not recognised by its keys",
         "completion/order_match.py",
-        "return Match.LIKELY if customer is None else strength",
+        "return strength if is_own else Match.LIKELY",
         "return Match.LIKELY",
         "completion/test_reconcile.py",
     ),

@@ -145,7 +145,7 @@ REQUESTS = [
         12,
         "an addition is sent again",
         "core/retry.py",
-        "elif effect in {Effect.NON_IDEMPOTENT, Effect.COMPLETE}:",
+        "elif not effect.is_idempotent:",
         "elif effect is Effect.COMPLETE:",
         "core/test_retry.py",
     ),

@@ -1,4 +1,4 @@
-"""A client for the tests of the sandbox with its own Digest: it uses no code of the SDK."""
+"""A client for the tests of the sandbox with its own Digest, which uses no code of the SDK, and clients of the SDK."""
 
 import contextlib
 import hashlib
@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from minted_connect import CompletionPolicy, Options
 from minted_connect.sandbox import ManualClock, Sandbox
 
 HASHES = {"MD5": "md5", "SHA-256": "sha256", "SHA-512-256": "sha512_256"}
@@ -186,3 +187,20 @@ def sandbox(served):
 @pytest.fixture
 def api(served):
     return served[1]
+
+
+@pytest.fixture
+async def serve(connect):
+    """Return a function that starts a sandbox, and connects either client of the SDK to it, on the same clock."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(pool_size=20, breaker=None, **options):
+            clock = ManualClock(auto_advance=True)
+            sandbox = await stack.enter_async_context(Sandbox(seed=1, clock=clock, **options))
+            policy = CompletionPolicy(orders_lag=4.0)
+            given = Options(clock=clock, completion=policy, pool_size=pool_size, breaker=breaker)
+            client = await connect(sandbox.url, sandbox.username, sandbox.password, options=given)
+            await client.customers.create("customer-1")
+            return sandbox, client
+
+        yield start

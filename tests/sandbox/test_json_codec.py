@@ -47,7 +47,7 @@ def test_float_raises_type_error():
         encode({"price": 1.5})
 
 
-@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "{", "", b"\xff", "[" * 100_000, "1" * 5000])
+@pytest.mark.parametrize("text", ["NaN", "[Infinity]", "{", "", b"\xff", "[" * 100_000, "1" * 5000, f"[1e{10**18}]"])
 def test_invalid_json_raises_value_error(text):
     with pytest.raises(ValueError):
         decode(text)

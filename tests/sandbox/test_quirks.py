@@ -84,6 +84,7 @@ async def results(name: str, quirks: Any) -> Any:
         return plain(await CALLS[name](minted, prepared))
 
 
+@pytest.mark.requirement(52)
 @pytest.mark.requirement(38)
 @pytest.mark.parametrize("name", CALLS)
 async def test_operation_gives_equal_models_with_quirks(name: str) -> None:
@@ -96,6 +97,7 @@ async def test_missing_basket_with_quirks_is_none() -> None:
         assert await minted.baskets.get_active("customer-1") is None
 
 
+@pytest.mark.requirement(52)
 async def test_purchase_with_quirks_is_reconciled() -> None:
     async with served("laravel") as (server, minted):
         await minted.customers.create("customer-1")
@@ -121,3 +123,25 @@ def test_threaded_sandbox_takes_quirks() -> None:
         MintedConnect(server.username, server.password, base_url=server.url) as minted,
     ):
         assert minted.products.page().current_page == 1
+
+
+async def test_sandbox_of_client_takes_quirks() -> None:
+    async with AsyncMintedConnect.sandbox(quirks="laravel") as minted:
+        page = await minted.products.page()
+        assert (page.current_page, page.raw["current_page"]) == (1, "1")
+    with pytest.raises(ValueError, match="quirks"):
+        async with AsyncMintedConnect.sandbox(quirks="symfony"):  # type: ignore[arg-type]
+            pass
+
+
+def test_sandbox_of_blocking_client_takes_quirks() -> None:
+    with MintedConnect.sandbox(quirks="laravel") as minted:
+        page = minted.products.page()
+        assert (page.current_page, page.raw["current_page"]) == (1, "1")
+    with pytest.raises(ValueError, match="quirks"), MintedConnect.sandbox(quirks="symfony"):  # type: ignore[arg-type]
+        pass
+
+
+@pytest.mark.minted(quirks="laravel")
+def test_mark_of_plugin_takes_quirks(minted_blocking_client: MintedConnect) -> None:
+    assert minted_blocking_client.products.page().raw["current_page"] == "1"

@@ -38,6 +38,7 @@ FAULTS: list[tuple[str, dict[str, Any]]] = [
     ("slow_loris", {"interval": 0.01}),
     ("delay", {"seconds": 0.1}),
     ("wrong_customer", {}),
+    ("odd_row", {"field": "id", "value": "x"}),
     ("success_false", {}),
     ("hang", {"commit": True}),
     ("hang", {"commit": False}),

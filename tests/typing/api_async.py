@@ -66,7 +66,7 @@ async def construction() -> None:
     AsyncMintedConnect("user", 1)  # type: ignore[arg-type]
 
     assert_type(Subclass.from_env(), Subclass)
-    async with Subclass.sandbox(seed=7, clock=ManualClock()) as minted:
+    async with Subclass.sandbox(seed=7, clock=ManualClock(), quirks="laravel") as minted:
         assert_type(minted, Subclass)
         assert_type(minted.sandbox_server, Sandbox)
         assert_type(minted.with_options(deadline=5, language="en"), Subclass)

@@ -65,7 +65,7 @@ def construction() -> None:
     MintedConnect("user", "password", session=None)  # type: ignore[call-arg]
 
     assert_type(Subclass.from_env(), Subclass)
-    with Subclass.sandbox(seed=7, clock=ManualClock()) as minted:
+    with Subclass.sandbox(seed=7, clock=ManualClock(), quirks="laravel") as minted:
         assert_type(minted, Subclass)
         assert_type(minted.sandbox_server, ThreadedSandbox)
         assert_type(minted.with_options(deadline=5, language="en"), Subclass)

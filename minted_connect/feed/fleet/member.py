@@ -63,8 +63,8 @@ class Fleet:
 
     url: Secret = attrs.field(repr=False, converter=as_secret, kw_only=False)
     """URL of a Redis server from version 6.2, or of a Valkey server: `redis://user:password@host:6379/0`,
-    `rediss://...` or `unix://...`. Query parameters: `client_name`, `db`, `password`, `socket_keepalive`, `username`,
-    and `ssl_...` of redis-py for `rediss`; timeouts follow from `lease`."""
+    `rediss://...` or `unix://...`. Query parameters: `client_name`, `db`, `password`, `username`; except for `unix`
+    `socket_keepalive`; for `rediss` the `ssl_...` of redis-py. Timeouts follow from `lease`."""
     name: str = "rates"
     lease: float = 10.0
     """Lease duration in seconds, 0.5 to 3600. If the leader does not renew it, another process takes over."""
@@ -176,8 +176,10 @@ class FleetMember:
             for task in done:
                 task.result()
         finally:
-            await cancel_and_wait(tasks)
-            await self.aclose()
+            try:
+                await cancel_and_wait(tasks)
+            finally:
+                await self.aclose()
 
     async def aclose(self) -> None:
         """Release the lease and disconnect. Idempotent; if it was cancelled, another call completes it."""
@@ -239,18 +241,19 @@ class FleetMember:
             FleetError: if the feed was closed.
         """
         retry_wait = _RETRY_INITIAL
-        while True:
-            try:
-                result = await command()
-            except FleetError as error:
-                if self._is_closed:
-                    raise
-                self._redis_failed(operation, error)
-                await asyncio.sleep(retry_wait)
-                retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
-            else:
-                self._redis_succeeded(operation)
-                return result
+        try:
+            while True:
+                try:
+                    return await command()
+                except FleetError as error:
+                    if self._is_closed:
+                        raise
+                    self._redis_failed(operation, error)
+                    await asyncio.sleep(retry_wait)
+                    retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
+        finally:
+            # Also if it is cancelled: it may be the last command of this operation, as that of a recording is.
+            self._redis_succeeded(operation)
 
     async def _renew_lease(self) -> None:
         """Acquire and renew the lease until cancelled. Only these writes show that an outage of Redis has ended."""

@@ -208,7 +208,7 @@ class RedisStream:
         await self._connection.run_script(scripts.RELEASE_LEASE, self._keys[:1], self._token)
 
     async def read(self) -> list[Entry]:
-        """Return the entries after `last_id`, and advance it. If there are none yet, wait up to a sixth of the lease.
+        """Return the entries after `last_id`, and advance it. Without one, wait up to a sixth of the lease.
 
         Raises:
             FleetError: if Redis cannot be used.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -11,8 +12,10 @@ from minted_connect.secret import Secret
 
 __all__ = ["check_parameters", "redact_url"]
 
-_PARAMETERS: Final = {"client_name", "db", "password", "socket_keepalive", "username"}
+_PARAMETERS: Final = {"client_name", "db", "password", "username"}
 """Query parameters that a fleet supports. It sets timeouts, retries and decoding itself, from `Fleet.lease`."""
+_TCP_PARAMETERS: Final = {"socket_keepalive"}
+"""Query parameters that a fleet supports except in a `unix` URL."""
 _TLS_PARAMETERS: Final = {
     "ssl_ca_certs",
     "ssl_ca_data",
@@ -78,8 +81,13 @@ def _find_problem(url: Secret) -> str | None:
     from redis.asyncio.connection import parse_url  # noqa: PLC0415 - an extra
 
     parts = urlsplit(url.reveal())
-    supported = _PARAMETERS | _TLS_PARAMETERS if parts.scheme == "rediss" else _PARAMETERS
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
+    supported = set(_PARAMETERS)
+    if parts.scheme != "unix":
+        supported |= _TCP_PARAMETERS
+    if parts.scheme == "rediss":
+        supported |= _TLS_PARAMETERS
+    fields = parse_qsl(parts.query, keep_blank_values=True)
+    query = dict(fields)
     if unsupported := sorted(query.keys() - supported):
         # A name is shown only if it cannot be a part of a password.
         names = [name if name.isidentifier() and name.isascii() else "..." for name in unsupported]
@@ -89,11 +97,32 @@ def _find_problem(url: Secret) -> str | None:
         )
     if query.get("ssl_cert_reqs", "required") not in _CERTIFICATE_CHECKS:
         return "the parameter ssl_cert_reqs must be none, optional or required"
+    if "ssl_keyfile" in query and "ssl_certfile" not in query:
+        return "the parameter ssl_keyfile needs the parameter ssl_certfile"
+    names = [name for name, _ in fields]
     for name, value in query.items():
+        if names.count(name) > 1:
+            return f"the parameter {name} is repeated"
         if not value:
             return f"the parameter {name} has no value"
         try:
             parse_url(f"redis://host/?{urlencode({name: value})}")
+            is_valid = _is_valid_for_tls(name, value)
         except ValueError:
+            is_valid = False
+        if not is_valid:
             return f"the parameter {name} has an invalid value"
     return None
+
+
+def _is_valid_for_tls(name: str, value: str) -> bool:
+    """Return whether a connection can use the value. `RedisConnection` translates no other error than `OSError`.
+
+    Raises:
+        ValueError: if `ssl_min_version` is not a version of TLS.
+    """
+    if name == "ssl_min_version":
+        ssl.TLSVersion(int(value))
+    if name == "ssl_ca_data" and not value.isascii():
+        return False
+    return not name.startswith("ssl_") or "\0" not in value

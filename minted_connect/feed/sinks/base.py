@@ -7,7 +7,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +15,21 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeVar, cast
 
 from minted_connect import validation
+from minted_connect.clock import monotonic
 from minted_connect.errors import InvalidInput, SinkError
-from minted_connect.feed.tick import Tick
+from minted_connect.feed.schema import RowId
+from minted_connect.feed.tick import Filter, Tick
 
-__all__ = ["PATIENCE", "LastRow", "Sink", "as_path", "check_patience", "file_identity", "translate_os_errors"]
+__all__ = [
+    "PATIENCE",
+    "LastRow",
+    "Sink",
+    "as_path",
+    "check_patience",
+    "file_identity",
+    "find_last",
+    "translate_os_errors",
+]
 
 _log = logging.getLogger("minted_connect.feed")
 
@@ -36,7 +47,7 @@ _LOCK_POLL: Final = 0.05
 
 
 class LastRow(NamedTuple):
-    """The latest row of a sink that is not backfilled."""
+    """The row of a sink after which a recording continues."""
 
     number: int
     at: datetime
@@ -53,29 +64,33 @@ class Sink(ABC):
     """Seconds that `open` and `append` wait for another program's lock on the destination; 0: they do not wait."""
     _interrupted_at: float = math.inf  # monotonic seconds
 
-    def last_row(self) -> LastRow | None:
-        """Return number and time of the latest row that is not backfilled; None if it is not known.
+    def last_row(self, matches: Filter | None = None, /) -> LastRow | None:  # noqa: ARG002
+        """Return number and time of the row after which a recording continues; None if it is not known.
 
-        The recording of a fleet continues after this row. The sink is open.
+        The latest row of each currency counts that is not backfilled; the oldest of these rows is returned. A recording
+        of other currencies may have added rows since then. The sink is open.
+
+        Args:
+            matches: selects the currencies of the recording; None for all.
         """
         return None
 
     def interrupt(self) -> None:
-        """Shorten the current wait for a lock, and each later one until the sink is opened again, to a few seconds.
+        """Shorten the current wait for a lock, and each later one until the sink is closed, to a few seconds.
 
         `record` calls it when it is cancelled, from another thread than the one that waits.
         """
-        self._interrupted_at = min(self._interrupted_at, time.monotonic())
+        self._interrupted_at = min(self._interrupted_at, monotonic())
 
     def _retry_while_locked(self, place: Path, attempt: Callable[[], _T], is_locked: Callable[[Exception], bool]) -> _T:
         """Repeat `attempt` while it raises an error that `is_locked`, up to `patience` seconds; log the wait once."""
-        started = time.monotonic()
+        started = monotonic()
         is_waiting = False
         while True:
             try:
                 result = attempt()
             except Exception as error:
-                now = time.monotonic()
+                now = monotonic()
                 if not is_locked(error) or now >= min(
                     started + self.patience, self._interrupted_at + _INTERRUPTED_WAIT
                 ):
@@ -86,7 +101,7 @@ class Sink(ABC):
                 time.sleep(_LOCK_POLL)
             else:
                 if is_waiting:
-                    _log.info("%s: the lock was released after %.1f s", place, time.monotonic() - started)
+                    _log.info("%s: the lock was released after %.1f s", place, monotonic() - started)
                 return result
 
     @abstractmethod
@@ -149,6 +164,13 @@ def as_path(path: Any, field: str = "path") -> Path:
     return Path(name)
 
 
+def find_last(latest: Iterable[RowId], matches: Filter | None) -> LastRow | None:
+    """Return the oldest of the rows that `matches` selects, each of which is the latest one of its currency."""
+    selected = [row for row in latest if matches is None or matches.selects(row.key[0], row.metal, row.sku)]
+    last = min(selected, default=None, key=lambda row: row.key[1])
+    return None if last is None else LastRow(last.number, datetime.fromisoformat(last.key[1]))
+
+
 @contextmanager
 def translate_os_errors(path: Path) -> Generator[None]:
     """Raise an `OSError` of the block as a `SinkError` that names `path`."""
@@ -159,7 +181,11 @@ def translate_os_errors(path: Path) -> Generator[None]:
 
 
 def file_identity(file: Path | int) -> tuple[int, int] | None:
-    """Return what identifies the file at a path or behind a descriptor; None if the path does not exist."""
+    """Return what identifies the file at a path or behind a descriptor; None if the path does not exist.
+
+    Raises:
+        OSError: if the path cannot be read, for example if its parent is not a directory.
+    """
     try:
         found = os.fstat(file) if isinstance(file, int) else file.stat()
     except FileNotFoundError:

@@ -13,16 +13,23 @@ import math
 import os
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from minted_connect import validation
 from minted_connect.errors import SinkError
-from minted_connect.feed.schema import NAMES, Key, RowId, make_key, to_text
-from minted_connect.feed.sinks.base import LastRow, Sink, as_path, check_patience, file_identity, translate_os_errors
-from minted_connect.feed.tick import Tick
+from minted_connect.feed.schema import NAMES, Key, RowId, make_key, make_row_id, to_text
+from minted_connect.feed.sinks.base import (
+    LastRow,
+    Sink,
+    as_path,
+    check_patience,
+    file_identity,
+    find_last,
+    translate_os_errors,
+)
+from minted_connect.feed.tick import Filter, Tick
 
 try:
     import fcntl
@@ -33,40 +40,52 @@ __all__ = ["CsvSink", "JsonLinesSink"]
 
 _log = logging.getLogger("minted_connect.feed")
 
-_AT, _CURRENCY_ID, _NUMBER = [NAMES.index(name) for name in ("at", "currency_id", "number")]
+_AT, _CURRENCY_ID, _NUMBER, _METAL, _SKU = [
+    NAMES.index(name) for name in ("at", "currency_id", "number", "metal", "sku")
+]
 
 _TAIL_BYTES: Final = 2**20
 """Size of the end of a file that is searched for rows already recorded."""
-_MAX_KEYS: Final = 20_000
-"""Limit of remembered keys: more than the tail of a file contains."""
+_MAX_ROWS: Final = 20_000
+"""Limit of remembered rows: more than the tail of a file contains."""
 
 
 class _RecentRows:
-    """The keys of the rows recorded last, the latest `at` of each currency, and the latest row of all."""
+    """The rows recorded last, and the latest `at` of each currency."""
 
     def __init__(self) -> None:
-        self._keys: dict[Key, None] = {}  # oldest first
+        self._rows: dict[Key, RowId] = {}  # oldest first
         self._latest: dict[int, str] = {}
-        self.last: tuple[str, int] | None = None
-        """`at` and number of the latest row that is not backfilled."""
 
     def add(self, rows: Iterable[RowId]) -> None:
-        """Remember the rows; forget the keys of the oldest ones beyond `_MAX_KEYS`."""
-        for key, number in rows:
-            self._keys[key] = None
-            currency_id, at = key
+        """Remember the rows; forget the oldest ones beyond `_MAX_ROWS`."""
+        for row in rows:
+            self._rows[row.key] = row
+            currency_id, at = row.key
             self._latest[currency_id] = max(at, self._latest.get(currency_id, ""))
-            if number and (self.last is None or at > self.last[0]):
-                self.last = at, number
-        while len(self._keys) > _MAX_KEYS:
-            del self._keys[next(iter(self._keys))]
+        while len(self._rows) > _MAX_ROWS:
+            del self._rows[next(iter(self._rows))]
+
+    def add_older(self, rows: Iterable[RowId]) -> None:
+        """Remember rows that are older than those remembered so far; they are forgotten first."""
+        newer, self._rows = self._rows, {}
+        self.add([*rows, *newer.values()])
+
+    def latest(self) -> list[RowId]:
+        """Return the latest row of each currency that is remembered and not backfilled."""
+        latest: dict[int, RowId] = {}
+        for row in self._rows.values():
+            currency_id, at = row.key
+            if row.number and (currency_id not in latest or latest[currency_id].key[1] < at):
+                latest[currency_id] = row
+        return [*latest.values()]
 
     def unrecorded(self, ticks: Iterable[Tick]) -> list[Tick]:
         """Return the ticks that are not recorded, without duplicates; do not remember them."""
         found: dict[Key, Tick] = {}
         for tick in ticks:
             key = make_key(tick)
-            if key in self._keys or (tick.backfilled and key[1] <= self._latest.get(key[0], "")):
+            if key in self._rows or (tick.backfilled and key[1] <= self._latest.get(key[0], "")):
                 continue
             found.setdefault(key, tick)
         return list(found.values())
@@ -110,9 +129,8 @@ class _LinesSink(Sink):
         """
         if self._file is not None:
             raise SinkError(f"{self.path}: this sink is already open")
-        self._interrupted_at = math.inf
-        self._absolute = self.path.absolute()
         with translate_os_errors(self.path):
+            self._absolute = self.path.absolute()
             self._file = self._open_file()
 
     def _open_file(self) -> BinaryIO:
@@ -180,10 +198,9 @@ class _LinesSink(Sink):
             self._repair(file)
         return file
 
-    def last_row(self) -> LastRow | None:
-        """Return number and time of the latest row that is not backfilled; None if the end of the file has none."""
-        last = self._recent.last
-        return None if last is None else LastRow(last[1], datetime.fromisoformat(last[0]))
+    def last_row(self, matches: Filter | None = None, /) -> LastRow | None:
+        """Return number and time of the row after which a recording continues; None if the end of the file has none."""
+        return find_last(self._recent.latest(), matches)
 
     def append(self, ticks: Sequence[Tick]) -> int:
         """Write the ticks that are not recorded yet, all or none; return the number of rows written.
@@ -213,11 +230,17 @@ class _LinesSink(Sink):
                 _truncate(file, size)
                 raise
         self._end = size + len(data)
-        self._recent.add([(make_key(tick), tick.number) for tick in unrecorded])
+        self._recent.add([make_row_id(tick) for tick in unrecorded])
         return len(unrecorded)
 
     def close(self) -> None:
         """Close the file. Idempotent."""
+        # Not in `open`: the interruption of a recording may come before its thread has called `open`.
+        self._interrupted_at = math.inf
+        self.release()
+
+    def release(self) -> None:
+        """Close the file without forgetting an interruption. Idempotent."""
         file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -264,7 +287,7 @@ class JsonLinesSink(_LinesSink):
             return None
         if not isinstance(row, dict) or [*cast("dict[str, Any]", row)] != NAMES:
             return None
-        return _as_id(row["currency_id"], row["at"], row["number"])
+        return _as_id(row["currency_id"], row["at"], row["number"], row["metal"], row["sku"])
 
     @property
     def is_open(self) -> bool:
@@ -272,14 +295,15 @@ class JsonLinesSink(_LinesSink):
         return self._file is not None
 
     def remember(self, rows: Iterable[RowId]) -> None:
-        """Count these rows as recorded, although they are stored elsewhere."""
-        self._recent.add(rows)
+        """Count these rows as recorded, which are stored elsewhere and older than those of the file."""
+        self._recent.add_older(rows)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return all rows of the file as JSON values."""
         assert self._file is not None
-        self._file.seek(0)
-        return [json.loads(line) for line in self._file.read().splitlines()]
+        with translate_os_errors(self.path):
+            self._file.seek(0)
+            return [json.loads(line) for line in self._file.read().splitlines()]
 
     def clear(self) -> None:
         """Delete all rows of the file; they still count as recorded."""
@@ -317,7 +341,7 @@ class CsvSink(_LinesSink):
             (row,) = csv.reader([line.decode()], strict=True)
             if len(row) != len(NAMES):
                 return None
-            return _as_id(int(row[_CURRENCY_ID]), row[_AT], int(row[_NUMBER]))
+            return _as_id(int(row[_CURRENCY_ID]), row[_AT], int(row[_NUMBER]), row[_METAL], row[_SKU] or None)
         except (ValueError, csv.Error):
             return None
 
@@ -328,8 +352,8 @@ def _csv_field(value: Any) -> Any:
     return " ".join(value.splitlines()) if isinstance(value, str) else value
 
 
-def _as_id(currency_id: Any, at: Any, number: Any) -> RowId | None:
+def _as_id(currency_id: Any, at: Any, number: Any, metal: Any, sku: Any) -> RowId | None:
     is_id = isinstance(currency_id, int) and isinstance(number, int) and isinstance(at, str)
     if is_id and len(at) == len("2026-02-20T12:27:57.000000+00:00"):
-        return (currency_id, at), number
+        return RowId((currency_id, at), number, metal, sku)
     return None

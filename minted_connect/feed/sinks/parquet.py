@@ -16,7 +16,7 @@ from minted_connect.feed.dataframes import check_money, import_arrow, make_table
 from minted_connect.feed.schema import NAMES, RowId, as_text, from_text, to_rows
 from minted_connect.feed.sinks.base import LastRow, Sink, as_path, check_patience, translate_os_errors
 from minted_connect.feed.sinks.lines import JsonLinesSink
-from minted_connect.feed.tick import Tick
+from minted_connect.feed.tick import Filter, Tick
 
 __all__ = ["ParquetSink"]
 
@@ -27,6 +27,7 @@ _PART: Final = re.compile(r"part-([0-9]{8})\.parquet")
 _BUFFER_NAME: Final = "_rows.jsonl"
 _UNFINISHED_NAME: Final = "_part.tmp"
 _MAX_ROWS: Final = 10_000_000
+_ID_NAMES: Final = ["currency_id", "at", "number", "metal", "sku"]
 
 
 class ParquetSink(Sink):
@@ -84,21 +85,21 @@ class ParquetSink(Sink):
             if (last := self._last_part()) is not None:
                 written = self._read_ids(last)
                 # A part contains every buffered row: if it contains the first one, the crash came before `clear`.
-                if rows and (rows[0]["currency_id"], rows[0]["at"]) in {key for key, _ in written}:
+                if rows and (rows[0]["currency_id"], rows[0]["at"]) in {row.key for row in written}:
                     self._buffer.clear()
                     rows = []
                 self._buffer.remember(written)
             self._buffered = len(rows)
         except BaseException:
-            self._buffer.close()
+            self._buffer.release()
             raise
 
-    def last_row(self) -> LastRow | None:
-        """Return number and time of the latest row that is not backfilled; None if the last part has none."""
-        return self._buffer.last_row()
+    def last_row(self, matches: Filter | None = None, /) -> LastRow | None:
+        """Return number and time of the row after which a recording continues; None if the last part has none."""
+        return self._buffer.last_row(matches)
 
     def interrupt(self) -> None:
-        """Shorten the current wait for a lock, and each later one until the sink is opened again, to a few seconds."""
+        """Shorten the current wait for a lock, and each later one until the sink is closed, to a few seconds."""
         self._buffer.interrupt()
 
     def append(self, ticks: Sequence[Tick]) -> int:
@@ -110,9 +111,11 @@ class ParquetSink(Sink):
                 case the ticks are stored in the buffer.
         """
         check_money(to_rows(ticks))
-        if self._buffer.is_open and self._buffer.is_changed():
+        with translate_os_errors(self.directory):
+            is_changed = self._buffer.is_open and self._buffer.is_changed()
+        if is_changed:
             _log.warning("%s: another program changed the buffered rows; opening the directory again", self.directory)
-            self._buffer.close()
+            self._buffer.release()
             self.open()
         written = self._buffer.append(ticks)
         self._buffered += written
@@ -126,10 +129,8 @@ class ParquetSink(Sink):
         Raises:
             SinkError: if the part cannot be written; the buffered rows are kept.
         """
-        if not self._buffer.is_open:
-            return
         try:
-            if self._buffered:
+            if self._buffer.is_open and self._buffered:
                 self._write_part()
         finally:
             self._buffer.close()
@@ -163,8 +164,8 @@ class ParquetSink(Sink):
             with translate_os_errors(part), self._parquet.ParquetFile(part) as file:
                 if file.schema_arrow.names != NAMES:
                     raise SinkError(f"{part}: contains something other than ticks")
-                table: Any = file.read(["currency_id", "at", "number"])
+                table: Any = file.read(_ID_NAMES)
         except self._arrow.ArrowException as error:
             raise SinkError(f"{part}: not a Parquet file") from error
-        columns = [table[name].to_pylist() for name in ("currency_id", "at", "number")]
-        return [((currency_id, as_text(at)), number) for currency_id, at, number in zip(*columns, strict=True)]
+        columns = [table[name].to_pylist() for name in _ID_NAMES]
+        return [RowId((currency_id, as_text(at)), *rest) for currency_id, at, *rest in zip(*columns, strict=True)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -16,7 +17,7 @@ import anyio.to_thread
 from minted_connect.errors import FleetError, SinkError
 from minted_connect.feed.hub import Subscription
 from minted_connect.feed.sinks.base import LastRow, Sink
-from minted_connect.feed.tick import Tick
+from minted_connect.feed.tick import Filter, Tick
 
 __all__ = ["record", "write_ticks"]
 
@@ -56,8 +57,9 @@ async def record(
     in worker threads. When the recording ends, also by cancellation or by an error of the feed, the ticks received so
     far are written before the sink is closed.
 
-    The recording of a fleet continues after the last row of the sink, with the rounds that the fleet still stores. The
-    first row states how many are missing (`Tick.missed`) if the fleet continued its numbers, and the `gap`.
+    The recording of a fleet continues after the last row of its currencies in the sink, with the rounds that the fleet
+    still stores. The first row states how many are missing (`Tick.missed`) if the fleet continued its numbers, and the
+    `gap`.
 
     Args:
         feed: a `RateFeed` that is running.
@@ -74,6 +76,7 @@ async def record(
     Raises:
         SinkError: if the ticks cannot be written; the feed keeps running.
         InvalidInput: if `sink` is not a `Sink`, `patience` is negative, or `RateFeed.subscribe` rejects an argument.
+        MintedConnectError: the error that ended the feed, if one did.
     """
     return await feed.record(
         sink, currency_id=currency_id, metal=metal, sku=sku, history=history, buffer=buffer, patience=patience
@@ -84,6 +87,7 @@ async def write_ticks(
     ticks: Subscription,
     sink: Sink,
     *,
+    matches: Filter,
     replay: Callable[[int, datetime], AsyncGenerator[list[Tick], None]],
     has_history: bool,
 ) -> int:
@@ -92,6 +96,7 @@ async def write_ticks(
     Args:
         ticks: a subscription with a buffer.
         sink: where to write.
+        matches: the filter of the subscription.
         replay: yields the ticks, in batches, that a source stores after the round with this number and time.
         has_history: whether the subscription begins with the prices from before the feed.
     """
@@ -100,30 +105,34 @@ async def write_ticks(
     is_cancelled = False
     is_replayed = False
     try:
-        await writer.run(sink.open)
-        older = _Older(replay, await writer.run(sink.last_row))
-        if has_history:
-            is_replayed = not await older.fetch()
-        else:
-            await older.write_to(writer)
-            is_replayed = True
-        async for tick in ticks:
-            batch = [tick, *ticks.ready()]
-            if not is_replayed:
-                await writer.write([each for each in batch if each.backfilled and older.is_before(each)])
-                batch = [each for each in batch if not each.backfilled]
-                if batch:
-                    await older.write_to(writer)
-                    is_replayed = True
-            await writer.write(batch)
-            if ticks.dropped > dropped:
-                _log.warning("%d ticks were dropped before they could be recorded", ticks.dropped - dropped)
-                dropped = ticks.dropped
-    except FleetError as error:
-        if is_replayed:
-            raise
-        # Ticks after a gap would hide it: the next recording continues from the last row that was written.
-        _log.warning("the recording ends before the rounds that the fleet has stored were read: %s", error)
+        try:
+            await writer.run(sink.open)
+            stored = _Replay(replay, await writer.run(lambda: sink.last_row(matches)))
+            if has_history:
+                is_replayed = not await stored.fetch()
+            else:
+                await stored.write_to(writer)
+                is_replayed = True
+            async for tick in ticks:
+                batch = [tick, *ticks.ready()]
+                if not is_replayed:
+                    await writer.write([each for each in batch if each.backfilled and stored.is_before(each)])
+                    batch = [each for each in batch if not each.backfilled]
+                    if batch:
+                        await stored.write_to(writer)
+                        is_replayed = True
+                await writer.write(batch)
+                if ticks.dropped > dropped:
+                    _log.warning("%d ticks were dropped before they could be recorded", ticks.dropped - dropped)
+                    dropped = ticks.dropped
+        except FleetError as error:
+            if is_replayed:
+                raise
+            # Ticks after a gap would hide it: the next recording continues from the last row that was written.
+            _log.warning("the recording ends before the rounds that the fleet has stored were read: %s", error)
+        # The feed is closing: if an error ends it, this iteration raises that error.
+        async for _ in ticks:
+            pass
     except asyncio.CancelledError:
         is_cancelled = True
         sink.interrupt()
@@ -137,14 +146,14 @@ async def write_ticks(
                 if not is_cancelled:
                     raise
             finally:
-                await writer.run(sink.close)
+                await writer.close()
                 await ticks.aclose()
                 if is_cancelled and writer.error is not None:  # nothing else reports it
                     _log.warning("the last ticks were not recorded: %s", writer.error)
     return writer.rows
 
 
-class _Older:
+class _Replay:
     """The ticks between the last row of a sink and the feed, as far as the source stores them."""
 
     def __init__(
@@ -184,23 +193,44 @@ class _Writer:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._lock = threading.Lock()
+        self._is_closed = False
+        self._pending: deque[Tick] = deque()  # filled by the event loop, emptied by one worker thread at a time
         self.rows: int = 0
         self.error: BaseException | None = None
 
     async def write(self, ticks: Sequence[Tick]) -> None:
-        """Append the ticks that are not stale, unless an earlier call has failed."""
-        if fresh := [tick for tick in ticks if not tick.stale]:
-            await self.run(lambda: self._append(fresh))
+        """Append the ticks that are not stale, unless an earlier call has failed.
 
-    def _append(self, ticks: Sequence[Tick]) -> None:
-        if self.error is None:
+        If it is cancelled before its thread starts, the next call appends them.
+        """
+        self._pending.extend(tick for tick in ticks if not tick.stale)
+        if self._pending:
+            await self.run(self._append_pending)
+
+    def _append_pending(self) -> None:
+        ticks = [self._pending.popleft() for _ in range(len(self._pending))]
+        if ticks and self.error is None:
             self.rows += self._sink.append(ticks)
 
+    async def close(self) -> None:
+        """Close the sink, after the previous step has returned."""
+        await self.run(self._close)
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self._sink.close()
+
     async def run(self, step: Callable[[], _T]) -> _T:
-        """Call `step` in a worker thread, after the previous one has returned."""
+        """Call `step` in a worker thread, after the previous one has returned.
+
+        Raises:
+            SinkError: if the sink was closed. The thread of a cancelled step may start after that of `close`.
+        """
 
         def run_locked() -> _T:
             with self._lock:
+                if self._is_closed:
+                    raise SinkError("the recording has ended")
                 try:
                     return step()
                 except BaseException as error:

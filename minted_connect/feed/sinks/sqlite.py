@@ -9,15 +9,23 @@ import re
 import sqlite3
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from minted_connect import validation
 from minted_connect.errors import InvalidInput, SinkError
-from minted_connect.feed.schema import COLUMNS, NAMES, ColumnType, to_text
-from minted_connect.feed.sinks.base import PATIENCE, LastRow, Sink, as_path, check_patience, file_identity
-from minted_connect.feed.tick import Tick
+from minted_connect.feed.schema import COLUMNS, NAMES, ColumnType, RowId, to_text
+from minted_connect.feed.sinks.base import (
+    PATIENCE,
+    LastRow,
+    Sink,
+    as_path,
+    check_patience,
+    file_identity,
+    find_last,
+    translate_os_errors,
+)
+from minted_connect.feed.tick import Filter, Tick
 
 __all__ = ["SqliteSink"]
 
@@ -33,7 +41,7 @@ _TYPES: Final = {
 }
 _TABLE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _BUSY_TIMEOUT: Final = 0.5
-"""Seconds that SQLite itself waits for a lock; between two such waits, the sink can be interrupted."""
+"""Maximum seconds that SQLite itself waits for a lock; between two such waits, the sink can be interrupted."""
 _LOCKED: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _PRIMARY_CODE: Final = 0xFF
 """Mask that removes the details of an extended error code."""
@@ -89,23 +97,22 @@ class SqliteSink(Sink):
         """
         if self._connection is not None:
             raise SinkError(f"{self.path}: this sink is already open")
-        self._interrupted_at = math.inf
-        # SQLite has databases without a file, such as `:memory:`.
-        self._absolute = self.path if self.path.name.startswith(":") else self.path.absolute()
         with self._translate_errors():
+            # SQLite has databases without a file, such as `:memory:`.
+            self._absolute = self.path if self.path.name.startswith(":") else self.path.absolute()
             self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         # The sink is used by one thread at a time, which need not be the thread that opened it.
-        connection = sqlite3.connect(
-            self._absolute, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-        )
+        timeout = min(_BUSY_TIMEOUT, self.patience)
+        connection = sqlite3.connect(self._absolute, timeout=timeout, isolation_level=None, check_same_thread=False)
         try:
             self._retry_while_locked(self.path, lambda: self._prepare(connection), _is_locked)
+            self._identity = file_identity(self._absolute)
         except BaseException:
             connection.close()
             raise
-        self._connection, self._identity = connection, file_identity(self._absolute)
+        self._connection = connection
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
@@ -118,16 +125,29 @@ class SqliteSink(Sink):
         if existing != NAMES:
             raise SinkError(f"{self.path}: the table {self._table} contains something other than ticks")
 
-    def last_row(self) -> LastRow | None:
-        """Return number and time of the latest row that is not backfilled; None without such a row."""
+    def last_row(self, matches: Filter | None = None, /) -> LastRow | None:
+        """Return number and time of the row after which a recording continues; None without such a row."""
         connection = self._connection
         if connection is None:
             raise SinkError(f"{self.path}: this sink is not open")
-        # The latest one that was written: the key does not order rows of different currencies by time.
-        query = f'SELECT number, at FROM "{self._table}" WHERE NOT backfilled ORDER BY rowid DESC LIMIT 1'  # noqa: S608
         with self._translate_errors():
-            row = self._retry_while_locked(self.path, lambda: connection.execute(query).fetchone(), _is_locked)
-        return None if row is None else LastRow(row[0], datetime.fromisoformat(row[1]))
+            rows = self._retry_while_locked(self.path, lambda: self._latest_rows(connection), _is_locked)
+        return find_last(rows, matches)
+
+    def _latest_rows(self, connection: sqlite3.Connection) -> list[RowId]:
+        """Return the latest row of each currency that is not backfilled."""
+        # By the primary key: a query that groups all rows would read the whole table.
+        next_id = f'SELECT MIN(currency_id) FROM "{self._table}" WHERE currency_id > ?'  # noqa: S608 - a checked name
+        latest = (
+            f'SELECT at, number, metal, sku FROM "{self._table}" WHERE currency_id = ? AND NOT backfilled '  # noqa: S608
+            "ORDER BY at DESC LIMIT 1"
+        )
+        rows: list[RowId] = []
+        currency_id = -(2**63)
+        while (currency_id := connection.execute(next_id, (currency_id,)).fetchone()[0]) is not None:
+            for at, number, metal, sku in connection.execute(latest, (currency_id,)):
+                rows.append(RowId((currency_id, at), number, metal, sku))
+        return rows
 
     def append(self, ticks: Sequence[Tick]) -> int:
         """Write the ticks that are not recorded yet, in one transaction; return the number of rows written.
@@ -171,6 +191,8 @@ class SqliteSink(Sink):
 
     def close(self) -> None:
         """Disconnect. Idempotent."""
+        # Not in `open`: the interruption of a recording may come before its thread has called `open`.
+        self._interrupted_at = math.inf
         connection, self._connection = self._connection, None
         if connection is not None:
             with self._translate_errors():
@@ -179,7 +201,8 @@ class SqliteSink(Sink):
     @contextmanager
     def _translate_errors(self) -> Generator[None]:
         try:
-            yield
+            with translate_os_errors(self.path):
+                yield
         except sqlite3.Error as error:
             # SQLite's messages name tables and columns, never values.
             raise SinkError(f"{self.path}: {error}") from error

@@ -22,8 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--purchases", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, help="repeat the simulation of this purchase, up to this purchase")
+    parser.add_argument(
+        "--quirks", choices=("laravel", "none", "random"), default="random", help="JSON shapes of the responses"
+    )
     given = parser.parse_args(arguments)
-    result = asyncio.run(run(given.purchases, given.seed, only=given.only))
+    quirks = None if given.quirks == "none" else given.quirks
+    result = asyncio.run(run(given.purchases, given.seed, only=given.only, quirks=quirks))
     sys.stdout.write("\n\n".join([*result.reports, f"{result}\n"]))
     return bool(result.reports)
 

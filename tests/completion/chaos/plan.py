@@ -35,6 +35,8 @@ ORDERS: Final = ("GET", "*/walletable/orders")
 CLEAR: Final = ("DELETE", "*/basket/empty")
 
 Draw = random.Random
+Quirks = Literal["laravel", "random"] | None
+"""The JSON shapes of a sandbox; `random` draws them for each simulation."""
 
 
 @attrs.frozen(kw_only=True)
@@ -147,7 +149,7 @@ def draw_plan(draw: Draw, number: int, limits: Limits) -> Plan:
 
 
 def _draw_faults(draw: Draw, limits: Limits, *, fence: bool) -> list[Injection]:
-    scopes = [(6, (COMPLETE, _ON_COMPLETE)), (2, (BASKET, _ON_READ)), (2, (ORDERS, _ON_READ))]
+    scopes = [(6, (COMPLETE, _ON_COMPLETE)), (2, (BASKET, _ON_READ)), (2, (ORDERS, _ON_LIST))]
     if fence:
         scopes.append((1, (CLEAR, _ON_CLEAR)))
     injections: list[Injection] = []
@@ -163,7 +165,11 @@ def _draw_faults(draw: Draw, limits: Limits, *, fence: bool) -> list[Injection]:
             drawn.pop("reads_basket", None)
         if _is_false_refusal(kind, drawn, limits.trusted):
             drawn["commit"] = "never" if kind == "refusal" else False
+        if kind == "odd_row":
+            drawn["field"], drawn["value"] = drawn.pop("change")
         times = _weighted(draw, (12, 1), (3, 2), (2, 3), (1, None))
+        if kind == "page_drift":
+            times = None  # each first page lists the order again
         injections.append(Injection(kind, method, path, times, draw.random() < 0.1, drawn))
     return injections
 
@@ -279,6 +285,22 @@ _ON_READ: Table = (
     (3, ("extra_field", {"field": _WRONG_FIELD})),
     (3, ("two_answers", {})),
     (2, ("stale_nonce", {})),
+)
+_ODD_ROW = _one_of(
+    ("order_at", "?"),
+    ("paid_total", ""),
+    ("items", {}),
+    ("id", "x"),
+    ("token", 12),
+    ("guid", []),
+    ("status_name", []),
+    ("order_creation_status", 1),
+    ("customer", []),
+)
+_ON_LIST: Table = (
+    *_ON_READ,
+    (8, ("odd_row", {"change": _ODD_ROW})),
+    (3, ("page_drift", {"change": lambda _: "remove"})),
 )
 _ON_CLEAR: Table = (
     (2, ("drop_before_read", {"reset": _BOOLEAN})),

@@ -10,7 +10,7 @@ from traceback import format_exc
 
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.sqlite import SqliteJournal
-from tests.completion.chaos.plan import Plan, draw_plan
+from tests.completion.chaos.plan import Plan, Quirks, draw_plan
 from tests.completion.chaos.result import RunResult, Violation
 from tests.completion.chaos.simulation import Simulation
 
@@ -20,11 +20,18 @@ SQLITE_EVERY = 10
 """Each n-th simulation has a journal in a SQLite file; the others have one in memory, which needs no fsync."""
 
 
-async def run(purchases: int, seed: int, *, single_shot: bool | None = None, only: int | None = None) -> RunResult:
+async def run(
+    purchases: int,
+    seed: int,
+    *,
+    single_shot: bool | None = None,
+    only: int | None = None,
+    quirks: Quirks = "random",
+) -> RunResult:
     """Make the purchases, or only those of one simulation up to number `only`.
 
     With `single_shot=None`, the shop refuses a used cart token in simulations with an even number, and makes a second
-    order in the others.
+    order in the others. With `quirks="random"`, half of the simulations have the shapes of Laravel.
     """
     result = RunResult()
     started = time.monotonic()
@@ -35,7 +42,7 @@ async def run(purchases: int, seed: int, *, single_shot: bool | None = None, onl
             journal = MemoryJournal() if number % SQLITE_EVERY else SqliteJournal(Path(folder) / "journal.db")
             single = number % 2 == 0 if single_shot is None else single_shot
             await _simulate(
-                Simulation(seed, number, result, journal, single_shot=single),
+                Simulation(seed, number, result, journal, single_shot=single, quirks=quirks),
                 numbers[start - numbers.start :][:PURCHASES_PER_RUN],
             )
     result.seconds = time.monotonic() - started

@@ -25,7 +25,7 @@ from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import Journal
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.sandbox import Fault, Sandbox
-from tests.completion.chaos.plan import BOUNDED_DELAY, UNBOUNDED_DELAY, Limits, Plan
+from tests.completion.chaos.plan import BOUNDED_DELAY, UNBOUNDED_DELAY, Limits, Plan, Quirks
 from tests.completion.chaos.result import RunResult, Violation
 from tests.completion.chaos.stopping import FaultyJournal, Outcome, cancel_at_step, outcome_of, wait_for_arrivals
 from tests.completion.chaos.witness import HEADER, RequestObserver
@@ -47,7 +47,9 @@ FINAL_WAIT = 1000.0
 class Simulation:
     """One shop with its customers, one journal, and clients that are restarted."""
 
-    def __init__(self, seed: int, number: int, result: RunResult, journal: Journal, *, single_shot: bool) -> None:
+    def __init__(
+        self, seed: int, number: int, result: RunResult, journal: Journal, *, single_shot: bool, quirks: Quirks
+    ) -> None:
         draw = random.Random(f"{seed}/day {number}")
         self.seed, self.result, self.journal = seed, result, journal
         self.clock = SteppingClock()
@@ -93,6 +95,8 @@ class Simulation:
             lock_restart=draw.choice((None, None, 90.0, 235.0)),
             lock_restart_reprices=draw.random() < 0.5,
             nonce_uses=draw.choice((None, None, 3)),
+            # Drawn apart, so that a simulation is otherwise the same with and without quirks.
+            quirks=random.Random(f"{seed}/quirks {number}").choice((None, "laravel")) if quirks == "random" else quirks,
         )
         self.jumped = 0.0
         self.customers: list[str] = []
@@ -110,7 +114,16 @@ class Simulation:
 
     def __str__(self) -> str:
         rules = self.server.settings
-        names = ("single_shot", "late_complete", "keep_ids", "orders_lag", "reads_lag", "lock_restart", "nonce_uses")
+        names = (
+            "single_shot",
+            "late_complete",
+            "keep_ids",
+            "orders_lag",
+            "reads_lag",
+            "lock_restart",
+            "nonce_uses",
+            "quirks",
+        )
         shop = ", ".join(f"{name}={getattr(rules, name)!r}" for name in names)
         return f"Simulation({shop}, retry_budget={self.retry.budget}, breaker={self.options.breaker}, {self.policy})"
 
@@ -167,9 +180,8 @@ class Simulation:
         # Delayed reads must show the basket before it is completed.
         await self.clock.sleep(max(plan.pause, self.server.settings.reads_lag))
         self.jump_wall_clock(plan.wall_jumps[0])
-        script = self.server.faults
         faults = [
-            script.add(
+            self.server.faults.add(
                 one.kind, method=one.method, path=one.path, times=one.times, before_auth=one.before_auth, **one.args
             )
             for one in plan.faults
@@ -184,12 +196,17 @@ class Simulation:
         finally:
             for task in timers:
                 task.cancel()
-            script.clear()
+            self.clear_faults()
             self.result.faults.update({fault.kind: fault.hits for fault in faults})
         if basket.token in await self.open_tokens() or basket.total_amount > MAX_PIECES:
             self.customers.remove(customer)
             await self.add_customer()
         await self.check(basket.token)
+
+    def clear_faults(self) -> None:
+        """Remove all faults, and list the orders that `page_drift` has hidden."""
+        self.server.faults.clear()
+        self.server.shop.unlisted.clear()
 
     def jump_wall_clock(self, seconds: float) -> None:
         """Move the wall clock forward or back, within the maximum error."""
@@ -259,7 +276,7 @@ class Simulation:
 
     async def follow_up(self, plan: Plan, basket: Basket) -> None:
         """Act as a caller whose call did not return a completion."""
-        script, token = self.server.faults, basket.token
+        token = basket.token
         if token in await self.open_tokens():
             if plan.repeats_unknown and token in {intent.cart_token for intent in await self.journal.pending()}:
                 written = self.prepared_count(self.journal)
@@ -271,12 +288,12 @@ class Simulation:
                     self.server.shop.set_status(order.id, "Cancelled")
             if plan.reconciles_under_faults:
                 await self.reconcile(token, self.client, fence=plan.fence, stop_at=plan.cancel_reconcile_at)
-            script.clear()
+            self.clear_faults()
             if not plan.reconciles_at_end:
                 await self.reconcile(token, self.client, fence=plan.fence)
         elif token not in self.known and plan.stop == "crash":
             # The crashed caller received no outcome, so the caller completes the basket again.
-            script.clear()
+            self.clear_faults()
             await self.run_calls(basket, self.call(plan, self.client, basket))
         elif token not in self.known and plan.repeats_refused:
             with suppress(MintedConnectError):
@@ -323,8 +340,8 @@ class Simulation:
         match outcome:
             case Completion():
                 self.known.add(token)
-                numbers = {str(order.id) for order in self.orders(token)}
-                if not numbers or outcome.keys.get("id") not in {None, *numbers}:
+                numbers = {order.id for order in self.orders(token)}
+                if not numbers or outcome.order_id not in {None, *numbers}:
                     raise Violation("phantom", token, f"confirmed as {outcome.keys}, ordered {numbers}")
                 return "found" if outcome.reconciled else "confirmed"
             case CompletionRejected() if outcome.refusal is not None:
