@@ -20,7 +20,7 @@ from minted_connect.completion.order_match import pieces_by_sku
 from minted_connect.completion.outcomes import resolve
 from minted_connect.completion.preflight import check_basket, serialize_shipping, validate_agreed_total
 from minted_connect.completion.reconcile import ReadBack
-from minted_connect.completion.reference import make_reference, replay_reference
+from minted_connect.completion.reference import check_attempts, find_attempts, make_reference, replay_confirmed
 from minted_connect.completion.settlement import InFlight, Settlement
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
@@ -77,13 +77,15 @@ class AsyncCompletions:
             accept_price: `"current"` instead of `expected_total` accepts the total at the time of the completion.
             reference: Your own key for this purchase, 1 to 200 printable characters, such as an order number. It is
                 completed at most once, also with another basket, by another process or after a restart. If it was
-                completed before, nothing is sent, and the completion is returned (`replayed`), whose `order` is None if
-                it cannot be read. If an earlier attempt made no order, the orders are searched for it first. The
-                same reference with another kind, customer, currency, address or other pieces is `InvalidInput`.
+                completed before, no completion is sent, and the earlier one is returned (`replayed`), whose `order` is
+                None if it cannot be read. If earlier attempts were settled as having made no order, the orders are
+                searched for them first.
 
         Raises:
             OutcomeUnknown: if the purchase may have happened. Pass the error to `reconcile`; do not buy again before
                 the purchase is settled. After every other error, this call has bought nothing.
+            ConfigurationError: if the journal cannot store references, or holds those of another user of the server
+                (`Options.journal_account`).
             NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`,
                 `JournalError`, `InvalidInput`, no connection, or the basket could not be read.
             APIError: if the server refused the completion and no order was made, or refused the read of the basket
@@ -165,7 +167,7 @@ class AsyncCompletions:
         intents = await self._settlement.journal.awaiting_completion()
         return intents if all_accounts else self._settlement.filter_own(intents, "unfinished")
 
-    async def adopt(self, intent_or_error: Intent | OutcomeUnknown) -> Intent:
+    async def adopt(self, intent_or_error: Intent | OutcomeUnknown | str) -> Intent:
         """Assign an intent to this client's account, and return it.
 
         Use it for intents that were written under another user name or host of the same account. Afterwards this client
@@ -173,13 +175,13 @@ class AsyncCompletions:
         there, so never adopt an intent that belongs to a different account.
 
         Args:
-            intent_or_error: An intent from `pending(all_accounts=True)`, or the error that names it.
+            intent_or_error: An intent from `pending(all_accounts=True)`, the error that names it, or its id.
 
         Raises:
             InvalidInput: if the journal does not contain the intent.
             JournalError: if the journal cannot be written.
         """
-        intent = await self._settlement.load(_intent_of(intent_or_error))
+        intent = await self._settlement.load(_id_of(intent_or_error))
         return await self._settlement.adopt(intent)
 
     async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
@@ -219,7 +221,7 @@ class AsyncCompletions:
         return await resolve(self._settlement, intent, result, Phase.SENT)
 
     async def decide(
-        self, intent_or_error: Intent | OutcomeUnknown, state: IntentState | str, *, order_id: int | None = None
+        self, intent_or_error: Intent | OutcomeUnknown | str, state: IntentState | str, *, order_id: int | None = None
     ) -> None:
         """Settle an intent manually, for example with the vendor's reply, if reading back could not settle it.
 
@@ -227,7 +229,7 @@ class AsyncCompletions:
         completed again; after `confirmed`, it never can.
 
         Args:
-            intent_or_error: An intent from `pending()`, or the error that names it.
+            intent_or_error: An intent from `pending()`, the error that names it, or its id.
             state: `confirmed`, `rejected` or `not_executed`.
             order_id: The number of the order, for `confirmed`.
 
@@ -236,16 +238,16 @@ class AsyncCompletions:
                 if it has another outcome already and `state` is not `confirmed`.
             JournalError: if the journal cannot be read or written.
         """
-        intent = _intent_of(intent_or_error)
+        intent_id = _id_of(intent_or_error)
         decided = IntentState(validation.one_of("state", state, _DECISIONS))
         if order_id is not None:
             validation.integer("order_id", order_id, 1)
-        stored = await self._settlement.load(intent)
+        stored = await self._settlement.load(intent_id)
         self._settlement.check_owner(stored)
         if stored.state in CLOSED and decided not in {stored.state, IntentState.CONFIRMED}:
-            text = f"intent {intent.id} has the outcome {stored.state}: only confirmed can replace it"
+            text = f"intent {intent_id} has the outcome {stored.state}: only confirmed can replace it"
             raise InvalidInput.of("intent_or_error", text)
-        await self._settlement.settle_manually(stored, decided, order_id)
+        await self._settlement.settle_manually(stored, decided, order_id, self._api.clock.wall())
 
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         """Save the progress of an order in the journal, if the journal contains its intent."""
@@ -293,6 +295,11 @@ class AsyncCompletions:
         end = self._api.clock.monotonic() + timeout
         # A completion of the parent process or of another event loop would never end for this caller.
         self._api.check_usable()
+        if named is not None:
+            attempts = await find_attempts(self._api, self._settlement, named)
+            # Before waiting for other calls: a wait that fails must not hide that the reference was confirmed.
+            if (replayed := await replay_confirmed(self._api, attempts, end=end)) is not None:
+                return replayed
         while (other := self._settlement.in_flight.get(key)) is not None:
             if not call.has_same_terms(other):
                 holder = other.intent.id if other.intent is not None else None
@@ -314,9 +321,7 @@ class AsyncCompletions:
             # Until this call ends, this client changes none of the customer's baskets: an item that is added
             # between the preflight read and the completion would be bought without having been agreed to.
             async with self._api.hold_lock(basket.customer.external_id, timeout):
-                replayed = await replay_reference(self._api, self._settlement, named, end=end) if named else None
-                execution = Execution(self._api, self._settlement, call, end=end)
-                call.result = replayed or await execution.run(basket)
+                call.result = await self._complete_or_replay(call, basket, end)
         except Exception as error:
             call.error = error
             raise
@@ -324,6 +329,31 @@ class AsyncCompletions:
             del self._settlement.in_flight[key]
             call.done.set()
         return call.result
+
+    async def _complete_or_replay(self, call: InFlight, basket: Basket, end: float) -> Completion:
+        """Complete the basket, or return the completion of a reference that was completed before."""
+        api, settlement, reference = self._api, self._settlement, call.reference
+        if reference is None:
+            return await Execution(api, settlement, call, attempts=None, end=end).run(basket)
+        attempts = await find_attempts(api, settlement, reference)
+        replayed = await replay_confirmed(api, attempts, end=end)
+        replayed = replayed or await check_attempts(api, settlement, attempts, end=end)
+        if replayed is not None:
+            return replayed
+        try:
+            return await Execution(api, settlement, call, attempts=attempts, end=end).run(basket)
+        except AlreadyInFlight:
+            # Another process may have completed the reference since it was checked.
+            replayed = await replay_confirmed(api, await find_attempts(api, settlement, reference), end=end)
+            if replayed is None:
+                raise
+            return replayed
+
+
+def _id_of(intent_or_error: Intent | OutcomeUnknown | str) -> str:
+    if isinstance(intent_or_error, str):
+        return validation.text("intent_or_error", intent_or_error)
+    return _intent_of(intent_or_error).id
 
 
 def _intent_of(intent_or_error: Intent | OutcomeUnknown) -> Intent:

@@ -16,6 +16,7 @@ from minted_connect.completion.outcome_unknown import mark_unknown
 from minted_connect.completion.outcomes import confirm, resolve
 from minted_connect.completion.preflight import build_intent, recent_order_ids, refresh_basket
 from minted_connect.completion.reconcile import ReadBack, ReadBackResult
+from minted_connect.completion.reference import Attempts
 from minted_connect.completion.settlement import InFlight, Settlement, describe_error, describe_intent
 from minted_connect.completion.verdict import Outcome
 from minted_connect.core.api_client import ApiClient
@@ -36,7 +37,7 @@ from minted_connect.errors import (
     TransportError,
 )
 from minted_connect.journal.memory import MemoryJournal
-from minted_connect.journal.protocol import already_in_flight_error
+from minted_connect.journal.protocol import ReferenceJournal, already_in_flight_error
 from minted_connect.models import Basket, Completion, Intent, IntentState, Order, Refusal
 
 __all__ = ["Execution"]
@@ -54,11 +55,20 @@ class Execution:
         end: Monotonic time after which the call starts no read-back.
     """
 
-    def __init__(self, api: ApiClient, settlement: Settlement, in_flight: InFlight, *, end: float) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        settlement: Settlement,
+        in_flight: InFlight,
+        *,
+        attempts: Attempts | None,
+        end: float,
+    ) -> None:
         self._api = api
         self._policy = api.completion_policy
         self._settlement = settlement
         self._in_flight = in_flight
+        self._attempts = attempts
         self._progress = RequestProgress()
         self._end = end
 
@@ -130,7 +140,11 @@ class Execution:
         self._settlement.prepared.add(intent.id)
         # Shielded: a cancelled write could leave an open record that nothing settles.
         try:
-            await shielded(journal.prepare(intent))
+            if self._attempts is None:
+                await shielded(journal.prepare(intent))
+            else:
+                assert isinstance(journal, ReferenceJournal)
+                await shielded(journal.prepare(intent, key=self._attempts.key, known=self._attempts.ids))
         except MintedConnectError:
             self._settlement.prepared.discard(intent.id)
             raise

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from minted_connect.completion.order_match import differences, identifiers
 from minted_connect.completion.outcome_unknown import mark_unknown
@@ -17,9 +17,11 @@ from minted_connect.completion.verdict import Outcome
 from minted_connect.errors import CompletionRejected, MintedConnectError, NotExecuted, Phase
 from minted_connect.models import Completion, Intent, IntentState, Order
 
-__all__ = ["confirm", "resolve"]
+__all__ = ["FAILED_ORDER", "confirm", "resolve"]
 
 _logger = logging.getLogger("minted_connect.completion")
+
+FAILED_ORDER: Final = "an order was made, but it failed, was cancelled or was refunded"
 
 
 async def resolve(
@@ -73,8 +75,7 @@ async def confirm(
         number = completion.keys.get("id", "(without a number)")
         _logger.warning("%s: settled as confirmed: order %s", describe_intent(intent), number)
     await settlement.settle(intent, IntentState.CONFIRMED, completion)
-    if reconciled:
-        await settlement.log_double_reference(intent)
+    await settlement.log_double_reference(intent)
     return completion
 
 
@@ -93,7 +94,7 @@ async def reject(
         text = f"the server refused it with status {intent.refusal.status}, and no order was made"
         rejected = CompletionRejected(f"intent {intent.id}: {text}", None, intent.refusal)
     else:
-        text = "an order was made, but it failed, was cancelled or was refunded"
+        text = FAILED_ORDER
         rejected = CompletionRejected(f"intent {intent.id}: {text}", order)
     _logger.warning("%s: settled as rejected: %s", describe_intent(intent), text)
     await settlement.settle(intent, IntentState.REJECTED, rejected)

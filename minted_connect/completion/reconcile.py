@@ -12,38 +12,28 @@ from typing import Any, Final
 
 import attrs
 
+from minted_connect.completion.bounded_reads import BoundedReads, ListedOrder
 from minted_connect.completion.order_match import (
     Match,
     is_cleared,
-    is_failed,
     is_order,
-    last_page,
     mapping,
     match_order,
-    total_rows,
 )
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.failures import AMBIGUOUS_STATUSES
-from minted_connect.core.headers import clock_skew
-from minted_connect.core.model_decoder import as_rows
 from minted_connect.core.request import OPERATIONS, Request
-from minted_connect.core.response import Response
 from minted_connect.errors import (
     APIError,
-    AuthenticationFailed,
-    ClientClosedError,
     MintedConnectError,
     NotFound,
-    Phase,
-    ProtocolError,
-    RequestTimeout,
 )
 from minted_connect.models import Intent, IntentState, Order
 from minted_connect.models.json_types import CustomerMatch, compare_customer
 
-__all__ = ["OrderSearch", "ReadBack", "ReadBackResult"]
+__all__ = ["MAX_PRICE_LOCK", "ReadBack", "ReadBackResult"]
 
 WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between two polls; the last value repeats."""
@@ -53,23 +43,25 @@ RecordFence = Callable[[Intent, datetime], Awaitable[None]]
 """Writes into the journal that the basket of an intent is about to be cleared."""
 _DAY: Final = timedelta(days=1)
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
-_PER_PAGE: Final = 30
-_MAX_PAGES: Final = 20
 # These 4xx are about credentials, timing or rate limits, and prove nothing about the basket.
 _INCONCLUSIVE_STATUSES: Final = AMBIGUOUS_STATUSES | {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 _DATE_RESOLUTION: Final = timedelta(seconds=1)
 """Resolution of the server's clock in its `Date` header: the difference of two readings is wrong by up to this much."""
-_MAX_PRICE_LOCK: Final = timedelta(seconds=600)
+MAX_PRICE_LOCK: Final = timedelta(seconds=600)
 """An intent without `send_before` (an older schema) can no longer be sent this long after it was prepared."""
 
 
 @attrs.frozen
 class _Row:
-    """One listed order of the intent's customer: as received, and parsed if possible."""
+    """One listed order of the intent's customer."""
 
-    raw: Mapping[str, Any]
-    order: Order | None
+    listed: ListedOrder
     match: Match
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The order as received."""
+        return self.listed.raw
 
 
 @attrs.frozen
@@ -88,20 +80,6 @@ class ReadBackResult:
     def confirms_refusal(self) -> bool:
         """Whether the completion was refused and no order was made."""
         return self.verdict.outcome is Outcome.REJECTED and self.evidence.order is not OrderSeen.FAILED
-
-
-@attrs.frozen
-class OrderSearch:
-    """The result of one search for the order of an intent."""
-
-    is_complete: bool
-    """Whether every order that may be the one was read."""
-    seen: OrderSeen = OrderSeen.NONE
-    order: Order | None = None
-    raw: Mapping[str, Any] = attrs.field(factory=dict[str, Any], repr=False)
-    """The matching order as received."""
-    notes: tuple[str, ...] = ()
-    """Failed reads, without personal data."""
 
 
 class ReadBack:
@@ -127,48 +105,23 @@ class ReadBack:
             and intent.refusal.status in self._policy.refusals
         )
         # The preflight read has succeeded, so a 401 does not mean a wrong password.
-        self._has_read = responded_at is not None
-        self._deadline = 0.0
-        self._clock_offset = timedelta()
+        self._reads = BoundedReads(api, has_read=responded_at is not None)
         self._basket = BasketSeen.UNREAD
         self._active_since: float | None = None
         self._active_reads = 0
         self._fence = Fence.NOT_USED
         self._fence_tried = intent.fenced_at is not None
         self._fenced_at = 0.0
-        self._failures: list[str] = []
-        self.has_failed_permanently: bool = False
+
+    @property
+    def has_failed_permanently(self) -> bool:
         """Whether further polls would fail as the latest one did: the client is closed or its password is wrong."""
+        return self._reads.has_failed_permanently
 
     async def poll_once(self, *, within: float) -> ReadBackResult:
         """Poll once, for at most `within` seconds."""
-        self._deadline = self._api.clock.monotonic() + within
+        self._reads.deadline = self._api.clock.monotonic() + within
         return await self._poll()
-
-    async def find_order(self, *, within: float, by_number: int | None = None) -> OrderSearch:
-        """Search the orders once for the keys of the intent, for at most `within` seconds; read no basket.
-
-        Args:
-            within: Seconds.
-            by_number: Search only for the order with this number.
-        """
-        self._deadline = self._api.clock.monotonic() + within
-        self._basket = BasketSeen.GONE  # search without dates, too
-        if by_number is None:
-            rows, is_complete = await self._read_orders()
-        else:
-            found: dict[tuple[str, str], _Row] = {}
-            customer = ("customer_external_id", self._intent.external_customer_id)
-            is_complete = await self._search((customer, ("orderId", str(by_number))), _BEGINNING, found)
-            rows = list(found.values())
-        matching = sorted((row for row in rows if row.match > Match.LIKELY), key=_sort_key, reverse=True)
-        failures, self._failures = tuple(self._failures), []
-        if not matching:
-            # An order that cannot be parsed and has no key may be the one.
-            is_complete = is_complete and not any(row.order is None for row in rows)
-            return OrderSearch(is_complete, notes=failures)
-        best = matching[0]
-        return OrderSearch(is_complete, _order_seen(best), best.order, best.raw, failures)
 
     async def poll(self, *, budget: float, record_fence: RecordFence | None) -> ReadBackResult:
         """Poll until a verdict is proven, for at most `budget` seconds.
@@ -178,7 +131,7 @@ class ReadBack:
             record_fence: If given, a basket that is still open is cleared, and this is called before.
         """
         clock = self._api.clock
-        deadline = self._deadline = clock.monotonic() + budget
+        deadline = self._reads.deadline = clock.monotonic() + budget
         polls = 0
         while True:
             result = await self._poll()
@@ -208,7 +161,7 @@ class ReadBack:
         intent = self._intent
         if intent.state != IntentState.PREPARED:
             return False
-        send_before = intent.send_before or intent.created_by_server + _MAX_PRICE_LOCK
+        send_before = intent.send_before or intent.created_by_server + MAX_PRICE_LOCK
         settled_at = send_before + timedelta(seconds=self._policy.settle_time) + _DATE_RESOLUTION
         return server_time is None or server_time < settled_at
 
@@ -228,7 +181,7 @@ class ReadBack:
         elif self._basket is not BasketSeen.UNREAD or matching:
             self._active_reads, self._active_since = 0, None
         evidence = Evidence(
-            order=_order_seen(matching[0]) if matching else OrderSeen.NONE,
+            order=matching[0].listed.seen if matching else OrderSeen.NONE,
             likely_orders=len(likely),
             is_search_complete=is_search_complete,
             basket=self._basket,
@@ -243,7 +196,7 @@ class ReadBack:
             may_still_be_sent=self._may_still_be_sent(server_time),
         )
         proven = verdict(evidence)
-        failures, self._failures = self._failures, []
+        failures = self._reads.take_failures()
         # Only the first poll may confirm a trusted refusal early; after any other result it is treated like all others.
         self._trusts_refusal = False
         if proven.outcome is Outcome.UNKNOWN:
@@ -253,28 +206,28 @@ class ReadBack:
         if not matching:
             return ReadBackResult(proven, evidence)
         duplicates = (f"order {row.raw.get('id')} has keys of the same basket" for row in matching[1:])
-        return ReadBackResult(proven, evidence, matching[0].order, matching[0].raw, tuple(duplicates))
+        return ReadBackResult(proven, evidence, matching[0].listed.order, matching[0].raw, tuple(duplicates))
 
     async def _read_basket(self) -> BasketSeen:
         intent = self._intent
         query = (("external_customer_id", intent.external_customer_id), ("cart_token", intent.cart_token))
         try:
-            response = await self._read(Request(OPERATIONS["baskets.get_active"], query=query))
+            response = await self._reads.send(Request(OPERATIONS["baskets.get_active"], query=query))
         except MintedConnectError as error:
             # A 404 without the vendor's envelope may come from a gateway and proves nothing about the basket.
             if isinstance(error, NotFound) and error.is_vendor_response:
                 return BasketSeen.GONE
-            self._record_failure(error)
+            self._reads.record_failure(error)
             return BasketSeen.UNREAD
         # A proxy or an error handler may send empty data, too: null alone is what the vendor documents.
         if response.data is None:
             return BasketSeen.GONE
         data = mapping(response.data)
         if not data:
-            self._failures.append("the response contains no basket")
+            self._reads.failures.append("the response contains no basket")
             return BasketSeen.UNREAD
         if compare_customer(data, intent.external_customer_id) is not CustomerMatch.SAME:
-            self._failures.append("the basket in the response is not known to belong to this customer")
+            self._reads.failures.append("the basket in the response is not known to belong to this customer")
             return BasketSeen.UNREAD
         if data.get("token") != intent.cart_token or is_order(data):
             return BasketSeen.GONE
@@ -289,8 +242,8 @@ class ReadBack:
         intent, now = self._intent, self._api.clock.wall()
         # An order is dated by the creation of its basket (in the vendor's examples), so search from a day before.
         # Widen both ends by the offset of the server's clock, now and when the completion was sent.
-        first = min(intent.created_at, intent.created_at + self._clock_offset, intent.created_by_server) - _DAY
-        last = max(now, now + self._clock_offset) + _DAY
+        first = min(intent.created_at, intent.created_at + self._reads.clock_offset, intent.created_by_server) - _DAY
+        last = max(now, now + self._reads.clock_offset) + _DAY
         customer = ("customer_external_id", intent.external_customer_id)
         # Without a filter by kind, which could only hide the order; `match_order` compares the kind.
         newest_first = (customer, ("sortBy", "created_at"), ("sortType", "desc"))
@@ -310,110 +263,43 @@ class ReadBack:
         self, query: Sequence[tuple[str, str]], oldest: datetime, rows: dict[tuple[str, str], _Row]
     ) -> bool:
         """Add the matching orders to `rows`; return whether all pages that may hold one were read."""
-        try:
-            found, is_complete = await self._read_pages(query, oldest)
-        except MintedConnectError as error:
-            self._record_failure(error)
-            return False
-        rows.update(((str(row.raw.get("id")), str(row.raw.get("guid"))), row) for row in found)
+        intent, keeps_number = self._intent, self._policy.order_keeps_number
+        listed, is_complete = await self._reads.list_orders(query, intent.external_customer_id, oldest)
+        for one in listed:
+            match = match_order(one.raw, one.order, intent, keeps_number=keeps_number)
+            if match is not Match.NONE:
+                rows[one.key] = _Row(one, match)
         return is_complete
-
-    async def _read_pages(self, query: Sequence[tuple[str, str]], oldest: datetime) -> tuple[list[_Row], bool]:
-        """Read pages of orders, newest first, until all further ones are older than `oldest`."""
-        found: list[_Row] = []
-        previous: Any = None
-        received = 0
-        for number in range(1, _MAX_PAGES + 1):
-            request = Request(
-                OPERATIONS["orders.page"], query=(("page", str(number)), ("total", str(_PER_PAGE)), *query)
-            )
-            response = await self._read(request)
-            page = mapping(response.data)
-            items = as_rows(page.get("data"))
-            if items is None:
-                raise ProtocolError("Get Orders: the response is not a page of orders")
-            raws, customer = [mapping(raw) for raw in items], self._intent.external_customer_id
-            rows = [self._row(raw) for raw in raws if compare_customer(raw, customer) is not CustomerMatch.OTHER]
-            found += [row for row in rows if row.match is not Match.NONE]
-            last, current = last_page(page, default=_MAX_PAGES + 1), page.get("current_page")
-            if current is not None and current == previous and str(current) != str(last):
-                self._failures.append("the server or a cache ignores the page number of Get Orders")
-                return found, False
-            previous = current
-            received += len(raws)
-            if not raws or number >= last:
-                if received < total_rows(page):
-                    self._failures.append("Get Orders returned fewer orders than its total")
-                    return found, False
-                return found, True
-            if rows and all(row.order is not None and row.order.order_at < oldest for row in rows):
-                return found, True
-        self._failures.append(f"only the first {_MAX_PAGES * _PER_PAGE} orders were read; there are more")
-        return found, False
-
-    def _row(self, raw: Mapping[str, Any]) -> _Row:
-        order: Order | None
-        try:
-            order = self._api.structure(raw, Order)
-        except ProtocolError:
-            order = None
-        found = match_order(raw, order, self._intent, keeps_number=self._policy.order_keeps_number)
-        return _Row(raw, order, found)
 
     async def _clear_basket(self, record_fence: RecordFence) -> None:
         """Clear the basket by customer and token, so that no other basket is touched."""
         intent, clock = self._intent, self._api.clock
         body = {"external_customer_id": intent.external_customer_id, "cart_token": intent.cart_token}
-        if (left := self._deadline - clock.monotonic()) <= 0:
+        if (left := self._reads.deadline - clock.monotonic()) <= 0:
             return
         try:
             async with self._api.hold_lock(intent.external_customer_id, left):
-                if clock.monotonic() >= self._deadline:
+                if clock.monotonic() >= self._reads.deadline:
                     return
                 # Recorded first: after a crash, a cleared basket could not be told from one that became an order.
                 await record_fence(intent, clock.wall())
                 self._fence_tried = True
-                response = await self._read(Request(OPERATIONS["baskets.clear"], body=body))
+                response = await self._reads.send(Request(OPERATIONS["baskets.clear"], body=body))
         except APIError as error:
-            self._record_failure(error)
+            self._reads.record_failure(error)
             if error.status < HTTPStatus.INTERNAL_SERVER_ERROR and error.status not in _INCONCLUSIVE_STATUSES:
                 self._fence = Fence.REFUSED
             return
         except MintedConnectError as error:
-            self._record_failure(error)
+            self._reads.record_failure(error)
             return
         # `success` alone proves nothing: the basket may already have become an order.
         if is_cleared(mapping(response.data), intent):
             self._fence, self._fenced_at = Fence.CLEARED, clock.monotonic()
 
-    async def _read(self, request: Request) -> Response:
-        settings, clock = self._api.settings, self._api.clock
-        left = self._deadline - clock.monotonic()
-        if left <= 0:
-            raise RequestTimeout("the time for the read-back is over", phase=Phase.NOT_SENT)
-        deadline = min(left, settings.deadline or settings.timeouts.total)
-        api = self._api.with_settings(attrs.evolve(settings, deadline=deadline))
-        response = await api.exchange(request, bypass_limits=True)
-        self._has_read = True
-        self._clock_offset = clock_skew(response.headers.get("Date", ""), clock.wall(), self._clock_offset)
-        return response
-
-    def _record_failure(self, error: MintedConnectError) -> None:
-        # A closed client stays closed and a wrong password stays wrong, but a 401 of a gateway may be temporary.
-        is_denied = isinstance(error, AuthenticationFailed) and (error.refused_digest or not self._has_read)
-        if is_denied or isinstance(error, ClientClosedError):
-            self.has_failed_permanently = True
-        self._failures.append(f"{type(error).__name__}: {error}")
-
-
-def _order_seen(row: _Row) -> OrderSeen:
-    if not is_order(row.raw):
-        return OrderSeen.STILL_BASKET
-    return OrderSeen.FAILED if is_failed(row.raw) else OrderSeen.ACCEPTED
-
 
 def _sort_key(row: _Row) -> tuple[bool, bool, Match]:
-    seen = _order_seen(row)
+    seen = row.listed.seen
     return seen is OrderSeen.ACCEPTED, seen is OrderSeen.FAILED, row.match
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -24,7 +23,7 @@ from minted_connect.errors import (
     JournalError,
     MintedConnectError,
 )
-from minted_connect.journal.protocol import Journal, JournalAccount, ReferenceJournal
+from minted_connect.journal.protocol import Journal, JournalAccount, ReferenceJournal, ReferenceKey
 from minted_connect.models import Completion, Intent, IntentState, OrderKind, OrderProgress, Refusal
 
 __all__ = ["InFlight", "Reference", "Settlement", "describe_error", "describe_intent", "describe_state"]
@@ -36,8 +35,8 @@ _logger = logging.getLogger("minted_connect.completion")
 class Reference:
     """The caller's own key for a completion, and the terms that it stands for."""
 
-    key: str
-    terms: str
+    key: str = attrs.field(repr=False)
+    terms: str = attrs.field(repr=False)
     """As stored in the journal; see `reference.make_reference`."""
 
 
@@ -198,31 +197,35 @@ class Settlement:
         self.check_owner(intent)
         return intent
 
-    async def load(self, intent: Intent) -> Intent:
-        """Return an intent as stored in the journal.
+    async def load(self, intent_id: str) -> Intent:
+        """Return an intent by its id.
 
         Raises:
             InvalidInput: if the journal does not contain it.
             JournalError: if the journal cannot be read.
         """
-        stored = await self.journal.get(intent.id)
+        stored = await self.journal.get(intent_id)
         if stored is None:
-            raise InvalidInput.of("intent_or_error", f"intent {intent.id} is not in this journal")
+            raise InvalidInput.of("intent_or_error", f"intent {intent_id} is not in this journal")
         return stored
 
     async def log_double_reference(self, intent: Intent) -> None:
         """Log at ERROR if another intent with the same reference is confirmed, too. Ignore failures of the journal.
 
-        That happens only if an earlier intent was settled as not executed, and its order was found after another one
-        had been made.
+        That happens only if an earlier intent was settled without an order, or belonged to another account, and its
+        order was found after another one had been made.
         """
         if intent.reference is None or not isinstance(self.journal, ReferenceJournal):
             return
-        with suppress(JournalError):
-            same = await self.journal.find_by_reference(intent.reference, account=self.owner.account)
-            confirmed = [one.id for one in same if one.state == IntentState.CONFIRMED]
-            if len(confirmed) > 1:
-                _logger.error("one reference was completed more than once: intents %s", ", ".join(confirmed))
+        key = ReferenceKey(intent.reference, self.owner, intent.account or self.owner.account)
+        try:
+            same = await self.journal.find_by_reference(key)
+        except Exception:
+            _logger.exception("%s: the intents with its reference could not be read", describe_intent(intent))
+            return
+        confirmed = [one.id for one in same if one.state == IntentState.CONFIRMED]
+        if len(confirmed) > 1:
+            log_error(_logger, "one reference was completed more than once: intents %s", ", ".join(confirmed))
 
     def _find_in_flight(self, intent: Intent) -> InFlight | None:
         in_flight = self.in_flight.get((intent.external_customer_id, intent.cart_token))
@@ -264,7 +267,7 @@ class Settlement:
         self._others[kind] = others
         return own
 
-    async def settle_manually(self, intent: Intent, state: IntentState, order_id: int | None) -> None:
+    async def settle_manually(self, intent: Intent, state: IntentState, order_id: int | None, at: datetime) -> None:
         """Write the outcome that a person found out into the journal.
 
         Raises:
@@ -272,6 +275,8 @@ class Settlement:
         """
         await shielded(self.journal.settle(intent.id, state, order_id=order_id, owner=self.owner))
         _logger.warning("%s: settled manually as %s", describe_intent(intent), state)
+        if isinstance(self.journal, ReferenceJournal) and intent.reference is not None:
+            await shielded(self.journal.record_decision(intent.id, at))
         if state is IntentState.CONFIRMED:
             await self.log_double_reference(intent)
 
@@ -288,7 +293,10 @@ class Settlement:
                 describe_intent(intent),
                 "" if intent.server in {self.owner.server, None} else "; it was prepared for another server",
             )
-        return attrs.evolve(intent, server=self.owner.server, account=self.owner.account)
+        adopted = attrs.evolve(intent, server=self.owner.server, account=self.owner.account)
+        if adopted.state == IntentState.CONFIRMED:
+            await self.log_double_reference(adopted)
+        return adopted
 
 
 def describe_state(state: IntentState | None, result: Completion | Exception | None) -> str | None:

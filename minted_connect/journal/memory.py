@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from datetime import datetime
 from typing import Final
 
 import attrs
 
-from minted_connect.journal.protocol import ACTIVE, OPEN, JournalAccount, already_in_flight_error, find_active_reference
+from minted_connect.journal.protocol import (
+    ACTIVE,
+    OPEN,
+    JournalAccount,
+    ReferenceKey,
+    already_in_flight_error,
+    check_reference,
+)
 from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
 
 __all__ = ["MemoryJournal"]
@@ -34,16 +42,15 @@ class MemoryJournal:
         self._ids_by_reference: dict[tuple[str | None, str], list[str]] = {}
         self._has_warned = False
 
-    async def prepare(self, intent: Intent) -> None:
+    async def prepare(self, intent: Intent, *, key: ReferenceKey | None = None, known: Collection[str] = ()) -> None:
         """Store an intent until the process ends."""
         active = await self.find_active(intent.external_customer_id, intent.cart_token, account=intent.account)
         if active is not None:
             raise already_in_flight_error(active)
-        if intent.reference is not None:
-            key = (intent.account, intent.reference)
-            if (active := find_active_reference(self._find_same_reference(*key))) is not None:
-                raise already_in_flight_error(active, "this reference")
-            self._ids_by_reference.setdefault(key, []).append(intent.id)
+        if key is not None:
+            others = await self.find_other_references(key, same=True)
+            check_reference(key, await self.find_by_reference(key), known, others)
+            self._ids_by_reference.setdefault((intent.account, key.reference), []).append(intent.id)
         self._open[intent.id] = intent
         self._ids_by_basket.setdefault((intent.external_customer_id, intent.cart_token), []).append(intent.id)
 
@@ -131,23 +138,34 @@ class MemoryJournal:
         confirmed = (intent for intent in self._closed.values() if intent.state == IntentState.CONFIRMED)
         return [intent for intent in confirmed if intent.progress is None or not intent.progress.is_final]
 
-    async def find_by_reference(self, reference: str, *, account: str) -> list[Intent]:
-        """Return the intents of an account with this reference, oldest first."""
-        return self._find_same_reference(account, reference)
+    async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
+        """Return the intents with a reference, oldest first."""
+        accounts = dict.fromkeys((key.unnamed_account, key.owner.account))
+        ids = (self._ids_by_reference.get((account, key.reference), ()) for account in accounts)
+        return [self._get(intent_id) for some in ids for intent_id in some]
 
-    async def has_other_references(self, owner: JournalAccount) -> bool:
-        """Return whether another account of the same server has intents with references."""
-        others = (ids for (account, _), ids in self._ids_by_reference.items() if account != owner.account)
-        return any(self._get(intent_id).server == owner.server for ids in others for intent_id in ids)
+    async def record_decision(self, intent_id: str, at: datetime) -> None:
+        """Store that a person has settled an intent."""
+        for intents in (self._open, self._closed):
+            if intent_id in intents:
+                intents[intent_id] = attrs.evolve(intents[intent_id], decided_at=at)
+
+    async def find_other_references(self, key: ReferenceKey, *, same: bool = False) -> list[str]:
+        """Return the ids of some intents with references that belong to other accounts of the same server."""
+        found = [
+            intent_id
+            for (account, reference), ids in self._ids_by_reference.items()
+            if account not in {key.owner.account, key.unnamed_account} and (not same or reference == key.reference)
+            for intent_id in ids
+            if self._get(intent_id).server == key.owner.server
+        ]
+        return found[:5]
 
     async def aclose(self) -> None:
         """Do nothing: a journal in memory holds no resources."""
 
     def _get(self, intent_id: str) -> Intent:
         return self._open.get(intent_id) or self._closed[intent_id]
-
-    def _find_same_reference(self, account: str | None, reference: str) -> list[Intent]:
-        return [self._get(intent_id) for intent_id in self._ids_by_reference.get((account, reference), ())]
 
     def _warn_beyond_limit(self) -> None:
         """Warn once if more closed intents are kept than the limit allows."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 import zlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -18,11 +18,11 @@ import attrs
 from minted_connect.clock import SYSTEM_CLOCK, call_later, monotonic, timeout
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.event_loop import check_asyncio
-from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError
+from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, MintedConnectError
 from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.postgres_schema import STEPS, VERSION
 from minted_connect.journal.postgres_url import parse_url
-from minted_connect.journal.protocol import already_in_flight_error, find_active_reference
+from minted_connect.journal.protocol import ReferenceKey, already_in_flight_error, check_reference
 from minted_connect.journal.sql import (
     SqlJournal,
     Statements,
@@ -125,13 +125,13 @@ class PostgresJournal(SqlJournal):
     def __repr__(self) -> str:
         return f"PostgresJournal({self._location!r})"
 
-    async def prepare(self, intent: Intent) -> None:
+    async def prepare(self, intent: Intent, *, key: ReferenceKey | None = None, known: Collection[str] = ()) -> None:
         """Store an intent durably on the server."""
         self._raise_if_lost()
-        await shielded(self._prepare(intent))
+        await shielded(self._prepare(intent, key, known))
 
-    async def _prepare(self, intent: Intent) -> None:
-        async def insert(connection: _Connection) -> AlreadyInFlight | None:
+    async def _prepare(self, intent: Intent, key: ReferenceKey | None, known: Collection[str]) -> None:
+        async def insert(connection: _Connection) -> MintedConnectError | None:
             await _lock_intent(connection, intent)
             # The tables may have been emptied, or restored from an older copy.
             last = self._last_prepared
@@ -141,11 +141,14 @@ class PostgresJournal(SqlJournal):
             active = self._load_first(await _execute(connection, self._statements.find_active, basket))
             if active is not None:
                 return already_in_flight_error(active)
-            if intent.reference is not None:
-                params = reference_params(intent.reference, intent.account)
-                same = self._load_each(await _execute(connection, self._statements.find_by_reference, params))
-                if (active := find_active_reference(same)) is not None:
-                    return already_in_flight_error(active, "this reference")
+            if key is not None:
+                params = reference_params(key)
+                rows = await _execute(connection, self._statements.find_by_reference, params)
+                others = await _execute(connection, self._statements.same_references, params)
+                try:
+                    check_reference(key, self._load_attempts(rows), known, [row[0] for row in others])
+                except (AlreadyInFlight, ConfigurationError) as refusal:
+                    return refusal
             await _execute(connection, self._statements.insert, insert_params(intent))
             return None
 
@@ -330,7 +333,8 @@ async def _lock_intent(connection: _Connection, intent: Intent) -> None:
     all transactions take their locks in one order, so that they cannot deadlock.
     """
     if intent.reference is not None:
-        await _lock(connection, _REFERENCE_LOCK_ID, f"{intent.account}\0{intent.reference}")
+        # Without the account, because `check_reference` considers other accounts, too.
+        await _lock(connection, _REFERENCE_LOCK_ID, intent.reference)
     await _lock(connection, _LOCK_ID, f"{intent.external_customer_id}\0{intent.cart_token}")
 
 

@@ -85,6 +85,10 @@ UPDATE minted_connect_journal SET identity = md5(random()::text || clock_timesta
 CREATE UNIQUE INDEX minted_connect_one_claim
     ON minted_connect_claims (account, external_customer_id, kind) WHERE holds_customer
 """,  # noqa: S608 - nothing interpolated is input
+    """
+ALTER TABLE minted_connect_intents ADD COLUMN decided_at TEXT;
+CREATE INDEX minted_connect_same_reference ON minted_connect_intents (reference) WHERE reference IS NOT NULL
+""",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 

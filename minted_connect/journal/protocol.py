@@ -8,13 +8,13 @@ confirmed intent also stores the last known state of its order.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Final, Protocol, runtime_checkable
 
 import attrs
 
-from minted_connect.errors import AlreadyInFlight
+from minted_connect.errors import AlreadyInFlight, ConfigurationError
 from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
 
 __all__ = [
@@ -26,8 +26,11 @@ __all__ = [
     "Journal",
     "JournalAccount",
     "ReferenceJournal",
+    "ReferenceKey",
     "already_in_flight_error",
+    "check_reference",
     "find_active_reference",
+    "other_references_error",
 ]
 
 EXPECTED: Final = "must be the path of a file, a URL postgresql://..., or an object with the methods of Journal"
@@ -183,29 +186,99 @@ class Journal(Protocol):
         ...
 
 
+@attrs.frozen
+class ReferenceKey:
+    """Selects the intents of one reference of one account."""
+
+    reference: str = attrs.field(repr=False)
+    owner: JournalAccount
+    unnamed_account: str
+    """The account of this user name and server without `Options.journal_account`; its intents count, too."""
+
+    @property
+    def is_named(self) -> bool:
+        """Whether `Options.journal_account` is set. If not, the intents of other accounts may be the user's, too."""
+        return self.owner.account != self.unnamed_account
+
+
 @runtime_checkable
 class ReferenceJournal(Journal, Protocol):
-    """A `Journal` that also stores references (`complete.buy(..., reference=)`).
+    """A `Journal` that also stores references (`complete.buy(..., reference=)`)."""
 
-    Its `prepare` raises `AlreadyInFlight`, too, if an open or confirmed intent of the same account has the same
-    reference. It checks this and stores the intent in one transaction.
-    """
+    async def prepare(self, intent: Intent, *, key: ReferenceKey | None = None, known: Collection[str] = ()) -> None:
+        """Store an intent durably, with its reference, after `check_reference`, all in one transaction.
 
-    async def find_by_reference(self, reference: str, *, account: str) -> list[Intent]:
-        """Return the intents of an account with this reference, in any state, oldest first.
+        Args:
+            intent: The intent.
+            key: The key of its reference, if it has one.
+            known: Ids of the intents with this reference that the caller has considered.
+
+        Raises:
+            AlreadyInFlight: as `Journal.prepare`, and from `check_reference`.
+            ConfigurationError: from `check_reference`.
+            JournalError: as `Journal.prepare`.
+        """
+        ...
+
+    async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
+        """Return the intents with a reference, in any state, oldest first.
 
         Raises:
             JournalError: if the intents, or one of them, could not be read.
         """
         ...
 
-    async def has_other_references(self, owner: JournalAccount) -> bool:
-        """Return whether another account of the same server has intents with references.
+    async def find_other_references(self, key: ReferenceKey, *, same: bool = False) -> list[str]:
+        """Return the ids of some intents with references that belong to other accounts of the same server.
+
+        Args:
+            key: The key of a reference.
+            same: Only intents with the reference of `key`.
 
         Raises:
             JournalError: if the intents could not be read.
         """
         ...
+
+    async def record_decision(self, intent_id: str, at: datetime) -> None:
+        """Store durably that a person has settled an intent.
+
+        Raises:
+            JournalError: if the time could not be stored.
+        """
+        ...
+
+
+def check_reference(key: ReferenceKey, found: Sequence[Intent], known: Collection[str], others: Sequence[str]) -> None:
+    """Check that an intent with this reference may be stored.
+
+    Args:
+        key: The key of the reference.
+        found: The intents with the reference that the journal holds.
+        known: Ids of the intents that the caller has considered.
+        others: Ids of intents of other accounts with the same reference.
+
+    Raises:
+        AlreadyInFlight: if one of `found` is open or confirmed, or not in `known`.
+        ConfigurationError: if there are `others`, and `Options.journal_account` is not set.
+    """
+    if (active := find_active_reference(found)) is not None:
+        raise already_in_flight_error(active, "this reference")
+    for intent in found:
+        if intent.id not in known:
+            text = f"another call has tried this reference meanwhile (intent {intent.id}): call again"
+            raise AlreadyInFlight(text, intent.id)
+    if others and not key.is_named:
+        raise other_references_error(others)
+
+
+def other_references_error(intent_ids: Sequence[str]) -> ConfigurationError:
+    """Build the error for a journal with references of another user name."""
+    return ConfigurationError(
+        "reference: the journal holds references of another user name of this server, which may belong to the same "
+        f"account (intents {', '.join(intent_ids)}): set Options.journal_account to one name for all user names of an "
+        "account, and pass the ids of the intents that were written without it to complete.adopt"
+    )
 
 
 def find_active_reference(intents: Iterable[Intent]) -> Intent | None:

@@ -40,6 +40,7 @@ COLUMNS: Final = (
     "refusal",
     "reference",
     "terms",
+    "decided_at",
 )
 
 ROW_ERRORS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
@@ -74,6 +75,7 @@ def to_row(intent: Intent) -> tuple[Any, ...]:
         "progress": dump_progress(intent.progress),
         "fenced_at": intent.fenced_at.isoformat() if intent.fenced_at else None,
         "send_before": intent.send_before.isoformat() if intent.send_before else None,
+        "decided_at": intent.decided_at.isoformat() if intent.decided_at else None,
         "refusal": dump_refusal(intent.refusal) if intent.refusal else None,
     }
     return tuple(converted.get(name, getattr(intent, name)) for name in COLUMNS)
@@ -108,9 +110,13 @@ def from_row(row: Sequence[Any]) -> Intent:
     values["clock_offset"] = values["clock_offset"] or 0
     values["known_orders"] = tuple(map(int, json.loads(values["known_orders"] or "[]")))
     values["progress"] = _load_progress(values["progress"])
-    for name in ("fenced_at", "send_before"):
+    for name in ("fenced_at", "send_before", "decided_at"):
         values[name] = None if values[name] is None else _load_datetime(values[name])
     values["refusal"] = _load_refusal(values["refusal"])
+    if (values["reference"] is None) != (values["terms"] is None):
+        raise ValueError("a reference without terms")
+    if values["terms"] is not None and not isinstance(json.loads(values["terms"]), dict):
+        raise TypeError("terms")
     return Intent(**values)
 
 

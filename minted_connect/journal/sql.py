@@ -13,7 +13,7 @@ import attrs
 
 from minted_connect.core.logs import log_error
 from minted_connect.errors import JournalError
-from minted_connect.journal.protocol import CLOSED, INACTIVE, JournalAccount
+from minted_connect.journal.protocol import CLOSED, INACTIVE, JournalAccount, ReferenceKey
 from minted_connect.journal.rows import (
     COLUMNS,
     ROW_ERRORS,
@@ -79,6 +79,8 @@ class Statements:
     awaiting_completion: str
     find_by_reference: str
     other_references: str
+    same_references: str
+    record_decision: str
 
     @classmethod
     def build(cls, *, table: str, sequence: str, placeholder: str = r":\1") -> Self:
@@ -92,6 +94,7 @@ class Statements:
         columns = ", ".join(COLUMNS)
         is_basket = "external_customer_id = :customer AND cart_token = :token"
         is_own = "(account = :account OR account IS NULL)"
+        is_other = "server = :server AND account NOT IN (:account, :unnamed)"
         # Nothing interpolated here is input: names and states are constants, and values are bound.
         statements = {
             "insert": f"INSERT INTO {table} ({columns}) VALUES (:{', :'.join(COLUMNS)})",  # noqa: S608
@@ -112,10 +115,11 @@ class Statements:
             "pending": f"SELECT {columns} FROM {table} WHERE {IS_OPEN} ORDER BY {sequence}",  # noqa: S608
             "awaiting_completion": f"SELECT {columns} FROM {table} WHERE {AWAITS_COMPLETION} "  # noqa: S608
             f"ORDER BY {sequence}",
-            "find_by_reference": f"SELECT {columns} FROM {table} WHERE account = :account "  # noqa: S608
+            "find_by_reference": f"SELECT {columns} FROM {table} WHERE account IN (:account, :unnamed) "  # noqa: S608
             f"AND reference = :reference ORDER BY {sequence}",
-            "other_references": f"SELECT 1 FROM {table} WHERE reference IS NOT NULL "  # noqa: S608
-            "AND server = :server AND account <> :account LIMIT 1",
+            "other_references": f"SELECT id FROM {table} WHERE reference IS NOT NULL AND {is_other} LIMIT 5",  # noqa: S608
+            "same_references": f"SELECT id FROM {table} WHERE reference = :reference AND {is_other} LIMIT 5",  # noqa: S608
+            "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
         }
         return cls(**{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})
 
@@ -149,9 +153,14 @@ def basket_params(external_customer_id: str, cart_token: str, account: str | Non
     return {"customer": external_customer_id, "token": cart_token, "account": account}
 
 
-def reference_params(reference: str, account: str | None) -> Mapping[str, Any]:
-    """Return the parameters that select the intents with a reference."""
-    return {"reference": reference, "account": account}
+def reference_params(key: ReferenceKey) -> Mapping[str, Any]:
+    """Return the parameters that select the intents with a reference, own and others'."""
+    return {
+        "reference": key.reference,
+        "server": key.owner.server,
+        "account": key.owner.account,
+        "unnamed": key.unnamed_account,
+    }
 
 
 def missing_reason(intent_id: str) -> str:
@@ -254,15 +263,18 @@ class SqlJournal(ABC):
         """
         return self._load_all("awaiting_completion", await self._read("awaiting_completion", {}))
 
-    async def find_by_reference(self, reference: str, *, account: str) -> list[Intent]:
-        """Return the intents of an account with this reference, oldest first."""
-        rows = await self._read("find_by_reference", reference_params(reference, account))
-        return self._load_each(rows)
+    async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
+        """Return the intents with a reference, oldest first."""
+        return self._load_attempts(await self._read("find_by_reference", reference_params(key)))
 
-    async def has_other_references(self, owner: JournalAccount) -> bool:
-        """Return whether another account of the same server has intents with references."""
-        params = {"server": owner.server, "account": owner.account}
-        return bool(await self._read("other_references", params))
+    async def find_other_references(self, key: ReferenceKey, *, same: bool = False) -> list[str]:
+        """Return the ids of some intents with references that belong to other accounts of the same server."""
+        rows = await self._read("same_references" if same else "other_references", reference_params(key))
+        return [row[0] for row in rows]
+
+    async def record_decision(self, intent_id: str, at: datetime) -> None:
+        """Store that a person has settled an intent."""
+        await self._write(self._statements.record_decision, {"id": intent_id, "at": at.isoformat()})
 
     async def aclose(self) -> None:  # noqa: B027 - a subclass may have nothing to release
         """Do nothing: no connection outlives an operation."""
@@ -319,14 +331,18 @@ class SqlJournal(ABC):
         Raises:
             JournalError: if the row is unreadable.
         """
-        return next(iter(self._load_each(rows[:1])), None)
+        remedy = "Find out the outcome, and settle the intent by its id"
+        return next(iter(self._load_each(rows[:1], remedy)), None)
 
-    def _load_each(self, rows: Sequence[Sequence[Any]]) -> list[Intent]:
-        """Return the intents of all rows.
+    def _load_attempts(self, rows: Sequence[Sequence[Any]]) -> list[Intent]:
+        """Return the intents of one reference.
 
         Raises:
-            JournalError: if a row is unreadable.
+            JournalError: if a row is unreadable, whatever its state: its terms and keys are not known.
         """
+        return self._load_each(rows, "Nothing is sent for its reference: repair the record, or use another reference")
+
+    def _load_each(self, rows: Sequence[Sequence[Any]], remedy: str) -> list[Intent]:
         intents: list[Intent] = []
         for row in rows:
             try:
@@ -337,8 +353,7 @@ class SqlJournal(ABC):
             return intents
         # Outside `except`: the message of the original error may quote values of the row.
         raise JournalError(
-            f"the journal {self._location} contains a record that cannot be read: intent {_id_of(row)}. Find out "
-            "the outcome, and settle the intent by its id"
+            f"the journal {self._location} contains a record that cannot be read: intent {_id_of(row)}. {remedy}"
         )
 
     def _load_all(self, query: str, rows: Sequence[Sequence[Any]]) -> list[Intent]:

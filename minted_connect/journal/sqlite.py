@@ -11,7 +11,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from minted_connect.core.cancellation import shielded
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
 from minted_connect.journal.paths import check_path
-from minted_connect.journal.protocol import already_in_flight_error, find_active_reference
+from minted_connect.journal.protocol import ReferenceKey, already_in_flight_error, check_reference
 from minted_connect.journal.rows import ROW_ERRORS
 from minted_connect.journal.sql import (
     SqlJournal,
@@ -103,7 +103,7 @@ class SqliteJournal(SqlJournal):
     def __repr__(self) -> str:
         return f"SqliteJournal({str(self.path)!r})"
 
-    async def prepare(self, intent: Intent) -> None:
+    async def prepare(self, intent: Intent, *, key: ReferenceKey | None = None, known: Collection[str] = ()) -> None:
         """Store an intent durably in the file."""
 
         def insert(database: sqlite3.Connection) -> None:
@@ -114,11 +114,11 @@ class SqliteJournal(SqlJournal):
                     found = database.execute(self._statements.find_active, basket).fetchall()
                     if (active := self._load_first(found)) is not None:
                         raise already_in_flight_error(active)
-                    if intent.reference is not None:
-                        params = reference_params(intent.reference, intent.account)
-                        same = database.execute(self._statements.find_by_reference, params).fetchall()
-                        if (active := find_active_reference(self._load_each(same))) is not None:
-                            raise already_in_flight_error(active, "this reference")
+                    if key is not None:
+                        params = reference_params(key)
+                        rows = database.execute(self._statements.find_by_reference, params).fetchall()
+                        others = database.execute(self._statements.same_references, params).fetchall()
+                        check_reference(key, self._load_attempts(rows), known, [row[0] for row in others])
                     database.execute(self._statements.insert, insert_params(intent))
                 except (ValueError, OverflowError) as error:
                     raise JournalError(f"the journal {self.path} cannot store this intent") from error

@@ -85,6 +85,10 @@ CREATE TABLE journal (identity TEXT NOT NULL);
 INSERT INTO journal VALUES (lower(hex(randomblob(16))));
 CREATE UNIQUE INDEX one_claim ON claims (account, external_customer_id, kind) WHERE holds_customer
 """,  # noqa: S608 - nothing interpolated is input
+    """
+ALTER TABLE intents ADD COLUMN decided_at TEXT;
+CREATE INDEX same_reference ON intents (reference) WHERE reference IS NOT NULL
+""",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 
@@ -98,6 +102,7 @@ _ADDED_COLUMNS: Final = {
     2: ("clock_offset", "known_orders", "progress", "finished"),
     3: ("fenced_at",),
     4: ("server", "account", "send_before", "refusal", "reference", "terms"),
+    5: ("decided_at",),
 }
 """Columns that the queries need, by the version that added them."""
 

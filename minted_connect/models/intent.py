@@ -87,6 +87,8 @@ class Intent:
     """The caller's own key (`reference=`), if one was given."""
     terms: str | None = attrs.field(default=None, repr=False)
     """Kind, customer, pieces, currency and a hash of the address, as JSON, if a reference was given."""
+    decided_at: datetime | None = None
+    """Time of `complete.decide` for an intent with a reference, by the client's clock; None if it was not used."""
 
     @property
     def created_by_server(self) -> datetime:
