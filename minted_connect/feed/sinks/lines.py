@@ -97,7 +97,7 @@ class _LinesSink(Sink):
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, patience: float = 0.0) -> None:
         self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
-        self.patience = check_patience(patience)
+        self.patience: float = check_patience(patience)
         self._fsync = fsync
         self._file: BinaryIO | None = None
         self._end = 0  # size of the file after the last write

@@ -71,7 +71,7 @@ class SqliteSink(Sink):
     ) -> None:
         self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
-        self.patience = check_patience(patience)
+        self.patience: float = check_patience(patience)
         if not isinstance(table, str) or not _TABLE_NAME.fullmatch(table) or table.lower().startswith("sqlite_"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("table", "must be a name of letters, digits and underscores")
         self._table = table
