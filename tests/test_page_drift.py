@@ -129,7 +129,7 @@ def test_row_that_stays_missing_is_logged(count: int, caplog: pytest.LogCaptureF
     assert not found.is_complete
     [record] = caplog.records
     assert (record.levelname, record.name) == ("WARNING", "minted_connect")
-    assert f"{len(rows)} were read, {len(server.rows)} exist, some may be missing" in record.getMessage()
+    assert f"{len(rows)} were read, the list has {len(server.rows)}, some may be missing" in record.getMessage()
 
 
 def test_total_above_the_rows_is_logged(caplog: pytest.LogCaptureFixture) -> None:

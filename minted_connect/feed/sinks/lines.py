@@ -187,7 +187,7 @@ class _LinesSink(Sink):
         return file_identity(self._absolute) != file_identity(file.fileno())
 
     def _update(self, file: BinaryIO) -> BinaryIO:
-        """Return the file to write to, after programs that rotate files: at this path, and with a header."""
+        """Return the file to write to: open a replaced file again, and repair a file whose size was changed."""
         if self._is_replaced(file):
             _log.warning("%s: the file was moved, replaced or deleted; opening the path again", self.path)
             replaced, file = file, self._open_file()
