@@ -166,7 +166,7 @@ class _ThreadTimer:
 
 
 def _is_loop_frozen() -> bool:
-    # The first test is cheap, and false outside of such tests. The second one leaves loops alone that run in real time
+    # The first check is cheap, and decides unless a library has frozen time. The second excludes loops in real time
     # (`freeze_time(real_asyncio=True)`, uvloop).
     if type(time.monotonic) is BuiltinFunctionType:
         return False

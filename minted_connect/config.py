@@ -78,7 +78,7 @@ class RetryPolicy:
     wait_max: float = attrs.field(default=8.0, validator=validate_seconds)
     budget: int = attrs.field(default=100, validator=validate_at_least(0))
     """Tokens shared by all calls of a client: a retry costs 5, a retry after a timeout 10; a success without a retry
-    returns 1. If several idle connections broke together, only the first retry costs."""
+    returns 1. If several idle connections broke together, only the first retry is charged."""
 
     @classmethod
     def none(cls) -> RetryPolicy:

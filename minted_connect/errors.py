@@ -40,7 +40,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
 
 All classes take positional arguments, so errors can be pickled and copied. `str()` and `repr()` contain no credentials,
 query strings, bodies or personal data: `path` is the route template, never the path with ids, and texts of the server
-are redacted, in attributes too. A pickled order has no personal data, a pickled intent has what `reconcile` needs.
+are redacted, in attributes too. A pickled error has its order without personal data, and its intent unchanged.
 """
 
 from __future__ import annotations

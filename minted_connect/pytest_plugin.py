@@ -104,7 +104,7 @@ class _Closer:
     """Closes an asyncio client on its event loop: when the test has ended, or before the loop is closed.
 
     The plugins of anyio and pytest-asyncio, and unittest, close the loop of a test before or after its fixtures are
-    torn down. Before that they close its asynchronous generators, such as the one of this class.
+    torn down. Before they close a loop, they close its asynchronous generators, such as the one of this class.
     """
 
     def __init__(self, client: AsyncMintedConnect) -> None:
@@ -118,7 +118,7 @@ class _Closer:
     def _open_pools(self, loop: asyncio.AbstractEventLoop) -> dict[PoolKind, Pool]:
         pools = self._open(loop)
         self._loop, self._generator = loop, self._close_at_end()
-        # Run it up to its `yield`: from now on the loop knows it.
+        # Run it up to its `yield`: this registers it with the loop.
         with suppress(StopIteration):
             self._generator.__anext__().send(None)
         return pools
@@ -130,7 +130,7 @@ class _Closer:
             await self._client.aclose()
 
     def close(self) -> None:
-        """Close the client, unless its loop has been closed, and the client with it."""
+        """Close the client, unless its loop is running, or was closed together with the client."""
         loop, generator = self._loop, self._generator
         if loop is not None and generator is not None and not loop.is_closed() and not loop.is_running():
             loop.run_until_complete(generator.aclose())

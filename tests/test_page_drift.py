@@ -129,7 +129,7 @@ def test_row_that_stays_missing_is_logged(count: int, caplog: pytest.LogCaptureF
     assert not found.is_complete
     [record] = caplog.records
     assert (record.levelname, record.name) == ("WARNING", "minted_connect")
-    assert f"{len(rows)} were read, {len(server.rows)} exist, some may be missing" in record.getMessage()
+    assert f"{len(rows)} were read, the list has {len(server.rows)}, some may be missing" in record.getMessage()
 
 
 def test_total_above_the_rows_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -142,7 +142,7 @@ def test_total_above_the_rows_is_logged(caplog: pytest.LogCaptureFixture) -> Non
         return [rows async for rows in found.lists()]
 
     assert asyncio.run(read()) == [[Row(1), Row(2)], []]
-    assert (found.is_complete, "2 were read, 3 exist" in caplog.text) == (False, True)
+    assert (found.is_complete, "2 were read, the list has 3" in caplog.text) == (False, True)
 
 
 @pytest.mark.requirement(52)

@@ -146,7 +146,7 @@ def _closed_error(owner: str) -> ClientClosedError:
 
 
 def check_threads_are_real(owner: str) -> None:
-    """Check that threads are real: with a greenlet in its place, the loop would run in the caller's thread.
+    """Check that threads are not replaced by greenlets, in which the loop would run in the caller's thread.
 
     Raises:
         ConfigurationError: if gevent or eventlet has replaced the threads or sockets of this process.
@@ -174,7 +174,7 @@ class _Worker(threading.Thread):
         self.owner = owner
         self.pid = os.getpid()
         self.loop = asyncio.new_event_loop()
-        # An instance attribute: its timers run on while a library has frozen `time.monotonic`.
+        # An instance attribute, so that the loop's timers continue while a library has frozen `time.monotonic`.
         with contextlib.suppress(AttributeError):  # a loop in C, which never reads `time.monotonic`
             self.loop.time = monotonic  # type: ignore[method-assign]
         self.calls: set[_BlockingCall[Any]] = set()

@@ -1,7 +1,7 @@
 """The command line `minted` (extra `cli`).
 
 `app` assembles the commands, `command` runs one, `process` handles signals and standard streams, `profiles` loads
-server and credentials, `output` prints, `exit_codes` maps errors to exit codes, and `error_text` explains them. The
+server and credentials, `output` prints, `exit_codes` maps errors to exit codes, and `error_text` describes errors. The
 rest of the package is imported only when a command runs, so that `minted --help` is fast.
 """
 

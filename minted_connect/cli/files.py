@@ -27,7 +27,7 @@ def format_csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
 
 def _format_line(cells: Iterable[object]) -> str:
     text = io.StringIO(newline="")
-    # The writer quotes a line break in a cell only if it is one of its own; a spreadsheet knows all of them.
+    # The writer quotes a cell with a line break if the break is in `lineterminator`; spreadsheets accept CR and LF.
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().removesuffix("\r\n") + "\n"
 

@@ -28,7 +28,7 @@ def read_private(file: Path, what: str) -> str:
         what: Name of the setting, for errors.
 
     Raises:
-        ConfigurationError: if other users can change the file, or read it elsewhere, or if it cannot be read, is a
+        ConfigurationError: if the file breaks one of these rules, or if it cannot be read, is a
             directory or a device.
     """
     try:

@@ -82,7 +82,7 @@ def _config_directory() -> Path | None:
 
 
 def _expand_home(path: str) -> Path:
-    """Expand a leading `~`; return it as it is if the user has no home directory."""
+    """Expand a leading `~`; return the path unchanged if the user has no home directory."""
     if os.environ.get("HOME") == "":
         return Path(path)
     return Path(os.path.expanduser(path))  # noqa: PTH111 - the method of Path raises RuntimeError instead
@@ -104,7 +104,7 @@ def _read_profile(name: str | None) -> Profile:
     """Return the named profile, or the default profile. Without a file or a default, return an empty profile.
 
     Raises:
-        ConfigurationError: if the profile does not exist, the file can be read by others, or a key or value is invalid.
+        ConfigurationError: if the profile does not exist, `read_private` refuses the file, or a key or value is wrong.
     """
     file = config_path()
     name = name or os.environ.get("MINTED_CONNECT_PROFILE") or None

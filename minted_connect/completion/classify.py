@@ -1,7 +1,7 @@
 """Classifies the failure of a completion by the error and the phase that the request had reached. No I/O.
 
 For `CONFIRM_ONCE` and `CONFIRM_LATER`, `ReadBack` collects evidence and `verdict` decides. `execution` acts on the
-class: for `UNKNOWN` with `outcome_unknown`, which makes the purchase unknown.
+class: for `UNKNOWN` with `outcome_unknown`, which marks the outcome as unknown.
 """
 
 from __future__ import annotations

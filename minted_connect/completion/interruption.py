@@ -98,7 +98,7 @@ def attach_intent(error: BaseException, intent: Intent, state: IntentState, note
 
 
 def attach_purchase(error: BaseException, purchase: Purchase) -> None:
-    """Attach the intent of a purchase in flight to the exception that ends a wait for it, if it may have been sent."""
+    """Attach the intent of a purchase in flight that may have been sent to the exception that ends a wait for it."""
     intent, interruption = purchase.intent, purchase.describe_interruption()
     if intent is not None and interruption is not None:
         state, note = interruption

@@ -1,4 +1,4 @@
-"""Makes a purchase unknown: its intent stays open, so that its basket cannot be completed again.
+"""Marks the outcome of a purchase as unknown: its intent stays open, so that its basket cannot be completed again.
 
 `classify` decides which failures have an unknown outcome, `verdict` whether a read-back proves one. Two other places
 store an intent as unknown: `Settlement.record_refusal`, for a refusal until its read-back, and `Execution.run`, if a
@@ -25,7 +25,7 @@ async def mark_unknown(
     """Record that the outcome of an intent is unknown, and build the error to raise.
 
     Args:
-        settlement: Of the client.
+        settlement: The settlement of the client.
         intent: The intent.
         phase: The phase that the request reached.
         evidence: What was seen, without personal data.

@@ -1,6 +1,6 @@
 """Settles an intent as confirmed, rejected or not executed, and builds the completion or the error.
 
-`outcome_unknown` does it for an outcome that is unknown.
+`outcome_unknown` does the same if the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ async def resolve(
     """Settle an intent by the result of its read-back: return the completion or raise the error.
 
     Args:
-        settlement: Of the client.
+        settlement: The settlement of the client.
         intent: The intent.
         found: The result of the read-back.
         phase: The phase that the request reached, for `OutcomeUnknown`.
@@ -85,7 +85,7 @@ async def reject(
     """Settle an intent as rejected, and build the error to raise.
 
     Args:
-        settlement: Of the client.
+        settlement: The settlement of the client.
         intent: The intent.
         order: The order that failed, if it could be parsed.
         confirms_refusal: Whether the server refused the completion and no order was made.

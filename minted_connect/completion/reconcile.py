@@ -219,7 +219,7 @@ class ReadBack:
                 return BasketSeen.GONE
             self._reads.record_failure(error)
             return BasketSeen.UNREAD
-        # A proxy or an error handler may send empty data, too: null alone is what the vendor documents.
+        # Only null: other empty data is not documented, and may come from a proxy or an error handler.
         if response.data is None:
             return BasketSeen.GONE
         data = mapping(response.data)

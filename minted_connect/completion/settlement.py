@@ -1,4 +1,4 @@
-"""Writes what became of an intent into the journal, and hands it to the callers that wait for it.
+"""Writes the outcome of an intent into the journal, and passes it to the callers that wait for the intent.
 
 `outcomes` and `outcome_unknown` decide which errors are raised. `record_refusal` stores a refused purchase as unknown
 until its read-back.

@@ -1,7 +1,7 @@
 """The evidence that was read back about a completion, and the verdict it proves. No I/O.
 
 The default is UNKNOWN. Every other verdict names the fact that proves it. Before any read, `classify` decides what a
-failed request means, and `outcome_unknown.mark_unknown` makes a purchase unknown.
+failed request means, and `outcome_unknown.mark_unknown` marks an outcome as unknown.
 """
 
 from __future__ import annotations

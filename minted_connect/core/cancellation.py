@@ -18,7 +18,7 @@ _REPEAT_AFTER: Final = 1.0
 
 
 async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks, and again each second, until all of them have ended. Their results and errors are not retrieved.
+    """Cancel tasks, and repeat that each second until all have ended. Their results and errors are not retrieved.
 
     One cancellation is not enough: `asyncio.wait_for` of CPython 3.11, which redis-py uses, loses a cancellation that
     arrives together with the result that it waits for.

@@ -71,7 +71,7 @@ def structure(
 
 
 def _structure_odd_page(data: Any, type_: Any) -> Page[Any] | None:
-    """Structure a page row by row; return None if more than rows is unreadable."""
+    """Structure a page row by row; return None if anything except rows is unreadable."""
     key = json_name(Page, "items")
     rows = as_rows(cast("Mapping[str, Any]", data).get(key)) if isinstance(data, Mapping) else None
     if rows is None:

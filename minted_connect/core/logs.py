@@ -47,8 +47,8 @@ def setup_logging() -> None:
 def log_error(logger: logging.Logger, message: str, *args: object, exc_info: bool = False) -> None:
     """Log a message about money at level ERROR, even if `logging.config` has disabled the logger.
 
-    By default, `dictConfig` and `fileConfig` disable all loggers that exist and that they do not name. Few applications
-    know that, and none means the errors that need a person. Levels, filters and `logging.disable` apply as usual.
+    By default, `dictConfig` and `fileConfig` disable all loggers that exist and that they do not name. That must not
+    hide the errors that need a person. Levels, filters and `logging.disable` apply as usual.
 
     Args:
         logger: The logger.

@@ -48,7 +48,7 @@ _logger = logging.getLogger("minted_connect")
 
 _LARGE_BODY = 2**20
 _DEAD_POOL = 2
-"""Broken connections that show that the others of the pool are broken, too. A single one can be a keep-alive race."""
+"""Number of broken connections from which the pool counts as broken. A single one can be a keep-alive race."""
 
 
 class PoolKind(enum.Enum):
@@ -97,7 +97,7 @@ class RequestProgress:
     sent_in: int = 0
     """Number of pool failures before the request was sent."""
     needs_new_connection: bool = False
-    """Whether a reused connection failed, so that the other attempts of the call must not reuse a connection."""
+    """Whether a reused connection failed, so that later attempts of the call must not reuse a connection."""
     pool_failure: PoolFailure | None = None
     """The pool failure that ended the latest attempt."""
 
@@ -140,7 +140,7 @@ class PreparedRequest:
     body: bytes = attrs.field(repr=False)
     pool: PoolKind
     is_idempotent: bool
-    """Whether it may be sent again after the connection broke, and therefore over a connection that may be broken."""
+    """Whether it may be sent again if its connection breaks. Only then may it use a connection that may be broken."""
 
 
 class SendLimitPassed(aiohttp.ClientError):
@@ -242,8 +242,8 @@ class Connections:
     def failure(self) -> PoolFailure | None:
         """The latest pool failure, as long as idle connections that were opened before it may be broken, too.
 
-        It ends when such a connection is reused successfully, or when aiohttp has discarded those that stayed idle.
-        A lent connector may keep those for any time.
+        It ends when such a connection is reused successfully, or when aiohttp has discarded all that stayed idle.
+        A lent connector may keep idle connections for any time.
         """
         if self._failure is not None and monotonic() - self._failure.started > self._keepalive:
             self._failure = None

@@ -279,7 +279,7 @@ class Transport:
         context = self._ssl if self._lent_session is not None and self._ssl is not None else True
         connect_timeout = _connect_timeout(timeouts.connect)
         is_completion, challenged = prepared.pool is PoolKind.COMPLETION, 0
-        # A proxy opens a tunnel for https, with headers for itself alone; for http it forwards the request.
+        # For https, a proxy opens a tunnel and gets its own headers; for http it forwards the request with all headers.
         is_tunnel = self.origin.startswith("https")
         while True:
             progress.phase = Phase.NOT_SENT

@@ -93,7 +93,7 @@ def _is_line_too_long(error: aiohttp.ClientResponseError) -> bool:
 
 def _is_handshake_closed(error: BaseException) -> bool:
     """Return whether the server closed the connection during the TLS handshake without an alert."""
-    # Servers for TLS 1.1 send an alert, except those of asyncio. Balancers without a backend send none either.
+    # No alert comes from load balancers without a backend, nor from asyncio servers that support only TLS 1.1.
     # asyncio reports the end of the stream by a ConnectionResetError without errno; a reset by the network has one.
     if not isinstance(error, aiohttp.ClientConnectorError):
         return False

@@ -1,6 +1,6 @@
 """Polls the server for rates, and decides after each poll when the next one starts.
 
-`source.LocalSource` runs it in a loop, in a fleet the elected `fleet.member`, and `hub` hands the rates to all
+`source.LocalSource` runs it in a loop; in a fleet, the leader's `fleet.member` does. `hub` sends the rates to all
 subscribers.
 """
 

@@ -39,6 +39,6 @@ def check_directory(path: str) -> None:
 def leads_nowhere(path: str | os.PathLike[str]) -> bool:
     """Return whether a path is a symbolic link into a directory that does not exist.
 
-    Its volume may not be mounted: then the journal is missing, not new.
+    The volume of this directory may not be mounted: the journal then exists, but cannot be read.
     """
     return os.path.islink(path) and not os.path.isdir(os.path.dirname(os.path.realpath(path)))  # noqa: PTH112, PTH114, PTH120

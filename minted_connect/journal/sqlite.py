@@ -187,7 +187,7 @@ class SqliteJournal(SqlJournal):
                 database.close()
 
     def _limit_wal(self, database: sqlite3.Connection) -> None:
-        """Empty a large write-ahead log. Log once if another connection prevents that, as an endless reader does."""
+        """Empty a large write-ahead log. Log once if a transaction of another connection prevents that."""
         try:
             size = self._file.wal.stat().st_size
         except OSError:

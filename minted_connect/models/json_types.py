@@ -32,7 +32,7 @@ _NUMERIC: Final = re.compile(r"\s*[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-
 """Text that PHP writes as a number if JSON_NUMERIC_CHECK is set."""
 
 DIGITS: Final[Mapping[str, bool]] = {_METADATA_KEY: True}
-"""Metadata of a number that may also be a string of its digits (`"15"`), and that `""` leaves out."""
+"""Metadata of a number that may also be a string of its digits (`"15"`); `""` is null if the field is optional."""
 
 
 def accepts_digits(field: attrs.Attribute[Any]) -> bool:

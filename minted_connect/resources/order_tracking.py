@@ -11,6 +11,7 @@ import attrs
 from minted_connect.clock import timeout
 from minted_connect.config import Options
 from minted_connect.core.failures import attach_request, is_transient
+from minted_connect.core.logs import log_error
 from minted_connect.core.request import OPERATIONS
 from minted_connect.core.response import make_integrity_error, make_schema_error
 from minted_connect.errors import (
@@ -129,11 +130,11 @@ def not_listed() -> NotFound:
 
 
 def check_unreadable(rows: Page[Order], number: int | None, customer_id: str) -> None:
-    """Check that no row that cannot be read may be the order.
+    """Check that the order cannot be one of the unreadable rows.
 
     Args:
         rows: The rows listed for the order, which was not found among those that can be read.
-        number: Id of the order; None if it is not known, as that of an order may differ from that of its basket (Q4).
+        number: Id of the order; None if only the id of its basket is known, which may differ (Q4).
         customer_id: The customer of the order.
 
     Raises:
@@ -228,8 +229,9 @@ class OrderPoller:
         self._saved = progress
         try:
             await self._save(self.target.customer, self.target.token, progress)
-        except Exception:
-            _logger.exception("order %d: the journal could not save status %s", self.target.number, progress.status)
+        except Exception:  # noqa: BLE001 - it is logged
+            text = "order %d: the journal could not save status %s"
+            log_error(_logger, text, self.target.number, progress.status, exc_info=True)
 
     def timeout_error(self) -> RequestTimeout:
         """Build the error for a wait that timed out."""

@@ -183,7 +183,7 @@ class AsyncOrders(base.Resource):
 
         Raises:
             NotFound: if no row is this order of this customer. The server did not send this error: its `status` is 0.
-            ProtocolError: if the row of this order cannot be read.
+            ProtocolError: if the row of this order cannot be read, or a row without a readable id may be this order.
 
         Source: Get Orders (api-26192668, 2026-03-16): partly documented (the filter); that `orderId` is the `id` of
         the order is inferred (Q4).

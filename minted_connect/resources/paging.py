@@ -25,7 +25,7 @@ async def pages(fetch: Callable[[int], Awaitable[Page[_T]]], first: int) -> Asyn
     """Iterate over the pages from `first` to the last, one request each. The vendor's links are not used.
 
     Raises:
-        ProtocolError: if a page comes again in place of the next one: this would never end.
+        ProtocolError: if the next page has the number of the page before: the iteration would never end.
     """
     number, previous = first, None
     while True:
@@ -92,7 +92,7 @@ class NewRows(Generic[_T]):
                     number += 1
         self.is_complete = self._agrees()
         if not self.is_complete:
-            text = "rows moved between pages that were being requested: %d were read, %s exist, some may be missing"
+            text = "rows moved to other pages between the requests: %d were read, the list has %s, some may be missing"
             _logger.warning(text, len(self._seen), self.total)
 
     def _agrees(self) -> bool:

@@ -32,7 +32,7 @@ def _load_monotonic() -> Callable[[], float]:
     return function
 
 
-real_monotonic = _load_monotonic()
+real_monotonic: Callable[[], float] = _load_monotonic()
 """`time.monotonic`, also while a library has frozen time."""
 
 

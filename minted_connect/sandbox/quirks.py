@@ -23,8 +23,8 @@ _NUMBERS = frozenset({"currency_rate", "currency_total"})
 def apply_laravel(response: Response) -> Response:
     """Return a response with the shapes of Laravel and MySQL.
 
-    Ids and page counts become digits in a string, flags 0 and 1, dates midnights; of the nulls, objects become `[]`,
-    dates zero dates, ids and texts `""`. A byte order mark precedes the JSON.
+    Ids and page counts become strings, flags become 0 and 1, and dates get a midnight. Null becomes `[]` for an object,
+    a zero date for a date, and `""` for an id or a text. A byte order mark precedes the JSON.
     """
     envelope = dict(response.envelope)
     envelope["data"] = _reshape("data", envelope["data"], is_count=False)

@@ -122,7 +122,7 @@ class ThreadedSandbox(BaseSandbox):
 
     def _run(self) -> None:
         with asyncio.Runner() as runner:
-            # An instance attribute: its timers run on while a library has frozen `time.monotonic`.
+            # An instance attribute, so that the loop's timers continue while a library has frozen `time.monotonic`.
             with contextlib.suppress(AttributeError):  # a loop in C, which never reads `time.monotonic`
                 runner.get_loop().time = real_monotonic  # type: ignore[method-assign]
             runner.run(self._serve())

@@ -122,7 +122,7 @@ class RedisConnection:
             raise FleetError(f"Redis at {self.address} did not respond within {self._timeout:.3g} s") from error
         except (RedisError, OSError) as error:
             if isinstance(error, ResponseError) and client is self._client:
-                # Its other commands continue: redis-py fails if a connection that is in use is disconnected.
+                # Other commands of the old client continue: redis-py fails if a connection in use is disconnected.
                 self._client = self._make_client()
             # Not `str(error)`, which may quote the command.
             raise FleetError(f"Redis at {self.address} cannot be used: {_describe_error(error)}") from error

@@ -64,7 +64,7 @@ class Fleet:
     url: Secret = attrs.field(repr=False, converter=as_secret, kw_only=False)
     """URL of a Redis server from version 6.2, or of a Valkey server: `redis://user:password@host:6379/0`,
     `rediss://...` or `unix://...`. Query parameters: `client_name`, `db`, `password`, `username`; except for `unix`
-    `socket_keepalive`; for `rediss` the `ssl_...` of redis-py. Timeouts follow from `lease`."""
+    `socket_keepalive`; for `rediss` also most `ssl_...` of redis-py. Timeouts follow from `lease`."""
     name: str = "rates"
     lease: float = 10.0
     """Lease duration in seconds, 0.5 to 3600. If the leader does not renew it, another process takes over."""
@@ -129,7 +129,7 @@ class FleetMember:
         self._numbering = Numbering()
         self._last_at: datetime = _EPOCH  # of the round published last
         self._failures = 0
-        # By operation: `lease`, `read`, `replay`, `publish`, `reserve`. Redis can be used if none has an error.
+        # By operation: `lease`, `read`, `replay`, `publish`, `reserve`. Redis can be used if no operation has an error.
         self._redis_errors: dict[str, FleetError] = {}
         self._is_closed = False
 
@@ -252,7 +252,7 @@ class FleetMember:
                     await asyncio.sleep(retry_wait)
                     retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
         finally:
-            # Also if it is cancelled: it may be the last command of this operation, as that of a recording is.
+            # Also after a cancellation: this command may be the last of its operation, as that of a recording is.
             self._redis_succeeded(operation)
 
     async def _renew_lease(self) -> None:
@@ -288,7 +288,7 @@ class FleetMember:
             _log.warning("another process now polls for the fleet at %s", self._stream.address)
         self._term = term
         if not term:
-            self._redis_succeeded("publish")  # the new leader's concern
+            self._redis_succeeded("publish")  # the new leader publishes now
 
     def _is_leader(self) -> bool:
         return self._term > 0 and asyncio.get_running_loop().time() < self._lease_expires_at
@@ -347,7 +347,7 @@ class FleetMember:
         if self._numbering.is_restarted(entry):
             if self._numbering.skip():
                 _log.warning(
-                    "Redis at %s lost the numbers of the fleet; rounds are skipped until they continue after %s",
+                    "Redis at %s lost the numbers of the fleet; rounds are skipped until their numbers exceed %s",
                     self._stream.address,
                     self._numbering.last,
                 )

@@ -108,7 +108,7 @@ class RedisStream:
             raise
 
     async def _check_permissions(self) -> None:
-        """Try every command that the fleet uses, so that a missing permission is not found by the first outage."""
+        """Try every command that the fleet uses, so that a missing permission is found when the feed is opened."""
         missing: set[str] = set()
         is_permitted = True
         lease, stream, state = self._keys
@@ -234,7 +234,7 @@ class RedisStream:
         return entries
 
     async def find_last(self, at: int) -> Entry | None:
-        """Return the newest entry that is not later than `at`; None if the stream holds none.
+        """Return the newest entry that is not later than `at`; None if the stream has no such entry.
 
         Raises:
             FleetError: if Redis cannot be used.
@@ -256,7 +256,7 @@ class RedisStream:
         )
 
     async def read_after(self, id_: str | None) -> tuple[list[Entry], str | None]:
-        """Return the first entries after an id, or of the stream if it is None; and the last id, None at the end.
+        """Return the first entries after an id (None: of the stream), and the id to continue after (None: the end).
 
         Raises:
             FleetError: if Redis cannot be used.

@@ -116,7 +116,7 @@ def _find_problem(url: Secret) -> str | None:
 
 
 def _is_valid_for_tls(name: str, value: str) -> bool:
-    """Return whether a connection can use the value. `RedisConnection` translates no other error than `OSError`.
+    """Return whether a connection can use the value; otherwise, it would raise an error that is not a `FleetError`.
 
     Raises:
         ValueError: if `ssl_min_version` is not a version of TLS.

@@ -142,7 +142,7 @@ return string.format('%.0f', math.max(0, due - tonumber(ARGV[2]) - now))
 )
 
 REFUSALS: Final = ("NOPERM", "can't run this command", "can't access at least one of the keys")
-"""Parts of an error by which the ACL refuses a command; in a script, Redis before 7.2 says so in words."""
+"""Parts of the error with which the ACL refuses a command; in a script, Redis before 7.2 does not send NOPERM."""
 
 _TRY: Final = f"""
 local missing = {{}}

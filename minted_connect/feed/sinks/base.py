@@ -36,7 +36,7 @@ _log = logging.getLogger("minted_connect.feed")
 _T = TypeVar("_T")
 
 PATIENCE: Final = 600.0
-"""Default seconds to wait for a lock: as long as `orders.watch` waits for a server that fails."""
+"""Default seconds to wait for a lock; equal to the default `patience` of `orders.watch`."""
 
 _INTERRUPTED_WAIT: Final = 3.0
 """Seconds that a wait for a lock may last after it was interrupted. Shorter than the time in which a blocking client
@@ -67,8 +67,8 @@ class Sink(ABC):
     def last_row(self, matches: Filter | None = None, /) -> LastRow | None:  # noqa: ARG002
         """Return number and time of the row after which a recording continues; None if it is not known.
 
-        The latest row of each currency counts that is not backfilled; the oldest of these rows is returned. A recording
-        of other currencies may have added rows since then. The sink is open.
+        This is the oldest of the latest rows of all currencies; backfilled rows do not count. A recording
+        of other currencies may have added rows since then. The sink must be open.
 
         Args:
             matches: selects the currencies of the recording; None for all.
@@ -181,7 +181,7 @@ def translate_os_errors(path: Path) -> Generator[None]:
 
 
 def file_identity(file: Path | int) -> tuple[int, int] | None:
-    """Return what identifies the file at a path or behind a descriptor; None if the path does not exist.
+    """Return device and inode of the file at a path or of a descriptor; None if the path does not exist.
 
     Raises:
         OSError: if the path cannot be read, for example if its parent is not a directory.

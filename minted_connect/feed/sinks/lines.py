@@ -97,7 +97,7 @@ class _LinesSink(Sink):
     def __init__(self, path: str | os.PathLike[str], *, fsync: bool = False, patience: float = 0.0) -> None:
         self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
-        self.patience = check_patience(patience)
+        self.patience: float = check_patience(patience)
         self._fsync = fsync
         self._file: BinaryIO | None = None
         self._end = 0  # size of the file after the last write
@@ -187,7 +187,7 @@ class _LinesSink(Sink):
         return file_identity(self._absolute) != file_identity(file.fileno())
 
     def _update(self, file: BinaryIO) -> BinaryIO:
-        """Return the file to write to, after programs that rotate files: at this path, and with a header."""
+        """Return the file to write to: open a replaced file again, and repair a file whose size was changed."""
         if self._is_replaced(file):
             _log.warning("%s: the file was moved, replaced or deleted; opening the path again", self.path)
             replaced, file = file, self._open_file()

@@ -58,7 +58,7 @@ class ParquetSink(Sink):
     ) -> None:
         self.directory: Final[Path] = as_path(directory, "directory")
         self._rows_per_part = validation.integer("rows_per_part", rows_per_part, 1, _MAX_ROWS)
-        self.patience = check_patience(patience)
+        self.patience: float = check_patience(patience)
         self._buffer = JsonLinesSink(self.directory / _BUFFER_NAME, fsync=fsync)
         self._buffered = 0  # rows in the buffer
         self._arrow = import_arrow()

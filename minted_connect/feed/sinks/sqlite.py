@@ -71,7 +71,7 @@ class SqliteSink(Sink):
     ) -> None:
         self.path: Final[Path] = as_path(path)
         validation.boolean("fsync", fsync)
-        self.patience = check_patience(patience)
+        self.patience: float = check_patience(patience)
         if not isinstance(table, str) or not _TABLE_NAME.fullmatch(table) or table.lower().startswith("sqlite_"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidInput.of("table", "must be a name of letters, digits and underscores")
         self._table = table
@@ -178,11 +178,11 @@ class SqliteSink(Sink):
         return written
 
     def _reopen_if_replaced(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        """Return a connection to the file at this path. Without this, rows would go to a file without a name."""
+        """Return a connection to the file that is now at this path, and not to one that was moved or deleted."""
         if self._identity is None or file_identity(self._absolute) == self._identity:
             return connection
         _log.warning("%s: the file was moved, replaced or deleted; opening the path again", self.path)
-        # SQLite does not do this itself when it closes a file that was moved; its rows would stay behind in the log.
+        # SQLite itself does no checkpoint when it closes a moved file: the last rows would stay in the write-ahead log.
         with suppress(sqlite3.Error):
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         connection.close()
