@@ -26,7 +26,7 @@ from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalEr
 from minted_connect.journal import postgres
 from minted_connect.journal.postgres import PostgresJournal, _execute, _lock_intent, _OperationStatus
 from minted_connect.journal.postgres_errors import describe_error
-from minted_connect.journal.protocol import Journal
+from minted_connect.journal.protocol import Journal, JournalAccount, ReferenceKey
 from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState, OrderProgress, OrderStatus
@@ -299,12 +299,13 @@ async def test_no_intent_is_stored_between_search_and_insert(
 async def test_prepare_waits_for_another_machine_with_the_same_reference(database: Database, state: str) -> None:
     journal = PostgresJournal(database.url)
     owned = {"server": "s", "account": "a", "reference": "november", "terms": "{}"}
-    await journal.prepare(intent_of(id="first", **owned))
+    key = ReferenceKey("november", JournalAccount("s", "a"), "a")
+    await journal.prepare(intent_of(id="first", **owned), key=key)
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
         await _lock_intent(other, intent_of(id="other", cart_token="another", **owned))
-        preparing = asyncio.create_task(journal.prepare(intent_of(id="second", **owned)))
+        preparing = asyncio.create_task(journal.prepare(intent_of(id="second", **owned), key=key, known=["first"]))
         await wait_until(lambda: is_waiting(database))
         await other.execute(
             f"UPDATE minted_connect_intents SET state = '{state}', cart_token = 'another', order_id = 10984"
@@ -481,7 +482,7 @@ async def test_journal_with_schema_version_1_is_migrated(database: Database, jou
     names = [
         name
         for name in COLUMNS
-        if name not in ("fenced_at", "server", "account", "send_before", "refusal", "reference", "terms")
+        if name not in ("fenced_at", "server", "account", "send_before", "refusal", "reference", "terms", "decided_at")
     ]
     placeholders = ", ".join(["%s"] * len(names))
     insert = f"INSERT INTO minted_connect_intents ({', '.join(names)}) VALUES ({placeholders})"
