@@ -69,6 +69,8 @@ class BoundedReads:
         """By how much the server's clock was ahead of this one at the latest response."""
         self.failures: list[str] = []
         """Failed reads since `take_failures`, without personal data."""
+        self.has_failed: bool = False
+        """Whether a read failed. A list that was read, but not to its end, is only in `failures`."""
         self.has_failed_permanently: bool = False
         """Whether further reads would fail as the latest one did: the client is closed or its password is wrong."""
 
@@ -151,6 +153,7 @@ class BoundedReads:
         is_denied = isinstance(error, AuthenticationFailed) and (error.refused_digest or not self._has_read)
         if is_denied or isinstance(error, ClientClosedError):
             self.has_failed_permanently = True
+        self.has_failed = True
         self.failures.append(f"{type(error).__name__}: {error}")
 
     def take_failures(self) -> list[str]:

@@ -184,14 +184,16 @@ class _Search:
         self._api = api
         self._settlement = settlement
         self._intents = intents
+        self._sent = [intent for intent in intents if intent.state != IntentState.NOT_SENT]
         self._customer = intents[0].external_customer_id
         self._reads = BoundedReads(api, has_read=False)
         self._reads.deadline = end
 
     async def run(self) -> Completion | None:
-        # The local clock proves nothing about a stored intent.
-        has_date = self._api.state.server_stats.has_date
-        began = self._api.server_time() if has_date else None
+        # The local clock proves nothing about a stored intent, and before the first response no other one is known.
+        if self._sent and not self._api.state.server_stats.has_date:
+            await self._list()
+        began = self._api.server_time() if self._api.state.server_stats.has_date else None
         listed, is_complete = await self._list()
         failed: tuple[Intent, ListedOrder] | None = None
         async for intent, row in self._matches(listed):
@@ -205,8 +207,9 @@ class _Search:
             intent, row = failed
             text = f"intent {intent.id} of this reference: {FAILED_ORDER}: use another reference to order again"
             raise CompletionRejected(text, row.order)
-        open_to_doubt = [one for one in self._intents if one.state != IntentState.NOT_SENT and one.decided_at is None]
-        if open_to_doubt and not is_complete:
+        open_to_doubt = [one for one in self._sent if one.decided_at is None]
+        # A decision does not replace a search that could succeed later.
+        if (self._sent and self._reads.has_failed) or (open_to_doubt and not is_complete):
             reason = "; ".join(self._reads.take_failures())
             raise NotSent(f"whether an earlier attempt of this reference made an order could not be read: {reason}")
         for intent in open_to_doubt:
@@ -215,7 +218,11 @@ class _Search:
         return None
 
     async def _list(self) -> tuple[list[ListedOrder], bool]:
-        """List the orders since the first attempt, and those with the number of an attempt's basket."""
+        """List the orders since the first attempt, those with the number of an attempt's basket, and the newest ones.
+
+        An order may be dated by its basket, which may be older, and may have another number: only the newest orders of
+        all dates include it then. Those older than the pages that are read do not make the search incomplete.
+        """
         first = min(min(intent.created_at, intent.created_by_server) for intent in self._intents) - _DAY
         customer = ("customer_external_id", self._customer)
         last = max(self._api.clock.wall(), self._api.server_time()) + _DAY
@@ -223,14 +230,15 @@ class _Search:
         newest_first = (customer, ("sortBy", "created_at"), ("sortType", "desc"))
         listed, is_complete = await self._reads.list_orders((*newest_first, *days), self._customer, first)
         rows = {row.key: row for row in listed}
-        # An order may be dated by its basket, which may be older.
-        sent = (intent.basket_id for intent in self._intents if intent.state != IntentState.NOT_SENT)
-        for number in dict.fromkeys(sent):
+        for number in dict.fromkeys(intent.basket_id for intent in self._sent):
             found, is_found = await self._reads.list_orders(
                 (customer, ("orderId", str(number))), self._customer, _BEGINNING
             )
             rows.update((row.key, row) for row in found)
             is_complete = is_complete and is_found
+        if self._sent:
+            newest, _ = await self._reads.list_orders(newest_first, self._customer, _BEGINNING)
+            rows.update((row.key, row) for row in newest)
         return list(rows.values()), is_complete
 
     def _match(self, intent: Intent, row: ListedOrder) -> Match:
@@ -249,8 +257,10 @@ class _Search:
 
     async def _find_other_owner(self, cart_token: str) -> Intent | None:
         """Return the open or confirmed intent without this reference that has this basket, or None."""
-        account = self._settlement.owner.account
-        return await self._settlement.journal.find_active(self._customer, cart_token, account=account)
+        accounts = dict.fromkeys((self._settlement.owner.account, self._api.account))
+        journal = self._settlement.journal
+        found = [await journal.find_active(self._customer, cart_token, account=account) for account in accounts]
+        return find_active_reference(intent for intent in found if intent is not None)
 
     async def _check_likely(self, intent: Intent, listed: list[ListedOrder]) -> None:
         for row in listed:
