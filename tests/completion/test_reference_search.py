@@ -59,6 +59,21 @@ async def test_decided_attempt_is_searched_before_it_is_tried_again(shop: Shop):
 
 
 @pytest.mark.requirement(47)
+async def test_incomplete_list_requires_a_decision(shop: Shop):
+    client = await shop.client(PROMPT)
+    await shop.buy(client, "another", qty=2)
+    basket = await refuse(shop, client)
+    shop.advance()
+    shop.sandbox.faults.add("drop_field", path=ORDERS, field="data.0", times=6)
+    with pytest.raises(NotSent, match="fewer orders than its total"):
+        await client.complete.buy(basket, expected_total=basket.paid_total, reference=REFERENCE)
+    [intent] = await shop.intents()
+    await client.complete.decide(intent, "rejected")
+    bought = await client.complete.buy(basket, expected_total=basket.paid_total, reference=REFERENCE)
+    assert (bought.replayed, len(shop.sandbox.shop.orders)) == (False, 2)
+
+
+@pytest.mark.requirement(47)
 async def test_order_of_another_reference_is_not_replayed_after_renaming(shop: Shop):
     client = await shop.client(PROMPT)
     basket = await refuse(shop, client, "october")
