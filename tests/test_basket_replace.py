@@ -155,7 +155,7 @@ async def test_replace_refused_at_first_raises_the_refusal(minted, sandbox, cloc
 
 async def test_replace_refused_later_says_what_is_missing(minted, sandbox, clock):
     basket = await fill(minted, sandbox)
-    with pytest.raises(BasketIncomplete, match="present: 1 x .*; missing: 1 x NO-SUCH-SKU") as caught:
+    with pytest.raises(BasketIncomplete, match=r"present: 1 x .*; missing: 1 x NO-SUCH-SKU") as caught:
         await minted.baskets.replace(basket, {GOLD: 1, "NO-SUCH-SKU": 1})
     error = caught.value
     assert isinstance(error.__cause__, ValidationFailed)
