@@ -139,7 +139,7 @@ class AsyncMintedConnect:
         self._server = server
         self.customers = AsyncCustomers(api)
         self.products = AsyncProducts(api)
-        self.baskets = AsyncBaskets(api)
+        self.baskets = AsyncBaskets(api, complete)
         self.complete = complete
         self.orders = AsyncOrders(api, complete.note)
         self.wallet = AsyncWallet(api)

@@ -35,6 +35,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- IntegrityError          the response belongs to another customer or basket
  +- CompletionRejected          the order failed, or a refusal was confirmed after the call  .order .refusal
  +- NotExecuted                 the completion was provably not executed  .intent
+ +- BasketIncomplete            a basket has only some of the lines of `baskets.replace`  .missing
  +- OutcomeUnknown              the completion may have been executed  .intent .phase .evidence
  +- OrderUnreadable             the completion is confirmed, but its order cannot be read  .order_id
 
@@ -45,17 +46,17 @@ are redacted, in attributes too. A pickled error has its order without personal 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, dataclass_transform
 
 import attrs
 
+from minted_connect.error_copies import CopiesWithoutPersonalData
 from minted_connect.request_info import Effect, Phase, RequestInfo
 
 if TYPE_CHECKING:
-    from minted_connect.models import Intent, Order, Refusal
+    from minted_connect.models import Basket, Intent, Order, Refusal
 
 __all__ = ["ClientClosedError", "ConfigurationError", "Effect", "MintedConnectError", "Phase", "RequestInfo"]
 __all__ += ["BudgetExhausted", "CircuitOpen", "ConnectFailed", "FleetError", "InvalidInput", "JournalError", "NotSent"]
@@ -63,7 +64,7 @@ __all__ += ["AlreadyInFlight", "LimiterTimeout", "PoolTimeout", "PriceChanged", 
 __all__ += ["APIError", "AuthDowngrade", "AuthenticationFailed", "BadRequest", "Conflict", "NotFound", "SinkError"]
 __all__ += ["PermissionDenied", "RateLimited", "RequestTimeout", "ServerError", "TransportError", "ValidationFailed"]
 __all__ += ["IntegrityError", "ProtocolError", "ResponseTooLarge", "UnexpectedRedirect"]
-__all__ += ["CompletionRejected", "NotExecuted", "OrderUnreadable", "OutcomeUnknown"]
+__all__ += ["BasketIncomplete", "CompletionRejected", "NotExecuted", "OrderUnreadable", "OutcomeUnknown"]
 
 _T = TypeVar("_T")
 AMBIGUOUS_STATUSES: Final = frozenset({408, 425})
@@ -78,7 +79,7 @@ def _error(cls: type[_T]) -> type[_T]:
 
 
 @_error
-class MintedConnectError(Exception):
+class MintedConnectError(CopiesWithoutPersonalData, Exception):
     """Base class of all errors of this library."""
 
     _may_succeed_later: ClassVar[bool] = False
@@ -360,20 +361,19 @@ class CompletionRejected(MintedConnectError):
     refusal: Refusal | None = None
     """The response that refused the completion; None if an order was created."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled exceptions are stored, for instance by task queues. A copy in memory keeps the order as it is.
-        from minted_connect.models.masking import without_personal_data  # noqa: PLC0415 - models import this module
 
-        order = None if self.order is None else without_personal_data(self.order)
-        return type(self), (self.reason, order, self.refusal), {**vars(self), "order": order}
+@_error
+class BasketIncomplete(MintedConnectError):
+    """`baskets.replace` failed after a change that was, or may have been, made: call it again to continue."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        duplicate = type(self)(self.reason, self.order, self.refusal)
-        vars(duplicate).update(copy.deepcopy(vars(self), memo))
-        return duplicate
-
-    def __copy__(self) -> Self:
-        return self.__deepcopy__({})
+    basket: Basket | None = None
+    """The basket as last read; None if no open basket was found."""
+    present: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    """Pieces by sku that the basket has as requested."""
+    missing: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    """Pieces by sku that were requested and that the basket does not have."""
+    surplus: Mapping[str, int] = attrs.field(factory=dict[str, int])
+    """Pieces by sku that the basket has, and that were not requested."""
 
 
 @_error

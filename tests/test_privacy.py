@@ -145,6 +145,7 @@ async def collect(walk: AsyncIterator[Any]) -> list[Any]:
 
 
 OTHER_CALLS: dict[str, Call] = {
+    "baskets.replace": lambda m, s: m.baskets.replace(s.buying, {GOLD: 2, "MNTBAE0013": 1}),
     "complete.pending": lambda m, s: m.complete.pending(),
     "complete.unfinished": lambda m, s: m.complete.unfinished(),
     "complete.reconcile": lambda m, s: m.complete.reconcile(intent_of(s)),

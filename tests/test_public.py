@@ -159,6 +159,7 @@ SIGNATURES = {
     "baskets.update_item": "basket sku qty",
     "baskets.delete_item": "basket sku",
     "baskets.clear": "basket",
+    "baskets.replace": "basket items type",
     "complete.buy": "basket expected_total accept_price reference",
     "complete.sell": "basket expected_total accept_price reference",
     "complete.delivery": "basket shipping expected_total accept_price reference",

@@ -74,6 +74,7 @@ class Baskets(Facade[AsyncBaskets]):
     update_item: Final = blocking(AsyncBaskets.update_item)
     delete_item: Final = blocking(AsyncBaskets.delete_item)
     clear: Final = blocking(AsyncBaskets.clear)
+    replace: Final = blocking(AsyncBaskets.replace)
 
 
 class Completions(Facade[AsyncCompletions]):

@@ -26,7 +26,7 @@ from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
 from minted_connect.journal.accounts import account_of
-from minted_connect.journal.protocol import CLOSED, Journal
+from minted_connect.journal.protocol import CLOSED, Journal, already_in_flight_error
 from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, OrderProgress, Shipping
 
 __all__ = ["CLOSING", "AsyncCompletions"]
@@ -248,6 +248,33 @@ class AsyncCompletions:
             text = f"intent {intent_id} has the outcome {stored.state}: only confirmed can replace it"
             raise InvalidInput.of("intent_or_error", text)
         await self._settlement.settle_manually(stored, decided, order_id, self._api.clock.wall())
+
+    def check_not_in_flight(self, external_customer_id: str, cart_token: str | None) -> None:
+        """Check that this client is not completing a basket.
+
+        Args:
+            external_customer_id: The customer.
+            cart_token: Of the basket; None = any basket of the customer.
+
+        Raises:
+            AlreadyInFlight: if a completion is in flight.
+        """
+        for (customer, token), call in self._settlement.in_flight.items():
+            if customer == external_customer_id and cart_token in {token, None}:
+                text = "a basket of this customer is being completed by this client: wait for that call"
+                raise AlreadyInFlight(text, call.intent.id if call.intent is not None else None)
+
+    async def check_no_active_intent(self, external_customer_id: str, cart_token: str) -> None:
+        """Check that the journal has no open and no confirmed intent for a basket.
+
+        Raises:
+            AlreadyInFlight: if the journal has one.
+            JournalError: if the journal cannot be read.
+        """
+        account = self._settlement.owner.account
+        active = await self._settlement.journal.find_active(external_customer_id, cart_token, account=account)
+        if active is not None:
+            raise already_in_flight_error(active)
 
     async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
         """Save the progress of an order in the journal, if the journal contains its intent."""

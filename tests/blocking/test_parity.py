@@ -37,7 +37,13 @@ CLASSES = [
     (Subscription, BlockingSubscription),
 ]
 
-INTERNAL = {(AsyncCompletions, "with_api"), (AsyncCompletions, "note"), (AsyncCompletions, "aclose")}
+INTERNAL = {
+    (AsyncCompletions, "with_api"),
+    (AsyncCompletions, "note"),
+    (AsyncCompletions, "aclose"),
+    (AsyncCompletions, "check_not_in_flight"),
+    (AsyncCompletions, "check_no_active_intent"),
+}
 """Methods that only the asynchronous client calls."""
 
 HANDWRITTEN = {

@@ -177,6 +177,7 @@ class FakeApiClient(ApiClient):
             lag_source=None,
             on_structure=None,
         )
+        self._held_lock = None
         self.basket: Any = basket_json()
         self.orders: Any = []
         self.clear: Any = NotFound("no such basket", 404)

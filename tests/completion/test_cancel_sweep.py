@@ -265,6 +265,10 @@ CALLS: Final[dict[str, tuple[Prepare, Call]]] = {
     ),
     "baskets.delete_item": (Environment.refill_basket, lambda c, basket, _: c.baskets.delete_item(basket, sku=GOLD)),
     "baskets.clear": (Environment.refill_basket, lambda c, basket, _: c.baskets.clear(basket)),
+    "baskets.replace": (
+        Environment.refill_basket,
+        lambda c, basket, _: c.baskets.replace(basket, {GOLD: 2, "MNTBAE0013": 1}),
+    ),
     "orders.page": (prepare_nothing, lambda c, _, m: c.orders.page(customer_id=m.order.customer.external_id)),
     "orders.get": (
         prepare_nothing,
@@ -556,6 +560,8 @@ async def test_polling_interrupted_at_every_await_keeps_the_refusal(
 
 EXCLUDED: Final = {
     "complete.aclose",
+    "complete.check_no_active_intent",
+    "complete.check_not_in_flight",
     "complete.note",
     "complete.with_api",
     "orders.pages",

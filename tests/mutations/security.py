@@ -155,9 +155,9 @@ SECURITY = [
     Mutation(
         33,
         "a pickled rejection holds the data of the order",
-        "errors.py",
-        "order = None if self.order is None else without_personal_data(self.order)",
-        "order = self.order",
+        "error_copies.py",
+        "name: without_personal_data(value) if isinstance(value, Basket | Order) else value",
+        "name: value",
         "test_error_privacy.py",
     ),
     Mutation(

@@ -120,6 +120,9 @@ async def baskets(minted: AsyncMintedConnect, key: BasketKey) -> None:
     assert_type(await minted.baskets.update_item(basket, sku="MNTBAE0001", qty=3), Basket)
     assert_type(await minted.baskets.delete_item(key, sku="MNTBAE0001"), Basket)
     assert_type(await minted.baskets.clear(basket), Basket)
+    assert_type(await minted.baskets.replace("id", {"MNTBAE0001": 3}, type="sell"), Basket)
+    assert_type(await minted.baskets.replace(key, {"MNTBAE0001": 3}), Basket)
+    await minted.baskets.replace(basket, {"MNTBAE0001": "3"})  # type: ignore[dict-item]
     await minted.baskets.update_item("id", sku="MNTBAE0001", qty=3)  # type: ignore[arg-type]
 
 

@@ -119,6 +119,9 @@ def baskets(minted: MintedConnect, key: BasketKey) -> None:
     assert_type(minted.baskets.update_item(basket, sku="MNTBAE0001", qty=3), Basket)
     assert_type(minted.baskets.delete_item(key, sku="MNTBAE0001"), Basket)
     assert_type(minted.baskets.clear(basket), Basket)
+    assert_type(minted.baskets.replace("id", {"MNTBAE0001": 3}, type="sell"), Basket)
+    assert_type(minted.baskets.replace(key, {"MNTBAE0001": 3}), Basket)
+    minted.baskets.replace(basket, {"MNTBAE0001": "3"})  # type: ignore[dict-item]
     minted.baskets.update_item("id", sku="MNTBAE0001", qty=3)  # type: ignore[arg-type]
 
 
