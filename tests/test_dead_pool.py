@@ -17,6 +17,7 @@ from tests.support.raw_server import Connection, RawServer
 from tests.support.waiting import wait_until
 
 CONNECTIONS = 20
+ONE_RETRY = RetryPolicy(budget=5)
 CUSTOMER = "customer-1"
 
 
@@ -24,6 +25,12 @@ CUSTOMER = "customer-1"
 async def sandbox(clock: ManualClock) -> AsyncIterator[Sandbox]:
     async with Sandbox(seed=1, clock=clock) as server:
         yield server
+
+
+async def connect_to(connect: Any, sandbox: Sandbox, clock: ManualClock, **settings: Any) -> Any:
+    """Build a client of the flavour that follows the sandbox's clock."""
+    options = Options(clock=clock)
+    return await connect(sandbox.url, sandbox.username, sandbox.password, options=options, **settings)
 
 
 async def kill_pool(minted: Any, sandbox: Sandbox, size: int = CONNECTIONS) -> None:
@@ -43,7 +50,7 @@ def resets(sandbox: Sandbox) -> int:
 
 @pytest.mark.requirement(51)
 async def test_read_add_and_purchase_succeed_with_dead_pool(connect, sandbox: Sandbox, clock: ManualClock):
-    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
+    minted = await connect_to(connect, sandbox, clock)
     await minted.customers.create(CUSTOMER)
     await kill_pool(minted, sandbox)
     await minted.rates.current()
@@ -63,7 +70,7 @@ async def test_read_add_and_purchase_succeed_with_dead_pool(connect, sandbox: Sa
 
 @pytest.mark.requirement(51)
 async def test_purchase_alone_succeeds_with_dead_pool(connect, sandbox: Sandbox, clock: ManualClock):
-    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
+    minted = await connect_to(connect, sandbox, clock)
     await minted.customers.create(CUSTOMER)
     basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
     await kill_pool(minted, sandbox)
@@ -75,13 +82,7 @@ async def test_purchase_alone_succeeds_with_dead_pool(connect, sandbox: Sandbox,
 
 @pytest.mark.requirement(51)
 async def test_concurrent_reads_on_dead_pool_are_charged_once(connect, sandbox: Sandbox, clock: ManualClock):
-    minted = await connect(
-        sandbox.url,
-        sandbox.username,
-        sandbox.password,
-        options=Options(clock=clock),
-        retry=RetryPolicy(budget=5),  # one retry
-    )
+    minted = await connect_to(connect, sandbox, clock, retry=ONE_RETRY)
     await kill_pool(minted, sandbox)
     await asyncio.gather(*(minted.rates.current() for _ in range(CONNECTIONS)))
     assert resets(sandbox) > 1
@@ -90,13 +91,7 @@ async def test_concurrent_reads_on_dead_pool_are_charged_once(connect, sandbox: 
 @pytest.mark.requirement(51)
 @pytest.mark.parametrize("flavour", ["async"])
 async def test_dead_pool_is_charged_to_the_retry_budget(connect, sandbox: Sandbox, clock: ManualClock):
-    minted = await connect(
-        sandbox.url,
-        sandbox.username,
-        sandbox.password,
-        options=Options(clock=clock),
-        retry=RetryPolicy(budget=5),  # one retry
-    )
+    minted = await connect_to(connect, sandbox, clock, retry=ONE_RETRY)
     await kill_pool(minted, sandbox)
     await minted.rates.current()
     sandbox.faults.add("status", status=503)
@@ -119,7 +114,7 @@ async def test_dead_pool_counts_once_for_the_breaker(connect, sandbox: Sandbox, 
 @pytest.mark.requirement(51)
 @pytest.mark.parametrize("flavour", ["async"])
 async def test_request_in_flight_survives_the_replacement(connect, sandbox: Sandbox, clock: ManualClock):
-    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
+    minted = await connect_to(connect, sandbox, clock)
     await minted.rates.current()
     fault = sandbox.faults.add("hang", path="*/products")
     page = asyncio.ensure_future(minted.products.page())
@@ -140,7 +135,7 @@ async def test_request_in_flight_survives_the_replacement(connect, sandbox: Sand
 @pytest.mark.requirement(51)
 @pytest.mark.parametrize("flavour", ["async"])
 async def test_close_ends_request_on_replaced_connections(connect, sandbox: Sandbox, clock: ManualClock):
-    minted = await connect(sandbox.url, sandbox.username, sandbox.password, options=Options(clock=clock))
+    minted = await connect_to(connect, sandbox, clock)
     await minted.rates.current()
     fault = sandbox.faults.add("hang", path="*/products")
     page = asyncio.ensure_future(minted.products.page())

@@ -23,11 +23,20 @@ from minted_connect import (
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.core.converter import StructureError, structure
 from minted_connect.journal.memory import MemoryJournal
-from minted_connect.models import Intent, IntentState, OrderStatus
+from minted_connect.models import IntentState, OrderStatus
 from minted_connect.resources.orders import AsyncOrders
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.verify import Assessment, verify
-from tests.completion.fakes import CUSTOMER, FakeApiClient, basket_json, intent_of, order_json, order_of, page_json
+from tests.completion.fakes import (
+    CUSTOMER,
+    FakeApiClient,
+    basket_json,
+    intent_of,
+    order_json,
+    order_of,
+    page_json,
+    reconcile,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -147,12 +156,6 @@ async def test_wait_by_keys_does_not_take_an_odd_row_for_a_missing_one(api: Fake
 
 
 # --- read-back ---------------------------------------------------------------------------------------------------
-
-
-async def reconcile(api: FakeApiClient, intent: Intent) -> Any:
-    journal = MemoryJournal()
-    await journal.prepare(intent)
-    return await AsyncCompletions(api, journal).reconcile(intent)
 
 
 @pytest.mark.requirement(52)

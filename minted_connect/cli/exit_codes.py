@@ -35,7 +35,7 @@ class ExitCode(enum.IntEnum):
     NOT_SENT = 4
     """Nothing was sent: no connection, or the total differs from the expected one."""
     UNKNOWN = 75
-    """The change may have been made, or was made and its result could not be printed: check before you repeat it.
+    """The change may have been made, or was made and could not be reported: check before you repeat it.
 
     This is `EX_TEMPFAIL` of sysexits.h. It is also the code of a purchase that a signal ended after it was sent.
     """

@@ -176,6 +176,7 @@ def run_interruptible(make: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     except (asyncio.CancelledError, KeyboardInterrupt) as error:
         raise Interrupted(signals.received or signal.SIGINT) from error
     finally:
+        signals.close_loop()
         for number, handler in before.items():
             # At exit, Python restores default handlers, which kill the process, but leaves `SIG_IGN` in place.
             signal.signal(number, signal.SIG_IGN if _is_own_process else handler)
@@ -206,3 +207,8 @@ class _Signals:
         if self._task.done():
             raise KeyboardInterrupt  # `asyncio.run` may wait for a thread, such as a name lookup that hangs
         self._loop.call_soon_threadsafe(self._task.cancel)
+
+    def close_loop(self) -> None:
+        """Close the loop if a signal interrupted `asyncio.run` before it had done so."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.close()

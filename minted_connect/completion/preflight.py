@@ -117,7 +117,8 @@ async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None)
     baskets = AsyncBaskets(api.with_pool(PoolKind.PREFLIGHT))
     fresh = await _read_before_sending(baskets.get_active(basket.customer.external_id, cart_token=basket.token))
     if fresh is None:
-        raise InvalidInput.of("basket", "is no longer open: it was completed, cleared or replaced")
+        problem = "is no longer open: it was completed, cleared or replaced, or this read is behind the latest change"
+        raise InvalidInput.of("basket", problem)
     if fresh.kind != basket.kind or is_order(fresh.raw):
         problem = f"data.type: is not {basket.kind}, or an order"
         raise make_integrity_error((problem,), OPERATIONS["baskets.get_active"].info)
@@ -125,7 +126,8 @@ async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None)
         raise InvalidInput.of("basket", "is empty")
     # The caller agreed to the items of the basket that was passed, also with `accept_price` or at an equal total.
     if pieces_by_sku(fresh) != pieces_by_sku(basket):
-        raise InvalidInput.of("basket", "was changed since it was read: read it again and check its items")
+        problem = "was changed since it was read, or this read is behind: read it again and check its items"
+        raise InvalidInput.of("basket", problem)
     if fresh.currency_code != basket.currency_code:
         raise InvalidInput.of("basket", "is in another currency than when it was read: read it again")
     if agreed is not None and fresh.paid_total != agreed:

@@ -63,7 +63,7 @@ _MESSAGES: Final = {
     sqlite3.SQLITE_CANTOPEN: "cannot be opened or created",
     sqlite3.SQLITE_PERM: "cannot be opened: no permission",
     sqlite3.SQLITE_FULL: "cannot grow: the disk is full",
-    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error",
+    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error, or is full",
     sqlite3.SQLITE_CORRUPT: "is damaged",
     sqlite3.SQLITE_NOTADB: "is not a journal, or is damaged",
     sqlite3.SQLITE_CONSTRAINT: "rejects this intent: another intent has the same basket or id",

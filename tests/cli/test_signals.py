@@ -227,3 +227,22 @@ def test_interrupted_has_first_signal_and_cause() -> None:
         run_interruptible(wait)
     assert (caught.value.number, caught.value.exit_code) == (signal.SIGHUP, 129)
     assert caught.value.__cause__ is not None
+
+
+def test_signal_just_before_the_loop_is_closed_leaves_no_open_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    loops: list[asyncio.AbstractEventLoop] = []
+    set_event_loop = asyncio.events.set_event_loop
+
+    def interrupt(loop: asyncio.AbstractEventLoop | None) -> None:
+        set_event_loop(loop)
+        if loop is None:  # `asyncio.run` does this in the step before it closes the loop
+            signal.raise_signal(signal.SIGTERM)
+
+    async def main() -> int:
+        loops.append(asyncio.get_running_loop())
+        monkeypatch.setattr(asyncio.events, "set_event_loop", interrupt)
+        return 42
+
+    with pytest.raises(Interrupted):
+        run_interruptible(main)
+    assert loops[0].is_closed()

@@ -10,6 +10,7 @@ from typing import Any, Self
 import attrs
 
 from minted_connect.clock import ElapsedTime
+from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.config import CompletionPolicy, Options, RetryPolicy
 from minted_connect.core import converter
 from minted_connect.core.api_client import ApiClient
@@ -20,7 +21,8 @@ from minted_connect.core.response import Response
 from minted_connect.core.server_stats import ServerStats
 from minted_connect.core.state import ClientSettings
 from minted_connect.errors import NotFound, Phase
-from minted_connect.models import Basket, Intent, IntentState, OrderKind, Shipping
+from minted_connect.journal.memory import MemoryJournal
+from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, Shipping
 from minted_connect.sandbox import ManualClock
 
 CUSTOMER = "ea0982a7-4fd3-43ff-a682-cae5870d1eac"
@@ -250,3 +252,10 @@ class FakeApiClient(ApiClient):
     def ago(self, **delta: float) -> str:
         """Return a time in the past as the server formats it."""
         return (self.clock.wall() - timedelta(**delta)).strftime("%Y-%m-%dT%H:%M:%S.000000Z")
+
+
+async def reconcile(api: FakeApiClient, intent: Intent) -> Completion:
+    """Write an intent into a new journal, and reconcile it."""
+    journal = MemoryJournal()
+    await journal.prepare(intent)
+    return await AsyncCompletions(api, journal).reconcile(intent)

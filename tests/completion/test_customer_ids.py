@@ -10,14 +10,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from minted_connect import OutcomeUnknown
-from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.order_match import Match, match_order, refers_to
 from minted_connect.config import CompletionPolicy
 from minted_connect.core import converter, exact_json
-from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Intent, Order
 from minted_connect.models.json_types import CustomerMatch, compare_customer, customer_id_of
-from tests.completion.fakes import FakeApiClient, basket_json, intent_of, order_json
+from tests.completion.fakes import FakeApiClient, basket_json, intent_of, order_json, reconcile
 
 pytestmark = pytest.mark.anyio
 
@@ -120,12 +118,6 @@ def test_object_without_a_customer_is_unknown(raw: Any) -> None:
 
 
 # --- read-back ---------------------------------------------------------------------------------------------------
-
-
-async def reconcile(api: FakeApiClient, intent: Intent) -> Any:
-    journal = MemoryJournal()
-    await journal.prepare(intent)
-    return await AsyncCompletions(api, journal).reconcile(intent)
 
 
 @pytest.mark.requirement(52)

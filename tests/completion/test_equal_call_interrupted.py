@@ -14,12 +14,24 @@ import pytest
 from minted_connect import AsyncMintedConnect, ClientClosedError, MintedConnect, intent_of
 from minted_connect.completion import completions
 from minted_connect.completion.interruption import watch_purchase
-from minted_connect.models import IntentState
+from minted_connect.models import Basket, IntentState
 from minted_connect.sandbox import ThreadedSandbox
 from tests.support.operations import GOLD
 
 BUY = "*/complete/buy"
 TIMEOUT = 20.0
+
+
+async def time_out_equal_call(minted: AsyncMintedConnect, basket: Basket, fault: Any) -> tuple[Any, TimeoutError]:
+    """Buy until the fault stops the call, and let an equal call time out; return the first call and the error."""
+    first = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
+    with anyio.fail_after(TIMEOUT):
+        while not fault.waiting:
+            await asyncio.sleep(0.001)
+    with pytest.raises(TimeoutError) as timed_out:
+        async with asyncio.timeout(0.05):
+            await minted.complete.buy(basket, expected_total=basket.paid_total)
+    return first, timed_out.value
 
 
 @pytest.mark.anyio
@@ -28,14 +40,8 @@ async def test_timeout_of_waiting_equal_call_has_the_intent() -> None:
         await minted.customers.create("customer-1")
         basket = await minted.baskets.add_item("customer-1", sku=GOLD)
         fault = minted.sandbox_server.faults.add("hang", path=BUY, commit=True)
-        first = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
-        with anyio.fail_after(TIMEOUT):
-            while not fault.waiting:
-                await asyncio.sleep(0.001)
-        with pytest.raises(TimeoutError) as timed_out:
-            async with asyncio.timeout(0.05):
-                await minted.complete.buy(basket, expected_total=basket.paid_total)
-        intent = intent_of(timed_out.value)
+        first, timed_out = await time_out_equal_call(minted, basket, fault)
+        intent = intent_of(timed_out)
         assert intent is not None
         assert intent.state is IntentState.UNKNOWN
         assert not first.done()
@@ -51,14 +57,8 @@ async def test_timeout_of_waiting_equal_call_before_sending_has_none() -> None:
         await minted.customers.create("customer-1")
         basket = await minted.baskets.add_item("customer-1", sku=GOLD)
         fault = minted.sandbox_server.faults.add("hang", path="*/walletable/basket")
-        first = asyncio.ensure_future(minted.complete.buy(basket, expected_total=basket.paid_total))
-        with anyio.fail_after(TIMEOUT):
-            while not fault.waiting:
-                await asyncio.sleep(0.001)
-        with pytest.raises(TimeoutError) as timed_out:
-            async with asyncio.timeout(0.05):
-                await minted.complete.buy(basket, expected_total=basket.paid_total)
-        assert intent_of(timed_out.value) is None
+        first, timed_out = await time_out_equal_call(minted, basket, fault)
+        assert intent_of(timed_out) is None
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first

@@ -1,4 +1,4 @@
-"""A lent connector keeps idle connections for as long as its owner chose, whatever `Options.keepalive` is."""
+"""`Options.keepalive` does not apply to a lent connector, which keeps idle connections as long as its owner chose."""
 
 from __future__ import annotations
 

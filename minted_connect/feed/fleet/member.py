@@ -248,12 +248,12 @@ class FleetMember:
                 except FleetError as error:
                     if self._is_closed:
                         raise
-                    self._redis_failed(operation, error)
+                    self._record_error(operation, error)
                     await asyncio.sleep(retry_wait)
                     retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
         finally:
             # Also after a cancellation: this command may be the last of its operation, as that of a recording is.
-            self._redis_succeeded(operation)
+            self._clear_error(operation)
 
     async def _renew_lease(self) -> None:
         """Acquire and renew the lease until cancelled. Only these writes show that an outage of Redis has ended."""
@@ -264,10 +264,10 @@ class FleetMember:
             try:
                 term = await self._stream.acquire_lease()
             except FleetError as error:
-                self._redis_failed("lease", error)
+                self._record_error("lease", error)
                 wait = retry_wait = min(2 * retry_wait, self._fleet.lease / 3)
             else:
-                self._redis_succeeded("lease")
+                self._clear_error("lease")
                 self._on_write_succeeded()
                 retry_wait, wait = _RETRY_INITIAL, self._fleet.lease / 3
                 if term != self._term:
@@ -288,7 +288,7 @@ class FleetMember:
             _log.warning("another process now polls for the fleet at %s", self._stream.address)
         self._term = term
         if not term:
-            self._redis_succeeded("publish")  # the new leader publishes now
+            self._clear_error("publish")  # the new leader publishes now
 
     def _is_leader(self) -> bool:
         return self._term > 0 and asyncio.get_running_loop().time() < self._lease_expires_at
@@ -321,9 +321,9 @@ class FleetMember:
             )
         except FleetError as error:
             # The round may have been added nevertheless; then it is read from the stream like any other.
-            self._redis_failed("publish", error)
+            self._record_error("publish", error)
         else:
-            self._redis_succeeded("publish")
+            self._clear_error("publish")
             if not is_added:
                 _log.warning(
                     "a round was rejected by the fleet at %s: this process no longer holds the lease",
@@ -362,7 +362,7 @@ class FleetMember:
         hub.publish(Round(entry.rates, entry.number, at, observed_at, entry.gap, missed))
         hub.set_overdue_alarm(self._next_poll_at, entry.interval)
 
-    def _redis_failed(self, operation: str, error: FleetError) -> None:
+    def _record_error(self, operation: str, error: FleetError) -> None:
         """Remember that an operation failed; log the first failure of an outage.
 
         The outage lasts at least until the lease can be written: a server that rejects writes may still be read.
@@ -374,7 +374,7 @@ class FleetMember:
             self._renew_now.set()
         self._redis_errors[operation] = error
 
-    def _redis_succeeded(self, operation: str) -> None:
+    def _clear_error(self, operation: str) -> None:
         """Forget the failure of an operation; log the end of an outage."""
         if self._redis_errors.pop(operation, None) is not None and not self._redis_errors:
             _log.info("Redis at %s can be used again", self._stream.address)
@@ -383,4 +383,4 @@ class FleetMember:
         """End the failure of the last publication if it is certain that the next one does not fail in the same way."""
         error = self._redis_errors.get("publish")
         if error is not None and is_proved_by_write(error):
-            self._redis_succeeded("publish")
+            self._clear_error("publish")
