@@ -140,6 +140,9 @@ class CompletionPolicy:
     """Whether clearing a basket makes a later completion of it fail (Q6), including one that was queued before. If
     False, `fence=True` never proves anything. The basket must stay empty for `settle_time`; without `latest_landing`, a
     new line ends the proof."""
+    claim_seconds: float = attrs.field(default=120.0, validator=validate_seconds)
+    """Seconds for which `complete.buy_items` and the like claim a customer's basket at a time. After a crash, another
+    call must wait for as long, plus `Timeouts.total` and `latest_landing`."""
     idempotency_header: str | None = attrs.field(default=None, validator=validate_header_name)
     """Header in which a completion sends the id of its intent, such as `Idempotency-Key`, once the vendor supports one
     (Q9); None = no header."""
