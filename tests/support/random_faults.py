@@ -9,9 +9,12 @@ import attrs
 
 from minted_connect.sandbox.active_faults import Fault, Faults
 
-__all__ = ["FAULTS", "RandomFaults"]
+__all__ = ["FAULTS", "FaultSpec", "RandomFaults"]
 
-FAULTS: list[tuple[str, dict[str, Any]]] = [
+FaultSpec = tuple[str, dict[str, Any]]
+"""Kind and arguments of a fault; the arguments may include those of `Faults.add`, except `after`."""
+
+FAULTS: list[FaultSpec] = [
     ("drop_before_read", {}),
     ("drop_before_read", {"reset": True}),
     ("drop_after_commit", {}),
@@ -53,6 +56,8 @@ class RandomFaults:
     rng: random.Random
     share: float
     planned: list[Fault] = attrs.field(factory=list)
+    table: list[FaultSpec] = attrs.field(default=FAULTS, kw_only=True)
+    """The faults to choose from."""
 
     def renew(self, requests: int = 100) -> None:
         """Remove triggered faults; if no fault is left, plan faults for the next requests."""
@@ -60,7 +65,7 @@ class RandomFaults:
         every = round(1 / self.share)
         if not self.planned:
             for after in range(0, requests, every):
-                kind, args = self.rng.choice(FAULTS)
+                kind, args = self.rng.choice(self.table)
                 self.planned.append(self.faults.add(kind, after=after + self.rng.randrange(every), **args))
 
     def remove_triggered(self) -> None:

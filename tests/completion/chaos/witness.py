@@ -45,6 +45,11 @@ class RequestObserver:
         """Return how often an intent was posted; requests that received a digest challenge do not count."""
         return sum(not _is_challenge(entry) for entry in self._posts.get(intent, ()))
 
+    @property
+    def total_posts(self) -> int:
+        """Number of posted completions."""
+        return sum(map(self.posts, self._posts))
+
     def posted_twice(self) -> list[str]:
         """Return the ids of the intents that were posted more than once."""
         return [intent for intent in self._posts if self.posts(intent) > 1]
