@@ -14,11 +14,12 @@ from typing import Any, Final, Literal, Self
 
 from minted_connect import validation
 from minted_connect.clock import SYSTEM_CLOCK, timeout
+from minted_connect.completion.agreed_total import validate_agreed_total
 from minted_connect.completion.execution import Execution
 from minted_connect.completion.interruption import attach_purchase, watch_purchase
 from minted_connect.completion.order_match import pieces_by_sku
 from minted_connect.completion.outcomes import resolve
-from minted_connect.completion.preflight import check_basket, serialize_shipping, validate_agreed_total
+from minted_connect.completion.preflight import check_basket, serialize_shipping
 from minted_connect.completion.reconcile import ReadBack
 from minted_connect.completion.reference import check_attempts, find_attempts, make_reference, replay_confirmed
 from minted_connect.completion.settlement import InFlight, Settlement
@@ -343,18 +344,11 @@ class AsyncCompletions:
             if other.result is not None:
                 return other.result
             # The other call was cancelled before it sent anything: one of the waiting calls takes over.
-        self._settlement.in_flight[key] = call
-        try:
+        with self._settlement.registered(key, call):
             # Until this call ends, this client changes none of the customer's baskets: an item that is added
             # between the preflight read and the completion would be bought without having been agreed to.
             async with self._api.hold_lock(basket.customer.external_id, timeout):
                 call.result = await self._complete_or_replay(call, basket, end)
-        except Exception as error:
-            call.error = error
-            raise
-        finally:
-            del self._settlement.in_flight[key]
-            call.done.set()
         return call.result
 
     async def _complete_or_replay(self, call: InFlight, basket: Basket, end: float) -> Completion:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 import attrs
 
+from minted_connect.completion.agreed_total import AgreedTotal
 from minted_connect.completion.interruption import attach_intent
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.logs import log_error
@@ -45,8 +46,7 @@ class InFlight:
     """A completion in flight; equal calls wait for its result."""
 
     kind: OrderKind
-    agreed_total: Decimal | None
-    """None if the caller accepts the current price."""
+    agreed_total: AgreedTotal
     extra: Mapping[str, Any]
     """Further fields of the request's body."""
     agreed_basket: tuple[Mapping[str, int], str]
@@ -101,6 +101,24 @@ class Settlement:
     """Whether the journal was found to store references, and none of another user of the same server."""
     _others: dict[str, int] = attrs.field(factory=dict[str, int])
     """Number of intents of other accounts that each kind of list left out most recently."""
+
+    @contextmanager
+    def registered(self, key: tuple[str, str], call: InFlight) -> Generator[None]:
+        """Make a completion available to equal calls inside the `with` block; they get its error or its result.
+
+        Args:
+            key: Customer id and cart token.
+            call: The completion.
+        """
+        self.in_flight[key] = call
+        try:
+            yield
+        except Exception as error:
+            call.error = error
+            raise
+        finally:
+            del self.in_flight[key]
+            call.done.set()
 
     async def settle(self, intent: Intent, state: IntentState, result: Completion | Exception | None = None) -> None:
         """Write the outcome into the journal, and make it available to the callers that wait for it.
