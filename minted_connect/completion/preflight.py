@@ -15,8 +15,8 @@ import attrs
 
 from minted_connect import validation
 from minted_connect.completion.agreed_total import AgreedTotal
+from minted_connect.completion.in_flight import Reference
 from minted_connect.completion.order_match import is_order, pieces_by_sku
-from minted_connect.completion.settlement import Reference
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.pool import PoolKind, SendLimit
 from minted_connect.core.request import OPERATIONS

@@ -21,7 +21,7 @@ _MAX_REPEATS: Final = 2
 
 
 class CompletionChecks(Protocol):
-    """Knows the completions in flight and the journal; `AsyncCompletions` implements it."""
+    """Knows the completions in flight and the journal; `Settlement` implements it."""
 
     def check_not_in_flight(self, external_customer_id: str, cart_token: str | None) -> None:
         """Raise `AlreadyInFlight` if this client is completing the basket, or without a token, any of the customer."""

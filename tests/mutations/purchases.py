@@ -9,8 +9,8 @@ PURCHASES = [
         13,
         "a completion is sent before its intent is stored",
         "completion/execution.py",
-        "                await shielded(journal.prepare(intent))\n            else:\n",
-        "                asyncio.ensure_future(journal.prepare(intent))\n            else:\n",
+        "            await shielded(self._write_intent(journal, intent))",
+        "            asyncio.ensure_future(self._write_intent(journal, intent))  # type: ignore[arg-type]",
         "completion/test_completions.py",
     ),
     Mutation(
@@ -105,9 +105,9 @@ PURCHASES = [
     Mutation(
         18,
         "a lower price than the agreed one is paid",
-        "completion/preflight.py",
-        "if agreed is not None and fresh.paid_total != agreed:",
-        "if agreed is not None and fresh.paid_total > agreed:",
+        "completion/agreed_total.py",
+        "            if total != lowest:",
+        "            if total > lowest:",
         "completion/test_agreed.py",
     ),
     Mutation(
