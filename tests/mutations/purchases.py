@@ -24,9 +24,9 @@ PURCHASES = [
     Mutation(
         13,
         "prepare never looks for another intent of the basket in the file",
-        "journal/sqlite.py",
-        "found = database.execute(self._statements.find_active, basket).fetchall()",
-        "found = []",
+        "journal/sql.py",
+        "self._load_first((yield self._statements.find_active, basket))",
+        "None",
         "completion/test_journal.py",
     ),
     Mutation(
@@ -225,7 +225,7 @@ PURCHASES = [
     Mutation(
         48,
         "an intent of another account blocks a basket",
-        "journal/sql.py",
+        "journal/statements.py",
         'is_own = "(account = :account OR account IS NULL)"',
         'is_own = "(:account IS NULL OR 1)"',
         "completion/test_journal_accounts.py",
