@@ -54,7 +54,7 @@ async def test_killed_processes_buy_each_reference_at_most_once(
         ([1], [(CONFIRMED, 1), (UNKNOWN, None)], [1], True, "open too"),
         ([1], [], [1], False, "neither confirmed nor open"),
         ([], [], ["NotSent"], False, "neither confirmed nor open"),
-        ([1], [(CONFIRMED, 1)], [1, "OutcomeUnknown"], False, "outcomes"),
+        ([1], [(CONFIRMED, 1)], [1, "open"], False, "outcomes"),
         ([1], [(CONFIRMED, 1)], [3], False, "outcomes"),
     ],
 )

@@ -2,7 +2,7 @@
 
 Prints a line of JSON, waits for a line on stdin, then buys the whole plan until every reference has an outcome, or
 until nothing changes any more. It may be killed at any moment. At its end it prints the outcome of each reference: the
-number of the order, or the class of the last error.
+number of the order, or the last failure.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONCURRENT = 2
 """Number of purchases that a worker makes at a time."""
 PAUSE = 0.5
 """Seconds between two passes through the plan."""
-OPEN_ERRORS = frozenset({"OutcomeUnknown", "AlreadyInFlight"})
+OPEN = "open"
 MISSED, DOUBLE = "but its order exists", "was completed more than once"
 """Parts of the log messages about an attempt that was settled wrongly, and about two confirmed intents of a reference.
 
@@ -53,7 +53,7 @@ class Worker:
                 changed, passes_without_change = time.monotonic(), 0
             else:
                 passes_without_change += 1
-            are_open = all(self.outcomes[one.reference] in OPEN_ERRORS for one in self._left)
+            are_open = all(self.outcomes[one.reference] == OPEN for one in self._left)
             may_stay_open = not self._settings.fences and are_open and passes_without_change >= 3
             if may_stay_open or time.monotonic() - changed > PATIENCE[self._settings.policy]:
                 return
@@ -63,6 +63,10 @@ class Worker:
         async with slots:
             try:
                 self.outcomes[purchase.reference] = await self._buy(purchase)
+            except AlreadyInFlight as error:
+                self.outcomes[purchase.reference] = "claimed" if error.intent_id is None else OPEN
+            except OutcomeUnknown:
+                self.outcomes[purchase.reference] = OPEN
             except MintedConnectError as error:
                 self.outcomes[purchase.reference] = type(error).__name__
 
