@@ -45,7 +45,7 @@ from minted_connect.journal.protocol import (
 )
 from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind
 
-__all__ = ["Attempts", "check_attempts", "find_attempts", "find_claim", "make_reference", "replay_confirmed"]
+__all__ = ["Attempts", "check_attempts", "check_open_attempts", "find_attempts", "find_claim", "make_reference", "replay_confirmed"]
 
 _logger = logging.getLogger("minted_connect.completion")
 
@@ -182,17 +182,28 @@ async def check_attempts(
         CompletionRejected: if an attempt made an order, and the order failed.
         NotSent: if the orders could not be read, or if an order of an attempt could show later.
     """
-    active = find_active_reference(attempts.intents)
-    if active is not None and active.state == IntentState.PREPARED:
-        raise already_in_flight_error(active, "this reference")
-    if active is not None:
-        text = f"the outcome of this reference is unknown (intent {active.id}): reconcile it"
-        raise OutcomeUnknown(text, active, Phase.SENT, ("an earlier completion may have been executed",))
+    check_open_attempts(attempts)
     if claim is not None and claim.cart_token in {None, *(intent.cart_token for intent in attempts.intents)}:
         claim = None
     if not attempts.intents and claim is None:
         return None
     return await _Search(api, settlement, attempts.intents, claim, end).run()
+
+
+def check_open_attempts(attempts: Attempts) -> None:
+    """Check that no attempt of a reference is open.
+
+    Raises:
+        OutcomeUnknown: if an attempt has an unknown outcome.
+        AlreadyInFlight: if an attempt is prepared.
+    """
+    active = find_active_reference(attempts.intents)
+    if active is None:
+        return
+    if active.state in {IntentState.PREPARED, IntentState.CONFIRMED}:
+        raise already_in_flight_error(active, "this reference")
+    text = f"the outcome of this reference is unknown (intent {active.id}): reconcile it"
+    raise OutcomeUnknown(text, active, Phase.SENT, ("an earlier completion may have been executed",))
 
 
 class _Search:
@@ -248,7 +259,9 @@ class _Search:
         all dates include it then. Those older than the pages that are read do not make the search incomplete.
         """
         times = [min(intent.created_at, intent.created_by_server) for intent in self._intents]
-        first = min([*times, *([] if self._claim is None else [self._claim.created_at])]) - _DAY
+        if self._claim is not None:
+            times.append(self._claim.created_at)
+        first = min(times) - _DAY
         customer = ("customer_external_id", self._customer)
         last = max(self._api.clock.wall(), self._api.server_time()) + _DAY
         days = (("startDate", first.date().isoformat()), ("endDate", last.date().isoformat()))

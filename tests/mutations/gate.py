@@ -183,6 +183,15 @@ GATE = [
     ),
     Mutation(
         47,
+        "the journal in memory does not check the claim of an intent",
+        "journal/memory.py",
+        "            self._claims.check(claim)\n",
+        "",
+        "completion/test_claim_journals.py",
+        "memory",
+    ),
+    Mutation(
+        47,
         "an expired claim counts as held",
         "journal/claims.py",
         " == (claim.owner, claim.generation) and self.expires_in > 0",
