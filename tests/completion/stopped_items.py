@@ -1,8 +1,8 @@
 """Calls `buy_items` in a separate process, which stops itself at some steps.
 
-`python -m tests.completion.stopped_items SETTINGS`. The settings are JSON: `credentials`, `base_url`, `journal`, `stops`
-(seconds by name or number of a step), and `call` with the arguments of `buy_items`. A step is a write to the journal,
-before and after it, or the end of a request.
+`python -m tests.completion.stopped_items SETTINGS`. The settings are JSON: `credentials`, `base_url`, `journal`,
+`stops` (seconds by name or number of a step), and `call` with the arguments of `buy_items`. A step is a write to the
+journal, before and after it, or the end of a request.
 
 Prints the name of the step before it stops. At its end it prints the number of the order, or the error. After a stop,
 its clocks are as many seconds ahead as `stops` says, as if the stop had been that long.
