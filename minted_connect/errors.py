@@ -11,7 +11,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- LimiterTimeout          the client-side rate limit allows the call only after its deadline
  |   +- CircuitOpen             the circuit breaker is open
  |   +- BudgetExhausted         the shared retry budget has too few tokens
- |   +- JournalError            the journal could not record the intent
+ |   +- JournalError            the journal could not record the intent  .is_lost
  |   +- FleetError              the Redis server of a fleet of feeds cannot be used
  |   +- PriceFixExpired         the price lock has too few seconds left
  |   +- PriceChanged            .expected .actual
@@ -192,6 +192,14 @@ class BudgetExhausted(NotSent):
 @_error
 class JournalError(NotSent):
     """The journal cannot be read or written. A completion that needs it was not sent."""
+
+    is_lost: bool = False
+    """Whether the journal was deleted, emptied or replaced while in use. This client sends nothing with it any more."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """Whether repeating the same call may succeed: not with a lost journal."""
+        return not self.is_lost
 
 
 @_error
