@@ -212,8 +212,9 @@ class _Search:
         if (self._sent and self._reads.has_failed) or (open_to_doubt and not is_complete):
             reason = "; ".join(self._reads.take_failures())
             raise NotSent(f"whether an earlier attempt of this reference made an order could not be read: {reason}")
-        for intent in open_to_doubt:
+        for intent in self._sent:
             await self._check_likely(intent, listed)
+        for intent in open_to_doubt:
             self._check_time(intent, began)
         return None
 
@@ -246,6 +247,7 @@ class _Search:
         return match_order(row.raw, row.order, intent, keeps_number=keeps_number)
 
     async def _matches(self, listed: list[ListedOrder]) -> AsyncIterator[tuple[Intent, ListedOrder]]:
+        """Yield the orders of the attempts, except those of baskets that another reference has completed since."""
         for intent in self._intents:
             for row in listed:
                 if self._match(intent, row) > Match.LIKELY and row.seen is not OrderSeen.STILL_BASKET:
@@ -263,19 +265,45 @@ class _Search:
         return find_active_reference(intent for intent in found if intent is not None)
 
     async def _check_likely(self, intent: Intent, listed: list[ListedOrder]) -> None:
+        """Check that no order may be the one of this attempt, unless a person has decided that it is not."""
+        decided_at = intent.decided_at
         for row in listed:
-            if self._match(intent, row) is not Match.LIKELY:
+            match = self._match(intent, row)
+            if match is Match.NONE or (match is Match.LIKELY and decided_at is not None):
                 continue
-            token = row.raw.get("token")
-            if isinstance(token, str) and token and token != intent.cart_token:
-                other = await self._find_other_owner(token)
-                if other is not None and other.state == IntentState.CONFIRMED:
-                    continue
+            if match > Match.LIKELY and row.seen is OrderSeen.STILL_BASKET:
+                continue
+            token = row.raw.get("token") if match is Match.LIKELY else intent.cart_token
+            other = await self._find_other_owner(token) if isinstance(token, str) and token else None
+            if other is not None and self._is_order_of(other, row, listed):
+                continue
+            # A decision from before the basket was completed again cannot be about a second order of that basket.
+            if decided_at is not None and (other is None or decided_at >= other.created_at):
+                continue
             raise AlreadyInFlight(
                 f"order {row.raw.get('id')} may be the order of intent {intent.id} of this reference, but no key "
-                "proves it: record what you find out with complete.decide",
+                f"proves it. Find out, and record it with complete.decide: {intent.state} if it is not, else confirmed "
+                "with its order_id",
                 intent.id,
             )
+
+    def _is_order_of(self, other: Intent, row: ListedOrder, listed: list[ListedOrder]) -> bool:
+        """Return whether a row is the order with which an intent was confirmed.
+
+        Without the number of that order, only a single order of its basket is known to be that one: a server may make
+        two orders of one basket.
+        """
+        if other.state != IntentState.CONFIRMED:
+            return False
+        if other.order_id is not None:
+            return identifiers(row.raw).get("id") == str(other.order_id)
+        same = [
+            one
+            for one in listed
+            if one.seen is not OrderSeen.STILL_BASKET
+            and (self._match(other, one) > Match.LIKELY or one.raw.get("token") == other.cart_token)
+        ]
+        return same == [row]
 
     def _check_time(self, intent: Intent, began: datetime | None) -> None:
         """Check that an order which this attempt may have made would show by now."""
