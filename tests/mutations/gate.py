@@ -57,6 +57,15 @@ GATE = [
     ),
     Mutation(
         47,
+        "two threads use the journal in memory at once",
+        "journal/memory.py",
+        "        with self._lock:",
+        "        if True:",
+        "completion/test_reference_journals.py",
+        "two_threads",
+    ),
+    Mutation(
+        47,
         "an attempt that was not searched does not count",
         "journal/protocol.py",
         "        if intent.id not in known:",
