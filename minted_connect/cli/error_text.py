@@ -1,13 +1,13 @@
 """The lines that `minted` prints for an error: its text, its notes, and the next step.
 
 The text of an error that the server reported is made in `core.error_mapping`, that of wrong arguments in `usage`;
-`command` prints them.
+`command` prints them. Texts of the server are Turkish by default, so a wrong password has a sentence here.
 """
 
 from __future__ import annotations
 
 from minted_connect.completion.interruption import intent_of
-from minted_connect.errors import MintedConnectError, OutcomeUnknown
+from minted_connect.errors import AuthenticationFailed, MintedConnectError, OutcomeUnknown
 from minted_connect.journal.protocol import OPEN
 from minted_connect.models import Intent
 
@@ -18,7 +18,8 @@ def describe_error(error: BaseException) -> list[str]:
     """Return the lines that describe an error and the next step."""
     if not isinstance(error, MintedConnectError):
         return [f"{type(error).__name__}: {error}"]
-    lines = [str(error)]
+    # Not a subclass: the text of an `AuthDowngrade` comes from this library.
+    lines = [_describe_refused_login(error) if type(error) is AuthenticationFailed else str(error)]
     if isinstance(error, OutcomeUnknown):
         lines.append(_next_step(error.intent))
     return [*lines, *getattr(error, "__notes__", ())]
@@ -33,6 +34,15 @@ def describe_interruption(error: BaseException | None) -> list[str]:
     if intent.state in OPEN:
         lines = [*(lines or [f"intent {intent.id} may have been executed"]), _next_step(intent)]
     return lines
+
+
+def _describe_refused_login(error: AuthenticationFailed) -> str:
+    sender = "the server" if error.is_vendor_response else "the server or a gateway"
+    # Only the text of the vendor's envelope: a page of a gateway may hold anything.
+    message = f' "{error.message}"' if error.is_vendor_response and error.message else ""
+    return (
+        f"{sender} does not accept the user name or the password ({error.method} {error.path}: {error.status}{message})"
+    )
 
 
 def _next_step(intent: Intent) -> str:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from minted_connect.core.logs import log_error
 from minted_connect.errors import JournalError
-from minted_connect.journal.claims import Claim, StoredClaim, check_claims, check_no_claim, take_claim
+from minted_connect.journal.claims import Claim, StoredClaim, check_claims, check_no_claim, latest_claim, take_claim
 from minted_connect.journal.protocol import (
     CLOSED,
     JournalAccount,
@@ -113,7 +113,7 @@ class SqlJournal(ABC):
         await self._write(self._statements.fence, {"id": intent_id, "at": at.isoformat()})
         if self._loss is not None and intent_id in self._prepared:
             # Without this record, a cleared basket could not be told from one that became an order.
-            raise JournalError(self._loss)
+            raise JournalError(self._loss, is_lost=True)
 
     async def get(self, intent_id: str) -> Intent | None:
         """Return the intent with this id, or None."""
@@ -173,7 +173,7 @@ class SqlJournal(ABC):
     async def find_claim(self, key: ReferenceKey) -> Claim | None:
         """Return the claim of a reference, held or not, or None."""
         stored = self._load_claims(await self._read("find_claims", key_params(key)), key.owner, key.unnamed_account)
-        return max((one.claim for one in stored), key=lambda claim: claim.generation, default=None)
+        return latest_claim((one.claim for one in stored), key)
 
     def _prepare_steps(
         self,
@@ -252,7 +252,7 @@ class SqlJournal(ABC):
 
     def _raise_if_lost(self) -> None:
         if self._loss is not None:
-            raise JournalError(self._loss)
+            raise JournalError(self._loss, is_lost=True)
 
     def _remember(self, intent: Intent) -> None:
         """Remember an intent that was stored durably."""
@@ -265,7 +265,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} {reason}. Nothing is sent with it any more: restore it, or find out which "
             "orders were made since; then build a new client"
         )
-        return JournalError(self._loss)
+        return JournalError(self._loss, is_lost=True)
 
     def _report_missing(self, intent_id: str) -> None:
         """Stop preparing intents, and log that the record of an intent that was prepared here is lost."""
