@@ -8,7 +8,7 @@ taken over only `grace` seconds later, when the server cannot execute any of the
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +18,16 @@ from minted_connect.errors import AlreadyInFlight
 from minted_connect.journal.protocol import ReferenceJournal, ReferenceKey
 from minted_connect.models import Intent, OrderKind
 
-__all__ = ["Claim", "ClaimJournal", "StoredClaim", "check_claims", "check_no_claim", "claim_lost_error", "take_claim"]
+__all__ = [
+    "Claim",
+    "ClaimJournal",
+    "StoredClaim",
+    "check_claims",
+    "check_no_claim",
+    "claim_lost_error",
+    "find_latest_claim",
+    "take_claim",
+]
 
 
 @attrs.frozen
@@ -114,7 +123,7 @@ class ClaimJournal(ReferenceJournal, Protocol):
         ...
 
     async def renew_claim(self, claim: Claim) -> None:
-        """Extend a claim by its `seconds` from now, and store its `saw_basket` and `cart_token`.
+        """Extend a claim by its `seconds` from now, and store its `saw_basket`, `cart_token` and `grace`.
 
         Raises:
             AlreadyInFlight: if the claim has expired or was taken over.
@@ -124,6 +133,8 @@ class ClaimJournal(ReferenceJournal, Protocol):
 
     async def release_claim(self, claim: Claim, *, grace: float) -> None:
         """End a claim; it can be taken over `grace` seconds from now. Ignored if it was taken over.
+
+        Until then it still excludes other claims for its customer and kind.
 
         Raises:
             JournalError: if the end could not be stored.
@@ -140,7 +151,7 @@ class ClaimJournal(ReferenceJournal, Protocol):
 
 
 def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
-    """Return the claim to store. The holds of `stored` on their customers have ended.
+    """Return the claim to store. With it, the claims in `stored` no longer exclude others for their customers.
 
     Args:
         claim: The claim of the caller.
@@ -149,13 +160,12 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
     Raises:
         AlreadyInFlight: if one of them cannot be taken over yet.
     """
-    for one in stored:
-        if one.free_in > 0:
-            raise _claimed_error(one, "this reference" if _is_same(one, claim) else "this customer")
-    same = [one.claim for one in stored if _is_same(one, claim)]
-    if not same:
+    if held := [one for one in stored if one.free_in > 0]:
+        last = max(held, key=lambda one: one.free_in)
+        raise _claimed_error(last, "this reference" if _is_same(last, claim) else "this customer")
+    earlier = find_latest_claim([one.claim for one in stored if _is_same(one, claim)], claim.key)
+    if earlier is None:
         return claim
-    earlier = max(same, key=lambda one: one.generation)
     return attrs.evolve(
         claim,
         saw_basket=earlier.saw_basket,
@@ -163,6 +173,11 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
         created_at=earlier.created_at,
         generation=earlier.generation + 1,
     )
+
+
+def find_latest_claim(claims: Iterable[Claim], key: ReferenceKey) -> Claim | None:
+    """Return the latest of the claims of a reference, or None; of equal generations, the one of the named account."""
+    return max(claims, key=lambda one: (one.generation, one.key.owner.account == key.owner.account), default=None)
 
 
 def check_claims(claim: Claim, stored: Sequence[StoredClaim]) -> None:
@@ -181,9 +196,8 @@ def check_no_claim(stored: Sequence[StoredClaim]) -> None:
     Raises:
         AlreadyInFlight: if one is held, or changes of its call may still be executed.
     """
-    for one in stored:
-        if one.holds_customer and one.free_in > 0:
-            raise _claimed_error(one, "this customer")
+    if held := [one for one in stored if one.holds_customer and one.free_in > 0]:
+        raise _claimed_error(max(held, key=lambda one: one.free_in), "this customer")
 
 
 def claim_lost_error() -> AlreadyInFlight:
