@@ -719,7 +719,7 @@ async def run_steps(journals: Journals, name: str, steps: list[Any]) -> list[str
         if step[0] in {"claim", "settle", "age"} or step[1] is None or claims:
             try:
                 results.append(repr(await execute(step)))
-            except AlreadyInFlight as error:
+            except (AlreadyInFlight, ConfigurationError) as error:
                 results.append(str(error))
     for key in keys:
         found = await journal.find_claim(key)
