@@ -108,8 +108,8 @@ class ClaimJournal(ReferenceJournal, Protocol):
     async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
         """Store a claim durably, or take over an earlier one of the same reference, and return it.
 
-        A claim that was taken over has the `terms`, `saw_basket`, `cart_token` and `created_at` of the earlier call,
-        and the next generation. Everything is checked in one transaction.
+        A claim that was taken over has the `saw_basket`, `cart_token` and `created_at` of the earlier call, and the
+        next generation. Everything is checked in one transaction.
 
         Args:
             claim: The claim to store.
@@ -168,7 +168,6 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
         return claim
     return attrs.evolve(
         claim,
-        terms=earlier.terms,
         saw_basket=earlier.saw_basket,
         cart_token=earlier.cart_token,
         created_at=earlier.created_at,
