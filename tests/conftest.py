@@ -34,6 +34,7 @@ SLOW = (
     *("completion/test_killed.py", "completion/test_killed_purchases.py", "completion/test_machines.py"),
     *(
         "cli/test_endings.py",
+        "cli/test_hints.py",
         "cli/test_signals.py",
         "cli/test_streams.py",
         "feed/test_fleet_data_loss.py",

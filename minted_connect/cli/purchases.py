@@ -225,6 +225,8 @@ async def reconcile(
     settings: dict[str, Any] = {**cli.settings}
     journal: str | None = settings.pop("journal", None)
     if journal is None and not await AsyncPath(journal := default_journal_path(settings)).exists():
+        if intent:
+            raise reconcile.not_found_error(intent, f"the journal {journal} does not exist")
         cli.out.print_message(f"nothing to reconcile: the journal {journal} does not exist yet")
         return None
     cli.may_leave_open = not list_
