@@ -15,7 +15,8 @@ import aiohttp
 import attrs
 
 from minted_connect._version import __version__
-from minted_connect.completion.completions import CLOSING, AsyncCompletions
+from minted_connect.completion.completions import AsyncCompletions
+from minted_connect.completion.settlement import CLOSING, Settlement
 from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
@@ -28,6 +29,7 @@ from minted_connect.core.transport import Transport
 from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import ClientClosedError, ConfigurationError
 from minted_connect.journal import hide_url, open_journal
+from minted_connect.journal.accounts import account_of
 from minted_connect.journal.paths import check_directory
 from minted_connect.journal.protocol import Journal
 from minted_connect.resources.baskets import AsyncBaskets
@@ -128,20 +130,21 @@ class AsyncMintedConnect:
             proxy=proxy,
         )
         api = ApiClient(ClientState(transport, settings), settings, f"minted-connect/{__version__}")
-        self._assemble(api, AsyncCompletions(api, _open_journal(journal)), None)
+        self._assemble(api, Settlement(_open_journal(journal), account_of(api)), None)
         self._owns = True
         self._closing: asyncio.Task[None] | None = None
         # A `Journal` object belongs to the application, as a session does, which may continue to use it.
         self._owns_journal = journal is None or isinstance(journal, str | Path | Secret)
 
-    def _assemble(self, api: ApiClient, complete: AsyncCompletions, server: Sandbox | None) -> None:
+    def _assemble(self, api: ApiClient, settlement: Settlement, server: Sandbox | None) -> None:
         self._api = api
+        self._settlement = settlement
         self._server = server
         self.customers = AsyncCustomers(api)
         self.products = AsyncProducts(api)
-        self.baskets = AsyncBaskets(api, complete)
-        self.complete = complete
-        self.orders = AsyncOrders(api, complete.note)
+        self.baskets = AsyncBaskets(api, settlement)
+        self.complete = AsyncCompletions(api, settlement)
+        self.orders = AsyncOrders(api, settlement.note)
         self.wallet = AsyncWallet(api)
         self.rates = AsyncRates(api)
 
@@ -267,7 +270,7 @@ class AsyncMintedConnect:
         )
         sibling = object.__new__(type(self))
         api = self._api.with_settings(settings)
-        sibling._assemble(api, self.complete.with_api(api), self._server)
+        sibling._assemble(api, self._settlement, self._server)
         sibling._owns = sibling._owns_journal = False
         sibling._closing = None
         return sibling
@@ -328,7 +331,7 @@ class AsyncMintedConnect:
             await self._api.state.transport.aclose()
         finally:
             # Purchases in flight end when their connections are closed.
-            await self.complete.aclose(timeout, close_journal=self._owns_journal)
+            await self._settlement.aclose(timeout, close_journal=self._owns_journal)
 
     async def __aenter__(self) -> Self:
         check_asyncio()

@@ -236,6 +236,13 @@ def seconds(field: str, value: Any) -> float:
     return float(value)
 
 
+def seconds_or_zero(field: str, value: Any) -> float:
+    """Check a finite number of seconds from 0."""
+    if not (is_seconds(value) or (value == 0 and not isinstance(value, bool))):
+        raise InvalidInput.of(field, "must be seconds from 0, and finite")
+    return float(value)
+
+
 def instance(field: str, value: Any, kind: type) -> None:
     """Check that `value` is an instance of `kind`."""
     if not isinstance(value, kind):

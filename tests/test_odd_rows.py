@@ -20,7 +20,6 @@ from minted_connect import (
     ProtocolError,
     UnreadableRow,
 )
-from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.core.converter import StructureError, structure
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import IntentState, OrderStatus
@@ -31,6 +30,7 @@ from tests.completion.fakes import (
     CUSTOMER,
     FakeApiClient,
     basket_json,
+    completions_of,
     intent_of,
     order_json,
     order_of,
@@ -184,7 +184,7 @@ async def test_odd_row_is_a_known_order_of_the_pre_image(api: FakeApiClient) -> 
     api.orders = [order_json(**{**OTHER_KEYS, **ODD, "id": "78"}), order_json(**OTHER_KEYS)]
     api.complete = RuntimeError("the connection broke")
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api, MemoryJournal()).buy(api.seen_basket(), accept_price="current")
+        await completions_of(api, MemoryJournal()).buy(api.seen_basket(), accept_price="current")
     assert caught.value.intent.known_orders == (77, 78)
 
 

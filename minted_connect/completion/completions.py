@@ -6,33 +6,24 @@ the journal, send once on a fresh connection, and classify a failure by the phas
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from contextlib import suppress
 from decimal import Decimal
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
 from minted_connect import validation
-from minted_connect.clock import SYSTEM_CLOCK, timeout
-from minted_connect.completion.execution import Execution
-from minted_connect.completion.interruption import attach_purchase, watch_purchase
-from minted_connect.completion.order_match import pieces_by_sku
+from minted_connect.completion.agreed_total import AgreedTotal, validate_agreed_total, validate_limit
+from minted_connect.completion.basket_completion import complete_basket
+from minted_connect.completion.item_completion import ItemCompletion, make_item_terms
 from minted_connect.completion.outcomes import resolve
-from minted_connect.completion.preflight import check_basket, serialize_shipping, validate_agreed_total
+from minted_connect.completion.preflight import check_basket, serialize_shipping
 from minted_connect.completion.reconcile import ReadBack
-from minted_connect.completion.reference import check_attempts, find_attempts, make_reference, replay_confirmed
-from minted_connect.completion.settlement import InFlight, Settlement
+from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
-from minted_connect.core.cancellation import shielded
-from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, Phase
-from minted_connect.journal.accounts import account_of
-from minted_connect.journal.protocol import CLOSED, Journal, already_in_flight_error
-from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, OrderProgress, Shipping
+from minted_connect.errors import InvalidInput, OutcomeUnknown, Phase
+from minted_connect.journal.protocol import CLOSED
+from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, Shipping
 
-__all__ = ["CLOSING", "AsyncCompletions"]
-
-CLOSING: Final = 10.0
-"""Seconds for completions in flight to end when the client is closed: twice the timeout of a journal operation."""
+__all__ = ["AsyncCompletions"]
 
 _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
 
@@ -40,15 +31,9 @@ _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, Inte
 class AsyncCompletions:
     """Completes baskets at most once, and settles completions with an unknown outcome."""
 
-    def __init__(self, api: ApiClient, journal: Journal) -> None:
+    def __init__(self, api: ApiClient, settlement: Settlement) -> None:
         self._api = api
-        self._settlement = Settlement(journal, account_of(api))
-
-    def with_api(self, api: ApiClient) -> Self:
-        """Return a copy that uses another `ApiClient` and shares the journal and the completions in flight."""
-        sibling = type(self)(api, self._settlement.journal)
-        sibling._settlement = self._settlement  # noqa: SLF001 - the same class
-        return sibling
+        self._settlement = settlement
 
     async def buy(
         self,
@@ -131,6 +116,95 @@ class AsyncCompletions:
         """
         extra = {"shipping": serialize_shipping(shipping)}
         return await self._complete(OrderKind.DELIVERY, basket, expected_total, accept_price, reference, extra)
+
+    async def buy_items(
+        self,
+        customer_id: str,
+        items: Mapping[str, int],
+        *,
+        reference: str,
+        max_total: Decimal,
+        currency: str,
+        wait: float = 0.0,
+        replace: bool = False,
+    ) -> Completion:
+        """Buy items for a customer at most once for a reference, whatever the customer's basket contains.
+
+        Claims the customer's basket, so that one call with items at a time uses it, in all processes with the same
+        journal; fills it as `baskets.replace`; and completes it as `buy`. Safe to call again after any error and after
+        a crash, from any machine with the same journal: the reference is bought once, and its completion returned.
+        After a crash, the claim must end first: `CompletionPolicy.claim_seconds`, `Timeouts.total` and
+        `latest_landing` after it was made or last renewed.
+
+        Args:
+            customer_id: Your id of the customer.
+            items: Number of pieces of each sku, at least one sku.
+            reference: As for `buy`, but required.
+            max_total: The highest `paid_total` at which to buy, in `currency`.
+            currency: Code of the currency of the basket, such as `AED`.
+            wait: Seconds to wait if another call uses the customer's basket or the reference.
+            replace: Whether to delete other items from the open basket. If False, such items are an error.
+
+        Raises:
+            AlreadyInFlight: if another call uses the customer's basket or the reference after `wait` seconds.
+            PriceChanged: if the total is above `max_total`. The basket keeps the items.
+            InvalidInput: if an argument is invalid, or if the open basket has other items (`replace`), another currency
+                or another kind.
+            BasketIncomplete: if the basket could not be filled.
+            MintedConnectError: other errors as `buy`. Nothing was bought, except after `OutcomeUnknown`.
+
+        Source: `baskets.replace` and `buy`.
+        """
+        agreed = AgreedTotal(highest=validate_limit("max_total", max_total))
+        return await self._complete_items(
+            OrderKind.BUY, customer_id, items, agreed, currency, reference, {}, wait, replace=replace
+        )
+
+    async def sell_items(
+        self,
+        customer_id: str,
+        items: Mapping[str, int],
+        *,
+        reference: str,
+        min_total: Decimal,
+        currency: str,
+        wait: float = 0.0,
+        replace: bool = False,
+    ) -> Completion:
+        """Sell items of a customer at most once for a reference, if the customer receives at least `min_total`.
+
+        Other arguments and errors are those of `buy_items`; `PriceChanged` is raised below `min_total`.
+
+        Source: `baskets.replace` and `sell`.
+        """
+        agreed = AgreedTotal(lowest=validate_limit("min_total", min_total))
+        return await self._complete_items(
+            OrderKind.SELL, customer_id, items, agreed, currency, reference, {}, wait, replace=replace
+        )
+
+    async def deliver_items(
+        self,
+        customer_id: str,
+        items: Mapping[str, int],
+        *,
+        shipping: Shipping,
+        reference: str,
+        max_total: Decimal,
+        currency: str,
+        wait: float = 0.0,
+        replace: bool = False,
+    ) -> Completion:
+        """Ship items of a customer to the address `shipping` at most once for a reference, for at most `max_total`.
+
+        Other arguments and errors are those of `buy_items`.
+
+        Source: `baskets.replace` and `delivery`.
+        """
+        extra = {"shipping": serialize_shipping(shipping)}
+        agreed = AgreedTotal(highest=validate_limit("max_total", max_total))
+        return await self._complete_items(
+            OrderKind.DELIVERY, customer_id, items, agreed, currency, reference, extra, wait, replace=replace
+        )
 
     async def pending(self, *, all_accounts: bool = False) -> list[Intent]:
         """Return the intents with an unknown outcome, oldest first; pass each to `reconcile`.
@@ -249,60 +323,6 @@ class AsyncCompletions:
             raise InvalidInput.of("intent_or_error", text)
         await self._settlement.settle_manually(stored, decided, order_id, self._api.clock.wall())
 
-    def check_not_in_flight(self, external_customer_id: str, cart_token: str | None) -> None:
-        """Check that this client is not completing a basket.
-
-        Args:
-            external_customer_id: The customer.
-            cart_token: Of the basket; None = any basket of the customer.
-
-        Raises:
-            AlreadyInFlight: if a completion is in flight.
-        """
-        for (customer, token), call in self._settlement.in_flight.items():
-            if customer == external_customer_id and cart_token in {token, None}:
-                text = "a basket of this customer is being completed by this client: wait for that call"
-                raise AlreadyInFlight(text, call.intent.id if call.intent is not None else None)
-
-    async def check_no_active_intent(self, external_customer_id: str, cart_token: str) -> None:
-        """Check that the journal has no open and no confirmed intent for a basket.
-
-        Raises:
-            AlreadyInFlight: if the journal has one.
-            JournalError: if the journal cannot be read.
-        """
-        account = self._settlement.owner.account
-        active = await self._settlement.journal.find_active(external_customer_id, cart_token, account=account)
-        if active is not None:
-            raise already_in_flight_error(active)
-
-    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
-        """Save the progress of an order in the journal, if the journal contains its intent."""
-        mine = self._settlement.owner.account
-        await shielded(self._settlement.journal.save_progress(external_customer_id, cart_token, progress, account=mine))
-
-    async def aclose(self, patience: float = CLOSING, *, close_journal: bool = True) -> None:
-        """Wait until the completions in flight have written their outcome; then close the journal.
-
-        Close the connections first, so that no completion still waits for a response.
-
-        Args:
-            patience: Seconds to wait; 0 = do not wait.
-            close_journal: Whether this client owns the journal.
-        """
-        in_flight = self._settlement.in_flight.values() if patience else ()
-        waiters = [asyncio.ensure_future(one.done.wait()) for one in in_flight]
-        try:
-            if waiters:
-                with suppress(TimeoutError):
-                    async with timeout(SYSTEM_CLOCK, patience):
-                        await asyncio.wait(waiters)
-        finally:
-            for waiter in waiters:
-                waiter.cancel()
-            if close_journal:
-                await self._settlement.journal.aclose()
-
     async def _complete(
         self,
         kind: OrderKind,
@@ -312,69 +332,27 @@ class AsyncCompletions:
         reference: str | None,
         extra: Mapping[str, Any],
     ) -> Completion:
-        agreed_total = validate_agreed_total(expected_total, accept_price)
+        agreed = validate_agreed_total(expected_total, accept_price)
         check_basket(basket, kind)
-        key = (basket.customer.external_id, basket.token)
-        named = make_reference(reference, kind, basket, extra) if reference is not None else None
-        call = InFlight(kind, agreed_total, extra, (pieces_by_sku(basket), basket.currency_code), named)
-        # Waiting for an equal call or for the customer's lock counts towards the time of this call.
-        timeout = self._api.settings.deadline or self._api.settings.timeouts.complete_total
-        end = self._api.clock.monotonic() + timeout
-        # A completion of the parent process or of another event loop would never end for this caller.
-        self._api.check_usable()
-        if named is not None:
-            attempts = await find_attempts(self._api, self._settlement, named)
-            # Before waiting for other calls: a wait that fails must not hide that the reference was confirmed.
-            if (replayed := await replay_confirmed(self._api, attempts, end=end)) is not None:
-                return replayed
-        while (other := self._settlement.in_flight.get(key)) is not None:
-            if not call.has_same_terms(other):
-                holder = other.intent.id if other.intent is not None else None
-                raise AlreadyInFlight("this basket is being completed by a call with other arguments", holder)
-            watch_purchase(other)
-            try:
-                await other.done.wait()
-            except asyncio.CancelledError as cancelled:
-                # The other call continues, and this caller must be able to find out its outcome.
-                attach_purchase(cancelled, other)
-                raise
-            if other.error is not None:
-                raise other.error
-            if other.result is not None:
-                return other.result
-            # The other call was cancelled before it sent anything: one of the waiting calls takes over.
-        self._settlement.in_flight[key] = call
-        try:
-            # Until this call ends, this client changes none of the customer's baskets: an item that is added
-            # between the preflight read and the completion would be bought without having been agreed to.
-            async with self._api.hold_lock(basket.customer.external_id, timeout):
-                call.result = await self._complete_or_replay(call, basket, end)
-        except Exception as error:
-            call.error = error
-            raise
-        finally:
-            del self._settlement.in_flight[key]
-            call.done.set()
-        return call.result
+        return await complete_basket(self._api, self._settlement, kind, basket, agreed, reference, extra)
 
-    async def _complete_or_replay(self, call: InFlight, basket: Basket, end: float) -> Completion:
-        """Complete the basket, or return the completion of a reference that was completed before."""
-        api, settlement, reference = self._api, self._settlement, call.reference
-        if reference is None:
-            return await Execution(api, settlement, call, attempts=None, end=end).run(basket)
-        attempts = await find_attempts(api, settlement, reference)
-        replayed = await replay_confirmed(api, attempts, end=end)
-        replayed = replayed or await check_attempts(api, settlement, attempts, end=end)
-        if replayed is not None:
-            return replayed
-        try:
-            return await Execution(api, settlement, call, attempts=attempts, end=end).run(basket)
-        except AlreadyInFlight:
-            # Another process may have completed the reference since it was checked.
-            replayed = await replay_confirmed(api, await find_attempts(api, settlement, reference), end=end)
-            if replayed is None:
-                raise
-            return replayed
+    async def _complete_items(
+        self,
+        kind: OrderKind,
+        customer_id: str,
+        items: Mapping[str, int],
+        agreed_total: AgreedTotal,
+        currency: str,
+        reference: str,
+        extra: Mapping[str, Any],
+        wait: float,
+        *,
+        replace: bool,
+    ) -> Completion:
+        terms = make_item_terms(
+            kind, customer_id, items, agreed_total, currency, reference, extra, wait, replace=replace
+        )
+        return await ItemCompletion(self._api, self._settlement, terms).run()
 
 
 def _id_of(intent_or_error: Intent | OutcomeUnknown | str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 
 import attrs
 
 from minted_connect.completion.classify import FailureClass, classify
+from minted_connect.completion.in_flight import InFlight
 from minted_connect.completion.interruption import attach_intent, watch_purchase
 from minted_connect.completion.order_match import is_failed, is_order, mapping, refers_to
 from minted_connect.completion.outcome_unknown import mark_unknown
@@ -17,7 +18,7 @@ from minted_connect.completion.outcomes import confirm, resolve
 from minted_connect.completion.preflight import build_intent, recent_order_ids, refresh_basket
 from minted_connect.completion.reconcile import ReadBack, ReadBackResult
 from minted_connect.completion.reference import Attempts
-from minted_connect.completion.settlement import InFlight, Settlement, describe_error, describe_intent
+from minted_connect.completion.settlement import Settlement, describe_error, describe_intent
 from minted_connect.completion.verdict import Outcome
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
@@ -36,8 +37,9 @@ from minted_connect.errors import (
     ProtocolError,
     TransportError,
 )
+from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.journal.memory import MemoryJournal
-from minted_connect.journal.protocol import ReferenceJournal, already_in_flight_error
+from minted_connect.journal.protocol import Journal, ReferenceJournal, already_in_flight_error
 from minted_connect.models import Basket, Completion, Intent, IntentState, Order, Refusal
 
 __all__ = ["Execution"]
@@ -52,7 +54,10 @@ class Execution:
         api: Sends the requests.
         settlement: The journal and the completions in flight.
         in_flight: This completion; receives its intent and its outcome.
+        attempts: The earlier intents of its reference, if it has one.
         end: Monotonic time after which the call starts no read-back.
+        claim: The claim of the caller, if it filled the basket; `attempts` are given, too.
+        frees_customer: Whether the claim no longer excludes others once the outcome is stored.
     """
 
     def __init__(
@@ -63,12 +68,16 @@ class Execution:
         *,
         attempts: Attempts | None,
         end: float,
+        claim: Claim | None = None,
+        frees_customer: bool = False,
     ) -> None:
         self._api = api
         self._policy = api.completion_policy
         self._settlement = settlement
         self._in_flight = in_flight
         self._attempts = attempts
+        self._claim = claim
+        self._frees_customer = frees_customer
         self._progress = RequestProgress()
         self._end = end
 
@@ -140,17 +149,25 @@ class Execution:
         self._settlement.prepared.add(intent.id)
         # Shielded: a cancelled write could leave an open record that nothing settles.
         try:
-            if self._attempts is None:
-                await shielded(journal.prepare(intent))
-            else:
-                assert isinstance(journal, ReferenceJournal)
-                await shielded(journal.prepare(intent, key=self._attempts.key, known=self._attempts.ids))
+            await shielded(self._write_intent(journal, intent))
         except MintedConnectError:
             self._settlement.prepared.discard(intent.id)
             raise
         if limit.is_over(self._api.elapsed(), self._api.latest_server_time()):
             await self._settlement.settle(intent, IntentState.NOT_SENT)
             raise PriceFixExpired("the price lock expired while the intent was written: read the basket again")
+
+    def _write_intent(self, journal: Journal, intent: Intent) -> Awaitable[None]:
+        attempts = self._attempts
+        if attempts is None:
+            return journal.prepare(intent)
+        if self._claim is None:
+            assert isinstance(journal, ReferenceJournal)
+            return journal.prepare(intent, key=attempts.key, known=attempts.ids)
+        assert isinstance(journal, ClaimJournal)
+        return journal.prepare(
+            intent, key=attempts.key, known=attempts.ids, claim=self._claim, frees_customer=self._frees_customer
+        )
 
     async def _send(self, intent: Intent, limit: SendLimit) -> Completion:
         header = self._policy.idempotency_header

@@ -9,14 +9,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Final, TypeVar
 
 import attrs
 
 from minted_connect import validation
+from minted_connect.completion.agreed_total import AgreedTotal
+from minted_connect.completion.in_flight import Reference
 from minted_connect.completion.order_match import is_order, pieces_by_sku
-from minted_connect.completion.settlement import Reference
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.pool import PoolKind, SendLimit
 from minted_connect.core.request import OPERATIONS
@@ -26,7 +26,6 @@ from minted_connect.errors import (
     InvalidInput,
     MintedConnectError,
     NotSent,
-    PriceChanged,
     PriceFixExpired,
     ProtocolError,
     ServerError,
@@ -43,32 +42,12 @@ __all__ = [
     "recent_order_ids",
     "refresh_basket",
     "serialize_shipping",
-    "validate_agreed_total",
 ]
 
 _T = TypeVar("_T")
 
 _SHIPPING_REQUIRED: Final = ("fullname", "phone", "city", "county", "district", "address", "tax_number")
 _SHIPPING_MAY_BE_EMPTY: Final = ("street", "zipcode")
-
-
-def validate_agreed_total(expected_total: Decimal | None, accept_price: str | None) -> Decimal | None:
-    """Return the total that the caller agreed to, None if the caller accepts the current price.
-
-    Raises:
-        InvalidInput: if both or neither are given, or if the total is not a finite Decimal from 0.
-    """
-    if accept_price is not None and accept_price != "current":
-        raise InvalidInput.of("accept_price", "must be 'current' or left out")
-    if (expected_total is None) == (accept_price is None):
-        raise InvalidInput.of("expected_total", "give either expected_total or accept_price='current'")
-    if expected_total is None:
-        return None
-    if not isinstance(expected_total, Decimal):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidInput.of("expected_total", f"must be a Decimal, not {type(expected_total).__name__}")
-    if not expected_total.is_finite() or expected_total < 0:
-        raise InvalidInput.of("expected_total", "must be a finite amount from 0")
-    return expected_total
 
 
 def check_basket(basket: Basket, kind: OrderKind) -> None:
@@ -100,7 +79,7 @@ def serialize_shipping(shipping: Shipping) -> dict[str, str]:
     return body
 
 
-async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None) -> tuple[Basket, SendLimit]:
+async def refresh_basket(api: ApiClient, basket: Basket, agreed: AgreedTotal) -> tuple[Basket, SendLimit]:
     """Read the basket again; return it with the time until which it may be completed at its price.
 
     The read may change the price, so the total is compared after it. The read also refreshes the digest nonce, so that
@@ -110,7 +89,7 @@ async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None)
         NotSent: if the basket could not be read because of a transport error, a 5xx or an unusable response.
         APIError: if the server refused the read.
         InvalidInput: if the basket is no longer open, is empty, or has other items or another currency than before.
-        PriceChanged: if the basket's total is not the agreed one.
+        PriceChanged: if the caller did not agree to the basket's total.
         PriceFixExpired: if the basket has no price lock, or its price lock has too few seconds left.
         IntegrityError: if the response belongs to another customer or basket, or is of another kind.
     """
@@ -130,12 +109,7 @@ async def refresh_basket(api: ApiClient, basket: Basket, agreed: Decimal | None)
         raise InvalidInput.of("basket", problem)
     if fresh.currency_code != basket.currency_code:
         raise InvalidInput.of("basket", "is in another currency than when it was read: read it again")
-    if agreed is not None and fresh.paid_total != agreed:
-        raise PriceChanged(
-            f"the basket now costs {fresh.paid_total} {fresh.currency_code}; the agreed total is {agreed}",
-            agreed,
-            fresh.paid_total,
-        )
+    agreed.check(fresh.paid_total, fresh.currency_code)
     # If the server is slow, the lock could expire before it executes the completion.
     margin = max(api.completion_policy.price_fix_margin, api.state.server_stats.p99_latency)
     left = fresh.price_fix.seconds_left if fresh.price_fix is not None else None

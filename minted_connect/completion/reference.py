@@ -19,10 +19,11 @@ import attrs
 
 from minted_connect import validation
 from minted_connect.completion.bounded_reads import BoundedReads, ListedOrder
+from minted_connect.completion.in_flight import Reference
 from minted_connect.completion.order_match import Match, differences, identifiers, match_order, pieces_by_sku
 from minted_connect.completion.outcomes import FAILED_ORDER, confirm
 from minted_connect.completion.reconcile import MAX_PRICE_LOCK
-from minted_connect.completion.settlement import Reference, Settlement, describe_intent
+from minted_connect.completion.settlement import Settlement, describe_intent
 from minted_connect.completion.verdict import OrderSeen
 from minted_connect.core.api_client import ApiClient
 from minted_connect.errors import (
@@ -34,6 +35,7 @@ from minted_connect.errors import (
     OutcomeUnknown,
     Phase,
 )
+from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.journal.protocol import (
     ReferenceJournal,
     ReferenceKey,
@@ -43,7 +45,7 @@ from minted_connect.journal.protocol import (
 )
 from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind
 
-__all__ = ["Attempts", "check_attempts", "find_attempts", "make_reference", "replay_confirmed"]
+__all__ = ["Attempts", "check_attempts", "find_attempts", "find_claim", "make_reference", "replay_confirmed"]
 
 _logger = logging.getLogger("minted_connect.completion")
 
@@ -67,7 +69,9 @@ class Attempts:
         return tuple(intent.id for intent in self.intents)
 
 
-def make_reference(key: str, kind: OrderKind, basket: Basket, extra: Mapping[str, Any]) -> Reference:
+def make_reference(
+    key: str, kind: OrderKind, customer_id: str, pieces: Mapping[str, int], currency: str, extra: Mapping[str, Any]
+) -> Reference:
     """Check a reference, and return it with its terms: kind, customer, pieces, currency and a hash of the address.
 
     Raises:
@@ -79,9 +83,9 @@ def make_reference(key: str, kind: OrderKind, basket: Basket, extra: Mapping[str
     address = json.dumps(extra, sort_keys=True).encode() if extra else None
     terms = {
         "kind": str(kind),
-        "customer": basket.customer.external_id,
-        "pieces": dict(pieces_by_sku(basket)),
-        "currency": basket.currency_code,
+        "customer": customer_id,
+        "pieces": dict(pieces),
+        "currency": currency,
         "address": None if address is None else hashlib.sha256(address).hexdigest(),
     }
     return Reference(key, json.dumps(terms, sort_keys=True))
@@ -147,8 +151,19 @@ async def replay_confirmed(api: ApiClient, attempts: Attempts, *, end: float) ->
     return Completion(order, identifiers(raw), raw, differences=differing, replayed=True)
 
 
+async def find_claim(settlement: Settlement, attempts: Attempts, basket: Basket) -> Claim | None:
+    """Return the claim of a reference if it has another basket than this one, else None.
+
+    Raises:
+        JournalError: if the journal cannot be read.
+    """
+    journal = settlement.journal
+    claim = await journal.find_claim(attempts.key) if isinstance(journal, ClaimJournal) else None
+    return None if claim is None or claim.cart_token in {None, basket.token} else claim
+
+
 async def check_attempts(
-    api: ApiClient, settlement: Settlement, attempts: Attempts, *, end: float
+    api: ApiClient, settlement: Settlement, attempts: Attempts, claim: Claim | None, *, end: float
 ) -> Completion | None:
     """Check that no attempt of a reference made an order, or may still make one; None if that is proven.
 
@@ -158,6 +173,7 @@ async def check_attempts(
         api: Sends the reads.
         settlement: Of the client.
         attempts: The intents of the reference, none of them confirmed.
+        claim: The claim of the reference, if its basket may have become an order without an intent.
         end: Monotonic time at which the call must end.
 
     Raises:
@@ -172,20 +188,25 @@ async def check_attempts(
     if active is not None:
         text = f"the outcome of this reference is unknown (intent {active.id}): reconcile it"
         raise OutcomeUnknown(text, active, Phase.SENT, ("an earlier completion may have been executed",))
-    if not attempts.intents:
+    if claim is not None and claim.cart_token in {None, *(intent.cart_token for intent in attempts.intents)}:
+        claim = None
+    if not attempts.intents and claim is None:
         return None
-    return await _Search(api, settlement, attempts.intents, end).run()
+    return await _Search(api, settlement, attempts.intents, claim, end).run()
 
 
 class _Search:
     """Searches the orders once for the keys of all attempts of a reference, which are all of one customer."""
 
-    def __init__(self, api: ApiClient, settlement: Settlement, intents: tuple[Intent, ...], end: float) -> None:
+    def __init__(
+        self, api: ApiClient, settlement: Settlement, intents: tuple[Intent, ...], claim: Claim | None, end: float
+    ) -> None:
         self._api = api
         self._settlement = settlement
         self._intents = intents
+        self._claim = claim
         self._sent = [intent for intent in intents if intent.state != IntentState.NOT_SENT]
-        self._customer = intents[0].external_customer_id
+        self._customer = intents[0].external_customer_id if claim is None else claim.external_customer_id
         self._reads = BoundedReads(api, has_read=False)
         self._reads.deadline = end
 
@@ -207,9 +228,12 @@ class _Search:
             intent, row = failed
             text = f"intent {intent.id} of this reference: {FAILED_ORDER}: use another reference to order again"
             raise CompletionRejected(text, row.order)
+        if self._claim is not None and (claimed := await self._find_claimed(self._claim, listed)) is not None:
+            return claimed
         open_to_doubt = [one for one in self._sent if one.decided_at is None]
         # A decision does not replace a search that could succeed later.
-        if (self._sent and self._reads.has_failed) or (open_to_doubt and not is_complete):
+        needs_complete_search = bool(open_to_doubt) or self._claim is not None
+        if (self._sent and self._reads.has_failed) or (needs_complete_search and not is_complete):
             reason = "; ".join(self._reads.take_failures())
             raise NotSent(f"whether an earlier attempt of this reference made an order could not be read: {reason}")
         for intent in open_to_doubt:
@@ -223,7 +247,8 @@ class _Search:
         An order may be dated by its basket, which may be older, and may have another number: only the newest orders of
         all dates include it then. Those older than the pages that are read do not make the search incomplete.
         """
-        first = min(min(intent.created_at, intent.created_by_server) for intent in self._intents) - _DAY
+        times = [min(intent.created_at, intent.created_by_server) for intent in self._intents]
+        first = min([*times, *([] if self._claim is None else [self._claim.created_at])]) - _DAY
         customer = ("customer_external_id", self._customer)
         last = max(self._api.clock.wall(), self._api.server_time()) + _DAY
         days = (("startDate", first.date().isoformat()), ("endDate", last.date().isoformat()))
@@ -254,6 +279,29 @@ class _Search:
                         yield intent, row
                     elif other.state != IntentState.CONFIRMED:
                         raise already_in_flight_error(other)
+
+    async def _find_claimed(self, claim: Claim, listed: list[ListedOrder]) -> Completion | None:
+        """Return the completion of an order with the claim's basket that no intent of this journal made, or None."""
+        token = claim.cart_token
+        assert token is not None
+        for row in listed:
+            if row.raw.get("token") != token or row.seen is OrderSeen.STILL_BASKET:
+                continue
+            other = await self._find_other_owner(token)
+            if other is not None and other.state != IntentState.CONFIRMED:
+                raise already_in_flight_error(other)
+            if other is not None:
+                continue
+            number = row.raw.get("id")
+            if row.seen is OrderSeen.FAILED:
+                text = f"order {number} of the basket of this reference failed: use another reference to order again"
+                raise CompletionRejected(text, row.order)
+            if row.order is None or pieces_by_sku(row.order) != json.loads(claim.terms)["pieces"]:
+                text = f"order {number} has the basket of this reference, but other items: use another reference"
+                raise AlreadyInFlight(text)
+            _logger.warning("order %s has the basket of a reference, but no intent: replayed", number)
+            return Completion(row.order, identifiers(row.raw), row.raw, replayed=True)
+        return None
 
     async def _find_other_owner(self, cart_token: str) -> Intent | None:
         """Return the open or confirmed intent without this reference that has this basket, or None."""

@@ -8,80 +8,40 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
-from decimal import Decimal
-from typing import Any
+from typing import Final
 
 import attrs
 
+from minted_connect.clock import SYSTEM_CLOCK, timeout
+from minted_connect.completion.in_flight import InFlight, describe_state
 from minted_connect.completion.interruption import attach_intent
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.logs import log_error
 from minted_connect.errors import (
+    AlreadyInFlight,
     InvalidInput,
     JournalError,
     MintedConnectError,
 )
-from minted_connect.journal.protocol import Journal, JournalAccount, ReferenceJournal, ReferenceKey
-from minted_connect.models import Completion, Intent, IntentState, OrderKind, OrderProgress, Refusal
+from minted_connect.journal.protocol import (
+    Journal,
+    JournalAccount,
+    ReferenceJournal,
+    ReferenceKey,
+    already_in_flight_error,
+)
+from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 
-__all__ = ["InFlight", "Reference", "Settlement", "describe_error", "describe_intent", "describe_state"]
+__all__ = ["CLOSING", "Settlement", "describe_error", "describe_intent"]
 
 _logger = logging.getLogger("minted_connect.completion")
 
 
-@attrs.frozen
-class Reference:
-    """The caller's own key for a completion, and the terms that it stands for."""
-
-    key: str = attrs.field(repr=False)
-    terms: str = attrs.field(repr=False)
-    """As stored in the journal; see `reference.make_reference`."""
-
-
-@attrs.define(eq=False)
-class InFlight:
-    """A completion in flight; equal calls wait for its result."""
-
-    kind: OrderKind
-    agreed_total: Decimal | None
-    """None if the caller accepts the current price."""
-    extra: Mapping[str, Any]
-    """Further fields of the request's body."""
-    agreed_basket: tuple[Mapping[str, int], str]
-    """Pieces by sku and currency of the basket that the caller agreed to."""
-    reference: Reference | None = None
-    done: asyncio.Event = attrs.field(factory=asyncio.Event)
-    intent: Intent | None = None
-    may_be_sent: bool = False
-    """Whether the intent is in the journal, so that the completion may have been sent."""
-    state: IntentState | None = None
-    """The outcome of the intent as soon as it is known: before the journal is updated."""
-    result: Completion | None = None
-    error: Exception | None = None
-
-    def has_same_terms(self, other: InFlight) -> bool:
-        """Return whether both calls complete the basket with the same arguments, so that one result serves both."""
-        return (self.kind, self.agreed_total, self.extra, self.agreed_basket, self.reference) == (
-            other.kind,
-            other.agreed_total,
-            other.extra,
-            other.agreed_basket,
-            other.reference,
-        )
-
-    def describe(self) -> str | None:
-        """Return a note for the exception that cancels the completion, None if nothing was sent."""
-        return describe_state(self.state, self.result or self.error)
-
-    def describe_interruption(self) -> tuple[IntentState, str] | None:
-        """Return the state and a note for an exception that interrupts the completion now, None if nothing was sent."""
-        if not self.may_be_sent:
-            return None
-        state = self.state or IntentState.UNKNOWN
-        note = describe_state(state, self.result or self.error)
-        return None if note is None else (state, note)
+CLOSING: Final = 10.0
+"""Seconds for completions in flight to end when the client is closed: twice the timeout of a journal operation."""
 
 
 @attrs.define(eq=False)
@@ -101,6 +61,51 @@ class Settlement:
     """Whether the journal was found to store references, and none of another user of the same server."""
     _others: dict[str, int] = attrs.field(factory=dict[str, int])
     """Number of intents of other accounts that each kind of list left out most recently."""
+
+    @contextmanager
+    def registered(self, key: tuple[str, str], call: InFlight) -> Generator[None]:
+        """Make a completion available to equal calls inside the `with` block; they get its error or its result.
+
+        Args:
+            key: Customer id and cart token.
+            call: The completion.
+        """
+        self.in_flight[key] = call
+        try:
+            yield
+        except Exception as error:
+            call.error = error
+            raise
+        finally:
+            del self.in_flight[key]
+            call.done.set()
+
+    def check_not_in_flight(self, external_customer_id: str, cart_token: str | None) -> None:
+        """Check that this client is not completing a basket.
+
+        Args:
+            external_customer_id: The customer.
+            cart_token: Of the basket; None = any basket of the customer.
+
+        Raises:
+            AlreadyInFlight: if a completion is in flight.
+        """
+        for (customer, token), call in self.in_flight.items():
+            if customer == external_customer_id and cart_token in {token, None}:
+                text = "a basket of this customer is being completed by this client: wait for that call"
+                raise AlreadyInFlight(text, call.intent.id if call.intent is not None else None)
+
+    async def check_no_active_intent(self, external_customer_id: str, cart_token: str) -> None:
+        """Check that the journal has no open and no confirmed intent for a basket.
+
+        Raises:
+            AlreadyInFlight: if the journal has one.
+            JournalError: if the journal cannot be read.
+        """
+        account = self.owner.account
+        active = await self.journal.find_active(external_customer_id, cart_token, account=account)
+        if active is not None:
+            raise already_in_flight_error(active)
 
     async def settle(self, intent: Intent, state: IntentState, result: Completion | Exception | None = None) -> None:
         """Write the outcome into the journal, and make it available to the callers that wait for it.
@@ -298,21 +303,32 @@ class Settlement:
             await self.log_double_reference(adopted)
         return adopted
 
+    async def note(self, external_customer_id: str, cart_token: str, progress: OrderProgress) -> None:
+        """Save the progress of an order in the journal, if the journal contains its intent."""
+        mine = self.owner.account
+        await shielded(self.journal.save_progress(external_customer_id, cart_token, progress, account=mine))
 
-def describe_state(state: IntentState | None, result: Completion | Exception | None) -> str | None:
-    """Return a description of the outcome of an intent, None if nothing was sent."""
-    match state:
-        case IntentState.CONFIRMED:
-            number = result.keys.get("id") if isinstance(result, Completion) else None
-            return "was confirmed" if number is None else f"was confirmed as order {number}"
-        case IntentState.REJECTED:
-            return f"was rejected ({type(result).__name__})"
-        case IntentState.NOT_EXECUTED:
-            return "was not carried out"
-        case IntentState.UNKNOWN:
-            return "may have been executed: find it in complete.pending() and reconcile it"
-        case _:
-            return None
+    async def aclose(self, patience: float = CLOSING, *, close_journal: bool = True) -> None:
+        """Wait until the completions in flight have written their outcome; then close the journal.
+
+        Close the connections first, so that no completion still waits for a response.
+
+        Args:
+            patience: Seconds to wait; 0 = do not wait.
+            close_journal: Whether this client owns the journal.
+        """
+        in_flight = self.in_flight.values() if patience else ()
+        waiters = [asyncio.ensure_future(one.done.wait()) for one in in_flight]
+        try:
+            if waiters:
+                with suppress(TimeoutError):
+                    async with timeout(SYSTEM_CLOCK, patience):
+                        await asyncio.wait(waiters)
+        finally:
+            for waiter in waiters:
+                waiter.cancel()
+            if close_journal:
+                await self.journal.aclose()
 
 
 def describe_intent(intent: Intent) -> str:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from datetime import datetime
 from types import NoneType
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
@@ -25,17 +25,43 @@ from minted_connect.core.request import Effect, Request
 from minted_connect.core.response import Response, make_integrity_error, make_schema_error
 from minted_connect.core.retry import with_retries
 from minted_connect.core.state import ClientSettings, ClientState
-from minted_connect.errors import MintedConnectError, NotSent, Phase
+from minted_connect.errors import APIError, MintedConnectError, NotSent, Phase
 from minted_connect.models import UnreadableRow
 
-__all__ = ["ApiClient"]
+__all__ = ["ApiClient", "ChangeLimit"]
 
 _T = TypeVar("_T")
 
 _logger = logging.getLogger("minted_connect")
 
+_SERVER_ERROR: Final = 500
+
 API_VERSION = "3"
 """The latest `api-version` in the vendor's documentation."""
+
+
+@attrs.define(eq=False)
+class ChangeLimit:
+    """The time until which the holder of a lock may send changes, and whether one of them may still be executed."""
+
+    send_limit: SendLimit
+    is_uncertain: bool = False
+    """Whether a change was repeated, or ended without a response that proves whether it was executed."""
+
+    @contextmanager
+    def recording(self, call: Call) -> Generator[None]:
+        """Record how a change ends inside the `with` block."""
+        is_certain = False
+        try:
+            yield
+            is_certain = True
+        except MintedConnectError as error:
+            is_certain = isinstance(error, APIError) and error.is_vendor_response and error.status < _SERVER_ERROR
+            raise
+        finally:
+            is_unsent = call.progress.phase is Phase.NOT_SENT
+            if call.attempts > 1 or not (is_certain or is_unsent):
+                self.is_uncertain = True
 
 
 class ApiClient:
@@ -49,11 +75,13 @@ class ApiClient:
         *,
         pool: PoolKind = PoolKind.DEFAULT,
         held_lock: Hashable = None,
+        change_limit: ChangeLimit | None = None,
     ) -> None:
         self.state = state
         self.settings = settings
         self._pool = pool
         self._held_lock = held_lock
+        self._change_limit = change_limit
         self.clock: Clock = settings.options.clock
         self._user_agent = user_agent
         self._headers = {
@@ -74,11 +102,21 @@ class ApiClient:
 
         Requests over the recovery pool bypass rate limiter, breaker and retry budget.
         """
-        return ApiClient(self.state, self.settings, self._user_agent, pool=pool, held_lock=self._held_lock)
+        return self._copy(pool, self._held_lock, self._change_limit)
 
-    def with_held_lock(self, key: Hashable) -> ApiClient:
-        """Return a client for the holder of the lock of `key`: its changes do not wait for that lock."""
-        return ApiClient(self.state, self.settings, self._user_agent, pool=self._pool, held_lock=key)
+    def with_held_lock(self, key: Hashable, change_limit: ChangeLimit | None = None) -> ApiClient:
+        """Return a client for the holder of the lock of `key`: its changes do not wait for that lock.
+
+        Args:
+            key: The id of the customer.
+            change_limit: If given, changes are sent only before its time, and are recorded in it.
+        """
+        return self._copy(self._pool, key, change_limit)
+
+    def _copy(self, pool: PoolKind, held_lock: Hashable, change_limit: ChangeLimit | None) -> ApiClient:
+        return ApiClient(
+            self.state, self.settings, self._user_agent, pool=pool, held_lock=held_lock, change_limit=change_limit
+        )
 
     @property
     def is_loopback(self) -> bool:
@@ -269,9 +307,13 @@ class ApiClient:
         """
         prepared = self.prepare(request, bypass_limits=bypass_limits)
         progress = progress or RequestProgress()
+        changes = None if request.effect in {Effect.READ, Effect.COMPLETE} else self._change_limit
+        if changes is not None:
+            not_after = changes.send_limit
         call = Call(self.state, self.settings, request, prepared, progress=progress, not_after=not_after)
         try:
-            response = await with_retries(call.attempt, call.decide, self.clock.sleep)
+            with nullcontext() if changes is None else changes.recording(call):
+                response = await with_retries(call.attempt, call.decide, self.clock.sleep)
         except asyncio.CancelledError as cancelled:
             if request.effect is Effect.NON_IDEMPOTENT and progress.phase is not Phase.NOT_SENT:
                 cancelled.add_note(f"{request.info} may have been executed: read the state before you repeat it")

@@ -57,6 +57,7 @@ class Call:
         self.progress = progress
         progress.elapsed = state.elapsed
         if not_after is not None:
+            progress.limit = not_after
             progress.is_too_late = _limit_check(not_after, state, clock)
         self.attempts: int = 0
         self.ambiguous_error: MintedConnectError | None = None

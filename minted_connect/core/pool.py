@@ -9,7 +9,7 @@ import logging
 import math
 import ssl
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -17,7 +17,7 @@ import aiohttp
 import attrs
 
 from minted_connect.clock import monotonic
-from minted_connect.errors import Phase
+from minted_connect.errors import NotSent, Phase, PriceFixExpired
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -46,6 +46,7 @@ __all__ = [
 
 _logger = logging.getLogger("minted_connect")
 
+_NEVER = datetime.max.replace(tzinfo=UTC)
 _LARGE_BODY = 2**20
 _DEAD_POOL = 2
 """Number of broken connections from which the pool counts as broken. A single one can be a keep-alive race."""
@@ -86,8 +87,9 @@ class RequestProgress:
     """Whether the request waits for a digest handshake that another call started."""
     elapsed: Callable[[], float] = monotonic
     """The client's elapsed clock."""
+    limit: SendLimit | None = None
     is_too_late: Callable[[], bool] | None = None
-    """Called right before each sending, including the one that responds to a challenge."""
+    """Whether `limit` is over; called right before each sending, including the one that responds to a challenge."""
     sent_at: float | None = None
     """When the request was last sent, on the elapsed clock."""
     is_reused: bool = False
@@ -113,14 +115,21 @@ class RequestProgress:
         self.phase = Phase.SENT
 
 
+def make_price_fix_error() -> NotSent:
+    """Build the error for a completion whose price lock has expired."""
+    return PriceFixExpired("the price lock expired before the request could be sent: read the basket again")
+
+
 @attrs.frozen
 class SendLimit:
-    """The latest time at which a completion may be sent, on two clocks; it is too late once either has passed it."""
+    """The latest time at which a request may be sent, on two clocks; it is too late once either has passed it."""
 
     elapsed: float
     """On the client's elapsed clock."""
-    send_before: datetime
+    send_before: datetime = _NEVER
     """On the server's clock."""
+    make_error: Callable[[], NotSent] = make_price_fix_error
+    """Builds the error to raise if it is too late."""
 
     def is_over(self, elapsed: float, server_time: datetime) -> bool:
         """Return whether it is too late to send."""
@@ -144,7 +153,7 @@ class PreparedRequest:
 
 
 class SendLimitPassed(aiohttp.ClientError):
-    """The price lock expired before the request could be sent."""
+    """It was too late to send the request (`SendLimit`)."""
 
 
 class ConnectionDropped(aiohttp.ClientError):

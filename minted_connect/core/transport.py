@@ -183,7 +183,7 @@ class Transport:
         """Make one attempt within `left` seconds, digest challenges included, and return the response.
 
         Raises:
-            NotSent: nothing was sent: PoolTimeout, ConnectFailed, TLSFailed, PriceFixExpired, or the deadline passed.
+            NotSent: nothing was sent: PoolTimeout, ConnectFailed, TLSFailed, or it is too late (deadline, `SendLimit`).
             TransportError: the request was sent, and no complete response came; RequestTimeout after a timeout.
             ProtocolError: the response is too large or not valid HTTP.
             AuthDowngrade: the server's challenge is not acceptable.

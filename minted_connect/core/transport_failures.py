@@ -16,7 +16,6 @@ from minted_connect.errors import (
     NotSent,
     Phase,
     PoolTimeout,
-    PriceFixExpired,
     ProtocolError,
     RequestTimeout,
     ResponseTooLarge,
@@ -65,7 +64,8 @@ def _map_unsent(
     error: BaseException, timeouts: Timeouts, limit: float, progress: RequestProgress, cause: str
 ) -> NotSent:
     if isinstance(error, SendLimitPassed):
-        return PriceFixExpired("the price lock expired before the request could be sent: read the basket again")
+        assert progress.limit is not None
+        return progress.limit.make_error()
     if isinstance(error, _TLS_FAILURES):
         return TLSFailed(f"no trusted TLS connection to the server ({cause})")
     if _is_handshake_closed(error):

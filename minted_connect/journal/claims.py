@@ -131,7 +131,7 @@ class ClaimJournal(ReferenceJournal, Protocol):
         ...
 
     async def find_claim(self, key: ReferenceKey) -> Claim | None:
-        """Return the claim of a reference, held or not, or None.
+        """Return the claim of a reference, held or not, or None. Its `seconds` are those that are left.
 
         Raises:
             JournalError: if the claim could not be read.
@@ -139,8 +139,8 @@ class ClaimJournal(ReferenceJournal, Protocol):
         ...
 
 
-def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> tuple[Claim, list[StoredClaim]]:
-    """Return the claim to store, and the claims of other references whose hold on the customer has ended.
+def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
+    """Return the claim to store. The holds of `stored` on their customers have ended.
 
     Args:
         claim: The claim of the caller.
@@ -152,19 +152,17 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> tuple[Claim, list
     for one in stored:
         if one.free_in > 0:
             raise _claimed_error(one, "this reference" if _is_same(one, claim) else "this customer")
-    ended = [one for one in stored if not _is_same(one, claim)]
     same = [one.claim for one in stored if _is_same(one, claim)]
     if not same:
-        return claim, ended
+        return claim
     earlier = max(same, key=lambda one: one.generation)
-    taken = attrs.evolve(
+    return attrs.evolve(
         claim,
         saw_basket=earlier.saw_basket,
         cart_token=earlier.cart_token,
         created_at=earlier.created_at,
         generation=earlier.generation + 1,
     )
-    return taken, ended
 
 
 def check_claims(claim: Claim, stored: Sequence[StoredClaim]) -> None:

@@ -9,6 +9,8 @@ from typing import Final
 
 import attrs
 
+from minted_connect.journal.claims import Claim, check_no_claim
+from minted_connect.journal.memory_claims import MemoryClaims
 from minted_connect.journal.protocol import (
     ACTIVE,
     OPEN,
@@ -40,16 +42,31 @@ class MemoryJournal:
         """Ids of the closed intents without a reference, oldest first."""
         self._ids_by_basket: dict[tuple[str, str], list[str]] = {}
         self._ids_by_reference: dict[tuple[str | None, str], list[str]] = {}
+        self._claims = MemoryClaims()
         self._has_warned = False
 
-    async def prepare(self, intent: Intent, *, key: ReferenceKey | None = None, known: Collection[str] = ()) -> None:
+    async def prepare(
+        self,
+        intent: Intent,
+        *,
+        key: ReferenceKey | None = None,
+        known: Collection[str] = (),
+        claim: Claim | None = None,
+        frees_customer: bool = False,
+    ) -> None:
         """Store an intent until the process ends."""
         active = await self.find_active(intent.external_customer_id, intent.cart_token, account=intent.account)
         if active is not None:
             raise already_in_flight_error(active)
         if key is not None:
-            others = await self.find_other_references(key, same=True)
-            check_reference(key, await self.find_by_reference(key), known, others)
+            await self._check_reference(key, known)
+        if claim is not None:
+            self._claims.check(claim)
+            self._claims.attach_intent(claim, intent.id if frees_customer else None, intent.cart_token)
+        else:
+            accounts = {intent.account, intent.account if key is None else key.unnamed_account}
+            check_no_claim(self._claims.find_holding(accounts, intent.external_customer_id, intent.kind))
+        if key is not None:
             self._ids_by_reference.setdefault((intent.account, key.reference), []).append(intent.id)
         self._open[intent.id] = intent
         self._ids_by_basket.setdefault((intent.external_customer_id, intent.cart_token), []).append(intent.id)
@@ -64,6 +81,7 @@ class MemoryJournal:
         owner: JournalAccount | None = None,
     ) -> None:
         """Store the outcome of an intent."""
+        self._claims.settle(intent_id)
         intent = self._open.get(intent_id)
         if intent is None and state is IntentState.CONFIRMED:
             intent = self._closed.get(intent_id)
@@ -161,8 +179,29 @@ class MemoryJournal:
         ]
         return found[:5]
 
+    async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
+        """Store a claim, or take over an earlier one of the same reference, and return it."""
+        await self._check_reference(claim.key, known)
+        return self._claims.store(claim)
+
+    async def renew_claim(self, claim: Claim) -> None:
+        """Extend a claim from now."""
+        self._claims.renew(claim)
+
+    async def release_claim(self, claim: Claim, *, grace: float) -> None:
+        """End a claim."""
+        self._claims.release(claim, grace)
+
+    async def find_claim(self, key: ReferenceKey) -> Claim | None:
+        """Return the claim of a reference, held or not, or None."""
+        return self._claims.find(key)
+
     async def aclose(self) -> None:
         """Do nothing: a journal in memory holds no resources."""
+
+    async def _check_reference(self, key: ReferenceKey, known: Collection[str]) -> None:
+        others = await self.find_other_references(key, same=True)
+        check_reference(key, await self.find_by_reference(key), known, others)
 
     def _get(self, intent_id: str) -> Intent:
         return self._open.get(intent_id) or self._closed[intent_id]

@@ -18,20 +18,14 @@ import attrs
 from minted_connect.clock import SYSTEM_CLOCK, call_later, monotonic, timeout
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.event_loop import check_asyncio
-from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, MintedConnectError
+from minted_connect.errors import ConfigurationError, JournalError
+from minted_connect.journal.claims import Claim
 from minted_connect.journal.postgres_errors import describe_error
-from minted_connect.journal.postgres_schema import STEPS, VERSION
+from minted_connect.journal.postgres_schema import STATEMENTS, STEPS, VERSION
 from minted_connect.journal.postgres_url import parse_url
-from minted_connect.journal.protocol import ReferenceKey, already_in_flight_error, check_reference
-from minted_connect.journal.sql import (
-    SqlJournal,
-    Statements,
-    basket_params,
-    insert_params,
-    missing_reason,
-    reference_params,
-    settle_params,
-)
+from minted_connect.journal.protocol import ReferenceKey
+from minted_connect.journal.sql import SqlJournal, Steps
+from minted_connect.journal.statements import settle_params
 from minted_connect.models import Intent, IntentState
 from minted_connect.secret import Secret, as_secret
 from minted_connect.validation import is_seconds
@@ -105,7 +99,7 @@ class PostgresJournal(SqlJournal):
     _location = "(not built)"
     """Shown by `repr` if the constructor failed."""
 
-    _statements = Statements.build(table="minted_connect_intents", sequence="number", placeholder=r"%(\1)s")
+    _statements = STATEMENTS
 
     def __init__(self, url: str | Secret, *, patience: float = 5.0) -> None:
         super().__init__()
@@ -125,44 +119,33 @@ class PostgresJournal(SqlJournal):
     def __repr__(self) -> str:
         return f"PostgresJournal({self._location!r})"
 
-    async def prepare(self, intent: Intent, *, key: ReferenceKey | None = None, known: Collection[str] = ()) -> None:
+    async def prepare(
+        self,
+        intent: Intent,
+        *,
+        key: ReferenceKey | None = None,
+        known: Collection[str] = (),
+        claim: Claim | None = None,
+        frees_customer: bool = False,
+    ) -> None:
         """Store an intent durably on the server."""
         self._raise_if_lost()
-        await shielded(self._prepare(intent, key, known))
+        await shielded(self._prepare(intent, self._prepare_steps(intent, key, known, claim, frees_customer)))
 
-    async def _prepare(self, intent: Intent, key: ReferenceKey | None, known: Collection[str]) -> None:
-        async def insert(connection: _Connection) -> MintedConnectError | None:
-            await _lock_intent(connection, intent)
-            # The tables may have been emptied, or restored from an older copy.
-            last = self._last_prepared
-            if last is not None and not await _execute(connection, self._statements.exists, {"id": last}):
-                raise self._report_lost(missing_reason(last))
-            basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
-            active = self._load_first(await _execute(connection, self._statements.find_active, basket))
-            if active is not None:
-                return already_in_flight_error(active)
-            if key is not None:
-                params = reference_params(key)
-                rows = await _execute(connection, self._statements.find_by_reference, params)
-                others = await _execute(connection, self._statements.same_references, params)
-                try:
-                    check_reference(key, self._load_attempts(rows), known, [row[0] for row in others])
-                except (AlreadyInFlight, ConfigurationError) as refusal:
-                    return refusal
-            await _execute(connection, self._statements.insert, insert_params(intent))
-            return None
+    async def _prepare(self, intent: Intent, steps: Steps[None]) -> None:
+        async def insert(connection: _Connection) -> None:
+            await _lock(connection, intent.reference, intent.external_customer_id)
+            await _run_steps(connection, steps)
 
         status = _OperationStatus()
         try:
-            refused = await self._run(insert, status)
+            await self._run(insert, status)
         except JournalError as error:
             if status.is_commit_uncertain and not await self._settle_not_sent(intent):
                 raise JournalError(
                     f"{error}; the intent may be stored all the same, and show in complete.pending(): nothing was sent"
                 ) from None
             raise
-        if refused is not None:
-            raise refused
         self._remember(intent)
 
     async def _settle_not_sent(self, intent: Intent) -> bool:
@@ -170,8 +153,9 @@ class PostgresJournal(SqlJournal):
 
         async def settle(connection: _Connection) -> None:
             # If the server still processes the insert, that transaction holds this lock.
-            await _lock_intent(connection, intent)
-            await _execute(connection, self._statements.settle, settle_params(intent.id, IntentState.NOT_SENT))
+            await _lock(connection, intent.reference, intent.external_customer_id)
+            params = settle_params(intent.id, IntentState.NOT_SENT)
+            await _execute(connection, _combine(self._statements.settle, self._statements.claims.settle), params)
 
         try:
             await self._run(settle, _OperationStatus())
@@ -179,11 +163,43 @@ class PostgresJournal(SqlJournal):
             return False
         return True
 
-    async def _write(self, statement: str, params: Mapping[str, Any]) -> None:
+    async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
+        """Store a claim durably, or take over an earlier one of the same reference, and return it."""
+        self._raise_if_lost()
+        return await shielded(self._claim(claim, known))
+
+    async def _claim(self, claim: Claim, known: Collection[str]) -> Claim:
+        taken = claim
+
+        async def store(connection: _Connection) -> None:
+            nonlocal taken
+            await _lock(connection, claim.key.reference, claim.external_customer_id)
+            taken = await _run_steps(connection, self._claim_steps(claim, known))
+
+        status = _OperationStatus()
+        try:
+            await self._run(store, status)
+        except JournalError:
+            if status.is_commit_uncertain:
+                # The claim may be stored all the same. If it cannot be released, it expires.
+                with suppress(JournalError):
+                    await self.release_claim(taken, grace=0)
+            raise
+        return taken
+
+    async def _transact(self, steps: Steps[_T], claim: Claim) -> _T:
+        async def work(connection: _Connection) -> _T:
+            await _lock(connection, claim.key.reference, claim.external_customer_id)
+            return await _run_steps(connection, steps)
+
+        return await shielded(self._run(work, _OperationStatus()))
+
+    async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:
         intent_id = params.get("id")
+        text = statement if also is None else _combine(statement, also)
 
         async def execute(connection: _Connection) -> bool:
-            if (await connection.execute(statement.encode(), params)).rowcount or intent_id not in self._prepared:
+            if (await connection.execute(text.encode(), params)).rowcount or intent_id not in self._prepared:
                 return True
             return bool(await _execute(connection, self._statements.exists, {"id": intent_id}))
 
@@ -324,20 +340,36 @@ async def _execute(
     return await cursor.fetchall() if cursor.description else []
 
 
-async def _lock_intent(connection: _Connection, intent: Intent) -> None:
-    """Lock reference and basket until the end of the transaction, so that no other session prepares an intent for them.
+async def _run_steps(connection: _Connection, steps: Steps[_T]) -> _T:
+    try:
+        statement, params = next(steps)
+        while True:
+            statement, params = steps.send(await _execute(connection, statement, params))
+    except StopIteration as ended:
+        result: _T = ended.value
+        return result
 
-    The unique index of baskets is not sufficient: between `find_active` and the insert, another session could prepare
-    and confirm an intent. The index covers only open intents, so the same basket would be bought twice. If the hashes
-    of two baskets collide, their transactions only wait for each other. References are locked first, under another key:
-    all transactions take their locks in one order, so that they cannot deadlock.
+
+def _combine(statement: str, also: str) -> str:
+    """Return one statement that executes both, in one round trip. Its row count is that of the first."""
+    return f"WITH also AS ({also}) {statement}"
+
+
+async def _lock(connection: _Connection, reference: str | None, external_customer_id: str) -> None:
+    """Lock a reference and a customer until the end of the transaction, so that no other session changes their records.
+
+    The unique indexes are not sufficient: between `find_active` and the insert, another session could prepare and
+    confirm an intent. The index covers only open intents, so the same basket would be bought twice. Likewise, a claim
+    could be stored beside an intent that needs none. If the hashes of two names collide, their transactions only wait
+    for each other. References are locked first, under another key: all transactions take their locks in one order, so
+    that they cannot deadlock.
     """
-    if intent.reference is not None:
-        # Without the account, because `check_reference` considers other accounts, too.
-        await _lock(connection, _REFERENCE_LOCK_ID, intent.reference)
-    await _lock(connection, _LOCK_ID, f"{intent.external_customer_id}\0{intent.cart_token}")
+    # Neither lock depends on the account, because a transaction considers the records of several accounts.
+    if reference is not None:
+        await _lock_name(connection, _REFERENCE_LOCK_ID, reference)
+    await _lock_name(connection, _LOCK_ID, external_customer_id)
 
 
-async def _lock(connection: _Connection, first_key: int, name: str) -> None:
+async def _lock_name(connection: _Connection, first_key: int, name: str) -> None:
     second_key = zlib.crc32(name.encode()) - 2**31
     await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [first_key, second_key])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from minted_connect.journal.protocol import ACTIVE, OPEN
-from minted_connect.journal.sql import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, state_literals
+from minted_connect.journal.sql_claims import ClaimStatements
+from minted_connect.journal.statements import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, Statements, state_literals
 
-__all__ = ["STEPS", "VERSION"]
+__all__ = ["STATEMENTS", "STEPS", "VERSION"]
 
 _OPEN: Final = state_literals(OPEN)
 _ACTIVE: Final = state_literals(ACTIVE)
@@ -46,7 +47,7 @@ CREATE INDEX minted_connect_one_holder ON minted_connect_intents (external_custo
 CREATE INDEX minted_connect_unfinished ON minted_connect_intents (number) WHERE {AWAITS_COMPLETION}
 """,  # noqa: S608 - nothing interpolated is input
     "ALTER TABLE minted_connect_intents ADD COLUMN fenced_at TEXT",
-    # This version of the library does not use `claim_generation`, `corrections` and the claims yet.
+    # The library does not use `corrections` yet.
     f"""
 ALTER TABLE minted_connect_intents
     ADD COLUMN server TEXT,
@@ -87,10 +88,28 @@ CREATE UNIQUE INDEX minted_connect_one_claim
 """,  # noqa: S608 - nothing interpolated is input
     """
 ALTER TABLE minted_connect_intents ADD COLUMN decided_at TEXT;
-CREATE INDEX minted_connect_same_reference ON minted_connect_intents (reference) WHERE reference IS NOT NULL
+CREATE INDEX minted_connect_same_reference ON minted_connect_intents (reference) WHERE reference IS NOT NULL;
+ALTER TABLE minted_connect_claims ADD COLUMN grace DOUBLE PRECISION NOT NULL DEFAULT 0;
+CREATE INDEX minted_connect_claim_of_intent ON minted_connect_claims (intent_id) WHERE intent_id IS NOT NULL
 """,
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 
 VERSION: Final = len(STEPS)
 """The current schema version (`minted_connect_journal.version`)."""
+
+_PLACEHOLDER: Final = r"%(\1)s"
+
+STATEMENTS: Final = Statements.build(
+    table="minted_connect_intents",
+    sequence="number",
+    claims=ClaimStatements.build(
+        table="minted_connect_claims",
+        # Not `now()`, which stands still during a transaction that waits for a lock.
+        expires_in="CAST(extract(epoch FROM expires_at - clock_timestamp()) AS DOUBLE PRECISION)",
+        expiry={"expires_at": "clock_timestamp() + make_interval(secs => :seconds)"},
+        placeholder=_PLACEHOLDER,
+    ),
+    placeholder=_PLACEHOLDER,
+)
+"""The statements for the current schema version."""

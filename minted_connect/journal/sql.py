@@ -1,171 +1,47 @@
-"""The part that all SQL journals share: the statements, and the detection of lost records."""
+"""The part that all SQL journals share: the transactions, and the detection of lost records."""
 
 from __future__ import annotations
 
 import logging
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Any, ClassVar, Final, Self
-
-import attrs
+from typing import Any, ClassVar, Final, TypeVar
 
 from minted_connect.core.logs import log_error
 from minted_connect.errors import JournalError
-from minted_connect.journal.protocol import CLOSED, INACTIVE, JournalAccount, ReferenceKey
-from minted_connect.journal.rows import (
-    COLUMNS,
-    ROW_ERRORS,
-    dump_order_id,
-    dump_progress,
-    dump_refusal,
-    from_row,
-    to_row,
+from minted_connect.journal.claims import Claim, StoredClaim, check_claims, check_no_claim, take_claim
+from minted_connect.journal.protocol import (
+    CLOSED,
+    JournalAccount,
+    ReferenceKey,
+    already_in_flight_error,
+    check_reference,
+)
+from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, from_row
+from minted_connect.journal.sql_claims import claim_from_row, claim_params, customer_params, key_params
+from minted_connect.journal.statements import (
+    Statements,
+    basket_params,
+    insert_params,
+    reference_params,
+    settle_params,
 )
 from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
 
-__all__ = [
-    "AWAITS_COMPLETION",
-    "IS_ACTIVE",
-    "IS_OPEN",
-    "SqlJournal",
-    "Statements",
-    "basket_params",
-    "insert_params",
-    "missing_reason",
-    "reference_params",
-    "settle_params",
-    "state_literals",
-]
+__all__ = ["SqlJournal", "Steps"]
+
+_T = TypeVar("_T")
+
+_Rows = Sequence[Sequence[Any]]
+
+Steps = Generator[tuple[str, Mapping[str, Any]], _Rows, _T]
+"""The body of a transaction: yields statements with their parameters, receives their rows, and returns the result."""
 
 _logger = logging.getLogger("minted_connect.completion")
 
 _ID: Final = COLUMNS.index("id")
-
-_CONFIRMED: Final = f"'{IntentState.CONFIRMED}'"
-
-
-def state_literals(states: Collection[IntentState]) -> str:
-    """Return states as a comma-separated list of SQL string literals."""
-    return ", ".join(f"'{state}'" for state in sorted(states))
-
-
-# Negated lists, so that a state that this version does not know counts as open.
-IS_OPEN: Final = f"state NOT IN ({state_literals(CLOSED)})"
-"""Condition: the outcome is not known."""
-
-IS_ACTIVE: Final = f"state NOT IN ({state_literals(INACTIVE)})"
-"""Condition: no other completion of the same basket is allowed."""
-
-AWAITS_COMPLETION: Final = f"state = {_CONFIRMED} AND NOT finished"
-"""Condition: the order is not known to be final. A partial index covers exactly these rows."""
-
-
-@attrs.frozen
-class Statements:
-    """The SQL statements of a journal, with the placeholders of its database driver."""
-
-    insert: str
-    find_active: str
-    settle: str
-    save_progress: str
-    fence: str
-    record_refusal: str
-    adopt: str
-    get: str
-    exists: str
-    pending: str
-    awaiting_completion: str
-    find_by_reference: str
-    other_references: str
-    same_references: str
-    record_decision: str
-
-    @classmethod
-    def build(cls, *, table: str, sequence: str, placeholder: str = r":\1") -> Self:
-        """Build the statements for one database.
-
-        Args:
-            table: Name of the table, or a subquery.
-            sequence: Column that increases with every inserted row.
-            placeholder: Replaces `:name`; a template of `re.sub`.
-        """
-        columns = ", ".join(COLUMNS)
-        is_basket = "external_customer_id = :customer AND cart_token = :token"
-        is_own = "(account = :account OR account IS NULL)"
-        is_other = "server = :server AND account NOT IN (:account, :unnamed)"
-        # Nothing interpolated here is input: names and states are constants, and values are bound.
-        statements = {
-            "insert": f"INSERT INTO {table} ({columns}) VALUES (:{', :'.join(COLUMNS)})",  # noqa: S608
-            "find_active": f"SELECT {columns} FROM {table} WHERE {is_basket} AND {is_own} AND {IS_ACTIVE} "  # noqa: S608
-            f"ORDER BY state = {_CONFIRMED} DESC LIMIT 1",
-            "settle": f"UPDATE {table} SET state = :state, order_id = coalesce(:order_id, order_id), "  # noqa: S608
-            "progress = coalesce(:progress, progress), finished = coalesce(:finished, finished), "
-            "server = CASE WHEN account IS NULL THEN coalesce(:server, server) ELSE server END, "
-            f"account = coalesce(account, :account) WHERE id = :id AND ({IS_OPEN} OR :state = {_CONFIRMED})",
-            "save_progress": f"UPDATE {table} SET progress = :progress, finished = :finished "  # noqa: S608
-            f"WHERE {is_basket} AND {is_own} AND state = {_CONFIRMED}",
-            "fence": f"UPDATE {table} SET fenced_at = coalesce(fenced_at, :at) WHERE id = :id AND {IS_OPEN}",  # noqa: S608
-            "record_refusal": f"UPDATE {table} SET refusal = :refusal, state = '{IntentState.UNKNOWN}' "  # noqa: S608
-            f"WHERE id = :id AND {IS_OPEN}",
-            "adopt": f"UPDATE {table} SET server = :server, account = :account WHERE id = :id",  # noqa: S608
-            "get": f"SELECT {columns} FROM {table} WHERE id = :id",  # noqa: S608
-            "exists": f"SELECT 1 FROM {table} WHERE id = :id",  # noqa: S608
-            "pending": f"SELECT {columns} FROM {table} WHERE {IS_OPEN} ORDER BY {sequence}",  # noqa: S608
-            "awaiting_completion": f"SELECT {columns} FROM {table} WHERE {AWAITS_COMPLETION} "  # noqa: S608
-            f"ORDER BY {sequence}",
-            "find_by_reference": f"SELECT {columns} FROM {table} WHERE account IN (:account, :unnamed) "  # noqa: S608
-            f"AND reference = :reference ORDER BY {sequence}",
-            "other_references": f"SELECT id FROM {table} WHERE reference IS NOT NULL AND {is_other} LIMIT 5",  # noqa: S608
-            "same_references": f"SELECT id FROM {table} WHERE reference = :reference AND {is_other} LIMIT 5",  # noqa: S608
-            "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
-        }
-        return cls(**{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})
-
-
-def insert_params(intent: Intent) -> Mapping[str, Any]:
-    """Return the parameters of `Statements.insert`."""
-    return dict(zip(COLUMNS, to_row(intent), strict=True))
-
-
-def settle_params(
-    intent_id: str,
-    state: IntentState,
-    order_id: int | None = None,
-    progress: OrderProgress | None = None,
-    owner: JournalAccount | None = None,
-) -> Mapping[str, Any]:
-    """Return the parameters of `Statements.settle`."""
-    return {
-        "id": intent_id,
-        "state": str(state),
-        "order_id": dump_order_id(order_id),
-        "progress": dump_progress(progress),
-        "finished": None if progress is None else progress.is_final,
-        "server": owner.server if owner else None,
-        "account": owner.account if owner else None,
-    }
-
-
-def basket_params(external_customer_id: str, cart_token: str, account: str | None) -> Mapping[str, Any]:
-    """Return the parameters that select the intents of a basket."""
-    return {"customer": external_customer_id, "token": cart_token, "account": account}
-
-
-def reference_params(key: ReferenceKey) -> Mapping[str, Any]:
-    """Return the parameters that select the intents with a reference, own and others'."""
-    return {
-        "reference": key.reference,
-        "server": key.owner.server,
-        "account": key.owner.account,
-        "unnamed": key.unnamed_account,
-    }
-
-
-def missing_reason(intent_id: str) -> str:
-    """Return the reason for `SqlJournal._report_lost` if an intent that was stored is missing."""
-    return f"no longer contains intent {intent_id}, which was written here"
 
 
 class SqlJournal(ABC):
@@ -211,7 +87,8 @@ class SqlJournal(ABC):
         owner: JournalAccount | None = None,
     ) -> None:
         """Store the outcome of an intent."""
-        await self._write(self._statements.settle, settle_params(intent_id, state, order_id, progress, owner))
+        params = settle_params(intent_id, state, order_id, progress, owner)
+        await self._write(self._statements.settle, params, also=self._statements.claims.settle)
         if state in CLOSED:
             self._prepared.discard(intent_id)
 
@@ -279,16 +156,98 @@ class SqlJournal(ABC):
     async def aclose(self) -> None:  # noqa: B027 - a subclass may have nothing to release
         """Do nothing: no connection outlives an operation."""
 
+    async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
+        """Store a claim durably, or take over an earlier one of the same reference, and return it."""
+        self._raise_if_lost()
+        return await self._transact(self._claim_steps(claim, known), claim)
+
+    async def renew_claim(self, claim: Claim) -> None:
+        """Extend a claim from now."""
+        self._raise_if_lost()
+        await self._transact(self._renew_steps(claim), claim)
+
+    async def release_claim(self, claim: Claim, *, grace: float) -> None:
+        """End a claim."""
+        await self._transact(self._release_steps(claim, grace), claim)
+
+    async def find_claim(self, key: ReferenceKey) -> Claim | None:
+        """Return the claim of a reference, held or not, or None."""
+        stored = self._load_claims(await self._read("find_claims", key_params(key)), key.owner, key.unnamed_account)
+        return max((one.claim for one in stored), key=lambda claim: claim.generation, default=None)
+
+    def _prepare_steps(
+        self,
+        intent: Intent,
+        key: ReferenceKey | None,
+        known: Collection[str],
+        claim: Claim | None,
+        frees_customer: bool,
+    ) -> Steps[None]:
+        yield from self._check_last_prepared()
+        basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
+        if (active := self._load_first((yield self._statements.find_active, basket))) is not None:
+            raise already_in_flight_error(active)
+        if key is not None:
+            yield from self._check_reference(key, known)
+        if claim is None:
+            params = customer_params(intent, key)
+            owner = JournalAccount(intent.server or "", intent.account or "")
+            rows = yield self._statements.claims.find, params
+            check_no_claim(self._load_claims(rows, owner, owner.account))
+        else:
+            check_claims(claim, (yield from self._find_claims(claim)))
+        yield self._statements.insert, insert_params(intent, claim)
+        if claim is not None:
+            changes = {"cart_token": intent.cart_token, "intent_id": intent.id if frees_customer else None}
+            yield self._statements.claims.attach_intent, {**claim_params(claim), **changes}
+
+    def _claim_steps(self, claim: Claim, known: Collection[str]) -> Steps[Claim]:
+        yield from self._check_last_prepared()
+        yield from self._check_reference(claim.key, known)
+        taken = take_claim(claim, (yield from self._find_claims(claim)))
+        params = claim_params(taken)
+        yield self._statements.claims.end_holds, params
+        yield self._statements.claims.store, params
+        return taken
+
+    def _renew_steps(self, claim: Claim) -> Steps[None]:
+        check_claims(claim, (yield from self._find_claims(claim)))
+        yield self._statements.claims.renew, claim_params(claim)
+
+    def _release_steps(self, claim: Claim, grace: float) -> Steps[None]:
+        changes = {"seconds": 0.0, "grace": float(grace), "has_grace": grace > 0}
+        yield self._statements.claims.release, {**claim_params(claim), **changes}
+
+    def _check_last_prepared(self) -> Steps[None]:
+        """Check that the last prepared intent still exists: the content may have been restored from an older copy."""
+        last = self._last_prepared
+        if last is not None and not (yield self._statements.exists, {"id": last}):
+            raise self._report_lost(_missing_reason(last))
+
+    def _check_reference(self, key: ReferenceKey, known: Collection[str]) -> Steps[None]:
+        params = reference_params(key)
+        rows = yield self._statements.find_by_reference, params
+        others = yield self._statements.same_references, params
+        check_reference(key, self._load_attempts(rows), known, [row[0] for row in others])
+
+    def _find_claims(self, claim: Claim) -> Steps[list[StoredClaim]]:
+        rows = yield self._statements.claims.find, claim_params(claim)
+        return self._load_claims(rows, claim.key.owner, claim.key.unnamed_account)
+
     @abstractmethod
-    async def _write(self, statement: str, params: Mapping[str, Any]) -> None:
-        """Execute a statement durably.
+    async def _transact(self, steps: Steps[_T], claim: Claim) -> _T:
+        """Run a transaction that excludes the others for the reference and the customer of a claim."""
+
+    @abstractmethod
+    async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:
+        """Execute a statement durably, and `also` another one in the same transaction.
 
         If the statement names an intent that this object prepared, and its record or the whole database is lost, the
         implementation calls `_report_missing` instead of raising, because the outcome must reach the caller.
         """
 
     @abstractmethod
-    async def _read(self, query: str, params: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
         """Return the rows of a query, given as the name of a field of `Statements`."""
 
     def _raise_if_lost(self) -> None:
@@ -311,7 +270,7 @@ class SqlJournal(ABC):
     def _report_missing(self, intent_id: str) -> None:
         """Stop preparing intents, and log that the record of an intent that was prepared here is lost."""
         if self._loss is None:
-            self._report_lost(missing_reason(intent_id))
+            self._report_lost(_missing_reason(intent_id))
         log_error(
             _logger,
             "intent %s: its record is lost, so its outcome cannot be stored: the journal %s was deleted, emptied or "
@@ -325,7 +284,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} has schema {version}, this library knows {known}: upgrade the library"
         )
 
-    def _load_first(self, rows: Sequence[Sequence[Any]]) -> Intent | None:
+    def _load_first(self, rows: _Rows) -> Intent | None:
         """Return the intent of the first row, or None without rows.
 
         Raises:
@@ -334,7 +293,7 @@ class SqlJournal(ABC):
         remedy = "Find out the outcome, and settle the intent by its id"
         return next(iter(self._load_each(rows[:1], remedy)), None)
 
-    def _load_attempts(self, rows: Sequence[Sequence[Any]]) -> list[Intent]:
+    def _load_attempts(self, rows: _Rows) -> list[Intent]:
         """Return the intents of one reference.
 
         Raises:
@@ -342,7 +301,15 @@ class SqlJournal(ABC):
         """
         return self._load_each(rows, "Nothing is sent for its reference: repair the record, or use another reference")
 
-    def _load_each(self, rows: Sequence[Sequence[Any]], remedy: str) -> list[Intent]:
+    def _load_claims(self, rows: _Rows, owner: JournalAccount, unnamed_account: str) -> list[StoredClaim]:
+        with suppress(*ROW_ERRORS):
+            return [claim_from_row(row, owner.server, unnamed_account) for row in rows]
+        # Outside `except`: the message of the original error may quote values of the row.
+        raise JournalError(
+            f"the journal {self._location} contains a claim that cannot be read: remove it from the table"
+        )
+
+    def _load_each(self, rows: _Rows, remedy: str) -> list[Intent]:
         intents: list[Intent] = []
         for row in rows:
             try:
@@ -356,7 +323,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} contains a record that cannot be read: intent {_id_of(row)}. {remedy}"
         )
 
-    def _load_all(self, query: str, rows: Sequence[Sequence[Any]]) -> list[Intent]:
+    def _load_all(self, query: str, rows: _Rows) -> list[Intent]:
         intents: list[Intent] = []
         unreadable: list[str] = []
         for row in rows:
@@ -379,3 +346,7 @@ class SqlJournal(ABC):
 def _id_of(row: Sequence[Any]) -> str:
     intent_id = row[_ID]
     return intent_id if isinstance(intent_id, str) else repr(intent_id)
+
+
+def _missing_reason(intent_id: str) -> str:
+    return f"no longer contains intent {intent_id}, which was written here"

@@ -2,7 +2,7 @@
 
 Every operation opens the file, commits and closes it. Purchases are rare enough for that, and so no connection can be
 inherited through a fork, used from another thread, or left open. Queries open the file read-only and never create it.
-`sql` has the statements, `rows` the columns.
+`sql` has the transactions, `statements` and `sql_claims` the statements, `rows` the columns.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from minted_connect.clock import monotonic
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
+from minted_connect.journal.boot_clock import boot_clock_params
+from minted_connect.journal.claims import Claim
 from minted_connect.journal.paths import check_path
-from minted_connect.journal.protocol import ReferenceKey, already_in_flight_error, check_reference
+from minted_connect.journal.protocol import ReferenceKey
 from minted_connect.journal.rows import ROW_ERRORS
-from minted_connect.journal.sql import (
-    SqlJournal,
-    Statements,
-    basket_params,
-    insert_params,
-    missing_reason,
-    reference_params,
-)
+from minted_connect.journal.sql import SqlJournal, Steps
 from minted_connect.journal.sqlite_file import FileLost, JournalFile
-from minted_connect.journal.sqlite_schema import APPLICATION_ID, IDENTITY_VERSION, STEPS, VERSION, statements_for
+from minted_connect.journal.sqlite_schema import (
+    APPLICATION_ID,
+    IDENTITY_VERSION,
+    STATEMENTS,
+    STEPS,
+    VERSION,
+    statements_for,
+)
 from minted_connect.journal.worker import WorkerThread
 from minted_connect.models import Intent
 
@@ -87,7 +89,7 @@ class SqliteJournal(SqlJournal):
         ConfigurationError: if `path` is a name that SQLite reserves, such as `:memory:`, or a URI.
     """
 
-    _statements = Statements.build(table="intents", sequence="rowid")
+    _statements = STATEMENTS
 
     def __init__(self, path: str | os.PathLike[str], *, patience: float = 5.0) -> None:
         super().__init__()
@@ -103,43 +105,55 @@ class SqliteJournal(SqlJournal):
     def __repr__(self) -> str:
         return f"SqliteJournal({str(self.path)!r})"
 
-    async def prepare(self, intent: Intent, *, key: ReferenceKey | None = None, known: Collection[str] = ()) -> None:
+    async def prepare(
+        self,
+        intent: Intent,
+        *,
+        key: ReferenceKey | None = None,
+        known: Collection[str] = (),
+        claim: Claim | None = None,
+        frees_customer: bool = False,
+    ) -> None:
         """Store an intent durably in the file."""
 
         def insert(database: sqlite3.Connection) -> None:
-            with _transaction(database):
-                self._check_last_prepared(database)
-                basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
-                try:
-                    found = database.execute(self._statements.find_active, basket).fetchall()
-                    if (active := self._load_first(found)) is not None:
-                        raise already_in_flight_error(active)
-                    if key is not None:
-                        params = reference_params(key)
-                        rows = database.execute(self._statements.find_by_reference, params).fetchall()
-                        others = database.execute(self._statements.same_references, params).fetchall()
-                        check_reference(key, self._load_attempts(rows), known, [row[0] for row in others])
-                    database.execute(self._statements.insert, insert_params(intent))
-                except (ValueError, OverflowError) as error:
-                    raise JournalError(f"the journal {self.path} cannot store this intent") from error
-            # The commit may have gone to a file that was deleted or replaced meanwhile.
-            self._file.check_pinned()
+            self._run_steps(self._prepare_steps(intent, key, known, claim, frees_customer), database)
             self._remember(intent)
 
         self._raise_if_lost()
         await self._run(partial(self._with_connection, insert))
 
-    def _check_last_prepared(self, database: sqlite3.Connection) -> None:
-        """Check that the last prepared intent still exists: the content may have been restored from an older copy."""
-        last = self._last_prepared
-        if last is not None and not database.execute(self._statements.exists, {"id": last}).fetchall():
-            raise FileLost(missing_reason(last))
+    async def _transact(self, steps: Steps[_T], claim: Claim) -> _T:  # noqa: ARG002 - the write lock excludes all others
+        return await self._run(partial(self._with_connection, partial(self._run_steps, steps)))
 
-    async def _write(self, statement: str, params: Mapping[str, Any]) -> None:
+    def _run_steps(self, steps: Steps[_T], database: sqlite3.Connection) -> _T:
+        """Run a transaction, and check that the path still leads to the file that it changed."""
+        with _transaction(database):
+            # Read under the write lock, for which this process may have waited.
+            clock = boot_clock_params()
+            try:
+                statement, params = next(steps)
+                while True:
+                    statement, params = steps.send(self._execute(database, statement, {**params, **clock}))
+            except StopIteration as ended:
+                result: _T = ended.value
+        # The commit may have gone to a file that was deleted or replaced meanwhile.
+        self._file.check_pinned()
+        return result
+
+    def _execute(self, database: sqlite3.Connection, statement: str, params: Mapping[str, Any]) -> _Rows:
+        try:
+            return database.execute(statement, params).fetchall()
+        except (ValueError, OverflowError) as error:
+            raise JournalError(f"the journal {self.path} cannot store this intent") from error
+
+    async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:
         intent_id = params.get("id")
 
         def execute(database: sqlite3.Connection) -> None:
             with _transaction(database):
+                if also is not None:
+                    database.execute(also, {**params, **boot_clock_params()})
                 changed = database.execute(statement, params).rowcount
                 is_missing = (
                     not changed
@@ -238,7 +252,7 @@ class SqliteJournal(SqlJournal):
                 return ()
             self._file.pin(_read_identity(database, version))
             statements = self._statements if version == VERSION else statements_for(version)
-            return database.execute(getattr(statements, query), params).fetchall()
+            return database.execute(getattr(statements, query), {**params, **boot_clock_params()}).fetchall()
         finally:
             database.close()
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from minted_connect.journal.protocol import ACTIVE, OPEN
-from minted_connect.journal.sql import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, Statements, state_literals
+from minted_connect.journal.sql_claims import READ_COLUMNS, ClaimStatements
+from minted_connect.journal.statements import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, Statements, state_literals
 
-__all__ = ["APPLICATION_ID", "IDENTITY_VERSION", "STEPS", "VERSION", "statements_for"]
+__all__ = ["APPLICATION_ID", "IDENTITY_VERSION", "STATEMENTS", "STEPS", "VERSION", "statements_for"]
 
 APPLICATION_ID: Final = 0x4D4E5443
 """Value of `PRAGMA application_id` ("MNTC"), which identifies the file as a journal."""
@@ -45,8 +46,8 @@ ALTER TABLE intents ADD COLUMN finished INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX unfinished ON intents (state) WHERE {AWAITS_COMPLETION}
 """,
     "ALTER TABLE intents ADD COLUMN fenced_at TEXT",
-    # This version of the library does not use `claim_generation`, `corrections` and the claims yet. `expires_elapsed`
-    # is a time of CLOCK_BOOTTIME, and valid only together with `boot_id`.
+    # The library does not use `corrections` yet. `expires_elapsed` is a time of CLOCK_BOOTTIME, and valid only together
+    # with `boot_id`.
     f"""
 ALTER TABLE intents ADD COLUMN server TEXT;
 ALTER TABLE intents ADD COLUMN account TEXT;
@@ -87,7 +88,9 @@ CREATE UNIQUE INDEX one_claim ON claims (account, external_customer_id, kind) WH
 """,  # noqa: S608 - nothing interpolated is input
     """
 ALTER TABLE intents ADD COLUMN decided_at TEXT;
-CREATE INDEX same_reference ON intents (reference) WHERE reference IS NOT NULL
+CREATE INDEX same_reference ON intents (reference) WHERE reference IS NOT NULL;
+ALTER TABLE claims ADD COLUMN grace REAL NOT NULL DEFAULT 0;
+CREATE INDEX claim_of_intent ON claims (intent_id) WHERE intent_id IS NOT NULL
 """,
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
@@ -106,9 +109,36 @@ _ADDED_COLUMNS: Final = {
 }
 """Columns that the queries need, by the version that added them."""
 
+_CLAIMS_VERSION: Final = 5
+"""The first schema version whose claims are used."""
+
+# The parameters `elapsed` and `boot_id` are those of `boot_clock_params`. A claim of another boot has expired, and can
+# be taken over at once. The time of day is for people, and decides only where no boot id can be read.
+_EXPIRES_IN: Final = (
+    "CASE WHEN boot_id <> :boot_id THEN -grace WHEN boot_id = :boot_id THEN expires_elapsed - :elapsed "
+    "ELSE (julianday(expires_at) - julianday('now')) * 86400 END"
+)
+_EXPIRY: Final = {
+    "expires_at": "strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now', printf('%.3f seconds', :seconds))",
+    "expires_elapsed": ":elapsed + :seconds",
+    "boot_id": ":boot_id",
+}
+
+STATEMENTS: Final = Statements.build(
+    table="intents",
+    sequence="rowid",
+    claims=ClaimStatements.build(table="claims", expires_in=_EXPIRES_IN, expiry=_EXPIRY),
+)
+"""The statements for the current schema version."""
+
 
 def statements_for(version: int) -> Statements:
     """Return statements whose queries work with an older schema version; its missing columns read as NULL or 0."""
     missing = [name for added, names in _ADDED_COLUMNS.items() if added > version for name in names]
     nulls = "".join(f", {'0' if name == 'finished' else 'NULL'} AS {name}" for name in missing)
-    return Statements.build(table=f"(SELECT *, rowid AS number{nulls} FROM intents)", sequence="number")  # noqa: S608 - as above
+    no_claims = ", ".join(f"NULL AS {name}" for name in READ_COLUMNS)
+    claims = STATEMENTS.claims
+    if version < _CLAIMS_VERSION:
+        claims = ClaimStatements.build(table=f"(SELECT {no_claims} LIMIT 0)", expires_in="NULL")
+    intents = f"(SELECT *, rowid AS number{nulls} FROM intents)"  # noqa: S608 - as above
+    return Statements.build(table=intents, sequence="number", claims=claims)

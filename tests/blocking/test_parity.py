@@ -37,15 +37,6 @@ CLASSES = [
     (Subscription, BlockingSubscription),
 ]
 
-INTERNAL = {
-    (AsyncCompletions, "with_api"),
-    (AsyncCompletions, "note"),
-    (AsyncCompletions, "aclose"),
-    (AsyncCompletions, "check_not_in_flight"),
-    (AsyncCompletions, "check_no_active_intent"),
-}
-"""Methods that only the asynchronous client calls."""
-
 HANDWRITTEN = {
     (AsyncMintedConnect, "from_env"),
     (AsyncMintedConnect, "sandbox"),
@@ -88,9 +79,7 @@ def translate_annotation(annotation: object) -> str:
 
 @pytest.mark.parametrize(("asynchronous", "blocking_class"), CLASSES)
 def test_blocking_class_has_the_same_members(asynchronous, blocking_class):
-    expected = {
-        RENAMED.get(name, name) for name in public_members(asynchronous) if (asynchronous, name) not in INTERNAL
-    }
+    expected = {RENAMED.get(name, name) for name in public_members(asynchronous)}
     # Each client's constructor sets the resources; annotations show them on the class.
     assert (
         set(public_members(blocking_class)) | {name for name in RENAMED.values() if name in vars(blocking_class)}
@@ -101,7 +90,7 @@ def test_blocking_class_has_the_same_members(asynchronous, blocking_class):
 @pytest.mark.parametrize(("asynchronous", "blocking_class"), CLASSES)
 def test_blocking_method_is_lifted_from_async_method(asynchronous, blocking_class):
     for name, value in public_members(asynchronous).items():
-        if (asynchronous, name) in INTERNAL | HANDWRITTEN or name in RENAMED:
+        if (asynchronous, name) in HANDWRITTEN or name in RENAMED:
             continue
         lifted = vars(blocking_class)[name]
         assert isinstance(lifted, Lifted), name
@@ -157,7 +146,7 @@ def test_handwritten_method_has_the_same_signature(name):
 def test_exceptions_to_parity_exist():
     for cls, name in ASYNC_ONLY:
         assert name in inspect.signature(cls).parameters
-    for cls, name in INTERNAL | HANDWRITTEN:
+    for cls, name in HANDWRITTEN:
         assert name in public_members(cls)
 
 

@@ -11,6 +11,7 @@ import attrs
 
 from minted_connect.clock import ElapsedTime
 from minted_connect.completion.completions import AsyncCompletions
+from minted_connect.completion.settlement import Settlement
 from minted_connect.config import CompletionPolicy, Options, RetryPolicy
 from minted_connect.core import converter
 from minted_connect.core.api_client import ApiClient
@@ -21,6 +22,7 @@ from minted_connect.core.response import Response
 from minted_connect.core.server_stats import ServerStats
 from minted_connect.core.state import ClientSettings
 from minted_connect.errors import NotFound, Phase
+from minted_connect.journal.accounts import account_of
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, Shipping
 from minted_connect.sandbox import ManualClock
@@ -258,4 +260,9 @@ async def reconcile(api: FakeApiClient, intent: Intent) -> Completion:
     """Write an intent into a new journal, and reconcile it."""
     journal = MemoryJournal()
     await journal.prepare(intent)
-    return await AsyncCompletions(api, journal).reconcile(intent)
+    return await completions_of(api, journal).reconcile(intent)
+
+
+def completions_of(api: Any, journal: Any) -> AsyncCompletions:
+    """Return completions that use this API client and this journal."""
+    return AsyncCompletions(api, Settlement(journal, account_of(api)))

@@ -559,15 +559,10 @@ async def test_polling_interrupted_at_every_await_keeps_the_refusal(
 
 
 EXCLUDED: Final = {
-    "complete.aclose",
-    "complete.check_no_active_intent",
-    "complete.check_not_in_flight",
-    "complete.note",
-    "complete.with_api",
     "orders.pages",
     "products.pages",
 }
-"""Internal methods, and the pages that `iterate` reads."""
+"""The pages that `iterate` reads."""
 
 
 async def test_sweep_covers_every_operation() -> None:

@@ -22,8 +22,9 @@ from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalEr
 from minted_connect.journal import open_journal
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import Journal
-from minted_connect.journal.rows import COLUMNS, to_row
+from minted_connect.journal.rows import to_row
 from minted_connect.journal.sqlite import VERSION, SqliteJournal
+from minted_connect.journal.statements import insert_params
 from minted_connect.models import IntentState, OrderProgress, OrderStatus
 from tests.completion.fakes import intent_of
 from tests.completion.processes import run_together, start_child
@@ -550,8 +551,8 @@ async def test_full_disk_raises_journal_error(tmp_path: Path) -> None:
     def fill(database: sqlite3.Connection) -> None:
         database.execute("PRAGMA max_page_count = 1")
         for number in range(100):
-            row = to_row(intent_of(id=str(number), cart_token=str(number), guid="x" * 9000))
-            database.execute(journal._statements.insert, dict(zip(COLUMNS, row, strict=True)))
+            intent = intent_of(id=str(number), cart_token=str(number), guid="x" * 9000)
+            database.execute(journal._statements.insert, insert_params(intent, None))
 
     with pytest.raises(JournalError, match="the disk is full"):
         journal._with_connection(fill)

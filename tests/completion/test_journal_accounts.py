@@ -13,7 +13,6 @@ import attrs
 import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect, Options
-from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.preflight import build_intent
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, JournalError, NotExecuted
 from minted_connect.journal import open_journal, postgres, sqlite
@@ -24,7 +23,7 @@ from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from minted_connect.urls import check_base_url
-from tests.completion.fakes import CUSTOMER, TOKEN, FakeApiClient, intent_of, order_json
+from tests.completion.fakes import CUSTOMER, TOKEN, FakeApiClient, completions_of, intent_of, order_json
 from tests.support.operations import GOLD
 
 pytestmark = pytest.mark.anyio
@@ -235,7 +234,7 @@ def api() -> FakeApiClient:
 async def test_lists_exclude_other_accounts_and_log_their_number(
     api: FakeApiClient, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    complete, own = AsyncCompletions(api, journal), account_of(api)
+    complete, own = completions_of(api, journal), account_of(api)
     for name, owner in (("mine", own), ("old", None), ("other 1", OTHER), ("other 2", OTHER)):
         await journal.prepare(intent_owned_by(owner, id=name, cart_token=name))
         await journal.prepare(intent_owned_by(owner, id=f"{name} done", cart_token=f"{name} done"))
@@ -257,7 +256,7 @@ async def test_lists_exclude_other_accounts_and_log_their_number(
 
 @pytest.mark.requirement(48)
 async def test_intent_of_another_account_is_not_read_back_or_decided(api: FakeApiClient, journal: Journal) -> None:
-    complete = AsyncCompletions(api, journal)
+    complete = completions_of(api, journal)
     await journal.prepare(intent_owned_by(OTHER))
     for intent in (
         intent_owned_by(OTHER),
@@ -273,7 +272,7 @@ async def test_intent_of_another_account_is_not_read_back_or_decided(api: FakeAp
 async def test_adopted_intent_is_reconciled(
     api: FakeApiClient, journal: Journal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    complete = AsyncCompletions(api, journal)
+    complete = completions_of(api, journal)
     await journal.prepare(intent_owned_by(OTHER))
     adopted = await complete.adopt(intent_owned_by(OTHER))
     assert adopted.account == account_of(api).account
@@ -285,14 +284,14 @@ async def test_adopted_intent_is_reconciled(
 
 
 async def test_unknown_intent_is_not_decided_or_adopted(api: FakeApiClient, journal: Journal) -> None:
-    complete = AsyncCompletions(api, journal)
+    complete = completions_of(api, journal)
     for call in (complete.decide(intent_of(), "confirmed"), complete.adopt(intent_of())):
         with pytest.raises(InvalidInput, match=r"intent_or_error.*is not in this journal"):
             await call
 
 
 async def test_order_or_decision_assigns_account(api: FakeApiClient, journal: Journal) -> None:
-    complete, own = AsyncCompletions(api, journal), account_of(api)
+    complete, own = completions_of(api, journal), account_of(api)
     for name in ("found", "decided"):
         await journal.prepare(intent_of(id=name, cart_token=TOKEN if name == "found" else name))
     api.orders = [order_json()]
@@ -308,7 +307,7 @@ async def test_verdict_without_an_order_assigns_no_account(api: FakeApiClient, j
     policy = attrs.evolve(api.settings.options.completion, latest_landing=1.0, orders_lag=1.0)
     await journal.prepare(intent_of())
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(api.with_policy(policy), journal).reconcile(intent_of())
+        await completions_of(api.with_policy(policy), journal).reconcile(intent_of())
     stored = await journal.get(intent_of().id)
     assert stored is not None
     assert stored.account is None

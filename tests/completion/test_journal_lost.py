@@ -17,13 +17,12 @@ from typing import Any
 import pytest
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.errors import AlreadyInFlight, InvalidInput, JournalError
 from minted_connect.journal import open_journal
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import IntentState, Refusal
 from minted_connect.sandbox import Sandbox
-from tests.completion.fakes import FakeApiClient, intent_of
+from tests.completion.fakes import FakeApiClient, completions_of, intent_of
 from tests.completion.processes import start_child
 from tests.support.operations import GOLD
 from tests.support.postgres import Database
@@ -394,6 +393,6 @@ async def test_decide_about_an_invalid_record_names_it(journal_location: str, re
     await journal.prepare(intent_of(id="bad"))
     await corrupt(journal_location, "items = '{'", request)
     with pytest.raises(JournalError, match="intent bad"):
-        await AsyncCompletions(FakeApiClient(), journal).decide(intent_of(id="bad"), "rejected")
+        await completions_of(FakeApiClient(), journal).decide(intent_of(id="bad"), "rejected")
     with pytest.raises(InvalidInput):
-        await AsyncCompletions(FakeApiClient(), journal).decide(intent_of(id="another"), "rejected")
+        await completions_of(FakeApiClient(), journal).decide(intent_of(id="another"), "rejected")

@@ -24,7 +24,7 @@ import minted_connect
 from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import postgres
-from minted_connect.journal.postgres import PostgresJournal, _execute, _lock_intent, _OperationStatus
+from minted_connect.journal.postgres import PostgresJournal, _execute, _lock, _OperationStatus
 from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.protocol import Journal, JournalAccount, ReferenceKey
 from minted_connect.journal.rows import COLUMNS, to_row
@@ -286,7 +286,7 @@ async def test_no_intent_is_stored_between_search_and_insert(
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock_intent(other, intent_of())  # like another machine that is preparing an intent
+        await _lock(other, None, CUSTOMER)  # like another machine that is preparing an intent
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second")))
         await wait_until(lambda: is_waiting(database))
         await other.execute(f"UPDATE minted_connect_intents SET state = '{state}', order_id = 10984")
@@ -304,7 +304,7 @@ async def test_prepare_waits_for_another_machine_with_the_same_reference(databas
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock_intent(other, intent_of(id="other", cart_token="another", **owned))
+        await _lock(other, "november", "another customer")
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second", **owned), key=key, known=["first"]))
         await wait_until(lambda: is_waiting(database))
         await other.execute(

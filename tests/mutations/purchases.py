@@ -9,8 +9,8 @@ PURCHASES = [
         13,
         "a completion is sent before its intent is stored",
         "completion/execution.py",
-        "                await shielded(journal.prepare(intent))\n            else:\n",
-        "                asyncio.ensure_future(journal.prepare(intent))\n            else:\n",
+        "            await shielded(self._write_intent(journal, intent))",
+        "            asyncio.ensure_future(self._write_intent(journal, intent))  # type: ignore[arg-type]",
         "completion/test_completions.py",
     ),
     Mutation(
@@ -24,9 +24,9 @@ PURCHASES = [
     Mutation(
         13,
         "prepare never looks for another intent of the basket in the file",
-        "journal/sqlite.py",
-        "found = database.execute(self._statements.find_active, basket).fetchall()",
-        "found = []",
+        "journal/sql.py",
+        "self._load_first((yield self._statements.find_active, basket))",
+        "None",
         "completion/test_journal.py",
     ),
     Mutation(
@@ -105,9 +105,9 @@ PURCHASES = [
     Mutation(
         18,
         "a lower price than the agreed one is paid",
-        "completion/preflight.py",
-        "if agreed is not None and fresh.paid_total != agreed:",
-        "if agreed is not None and fresh.paid_total > agreed:",
+        "completion/agreed_total.py",
+        "            if total != lowest:",
+        "            if total > lowest:",
         "completion/test_agreed.py",
     ),
     Mutation(
@@ -225,7 +225,7 @@ PURCHASES = [
     Mutation(
         48,
         "an intent of another account blocks a basket",
-        "journal/sql.py",
+        "journal/statements.py",
         'is_own = "(account = :account OR account IS NULL)"',
         'is_own = "(:account IS NULL OR 1)"',
         "completion/test_journal_accounts.py",

@@ -156,8 +156,8 @@ SECURITY = [
         33,
         "a pickled rejection holds the data of the order",
         "error_copies.py",
-        "name: without_personal_data(value) if isinstance(value, Basket | Order) else value",
-        "name: value",
+        "return without_personal_data(value) if isinstance(value, Basket | Order) else value",
+        "return value",
         "test_error_privacy.py",
     ),
     Mutation(
