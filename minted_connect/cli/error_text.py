@@ -22,11 +22,11 @@ def describe_error(error: BaseException, hint: Hint) -> list[str]:
     """Return the lines that describe an error and the next step."""
     if not isinstance(error, MintedConnectError):
         return [f"{type(error).__name__}: {error}"]
-    lines = [str(error)]
+    lines = [str(error).replace("pass replace=True", "pass --replace")]
     if isinstance(error, OutcomeUnknown):
         lines.append(_next_step(error.intent.id, hint))
     elif isinstance(error, AlreadyInFlight) and error.intent_id is not None and error.order_id is None:
-        lines.append(f"find out its outcome with: {hint(error.intent_id)}")
+        lines.append(f"find out with: {hint(error.intent_id)}")
     return [*lines, *getattr(error, "__notes__", ())]
 
 

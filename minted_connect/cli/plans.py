@@ -201,7 +201,8 @@ class _Run:
 
     def _record_error(self, purchase: PlannedPurchase, error: MintedConnectError) -> None:
         outcome = _outcome_of(error)
-        for line in self._cli.describe_error(error):
+        lines = self._cli.describe_error(error)
+        for line in lines:
             self._cli.out.print_message(f"minted: {purchase.reference}: {outcome}: {format_cell(line)}")
         is_unreachable = isinstance(error, _UNREACHABLE) or isinstance(error.__cause__, TransportError | ServerError)
         self._unreachable = self._unreachable + 1 if is_unreachable and outcome is not Outcome.UNKNOWN else 0
@@ -209,7 +210,7 @@ class _Run:
             self._reason_to_stop = str(error)
         elif self._unreachable == _MAX_UNREACHABLE:
             self._reason_to_stop = f"the server could not be reached for {_MAX_UNREACHABLE} references in a row"
-        self._record(purchase, outcome, error=str(error))
+        self._record(purchase, outcome, error=lines[0])
 
     def _record_interruption(self, purchase: PlannedPurchase, error: BaseException) -> None:
         intent = intent_of(error)

@@ -55,7 +55,8 @@ def test_total_above_the_maximum_exits_4(minted: Minted, sandbox: ThreadedSandbo
 def test_other_lines_are_kept_unless_replace_is_given(minted: Minted, sandbox: ThreadedSandbox) -> None:
     minted("basket", "add", CUSTOMER, OTHER)
     refused = minted(*BUY, "--yes")
-    assert refused.code == 2
+    text = f"minted: items: the open basket has other items (1 x {OTHER}): pass --replace to delete them\n"
+    assert (refused.code, refused.err) == (2, text)
     assert not sandbox.shop.orders
     shown = json.loads(minted("basket", "show", CUSTOMER, "--json").out)
     assert [item["sku"] for item in shown["items"]] == [OTHER]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -69,6 +71,16 @@ def orders(sandbox: ThreadedSandbox) -> Counter[str]:
     return Counter(order.external_customer_id for order in sandbox.shop.orders)
 
 
+def expire_claims(journal: Path) -> None:
+    """Move the expiry of all claims into the past, as if the time had passed."""
+    with sqlite3.connect(journal) as database:
+        database.execute(
+            "UPDATE claims SET expires_elapsed = expires_elapsed - 600, "
+            "expires_at = strftime('%Y-%m-%dT%H:%M:%f+00:00', expires_at, '-600 seconds')"
+        )
+    database.close()
+
+
 def test_killed_plan_continues_and_buys_each_reference_once(
     minted: Minted, shell: Shell, sandbox: ThreadedSandbox, plan: Path, command: Command
 ) -> None:
@@ -90,6 +102,43 @@ def test_killed_plan_continues_and_buys_each_reference_once(
     assert outcomes(plan) == ["bought"] * COUNT
     assert orders(sandbox) == ONCE
     assert len([one for one in sandbox.requests if one.path == COMPLETE]) == COUNT
+
+
+def test_reference_killed_before_it_was_sent_is_free_again_later(
+    minted: Minted, shell: Shell, sandbox: ThreadedSandbox, plan: Path, command: Command
+) -> None:
+    hang = sandbox.faults.add("hang", method="POST", path=BASKET, after=2)
+    process = shell(*command("--yes"))
+    until(lambda: hang.waiting)
+    process.kill()
+    process.communicate(timeout=20)
+    assert outcomes(plan) == ["bought", "bought"]
+    hang.remove()
+    result = minted(*command("--yes"))
+    assert result.code == 75
+    assert re.search(r"minted: r-3: unknown: .*: try again, at the latest in [0-9]+ s\n", result.err)
+    assert outcomes(plan) == ["bought", "bought", "unknown", "bought", "bought", "bought"]
+    expire_claims(plan.parent / "orders.db")
+    assert minted(*command("--yes")).code == 0
+    assert orders(sandbox) == ONCE
+
+
+def test_plan_waits_for_the_claim_of_a_killed_run(
+    minted: Minted, shell: Shell, sandbox: ThreadedSandbox, plan: Path, command: Command
+) -> None:
+    hang = sandbox.faults.add("hang", method="POST", path=BASKET)
+    process = shell(*command("--yes"))
+    until(lambda: hang.waiting)
+    process.kill()
+    process.communicate(timeout=20)
+    hang.remove()
+    waiting = shell(*command("--yes", "--wait", "20"))
+    sent = sandbox.requests.total
+    until(lambda: sandbox.requests.total > sent + 4)
+    expire_claims(plan.parent / "orders.db")
+    _, err = waiting.communicate(timeout=40)
+    assert waiting.returncode == 0, err
+    assert orders(sandbox) == ONCE
 
 
 def test_plan_started_twice_buys_each_reference_once(
