@@ -12,6 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -53,7 +54,7 @@ def command(plan: Path, tmp_path: Path) -> Callable[..., tuple[object, ...]]:
     journal = tmp_path / "orders.db"
 
     def arguments(*more: object) -> tuple[object, ...]:
-        new = () if journal.exists() else ("--new-journal",)
+        new = () if journal.exists() and journal.stat().st_size else ("--new-journal",)
         return ("buy", "--from", plan, "--currency", "AED", "--journal", journal, *new, *more)
 
     return arguments
@@ -102,6 +103,28 @@ def test_killed_plan_continues_and_buys_each_reference_once(
     assert outcomes(plan) == ["bought"] * COUNT
     assert orders(sandbox) == ONCE
     assert len([one for one in sandbox.requests if one.path == COMPLETE]) == COUNT
+
+
+def test_plan_killed_at_random_moments_buys_nothing_twice(
+    minted: Minted, shell: Shell, sandbox: ThreadedSandbox, plan: Path, command: Command
+) -> None:
+    random = Random(1)
+    journal = plan.parent / "orders.db"
+    sandbox.faults.add("delay", path=COMPLETE, seconds=0.02, times=None)
+    for _ in range(8):
+        process = shell(*command("--yes"))
+        last = sandbox.requests.total + random.randint(1, 20)
+        until(lambda: sandbox.requests.total >= last or process.poll() is not None)  # noqa: B023 - called in the loop
+        process.kill()
+        process.communicate(timeout=20)
+        if journal.exists():
+            expire_claims(journal)
+    minted("reconcile", "--journal", journal, "--seconds", "1")
+    result = minted(*command("--yes"))
+    bought = orders(sandbox)
+    assert set(bought.values()) == {1}
+    assert Counter(outcomes(plan)) == Counter({"bought": len(bought), "unknown": COUNT - len(bought)})
+    assert result.code == (0 if len(bought) == COUNT else 75)
 
 
 def test_reference_killed_before_it_was_sent_is_free_again_later(

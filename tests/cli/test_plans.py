@@ -61,7 +61,7 @@ def outcomes(plan: Path) -> list[tuple[str, str]]:
 
 
 def arguments(plan: Path, journal: Path, *more: str) -> tuple[object, ...]:
-    first = () if journal.exists() else ("--new-journal",)
+    first = () if journal.exists() and journal.stat().st_size else ("--new-journal",)
     return ("buy", "--from", plan, "--currency", "AED", "--yes", "--journal", journal, *first, *more)
 
 
