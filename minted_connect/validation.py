@@ -238,7 +238,7 @@ def seconds(field: str, value: Any) -> float:
 
 def seconds_or_zero(field: str, value: Any) -> float:
     """Check a finite number of seconds from 0."""
-    if not (is_seconds(value) or (value == 0 and not isinstance(value, bool))):
+    if isinstance(value, bool) or not (value == 0 or is_seconds(value)):
         raise InvalidInput.of(field, "must be seconds from 0, and finite")
     return float(value)
 

@@ -93,6 +93,7 @@ class ClaimedBasket:
         # A basket that was only seen by this call may have been completed by another one in the meantime.
         basket = await replacement.run(claim.cart_token if claim.generation > 1 else None)
         self._check_basket(basket)
+        self.claim = attrs.evolve(self.claim, cart_token=basket.token)
         return basket
 
     async def keep(self) -> None:

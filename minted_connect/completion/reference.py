@@ -248,7 +248,9 @@ class _Search:
         all dates include it then. Those older than the pages that are read do not make the search incomplete.
         """
         times = [min(intent.created_at, intent.created_by_server) for intent in self._intents]
-        first = min([*times, *([] if self._claim is None else [self._claim.created_at])]) - _DAY
+        if self._claim is not None:
+            times.append(self._claim.created_at)
+        first = min(times) - _DAY
         customer = ("customer_external_id", self._customer)
         last = max(self._api.clock.wall(), self._api.server_time()) + _DAY
         days = (("startDate", first.date().isoformat()), ("endDate", last.date().isoformat()))

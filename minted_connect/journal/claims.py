@@ -123,7 +123,9 @@ class ClaimJournal(ReferenceJournal, Protocol):
         ...
 
     async def release_claim(self, claim: Claim, *, grace: float) -> None:
-        """End a claim; it can be taken over `grace` seconds from now. Ignored if it was taken over.
+        """End a claim, and store its `cart_token`; it can be taken over `grace` seconds from now.
+
+        Ignored if it was taken over.
 
         Raises:
             JournalError: if the end could not be stored.

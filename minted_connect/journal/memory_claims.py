@@ -91,6 +91,7 @@ class MemoryClaims:
         entry = self.entries.get(_place(claim))
         if entry is not None and (entry.claim.owner, entry.claim.generation) == (claim.owner, claim.generation):
             _end(entry, self.elapsed(), grace)
+            entry.claim = attrs.evolve(entry.claim, cart_token=claim.cart_token)
             entry.holds_customer = entry.holds_customer and grace > 0
 
     def settle(self, intent_id: str) -> None:

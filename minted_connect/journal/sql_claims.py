@@ -90,7 +90,7 @@ class ClaimStatements:
             "attach_intent": f"UPDATE {table} SET cart_token = :cart_token, intent_id = :intent_id WHERE {is_own}",  # noqa: S608
             "renew": f"UPDATE {table} SET {expires}, grace = :grace, saw_basket = :saw_basket, "  # noqa: S608
             f"cart_token = :cart_token WHERE {is_own}",
-            "release": f"UPDATE {table} SET {expires}, grace = :grace, "  # noqa: S608
+            "release": f"UPDATE {table} SET {expires}, grace = :grace, cart_token = :cart_token, "  # noqa: S608
             f"holds_customer = holds_customer AND :has_grace WHERE {is_own}",
             "settle": f"UPDATE {table} SET {expires}, grace = 0, holds_customer = FALSE, intent_id = NULL "  # noqa: S608
             "WHERE intent_id = :id",

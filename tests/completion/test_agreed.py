@@ -23,11 +23,10 @@ from minted_connect import (
     RetryPolicy,
     Timeouts,
 )
-from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.sandbox import ManualClock, Sandbox
 from minted_connect.sandbox.clock import START
-from tests.completion.fakes import FakeApiClient, intent_of, order_json
+from tests.completion.fakes import FakeApiClient, completions_of, intent_of, order_json
 from tests.support.operations import GOLD
 
 BUY = "*/complete/buy"
@@ -228,7 +227,7 @@ async def test_wrong_date_header_only_widens_the_search(days: int) -> None:
     api = FakeApiClient()
     server_time = api.clock.wall() + timedelta(days=days)
     api.date, api.orders = server_time.strftime("%a, %d %b %Y %H:%M:%S GMT"), [order_json()]
-    assert (await AsyncCompletions(api, MemoryJournal()).reconcile(intent_of())).reconciled
+    assert (await completions_of(api, MemoryJournal()).reconcile(intent_of())).reconciled
     listed = dict(api.sent[-1].query)
     assert (listed["startDate"], listed["endDate"]) == (
         min("2026-02-19", str((server_time - timedelta(days=1)).date())),

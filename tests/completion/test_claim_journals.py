@@ -402,8 +402,9 @@ async def test_claim_taken_over_forgets_the_intent_of_before(journal, age):
 
 async def test_released_claim_is_free_at_once(journal):
     await journal.claim(claim_of(), known=())
-    await journal.release_claim(claim_of(), grace=0)
-    assert (await journal.find_claim(key_of())).seconds == 0
+    await journal.release_claim(claim_of(cart_token="basket-2"), grace=0)
+    found = await journal.find_claim(key_of())
+    assert (found.seconds, found.cart_token) == (0, "basket-2")
     await journal.prepare(plain_intent())
     other = claim_of("second", key=key_of(reference="another"))
     assert await journal.claim(other, known=()) == other

@@ -55,7 +55,17 @@ from minted_connect.errors import (
 )
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Intent, IntentState, OrderKind
-from tests.completion.fakes import CUSTOMER, SHIPPING, TOKEN, TOTAL, FakeApiClient, basket_json, order_json, order_of
+from tests.completion.fakes import (
+    CUSTOMER,
+    SHIPPING,
+    TOKEN,
+    TOTAL,
+    FakeApiClient,
+    basket_json,
+    completions_of,
+    order_json,
+    order_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -95,7 +105,7 @@ def journal() -> InspectableJournal:
 
 @pytest.fixture
 def complete(api: FakeApiClient, journal: InspectableJournal) -> AsyncCompletions:
-    return AsyncCompletions(api, journal)
+    return completions_of(api, journal)
 
 
 def fail_in(error: Exception, phase: Phase) -> Callable[[Request, RequestProgress], Exception]:
@@ -859,7 +869,7 @@ async def test_cancel_during_settle_still_stores_the_outcome(
     api: FakeApiClient, response: Any, state: IntentState, note: str, raised: type[Exception] | None, cancelled_by: str
 ) -> None:
     journal = SlowSettleJournal()
-    complete = AsyncCompletions(api, journal)
+    complete = completions_of(api, journal)
     api.complete = response or api.execute
     scope = anyio.CancelScope()
     notes: list[str] = []
@@ -895,7 +905,7 @@ async def test_cancel_during_settle_still_stores_the_outcome(
 
 async def test_cancel_during_settle_as_not_sent_leaves_basket_free(api: FakeApiClient) -> None:
     journal = SlowSettleJournal()
-    complete = AsyncCompletions(api, journal)
+    complete = completions_of(api, journal)
     # The phase is SENT, but the error proves that nothing reached the server.
     api.complete = fail_in(ConnectFailed("no way"), Phase.SENT)
     first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
@@ -940,7 +950,7 @@ async def test_cancel_at_every_step_keeps_journal_consistent(api: FakeApiClient)
     for step in range(100):
         journal = InspectableJournal()
         api = FakeApiClient()
-        complete = AsyncCompletions(api, journal)
+        complete = completions_of(api, journal)
         paused = PausedCompletion(api)
         paused.resume.set()
         api.complete = paused
@@ -1001,7 +1011,7 @@ async def test_reconcile_waits_for_the_call_in_flight(api: FakeApiClient, comple
 
 async def test_memory_journal_is_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
     api = FakeApiClient(loopback=False)
-    complete = AsyncCompletions(api, MemoryJournal())
+    complete = completions_of(api, MemoryJournal())
     await complete.buy(api.seen_basket(), expected_total=TOTAL)
     api.basket, api.orders = basket_json(), []
     with pytest.raises(AlreadyInFlight, match="10984"):

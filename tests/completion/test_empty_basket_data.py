@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 
 from minted_connect import NotExecuted, OutcomeUnknown
-from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.reconcile import ReadBack
 from minted_connect.completion.verdict import BasketSeen
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.request import Request
 from minted_connect.journal.memory import MemoryJournal
-from tests.completion.fakes import FakeApiClient, basket_json, intent_of, order_json, page_json
+from tests.completion.fakes import FakeApiClient, basket_json, completions_of, intent_of, order_json, page_json
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +35,7 @@ async def fence(api: FakeApiClient, data: Any) -> None:
     api.clear = clear
     journal = MemoryJournal()
     await journal.prepare(intent_of())
-    await AsyncCompletions(api, journal).reconcile(intent_of(), fence=True)
+    await completions_of(api, journal).reconcile(intent_of(), fence=True)
 
 
 @pytest.mark.requirement(52)
@@ -70,5 +69,5 @@ async def test_order_of_an_old_basket_is_found_beside_empty_data(api: FakeApiCli
         return page_json([] if has_filter else [order_json(id=77, order_at="2026-02-13T12:27:57Z")])
 
     api.orders = list_orders
-    completion = await AsyncCompletions(api, MemoryJournal()).reconcile(intent_of())
+    completion = await completions_of(api, MemoryJournal()).reconcile(intent_of())
     assert completion.order_id == 77

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minted_connect import MintedConnectError
-from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.order_match import (
     Match,
     differences,
@@ -32,6 +31,7 @@ from tests.completion.fakes import (
     TOKEN,
     FakeApiClient,
     basket_json,
+    completions_of,
     intent_of,
     order_json,
     order_of,
@@ -159,7 +159,7 @@ def read_back(rows: list[Any], basket: Any, intent: Intent, changes: list[Change
         journal = MemoryJournal()
         await journal.prepare(intent)
         try:
-            completion = await AsyncCompletions(api, journal).reconcile(intent)
+            completion = await completions_of(api, journal).reconcile(intent)
         except MintedConnectError as error:
             outcome: tuple[Any, ...] = (type(error), getattr(error, "evidence", ()))
         else:
@@ -226,7 +226,7 @@ async def test_order_number_as_text_is_stored_in_the_journal() -> None:
     api, journal = FakeApiClient(), MemoryJournal()
     api.basket, api.orders = None, [order_json(id="10984")]
     await journal.prepare(intent_of())
-    completion = await AsyncCompletions(api, journal).reconcile(intent_of())
+    completion = await completions_of(api, journal).reconcile(intent_of())
     assert (completion.order_id, completion.require_order().id) == (10984, 10984)
     [stored] = journal._closed.values()
     assert (stored.state, stored.order_id) == (IntentState.CONFIRMED, 10984)
@@ -236,5 +236,5 @@ async def test_order_in_an_array_with_gaps_is_found() -> None:
     api = FakeApiClient()
     api.basket = None
     api.orders = lambda _: {**page_json([]), "data": {"3": order_of("customer-2"), "8": order_json()}}
-    completion = await AsyncCompletions(api, MemoryJournal()).reconcile(intent_of())
+    completion = await completions_of(api, MemoryJournal()).reconcile(intent_of())
     assert completion.order is not None

@@ -34,7 +34,16 @@ from minted_connect.errors import (
 )
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Completion, IntentState, Order
-from tests.completion.fakes import CUSTOMER, TOTAL, FakeApiClient, basket_json, intent_of, order_json, order_of
+from tests.completion.fakes import (
+    CUSTOMER,
+    TOTAL,
+    FakeApiClient,
+    basket_json,
+    completions_of,
+    intent_of,
+    order_json,
+    order_of,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -47,7 +56,7 @@ def api() -> FakeApiClient:
 
 
 def make_completions(api: FakeApiClient, **policy: Any) -> AsyncCompletions:
-    return AsyncCompletions(api.with_policy(CompletionPolicy(**policy)), MemoryJournal())
+    return completions_of(api.with_policy(CompletionPolicy(**policy)), MemoryJournal())
 
 
 async def buy(api: FakeApiClient, complete: AsyncCompletions) -> Completion:
@@ -314,7 +323,7 @@ async def test_refusal_that_cannot_be_stored_is_still_raised(
 
     refuse_with(api)
     with pytest.raises(Conflict):
-        await buy(api, AsyncCompletions(api.with_policy(CompletionPolicy()), FullJournal()))
+        await buy(api, completions_of(api.with_policy(CompletionPolicy()), FullJournal()))
     assert "could not store the refusal of the server" in caplog.text
 
 
@@ -635,4 +644,4 @@ async def test_decision_that_cannot_be_stored_raises_journal_error(api: FakeApiC
     journal = BrokenJournal()
     await journal.prepare(intent_of())
     with pytest.raises(JournalError):
-        await AsyncCompletions(api, journal).decide(intent_of(), "rejected")
+        await completions_of(api, journal).decide(intent_of(), "rejected")

@@ -41,6 +41,7 @@ from tests.completion.fakes import (
     TOKEN,
     FakeApiClient,
     basket_json,
+    completions_of,
     intent_of,
     order_json,
     order_of,
@@ -68,7 +69,7 @@ async def journal() -> MemoryJournal:
 
 @pytest.fixture
 def complete(api: FakeApiClient, journal: MemoryJournal) -> AsyncCompletions:
-    return AsyncCompletions(api, journal)
+    return completions_of(api, journal)
 
 
 def waits(api: FakeApiClient) -> list[float]:
@@ -271,7 +272,7 @@ async def test_cancel_during_settle_adds_a_note_to_the_exception(
     journal = SlowSettleJournal()
     await journal.prepare(intent_of())
     api.orders, api.clear = rows, clear_with(api)
-    complete = AsyncCompletions(api.with_policy(PROVING), journal)
+    complete = completions_of(api.with_policy(PROVING), journal)
     task = asyncio.create_task(complete.reconcile(intent_of(), fence=True))
     await started.wait()
     task.cancel()
@@ -311,7 +312,7 @@ async def test_search_ends_at_orders_older_than_the_intent(api: FakeApiClient, c
     old = order_json(**OTHER_KEYS, order_at="2026-02-18T00:00:00Z")
     api.orders = lambda request: page_json([old], number=int(dict(request.query)["page"]), last=99)
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(api.with_policy(CompletionPolicy(reconcile_budget=0.001)), MemoryJournal()).reconcile(
+        await completions_of(api.with_policy(CompletionPolicy(reconcile_budget=0.001)), MemoryJournal()).reconcile(
             intent_of()
         )
     assert api.count("orders.page") == 2
@@ -323,7 +324,7 @@ async def test_search_without_a_last_page_proves_nothing(api: FakeApiClient) -> 
     )
     api.clear = clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
     assert any("there are more" in line for line in caught.value.evidence)
     assert api.count("baskets.clear") == 0
 
@@ -334,7 +335,7 @@ async def test_incomplete_search_by_number_proves_nothing(api: FakeApiClient) ->
 
     api.orders, api.clear = pages, clear_with(api)
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of(), fence=True)
     assert api.count("baskets.clear") == 0
 
 
@@ -385,7 +386,7 @@ async def test_listed_basket_does_not_count_as_order(api: FakeApiClient, complet
 async def test_likely_order_leaves_intent_unknown(api: FakeApiClient, journal: MemoryJournal) -> None:
     api.orders, api.clear = [order_json(**OTHER_KEYS)], clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert "order 77 may be the order of this purchase" in caught.value.evidence
     assert api.count("baskets.clear") == 0
     assert state(journal) == IntentState.UNKNOWN
@@ -433,7 +434,7 @@ async def test_fence_proves_not_executed_only_by_policy(
     assert fenced.fenced_at is not None
     api.basket = basket_json()
     with pytest.raises(NotExecuted) as proven:
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert proven.value.intent == intent_of(fenced_at=fenced.fenced_at)
     assert not proven.value.safe_to_retry
     assert state(journal) == IntentState.NOT_EXECUTED
@@ -442,7 +443,7 @@ async def test_fence_proves_not_executed_only_by_policy(
 async def test_fenced_intent_is_confirmed_by_a_late_order(api: FakeApiClient, journal: MemoryJournal) -> None:
     api.clear = clear_with(api)
     api.orders = lambda request: [order_json()] if api.clock.monotonic() > 25 else []
-    done = await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+    done = await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert done.reconciled
     assert api.count("baskets.clear") == 1
 
@@ -466,7 +467,7 @@ async def test_fence_with_unexpected_response_proves_nothing(
 
     api.clear = claim
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "probably executed"
 
 
@@ -476,7 +477,7 @@ async def test_refused_fence_is_probably_executed(
 ) -> None:
     api.clear = response
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "probably executed"
     assert api.count("baskets.clear") == 1
 
@@ -490,7 +491,7 @@ async def test_failed_fence_is_retried(api: FakeApiClient, journal: MemoryJourna
 
     api.clear = flaky
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert api.count("baskets.clear") == 2
 
 
@@ -501,7 +502,7 @@ async def test_fence_with_lost_response_is_read_back(api: FakeApiClient, journal
 
     api.clear = lost
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert api.count("baskets.clear") == 1
 
 
@@ -519,8 +520,8 @@ async def test_later_reconcile_uses_the_stored_fence(
 
     api.clear = clear
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(SHORT_BUDGET), journal).reconcile(intent_of(), fence=True)
-    later = AsyncCompletions(api.with_policy(PROVING), journal)
+        await completions_of(api.with_policy(SHORT_BUDGET), journal).reconcile(intent_of(), fence=True)
+    later = completions_of(api.with_policy(PROVING), journal)
     (pending,) = await later.pending()
     assert pending.fenced_at is not None
     began = api.clock.monotonic()
@@ -534,7 +535,7 @@ async def test_later_reconcile_uses_the_stored_fence(
 async def test_order_overrides_an_old_fence(api: FakeApiClient, journal: MemoryJournal) -> None:
     await journal.fence(intent_of().id, intent_of().created_at)
     api.basket, api.orders = basket_json(items=[]), [order_json()]
-    assert (await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of())).reconciled
+    assert (await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of())).reconciled
 
 
 async def test_old_fence_of_full_or_missing_basket_proves_nothing(api: FakeApiClient, journal: MemoryJournal) -> None:
@@ -542,7 +543,7 @@ async def test_old_fence_of_full_or_missing_basket_proves_nothing(api: FakeApiCl
     for basket, likelihood in ((basket_json(), "probably not executed"), (None, "probably executed")):
         api.basket = basket
         with pytest.raises(OutcomeUnknown) as caught:
-            await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of())
+            await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of())
         assert caught.value.evidence[1] == likelihood
 
 
@@ -555,7 +556,7 @@ async def test_fence_that_cannot_be_stored_clears_nothing(api: FakeApiClient) ->
     await journal.prepare(intent_of())
     api.clear = clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert api.count("baskets.clear") == 0
     assert "JournalError: the disk is full" in caught.value.evidence
 
@@ -566,14 +567,14 @@ async def test_unreadable_journal_does_not_hide_the_order(api: FakeApiClient) ->
             raise JournalError("locked")
 
     api.orders = [order_json()]
-    assert (await AsyncCompletions(api, UnreadableJournal()).reconcile(intent_of())).reconciled
+    assert (await completions_of(api, UnreadableJournal()).reconcile(intent_of())).reconciled
 
 
 @pytest.mark.parametrize("basket", [None, basket_json(items=[])])
 async def test_missing_or_empty_basket_is_not_cleared(api: FakeApiClient, journal: MemoryJournal, basket: Any) -> None:
     api.basket, api.clear = basket, clear_with(api)
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert api.count("baskets.clear") == 0
 
 
@@ -595,7 +596,7 @@ async def test_missing_or_empty_basket_is_not_cleared(api: FakeApiClient, journa
 async def test_failed_search_proves_nothing(api: FakeApiClient, journal: MemoryJournal, failure: Any) -> None:
     api.orders, api.clear = (lambda request: failure), clear_with(api)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
     assert caught.value.evidence[1] == "undecided"
     assert api.count("baskets.clear") == 0
 
@@ -606,7 +607,7 @@ async def test_one_failed_search_of_two_proves_nothing(api: FakeApiClient, journ
 
     api.orders, api.clear = fail_listing, clear_with(api)
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
+        await completions_of(api.with_policy(PROVING), journal).reconcile(intent_of(), fence=True)
 
 
 async def test_reads_end_with_the_reconcile_budget(api: FakeApiClient, journal: MemoryJournal) -> None:
@@ -617,7 +618,7 @@ async def test_reads_end_with_the_reconcile_budget(api: FakeApiClient, journal: 
     api.basket = api.orders = hang
     begun = api.clock.monotonic()
     with pytest.raises(OutcomeUnknown):
-        await AsyncCompletions(api.with_policy(CompletionPolicy(reconcile_budget=40)), journal).reconcile(intent_of())
+        await completions_of(api.with_policy(CompletionPolicy(reconcile_budget=40)), journal).reconcile(intent_of())
     assert api.clock.monotonic() - begun == 40
     # The third read of this poll does not start: no time is left.
     assert api.deadlines == [30, 10]
@@ -638,7 +639,7 @@ async def test_search_of_many_pages_ends_with_the_budget(api: FakeApiClient, jou
     api.orders = slow
     begun = api.clock.monotonic()
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(CompletionPolicy(reconcile_budget=12)), journal).reconcile(intent_of())
+        await completions_of(api.with_policy(CompletionPolicy(reconcile_budget=12)), journal).reconcile(intent_of())
     assert api.clock.monotonic() - begun <= 15
     assert any("is over" in line for line in caught.value.evidence)
 

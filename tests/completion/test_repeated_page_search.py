@@ -7,12 +7,11 @@ from typing import Any
 import pytest
 
 from minted_connect import NotExecuted, OutcomeUnknown
-from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.request import Request
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import IntentState
-from tests.completion.fakes import FakeApiClient, intent_of, order_json, order_of, page_json
+from tests.completion.fakes import FakeApiClient, completions_of, intent_of, order_json, order_of, page_json
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +24,7 @@ async def test_search_of_a_repeated_page_proves_nothing(last: int) -> None:
     api.orders = lambda request: page_json([order_of("customer-2")], number=1, last=last)
     intent = intent_of(state=IntentState.UNKNOWN)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent)
+        await completions_of(api.with_policy(PROVING), MemoryJournal()).reconcile(intent)
     assert "the list of orders could not be read completely" in caught.value.evidence
     assert "the server or a cache ignores the page number of Get Orders" in caught.value.evidence
 
@@ -33,7 +32,7 @@ async def test_search_of_a_repeated_page_proves_nothing(last: int) -> None:
 async def test_order_on_a_repeated_page_is_found() -> None:
     api = FakeApiClient()
     api.orders = lambda request: page_json([order_json()], number=1, last=3)
-    found = await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of())
+    found = await completions_of(api.with_policy(PROVING), MemoryJournal()).reconcile(intent_of())
     assert found.order is not None
 
 
@@ -49,7 +48,7 @@ async def test_last_page_again_completes_the_search() -> None:
 
     api.orders = pages
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(CompletionPolicy(reconcile_budget=1.0)), MemoryJournal()).reconcile(
+        await completions_of(api.with_policy(CompletionPolicy(reconcile_budget=1.0)), MemoryJournal()).reconcile(
             intent_of()
         )
     assert "2" in requests
@@ -63,7 +62,7 @@ async def test_search_with_fewer_rows_than_total_proves_nothing(total: Any) -> N
     api.orders = lambda _: {**page_json([]), "total": total}
     intent = intent_of(state=IntentState.UNKNOWN)
     with pytest.raises(OutcomeUnknown) as caught:
-        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent)
+        await completions_of(api.with_policy(PROVING), MemoryJournal()).reconcile(intent)
     assert "Get Orders returned fewer orders than its total" in caught.value.evidence
 
 
@@ -73,4 +72,4 @@ async def test_empty_search_without_total_proves_its_absence(total: Any) -> None
     api.orders = lambda _: {**page_json([]), "total": total}
     intent = intent_of(state=IntentState.UNKNOWN)
     with pytest.raises(NotExecuted):
-        await AsyncCompletions(api.with_policy(PROVING), MemoryJournal()).reconcile(intent)
+        await completions_of(api.with_policy(PROVING), MemoryJournal()).reconcile(intent)
