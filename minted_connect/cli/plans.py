@@ -79,7 +79,12 @@ async def buy_plan(
     if not await is_confirmed(cli, question, yes=yes):
         return ExitCode.FAILED
     with ResultFile.create(path) as results:
-        return await _Run(cli, plan, results, currency=currency, replace=replace, wait=wait).run()
+        run = _Run(cli, plan, results, currency=currency, replace=replace, wait=wait)
+        code = await run.run()
+    if code != ExitCode.SUCCESS:
+        how = "without --new-journal " if new_journal else ""
+        cli.out.print_message(f"run the command again {how}to continue: what was bought is not bought again")
+    return code
 
 
 def _check_journal(location: str, *, is_new: bool) -> None:
@@ -250,8 +255,6 @@ class _Run:
             discard_output(sys.stdout)
         if self._replayed:
             self._cli.out.print_message(f"{self._replayed} of the bought references were bought before")
-        if self._counts[Outcome.BOUGHT] < self._counts.total():
-            self._cli.out.print_message("run the same command again to continue: what was bought is not bought again")
 
 
 def _outcome_of(error: MintedConnectError) -> Outcome:

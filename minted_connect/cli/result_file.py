@@ -23,9 +23,9 @@ class Outcome(enum.StrEnum):
 
     BOUGHT = "bought"
     REFUSED = "refused"
-    """Not bought: the server responded with an error, or the order failed."""
+    """This run bought nothing: the server responded with an error, or the order failed."""
     NOT_SENT = "not_sent"
-    """Not bought: no completion was sent."""
+    """This run bought nothing: it sent no completion."""
     UNKNOWN = "unknown"
     """The reference may have been bought."""
     NOT_STARTED = "not_started"

@@ -119,7 +119,8 @@ def test_plan_goes_on_after_references_that_fail(
     assert "minted: low: not_sent: " in result.err
     assert "minted: wrong: refused: " in result.err
     assert result.out.splitlines()[-4:] == ["outcome\treferences", "bought\t1", "refused\t2", "not_sent\t1"]
-    assert "run the same command again to continue" in result.err
+    text = "run the command again without --new-journal to continue: what was bought is not bought again"
+    assert result.err.splitlines()[-1] == text
     assert len(sandbox.shop.orders) == 1
 
 
