@@ -11,7 +11,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- LimiterTimeout          the client-side rate limit allows the call only after its deadline
  |   +- CircuitOpen             the circuit breaker is open
  |   +- BudgetExhausted         the shared retry budget has too few tokens
- |   +- JournalError            the journal could not record the intent
+ |   +- JournalError            the journal could not record the intent  .is_lost
  |   +- FleetError              the Redis server of a fleet of feeds cannot be used
  |   +- PriceFixExpired         the price lock has too few seconds left
  |   +- PriceChanged            .expected .actual
@@ -48,11 +48,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from minted_connect.error_copies import CopiesWithoutPersonalData
+from minted_connect.error_base import CopiesWithoutPersonalData
+from minted_connect.error_base import error_class as _error
 from minted_connect.request_info import Effect, Phase, RequestInfo
 
 if TYPE_CHECKING:
@@ -65,17 +66,6 @@ __all__ += ["APIError", "AuthDowngrade", "AuthenticationFailed", "BadRequest", "
 __all__ += ["PermissionDenied", "RateLimited", "RequestTimeout", "ServerError", "TransportError", "ValidationFailed"]
 __all__ += ["IntegrityError", "ProtocolError", "ResponseTooLarge", "UnexpectedRedirect"]
 __all__ += ["BasketIncomplete", "CompletionRejected", "NotExecuted", "OrderUnreadable", "OutcomeUnknown"]
-
-_T = TypeVar("_T")
-AMBIGUOUS_STATUSES: Final = frozenset({408, 425})
-"""4xx statuses after which the server may still have executed the request."""
-
-
-@dataclass_transform(eq_default=False, field_specifiers=(attrs.field,))
-def _error(cls: type[_T]) -> type[_T]:
-    # `slots=False`: a slotted exception cannot also inherit TimeoutError (layout conflict).
-    # `repr=False`: attrs would print every field, bodies and server texts included.
-    return attrs.define(eq=False, slots=False, repr=False)(cls)
 
 
 @_error
@@ -192,6 +182,14 @@ class BudgetExhausted(NotSent):
 @_error
 class JournalError(NotSent):
     """The journal cannot be read or written. A completion that needs it was not sent."""
+
+    is_lost: bool = False
+    """Whether the journal was deleted, emptied or replaced while in use. This client sends nothing with it any more."""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """Whether repeating the same call may succeed: not with a lost journal."""
+        return not self.is_lost
 
 
 @_error

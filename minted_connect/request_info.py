@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 import attrs
 
-__all__ = ["Effect", "Phase", "RequestInfo", "method_and_route"]
+__all__ = ["AMBIGUOUS_STATUSES", "Effect", "Phase", "RequestInfo", "method_and_route"]
+
+AMBIGUOUS_STATUSES: Final = frozenset({408, 425})
+"""4xx statuses after which the server may still have executed the request."""
 
 
 class Phase(enum.StrEnum):

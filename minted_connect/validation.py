@@ -14,7 +14,8 @@ from typing import Any, Final, cast
 
 import attrs
 
-from minted_connect.errors import AMBIGUOUS_STATUSES, ConfigurationError, InvalidInput
+from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.request_info import AMBIGUOUS_STATUSES
 
 __all__ = [
     "Validator",

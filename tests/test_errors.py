@@ -23,6 +23,7 @@ from minted_connect.errors import (
     ConnectFailed,
     Effect,
     InvalidInput,
+    JournalError,
     MintedConnectError,
     NotSent,
     OrderUnreadable,
@@ -143,11 +144,13 @@ RETRIABLE = {
     PoolTimeout("x"),
     CircuitOpen("x"),
     BudgetExhausted("x"),
+    JournalError("x"),
     *(with_effect(effect, cls("x")) for cls in (RateLimited, TransportError, ServerError) for effect in REPEATABLE),
 }
 NOT_RETRIABLE = {
     InvalidInput.of("qty", "rule"),
     TLSFailed("x"),
+    JournalError("x", is_lost=True),
     PriceChanged("x"),
     AlreadyInFlight("x"),
     RateLimited("x"),

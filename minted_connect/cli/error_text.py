@@ -1,7 +1,8 @@
 """The lines that `minted` prints for an error: its text, its notes, and the next step.
 
 The text of an error that the server reported is made in `core.error_mapping`, that of wrong arguments in `usage`, and
-the command of the next step in `hints`; `command` prints them.
+the command of the next step in `hints`; `command` prints them. Texts of the server are Turkish by default, so a wrong
+password has a sentence here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from minted_connect.completion.interruption import intent_of
-from minted_connect.errors import AlreadyInFlight, MintedConnectError, OutcomeUnknown
+from minted_connect.errors import AlreadyInFlight, AuthenticationFailed, MintedConnectError, OutcomeUnknown
 from minted_connect.journal.protocol import OPEN
 
 __all__ = ["describe_error", "describe_interruption"]
@@ -22,7 +23,9 @@ def describe_error(error: BaseException, hint: Hint) -> list[str]:
     """Return the lines that describe an error and the next step."""
     if not isinstance(error, MintedConnectError):
         return [f"{type(error).__name__}: {error}"]
-    lines = [str(error).replace("pass replace=True", "pass --replace")]
+    # Not a subclass: the text of an `AuthDowngrade` comes from this library.
+    text = _describe_refused_login(error) if type(error) is AuthenticationFailed else str(error)
+    lines = [text.replace("pass replace=True", "pass --replace")]
     if isinstance(error, OutcomeUnknown):
         lines.append(_next_step(error.intent.id, hint))
     elif isinstance(error, AlreadyInFlight) and error.intent_id is not None and error.order_id is None:
@@ -39,6 +42,15 @@ def describe_interruption(error: BaseException | None, hint: Hint) -> list[str]:
     if intent.state in OPEN:
         lines = [*(lines or [f"intent {intent.id} may have been executed"]), _next_step(intent.id, hint)]
     return lines
+
+
+def _describe_refused_login(error: AuthenticationFailed) -> str:
+    sender = "the server" if error.is_vendor_response else "the server or a gateway"
+    # Only the text of the vendor's envelope: a page of a gateway may hold anything.
+    message = f' "{error.message}"' if error.is_vendor_response and error.message else ""
+    return (
+        f"{sender} does not accept the user name or the password ({error.method} {error.path}: {error.status}{message})"
+    )
 
 
 def _next_step(intent_id: str, hint: Hint) -> str:

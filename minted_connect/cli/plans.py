@@ -212,7 +212,7 @@ class _Run:
         is_unreachable = isinstance(error, _UNREACHABLE) or isinstance(error.__cause__, TransportError | ServerError)
         self._unreachable = self._unreachable + 1 if is_unreachable and outcome is not Outcome.UNKNOWN else 0
         if isinstance(error, AuthenticationFailed | ConfigurationError | JournalError):
-            self._reason_to_stop = str(error)
+            self._reason_to_stop = lines[0]
         elif self._unreachable == _MAX_UNREACHABLE:
             self._reason_to_stop = f"the server could not be reached for {_MAX_UNREACHABLE} references in a row"
         self._record(purchase, outcome, error=lines[0])

@@ -21,6 +21,7 @@ from minted_connect.completion.in_flight import InFlight, Reference
 from minted_connect.completion.reference import (
     Attempts,
     check_attempts,
+    check_open_attempts,
     find_attempts,
     make_reference,
     replay_confirmed,
@@ -28,7 +29,7 @@ from minted_connect.completion.reference import (
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
-from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput
+from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, OutcomeUnknown
 from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.resources.basket_changes import read_active
@@ -36,7 +37,6 @@ from minted_connect.resources.basket_replace import checked_items
 
 __all__ = ["ItemCompletion", "make_item_terms"]
 
-_METHODS: Final = ("claim", "renew_claim", "release_claim", "find_claim")
 _CURRENCY: Final = re.compile("[A-Z]{3}")
 _PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
 """Seconds between two tries to claim; the last value repeats."""
@@ -109,7 +109,8 @@ class ItemCompletion:
         """
         journal = self._settlement.journal
         if not isinstance(journal, ClaimJournal):
-            missing = ", ".join(name for name in _METHODS if not hasattr(journal, name))
+            names = (name for name in dir(ClaimJournal) if not name.startswith("_") and not hasattr(journal, name))
+            missing = ", ".join(names)
             raise ConfigurationError(f"reference: the journal {type(journal).__name__} lacks {missing} of ClaimJournal")
         self._api.check_usable()
         until = self._api.clock.monotonic() + self._terms.wait
@@ -119,8 +120,10 @@ class ItemCompletion:
             if (replayed := await replay_confirmed(self._api, attempts, end=self._end())) is not None:
                 return replayed
             try:
+                check_open_attempts(attempts)
                 claimed = await self._claim(journal, attempts)
-            except AlreadyInFlight:
+            except (AlreadyInFlight, OutcomeUnknown):
+                # Another process may be reading back a completion whose outcome is not known yet.
                 if (now := self._api.clock.monotonic()) >= until:
                     raise
             else:

@@ -41,6 +41,8 @@ MIN_POLL_TIME: Final = 2.0
 """Seconds that must be left for another poll: a poll that is cut short shows less than the one before it."""
 RecordFence = Callable[[Intent, datetime], Awaitable[None]]
 """Writes into the journal that the basket of an intent is about to be cleared."""
+_MAX_ORDERS: Final = 5
+"""Number of orders that are named one by one in notes for people."""
 _DAY: Final = timedelta(days=1)
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 # These 4xx are about credentials, timing or rate limits, and prove nothing about the basket.
@@ -200,13 +202,13 @@ class ReadBack:
         # Only the first poll may confirm a trusted refusal early; after any other result it is treated like all others.
         self._trusts_refusal = False
         if proven.outcome is Outcome.UNKNOWN:
-            candidates = (f"order {row.raw.get('id')} may be the order of this purchase" for row in likely)
+            candidates = _list_orders(likely, "may be the order of this purchase")
             notes = (proven.reason, proven.likelihood.value, *candidates, *failures)
             return ReadBackResult(proven, evidence, notes=notes)
         if not matching:
             return ReadBackResult(proven, evidence)
-        duplicates = (f"order {row.raw.get('id')} has keys of the same basket" for row in matching[1:])
-        return ReadBackResult(proven, evidence, matching[0].listed.order, matching[0].raw, tuple(duplicates))
+        duplicates = _list_orders(matching[1:], "has keys of the same basket")
+        return ReadBackResult(proven, evidence, matching[0].listed.order, matching[0].raw, duplicates)
 
     async def _read_basket(self) -> BasketSeen:
         intent = self._intent
@@ -296,6 +298,14 @@ class ReadBack:
         # `success` alone proves nothing: the basket may already have become an order.
         if is_cleared(mapping(response.data), intent):
             self._fence, self._fenced_at = Fence.CLEARED, clock.monotonic()
+
+
+def _list_orders(rows: Sequence[_Row], text: str) -> tuple[str, ...]:
+    """Return a note for each of the first orders, and one with the number of the others."""
+    notes = [f"order {row.raw.get('id')} {text}" for row in rows[:_MAX_ORDERS]]
+    if len(rows) > _MAX_ORDERS:
+        notes.append(f"and {len(rows) - _MAX_ORDERS} further orders")
+    return tuple(notes)
 
 
 def _sort_key(row: _Row) -> tuple[bool, bool, Match]:

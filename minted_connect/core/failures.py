@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import Final, TypeVar
 
 from minted_connect.errors import (
-    AMBIGUOUS_STATUSES,
     APIError,
     AuthenticationFailed,
     Effect,
@@ -25,6 +24,7 @@ from minted_connect.errors import (
     TransportError,
     ValidationFailed,
 )
+from minted_connect.request_info import AMBIGUOUS_STATUSES
 
 __all__ = [
     "AMBIGUOUS_STATUSES",

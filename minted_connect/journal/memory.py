@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection
 from datetime import datetime
-from typing import Final
+from functools import wraps
+from typing import Any, Final, TypeVar, cast
 
 import attrs
 
@@ -27,15 +29,30 @@ _logger = logging.getLogger("minted_connect.completion")
 
 _MAX_CLOSED: Final = 10_000
 
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _locked(method: _Method) -> _Method:
+    """Run a method of the journal under its lock, which no method holds while it waits."""
+
+    @wraps(method)
+    async def run(self: MemoryJournal, *args: Any, **kwargs: Any) -> Any:
+        with self._lock:  # pyright: ignore[reportPrivateUsage]
+            return await method(self, *args, **kwargs)
+
+    return cast("_Method", run)
+
 
 class MemoryJournal:
-    """A journal in memory. It separates the tasks of one process, and is lost when the process ends.
+    """A journal in memory. It separates the tasks and threads of one process, and is lost when the process ends.
 
     Only the latest 10,000 closed intents without a reference are kept, so that memory stays bounded. For a basket that
     was completed earlier, only the server can refuse a second completion. Intents with a reference are all kept.
     """
 
     def __init__(self) -> None:
+        # Blocking clients that share the journal run on event loops in different threads.
+        self._lock = threading.RLock()
         self._open: dict[str, Intent] = {}
         self._closed: dict[str, Intent] = {}
         self._forgettable: dict[str, None] = {}
@@ -45,6 +62,7 @@ class MemoryJournal:
         self._claims = MemoryClaims()
         self._has_warned = False
 
+    @_locked
     async def prepare(
         self,
         intent: Intent,
@@ -71,6 +89,7 @@ class MemoryJournal:
         self._open[intent.id] = intent
         self._ids_by_basket.setdefault((intent.external_customer_id, intent.cart_token), []).append(intent.id)
 
+    @_locked
     async def settle(
         self,
         intent_id: str,
@@ -105,12 +124,14 @@ class MemoryJournal:
         if len(self._forgettable) > _MAX_CLOSED:
             self._forget(next(iter(self._forgettable)))
 
+    @_locked
     async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
         """Store the response that refused an open intent."""
         intent = self._open.get(intent_id)
         if intent is not None:
             self._open[intent_id] = attrs.evolve(intent, state=IntentState.UNKNOWN, refusal=refusal)
 
+    @_locked
     async def adopt(self, intent_id: str, owner: JournalAccount) -> None:
         """Assign an intent to an account."""
         for intents in (self._open, self._closed):
@@ -121,6 +142,7 @@ class MemoryJournal:
                     self._ids_by_reference[intent.account, intent.reference].remove(intent_id)
                     self._ids_by_reference.setdefault((owner.account, intent.reference), []).append(intent_id)
 
+    @_locked
     async def save_progress(
         self, external_customer_id: str, cart_token: str, progress: OrderProgress, *, account: str | None = None
     ) -> None:
@@ -129,16 +151,19 @@ class MemoryJournal:
             if intent.state == IntentState.CONFIRMED:
                 self._closed[intent.id] = attrs.evolve(intent, progress=progress)
 
+    @_locked
     async def get(self, intent_id: str) -> Intent | None:
         """Return the intent with this id, or None."""
         return self._open.get(intent_id) or self._closed.get(intent_id)
 
+    @_locked
     async def fence(self, intent_id: str, at: datetime) -> None:
         """Store that a basket is about to be cleared."""
         intent = self._open.get(intent_id)
         if intent is not None and intent.fenced_at is None:
             self._open[intent_id] = attrs.evolve(intent, fenced_at=at)
 
+    @_locked
     async def find_active(
         self, external_customer_id: str, cart_token: str, *, account: str | None = None
     ) -> Intent | None:
@@ -147,27 +172,32 @@ class MemoryJournal:
         active = [intent for intent in found if intent.state in ACTIVE]
         return min(active, key=lambda intent: intent.state != IntentState.CONFIRMED, default=None)
 
+    @_locked
     async def pending(self) -> list[Intent]:
         """Return the open intents, oldest first."""
         return list(self._open.values())
 
+    @_locked
     async def awaiting_completion(self) -> list[Intent]:
         """Return the confirmed intents whose order is not known to be final, oldest first."""
         confirmed = (intent for intent in self._closed.values() if intent.state == IntentState.CONFIRMED)
         return [intent for intent in confirmed if intent.progress is None or not intent.progress.is_final]
 
+    @_locked
     async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
         """Return the intents with a reference, oldest first."""
         accounts = dict.fromkeys((key.unnamed_account, key.owner.account))
         ids = (self._ids_by_reference.get((account, key.reference), ()) for account in accounts)
         return [self._get(intent_id) for some in ids for intent_id in some]
 
+    @_locked
     async def record_decision(self, intent_id: str, at: datetime) -> None:
         """Store that a person has settled an intent."""
         for intents in (self._open, self._closed):
             if intent_id in intents:
                 intents[intent_id] = attrs.evolve(intents[intent_id], decided_at=at)
 
+    @_locked
     async def find_other_references(self, key: ReferenceKey, *, same: bool = False) -> list[str]:
         """Return the ids of some intents with references that belong to other accounts of the same server."""
         found = [
@@ -179,19 +209,23 @@ class MemoryJournal:
         ]
         return found[:5]
 
+    @_locked
     async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
         """Store a claim, or take over an earlier one of the same reference, and return it."""
         await self._check_reference(claim.key, known)
         return self._claims.store(claim)
 
+    @_locked
     async def renew_claim(self, claim: Claim) -> None:
         """Extend a claim from now."""
         self._claims.renew(claim)
 
+    @_locked
     async def release_claim(self, claim: Claim, *, grace: float) -> None:
         """End a claim."""
         self._claims.release(claim, grace)
 
+    @_locked
     async def find_claim(self, key: ReferenceKey) -> Claim | None:
         """Return the claim of a reference, held or not, or None."""
         return self._claims.find(key)

@@ -143,7 +143,8 @@ class PostgresJournal(SqlJournal):
         except JournalError as error:
             if status.is_commit_uncertain and not await self._settle_not_sent(intent):
                 raise JournalError(
-                    f"{error}; the intent may be stored all the same, and show in complete.pending(): nothing was sent"
+                    f"{error}; the intent may be stored all the same, and show in complete.pending(): nothing was sent",
+                    error.is_lost,
                 ) from None
             raise
         self._remember(intent)

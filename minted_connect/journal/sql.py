@@ -113,7 +113,7 @@ class SqlJournal(ABC):
         await self._write(self._statements.fence, {"id": intent_id, "at": at.isoformat()})
         if self._loss is not None and intent_id in self._prepared:
             # Without this record, a cleared basket could not be told from one that became an order.
-            raise JournalError(self._loss)
+            raise JournalError(self._loss, is_lost=True)
 
     async def get(self, intent_id: str) -> Intent | None:
         """Return the intent with this id, or None."""
@@ -252,7 +252,7 @@ class SqlJournal(ABC):
 
     def _raise_if_lost(self) -> None:
         if self._loss is not None:
-            raise JournalError(self._loss)
+            raise JournalError(self._loss, is_lost=True)
 
     def _remember(self, intent: Intent) -> None:
         """Remember an intent that was stored durably."""
@@ -265,7 +265,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} {reason}. Nothing is sent with it any more: restore it, or find out which "
             "orders were made since; then build a new client"
         )
-        return JournalError(self._loss)
+        return JournalError(self._loss, is_lost=True)
 
     def _report_missing(self, intent_id: str) -> None:
         """Stop preparing intents, and log that the record of an intent that was prepared here is lost."""

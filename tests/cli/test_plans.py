@@ -160,7 +160,7 @@ def test_wrong_password_ends_the_plan(minted: Minted, sandbox: ThreadedSandbox, 
     result = minted(*arguments(file, journal), env={"MINTED_CONNECT_PASSWORD": "other"})
     assert result.code == 3
     assert outcomes(file) == [("r-1", "refused"), ("r-2", "not_started"), ("r-3", "not_started")]
-    assert "minted: stopped: " in result.err
+    assert "minted: stopped: the server does not accept the user name or the password " in result.err
     assert not sandbox.shop.orders
     assert minted(*arguments(file, journal)).code == 0
 

@@ -35,12 +35,18 @@ class Shop:
             settings["options"] = attrs.evolve(options, completion=policy)
         return await self._connect(self.sandbox.url, self.sandbox.username, self.sandbox.password, **settings)
 
+    async def create_customer(self, client: Any, customer: str = CUSTOMER) -> bool:
+        """Create a customer unless it exists; return whether it was created."""
+        if customer in self._customers:
+            return False
+        self._customers.add(customer)
+        await client.customers.create(customer, firstname="Brant", lastname="Ankunding")
+        return True
+
     async def fill(self, client: Any, qty: int = 1, sku: str = GOLD, **changes: Any) -> Basket:
         customer = changes.pop("customer_id", CUSTOMER)
-        if customer not in self._customers:
-            self._customers.add(customer)
-            await client.customers.create(customer, firstname="Brant", lastname="Ankunding")
-        elif (active := await client.baskets.get_active(customer)) is not None and active.items:
+        is_new = await self.create_customer(client, customer)
+        if not is_new and (active := await client.baskets.get_active(customer)) is not None and active.items:
             await client.baskets.clear(active)
         return await client.baskets.add_item(customer, sku=sku, qty=qty, type=changes.pop("type", "buy"))
 

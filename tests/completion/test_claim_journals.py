@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -14,6 +16,8 @@ from typing import Any
 import attrs
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError
 from minted_connect.journal import boot_clock, open_journal, postgres_schema, sqlite_schema
@@ -190,6 +194,7 @@ async def test_account_that_was_named_later_keeps_its_claims(journal, age):
     assert (found.owner, found.generation) == ("second", 2)
 
 
+@pytest.mark.requirement(47)
 async def test_concurrent_claims_succeed_once(journals):
     several = [journals.open_another() for _ in range(6)]
     claims = [claim_of(str(number)) for number in range(6)]
@@ -644,3 +649,87 @@ async def test_intent_stores_the_generation_of_its_claim(journal_location, reque
 
 async def test_every_journal_stores_claims(journals):
     assert isinstance(open_journal(journals.journal), ClaimJournal)
+
+
+# --- all journals behave equally -----------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("claim"), st.integers(0, 1), st.integers(0, 1), st.sampled_from([MINE, NAMED])),
+        st.tuples(st.just("renew"), st.integers(0, 3)),
+        st.tuples(st.just("release"), st.integers(0, 3), st.sampled_from([0, 30])),
+        st.tuples(st.just("prepare"), st.integers(0, 3), st.booleans()),
+        st.tuples(st.just("prepare"), st.none(), st.integers(0, 1)),
+        st.tuples(st.just("settle"), st.integers(0, 3), st.sampled_from([IntentState.NOT_SENT, IntentState.UNKNOWN])),
+        st.tuples(st.just("age"), st.just(40)),  # no sum of these equals an expiry
+    ),
+    min_size=3,
+    max_size=14,
+)
+
+
+async def run_steps(journals: Journals, name: str, steps: list[Any]) -> list[str]:
+    """Execute the steps, and return their results with the claims that are stored at the end."""
+    journal, results = journals.journal, []
+    claims: list[Claim] = []
+    intents: list[str] = []
+    keys = [
+        ReferenceKey(f"{name}-{reference}", JournalAccount(name, f"{name}-{owner.account}"), f"{name}-{MINE.account}")
+        for reference in (0, 1)
+        for owner in (MINE, NAMED)
+    ]
+
+    async def execute(step: tuple[Any, ...]) -> object:
+        match step:
+            case "claim", reference, customer, owner:
+                key = keys[2 * reference + (owner is NAMED)]
+                values = {"external_customer_id": f"{name}-{customer}", "seconds": 100.0, "grace": 50.0}
+                claim = claim_of(f"call-{len(claims)}", key=key, cart_token=f"basket-{len(claims)}", **values)
+                claims.append(await journal.claim(claim, known=intents))
+                return attrs.evolve(claims[-1], key=key_of())
+            case "prepare", None, customer:
+                intents.append(f"{name}-{len(intents)}")
+                owner = JournalAccount(name, keys[0].unnamed_account)
+                return await journal.prepare(
+                    plain_intent(intents[-1], owner, external_customer_id=f"{name}-{customer}")
+                )
+            case "settle", number, state:
+                return await journal.settle(f"{name}-{number}", state)
+            case "age", seconds:
+                return journals.age(seconds)
+        claim = claims[step[1] % len(claims)]
+        match step:
+            case "renew", _:
+                return await journal.renew_claim(claim)
+            case "release", _, grace:
+                return await journal.release_claim(claim, grace=grace)
+            case _:
+                intents.append(f"{name}-{len(intents)}")
+                intent = intent_with(claim, intents[-1])
+                return await journal.prepare(intent, key=claim.key, known=intents, claim=claim, frees_customer=step[2])
+
+    for step in steps:
+        if step[0] in {"claim", "settle", "age"} or step[1] is None or claims:
+            try:
+                results.append(repr(await execute(step)))
+            except AlreadyInFlight as error:
+                results.append(str(error))
+    for key in keys:
+        found = await journal.find_claim(key)
+        results.append(repr(found and (found.owner, found.generation, found.cart_token, round(found.seconds, -1))))
+    return [re.sub(r"in \d+ s", "in some s", result.replace(name, "")) for result in results]
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(steps=STEPS)
+def test_journals_with_claims_behave_equally(database: Database, tmp_path: Path, steps: list[Any]) -> None:
+    async def run_all() -> list[list[str]]:
+        journals = (open_memory(), open_sqlite(tmp_path / "j.db"), open_postgres(database))
+        name = os.urandom(8).hex()
+        return [await run_steps(one, name, steps) for one in journals]
+
+    memory, sqlite, postgres = asyncio.run(run_all())
+    assert memory == sqlite
+    assert memory == postgres

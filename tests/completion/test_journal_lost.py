@@ -118,6 +118,7 @@ async def test_prepare_with_a_lost_journal_raises_journal_error(
         with pytest.raises(JournalError, match=r"Nothing is sent with it any more.*build a new client") as caught:
             await journal.prepare(intent_of(id="third", cart_token="third"))
         assert str(path) in str(caught.value)
+        assert (caught.value.is_lost, caught.value.safe_to_retry) == (True, False)
     assert path.exists() == existed  # the file is not created again
     with pytest.raises(JournalError):
         await journal.pending()
@@ -228,8 +229,9 @@ async def test_outcome_of_a_deleted_row_is_logged_and_stops_sending(
     [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert intent.id in record.getMessage()
     assert "canary" not in record.getMessage()
-    with pytest.raises(JournalError, match="build a new client"):
+    with pytest.raises(JournalError, match="build a new client") as caught:
         await journal.prepare(intent_of(id="second", cart_token="second"))
+    assert (caught.value.is_lost, caught.value.safe_to_retry) == (True, False)
     await open_journal(journal_location).prepare(intent_of(id="second", cart_token="second"))  # a new client
 
 
@@ -239,8 +241,9 @@ async def test_fence_of_a_deleted_row_raises_journal_error(
     journal = open_journal(journal_location)
     await journal.prepare(intent_of())
     await asyncio.to_thread(delete_row, intent_of().id)
-    with pytest.raises(JournalError):
+    with pytest.raises(JournalError) as caught:
         await journal.fence(intent_of().id, intent_of().created_at)
+    assert not caught.value.safe_to_retry
 
 
 async def test_row_deleted_after_its_outcome_is_detected(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from contextlib import closing
+import threading
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,41 @@ async def test_unreadable_record_of_a_reference_raises_journal_error(tmp_path):
             with pytest.raises(JournalError, match=r"cannot be read: intent first\. Nothing is sent for its reference"):
                 await call
     await journal.aclose()
+
+
+class OverlappingJournal(MemoryJournal):
+    """Each `prepare` waits, after its look for the reference, until that of another thread has looked, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._both = threading.Barrier(2)
+
+    async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
+        found = await super().find_by_reference(key)
+        with suppress(threading.BrokenBarrierError):
+            self._both.wait(0.5)
+        return found
+
+
+@pytest.mark.requirement(47)
+def test_memory_stores_one_intent_of_two_threads():
+    journal = OverlappingJournal()
+    outcomes: list[str] = []
+
+    def prepare(intent_id: str) -> None:
+        try:
+            asyncio.run(journal.prepare(named(intent_id), key=key()))
+        except AlreadyInFlight:
+            outcomes.append("refused")
+        else:
+            outcomes.append("stored")
+
+    threads = [threading.Thread(target=prepare, args=(intent_id,)) for intent_id in ("first", "second")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["refused", "stored"]
 
 
 async def test_memory_keeps_references_beyond_its_limit(monkeypatch, caplog):

@@ -155,7 +155,7 @@ SECURITY = [
     Mutation(
         33,
         "a pickled rejection holds the data of the order",
-        "error_copies.py",
+        "error_base.py",
         "return without_personal_data(value) if isinstance(value, Basket | Order) else value",
         "return value",
         "test_error_privacy.py",

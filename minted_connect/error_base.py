@@ -1,9 +1,11 @@
-"""Copies and pickles of errors, some of which have a basket or an order as an attribute."""
+"""The basis of all errors: attrs classes that are copied and pickled with care, as some have a basket or an order."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, dataclass_transform
+
+import attrs
 
 if TYPE_CHECKING:
     # attrs passes the values of all fields to `BaseException.__init__`, which stores them as `args`.
@@ -11,7 +13,17 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-__all__ = ["CopiesWithoutPersonalData"]
+__all__ = ["CopiesWithoutPersonalData", "error_class"]
+
+_T = TypeVar("_T")
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(attrs.field,))
+def error_class(cls: type[_T]) -> type[_T]:
+    """Make an attrs class of an error."""
+    # `slots=False`: a slotted exception cannot also inherit TimeoutError (layout conflict).
+    # `repr=False`: attrs would print every field, bodies and server texts included.
+    return attrs.define(eq=False, slots=False, repr=False)(cls)
 
 
 class CopiesWithoutPersonalData(_Base):
