@@ -32,6 +32,7 @@ __all__ = [
     "iso_date",
     "one_of",
     "seconds",
+    "seconds_or_zero",
     "text",
     "token",
     "validate_account_name",

@@ -32,6 +32,7 @@ SLOW = (
     *("completion/test_references_stateful.py", "sandbox/test_fault_modes.py"),
     # Processes that are started, killed, stopped or sent signals.
     *("completion/test_killed.py", "completion/test_killed_purchases.py", "completion/test_machines.py"),
+    "completion/test_plan_recipe.py",
     *(
         "cli/test_endings.py",
         "cli/test_hints.py",

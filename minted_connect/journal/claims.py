@@ -8,7 +8,7 @@ taken over only `grace` seconds later, when the server cannot execute any of the
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
@@ -18,7 +18,16 @@ from minted_connect.errors import AlreadyInFlight
 from minted_connect.journal.protocol import ReferenceJournal, ReferenceKey
 from minted_connect.models import Intent, OrderKind
 
-__all__ = ["Claim", "ClaimJournal", "StoredClaim", "check_claims", "check_no_claim", "claim_lost_error", "take_claim"]
+__all__ = [
+    "Claim",
+    "ClaimJournal",
+    "StoredClaim",
+    "check_claims",
+    "check_no_claim",
+    "claim_lost_error",
+    "latest_claim",
+    "take_claim",
+]
 
 
 @attrs.frozen
@@ -157,7 +166,8 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
     same = [one.claim for one in stored if _is_same(one, claim)]
     if not same:
         return claim
-    earlier = max(same, key=lambda one: one.generation)
+    earlier = latest_claim(same, claim.key)
+    assert earlier is not None
     return attrs.evolve(
         claim,
         saw_basket=earlier.saw_basket,
@@ -165,6 +175,11 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
         created_at=earlier.created_at,
         generation=earlier.generation + 1,
     )
+
+
+def latest_claim(claims: Iterable[Claim], key: ReferenceKey) -> Claim | None:
+    """Return the claim of the latest generation, or None; of two, the one of the named account."""
+    return max(claims, key=lambda one: (one.generation, one.key.owner == key.owner), default=None)
 
 
 def check_claims(claim: Claim, stored: Sequence[StoredClaim]) -> None:
