@@ -22,6 +22,7 @@ from minted_connect.completion.reference import (
     Attempts,
     check_attempts,
     check_open_attempts,
+    check_terms,
     find_attempts,
     make_reference,
     replay_confirmed,
@@ -179,6 +180,7 @@ class ItemCompletion:
     async def _run_claimed(self, claimed: ClaimedBasket, attempts: Attempts) -> Completion:
         call: InFlight | None = None
         try:
+            check_terms(claimed.claim.terms, self._terms.reference, "by a call that completed nothing")
             async with self._api.hold_lock(self._terms.customer_id):
                 found = await self._check_earlier_calls(claimed, attempts)
                 if found is not None:

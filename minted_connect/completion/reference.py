@@ -43,6 +43,7 @@ __all__ = [
     "Attempts",
     "check_attempts",
     "check_open_attempts",
+    "check_terms",
     "find_attempts",
     "find_claim",
     "make_reference",
@@ -111,16 +112,26 @@ async def find_attempts(api: ApiClient, settlement: Settlement, reference: Refer
         settlement.has_checked_references = True
     intents = await journal.find_by_reference(key)
     for intent in intents:
-        _check_terms(intent, reference)
+        check_terms(intent.terms, reference, f"intent {intent.id}")
     return Attempts(key, tuple(intents))
 
 
-def _check_terms(intent: Intent, reference: Reference) -> None:
-    if intent.terms == reference.terms:
+def check_terms(stored: str | None, reference: Reference, user: str) -> None:
+    """Check that a reference was used with the same terms before.
+
+    Args:
+        stored: The terms as stored.
+        reference: The reference and its terms.
+        user: Names for the error what has stored them.
+
+    Raises:
+        InvalidInput: if the terms differ; the text says which.
+    """
+    if stored == reference.terms:
         return
-    before, now = (cast("dict[str, Any]", json.loads(terms or "{}")) for terms in (intent.terms, reference.terms))
+    before, now = (cast("dict[str, Any]", json.loads(terms or "{}")) for terms in (stored, reference.terms))
     differing = ", ".join(name for name in now if before.get(name) != now[name])
-    raise InvalidInput.of("reference", f"was used before with other terms (intent {intent.id}): {differing} differ")
+    raise InvalidInput.of("reference", f"was used before with other terms ({user}): {differing} differ")
 
 
 async def replay_confirmed(api: ApiClient, attempts: Attempts, *, end: float) -> Completion | None:
