@@ -43,10 +43,8 @@ async def resolve(
         OutcomeUnknown: if the outcome is still unknown.
     """
     raised: MintedConnectError
-    if (
-        found.evidence.order is not OrderSeen.NONE
-        and (successor := await settlement.find_successor(intent)) is not None
-    ):
+    is_found = found.evidence.order in {OrderSeen.ACCEPTED, OrderSeen.FAILED}
+    if is_found and (successor := await settlement.find_successor(intent)) is not None:
         # Otherwise one order would count for two intents, and for two references.
         text = f"its basket was completed again by intent {successor.id}, to which the order belongs"
         raise NotExecuted(f"intent {intent.id}: {text}", intent) from error

@@ -296,6 +296,15 @@ GATE = [
         "completion/test_reference_doubles.py",
     ),
     Mutation(
+        47,
+        "an order counts for an intent whose basket was completed again",
+        "completion/outcomes.py",
+        "    is_found = found.evidence.order in {OrderSeen.ACCEPTED, OrderSeen.FAILED}",
+        "    is_found = False",
+        "completion/test_references.py",
+        "completed_again and memory",
+    ),
+    Mutation(
         48,
         "every intent counts as one of this account",
         "completion/settlement.py",
