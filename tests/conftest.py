@@ -35,6 +35,9 @@ SLOW = (
     *("completion/test_plan_recipe.py", "completion/test_plans.py", "completion/test_items_stopped.py"),
     *(
         "cli/test_endings.py",
+        "cli/test_hints.py",
+        "cli/test_plan_runs.py",
+        "cli/test_plans_postgres.py",
         "cli/test_signals.py",
         "cli/test_streams.py",
         "feed/test_fleet_data_loss.py",

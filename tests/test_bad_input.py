@@ -150,6 +150,7 @@ ACCEPTED: dict[str, set[str]] = {
     "CompletionPolicy price_fix_margin": {"1.5"},
     "CompletionPolicy reconcile_budget": {"1.5"},
     "CompletionPolicy orders_lag": {"0", "1.5"},
+    "CompletionPolicy claim_seconds": {"1.5"},
     "CompletionPolicy latest_landing": {"0", "1.5"},
     "CompletionPolicy order_keeps_number": {"True"},
     "CompletionPolicy inline_looks": {"0", "1.5"},

@@ -7,6 +7,7 @@ import contextlib
 import copy
 import gc
 import html
+import itertools
 import json
 import logging
 import pickle
@@ -14,6 +15,7 @@ import re
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote
@@ -144,8 +146,25 @@ async def collect(walk: AsyncIterator[Any]) -> list[Any]:
     return [item async for item in walk]
 
 
+numbers = itertools.count()
+"""Make each reference a new one."""
+
 OTHER_CALLS: dict[str, Call] = {
     "baskets.replace": lambda m, s: m.baskets.replace(s.buying, {GOLD: 2, "MNTBAE0013": 1}),
+    "complete.buy_items": lambda m, s: m.complete.buy_items(
+        s.person.customer, {GOLD: 1}, reference=f"buy-{next(numbers)}", max_total=Decimal(10**6), currency="AED"
+    ),
+    "complete.sell_items": lambda m, s: m.complete.sell_items(
+        s.person.customer, {GOLD: 1}, reference=f"sell-{next(numbers)}", min_total=Decimal(0), currency="AED"
+    ),
+    "complete.deliver_items": lambda m, s: m.complete.deliver_items(
+        s.person.customer,
+        {GOLD: 1},
+        shipping=s.person.shipping,
+        reference=f"deliver-{next(numbers)}",
+        max_total=Decimal(10**6),
+        currency="AED",
+    ),
     "complete.pending": lambda m, s: m.complete.pending(),
     "complete.unfinished": lambda m, s: m.complete.unfinished(),
     "complete.reconcile": lambda m, s: m.complete.reconcile(intent_of(s)),
@@ -168,6 +187,7 @@ OTHER_CALLS: dict[str, Call] = {
 CALLS_THAT_REMOVE = {
     *("baskets.delete_item", "baskets.clear", "customers.remove"),
     *("complete.buy", "complete.sell", "complete.delivery"),
+    *("complete.buy_items", "complete.sell_items", "complete.deliver_items"),
 }
 """Calls that remove data which other calls need; a failed purchase blocks its basket."""
 

@@ -1,8 +1,8 @@
 """The command line `minted` (extra `cli`).
 
 `app` assembles the commands, `command` runs one, `process` handles signals and standard streams, `profiles` loads
-server and credentials, `output` prints, `exit_codes` maps errors to exit codes, and `error_text` describes errors. The
-rest of the package is imported only when a command runs, so that `minted --help` is fast.
+server and credentials, `output` prints, `exit_codes` maps errors to exit codes, and `error_text` describes errors, with
+the next step of `hints`. The rest of the package is imported only when a command runs, so that `minted --help` is fast.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from minted_connect._version import __version__
-from minted_connect.cli import baskets, customers, doctor, orders, prices, purchases, tools
+from minted_connect.cli import baskets, buy, customers, doctor, orders, prices, purchases, tools
 from minted_connect.cli.command import command
 from minted_connect.cli.usage import OneLineErrorGroup
 
@@ -52,6 +52,11 @@ def _load_purchase_settings(common: Mapping[str, Any], given: Mapping[str, Any])
     return {**settings, "journal": default_journal_path(settings)}
 
 
+def _load_buy_settings(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    buy.check_options(given)  # before the prompt for the password
+    return _load_purchase_settings(common, given)
+
+
 def _load_reconcile_settings(common: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     from minted_connect.cli.profiles import load_settings  # noqa: PLC0415 - not for `--help`
 
@@ -68,7 +73,8 @@ app.add_typer(prices.rates_app, name="rates", rich_help_panel=_PRICES)
 command(app, "products", rich_help_panel=_PRICES)(prices.products)
 app.add_typer(customers.customer_app, name="customer", rich_help_panel=_PURCHASES)
 app.add_typer(baskets.basket_app, name="basket", rich_help_panel=_PURCHASES)
-for _name, _function in (("buy", purchases.buy), ("sell", purchases.sell), ("deliver", purchases.deliver)):
+command(app, "buy", changes=True, load_settings=_load_buy_settings, rich_help_panel=_PURCHASES)(buy.buy)
+for _name, _function in (("sell", purchases.sell), ("deliver", purchases.deliver)):
     command(app, _name, changes=True, load_settings=_load_purchase_settings, rich_help_panel=_PURCHASES)(_function)
 command(app, "reconcile", client=False, load_settings=_load_reconcile_settings, rich_help_panel=_PURCHASES)(
     purchases.reconcile

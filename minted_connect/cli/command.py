@@ -67,6 +67,8 @@ class Context:
         """Whether the command may have changed data, so that a failure can leave the outcome unknown."""
         self.may_leave_open = False
         """Whether an interruption leaves intents open, so that the command should be run again."""
+        self.has_unknown_outcome = False
+        """Whether the outcome of an earlier purchase of this command is unknown."""
         self.exit_code: int | None = None
         """Exit code of the function; None until it has returned."""
         self._minted: AsyncMintedConnect | None = None
@@ -76,6 +78,25 @@ class Context:
         """The client, in a command that was registered with `client=True`."""
         assert self._minted is not None
         return self._minted
+
+    def describe_error(self, error: BaseException) -> list[str]:
+        """Return the lines that describe an error and the next step."""
+        from minted_connect.cli.error_text import describe_error  # noqa: PLC0415 - `--help` does not need it
+
+        return describe_error(error, self.reconcile_command)
+
+    def print_error(self, error: BaseException) -> None:
+        """Print the lines that describe an error and the next step."""
+        from minted_connect.cli.output import format_cell  # noqa: PLC0415 - `--help` does not need it
+
+        for line in self.describe_error(error):
+            self.out.print_message(f"minted: {format_cell(line)}")
+
+    def reconcile_command(self, intent_id: str) -> str:
+        """Return the command that finds out the outcome of an intent."""
+        from minted_connect.cli.hints import reconcile_command  # noqa: PLC0415 - `--help` does not need it
+
+        return reconcile_command(self.settings, self.common, intent_id)
 
     async def run(self, body: Callable[[Context], Awaitable[int | None]], *, client: bool) -> int:
         """Run the function of a command, with an open client if `client` is true; return its exit code."""
@@ -184,19 +205,24 @@ def run(
 
     out = output.Output(as_json=common["as_json"])
     context: Context | None = None
+
+    def hint(intent_id: str) -> str:
+        return "minted reconcile" if context is None else context.reconcile_command(intent_id)
+
     try:
         context = created = Context(load_settings(common, given), common, out, changes=changes)
         return process.run_interruptible(lambda: created.run(lambda cli: body(cli, **given), client=client))
     except process.Interrupted as interrupted:
         if context is not None and context.exit_code is not None:
             return context.exit_code  # only the closing of the client was interrupted
-        lines = error_text.describe_interruption(interrupted.__cause__)
+        lines = error_text.describe_interruption(interrupted.__cause__, hint)
         for line in lines:
             out.print_message(f"minted: {line}")
         if context is not None and context.may_leave_open:
             out.print_message("minted: interrupted: run it again to settle what is still open")
             return exit_codes.ExitCode.UNKNOWN
-        return exit_codes.ExitCode.UNKNOWN if lines and changes else interrupted.exit_code
+        is_unknown = context is not None and context.has_unknown_outcome
+        return exit_codes.ExitCode.UNKNOWN if (lines and changes) or is_unknown else interrupted.exit_code
     except KeyboardInterrupt:  # at the password prompt
         return exit_codes.ExitCode.INTERRUPTED
     except BrokenPipeError as error:
@@ -205,7 +231,7 @@ def run(
             out.print_message("minted: the result could not be printed: check it before you repeat the command")
         return exit_codes.exit_code_for(error, changes=context is not None and context.may_have_changed)
     except (MintedConnectError, OSError) as error:
-        for line in error_text.describe_error(error):
+        for line in error_text.describe_error(error, hint):
             out.print_message(f"minted: {output.format_cell(line)}")
         return exit_codes.exit_code_for(error, changes=context is not None and context.may_have_changed)
     except Exception:

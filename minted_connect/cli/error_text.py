@@ -1,38 +1,46 @@
 """The lines that `minted` prints for an error: its text, its notes, and the next step.
 
-The text of an error that the server reported is made in `core.error_mapping`, that of wrong arguments in `usage`;
-`command` prints them. Texts of the server are Turkish by default, so a wrong password has a sentence here.
+The text of an error that the server reported is made in `core.error_mapping`, that of wrong arguments in `usage`, and
+the command of the next step in `hints`; `command` prints them. Texts of the server are Turkish by default, so a wrong
+password has a sentence here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from minted_connect.completion.interruption import intent_of
-from minted_connect.errors import AuthenticationFailed, MintedConnectError, OutcomeUnknown
+from minted_connect.errors import AlreadyInFlight, AuthenticationFailed, MintedConnectError, OutcomeUnknown
 from minted_connect.journal.protocol import OPEN
-from minted_connect.models import Intent
 
 __all__ = ["describe_error", "describe_interruption"]
 
+Hint = Callable[[str], str]
+"""Returns the command that finds out the outcome of the intent with this id."""
 
-def describe_error(error: BaseException) -> list[str]:
+
+def describe_error(error: BaseException, hint: Hint) -> list[str]:
     """Return the lines that describe an error and the next step."""
     if not isinstance(error, MintedConnectError):
         return [f"{type(error).__name__}: {error}"]
     # Not a subclass: the text of an `AuthDowngrade` comes from this library.
-    lines = [_describe_refused_login(error) if type(error) is AuthenticationFailed else str(error)]
+    text = _describe_refused_login(error) if type(error) is AuthenticationFailed else str(error)
+    lines = [text.replace("pass replace=True", "pass --replace")]
     if isinstance(error, OutcomeUnknown):
-        lines.append(_next_step(error.intent))
+        lines.append(_next_step(error.intent.id, hint))
+    elif isinstance(error, AlreadyInFlight) and error.intent_id is not None and error.order_id is None:
+        lines.append(f"find out with: {hint(error.intent_id)}")
     return [*lines, *getattr(error, "__notes__", ())]
 
 
-def describe_interruption(error: BaseException | None) -> list[str]:
+def describe_interruption(error: BaseException | None, hint: Hint) -> list[str]:
     """Return the lines about the purchase that a signal interrupted, and the next step; empty if nothing was sent."""
     intent = None if error is None else intent_of(error)
     if intent is None:
         return []
     lines = [note for note in getattr(error, "__notes__", ()) if intent.id in note]
     if intent.state in OPEN:
-        lines = [*(lines or [f"intent {intent.id} may have been executed"]), _next_step(intent)]
+        lines = [*(lines or [f"intent {intent.id} may have been executed"]), _next_step(intent.id, hint)]
     return lines
 
 
@@ -45,5 +53,5 @@ def _describe_refused_login(error: AuthenticationFailed) -> str:
     )
 
 
-def _next_step(intent: Intent) -> str:
-    return f"do not repeat it; find out with: minted reconcile --intent {intent.id}"
+def _next_step(intent_id: str, hint: Hint) -> str:
+    return f"do not repeat it; find out with: {hint(intent_id)}"

@@ -31,13 +31,17 @@ class ExitCode(enum.IntEnum):
     USAGE = 2
     """Invalid arguments, options or configuration. Nothing was changed."""
     REJECTED = 3
-    """The server responded with an error, or the purchase was proven not to have been executed."""
+    """The server responded with an error, or the purchase was proven not to have been executed.
+
+    It is also the code of a plan of which a reference was not bought.
+    """
     NOT_SENT = 4
     """Nothing was sent: no connection, or the total differs from the expected one."""
     UNKNOWN = 75
     """The change may have been made, or was made and could not be reported: check before you repeat it.
 
-    This is `EX_TEMPFAIL` of sysexits.h. It is also the code of a purchase that a signal ended after it was sent.
+    This is `EX_TEMPFAIL` of sysexits.h. It is also the code of a purchase that a signal ended after it was sent, and of
+    a reference that another call may be buying.
     """
     INTERRUPTED = 130
     """Ctrl-C, and no purchase was sent. SIGTERM exits with 143 and SIGHUP with 129: 128 plus the signal's number."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["format_csv", "write_atomically"]
+__all__ = ["format_csv", "format_csv_row", "write_atomically"]
 
 _FORMULA: Final = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """The first character of a cell that a spreadsheet evaluates, also in its full-width form."""
@@ -17,12 +17,16 @@ _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 
 
 def format_csv(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """Format rows as CSV with a header line, for a spreadsheet.
+    """Format rows as CSV with a header line, for a spreadsheet."""
+    return "".join([_format_line(header), *map(format_csv_row, rows)])
+
+
+def format_csv_row(row: Iterable[object]) -> str:
+    """Format a row as a line of CSV, for a spreadsheet.
 
     An apostrophe before a text that a spreadsheet would evaluate as a formula makes it a text. Numbers are unchanged.
     """
-    lines = [_format_line(header), *[_format_line(_neutralise(cell) for cell in row) for row in rows]]
-    return "".join(lines)
+    return _format_line(_neutralise(cell) for cell in row)
 
 
 def _format_line(cells: Iterable[object]) -> str:

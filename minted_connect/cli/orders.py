@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Self
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -51,7 +51,8 @@ async def orders(
     save: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file.", dir_okay=False)] = None,
 ) -> None:
     """Show orders, newest first. Give --start and --end together."""
-    from minted_connect.errors import InvalidInput  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.cli.progress import Progress  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.errors import InvalidInput  # noqa: PLC0415
     from minted_connect.resources.paging import NewRows  # noqa: PLC0415
 
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
@@ -70,7 +71,7 @@ async def orders(
 
     rows: list[Order] = []
     found = NewRows(pages)
-    with _Progress(cli) as progress:
+    with Progress(cli.out, "orders") as progress:
         async with aclosing(found.lists()) as lists:
             async for new in lists:
                 rows += new
@@ -110,33 +111,6 @@ def _format_csv(rows: list[Order]) -> str:
 
     names = [*_ORDER.values()]
     return format_csv(names, [[to_jsonable(getattr(order, name)) for name in names] for order in rows])
-
-
-class _Progress:
-    """Progress bar on standard error while pages are fetched; nothing if standard error is not a terminal."""
-
-    def __init__(self, cli: Context) -> None:
-        self._errors = cli.out.errors
-        self._bar: Any = None
-
-    def __enter__(self) -> Self:
-        if self._errors.is_terminal:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
-
-            columns = (TextColumn("orders"), BarColumn(), MofNCompleteColumn())
-            self._bar = Progress(*columns, console=self._errors, transient=True)
-            self._task = self._bar.add_task("", total=None)
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-
-    def update(self, done: int, total: int | None) -> None:
-        """Show the number of orders fetched so far."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, total=total)
 
 
 async def receipt(

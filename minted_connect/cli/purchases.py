@@ -1,4 +1,4 @@
-"""The commands `minted buy`, `minted sell`, `minted deliver` and `minted reconcile`."""
+"""The commands `minted sell`, `minted deliver` and `minted reconcile`, and what `minted buy` shares with them."""
 
 from __future__ import annotations
 
@@ -21,11 +21,21 @@ if TYPE_CHECKING:
 
     from minted_connect.models import Basket, Completion, Shipping
 
-__all__ = ["buy", "deliver", "reconcile", "sell"]
+__all__ = [
+    "DryRun",
+    "ExpectTotal",
+    "Yes",
+    "complete_basket",
+    "deliver",
+    "host",
+    "print_completion",
+    "reconcile",
+    "sell",
+]
 
-_Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the basket and the fees, and place no order.")]
-_ExpectTotal = Annotated[
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the basket and the fees, and place no order.")]
+ExpectTotal = Annotated[
     str | None, typer.Option("--expect-total", metavar="AMOUNT", help="Place no order if the total differs from this.")
 ]
 _NOT_CONFIRMED: Final = 1
@@ -38,20 +48,11 @@ _ORDER: Final = {
 }
 
 
-async def buy(
-    cli: Context, customer: CustomerId, yes: _Yes = False, expect_total: _ExpectTotal = None, dry_run: _DryRun = False
-) -> int | None:
-    """Buy the items in the basket. Shows the fees and asks for confirmation."""
-    return await _complete(
-        cli, customer, "buy", cli.minted.complete.buy, yes=yes, expect_total=expect_total, dry_run=dry_run
-    )
-
-
 async def sell(
-    cli: Context, customer: CustomerId, yes: _Yes = False, expect_total: _ExpectTotal = None, dry_run: _DryRun = False
+    cli: Context, customer: CustomerId, yes: Yes = False, expect_total: ExpectTotal = None, dry_run: DryRun = False
 ) -> int | None:
     """Sell the items in the basket. Shows the fees and asks for confirmation."""
-    return await _complete(
+    return await complete_basket(
         cli, customer, "sell", cli.minted.complete.sell, yes=yes, expect_total=expect_total, dry_run=dry_run
     )
 
@@ -62,9 +63,9 @@ async def deliver(
     address: Annotated[
         Path, typer.Option(help="JSON file with fullname, phone, city, county, district, address and tax_number.")
     ],
-    yes: _Yes = False,
-    expect_total: _ExpectTotal = None,
-    dry_run: _DryRun = False,
+    yes: Yes = False,
+    expect_total: ExpectTotal = None,
+    dry_run: DryRun = False,
 ) -> int | None:
     """Order delivery of the items in the basket. Shows the costs and asks for confirmation."""
     shipping = _read_address(address)
@@ -72,10 +73,12 @@ async def deliver(
     def complete(basket: Basket, *, expected_total: Decimal) -> Awaitable[Completion]:
         return cli.minted.complete.delivery(basket, shipping=shipping, expected_total=expected_total)
 
-    return await _complete(cli, customer, "delivery", complete, yes=yes, expect_total=expect_total, dry_run=dry_run)
+    return await complete_basket(
+        cli, customer, "delivery", complete, yes=yes, expect_total=expect_total, dry_run=dry_run
+    )
 
 
-async def _complete(
+async def complete_basket(
     cli: Context,
     customer: str,
     kind: str,
@@ -85,9 +88,8 @@ async def _complete(
     expect_total: str | None,
     dry_run: bool,
 ) -> int | None:
-    from minted_connect.cli.exit_codes import ExitCode  # noqa: PLC0415 - `--help` does not need it
-    from minted_connect.cli.process import discard_output  # noqa: PLC0415
-    from minted_connect.cli.prompt import confirm  # noqa: PLC0415
+    """Show the open basket of a customer, ask for confirmation, and complete the basket; return the exit code."""
+    from minted_connect.cli.prompt import confirm  # noqa: PLC0415 - `--help` does not need it
     from minted_connect.errors import PriceChanged  # noqa: PLC0415
 
     expected = _parse_amount(expect_total)
@@ -110,7 +112,7 @@ async def _complete(
             cli.out.print_message("dry run: no order was placed")
             return None
         total = f"{basket.paid_total} {basket.currency_code}"
-        question = f"{kind.capitalize()} for {total} at {_host(cli)}?"
+        question = f"{kind.capitalize()} for {total} at {host(cli)}?"
         confirmed = yes or await confirm(cli.out, question, partial(_seconds_left, basket))
         if confirmed is None:
             cli.out.print_message("the price lock expired; the current basket is:")
@@ -120,7 +122,14 @@ async def _complete(
             return _NOT_CONFIRMED
         cli.may_have_changed = True
         completion = await complete(basket, expected_total=basket.paid_total)
-        break
+        return print_completion(cli, completion)
+
+
+def print_completion(cli: Context, completion: Completion) -> int | None:
+    """Print the order of a completion; return the exit code."""
+    from minted_connect.cli.exit_codes import ExitCode  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.cli.process import discard_output  # noqa: PLC0415
+
     is_shown = True
     try:
         cli.out.print_fields(completion, _ORDER, "Order")
@@ -128,6 +137,8 @@ async def _complete(
         discard_output(sys.stdout)
         text = f"minted: done ({completion.keys}), but the result could not be printed: {type(error).__name__}"
         is_shown = cli.out.print_message(text)
+    if completion.replayed:
+        cli.out.print_message("this reference was bought before: nothing was bought now")
     for difference in completion.differences:
         is_shown = cli.out.print_message(f"differs from what was agreed: {difference}") and is_shown
     return None if is_shown else ExitCode.UNKNOWN
@@ -142,7 +153,8 @@ async def _get_basket(cli: Context, customer: str, kind: str) -> Basket:
     return basket
 
 
-def _host(cli: Context) -> str:
+def host(cli: Context) -> str:
+    """Return host and port of the server."""
     from minted_connect.cli.profiles import server_url  # noqa: PLC0415
 
     return urlsplit(server_url(cli.settings)).netloc
@@ -225,6 +237,8 @@ async def reconcile(
     settings: dict[str, Any] = {**cli.settings}
     journal: str | None = settings.pop("journal", None)
     if journal is None and not await AsyncPath(journal := default_journal_path(settings)).exists():
+        if intent:
+            raise reconcile.not_found_error(intent, f"the journal {journal} does not exist")
         cli.out.print_message(f"nothing to reconcile: the journal {journal} does not exist yet")
         return None
     cli.may_leave_open = not list_

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self, TextIO
@@ -32,7 +32,7 @@ from minted_connect.journal.accounts import account_of_user
 from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.models import Completion, Intent, IntentState
 
-__all__ = ["UNSETTLED", "run"]
+__all__ = ["UNSETTLED", "not_found_error", "run"]
 
 UNSETTLED: Final = 75
 """Exit code while an outcome is unknown: `EX_TEMPFAIL` of sysexits.h, "try again later"."""
@@ -75,10 +75,11 @@ async def run(
         out: Stream to print to; default: standard output.
 
     Raises:
-        ConfigurationError: if the journal does not exist, an intent is not open, or credentials are missing.
+        ConfigurationError: if the journal does not exist, an intent is not in it or not open, or credentials are
+            missing.
         JournalError: if the journal cannot be read.
     """
-    location = _locate(journal)
+    location = _locate(journal, intents or ())
     if decide is not None and (only_list or intents is None or len(intents) != 1):
         raise ConfigurationError("decide: takes exactly one --intent, and no --list")
     needs_server = not only_list and decide is None
@@ -88,9 +89,10 @@ async def run(
         out or sys.stdout, as_json, str(getattr(opened, "location", location)), is_selection=intents is not None
     )
     try:
-        records = _OpenRecords.of(
-            await opened.pending(), opened, _account_of(arguments), intents, all_accounts=all_accounts
-        )
+        pending = await opened.pending()
+        if intents is not None:
+            await _check_open(opened, intents, pending, report.location)
+        records = _OpenRecords.of(pending, opened, _account_of(arguments), intents, all_accounts=all_accounts)
         if decide is not None:
             return await _decide(opened, records, IntentState(decide), report)
         if needs_server:
@@ -174,14 +176,42 @@ def _account_of(arguments: Mapping[str, Any]) -> JournalAccount | None:
     return account_of_user(arguments.get("base_url", STAGING), arguments["username"], name)
 
 
-def _locate(journal: str | None) -> str:
+def not_found_error(intent_ids: Iterable[str], reason: str) -> ConfigurationError:
+    """Build the error for intents that were not found; it does not suggest that they were not executed."""
+    return ConfigurationError(
+        f"intent: {', '.join(sorted(intent_ids))} was not found: {reason}. The purchase may be in another journal, and "
+        "it may have been executed: give the --journal that it was written to"
+    )
+
+
+async def _check_open(journal: Journal, intent_ids: Sequence[str], pending: Sequence[Intent], location: str) -> None:
+    """Check that the journal has these intents, and that they are open.
+
+    Raises:
+        ConfigurationError: if one is not in the journal, or not open.
+    """
+    unreadable: Sequence[str] = getattr(journal, "unreadable", ())
+    missing = sorted(set(intent_ids) - {intent.id for intent in pending} - set(unreadable))
+    stored = {intent_id: await journal.get(intent_id) for intent_id in missing}
+    if unknown := [intent_id for intent_id, intent in stored.items() if intent is None]:
+        raise not_found_error(unknown, f"the journal {location} does not have it")
+    for intent_id, intent in stored.items():
+        assert intent is not None
+        order = "" if intent.order_id is None else f", order {intent.order_id}"
+        raise ConfigurationError(
+            f"intent: {intent_id} is not open in the journal {location}: it was settled as {intent.state}{order}"
+        )
+
+
+def _locate(journal: str | None, intent_ids: Sequence[str]) -> str:
     location = journal or os.environ.get("MINTED_CONNECT_JOURNAL")
     if not location:
         raise ConfigurationError("journal: give --journal, or set MINTED_CONNECT_JOURNAL")
     if "://" not in location and not Path(location).is_file():
         # Opening would create an empty journal, which reports that nothing is open.
         place = "" if Path(location).is_absolute() else f" in {Path.cwd()}"
-        raise ConfigurationError(f"journal: there is no file {location}{place}")
+        reason = f"there is no file {location}{place}"
+        raise not_found_error(intent_ids, reason) if intent_ids else ConfigurationError(f"journal: {reason}")
     return location
 
 
@@ -210,15 +240,9 @@ class _OpenRecords:
         *,
         all_accounts: bool,
     ) -> Self:
-        """Sort the open records of a journal by account.
-
-        Raises:
-            ConfigurationError: if one of `intent_ids` is not open.
-        """
+        """Sort the open records of a journal by account."""
         unreadable: Sequence[str] = getattr(journal, "unreadable", ())
         if intent_ids is not None:
-            if missing := set(intent_ids) - {intent.id for intent in pending} - set(unreadable):
-                raise ConfigurationError(f"intent: not open in this journal: {', '.join(sorted(missing))}")
             pending = [intent for intent in pending if intent.id in intent_ids]
             unreadable = [one for one in unreadable if one in intent_ids]
 

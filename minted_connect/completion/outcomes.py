@@ -13,7 +13,7 @@ from minted_connect.completion.order_match import differences, identifiers
 from minted_connect.completion.outcome_unknown import mark_unknown
 from minted_connect.completion.reconcile import ReadBackResult
 from minted_connect.completion.settlement import Settlement, describe_error, describe_intent
-from minted_connect.completion.verdict import Outcome
+from minted_connect.completion.verdict import OrderSeen, Outcome
 from minted_connect.errors import CompletionRejected, MintedConnectError, NotExecuted, Phase
 from minted_connect.models import Completion, Intent, IntentState, Order
 
@@ -38,10 +38,16 @@ async def resolve(
 
     Raises:
         CompletionRejected: if the order failed, or the completion was refused and no order was made.
-        NotExecuted: if the completion was provably not executed.
+        NotExecuted: if the completion was provably not executed, or if another process has settled it so and completed
+            the basket again.
         OutcomeUnknown: if the outcome is still unknown.
     """
     raised: MintedConnectError
+    is_found = found.evidence.order in {OrderSeen.ACCEPTED, OrderSeen.FAILED}
+    if is_found and (successor := await settlement.find_successor(intent)) is not None:
+        # Otherwise one order would count for two intents, and for two references.
+        text = f"its basket was completed again by intent {successor.id}, to which the order belongs"
+        raise NotExecuted(f"intent {intent.id}: {text}", intent) from error
     match found.verdict.outcome:
         case Outcome.CONFIRMED:
             return await confirm(settlement, intent, found.order, found.raw, reconciled=True, notes=found.notes)

@@ -25,8 +25,10 @@ from minted_connect.errors import (
     InvalidInput,
     JournalError,
     MintedConnectError,
+    NotSent,
 )
 from minted_connect.journal.protocol import (
+    CLOSED,
     Journal,
     JournalAccount,
     ReferenceJournal,
@@ -158,8 +160,12 @@ class Settlement:
 
         Raises:
             JournalError: if the journal cannot be written.
+            NotSent: if the intent is settled, so that its basket must not be cleared.
         """
         await shielded(self.journal.fence(intent.id, at))
+        stored = await self.journal.get(intent.id)
+        if stored is not None and stored.state in CLOSED:
+            raise NotSent(f"another process has settled intent {intent.id}: the basket may be in use again")
 
     async def record_refusal(self, intent: Intent, refusal: Refusal) -> Intent:
         """Write the refusal of a completion into the journal, and return the intent with it.
@@ -201,6 +207,20 @@ class Settlement:
             )
         self.check_owner(intent)
         return intent
+
+    async def find_successor(self, intent: Intent) -> Intent | None:
+        """Return the intent that has the basket of a settled intent now, or None.
+
+        Another process may have settled the intent without an order, and completed its basket again. Without a readable
+        journal, none is found.
+        """
+        try:
+            active = await self.journal.find_active(
+                intent.external_customer_id, intent.cart_token, account=self.owner.account
+            )
+        except JournalError:
+            return None
+        return None if active is None or active.id == intent.id else active
 
     async def load(self, intent_id: str) -> Intent:
         """Return an intent by its id.

@@ -25,7 +25,7 @@ __all__ = [
     "check_claims",
     "check_no_claim",
     "claim_lost_error",
-    "latest_claim",
+    "find_latest_claim",
     "take_claim",
 ]
 
@@ -123,7 +123,7 @@ class ClaimJournal(ReferenceJournal, Protocol):
         ...
 
     async def renew_claim(self, claim: Claim) -> None:
-        """Extend a claim by its `seconds` from now, and store its `saw_basket` and `cart_token`.
+        """Extend a claim by its `seconds` from now, and store its `saw_basket`, `cart_token` and `grace`.
 
         Raises:
             AlreadyInFlight: if the claim has expired or was taken over.
@@ -134,7 +134,7 @@ class ClaimJournal(ReferenceJournal, Protocol):
     async def release_claim(self, claim: Claim, *, grace: float) -> None:
         """End a claim, and store its `cart_token`; it can be taken over `grace` seconds from now.
 
-        Ignored if it was taken over.
+        Ignored if it was taken over. Until then it still excludes other claims for its customer and kind.
 
         Raises:
             JournalError: if the end could not be stored.
@@ -151,7 +151,7 @@ class ClaimJournal(ReferenceJournal, Protocol):
 
 
 def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
-    """Return the claim to store. The holds of `stored` on their customers have ended.
+    """Return the claim to store. With it, the claims in `stored` no longer exclude others for their customers.
 
     Args:
         claim: The claim of the caller.
@@ -160,14 +160,12 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
     Raises:
         AlreadyInFlight: if one of them cannot be taken over yet.
     """
-    for one in stored:
-        if one.free_in > 0:
-            raise _claimed_error(one, "this reference" if _is_same(one, claim) else "this customer")
-    same = [one.claim for one in stored if _is_same(one, claim)]
-    if not same:
+    if held := [one for one in stored if one.free_in > 0]:
+        last = max(held, key=lambda one: one.free_in)
+        raise _claimed_error(last, "this reference" if _is_same(last, claim) else "this customer")
+    earlier = find_latest_claim([one.claim for one in stored if _is_same(one, claim)], claim.key)
+    if earlier is None:
         return claim
-    earlier = latest_claim(same, claim.key)
-    assert earlier is not None
     return attrs.evolve(
         claim,
         saw_basket=earlier.saw_basket,
@@ -177,9 +175,9 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
     )
 
 
-def latest_claim(claims: Iterable[Claim], key: ReferenceKey) -> Claim | None:
-    """Return the claim of the latest generation, or None; of two, the one of the named account."""
-    return max(claims, key=lambda one: (one.generation, one.key.owner == key.owner), default=None)
+def find_latest_claim(claims: Iterable[Claim], key: ReferenceKey) -> Claim | None:
+    """Return the latest of the claims of a reference, or None; of equal generations, the one of the named account."""
+    return max(claims, key=lambda one: (one.generation, one.key.owner.account == key.owner.account), default=None)
 
 
 def check_claims(claim: Claim, stored: Sequence[StoredClaim]) -> None:
@@ -198,9 +196,8 @@ def check_no_claim(stored: Sequence[StoredClaim]) -> None:
     Raises:
         AlreadyInFlight: if one is held, or changes of its call may still be executed.
     """
-    for one in stored:
-        if one.holds_customer and one.free_in > 0:
-            raise _claimed_error(one, "this customer")
+    if held := [one for one in stored if one.holds_customer and one.free_in > 0]:
+        raise _claimed_error(max(held, key=lambda one: one.free_in), "this customer")
 
 
 def claim_lost_error() -> AlreadyInFlight:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from minted_connect.clock import SYSTEM_CLOCK, ElapsedTime
-from minted_connect.journal.claims import Claim, StoredClaim, check_claims, latest_claim, take_claim
+from minted_connect.journal.claims import Claim, StoredClaim, check_claims, find_latest_claim, take_claim
 from minted_connect.journal.protocol import ReferenceKey
 from minted_connect.models import OrderKind
 
@@ -36,7 +36,7 @@ class MemoryClaims:
             for account in (key.owner.account, key.unnamed_account)
             if (entry := self.entries.get((account, key.reference))) is not None
         ]
-        return latest_claim(found, key)
+        return find_latest_claim(found, key)
 
     def find_holding(self, accounts: set[str | None], external_customer_id: str, kind: OrderKind) -> list[StoredClaim]:
         """Return the claims of these accounts that hold a customer and kind."""

@@ -11,7 +11,14 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from minted_connect.core.logs import log_error
 from minted_connect.errors import JournalError
-from minted_connect.journal.claims import Claim, StoredClaim, check_claims, check_no_claim, latest_claim, take_claim
+from minted_connect.journal.claims import (
+    Claim,
+    StoredClaim,
+    check_claims,
+    check_no_claim,
+    find_latest_claim,
+    take_claim,
+)
 from minted_connect.journal.protocol import (
     CLOSED,
     JournalAccount,
@@ -173,7 +180,7 @@ class SqlJournal(ABC):
     async def find_claim(self, key: ReferenceKey) -> Claim | None:
         """Return the claim of a reference, held or not, or None."""
         stored = self._load_claims(await self._read("find_claims", key_params(key)), key.owner, key.unnamed_account)
-        return latest_claim((one.claim for one in stored), key)
+        return find_latest_claim((one.claim for one in stored), key)
 
     def _prepare_steps(
         self,

@@ -9,7 +9,7 @@ from decimal import Decimal
 import attrs
 
 from minted_connect.models.deal import OrderKind
-from minted_connect.models.masking import masked_except_last
+from minted_connect.models.masking import masked, masked_except_last
 from minted_connect.models.order import OrderProgress
 
 __all__ = ["Intent", "IntentState", "Refusal"]
@@ -85,7 +85,7 @@ class Intent:
     """The refusing response, if there was one."""
     reference: str | None = attrs.field(default=None, repr=masked_except_last)
     """The caller's own key (`reference=`), if one was given."""
-    terms: str | None = attrs.field(default=None, repr=False)
+    terms: str | None = attrs.field(default=None, repr=masked)
     """Kind, customer, pieces, currency and a hash of the address, as JSON, if a reference was given."""
     decided_at: datetime | None = None
     """Time of `complete.decide` for an intent with a reference, by the client's clock; None if it was not used."""

@@ -206,7 +206,7 @@ def test_purchase_with_unknown_outcome_can_be_reconciled(minted_with_basket: Min
     sandbox.faults.add("drop_after_commit", path=COMPLETE)
     result = minted_with_basket("buy", CUSTOMER, "--yes")
     assert result.code == 75
-    assert "do not repeat it; find out with: minted reconcile --intent " in result.err
+    assert "do not repeat it; find out with: minted reconcile --base-url http://127.0.0.1:" in result.err
     intent = result.err.strip().rpartition(" ")[2]
     found = minted_with_basket("reconcile", "--intent", intent, "--json")
     assert found.code == 0

@@ -38,4 +38,4 @@ def test_page_of_a_gateway_is_not_quoted(minted: Minted, sandbox: ThreadedSandbo
 
 
 def test_auth_downgrade_keeps_its_text() -> None:
-    assert describe_error(AuthDowngrade("weaker than before")) == ["weaker than before"]
+    assert describe_error(AuthDowngrade("weaker than before"), str) == ["weaker than before"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import aclosing, suppress
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
@@ -20,7 +21,7 @@ from minted_connect.journal.protocol import OPEN
 from minted_connect.models import Basket, Completion, Intent, IntentState, Order
 from minted_connect.sandbox import ManualClock, ThreadedSandbox
 from tests.completion.ledger import HEADER, Entry, FileStore, Machine, MemoryStore, Oracle, Store, result_of, run_loop
-from tests.support.operations import GOLD, TO_COMPLETED, Person
+from tests.support.operations import GOLD, SILVER, TO_COMPLETED, Person
 
 pytestmark = pytest.mark.anyio
 
@@ -221,6 +222,13 @@ async def refuse_executed_completion(environment: Environment) -> Basket:
     return basket
 
 
+PLENTY: Final = Decimal(10**6)
+
+
+def reference_of(name: str) -> dict[str, Any]:
+    return {"reference": f"plan/{name}", "currency": "AED"}
+
+
 async def lose_added_item(environment: Environment) -> Basket:
     basket = await environment.refill_basket()
     environment.add_fault("drop_after_commit", "*/basket")
@@ -305,6 +313,20 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
     ),
     "complete.buy, read back": (refuse_completion, lambda c, basket, _: buy(c, basket)),
     "complete.buy, found": (refuse_executed_completion, lambda c, basket, _: buy(c, basket)),
+    "complete.buy_items": (
+        Environment.create_customer,
+        lambda c, name, _: c.complete.buy_items(name, {GOLD: 2, SILVER: 1}, max_total=PLENTY, **reference_of(name)),
+    ),
+    "complete.sell_items": (
+        Environment.create_customer,
+        lambda c, name, _: c.complete.sell_items(name, {GOLD: 1}, min_total=Decimal(1), **reference_of(name)),
+    ),
+    "complete.deliver_items": (
+        Environment.create_customer,
+        lambda c, name, _: c.complete.deliver_items(
+            name, {GOLD: 1}, shipping=PERSON.shipping, max_total=PLENTY, **reference_of(name)
+        ),
+    ),
     "complete.pending": (prepare_nothing, lambda c, *_: c.complete.pending()),
     "complete.unfinished": (prepare_nothing, lambda c, *_: c.complete.unfinished()),
     "complete.adopt": (

@@ -173,6 +173,18 @@ async def test_total_above_max_total_raises_price_changed(shop: Shop):
     assert (await buy_items(client, max_total=total)).order.paid_total == total
 
 
+async def test_terms_can_be_corrected_until_a_completion_is_prepared(shop: Shop):
+    client = await customer_of(shop)
+    with pytest.raises(InvalidInput, match="the basket is in AED"):
+        await buy_items(client, {GOLD: 3}, currency="USD")
+    with pytest.raises(PriceChanged):
+        await buy_items(client, {GOLD: 3}, max_total=Decimal(1000))
+    completion = await buy_items(client, {GOLD: 1}, max_total=Decimal(1000), replace=True)
+    assert {item.sku: item.amount for item in completion.order.items} == {GOLD: 1}
+    with pytest.raises(InvalidInput, match="pieces differ"):
+        await buy_items(client, {GOLD: 3})
+
+
 async def test_price_after_the_basket_was_filled_is_checked(shop: Shop, observed: ObservedJournal):
     """The price lock ends after the last change: the read before the completion shows a new price."""
     client = await customer_of(shop)

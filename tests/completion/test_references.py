@@ -271,3 +271,34 @@ async def test_two_confirmed_intents_of_one_reference_are_logged_at_error(shop: 
     assert logged.levelno == logging.ERROR
     assert unknown.value.intent.id in logged.message
     assert second.order_id is not None
+
+
+@pytest.mark.requirement(47)
+async def test_order_of_a_basket_that_was_completed_again_counts_once(shop: Shop):
+    """One process settles an attempt, and completes its basket for another reference; another one still reads back."""
+    client = await shop.client()
+    shop.sandbox.faults.add("drop_before_read", path=COMPLETE, times=1)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await shop.buy(client)
+    other = await shop.client()
+    await other.complete.decide(unknown.value, "not_executed")
+    basket = await other.baskets.get_active(CUSTOMER)
+    bought = await other.complete.buy(basket, expected_total=basket.paid_total, reference="another")
+    for fence in (False, True):
+        with pytest.raises(NotExecuted, match="completed again"):
+            await client.complete.reconcile(unknown.value, fence=fence)
+    [attempt] = await shop.intents()
+    assert attempt.state == IntentState.NOT_EXECUTED
+    [confirmed] = await shop.intents("another")
+    assert confirmed.order_id == bought.order_id
+
+
+async def test_basket_of_a_settled_attempt_is_not_cleared(shop: Shop):
+    client = await shop.client()
+    shop.sandbox.faults.add("drop_before_read", path=COMPLETE, times=1)
+    with pytest.raises(OutcomeUnknown) as unknown:
+        await shop.buy(client)
+    await (await shop.client()).complete.decide(unknown.value, "not_executed")
+    with pytest.raises(OutcomeUnknown):
+        await client.with_options().complete.reconcile(unknown.value, fence=True)
+    assert (await client.baskets.get_active(CUSTOMER)).items
