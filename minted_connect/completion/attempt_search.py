@@ -135,7 +135,7 @@ class AttemptSearch:
 
     async def _find_claimed(self, claim: Claim, listed: list[ListedOrder]) -> Completion | None:
         """Return the completion of an order with the claim's basket that no intent of this journal made, or None."""
-        token = claim.cart_token
+        token, terms = claim.cart_token, json.loads(claim.terms)
         assert token is not None
         for row in listed:
             if row.raw.get("token") != token or row.seen is OrderSeen.STILL_BASKET:
@@ -149,8 +149,9 @@ class AttemptSearch:
             if row.seen is OrderSeen.FAILED:
                 text = f"order {number} of the basket of this reference failed: use another reference to order again"
                 raise CompletionRejected(text, row.order)
-            if row.order is None or pieces_by_sku(row.order) != json.loads(claim.terms)["pieces"]:
-                text = f"order {number} has the basket of this reference, but other items: use another reference"
+            is_same_kind = row.order is not None and row.order.kind in {terms["kind"], None}
+            if row.order is None or not is_same_kind or pieces_by_sku(row.order) != terms["pieces"]:
+                text = f"order {number} has the basket of this reference, but other terms: use another reference"
                 raise AlreadyInFlight(text)
             _logger.warning("order %s has the basket of a reference, but no intent: replayed", number)
             return Completion(row.order, identifiers(row.raw), row.raw, replayed=True)

@@ -170,6 +170,8 @@ class ItemCompletion:
         )
 
     def _may_use(self, basket: Basket) -> bool:
+        if basket.kind not in {self._terms.kind, None}:
+            return False
         try:
             check_items(basket, self._terms.items)
         except InvalidInput:

@@ -151,15 +151,19 @@ async def replay_confirmed(api: ApiClient, attempts: Attempts, *, end: float) ->
     return Completion(order, identifiers(raw), raw, differences=differing, replayed=True)
 
 
-async def find_claim(settlement: Settlement, attempts: Attempts, basket: Basket) -> Claim | None:
-    """Return the claim of a reference if it has another basket than this one, else None.
+async def find_claim(settlement: Settlement, attempts: Attempts, reference: Reference, basket: Basket) -> Claim | None:
+    """Return the claim of a reference, with these terms, if it has another basket of the same customer; else None.
 
     Raises:
         JournalError: if the journal cannot be read.
     """
     journal = settlement.journal
     claim = await journal.find_claim(attempts.key) if isinstance(journal, ClaimJournal) else None
-    return None if claim is None or claim.cart_token in {None, basket.token} else claim
+    if claim is None or claim.cart_token in {None, basket.token}:
+        return None
+    # The terms of a claim can be corrected, also to another customer.
+    is_same_customer = claim.external_customer_id == basket.customer.external_id
+    return attrs.evolve(claim, terms=reference.terms) if is_same_customer else None
 
 
 async def check_attempts(
