@@ -348,6 +348,18 @@ async def test_claim_is_renewed_between_steps(shop: Shop, observed: ObservedJour
     assert observed.writes == ["claim", "renew_claim", "prepare", "settle"]
 
 
+@pytest.mark.parametrize("flavour", ["async"])
+async def test_call_cancelled_while_it_claims_frees_customer(shop: Shop, observed: ObservedJournal):
+    client = await customer_of(shop)
+    call = asyncio.ensure_future(buy_items(client))
+    observed.after["claim"] = lambda: call.cancel() and None
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert observed.writes == ["claim", "release_claim"]
+    observed.after.clear()
+    assert not (await buy_items(client, reference="another")).replayed
+
+
 async def test_change_is_not_sent_once_the_claim_has_expired(shop: Shop, observed: ObservedJournal):
     """The claim expires after the last check before the change is sent."""
     client = await customer_of(shop)
@@ -430,7 +442,7 @@ async def test_sale_of_a_basket_that_was_seen_is_not_replayed(shop: Shop):
     assert completion.order_id != sold.order_id
 
 
-async def test_order_of_another_customer_is_not_replayed_for_corrected_terms(shop: Shop):
+async def test_order_of_another_customer_is_not_replayed(shop: Shop):
     client = await customer_of(shop)
     with pytest.raises(PriceChanged):
         await buy_items(client, max_total=Decimal(1))
