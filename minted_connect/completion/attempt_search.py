@@ -18,16 +18,9 @@ from minted_connect.completion.reconcile import MAX_PRICE_LOCK
 from minted_connect.completion.settlement import Settlement, describe_intent
 from minted_connect.completion.verdict import OrderSeen
 from minted_connect.core.api_client import ApiClient
-from minted_connect.errors import (
-    AlreadyInFlight,
-    CompletionRejected,
-    NotSent,
-)
+from minted_connect.errors import AlreadyInFlight, CompletionRejected, NotSent
 from minted_connect.journal.claims import Claim
-from minted_connect.journal.protocol import (
-    already_in_flight_error,
-    find_active_reference,
-)
+from minted_connect.journal.protocol import already_in_flight_error, find_active_reference
 from minted_connect.models import Completion, Intent, IntentState
 
 __all__ = ["AttemptSearch"]
@@ -55,7 +48,7 @@ class AttemptSearch:
         self._reads.deadline = end
 
     async def run(self) -> Completion | None:
-        """Return the completion of the order of an attempt, if there is one; None if it is proven that there is none.
+        """Return the completion of the order of an attempt; None if it is proven that no attempt made an order.
 
         Raises:
             MintedConnectError: as `reference.check_attempts`.

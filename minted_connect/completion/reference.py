@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -23,12 +22,7 @@ from minted_connect.completion.in_flight import Reference
 from minted_connect.completion.order_match import Match, differences, identifiers, match_order
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
-from minted_connect.errors import (
-    ConfigurationError,
-    InvalidInput,
-    OutcomeUnknown,
-    Phase,
-)
+from minted_connect.errors import ConfigurationError, InvalidInput, OutcomeUnknown, Phase
 from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.journal.protocol import (
     ReferenceJournal,
@@ -48,8 +42,6 @@ __all__ = [
     "make_reference",
     "replay_confirmed",
 ]
-
-_logger = logging.getLogger("minted_connect.completion")
 
 _MAX_LENGTH: Final = 200
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
