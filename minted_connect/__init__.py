@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     from minted_connect.feed.sinks.parquet import ParquetSink
     from minted_connect.feed.sinks.sqlite import SqliteSink
     from minted_connect.hooks import Attempt
+    from minted_connect.journal.claims import ClaimJournal
     from minted_connect.journal.memory import MemoryJournal
     from minted_connect.journal.postgres import PostgresJournal
     from minted_connect.journal.protocol import Journal, ReferenceJournal
@@ -150,6 +151,7 @@ _HOME = {
     "Candle": "minted_connect.feed",
     "Category": "minted_connect.models",
     "CircuitOpen": "minted_connect.errors",
+    "ClaimJournal": "minted_connect.journal.claims",
     "ClientClosedError": "minted_connect.errors",
     "Clock": "minted_connect.clock",
     "Completion": "minted_connect.models",
@@ -268,6 +270,7 @@ __all__ = [
     "Candle",
     "Category",
     "CircuitOpen",
+    "ClaimJournal",
     "ClientClosedError",
     "Clock",
     "Completion",

@@ -15,7 +15,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- FleetError              the Redis server of a fleet of feeds cannot be used
  |   +- PriceFixExpired         the price lock has too few seconds left
  |   +- PriceChanged            .expected .actual
- |   +- AlreadyInFlight         the basket is being, or has been, completed  .intent_id .order_id
+ |   +- AlreadyInFlight         the basket or reference is being, or has been, completed  .intent_id .order_id
  +- SinkError                   ticks could not be recorded; the text names the file
  +- TransportError              sent, but no usable response  .phase
  |   +- RequestTimeout          (also a TimeoutError)
@@ -35,7 +35,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- IntegrityError          the response belongs to another customer or basket
  +- CompletionRejected          the order failed, or a refusal was confirmed after the call  .order .refusal
  +- NotExecuted                 the completion was provably not executed  .intent
- +- BasketIncomplete            a basket has only some of the lines of `baskets.replace`  .missing
+ +- BasketIncomplete            a basket was not filled completely  .basket .present .missing .surplus
  +- OutcomeUnknown              the completion may have been executed  .intent .phase .evidence
  +- OrderUnreadable             the completion is confirmed, but its order cannot be read  .order_id
 
@@ -215,11 +215,11 @@ class PriceChanged(NotSent):
 
 @_error
 class AlreadyInFlight(NotSent):
-    """Another task, process or machine is completing this basket or has completed it, and determines the outcome."""
+    """Another call, in any process, completes or has completed this basket or reference, and decides the outcome."""
 
     _may_succeed_later = False
     intent_id: str | None = None
-    """Id of the other intent in the journal."""
+    """Id of the other intent in the journal; None if the other call has not prepared one."""
     order_id: int | None = None
     """Number of the order, if the basket has already become one."""
 
@@ -362,7 +362,7 @@ class CompletionRejected(MintedConnectError):
 
 @_error
 class BasketIncomplete(MintedConnectError):
-    """`baskets.replace` failed after a change that was, or may have been, made: call it again to continue."""
+    """A basket could not be filled, after a change that was, or may have been, made: repeat the call to continue."""
 
     basket: Basket | None = None
     """The basket as last read; None if no open basket was found."""

@@ -18,16 +18,9 @@ from minted_connect.completion.reconcile import MAX_PRICE_LOCK
 from minted_connect.completion.settlement import Settlement, describe_intent
 from minted_connect.completion.verdict import OrderSeen
 from minted_connect.core.api_client import ApiClient
-from minted_connect.errors import (
-    AlreadyInFlight,
-    CompletionRejected,
-    NotSent,
-)
+from minted_connect.errors import AlreadyInFlight, CompletionRejected, NotSent
 from minted_connect.journal.claims import Claim
-from minted_connect.journal.protocol import (
-    already_in_flight_error,
-    find_active_reference,
-)
+from minted_connect.journal.protocol import already_in_flight_error, find_active_reference
 from minted_connect.models import Completion, Intent, IntentState
 
 __all__ = ["AttemptSearch"]
@@ -55,7 +48,7 @@ class AttemptSearch:
         self._reads.deadline = end
 
     async def run(self) -> Completion | None:
-        """Return the completion of the order of an attempt, if there is one; None if it is proven that there is none.
+        """Return the completion of the order of an attempt; None if it is proven that no attempt made an order.
 
         Raises:
             MintedConnectError: as `reference.check_attempts`.
@@ -135,7 +128,7 @@ class AttemptSearch:
 
     async def _find_claimed(self, claim: Claim, listed: list[ListedOrder]) -> Completion | None:
         """Return the completion of an order with the claim's basket that no intent of this journal made, or None."""
-        token = claim.cart_token
+        token, terms = claim.cart_token, json.loads(claim.terms)
         assert token is not None
         for row in listed:
             if row.raw.get("token") != token or row.seen is OrderSeen.STILL_BASKET:
@@ -149,8 +142,9 @@ class AttemptSearch:
             if row.seen is OrderSeen.FAILED:
                 text = f"order {number} of the basket of this reference failed: use another reference to order again"
                 raise CompletionRejected(text, row.order)
-            if row.order is None or pieces_by_sku(row.order) != json.loads(claim.terms)["pieces"]:
-                text = f"order {number} has the basket of this reference, but other items: use another reference"
+            is_same_kind = row.order is not None and row.order.kind in {terms["kind"], None}
+            if row.order is None or not is_same_kind or pieces_by_sku(row.order) != terms["pieces"]:
+                text = f"order {number} has the basket of this reference, but other terms: use another reference"
                 raise AlreadyInFlight(text)
             _logger.warning("order %s has the basket of a reference, but no intent: replayed", number)
             return Completion(row.order, identifiers(row.raw), row.raw, replayed=True)

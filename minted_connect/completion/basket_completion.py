@@ -99,7 +99,7 @@ async def _complete_or_replay(
     attempts = await find_attempts(api, settlement, reference)
     replayed = await replay_confirmed(api, attempts, end=end)
     if replayed is None:
-        claim = await find_claim(settlement, attempts, basket)
+        claim = await find_claim(settlement, attempts, reference, basket)
         replayed = await check_attempts(api, settlement, attempts, claim, end=end)
     if replayed is not None:
         return replayed

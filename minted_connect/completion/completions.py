@@ -128,7 +128,7 @@ class AsyncCompletions:
         wait: float = 0.0,
         replace: bool = False,
     ) -> Completion:
-        """Buy items for a customer at most once for a reference, whatever the customer's basket contains.
+        """Buy items for a customer at most once for a reference.
 
         Claims the customer's basket, so that one call with items at a time uses it, in all processes with the same
         journal; fills it as `baskets.replace`; and completes it as `buy`. Safe to call again after any error and after
@@ -151,7 +151,7 @@ class AsyncCompletions:
             InvalidInput: if an argument is invalid, or if the open basket has other items (`replace`), another currency
                 or another kind.
             BasketIncomplete: if the basket could not be filled.
-            MintedConnectError: other errors as `buy`. Nothing was bought, except after `OutcomeUnknown`.
+            MintedConnectError: other errors as `buy`. Except after `OutcomeUnknown`, this call has bought nothing.
 
         Source: `baskets.replace` and `buy`.
         """

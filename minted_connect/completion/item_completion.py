@@ -6,6 +6,7 @@ changed only while the claim has time (`claimed_basket`), and the intent is stor
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Mapping
@@ -157,19 +158,32 @@ class ItemCompletion:
             cart_token=basket.token if basket is not None and self._may_use(basket) else None,
             created_at=api.clock.wall(),
         )
-        stored = await shielded(journal.claim(claim, known=attempts.ids))
-        return ClaimedBasket(
-            api,
-            journal,
-            self._settlement,
-            terms.items,
-            terms.currency,
-            replace=terms.replace,
-            claim=stored,
-            claimed_at=claimed_at,
-        )
+        claimed: ClaimedBasket | None = None
+
+        async def store() -> ClaimedBasket:
+            nonlocal claimed
+            claimed = ClaimedBasket(
+                api,
+                journal,
+                self._settlement,
+                terms.items,
+                terms.currency,
+                replace=terms.replace,
+                claim=await journal.claim(claim, known=attempts.ids),
+                claimed_at=claimed_at,
+            )
+            return claimed
+
+        try:
+            return await shielded(store())
+        except asyncio.CancelledError:
+            if claimed is not None:
+                await claimed.release()
+            raise
 
     def _may_use(self, basket: Basket) -> bool:
+        if basket.kind not in {self._terms.kind, None}:
+            return False
         try:
             check_items(basket, self._terms.items)
         except InvalidInput:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -23,12 +22,7 @@ from minted_connect.completion.in_flight import Reference
 from minted_connect.completion.order_match import Match, differences, identifiers, match_order
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
-from minted_connect.errors import (
-    ConfigurationError,
-    InvalidInput,
-    OutcomeUnknown,
-    Phase,
-)
+from minted_connect.errors import ConfigurationError, InvalidInput, OutcomeUnknown, Phase
 from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.journal.protocol import (
     ReferenceJournal,
@@ -48,8 +42,6 @@ __all__ = [
     "make_reference",
     "replay_confirmed",
 ]
-
-_logger = logging.getLogger("minted_connect.completion")
 
 _MAX_LENGTH: Final = 200
 _BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
@@ -151,15 +143,19 @@ async def replay_confirmed(api: ApiClient, attempts: Attempts, *, end: float) ->
     return Completion(order, identifiers(raw), raw, differences=differing, replayed=True)
 
 
-async def find_claim(settlement: Settlement, attempts: Attempts, basket: Basket) -> Claim | None:
-    """Return the claim of a reference if it has another basket than this one, else None.
+async def find_claim(settlement: Settlement, attempts: Attempts, reference: Reference, basket: Basket) -> Claim | None:
+    """Return the claim of a reference, with these terms, if it has another basket of the same customer; else None.
 
     Raises:
         JournalError: if the journal cannot be read.
     """
     journal = settlement.journal
     claim = await journal.find_claim(attempts.key) if isinstance(journal, ClaimJournal) else None
-    return None if claim is None or claim.cart_token in {None, basket.token} else claim
+    if claim is None or claim.cart_token in {None, basket.token}:
+        return None
+    # The terms of a claim can be corrected, also to another customer.
+    is_same_customer = claim.external_customer_id == basket.customer.external_id
+    return attrs.evolve(claim, terms=reference.terms) if is_same_customer else None
 
 
 async def check_attempts(

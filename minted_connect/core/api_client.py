@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from datetime import datetime
 from types import NoneType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -34,8 +34,6 @@ _T = TypeVar("_T")
 
 _logger = logging.getLogger("minted_connect")
 
-_SERVER_ERROR: Final = 500
-
 API_VERSION = "3"
 """The latest `api-version` in the vendor's documentation."""
 
@@ -56,7 +54,7 @@ class ChangeLimit:
             yield
             is_certain = True
         except MintedConnectError as error:
-            is_certain = isinstance(error, APIError) and error.is_vendor_response and error.status < _SERVER_ERROR
+            is_certain = isinstance(error, APIError) and error.is_vendor_response and not needs_read_back(error)
             raise
         finally:
             is_unsent = call.progress.phase is Phase.NOT_SENT

@@ -108,8 +108,8 @@ class ClaimJournal(ReferenceJournal, Protocol):
     async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
         """Store a claim durably, or take over an earlier one of the same reference, and return it.
 
-        A claim that was taken over has the `saw_basket`, `cart_token` and `created_at` of the earlier call, and the
-        next generation. Everything is checked in one transaction.
+        A claim that was taken over has the `created_at` of the earlier call, the next generation, and, if it is for the
+        same customer, the earlier `saw_basket` and `cart_token`. Everything is checked in one transaction.
 
         Args:
             claim: The claim to store.
@@ -166,10 +166,11 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
     earlier = find_latest_claim([one.claim for one in stored if _is_same(one, claim)], claim.key)
     if earlier is None:
         return claim
+    is_same_customer = earlier.external_customer_id == claim.external_customer_id
     return attrs.evolve(
         claim,
-        saw_basket=earlier.saw_basket,
-        cart_token=earlier.cart_token,
+        saw_basket=earlier.saw_basket if is_same_customer else claim.saw_basket,
+        cart_token=earlier.cart_token if is_same_customer else None,
         created_at=earlier.created_at,
         generation=earlier.generation + 1,
     )

@@ -348,6 +348,18 @@ async def test_claim_is_renewed_between_steps(shop: Shop, observed: ObservedJour
     assert observed.writes == ["claim", "renew_claim", "prepare", "settle"]
 
 
+@pytest.mark.parametrize("flavour", ["async"])
+async def test_call_cancelled_while_it_claims_frees_customer(shop: Shop, observed: ObservedJournal):
+    client = await customer_of(shop)
+    call = asyncio.ensure_future(buy_items(client))
+    observed.after["claim"] = lambda: call.cancel() and None
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert observed.writes == ["claim", "release_claim"]
+    observed.after.clear()
+    assert not (await buy_items(client, reference="another")).replayed
+
+
 async def test_change_is_not_sent_once_the_claim_has_expired(shop: Shop, observed: ObservedJournal):
     """The claim expires after the last check before the change is sent."""
     client = await customer_of(shop)
@@ -360,9 +372,10 @@ async def test_change_is_not_sent_once_the_claim_has_expired(shop: Shop, observe
 
 
 @pytest.mark.requirement(47)
-async def test_change_that_may_still_be_executed_keeps_the_claim(shop: Shop):
+@pytest.mark.parametrize(("name", "arguments"), [("drop_before_read", {}), ("status", {"status": 409})])
+async def test_change_that_may_still_be_executed_keeps_the_claim(shop: Shop, name: str, arguments: Any):
     client = await customer_of(shop, timeouts=Timeouts(read=0.5, total=25.0), retry=None)
-    fault = shop.sandbox.faults.add("drop_before_read", path=BASKET, method="POST")
+    fault = shop.sandbox.faults.add(name, path=BASKET, method="POST", **arguments)
     reads = shop.sandbox.faults.add("status", path=BASKET, method="GET", status=500, after=1)
     with pytest.raises(BasketIncomplete):
         await buy_items(client)
@@ -412,6 +425,34 @@ async def test_order_of_an_earlier_basket_with_other_items_blocks_the_reference(
     with pytest.raises(AlreadyInFlight, match="use another reference"):
         await buy_items(client)
     assert len(shop.sandbox.shop.orders) == 1
+
+
+async def test_sale_of_a_basket_that_was_seen_is_not_replayed(shop: Shop):
+    """A call to buy saw a basket to sell with the same items, which another program has completed since."""
+    client = await shop.client()
+    await shop.buy(client, "bought")
+    shop.advance(300)
+    basket = await shop.fill(client, type="sell")
+    with pytest.raises(InvalidInput, match="of kind sell"):
+        await buy_items(client, reference="another")
+    other = await shop.client(journal=MemoryJournal())
+    sold = await other.complete.sell(basket, expected_total=basket.paid_total)
+    completion = await buy_items(client, reference="another")
+    assert (completion.replayed, completion.order.kind) == (False, OrderKind.BUY)
+    assert completion.order_id != sold.order_id
+
+
+async def test_order_of_another_customer_is_not_replayed(shop: Shop):
+    client = await customer_of(shop)
+    with pytest.raises(PriceChanged):
+        await buy_items(client, max_total=Decimal(1))
+    other = await shop.client(journal=MemoryJournal())
+    basket = await other.baskets.get_active(CUSTOMER)
+    await other.complete.buy(basket, expected_total=basket.paid_total)
+    await shop.create_customer(client, "another")
+    basket = await client.baskets.add_item("another", sku=GOLD)
+    completion = await client.complete.buy(basket, expected_total=basket.paid_total, reference=REFERENCE)
+    assert (completion.replayed, completion.order.customer.external_id) == (False, "another")
 
 
 @pytest.mark.requirement(47)
