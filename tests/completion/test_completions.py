@@ -744,7 +744,7 @@ async def test_second_call_returns_the_result_of_the_first(api: FakeApiClient, c
     api.complete = paused = PausedCompletion(api)
     first = asyncio.create_task(complete.buy(api.seen_basket(), expected_total=TOTAL))
     await paused.started.wait()
-    sibling = complete.with_api(api)
+    sibling = AsyncCompletions(api, complete._settlement)
     second = asyncio.create_task(sibling.buy(api.seen_basket(), expected_total=TOTAL))
     with pytest.raises(AlreadyInFlight, match="other arguments"):
         await complete.buy(api.seen_basket(), accept_price="current")
@@ -1015,7 +1015,7 @@ async def test_memory_journal_is_warned_about_once(caplog: pytest.LogCaptureFixt
     await complete.buy(api.seen_basket(), expected_total=TOTAL)
     api.basket, api.orders = basket_json(), []
     with pytest.raises(AlreadyInFlight, match="10984"):
-        await complete.with_api(api).buy(api.seen_basket(), expected_total=TOTAL)
+        await AsyncCompletions(api, complete._settlement).buy(api.seen_basket(), expected_total=TOTAL)
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert [record.name for record in warnings if record.name != "asyncio"] == ["minted_connect.completion"]
 
@@ -1046,5 +1046,5 @@ async def test_logs_and_errors_contain_no_personal_data(
 
 
 async def test_aclose_is_idempotent(complete: AsyncCompletions) -> None:
-    await complete.aclose()
-    await complete.aclose()
+    await complete._settlement.aclose()
+    await complete._settlement.aclose()

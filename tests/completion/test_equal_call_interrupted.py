@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from minted_connect import AsyncMintedConnect, ClientClosedError, MintedConnect, intent_of
-from minted_connect.completion import completions
+from minted_connect.completion import basket_completion
 from minted_connect.completion.interruption import watch_purchase
 from minted_connect.models import Basket, IntentState
 from minted_connect.sandbox import ThreadedSandbox
@@ -72,7 +72,7 @@ def test_close_during_equal_calls_of_threads_names_the_intent(monkeypatch: pytes
         waiting.set()
 
     # Called by an equal call only, right before it waits.
-    monkeypatch.setattr(completions, "watch_purchase", watch)
+    monkeypatch.setattr(basket_completion, "watch_purchase", watch)
     with ThreadedSandbox() as sandbox, ThreadPoolExecutor(2) as threads:
         minted = MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url)
         minted.customers.create("customer-1")

@@ -10,7 +10,7 @@ from minted_connect import OutcomeUnknown
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.config import CompletionPolicy
 from minted_connect.journal.memory import MemoryJournal
-from tests.completion.fakes import FakeApiClient, intent_of, order_json
+from tests.completion.fakes import FakeApiClient, completions_of, intent_of, order_json
 
 pytestmark = pytest.mark.anyio
 
@@ -19,7 +19,7 @@ ONCE = CompletionPolicy(reconcile_budget=1.0)
 
 
 def complete(api: FakeApiClient) -> AsyncCompletions:
-    return AsyncCompletions(api.with_policy(ONCE), MemoryJournal())
+    return completions_of(api.with_policy(ONCE), MemoryJournal())
 
 
 @pytest.mark.parametrize(("count", "further"), [(5, None), (6, 1), (28, 23)])
