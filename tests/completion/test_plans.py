@@ -51,6 +51,7 @@ async def test_killed_processes_buy_each_reference_at_most_once(
         ([1, 2], [(CONFIRMED, 1)], [1], False, "2 orders"),
         ([], [(CONFIRMED, 1)], [], False, "confirmed as"),
         ([2], [(CONFIRMED, 1)], [2], False, "confirmed as"),
+        ([1], [(CONFIRMED, 1), (CONFIRMED, 1)], [1], False, "confirmed by 2 intents"),
         ([1], [(CONFIRMED, 1), (UNKNOWN, None)], [1], True, "open too"),
         ([1], [], [1], False, "neither confirmed nor open"),
         ([], [], ["NotSent"], False, "neither confirmed nor open"),

@@ -32,8 +32,6 @@ class Result:
     faults: Counter[str] = attrs.field(factory=Counter[str])
     intents: Counter[str] = attrs.field(factory=Counter[str])
     """Number of intents by state."""
-    logged: int = 0
-    """Number of log messages that report two confirmed intents of one reference."""
     violations: list[str] = attrs.field(factory=list[str])
 
     def check_orders(self, orders: Sequence[dict[str, Any]]) -> None:
@@ -70,6 +68,8 @@ class Result:
             self._report(purchase, f"{len(orders)} orders: {numbers}")
         if any(intent.order_id not in {None, *numbers} for intent in confirmed) or (confirmed and not numbers):
             self._report(purchase, f"confirmed as {[intent.order_id for intent in confirmed]}, ordered {numbers}")
+        if len(confirmed) > 1:
+            self._report(purchase, f"confirmed by {len(confirmed)} intents: {[intent.id for intent in confirmed]}")
         if confirmed and any(intent.state in OPEN for intent in intents):
             self._report(purchase, "confirmed, and open too")
         if not confirmed and not is_pending:
@@ -88,7 +88,6 @@ class Result:
             f"{self.orders} orders ({self.confirmed} confirmed, {self.open} open)",
             f"{self.settings.starts} starts, {self.processes} processes, {self.killed} killed",
             f"{self.requests} requests, {self.completions} completions, {self.faults.total()} faults",
-            f"{self.logged} logged as completed more than once",
             f"intents: {', '.join(f'{count} {state}' for state, count in self.intents.most_common())}",
             f"orders by start: {' '.join(map(str, self.orders_by_start))}",
             f"{self.seconds:.0f} s",

@@ -22,11 +22,8 @@ CONCURRENT = 2
 PAUSE = 0.5
 """Seconds between two passes through the plan."""
 OPEN = "open"
-MISSED, DOUBLE = "but its order exists", "was completed more than once"
-"""Parts of the log messages about an attempt that was settled wrongly, and about two confirmed intents of a reference.
-
-Two intents of one basket are both confirmed by its order if one of them is reconciled too long.
-"""
+CONTRADICTIONS = ("but its order exists", "was completed more than once")
+"""Parts of log messages about an attempt that was settled wrongly, and about two confirmed intents of a reference."""
 
 
 class Worker:
@@ -97,7 +94,7 @@ class Reporter(logging.Handler):
     """Prints the log messages about contradictions."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if any(part in record.getMessage() for part in (MISSED, DOUBLE)):
+        if any(part in record.getMessage() for part in CONTRADICTIONS):
             write_line({"logged": record.getMessage()})
 
 
