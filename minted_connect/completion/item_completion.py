@@ -6,6 +6,7 @@ changed only while the claim has time (`claimed_basket`), and the intent is stor
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Mapping
@@ -152,12 +153,20 @@ class ItemCompletion:
             terms.reference.terms,
             owner=str(uuid.uuid4()),
             seconds=policy.claim_seconds,
-            grace=(api.settings.deadline or api.settings.timeouts.total) + (policy.latest_landing or 0.0),
+            # A short deadline ends only the wait for the response, not the execution of the change.
+            grace=max(api.settings.deadline or 0.0, api.settings.timeouts.total) + (policy.latest_landing or 0.0),
             saw_basket=basket is not None,
             cart_token=basket.token if basket is not None and self._may_use(basket) else None,
             created_at=api.clock.wall(),
         )
-        stored = await shielded(journal.claim(claim, known=attempts.ids))
+        write = asyncio.ensure_future(journal.claim(claim, known=attempts.ids))
+        try:
+            stored = await shielded(write)
+        except BaseException:
+            if write.done() and not write.cancelled() and write.exception() is None:
+                # The call was cancelled while the claim was stored, and has sent nothing.
+                await shielded(journal.release_claim(write.result(), grace=0.0))
+            raise
         return ClaimedBasket(
             api,
             journal,

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Hashable, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from datetime import datetime
 from types import NoneType
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -25,7 +25,7 @@ from minted_connect.core.request import Effect, Request
 from minted_connect.core.response import Response, make_integrity_error, make_schema_error
 from minted_connect.core.retry import with_retries
 from minted_connect.core.state import ClientSettings, ClientState
-from minted_connect.errors import APIError, MintedConnectError, NotSent, Phase
+from minted_connect.errors import AuthenticationFailed, MintedConnectError, NotFound, NotSent, Phase, ValidationFailed
 from minted_connect.models import UnreadableRow
 
 __all__ = ["ApiClient", "ChangeLimit"]
@@ -33,8 +33,6 @@ __all__ = ["ApiClient", "ChangeLimit"]
 _T = TypeVar("_T")
 
 _logger = logging.getLogger("minted_connect")
-
-_SERVER_ERROR: Final = 500
 
 API_VERSION = "3"
 """The latest `api-version` in the vendor's documentation."""
@@ -56,7 +54,9 @@ class ChangeLimit:
             yield
             is_certain = True
         except MintedConnectError as error:
-            is_certain = isinstance(error, APIError) and error.is_vendor_response and error.status < _SERVER_ERROR
+            # Any other refusal may come from a server that executes the change all the same, as `needs_read_back` says.
+            if isinstance(error, AuthenticationFailed | NotFound | ValidationFailed):
+                is_certain = error.is_vendor_response
             raise
         finally:
             is_unsent = call.progress.phase is Phase.NOT_SENT
