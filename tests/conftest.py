@@ -29,7 +29,7 @@ SLOW = (
     # Thousands of calls, purchases or steps, or the whole suite again with one line of the source changed.
     *("test_leaks.py", "test_mutations.py", "test_soak.py", "feed/test_feed_soak.py", "completion/test_chaos.py"),
     *("completion/test_cancel_sweep.py", "completion/test_refusal_table.py", "completion/test_stateful.py", "matrix/"),
-    *("completion/test_references_stateful.py", "sandbox/test_fault_modes.py"),
+    *("completion/test_references_stateful.py", "completion/test_items_stateful.py", "sandbox/test_fault_modes.py"),
     # Processes that are started, killed, stopped or sent signals.
     *("completion/test_killed.py", "completion/test_killed_purchases.py", "completion/test_machines.py"),
     *("completion/test_plan_recipe.py", "completion/test_plans.py", "completion/test_items_stopped.py"),

@@ -14,7 +14,7 @@ from minted_connect.core.api_client import ApiClient, ChangeLimit
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.logs import log_error
 from minted_connect.core.pool import SendLimit
-from minted_connect.errors import InvalidInput, JournalError
+from minted_connect.errors import AlreadyInFlight, BasketIncomplete, InvalidInput, JournalError
 from minted_connect.journal.claims import Claim, ClaimJournal, claim_lost_error
 from minted_connect.models import Basket
 from minted_connect.resources.basket_changes import read_active
@@ -90,8 +90,14 @@ class ClaimedBasket:
         replacement = BasketReplacement(
             self._api, self._checks, claim.external_customer_id, claim.kind, self._items, self._check_change
         )
-        # A basket that was only seen by this call may have been completed by another one in the meantime.
-        basket = await replacement.run(claim.cart_token if claim.generation > 1 else None)
+        try:
+            # A basket that was only seen by this call may have been completed by another one in the meantime.
+            basket = await replacement.run(claim.cart_token if claim.generation > 1 else None)
+        except BasketIncomplete as incomplete:
+            # If the claim was lost halfway, another call may complete the reference.
+            if isinstance(incomplete.__cause__, AlreadyInFlight):
+                raise incomplete.__cause__ from None
+            raise
         self._check_basket(basket)
         self.claim = attrs.evolve(self.claim, cart_token=basket.token)
         return basket

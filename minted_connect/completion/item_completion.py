@@ -7,6 +7,7 @@ changed only while the claim has time (`claimed_basket`), and the intent is stor
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import uuid
 from collections.abc import Mapping
@@ -122,6 +123,8 @@ class ItemCompletion:
                 return replayed
             try:
                 check_open_attempts(attempts)
+                if tries:
+                    await self._check_claim(journal, attempts)
                 claimed = await self._claim(journal, attempts)
             except (AlreadyInFlight, OutcomeUnknown):
                 # Another process may be reading back a completion whose outcome is not known yet.
@@ -135,6 +138,15 @@ class ItemCompletion:
     def _end(self) -> float:
         """Return the monotonic time at which a step that begins now must end."""
         return self._api.clock.monotonic() + (self._api.settings.deadline or self._api.settings.timeouts.complete_total)
+
+    async def _check_claim(self, journal: ClaimJournal, attempts: Attempts) -> None:
+        """Check that the reference is not claimed, without a request to the server."""
+        claim = await journal.find_claim(attempts.key)
+        if claim is not None and claim.seconds > 0:
+            seconds = math.ceil(claim.seconds + claim.grace)
+            raise AlreadyInFlight(
+                f"another call is completing items for this reference: try again, at the latest in {seconds} s"
+            )
 
     async def _claim(self, journal: ClaimJournal, attempts: Attempts) -> ClaimedBasket:
         """Read the open basket, and store the claim.
@@ -153,7 +165,8 @@ class ItemCompletion:
             terms.reference.terms,
             owner=str(uuid.uuid4()),
             seconds=policy.claim_seconds,
-            grace=(api.settings.deadline or api.settings.timeouts.total) + (policy.latest_landing or 0.0),
+            # A short deadline ends only the wait for the response, not the execution of the change.
+            grace=max(api.settings.deadline or 0.0, api.settings.timeouts.total) + (policy.latest_landing or 0.0),
             saw_basket=basket is not None,
             cart_token=basket.token if basket is not None and self._may_use(basket) else None,
             created_at=api.clock.wall(),

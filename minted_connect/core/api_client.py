@@ -25,7 +25,7 @@ from minted_connect.core.request import Effect, Request
 from minted_connect.core.response import Response, make_integrity_error, make_schema_error
 from minted_connect.core.retry import with_retries
 from minted_connect.core.state import ClientSettings, ClientState
-from minted_connect.errors import APIError, MintedConnectError, NotSent, Phase
+from minted_connect.errors import AuthenticationFailed, MintedConnectError, NotFound, NotSent, Phase, ValidationFailed
 from minted_connect.models import UnreadableRow
 
 __all__ = ["ApiClient", "ChangeLimit"]
@@ -44,21 +44,24 @@ class ChangeLimit:
 
     send_limit: SendLimit
     is_uncertain: bool = False
-    """Whether a change was repeated, or ended without a response that proves whether it was executed."""
+    """Whether an attempt of a change was sent, and no response proves that the server will not execute it later."""
 
     @contextmanager
     def recording(self, call: Call) -> Generator[None]:
         """Record how a change ends inside the `with` block."""
-        is_certain = False
+        proven = 0
         try:
             yield
-            is_certain = True
         except MintedConnectError as error:
-            is_certain = isinstance(error, APIError) and error.is_vendor_response and not needs_read_back(error)
+            # Any other refusal may come from a server that executes the change all the same, as `needs_read_back` says.
+            if isinstance(error, AuthenticationFailed | NotFound | ValidationFailed) and error.is_vendor_response:
+                proven = 1
+            raise
+        except BaseException:
+            self.is_uncertain = self.is_uncertain or call.progress.phase is not Phase.NOT_SENT
             raise
         finally:
-            is_unsent = call.progress.phase is Phase.NOT_SENT
-            if call.attempts > 1 or not (is_certain or is_unsent):
+            if call.failed_sends > proven:
                 self.is_uncertain = True
 
 

@@ -60,6 +60,8 @@ class Call:
             progress.limit = not_after
             progress.is_too_late = _limit_check(not_after, state, clock)
         self.attempts: int = 0
+        self.failed_sends: int = 0
+        """Number of attempts that were sent and failed."""
         self.ambiguous_error: MintedConnectError | None = None
         """Error of the latest attempt that failed and may have been executed."""
 
@@ -162,6 +164,7 @@ class Call:
         Raises:
             BudgetExhausted: if a request that was not sent may be retried, and the retry budget is exhausted.
         """
+        self.failed_sends += not isinstance(error, NotSent)
         if may_have_executed(error):
             self.ambiguous_error = error
         left = self._deadline - self._clock.monotonic()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Collection, Iterable
 from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
@@ -15,8 +15,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 from minted_connect import AsyncMintedConnect
 from minted_connect.config import CompletionPolicy, Options
 from minted_connect.errors import JournalError
+from minted_connect.journal.claims import Claim
 from minted_connect.journal.memory import MemoryJournal
-from minted_connect.journal.protocol import ACTIVE, OPEN, Journal, JournalAccount
+from minted_connect.journal.protocol import ACTIVE, OPEN, Journal, JournalAccount, ReferenceKey
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
@@ -82,9 +83,9 @@ class RecordingJournal(Journal):
         self._machine, self._store = machine, machine.store
         self.is_killed = False
 
-    async def prepare(self, intent: Intent) -> None:
+    async def prepare(self, intent: Intent, **conditions: Any) -> None:
         if self._writes():
-            await self._store.prepare(intent)
+            await self._store.prepare(intent, **conditions)
 
     async def settle(self, intent_id: str, state: IntentState, **what: Any) -> None:
         if self._writes():
@@ -121,6 +122,30 @@ class RecordingJournal(Journal):
 
     async def awaiting_completion(self) -> list[Intent]:
         return await self._store.awaiting_completion()
+
+    async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
+        return await self._store.find_by_reference(key)
+
+    async def find_other_references(self, key: ReferenceKey, *, same: bool = False) -> list[str]:
+        return await self._store.find_other_references(key, same=same)
+
+    async def record_decision(self, intent_id: str, at: datetime) -> None:
+        if self._writes():
+            await self._store.record_decision(intent_id, at)
+
+    async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
+        return await self._store.claim(claim, known=known) if self._writes() else claim
+
+    async def renew_claim(self, claim: Claim) -> None:
+        if self._writes():
+            await self._store.renew_claim(claim)
+
+    async def release_claim(self, claim: Claim, *, grace: float) -> None:
+        if self._writes():
+            await self._store.release_claim(claim, grace=grace)
+
+    async def find_claim(self, key: ReferenceKey) -> Claim | None:
+        return await self._store.find_claim(key)
 
     async def aclose(self) -> None:
         pass

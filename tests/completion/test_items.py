@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from minted_connect import CompletionPolicy, Options, Timeouts
+from minted_connect import AsyncMintedConnect, CompletionPolicy, Options, Timeouts
 from minted_connect.errors import (
     AlreadyInFlight,
     APIError,
@@ -27,7 +27,7 @@ from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import Journal, ReferenceJournal
 from minted_connect.models import OrderKind
-from minted_connect.sandbox import Sandbox
+from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.shops import CUSTOMER, REFERENCE, Shop
 from tests.support.operations import GOLD, SILVER, Person
 
@@ -360,6 +360,7 @@ async def test_call_cancelled_while_it_claims_frees_customer(shop: Shop, observe
     assert not (await buy_items(client, reference="another")).replayed
 
 
+@pytest.mark.requirement(47)
 async def test_change_is_not_sent_once_the_claim_has_expired(shop: Shop, observed: ObservedJournal):
     """The claim expires after the last check before the change is sent."""
     client = await customer_of(shop)
@@ -541,3 +542,80 @@ async def test_claim_times_come_from_the_settings(shop: Shop, observed: Observed
     observed.claim = record  # type: ignore[attr-defined]
     await buy_items(client)
     assert [(one.seconds, one.grace, one.saw_basket, one.cart_token) for one in claims] == [(7.0, 15.0, False, None)]
+
+
+async def test_grace_is_not_shortened_by_a_deadline(shop: Shop, observed: ObservedJournal):
+    """A server may execute a change after the caller has stopped to wait for the response."""
+    client = await customer_of(shop, timeouts=Timeouts(total=11.0))
+    await buy_items(client.with_options(deadline=2.0))
+    assert observed.claims[0].grace == 11.0
+    await buy_items(client.with_options(deadline=20.0), reference="another")
+    assert observed.claims[1].grace == 20.0
+
+
+@pytest.mark.requirement(47)
+@pytest.mark.parametrize(("status", "is_kept"), [(409, True), (429, True), (403, True), (404, False), (422, False)])
+async def test_refused_change_keeps_the_claim_if_it_may_be_executed(shop: Shop, status: int, is_kept: bool):
+    client = await customer_of(shop, retry=None)
+    refusal = {"status": status, "is_envelope": True, "commit": "never"}
+    shop.sandbox.faults.add("refusal", path=BASKET, method="POST", times=1, **refusal)
+    with pytest.raises((APIError, BasketIncomplete)):
+        await buy_items(client)
+    if is_kept:
+        with pytest.raises(AlreadyInFlight, match="changes of an earlier call"):
+            await buy_items(client, reference="another")
+    else:
+        await buy_items(client, reference="another")
+
+
+@pytest.mark.requirement(47)
+async def test_call_cancelled_while_it_claims_releases_the_claim(sandbox: Sandbox, clock: ManualClock):
+    """The write of the claim is not interrupted, and the claim would block its customer until it expires."""
+    options, journal = Options(clock=clock), ObservedJournal(MemoryJournal())
+    async with AsyncMintedConnect(
+        sandbox.username, sandbox.password, base_url=sandbox.url, options=options, journal=journal
+    ) as client:
+        await client.customers.create(CUSTOMER, firstname="Ada", lastname="Lovelace")
+        call = asyncio.ensure_future(buy_items(client))
+
+        async def cancel() -> None:
+            call.cancel()
+            await asyncio.sleep(0)
+
+        journal.after["claim"] = cancel
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        journal.after.clear()
+        assert journal.writes == ["claim", "release_claim"]
+        assert not (await buy_items(client, reference="another")).replayed
+
+
+async def test_claim_lost_while_the_basket_is_filled_raises_already_in_flight(shop: Shop, observed: ObservedJournal):
+    client = await customer_of(shop)
+    looks = []
+
+    async def take_over() -> None:
+        looks.append(True)
+        if len(looks) == 1:  # before the second change
+            shop.clock.suspend(121)
+            await observed.journal.release_claim(observed.claims[0], grace=0)
+
+    observed.before["find_active"] = take_over
+    with pytest.raises(AlreadyInFlight, match="longer than its claim"):
+        await buy_items(client, {GOLD: 1, SILVER: 1})
+    assert changes_of(shop) == ["POST"]
+
+
+async def test_waiting_for_a_claim_sends_no_requests(shop: Shop, observed: ObservedJournal):
+    first, second = await customer_of(shop), await shop.client(options=Options())
+    sent = []
+
+    async def call_again() -> None:
+        before = shop.sandbox.requests.total
+        with pytest.raises(AlreadyInFlight, match="at the latest in"):
+            await buy_items(second, wait=1.0)
+        sent.append(shop.sandbox.requests.total - before)
+
+    observed.before["prepare"] = call_again
+    await buy_items(first)
+    assert sent == [2]  # the login, and one read of the basket
