@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -160,6 +161,8 @@ def check_options(given: Mapping[str, Any]) -> None:
             raise ConfigurationError(f"{_OPTIONS[mode]}: does not go together with {_OPTIONS[name]}")
     if missing := [_OPTIONS[name] for name in _REQUIRED[mode] if not is_given[name]]:
         raise ConfigurationError(f"{_OPTIONS[mode]}: needs {', '.join(missing)}")
+    if given["wait"] is not None and not math.isfinite(given["wait"]):
+        raise ConfigurationError("--wait: must be seconds, and finite")
     if given["currency"] is not None and not _CURRENCY.fullmatch(given["currency"]):
         raise ConfigurationError("--currency: must be a code of three capital letters such as AED")
 

@@ -34,6 +34,7 @@ from minted_connect.errors import (
     ServerError,
     TransportError,
 )
+from minted_connect.journal.postgres import PostgresJournal
 from minted_connect.models import IntentState
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ async def buy_plan(
     cli.may_have_changed = False  # nothing is ordered before `buy_items`
     plan = read_plan(file, currency=currency)
     if not dry_run:
-        _check_journal(cli.settings["journal"], is_new=new_journal)
+        await _check_journal(cli.settings["journal"], is_new=new_journal)
     path = result or file.with_name(f"{file.name.removesuffix('.csv')}.result.csv")
     try:
         if not cli.out.as_json or dry_run:
@@ -87,35 +88,40 @@ async def buy_plan(
     return code
 
 
-def _check_journal(location: str, *, is_new: bool) -> None:
+async def _check_journal(location: str, *, is_new: bool) -> None:
     """Check that the journal of a plan exists, or with `is_new` that it does not.
 
     Another journal does not contain the references that are bought already: it would start the plan from the beginning.
-    The database of a URL always exists.
 
     Raises:
         ConfigurationError: if the journal does not exist, or exists and should be new.
+        JournalError: if the database of the journal cannot be read.
     """
     if "://" in location:
-        if is_new:
-            raise ConfigurationError("--new-journal: is for the file of a journal; a database is created by its server")
-        return
-    path = Path(location).absolute()
-    try:
-        exists = path.stat().st_size > 0
-    except FileNotFoundError:
-        exists = False
-    except OSError as error:
-        raise ConfigurationError(f"journal: {path} cannot be read ({type(error).__name__})") from None
+        journal = PostgresJournal(location)
+        name, exists = journal.location, await journal.has_tables()
+    else:
+        name, exists = _find_file(location)
     if exists and is_new:
         raise ConfigurationError(
-            f"journal: {path} exists already: leave --new-journal out to continue with what it contains"
+            f"journal: {name} exists already: leave --new-journal out to continue with what it contains"
         )
     if not (exists or is_new):
         raise ConfigurationError(
-            f"journal: there is no journal {path}. If this plan was started before, give the --journal of that run: "
+            f"journal: there is no journal {name}. If this plan was started before, give the --journal of that run: "
             "another one would buy everything again. For the first run, give --new-journal"
         )
+
+
+def _find_file(location: str) -> tuple[str, bool]:
+    """Return the absolute path of a journal, and whether it contains anything."""
+    path = Path(location).absolute()
+    try:
+        return str(path), path.stat().st_size > 0
+    except FileNotFoundError:
+        return str(path), False
+    except OSError as error:
+        raise ConfigurationError(f"journal: {path} cannot be read ({type(error).__name__})") from None
 
 
 def _print_summary(cli: Context, plan: Plan, currency: str) -> None:

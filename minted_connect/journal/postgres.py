@@ -222,10 +222,23 @@ class PostgresJournal(SqlJournal):
 
         return await shielded(self._run(select, _OperationStatus()))
 
-    async def _run(self, work: _Work[_T], status: _OperationStatus) -> _T:
+    async def has_tables(self) -> bool:
+        """Return whether the tables of the journal exist; unlike all other methods, do not create them.
+
+        Raises:
+            JournalError: if the database cannot be read.
+        """
+
+        async def find(connection: _Connection) -> bool:
+            [(exists,)] = await _execute(connection, f"SELECT {_SCHEMA_EXISTS}")
+            return bool(exists)
+
+        return await shielded(self._run(find, _OperationStatus(), sets_up=False))
+
+    async def _run(self, work: _Work[_T], status: _OperationStatus, *, sets_up: bool = True) -> _T:
         """Run `work` in a transaction; raise errors of psycopg and of the network as JournalError."""
         try:
-            return await self._run_transaction(work, status)
+            return await self._run_transaction(work, status, sets_up=sets_up)
         except Exception as error:
             message = describe_error(TimeoutError() if status.is_timed_out else error, connected=status.is_connected)
             if message is None:
@@ -236,7 +249,7 @@ class PostgresJournal(SqlJournal):
             raise self._report_lost("has lost its tables")
         raise JournalError(f"the journal {self._location} {message}")
 
-    async def _run_transaction(self, work: _Work[_T], status: _OperationStatus) -> _T:
+    async def _run_transaction(self, work: _Work[_T], status: _OperationStatus, *, sets_up: bool) -> _T:
         import psycopg  # noqa: PLC0415
 
         check_asyncio()
@@ -256,10 +269,11 @@ class PostgresJournal(SqlJournal):
             # At a higher isolation level, the snapshot would date from before the lock, and `find_active` could miss
             # an intent that was committed while this transaction waited for the lock.
             await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            await self._set_up(connection, deadline - monotonic())
+            if sets_up:
+                await self._set_up(connection, deadline - monotonic())
             result = await work(connection)
             await self._commit(connection, status)
-            self._is_pinned = True
+            self._is_pinned = self._is_pinned or sets_up
             return result
         finally:
             timer.cancel()

@@ -217,14 +217,6 @@ def test_new_journal_that_exists_is_refused(
     assert len(sandbox.shop.orders) == 3
 
 
-def test_new_journal_in_a_database_is_refused(minted: Minted, plan: Plan) -> None:
-    pytest.importorskip("psycopg")
-    options = ("--currency", "AED", "--yes", "--journal", "postgresql://localhost/orders", "--new-journal")
-    result = minted("buy", "--from", plan(), *options)
-    assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("minted: --new-journal: ")
-
-
 def test_plan_with_problems_sends_nothing(minted: Minted, sandbox: ThreadedSandbox, plan: Plan, journal: Path) -> None:
     file = plan(f"c-1,{GOLD},1,r-1,9999", f"c-2,{GOLD},none,r-2,9999", f"c-2,{GOLD},1,r-1,9999")
     sent = sandbox.requests.total

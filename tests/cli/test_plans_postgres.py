@@ -50,11 +50,13 @@ def test_killed_plan_in_postgres_continues_after_the_hint(
     plan.write_text("\n".join(("customer,sku,qty,reference,max_total", *rows, "")), "utf-8")
     command = ("buy", "--from", plan, "--currency", "AED", "--yes", "--journal", database.url)
     hang = sandbox.faults.add("hang", path=COMPLETE, commit=True, after=1)
-    process = shell(*command)
+    assert "there is no journal postgresql://" in minted(*command).err
+    process = shell(*command, "--new-journal")
     until(lambda: hang.waiting)
     process.kill()
     process.communicate(timeout=20)
     hang.remove()
+    assert "leave --new-journal out" in minted(*command, "--new-journal").err
     result = minted(*command)
     assert result.code == 75
     (hint,) = [line for line in result.err.splitlines() if "minted reconcile " in line]
