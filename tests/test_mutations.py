@@ -18,6 +18,7 @@ import pytest
 from tests.mutations.gate import GATE
 from tests.mutations.mutation import Mutation
 from tests.mutations.purchases import PURCHASES
+from tests.mutations.references import REFERENCES
 from tests.mutations.requests import REQUESTS
 from tests.mutations.responses import RESPONSES, TYPES
 from tests.mutations.security import SECURITY
@@ -28,7 +29,7 @@ pytestmark = pytest.mark.xdist_group("mutations")  # one process: the last tests
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minted_connect"
-ALL = [*GATE, *REQUESTS, *PURCHASES, *RESPONSES, *SECURITY, *SHAPES]
+ALL = [*GATE, *REQUESTS, *PURCHASES, *REFERENCES, *RESPONSES, *SECURITY, *SHAPES]
 SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATE
 TESTS_FAILED = 1
 """Exit code of pytest when tests have failed."""

@@ -31,7 +31,7 @@ from minted_connect.completion.reference import (
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
-from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, OutcomeUnknown
+from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, OutcomeUnknown, PriceFixExpired
 from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.resources.basket_changes import read_active
@@ -213,9 +213,18 @@ class ItemCompletion:
                 basket = await claimed.fill()
                 self._terms.agreed_total.check(basket.paid_total, basket.currency_code)
                 await self._await_price_lock(basket)
-                await claimed.keep()
-                call = self._make_call(basket)
-                return await self._complete(claimed, call, basket, attempts)
+                until, tries = self._api.clock.monotonic() + self._reads_lag(), 0
+                while True:
+                    await claimed.keep()
+                    call = self._make_call(basket)
+                    try:
+                        return await self._complete(claimed, call, basket, attempts)
+                    except (InvalidInput, PriceFixExpired):
+                        # Reads may not show the latest change yet. Nothing is stored or sent without an intent.
+                        if call.intent is not None or (now := self._api.clock.monotonic()) >= until:
+                            raise
+                    await self._api.sleep_until(min(now + _PAUSES[min(tries, len(_PAUSES) - 1)], until))
+                    tries += 1
         finally:
             # An intent that was stored releases the claim with its outcome, unless a change may still be executed.
             if call is None or not call.may_be_sent or claimed.is_uncertain:
@@ -229,6 +238,11 @@ class ItemCompletion:
         if found is None and is_gone:
             await claimed.forget_basket()
         return found
+
+    def _reads_lag(self) -> float:
+        """Return the seconds to wait until reads show the changes of this call."""
+        policy = self._api.completion_policy
+        return policy.orders_lag if policy.inline_looks is None else min(policy.orders_lag, policy.inline_looks)
 
     async def _await_price_lock(self, basket: Basket) -> None:
         """If the price lock ends before the basket could be completed, wait for its end: the next read renews it."""

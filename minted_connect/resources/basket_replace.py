@@ -108,7 +108,7 @@ class BasketReplacement:
                 incomplete.elapsed = error.elapsed
                 raise incomplete from error
             except asyncio.CancelledError as cancelled:
-                cancelled.add_note("baskets.replace: some of the changes may have been made; call it again")
+                cancelled.add_note("some of the changes of the basket may have been made: call again")
                 raise
             sent[change] += 1
             if not self._is_of_kind(basket):

@@ -619,3 +619,19 @@ async def test_waiting_for_a_claim_sends_no_requests(shop: Shop, observed: Obser
     observed.before["prepare"] = call_again
     await buy_items(first)
     assert sent == [2]  # the login, and one read of the basket
+
+
+async def test_delayed_reads_do_not_end_the_call(connect: Any, clock: ManualClock):
+    """The reads before the completion do not show the changes of the call yet."""
+    async with Sandbox(seed=1, clock=clock, reads_lag=6.0) as sandbox:
+        options = Options(clock=clock, completion=CompletionPolicy(orders_lag=10.0))
+        client = await connect(sandbox.url, sandbox.username, sandbox.password, options=options)
+        await client.customers.create(CUSTOMER, firstname="Ada", lastname="Lovelace")
+        clock.advance(7)
+        completion = await buy_items(client, {GOLD: 1, SILVER: 2})
+        assert {item.sku: item.amount for item in completion.order.items} == {GOLD: 1, SILVER: 2}
+        # The basket's price lock has ended, and the reads show its renewal late, too.
+        await client.baskets.add_item(CUSTOMER, sku=GOLD, type="buy")
+        clock.advance(1000)
+        assert not (await buy_items(client, reference="another")).replayed
+        assert len(sandbox.shop.orders) == 2
