@@ -365,7 +365,7 @@ async def test_cancelled_replace_has_a_note(sandbox):
         replacing.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await replacing
-        assert "call it again" in " ".join(caught.value.__notes__)
+        assert "call again" in " ".join(caught.value.__notes__)
         fault.remove()
         assert_replaced(sandbox, await minted.baskets.replace(basket, TARGET), TARGET)
 
