@@ -26,7 +26,19 @@ REFERENCE = {
     "minted_connect.pytest_plugin": "the fixtures",
 }
 ORDER = (
-    *("quickstart", "money-safety", "errors", "orders", "prices", "fleet", "testing", "cli", "frameworks", "telemetry"),
+    *(
+        "quickstart",
+        "money-safety",
+        "plans",
+        "errors",
+        "orders",
+        "prices",
+        "fleet",
+        "testing",
+        "cli",
+        "frameworks",
+        "telemetry",
+    ),
     *("evidence", "performance", "design-decisions", "adding-an-operation"),
 )
 """The guides in the order of the index."""
