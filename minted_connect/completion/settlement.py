@@ -29,6 +29,7 @@ from minted_connect.errors import (
 )
 from minted_connect.journal.protocol import (
     CLOSED,
+    INACTIVE,
     Journal,
     JournalAccount,
     ReferenceJournal,
@@ -215,12 +216,15 @@ class Settlement:
         journal, none is found.
         """
         try:
+            stored = await self.journal.get(intent.id)
+            if stored is None or stored.state not in INACTIVE:
+                return None
             active = await self.journal.find_active(
                 intent.external_customer_id, intent.cart_token, account=self.owner.account
             )
         except JournalError:
             return None
-        return None if active is None or active.id == intent.id else active
+        return active
 
     async def load(self, intent_id: str) -> Intent:
         """Return an intent by its id.
