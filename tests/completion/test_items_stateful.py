@@ -276,7 +276,8 @@ class Items(RuleBasedStateMachine):
             for number, name in planned
         ]
         # A change without the journal is kept out only by the lock of the same client, and not if it is executed late.
-        if beside == "add_item" and change_fault is None and stopped_after is None:
+        is_alone = {number for number, _ in planned} == {callers[0]} and stopped_after is None
+        if beside == "add_item" and is_alone and change_fault is None:
             client = self.clients[callers[0]]
             change: Any = asyncio.ensure_future(client.baskets.add_item(customer, sku=SILVER, qty=1, type="buy"))
             planned.append((callers[0], ""))
