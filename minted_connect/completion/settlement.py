@@ -110,6 +110,18 @@ class Settlement:
         if active is not None:
             raise already_in_flight_error(active)
 
+    async def check_no_open_intent(self, external_customer_id: str, since: datetime) -> None:
+        """Check that the journal has no open intent of a customer from after `since`, by the server's clock.
+
+        Raises:
+            AlreadyInFlight: if it has one.
+            JournalError: if the journal cannot be read.
+        """
+        for intent in await self.journal.pending():
+            is_recent = intent.external_customer_id == external_customer_id and intent.created_by_server > since
+            if is_recent and self.is_own(intent):
+                raise already_in_flight_error(intent, "a basket of this customer")
+
     async def settle(self, intent: Intent, state: IntentState, result: Completion | Exception | None = None) -> None:
         """Write the outcome into the journal, and make it available to the callers that wait for it.
 

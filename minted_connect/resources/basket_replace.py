@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 from minted_connect import validation
@@ -29,6 +30,10 @@ class CompletionChecks(Protocol):
 
     async def check_no_active_intent(self, external_customer_id: str, cart_token: str) -> None:
         """Raise `AlreadyInFlight` if the journal has an open or confirmed intent for the basket."""
+        ...
+
+    async def check_no_open_intent(self, external_customer_id: str, since: datetime) -> None:
+        """Raise `AlreadyInFlight` if the journal has an open intent of the customer that is not older."""
         ...
 
 
@@ -120,6 +125,10 @@ class BasketReplacement:
     async def _check_change(self, basket: Basket | None) -> None:
         if basket is not None:
             await self._completions.check_no_active_intent(self._customer, basket.token)
+        else:
+            # A read that is behind may hide a basket that is being completed; the new line would be bought with it.
+            lag = timedelta(seconds=self._api.completion_policy.orders_lag)
+            await self._completions.check_no_open_intent(self._customer, self._api.server_time() - lag)
         if self._check is not None:
             await self._check(basket)
 
