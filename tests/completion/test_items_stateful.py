@@ -468,7 +468,7 @@ EXAMPLES: Final = int(os.environ.get("STATEFUL_EXAMPLES", "0"))
 @pytest.mark.timeout(0 if EXAMPLES else 300)
 def test_random_calls_with_items_make_one_order_each() -> None:
     outcomes.clear()
-    examples = EXAMPLES or 90
+    examples = EXAMPLES or 45
     run_state_machine_as_test(
         Items,
         settings=settings(

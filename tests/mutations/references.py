@@ -7,6 +7,15 @@ from tests.mutations.mutation import Mutation
 REFERENCES = [
     Mutation(
         47,
+        "items are added to a basket that a delayed read hides",
+        "resources/basket_replace.py",
+        "            await self._completions.check_no_open_intent(self._customer, self._api.server_time() - lag)",
+        "            _ = lag",
+        "completion/test_items.py",
+        "hides and memory",
+    ),
+    Mutation(
+        47,
         "PostgreSQL does not lock the reference",
         "journal/postgres.py",
         "        await _lock_name(connection, _REFERENCE_LOCK_ID, ",
