@@ -125,7 +125,7 @@ class ClaimedBasket:
     async def _renew(self, claim: Claim) -> None:
         started = self._api.elapsed()
         await shielded(self._journal.renew_claim(claim))
-        self.claim: Claim = claim
+        self.claim = claim
         self._changes.send_limit = self._limit(started)
 
     def _limit(self, started: float) -> SendLimit:
