@@ -27,6 +27,7 @@ __all__ = [
     "SystemClock",
     "TimerHandle",
     "call_later",
+    "follows_event_loop",
     "monotonic",
     "sleep",
     "sleep_until",
@@ -220,6 +221,11 @@ def timeout(clock: Clock, seconds: float) -> AbstractAsyncContextManager[object]
     if (schedule := _call_later_of(clock)) is not None:
         schedules.append(schedule)
     return _timeout_on(schedules, seconds) if schedules else asyncio.timeout(seconds)
+
+
+def follows_event_loop(clock: Clock) -> bool:
+    """Return whether a timeout on `clock` is one of the event loop: the clock has no timers, and time is not frozen."""
+    return _call_later_of(clock) is None and not _is_loop_frozen()
 
 
 def _call_later_of(clock: Clock) -> _CallLater | None:

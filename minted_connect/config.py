@@ -180,6 +180,9 @@ class Options:
     """``modern`` refuses MD5 and challenges without qop."""
     keep_error_bodies: bool = attrs.field(default=False, validator=validate_type(bool))
     """Keep the raw body on errors (`.body`). It can contain personal data."""
+    route: Literal["auto", "session"] = attrs.field(default="auto", validator=validate_choice("auto", "session"))
+    """``session`` sends all requests through an aiohttp session, as completions always are. ``auto`` sends reads and
+    basket changes over aiohttp's connections without a session, which takes less CPU time, if aiohttp permits it."""
     pool_size: int = attrs.field(default=20, validator=validate_at_least(1))
     """Maximum number of concurrent requests of each connection pool; completions and reconciliation have their own."""
     keepalive: float = attrs.field(default=15.0, validator=validate_seconds)

@@ -129,7 +129,7 @@ async def test_request_in_flight_survives_the_replacement(connect, sandbox: Sand
     fault.remove()
     assert (await page).items
     assert pool.replaced == set()
-    assert connections.session.closed
+    assert connections.connector.closed
 
 
 @pytest.mark.requirement(51)
@@ -147,7 +147,7 @@ async def test_close_ends_request_on_replaced_connections(connect, sandbox: Sand
     await minted.aclose()
     with pytest.raises(MintedConnectError):
         await page
-    assert connections.session.closed
+    assert connections.connector.closed
 
 
 @pytest.mark.requirement(51)

@@ -132,7 +132,7 @@ def idle_connections(client: AsyncMintedConnect) -> int:
     assert client.complete._settlement.in_flight == {}
     idle = Counter()
     for kind, pool in pools.items():
-        connector: Any = pool.connections.session.connector
+        connector: Any = pool.connections.connector
         assert pool.slots._value == POOL
         assert not pool.slots._waiters
         assert not connector._acquired

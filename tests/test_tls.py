@@ -142,7 +142,7 @@ async def test_context_of_every_pool_is_strict(authority, authority_file, monkey
     ):
         await minted.rates.current()
         pools = (minted._api.state.transport._pools or {}).values()
-        contexts = [pool.connections.session.connector._ssl for pool in pools]
+        contexts = [pool.connections.connector._ssl for pool in pools]
     assert len(contexts) == 3
     for context in contexts:
         assert context.minimum_version == ssl.TLSVersion.TLSv1_2

@@ -670,7 +670,7 @@ async def test_unclosed_client_emits_resource_warning(sandbox: Sandbox):
         del minted
         gc.collect()
     for pool in pools.values():
-        await pool.connections.session.close()
+        await pool.connections.aclose()
 
 
 async def test_cancelled_call_frees_its_connection(sandbox: Sandbox):

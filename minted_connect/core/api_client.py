@@ -23,7 +23,7 @@ from minted_connect.core.failures import may_have_executed, needs_read_back, rea
 from minted_connect.core.pool import PoolKind, PreparedRequest, RequestProgress, SendLimit
 from minted_connect.core.request import Effect, Request
 from minted_connect.core.response import Response, make_integrity_error, make_schema_error
-from minted_connect.core.retry import with_retries
+from minted_connect.core.retry import retry_after
 from minted_connect.core.state import ClientSettings, ClientState
 from minted_connect.errors import AuthenticationFailed, MintedConnectError, NotFound, NotSent, Phase, ValidationFailed
 from minted_connect.models import UnreadableRow
@@ -314,7 +314,13 @@ class ApiClient:
         call = Call(self.state, self.settings, request, prepared, progress=progress, not_after=not_after)
         try:
             with nullcontext() if changes is None else changes.recording(call):
-                response = await with_retries(call.attempt, call.decide, self.clock.sleep)
+                try:
+                    response, retrying = await call.attempt(), None
+                except MintedConnectError as error:
+                    retrying = retry_after(error, call.attempt, call.decide, self.clock.sleep)
+                # Awaited outside of the except block: the first error must not become the context of later ones.
+                if retrying is not None:
+                    response = await retrying
         except asyncio.CancelledError as cancelled:
             if request.effect is Effect.NON_IDEMPOTENT and progress.phase is not Phase.NOT_SENT:
                 cancelled.add_note(f"{request.info} may have been executed: read the state before you repeat it")
@@ -338,7 +344,7 @@ class ApiClient:
         pool = PoolKind.COMPLETION if operation.effect is Effect.COMPLETE else self._pool
         return PreparedRequest(
             operation.method,
-            request.target(options.paths),
+            self.state.transport.prefix + request.target(options.paths),
             request.route,
             {**headers, **request.headers} if request.headers else headers,
             body,

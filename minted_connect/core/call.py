@@ -105,58 +105,57 @@ class Call:
             notify_attempt(hook, attempt)
 
     async def _attempt(self) -> Response:
+        clock, state, prepared = self._clock, self._state, self._prepared
         try:
-            raw, latency = await self._send()
-            response = parse_response(
-                raw,
-                request=self._request,
-                attempts=self.attempts,
-                max_depth=self._options.max_depth,
-                keep_body=self._options.keep_error_bodies,
-                secrets=self._state.transport.secrets,
-                sent_at=self.progress.sent_at,
-                now=self._clock.wall,
-            )
+            if self._has_limits and state.limiter is not None:
+                await state.limiter.wait(self._deadline - clock.monotonic())
+            breaker = state.breaker if self._has_limits else None
+            probe = breaker is not None and breaker.enter()
+            failed: bool | None = None
+            started = clock.monotonic()
+            try:
+                left = self._deadline - started
+                raw = await state.transport.attempt(prepared, self._settings.timeouts, left, self.progress)
+                failed = raw.status >= 500  # noqa: PLR2004 - 5xx
+            except (ConnectFailed, TransportError, ProtocolError):
+                pool_failure = self.progress.pool_failure
+                # Connections that broke together count as one failure of the server.
+                failed = True if pool_failure is None or pool_failure.broken == 1 else None
+                raise
+            finally:
+                if breaker is not None:
+                    breaker.leave(probe=probe, failed=failed)
+            return self._parse(raw, clock.monotonic() - started)
         except MintedConnectError as error:
             if not isinstance(error, ClientClosedError):
-                elapsed = self._clock.monotonic() - self._started
+                elapsed = clock.monotonic() - self._started
                 attach_request(error, self._request.info, attempts=self.attempts, elapsed=elapsed)
             if isinstance(error, APIError):
                 error.after_unknown = self.ambiguous_error is not None
             raise
-        date = response.headers.get("Date", "")
-        # A cache keeps the `Date` of the response that it stored, and states its age (RFC 9111, section 5.1).
-        latency += age_seconds(response.headers.get("Age", ""))
-        self._state.server_stats.record_date(date, self._clock.wall(), self._state.elapsed(), latency)
-        return response
 
-    async def _send(self) -> tuple[RawResponse, float]:
-        """Send one attempt; return the response and the seconds that it took."""
-        clock, state, prepared = self._clock, self._state, self._prepared
-        if self._has_limits and state.limiter is not None:
-            await state.limiter.wait(self._deadline - clock.monotonic())
-        breaker = state.breaker if self._has_limits else None
-        probe = breaker is not None and breaker.enter()
-        failed: bool | None = None
-        started = clock.monotonic()
-        try:
-            left = self._deadline - started
-            raw = await state.transport.attempt(prepared, self._settings.timeouts, left, self.progress)
-            failed = raw.status >= 500  # noqa: PLR2004 - 5xx
-            latency = clock.monotonic() - started
-            state.server_stats.record_latency(latency)
-        except (ConnectFailed, TransportError, ProtocolError):
-            pool_failure = self.progress.pool_failure
-            # Connections that broke together count as one failure of the server.
-            failed = True if pool_failure is None or pool_failure.broken == 1 else None
-            raise
-        finally:
-            if breaker is not None:
-                breaker.leave(probe=probe, failed=failed)
+    def _parse(self, raw: RawResponse, latency: float) -> Response:
+        """Parse a response, and record the server's clock and latency in seconds."""
+        state, prepared, options = self._state, self._prepared, self._options
+        state.server_stats.record_latency(latency)
         if _logger.isEnabledFor(logging.DEBUG):
             text = "%s %s: %d in %.1f ms, attempt %d"
             _logger.debug(text, prepared.method, prepared.route, raw.status, latency * 1e3, self.attempts)
-        return raw, latency
+        response = parse_response(
+            raw,
+            request=self._request,
+            attempts=self.attempts,
+            max_depth=options.max_depth,
+            keep_body=options.keep_error_bodies,
+            secrets=state.transport.secrets,
+            sent_at=self.progress.sent_at,
+            now=self._clock.wall,
+        )
+        date = response.headers.get("Date", "")
+        # A cache keeps the `Date` of the response that it stored, and states its age (RFC 9111, section 5.1).
+        latency += age_seconds(response.headers.get("Age", ""))
+        state.server_stats.record_date(date, self._clock.wall(), state.elapsed(), latency)
+        return response
 
     def decide(self, error: MintedConnectError, number: int) -> float | None:
         """Return the pause before a retry, or None if there must be no retry.

@@ -1,16 +1,13 @@
-"""Connection pools on top of aiohttp, and tracking of how far a request got. `transport` opens and closes the pools."""
+"""Connection pools, and tracking of how far a request got. `routes` opens the pools, `transport` closes them."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-import io
 import logging
-import math
-import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 import aiohttp
@@ -20,13 +17,10 @@ from minted_connect.clock import monotonic
 from minted_connect.errors import NotSent, Phase, PriceFixExpired
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
-    from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
     from aiohttp.client_proto import ResponseHandler
-    from aiohttp.connector import Connection
 
-    from minted_connect.config import Options
+    from minted_connect.core.auth.digest import AuthFlow
+    from minted_connect.core.response import RawResponse
 
 __all__ = [
     "ConnectionDropped",
@@ -36,18 +30,17 @@ __all__ = [
     "PoolKind",
     "PreparedRequest",
     "RequestProgress",
+    "Route",
     "SendLimit",
     "SendLimitPassed",
     "describe_cause",
-    "forbid_resend",
-    "open_pools",
-    "to_payload",
 ]
 
 _logger = logging.getLogger("minted_connect")
 
 _NEVER = datetime.max.replace(tzinfo=UTC)
 _LARGE_BODY = 2**20
+"""Larger bodies are written by aiohttp's session, which waits for the socket."""
 _DEAD_POOL = 2
 """Number of broken connections from which the pool counts as broken. A single one can be a keep-alive race."""
 
@@ -142,7 +135,7 @@ class PreparedRequest:
 
     method: str
     target: str = attrs.field(repr=False)
-    """Path and query, percent-encoded."""
+    """Path and query, percent-encoded, with the path of the base URL."""
     route: str
     """The path template: the only part of the URL that errors and logs may show."""
     headers: dict[str, str] = attrs.field(repr=False)
@@ -160,41 +153,6 @@ class ConnectionDropped(aiohttp.ClientError):
     """The connection broke. aiohttp does not re-send a request after an error of this class."""
 
 
-class TrackedRequest(aiohttp.ClientRequest):
-    """A request that records when it is sent, and that is not sent on a connection with unexpected data.
-
-    A `TraceConfig` could record it too, but costs 20 us per call: with one trace, aiohttp runs every hook it has.
-    """
-
-    progress: RequestProgress
-    connections: Connections
-
-    async def send(self, conn: Connection) -> ClientResponse:
-        if conn.protocol is not None:
-            self.connections.record_send(conn.protocol, self.progress)
-        # Data that arrived on an idle connection would be parsed as the response to this request.
-        if conn.protocol is None or conn.protocol.should_close:
-            raise ConnectionDropped("a response came before the request")
-        # Before the first byte is written, so that a request without this mark was not sent.
-        self.progress.mark_sent()
-        return await super().send(conn)
-
-
-async def forbid_resend(
-    connections: Connections, progress: RequestProgress, request: ClientRequest, handler: ClientHandlerType
-) -> ClientResponse:
-    """Send a request, and keep aiohttp from sending it a second time (a client middleware)."""
-    assert isinstance(request, TrackedRequest)
-    request.connections, request.progress = connections, progress
-    # aiohttp re-sends GET, PUT and DELETE by itself after ClientOSError or ServerDisconnectedError.
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise ConnectionDropped(describe_cause(error)) from None
-
-
 def describe_cause(error: BaseException) -> str:
     """Return the class and errno of a foreign error, without its text, which can hold addresses, headers or bodies."""
     number = getattr(error, "errno", None)
@@ -202,50 +160,75 @@ def describe_cause(error: BaseException) -> str:
     return f"{name}, errno {number}" if isinstance(number, int) else name
 
 
-async def _on_queued(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.is_queued = True
+class Route(Protocol):
+    """Sends a request over a connection of one connector, and reads the response."""
 
+    async def exchange(
+        self,
+        connections: Connections,
+        prepared: PreparedRequest,
+        flow: AuthFlow,
+        progress: RequestProgress,
+        connect_timeout: float,
+    ) -> RawResponse:
+        """Send a request once, and return the response.
 
-async def _on_dequeued(_session: object, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.is_queued = False
+        Args:
+            connections: Records the connection that is used.
+            prepared: The request.
+            flow: Signs the request right before it is sent. No signature is bound to a local name, because some tools
+                log the variables of a cancelled frame.
+            progress: Records how far the request got.
+            connect_timeout: Seconds to get a connection.
 
+        Raises:
+            SendLimitPassed: if it is too late to send.
+            ConnectionDropped: if the connection broke before the headers of a response came.
+            aiohttp.ClientError: if no connection was made, or the response is not valid.
+            OSError: likewise; TimeoutError if no connection was made in time.
+        """
+        ...
 
-async def _on_reused(_session: object, context: SimpleNamespace, _params: object) -> None:
-    # A lent connector also has connections that only other sessions have used.
-    context.trace_request_ctx.is_reused = True
+    async def aclose(self) -> None:
+        """End the requests in flight, unless the connector is lent, and close it likewise."""
+        ...
 
 
 class Connections:
-    """An aiohttp session, and a record of the connections that broke when they were reused."""
+    """The connections of one connector, and a record of those that broke when they were reused.
+
+    Args:
+        connector: Opens the connections.
+        owns_connector: Whether it is not lent by the caller.
+        keepalive: Seconds for which it keeps an idle connection.
+        session: The route of completions, of recovery, and of large bodies.
+        direct: The route of all other requests, if aiohttp has what it needs.
+    """
 
     def __init__(
-        self, connector: aiohttp.BaseConnector, options: Options, *, owns_connector: bool, keepalive: float
+        self,
+        connector: aiohttp.BaseConnector,
+        *,
+        owns_connector: bool,
+        keepalive: float,
+        session: Route,
+        direct: Route | None = None,
     ) -> None:
-        traces: list[aiohttp.TraceConfig] = []
-        if not owns_connector:
-            trace = aiohttp.TraceConfig()
-            trace.on_connection_queued_start.append(_on_queued)
-            trace.on_connection_queued_end.append(_on_dequeued)
-            trace.on_connection_reuseconn.append(_on_reused)
-            traces.append(trace)
-        self.session: aiohttp.ClientSession = aiohttp.ClientSession(
-            connector=connector,
-            connector_owner=owns_connector,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
-            trace_configs=traces,
-            request_class=TrackedRequest,
-            max_line_size=options.max_header_line,
-            max_field_size=options.max_header_line,
-        )
-        self.reading: set[aiohttp.ClientResponse] = set()
-        """Responses whose body is being read."""
+        self.connector: aiohttp.BaseConnector = connector
+        self.owns_connector: bool = owns_connector
+        self.session: Route = session
+        self.direct: Route | None = direct
         self.in_flight: int = 0
-        """Number of attempts that use the session."""
+        """Number of attempts that use the connections."""
         self._keepalive = keepalive
         self._failures = 0
         self._failure: PoolFailure | None = None
         self._opened_in: WeakKeyDictionary[ResponseHandler, int] = WeakKeyDictionary()
+
+    def choose_route(self, prepared: PreparedRequest) -> Route:
+        """Return the route of a request."""
+        direct = self.direct
+        return self.session if direct is None or len(prepared.body) > _LARGE_BODY else direct
 
     @property
     def failure(self) -> PoolFailure | None:
@@ -283,12 +266,10 @@ class Connections:
         return failure
 
     async def aclose(self) -> None:
-        """Close the session; if it owns its connector, also end the requests in flight."""
-        if self.session.connector_owner:
-            # aiohttp does not wake the reader of a body when it closes the connection: it would wait until its timeout.
-            for response in self.reading:
-                response.close()
-        await self.session.close()
+        """Close the routes; if the connector is not lent, also end the requests in flight."""
+        if self.direct is not None:
+            await self.direct.aclose()
+        await self.session.aclose()
 
 
 class Pool:
@@ -311,13 +292,12 @@ class Pool:
     def record_drop(self, connections: Connections, progress: RequestProgress) -> None:
         """Record that a reused connection broke; replace all connections if others break with it.
 
-        The connections of a lent session are not replaced: they belong to the caller.
+        The connections of a lent connector are not replaced: they belong to the caller.
         """
         failure = connections.record_drop(progress)
-        session = connections.session
         if failure.broken < _DEAD_POOL or connections is not self.connections:
             return
-        if session.connector_owner and not session.closed:
+        if connections.owns_connector and not connections.connector.closed:
             _logger.warning("%d reused connections broke: the connection pool is replaced", failure.broken)
             self.replaced.add(connections)
             self.connections = self._open()
@@ -332,37 +312,3 @@ class Pool:
         """Close all connections."""
         for connections in (self.connections, *self.replaced):
             await connections.aclose()
-
-
-def to_payload(body: bytes) -> bytes | io.BytesIO | None:
-    """Convert a body to the type that aiohttp expects."""
-    # aiohttp warns about large bodies given as bytes.
-    return (body if len(body) < _LARGE_BODY else io.BytesIO(body)) if body else None
-
-
-def open_pools(
-    lent: aiohttp.BaseConnector | None, *, tls: ssl.SSLContext | bool, options: Options
-) -> dict[PoolKind, Pool]:
-    """Open the three pools of a client.
-
-    Args:
-        lent: Connector of the caller's session, for the default pool; it is not closed with the pool.
-        tls: TLS settings of the connectors of our own.
-        options: Size of each pool, time for which an idle connection is kept, and size of a header line.
-    """
-
-    def open_default() -> Connections:
-        if lent is not None:
-            return Connections(lent, options, owns_connector=False, keepalive=math.inf)
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls)
-        return Connections(connector, options, owns_connector=True, keepalive=options.keepalive)
-
-    def open_unpooled() -> Connections:
-        connector = aiohttp.TCPConnector(limit=0, force_close=True, ssl=tls)
-        return Connections(connector, options, owns_connector=True, keepalive=0)
-
-    return {
-        PoolKind.DEFAULT: Pool(open_default, slots=options.pool_size),
-        PoolKind.COMPLETION: Pool(open_unpooled, slots=options.pool_size),
-        PoolKind.RECOVERY: Pool(open_unpooled, slots=options.pool_size),
-    }

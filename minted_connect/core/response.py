@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 import aiohttp
 import attrs
+from multidict import CIMultiDictProxy
 
 from minted_connect.core.error_mapping import make_api_error, read_error_document
 from minted_connect.core.exact_json import Malformed, loads
@@ -35,8 +36,7 @@ class RawResponse:
     """One complete HTTP response."""
 
     status: int
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    """Case-insensitive."""
+    headers: CIMultiDictProxy[str] = attrs.field(repr=False)
     body: bytes = attrs.field(repr=False)
     """Decompressed."""
     refused_digest: bool = False

@@ -32,7 +32,7 @@ from minted_connect.errors import (
     UnexpectedRedirect,
 )
 
-__all__ = ["RETRY_COST", "TIMEOUT_COST", "pause_before_retry", "with_retries"]
+__all__ = ["RETRY_COST", "TIMEOUT_COST", "pause_before_retry", "retry_after"]
 
 _T = TypeVar("_T")
 
@@ -95,14 +95,18 @@ def pause_before_retry(
     return pause if pause < left else None
 
 
-async def with_retries(
+async def retry_after(
+    first: MintedConnectError | None,
     attempt: Callable[[], Awaitable[_T]],
     decide: Callable[[MintedConnectError, int], float | None],
     sleep: Callable[[float], Awaitable[None]],
 ) -> _T:
-    """Call `attempt` until it succeeds or `decide` returns None.
+    """Call `attempt` again after its first call has failed, until it succeeds or `decide` returns None.
+
+    The first attempt is made without this function: tenacity takes as long as the decoding of a response.
 
     Args:
+        first: The error of the first attempt.
         attempt: Makes one attempt.
         decide: Receives the error of an attempt and its number, and returns the pause before a retry or None.
         sleep: Sleeps for this many seconds.
@@ -110,14 +114,10 @@ async def with_retries(
     Raises:
         MintedConnectError: the error of the last attempt, or an error that `decide` raises.
     """
-    # The first attempt runs without tenacity, whose overhead is as large as the time to decode a response.
-    try:
-        return await attempt()
-    except MintedConnectError as error:
-        first: MintedConnectError | None = error
-        pause = decide(error, 1)
-        if pause is None:
-            raise
+    assert first is not None
+    pause = decide(first, 1)
+    if pause is None:
+        raise first
 
     async def attempt_or_raise_first() -> _T:
         nonlocal first

@@ -1,8 +1,4 @@
-"""Single attempts over aiohttp: sign, send, read the response, and map failures to errors with the phase reached.
-
-Features of aiohttp that could send a purchase twice or leak it are disabled: redirects, automatic re-sends, cookies,
-and proxies and credentials from the environment.
-"""
+"""Single attempts: sign, send, read the response, and map failures to errors with the phase reached."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import hashlib
 import os
 import ssl
 from contextlib import AsyncExitStack
-from functools import lru_cache, partial
 from http import HTTPStatus
 
 import aiohttp
@@ -20,7 +15,8 @@ from yarl import URL
 from minted_connect.clock import timeout
 from minted_connect.config import Options, Timeouts
 from minted_connect.core.auth.challenge import ChallengeRefused
-from minted_connect.core.auth.digest import AuthFlow, DigestAuth
+from minted_connect.core.auth.digest import DigestAuth, is_valid_target
+from minted_connect.core.deadlines import Deadlines
 from minted_connect.core.event_loop import EXITING, check_asyncio, is_interpreter_exiting
 from minted_connect.core.pool import (
     ConnectionDropped,
@@ -29,11 +25,9 @@ from minted_connect.core.pool import (
     PoolKind,
     PreparedRequest,
     RequestProgress,
-    forbid_resend,
-    open_pools,
-    to_payload,
 )
-from minted_connect.core.response import RawResponse, read_body
+from minted_connect.core.response import RawResponse
+from minted_connect.core.routes import open_pools
 from minted_connect.core.transport_failures import map_failure
 from minted_connect.errors import (
     AuthDowngrade,
@@ -68,7 +62,8 @@ class Transport:
     ) -> None:
         self.base_url: str = check_base_url(base_url)
         self.is_loopback: bool = URL(self.base_url).host in LOOPBACK
-        self._prefix = URL(self.base_url).raw_path.rstrip("/")
+        self.prefix: str = URL(self.base_url).raw_path.rstrip("/")
+        """Path of the base URL, with which the target of each request begins."""
         self.origin: str = str(URL(self.base_url).origin())
         """Scheme, host and port of the server."""
         self._options = options
@@ -82,6 +77,7 @@ class Transport:
         self._check_ssl_context()
         self._proxy = None if proxy is None else parse_proxy_url(proxy)
         self._pools: dict[PoolKind, Pool] | None = None
+        self._deadlines = Deadlines()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pid = os.getpid()
         self._closed = False
@@ -162,7 +158,7 @@ class Transport:
                 raise ClientClosedError(
                     "the aiohttp session that this client was built on belongs to another event loop"
                 )
-        return open_pools(lent, tls=tls, options=options)
+        return open_pools(lent, origin=self.origin, tls=tls, options=options, proxy=self._proxy)
 
     async def aclose(self) -> None:
         """Close the pools; a lent session stays open. Idempotent."""
@@ -173,6 +169,7 @@ class Transport:
         pools, self._pools = self._pools, None
         if pools is None or self._pid != os.getpid():
             return
+        self._deadlines.close()
         async with AsyncExitStack() as stack:
             for pool in pools.values():
                 stack.push_async_callback(pool.aclose)
@@ -198,52 +195,25 @@ class Transport:
             kind = PoolKind.COMPLETION if pools[PoolKind.DEFAULT].slots.locked() else PoolKind.DEFAULT
         pool = pools[kind]
         if pool.slots.locked():
-            pool_timeout = min(timeouts.pool, left)
-            clock = self._options.clock
-            started = clock.monotonic()
-            try:
-                async with timeout(clock, pool_timeout):
-                    await pool.slots.acquire()
-            except TimeoutError:
-                raise PoolTimeout(
-                    f"no connection became free within {pool_timeout:g} s; "
-                    f"all {self._options.pool_size} are busy (Options.pool_size)"
-                ) from None
-            left -= clock.monotonic() - started
+            left -= await self._wait_for_slot(pool, min(timeouts.pool, left))
         else:
             await pool.slots.acquire()
         connections = pool.connections
         # While other idle connections may be broken, only a request that can be sent again may reuse one of them.
         if progress.needs_new_connection or (connections.failure is not None and not prepared.is_idempotent):
             connections = pools[PoolKind.RECOVERY].connections
+        limit = min(timeouts.complete_read if prepared.pool is PoolKind.COMPLETION else timeouts.read, left)
+        failure: MintedConnectError
         connections.in_flight += 1
         try:
-            return await self._attempt_in_time(pool, connections, prepared, timeouts, left, progress)
-        finally:
-            connections.in_flight -= 1
-            pool.slots.release()
-            if pool.replaced:
-                await pool.close_replaced()
-
-    async def _attempt_in_time(
-        self,
-        pool: Pool,
-        connections: Connections,
-        prepared: PreparedRequest,
-        timeouts: Timeouts,
-        left: float,
-        progress: RequestProgress,
-    ) -> RawResponse:
-        limit = min(timeouts.complete_read if prepared.pool is PoolKind.COMPLETION else timeouts.read, left)
-        if limit <= 0:
-            raise NotSent("the deadline passed before the request could be sent")
-        failure: MintedConnectError
-        try:
+            if limit <= 0:
+                raise NotSent("the deadline passed before the request could be sent")
+            progress.phase, progress.is_waiting_for_login = Phase.NOT_SENT, True
+            if self._deadlines.can_limit(self._options.clock):
+                with self._deadlines.timeout(limit):
+                    return await self._send_signed(connections, prepared, timeouts, progress)
             async with timeout(self._options.clock, limit):
-                progress.phase, progress.is_waiting_for_login = Phase.NOT_SENT, True
-                async with self._digest.auth_flow() as flow:
-                    progress.is_waiting_for_login = False
-                    return await self._send_signed(connections, prepared, timeouts, flow, progress)
+                return await self._send_signed(connections, prepared, timeouts, progress)
         except ChallengeRefused as refusal:
             failure = AuthDowngrade(refusal.reason, int(HTTPStatus.UNAUTHORIZED))
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
@@ -261,54 +231,42 @@ class Transport:
                 failure = ClientClosedError(EXITING)
             else:
                 raise
+        finally:
+            connections.in_flight -= 1
+            pool.slots.release()
+            if pool.replaced:
+                await pool.close_replaced()
         # Raised outside of the except blocks: the foreign error holds headers and must not become the context of this
         # error.
         raise failure
 
+    async def _wait_for_slot(self, pool: Pool, pool_timeout: float) -> float:
+        """Wait until a request may use the pool, and return the seconds that took."""
+        clock = self._options.clock
+        started = clock.monotonic()
+        try:
+            async with timeout(clock, pool_timeout):
+                await pool.slots.acquire()
+        except TimeoutError:
+            raise PoolTimeout(
+                f"no connection became free within {pool_timeout:g} s; "
+                f"all {self._options.pool_size} are busy (Options.pool_size)"
+            ) from None
+        return clock.monotonic() - started
+
     async def _send_signed(
-        self,
-        connections: Connections,
-        prepared: PreparedRequest,
-        timeouts: Timeouts,
-        flow: AuthFlow,
-        progress: RequestProgress,
+        self, connections: Connections, prepared: PreparedRequest, timeouts: Timeouts, progress: RequestProgress
     ) -> RawResponse:
-        target = self._prefix + prepared.target
-        url = URL(self.origin + target, encoded=True)
-        # The client's own connectors have this context. A lent connector may have one that verifies less.
-        context = self._ssl if self._lent_session is not None and self._ssl is not None else True
-        connect_timeout = _connect_timeout(timeouts.connect)
+        if not is_valid_target(prepared.target):
+            raise ValueError("the request target must be percent-encoded ASCII")
+        route = connections.choose_route(prepared)
         is_completion, challenged = prepared.pool is PoolKind.COMPLETION, 0
-        # For https, a proxy opens a tunnel and gets its own headers; for http it forwards the request with all headers.
-        is_tunnel = self.origin.startswith("https")
-        while True:
-            progress.phase = Phase.NOT_SENT
-            progress.is_reused = False
-            # Secrets are not bound to local names, because some tools log the variables of a cancelled frame.
-            async with connections.session.request(
-                prepared.method,
-                url,
-                headers=_with_authorization(
-                    prepared.headers,
-                    flow.header(prepared.method, target, prepared.body),
-                    None if self._proxy is None or is_tunnel else self._proxy.authorization,
-                ),
-                data=to_payload(prepared.body),
-                allow_redirects=False,
-                timeout=connect_timeout,
-                trace_request_ctx=progress,
-                middlewares=(partial(forbid_resend, connections, progress),),
-                proxy=None if self._proxy is None else self._proxy.url,
-                proxy_headers=_with_authorization({}, None, self._proxy.authorization) if self._proxy else None,
-                ssl=context,
-            ) as response:
-                progress.phase = Phase.RESPONDED
-                connections.record_response(progress)
-                connections.reading.add(response)
-                try:
-                    body = await read_body(response, self._options.max_body)
-                finally:
-                    connections.reading.discard(response)
+        async with self._digest.auth_flow() as flow:
+            progress.is_waiting_for_login = False
+            while True:
+                progress.phase = Phase.NOT_SENT
+                progress.is_reused = False
+                response = await route.exchange(connections, prepared, flow, progress, timeouts.connect)
                 if response.status == HTTPStatus.UNAUTHORIZED:
                     # A challenge rejects the request before execution: sending it again is part of the protocol, and
                     # no retry.
@@ -321,21 +279,11 @@ class Transport:
                         continue
                     # `on_challenge` raises for another realm than the pinned one, so this server rejected the digest.
                     is_rejected = bool(challenges) and flow.is_pinned
-                    return RawResponse(response.status, response.headers, body, is_rejected)
+                    return RawResponse(response.status, response.headers, response.body, is_rejected)
                 if (
                     response.status < HTTPStatus.INTERNAL_SERVER_ERROR
                     and response.status != HTTPStatus.TOO_MANY_REQUESTS
                 ):
                     # A 429 or 5xx may be written before the signature is verified.
                     flow.on_success(response.headers.getall("Authentication-Info", ()))
-                return RawResponse(response.status, response.headers, body)
-
-
-@lru_cache(maxsize=64)
-def _connect_timeout(seconds: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, connect=seconds)
-
-
-def _with_authorization(headers: dict[str, str], value: str | None, proxy: Secret | None) -> dict[str, str]:
-    headers = headers if value is None else {**headers, "Authorization": value}
-    return headers if proxy is None else {**headers, "Proxy-Authorization": proxy.reveal()}
+                return response

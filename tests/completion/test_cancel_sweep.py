@@ -480,7 +480,7 @@ async def check_nothing_is_held(client: AsyncMintedConnect) -> None:
     transport = client._api.state.transport
     for pool in (transport._pools or {}).values():
         assert not pool.connections.reading
-        assert not pool.connections.session.connector._acquired
+        assert not pool.connections.connector._acquired
         assert pool.slots._value == 1
     assert not client._api.clock._timers
     assert await client.rates.current()

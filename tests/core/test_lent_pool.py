@@ -6,7 +6,8 @@ import aiohttp
 import pytest
 
 from minted_connect.config import Options
-from minted_connect.core.pool import Connections, PoolKind, RequestProgress, open_pools
+from minted_connect.core.pool import Connections, PoolKind, RequestProgress
+from minted_connect.core.routes import open_pools
 
 pytestmark = pytest.mark.anyio
 
@@ -15,7 +16,7 @@ DAY = 86_400.0
 
 async def failure_after_a_day(lent: aiohttp.BaseConnector | None) -> tuple[bool, bool]:
     """Let a reused connection break; return whether that counts a day later, and after an older one has worked."""
-    pools = open_pools(lent, tls=True, options=Options(keepalive=15.0))
+    pools = open_pools(lent, origin="http://127.0.0.1", tls=True, options=Options(keepalive=15.0))
     try:
         connections: Connections = pools[PoolKind.DEFAULT].connections
         connections.record_drop(RequestProgress(is_reused=True)).started -= DAY

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from minted_connect.config import BreakerPolicy, RateLimit, RetryPolicy
 from minted_connect.core.failures import may_have_executed, needs_read_back
 from minted_connect.core.request import Effect
-from minted_connect.core.retry import pause_before_retry, with_retries
+from minted_connect.core.retry import pause_before_retry, retry_after
 from minted_connect.core.throttle import CircuitBreaker, RateLimiter, RetryBudget
 from minted_connect.errors import (
     APIError,
@@ -187,14 +187,13 @@ def test_retry_budget_stays_between_zero_and_its_size(moves):
         assert 0 <= budget.tokens <= 100
 
 
-async def test_successful_call_is_not_retried():
-    async def attempt() -> str:
-        return "done"
-
-    def decide(error: MintedConnectError, number: int) -> float | None:
-        raise AssertionError("a successful call must not be retried")
-
-    assert await with_retries(attempt, decide, asyncio.sleep) == "done"
+async def call_with_retries(attempt, decide, sleep):
+    """Call `attempt` as `ApiClient.exchange` does."""
+    try:
+        return await attempt()
+    except MintedConnectError as error:
+        retrying = retry_after(error, attempt, decide, sleep)
+    return await retrying
 
 
 async def test_retries_are_numbered_and_slept_before():
@@ -214,7 +213,7 @@ async def test_retries_are_numbered_and_slept_before():
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    assert await with_retries(attempt, decide, sleep) == 4
+    assert await call_with_retries(attempt, decide, sleep) == 4
     assert asked == [(501, 1), (502, 2), (503, 3)]
     assert slept == [0.1, 0.2, 0.3]
 
@@ -229,7 +228,7 @@ async def test_exhausted_retries_raise_the_last_error():
         assert seconds == 0
 
     with pytest.raises(ServerError, match="two"):
-        await with_retries(attempt, lambda error, number: 0 if number == 1 else None, sleep)
+        await call_with_retries(attempt, lambda error, number: 0 if number == 1 else None, sleep)
 
 
 async def test_other_error_or_cancellation_is_never_retried():
@@ -243,7 +242,7 @@ async def test_other_error_or_cancellation_is_never_retried():
             pass
 
         with pytest.raises(type(foreign)):
-            await with_retries(attempt, lambda error, number: 0, sleep)
+            await call_with_retries(attempt, lambda error, number: 0, sleep)
 
 
 async def test_concurrent_calls_count_their_attempts_separately():
@@ -260,7 +259,7 @@ async def test_concurrent_calls_count_their_attempts_separately():
                 raise ServerError("x", 500)
             return failures
 
-        return await with_retries(attempt, lambda error, number: 0.1 if number <= failures else None, clock.sleep)
+        return await call_with_retries(attempt, lambda error, number: 0.1 if number <= failures else None, clock.sleep)
 
     assert list(range(50)) == await asyncio.gather(*(call(n % 50) for n in range(50)))
 

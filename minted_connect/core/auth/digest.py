@@ -48,14 +48,15 @@ from minted_connect.core.auth.challenge import (
     parse_nextnonce,
 )
 
-__all__ = ["AuthFlow", "DigestAuth", "Signer"]
+__all__ = ["AuthFlow", "DigestAuth", "Signer", "is_valid_target"]
 
 _MAX_WAITS: Final = 2
 """Handshakes of other calls that a call waits for before it sends its request unsigned: if the server does not respond,
 the timeouts of all calls must not add up."""
 
 _escape: Final = partial(re.compile(r'(["\\])').sub, r"\\\1")
-_is_valid_target: Final = re.compile(r"[!#-\[\]-~]+").fullmatch
+is_valid_target: Final = re.compile(r"[!#-\[\]-~]+").fullmatch
+"""Whether path and query are percent-encoded ASCII."""
 
 
 class _HoldsCredentials:
@@ -111,7 +112,7 @@ class Signer(_HoldsCredentials):
         Raises:
             ValueError: if `target` is not percent-encoded ASCII.
         """
-        if not _is_valid_target(target):
+        if not is_valid_target(target):
             raise ValueError("the request target must be percent-encoded ASCII")
         make, qop = self._hash, self.terms.qop
         a2 = f"{method}:{target}"
@@ -225,8 +226,10 @@ class AuthFlow(_HoldsCredentials):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._share_signer()
-        self._release_lead()
+        if self._is_own:
+            self._share_signer()
+        if self._leads:
+            self._release_lead()
 
     def header(self, method: str, target: str, body: bytes = b"") -> str | None:
         """Return the `Authorization` value, or None before the first challenge.
