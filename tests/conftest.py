@@ -13,6 +13,7 @@ import anyio.to_thread
 import pytest
 
 from minted_connect import AsyncMintedConnect, MintedConnect
+from minted_connect.core import routes
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.support.options import fresh_reads
 
@@ -55,6 +56,9 @@ SLOW = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--route", choices=["auto", "session"], default="auto", help="the route of reads and basket changes"
+    )
     parser.addoption("--requirement", type=int, help="run only the tests that prove this statement of the scorecard")
 
 
@@ -92,6 +96,8 @@ class _Freezer:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--route") == "session":
+        routes.has_direct_route = lambda: False
     config.pluginmanager.register(_Freezer())
 
 

@@ -42,6 +42,7 @@ async def doctor(cli: Context) -> int:
     from importlib import metadata, util  # noqa: PLC0415
 
     from minted_connect._version import __version__  # noqa: PLC0415
+    from minted_connect.core.routes import has_direct_route  # noqa: PLC0415
 
     checks = _Checks()
     checks.add("minted-connect", f"{__version__}, Python {platform.python_version()}, {sys.platform}")
@@ -50,6 +51,10 @@ async def doctor(cli: Context) -> int:
             checks.add(name, metadata.version(name))
         except metadata.PackageNotFoundError:  # as in an executable of PyInstaller
             checks.add(name, "version unknown: no package metadata", ok=None)
+    is_direct = has_direct_route()
+    checks.add(
+        "route", "direct" if is_direct else "session: this aiohttp has no direct route, so reads take more CPU", ok=None
+    )
     for extra, modules in _EXTRAS.items():
         missing = [module for module in modules if util.find_spec(module) is None]
         checks.add(f"extra {extra}", f"missing: {', '.join(missing)}" if missing else "installed", ok=None)

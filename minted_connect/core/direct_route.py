@@ -1,6 +1,6 @@
 """The route of reads and basket changes: aiohttp's connector and parser without its session, at half of the CPU time.
 
-Undocumented names of aiohttp that it uses (`is_available` checks that they exist), because the public API offers
+Undocumented names of aiohttp that it uses (`routes.has_direct_route` checks them), because the public API offers
 connections only together with a session:
 
 - `BaseConnector.connect(request, traces, timeout)`: returns a `Connection` from the pool, or opens one.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 from functools import lru_cache
-from inspect import signature
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -41,29 +40,10 @@ from minted_connect.errors import Phase
 if TYPE_CHECKING:
     from minted_connect.core.auth.digest import AuthFlow
 
-__all__ = ["DirectRoute", "is_available"]
+__all__ = ["DirectRoute"]
 
 _SWITCHING_PROTOCOLS: Final = 101
 _FINAL: Final = 200
-
-
-def is_available() -> bool:
-    """Return whether aiohttp has all names that this module uses, with the parameters that it passes."""
-    try:
-        signature(aiohttp.BaseConnector.connect).bind(None, None, [], None)
-        signature(ResponseHandler.set_response_params).bind(
-            None, read_until_eof=True, max_line_size=1, max_field_size=1
-        )
-    except (AttributeError, TypeError):
-        return False
-    names = {
-        Connection: ("protocol", "close", "release"),
-        ResponseHandler: ("should_close", "read"),
-        aiohttp.StreamReader: ("is_eof", "read_nowait", "set_exception", "readany"),
-        aiohttp.ClientRequest: ("DEFAULT_HEADERS",),
-        HttpProcessingError: ("code", "message"),
-    }
-    return all(hasattr(owner, name) for owner, owned in names.items() for name in owned)
 
 
 class DirectRoute:

@@ -2,19 +2,66 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import ssl
+from functools import cache
+from http import HTTPStatus
+from inspect import signature
 
 import aiohttp
+from aiohttp import hdrs
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.http_exceptions import HttpProcessingError
 
 from minted_connect.config import Options
-from minted_connect.core import direct_route
 from minted_connect.core.direct_route import DirectRoute
 from minted_connect.core.pool import Connections, Pool, PoolKind
 from minted_connect.core.session_route import SessionRoute
 from minted_connect.urls import Proxy
 
-__all__ = ["open_pools"]
+__all__ = ["has_direct_route", "open_pools"]
+
+
+@cache
+def has_direct_route() -> bool:
+    """Return whether this aiohttp has the names that `direct_route` uses, and whether they behave as expected."""
+    names = {
+        Connection: ("protocol", "close", "release"),
+        ResponseHandler: ("should_close",),
+        aiohttp.StreamReader: ("readany", "set_exception"),
+        HttpProcessingError: ("code", "message"),
+    }
+    try:
+        signature(aiohttp.BaseConnector.connect).bind(None, None, [], None)
+        is_complete = all(hasattr(owner, name) for owner, owned in names.items() for name in owned)
+        return is_complete and _is_response_read()
+    except Exception:  # noqa: BLE001 - whatever fails here would fail in a request
+        return False
+
+
+def _is_response_read() -> bool:
+    """Let aiohttp parse a response without a connection, and return whether the result is as expected."""
+    protocol = ResponseHandler(asyncio.get_running_loop())
+    protocol.set_response_params(read_until_eof=True, max_line_size=100, max_field_size=100)
+    protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+    reading = protocol.read()
+    try:
+        reading.send(None)
+    except StopIteration as ended:
+        message, payload = ended.value
+    else:
+        reading.close()
+        return False
+    return bool(
+        message.code == HTTPStatus.OK
+        and message.headers.getall("Content-Length") == ["2"]
+        and payload.is_eof()
+        and (payload.total_bytes, payload.read_nowait()) == (2, b"{}")
+        and not protocol.should_close
+        and aiohttp.ClientRequest.DEFAULT_HEADERS[hdrs.ACCEPT_ENCODING]
+    )
 
 
 def open_pools(
@@ -42,7 +89,7 @@ def open_pools(
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=options.keepalive, ssl=tls)
         session = SessionRoute(connector, options, origin=origin, owns_connector=True, proxy=proxy)
         direct = None
-        if options.route == "auto" and proxy is None and direct_route.is_available():
+        if options.route == "auto" and proxy is None and has_direct_route():
             direct = DirectRoute(connector, options, origin=origin)
         return Connections(connector, owns_connector=True, keepalive=options.keepalive, session=session, direct=direct)
 

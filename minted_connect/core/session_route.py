@@ -153,6 +153,8 @@ class SessionRoute:
                 flow.header(prepared.method, prepared.target, prepared.body),
                 None if self._proxy is None or self._is_tunnel else self._proxy.authorization,
             ),
+            # Without a body, there is no content whose type could be named.
+            skip_auto_headers=("Content-Type",),
             data=_to_payload(prepared.body),
             allow_redirects=False,
             timeout=_to_timeout(connect_timeout),
