@@ -8,6 +8,7 @@ the poll to its receipt by the last subscriber, and the mean CPU time and number
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
@@ -83,6 +84,22 @@ async def latest(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -
 
 async def buffered(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -> None:
     await _feed(minted, subscribers, delays, 10)
+
+
+async def frozen(minted: AsyncMintedConnect, subscribers: int, delays: Delays) -> None:
+    """Exclude all subscribers from the collections of the cyclic garbage collector, once they wait."""
+
+    async def freeze() -> None:
+        await asyncio.sleep(INTERVAL)
+        gc.collect()
+        gc.freeze()
+
+    freezing = asyncio.ensure_future(freeze())
+    try:
+        await _feed(minted, subscribers, delays, None)
+    finally:
+        freezing.cancel()
+        gc.unfreeze()
 
 
 async def _feed(minted: AsyncMintedConnect, subscribers: int, delays: Delays, buffer: int | None) -> None:
@@ -177,6 +194,6 @@ CONTENDERS: Final[Mapping[int, Mapping[str, Contender]]] = {
         "one poller, anyio streams": streams,
         "each subscriber polls": each_polls,
     },
-    10_000: {FEED: latest, "rates.feed, buffer of 10": buffered},
+    10_000: {FEED: latest, "rates.feed, latest value, gc.freeze()": frozen, "rates.feed, buffer of 10": buffered},
 }
 """The contenders by number of subscribers."""

@@ -131,7 +131,7 @@ def _quoted(value: str) -> str:
     return value if _UNRESERVED.fullmatch(value) else quote(value, safe="")
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # faster to make than a frozen class with slots
 class Request:
     """A request to one operation: path parameters, query, JSON body."""
 

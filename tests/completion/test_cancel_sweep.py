@@ -479,7 +479,8 @@ async def check_nothing_is_held(client: AsyncMintedConnect) -> None:
     """Check that no connection, pool slot or timer is held, and that the client can still log in."""
     transport = client._api.state.transport
     for pool in (transport._pools or {}).values():
-        assert not pool.connections.reading
+        routes = (pool.connections.session, pool.connections.direct)
+        assert not any(route._reading for route in routes if route is not None)
         assert not pool.connections.connector._acquired
         assert pool.slots._value == 1
     assert not client._api.clock._timers

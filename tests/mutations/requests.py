@@ -105,8 +105,8 @@ REQUESTS = [
         8,
         "the wait for a connection does not count",
         "core/transport.py",
-        "            left -= clock.monotonic() - started\n",
-        "",
+        "            left -= await self._wait_for_slot(",
+        "            await self._wait_for_slot(",
         "core/test_patience.py",
     ),
     Mutation(
@@ -185,18 +185,16 @@ REQUESTS = [
         23,
         "a full pool is an error of a request that was sent",
         "core/transport.py",
-        '                raise PoolTimeout(\n                    f"no connection became free',
-        '                raise RequestTimeout(\n                    f"no connection became free',
+        '            raise PoolTimeout(\n                f"no connection became free',
+        '            raise RequestTimeout(\n                f"no connection became free',
         "test_transport.py",
     ),
     Mutation(
         24,
         "a cancelled request keeps its place in the pool",
         "core/transport.py",
-        "            return await self._attempt_in_time(pool, connections, prepared, timeouts, left, progress)\n"
-        "        finally:\n",
-        "            return await self._attempt_in_time(pool, connections, prepared, timeouts, left, progress)\n"
-        "        except asyncio.CancelledError:\n            raise\n        else:\n",
+        "            pool.slots.release()\n",
+        "            if not asyncio.current_task().cancelling():\n                pool.slots.release()\n",
         "completion/test_cancel_sweep.py",
     ),
     Mutation(
@@ -226,7 +224,7 @@ REQUESTS = [
     Mutation(
         27,
         "redirects are followed",
-        "core/transport.py",
+        "core/session_route.py",
         "allow_redirects=False",
         "allow_redirects=True",
         "test_transport.py",
@@ -241,8 +239,26 @@ REQUESTS = [
     ),
     Mutation(
         42,
+        "completions use the direct route",
+        "core/routes.py",
+        "        return Connections(connector, owns_connector=True, keepalive=0, session=session)\n",
+        "        direct = DirectRoute(connector, options, origin=origin)\n"
+        "        return Connections(connector, owns_connector=True, keepalive=0, session=session, direct=direct)\n",
+        "core/test_routes.py",
+    ),
+    Mutation(
+        42,
+        "the direct route takes data on an idle connection for a response",
+        "core/direct_route.py",
+        "if protocol is None or protocol.should_close or",
+        "if protocol is None or",
+        "matrix/test_on_the_wire.py",
+        "early",
+    ),
+    Mutation(
+        42,
         "aiohttp sends a request again after a dropped connection",
-        "core/pool.py",
+        "core/session_route.py",
         "        raise ConnectionDropped(describe_cause(error)) from None",
         "        raise",
         "matrix/test_sent.py",

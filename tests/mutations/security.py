@@ -24,9 +24,9 @@ SECURITY = [
     Mutation(
         28,
         "a lent session decides what is verified",
-        "core/transport.py",
-        "context = self._ssl if self._lent_session is not None and self._ssl is not None else True",
-        "context = True",
+        "core/routes.py",
+        "owns_connector=False, context=tls,",
+        "owns_connector=False,",
         "test_tls.py",
     ),
     Mutation(
@@ -97,9 +97,9 @@ SECURITY = [
         31,
         "the header with the digest is a local variable",
         "core/transport.py",
-        "        while True:\n            progress.phase = Phase.NOT_SENT\n",
-        "        while True:\n            progress.phase = Phase.NOT_SENT\n"
-        "            signed = flow.header(prepared.method, target, prepared.body)\n",
+        "            while True:\n                progress.phase = Phase.NOT_SENT\n",
+        "            while True:\n                progress.phase = Phase.NOT_SENT\n"
+        "                signed = flow.header(prepared.method, prepared.target, prepared.body)\n",
         "test_privacy.py",
         "not async and not blocking",
     ),
