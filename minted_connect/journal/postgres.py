@@ -123,6 +123,11 @@ class PostgresJournal(SqlJournal):
     def __repr__(self) -> str:
         return f"PostgresJournal({self._location!r})"
 
+    @property
+    def has_tables(self) -> bool:
+        """Whether an operation of this object has found or created the tables."""
+        return self._is_pinned
+
     async def prepare(
         self,
         intent: Intent,
@@ -222,7 +227,8 @@ class PostgresJournal(SqlJournal):
         await shielded(write())
 
     async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
-        status = _OperationStatus(only_reads=True)
+        # Other queries come before a purchase, and report at once that the tables cannot be created.
+        status = _OperationStatus(only_reads=query == "find_intents")
 
         async def select(connection: _Connection) -> _Rows:
             return await _execute(connection, getattr(self._statements, query), params) if status.has_tables else []
