@@ -117,7 +117,7 @@ class IntentRecords:
         any more, and only the server can refuse a second completion of its basket. An intent with a reference that was
         bought keeps what prevents a second purchase: reference, account, customer, terms, keys, state and order number;
         the rest of it is deleted (`Intent.forgotten_at`). Failed attempts of a reference that was not bought stay
-        whole, because the next attempt searches for their orders.
+        whole, because the next attempt searches for their orders; so do intents of a basket that a reference used, too.
 
         Args:
             before: A timezone-aware time, at least 48 hours ago: later intents may still be needed by other processes.

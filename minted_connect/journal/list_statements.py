@@ -22,7 +22,7 @@ _REDUCED: Final = (
 )
 
 
-def list_statements(*, table: str, sequence: str, journal: str) -> Mapping[str, str]:
+def list_statements(*, table: str, sequence: str, journal: str, claim_table: str) -> Mapping[str, str]:
     """Return statements of `Statements`; the arguments are those of its `build`."""
     columns, states = ", ".join(COLUMNS), ", ".join(f":{name}" for name in _STATES)
     closed = ", ".join(f"'{state}'" for state in sorted(CLOSED))
@@ -39,7 +39,12 @@ def list_statements(*, table: str, sequence: str, journal: str) -> Mapping[str, 
         )
     )
     is_old = f"(account = :account OR account IS NULL) AND created_at < :before AND state IN ({closed})"
-    is_removable = f"{is_old} AND reference IS NULL"
+    # An order of a basket that a reference used, too, would otherwise count as the order of the reference.
+    is_removable = (
+        f"{is_old} AND reference IS NULL "  # noqa: S608
+        f"AND cart_token NOT IN (SELECT cart_token FROM {table} WHERE reference IS NOT NULL) "
+        f"AND cart_token NOT IN (SELECT cart_token FROM {claim_table} WHERE cart_token IS NOT NULL)"
+    )
     is_reducible = (
         f"{is_old} AND forgotten_at IS NULL AND EXISTS (SELECT 1 FROM {table} AS other "  # noqa: S608
         f"WHERE other.account = {table}.account AND other.reference = {table}.reference "

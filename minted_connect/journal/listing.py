@@ -59,9 +59,10 @@ class ListableJournal(Journal, Protocol):
     async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
         """Forget the closed intents with `created_at` before a time, and return their number.
 
-        An intent without a reference is removed. An intent with a reference that was confirmed is reduced to its ids,
-        keys, terms, state and order number, and receives `forgotten_at`; attempts of a reference that was not confirmed
-        stay, because a further attempt searches for their orders.
+        An intent without a reference is removed, unless an attempt or a claim of a reference has the same basket. An
+        intent with a reference that was confirmed is reduced to its ids, keys, terms, state and order number, and
+        receives `forgotten_at`; attempts of a reference that was not confirmed stay, because a further attempt searches
+        for their orders.
 
         Args:
             before: Later intents stay.

@@ -213,8 +213,13 @@ class MemoryJournal:
         """Remove or reduce the settled intents from before a time."""
         old = IntentFilter(account=account, until=before)
         found = [one for one in self._closed.values() if one.forgotten_at is None and old.matches(one)]
+        referenced = (self._get(intent_id) for ids in self._ids_by_reference.values() for intent_id in ids)
+        # An order of a basket that a reference used, too, would otherwise count as the order of the reference.
+        needed = {intent.cart_token for intent in referenced} | self._claims.cart_tokens()
         count = 0
         for intent in found:
+            if intent.reference is None and intent.cart_token in needed:
+                continue
             if intent.reference is None:
                 self._forget(intent.id)
             elif self._is_confirmed(intent.account, intent.reference):

@@ -110,6 +110,7 @@ STATEMENTS: Final = Statements.build(
     table="minted_connect_intents",
     sequence="number",
     journal="minted_connect_journal",
+    claim_table="minted_connect_claims",
     claims=ClaimStatements.build(
         table="minted_connect_claims",
         # Not `now()`, which stands still during a transaction that waits for a lock.

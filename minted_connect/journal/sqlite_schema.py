@@ -130,6 +130,7 @@ STATEMENTS: Final = Statements.build(
     table="intents",
     sequence="rowid",
     journal="journal",
+    claim_table="claims",
     claims=ClaimStatements.build(table="claims", expires_in=_EXPIRES_IN, expiry=_EXPIRY),
 )
 """The statements for the current schema version."""
@@ -144,4 +145,4 @@ def statements_for(version: int) -> Statements:
     if version < _CLAIMS_VERSION:
         claims = ClaimStatements.build(table=f"(SELECT {no_claims} LIMIT 0)", expires_in="NULL")
     intents = f"(SELECT *, rowid AS number{nulls} FROM intents)"  # noqa: S608 - as above
-    return Statements.build(table=intents, sequence="number", journal="journal", claims=claims)
+    return Statements.build(table=intents, sequence="number", journal="journal", claim_table="claims", claims=claims)

@@ -79,7 +79,14 @@ class Statements:
 
     @classmethod
     def build(
-        cls, *, table: str, sequence: str, journal: str, claims: ClaimStatements, placeholder: str = r":\1"
+        cls,
+        *,
+        table: str,
+        sequence: str,
+        journal: str,
+        claim_table: str,
+        claims: ClaimStatements,
+        placeholder: str = r":\1",
     ) -> Self:
         """Build the statements for one database.
 
@@ -87,6 +94,7 @@ class Statements:
             table: Name of the table, or a subquery.
             sequence: Column that increases with every inserted row.
             journal: Name of the table with one row for the journal.
+            claim_table: Name of the table of claims.
             claims: The statements for claims.
             placeholder: Replaces `:name`; a template of `re.sub`.
         """
@@ -121,7 +129,7 @@ class Statements:
             "other_references": f"SELECT id FROM {table} WHERE reference IS NOT NULL AND {is_other} LIMIT 5",  # noqa: S608
             "same_references": f"SELECT id FROM {table} WHERE reference = :reference AND {is_other} LIMIT 5",  # noqa: S608
             "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
-            **list_statements(table=table, sequence=sequence, journal=journal),
+            **list_statements(table=table, sequence=sequence, journal=journal, claim_table=claim_table),
         }
         return cls(claims, **{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})
 

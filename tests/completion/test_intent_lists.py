@@ -26,6 +26,7 @@ from minted_connect.journal.sql import SqlJournal
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent, IntentState, OrderProgress, OrderStatus, Refusal
 from tests.completion.fakes import TOTAL, intent_of
+from tests.completion.test_claim_journals import claim_of
 from tests.support.postgres import BUYER, Database
 
 pytestmark = pytest.mark.anyio
@@ -282,6 +283,21 @@ async def test_forget_keeps_attempts_of_an_open_reference(journal):
     assert await forget(journal) == 2
     assert [intent.forgotten_at is None for intent in await list_all(journal)] == [False, False, True]
     assert [intent.id for intent in await journal.find_by_reference(key("r-1"))] == ["first", "second"]
+
+
+async def test_forget_keeps_the_buyer_of_the_basket_of_a_reference(journal):
+    """Else the order of the basket would count as the order of the reference."""
+    await journal.prepare(one("attempt", reference="r-1", cart_token="basket"), key=key("r-1"))
+    await journal.settle("attempt", IntentState.NOT_EXECUTED)
+    await store(journal, one("buyer", cart_token="basket"), IntentState.CONFIRMED)
+    claim = claim_of(key=key("r-2"), external_customer_id="other", cart_token="claimed")
+    await journal.claim(claim, known=())
+    await journal.release_claim(claim, grace=0)
+    await store(journal, one("claimed"), IntentState.CONFIRMED)
+    await store(journal, one("old"), IntentState.CONFIRMED)
+    assert await forget(journal) == 1
+    assert [intent.id for intent in await list_all(journal)] == ["attempt", "buyer", "claimed"]
+    assert (await journal.find_active(intent_of().external_customer_id, "basket", account="mine")).id == "buyer"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
