@@ -236,6 +236,7 @@ async def test_forget_keeps_later_intents_and_other_accounts(journal):
     assert await forget(journal) == 0
 
 
+@pytest.mark.requirement(47)
 async def test_forget_reduces_a_bought_reference(journal):
     full = one(
         "first",
@@ -271,6 +272,7 @@ async def test_forget_reduces_a_bought_reference(journal):
         await journal.prepare(one("second", reference="r-1"), key=key("r-1"), known=["first"])
 
 
+@pytest.mark.requirement(47)
 async def test_forget_keeps_attempts_of_an_open_reference(journal):
     first, second = one("first", reference="r-1"), one("second", reference="r-1")
     await journal.prepare(first, key=key("r-1"))
@@ -285,6 +287,7 @@ async def test_forget_keeps_attempts_of_an_open_reference(journal):
     assert [intent.id for intent in await journal.find_by_reference(key("r-1"))] == ["first", "second"]
 
 
+@pytest.mark.requirement(47)
 async def test_forget_keeps_the_buyer_of_the_basket_of_a_reference(journal):
     """Else the order of the basket would count as the order of the reference."""
     await journal.prepare(one("attempt", reference="r-1", cart_token="basket"), key=key("r-1"))
