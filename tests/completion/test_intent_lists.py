@@ -18,10 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minted_connect.errors import AlreadyInFlight
-from minted_connect.journal import open_journal
+from minted_connect.journal import open_journal, sqlite_schema
 from minted_connect.journal.listing import IntentFilter, ListableJournal
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import CLOSED, JournalAccount, ReferenceKey
+from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sql import SqlJournal
 from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.models import Intent, IntentState, OrderProgress, OrderStatus, Refusal
@@ -93,6 +94,25 @@ async def test_find_intents_of_missing_database_creates_no_table(database: Datab
 async def test_find_intents_of_missing_file_creates_no_file(tmp_path):
     assert await list_all(SqliteJournal(tmp_path / "j.db")) == []
     assert not (tmp_path / "j.db").exists()
+
+
+@pytest.mark.parametrize("version", range(1, sqlite_schema.VERSION))
+async def test_find_intents_reads_files_of_older_schemas(tmp_path, version):
+    with closing(sqlite3.connect(tmp_path / "j.db")) as file, file:
+        for statement in ";".join(sqlite_schema.STEPS[:version]).split(";"):
+            file.execute(statement)
+        known = {name for _, name, *_ in file.execute("PRAGMA table_info(intents)")}
+        intent = one("first", account=None, server=None)
+        values = {name: value for name, value in zip(COLUMNS, to_row(intent), strict=True) if name in known}
+        file.execute(f"INSERT INTO intents ({', '.join(values)}) VALUES (:{', :'.join(values)})", values)
+        file.execute(f"PRAGMA user_version = {version}")
+    before = (tmp_path / "j.db").read_bytes()
+    journal = SqliteJournal(tmp_path / "j.db")
+    assert await list_all(journal, IntentFilter(account="mine")) == [intent]
+    assert (tmp_path / "j.db").read_bytes() == before
+    assert await forget(journal) == 0
+    await journal.settle("first", IntentState.REJECTED)
+    assert await forget(journal) == 1
 
 
 async def test_page_with_as_many_rows_as_the_limit_is_the_last(journal):
