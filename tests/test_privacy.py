@@ -7,19 +7,21 @@ import contextlib
 import copy
 import gc
 import html
+import inspect
 import itertools
 import json
 import logging
 import pickle
 import re
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable
-from datetime import date
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import unquote
 
+import anyio.to_thread
 import pytest
 
 import minted_connect
@@ -142,7 +144,10 @@ def intent_of(prepared: PreparedData) -> Intent:
     )
 
 
-async def collect(walk: AsyncIterator[Any]) -> list[Any]:
+async def collect(walk: AsyncIterator[Any] | Awaitable[Iterable[Any]]) -> list[Any]:
+    if inspect.isawaitable(walk):
+        iterator = await walk
+        return await anyio.to_thread.run_sync(lambda: list(iterator))
     return [item async for item in walk]
 
 
@@ -167,6 +172,10 @@ OTHER_CALLS: dict[str, Call] = {
     ),
     "complete.pending": lambda m, s: m.complete.pending(),
     "complete.unfinished": lambda m, s: m.complete.unfinished(),
+    "complete.intents": lambda m, s: collect(m.complete.intents(customer_id=s.person.customer)),
+    "complete.intents_page": lambda m, s: m.complete.intents_page(reference="buy-0"),
+    "complete.intent": lambda m, s: m.complete.intent(reference="buy-0"),
+    "complete.forget": lambda m, s: m.complete.forget(before=datetime(2020, 1, 1, tzinfo=UTC)),
     "complete.reconcile": lambda m, s: m.complete.reconcile(intent_of(s)),
     "orders.get": lambda m, s: m.orders.get(s.bought.id, customer_id=s.person.customer),
     "orders.pages": lambda m, s: collect(m.orders.pages(customer_id=s.person.customer)),

@@ -13,12 +13,11 @@ from typing import Any, Final, Literal
 from minted_connect import validation
 from minted_connect.completion.agreed_total import AgreedTotal, validate_agreed_total, validate_limit
 from minted_connect.completion.basket_completion import complete_basket
+from minted_connect.completion.intent_records import IntentRecords
 from minted_connect.completion.item_completion import ItemCompletion, make_item_terms
 from minted_connect.completion.outcomes import resolve
 from minted_connect.completion.preflight import check_basket, serialize_shipping
 from minted_connect.completion.reconcile import ReadBack
-from minted_connect.completion.settlement import Settlement
-from minted_connect.core.api_client import ApiClient
 from minted_connect.errors import InvalidInput, OutcomeUnknown, Phase
 from minted_connect.journal.protocol import CLOSED
 from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, Shipping
@@ -28,12 +27,8 @@ __all__ = ["AsyncCompletions"]
 _DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
 
 
-class AsyncCompletions:
+class AsyncCompletions(IntentRecords):
     """Completes baskets at most once, and settles completions with an unknown outcome."""
-
-    def __init__(self, api: ApiClient, settlement: Settlement) -> None:
-        self._api = api
-        self._settlement = settlement
 
     async def buy(
         self,

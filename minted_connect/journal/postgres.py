@@ -71,6 +71,10 @@ class _OperationStatus:
     is_connected: bool = False
     is_commit_uncertain: bool = False
     """Whether the commit was sent and not confirmed."""
+    only_reads: bool = False
+    """Whether the operation must not create the tables."""
+    has_tables: bool = True
+    """Whether the tables exist, known after the start of an operation that only reads."""
     is_timed_out: bool = False
     """Whether the connection was shut down because the time was up."""
 
@@ -188,9 +192,10 @@ class PostgresJournal(SqlJournal):
             raise
         return taken
 
-    async def _transact(self, steps: Steps[_T], claim: Claim) -> _T:
+    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:
         async def work(connection: _Connection) -> _T:
-            await _lock(connection, claim.key.reference, claim.external_customer_id)
+            if claim is not None:
+                await _lock(connection, claim.key.reference, claim.external_customer_id)
             return await _run_steps(connection, steps)
 
         return await shielded(self._run(work, _OperationStatus()))
@@ -202,7 +207,7 @@ class PostgresJournal(SqlJournal):
         async def execute(connection: _Connection) -> bool:
             if (await connection.execute(text.encode(), params)).rowcount or intent_id not in self._prepared:
                 return True
-            return bool(await _execute(connection, self._statements.exists, {"id": intent_id}))
+            return bool(await _execute(connection, self._statements.exists, self._exists_params(str(intent_id))))
 
         async def write() -> None:
             try:
@@ -217,10 +222,13 @@ class PostgresJournal(SqlJournal):
         await shielded(write())
 
     async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
-        async def select(connection: _Connection) -> _Rows:
-            return await _execute(connection, getattr(self._statements, query), params)
+        # Other queries come before a purchase, and report at once that the tables cannot be created.
+        status = _OperationStatus(only_reads=query == "find_intents")
 
-        return await shielded(self._run(select, _OperationStatus()))
+        async def select(connection: _Connection) -> _Rows:
+            return await _execute(connection, getattr(self._statements, query), params) if status.has_tables else []
+
+        return await shielded(self._run(select, status))
 
     async def has_tables(self) -> bool:
         """Return whether the tables of the journal exist; unlike all other methods, do not create them.
@@ -228,17 +236,17 @@ class PostgresJournal(SqlJournal):
         Raises:
             JournalError: if the database cannot be read.
         """
+        status = _OperationStatus(only_reads=True)
 
-        async def find(connection: _Connection) -> bool:
-            [(exists,)] = await _execute(connection, f"SELECT {_SCHEMA_EXISTS}")
-            return bool(exists)
+        async def find(_: _Connection) -> bool:
+            return status.has_tables
 
-        return await shielded(self._run(find, _OperationStatus(), sets_up=False))
+        return await shielded(self._run(find, status))
 
-    async def _run(self, work: _Work[_T], status: _OperationStatus, *, sets_up: bool = True) -> _T:
+    async def _run(self, work: _Work[_T], status: _OperationStatus) -> _T:
         """Run `work` in a transaction; raise errors of psycopg and of the network as JournalError."""
         try:
-            return await self._run_transaction(work, status, sets_up=sets_up)
+            return await self._run_transaction(work, status)
         except Exception as error:
             message = describe_error(TimeoutError() if status.is_timed_out else error, connected=status.is_connected)
             if message is None:
@@ -249,7 +257,7 @@ class PostgresJournal(SqlJournal):
             raise self._report_lost("has lost its tables")
         raise JournalError(f"the journal {self._location} {message}")
 
-    async def _run_transaction(self, work: _Work[_T], status: _OperationStatus, *, sets_up: bool) -> _T:
+    async def _run_transaction(self, work: _Work[_T], status: _OperationStatus) -> _T:
         import psycopg  # noqa: PLC0415
 
         check_asyncio()
@@ -269,19 +277,18 @@ class PostgresJournal(SqlJournal):
             # At a higher isolation level, the snapshot would date from before the lock, and `find_active` could miss
             # an intent that was committed while this transaction waited for the lock.
             await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            if sets_up:
-                await self._set_up(connection, deadline - monotonic())
+            await self._set_up(connection, deadline - monotonic(), status)
             result = await work(connection)
             await self._commit(connection, status)
-            self._is_pinned = self._is_pinned or sets_up
+            self._is_pinned = status.has_tables
             return result
         finally:
             timer.cancel()
             # The server rolls back if nothing was committed.
             await connection.close()
 
-    async def _set_up(self, connection: _Connection, left: float) -> None:
-        """Begin a transaction, and migrate the schema if needed."""
+    async def _set_up(self, connection: _Connection, left: float, status: _OperationStatus) -> None:
+        """Begin a transaction, and migrate the schema if needed. An operation that only reads does not create it."""
         timeouts = [
             str(max(1, int(min(left * 1000 * share, _MAX_TIMEOUT)))) for share in (_LOCK_SHARE, _STATEMENT_SHARE)
         ]
@@ -293,6 +300,9 @@ class PostgresJournal(SqlJournal):
             )
         if self._is_pinned and not exists:
             raise self._report_lost("has lost its tables")
+        status.has_tables = exists or not status.only_reads
+        if not status.has_tables:
+            return
         if await self._read_version(connection, exists) == VERSION:
             await self._check_identity(connection)
             return

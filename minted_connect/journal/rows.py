@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 
-__all__ = ["COLUMNS", "ROW_ERRORS", "dump_order_id", "dump_progress", "dump_refusal", "from_row", "to_row"]
+__all__ = ["COLUMNS", "ROW_ERRORS", "dump_order_id", "dump_progress", "dump_refusal", "dump_time", "from_row", "to_row"]
 
 COLUMNS: Final = (
     "id",
@@ -41,6 +41,7 @@ COLUMNS: Final = (
     "reference",
     "terms",
     "decided_at",
+    "forgotten_at",
 )
 
 ROW_ERRORS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
@@ -69,13 +70,14 @@ def to_row(intent: Intent) -> tuple[Any, ...]:
         "kind": str(intent.kind),
         "paid_total": str(intent.paid_total),
         "items": json.dumps(intent.items),
-        "created_at": intent.created_at.isoformat(),
+        "created_at": dump_time(intent.created_at),
         "state": str(intent.state),
         "known_orders": json.dumps(intent.known_orders),
         "progress": dump_progress(intent.progress),
         "fenced_at": intent.fenced_at.isoformat() if intent.fenced_at else None,
         "send_before": intent.send_before.isoformat() if intent.send_before else None,
         "decided_at": intent.decided_at.isoformat() if intent.decided_at else None,
+        "forgotten_at": intent.forgotten_at.isoformat() if intent.forgotten_at else None,
         "refusal": dump_refusal(intent.refusal) if intent.refusal else None,
     }
     return tuple(converted.get(name, getattr(intent, name)) for name in COLUMNS)
@@ -110,7 +112,7 @@ def from_row(row: Sequence[Any]) -> Intent:
     values["clock_offset"] = values["clock_offset"] or 0
     values["known_orders"] = tuple(map(int, json.loads(values["known_orders"] or "[]")))
     values["progress"] = _load_progress(values["progress"])
-    for name in ("fenced_at", "send_before", "decided_at"):
+    for name in ("fenced_at", "send_before", "decided_at", "forgotten_at"):
         values[name] = None if values[name] is None else _load_datetime(values[name])
     values["refusal"] = _load_refusal(values["refusal"])
     if (values["reference"] is None) != (values["terms"] is None):
@@ -118,6 +120,11 @@ def from_row(row: Sequence[Any]) -> Intent:
     if values["terms"] is not None and not isinstance(json.loads(values["terms"]), dict):
         raise TypeError("terms")
     return Intent(**values)
+
+
+def dump_time(time: datetime) -> str:
+    """Return a time as text in UTC. Compared by code point, earlier times come first."""
+    return time.astimezone(UTC).isoformat()
 
 
 def dump_order_id(order_id: int | None) -> int | None:

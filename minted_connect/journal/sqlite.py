@@ -123,7 +123,7 @@ class SqliteJournal(SqlJournal):
         self._raise_if_lost()
         await self._run(partial(self._with_connection, insert))
 
-    async def _transact(self, steps: Steps[_T], claim: Claim) -> _T:  # noqa: ARG002 - the write lock excludes all others
+    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:  # noqa: ARG002 - the write lock excludes all others
         return await self._run(partial(self._with_connection, partial(self._run_steps, steps)))
 
     def _run_steps(self, steps: Steps[_T], database: sqlite3.Connection) -> _T:
@@ -158,7 +158,7 @@ class SqliteJournal(SqlJournal):
                 is_missing = (
                     not changed
                     and intent_id in self._prepared
-                    and not database.execute(self._statements.exists, {"id": intent_id}).fetchall()
+                    and not database.execute(self._statements.exists, self._exists_params(str(intent_id))).fetchall()
                 )
             if is_missing:
                 self._report_missing(str(intent_id))

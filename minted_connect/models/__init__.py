@@ -22,7 +22,7 @@ from minted_connect.models.deal import (
     PricePart,
     ShippingAddress,
 )
-from minted_connect.models.intent import Intent, IntentState, Refusal
+from minted_connect.models.intent import Intent, IntentPage, IntentState, Refusal
 from minted_connect.models.masking import to_dict
 from minted_connect.models.order import (
     Completion,
@@ -54,6 +54,7 @@ __all__ = [
     "Gender",
     "Holding",
     "Intent",
+    "IntentPage",
     "IntentState",
     "Invoice",
     "InvoiceItem",

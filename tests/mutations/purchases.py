@@ -230,4 +230,22 @@ PURCHASES = [
         'is_own = "(:account IS NULL OR 1)"',
         "completion/test_journal_accounts.py",
     ),
+    Mutation(
+        47,
+        "failed attempts of a reference that was not bought are forgotten",
+        "journal/list_statements.py",
+        """        f"AND other.state = '{IntentState.CONFIRMED}')\"""",
+        """        ")\"""",
+        "completion/test_intent_lists.py",
+        "forget and sqlite",
+    ),
+    Mutation(
+        47,
+        "the purchase of a basket that a reference used is forgotten",
+        "journal/list_statements.py",
+        'f"AND cart_token NOT IN (SELECT cart_token FROM {table} WHERE reference IS NOT NULL) "',
+        '""',
+        "completion/test_intent_lists.py",
+        "forget and sqlite",
+    ),
 ]
