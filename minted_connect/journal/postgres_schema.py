@@ -90,6 +90,7 @@ CREATE UNIQUE INDEX minted_connect_one_claim
 ALTER TABLE minted_connect_intents ADD COLUMN decided_at TEXT;
 CREATE INDEX minted_connect_same_reference ON minted_connect_intents (reference) WHERE reference IS NOT NULL;
 ALTER TABLE minted_connect_claims ADD COLUMN grace DOUBLE PRECISION NOT NULL DEFAULT 0;
+CREATE INDEX minted_connect_by_time ON minted_connect_intents (created_at);
 CREATE INDEX minted_connect_claim_of_intent ON minted_connect_claims (intent_id) WHERE intent_id IS NOT NULL
 """,
 )

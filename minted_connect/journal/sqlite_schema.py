@@ -90,6 +90,7 @@ CREATE UNIQUE INDEX one_claim ON claims (account, external_customer_id, kind) WH
 ALTER TABLE intents ADD COLUMN decided_at TEXT;
 CREATE INDEX same_reference ON intents (reference) WHERE reference IS NOT NULL;
 ALTER TABLE claims ADD COLUMN grace REAL NOT NULL DEFAULT 0;
+CREATE INDEX by_time ON intents (created_at);
 CREATE INDEX claim_of_intent ON claims (intent_id) WHERE intent_id IS NOT NULL
 """,
 )
