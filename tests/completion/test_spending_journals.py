@@ -171,7 +171,7 @@ async def test_higher_total_of_the_order_counts(journal, order, counted):
 async def test_saved_progress_keeps_the_total_of_the_order(journal):
     await journal.prepare(purchase("first"), spending=check())
     await journal.settle("first", CONFIRMED, order_id=1, progress=progress("120"))
-    final = OrderProgress(OrderStatus.COMPLETED, is_final=True, paid_total=Decimal("120"), currency_code="AED")
+    final = OrderProgress(OrderStatus.COMPLETED, is_final=True, paid_total=Decimal(120), currency_code="AED")
     await journal.save_progress("customer-first", "first", final, account=MINE.account)
     stored = await journal.get("first")
     assert stored is not None
