@@ -252,6 +252,7 @@ class AsyncCompletions:
             intent_or_error: An intent from `pending(all_accounts=True)`, the error that names it, or its id.
 
         Raises:
+            ConfigurationError: with `Options.read_only`.
             InvalidInput: if the journal does not contain the intent.
             JournalError: if the journal cannot be written.
         """
@@ -280,6 +281,7 @@ class AsyncCompletions:
             NotExecuted: if the completion was provably not executed. Whether to buy again, at another price, is your
                 decision.
             OutcomeUnknown: if the outcome is still unknown; `.evidence` lists what was seen. Call again later.
+            ConfigurationError: for `fence` with `Options.read_only`; nothing was read.
             InvalidInput: if the intent belongs to another account (see `adopt`); nothing was read.
             ClientClosedError: if the client is closed, was forked, or runs on another event loop.
         """
@@ -311,6 +313,7 @@ class AsyncCompletions:
             order_id: The number of the order, for `confirmed`.
 
         Raises:
+            ConfigurationError: with `Options.read_only`.
             InvalidInput: if the journal does not contain the intent, if it belongs to another account (see `adopt`), or
                 if it has another outcome already and `state` is not `confirmed`.
             JournalError: if the journal cannot be read or written.
