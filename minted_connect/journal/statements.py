@@ -117,7 +117,7 @@ class Statements:
             "other_references": f"SELECT id FROM {table} WHERE reference IS NOT NULL AND {is_other} LIMIT 5",  # noqa: S608
             "same_references": f"SELECT id FROM {table} WHERE reference = :reference AND {is_other} LIMIT 5",  # noqa: S608
             "find_purchases": f"SELECT {', '.join(PURCHASE_COLUMNS)} FROM {table} WHERE kind = :buy "  # noqa: S608
-            f"AND (account IN (:account, :unnamed) OR account IS NULL) AND {IS_ACTIVE} "
+            f"AND (account IS NULL OR account IN (:account, :unnamed)) AND {IS_ACTIVE} "
             "AND created_at >= :since AND created_at < :until",
             "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
         }
