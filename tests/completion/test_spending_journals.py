@@ -7,11 +7,9 @@ import decimal
 import os
 import pickle
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, cast
 
 import attrs
@@ -337,8 +335,8 @@ async def run_steps(journal: SpendingJournal, limit: SpendingLimit, steps: list[
     """Run the steps, and compare each outcome with the model."""
     owner = JournalAccount("server", os.urandom(8).hex())
     model, spending = Model(limit), SpendingCheck(limit, owner.account, owner.account)
-    for number, day, customer, amount in ((name, which, who, total) for name, which, who, total in steps):
-        if number == "buy":
+    for action, day, customer, amount in steps:
+        if action == "buy":
             moment = datetime(2026, 11, 28 + day % 3, (day * 7) % 24, tzinfo=UTC)
             name = f"{owner.account}-{len(model.purchases)}"
             intent = purchase(name, amount, owner=owner, created_at=moment, external_customer_id=f"c-{customer}")
@@ -357,15 +355,15 @@ async def run_steps(journal: SpendingJournal, limit: SpendingLimit, steps: list[
         if not known:
             continue
         chosen = known[day % len(known)]
-        if number in {"confirm", "order"}:
-            order = progress(str(amount)) if number == "order" else None
+        if action in {"confirm", "order"}:
+            order = progress(str(amount)) if action == "order" else None
             await journal.settle(chosen["id"], CONFIRMED, order_id=1, progress=order)
             chosen["state"] = "confirmed"
             if order is not None:
                 chosen["ordered"] = amount
         else:
             state = {"unknown": IntentState.UNKNOWN, "reject": IntentState.REJECTED}.get(
-                number, IntentState.NOT_EXECUTED
+                action, IntentState.NOT_EXECUTED
             )
             await journal.settle(chosen["id"], state)
             if chosen["state"] == "open" and state is not IntentState.UNKNOWN:
@@ -386,17 +384,12 @@ STATEFUL = settings(
 )
 
 
-@contextmanager
-def opened(location: str | Path) -> Iterator[SpendingJournal]:
-    yield cast("SpendingJournal", open_journal(location))
-
-
 @STATEFUL
 @given(limit=LIMITS, steps=STEPS)
 def test_random_purchases_equal_the_model(journal_location: str, limit: SpendingLimit, steps: list[Step]) -> None:
     async def run() -> None:
-        with opened(journal_location) as journal:
-            await run_steps(journal, limit, steps)
-            await journal.aclose()
+        journal = cast("SpendingJournal", open_journal(journal_location))
+        await run_steps(journal, limit, steps)
+        await journal.aclose()
 
     asyncio.run(run())
