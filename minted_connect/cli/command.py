@@ -210,7 +210,10 @@ def run(
         return "minted reconcile" if context is None else context.reconcile_command(intent_id)
 
     try:
-        context = created = Context(load_settings(common, given), common, out, changes=changes)
+        settings = load_settings(common, given)
+        if changes and not given.get("dry_run"):
+            _check_may_change(settings)
+        context = created = Context(settings, common, out, changes=changes)
         return process.run_interruptible(lambda: created.run(lambda cli: body(cli, **given), client=client))
     except process.Interrupted as interrupted:
         if context is not None and context.exit_code is not None:
@@ -239,3 +242,10 @@ def run(
             raise
         out.print_message(traceback.format_exc())
         return exit_codes.ExitCode.UNKNOWN
+
+
+def _check_may_change(settings: Mapping[str, Any]) -> None:
+    from minted_connect.errors import ConfigurationError  # noqa: PLC0415 - `--help` does not need it
+
+    if "options" in settings and settings["options"].read_only:
+        raise ConfigurationError("profile: read_only is set, so this command is refused: nothing was sent")

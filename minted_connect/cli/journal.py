@@ -75,7 +75,7 @@ async def journal(
     from minted_connect.completion.intent_list import make_filter  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError, InvalidInput  # noqa: PLC0415
     from minted_connect.journal import open_journal  # noqa: PLC0415
-    from minted_connect.journal.postgres import PostgresJournal
+    from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415
 
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")

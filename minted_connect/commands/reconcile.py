@@ -75,8 +75,8 @@ async def run(
         out: Stream to print to; default: standard output.
 
     Raises:
-        ConfigurationError: if the journal does not exist, an intent is not in it or not open, or credentials are
-            missing.
+        ConfigurationError: if the journal does not exist, an intent is not in it or not open, credentials are missing,
+            or `decide` or `fence` is given with `Options.read_only`.
         JournalError: if the journal cannot be read.
     """
     location = _locate(journal, intents or ())
@@ -84,6 +84,9 @@ async def run(
         raise ConfigurationError("decide: takes exactly one --intent, and no --list")
     needs_server = not only_list and decide is None
     arguments = _client_arguments(settings, needs_server=needs_server)
+    given: Options | None = arguments.get("options")
+    if given is not None and given.read_only and (decide is not None or (fence and needs_server)):
+        raise ConfigurationError(f"Options.read_only: is set, so {'decide' if decide else 'fence'} is refused")
     opened = open_journal(location)
     report = _Report(
         out or sys.stdout, as_json, str(getattr(opened, "location", location)), is_selection=intents is not None

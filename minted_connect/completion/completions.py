@@ -65,9 +65,9 @@ class AsyncCompletions(IntentRecords):
             OutcomeUnknown: if the purchase may have happened. Pass the error to `reconcile`; do not buy again before
                 the purchase is settled. After every other error, this call has bought nothing.
             ConfigurationError: if the journal cannot store references, or holds those of another user of the server
-                (`Options.journal_account`).
-            NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`,
-                `JournalError`, `InvalidInput`, no connection, or the basket could not be read.
+                (`Options.journal_account`); if `Options.spending` is in another currency; with `Options.read_only`.
+            NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `LimitExceeded`,
+                `AlreadyInFlight`, `JournalError`, `InvalidInput`, no connection, or the basket could not be read.
             APIError: if the server refused the completion and no order was made, or refused the read of the basket
                 before it.
             IntegrityError: if the basket that was read is not the caller's; no completion was sent.
@@ -247,9 +247,11 @@ class AsyncCompletions(IntentRecords):
             intent_or_error: An intent from `pending(all_accounts=True)`, the error that names it, or its id.
 
         Raises:
+            ConfigurationError: with `Options.read_only`.
             InvalidInput: if the journal does not contain the intent.
             JournalError: if the journal cannot be written.
         """
+        self._api.check_may_change("complete.adopt")
         intent = await self._settlement.load(_id_of(intent_or_error))
         return await self._settlement.adopt(intent)
 
@@ -274,11 +276,14 @@ class AsyncCompletions(IntentRecords):
             NotExecuted: if the completion was provably not executed. Whether to buy again, at another price, is your
                 decision.
             OutcomeUnknown: if the outcome is still unknown; `.evidence` lists what was seen. Call again later.
+            ConfigurationError: for `fence` with `Options.read_only`; nothing was read.
             InvalidInput: if the intent belongs to another account (see `adopt`); nothing was read.
             ClientClosedError: if the client is closed, was forked, or runs on another event loop.
         """
         intent = _intent_of(intent_or_error)
         validation.boolean("fence", fence)
+        if fence:
+            self._api.check_may_change("complete.reconcile(fence=True)")
         self._api.check_usable()
         in_flight = self._settlement.in_flight.get((intent.external_customer_id, intent.cart_token))
         if in_flight is not None:
@@ -303,10 +308,12 @@ class AsyncCompletions(IntentRecords):
             order_id: The number of the order, for `confirmed`.
 
         Raises:
+            ConfigurationError: with `Options.read_only`.
             InvalidInput: if the journal does not contain the intent, if it belongs to another account (see `adopt`), or
                 if it has another outcome already and `state` is not `confirmed`.
             JournalError: if the journal cannot be read or written.
         """
+        self._api.check_may_change("complete.decide")
         intent_id = _id_of(intent_or_error)
         decided = IntentState(validation.one_of("state", state, _DECISIONS))
         if order_id is not None:
@@ -327,6 +334,7 @@ class AsyncCompletions(IntentRecords):
         reference: str | None,
         extra: Mapping[str, Any],
     ) -> Completion:
+        self._api.check_may_change(f"complete.{kind}")
         agreed = validate_agreed_total(expected_total, accept_price)
         check_basket(basket, kind)
         return await complete_basket(self._api, self._settlement, kind, basket, agreed, reference, extra)
@@ -344,6 +352,7 @@ class AsyncCompletions(IntentRecords):
         *,
         replace: bool,
     ) -> Completion:
+        self._api.check_may_change(f"complete.{'deliver' if kind is OrderKind.DELIVERY else kind}_items")
         terms = make_item_terms(
             kind, customer_id, items, agreed_total, currency, reference, extra, wait, replace=replace
         )

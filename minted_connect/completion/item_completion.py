@@ -33,6 +33,7 @@ from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, OutcomeUnknown, PriceFixExpired
 from minted_connect.journal.claims import Claim, ClaimJournal
+from minted_connect.journal.spending import check_currency
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.resources.basket_changes import read_active
 from minted_connect.resources.basket_replace import checked_items
@@ -115,6 +116,7 @@ class ItemCompletion:
             missing = ", ".join(names)
             raise ConfigurationError(f"reference: the journal {type(journal).__name__} lacks {missing} of ClaimJournal")
         self._api.check_usable()
+        spending = self._api.settings.options.spending if self._terms.kind is OrderKind.BUY else None
         until = self._api.clock.monotonic() + self._terms.wait
         tries = 0
         while True:
@@ -122,6 +124,9 @@ class ItemCompletion:
             if (replayed := await replay_confirmed(self._api, attempts, end=self._end())) is not None:
                 return replayed
             try:
+                if spending is not None:
+                    # Before the basket is filled.
+                    check_currency(spending, self._terms.currency)
                 check_open_attempts(attempts)
                 if tries:
                     await self._check_claim(journal, attempts)

@@ -24,6 +24,7 @@ from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.postgres_schema import STATEMENTS, STEPS, VERSION
 from minted_connect.journal.postgres_url import parse_url
 from minted_connect.journal.protocol import ReferenceKey
+from minted_connect.journal.spending import SpendingCheck
 from minted_connect.journal.sql import SqlJournal, Steps
 from minted_connect.journal.statements import settle_params
 from minted_connect.models import Intent, IntentState
@@ -46,6 +47,7 @@ _LOCK_ID: Final = 0x4D4E5443
 """First key of the advisory locks ("MNTC"), which separates them from the locks of other applications."""
 
 _REFERENCE_LOCK_ID: Final = _LOCK_ID + 1
+_ACCOUNT_LOCK_ID: Final = _LOCK_ID + 2
 
 # Not `to_regclass`: within one transaction it does not notice a table that another session creates.
 _SCHEMA_EXISTS: Final = (
@@ -131,13 +133,17 @@ class PostgresJournal(SqlJournal):
         known: Collection[str] = (),
         claim: Claim | None = None,
         frees_customer: bool = False,
+        spending: SpendingCheck | None = None,
     ) -> None:
         """Store an intent durably on the server."""
         self._raise_if_lost()
-        await shielded(self._prepare(intent, self._prepare_steps(intent, key, known, claim, frees_customer)))
+        steps = self._prepare_steps(intent, key, known, claim, frees_customer, spending)
+        await shielded(self._prepare(intent, steps, spending))
 
-    async def _prepare(self, intent: Intent, steps: Steps[None]) -> None:
+    async def _prepare(self, intent: Intent, steps: Steps[None], spending: SpendingCheck | None) -> None:
         async def insert(connection: _Connection) -> None:
+            if spending is not None:
+                await _lock_accounts(connection, spending.accounts)
             await _lock(connection, intent.reference, intent.external_customer_id)
             await _run_steps(connection, steps)
 
@@ -386,8 +392,8 @@ async def _lock(connection: _Connection, reference: str | None, external_custome
     The unique indexes are not sufficient: between `find_active` and the insert, another session could prepare and
     confirm an intent. The index covers only open intents, so the same basket would be bought twice. Likewise, a claim
     could be stored beside an intent that needs none. If the hashes of two names collide, their transactions only wait
-    for each other. References are locked first, under another key: all transactions take their locks in one order, so
-    that they cannot deadlock.
+    for each other. All transactions take their locks in one order, so that they cannot deadlock: accounts, then a
+    reference, then a customer, each under its own first key.
     """
     # Neither lock depends on the account, because a transaction considers the records of several accounts.
     if reference is not None:
@@ -395,6 +401,15 @@ async def _lock(connection: _Connection, reference: str | None, external_custome
     await _lock_name(connection, _LOCK_ID, external_customer_id)
 
 
+async def _lock_accounts(connection: _Connection, accounts: Collection[str]) -> None:
+    """Lock accounts until the end of the transaction, so that no other session stores purchases under limits."""
+    for account in sorted(accounts, key=_second_key):
+        await _lock_name(connection, _ACCOUNT_LOCK_ID, account)
+
+
 async def _lock_name(connection: _Connection, first_key: int, name: str) -> None:
-    second_key = zlib.crc32(name.encode()) - 2**31
-    await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [first_key, second_key])
+    await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [first_key, _second_key(name)])
+
+
+def _second_key(name: str) -> int:
+    return zlib.crc32(name.encode()) - 2**31

@@ -96,6 +96,7 @@ ALTER TABLE minted_connect_journal ADD COLUMN forgotten_before TEXT COLLATE "C";
 CREATE UNIQUE INDEX minted_connect_by_number ON minted_connect_intents (number);
 CREATE INDEX minted_connect_same_reference ON minted_connect_intents (reference) WHERE reference IS NOT NULL;
 ALTER TABLE minted_connect_claims ADD COLUMN grace DOUBLE PRECISION NOT NULL DEFAULT 0;
+CREATE INDEX minted_connect_by_time ON minted_connect_intents (created_at);
 CREATE INDEX minted_connect_claim_of_intent ON minted_connect_claims (intent_id) WHERE intent_id IS NOT NULL
 """,
 )

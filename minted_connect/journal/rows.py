@@ -13,7 +13,17 @@ from typing import Any, Final
 
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 
-__all__ = ["COLUMNS", "ROW_ERRORS", "dump_order_id", "dump_progress", "dump_refusal", "dump_time", "from_row", "to_row"]
+__all__ = [
+    "COLUMNS",
+    "ROW_ERRORS",
+    "dump_order_id",
+    "dump_progress",
+    "dump_refusal",
+    "dump_time",
+    "from_row",
+    "load_progress",
+    "to_row",
+]
 
 COLUMNS: Final = (
     "id",
@@ -111,7 +121,7 @@ def from_row(row: Sequence[Any]) -> Intent:
     values["state"] = IntentState(values["state"]) if values["state"] in _STATES else values["state"]
     values["clock_offset"] = values["clock_offset"] or 0
     values["known_orders"] = tuple(map(int, json.loads(values["known_orders"] or "[]")))
-    values["progress"] = _load_progress(values["progress"])
+    values["progress"] = load_progress(values["progress"])
     for name in ("fenced_at", "send_before", "decided_at", "forgotten_at"):
         values[name] = None if values[name] is None else _load_datetime(values[name])
     values["refusal"] = _load_refusal(values["refusal"])
@@ -154,6 +164,8 @@ def dump_progress(progress: OrderProgress | None) -> str | None:
             "is_final": progress.is_final,
             "cargo_tracking_number": progress.cargo_tracking_number,
             "estimated_arrival_date": arrival.isoformat() if arrival else None,
+            "paid_total": None if progress.paid_total is None else str(progress.paid_total),
+            "currency_code": progress.currency_code,
         }
     )
 
@@ -172,15 +184,22 @@ def _load_refusal(text: str | None) -> Refusal | None:
     return Refusal(int(loaded["status"]), bool(loaded["is_vendor_response"]), _load_datetime(loaded["at"]))
 
 
-def _load_progress(text: str | None) -> OrderProgress | None:
+def load_progress(text: str | None) -> OrderProgress | None:
+    """Convert the column `progress`.
+
+    Raises:
+        ValueError, TypeError, LookupError, ArithmeticError, RecursionError: as `from_row`.
+    """
     if text is None:
         return None
     loaded = json.loads(text)
     arrival = loaded["estimated_arrival_date"]
-    status = loaded["status"]
+    status, paid_total = loaded["status"], loaded.get("paid_total")
     return OrderProgress(
         OrderStatus(status) if status in _STATUSES else status,
         loaded["is_final"],
         loaded["cargo_tracking_number"],
         date.fromisoformat(arrival) if arrival else None,
+        None if paid_total is None else Decimal(paid_total),
+        loaded.get("currency_code"),
     )

@@ -29,6 +29,7 @@ from minted_connect.journal.protocol import (
     check_reference,
 )
 from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, dump_time, from_row
+from minted_connect.journal.spending import SpendingCheck, check_spending, load_purchases, spending_params
 from minted_connect.journal.sql_claims import claim_from_row, claim_params, customer_params, key_params
 from minted_connect.journal.statements import (
     Statements,
@@ -203,6 +204,7 @@ class SqlJournal(ABC):
         known: Collection[str],
         claim: Claim | None,
         frees_customer: bool,
+        spending: SpendingCheck | None,
     ) -> Steps[None]:
         yield from self._check_last_prepared()
         basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
@@ -217,6 +219,9 @@ class SqlJournal(ABC):
             check_no_claim(self._load_claims(rows, owner, owner.account))
         else:
             check_claims(claim, (yield from self._find_claims(claim)))
+        if spending is not None:
+            rows = yield self._statements.find_purchases, spending_params(spending, intent)
+            check_spending(spending, intent, load_purchases(rows, intent, self._location))
         yield self._statements.insert, insert_params(intent, claim)
         if claim is not None:
             changes = {"cart_token": intent.cart_token, "intent_id": intent.id if frees_customer else None}

@@ -26,6 +26,7 @@ from minted_connect.journal.claims import Claim
 from minted_connect.journal.paths import check_path
 from minted_connect.journal.protocol import ReferenceKey
 from minted_connect.journal.rows import ROW_ERRORS
+from minted_connect.journal.spending import SpendingCheck
 from minted_connect.journal.sql import SqlJournal, Steps
 from minted_connect.journal.sqlite_file import FileLost, JournalFile
 from minted_connect.journal.sqlite_schema import (
@@ -113,11 +114,12 @@ class SqliteJournal(SqlJournal):
         known: Collection[str] = (),
         claim: Claim | None = None,
         frees_customer: bool = False,
+        spending: SpendingCheck | None = None,
     ) -> None:
         """Store an intent durably in the file."""
 
         def insert(database: sqlite3.Connection) -> None:
-            self._run_steps(self._prepare_steps(intent, key, known, claim, frees_customer), database)
+            self._run_steps(self._prepare_steps(intent, key, known, claim, frees_customer, spending), database)
             self._remember(intent)
 
         self._raise_if_lost()

@@ -92,6 +92,7 @@ ALTER TABLE intents ADD COLUMN forgotten_at TEXT;
 ALTER TABLE journal ADD COLUMN forgotten_before TEXT;
 CREATE INDEX same_reference ON intents (reference) WHERE reference IS NOT NULL;
 ALTER TABLE claims ADD COLUMN grace REAL NOT NULL DEFAULT 0;
+CREATE INDEX by_time ON intents (created_at);
 CREATE INDEX claim_of_intent ON claims (intent_id) WHERE intent_id IS NOT NULL
 """,
 )

@@ -19,6 +19,7 @@ __all__ = [
     "AWAITS_COMPLETION",
     "IS_ACTIVE",
     "IS_OPEN",
+    "PURCHASE_COLUMNS",
     "Statements",
     "basket_params",
     "insert_params",
@@ -46,6 +47,10 @@ AWAITS_COMPLETION: Final = f"state = {_CONFIRMED} AND NOT finished"
 """Condition: the order is not known to be final. A partial index covers exactly these rows."""
 
 
+PURCHASE_COLUMNS: Final = ("id", "external_customer_id", "paid_total", "currency_code", "created_at", "progress")
+"""Columns of `Statements.find_purchases`."""
+
+
 @attrs.frozen
 class Statements:
     """The SQL statements of a journal, with the placeholders of its database driver."""
@@ -71,6 +76,7 @@ class Statements:
     forget: str
     reduce: str
     record_forgotten: str
+    find_purchases: str
 
     @property
     def find_claims(self) -> str:
@@ -128,6 +134,9 @@ class Statements:
             f"AND reference = :reference ORDER BY {sequence}",
             "other_references": f"SELECT id FROM {table} WHERE reference IS NOT NULL AND {is_other} LIMIT 5",  # noqa: S608
             "same_references": f"SELECT id FROM {table} WHERE reference = :reference AND {is_other} LIMIT 5",  # noqa: S608
+            "find_purchases": f"SELECT {', '.join(PURCHASE_COLUMNS)} FROM {table} WHERE kind = :buy "  # noqa: S608
+            f"AND (account IS NULL OR account IN (:account, :unnamed)) AND {IS_ACTIVE} "
+            "AND created_at >= :since AND created_at < :until",
             "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
             **list_statements(table=table, sequence=sequence, journal=journal, claim_table=claim_table),
         }
