@@ -168,6 +168,7 @@ OTHER_CALLS: dict[str, Call] = {
     "complete.pending": lambda m, s: m.complete.pending(),
     "complete.unfinished": lambda m, s: m.complete.unfinished(),
     "complete.reconcile": lambda m, s: m.complete.reconcile(intent_of(s)),
+    "complete.reconcile_all": lambda m, s: m.complete.reconcile_all(intents=[intent_of(s)]),
     "orders.get": lambda m, s: m.orders.get(s.bought.id, customer_id=s.person.customer),
     "orders.pages": lambda m, s: collect(m.orders.pages(customer_id=s.person.customer)),
     "orders.iterate": lambda m, s: collect(m.orders.iterate(customer_id=s.person.customer)),

@@ -95,6 +95,7 @@ class Completions(Facade[AsyncCompletions]):
     unfinished: Final = blocking(AsyncCompletions.unfinished)
     adopt: Final = blocking(AsyncCompletions.adopt)
     reconcile: Final = blocking(AsyncCompletions.reconcile)
+    reconcile_all: Final = blocking(AsyncCompletions.reconcile_all)
     decide: Final = blocking(AsyncCompletions.decide)
 
 

@@ -35,6 +35,7 @@ from minted_connect import (
     RateFeed,
     RatePoint,
     Receipt,
+    ReconcileResult,
     Response,
     RetryPolicy,
     Shipping,
@@ -141,6 +142,7 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
         await minted.complete.decide(intent, "not_executed")
     for intent in await minted.complete.pending(all_accounts=True):
         assert_type(await minted.complete.adopt(intent), Intent)
+    assert_type(await minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in await minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), AsyncGenerator[OrderChange, None])
         assert_type(await minted.orders.wait(intent), Order)

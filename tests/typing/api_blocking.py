@@ -35,6 +35,7 @@ from minted_connect import (
     Rate,
     RatePoint,
     Receipt,
+    ReconcileResult,
     Response,
     RetryPolicy,
     Shipping,
@@ -140,6 +141,7 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
         minted.complete.decide(intent, "not_executed")
     for intent in minted.complete.pending(all_accounts=True):
         assert_type(minted.complete.adopt(intent), Intent)
+    assert_type(minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), Generator[OrderChange, None, None])
         assert_type(minted.orders.wait(intent), Order)
