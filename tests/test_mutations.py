@@ -21,6 +21,7 @@ from tests.mutations.purchases import PURCHASES
 from tests.mutations.requests import REQUESTS
 from tests.mutations.responses import RESPONSES, TYPES
 from tests.mutations.security import SECURITY
+from tests.mutations.settling import SETTLING
 from tests.mutations.shapes import SHAPES
 from tests.test_scorecard import STATEMENTS
 
@@ -28,8 +29,8 @@ pytestmark = pytest.mark.xdist_group("mutations")  # one process: the last tests
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minted_connect"
-ALL = [*GATE, *REQUESTS, *PURCHASES, *RESPONSES, *SECURITY, *SHAPES]
-SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATE
+ALL = [*GATE, *SETTLING, *REQUESTS, *PURCHASES, *RESPONSES, *SECURITY, *SHAPES]
+SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else [*GATE, *SETTLING]
 TESTS_FAILED = 1
 """Exit code of pytest when tests have failed."""
 TIMEOUT = 120

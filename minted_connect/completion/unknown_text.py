@@ -92,14 +92,14 @@ def build_unknown(
 
 
 def _describe_orders(evidence: Evidence, orders: int) -> str:
-    searched = f"{orders} orders of the customer were searched"
+    searched = f"orders of the customer searched: {orders}"
     if not evidence.is_search_complete:
-        searched += ", but not all that matter could be read"
+        searched += " (the list could not be read completely)"
     if evidence.order is OrderSeen.STILL_BASKET:
-        return f"{searched}, and the basket is listed, but not as an order"
+        return f"{searched}, the basket is listed, but not as an order"
     if evidence.likely_orders:
-        return f"{searched}, and {evidence.likely_orders} of them may be this purchase, without a key that proves it"
-    return f"{searched}, and none has a key of the basket"
+        return f"{searched}, {evidence.likely_orders} may be this purchase, but no key proves it"
+    return f"{searched}, none has a key of the basket"
 
 
 def _describe_basket(evidence: Evidence) -> str:
