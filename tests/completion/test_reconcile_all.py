@@ -291,6 +291,7 @@ async def test_polls_of_many_intents_take_the_time_of_one(api: FakeApiClient):
     for intent in intents:
         await journal.prepare(intent)
     completions = completions_of(api, journal)
+    assert isinstance(api.clock, ManualClock)
     api.clock.auto_advance = False
     driver = asyncio.create_task(drive(api.clock))
     began = api.clock.monotonic()
