@@ -216,6 +216,7 @@ async def test_walk_confirms_without_reads_of_the_intent(api: FakeApiClient):
     assert all(is_walk(request) for request in api.sent)
 
 
+@pytest.mark.requirement(14)
 async def test_failed_order_in_the_walk_is_read_back(api: FakeApiClient):
     respond(api, [order_json(status_name="Cancelled")], [order_json()])
     first, _ = await reconcile_both(api, intent_of(), second_intent())
@@ -233,6 +234,7 @@ async def test_second_order_of_a_basket_is_named(api: FakeApiClient):
     assert "order 10990 has keys of the same basket" in first.completion.differences
 
 
+@pytest.mark.requirement(14)
 @pytest.mark.parametrize("in_walk", [True, False])
 async def test_one_order_counts_for_one_intent(api: FakeApiClient, in_walk: bool):
     order = order_json(token="Y" * 32)

@@ -1,10 +1,26 @@
-"""The text of an unknown outcome: statement 55."""
+"""Settling many intents, and the text of an unknown outcome: statements 14 and 55."""
 
 from __future__ import annotations
 
 from tests.mutations.mutation import Mutation
 
 SETTLING = [
+    Mutation(
+        14,
+        "the walk over all orders confirms a purchase whose order was cancelled",
+        "completion/reconcile_all.py",
+        "if row.seen is OrderSeen.ACCEPTED}",
+        "if row.seen is not OrderSeen.STILL_BASKET}",
+        "completion/test_reconcile_all.py",
+    ),
+    Mutation(
+        14,
+        "one order counts for two intents",
+        "completion/reconcile_all.py",
+        "if owner is not None and owner.id != intent.id and",
+        "if owner is None and",
+        "completion/test_reconcile_all.py",
+    ),
     Mutation(
         55,
         "the number of searched orders is not counted",
