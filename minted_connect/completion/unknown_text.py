@@ -36,7 +36,7 @@ class Report:
     seen: str
     """The orders that were searched, and the state of the basket."""
     likelihood: Likelihood
-    """How sure the outcome is."""
+    """The likely outcome: a hint for people."""
     next_step: str
     """The next step of the caller, as an imperative."""
 
@@ -58,7 +58,7 @@ def report_reads(
 
     Args:
         evidence: The evidence.
-        likelihood: Of the verdict.
+        likelihood: The likely outcome, by the verdict.
         intent: The intent.
         orders: Number of orders of the customer that were searched.
         seconds_to_settle: Seconds until an order that this completion may have made would show: a refused one, or one
