@@ -28,7 +28,7 @@ def journal(tmp_path: Path) -> Path:
 @pytest.fixture
 def intents(sandbox: ThreadedSandbox, journal: Path) -> list[str]:
     """Return the ids of open intents, all but the last of which have an order."""
-    ids = []
+    ids: list[str] = []
     with MintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url, journal=journal) as minted:
         for number in range(COUNT):
             minted.customers.create(f"many-{number}")
