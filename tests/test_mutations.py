@@ -22,6 +22,7 @@ from tests.mutations.references import REFERENCES
 from tests.mutations.requests import REQUESTS
 from tests.mutations.responses import RESPONSES, TYPES
 from tests.mutations.security import SECURITY
+from tests.mutations.settling import SETTLING
 from tests.mutations.shapes import SHAPES
 from tests.test_scorecard import STATEMENTS
 
@@ -29,8 +30,8 @@ pytestmark = pytest.mark.xdist_group("mutations")  # one process: the last tests
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minted_connect"
-ALL = [*GATE, *REQUESTS, *PURCHASES, *REFERENCES, *RESPONSES, *SECURITY, *SHAPES]
-SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATE
+ALL = [*GATE, *SETTLING, *REQUESTS, *PURCHASES, *REFERENCES, *RESPONSES, *SECURITY, *SHAPES]
+SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else [*GATE, *SETTLING]
 TESTS_FAILED = 1
 """Exit code of pytest when tests have failed."""
 TIMEOUT = 120

@@ -100,6 +100,7 @@ class Completions(Facade[AsyncCompletions]):
     forget: Final = blocking(AsyncCompletions.forget)
     adopt: Final = blocking(AsyncCompletions.adopt)
     reconcile: Final = blocking(AsyncCompletions.reconcile)
+    reconcile_all: Final = blocking(AsyncCompletions.reconcile_all)
     decide: Final = blocking(AsyncCompletions.decide)
 
 

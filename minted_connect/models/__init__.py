@@ -37,6 +37,7 @@ from minted_connect.models.order import (
 from minted_connect.models.page import Page, UnreadableRow
 from minted_connect.models.product import BaseCurrency, Category, MetalType, Product
 from minted_connect.models.rate import Rate, RatePoint
+from minted_connect.models.reconcile_result import ReconcileResult
 from minted_connect.models.wallet import Holding
 
 __all__ = [
@@ -73,6 +74,7 @@ __all__ = [
     "Rate",
     "RatePoint",
     "Receipt",
+    "ReconcileResult",
     "Refusal",
     "Shipping",
     "ShippingAddress",

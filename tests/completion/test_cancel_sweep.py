@@ -347,6 +347,10 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
         lambda m: m.make_unknown_intent("drop_before_read"),
         lambda c, intent, _: c.complete.reconcile(intent, fence=True),
     ),
+    "complete.reconcile_all": (
+        lambda m: m.make_unknown_intent("drop_before_read"),
+        lambda c, intent, m: c.complete.reconcile_all(intents=[m.intent, intent], fence=True),
+    ),
 }
 
 FAILING_OPERATIONS: Final = ("complete.buy, read back", "complete.reconcile, fenced")

@@ -56,9 +56,9 @@ PURCHASES = [
     Mutation(
         15,
         "an unknown outcome does not carry its intent",
-        "completion/outcome_unknown.py",
-        'is unknown: reconcile it, do not repeat the completion",\n        intent,',
-        'is unknown: reconcile it, do not repeat the completion",\n        None,',
+        "completion/unknown_text.py",
+        'Next: {report.next_step}",\n        intent,',
+        'Next: {report.next_step}",\n        None,',
         "completion/test_completions.py",
     ),
     Mutation(
@@ -218,8 +218,8 @@ PURCHASES = [
         46,
         "an intent that another process may still send is settled",
         "completion/reconcile.py",
-        "        if intent.state != IntentState.PREPARED:\n            return False\n        send",
-        "        return False\n        send",
+        "        if self._intent.state != IntentState.PREPARED:\n            return False\n",
+        "        return False\n",
         "completion/test_policy.py",
     ),
     Mutation(

@@ -37,6 +37,7 @@ from minted_connect import (
     RateFeed,
     RatePoint,
     Receipt,
+    ReconcileResult,
     Response,
     RetryPolicy,
     Shipping,
@@ -149,6 +150,7 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
     assert_type(page.next_after, int | None)
     assert_type(await minted.complete.intent(reference="order-7"), Intent | None)
     assert_type(await minted.complete.forget(before=datetime.now(UTC)), int)
+    assert_type(await minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in await minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), AsyncGenerator[OrderChange, None])
         assert_type(await minted.orders.wait(intent), Order)

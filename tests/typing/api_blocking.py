@@ -37,6 +37,7 @@ from minted_connect import (
     Rate,
     RatePoint,
     Receipt,
+    ReconcileResult,
     Response,
     RetryPolicy,
     Shipping,
@@ -148,6 +149,7 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
     assert_type(page.next_after, int | None)
     assert_type(minted.complete.intent(reference="order-7"), Intent | None)
     assert_type(minted.complete.forget(before=datetime.now(UTC)), int)
+    assert_type(minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), Generator[OrderChange, None, None])
         assert_type(minted.orders.wait(intent), Order)
