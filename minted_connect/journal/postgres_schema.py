@@ -86,18 +86,20 @@ UPDATE minted_connect_journal SET identity = md5(random()::text || clock_timesta
 CREATE UNIQUE INDEX minted_connect_one_claim
     ON minted_connect_claims (account, external_customer_id, kind) WHERE holds_customer
 """,  # noqa: S608 - nothing interpolated is input
+    """
+ALTER TABLE minted_connect_intents ADD COLUMN decided_at TEXT;
+CREATE INDEX minted_connect_same_reference ON minted_connect_intents (reference) WHERE reference IS NOT NULL;
+ALTER TABLE minted_connect_claims ADD COLUMN grace DOUBLE PRECISION NOT NULL DEFAULT 0;
+CREATE INDEX minted_connect_claim_of_intent ON minted_connect_claims (intent_id) WHERE intent_id IS NOT NULL
+""",
     # Times are compared as text. Other collations than "C" ignore punctuation.
     """
 ALTER TABLE minted_connect_intents
-    ADD COLUMN decided_at TEXT,
     ADD COLUMN forgotten_at TEXT,
     ALTER COLUMN created_at TYPE TEXT COLLATE "C";
 ALTER TABLE minted_connect_journal ADD COLUMN forgotten_before TEXT COLLATE "C";
 CREATE UNIQUE INDEX minted_connect_by_number ON minted_connect_intents (number);
-CREATE INDEX minted_connect_same_reference ON minted_connect_intents (reference) WHERE reference IS NOT NULL;
-ALTER TABLE minted_connect_claims ADD COLUMN grace DOUBLE PRECISION NOT NULL DEFAULT 0;
-CREATE INDEX minted_connect_by_time ON minted_connect_intents (created_at);
-CREATE INDEX minted_connect_claim_of_intent ON minted_connect_claims (intent_id) WHERE intent_id IS NOT NULL
+CREATE INDEX minted_connect_by_time ON minted_connect_intents (created_at)
 """,
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""

@@ -88,12 +88,14 @@ CREATE UNIQUE INDEX one_claim ON claims (account, external_customer_id, kind) WH
 """,  # noqa: S608 - nothing interpolated is input
     """
 ALTER TABLE intents ADD COLUMN decided_at TEXT;
-ALTER TABLE intents ADD COLUMN forgotten_at TEXT;
-ALTER TABLE journal ADD COLUMN forgotten_before TEXT;
 CREATE INDEX same_reference ON intents (reference) WHERE reference IS NOT NULL;
 ALTER TABLE claims ADD COLUMN grace REAL NOT NULL DEFAULT 0;
-CREATE INDEX by_time ON intents (created_at);
 CREATE INDEX claim_of_intent ON claims (intent_id) WHERE intent_id IS NOT NULL
+""",
+    """
+ALTER TABLE intents ADD COLUMN forgotten_at TEXT;
+ALTER TABLE journal ADD COLUMN forgotten_before TEXT;
+CREATE INDEX by_time ON intents (created_at)
 """,
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
@@ -108,7 +110,8 @@ _ADDED_COLUMNS: Final = {
     2: ("clock_offset", "known_orders", "progress", "finished"),
     3: ("fenced_at",),
     4: ("server", "account", "send_before", "refusal", "reference", "terms"),
-    5: ("decided_at", "forgotten_at"),
+    5: ("decided_at",),
+    6: ("forgotten_at",),
 }
 """Columns that the queries need, by the version that added them."""
 
