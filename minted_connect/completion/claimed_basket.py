@@ -58,7 +58,7 @@ class ClaimedBasket:
         self._items = items
         self._currency = currency
         self._replace = replace
-        self.claim = claim
+        self.claim: Claim = claim
         self._changes = ChangeLimit(self._limit(claimed_at))
         self._api = api.with_held_lock(claim.external_customer_id, self._changes)
 

@@ -26,7 +26,7 @@ class MemoryClaims:
     """The claims of one process, by account and reference."""
 
     def __init__(self) -> None:
-        self.elapsed = ElapsedTime(SYSTEM_CLOCK)
+        self.elapsed: ElapsedTime = ElapsedTime(SYSTEM_CLOCK)
         self.entries: dict[tuple[str, str], _Entry] = {}
 
     def find(self, key: ReferenceKey) -> Claim | None:

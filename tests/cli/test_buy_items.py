@@ -129,7 +129,7 @@ ITEMS = ("--items", f"{GOLD}=1")
         ((CUSTOMER, "--max-total", "1"), "--max-total: needs --items"),
         ((CUSTOMER, "--replace"), "--replace: needs --items or --from"),
         ((CUSTOMER, "--wait", "0"), "--wait: needs --items or --from"),
-        ((CUSTOMER, *ITEMS, *TERMS, "--wait", "nan"), "--wait: must be seconds, and finite"),
+        ((CUSTOMER, *ITEMS, *TERMS, "--wait", "inf"), "--wait: must be seconds, and finite"),
         ((CUSTOMER, "--currency", "AED"), "--currency: needs --items or --from"),
         ((CUSTOMER, "--new-journal"), "--new-journal: needs --from"),
         ((CUSTOMER, "--result", "r.csv"), "--result: needs --from"),

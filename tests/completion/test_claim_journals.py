@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -83,14 +83,16 @@ def open_memory() -> Journals:
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
-def journals(request: pytest.FixtureRequest, tmp_path: Path) -> Journals:
+async def journals(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Journals]:
     match request.param:
         case "memory":
-            return open_memory()
+            opened = open_memory()
         case "sqlite":
-            return open_sqlite(tmp_path / "j.db")
+            opened = open_sqlite(tmp_path / "j.db")
         case _:
-            return open_postgres(request.getfixturevalue("database"))
+            opened = open_postgres(request.getfixturevalue("database"))
+    yield opened
+    await opened.journal.aclose()
 
 
 @pytest.fixture
@@ -601,6 +603,7 @@ async def test_claim_in_a_file_that_was_replaced_raises(tmp_path):
     with pytest.raises(JournalError, match="was deleted while in use"):
         await journal.claim(claim_of("second"), known=())
     assert not (tmp_path / "j.db").exists()
+    await journal.aclose()
 
 
 @pytest.mark.parametrize("failure", ["before", "after"])
@@ -736,7 +739,10 @@ def test_journals_with_claims_behave_equally(database: Database, tmp_path: Path,
     async def run_all() -> list[list[str]]:
         journals = (open_memory(), open_sqlite(tmp_path / "j.db"), open_postgres(database))
         name = os.urandom(8).hex()
-        return [await run_steps(one, name, steps) for one in journals]
+        results = [await run_steps(one, name, steps) for one in journals]
+        for one in journals:
+            await one.journal.aclose()
+        return results
 
     memory, sqlite, postgres = asyncio.run(run_all())
     assert memory == sqlite

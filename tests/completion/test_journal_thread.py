@@ -30,8 +30,13 @@ from tests.support.operations import GOLD
 pytestmark = pytest.mark.anyio
 
 
+earlier_threads: set[threading.Thread] = set()
+"""Threads of journals that earlier tests of the same process have not closed."""
+
+
 def journal_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "minted-journal"]
+    threads = [thread for thread in threading.enumerate() if thread.name == "minted-journal"]
+    return [thread for thread in threads if thread not in earlier_threads]
 
 
 async def wait_until(condition: Callable[[], object]) -> None:
@@ -47,7 +52,9 @@ def journal(tmp_path: Path) -> SqliteJournal:
 
 @pytest.fixture(autouse=True)
 def check_no_thread_is_left() -> Iterator[None]:
-    join_threads()
+    earlier_threads.clear()
+    gc.collect()
+    earlier_threads.update(journal_threads())
     yield
     join_threads()
 

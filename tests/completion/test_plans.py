@@ -23,9 +23,9 @@ ONE = Settings(customers=1)
 
 @pytest.mark.requirement(47)
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("journal", ["sqlite", "postgres"])
 @pytest.mark.parametrize(
-    ("policy", "reads_basket"), [("known", "arrival"), ("known", "execution"), ("default", "execution")]
+    ("journal", "policy", "reads_basket"),
+    [("sqlite", "known", "execution"), ("postgres", "known", "arrival"), ("postgres", "default", "execution")],
 )
 async def test_killed_processes_buy_each_reference_at_most_once(
     journal: Any, policy: Any, reads_basket: Any, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections.abc import AsyncIterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,14 @@ NAMED = JournalAccount("server", "named")
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Journal]:
     if request.param == "memory":
-        return MemoryJournal()
-    return open_journal(tmp_path / "j.db" if request.param == "sqlite" else request.getfixturevalue("database").url)
+        opened: Journal = MemoryJournal()
+    else:
+        path = tmp_path / "j.db"
+        opened = open_journal(path if request.param == "sqlite" else request.getfixturevalue("database").url)
+    yield opened
+    await opened.aclose()
 
 
 def named(intent_id: str, owner: JournalAccount = MINE, **changes: Any) -> Intent:
