@@ -18,12 +18,15 @@ from minted_connect.errors import ConfigurationError, InvalidInput
 from minted_connect.request_info import AMBIGUOUS_STATUSES
 
 __all__ = [
+    "CURRENCY",
+    "MAX_REFERENCE",
     "Validator",
     "as_list",
     "boolean",
     "check_header",
     "check_type",
     "comma_separated",
+    "currency",
     "customer_id",
     "date_range",
     "instance",
@@ -54,6 +57,10 @@ _INT64_MAX: Final = 2**63 - 1
 _CART_TOKEN_LENGTH: Final = 32
 _FINAL_STATUSES: Final = frozenset(range(400, 500)) - AMBIGUOUS_STATUSES - {401}
 """Statuses that may be configured as refusals. A 401 is judged by its challenge."""
+CURRENCY: Final = re.compile("[A-Z]{3}")
+"""The code of a currency."""
+MAX_REFERENCE: Final = 200
+"""Maximum number of characters of a reference."""
 _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 Validator = Callable[[object, "attrs.Attribute[Any]", Any], None]
@@ -243,6 +250,13 @@ def seconds_or_zero(field: str, value: Any) -> float:
     if isinstance(value, bool) or not (value == 0 or is_seconds(value)):
         raise InvalidInput.of(field, "must be seconds from 0, and finite")
     return float(value)
+
+
+def currency(field: str, value: Any) -> str:
+    """Check the code of a currency."""
+    if not CURRENCY.fullmatch(text(field, value)):
+        raise InvalidInput.of(field, "must be a code of three capital letters, such as AED")
+    return str(value)
 
 
 def instance(field: str, value: Any, kind: type) -> None:

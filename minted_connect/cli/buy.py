@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -48,7 +47,6 @@ _REQUIRED: Final[Mapping[str, tuple[str, ...]]] = {
     "items": ("reference", "max_total", "currency"),
     "customer": (),
 }
-_CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
 
 async def buy(
@@ -148,6 +146,7 @@ def check_options(given: Mapping[str, Any]) -> None:
         ConfigurationError: if they do not.
     """
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.validation import CURRENCY  # noqa: PLC0415
 
     is_given = {name: not (given[name] is None or given[name] is False or given[name] == []) for name in _OPTIONS}
     mode = next((name for name in ("plan", "items") if is_given[name]), "customer")
@@ -163,7 +162,7 @@ def check_options(given: Mapping[str, Any]) -> None:
         raise ConfigurationError(f"{_OPTIONS[mode]}: needs {', '.join(missing)}")
     if given["wait"] is not None and not math.isfinite(given["wait"]):
         raise ConfigurationError("--wait: must be seconds, and finite")
-    if given["currency"] is not None and not _CURRENCY.fullmatch(given["currency"]):
+    if given["currency"] is not None and not CURRENCY.fullmatch(given["currency"]):
         raise ConfigurationError("--currency: must be a code of three capital letters such as AED")
 
 

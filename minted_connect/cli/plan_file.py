@@ -29,7 +29,6 @@ COLUMNS: Final = ("customer", "sku", "qty", "reference", "max_total")
 _CURRENCY: Final = "currency"
 _MAX_PROBLEMS: Final = 20
 """Maximum number of problems that the error lists."""
-_MAX_REFERENCE: Final = 200
 _AMOUNT: Final = re.compile(r"[0-9]{1,15}(\.[0-9]{1,6})?")
 _QUANTITY: Final = re.compile(r"[0-9]{1,9}")
 _AMOUNT_RULE: Final = "must be an amount above 0 such as 1852.60, without thousands separators"
@@ -246,6 +245,6 @@ def _check_text(field: str, text: str) -> str:
 
 
 def _check_reference(field: str, text: str) -> str:
-    if len(checked := _check_text(field, text)) > _MAX_REFERENCE:
-        raise InvalidInput.of(field, f"must have at most {_MAX_REFERENCE} characters")
+    if len(checked := _check_text(field, text)) > validation.MAX_REFERENCE:
+        raise InvalidInput.of(field, f"must have at most {validation.MAX_REFERENCE} characters")
     return checked

@@ -6,15 +6,14 @@ import json
 import logging
 import math
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import datetime, timedelta
 
 import attrs
 
-from minted_connect.completion.bounded_reads import BoundedReads, ListedOrder
+from minted_connect.completion.bounded_reads import BEGINNING, SEARCH_MARGIN, BoundedReads, ListedOrder
 from minted_connect.completion.order_match import Match, identifiers, match_order, pieces_by_sku
 from minted_connect.completion.outcomes import FAILED_ORDER, confirm
-from minted_connect.completion.reconcile import MAX_PRICE_LOCK
+from minted_connect.completion.reconcile import DATE_RESOLUTION, MAX_PRICE_LOCK
 from minted_connect.completion.settlement import Settlement, describe_intent
 from minted_connect.completion.verdict import OrderSeen
 from minted_connect.core.api_client import ApiClient
@@ -26,10 +25,6 @@ from minted_connect.models import Completion, Intent, IntentState
 __all__ = ["AttemptSearch"]
 
 _logger = logging.getLogger("minted_connect.completion")
-
-_DAY: Final = timedelta(days=1)
-_BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
-_DATE_RESOLUTION: Final = timedelta(seconds=1)
 
 
 class AttemptSearch:
@@ -93,21 +88,21 @@ class AttemptSearch:
         times = [min(intent.created_at, intent.created_by_server) for intent in self._intents]
         if self._claim is not None:
             times.append(self._claim.created_at)
-        first = min(times) - _DAY
+        first = min(times) - SEARCH_MARGIN
         customer = ("customer_external_id", self._customer)
-        last = max(self._api.clock.wall(), self._api.server_time()) + _DAY
+        last = max(self._api.clock.wall(), self._api.server_time()) + SEARCH_MARGIN
         days = (("startDate", first.date().isoformat()), ("endDate", last.date().isoformat()))
         newest_first = (customer, ("sortBy", "created_at"), ("sortType", "desc"))
         listed, is_complete = await self._reads.list_orders((*newest_first, *days), self._customer, first)
         rows = {row.key: row for row in listed}
         for number in dict.fromkeys(intent.basket_id for intent in self._sent):
             found, is_found = await self._reads.list_orders(
-                (customer, ("orderId", str(number))), self._customer, _BEGINNING
+                (customer, ("orderId", str(number))), self._customer, BEGINNING
             )
             rows.update((row.key, row) for row in found)
             is_complete = is_complete and is_found
         if self._sent:
-            newest, _ = await self._reads.list_orders(newest_first, self._customer, _BEGINNING)
+            newest, _ = await self._reads.list_orders(newest_first, self._customer, BEGINNING)
             rows.update((row.key, row) for row in newest)
         return list(rows.values()), is_complete
 
@@ -211,7 +206,7 @@ class AttemptSearch:
         sent = intent.send_before or intent.created_by_server + MAX_PRICE_LOCK
         if intent.refusal is not None:
             sent = intent.refusal.at
-        shows_at = sent + timedelta(seconds=policy.settle_time) + _DATE_RESOLUTION
+        shows_at = sent + timedelta(seconds=policy.settle_time) + DATE_RESOLUTION
         if began is None or began < shows_at:
             text = "the server sends no usable Date"
             if began is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import attrs
@@ -26,7 +26,12 @@ from minted_connect.errors import (
 from minted_connect.models import Order
 from minted_connect.models.json_types import CustomerMatch, compare_customer
 
-__all__ = ["MAX_PAGES", "PER_PAGE", "BoundedReads", "ListedOrder"]
+__all__ = ["BEGINNING", "MAX_PAGES", "PER_PAGE", "SEARCH_MARGIN", "BoundedReads", "ListedOrder"]
+
+BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
+"""`oldest` of a search without dates."""
+SEARCH_MARGIN: Final = timedelta(days=1)
+"""By how much a search by date is widened at both ends: an order is dated by its basket, and clocks differ."""
 
 PER_PAGE: Final = 30
 """Orders on a page, as many as the server allows."""

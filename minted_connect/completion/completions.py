@@ -149,9 +149,10 @@ class AsyncCompletions(IntentRecords):
         Source: `baskets.replace` and `buy`.
         """
         agreed = AgreedTotal(highest=validate_limit("max_total", max_total))
-        return await self._complete_items(
+        terms = make_item_terms(
             OrderKind.BUY, customer_id, items, agreed, currency, reference, {}, wait, replace=replace
         )
+        return await ItemCompletion(self._api, self._settlement, terms).run()
 
     async def sell_items(
         self,
@@ -171,9 +172,10 @@ class AsyncCompletions(IntentRecords):
         Source: `baskets.replace` and `sell`.
         """
         agreed = AgreedTotal(lowest=validate_limit("min_total", min_total))
-        return await self._complete_items(
+        terms = make_item_terms(
             OrderKind.SELL, customer_id, items, agreed, currency, reference, {}, wait, replace=replace
         )
+        return await ItemCompletion(self._api, self._settlement, terms).run()
 
     async def deliver_items(
         self,
@@ -195,9 +197,10 @@ class AsyncCompletions(IntentRecords):
         """
         extra = {"shipping": serialize_shipping(shipping)}
         agreed = AgreedTotal(highest=validate_limit("max_total", max_total))
-        return await self._complete_items(
+        terms = make_item_terms(
             OrderKind.DELIVERY, customer_id, items, agreed, currency, reference, extra, wait, replace=replace
         )
+        return await ItemCompletion(self._api, self._settlement, terms).run()
 
     async def pending(self, *, all_accounts: bool = False) -> list[Intent]:
         """Return the intents with an unknown outcome, oldest first; pass each to `reconcile`.
@@ -379,22 +382,3 @@ class AsyncCompletions(IntentRecords):
         agreed = validate_agreed_total(expected_total, accept_price)
         check_basket(basket, kind)
         return await complete_basket(self._api, self._settlement, kind, basket, agreed, reference, extra)
-
-    async def _complete_items(
-        self,
-        kind: OrderKind,
-        customer_id: str,
-        items: Mapping[str, int],
-        agreed_total: AgreedTotal,
-        currency: str,
-        reference: str,
-        extra: Mapping[str, Any],
-        wait: float,
-        *,
-        replace: bool,
-    ) -> Completion:
-        self._api.check_may_change(f"complete.{'deliver' if kind is OrderKind.DELIVERY else kind}_items")
-        terms = make_item_terms(
-            kind, customer_id, items, agreed_total, currency, reference, extra, wait, replace=replace
-        )
-        return await ItemCompletion(self._api, self._settlement, terms).run()

@@ -7,8 +7,6 @@ changed only while the claim has time (`claimed_basket`), and the intent is stor
 from __future__ import annotations
 
 import asyncio
-import math
-import re
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
@@ -32,7 +30,7 @@ from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, OutcomeUnknown, PriceFixExpired
-from minted_connect.journal.claims import Claim, ClaimJournal
+from minted_connect.journal.claims import Claim, ClaimJournal, claimed_error
 from minted_connect.journal.spending import check_currency
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.resources.basket_changes import read_active
@@ -40,9 +38,8 @@ from minted_connect.resources.basket_replace import checked_items
 
 __all__ = ["ItemCompletion", "make_item_terms"]
 
-_CURRENCY: Final = re.compile("[A-Z]{3}")
 _PAUSES: Final = (0.1, 0.2, 0.4, 0.8)
-"""Seconds between two tries to claim; the last value repeats."""
+"""Seconds between two tries to claim or to complete; the last value repeats."""
 
 
 @attrs.frozen
@@ -82,8 +79,7 @@ def make_item_terms(
         InvalidInput: if an argument is invalid.
     """
     customer_id, items = validation.customer_id(customer_id), checked_items(items)
-    if not _CURRENCY.fullmatch(validation.text("currency", currency)):
-        raise InvalidInput.of("currency", "must be a code of three capital letters, such as AED")
+    validation.currency("currency", currency)
     validation.seconds_or_zero("wait", wait)
     validation.boolean("replace", replace)
     named = make_reference(reference, kind, customer_id, items, currency, extra)
@@ -115,8 +111,10 @@ class ItemCompletion:
             names = (name for name in dir(ClaimJournal) if not name.startswith("_") and not hasattr(journal, name))
             missing = ", ".join(names)
             raise ConfigurationError(f"reference: the journal {type(journal).__name__} lacks {missing} of ClaimJournal")
+        kind = self._terms.kind
+        self._api.check_may_change(f"complete.{'deliver' if kind is OrderKind.DELIVERY else kind}_items")
         self._api.check_usable()
-        spending = self._api.settings.options.spending if self._terms.kind is OrderKind.BUY else None
+        spending = self._api.settings.options.spending if kind is OrderKind.BUY else None
         until = self._api.clock.monotonic() + self._terms.wait
         tries = 0
         while True:
@@ -133,12 +131,17 @@ class ItemCompletion:
                 claimed = await self._claim(journal, attempts)
             except (AlreadyInFlight, OutcomeUnknown):
                 # Another process may be reading back a completion whose outcome is not known yet.
-                if (now := self._api.clock.monotonic()) >= until:
+                if self._api.clock.monotonic() >= until:
                     raise
             else:
                 return await self._run_claimed(claimed, attempts)
-            await self._api.sleep_until(min(now + _PAUSES[min(tries, len(_PAUSES) - 1)], until))
+            await self._pause(tries, until)
             tries += 1
+
+    async def _pause(self, tries: int, until: float) -> None:
+        """Sleep between two tries, at most until a monotonic time."""
+        seconds = _PAUSES[min(tries, len(_PAUSES) - 1)]
+        await self._api.sleep_until(min(self._api.clock.monotonic() + seconds, until))
 
     def _end(self) -> float:
         """Return the monotonic time at which a step that begins now must end."""
@@ -148,10 +151,7 @@ class ItemCompletion:
         """Check that the reference is not claimed, without a request to the server."""
         claim = await journal.find_claim(attempts.key)
         if claim is not None and claim.seconds > 0:
-            seconds = math.ceil(claim.seconds + claim.grace)
-            raise AlreadyInFlight(
-                f"another call is completing items for this reference: try again, at the latest in {seconds} s"
-            )
+            raise claimed_error(claim.seconds, claim.seconds + claim.grace, "this reference")
 
     async def _claim(self, journal: ClaimJournal, attempts: Attempts) -> ClaimedBasket:
         """Read the open basket, and store the claim.
@@ -226,9 +226,9 @@ class ItemCompletion:
                         return await self._complete(claimed, call, basket, attempts)
                     except (InvalidInput, PriceFixExpired):
                         # Reads may not show the latest change yet. Nothing is stored or sent without an intent.
-                        if call.intent is not None or (now := self._api.clock.monotonic()) >= until:
+                        if call.intent is not None or self._api.clock.monotonic() >= until:
                             raise
-                    await self._api.sleep_until(min(now + _PAUSES[min(tries, len(_PAUSES) - 1)], until))
+                    await self._pause(tries, until)
                     tries += 1
         finally:
             # An intent that was stored releases the claim with its outcome, unless a change may still be executed.

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
 
 import attrs
 
-from minted_connect.completion.bounded_reads import BoundedReads, ListedOrder
+from minted_connect.completion.bounded_reads import BEGINNING, SEARCH_MARGIN, BoundedReads, ListedOrder
 from minted_connect.completion.order_match import (
     Match,
     is_cleared,
@@ -35,7 +35,7 @@ from minted_connect.errors import (
 from minted_connect.models import Intent, IntentState, Order
 from minted_connect.models.json_types import CustomerMatch, compare_customer
 
-__all__ = ["MAX_PRICE_LOCK", "ReadBack", "ReadBackResult", "RecordFence"]
+__all__ = ["DATE_RESOLUTION", "MAX_PRICE_LOCK", "ReadBack", "ReadBackResult", "RecordFence"]
 
 WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between two polls; the last value repeats."""
@@ -45,11 +45,9 @@ RecordFence = Callable[[Intent, datetime], Awaitable[None]]
 """Writes into the journal that the basket of an intent is about to be cleared."""
 _MAX_ORDERS: Final = 5
 """Number of orders that are named one by one in notes for people."""
-_DAY: Final = timedelta(days=1)
-_BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 # These 4xx are about credentials, timing or rate limits, and prove nothing about the basket.
 _INCONCLUSIVE_STATUSES: Final = AMBIGUOUS_STATUSES | {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
-_DATE_RESOLUTION: Final = timedelta(seconds=1)
+DATE_RESOLUTION: Final = timedelta(seconds=1)
 """Resolution of the server's clock in its `Date` header: the difference of two readings is wrong by up to this much."""
 MAX_PRICE_LOCK: Final = timedelta(seconds=600)
 """An intent without `send_before` (an older schema) can no longer be sent this long after it was prepared."""
@@ -173,7 +171,7 @@ class ReadBack:
         wait = (policy.latest_landing or 0.0) if self._trusts_refusal else policy.settle_time
         if self._responded_at is not None:
             return began >= self._responded_at + wait
-        return server_time is not None and server_time >= refusal.at + timedelta(seconds=wait) + _DATE_RESOLUTION
+        return server_time is not None and server_time >= refusal.at + timedelta(seconds=wait) + DATE_RESOLUTION
 
     def _may_still_be_sent(self, server_time: datetime | None) -> bool:
         """Return whether another process may still send the intent, or the order it made may not show yet."""
@@ -184,7 +182,7 @@ class ReadBack:
     def _settled_at(self, intent: Intent) -> datetime:
         """Return the server time at which the order of a prepared intent would show."""
         send_before = intent.send_before or intent.created_by_server + MAX_PRICE_LOCK
-        return send_before + timedelta(seconds=self._policy.settle_time) + _DATE_RESOLUTION
+        return send_before + timedelta(seconds=self._policy.settle_time) + DATE_RESOLUTION
 
     def _seconds_to_settle(self, evidence: Evidence, began: float, server_time: datetime | None) -> float:
         """Return in how many seconds an order of a refused or prepared intent would show, 0 for other intents."""
@@ -197,7 +195,7 @@ class ReadBack:
             return self._responded_at + settle_time - began
         if server_time is None:
             return settle_time
-        settled_at = intent.refusal.at + timedelta(seconds=settle_time) + _DATE_RESOLUTION
+        settled_at = intent.refusal.at + timedelta(seconds=settle_time) + DATE_RESOLUTION
         return (settled_at - server_time).total_seconds()
 
     async def _poll(self) -> ReadBackResult:
@@ -285,8 +283,9 @@ class ReadBack:
         intent, now = self._intent, self._api.clock.wall()
         # An order is dated by the creation of its basket (in the vendor's examples), so search from a day before.
         # Widen both ends by the offset of the server's clock, now and when the completion was sent.
-        first = min(intent.created_at, intent.created_at + self._reads.clock_offset, intent.created_by_server) - _DAY
-        last = max(now, now + self._reads.clock_offset) + _DAY
+        first = min(intent.created_at, intent.created_at + self._reads.clock_offset, intent.created_by_server)
+        first -= SEARCH_MARGIN
+        last = max(now, now + self._reads.clock_offset) + SEARCH_MARGIN
         customer = ("customer_external_id", intent.external_customer_id)
         # Without a filter by kind, which could only hide the order; `match_order` compares the kind.
         newest_first = (customer, ("sortBy", "created_at"), ("sortType", "desc"))
@@ -300,7 +299,7 @@ class ReadBack:
         # completed before.
         is_found = any(row.match > Match.LIKELY for row in rows.values())
         if not (is_found or self._basket is BasketSeen.ACTIVE or self.has_failed_permanently):
-            complete = await self._search(newest_first, _BEGINNING, rows) and complete
+            complete = await self._search(newest_first, BEGINNING, rows) and complete
         return list(rows.values()), complete
 
     async def _search(

@@ -14,7 +14,7 @@ from typing import Final
 import anyio
 import attrs
 
-from minted_connect.completion.bounded_reads import MAX_PAGES, PER_PAGE, BoundedReads, ListedOrder
+from minted_connect.completion.bounded_reads import MAX_PAGES, PER_PAGE, SEARCH_MARGIN, BoundedReads, ListedOrder
 from minted_connect.completion.order_match import Match, last_page, mapping, match_order
 from minted_connect.completion.outcome_unknown import mark_unknown
 from minted_connect.completion.outcomes import resolve
@@ -33,7 +33,6 @@ __all__ = ["reconcile_all", "reconcile_intent"]
 
 _logger = logging.getLogger("minted_connect.completion")
 
-_DAY: Final = timedelta(days=1)
 _MAY_BE_IN_FLIGHT: Final = timedelta(minutes=2)
 """Another process may still be sending a prepared intent that is younger than this: it is read back, but not fenced."""
 _WALK_SHARE: Final = 0.5
@@ -210,7 +209,7 @@ class _Walk:
         Reads no more pages than there are intents, because each of them costs several requests by itself.
         """
         created = [time for one in self._batch.intents for time in (one.created_at, one.created_by_server)]
-        first, last = min(created) - _DAY, max(created) + _DAY
+        first, last = min(created) - SEARCH_MARGIN, max(created) + SEARCH_MARGIN
         query = (
             *(("sortBy", "created_at"), ("sortType", "desc")),
             *(("startDate", first.date().isoformat()), ("endDate", last.date().isoformat())),

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 import attrs
 
 from minted_connect import validation
 from minted_connect.completion.attempt_search import AttemptSearch
-from minted_connect.completion.bounded_reads import BoundedReads
+from minted_connect.completion.bounded_reads import BEGINNING, BoundedReads
 from minted_connect.completion.in_flight import Reference
 from minted_connect.completion.order_match import Match, differences, identifiers, match_order
 from minted_connect.completion.settlement import Settlement
@@ -44,8 +43,6 @@ __all__ = [
     "replay_confirmed",
 ]
 
-_MAX_LENGTH: Final = 200
-_BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 _METHODS: Final = ("find_by_reference", "find_other_references", "record_decision")
 
 
@@ -71,8 +68,8 @@ def make_reference(
         InvalidInput: if it is not a string of 1 to 200 printable characters.
     """
     validation.text("reference", key)
-    if len(key) > _MAX_LENGTH:
-        raise InvalidInput.of("reference", f"must have at most {_MAX_LENGTH} characters")
+    if len(key) > validation.MAX_REFERENCE:
+        raise InvalidInput.of("reference", f"must have at most {validation.MAX_REFERENCE} characters")
     address = json.dumps(extra, sort_keys=True).encode() if extra else None
     terms = {
         "kind": str(kind),
@@ -133,7 +130,7 @@ async def replay_confirmed(api: ApiClient, attempts: Attempts, *, end: float) ->
     reads.deadline = end
     number = str(intent.basket_id if intent.order_id is None else intent.order_id)
     query = (("customer_external_id", intent.external_customer_id), ("orderId", number))
-    listed, _ = await reads.list_orders(query, intent.external_customer_id, _BEGINNING)
+    listed, _ = await reads.list_orders(query, intent.external_customer_id, BEGINNING)
     keeps_number = api.completion_policy.order_keeps_number
     found = [row for row in listed if match_order(row.raw, row.order, intent, keeps_number=keeps_number) > Match.LIKELY]
     if not found:

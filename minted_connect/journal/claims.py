@@ -25,6 +25,7 @@ __all__ = [
     "check_claims",
     "check_no_claim",
     "claim_lost_error",
+    "claimed_error",
     "find_latest_claim",
     "take_claim",
 ]
@@ -162,7 +163,8 @@ def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:
     """
     if held := [one for one in stored if one.free_in > 0]:
         last = max(held, key=lambda one: one.free_in)
-        raise _claimed_error(last, "this reference" if _is_same(last, claim) else "this customer")
+        subject = "this reference" if _is_same(last, claim) else "this customer"
+        raise claimed_error(last.expires_in, last.free_in, subject)
     earlier = find_latest_claim([one.claim for one in stored if _is_same(one, claim)], claim.key)
     if earlier is None:
         return claim
@@ -198,7 +200,8 @@ def check_no_claim(stored: Sequence[StoredClaim]) -> None:
         AlreadyInFlight: if one is held, or changes of its call may still be executed.
     """
     if held := [one for one in stored if one.holds_customer and one.free_in > 0]:
-        raise _claimed_error(max(held, key=lambda one: one.free_in), "this customer")
+        last = max(held, key=lambda one: one.free_in)
+        raise claimed_error(last.expires_in, last.free_in, "this customer")
 
 
 def claim_lost_error() -> AlreadyInFlight:
@@ -213,8 +216,9 @@ def _is_same(one: StoredClaim, claim: Claim) -> bool:
     return one.claim.key.reference == claim.key.reference
 
 
-def _claimed_error(one: StoredClaim, subject: str) -> AlreadyInFlight:
+def claimed_error(expires_in: float, free_in: float, subject: str) -> AlreadyInFlight:
+    """Build the error for a claim that cannot be taken over yet; the times are those of `StoredClaim`."""
     text = f"another call is completing items for {subject}"
-    if one.expires_in <= 0:
+    if expires_in <= 0:
         text = f"changes of an earlier call for {subject} may still be executed"
-    return AlreadyInFlight(f"{text}: try again, at the latest in {math.ceil(one.free_in)} s")
+    return AlreadyInFlight(f"{text}: try again, at the latest in {math.ceil(free_in)} s")

@@ -11,6 +11,9 @@ FaultSpec = tuple[str, dict[str, Any]]
 
 DELAYS: Final = (1.0, 20.0, 44.0, 50.0, 100.0, 300.0, 700.0)
 """A completion times out after 45 s, and a price lock lasts 240."""
+READS: Final = ("*/basket", "*/orders*", "*/basket/empty")
+VISIBLE: Final = ("drop_before_read", "truncate", "status", "html", "empty", "invalid_json")
+"""Faults of reads that no client can take for a correct response."""
 FIELDS: Final = (
     "token",
     "guid",
@@ -105,3 +108,5 @@ odd_rows: Final = st.sampled_from(
     )
 ).map(lambda change: ("odd_row", dict(change)))
 """One row of a list of orders cannot be read."""
+
+lost: Final = st.just(("drop_after_commit", {"reset": False}))

@@ -85,6 +85,21 @@ async def customer_of(shop: Shop, **settings: Any) -> Any:
     return client
 
 
+async def complete_elsewhere(shop: Shop, *, adding: str | None = None) -> tuple[Any, Any]:
+    """Fill a basket by a call that ends before the completion; another program, without the journal, completes it.
+
+    Returns the client of the call, and the completion. The other program adds a piece of `adding` first, if given.
+    """
+    client = await customer_of(shop)
+    with pytest.raises(PriceChanged):
+        await buy_items(client, max_total=Decimal(1))
+    other = await shop.client(journal=MemoryJournal())
+    basket = await other.baskets.get_active(CUSTOMER)
+    if adding is not None:
+        basket = await other.baskets.add_item(basket, sku=adding)
+    return client, await other.complete.buy(basket, expected_total=basket.paid_total)
+
+
 def changes_of(shop: Shop) -> list[str]:
     """Return the methods of the basket changes that the sandbox received."""
     return [one.method for one in shop.sandbox.requests if "/basket" in one.path and one.method != "GET"]
@@ -391,12 +406,7 @@ async def test_change_that_may_still_be_executed_keeps_the_claim(shop: Shop, nam
 @pytest.mark.requirement(47)
 async def test_order_of_the_basket_of_an_earlier_call_is_replayed(shop: Shop):
     """Another program, without the journal, completes the basket of an earlier call."""
-    client = await customer_of(shop)
-    with pytest.raises(PriceChanged):
-        await buy_items(client, max_total=Decimal(1))
-    other = await shop.client(journal=MemoryJournal())
-    basket = await other.baskets.get_active(CUSTOMER)
-    completed = await other.complete.buy(basket, expected_total=basket.paid_total)
+    client, completed = await complete_elsewhere(shop)
     again = await buy_items(client)
     assert (again.replayed, again.order_id) == (True, completed.order_id)
     assert len(shop.sandbox.shop.orders) == 1
@@ -417,12 +427,7 @@ async def test_basket_of_an_earlier_call_that_made_no_order_is_replaced(shop: Sh
 
 @pytest.mark.requirement(47)
 async def test_order_of_an_earlier_basket_with_other_items_blocks_the_reference(shop: Shop):
-    client = await customer_of(shop)
-    with pytest.raises(PriceChanged):
-        await buy_items(client, max_total=Decimal(1))
-    other = await shop.client(journal=MemoryJournal())
-    basket = await other.baskets.add_item(await other.baskets.get_active(CUSTOMER), sku=SILVER)
-    await other.complete.buy(basket, expected_total=basket.paid_total)
+    client, _ = await complete_elsewhere(shop, adding=SILVER)
     with pytest.raises(AlreadyInFlight, match="use another reference"):
         await buy_items(client)
     assert len(shop.sandbox.shop.orders) == 1
@@ -444,12 +449,7 @@ async def test_sale_of_a_basket_that_was_seen_is_not_replayed(shop: Shop):
 
 
 async def test_order_of_another_customer_is_not_replayed(shop: Shop):
-    client = await customer_of(shop)
-    with pytest.raises(PriceChanged):
-        await buy_items(client, max_total=Decimal(1))
-    other = await shop.client(journal=MemoryJournal())
-    basket = await other.baskets.get_active(CUSTOMER)
-    await other.complete.buy(basket, expected_total=basket.paid_total)
+    client, _ = await complete_elsewhere(shop)
     await shop.create_customer(client, "another")
     basket = await client.baskets.add_item("another", sku=GOLD)
     completion = await client.complete.buy(basket, expected_total=basket.paid_total, reference=REFERENCE)
@@ -458,12 +458,7 @@ async def test_order_of_another_customer_is_not_replayed(shop: Shop):
 
 @pytest.mark.requirement(47)
 async def test_unreadable_orders_of_an_earlier_basket_raise_not_sent(shop: Shop):
-    client = await customer_of(shop)
-    with pytest.raises(PriceChanged):
-        await buy_items(client, max_total=Decimal(1))
-    other = await shop.client(journal=MemoryJournal())
-    basket = await other.baskets.get_active(CUSTOMER)
-    await other.complete.buy(basket, expected_total=basket.paid_total)
+    client, _ = await complete_elsewhere(shop)
     shop.sandbox.faults.add("status", path="*/orders*", status=404)
     with pytest.raises(NotSent, match="could not be read"):
         await buy_items(client)
@@ -497,12 +492,7 @@ async def test_refused_items_can_be_bought_later(shop: Shop):
 
 @pytest.mark.requirement(47)
 async def test_failed_order_of_an_earlier_basket_raises_completion_rejected(shop: Shop):
-    client = await customer_of(shop)
-    with pytest.raises(PriceChanged):
-        await buy_items(client, max_total=Decimal(1))
-    other = await shop.client(journal=MemoryJournal())
-    basket = await other.baskets.get_active(CUSTOMER)
-    await other.complete.buy(basket, expected_total=basket.paid_total)
+    client, _ = await complete_elsewhere(shop)
     shop.sandbox.faults.add("order_status", path="*/orders*", name="Cancelled")
     with pytest.raises(CompletionRejected, match="use another reference"):
         await buy_items(client)

@@ -17,13 +17,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from minted_connect import AsyncMintedConnect, MintedConnectError
 from minted_connect.config import CompletionPolicy, Options
-from minted_connect.errors import AlreadyInFlight, JournalError, PriceChanged
+from minted_connect.errors import AlreadyInFlight, PriceChanged
 from minted_connect.journal.claims import ClaimJournal
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import Sandbox
-from tests.completion.fault_strategies import FaultSpec, broken, late, refused
+from tests.completion.fault_strategies import READS, VISIBLE, FaultSpec, broken, late, lost, refused
 from tests.completion.ledger import HEADER, result_of, run_loop
+from tests.completion.process_journal import ProcessJournal
 from tests.support.clocks import SteppingClock
 from tests.support.operations import GOLD, SILVER
 
@@ -43,44 +44,15 @@ READS_LAG: Final = 6.0
 PLENTY: Final = Decimal(1_000_000)
 COMPLETE: Final = "*/complete/*"
 BASKET: Final = "*/basket"
-READS: Final = ("*/basket", "*/orders*", "*/basket/empty")
-VISIBLE: Final = ("drop_before_read", "truncate", "status", "html", "empty", "invalid_json")
-"""Faults of reads that no client can take for a correct response."""
-WRITES: Final = (
-    *("prepare", "settle", "record_refusal", "adopt", "save_progress", "fence", "record_decision"),
-    *("claim", "renew_claim", "release_claim"),
-)
 
 references = st.sampled_from(tuple(TERMS))
 processes = st.integers(0, 1)
-lost = st.just(("drop_after_commit", {"reset": False}))
 # Not `one_of`, which would choose among all parts of `broken` with equal weights.
 completion_faults = st.sampled_from((st.none(), st.none(), lost, broken, late, refused)).flatmap(lambda chosen: chosen)
 change_faults = st.sampled_from((st.none(), st.none(), lost, late, late, broken)).flatmap(lambda chosen: chosen)
 
 outcomes: Counter[str] = Counter()
 """Results of calls with items, over all runs."""
-
-
-class ProcessJournal:
-    """A journal as one process sees it: after a kill, nothing more is written."""
-
-    def __init__(self, journal: Any) -> None:
-        self.is_killed = False
-        for name in (name for name in dir(ClaimJournal) if not name.startswith("_")):
-            method = getattr(journal, name)
-            setattr(self, name, self._writing(method) if name in WRITES else method)
-
-    def _writing(self, method: Any) -> Any:
-        async def write(*args: Any, **kwargs: Any) -> Any:
-            if self.is_killed:
-                raise JournalError("the process was killed")
-            return await method(*args, **kwargs)
-
-        return write
-
-    async def aclose(self) -> None:
-        """Do nothing: the other process uses the journal, too."""
 
 
 class Items(RuleBasedStateMachine):
@@ -148,7 +120,7 @@ class Items(RuleBasedStateMachine):
             await self.clients[0].customers.create(customer, firstname="Ada", lastname="Lovelace")
 
     def _start(self, number: int) -> None:
-        view: Any = ProcessJournal(self.journal)
+        view: Any = ProcessJournal(self.journal, ClaimJournal)
         server, options = self.server, Options(clock=self.clock, completion=self.policy)
         client = AsyncMintedConnect(
             server.username, server.password, base_url=server.url, journal=view, options=options

@@ -18,14 +18,25 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from minted_connect import AsyncMintedConnect, MintedConnectError
 from minted_connect.config import CompletionPolicy, Options
-from minted_connect.errors import JournalError
 from minted_connect.journal import open_journal
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import ReferenceJournal
 from minted_connect.models import Basket, Completion, Intent, IntentState
 from minted_connect.sandbox import Sandbox
-from tests.completion.fault_strategies import FaultSpec, broken, failed, is_false_refusal, late, odd_rows, refused
+from tests.completion.fault_strategies import (
+    READS,
+    VISIBLE,
+    FaultSpec,
+    broken,
+    failed,
+    is_false_refusal,
+    late,
+    lost,
+    odd_rows,
+    refused,
+)
 from tests.completion.ledger import HEADER, result_of, run_loop
+from tests.completion.process_journal import ProcessJournal
 from tests.support.clocks import SteppingClock
 from tests.support.operations import GOLD
 
@@ -37,41 +48,14 @@ OVER: Final = 1000.0
 LAG: Final = 20.0
 READS_LAG: Final = 6.0
 COMPLETE: Final = "*/complete/*"
-READS: Final = ("*/basket", "*/orders*", "*/basket/empty")
-WRITES: Final = ("prepare", "settle", "record_refusal", "adopt", "save_progress", "fence", "record_decision")
-
-VISIBLE: Final = ("drop_before_read", "truncate", "status", "html", "empty", "invalid_json")
-"""Faults of reads that no client can take for a correct response."""
 
 references = st.sampled_from(tuple(REFERENCES))
 processes = st.integers(0, 1)
-lost = st.just(("drop_after_commit", {"reset": False}))
 # Not `one_of`, which would choose among all parts of `broken` with equal weights.
 faults = st.sampled_from((st.none(), lost, lost, broken, late, refused, refused, failed)).flatmap(lambda chosen: chosen)
 
 outcomes: Counter[str] = Counter()
 """Results of calls with a reference, over all runs."""
-
-
-class ProcessJournal:
-    """A journal as one process sees it: after a kill, nothing more is written."""
-
-    def __init__(self, journal: Any) -> None:
-        self.is_killed = False
-        for name in (name for name in dir(ReferenceJournal) if not name.startswith("_")):
-            method = getattr(journal, name)
-            setattr(self, name, self._writing(method) if name in WRITES else method)
-
-    def _writing(self, method: Any) -> Any:
-        async def write(*args: Any, **kwargs: Any) -> Any:
-            if self.is_killed:
-                raise JournalError("the process was killed")
-            return await method(*args, **kwargs)
-
-        return write
-
-    async def aclose(self) -> None:
-        """Do nothing: the other process uses the journal, too."""
 
 
 class References(RuleBasedStateMachine):
@@ -158,7 +142,7 @@ class References(RuleBasedStateMachine):
             await self.clients[0].customers.create(customer, firstname="Ada", lastname="Lovelace")
 
     def _start(self, number: int) -> None:
-        view: Any = ProcessJournal(self.journal)
+        view: Any = ProcessJournal(self.journal, ReferenceJournal)
         options = Options(clock=self.clock, completion=self.policy, journal_account=self.account)
         server = self.server
         client = AsyncMintedConnect(

@@ -25,7 +25,7 @@ GATE = [
         46,
         "a stored refusal is believed at once",
         "completion/reconcile.py",
-        "server_time >= refusal.at + timedelta(seconds=wait) + _DATE_RESOLUTION",
+        "server_time >= refusal.at + timedelta(seconds=wait) + DATE_RESOLUTION",
         "server_time >= refusal.at",
         "completion/test_policy.py",
     ),
