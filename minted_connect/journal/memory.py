@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
 from datetime import datetime
 from functools import wraps
 from typing import Any, Final, TypeVar, cast
@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar, cast
 import attrs
 
 from minted_connect.journal.claims import Claim, check_no_claim
+from minted_connect.journal.listing import IntentPage
 from minted_connect.journal.memory_claims import MemoryClaims
 from minted_connect.journal.protocol import (
     ACTIVE,
@@ -183,6 +184,10 @@ class MemoryJournal:
         confirmed = (intent for intent in self._closed.values() if intent.state == IntentState.CONFIRMED)
         return [intent for intent in confirmed if intent.progress is None or not intent.progress.is_final]
 
+    async def list_intents(self) -> AsyncGenerator[IntentPage, None]:
+        """Iterate over all intents that are kept, oldest first, in one page."""
+        yield await self._list_all()
+
     @_locked
     async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
         """Return the intents with a reference, oldest first."""
@@ -232,6 +237,11 @@ class MemoryJournal:
 
     async def aclose(self) -> None:
         """Do nothing: a journal in memory holds no resources."""
+
+    @_locked
+    async def _list_all(self) -> IntentPage:
+        intents = [*self._open.values(), *self._closed.values()]
+        return IntentPage(tuple(sorted(intents, key=lambda intent: intent.created_at)))
 
     async def _check_reference(self, key: ReferenceKey, known: Collection[str]) -> None:
         others = await self.find_other_references(key, same=True)

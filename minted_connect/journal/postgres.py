@@ -73,6 +73,8 @@ class _OperationStatus:
     """Whether the commit was sent and not confirmed."""
     is_timed_out: bool = False
     """Whether the connection was shut down because the time was up."""
+    may_migrate: bool = True
+    """Whether the operation may create the tables, or upgrade their schema."""
 
 
 class PostgresJournal(SqlJournal):
@@ -216,11 +218,11 @@ class PostgresJournal(SqlJournal):
 
         await shielded(write())
 
-    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
+    async def _read(self, query: str, params: Mapping[str, Any], *, may_migrate: bool = True) -> _Rows:
         async def select(connection: _Connection) -> _Rows:
             return await _execute(connection, getattr(self._statements, query), params)
 
-        return await shielded(self._run(select, _OperationStatus()))
+        return await shielded(self._run(select, _OperationStatus(may_migrate=may_migrate)))
 
     async def _run(self, work: _Work[_T], status: _OperationStatus) -> _T:
         """Run `work` in a transaction; raise errors of psycopg and of the network as JournalError."""
@@ -256,7 +258,9 @@ class PostgresJournal(SqlJournal):
             # At a higher isolation level, the snapshot would date from before the lock, and `find_active` could miss
             # an intent that was committed while this transaction waited for the lock.
             await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            await self._set_up(connection, deadline - monotonic())
+            if not status.may_migrate:
+                await connection.set_read_only(True)
+            await self._set_up(connection, deadline - monotonic(), status)
             result = await work(connection)
             await self._commit(connection, status)
             self._is_pinned = True
@@ -266,7 +270,7 @@ class PostgresJournal(SqlJournal):
             # The server rolls back if nothing was committed.
             await connection.close()
 
-    async def _set_up(self, connection: _Connection, left: float) -> None:
+    async def _set_up(self, connection: _Connection, left: float, status: _OperationStatus) -> None:
         """Begin a transaction, and migrate the schema if needed."""
         timeouts = [
             str(max(1, int(min(left * 1000 * share, _MAX_TIMEOUT)))) for share in (_LOCK_SHARE, _STATEMENT_SHARE)
@@ -279,9 +283,12 @@ class PostgresJournal(SqlJournal):
             )
         if self._is_pinned and not exists:
             raise self._report_lost("has lost its tables")
-        if await self._read_version(connection, exists) == VERSION:
+        if (version := await self._read_version(connection, exists)) == VERSION:
             await self._check_identity(connection)
             return
+        if not status.may_migrate:
+            reason = f"its schema {version} is older than {VERSION}: a client upgrades it" if version else "no tables"
+            raise JournalError(f"the journal {self._location} cannot be read: {reason}")
         await _execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCK_ID])
         # Read again under the lock: another session may have migrated the schema.
         [(exists,)] = await _execute(connection, f"SELECT {_SCHEMA_EXISTS}")

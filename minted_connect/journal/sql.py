@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Generator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar, Final, TypeVar
@@ -19,6 +19,7 @@ from minted_connect.journal.claims import (
     find_latest_claim,
     take_claim,
 )
+from minted_connect.journal.listing import PAGE_SIZE, IntentPage, load_page
 from minted_connect.journal.protocol import (
     CLOSED,
     JournalAccount,
@@ -147,6 +148,13 @@ class SqlJournal(ABC):
         """
         return self._load_all("awaiting_completion", await self._read("awaiting_completion", {}))
 
+    async def list_intents(self) -> AsyncGenerator[IntentPage, None]:
+        """Iterate over all intents, oldest first, in pages."""
+        after = 0
+        while rows := await self._read("list_intents", {"after": after, "limit": PAGE_SIZE}, may_migrate=False):
+            yield load_page(rows)
+            after = rows[-1][-1]
+
     async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
         """Return the intents with a reference, oldest first."""
         return self._load_attempts(await self._read("find_by_reference", reference_params(key)))
@@ -254,8 +262,11 @@ class SqlJournal(ABC):
         """
 
     @abstractmethod
-    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
-        """Return the rows of a query, given as the name of a field of `Statements`."""
+    async def _read(self, query: str, params: Mapping[str, Any], *, may_migrate: bool = True) -> _Rows:
+        """Return the rows of a query, given as the name of a field of `Statements`.
+
+        `may_migrate` allows to create the tables, or to upgrade their schema.
+        """
 
     def _raise_if_lost(self) -> None:
         if self._loss is not None:

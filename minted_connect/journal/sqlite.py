@@ -173,7 +173,13 @@ class SqliteJournal(SqlJournal):
 
         await self._run(write)
 
-    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
+    async def _read(
+        self,
+        query: str,
+        params: Mapping[str, Any],
+        *,
+        may_migrate: bool = True,  # noqa: ARG002 - no query does
+    ) -> _Rows:
         return await self._run(partial(self._select, query, params))
 
     async def _run(self, work: Callable[[float], _T]) -> _T:

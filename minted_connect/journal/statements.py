@@ -65,6 +65,7 @@ class Statements:
     other_references: str
     same_references: str
     record_decision: str
+    list_intents: str
 
     @property
     def find_claims(self) -> str:
@@ -111,6 +112,8 @@ class Statements:
             "other_references": f"SELECT id FROM {table} WHERE reference IS NOT NULL AND {is_other} LIMIT 5",  # noqa: S608
             "same_references": f"SELECT id FROM {table} WHERE reference = :reference AND {is_other} LIMIT 5",  # noqa: S608
             "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
+            "list_intents": f"SELECT {columns}, {sequence} FROM {table} WHERE {sequence} > :after "  # noqa: S608
+            f"ORDER BY {sequence} LIMIT :limit",
         }
         return cls(claims, **{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})
 
