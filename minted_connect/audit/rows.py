@@ -48,7 +48,7 @@ class Orders:
 
     rows: list[OrderRow]
     unread: list[Unread]
-    """What could not be read of them."""
+    """Orders that could not be read, and failed requests."""
     has_failed: bool = False
     """Whether a request failed, so that any number of orders is missing."""
 
