@@ -14,6 +14,9 @@
 - **Journals are read after the orders**, so that every listed order had its intent when they were read.
 - **The same intent in two journals** (a copy) counts once: as confirmed if one of them has it confirmed, else as
   settled.
+- **Wallets are compared between two snapshots only**, with the orders that the customer's own list has gained or lost
+  in between: orders have no time of purchase, and a wallet alone proves nothing. The wallet of a customer with a recent
+  purchase counts as unread.
 - **Only intents of the account of the client are compared**, and those without an account. The others are counted.
 """
 
@@ -21,5 +24,6 @@ from __future__ import annotations
 
 from minted_connect.audit.report import AuditReport, Finding, FindingKind, Unread, as_json
 from minted_connect.audit.run import audit
+from minted_connect.audit.wallets import WalletSnapshot
 
-__all__ = ["AuditReport", "Finding", "FindingKind", "Unread", "as_json", "audit"]
+__all__ = ["AuditReport", "Finding", "FindingKind", "Unread", "WalletSnapshot", "as_json", "audit"]

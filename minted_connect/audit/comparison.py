@@ -16,8 +16,6 @@ from minted_connect.models import Intent, IntentState, Order
 
 __all__ = ["Comparison"]
 
-_ORDER = list(FindingKind)
-
 
 @attrs.define
 class _Record:
@@ -123,10 +121,22 @@ class Comparison:
         missing = [record.intent for record in self._within() if record.is_confirmed and not record.rows]
         return sum(map(self._is_recent, missing))
 
+    @property
+    def customers(self) -> set[str]:
+        """The customers of the orders and intents of the days."""
+        orders = (row.order for row in self._index)
+        found = {one.customer.external_id for one in orders if one and self._period.includes(one.order_at)}
+        return found | {record.intent.external_customer_id for record in self._within()}
+
+    @property
+    def recent_customers(self) -> set[str]:
+        """The customers of purchases whose order may not be listed yet."""
+        active = (record.intent for record in self._within() if record.is_open or record.is_confirmed)
+        return {intent.external_customer_id for intent in active if self._is_recent(intent)}
+
     def findings(self) -> tuple[Finding, ...]:
-        """Return the differences, most urgent first."""
-        found = [*self._of_orders(), *self._of_intents(), *self._of_references()]
-        return tuple(sorted(found, key=lambda one: (_ORDER.index(one.kind), one.order_ids, one.intent_ids)))
+        """Return the differences."""
+        return (*self._of_orders(), *self._of_intents(), *self._of_references())
 
     def _within(self) -> list[_Record]:
         return [record for record in self._records.values() if self._period.includes_intent(record.intent)]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from datetime import date
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from minted_connect.models.masking import masked_except_last
+
+if TYPE_CHECKING:
+    from minted_connect.audit.wallets import WalletSnapshot
 
 __all__ = ["CLEAN", "NOT_READ", "WITH_FINDINGS", "AuditReport", "Finding", "FindingKind", "Unread", "as_json"]
 
@@ -38,6 +41,8 @@ class FindingKind(enum.StrEnum):
     """The outcome of an intent is not known (prepared, unknown): reconcile it."""
     INTENTS_REPEATED = "intents_repeated"
     """Several confirmed intents have one order."""
+    WALLET_DIFFERS = "wallet_differs"
+    """The orders since an earlier snapshot do not explain the wallet of a customer."""
     TOTAL_DIFFERS = "total_differs"
     """The `paid_total` of an order is not the agreed one."""
     CURRENCY_DIFFERS = "currency_differs"
@@ -63,12 +68,17 @@ class Finding:
 
 @attrs.frozen
 class Unread:
-    """Part of a journal or of the orders that could not be read. Findings may be missing or wrong because of it."""
+    """Part of a journal, of the orders or of the wallets that could not be read.
+
+    Because of it, findings may be missing or wrong.
+    """
 
     source: str
-    """The journal, without secrets, or `orders`."""
+    """The journal, without secrets, or `orders` or `wallets`."""
     problem: str
     """The reason, without personal data."""
+    customer_id: str | None = attrs.field(default=None, repr=masked_except_last)
+    """External id of the customer, of `wallets`."""
 
 
 @attrs.frozen
@@ -93,6 +103,10 @@ class AuditReport:
     """Number of confirmed intents whose order may not be listed yet."""
     other_accounts: int = 0
     """Number of intents of these days that belong to other accounts."""
+    wallets: int = 0
+    """Number of wallets that were compared with those of the earlier snapshot."""
+    snapshot: WalletSnapshot | None = None
+    """The wallets of the customers of these days and of the earlier snapshot, if they were read."""
 
     @property
     def is_complete(self) -> bool:
@@ -132,12 +146,13 @@ def as_json(report: AuditReport) -> dict[str, Any]:
             }
             for finding in report.findings
         ],
-        "unread": [{"source": unread.source, "problem": unread.problem} for unread in report.unread],
+        "unread": [attrs.asdict(unread) for unread in report.unread],
         "journals": list(report.journals),
         "orders": report.orders,
         "intents": report.intents,
         "matched": report.matched,
         "recent": report.recent,
         "other_accounts": report.other_accounts,
+        "wallets": report.wallets,
         "is_clean": report.is_clean,
     }

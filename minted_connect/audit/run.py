@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from minted_connect import validation
 from minted_connect.audit.comparison import Comparison
 from minted_connect.audit.period import Period
-from minted_connect.audit.report import AuditReport, Unread
+from minted_connect.audit.report import AuditReport, FindingKind, Unread
 from minted_connect.audit.rows import OrderIndex, read_orders
+from minted_connect.audit.wallets import WalletSnapshot, compare_wallets, read_wallets
 from minted_connect.client import AsyncMintedConnect
 from minted_connect.config import STAGING, Options, Timeouts
 from minted_connect.errors import ConfigurationError, JournalError
@@ -25,6 +26,9 @@ from minted_connect.secret import Secret
 
 __all__ = ["audit"]
 
+_KINDS: Final = list(FindingKind)
+_TOO_RECENT: Final = "the wallet of a customer: its last purchase may not be listed yet"
+
 Location = Journal | str | Path | Secret
 
 
@@ -35,6 +39,8 @@ async def audit(
     end: date | None = None,
     journals: Sequence[Location] | None = None,
     customer_id: str | None = None,
+    takes_snapshot: bool = False,
+    since: WalletSnapshot | None = None,
 ) -> AuditReport:
     """Compare journals with the orders of the account. Reads only: neither a journal nor an order is changed.
 
@@ -45,9 +51,14 @@ async def audit(
         journals: All journals that the account's purchases are written to: files, URLs of databases, or `Journal`
             objects. Default: the journal of `settings`. None is created: one that does not exist is reported as unread.
         customer_id: Only orders and intents of this customer.
+        takes_snapshot: Read the wallets of the customers of these days (`AuditReport.snapshot`). Three requests for
+            each customer, or more.
+        since: An earlier snapshot: changes of wallets that the orders since then do not explain are findings. Customers
+            that it does not contain are not compared.
 
     Raises:
-        ConfigurationError: if the settings are invalid, if no journal is given, or if one cannot list its intents.
+        ConfigurationError: if the settings are invalid, if no journal is given, if one cannot list its intents, or if
+            `since` is a snapshot of another account.
         InvalidInput: if a day or the customer id is invalid.
     """
     end = start if end is None else end
@@ -64,26 +75,38 @@ async def audit(
     lag = timedelta(seconds=timeouts.complete_total + policy.settle_time)
     arguments: dict[str, Any] = {**settings, "journal": None}
     async with AsyncMintedConnect(**arguments) as minted:
+        accounts = _accounts(settings, options)
+        earlier = _customers(since, accounts[0], customer_id)
         recent_since = options.clock.wall() - lag
         orders = await read_orders(minted, start=period.first_read, end=period.last_read, **filters)
         unread = [*orders.unread]
         index = OrderIndex(orders.rows, keeps_number=policy.order_keeps_number)
-        comparison = Comparison(period, index, _accounts(settings, options), recent_since)
+        comparison = Comparison(period, index, frozenset({None, *accounts}), recent_since)
         names: list[str] = []
         for journal in journals:
-            name, problems = await _read_journal(journal, comparison, customer_id)
+            name, reasons = await _read_journal(journal, comparison, customer_id)
             names.append(name)
-            unread += [Unread(name, problem) for problem in problems]
+            unread += [Unread(name, problem) for problem in reasons]
         for customer, intents in comparison.missing().items():
             # The basket may be older than the days that were read, and rows may have moved to other pages.
             own = orders if orders.has_failed else await read_orders(minted, customer_id=customer)
             unread += own.unread
             own_index = OrderIndex(own.rows, keeps_number=policy.order_keeps_number)
             comparison.add_orders(own_index, intents, is_complete=not own.unread)
+        findings = [*comparison.findings()]
+        snapshot: WalletSnapshot | None = None
+        if (takes_snapshot or since is not None) and not orders.has_failed:
+            recent = comparison.recent_customers
+            unread += [Unread("wallets", _TOO_RECENT, customer) for customer in sorted(recent)]
+            customers = (comparison.customers | earlier) - recent
+            snapshot, unread_wallets = await read_wallets(minted, customers, options.clock.wall(), accounts[0])
+            unread += unread_wallets
+            findings += [] if since is None else compare_wallets(since, snapshot)
+    findings.sort(key=lambda one: (_KINDS.index(one.kind), one.order_ids, one.intent_ids))
     return AuditReport(
         start,
         end,
-        comparison.findings(),
+        tuple(findings),
         tuple(dict.fromkeys(unread)),
         tuple(names),
         comparison.orders,
@@ -91,14 +114,28 @@ async def audit(
         comparison.matched,
         comparison.recent,
         comparison.other_accounts,
+        0 if since is None or snapshot is None else len(since.wallets.keys() & snapshot.wallets.keys()),
+        snapshot,
     )
 
 
-def _accounts(settings: Mapping[str, Any], options: Options) -> frozenset[str | None]:
-    """Return the accounts whose intents are those of the client: as named, as without a name, and None."""
+def _accounts(settings: Mapping[str, Any], options: Options) -> list[str]:
+    """Return the accounts whose intents are those of the client: as named, and as without a name."""
     server, username = settings.get("base_url", STAGING), settings["username"]
-    names = (options.journal_account, None)
-    return frozenset({None, *(account_of_user(server, username, name).account for name in names)})
+    return [account_of_user(server, username, name).account for name in (options.journal_account, None)]
+
+
+def _customers(since: WalletSnapshot | None, account: str, customer_id: str | None) -> set[str]:
+    """Return the customers of an earlier snapshot.
+
+    Raises:
+        ConfigurationError: if it is one of another account.
+    """
+    if since is None:
+        return set()
+    if since.account != account:
+        raise ConfigurationError("snapshot: belongs to another server, user name or journal_account")
+    return {customer for customer in since.wallets if customer_id in {None, customer}}
 
 
 async def _read_journal(

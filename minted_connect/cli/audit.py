@@ -13,7 +13,7 @@ from minted_connect.cli.command import Context, Day, End, Start
 if TYPE_CHECKING:
     from datetime import date, datetime
 
-    from minted_connect.audit import AuditReport
+    from minted_connect.audit import AuditReport, WalletSnapshot
 
 __all__ = ["audit"]
 
@@ -30,17 +30,31 @@ async def audit(
         list[str] | None,
         typer.Option(help="File or database URL of a journal of purchases. May be repeated: give all of the account."),
     ] = None,
+    snapshot: Annotated[
+        Path | None, typer.Option(help="Write the wallets of the customers to this file.", dir_okay=False)
+    ] = None,
+    since: Annotated[
+        Path | None,
+        typer.Option(help="An earlier --snapshot: compare the wallets with it.", dir_okay=False),
+    ] = None,
     save: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file.", dir_okay=False)] = None,
 ) -> int:
     """Compare the journals of purchases with the orders, by default of yesterday and today (UTC). Changes nothing."""
     from minted_connect import audit as auditing  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.cli.files import write_atomically  # noqa: PLC0415
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
 
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
     first, last = _days(day, start, end)
     report = await auditing.audit(
-        cli.settings, start=first, end=last, journals=journal or _configured(cli.settings), customer_id=customer
+        cli.settings,
+        start=first,
+        end=last,
+        journals=journal or _configured(cli.settings),
+        customer_id=customer,
+        takes_snapshot=snapshot is not None,
+        since=None if since is None else _load(since),
     )
     document = auditing.as_json(report)
     if cli.out.as_json:
@@ -51,6 +65,9 @@ async def audit(
     for unread in report.unread:
         cli.out.print_message(f"could not be read: {unread.source}: {unread.problem}")
     cli.out.print_message(_summarize(report))
+    if snapshot is not None and report.snapshot is not None:
+        write_atomically(snapshot, report.snapshot.dumps(), is_private=True)
+        cli.out.print_message(f"{len(report.snapshot.wallets)} wallets written to {snapshot}")
     if save is not None:
         _write(save, document)
         cli.out.print_message(f"audit written to {save}")
@@ -86,11 +103,23 @@ def _configured(settings: dict[str, Any]) -> list[str]:
     return [settings.get("journal") or default_journal_path(settings)]
 
 
+def _load(file: Path) -> WalletSnapshot:
+    from minted_connect.audit import WalletSnapshot  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.errors import ConfigurationError  # noqa: PLC0415
+
+    try:
+        return WalletSnapshot.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"since: {file} cannot be read ({type(error).__name__})") from None
+
+
 def _summarize(report: AuditReport) -> str:
     parts = [
         f"{report.start} to {report.end} (UTC): {report.orders} orders, {report.intents} intents",
         f"{len(report.findings)} findings",
     ]
+    if report.wallets:
+        parts.append(f"{report.wallets} wallets compared")
     if report.recent:
         parts.append(f"{report.recent} purchases are too recent to be listed")
     if report.other_accounts:
@@ -108,7 +137,10 @@ def _write(file: Path, document: dict[str, Any]) -> None:
         return
     findings = [{**finding, "customer_id": finding["customer_id"] or ""} for finding in document["findings"]]
     # Without these lines, an audit that could not read a journal would look clean.
-    findings += [{"kind": "unread", "text": f"{one['source']}: {one['problem']}"} for one in document["unread"]]
+    findings += [
+        {"kind": "unread", "text": f"{one['source']}: {one['problem']}", "customer_id": one["customer_id"] or ""}
+        for one in document["unread"]
+    ]
     write_atomically(file, format_csv(_COLUMNS, [[_cell(one.get(name)) for name in _COLUMNS] for one in findings]))
 
 

@@ -130,3 +130,23 @@ def test_audit_with_wrong_options_exits_2(minted: Minted, journal: Path, argumen
     shown = minted("audit", "--journal", journal, *arguments)
     assert shown.code == 2
     assert text in shown.err
+
+
+def test_audit_compares_wallets_with_an_earlier_snapshot(
+    minted: Minted, sandbox: ThreadedSandbox, bought: int, journal: Path, tmp_path: Path
+) -> None:
+    before = tmp_path / "before.json"
+    too_recent = minted("audit", "--journal", journal, "--snapshot", before)
+    assert too_recent.code == 4
+    assert "could not be read: wallets" in too_recent.err
+    change(journal, "UPDATE intents SET created_at = '2026-01-02T00:00:00+00:00'")
+    shown = minted("audit", "--journal", journal, "--snapshot", before)
+    assert (shown.code, f"1 wallets written to {before}" in shown.err) == (0, True)
+    assert before.stat().st_mode & 0o777 == 0o600
+    shown = minted("audit", "--journal", journal, "--since", before)
+    assert (shown.code, "1 wallets compared" in shown.err) == (0, True)
+    sandbox.shop.give(CUSTOMER, GOLD, 5)
+    shown = minted("audit", "--journal", journal, "--since", before)
+    assert (shown.code, f"{GOLD} 1 before, +0 by orders, 6 now" in shown.out) == (3, True)
+    shown = minted("audit", "--journal", journal, "--since", tmp_path / "absent.json")
+    assert (shown.code, "cannot be read" in shown.err) == (2, True)
