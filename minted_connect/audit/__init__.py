@@ -24,6 +24,6 @@ from __future__ import annotations
 
 from minted_connect.audit.report import AuditReport, Finding, FindingKind, Unread, as_json
 from minted_connect.audit.run import audit
-from minted_connect.audit.wallets import WalletSnapshot
+from minted_connect.audit.wallets import CustomerWallet, WalletSnapshot
 
-__all__ = ["AuditReport", "Finding", "FindingKind", "Unread", "WalletSnapshot", "as_json", "audit"]
+__all__ = ["AuditReport", "CustomerWallet", "Finding", "FindingKind", "Unread", "WalletSnapshot", "as_json", "audit"]

@@ -38,7 +38,7 @@ class FindingKind(enum.StrEnum):
     ORDER_FAILED = "order_failed"
     """An intent is confirmed, and its order was cancelled, refused or refunded."""
     OPEN_INTENT = "open_intent"
-    """The outcome of an intent is not known (prepared, unknown): reconcile it."""
+    """The outcome of an intent is not known (prepared, unknown): it is in flight, or must be reconciled."""
     INTENTS_REPEATED = "intents_repeated"
     """Several confirmed intents have one order."""
     WALLET_DIFFERS = "wallet_differs"

@@ -22,7 +22,7 @@ from minted_connect.completion.order_match import pieces_by_sku
 from minted_connect.errors import ConfigurationError, MintedConnectError
 from minted_connect.models import Holding, OrderKind
 
-__all__ = ["WalletSnapshot", "compare_wallets", "read_wallets"]
+__all__ = ["CustomerWallet", "WalletSnapshot", "compare_wallets", "read_wallets"]
 
 _FORMAT: Final = "minted-connect wallets 1"
 _CONCURRENCY: Final = 4
@@ -31,7 +31,7 @@ _ATTEMPTS: Final = 3
 
 
 @attrs.frozen
-class _Wallet:
+class CustomerWallet:
     """The pieces in a wallet, and those that each order has added (or taken out, below zero), by sku."""
 
     pieces: Mapping[str, Decimal]
@@ -46,7 +46,7 @@ class WalletSnapshot:
     """Time of the snapshot, by the client's clock, timezone-aware."""
     account: str = attrs.field(repr=False)
     """Hash of server and account."""
-    wallets: Mapping[str, _Wallet] = attrs.field(factory=dict[str, _Wallet], repr=False)
+    wallets: Mapping[str, CustomerWallet] = attrs.field(factory=dict[str, CustomerWallet], repr=False)
     """By external id of the customer."""
 
     def dumps(self) -> str:
@@ -72,7 +72,7 @@ class WalletSnapshot:
             document: dict[str, Any] = json.loads(text)
             if document["format"] == _FORMAT:
                 wallets = {
-                    str(customer): _Wallet(
+                    str(customer): CustomerWallet(
                         {str(sku): Decimal(amount) for sku, amount in wallet["pieces"].items()},
                         {
                             int(number): {str(sku): int(pieces) for sku, pieces in changes.items()}
@@ -93,7 +93,7 @@ async def read_wallets(
 ) -> tuple[WalletSnapshot, list[Unread]]:
     """Return the wallets of some customers, and those that could not be read."""
     limiter = anyio.CapacityLimiter(_CONCURRENCY)
-    wallets: dict[str, _Wallet] = {}
+    wallets: dict[str, CustomerWallet] = {}
     unread: list[Unread] = []
 
     async def read(customer: str) -> None:
@@ -116,14 +116,14 @@ class _WalletError(Exception):
     """Raised if a wallet or the orders behind it cannot be used."""
 
 
-async def _read_wallet(minted: AsyncMintedConnect, customer: str) -> _Wallet:
+async def _read_wallet(minted: AsyncMintedConnect, customer: str) -> CustomerWallet:
     """Read a wallet between two reads of the customer's orders, which must agree."""
     orders = _changes(await read_orders(minted, customer_id=customer))
     for _ in range(_ATTEMPTS):
         pieces = _pieces(await minted.wallet.balance(customer))
         before, orders = orders, _changes(await read_orders(minted, customer_id=customer))
         if orders == before:
-            return _Wallet(pieces, orders)
+            return CustomerWallet(pieces, orders)
     raise _WalletError("the wallet of a customer: orders were made while it was read")
 
 
