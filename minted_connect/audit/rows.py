@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping
 from contextlib import aclosing
+from decimal import Decimal
 from typing import Any, Final
 
 import attrs
@@ -117,5 +118,5 @@ class OrderIndex:
 def _keys(*values: object) -> Iterator[str]:
     """Yield keys as text. A key that is received as a number has lost its leading zeros."""
     for value in values:
-        if value not in {None, ""}:
+        if value and isinstance(value, str | int | Decimal):  # an unreadable row may have anything
             yield str(value).lstrip("0")

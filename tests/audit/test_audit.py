@@ -284,14 +284,35 @@ async def test_unreadable_orders_are_never_clean(shop: AuditedShop) -> None:
 
 
 @pytest.mark.requirement(54)
-async def test_unreadable_order_is_never_clean(shop: AuditedShop) -> None:
+@pytest.mark.parametrize("field", ["order_at", "increment_id"])
+async def test_unreadable_order_is_never_clean(shop: AuditedShop, field: str) -> None:
     await shop.buy(await shop.client())
     shop.clock.advance(WHILE)
-    shop.sandbox.faults.add("odd_row", path="*/orders", times=None)
+    shop.sandbox.faults.add("odd_row", path="*/orders", times=None, field=field, value=[{}])  # type: ignore[arg-type]
     report = await shop.audit()
     assert report.findings == ()
     assert report.exit_code == 4
     assert "cannot be read" in report.unread[0].problem
+
+
+@pytest.mark.requirement(54)
+async def test_orders_that_may_be_missing_are_never_clean(shop: AuditedShop) -> None:
+    await shop.buy(await shop.client())
+    shop.sandbox.faults.add("extra_field", path="*/orders", times=None, field="total", value=40)
+    report = await shop.audit()
+    assert (report.findings, report.exit_code) == ((), 4)
+    assert "some may be missing" in report.unread[0].problem
+
+
+async def test_orders_with_numbers_of_their_own_are_matched(clock: ManualClock, tmp_path: Path) -> None:
+    async with Sandbox(seed=1, clock=clock, keep_ids=False) as server, AsyncExitStack() as stack:
+        shop = AuditedShop(server, clock, tmp_path, stack)
+        client = await shop.client()
+        for number in range(35):
+            await shop.buy(client, f"customer-{number % 3}")
+        shop.clock.advance(WHILE)
+        report = await shop.audit()
+        assert (report.is_clean, report.matched) == (True, 35)
 
 
 async def test_journal_objects_are_accepted(shop: AuditedShop) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from minted_connect import AsyncMintedConnect
+from minted_connect.audit import FindingKind, audit
 from minted_connect.errors import JournalError
 from minted_connect.journal import listing, open_journal
 from minted_connect.journal.listing import ListingJournal
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import Journal
 from minted_connect.models import Intent, IntentState
+from minted_connect.sandbox import Sandbox
 from tests.completion.fakes import intent_of
+from tests.support.operations import GOLD
 from tests.support.postgres import Database
 
 pytestmark = pytest.mark.anyio
@@ -104,3 +110,23 @@ async def test_role_that_can_only_read_lists_intents(database: Database) -> None
     finally:
         database.execute("DROP OWNED BY auditor")
         database.execute("DROP ROLE auditor")
+
+
+@pytest.mark.requirement(54)
+async def test_audit_reads_both_databases(database: Database, tmp_path: Path) -> None:
+    journals = (tmp_path / "journal.db", database.url)
+    async with Sandbox(seed=1) as server:
+        settings: dict[str, Any] = {"base_url": server.url, "username": server.username, "password": server.password}
+        for number, journal in enumerate(journals):
+            async with AsyncMintedConnect(**settings, journal=journal) as minted:
+                await minted.customers.create(f"customer-{number}")
+                basket = await minted.baskets.add_item(f"customer-{number}", sku=GOLD)
+                await minted.complete.buy(basket, expected_total=basket.paid_total, reference="plan/1")
+        today = datetime.now(UTC).date()
+        report = await audit(settings, start=today - timedelta(days=1), end=today, journals=journals)
+        assert ([one.kind for one in report.findings], report.unread) == ([FindingKind.REFERENCE_REPEATED], ())
+        assert (report.orders, report.matched) == (2, 2)
+        database.execute("DROP TABLE minted_connect_intents, minted_connect_claims, minted_connect_journal")
+        report = await audit(settings, start=today - timedelta(days=1), end=today, journals=journals)
+        assert report.exit_code == 4
+        assert all("secret" not in text for text in report.journals)
