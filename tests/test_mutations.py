@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutations.audits import AUDITS
 from tests.mutations.gate import GATE
 from tests.mutations.mutation import Mutation
 from tests.mutations.purchases import PURCHASES
@@ -30,8 +31,9 @@ pytestmark = pytest.mark.xdist_group("mutations")  # one process: the last tests
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minted_connect"
-ALL = [*GATE, *SETTLING, *REQUESTS, *PURCHASES, *REFERENCES, *RESPONSES, *SECURITY, *SHAPES]
-SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else [*GATE, *SETTLING]
+GATED = [*GATE, *SETTLING, *AUDITS]
+ALL = [*GATED, *REQUESTS, *PURCHASES, *REFERENCES, *RESPONSES, *SECURITY, *SHAPES]
+SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATED
 TESTS_FAILED = 1
 """Exit code of pytest when tests have failed."""
 TIMEOUT = 120

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from minted_connect._version import __version__
-from minted_connect.cli import baskets, buy, customers, doctor, journal, orders, prices, purchases, tools
+from minted_connect.cli import audit, baskets, buy, customers, doctor, journal, orders, prices, purchases, tools
 from minted_connect.cli.command import command
 from minted_connect.cli.usage import OneLineErrorGroup
 
@@ -90,6 +90,7 @@ command(app, "orders", rich_help_panel=_RECORDS)(orders.orders)
 command(app, "journal", client=False, load_settings=_load_journal_settings, rich_help_panel=_RECORDS)(journal.journal)
 command(app, "receipt", rich_help_panel=_RECORDS)(orders.receipt)
 command(app, "invoice", rich_help_panel=_RECORDS)(orders.invoice)
+command(app, "audit", client=False, without=("journal",), rich_help_panel=_RECORDS)(audit.audit)
 app.command(
     "sandbox",
     add_help_option=False,

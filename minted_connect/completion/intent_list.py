@@ -10,7 +10,7 @@ from minted_connect import validation
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import ConfigurationError, InvalidInput
-from minted_connect.journal.listing import IntentFilter, ListableJournal
+from minted_connect.journal.listing import IntentFilter, as_listable
 from minted_connect.journal.protocol import (
     Journal,
     JournalAccount,
@@ -23,7 +23,6 @@ from minted_connect.models import Intent, IntentPage, IntentState
 __all__ = ["find_by_reference", "forget_intents", "list_page", "make_filter"]
 
 _STATES: Final = frozenset(IntentState)
-_METHODS: Final = ("find_intents", "forget")
 _MAX_PER_PAGE: Final = 1000
 _MIN_AGE: Final = timedelta(hours=48)
 """Minimum age of an intent that is forgotten.
@@ -73,7 +72,7 @@ async def list_page(journal: Journal, filters: IntentFilter, *, after: int = 0, 
     """
     validation.integer("after", after, 0)
     validation.integer("per_page", per_page, 1, _MAX_PER_PAGE)
-    return await _listable("intents", journal).find_intents(filters, after=after, limit=per_page)
+    return await as_listable("intents", journal).find_intents(filters, after=after, limit=per_page)
 
 
 async def find_by_reference(settlement: Settlement, unnamed_account: str, reference: str) -> Intent | None:
@@ -104,15 +103,8 @@ async def forget_intents(settlement: Settlement, before: datetime, now: datetime
     """
     if _check_time("before", before) > now - _MIN_AGE:
         raise InvalidInput.of("before", "must be at least 48 hours ago")
-    journal = _listable("forget", settlement.journal)
+    journal = as_listable("forget", settlement.journal)
     return await shielded(journal.forget(before, now, account=settlement.owner.account))
-
-
-def _listable(name: str, journal: Journal) -> ListableJournal:
-    if isinstance(journal, ListableJournal):
-        return journal
-    missing = ", ".join(method for method in _METHODS if not hasattr(journal, method))
-    raise ConfigurationError(f"{name}: the journal {type(journal).__name__} lacks {missing} of ListableJournal")
 
 
 def _check_time(field: str, value: Any) -> datetime:

@@ -7,10 +7,11 @@ from typing import Protocol, runtime_checkable
 
 import attrs
 
+from minted_connect.errors import ConfigurationError
 from minted_connect.journal.protocol import Journal
 from minted_connect.models import Intent, IntentPage, IntentState
 
-__all__ = ["IntentFilter", "ListableJournal"]
+__all__ = ["IntentFilter", "ListableJournal", "as_listable"]
 
 
 @attrs.frozen
@@ -73,3 +74,15 @@ class ListableJournal(Journal, Protocol):
             JournalError: if nothing could be stored durably.
         """
         ...
+
+
+def as_listable(operation: str, journal: Journal) -> ListableJournal:
+    """Return a journal that can list its intents.
+
+    Raises:
+        ConfigurationError: if it cannot.
+    """
+    if isinstance(journal, ListableJournal):
+        return journal
+    missing = ", ".join(method for method in ("find_intents", "forget") if not hasattr(journal, method))
+    raise ConfigurationError(f"{operation}: the journal {type(journal).__name__} lacks {missing} of ListableJournal")
