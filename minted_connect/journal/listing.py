@@ -84,5 +84,6 @@ def as_listable(operation: str, journal: Journal) -> ListableJournal:
     """
     if isinstance(journal, ListableJournal):
         return journal
-    missing = ", ".join(method for method in ("find_intents", "forget") if not hasattr(journal, method))
+    methods = ("find_intents", "forget")
+    missing = ", ".join(method for method in methods if not callable(getattr(journal, method, None)))
     raise ConfigurationError(f"{operation}: the journal {type(journal).__name__} lacks {missing} of ListableJournal")
