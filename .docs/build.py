@@ -23,6 +23,7 @@ REFERENCE = {
     "minted_connect.sandbox": "the embedded server",
     "minted_connect.otel": "the hook for OpenTelemetry",
     "minted_connect.verify": "`minted verify`",
+    "minted_connect.audit": "`minted audit`",
     "minted_connect.pytest_plugin": "the fixtures",
 }
 ORDER = (

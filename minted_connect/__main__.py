@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=float,
         default=120.0,
-        help="maximum time to read back each intent, in seconds (default: %(default)g)",
+        help="maximum time to read back the intents, in seconds (default: %(default)g)",
     )
     recover.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     return parser

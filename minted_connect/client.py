@@ -32,6 +32,7 @@ from minted_connect.journal import hide_url, open_journal
 from minted_connect.journal.accounts import account_of
 from minted_connect.journal.paths import check_directory
 from minted_connect.journal.protocol import Journal
+from minted_connect.journal.spending import check_spending_journal
 from minted_connect.resources.baskets import AsyncBaskets
 from minted_connect.resources.customers import AsyncCustomers
 from minted_connect.resources.orders import AsyncOrders
@@ -130,7 +131,9 @@ class AsyncMintedConnect:
             proxy=proxy,
         )
         api = ApiClient(ClientState(transport, settings), settings, f"minted-connect/{__version__}")
-        self._assemble(api, Settlement(_open_journal(journal), account_of(api)), None)
+        opened = _open_journal(journal)
+        check_spending_journal(settings.options.spending, opened)
+        self._assemble(api, Settlement(opened, account_of(api)), None)
         self._owns = True
         self._closing: asyncio.Task[None] | None = None
         # A `Journal` object belongs to the application, as a session does, which may continue to use it.

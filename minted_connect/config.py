@@ -10,6 +10,7 @@ import attrs
 
 from minted_connect.clock import SYSTEM_CLOCK, Clock
 from minted_connect.hooks import Attempt
+from minted_connect.spending import SpendingLimit
 from minted_connect.validation import (
     validate_account_name,
     validate_at_least,
@@ -33,6 +34,7 @@ __all__ = [
     "Options",
     "RateLimit",
     "RetryPolicy",
+    "SpendingLimit",
     "Timeouts",
 ]
 
@@ -176,6 +178,13 @@ class Options:
     fenced, and do not prevent a second completion of their baskets. Use one name per account, the same in every process
     that shares the journal, and a different one for each account. `complete.adopt` assigns an intent that was written
     under another name."""
+    spending: SpendingLimit | None = attrs.field(default=None, validator=validate_type(SpendingLimit, optional=True))
+    """Limits for purchases; needs a journal in a file or a database. A purchase above a limit raises `LimitExceeded`.
+    Set the same limits in all processes that share the journal."""
+    read_only: bool = attrs.field(default=False, validator=validate_type(bool))
+    """Refuse every call that changes something, with `ConfigurationError` and before anything is sent or written: all
+    operations but reads, completions, `reconcile(fence=True)`, `adopt` and `decide`. `reconcile` without a fence is
+    allowed, as it sends only reads; it and `orders.watch` still write into the journal what these reads prove."""
     digest_policy: Literal["any", "modern"] = attrs.field(default="any", validator=validate_choice("any", "modern"))
     """``modern`` refuses MD5 and challenges without qop."""
     keep_error_bodies: bool = attrs.field(default=False, validator=validate_type(bool))

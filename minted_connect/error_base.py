@@ -1,11 +1,13 @@
-"""The basis of all errors: attrs classes that are copied and pickled with care, as some have a basket or an order."""
+"""The base class of all errors: attrs classes that are pickled with care, as some have a basket or an order."""
 
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import attrs
+
+from minted_connect.request_info import RequestInfo
 
 if TYPE_CHECKING:
     # attrs passes the values of all fields to `BaseException.__init__`, which stores them as `args`.
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 else:
     _Base = object
 
-__all__ = ["CopiesWithoutPersonalData", "error_class"]
+__all__ = ["MintedConnectError", "error_class"]
 
 _T = TypeVar("_T")
 
@@ -26,7 +28,7 @@ def error_class(cls: type[_T]) -> type[_T]:
     return attrs.define(eq=False, slots=False, repr=False)(cls)
 
 
-class CopiesWithoutPersonalData(_Base):
+class _CopiesWithoutPersonalData(_Base):
     """Mixin of errors: a pickled error has its models without personal data, a copy in memory keeps them as they are.
 
     Pickled exceptions are stored, for instance by task queues.
@@ -43,6 +45,44 @@ class CopiesWithoutPersonalData(_Base):
 
     def __copy__(self) -> Self:
         return self.__deepcopy__({})
+
+
+@error_class
+class MintedConnectError(_CopiesWithoutPersonalData, Exception):
+    """Base class of all errors of this library."""
+
+    _may_succeed_later: ClassVar[bool] = False
+    """Whether the same call may succeed when it is repeated."""
+    reason: str
+    """The cause and the remedy, without secrets and personal data."""
+    request: RequestInfo | None = attrs.field(default=None, init=False)
+    """The request that failed; None if the error belongs to no single request."""
+    attempts: int = attrs.field(default=1, init=False)
+    """Number of attempts; 1 if the error belongs to no single request."""
+    elapsed: float = attrs.field(default=0.0, init=False)
+    """Seconds from the start of the call to the failure."""
+
+    @property
+    def method(self) -> str:
+        """HTTP method of the request, or an empty string."""
+        return self.request.method if self.request else ""
+
+    @property
+    def path(self) -> str:
+        """Path template of the request, or an empty string."""
+        return self.request.route if self.request else ""
+
+    @property
+    def safe_to_retry(self) -> bool:
+        """Whether repeating the same call may succeed, and cannot execute it twice."""
+        is_repeatable = self.request is not None and self.request.effect.is_idempotent
+        return self._may_succeed_later and is_repeatable
+
+    def __str__(self) -> str:
+        return self.reason
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
 
 
 def _without_personal_data(value: Any) -> Any:

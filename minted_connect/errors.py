@@ -16,6 +16,7 @@ MintedConnectError              .safe_to_retry .request .method .path .attempts 
  |   +- PriceFixExpired         the price lock has too few seconds left
  |   +- PriceChanged            .expected .actual
  |   +- AlreadyInFlight         the basket or reference is being, or has been, completed  .intent_id .order_id
+ |   +- LimitExceeded           a limit of `Options.spending`  .limit .maximum .spent .amount
  +- SinkError                   ticks could not be recorded; the text names the file
  +- TransportError              sent, but no usable response  .phase
  |   +- RequestTimeout          (also a TimeoutError)
@@ -48,11 +49,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import attrs
 
-from minted_connect.error_base import CopiesWithoutPersonalData
+from minted_connect.error_base import MintedConnectError
 from minted_connect.error_base import error_class as _error
 from minted_connect.request_info import Effect, Phase, RequestInfo
 
@@ -64,46 +65,8 @@ __all__ += ["BudgetExhausted", "CircuitOpen", "ConnectFailed", "FleetError", "In
 __all__ += ["AlreadyInFlight", "LimiterTimeout", "PoolTimeout", "PriceChanged", "PriceFixExpired", "TLSFailed"]
 __all__ += ["APIError", "AuthDowngrade", "AuthenticationFailed", "BadRequest", "Conflict", "NotFound", "SinkError"]
 __all__ += ["PermissionDenied", "RateLimited", "RequestTimeout", "ServerError", "TransportError", "ValidationFailed"]
-__all__ += ["IntegrityError", "ProtocolError", "ResponseTooLarge", "UnexpectedRedirect"]
+__all__ += ["IntegrityError", "LimitExceeded", "ProtocolError", "ResponseTooLarge", "UnexpectedRedirect"]
 __all__ += ["BasketIncomplete", "CompletionRejected", "NotExecuted", "OrderUnreadable", "OutcomeUnknown"]
-
-
-@_error
-class MintedConnectError(CopiesWithoutPersonalData, Exception):
-    """Base class of all errors of this library."""
-
-    _may_succeed_later: ClassVar[bool] = False
-    """Whether the same call may succeed when it is repeated."""
-    reason: str
-    """The cause and the remedy, without secrets and personal data."""
-    request: RequestInfo | None = attrs.field(default=None, init=False)
-    """The request that failed; None if the error belongs to no single request."""
-    attempts: int = attrs.field(default=1, init=False)
-    """Number of attempts; 1 if the error belongs to no single request."""
-    elapsed: float = attrs.field(default=0.0, init=False)
-    """Seconds from the start of the call to the failure."""
-
-    @property
-    def method(self) -> str:
-        """HTTP method of the request, or an empty string."""
-        return self.request.method if self.request else ""
-
-    @property
-    def path(self) -> str:
-        """Path template of the request, or an empty string."""
-        return self.request.route if self.request else ""
-
-    @property
-    def safe_to_retry(self) -> bool:
-        """Whether repeating the same call may succeed, and cannot execute it twice."""
-        is_repeatable = self.request is not None and self.request.effect.is_idempotent
-        return self._may_succeed_later and is_repeatable
-
-    def __str__(self) -> str:
-        return self.reason
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self)!r})"
 
 
 @_error
@@ -222,6 +185,21 @@ class AlreadyInFlight(NotSent):
     """Id of the other intent in the journal; None if the other call has not prepared one."""
     order_id: int | None = None
     """Number of the order, if the basket has already become one."""
+
+
+@_error
+class LimitExceeded(NotSent):
+    """The purchase would exceed a limit of `Options.spending`. Repeating it does not help on the same day."""
+
+    _may_succeed_later = False
+    limit: str = ""
+    """Name of the limit: `per_purchase`, `per_customer_per_day` or `per_day`."""
+    maximum: Decimal | None = None
+    """The limit, in `SpendingLimit.currency`."""
+    spent: Decimal | None = None
+    """The sum of the purchases that count already; None for `per_purchase`."""
+    amount: Decimal | None = None
+    """The total of this purchase."""
 
 
 @_error

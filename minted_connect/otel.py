@@ -10,6 +10,7 @@ Source: https://opentelemetry.io/docs/specs/semconv/http/ (stable, 1.23 and late
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -21,6 +22,8 @@ from minted_connect.request_info import method_and_route
 if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import TracerProvider
+
+    from minted_connect.models import Intent
 
 __all__ = ["OpenTelemetry"]
 
@@ -58,6 +61,19 @@ class OpenTelemetry:
             description="Duration of HTTP client requests.",
             explicit_bucket_boundaries_advisory=_BUCKETS,
         )
+        self._open_intents: Any = meter.create_gauge(
+            "minted_connect.intents.open", unit="{intent}", description="Purchases with an unknown outcome."
+        )
+
+    def record_open_intents(self, intents: Sequence[Intent]) -> None:
+        """Record the number of open intents as the gauge `minted_connect.intents.open`.
+
+        Call it regularly, for example after each `complete.reconcile_all`, because the journal is not read otherwise.
+
+        Args:
+            intents: The result of `complete.pending()`.
+        """
+        self._open_intents.set(len(intents))
 
     def __call__(self, attempt: Attempt) -> None:
         """Record one attempt."""

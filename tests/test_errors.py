@@ -205,6 +205,7 @@ def test_not_sent_subclasses_are_exact():
         "PriceFixExpired",
         "PriceChanged",
         "AlreadyInFlight",
+        "LimitExceeded",
     }
 
 

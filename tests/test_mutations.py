@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutations.audits import AUDITS
 from tests.mutations.gate import GATE
 from tests.mutations.mutation import Mutation
 from tests.mutations.purchases import PURCHASES
@@ -22,6 +23,7 @@ from tests.mutations.references import REFERENCES
 from tests.mutations.requests import REQUESTS
 from tests.mutations.responses import RESPONSES, TYPES
 from tests.mutations.security import SECURITY
+from tests.mutations.settling import SETTLING
 from tests.mutations.shapes import SHAPES
 from tests.test_scorecard import STATEMENTS
 
@@ -29,8 +31,9 @@ pytestmark = pytest.mark.xdist_group("mutations")  # one process: the last tests
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minted_connect"
-ALL = [*GATE, *REQUESTS, *PURCHASES, *REFERENCES, *RESPONSES, *SECURITY, *SHAPES]
-SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATE
+GATED = [*GATE, *SETTLING, *AUDITS]
+ALL = [*GATED, *REQUESTS, *PURCHASES, *REFERENCES, *RESPONSES, *SECURITY, *SHAPES]
+SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATED
 TESTS_FAILED = 1
 """Exit code of pytest when tests have failed."""
 TIMEOUT = 120

@@ -165,8 +165,13 @@ SIGNATURES = {
     "complete.delivery": "basket shipping expected_total accept_price reference",
     "complete.pending": "all_accounts",
     "complete.unfinished": "all_accounts",
+    "complete.intents": "state customer_id reference since until all_accounts per_page",
+    "complete.intents_page": "state customer_id reference since until all_accounts after per_page",
+    "complete.intent": "reference intent_id all_accounts",
+    "complete.forget": "before",
     "complete.adopt": "intent_or_error",
-    "complete.reconcile": "intent_or_error fence",
+    "complete.reconcile": "intent_or_error budget fence",
+    "complete.reconcile_all": "intents budget concurrency fence on_result",
     "complete.decide": "intent_or_error state order_id",
     "orders.get": "order_id customer_id",
     "orders.page": "customer_id status tx_type start end order_id sort_by sort_type page per_page",
@@ -208,7 +213,8 @@ def test_help_shows_parameters_and_docs_of_every_operation(client, name):
         assert len(inspect.getdoc(function)) > 20
         assert inspect.getdoc(function).splitlines()[0] in text
         assert all(parameter in text for parameter in SIGNATURES[name].split())
-        assert function.__qualname__ == f"{cls.__qualname__}.{method}"
+        owner = next(one for one in cls.__mro__ if method in vars(one))
+    assert function.__qualname__ == f"{owner.__qualname__}.{method}"
 
 
 def test_help_of_blocking_client_contains_no_await():

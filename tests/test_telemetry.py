@@ -238,6 +238,25 @@ async def test_durations_are_a_histogram_in_seconds(build_client, telemetry, met
     assert tuple(point.explicit_bounds)[:3] == (0.005, 0.01, 0.025)
 
 
+async def test_open_intents_are_a_gauge(build_client, telemetry, metric_reader, sandbox):
+    minted = await build_client()
+    await minted.customers.create(CUSTOMER)
+    basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
+    sandbox.faults.add("drop_after_commit", path="*/complete/*")
+    with pytest.raises(OutcomeUnknown):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    numbers = []
+    for _ in range(2):
+        telemetry.record_open_intents(await minted.complete.pending())
+        (resource,) = metric_reader.get_metrics_data().resource_metrics
+        (metric,) = resource.scope_metrics[0].metrics
+        assert (metric.name, metric.unit) == ("minted_connect.intents.open", "{intent}")
+        (point,) = metric.data.data_points
+        numbers.append(point.value)
+        await minted.complete.reconcile_all()
+    assert numbers == [1, 0]
+
+
 async def test_spans_and_metrics_contain_no_personal_data(build_client, telemetry, spans, metric_reader, sandbox):
     minted = await build_client(options={"on_attempt": telemetry})
     await minted.customers.create(CUSTOMER, firstname="Ada", email="ada@example.com", phone="+905550001122")

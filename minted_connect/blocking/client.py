@@ -17,6 +17,7 @@ from minted_connect.blocking.lift import Facade, blocking, blocking_as, blocking
 from minted_connect.blocking.loop_thread import LoopThread, check_threads_are_real
 from minted_connect.client import AsyncMintedConnect
 from minted_connect.completion.completions import AsyncCompletions
+from minted_connect.completion.intent_records import intent_lists
 from minted_connect.config import STAGING, Options, RetryPolicy, Timeouts
 from minted_connect.core.state import LagSource
 from minted_connect.environment import options_from_env, settings_from_env
@@ -93,8 +94,13 @@ class Completions(Facade[AsyncCompletions]):
     deliver_items: Final = blocking(AsyncCompletions.deliver_items)
     pending: Final = blocking(AsyncCompletions.pending)
     unfinished: Final = blocking(AsyncCompletions.unfinished)
+    intents_page: Final = blocking(AsyncCompletions.intents_page)
+    intents: Final = blocking_items(AsyncCompletions.intents, intent_lists)
+    intent: Final = blocking(AsyncCompletions.intent)
+    forget: Final = blocking(AsyncCompletions.forget)
     adopt: Final = blocking(AsyncCompletions.adopt)
     reconcile: Final = blocking(AsyncCompletions.reconcile)
+    reconcile_all: Final = blocking(AsyncCompletions.reconcile_all)
     decide: Final = blocking(AsyncCompletions.decide)
 
 

@@ -34,15 +34,16 @@ __all__ = [
 ]
 
 A = TypeVar("A")
+A_co = TypeVar("A_co", covariant=True)
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Facade(Generic[A]):
+class Facade(Generic[A_co]):
     """Base class of blocking twins: holds the async object, and the loop thread that runs its coroutines."""
 
-    def __init__(self, inner: A, loop_thread: LoopThread) -> None:
+    def __init__(self, inner: A_co, loop_thread: LoopThread) -> None:
         self._inner = inner
         self._loop_thread = loop_thread
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from minted_connect._version import __version__
-from minted_connect.cli import baskets, buy, customers, doctor, orders, prices, purchases, tools
+from minted_connect.cli import audit, baskets, buy, customers, doctor, journal, orders, prices, purchases, tools
 from minted_connect.cli.command import command
 from minted_connect.cli.usage import OneLineErrorGroup
 
@@ -63,6 +63,12 @@ def _load_reconcile_settings(common: Mapping[str, Any], given: Mapping[str, Any]
     return load_settings(common, account=not given["list_"] and given["decide"] is None)
 
 
+def _load_journal_settings(common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
+    from minted_connect.cli.profiles import load_settings  # noqa: PLC0415 - not for `--help`
+
+    return load_settings(common, account=False)
+
+
 def _load_no_settings(_common: Mapping[str, Any], _given: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
@@ -81,8 +87,10 @@ command(app, "reconcile", client=False, load_settings=_load_reconcile_settings, 
 )
 command(app, "wallet", rich_help_panel=_RECORDS)(customers.wallet)
 command(app, "orders", rich_help_panel=_RECORDS)(orders.orders)
+command(app, "journal", client=False, load_settings=_load_journal_settings, rich_help_panel=_RECORDS)(journal.journal)
 command(app, "receipt", rich_help_panel=_RECORDS)(orders.receipt)
 command(app, "invoice", rich_help_panel=_RECORDS)(orders.invoice)
+command(app, "audit", client=False, without=("journal",), rich_help_panel=_RECORDS)(audit.audit)
 app.command(
     "sandbox",
     add_help_option=False,

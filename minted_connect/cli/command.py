@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
@@ -142,6 +142,7 @@ def command(
     client: bool = True,
     load_settings: LoadSettings = load_client_settings,
     fields: Mapping[str, Any] = MappingProxyType({}),
+    without: Collection[str] = (),
     **typer_settings: Any,
 ) -> Callable[[_B], _B]:
     """Register a coroutine function, which takes a `Context` and its own parameters, as a command of `app`.
@@ -154,13 +155,15 @@ def command(
         load_settings: Returns the client's arguments. Runs before the event loop starts, because it may prompt for the
             password.
         fields: Further optional options, by name; the function receives them in its `**fields`.
+        without: Names of shared options that the command does not have, or has in another form.
         typer_settings: Passed to `Typer.command` or `Typer.callback`.
     """
 
     def register(body: _B) -> _B:
         signature = inspect.signature(body, eval_str=True)
         _, *own = signature.parameters.values()
-        options = {**{key: (annotation, None) for key, annotation in fields.items()}, **_SHARED}
+        shared = {key: option for key, option in _SHARED.items() if key not in without}
+        options = {**{key: (annotation, None) for key, annotation in fields.items()}, **shared}
         keyword = inspect.Parameter.KEYWORD_ONLY
         parameters = [
             parameter.replace(kind=keyword) for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD
@@ -175,7 +178,7 @@ def command(
         def call(**given: Any) -> None:
             if name is None and given.pop("_ctx").invoked_subcommand is not None:
                 return
-            common = {key: given.pop(key) for key in _SHARED}
+            common = {key: given.pop(key) if key in shared else None for key in _SHARED}
             raise typer.Exit(run(body, given, common, changes=changes, client=client, load_settings=load_settings))
 
         call.__signature__ = signature.replace(parameters=parameters, return_annotation=None)  # type: ignore[attr-defined]
@@ -210,7 +213,10 @@ def run(
         return "minted reconcile" if context is None else context.reconcile_command(intent_id)
 
     try:
-        context = created = Context(load_settings(common, given), common, out, changes=changes)
+        settings = load_settings(common, given)
+        if changes and not given.get("dry_run"):
+            _check_may_change(settings)
+        context = created = Context(settings, common, out, changes=changes)
         return process.run_interruptible(lambda: created.run(lambda cli: body(cli, **given), client=client))
     except process.Interrupted as interrupted:
         if context is not None and context.exit_code is not None:
@@ -239,3 +245,10 @@ def run(
             raise
         out.print_message(traceback.format_exc())
         return exit_codes.ExitCode.UNKNOWN
+
+
+def _check_may_change(settings: Mapping[str, Any]) -> None:
+    from minted_connect.errors import ConfigurationError  # noqa: PLC0415 - `--help` does not need it
+
+    if "options" in settings and settings["options"].read_only:
+        raise ConfigurationError("profile: read_only is set, so this command is refused: nothing was sent")

@@ -33,10 +33,13 @@ class ExitCode(enum.IntEnum):
     REJECTED = 3
     """The server responded with an error, or the purchase was proven not to have been executed.
 
-    It is also the code of a plan of which a reference was not bought.
+    It is also the code of a plan of which a reference was not bought, and of an audit with findings.
     """
     NOT_SENT = 4
-    """Nothing was sent: no connection, or the total differs from the expected one."""
+    """Nothing was sent: no connection, or the total differs from the expected one.
+
+    It is also the code of an audit that could not read a journal or the orders.
+    """
     UNKNOWN = 75
     """The change may have been made, or was made and could not be reported: check before you repeat it.
 

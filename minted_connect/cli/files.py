@@ -42,10 +42,16 @@ def _neutralise(cell: object) -> object:
     return cell
 
 
-def write_atomically(file: Path, data: bytes | str) -> None:
-    """Write a file next to its destination, then rename it, so that a failure leaves the previous content in place."""
+def write_atomically(file: Path, data: bytes | str, *, is_private: bool = False) -> None:
+    """Write a file next to its destination, then rename it, so that a failure leaves the previous content in place.
+
+    Only the user can read a private file (mode 0600).
+    """
     part = file.with_name(f".{file.name}.part")
     try:
+        if is_private:
+            part.unlink(missing_ok=True)
+            part.touch(mode=0o600, exist_ok=False)
         part.write_bytes(data.encode() if isinstance(data, str) else data)
         part.replace(file)
     finally:

@@ -9,6 +9,7 @@ A profile is a table in the configuration file, which is read under the rules of
     password_file = "staging.password"    # or keyring = true, or password = "..."
     language = "en"
     journal = "orders.db"
+    read_only = true    # refuse every command that changes something (`Options.read_only`)
 
 Relative paths in a profile are relative to the configuration file. No option takes the password itself, because other
 users of the machine can see the arguments of a process.
@@ -58,6 +59,7 @@ _KEYS: Final[Mapping[str, type]] = {
     "password": str,
     "password_file": str,
     "paths": dict,
+    "read_only": bool,
     "username": str,
 }
 
@@ -182,9 +184,11 @@ def load_settings(given: Mapping[str, Any], *, account: bool = True) -> dict[str
             )
         settings["password"] = _password(given, profile, environment, username)
     journal_account = first("journal_account")
-    if profile.get("paths") or journal_account:
+    if profile.get("paths") or journal_account or profile.get("read_only"):
         paths: Mapping[str, str] = check_paths(profile["paths"]) if profile.get("paths") else {}
-        settings["options"] = Options(paths=paths, journal_account=journal_account)
+        settings["options"] = Options(
+            paths=paths, journal_account=journal_account, read_only=profile.get("read_only", False)
+        )
     journal = given.get("journal") or environment.get("MINTED_CONNECT_JOURNAL")
     if journal is None and profile.get("journal"):
         journal = profile["journal"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, Self
 
 from minted_connect.cli.output import Output
@@ -30,6 +32,18 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+    @contextmanager
+    def hidden(self) -> Generator[None]:
+        """Hide the bar inside the `with` block, so that lines can be printed above it."""
+        if self._bar is None:
+            yield
+            return
+        self._bar.stop()
+        try:
+            yield
+        finally:
+            self._bar.start()
 
     def update(self, done: int, total: int | None) -> None:
         """Show the number of finished items, and of all items if it is known."""

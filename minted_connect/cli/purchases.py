@@ -220,7 +220,7 @@ async def reconcile(
         typer.Option("--fence", help="Clear open baskets, so that a late request finds nothing to complete."),
     ] = False,
     seconds: Annotated[
-        float, typer.Option(min=0.1, help="Maximum number of seconds to read back each intent.")
+        float, typer.Option(min=0.1, help="Maximum number of seconds to read back the intents.")
     ] = 120.0,
 ) -> int | None:
     """Find out the outcome of purchases whose outcome is unknown. Buys nothing."""
@@ -228,6 +228,7 @@ async def reconcile(
 
     from minted_connect.cli.process import LossyOutput  # noqa: PLC0415
     from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
+    from minted_connect.cli.progress import Progress  # noqa: PLC0415
     from minted_connect.commands import reconcile  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
 
@@ -254,6 +255,7 @@ async def reconcile(
         as_json=cli.out.as_json,
         settings=settings,
         out=cast("TextIO", out),
+        progress=Progress(cli.out, "intents"),
     )
     if out.failure is not None:
         cli.out.print_message(f"minted: the result could not be printed: {type(out.failure).__name__}")

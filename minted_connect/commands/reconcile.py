@@ -10,38 +10,45 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Final, Self, TextIO
+from typing import Any, Final, Protocol, Self, TextIO
 
-import anyio
 import attrs
 
 from minted_connect.client import AsyncMintedConnect
-from minted_connect.config import STAGING, CompletionPolicy, Options
+from minted_connect.completion.settlement import describe_error
+from minted_connect.config import STAGING, Options
 from minted_connect.environment import options_from_env, settings_from_env
 from minted_connect.errors import (
     CompletionRejected,
     ConfigurationError,
-    MintedConnectError,
     NotExecuted,
     OutcomeUnknown,
 )
 from minted_connect.journal import open_journal
 from minted_connect.journal.accounts import account_of_user
 from minted_connect.journal.protocol import Journal, JournalAccount
-from minted_connect.models import Completion, Intent, IntentState
+from minted_connect.models import Intent, IntentState, ReconcileResult
 
-__all__ = ["UNSETTLED", "not_found_error", "run"]
+__all__ = ["UNSETTLED", "ProgressBar", "not_found_error", "run"]
 
 UNSETTLED: Final = 75
 """Exit code while an outcome is unknown: `EX_TEMPFAIL` of sysexits.h, "try again later"."""
 
 _ACCOUNT_DIGITS: Final = 8
 """Number of characters shown of an account's hash: enough to tell the accounts of a journal apart."""
-_CONCURRENCY: Final = 4
-_MAY_BE_IN_FLIGHT: Final = timedelta(minutes=2)
-"""Another process may still be sending a prepared intent that is younger than this: it is read back, but not fenced."""
+
+
+class ProgressBar(AbstractContextManager[Any], Protocol):
+    """Shows the number of intents that were read back, while it is entered."""
+
+    def update(self, done: int, total: int | None) -> None:
+        """Show the number of finished items, and of all items."""
+
+    def hidden(self) -> AbstractContextManager[None]:
+        """Return a context manager that hides the bar, so that lines can be printed."""
+        ...
 
 
 async def run(
@@ -56,6 +63,7 @@ async def run(
     as_json: bool = False,
     settings: Mapping[str, Any] | None = None,
     out: TextIO | None = None,
+    progress: ProgressBar | None = None,
 ) -> int:
     """List or settle the open intents of a journal; return 0 if no selected outcome is unknown, else 75.
 
@@ -68,15 +76,16 @@ async def run(
             request.
         only_list: Send no request and change nothing. Without a user name, list the intents of all accounts.
         all_accounts: List the open intents of other accounts, too.
-        fence: Clear open baskets, as for `complete.reconcile`; except those that another process may be completing.
-        seconds: Maximum time to read back each intent.
+        fence: Clear open baskets, as for `complete.reconcile_all`.
+        seconds: Maximum time to read back all intents, which are read at the same time.
         as_json: Print JSON lines instead of text.
         settings: Arguments of the client; default: those of `AsyncMintedConnect.from_env`.
         out: Stream to print to; default: standard output.
+        progress: Shown while intents are read back.
 
     Raises:
-        ConfigurationError: if the journal does not exist, an intent is not in it or not open, or credentials are
-            missing.
+        ConfigurationError: if the journal does not exist, an intent is not in it or not open, credentials are missing,
+            or `decide` or `fence` is given with `Options.read_only`.
         JournalError: if the journal cannot be read.
     """
     location = _locate(journal, intents or ())
@@ -84,6 +93,9 @@ async def run(
         raise ConfigurationError("decide: takes exactly one --intent, and no --list")
     needs_server = not only_list and decide is None
     arguments = _client_arguments(settings, needs_server=needs_server)
+    given: Options | None = arguments.get("options")
+    if given is not None and given.read_only and (decide is not None or (fence and needs_server)):
+        raise ConfigurationError(f"Options.read_only: is set, so {'decide' if decide else 'fence'} is refused")
     opened = open_journal(location)
     report = _Report(
         out or sys.stdout, as_json, str(getattr(opened, "location", location)), is_selection=intents is not None
@@ -96,10 +108,12 @@ async def run(
         if decide is not None:
             return await _decide(opened, records, IntentState(decide), report)
         if needs_server:
-            policy = CompletionPolicy(reconcile_budget=seconds)
-            arguments["options"] = attrs.evolve(arguments.get("options") or Options(), completion=policy)
+            options: Options = arguments.get("options") or Options()
+            policy = attrs.evolve(options.completion, reconcile_budget=seconds)
+            arguments["options"] = attrs.evolve(options, completion=policy)
             arguments["journal"] = opened
-            still_open = await _settle(AsyncMintedConnect(**arguments), records.selected, fence, report)
+            client = AsyncMintedConnect(**arguments)
+            still_open = await _settle(client, records.selected, fence, report, progress)
         else:
             still_open = len(records.selected)
             for intent in records.selected:
@@ -115,27 +129,29 @@ async def run(
     return report.print_totals(still_open, settled=settled, unlisted=records.unlisted)
 
 
-async def _settle(client: AsyncMintedConnect, intents: Sequence[Intent], fence: bool, report: _Report) -> int:
-    """Read back each intent, and return the number of those that are still open."""
-    limiter = anyio.CapacityLimiter(_CONCURRENCY)
+async def _settle(
+    client: AsyncMintedConnect,
+    intents: Sequence[Intent],
+    fence: bool,
+    report: _Report,
+    progress: ProgressBar | None,
+) -> int:
+    """Read back the intents, and return the number of those that are still open."""
+    done = 0
+
+    def print_result(result: ReconcileResult) -> None:
+        nonlocal done
+        done += 1
+        with progress.hidden() if progress is not None else nullcontext():
+            report.print_result(result)
+        if progress is not None:
+            progress.update(done, len(intents))
+
     async with client as minted:
-
-        async def settle(intent: Intent) -> None:
-            is_recent = datetime.now(UTC) - intent.created_at < _MAY_BE_IN_FLIGHT
-            may_fence = fence and not (is_recent and intent.state == IntentState.PREPARED)
-            async with limiter:
-                try:
-                    completion = await minted.complete.reconcile(intent, fence=may_fence)
-                except (CompletionRejected, NotExecuted, OutcomeUnknown) as outcome:
-                    report.print_outcome(intent, outcome)
-                except MintedConnectError as error:
-                    report.print_intent(intent, str(IntentState.UNKNOWN), (str(error),))
-                else:
-                    report.print_outcome(intent, completion)
-
-        async with anyio.create_task_group() as tasks:
-            for intent in intents:
-                tasks.start_soon(settle, intent)
+        with progress if progress is not None else nullcontext():
+            if progress is not None:
+                progress.update(0, len(intents))
+            await minted.complete.reconcile_all(intents=intents, fence=fence, on_result=print_result)
         # Count from the journal: an intent whose outcome could not be written is still open.
         return len({intent.id for intent in await minted.complete.pending()} & {intent.id for intent in intents})
 
@@ -267,20 +283,24 @@ class _Report:
     is_selection: bool
     """Whether only some of the open intents were processed."""
 
-    def print_outcome(
-        self, intent: Intent, outcome: Completion | CompletionRejected | NotExecuted | OutcomeUnknown
-    ) -> None:
-        match outcome:
-            case Completion():
-                number = outcome.keys.get("id")
-                self.print_intent(intent, str(IntentState.CONFIRMED), outcome.differences, order=number)
-            case CompletionRejected():
-                number = str(outcome.order.id) if outcome.order is not None else None
+    def print_result(self, result: ReconcileResult) -> None:
+        """Print the outcome of an intent."""
+        intent, completion = result.intent, result.completion
+        if completion is not None:
+            number = completion.keys.get("id")
+            self.print_intent(intent, str(IntentState.CONFIRMED), completion.differences, order=number)
+            return
+        match result.error:
+            case CompletionRejected(order=order):
+                number = str(order.id) if order is not None else None
                 self.print_intent(intent, str(IntentState.REJECTED), order=number)
             case NotExecuted():
                 self.print_intent(intent, str(IntentState.NOT_EXECUTED))
-            case OutcomeUnknown():
-                self.print_intent(intent, str(IntentState.UNKNOWN), outcome.evidence)
+            case OutcomeUnknown(evidence=evidence):
+                self.print_intent(intent, str(IntentState.UNKNOWN), evidence)
+            case error:
+                assert error is not None
+                self.print_intent(intent, str(IntentState.UNKNOWN), (describe_error(error),))
 
     def print_intent(
         self,

@@ -26,15 +26,17 @@ from minted_connect.errors import (
 from minted_connect.models import Order
 from minted_connect.models.json_types import CustomerMatch, compare_customer
 
-__all__ = ["BEGINNING", "SEARCH_MARGIN", "BoundedReads", "ListedOrder"]
+__all__ = ["BEGINNING", "MAX_PAGES", "PER_PAGE", "SEARCH_MARGIN", "BoundedReads", "ListedOrder"]
 
 BEGINNING: Final = datetime.min.replace(tzinfo=UTC)
 """`oldest` of a search without dates."""
 SEARCH_MARGIN: Final = timedelta(days=1)
 """By how much a search by date is widened at both ends: an order is dated by its basket, and clocks differ."""
 
-_PER_PAGE: Final = 30
-_MAX_PAGES: Final = 20
+PER_PAGE: Final = 30
+"""Orders on a page, as many as the server allows."""
+MAX_PAGES: Final = 20
+"""Number of pages that one search reads at most."""
 
 
 @attrs.frozen
@@ -118,9 +120,9 @@ class BoundedReads:
         found: list[ListedOrder] = []
         previous: Any = None
         received = 0
-        for number in range(1, _MAX_PAGES + 1):
+        for number in range(1, MAX_PAGES + 1):
             request = Request(
-                OPERATIONS["orders.page"], query=(("page", str(number)), ("total", str(_PER_PAGE)), *query)
+                OPERATIONS["orders.page"], query=(("page", str(number)), ("total", str(PER_PAGE)), *query)
             )
             response = await self.send(request)
             page = mapping(response.data)
@@ -128,9 +130,9 @@ class BoundedReads:
             if items is None:
                 raise ProtocolError("Get Orders: the response is not a page of orders")
             raws = [mapping(raw) for raw in items]
-            rows = [self._parse(raw) for raw in raws if compare_customer(raw, customer) is not CustomerMatch.OTHER]
+            rows = [self.parse(raw) for raw in raws if compare_customer(raw, customer) is not CustomerMatch.OTHER]
             found += rows
-            last, current = last_page(page, default=_MAX_PAGES + 1), page.get("current_page")
+            last, current = last_page(page, default=MAX_PAGES + 1), page.get("current_page")
             if current is not None and current == previous and str(current) != str(last):
                 self.failures.append("the server or a cache ignores the page number of Get Orders")
                 return found, False
@@ -143,10 +145,11 @@ class BoundedReads:
                 return found, True
             if rows and all(row.order is not None and row.order.order_at < oldest for row in rows):
                 return found, True
-        self.failures.append(f"only the first {_MAX_PAGES * _PER_PAGE} orders were read; there are more")
+        self.failures.append(f"only the first {MAX_PAGES * PER_PAGE} orders were read; there are more")
         return found, False
 
-    def _parse(self, raw: Mapping[str, Any]) -> ListedOrder:
+    def parse(self, raw: Mapping[str, Any]) -> ListedOrder:
+        """Parse a row of the list of orders, if possible."""
         try:
             return ListedOrder(raw, self._api.structure(raw, Order))
         except ProtocolError:

@@ -6,34 +6,27 @@ the journal, send once on a fresh connection, and classify a failure by the phas
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from minted_connect import validation
 from minted_connect.completion.agreed_total import AgreedTotal, validate_agreed_total, validate_limit
 from minted_connect.completion.basket_completion import complete_basket
+from minted_connect.completion.decision import decide_intent
+from minted_connect.completion.intent_arguments import intent_from, intent_id_from
+from minted_connect.completion.intent_records import IntentRecords
 from minted_connect.completion.item_completion import ItemCompletion, make_item_terms
-from minted_connect.completion.outcomes import resolve
 from minted_connect.completion.preflight import check_basket, serialize_shipping
-from minted_connect.completion.reconcile import ReadBack
-from minted_connect.completion.settlement import Settlement
-from minted_connect.core.api_client import ApiClient
-from minted_connect.errors import InvalidInput, OutcomeUnknown, Phase
-from minted_connect.journal.protocol import CLOSED
-from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, Shipping
+from minted_connect.completion.reconcile_all import reconcile_all, reconcile_intent
+from minted_connect.errors import OutcomeUnknown
+from minted_connect.models import Basket, Completion, Intent, IntentState, OrderKind, ReconcileResult, Shipping
 
 __all__ = ["AsyncCompletions"]
 
-_DECISIONS: Final = frozenset({IntentState.CONFIRMED, IntentState.REJECTED, IntentState.NOT_EXECUTED})
 
-
-class AsyncCompletions:
+class AsyncCompletions(IntentRecords):
     """Completes baskets at most once, and settles completions with an unknown outcome."""
-
-    def __init__(self, api: ApiClient, settlement: Settlement) -> None:
-        self._api = api
-        self._settlement = settlement
 
     async def buy(
         self,
@@ -70,9 +63,9 @@ class AsyncCompletions:
             OutcomeUnknown: if the purchase may have happened. Pass the error to `reconcile`; do not buy again before
                 the purchase is settled. After every other error, this call has bought nothing.
             ConfigurationError: if the journal cannot store references, or holds those of another user of the server
-                (`Options.journal_account`).
-            NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `AlreadyInFlight`,
-                `JournalError`, `InvalidInput`, no connection, or the basket could not be read.
+                (`Options.journal_account`); if `Options.spending` is in another currency; with `Options.read_only`.
+            NotSent: if this call sent no completion: `PriceChanged`, `PriceFixExpired`, `LimitExceeded`,
+                `AlreadyInFlight`, `JournalError`, `InvalidInput`, no connection, or the basket could not be read.
             APIError: if the server refused the completion and no order was made, or refused the read of the basket
                 before it.
             IntegrityError: if the basket that was read is not the caller's; no completion was sent.
@@ -224,8 +217,9 @@ class AsyncCompletions:
             JournalError: if the journal cannot be read, or was lost while in use.
         """
         validation.boolean("all_accounts", all_accounts)
-        in_flight = {one.intent.id for one in self._settlement.in_flight.values() if one.intent is not None}
+        in_flight = self._settlement.ids_in_flight()
         intents = await self._settlement.journal.pending()
+        in_flight |= self._settlement.ids_in_flight()  # some calls may have started while the journal was read
         selected = intents if all_accounts else self._settlement.filter_own(intents, "open")
         return [intent for intent in selected if intent.id not in in_flight]
 
@@ -255,20 +249,25 @@ class AsyncCompletions:
             intent_or_error: An intent from `pending(all_accounts=True)`, the error that names it, or its id.
 
         Raises:
+            ConfigurationError: with `Options.read_only`.
             InvalidInput: if the journal does not contain the intent.
             JournalError: if the journal cannot be written.
         """
-        intent = await self._settlement.load(_id_of(intent_or_error))
+        self._api.check_may_change("complete.adopt")
+        intent = await self._settlement.load(intent_id_from(intent_or_error))
         return await self._settlement.adopt(intent)
 
-    async def reconcile(self, intent_or_error: Intent | OutcomeUnknown, *, fence: bool = False) -> Completion:
+    async def reconcile(
+        self, intent_or_error: Intent | OutcomeUnknown, *, budget: float | None = None, fence: bool = False
+    ) -> Completion:
         """Settle an intent with an unknown outcome: poll orders and basket until they prove the outcome.
 
-        Never sends a completion. Polls for at most `CompletionPolicy.reconcile_budget` seconds (120 by default), which
-        also limits each read. If this client is completing the same basket, first waits for that call.
+        Never sends a completion. If this client is completing the same basket, first waits for that call.
 
         Args:
             intent_or_error: An intent from `pending()`, or the error that names it.
+            budget: Seconds for which to poll at most, which also limits each read. None =
+                `CompletionPolicy.reconcile_budget` (120 by default).
             fence: If the basket is still open and no order is listed, clear the basket, so that a request that is still
                 in flight has nothing to complete. This is written into the journal. Add nothing to that basket
                 afterwards: a late request would complete it.
@@ -281,21 +280,66 @@ class AsyncCompletions:
                 order was made (`.refusal`).
             NotExecuted: if the completion was provably not executed. Whether to buy again, at another price, is your
                 decision.
-            OutcomeUnknown: if the outcome is still unknown; `.evidence` lists what was seen. Call again later.
+            OutcomeUnknown: if the outcome is still unknown. The text and `.evidence` list what was seen, how sure that
+                is, and the next step.
+            ConfigurationError: for `fence` with `Options.read_only`; nothing was read.
             InvalidInput: if the intent belongs to another account (see `adopt`); nothing was read.
             ClientClosedError: if the client is closed, was forked, or runs on another event loop.
         """
-        intent = _intent_of(intent_or_error)
+        intent = intent_from(intent_or_error)
         validation.boolean("fence", fence)
+        seconds = self._budget(budget)
+        if fence:
+            self._api.check_may_change("complete.reconcile(fence=True)")
         self._api.check_usable()
-        in_flight = self._settlement.in_flight.get((intent.external_customer_id, intent.cart_token))
-        if in_flight is not None:
-            await in_flight.done.wait()
-        intent = await self._settlement.refresh(intent)
-        budget = self._api.completion_policy.reconcile_budget
-        record_fence = self._settlement.record_fence if fence else None
-        result = await ReadBack(self._api, intent).poll(budget=budget, record_fence=record_fence)
-        return await resolve(self._settlement, intent, result, Phase.SENT)
+        return await reconcile_intent(self._api, self._settlement, intent, budget=seconds, fence=fence)
+
+    async def reconcile_all(
+        self,
+        *,
+        intents: Iterable[Intent] | None = None,
+        budget: float | None = None,
+        concurrency: int = 4,
+        fence: bool = False,
+        on_result: Callable[[ReconcileResult], object] | None = None,
+    ) -> list[ReconcileResult]:
+        """Settle the open intents of this account, as `reconcile` does; return a result for each, oldest first.
+
+        One walk over the orders of all customers confirms the intents whose keys it finds. The others are read back by
+        themselves, at the same time, so that all take about as long as one. Raises nothing for the outcome of an
+        intent: its result has the error. Intents in flight in this client are left out.
+
+        Args:
+            intents: The intents to settle. None = those of `pending()`.
+            budget: Seconds for all intents together. None = `CompletionPolicy.reconcile_budget` (120 by default).
+            concurrency: Number of intents to read at a time, each with one connection.
+            fence: As for `reconcile`, but not for a prepared intent of the last two minutes, which another process may
+                be sending.
+            on_result: Called with each result as soon as it is known, on the thread of the event loop. It must not
+                block; an exception that it raises is logged.
+
+        Raises:
+            JournalError: if the journal cannot be read, or was lost while in use.
+            ClientClosedError: if the client is closed, was forked, or runs on another event loop.
+        """
+        seconds = self._budget(budget)
+        validation.integer("concurrency", concurrency, 1)
+        validation.boolean("fence", fence)
+        if fence:
+            self._api.check_may_change("complete.reconcile(fence=True)")
+        self._api.check_usable()
+        given = await self.pending() if intents is None else [intent_from(intent) for intent in intents]
+        in_flight = self._settlement.ids_in_flight()
+        selected = {intent.id: intent for intent in given if intent.id not in in_flight}
+        return await reconcile_all(
+            self._api,
+            self._settlement,
+            list(selected.values()),
+            budget=seconds,
+            concurrency=concurrency,
+            fence=fence,
+            on_result=on_result,
+        )
 
     async def decide(
         self, intent_or_error: Intent | OutcomeUnknown | str, state: IntentState | str, *, order_id: int | None = None
@@ -311,20 +355,19 @@ class AsyncCompletions:
             order_id: The number of the order, for `confirmed`.
 
         Raises:
+            ConfigurationError: with `Options.read_only`.
             InvalidInput: if the journal does not contain the intent, if it belongs to another account (see `adopt`), or
                 if it has another outcome already and `state` is not `confirmed`.
             JournalError: if the journal cannot be read or written.
         """
-        intent_id = _id_of(intent_or_error)
-        decided = IntentState(validation.one_of("state", state, _DECISIONS))
-        if order_id is not None:
-            validation.integer("order_id", order_id, 1)
-        stored = await self._settlement.load(intent_id)
-        self._settlement.check_owner(stored)
-        if stored.state in CLOSED and decided not in {stored.state, IntentState.CONFIRMED}:
-            text = f"intent {intent_id} has the outcome {stored.state}: only confirmed can replace it"
-            raise InvalidInput.of("intent_or_error", text)
-        await self._settlement.settle_manually(stored, decided, order_id, self._api.clock.wall())
+        self._api.check_may_change("complete.decide")
+        intent_id = intent_id_from(intent_or_error)
+        await decide_intent(self._settlement, intent_id, state, order_id, at=self._api.clock.wall())
+
+    def _budget(self, budget: float | None) -> float:
+        if budget is None:
+            return self._api.completion_policy.reconcile_budget
+        return validation.seconds("budget", budget)
 
     async def _complete(
         self,
@@ -335,19 +378,7 @@ class AsyncCompletions:
         reference: str | None,
         extra: Mapping[str, Any],
     ) -> Completion:
+        self._api.check_may_change(f"complete.{kind}")
         agreed = validate_agreed_total(expected_total, accept_price)
         check_basket(basket, kind)
         return await complete_basket(self._api, self._settlement, kind, basket, agreed, reference, extra)
-
-
-def _id_of(intent_or_error: Intent | OutcomeUnknown | str) -> str:
-    if isinstance(intent_or_error, str):
-        return validation.text("intent_or_error", intent_or_error)
-    return _intent_of(intent_or_error).id
-
-
-def _intent_of(intent_or_error: Intent | OutcomeUnknown) -> Intent:
-    intent = intent_or_error.intent if isinstance(intent_or_error, OutcomeUnknown) else intent_or_error
-    if not isinstance(intent, Intent):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise InvalidInput.of("intent_or_error", "must be an Intent from pending(), or an OutcomeUnknown")
-    return intent

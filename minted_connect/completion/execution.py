@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from typing import cast
 
 import attrs
 
@@ -40,7 +41,8 @@ from minted_connect.errors import (
 from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import Journal, ReferenceJournal, already_in_flight_error
-from minted_connect.models import Basket, Completion, Intent, IntentState, Order, Refusal
+from minted_connect.journal.spending import SpendingCheck, SpendingJournal, check_currency, check_purchase
+from minted_connect.models import Basket, Completion, Intent, IntentState, Order, OrderKind, Refusal
 
 __all__ = ["Execution"]
 
@@ -80,6 +82,7 @@ class Execution:
         self._frees_customer = frees_customer
         self._progress = RequestProgress()
         self._end = end
+        self._spending = api.settings.options.spending if in_flight.kind is OrderKind.BUY else None
 
     async def run(self, basket: Basket) -> Completion:
         """Check the basket, write the intent into the journal, send once, and return the completion.
@@ -102,7 +105,11 @@ class Execution:
 
     async def _run(self, basket: Basket) -> Completion:
         in_flight = self._in_flight
+        if self._spending is not None:
+            check_currency(self._spending, basket.currency_code)
         fresh, limit = await self._refresh_basket(basket)
+        if self._spending is not None:
+            check_purchase(self._spending, fresh.paid_total, fresh.currency_code)
         known_orders = await recent_order_ids(self._api, fresh, in_flight.kind)
         intent = in_flight.intent = build_intent(
             fresh, in_flight.kind, self._api, known_orders, limit.send_before, in_flight.reference
@@ -159,6 +166,16 @@ class Execution:
 
     def _write_intent(self, journal: Journal, intent: Intent) -> Awaitable[None]:
         attempts = self._attempts
+        if self._spending is not None:
+            # `check_spending_journal` has checked the signature.
+            return cast("SpendingJournal", journal).prepare(
+                intent,
+                key=None if attempts is None else attempts.key,
+                known=() if attempts is None else attempts.ids,
+                claim=self._claim,
+                frees_customer=self._frees_customer,
+                spending=SpendingCheck(self._spending, self._settlement.owner.account, self._api.account),
+            )
         if attempts is None:
             return journal.prepare(intent)
         if self._claim is None:

@@ -31,6 +31,7 @@ from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, OutcomeUnknown, PriceFixExpired
 from minted_connect.journal.claims import Claim, ClaimJournal, claimed_error
+from minted_connect.journal.spending import check_currency
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.resources.basket_changes import read_active
 from minted_connect.resources.basket_replace import checked_items
@@ -110,7 +111,10 @@ class ItemCompletion:
             names = (name for name in dir(ClaimJournal) if not name.startswith("_") and not hasattr(journal, name))
             missing = ", ".join(names)
             raise ConfigurationError(f"reference: the journal {type(journal).__name__} lacks {missing} of ClaimJournal")
+        kind = self._terms.kind
+        self._api.check_may_change(f"complete.{'deliver' if kind is OrderKind.DELIVERY else kind}_items")
         self._api.check_usable()
+        spending = self._api.settings.options.spending if kind is OrderKind.BUY else None
         until = self._api.clock.monotonic() + self._terms.wait
         tries = 0
         while True:
@@ -118,6 +122,9 @@ class ItemCompletion:
             if (replayed := await replay_confirmed(self._api, attempts, end=self._end())) is not None:
                 return replayed
             try:
+                if spending is not None:
+                    # Before the basket is filled.
+                    check_currency(spending, self._terms.currency)
                 check_open_attempts(attempts)
                 if tries:
                     await self._check_claim(journal, attempts)

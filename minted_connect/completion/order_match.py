@@ -118,7 +118,7 @@ def _raw_differences(raw: Mapping[str, Any], intent: Intent) -> Iterator[str]:
 
 
 def _order_differences(order: Order, intent: Intent) -> Iterator[str]:
-    if order.paid_total != intent.paid_total:
+    if order.paid_total != intent.paid_total and intent.forgotten_at is None:
         yield f"paid_total: agreed {intent.paid_total}, ordered {order.paid_total}"
     if order.currency_code != intent.currency_code:
         yield f"currency_code: agreed {intent.currency_code}, ordered {order.currency_code}"

@@ -57,7 +57,7 @@ async def resolve(
             raised = await mark_not_executed(settlement, intent, found.verdict.reason)
         case Outcome.UNKNOWN:
             cause = () if error is None else (describe_error(error),)
-            raised = await mark_unknown(settlement, intent, phase, (*cause, *found.notes))
+            raised = await mark_unknown(settlement, intent, phase, (*cause, *found.notes), found.report)
     if error is None:
         raise raised
     raise raised from error

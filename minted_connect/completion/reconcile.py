@@ -6,6 +6,7 @@ This module never sends a completion. A read without a usable response proves no
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
@@ -20,6 +21,7 @@ from minted_connect.completion.order_match import (
     mapping,
     match_order,
 )
+from minted_connect.completion.unknown_text import NOT_READ, Report, report_reads
 from minted_connect.completion.verdict import BasketSeen, Evidence, Fence, OrderSeen, Outcome, Verdict, verdict
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.api_client import ApiClient
@@ -33,7 +35,7 @@ from minted_connect.errors import (
 from minted_connect.models import Intent, IntentState, Order
 from minted_connect.models.json_types import CustomerMatch, compare_customer
 
-__all__ = ["DATE_RESOLUTION", "MAX_PRICE_LOCK", "ReadBack", "ReadBackResult"]
+__all__ = ["DATE_RESOLUTION", "MAX_PRICE_LOCK", "ReadBack", "ReadBackResult", "RecordFence"]
 
 WAITS: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between two polls; the last value repeats."""
@@ -75,6 +77,8 @@ class ReadBackResult:
     """The matching order as received."""
     notes: tuple[str, ...] = ()
     """For people: the reason, other orders that may matter, and failed reads. Contains no personal data."""
+    report: Report = NOT_READ
+    """The evidence in words, if the verdict is unknown."""
 
     @property
     def confirms_refusal(self) -> bool:
@@ -112,6 +116,8 @@ class ReadBack:
         self._fence = Fence.NOT_USED
         self._fence_tried = intent.fenced_at is not None
         self._fenced_at = 0.0
+        self._searched: set[tuple[str, str]] = set()
+        """Keys of the orders of the customer that the latest poll read."""
 
     @property
     def has_failed_permanently(self) -> bool:
@@ -123,22 +129,33 @@ class ReadBack:
         self._reads.deadline = self._api.clock.monotonic() + within
         return await self._poll()
 
-    async def poll(self, *, budget: float, record_fence: RecordFence | None) -> ReadBackResult:
+    async def poll(
+        self,
+        *,
+        budget: float,
+        record_fence: RecordFence | None,
+        limiter: AbstractAsyncContextManager[object] | None = None,
+    ) -> ReadBackResult:
         """Poll until a verdict is proven, for at most `budget` seconds.
 
         Args:
             budget: Seconds.
             record_fence: If given, a basket that is still open is cleared, and this is called before.
+            limiter: Entered for each poll, and left between two polls: limits the polls of several read-backs.
         """
         clock = self._api.clock
         deadline = self._reads.deadline = clock.monotonic() + budget
+        result: ReadBackResult | None = None
         polls = 0
         while True:
-            result = await self._poll()
-            if result.verdict.outcome is not Outcome.UNKNOWN or self.has_failed_permanently:
-                return result
-            if record_fence is not None and self._fence is Fence.NOT_USED and _may_fence(result.evidence):
-                await self._clear_basket(record_fence)
+            async with limiter or nullcontext():
+                if result is not None and clock.monotonic() + MIN_POLL_TIME > deadline:
+                    return result
+                result = await self._poll()
+                if result.verdict.outcome is not Outcome.UNKNOWN or self.has_failed_permanently:
+                    return result
+                if record_fence is not None and self._fence is Fence.NOT_USED and _may_fence(result.evidence):
+                    await self._clear_basket(record_fence)
             pause = WAITS[min(polls, len(WAITS) - 1)]
             if clock.monotonic() + pause + MIN_POLL_TIME > deadline:
                 return result
@@ -158,12 +175,28 @@ class ReadBack:
 
     def _may_still_be_sent(self, server_time: datetime | None) -> bool:
         """Return whether another process may still send the intent, or the order it made may not show yet."""
-        intent = self._intent
-        if intent.state != IntentState.PREPARED:
+        if self._intent.state != IntentState.PREPARED:
             return False
+        return server_time is None or server_time < self._settled_at(self._intent)
+
+    def _settled_at(self, intent: Intent) -> datetime:
+        """Return the server time at which the order of a prepared intent would show."""
         send_before = intent.send_before or intent.created_by_server + MAX_PRICE_LOCK
-        settled_at = send_before + timedelta(seconds=self._policy.settle_time) + DATE_RESOLUTION
-        return server_time is None or server_time < settled_at
+        return send_before + timedelta(seconds=self._policy.settle_time) + DATE_RESOLUTION
+
+    def _seconds_to_settle(self, evidence: Evidence, began: float, server_time: datetime | None) -> float:
+        """Return in how many seconds an order of a refused or prepared intent would show, 0 for other intents."""
+        intent, settle_time = self._intent, self._policy.settle_time
+        if evidence.may_still_be_sent:
+            return settle_time if server_time is None else (self._settled_at(intent) - server_time).total_seconds()
+        if intent.refusal is None or evidence.is_refusal_settled:
+            return 0.0
+        if self._responded_at is not None:
+            return self._responded_at + settle_time - began
+        if server_time is None:
+            return settle_time
+        settled_at = intent.refusal.at + timedelta(seconds=settle_time) + DATE_RESOLUTION
+        return (settled_at - server_time).total_seconds()
 
     async def _poll(self) -> ReadBackResult:
         clock = self._api.clock
@@ -202,7 +235,15 @@ class ReadBack:
         if proven.outcome is Outcome.UNKNOWN:
             candidates = _list_orders(likely, "may be the order of this purchase")
             notes = (proven.reason, proven.likelihood.value, *candidates, *failures)
-            return ReadBackResult(proven, evidence, notes=notes)
+            report = report_reads(
+                evidence,
+                proven.likelihood,
+                self._intent,
+                orders=len(self._searched),
+                seconds_to_settle=self._seconds_to_settle(evidence, began, server_time),
+                has_failed_permanently=self.has_failed_permanently,
+            )
+            return ReadBackResult(proven, evidence, notes=notes, report=report)
         if not matching:
             return ReadBackResult(proven, evidence)
         duplicates = _list_orders(matching[1:], "has keys of the same basket")
@@ -250,6 +291,7 @@ class ReadBack:
         newest_first = (customer, ("sortBy", "created_at"), ("sortType", "desc"))
         days = (("startDate", first.date().isoformat()), ("endDate", last.date().isoformat()))
         rows: dict[tuple[str, str], _Row] = {}
+        self._searched.clear()
         complete = await self._search((customer, ("orderId", str(intent.basket_id))), first, rows)
         complete = await self._search((*newest_first, *days), first, rows) and complete
         # A basket of last week becomes an order dated last week, which only the search by number finds, and only if
@@ -266,6 +308,7 @@ class ReadBack:
         """Add the matching orders to `rows`; return whether all pages that may hold one were read."""
         intent, keeps_number = self._intent, self._policy.order_keeps_number
         listed, is_complete = await self._reads.list_orders(query, intent.external_customer_id, oldest)
+        self._searched.update(one.key for one in listed)
         for one in listed:
             match = match_order(one.raw, one.order, intent, keeps_number=keeps_number)
             if match is not Match.NONE:

@@ -20,8 +20,9 @@ from minted_connect.completion.bounded_reads import BEGINNING, BoundedReads
 from minted_connect.completion.in_flight import Reference
 from minted_connect.completion.order_match import Match, differences, identifiers, match_order
 from minted_connect.completion.settlement import Settlement
+from minted_connect.completion.unknown_text import build_unknown
 from minted_connect.core.api_client import ApiClient
-from minted_connect.errors import ConfigurationError, InvalidInput, OutcomeUnknown, Phase
+from minted_connect.errors import ConfigurationError, InvalidInput, Phase
 from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.journal.protocol import (
     ReferenceJournal,
@@ -195,5 +196,4 @@ def check_open_attempts(attempts: Attempts) -> None:
         return
     if active.state in {IntentState.PREPARED, IntentState.CONFIRMED}:
         raise already_in_flight_error(active, "this reference")
-    text = f"the outcome of this reference is unknown (intent {active.id}): reconcile it"
-    raise OutcomeUnknown(text, active, Phase.SENT, ("an earlier completion may have been executed",))
+    raise build_unknown(active, Phase.SENT, ("an earlier completion of this reference may have been executed",))

@@ -98,6 +98,10 @@ class Settlement:
                 text = "a basket of this customer is being completed by this client: wait for that call"
                 raise AlreadyInFlight(text, call.intent.id if call.intent is not None else None)
 
+    def ids_in_flight(self) -> set[str]:
+        """Return the ids of the intents that this client is completing."""
+        return {one.intent.id for one in self.in_flight.values() if one.intent is not None}
+
     async def check_no_active_intent(self, external_customer_id: str, cart_token: str) -> None:
         """Check that the journal has no open and no confirmed intent for a basket.
 

@@ -25,7 +25,15 @@ from minted_connect.core.request import Effect, Request
 from minted_connect.core.response import Response, make_integrity_error, make_schema_error
 from minted_connect.core.retry import retry_after
 from minted_connect.core.state import ClientSettings, ClientState
-from minted_connect.errors import AuthenticationFailed, MintedConnectError, NotFound, NotSent, Phase, ValidationFailed
+from minted_connect.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    MintedConnectError,
+    NotFound,
+    NotSent,
+    Phase,
+    ValidationFailed,
+)
 from minted_connect.models import UnreadableRow
 
 __all__ = ["ApiClient", "ChangeLimit"]
@@ -167,6 +175,15 @@ class ApiClient:
         """
         self.state.transport.check_usable()
 
+    def check_may_change(self, operation: str) -> None:
+        """Check that `Options.read_only` is not set, before an operation that changes something.
+
+        Raises:
+            ConfigurationError: if it is set.
+        """
+        if self.settings.options.read_only:
+            raise ConfigurationError(f"Options.read_only: is set, so {operation} is refused: nothing was sent")
+
     async def send(
         self,
         request: Request,
@@ -306,6 +323,8 @@ class ApiClient:
             MintedConnectError: the error of the last attempt, with `attempts` and `elapsed`; if that attempt was not
                 sent, the error of an earlier attempt that may have been executed.
         """
+        if request.effect is not Effect.READ:
+            self.check_may_change(request.operation.name)
         prepared = self.prepare(request, bypass_limits=bypass_limits)
         progress = progress or RequestProgress()
         changes = None if request.effect in {Effect.READ, Effect.COMPLETE} else self._change_limit

@@ -12,10 +12,11 @@ from minted_connect.secret import Secret
 __all__ = ["hide_url", "open_journal"]
 
 
-def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
+def open_journal(journal: Journal | str | Path | Secret | None, *, read_only: bool = False) -> Journal:
     """Return the journal for a path (SQLite), a URL (PostgreSQL), a `Journal` object (returned as it is), or None.
 
-    None gives a new journal in memory.
+    None gives a new journal in memory. With `read_only`, a database must have the tables of this version; reading a
+    file never creates or changes it.
 
     Raises:
         ConfigurationError: if the argument is something else, or if the extra `postgres` is needed and not installed.
@@ -28,7 +29,7 @@ def open_journal(journal: Journal | str | Path | Secret | None) -> Journal:
         case Secret():
             from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415
 
-            return PostgresJournal(journal)
+            return PostgresJournal(journal, read_only=read_only)
         case str() | Path() if str(journal):
             from minted_connect.journal.sqlite import SqliteJournal  # noqa: PLC0415
 

@@ -6,12 +6,15 @@ import logging
 import threading
 from collections.abc import Callable, Collection
 from datetime import datetime
+from decimal import Decimal
 from functools import wraps
+from itertools import islice
 from typing import Any, Final, TypeVar, cast
 
 import attrs
 
 from minted_connect.journal.claims import Claim, check_no_claim
+from minted_connect.journal.listing import IntentFilter
 from minted_connect.journal.memory_claims import MemoryClaims
 from minted_connect.journal.protocol import (
     ACTIVE,
@@ -21,7 +24,7 @@ from minted_connect.journal.protocol import (
     already_in_flight_error,
     check_reference,
 )
-from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
+from minted_connect.models import Intent, IntentPage, IntentState, OrderProgress, Refusal
 
 __all__ = ["MemoryJournal"]
 
@@ -55,6 +58,9 @@ class MemoryJournal:
         self._lock = threading.RLock()
         self._open: dict[str, Intent] = {}
         self._closed: dict[str, Intent] = {}
+        self._numbers: dict[str, int] = {}
+        """Number of each intent, oldest first."""
+        self._last_number = 0
         self._forgettable: dict[str, None] = {}
         """Ids of the closed intents without a reference, oldest first."""
         self._ids_by_basket: dict[tuple[str, str], list[str]] = {}
@@ -87,6 +93,8 @@ class MemoryJournal:
         if key is not None:
             self._ids_by_reference.setdefault((intent.account, key.reference), []).append(intent.id)
         self._open[intent.id] = intent
+        self._last_number += 1
+        self._numbers[intent.id] = self._last_number
         self._ids_by_basket.setdefault((intent.external_customer_id, intent.cart_token), []).append(intent.id)
 
     @_locked
@@ -148,7 +156,7 @@ class MemoryJournal:
     ) -> None:
         """Store the last known state of an order."""
         for intent in self._find(external_customer_id, cart_token, account):
-            if intent.state == IntentState.CONFIRMED:
+            if intent.state == IntentState.CONFIRMED and intent.forgotten_at is None:
                 self._closed[intent.id] = attrs.evolve(intent, progress=progress)
 
     @_locked
@@ -181,7 +189,8 @@ class MemoryJournal:
     async def awaiting_completion(self) -> list[Intent]:
         """Return the confirmed intents whose order is not known to be final, oldest first."""
         confirmed = (intent for intent in self._closed.values() if intent.state == IntentState.CONFIRMED)
-        return [intent for intent in confirmed if intent.progress is None or not intent.progress.is_final]
+        known = (intent for intent in confirmed if intent.forgotten_at is None)
+        return [intent for intent in known if intent.progress is None or not intent.progress.is_final]
 
     @_locked
     async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
@@ -189,6 +198,36 @@ class MemoryJournal:
         accounts = dict.fromkeys((key.unnamed_account, key.owner.account))
         ids = (self._ids_by_reference.get((account, key.reference), ()) for account in accounts)
         return [self._get(intent_id) for some in ids for intent_id in some]
+
+    @_locked
+    async def find_intents(self, filters: IntentFilter, *, after: int = 0, limit: int) -> IntentPage:
+        """Return the intents that match, oldest first."""
+        numbers = ((number, self._get(intent_id)) for intent_id, number in self._numbers.items() if number > after)
+        found = (pair for pair in numbers if filters.matches(pair[1]))
+        page = list(islice(found, limit))
+        is_last = next(found, None) is None
+        return IntentPage(tuple(intent for _, intent in page), (), None if is_last else page[-1][0])
+
+    @_locked
+    async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
+        """Remove or reduce the settled intents from before a time."""
+        old = IntentFilter(account=account, until=before)
+        found = [one for one in self._closed.values() if one.forgotten_at is None and old.matches(one)]
+        referenced = (self._get(intent_id) for ids in self._ids_by_reference.values() for intent_id in ids)
+        # An order of a basket that a reference used, too, would otherwise count as the order of the reference.
+        needed = {intent.cart_token for intent in referenced} | self._claims.cart_tokens()
+        count = 0
+        for intent in found:
+            if intent.reference is None and intent.cart_token in needed:
+                continue
+            if intent.reference is None:
+                self._forget(intent.id)
+            elif self._is_confirmed(intent.account, intent.reference):
+                self._closed[intent.id] = _reduce(intent, at)
+            else:
+                continue
+            count += 1
+        return count
 
     @_locked
     async def record_decision(self, intent_id: str, at: datetime) -> None:
@@ -240,6 +279,10 @@ class MemoryJournal:
     def _get(self, intent_id: str) -> Intent:
         return self._open.get(intent_id) or self._closed[intent_id]
 
+    def _is_confirmed(self, account: str | None, reference: str) -> bool:
+        ids = self._ids_by_reference.get((account, reference), ())
+        return any(self._get(intent_id).state == IntentState.CONFIRMED for intent_id in ids)
+
     def _warn_beyond_limit(self) -> None:
         """Warn once if more closed intents are kept than the limit allows."""
         if not self._has_warned and len(self._closed) - len(self._forgettable) > _MAX_CLOSED:
@@ -258,6 +301,7 @@ class MemoryJournal:
     def _forget(self, intent_id: str) -> None:
         intent = self._closed.pop(intent_id)
         del self._forgettable[intent_id]
+        del self._numbers[intent_id]
         basket = (intent.external_customer_id, intent.cart_token)
         self._ids_by_basket[basket].remove(intent.id)
         if not self._ids_by_basket[basket]:
@@ -266,3 +310,20 @@ class MemoryJournal:
 
 def _assign(intent: Intent, owner: JournalAccount) -> Intent:
     return attrs.evolve(intent, server=owner.server, account=owner.account)
+
+
+def _reduce(intent: Intent, at: datetime) -> Intent:
+    """Return an intent without what its confirmed reference does not need."""
+    return attrs.evolve(
+        intent,
+        price_token="",
+        paid_total=Decimal(0),
+        clock_offset=0,
+        known_orders=(),
+        progress=None,
+        fenced_at=None,
+        send_before=None,
+        refusal=None,
+        decided_at=None,
+        forgotten_at=at,
+    )

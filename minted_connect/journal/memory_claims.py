@@ -46,6 +46,10 @@ class MemoryClaims:
             if account in accounts and _holds(entry, external_customer_id, kind)
         ]
 
+    def cart_tokens(self) -> set[str]:
+        """Return the cart tokens of all claims."""
+        return {entry.claim.cart_token for entry in self.entries.values() if entry.claim.cart_token is not None}
+
     def store(self, claim: Claim) -> Claim:
         """Store a claim, or take over an earlier one of its reference, and return it.
 

@@ -7,8 +7,7 @@ inherited through a fork, bound to an event loop that has ended, go stale behind
 from __future__ import annotations
 
 import socket
-import zlib
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -22,8 +21,17 @@ from minted_connect.errors import ConfigurationError, JournalError
 from minted_connect.journal.claims import Claim
 from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.postgres_schema import STATEMENTS, STEPS, VERSION
+from minted_connect.journal.postgres_transaction import (
+    combine,
+    execute,
+    lock,
+    lock_accounts,
+    lock_schema,
+    run_steps,
+)
 from minted_connect.journal.postgres_url import parse_url
 from minted_connect.journal.protocol import ReferenceKey
+from minted_connect.journal.spending import SpendingCheck
 from minted_connect.journal.sql import SqlJournal, Steps
 from minted_connect.journal.statements import settle_params
 from minted_connect.models import Intent, IntentState
@@ -31,21 +39,15 @@ from minted_connect.secret import Secret, as_secret
 from minted_connect.validation import is_seconds
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
     from psycopg.errors import Diagnostic
 
-    _Connection = AsyncConnection[tuple[Any, ...]]
-    _Rows = list[tuple[Any, ...]]
-    _Work = Callable[[_Connection], Awaitable["_T"]]
+    from minted_connect.journal.postgres_transaction import Connection, Rows
+
+    _Work = Callable[[Connection], Awaitable["_T"]]
 
 __all__ = ["PostgresJournal"]
 
 _T = TypeVar("_T")
-
-_LOCK_ID: Final = 0x4D4E5443
-"""First key of the advisory locks ("MNTC"), which separates them from the locks of other applications."""
-
-_REFERENCE_LOCK_ID: Final = _LOCK_ID + 1
 
 # Not `to_regclass`: within one transaction it does not notice a table that another session creates.
 _SCHEMA_EXISTS: Final = (
@@ -71,6 +73,10 @@ class _OperationStatus:
     is_connected: bool = False
     is_commit_uncertain: bool = False
     """Whether the commit was sent and not confirmed."""
+    only_reads: bool = False
+    """Whether the operation must not create the tables."""
+    has_tables: bool = True
+    """Whether the tables exist, known after the start of an operation that only reads."""
     is_timed_out: bool = False
     """Whether the connection was shut down because the time was up."""
 
@@ -90,6 +96,8 @@ class PostgresJournal(SqlJournal):
     Args:
         url: `postgresql://user:password@host:port/database`, with libpq's parameters as its query.
         patience: Seconds for one operation, including connecting, waiting for locks, and the server's work.
+        read_only: Create and upgrade no tables, and change no record. Operations raise `JournalError` if the tables do
+            not exist or are of another version.
 
     Raises:
         ConfigurationError: if the URL is not valid, if it names several hosts and `target_session_attrs` asks for a
@@ -101,7 +109,7 @@ class PostgresJournal(SqlJournal):
 
     _statements = STATEMENTS
 
-    def __init__(self, url: str | Secret, *, patience: float = 5.0) -> None:
+    def __init__(self, url: str | Secret, *, patience: float = 5.0, read_only: bool = False) -> None:
         super().__init__()
         url = as_secret(url)  # before anything can fail: tracebacks may show local variables
         if not is_seconds(patience):
@@ -111,6 +119,7 @@ class PostgresJournal(SqlJournal):
         # With several hosts, libpq would use the first one that responds, even a standby.
         self._connect_params: dict[str, Any] = {"target_session_attrs": "read-write"} if needs_primary else {}
         self._patience = patience
+        self._is_read_only = read_only
         self._is_pinned = False
         """Whether the tables were used before, and must stay the same ones."""
         self._identity: str | None = None
@@ -127,15 +136,19 @@ class PostgresJournal(SqlJournal):
         known: Collection[str] = (),
         claim: Claim | None = None,
         frees_customer: bool = False,
+        spending: SpendingCheck | None = None,
     ) -> None:
         """Store an intent durably on the server."""
         self._raise_if_lost()
-        await shielded(self._prepare(intent, self._prepare_steps(intent, key, known, claim, frees_customer)))
+        steps = self._prepare_steps(intent, key, known, claim, frees_customer, spending)
+        await shielded(self._prepare(intent, steps, spending))
 
-    async def _prepare(self, intent: Intent, steps: Steps[None]) -> None:
-        async def insert(connection: _Connection) -> None:
-            await _lock(connection, intent.reference, intent.external_customer_id)
-            await _run_steps(connection, steps)
+    async def _prepare(self, intent: Intent, steps: Steps[None], spending: SpendingCheck | None) -> None:
+        async def insert(connection: Connection) -> None:
+            if spending is not None:
+                await lock_accounts(connection, spending.accounts)
+            await lock(connection, intent.reference, intent.external_customer_id)
+            await run_steps(connection, steps)
 
         status = _OperationStatus()
         try:
@@ -152,11 +165,11 @@ class PostgresJournal(SqlJournal):
     async def _settle_not_sent(self, intent: Intent) -> bool:
         """Settle an intent that may have been stored although `prepare` fails; return whether that succeeded."""
 
-        async def settle(connection: _Connection) -> None:
+        async def settle(connection: Connection) -> None:
             # If the server still processes the insert, that transaction holds this lock.
-            await _lock(connection, intent.reference, intent.external_customer_id)
+            await lock(connection, intent.reference, intent.external_customer_id)
             params = settle_params(intent.id, IntentState.NOT_SENT)
-            await _execute(connection, _combine(self._statements.settle, self._statements.claims.settle), params)
+            await execute(connection, combine(self._statements.settle, self._statements.claims.settle), params)
 
         try:
             await self._run(settle, _OperationStatus())
@@ -172,10 +185,10 @@ class PostgresJournal(SqlJournal):
     async def _claim(self, claim: Claim, known: Collection[str]) -> Claim:
         taken = claim
 
-        async def store(connection: _Connection) -> None:
+        async def store(connection: Connection) -> None:
             nonlocal taken
-            await _lock(connection, claim.key.reference, claim.external_customer_id)
-            taken = await _run_steps(connection, self._claim_steps(claim, known))
+            await lock(connection, claim.key.reference, claim.external_customer_id)
+            taken = await run_steps(connection, self._claim_steps(claim, known))
 
         status = _OperationStatus()
         try:
@@ -188,25 +201,26 @@ class PostgresJournal(SqlJournal):
             raise
         return taken
 
-    async def _transact(self, steps: Steps[_T], claim: Claim) -> _T:
-        async def work(connection: _Connection) -> _T:
-            await _lock(connection, claim.key.reference, claim.external_customer_id)
-            return await _run_steps(connection, steps)
+    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:
+        async def work(connection: Connection) -> _T:
+            if claim is not None:
+                await lock(connection, claim.key.reference, claim.external_customer_id)
+            return await run_steps(connection, steps)
 
         return await shielded(self._run(work, _OperationStatus()))
 
     async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:
         intent_id = params.get("id")
-        text = statement if also is None else _combine(statement, also)
+        text = statement if also is None else combine(statement, also)
 
-        async def execute(connection: _Connection) -> bool:
+        async def update(connection: Connection) -> bool:
             if (await connection.execute(text.encode(), params)).rowcount or intent_id not in self._prepared:
                 return True
-            return bool(await _execute(connection, self._statements.exists, {"id": intent_id}))
+            return bool(await execute(connection, self._statements.exists, self._exists_params(str(intent_id))))
 
         async def write() -> None:
             try:
-                is_found = await self._run(execute, _OperationStatus())
+                is_found = await self._run(update, _OperationStatus())
             except JournalError:
                 if self._loss is None or intent_id not in self._prepared:
                     raise
@@ -216,11 +230,14 @@ class PostgresJournal(SqlJournal):
 
         await shielded(write())
 
-    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
-        async def select(connection: _Connection) -> _Rows:
-            return await _execute(connection, getattr(self._statements, query), params)
+    async def _read(self, query: str, params: Mapping[str, Any]) -> Rows:
+        # Other queries come before a purchase, and report at once that the tables cannot be created.
+        status = _OperationStatus(only_reads=query == "find_intents")
 
-        return await shielded(self._run(select, _OperationStatus()))
+        async def select(connection: Connection) -> Rows:
+            return await execute(connection, getattr(self._statements, query), params) if status.has_tables else []
+
+        return await shielded(self._run(select, status))
 
     async def has_tables(self) -> bool:
         """Return whether the tables of the journal exist; unlike all other methods, do not create them.
@@ -228,17 +245,17 @@ class PostgresJournal(SqlJournal):
         Raises:
             JournalError: if the database cannot be read.
         """
+        status = _OperationStatus(only_reads=True)
 
-        async def find(connection: _Connection) -> bool:
-            [(exists,)] = await _execute(connection, f"SELECT {_SCHEMA_EXISTS}")
-            return bool(exists)
+        async def find(_: Connection) -> bool:
+            return status.has_tables
 
-        return await shielded(self._run(find, _OperationStatus(), sets_up=False))
+        return await shielded(self._run(find, status))
 
-    async def _run(self, work: _Work[_T], status: _OperationStatus, *, sets_up: bool = True) -> _T:
+    async def _run(self, work: _Work[_T], status: _OperationStatus) -> _T:
         """Run `work` in a transaction; raise errors of psycopg and of the network as JournalError."""
         try:
-            return await self._run_transaction(work, status, sets_up=sets_up)
+            return await self._run_transaction(work, status)
         except Exception as error:
             message = describe_error(TimeoutError() if status.is_timed_out else error, connected=status.is_connected)
             if message is None:
@@ -249,7 +266,7 @@ class PostgresJournal(SqlJournal):
             raise self._report_lost("has lost its tables")
         raise JournalError(f"the journal {self._location} {message}")
 
-    async def _run_transaction(self, work: _Work[_T], status: _OperationStatus, *, sets_up: bool) -> _T:
+    async def _run_transaction(self, work: _Work[_T], status: _OperationStatus) -> _T:
         import psycopg  # noqa: PLC0415
 
         check_asyncio()
@@ -269,23 +286,23 @@ class PostgresJournal(SqlJournal):
             # At a higher isolation level, the snapshot would date from before the lock, and `find_active` could miss
             # an intent that was committed while this transaction waited for the lock.
             await connection.set_isolation_level(psycopg.IsolationLevel.READ_COMMITTED)
-            if sets_up:
-                await self._set_up(connection, deadline - monotonic())
+            await connection.set_read_only(self._is_read_only or None)
+            await self._set_up(connection, deadline - monotonic(), status)
             result = await work(connection)
             await self._commit(connection, status)
-            self._is_pinned = self._is_pinned or sets_up
+            self._is_pinned = status.has_tables
             return result
         finally:
             timer.cancel()
             # The server rolls back if nothing was committed.
             await connection.close()
 
-    async def _set_up(self, connection: _Connection, left: float) -> None:
-        """Begin a transaction, and migrate the schema if needed."""
+    async def _set_up(self, connection: Connection, left: float, status: _OperationStatus) -> None:
+        """Begin a transaction, and migrate the schema if needed. An operation that only reads does not create it."""
         timeouts = [
             str(max(1, int(min(left * 1000 * share, _MAX_TIMEOUT)))) for share in (_LOCK_SHARE, _STATEMENT_SHARE)
         ]
-        [(*_, is_standby, exists)] = await _execute(connection, _BEGIN, timeouts)
+        [(*_, is_standby, exists)] = await execute(connection, _BEGIN, timeouts)
         if is_standby:
             raise JournalError(
                 f"the journal {self._location} cannot be used: the server is a standby, which lags behind: name the "
@@ -293,25 +310,32 @@ class PostgresJournal(SqlJournal):
             )
         if self._is_pinned and not exists:
             raise self._report_lost("has lost its tables")
-        if await self._read_version(connection, exists) == VERSION:
+        version = await self._read_version(connection, exists)
+        if self._is_read_only and version != VERSION:
+            reason = f"its schema {version} is older than {VERSION}: a client upgrades it" if exists else "no tables"
+            raise JournalError(f"the journal {self._location} cannot be read: {reason}")
+        status.has_tables = exists or not status.only_reads
+        if not status.has_tables:
+            return
+        if version == VERSION:
             await self._check_identity(connection)
             return
-        await _execute(connection, "SELECT pg_advisory_xact_lock(%s)", [_LOCK_ID])
+        await lock_schema(connection)
         # Read again under the lock: another session may have migrated the schema.
-        [(exists,)] = await _execute(connection, f"SELECT {_SCHEMA_EXISTS}")
+        [(exists,)] = await execute(connection, f"SELECT {_SCHEMA_EXISTS}")
         for step in STEPS[await self._read_version(connection, exists) :]:
-            await _execute(connection, step)
-        await _execute(connection, "UPDATE minted_connect_journal SET version = %s", [VERSION])
+            await execute(connection, step)
+        await execute(connection, "UPDATE minted_connect_journal SET version = %s", [VERSION])
         await self._check_identity(connection)
 
-    async def _check_identity(self, connection: _Connection) -> None:
+    async def _check_identity(self, connection: Connection) -> None:
         """Check that the tables are the ones that were used before."""
-        [(identity,)] = await _execute(connection, "SELECT identity FROM minted_connect_journal")
+        [(identity,)] = await execute(connection, "SELECT identity FROM minted_connect_journal")
         if self._is_pinned and identity != self._identity:
             raise self._report_lost("was replaced by another one while in use")
         self._identity = identity
 
-    async def _read_version(self, connection: _Connection, exists: bool) -> int:
+    async def _read_version(self, connection: Connection, exists: bool) -> int:
         """Return the schema version, 0 if no schema exists.
 
         Raises:
@@ -319,12 +343,12 @@ class PostgresJournal(SqlJournal):
         """
         if not exists:
             return 0
-        [(version,)] = await _execute(connection, "SELECT version FROM minted_connect_journal")
+        [(version,)] = await execute(connection, "SELECT version FROM minted_connect_journal")
         if version > VERSION:
             raise self._newer_schema(version, VERSION)
         return int(version)
 
-    async def _commit(self, connection: _Connection, status: _OperationStatus) -> None:
+    async def _commit(self, connection: Connection, status: _OperationStatus) -> None:
         severities: list[str | None] = []
 
         def on_notice(notice: Diagnostic) -> None:
@@ -339,52 +363,9 @@ class PostgresJournal(SqlJournal):
         status.is_commit_uncertain = False
 
 
-def _shut_down(connection: _Connection, status: _OperationStatus) -> None:
+def _shut_down(connection: Connection, status: _OperationStatus) -> None:
     """Shut down the socket, which ends every wait for the server."""
     status.is_timed_out = True
     # `shutdown` ignores the address family given here. It fails if the socket is closed already.
     with suppress(Exception), socket.fromfd(connection.fileno(), socket.AF_INET, socket.SOCK_STREAM) as duplicate:
         duplicate.shutdown(socket.SHUT_RDWR)
-
-
-async def _execute(
-    connection: _Connection, statement: str, params: Mapping[str, Any] | Sequence[Any] = ()
-) -> list[tuple[Any, ...]]:
-    # Encoded, because psycopg's types accept only literal strings.
-    cursor = await connection.execute(statement.encode(), params or None)
-    return await cursor.fetchall() if cursor.description else []
-
-
-async def _run_steps(connection: _Connection, steps: Steps[_T]) -> _T:
-    try:
-        statement, params = next(steps)
-        while True:
-            statement, params = steps.send(await _execute(connection, statement, params))
-    except StopIteration as ended:
-        result: _T = ended.value
-        return result
-
-
-def _combine(statement: str, also: str) -> str:
-    """Return one statement that executes both, in one round trip. Its row count is that of the first."""
-    return f"WITH also AS ({also}) {statement}"
-
-
-async def _lock(connection: _Connection, reference: str | None, external_customer_id: str) -> None:
-    """Lock a reference and a customer until the end of the transaction, so that no other session changes their records.
-
-    The unique indexes are not sufficient: between `find_active` and the insert, another session could prepare and
-    confirm an intent. The index covers only open intents, so the same basket would be bought twice. Likewise, a claim
-    could be stored beside an intent that needs none. If the hashes of two names collide, their transactions only wait
-    for each other. References are locked first, under another key: all transactions take their locks in one order, so
-    that they cannot deadlock.
-    """
-    # Neither lock depends on the account, because a transaction considers the records of several accounts.
-    if reference is not None:
-        await _lock_name(connection, _REFERENCE_LOCK_ID, reference)
-    await _lock_name(connection, _LOCK_ID, external_customer_id)
-
-
-async def _lock_name(connection: _Connection, first_key: int, name: str) -> None:
-    second_key = zlib.crc32(name.encode()) - 2**31
-    await _execute(connection, "SELECT pg_advisory_xact_lock(%s, %s)", [first_key, second_key])

@@ -92,6 +92,15 @@ CREATE INDEX minted_connect_same_reference ON minted_connect_intents (reference)
 ALTER TABLE minted_connect_claims ADD COLUMN grace DOUBLE PRECISION NOT NULL DEFAULT 0;
 CREATE INDEX minted_connect_claim_of_intent ON minted_connect_claims (intent_id) WHERE intent_id IS NOT NULL
 """,
+    # Times are compared as text. Other collations than "C" ignore punctuation.
+    """
+ALTER TABLE minted_connect_intents
+    ADD COLUMN forgotten_at TEXT,
+    ALTER COLUMN created_at TYPE TEXT COLLATE "C";
+ALTER TABLE minted_connect_journal ADD COLUMN forgotten_before TEXT COLLATE "C";
+CREATE UNIQUE INDEX minted_connect_by_number ON minted_connect_intents (number);
+CREATE INDEX minted_connect_by_time ON minted_connect_intents (created_at)
+""",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 
@@ -103,6 +112,8 @@ _PLACEHOLDER: Final = r"%(\1)s"
 STATEMENTS: Final = Statements.build(
     table="minted_connect_intents",
     sequence="number",
+    journal="minted_connect_journal",
+    claim_table="minted_connect_claims",
     claims=ClaimStatements.build(
         table="minted_connect_claims",
         # Not `now()`, which stands still during a transaction that waits for a lock.

@@ -7,13 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, Final
 
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus, Refusal
 
-__all__ = ["COLUMNS", "ROW_ERRORS", "dump_order_id", "dump_progress", "dump_refusal", "from_row", "to_row"]
+__all__ = [
+    "COLUMNS",
+    "ROW_ERRORS",
+    "dump_order_id",
+    "dump_progress",
+    "dump_refusal",
+    "dump_time",
+    "from_row",
+    "load_progress",
+    "to_row",
+]
 
 COLUMNS: Final = (
     "id",
@@ -41,6 +51,7 @@ COLUMNS: Final = (
     "reference",
     "terms",
     "decided_at",
+    "forgotten_at",
 )
 
 ROW_ERRORS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
@@ -69,13 +80,14 @@ def to_row(intent: Intent) -> tuple[Any, ...]:
         "kind": str(intent.kind),
         "paid_total": str(intent.paid_total),
         "items": json.dumps(intent.items),
-        "created_at": intent.created_at.isoformat(),
+        "created_at": dump_time(intent.created_at),
         "state": str(intent.state),
         "known_orders": json.dumps(intent.known_orders),
         "progress": dump_progress(intent.progress),
         "fenced_at": intent.fenced_at.isoformat() if intent.fenced_at else None,
         "send_before": intent.send_before.isoformat() if intent.send_before else None,
         "decided_at": intent.decided_at.isoformat() if intent.decided_at else None,
+        "forgotten_at": intent.forgotten_at.isoformat() if intent.forgotten_at else None,
         "refusal": dump_refusal(intent.refusal) if intent.refusal else None,
     }
     return tuple(converted.get(name, getattr(intent, name)) for name in COLUMNS)
@@ -109,8 +121,8 @@ def from_row(row: Sequence[Any]) -> Intent:
     values["state"] = IntentState(values["state"]) if values["state"] in _STATES else values["state"]
     values["clock_offset"] = values["clock_offset"] or 0
     values["known_orders"] = tuple(map(int, json.loads(values["known_orders"] or "[]")))
-    values["progress"] = _load_progress(values["progress"])
-    for name in ("fenced_at", "send_before", "decided_at"):
+    values["progress"] = load_progress(values["progress"])
+    for name in ("fenced_at", "send_before", "decided_at", "forgotten_at"):
         values[name] = None if values[name] is None else _load_datetime(values[name])
     values["refusal"] = _load_refusal(values["refusal"])
     if (values["reference"] is None) != (values["terms"] is None):
@@ -118,6 +130,11 @@ def from_row(row: Sequence[Any]) -> Intent:
     if values["terms"] is not None and not isinstance(json.loads(values["terms"]), dict):
         raise TypeError("terms")
     return Intent(**values)
+
+
+def dump_time(time: datetime) -> str:
+    """Return a time as text in UTC. Compared by code point, earlier times come first."""
+    return time.astimezone(UTC).isoformat()
 
 
 def dump_order_id(order_id: int | None) -> int | None:
@@ -147,6 +164,8 @@ def dump_progress(progress: OrderProgress | None) -> str | None:
             "is_final": progress.is_final,
             "cargo_tracking_number": progress.cargo_tracking_number,
             "estimated_arrival_date": arrival.isoformat() if arrival else None,
+            "paid_total": None if progress.paid_total is None else str(progress.paid_total),
+            "currency_code": progress.currency_code,
         }
     )
 
@@ -165,15 +184,22 @@ def _load_refusal(text: str | None) -> Refusal | None:
     return Refusal(int(loaded["status"]), bool(loaded["is_vendor_response"]), _load_datetime(loaded["at"]))
 
 
-def _load_progress(text: str | None) -> OrderProgress | None:
+def load_progress(text: str | None) -> OrderProgress | None:
+    """Convert the column `progress`.
+
+    Raises:
+        ValueError, TypeError, LookupError, ArithmeticError, RecursionError: as `from_row`.
+    """
     if text is None:
         return None
     loaded = json.loads(text)
     arrival = loaded["estimated_arrival_date"]
-    status = loaded["status"]
+    status, paid_total = loaded["status"], loaded.get("paid_total")
     return OrderProgress(
         OrderStatus(status) if status in _STATUSES else status,
         loaded["is_final"],
         loaded["cargo_tracking_number"],
         date.fromisoformat(arrival) if arrival else None,
+        None if paid_total is None else Decimal(paid_total),
+        loaded.get("currency_code"),
     )

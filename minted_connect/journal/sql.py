@@ -19,6 +19,8 @@ from minted_connect.journal.claims import (
     find_latest_claim,
     take_claim,
 )
+from minted_connect.journal.list_statements import forget_params, list_params
+from minted_connect.journal.listing import IntentFilter
 from minted_connect.journal.protocol import (
     CLOSED,
     JournalAccount,
@@ -26,7 +28,8 @@ from minted_connect.journal.protocol import (
     already_in_flight_error,
     check_reference,
 )
-from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, from_row
+from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, dump_time, from_row
+from minted_connect.journal.spending import SpendingCheck, check_spending, load_purchases, spending_params
 from minted_connect.journal.sql_claims import claim_from_row, claim_params, customer_params, key_params
 from minted_connect.journal.statements import (
     Statements,
@@ -35,7 +38,7 @@ from minted_connect.journal.statements import (
     reference_params,
     settle_params,
 )
-from minted_connect.models import Intent, IntentState, OrderProgress, Refusal
+from minted_connect.models import Intent, IntentPage, IntentState, OrderProgress, Refusal
 
 __all__ = ["SqlJournal", "Steps"]
 
@@ -63,10 +66,10 @@ class SqlJournal(ABC):
     """The file or database as shown in messages, without secrets."""
 
     def __init__(self) -> None:
-        self._prepared: set[str] = set()
-        """Ids of the intents that this object prepared and did not settle with a known outcome."""
-        self._last_prepared: str | None = None
-        """Id of the last intent that this object prepared, in any state."""
+        self._prepared: dict[str, str] = {}
+        """Ids and times of the intents that this object prepared and did not settle with a known outcome."""
+        self._last_prepared: dict[str, str] = {}
+        """The last intent that this object prepared, in any state."""
         self._loss: str | None = None
         """Message of the error that `prepare` raises once the database is lost."""
         self._unreadable: dict[str, tuple[str, ...]] = {}
@@ -97,7 +100,7 @@ class SqlJournal(ABC):
         params = settle_params(intent_id, state, order_id, progress, owner)
         await self._write(self._statements.settle, params, also=self._statements.claims.settle)
         if state in CLOSED:
-            self._prepared.discard(intent_id)
+            self._prepared.pop(intent_id, None)
 
     async def record_refusal(self, intent_id: str, refusal: Refusal) -> None:
         """Store the response that refused an open intent."""
@@ -160,6 +163,18 @@ class SqlJournal(ABC):
         """Store that a person has settled an intent."""
         await self._write(self._statements.record_decision, {"id": intent_id, "at": at.isoformat()})
 
+    async def find_intents(self, filters: IntentFilter, *, after: int = 0, limit: int) -> IntentPage:
+        """Return the intents that match, oldest first. Unreadable records are listed in the page, and logged."""
+        rows = await self._read("find_intents", list_params(filters, after, limit))
+        page, more = rows[:limit], rows[limit:]
+        intents = self._load_all("find_intents", [row[:-1] for row in page])
+        unreadable = self._unreadable.pop("find_intents")
+        return IntentPage(tuple(intents), unreadable, page[-1][-1] if more else None)
+
+    async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
+        """Remove or reduce the settled intents from before a time."""
+        return await self._transact(self._forget_steps(forget_params(before, at, account)), None)
+
     async def aclose(self) -> None:  # noqa: B027 - a subclass may have nothing to release
         """Do nothing: no connection outlives an operation."""
 
@@ -189,6 +204,7 @@ class SqlJournal(ABC):
         known: Collection[str],
         claim: Claim | None,
         frees_customer: bool,
+        spending: SpendingCheck | None,
     ) -> Steps[None]:
         yield from self._check_last_prepared()
         basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
@@ -203,6 +219,9 @@ class SqlJournal(ABC):
             check_no_claim(self._load_claims(rows, owner, owner.account))
         else:
             check_claims(claim, (yield from self._find_claims(claim)))
+        if spending is not None:
+            rows = yield self._statements.find_purchases, spending_params(spending, intent)
+            check_spending(spending, intent, load_purchases(rows, intent, self._location))
         yield self._statements.insert, insert_params(intent, claim)
         if claim is not None:
             changes = {"cart_token": intent.cart_token, "intent_id": intent.id if frees_customer else None}
@@ -225,11 +244,18 @@ class SqlJournal(ABC):
         changes = {"seconds": 0.0, "grace": float(grace), "has_grace": grace > 0}
         yield self._statements.claims.release, {**claim_params(claim), **changes}
 
+    def _forget_steps(self, params: Mapping[str, Any]) -> Steps[int]:
+        [(count,)] = yield self._statements.count_forgettable, params
+        yield self._statements.record_forgotten, params
+        yield self._statements.forget, params
+        yield self._statements.reduce, params
+        return int(count)
+
     def _check_last_prepared(self) -> Steps[None]:
         """Check that the last prepared intent still exists: the content may have been restored from an older copy."""
-        last = self._last_prepared
-        if last is not None and not (yield self._statements.exists, {"id": last}):
-            raise self._report_lost(_missing_reason(last))
+        for last in self._last_prepared:
+            if not (yield self._statements.exists, self._exists_params(last)):
+                raise self._report_lost(_missing_reason(last))
 
     def _check_reference(self, key: ReferenceKey, known: Collection[str]) -> Steps[None]:
         params = reference_params(key)
@@ -242,8 +268,8 @@ class SqlJournal(ABC):
         return self._load_claims(rows, claim.key.owner, claim.key.unnamed_account)
 
     @abstractmethod
-    async def _transact(self, steps: Steps[_T], claim: Claim) -> _T:
-        """Run a transaction that excludes the others for the reference and the customer of a claim."""
+    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:
+        """Run a transaction that excludes the others for the reference and the customer of a claim, if there is one."""
 
     @abstractmethod
     async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:
@@ -263,8 +289,12 @@ class SqlJournal(ABC):
 
     def _remember(self, intent: Intent) -> None:
         """Remember an intent that was stored durably."""
-        self._prepared.add(intent.id)
-        self._last_prepared = intent.id
+        self._last_prepared = {intent.id: dump_time(intent.created_at)}
+        self._prepared.update(self._last_prepared)
+
+    def _exists_params(self, intent_id: str) -> Mapping[str, str]:
+        """Return the parameters of `Statements.exists` for an intent that this object prepared."""
+        return {"id": intent_id, "created_at": {**self._last_prepared, **self._prepared}[intent_id]}
 
     def _report_lost(self, reason: str) -> JournalError:
         """Stop preparing intents, and return the error to raise. `reason` completes "the journal PATH ..."."""
@@ -344,7 +374,7 @@ class SqlJournal(ABC):
                 _logger,
                 "the journal %s contains records that cannot be read, and %s: intents %s",
                 self._location,
-                "may be open purchases" if query == "pending" else "are confirmed purchases",
+                "are confirmed purchases" if query == "awaiting_completion" else "may be open purchases",
                 ", ".join(unreadable),
             )
         return intents

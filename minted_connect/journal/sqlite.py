@@ -26,6 +26,7 @@ from minted_connect.journal.claims import Claim
 from minted_connect.journal.paths import check_path
 from minted_connect.journal.protocol import ReferenceKey
 from minted_connect.journal.rows import ROW_ERRORS
+from minted_connect.journal.spending import SpendingCheck
 from minted_connect.journal.sql import SqlJournal, Steps
 from minted_connect.journal.sqlite_file import FileLost, JournalFile
 from minted_connect.journal.sqlite_schema import (
@@ -113,17 +114,18 @@ class SqliteJournal(SqlJournal):
         known: Collection[str] = (),
         claim: Claim | None = None,
         frees_customer: bool = False,
+        spending: SpendingCheck | None = None,
     ) -> None:
         """Store an intent durably in the file."""
 
         def insert(database: sqlite3.Connection) -> None:
-            self._run_steps(self._prepare_steps(intent, key, known, claim, frees_customer), database)
+            self._run_steps(self._prepare_steps(intent, key, known, claim, frees_customer, spending), database)
             self._remember(intent)
 
         self._raise_if_lost()
         await self._run(partial(self._with_connection, insert))
 
-    async def _transact(self, steps: Steps[_T], claim: Claim) -> _T:  # noqa: ARG002 - the write lock excludes all others
+    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:  # noqa: ARG002 - the write lock excludes all others
         return await self._run(partial(self._with_connection, partial(self._run_steps, steps)))
 
     def _run_steps(self, steps: Steps[_T], database: sqlite3.Connection) -> _T:
@@ -158,7 +160,7 @@ class SqliteJournal(SqlJournal):
                 is_missing = (
                     not changed
                     and intent_id in self._prepared
-                    and not database.execute(self._statements.exists, {"id": intent_id}).fetchall()
+                    and not database.execute(self._statements.exists, self._exists_params(str(intent_id))).fetchall()
                 )
             if is_missing:
                 self._report_missing(str(intent_id))

@@ -92,6 +92,11 @@ CREATE INDEX same_reference ON intents (reference) WHERE reference IS NOT NULL;
 ALTER TABLE claims ADD COLUMN grace REAL NOT NULL DEFAULT 0;
 CREATE INDEX claim_of_intent ON claims (intent_id) WHERE intent_id IS NOT NULL
 """,
+    """
+ALTER TABLE intents ADD COLUMN forgotten_at TEXT;
+ALTER TABLE journal ADD COLUMN forgotten_before TEXT;
+CREATE INDEX by_time ON intents (created_at)
+""",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 
@@ -106,6 +111,7 @@ _ADDED_COLUMNS: Final = {
     3: ("fenced_at",),
     4: ("server", "account", "send_before", "refusal", "reference", "terms"),
     5: ("decided_at",),
+    6: ("forgotten_at",),
 }
 """Columns that the queries need, by the version that added them."""
 
@@ -127,6 +133,8 @@ _EXPIRY: Final = {
 STATEMENTS: Final = Statements.build(
     table="intents",
     sequence="rowid",
+    journal="journal",
+    claim_table="claims",
     claims=ClaimStatements.build(table="claims", expires_in=_EXPIRES_IN, expiry=_EXPIRY),
 )
 """The statements for the current schema version."""
@@ -141,4 +149,4 @@ def statements_for(version: int) -> Statements:
     if version < _CLAIMS_VERSION:
         claims = ClaimStatements.build(table=f"(SELECT {no_claims} LIMIT 0)", expires_in="NULL")
     intents = f"(SELECT *, rowid AS number{nulls} FROM intents)"  # noqa: S608 - as above
-    return Statements.build(table=intents, sequence="number", claims=claims)
+    return Statements.build(table=intents, sequence="number", journal="journal", claim_table="claims", claims=claims)

@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 import attrs
 
 from minted_connect.journal.claims import Claim
+from minted_connect.journal.list_statements import list_statements
 from minted_connect.journal.protocol import CLOSED, INACTIVE, JournalAccount, ReferenceKey
 from minted_connect.journal.rows import COLUMNS, dump_order_id, dump_progress, to_row
 from minted_connect.journal.sql_claims import ClaimStatements
@@ -18,6 +19,7 @@ __all__ = [
     "AWAITS_COMPLETION",
     "IS_ACTIVE",
     "IS_OPEN",
+    "PURCHASE_COLUMNS",
     "Statements",
     "basket_params",
     "insert_params",
@@ -45,6 +47,10 @@ AWAITS_COMPLETION: Final = f"state = {_CONFIRMED} AND NOT finished"
 """Condition: the order is not known to be final. A partial index covers exactly these rows."""
 
 
+PURCHASE_COLUMNS: Final = ("id", "external_customer_id", "paid_total", "currency_code", "created_at", "progress")
+"""Columns of `Statements.find_purchases`."""
+
+
 @attrs.frozen
 class Statements:
     """The SQL statements of a journal, with the placeholders of its database driver."""
@@ -65,6 +71,12 @@ class Statements:
     other_references: str
     same_references: str
     record_decision: str
+    find_intents: str
+    count_forgettable: str
+    forget: str
+    reduce: str
+    record_forgotten: str
+    find_purchases: str
 
     @property
     def find_claims(self) -> str:
@@ -72,12 +84,23 @@ class Statements:
         return self.claims.find
 
     @classmethod
-    def build(cls, *, table: str, sequence: str, claims: ClaimStatements, placeholder: str = r":\1") -> Self:
+    def build(
+        cls,
+        *,
+        table: str,
+        sequence: str,
+        journal: str,
+        claim_table: str,
+        claims: ClaimStatements,
+        placeholder: str = r":\1",
+    ) -> Self:
         """Build the statements for one database.
 
         Args:
             table: Name of the table, or a subquery.
             sequence: Column that increases with every inserted row.
+            journal: Name of the table with one row for the journal.
+            claim_table: Name of the table of claims.
             claims: The statements for claims.
             placeholder: Replaces `:name`; a template of `re.sub`.
         """
@@ -96,13 +119,14 @@ class Statements:
             "server = CASE WHEN account IS NULL THEN coalesce(:server, server) ELSE server END, "
             f"account = coalesce(account, :account) WHERE id = :id AND ({IS_OPEN} OR :state = {_CONFIRMED})",
             "save_progress": f"UPDATE {table} SET progress = :progress, finished = :finished "  # noqa: S608
-            f"WHERE {is_basket} AND {is_own} AND state = {_CONFIRMED}",
+            f"WHERE {is_basket} AND {is_own} AND state = {_CONFIRMED} AND forgotten_at IS NULL",
             "fence": f"UPDATE {table} SET fenced_at = coalesce(fenced_at, :at) WHERE id = :id AND {IS_OPEN}",  # noqa: S608
             "record_refusal": f"UPDATE {table} SET refusal = :refusal, state = '{IntentState.UNKNOWN}' "  # noqa: S608
             f"WHERE id = :id AND {IS_OPEN}",
             "adopt": f"UPDATE {table} SET server = :server, account = :account WHERE id = :id",  # noqa: S608
             "get": f"SELECT {columns} FROM {table} WHERE id = :id",  # noqa: S608
-            "exists": f"SELECT 1 FROM {table} WHERE id = :id",  # noqa: S608
+            "exists": f"SELECT 1 FROM {table} WHERE id = :id UNION ALL "  # noqa: S608
+            f"SELECT 1 FROM {journal} WHERE forgotten_before > :created_at",
             "pending": f"SELECT {columns} FROM {table} WHERE {IS_OPEN} ORDER BY {sequence}",  # noqa: S608
             "awaiting_completion": f"SELECT {columns} FROM {table} WHERE {AWAITS_COMPLETION} "  # noqa: S608
             f"ORDER BY {sequence}",
@@ -110,7 +134,11 @@ class Statements:
             f"AND reference = :reference ORDER BY {sequence}",
             "other_references": f"SELECT id FROM {table} WHERE reference IS NOT NULL AND {is_other} LIMIT 5",  # noqa: S608
             "same_references": f"SELECT id FROM {table} WHERE reference = :reference AND {is_other} LIMIT 5",  # noqa: S608
+            "find_purchases": f"SELECT {', '.join(PURCHASE_COLUMNS)} FROM {table} WHERE kind = :buy "  # noqa: S608
+            f"AND (account IS NULL OR account IN (:account, :unnamed)) AND {IS_ACTIVE} "
+            "AND created_at >= :since AND created_at < :until",
             "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
+            **list_statements(table=table, sequence=sequence, journal=journal, claim_table=claim_table),
         }
         return cls(claims, **{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})
 

@@ -22,7 +22,7 @@ from minted_connect.models.deal import (
     PricePart,
     ShippingAddress,
 )
-from minted_connect.models.intent import Intent, IntentState, Refusal
+from minted_connect.models.intent import Intent, IntentPage, IntentState, Refusal
 from minted_connect.models.masking import to_dict
 from minted_connect.models.order import (
     Completion,
@@ -37,6 +37,7 @@ from minted_connect.models.order import (
 from minted_connect.models.page import Page, UnreadableRow
 from minted_connect.models.product import BaseCurrency, Category, MetalType, Product
 from minted_connect.models.rate import Rate, RatePoint
+from minted_connect.models.reconcile_result import ReconcileResult
 from minted_connect.models.wallet import Holding
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Gender",
     "Holding",
     "Intent",
+    "IntentPage",
     "IntentState",
     "Invoice",
     "InvoiceItem",
@@ -72,6 +74,7 @@ __all__ = [
     "Rate",
     "RatePoint",
     "Receipt",
+    "ReconcileResult",
     "Refusal",
     "Shipping",
     "ShippingAddress",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -12,7 +13,7 @@ from minted_connect.models.deal import OrderKind
 from minted_connect.models.masking import masked, masked_except_last
 from minted_connect.models.order import OrderProgress
 
-__all__ = ["Intent", "IntentState", "Refusal"]
+__all__ = ["Intent", "IntentPage", "IntentState", "Refusal"]
 
 
 class IntentState(enum.StrEnum):
@@ -89,8 +90,29 @@ class Intent:
     """Kind, customer, pieces, currency and a hash of the address, as JSON, if a reference was given."""
     decided_at: datetime | None = None
     """Time of `complete.decide` for an intent with a reference, by the client's clock; None if it was not used."""
+    forgotten_at: datetime | None = None
+    """Time of `complete.forget`, by the client's clock; None if the record is complete. If it is set, `paid_total` is 0
+    and the price token empty, and fields that a confirmed reference does not need have their defaults."""
 
     @property
     def created_by_server(self) -> datetime:
         """`created_at` by the server's clock."""
         return self.created_at + timedelta(seconds=self.clock_offset)
+
+
+@attrs.frozen
+class IntentPage:
+    """Some intents of a journal, oldest first. Iterating over it yields the intents."""
+
+    items: tuple[Intent, ...]
+    """The intents that can be read."""
+    unreadable: tuple[str, ...] = ()
+    """Ids of the records that cannot be read. Each may be an open purchase."""
+    next_after: int | None = None
+    """Pass it as `after` to request the next page; None if this is the last one."""
+
+    def __iter__(self) -> Iterator[Intent]:
+        return iter(self.items)
+
+    def __len__(self) -> int:
+        return len(self.items)

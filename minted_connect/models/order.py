@@ -49,6 +49,11 @@ class OrderProgress:
     """Tracking number of the shipment; deliveries only."""
     estimated_arrival_date: date | None = None
     """Estimated arrival of the shipment; deliveries only."""
+    paid_total: Decimal | None = attrs.field(default=None, eq=False)
+    """Total of the order, for `Options.spending`; None in records of an older version. It is no progress: `==` and
+    `orders.watch` ignore it."""
+    currency_code: str | None = attrs.field(default=None, eq=False)
+    """Currency of `paid_total`."""
 
     @classmethod
     def of(cls, order: Order) -> Self:
@@ -59,6 +64,8 @@ class OrderProgress:
             order.is_final,
             shipment.cargo_tracking_number if shipment else None,
             shipment.estimated_arrival_date if shipment else None,
+            order.paid_total,
+            order.currency_code,
         )
 
 

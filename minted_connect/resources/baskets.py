@@ -162,6 +162,7 @@ class AsyncBaskets(Resource):
 
         Source: the operations that it consists of. One line for each sku rests on assumptions (S22, S25).
         """
+        self._api.check_may_change("baskets.replace")
         wanted = checked_items(items)
         kind, token = _checked_kind(type), None
         if isinstance(basket, str):

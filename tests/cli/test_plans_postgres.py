@@ -35,6 +35,14 @@ def database(cluster: Cluster) -> Iterator[Database]:
         yield database
 
 
+def test_journal_creates_no_tables_in_postgres(minted: Minted, database: Database) -> None:
+    shown = minted("journal", "--json", "--journal", database.url)
+    assert shown.code == 2
+    assert shown.err.replace("\n", "").endswith(" has no journal")
+    assert PASSWORD not in shown.out + shown.err
+    assert database.execute("SELECT count(*) FROM pg_class WHERE relname LIKE 'minted_connect%'") == [(0,)]
+
+
 def test_killed_plan_in_postgres_continues_after_the_hint(
     minted: Minted,
     shell: Callable[..., subprocess.Popen[str]],

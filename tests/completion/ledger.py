@@ -16,10 +16,11 @@ from minted_connect import AsyncMintedConnect
 from minted_connect.config import CompletionPolicy, Options
 from minted_connect.errors import JournalError
 from minted_connect.journal.claims import Claim
+from minted_connect.journal.listing import IntentFilter
 from minted_connect.journal.memory import MemoryJournal
 from minted_connect.journal.protocol import ACTIVE, OPEN, Journal, JournalAccount, ReferenceKey
 from minted_connect.journal.sqlite import SqliteJournal
-from minted_connect.models import Completion, Intent, IntentState, OrderProgress, Refusal
+from minted_connect.models import Completion, Intent, IntentPage, IntentState, OrderProgress, Refusal
 from minted_connect.sandbox import Sandbox, ThreadedSandbox
 from minted_connect.sandbox.entities import FAILING
 
@@ -146,6 +147,12 @@ class RecordingJournal(Journal):
 
     async def find_claim(self, key: ReferenceKey) -> Claim | None:
         return await self._store.find_claim(key)
+
+    async def find_intents(self, filters: IntentFilter, *, after: int = 0, limit: int) -> IntentPage:
+        return await self._store.find_intents(filters, after=after, limit=limit)
+
+    async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
+        return await self._store.forget(before, at, account=account) if self._writes() else 0
 
     async def aclose(self) -> None:
         pass

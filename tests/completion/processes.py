@@ -34,7 +34,7 @@ def start_child(body: str, where: str | Path, *arguments: str) -> subprocess.Pop
     )
 
 
-def run_together(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
+def run_together(processes: Sequence[subprocess.Popen[str]], timeout: float = 30) -> list[str]:
     """Wait until all processes have printed "ready", let them continue together, and return their output."""
     for process in processes:
         assert process.stdout is not None
@@ -43,6 +43,6 @@ def run_together(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    outputs = [process.communicate(timeout=30) for process in processes]
+    outputs = [process.communicate(timeout=timeout) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), outputs
     return [output for output, _ in outputs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import aclosing, suppress
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -329,6 +330,10 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
     ),
     "complete.pending": (prepare_nothing, lambda c, *_: c.complete.pending()),
     "complete.unfinished": (prepare_nothing, lambda c, *_: c.complete.unfinished()),
+    "complete.intents_page": (prepare_nothing, lambda c, *_: c.complete.intents_page()),
+    "complete.intents": (prepare_nothing, lambda c, *_: read_all(c.complete.intents())),
+    "complete.intent": (prepare_nothing, lambda c, *_: c.complete.intent(intent_id="any")),
+    "complete.forget": (prepare_nothing, lambda c, *_: c.complete.forget(before=datetime(2020, 1, 1, tzinfo=UTC))),
     "complete.adopt": (
         lambda m: m.make_unknown_intent("drop_before_read"),
         lambda c, intent, _: c.complete.adopt(intent),
@@ -341,6 +346,10 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
     "complete.reconcile, fenced": (
         lambda m: m.make_unknown_intent("drop_before_read"),
         lambda c, intent, _: c.complete.reconcile(intent, fence=True),
+    ),
+    "complete.reconcile_all": (
+        lambda m: m.make_unknown_intent("drop_before_read"),
+        lambda c, intent, m: c.complete.reconcile_all(intents=[m.intent, intent], fence=True),
     ),
 }
 

@@ -479,11 +479,18 @@ async def test_failed_migration_changes_nothing(
 async def test_journal_with_schema_version_1_is_migrated(database: Database, journal: PostgresJournal) -> None:
     database.execute(f"{postgres.STEPS[0]}; UPDATE minted_connect_journal SET version = 1", user=BUYER)
     values = dict(zip(COLUMNS, to_row(intent_of()), strict=True))
-    names = [
-        name
-        for name in COLUMNS
-        if name not in ("fenced_at", "server", "account", "send_before", "refusal", "reference", "terms", "decided_at")
+    later = [
+        "fenced_at",
+        "server",
+        "account",
+        "send_before",
+        "refusal",
+        "reference",
+        "terms",
+        "decided_at",
+        "forgotten_at",
     ]
+    names = [name for name in COLUMNS if name not in later]
     placeholders = ", ".join(["%s"] * len(names))
     insert = f"INSERT INTO minted_connect_intents ({', '.join(names)}) VALUES ({placeholders})"
     database.execute(insert, *(values[name] for name in names), user=BUYER)

@@ -56,9 +56,9 @@ PURCHASES = [
     Mutation(
         15,
         "an unknown outcome does not carry its intent",
-        "completion/outcome_unknown.py",
-        'is unknown: reconcile it, do not repeat the completion",\n        intent,',
-        'is unknown: reconcile it, do not repeat the completion",\n        None,',
+        "completion/unknown_text.py",
+        'Next: {report.next_step}",\n        intent,',
+        'Next: {report.next_step}",\n        None,',
         "completion/test_completions.py",
     ),
     Mutation(
@@ -218,8 +218,8 @@ PURCHASES = [
         46,
         "an intent that another process may still send is settled",
         "completion/reconcile.py",
-        "        if intent.state != IntentState.PREPARED:\n            return False\n        send",
-        "        return False\n        send",
+        "        if self._intent.state != IntentState.PREPARED:\n            return False\n",
+        "        return False\n",
         "completion/test_policy.py",
     ),
     Mutation(
@@ -229,5 +229,23 @@ PURCHASES = [
         'is_own = "(account = :account OR account IS NULL)"',
         'is_own = "(:account IS NULL OR 1)"',
         "completion/test_journal_accounts.py",
+    ),
+    Mutation(
+        47,
+        "failed attempts of a reference that was not bought are forgotten",
+        "journal/list_statements.py",
+        """        f"AND other.state = '{IntentState.CONFIRMED}')\"""",
+        """        ")\"""",
+        "completion/test_intent_lists.py",
+        "forget and sqlite",
+    ),
+    Mutation(
+        47,
+        "the purchase of a basket that a reference used is forgotten",
+        "journal/list_statements.py",
+        'f"AND cart_token NOT IN (SELECT cart_token FROM {table} WHERE reference IS NOT NULL) "',
+        '""',
+        "completion/test_intent_lists.py",
+        "forget and sqlite",
     ),
 ]

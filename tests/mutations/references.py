@@ -17,7 +17,7 @@ REFERENCES = [
     Mutation(
         47,
         "PostgreSQL does not lock the reference",
-        "journal/postgres.py",
+        "journal/postgres_transaction.py",
         "        await _lock_name(connection, _REFERENCE_LOCK_ID, ",
         "        await _lock_name(connection, id(connection) % 2**31, ",
         "completion/test_postgres.py",
@@ -223,7 +223,7 @@ REFERENCES = [
     Mutation(
         47,
         "PostgreSQL does not lock the customer",
-        "journal/postgres.py",
+        "journal/postgres_transaction.py",
         "    await _lock_name(connection, _LOCK_ID, external_customer_id)",
         "    await _lock_name(connection, id(connection) % 2**31, external_customer_id)",
         "completion/test_claim_journals.py",

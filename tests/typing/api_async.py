@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import assert_type
@@ -19,6 +19,8 @@ from minted_connect import (
     Customer,
     Holding,
     Intent,
+    IntentPage,
+    IntentState,
     Invoice,
     MemoryJournal,
     MintedConnectError,
@@ -35,6 +37,7 @@ from minted_connect import (
     RateFeed,
     RatePoint,
     Receipt,
+    ReconcileResult,
     Response,
     RetryPolicy,
     Shipping,
@@ -141,6 +144,13 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
         await minted.complete.decide(intent, "not_executed")
     for intent in await minted.complete.pending(all_accounts=True):
         assert_type(await minted.complete.adopt(intent), Intent)
+    assert_type(minted.complete.intents(state="confirmed", since=datetime.now(UTC)), AsyncGenerator[Intent, None])
+    page = await minted.complete.intents_page(state=[IntentState.UNKNOWN], per_page=10)
+    assert_type(page, IntentPage)
+    assert_type(page.next_after, int | None)
+    assert_type(await minted.complete.intent(reference="order-7"), Intent | None)
+    assert_type(await minted.complete.forget(before=datetime.now(UTC)), int)
+    assert_type(await minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in await minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), AsyncGenerator[OrderChange, None])
         assert_type(await minted.orders.wait(intent), Order)

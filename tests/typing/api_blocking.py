@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from datetime import date
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import assert_type
@@ -19,6 +19,8 @@ from minted_connect import (
     Customer,
     Holding,
     Intent,
+    IntentPage,
+    IntentState,
     Invoice,
     MemoryJournal,
     MintedConnect,
@@ -35,6 +37,7 @@ from minted_connect import (
     Rate,
     RatePoint,
     Receipt,
+    ReconcileResult,
     Response,
     RetryPolicy,
     Shipping,
@@ -140,6 +143,13 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
         minted.complete.decide(intent, "not_executed")
     for intent in minted.complete.pending(all_accounts=True):
         assert_type(minted.complete.adopt(intent), Intent)
+    assert_type(minted.complete.intents(state="confirmed", since=datetime.now(UTC)), Generator[Intent, None, None])
+    page = minted.complete.intents_page(state=[IntentState.UNKNOWN], per_page=10)
+    assert_type(page, IntentPage)
+    assert_type(page.next_after, int | None)
+    assert_type(minted.complete.intent(reference="order-7"), Intent | None)
+    assert_type(minted.complete.forget(before=datetime.now(UTC)), int)
+    assert_type(minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), Generator[OrderChange, None, None])
         assert_type(minted.orders.wait(intent), Order)
