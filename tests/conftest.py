@@ -168,6 +168,13 @@ async def connect(flavour: str) -> AsyncIterator[Connect]:
 
 
 @pytest.fixture
+def direct_route(request: pytest.FixtureRequest) -> None:
+    """Skip a test of the direct route if the tests run with `--route=session`."""
+    if request.config.getoption("--route") == "session":
+        pytest.skip("tests the direct route")
+
+
+@pytest.fixture
 def clock() -> ManualClock:
     return ManualClock(auto_advance=True)
 

@@ -334,12 +334,15 @@ class ApiClient:
         try:
             with nullcontext() if changes is None else changes.recording(call):
                 try:
-                    response, retrying = await call.attempt(), None
+                    response = await call.attempt()
                 except MintedConnectError as error:
                     retrying = retry_after(error, call.attempt, call.decide, self.clock.sleep)
-                # Awaited outside of the except block: the first error must not become the context of later ones.
-                if retrying is not None:
-                    response = await retrying
+                else:
+                    if prepared.pool is not PoolKind.RECOVERY:
+                        self.state.budget.refund()
+                    return response
+                # Outside of the except block, so that the first error does not become the context of later ones.
+                return await retrying
         except asyncio.CancelledError as cancelled:
             if request.effect is Effect.NON_IDEMPOTENT and progress.phase is not Phase.NOT_SENT:
                 cancelled.add_note(f"{request.info} may have been executed: read the state before you repeat it")
@@ -349,10 +352,6 @@ class ApiClient:
             if call.ambiguous_error is None or request.effect is Effect.READ:
                 raise
             failure = call.ambiguous_error
-        else:
-            if call.attempts == 1 and prepared.pool is not PoolKind.RECOVERY:
-                self.state.budget.refund()
-            return response
         raise failure
 
     def prepare(self, request: Request, *, bypass_limits: bool) -> PreparedRequest:

@@ -1,12 +1,14 @@
 """The SQLite journal: one file, shared by the processes of one machine.
 
-Every operation opens the file, commits and closes it. Purchases are rare enough for that, and so no connection can be
-inherited through a fork, used from another thread, or left open. Queries open the file read-only and never create it.
-`sql` has the transactions, `statements` and `sql_claims` the statements, `rows` the columns.
+Every query, and every group of writes that wait at the same time, opens the file and closes it, so that no connection
+can be inherited through a fork, used from another thread, or left open. Queries open the file read-only and never
+create it. `sql` has the transactions, `group_commit` their commits, `statements` and `sql_claims` the statements,
+`rows` the columns.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sqlite3
@@ -23,6 +25,7 @@ from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
 from minted_connect.journal.boot_clock import boot_clock_params
 from minted_connect.journal.claims import Claim
+from minted_connect.journal.group_commit import GroupCommit, Write
 from minted_connect.journal.paths import check_path
 from minted_connect.journal.protocol import ReferenceKey
 from minted_connect.journal.rows import ROW_ERRORS
@@ -101,6 +104,7 @@ class SqliteJournal(SqlJournal):
         self._patience = patience
         self._file = JournalFile(self.path)
         self._thread = WorkerThread("minted-journal")
+        self._commits = GroupCommit(self)
         self._is_large_wal_logged = False
 
     def __repr__(self) -> str:
@@ -117,31 +121,23 @@ class SqliteJournal(SqlJournal):
         spending: SpendingCheck | None = None,
     ) -> None:
         """Store an intent durably in the file."""
-
-        def insert(database: sqlite3.Connection) -> None:
-            self._run_steps(self._prepare_steps(intent, key, known, claim, frees_customer, spending), database)
-            self._remember(intent)
-
         self._raise_if_lost()
-        await self._run(partial(self._with_connection, insert))
+        steps = self._prepare_steps(intent, key, known, claim, frees_customer, spending)
+        await self._commit(Write(partial(self._run_steps, steps), partial(self._remember, intent)))
 
     async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:  # noqa: ARG002 - the write lock excludes all others
-        return await self._run(partial(self._with_connection, partial(self._run_steps, steps)))
+        return await self._commit(Write(partial(self._run_steps, steps)))
 
     def _run_steps(self, steps: Steps[_T], database: sqlite3.Connection) -> _T:
-        """Run a transaction, and check that the path still leads to the file that it changed."""
-        with _transaction(database):
-            # Read under the write lock, for which this process may have waited.
-            clock = boot_clock_params()
-            try:
-                statement, params = next(steps)
-                while True:
-                    statement, params = steps.send(self._execute(database, statement, {**params, **clock}))
-            except StopIteration as ended:
-                result: _T = ended.value
-        # The commit may have gone to a file that was deleted or replaced meanwhile.
-        self._file.check_pinned()
-        return result
+        # Read under the write lock, for which this process may have waited.
+        clock = boot_clock_params()
+        try:
+            statement, params = next(steps)
+            while True:
+                statement, params = steps.send(self._execute(database, statement, {**params, **clock}))
+        except StopIteration as ended:
+            result: _T = ended.value
+            return result
 
     def _execute(self, database: sqlite3.Connection, statement: str, params: Mapping[str, Any]) -> _Rows:
         try:
@@ -152,55 +148,60 @@ class SqliteJournal(SqlJournal):
     async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:
         intent_id = params.get("id")
 
-        def execute(database: sqlite3.Connection) -> None:
-            with _transaction(database):
-                if also is not None:
-                    database.execute(also, {**params, **boot_clock_params()})
-                changed = database.execute(statement, params).rowcount
-                is_missing = (
-                    not changed
-                    and intent_id in self._prepared
-                    and not database.execute(self._statements.exists, self._exists_params(str(intent_id))).fetchall()
-                )
-            if is_missing:
-                self._report_missing(str(intent_id))
+        def execute(database: sqlite3.Connection) -> bool:
+            if also is not None:
+                database.execute(also, {**params, **boot_clock_params()})
+            if database.execute(statement, params).rowcount or intent_id not in self._prepared:
+                return True
+            return bool(database.execute(self._statements.exists, self._exists_params(str(intent_id))).fetchall())
 
-        def write(deadline: float) -> None:
-            try:
-                self._with_connection(execute, deadline)
-            except JournalError:
-                if self._loss is None or intent_id not in self._prepared:
-                    raise
-                self._report_missing(str(intent_id))
+        try:
+            is_found = await self._commit(Write(execute))
+        except JournalError:
+            if self._loss is None or intent_id not in self._prepared:
+                raise
+            is_found = False
+        if not is_found:
+            self._report_missing(str(intent_id))
 
-        await self._run(write)
+    async def _commit(self, write: Write[_T]) -> _T:
+        self._commits.add(write)
+        try:
+            running = self._submit(partial(self._commits.finish, write))
+        except BaseException:
+            self._commits.discard(write)
+            raise
+        return await shielded(running)
 
     async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
-        return await self._run(partial(self._select, query, params))
+        return await shielded(self._submit(partial(self._select, query, params)))
 
-    async def _run(self, work: Callable[[float], _T]) -> _T:
-        """Run `work(deadline)` on the thread."""
+    def _submit(self, work: Callable[[float], _T]) -> asyncio.Future[_T]:
+        """Run `work(deadline)` on the thread. A cancelled task cannot stop it: await its result `shielded`."""
         deadline = monotonic() + self._patience
         try:
-            running = self._thread.submit(partial(work, deadline))
+            return self._thread.submit(partial(work, deadline))
         except RuntimeError as error:
             raise JournalError(f"the journal {self.path} cannot be used: no thread can be started") from error
-        # A cancelled task cannot stop the thread; and unlike a task, this future cannot be cancelled by other code.
-        return await shielded(running)
 
     async def aclose(self) -> None:
         """End the thread; the next operation starts another one. Idempotent."""
         await self._thread.stop()
 
-    def _with_connection(self, work: Callable[[sqlite3.Connection], _T], deadline: float | None = None) -> _T:
-        with self._translated_errors():
+    @contextmanager
+    def connect_to_write(self, deadline: float) -> Generator[sqlite3.Connection]:
+        """Open the file for writing, and close it at the end. Raise errors of SQLite as JournalError."""
+        with self.translate_errors():
             database = self._connect(deadline)
             try:
-                result = work(database)
+                yield database
                 self._limit_wal(database)
-                return result
             finally:
                 database.close()
+
+    def check_file(self) -> None:
+        """Check that the path still leads to the file that was changed: it may have been replaced meanwhile."""
+        self._file.check_pinned()
 
     def _limit_wal(self, database: sqlite3.Connection) -> None:
         """Empty a large write-ahead log. Log once if a transaction of another connection prevents that."""
@@ -227,7 +228,7 @@ class SqliteJournal(SqlJournal):
             )
 
     def _select(self, query: str, params: Mapping[str, Any], deadline: float | None = None) -> _Rows:
-        with self._translated_errors():
+        with self.translate_errors():
             if not self._file.check():
                 return ()
             try:
@@ -259,7 +260,7 @@ class SqliteJournal(SqlJournal):
             database.close()
 
     @contextmanager
-    def _translated_errors(self) -> Generator[None]:
+    def translate_errors(self) -> Generator[None]:
         """Raise errors of SQLite and of the operating system as JournalError."""
         try:
             yield

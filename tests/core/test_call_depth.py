@@ -8,6 +8,8 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
+import pytest
+
 import minted_connect
 from minted_connect import AsyncMintedConnect
 from minted_connect.sandbox import Sandbox
@@ -26,6 +28,7 @@ def awaited_code(coroutine: Any) -> Iterator[CodeType]:
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
 
 
+@pytest.mark.usefixtures("direct_route")
 async def test_basket_update_awaits_at_most_eight_frames(sandbox: Sandbox) -> None:
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as minted:
         await minted.customers.create("customer-1")

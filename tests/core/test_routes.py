@@ -20,13 +20,7 @@ from minted_connect.sandbox import Sandbox
 from tests.support.operations import GOLD
 from tests.support.raw_server import Connection, RawServer
 
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(autouse=True)
-def direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Use the direct route, whatever `--route` says."""
-    monkeypatch.setattr(routes, "has_direct_route", lambda: True)
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("direct_route")]
 
 
 async def send_over(route: str, url: str, requests: list[PreparedRequest]) -> list[Any]:
@@ -181,7 +175,6 @@ def incomplete_connect(self: Any, request: Any) -> None: ...
 async def test_other_aiohttp_is_served_by_the_session(
     owner: type, name: str, value: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.undo()  # the fixture above
     probe = routes.has_direct_route.__wrapped__
     assert probe()
     monkeypatch.setattr(owner, name, value)
