@@ -26,6 +26,7 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from yarl import URL
 
 from benchmarks import fanout, mirrors, peers
+from benchmarks import purchases as buying
 from benchmarks.measure import Cost, Measure, interleave, timed
 from benchmarks.report import Row, compare
 from benchmarks.server import LATENCY, MINIMAL, ROOT, SAMPLE, SANDBOX, Served
@@ -354,6 +355,19 @@ def sandbox(effort: Effort) -> list[Row]:
     return compare("sandbox, 16 at once, server's CPU", costs, "minimal server", notes=notes)
 
 
+def purchases(effort: Effort) -> list[Row]:
+    """Compare the journals by the purchases that a process makes per second."""
+    with Served(SANDBOX) as server, buying.journals() as journals:
+        latency = buying.fsync_latency()
+        found = buying.measure(server, journals, max(2, effort.repetitions // 5))
+    costs = {what: row.costs for what, row in found.items()}
+    memory = found[buying.MEMORY]
+    notes = {what: row.note(None if row is memory else memory) for what, row in found.items()}
+    case = f"purchases, {buying.AT_ONCE} at once, fsync {latency * 1e3:.2f} ms"
+    goals = {"SQLite journal": "<= 1.33 x wall, p99 <= 2 x", "PostgreSQL journal": "<= 1.67 x wall, p99 <= 2 x"}
+    return compare(case, costs, buying.MEMORY, goals=goals, notes=notes)
+
+
 def _steps(step: Callable[[], object]) -> Measure:
     def run(calls: int) -> None:
         for _ in repeat(None, calls):
@@ -436,6 +450,7 @@ CASES: Final[Mapping[str, Callable[[Effort], list[Row]]]] = {
     "imports": imports,
     "cli": command_line,
     "sandbox": sandbox,
+    "purchases": purchases,
     "memory": memory,
     "fanout": fan_out,
 }

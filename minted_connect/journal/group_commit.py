@@ -16,12 +16,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import attrs
 
-__all__ = ["GroupCommit", "Write"]
+__all__ = ["Database", "GroupCommit", "Write"]
 
 _T = TypeVar("_T")
 
 
-class _Database(Protocol):
+class Database(Protocol):
     """What a group commit needs from its journal."""
 
     def connect_to_write(self, deadline: float) -> AbstractContextManager[sqlite3.Connection]:
@@ -56,14 +56,9 @@ class Write(Generic[_T]):
 
 
 class GroupCommit:
-    """The queue of the writes of one process.
+    """The queue of the writes of one process to one file."""
 
-    Args:
-        database: The file. All its methods are called by the threads that call `finish`.
-    """
-
-    def __init__(self, database: _Database) -> None:
-        self._database = database
+    def __init__(self) -> None:
         self._reset()
 
     def _reset(self) -> None:
@@ -83,11 +78,12 @@ class GroupCommit:
         with suppress(ValueError):
             self._queue.remove(write)
 
-    def finish(self, write: Write[_T], deadline: float) -> _T:
+    def finish(self, write: Write[_T], database: Database, deadline: float) -> _T:
         """Commit a write together with all that are queued, and return its result.
 
         Args:
             write: A write that was added.
+            database: The file. Not kept, so that the journal is freed with its last reference.
             deadline: Monotonic time until which to wait for the write lock of other processes.
 
         Raises:
@@ -95,19 +91,20 @@ class GroupCommit:
         """
         with self._lock:
             if not write.is_done:
-                self._commit(write, [self._queue.popleft() for _ in range(len(self._queue))], deadline)
+                self._commit(write, database, deadline)
         if write.error is not None:
             raise write.error
         return write.results[0]
 
-    def _commit(self, first: Write[Any], batch: Sequence[Write[Any]], deadline: float) -> None:
+    def _commit(self, first: Write[Any], database: Database, deadline: float) -> None:
+        batch = [self._queue.popleft() for _ in range(len(self._queue))]
         has_begun = False
         done: list[tuple[Write[Any], Any]] = []
         try:
-            with self._database.connect_to_write(deadline) as connection:
+            with database.connect_to_write(deadline) as connection:
                 connection.execute("BEGIN IMMEDIATE")
                 has_begun = True
-                done = self._execute(batch, connection)
+                done = _execute(batch, database, connection)
         except Exception as error:  # noqa: BLE001 - each caller raises it
             if not has_begun:
                 # Nothing was changed: the others wait for the write lock, too, each until its own deadline.
@@ -120,29 +117,32 @@ class GroupCommit:
         for write, result in done:
             write.results.append(result)
 
-    def _execute(self, batch: Sequence[Write[Any]], connection: sqlite3.Connection) -> list[tuple[Write[Any], Any]]:
-        """Execute and commit writes; return those that succeeded, with their results."""
-        done: list[tuple[Write[Any], Any]] = []
-        try:
-            for write in batch:
-                connection.execute("SAVEPOINT one_write")
-                try:
-                    with self._database.translate_errors():
-                        done.append((write, write.work(connection)))
-                except Exception as error:
-                    # After some errors, such as a full disk, SQLite has undone the whole transaction.
-                    if not connection.in_transaction:
-                        raise
-                    connection.execute("ROLLBACK TO one_write")
-                    write.error = error
-                connection.execute("RELEASE one_write")
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        self._database.check_file()
-        for write, _ in done:
-            if write.on_commit is not None:
-                write.on_commit()
-        return done
+
+def _execute(
+    batch: Sequence[Write[Any]], database: Database, connection: sqlite3.Connection
+) -> list[tuple[Write[Any], Any]]:
+    """Execute and commit writes; return those that succeeded, with their results."""
+    done: list[tuple[Write[Any], Any]] = []
+    try:
+        for write in batch:
+            connection.execute("SAVEPOINT one_write")
+            try:
+                with database.translate_errors():
+                    done.append((write, write.work(connection)))
+            except Exception as error:
+                # After some errors, such as a full disk, SQLite has undone the whole transaction.
+                if not connection.in_transaction:
+                    raise
+                connection.execute("ROLLBACK TO one_write")
+                write.error = error
+            connection.execute("RELEASE one_write")
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    database.check_file()
+    for write, _ in done:
+        if write.on_commit is not None:
+            write.on_commit()
+    return done

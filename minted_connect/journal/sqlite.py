@@ -104,7 +104,7 @@ class SqliteJournal(SqlJournal):
         self._patience = patience
         self._file = JournalFile(self.path)
         self._thread = WorkerThread("minted-journal")
-        self._commits = GroupCommit(self)
+        self._commits = GroupCommit()
         self._is_large_wal_logged = False
 
     def __repr__(self) -> str:
@@ -167,7 +167,7 @@ class SqliteJournal(SqlJournal):
     async def _commit(self, write: Write[_T]) -> _T:
         self._commits.add(write)
         try:
-            running = self._submit(partial(self._commits.finish, write))
+            running = self._submit(partial(self._commits.finish, write, self))
         except BaseException:
             self._commits.discard(write)
             raise

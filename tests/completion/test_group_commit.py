@@ -200,7 +200,7 @@ def test_groups_store_what_single_transactions_would(numbers: list[tuple[int, bo
         if is_stored:
             stored.add(number)
     database, remembered = MemoryDatabase(), []
-    commits, found = GroupCommit(database), []
+    commits, found = GroupCommit(), []
     for start in range(0, len(numbers), group):
         writes = [
             Write(insert(number, fails), lambda number=number: remembered.append(number))  # type: ignore[misc]
@@ -210,7 +210,7 @@ def test_groups_store_what_single_transactions_would(numbers: list[tuple[int, bo
             commits.add(write)
         for write in writes:
             try:
-                commits.finish(write, 0)
+                commits.finish(write, database, 0)
                 found.append(True)
             except (ZeroDivisionError, sqlite3.IntegrityError):
                 found.append(False)
@@ -222,14 +222,14 @@ def test_groups_store_what_single_transactions_would(numbers: list[tuple[int, bo
 
 def test_child_process_leaves_the_writes_of_its_parent_alone() -> None:
     database = MemoryDatabase()
-    commits = GroupCommit(database)
+    commits = GroupCommit()
     commits.add(Write(lambda connection: connection.execute("INSERT INTO numbers VALUES (1)")))
     commits._lock.acquire()
     child = os.fork()
     if child == 0:
         write = Write(lambda connection: connection.execute("INSERT INTO numbers VALUES (2)").rowcount)
         commits.add(write)
-        commits.finish(write, 0)
+        commits.finish(write, database, 0)
         rows = database.connection.execute("SELECT number FROM numbers").fetchall()
         os._exit(0 if rows == [(2,)] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -17,6 +17,7 @@ import anyio
 import attrs
 import pytest
 
+from minted_connect.clock import monotonic
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import open_journal
@@ -413,11 +414,9 @@ async def test_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
 @pytest.mark.requirement(16)
 async def test_writes_are_synchronous(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
-    modes = journal._with_connection(
-        lambda database: [
-            database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "user_version")
-        ]
-    )
+    names = ("journal_mode", "synchronous", "user_version")
+    with journal.connect_to_write(monotonic() + 5) as database:
+        modes = [database.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
     assert modes == ["wal", 2, VERSION]
 
 
@@ -547,15 +546,11 @@ async def test_symbolic_link_to_a_missing_file_creates_the_file(tmp_path: Path) 
 
 async def test_full_disk_raises_journal_error(tmp_path: Path) -> None:
     journal = SqliteJournal(tmp_path / "journal.db")
-
-    def fill(database: sqlite3.Connection) -> None:
+    with pytest.raises(JournalError, match="the disk is full"), journal.connect_to_write(monotonic() + 5) as database:
         database.execute("PRAGMA max_page_count = 1")
         for number in range(100):
             intent = intent_of(id=str(number), cart_token=str(number), guid="x" * 9000)
             database.execute(journal._statements.insert, insert_params(intent, None))
-
-    with pytest.raises(JournalError, match="the disk is full"):
-        journal._with_connection(fill)
 
 
 async def test_locked_file_raises_within_patience(tmp_path: Path) -> None:
