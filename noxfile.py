@@ -22,6 +22,19 @@ PYTHONS = [
     if row.startswith("Programming Language :: Python :: 3.")
 ]
 SANDBOX = "minted_connect/sandbox/*"
+ROUTE_TESTS = (
+    *(
+        "core",
+        "test_transport.py",
+        "test_tls.py",
+        "test_injection.py",
+        "test_dead_pool.py",
+        "test_closed_handshakes.py",
+    ),
+    *("test_network_settings.py", "matrix", "test_leaks.py", "test_privacy.py", "completion/test_cancel_sweep.py"),
+    *("test_forks.py", "peers"),
+)
+"""The tests of how requests are sent, which must pass by both routes."""
 TWO_PROCESSES = ("-n", "2", "--dist", "loadgroup")
 
 
@@ -64,6 +77,31 @@ def slow(session: nox.Session) -> None:
     """The tests that the quick suite leaves out (`SLOW` in tests/conftest.py)."""
     groups(session, "test-integrations")
     session.run("python", "-X", "dev", "-m", "pytest", *TWO_PROCESSES, "-m", "slow", *session.posargs)
+
+
+@nox.session
+def routes(session: nox.Session) -> None:
+    """The tests of how requests are sent, with the route that serves where the direct one is not available."""
+    groups(session, "test-integrations")
+    run_route_tests(session, "session", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("release", ["oldest", "newest", "pre-release"])
+def aiohttp(session: nox.Session, release: str) -> None:
+    """The tests of how requests are sent, by both routes, with the oldest and newest aiohttp that are allowed."""
+    groups(session, "test-integrations")
+    required = next(row for row in PROJECT["project"]["dependencies"] if row.startswith("aiohttp"))
+    oldest = required.partition(">=")[2].partition(",")[0]
+    wanted = {"oldest": (f"aiohttp=={oldest}",), "newest": ("-U", required), "pre-release": ("-U", "--pre", "aiohttp")}
+    session.install("-q", *wanted[release])
+    for route in ("auto", "session"):
+        run_route_tests(session, route, *session.posargs)
+
+
+def run_route_tests(session: nox.Session, route: str, *more: str) -> None:
+    tests = [f"tests/{name}" for name in ROUTE_TESTS]
+    session.run("python", "-X", "dev", "-m", "pytest", "-q", *TWO_PROCESSES, "--route", route, *more, *tests)
 
 
 @nox.session
