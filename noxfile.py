@@ -23,16 +23,9 @@ PYTHONS = [
 ]
 SANDBOX = "minted_connect/sandbox/*"
 ROUTE_TESTS = (
-    *(
-        "core",
-        "test_transport.py",
-        "test_tls.py",
-        "test_injection.py",
-        "test_dead_pool.py",
-        "test_closed_handshakes.py",
-    ),
-    *("test_network_settings.py", "matrix", "test_leaks.py", "test_privacy.py", "completion/test_cancel_sweep.py"),
-    *("test_forks.py", "peers"),
+    *("core", "test_transport.py", "test_tls.py", "test_injection.py", "test_dead_pool.py", "matrix", "peers"),
+    *("test_closed_handshakes.py", "test_network_settings.py", "test_leaks.py", "test_privacy.py", "test_forks.py"),
+    "completion/test_cancel_sweep.py",
 )
 """The tests of how requests are sent, which must pass by both routes."""
 TWO_PROCESSES = ("-n", "2", "--dist", "loadgroup")
