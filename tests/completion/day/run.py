@@ -58,6 +58,8 @@ class Day:
         for scope in self._faults:
             scope.share *= _SHARE
         self._has_faults = self._is_moving = True
+        self._has_ended = False
+        """Whether all purchases have an outcome."""
         self._caps: Caps | None = None
         self._reconciler: Process | None = None
         self._is_settling = asyncio.Event()
@@ -83,6 +85,8 @@ class Day:
         await self._start_reconciler()
         killing = asyncio.ensure_future(self._kill_reconcilers())
         outputs = await asyncio.gather(*clients)
+        self._has_ended = True
+        self._is_settling.set()
         await killing
         self._end_faults()
         await self._await_no_open_intents()
@@ -177,10 +181,13 @@ class Day:
     async def _kill_reconcilers(self) -> None:
         """Kill the reconciler at random moments, while it is settling intents, and replace it."""
         draw = self._settings.random("kills")
-        for moment in sorted(draw.uniform(0.1, 0.9) * DAY for _ in range(self._settings.kills)):
+        for moment in sorted(draw.uniform(0.05, 0.8) * DAY for _ in range(self._settings.kills)):
             await self.clock.sleep(max(moment - self.clock.monotonic(), 0.0))
-            self._is_settling.clear()
+            if not self._has_ended:
+                self._is_settling.clear()
             await self._is_settling.wait()
+            if self._has_ended:
+                return
             await self.clock.sleep(draw.choice((0.0, 0.5, 2.0)))
             self.result.kills_while_settling += bool(self.clock.slot(_RECONCILER).mark)
             await self._kill_reconciler()
