@@ -158,7 +158,9 @@ class Reconciler:
         self._settlement.on_close.discard(self.aclose)
         if not task.cancelled():
             task.exception()  # marks it as retrieved
-        self._update("closed", next_round_at=None)
+        # Also if the task has ended before its first state.
+        self._status = attrs.evolve(self._status, state="closed", next_round_at=None)
+        _notify("on_status", self._on_status, self._status)
 
     async def _run(self) -> None:
         while True:
@@ -279,7 +281,7 @@ class Reconciler:
         if self._telemetry is not None:
             self._telemetry.record_open_intents(intents)
 
-    def _update(self, state: Literal["active", "standing_by", "backing_off", "closed"], **changes: Any) -> None:
+    def _update(self, state: Literal["active", "standing_by", "backing_off"], **changes: Any) -> None:
         """Change the status, and report it if the state changes."""
         before, self._status = self._status, attrs.evolve(self._status, state=state, **changes)
         if before.state != state:
