@@ -19,7 +19,7 @@ from tests.support import postgres
 
 __all__ = ["Database", "StoredIntent", "open_database"]
 
-_COLUMNS = "id, state, order_id, reference, external_customer_id, paid_total, created_at"
+_COLUMNS = "id, state, order_id, reference, external_customer_id, cart_token, paid_total, created_at"
 
 # The claims of a PostgreSQL journal expire by `clock_timestamp()`. The search path finds this function before the one
 # in `pg_catalog`.
@@ -43,6 +43,7 @@ class StoredIntent:
     order_id: int | None
     reference: str | None
     customer: str
+    cart_token: str
     paid_total: Decimal
     created_at: datetime
 
@@ -113,9 +114,9 @@ class _PostgresDatabase:
 
 
 def _load(row: Any) -> StoredIntent:
-    intent_id, state, order_id, reference, customer, paid_total, created_at = row
+    intent_id, state, order_id, reference, customer, cart_token, paid_total, created_at = row
     created = created_at if isinstance(created_at, datetime) else datetime.fromisoformat(created_at)
-    return StoredIntent(intent_id, state, order_id, reference, customer, Decimal(paid_total), created)
+    return StoredIntent(intent_id, state, order_id, reference, customer, cart_token, Decimal(paid_total), created)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -116,21 +115,20 @@ class Settings:
 
     def caps(self, prices: Mapping[str, Decimal]) -> Caps:
         """Return limits that some of the purchases exceed, for these prices of one piece."""
-        amounts, by_customer, by_day = list[Decimal](), Counter[tuple[str, date]](), Counter[date]()
-        for purchase in self.plan():
-            amount = sum((prices[sku] * pieces for sku, pieces in purchase.items.items()), Decimal(0))
-            day = (START + timedelta(seconds=purchase.at)).date()
-            amounts.append(amount)
-            by_customer[purchase.customer, day] += amount  # type: ignore[assignment]
-            by_day[day] += amount  # type: ignore[assignment]
-        highest = sorted(amounts)[int(len(amounts) * 0.98)]
-        customers = sorted(map(Decimal, by_customer.values()))
-        day = min(map(Decimal, by_day.values()))
-        return Caps(
-            highest.quantize(Decimal("0.01")),
-            max(customers[int(len(customers) * 0.6)], highest).quantize(Decimal("0.01")),
-            (day * Decimal("0.8")).quantize(Decimal("0.01")),
-        )
+        amounts = [sum((prices[sku] * pieces for sku, pieces in one.items.items()), Decimal(0)) for one in self.plan()]
+        wanted, accepted = dict[tuple[str, date], Decimal](), dict[tuple[str, date], Decimal]()
+        per_purchase = sorted(amounts)[int(len(amounts) * 0.98)]
+        keys = [(one.customer, (START + timedelta(seconds=one.at)).date()) for one in self.plan()]
+        for key, amount in zip(keys, amounts, strict=True):
+            wanted[key] = wanted.get(key, Decimal(0)) + amount
+        per_customer = max(sorted(wanted.values())[len(wanted) // 2], per_purchase)
+        by_day = dict.fromkeys((day for _, day in keys), Decimal(0))
+        for key, amount in zip(keys, amounts, strict=True):
+            if amount <= per_purchase and accepted.get(key, Decimal(0)) + amount <= per_customer:
+                accepted[key] = accepted.get(key, Decimal(0)) + amount
+                by_day[key[1]] += amount
+        per_day = min(by_day.values()) * Decimal("0.85")
+        return Caps(*(amount.quantize(Decimal("0.01")) for amount in (per_purchase, per_customer, per_day)))
 
 
 @attrs.frozen

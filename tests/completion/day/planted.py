@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -44,7 +45,11 @@ async def plant(
         client_settings: Returns the arguments of a client with a journal.
         second_journal: The file of another journal, that the audit compares, too.
     """
-    confirmed = sorted((one for one in database.intents() if one.order_id is not None), key=lambda one: one.created_at)
+    intents = database.intents()
+    # Without the row of the purchase, an earlier attempt with the same basket would be the intent of the order.
+    baskets = Counter(one.cart_token for one in intents)
+    once = [one for one in intents if one.order_id is not None and baskets[one.cart_token] == 1]
+    confirmed = sorted(once, key=lambda one: one.created_at)
     lost, changed, repeated, cancelled = (confirmed[len(confirmed) * part // 5] for part in (1, 2, 3, 4))
 
     async def buy(customer: str, journal: str | None, reference: str | None) -> tuple[Completion, str]:

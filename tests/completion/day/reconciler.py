@@ -1,38 +1,50 @@
 """The process that settles the open intents of a simulated day: `python -m tests.completion.day.reconciler JOB`.
 
-It runs until it is killed, and sets the mark of its slot to the number of open intents while
-it settles them, and the count to the number of those that it has settled.
+It runs until it is killed. The mark of its slot is the number of its requests, the count that of the intents that it
+has settled.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from typing import NoReturn
+
+import attrs
 
 from minted_connect import AsyncMintedConnect
-from minted_connect.errors import CompletionRejected, NotExecuted
+from minted_connect.completion import lease, reconciler
+from minted_connect.hooks import Attempt
 from minted_connect.models import ReconcileResult
 from tests.completion.day.clock import CountingSelector, FollowingClock, SharedTime, run_counting
 from tests.completion.day.plan import START, Job
 
 INTERVAL = 240.0
 """Seconds between two rounds."""
+LEASE = 300.0
+"""Seconds after which the reconciler that replaces a killed one begins."""
 
 
-async def main(job: Job, selector: CountingSelector) -> None:
+async def main(job: Job, selector: CountingSelector) -> NoReturn:
     clock = FollowingClock(SharedTime(job.shared_path), START, job.slot)
     journal = job.open_journal(clock)
-    async with AsyncMintedConnect(**job.client_settings(clock, journal)) as minted:
+    for module in (lease, reconciler):
+        # The lease expires by the clock of the database, which is simulated, too.
+        vars(module)["SYSTEM_CLOCK"] = clock
+
+    def count_request(_: Attempt) -> None:
+        clock.slot.mark += 1
+
+    def count_settled(_: ReconcileResult) -> None:
+        clock.slot.count += 1
+
+    settings = job.client_settings(clock, journal)
+    settings["options"] = attrs.evolve(settings["options"], on_attempt=count_request)
+    async with AsyncMintedConnect(**settings) as minted:
         clock.follow(selector, journal)
-
-        def count(result: ReconcileResult) -> None:
-            is_settled = result.completion is not None or isinstance(result.error, CompletionRejected | NotExecuted)
-            clock.slot.count += is_settled
-
-        while True:
-            clock.slot.mark = len(await minted.complete.pending())
-            await minted.complete.reconcile_all(fence=True, on_result=count)
-            clock.slot.mark = 0
-            await clock.sleep(INTERVAL)
+        async with minted.complete.reconciler(interval=INTERVAL, lease=LEASE, fence=True, on_result=count_settled):
+            while True:
+                await asyncio.Event().wait()
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Result:
     posts: int = 0
     requests: int = 0
     kills: int = 0
-    kills_while_settling: int = 0
+    """Number of reconcilers that were killed while they settled intents."""
     reconciled: int = 0
     """Number of intents that a reconciler has settled."""
     findings: int = 0
@@ -99,6 +99,7 @@ class Result:
         for (day, customer), amount in by_customer.items():
             maximum = caps.per_customer_per_day
             self._check(amount <= maximum, f"{day}, {customer}: {amount} of {maximum}")
+        self._check(self.kills or not self.settings.kills, "no reconciler was killed")
         self._check(len(by_day) > 1, "midnight did not pass while purchases ran")
 
     def check_clean(self, report: AuditReport) -> None:
@@ -136,7 +137,7 @@ class Result:
             f"{self.posts} completions in {self.requests} requests",
             f"intents: {', '.join(f'{count} {state}' for state, count in self.intents.most_common())}",
             f"{self.errors['OutcomeUnknown']} unknown outcomes, {self.reconciled} intents reconciled",
-            f"{self.kills} reconcilers killed ({self.kills_while_settling} while they settled intents)",
+            f"{self.kills} reconcilers killed",
             f"{self.findings} planted discrepancies found",
             f"{self.simulated / 3600:.1f} simulated hours in {self.seconds:.0f} s",
             f"{len(self.violations)} violations",

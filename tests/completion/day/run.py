@@ -63,7 +63,8 @@ class Day:
         self._caps: Caps | None = None
         self._reconciler: Process | None = None
         self._is_settling = asyncio.Event()
-        """Set while the reconciler settles intents."""
+        """Set when the reconciler has sent a request."""
+        self._requests = 0.0
         self.result = Result(settings)
 
     def client_settings(self, journal: str | None = None) -> dict[str, Any]:
@@ -122,7 +123,8 @@ class Day:
                 scope.renew(requests=40)
         if not self._is_moving:
             return
-        if self._reconciler is not None and self.clock.slot(_RECONCILER).mark:
+        if self._reconciler is not None and (requests := self.clock.slot(_RECONCILER).mark) != self._requests:
+            self._requests = requests
             self._is_settling.set()
         self.clock.move_if_idle(self._selector)
         asyncio.get_running_loop().call_later(BEAT, self._tick)
@@ -183,16 +185,19 @@ class Day:
         draw = self._settings.random("kills")
         for moment in sorted(draw.uniform(0.05, 0.8) * DAY for _ in range(self._settings.kills)):
             await self.clock.sleep(max(moment - self.clock.monotonic(), 0.0))
-            if not self._has_ended:
+            self._is_settling.clear()
+            while not self._has_unknown():
+                if self._has_ended:
+                    return
                 self._is_settling.clear()
-            await self._is_settling.wait()
-            if self._has_ended:
-                return
-            await self.clock.sleep(draw.choice((0.0, 0.5, 2.0)))
-            self.result.kills_while_settling += bool(self.clock.slot(_RECONCILER).mark)
+                await self._is_settling.wait()
             await self._kill_reconciler()
             await self._start_reconciler()
             self.result.kills += 1
+
+    def _has_unknown(self) -> bool:
+        """Return whether the reconciler has just sent a request, and has intents to settle."""
+        return self._is_settling.is_set() and any(one.state == "unknown" for one in self._database.intents())
 
     async def _await_no_open_intents(self) -> None:
         last = self.clock.monotonic() + DAY / 4
