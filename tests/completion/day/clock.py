@@ -41,7 +41,7 @@ _SIZE: Final = 4096
 class Slot:
     """The reports of one process, in shared memory."""
 
-    _numbers: memoryview
+    _numbers: memoryview[float]
     _first: int
 
     @property
@@ -158,9 +158,9 @@ def counting_calls(journal: Any) -> Any:
 
         return call
 
-    for name in dir(type(journal)):
-        if not name.startswith("_") and inspect.iscoroutinefunction(getattr(type(journal), name)):
-            setattr(journal, name, count(getattr(journal, name)))
+    for name in dir(journal):
+        if not name.startswith("_") and inspect.iscoroutinefunction(method := getattr(journal, name)):
+            setattr(journal, name, count(method))
     return journal
 
 

@@ -84,7 +84,7 @@ class _SqliteFile:
         if not Path(self.location).exists():
             return []
         with closing(sqlite3.connect(self.location)) as database:
-            return [_load(row) for row in database.execute(f"SELECT {_COLUMNS} FROM intents")]  # noqa: S608
+            return [_load(row) for row in database.execute(f"SELECT {_COLUMNS} FROM intents")]
 
     def delete(self, intent_id: str) -> None:
         with closing(sqlite3.connect(self.location)) as database, database:
@@ -126,10 +126,9 @@ def open_database(settings: Settings) -> Generator[tuple[Database, Path]]:
         if settings.journal == "sqlite":
             yield _SqliteFile(Path(folder) / "journal.db"), Path(folder)
             return
-        with postgres.running() as cluster, cluster.database() as database:
-            with database.connect() as connection:
-                connection.execute(_CLOCK.encode())
-                connection.execute(
-                    f"ALTER DATABASE {database.name} SET search_path = public, simulated, pg_catalog".encode()
-                )
-                yield _PostgresDatabase(database, connection), Path(folder)
+        with postgres.running() as cluster, cluster.database() as database, database.connect() as connection:
+            connection.execute(_CLOCK.encode())
+            connection.execute(
+                f"ALTER DATABASE {database.name} SET search_path = public, simulated, pg_catalog".encode()
+            )
+            yield _PostgresDatabase(database, connection), Path(folder)

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, Self
 import attrs
 
 from minted_connect.config import CompletionPolicy, Options, SpendingLimit, Timeouts
-from minted_connect.journal import open_journal
+from minted_connect.journal import open_journal, sqlite
 from minted_connect.journal.postgres import PostgresJournal
 from minted_connect.journal.sqlite import SqliteJournal
 from tests.completion.chaos.plan import SKUS
@@ -190,9 +190,8 @@ class Job:
 
 def follow_boot_clock(clock: FollowingClock) -> None:
     """Make the claims of the SQLite journals of this process expire by a simulated clock."""
-    from minted_connect.journal import sqlite  # noqa: PLC0415
 
     def read() -> Mapping[str, Any]:
         return {"elapsed": clock.monotonic(), "boot_id": "simulated"}
 
-    vars(sqlite)["boot_clock_params"] = read
+    sqlite.__dict__["boot_clock_params"] = read

@@ -30,7 +30,7 @@ async def main(job: Job, selector: CountingSelector) -> NoReturn:
     journal = job.open_journal(clock)
     for module in (lease, reconciler):
         # The lease expires by the clock of the database, which is simulated, too.
-        vars(module)["SYSTEM_CLOCK"] = clock
+        module.__dict__["SYSTEM_CLOCK"] = clock
 
     def count_request(_: Attempt) -> None:
         clock.slot.mark += 1
