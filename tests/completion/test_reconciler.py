@@ -24,6 +24,7 @@ from minted_connect.errors import (
 )
 from minted_connect.journal import open_journal
 from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import Journal, ReferenceJournal
 from minted_connect.models import Intent, IntentState
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.fakes import intent_of
@@ -518,6 +519,30 @@ async def test_cancelled_service_leaves_nothing(sandbox: Sandbox, clock: ManualC
         sandbox.faults.clear()
 
 
+@pytest.mark.parametrize("flavour", ["async"])
+async def test_reconciler_closed_at_every_step_releases_its_lease(connect: Any, sandbox: Sandbox, clock: ManualClock):
+    clock.auto_advance = False
+    shop = Shop(connect, sandbox, clock, MemoryJournal())
+    client, settled, steps = await shop.client(), 0, 0
+    await shop.create_customer(client)
+    while settled < 5:
+        if not await client.complete.pending():
+            await lose_response(shop, client, "customer-1")
+        before, events = shop.sent(), Events()
+        async with client.complete.reconciler(**events.hooks):
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        assert reconciler_tasks() == []
+        lease = await find_lease(client, shop.location)
+        assert lease is None or lease.seconds == 0
+        assert events.states[-1] == "closed"
+        assert shop.sent() == before
+        settled += len(events.results)
+        steps += 1
+    assert steps > 20
+    assert len(sandbox.shop.orders) == shop.sent()
+
+
 async def test_reconciler_is_opened_once(memory_shop: Shop):
     client = await memory_shop.client()
     async with reconciling(client) as reconciler:
@@ -608,3 +633,20 @@ async def test_fence_of_a_read_only_client_is_refused(memory_shop: Shop):
         )
     async with reconciling(client) as reconciler:
         await wait_until(lambda: reconciler.status.rounds)
+
+
+class PlainJournal:
+    """A journal of the application without the methods for claims."""
+
+    def __init__(self) -> None:
+        journal = MemoryJournal()
+        for name in {**vars(Journal), **vars(ReferenceJournal)}:
+            if not name.startswith("_"):
+                setattr(self, name, getattr(journal, name))
+
+
+def test_journal_without_claims_is_refused():
+    client = AsyncMintedConnect("partner", "secret", journal=PlainJournal())
+    text = r"complete\.reconciler: the journal PlainJournal lacks .*renew_claim.* of ClaimJournal"
+    with pytest.raises(ConfigurationError, match=text):
+        client.complete.reconciler()
