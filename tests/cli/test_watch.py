@@ -100,7 +100,8 @@ def test_doctor_reports_open_intents_of_each_account(minted: Minted, sandbox: Th
     with sqlite3.connect(journal) as database:
         database.execute("UPDATE intents SET created_at = '2026-01-02T03:04:05+00:00', account = ?", [foreign])
     database.close()
-    own = [lose_response(sandbox, journal, f"customer-{number}") for number in range(2)][0]
+    accounts = {lose_response(sandbox, journal, f"customer-{number}") for number in range(2)}
+    (own,) = accounts
     rows = rows_of(minted, journal)
     assert [row["ok"] for row in rows if row["check"] == "journal"] == [False]
     first, second = [str(row["detail"]) for row in rows if row["check"] == "open intents"]

@@ -60,6 +60,8 @@ def journal_of(shop: Shop) -> Any:
 # --- rounds ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(14)
+@pytest.mark.requirement(45)
 async def test_open_intents_are_settled_at_once(shop: Shop):
     client, events = await shop.client(), Events()
     intents = [await lose_response(shop, client, f"customer-{number}") for number in range(3)]
@@ -338,6 +340,7 @@ async def test_exception_of_a_hook_is_logged(
 # --- the lease ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(16)
 async def test_one_of_two_is_active(shop: Shop):
     first, second = await shop.client(), await shop.client()
     shop.clock.auto_advance = False
@@ -360,6 +363,7 @@ async def test_one_of_two_is_active(shop: Shop):
     assert shop.sent() == 1
 
 
+@pytest.mark.requirement(16)
 async def test_closing_the_client_releases_the_lease(shop: Shop):
     client, journal = await shop.client(), journal_of(shop)
     shop.clock.auto_advance = False
@@ -384,6 +388,7 @@ def expire(journal: MemoryJournal) -> None:
     journal._claims.elapsed = lambda: elapsed() + 3600  # type: ignore[assignment]
 
 
+@pytest.mark.requirement(16)
 async def test_lost_lease_ends_the_round(memory_shop: Shop):
     shop = memory_shop
     first, second = await shop.client(), await shop.client()
@@ -402,6 +407,7 @@ async def test_lost_lease_ends_the_round(memory_shop: Shop):
     assert shop.sent() == 1
 
 
+@pytest.mark.requirement(45)
 async def test_purchase_settled_by_two_is_settled_once(shop: Shop):
     first, second = await shop.client(), await shop.client()
     intent = await lose_response(shop, first, "customer-1")
@@ -442,6 +448,7 @@ async def test_lease_holds_no_customer_and_no_purchase(shop: Shop):
 # --- what it may send --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(45)
 @pytest.mark.parametrize("operation", ["complete.buy", "complete.sell", "complete.delivery", "baskets.clear"])
 async def test_reconciler_cannot_send_a_change(sandbox: Sandbox, operation: str):
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as client:
@@ -451,6 +458,7 @@ async def test_reconciler_cannot_send_a_change(sandbox: Sandbox, operation: str)
     assert len(sandbox.requests) == 0
 
 
+@pytest.mark.requirement(14)
 async def test_open_basket_is_cleared_only_if_asked(memory_shop: Shop):
     shop = memory_shop
     shop.clock.auto_advance = True
@@ -460,6 +468,7 @@ async def test_open_basket_is_cleared_only_if_asked(memory_shop: Shop):
     async with reconciling(client, events) as reconciler:
         await wait_until(lambda: reconciler.status.rounds > 2)
     assert shop.sandbox.requests.of("baskets.clear") == []
+    assert [intent.fenced_at for intent in await client.complete.pending()] == [None]
     async with reconciling(client, events, fence=True):
         await wait_until(lambda: events.results)
     assert isinstance(events.results[0].error, NotExecuted)

@@ -78,6 +78,7 @@ async def lease_of(minted: MintedConnect, location: str) -> float:
     return lease.seconds
 
 
+@pytest.mark.requirement(16)
 async def test_killed_process_is_replaced(
     sandbox: ThreadedSandbox, buyer: MintedConnect, start: Start, journal_location: str
 ):
@@ -101,6 +102,7 @@ async def test_killed_process_is_replaced(
     assert sent(sandbox) == len(sandbox.shop.orders) == 3
 
 
+@pytest.mark.requirement(16)
 async def test_stopped_process_notices_the_loss_of_its_lease(
     sandbox: ThreadedSandbox, buyer: MintedConnect, start: Start
 ):
