@@ -58,7 +58,7 @@ async def run(
     """
     location = locate_journal(journal, ())
     arguments = client_arguments(settings, needs_server=True)
-    opened = open_journal(location)
+    opened = arguments["journal"] = open_journal(location)
     report = Report(out or sys.stdout, as_json, str(getattr(opened, "location", location)), is_selection=False)
     has_ended = asyncio.Event()
 
@@ -70,7 +70,7 @@ async def run(
 
     try:
         async with (
-            AsyncMintedConnect(**{**arguments, "journal": opened}) as minted,
+            AsyncMintedConnect(**arguments) as minted,
             minted.complete.reconciler(
                 interval=interval,
                 fence=fence,

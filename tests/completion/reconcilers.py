@@ -55,7 +55,9 @@ async def reconciling(client: Any, events: Events | None = None, **options: Any)
         await anyio.to_thread.run_sync(reconciler.close)
 
 
-async def lose_response(shop: Shop, client: Any, customer: str, fault: str = "drop_after_commit", **args: Any) -> Intent:
+async def lose_response(
+    shop: Shop, client: Any, customer: str, fault: str = "drop_after_commit", **args: Any
+) -> Intent:
     """Buy for a customer, lose the response by a fault, and return the intent."""
     basket = await shop.fill(client, customer_id=customer)
     shop.sandbox.faults.add(fault, path="*/complete/*", times=1, **args)  # type: ignore[call-overload]

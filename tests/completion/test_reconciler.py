@@ -24,6 +24,7 @@ from minted_connect.errors import (
 )
 from minted_connect.journal import open_journal
 from minted_connect.journal.memory import MemoryJournal
+from minted_connect.journal.protocol import Journal, ReferenceJournal
 from minted_connect.models import Intent, IntentState
 from minted_connect.sandbox import ManualClock, Sandbox
 from tests.completion.fakes import intent_of
@@ -59,6 +60,8 @@ def journal_of(shop: Shop) -> Any:
 # --- rounds ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(14)
+@pytest.mark.requirement(45)
 async def test_open_intents_are_settled_at_once(shop: Shop):
     client, events = await shop.client(), Events()
     intents = [await lose_response(shop, client, f"customer-{number}") for number in range(3)]
@@ -337,6 +340,7 @@ async def test_exception_of_a_hook_is_logged(
 # --- the lease ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(16)
 async def test_one_of_two_is_active(shop: Shop):
     first, second = await shop.client(), await shop.client()
     shop.clock.auto_advance = False
@@ -359,6 +363,7 @@ async def test_one_of_two_is_active(shop: Shop):
     assert shop.sent() == 1
 
 
+@pytest.mark.requirement(16)
 async def test_closing_the_client_releases_the_lease(shop: Shop):
     client, journal = await shop.client(), journal_of(shop)
     shop.clock.auto_advance = False
@@ -383,6 +388,7 @@ def expire(journal: MemoryJournal) -> None:
     journal._claims.elapsed = lambda: elapsed() + 3600  # type: ignore[assignment]
 
 
+@pytest.mark.requirement(16)
 async def test_lost_lease_ends_the_round(memory_shop: Shop):
     shop = memory_shop
     first, second = await shop.client(), await shop.client()
@@ -401,6 +407,7 @@ async def test_lost_lease_ends_the_round(memory_shop: Shop):
     assert shop.sent() == 1
 
 
+@pytest.mark.requirement(45)
 async def test_purchase_settled_by_two_is_settled_once(shop: Shop):
     first, second = await shop.client(), await shop.client()
     intent = await lose_response(shop, first, "customer-1")
@@ -441,6 +448,7 @@ async def test_lease_holds_no_customer_and_no_purchase(shop: Shop):
 # --- what it may send --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement(45)
 @pytest.mark.parametrize("operation", ["complete.buy", "complete.sell", "complete.delivery", "baskets.clear"])
 async def test_reconciler_cannot_send_a_change(sandbox: Sandbox, operation: str):
     async with AsyncMintedConnect(sandbox.username, sandbox.password, base_url=sandbox.url) as client:
@@ -450,6 +458,7 @@ async def test_reconciler_cannot_send_a_change(sandbox: Sandbox, operation: str)
     assert len(sandbox.requests) == 0
 
 
+@pytest.mark.requirement(14)
 async def test_open_basket_is_cleared_only_if_asked(memory_shop: Shop):
     shop = memory_shop
     shop.clock.auto_advance = True
@@ -459,6 +468,7 @@ async def test_open_basket_is_cleared_only_if_asked(memory_shop: Shop):
     async with reconciling(client, events) as reconciler:
         await wait_until(lambda: reconciler.status.rounds > 2)
     assert shop.sandbox.requests.of("baskets.clear") == []
+    assert [intent.fenced_at for intent in await client.complete.pending()] == [None]
     async with reconciling(client, events, fence=True):
         await wait_until(lambda: events.results)
     assert isinstance(events.results[0].error, NotExecuted)
@@ -516,6 +526,30 @@ async def test_cancelled_service_leaves_nothing(sandbox: Sandbox, clock: ManualC
         assert lease is not None
         assert lease.seconds == 0
         sandbox.faults.clear()
+
+
+@pytest.mark.parametrize("flavour", ["async"])
+async def test_reconciler_closed_at_every_step_releases_its_lease(connect: Any, sandbox: Sandbox, clock: ManualClock):
+    clock.auto_advance = False
+    shop = Shop(connect, sandbox, clock, MemoryJournal())
+    client, settled, steps = await shop.client(), 0, 0
+    await shop.create_customer(client)
+    while settled < 5:
+        if not await client.complete.pending():
+            await lose_response(shop, client, "customer-1")
+        before, events = shop.sent(), Events()
+        async with client.complete.reconciler(**events.hooks):
+            for _ in range(steps):
+                await asyncio.sleep(0)
+        assert reconciler_tasks() == []
+        lease = await find_lease(client, shop.location)
+        assert lease is None or lease.seconds == 0
+        assert events.states[-1] == "closed"
+        assert shop.sent() == before
+        settled += len(events.results)
+        steps += 1
+    assert steps > 20
+    assert len(sandbox.shop.orders) == shop.sent()
 
 
 async def test_reconciler_is_opened_once(memory_shop: Shop):
@@ -608,3 +642,20 @@ async def test_fence_of_a_read_only_client_is_refused(memory_shop: Shop):
         )
     async with reconciling(client) as reconciler:
         await wait_until(lambda: reconciler.status.rounds)
+
+
+class PlainJournal:
+    """A journal of the application without the methods for claims."""
+
+    def __init__(self) -> None:
+        journal = MemoryJournal()
+        for name in {**vars(Journal), **vars(ReferenceJournal)}:
+            if not name.startswith("_"):
+                setattr(self, name, getattr(journal, name))
+
+
+def test_journal_without_claims_is_refused():
+    client = AsyncMintedConnect("partner", "secret", journal=PlainJournal())
+    text = r"complete\.reconciler: the journal PlainJournal lacks .*renew_claim.* of ClaimJournal"
+    with pytest.raises(ConfigurationError, match=text):
+        client.complete.reconciler()
