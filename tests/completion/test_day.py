@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.mark.requirement(54)
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("journal", ["sqlite", "postgres"])
 async def test_day_under_faults_is_clean_and_within_limits(journal: Any, capsys: pytest.CaptureFixture[str]) -> None:
     settings = Settings(journal=journal, purchases=60, kills=1)

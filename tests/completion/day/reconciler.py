@@ -19,9 +19,9 @@ from minted_connect.models import ReconcileResult
 from tests.completion.day.clock import CountingSelector, FollowingClock, SharedTime, run_counting
 from tests.completion.day.plan import START, Job
 
-INTERVAL = 240.0
+INTERVAL = 600.0
 """Seconds between two rounds."""
-LEASE = 300.0
+LEASE = 1200.0
 """Seconds after which the reconciler that replaces a killed one begins."""
 
 
