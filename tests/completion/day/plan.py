@@ -133,7 +133,7 @@ class Settings:
 
 @attrs.frozen
 class Job:
-    """What one process needs, as text for its command line."""
+    """The arguments of one process, which its command line contains as text."""
 
     settings: Settings
     name: str
