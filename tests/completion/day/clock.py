@@ -11,6 +11,7 @@ import asyncio
 import inspect
 import math
 import mmap
+import os
 import selectors
 from collections.abc import Callable, Coroutine
 from datetime import datetime
@@ -192,11 +193,13 @@ class FollowingClock(_SharedClock):
     def __init__(self, shared: SharedTime, start: datetime, slot: int) -> None:
         super().__init__(shared, start)
         self.slot = shared.slot(slot)
-        self._reported = -1
         self._busy = 0
+        self._parent = os.getppid()
 
     def follow(self, selector: CountingSelector, journal: Any) -> None:
         """Follow the shared clock on the running event loop, until it is closed."""
+        if os.getppid() != self._parent:
+            os._exit(1)  # the process that moves the clock was killed
         self._follow()
         # A call of the journal that is in progress is activity, too.
         self._busy += journal.calls

@@ -17,6 +17,8 @@ from tests.completion.day.databases import StoredIntent
 from tests.completion.day.plan import Caps, Settings
 from tests.completion.day.planted import Planted, planted
 
+_LARGE: Final = 500
+"""Number of purchases from which on every limit must be reached."""
 LIMITS: Final = ("per_purchase", "per_customer_per_day", "per_day")
 
 
@@ -61,7 +63,9 @@ class Result:
             self._check(len(numbers) <= 1, f"{reference} has the orders {sorted(numbers)}")
             if not numbers:
                 self.limits[str(found[-1])] += 1
-        self._check(set(LIMITS) <= self.limits.keys(), f"limits that were reached: {sorted(self.limits)}")
+        # On a small day, the limit of the account may be reached before that of any customer.
+        reached = {*LIMITS} if self.settings.purchases >= _LARGE else {"per_day"}
+        self._check(reached <= self.limits.keys(), f"limits that were reached: {sorted(self.limits)}")
 
     def check_orders(
         self,
