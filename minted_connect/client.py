@@ -330,6 +330,8 @@ class AsyncMintedConnect:
             self._api.check_usable()
         except ClientClosedError:
             timeout = 0.0  # purchases of another event loop, or of the parent process, do not end here
+        else:
+            await self._settlement.end_reconcilers()
         try:
             await self._api.state.transport.aclose()
         finally:

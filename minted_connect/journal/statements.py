@@ -76,6 +76,7 @@ class Statements:
     forget: str
     reduce: str
     record_forgotten: str
+    find_forgotten: str
     find_purchases: str
 
     @property
