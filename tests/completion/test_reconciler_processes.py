@@ -51,7 +51,7 @@ def start(sandbox: ThreadedSandbox, journal_location: str) -> Iterator[Start]:
 
     yield run
     for watcher in watchers:
-        if watcher.process.poll() is None:
+        if watcher.process.stdout is not None and not watcher.process.stdout.closed:
             watcher.end(signal.SIGKILL)
 
 
