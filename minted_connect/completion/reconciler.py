@@ -102,7 +102,8 @@ class Reconciler:
         self._on_error = on_error
         self._on_status = on_status
         journal = as_claim_journal("complete.reconciler", settlement.journal)
-        key = ReferenceKey(RESERVED, settlement.owner, api.account)
+        # Only the account itself: a client without its `journal_account` settles other intents, under another lease.
+        key = ReferenceKey(RESERVED, settlement.owner, settlement.owner.account)
         self._lease = Lease(journal, key, lease, api.clock.wall)
         self._random = options.random
         self._telemetry = options.on_attempt if isinstance(options.on_attempt, OpenTelemetry) else None

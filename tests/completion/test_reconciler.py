@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 import anyio.to_thread
@@ -37,6 +38,8 @@ pytestmark = pytest.mark.anyio
 
 INTERVAL = 60.0
 READS_LAG = 90.0
+LEASE = 6.0
+"""Seconds; long enough for a busy machine."""
 NO_JITTER = {"random": lambda: 0.0}
 
 
@@ -194,7 +197,7 @@ async def test_wrong_password_is_reported_once(memory_shop: Shop):
     shop = memory_shop
     client, events = await shop.client(options=Options(clock=shop.clock, **NO_JITTER)), Events()
     await lose_response(shop, client, "customer-1")
-    password, shop.sandbox.password = shop.sandbox.password, "another"
+    shop.sandbox.password = "another"  # of the next client
     other = await shop.client(options=Options(clock=shop.clock, **NO_JITTER))
     async with reconciling(other, events, interval=INTERVAL) as reconciler:
         began, tries = len(shop.sandbox.requests), []
@@ -212,7 +215,7 @@ async def test_wrong_password_is_reported_once(memory_shop: Shop):
         lease = await find_lease(other, shop.location)
         assert lease is not None
         assert lease.seconds == 0
-        shop.sandbox.password = password
+        shop.sandbox.add_partner(shop.sandbox.username, "another")  # changes the password
         await advance(shop, 16 * INTERVAL)
         await wait_until(lambda: events.results)
         await wait_until(lambda: reconciler.status.failures == 0)
@@ -340,19 +343,29 @@ async def test_exception_of_a_hook_is_logged(
 # --- the lease ---------------------------------------------------------------------------------------------------
 
 
+async def wait_for_renewal(client: Any, shop: Shop) -> None:
+    """Wait until the lease has more seconds left than before."""
+    journal, left = journal_of(shop), math.inf
+    async with asyncio.timeout(20):
+        while (lease := await find_lease(client, journal)) is not None and lease.seconds <= left:
+            left = lease.seconds
+            await asyncio.sleep(0.05)
+    assert lease is not None
+    await journal.aclose()
+
+
 @pytest.mark.requirement(16)
 async def test_one_of_two_is_active(shop: Shop):
     first, second = await shop.client(), await shop.client()
     shop.clock.auto_advance = False
     events, standby = Events(), Events()
-    async with reconciling(first, events, lease=1.0) as active:
+    async with reconciling(first, events, lease=LEASE) as active:
         await wait_until(lambda: active.status.rounds)
-        async with reconciling(second, standby, lease=1.0) as waiting:
+        async with reconciling(second, standby, lease=LEASE) as waiting:
             await wait_until(lambda: waiting.status.state == "standing_by")
             assert (active.is_active, waiting.is_active) == (True, False)
             assert await lose_response(shop, first, "customer-1")
-            # The lease is renewed: it is not free after its duration.
-            await asyncio.sleep(1.5)
+            await wait_for_renewal(first, shop)
             assert (active.is_active, waiting.is_active) == (True, False)
             await (anyio.to_thread.run_sync(active.close) if isinstance(first, Awaitably) else active.aclose())
             await wait_until(lambda: standby.results)
@@ -426,6 +439,19 @@ async def test_purchase_settled_by_two_is_settled_once(shop: Shop):
     assert stored.state == IntentState.CONFIRMED
     assert shop.sent() == 1
     assert len(shop.sandbox.shop.orders) == 1
+
+
+async def test_each_account_of_a_journal_has_its_own_lease(shop: Shop):
+    first = await shop.client()
+    second = await shop.client(options=Options(clock=shop.clock, journal_account="another"))
+    shop.clock.auto_advance = False
+    intents = [await lose_response(shop, one, f"customer-{number}") for number, one in enumerate((first, second))]
+    events, others = Events(), Events()
+    async with reconciling(first, events) as one, reconciling(second, others) as other:
+        await wait_until(lambda: one.status.rounds and other.status.rounds)
+        assert (one.is_active, other.is_active) == (True, True)
+    assert [result.intent.id for result in events.results + others.results] == [intent.id for intent in intents]
+    assert (len(events.results), shop.sent()) == (1, 2)
 
 
 async def test_purchase_of_a_reserved_reference_is_refused(memory_shop: Shop):

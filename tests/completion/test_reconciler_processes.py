@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals"),
 ]
 
-QUICK = ("--lease", "1", "--interval", "0.2")
+QUICK = ("--lease", "4", "--interval", "0.2")
 Start = Callable[..., Watcher]
 
 
@@ -51,8 +51,8 @@ def start(sandbox: ThreadedSandbox, journal_location: str) -> Iterator[Start]:
 
     yield run
     for watcher in watchers:
-        watcher.process.kill()
-        watcher.process.communicate(timeout=20)
+        if watcher.process.stdout is not None and not watcher.process.stdout.closed:
+            watcher.end(signal.SIGKILL)
 
 
 def lose_response(minted: MintedConnect, sandbox: ThreadedSandbox, customer: str) -> str:

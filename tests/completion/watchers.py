@@ -24,9 +24,11 @@ class Watcher:
     process: subprocess.Popen[str]
     lines: list[dict[str, Any]] = attrs.field(factory=list)
     _queue: queue.Queue[str | None] = attrs.field(factory=queue.Queue)
+    _reader: threading.Thread = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -57,9 +59,14 @@ class Watcher:
 
     def wait(self) -> tuple[int, str]:
         """Return the exit code and standard error."""
-        assert self.process.stderr is not None
         code = self.process.wait(PATIENCE)
-        return code, self.process.stderr.read()
+        assert self.process.stderr is not None
+        assert self.process.stdout is not None
+        err = self.process.stderr.read()
+        self._reader.join(PATIENCE)
+        self.process.stderr.close()
+        self.process.stdout.close()
+        return code, err
 
     def rest(self) -> list[str]:
         """Return the lines that were not waited for, once the process has ended."""
