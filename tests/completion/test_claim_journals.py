@@ -23,7 +23,8 @@ from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalEr
 from minted_connect.journal import boot_clock, open_journal, postgres_schema, sqlite_schema
 from minted_connect.journal.claims import Claim, ClaimJournal
 from minted_connect.journal.memory import MemoryJournal
-from minted_connect.journal.postgres import PostgresJournal, _lock
+from minted_connect.journal.postgres import PostgresJournal
+from minted_connect.journal.postgres_transaction import lock
 from minted_connect.journal.protocol import JournalAccount, ReferenceKey
 from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import SqliteJournal
@@ -224,7 +225,7 @@ async def test_prepare_waits_for_a_claim_of_another_machine(database):
     await journal.release_claim(claim_of(), grace=0)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock(other, "another reference", CUSTOMER)
+        await lock(other, "another reference", CUSTOMER)
         calls = [journal.prepare(plain_intent()), journal.claim(claim_of("second"), known=())]
         waiting = asyncio.gather(*calls, return_exceptions=True)
         await wait_until(lambda: len(database.execute("SELECT 1 FROM pg_locks WHERE NOT granted")) == len(calls))

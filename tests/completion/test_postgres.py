@@ -24,7 +24,8 @@ import minted_connect
 from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import postgres
-from minted_connect.journal.postgres import PostgresJournal, _execute, _lock, _OperationStatus
+from minted_connect.journal.postgres import PostgresJournal, _OperationStatus
+from minted_connect.journal.postgres_transaction import execute, lock
 from minted_connect.journal.postgres_errors import describe_error
 from minted_connect.journal.protocol import Journal, JournalAccount, ReferenceKey
 from minted_connect.journal.rows import COLUMNS, to_row
@@ -157,7 +158,7 @@ async def test_transactions_set_durability_and_timeouts(database: Database, jour
 
     async def work(connection: Any) -> Any:
         assert connection.prepare_threshold is None
-        [row] = await _execute(connection, f"SELECT {', '.join(f'''current_setting('{name}')''' for name in names)}")
+        [row] = await execute(connection, f"SELECT {', '.join(f'''current_setting('{name}')''' for name in names)}")
         return row
 
     commit, isolation, lock, statement, name = await journal._run(work, _OperationStatus())
@@ -286,7 +287,7 @@ async def test_no_intent_is_stored_between_search_and_insert(
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock(other, None, CUSTOMER)  # like another machine that is preparing an intent
+        await lock(other, None, CUSTOMER)  # like another machine that is preparing an intent
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second")))
         await wait_until(lambda: is_waiting(database))
         await other.execute(f"UPDATE minted_connect_intents SET state = '{state}', order_id = 10984")
@@ -304,7 +305,7 @@ async def test_prepare_waits_for_another_machine_with_the_same_reference(databas
     await journal.settle("first", IntentState.REJECTED)
     other = await psycopg.AsyncConnection.connect(database.url)
     async with other:
-        await _lock(other, "november", "another customer")
+        await lock(other, "november", "another customer")
         preparing = asyncio.create_task(journal.prepare(intent_of(id="second", **owned), key=key, known=["first"]))
         await wait_until(lambda: is_waiting(database))
         await other.execute(

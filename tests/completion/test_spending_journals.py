@@ -21,7 +21,8 @@ from minted_connect import SpendingLimit
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, LimitExceeded
 from minted_connect.journal import open_journal
 from minted_connect.journal.claims import Claim
-from minted_connect.journal.postgres import PostgresJournal, _lock, _lock_accounts
+from minted_connect.journal.postgres import PostgresJournal
+from minted_connect.journal.postgres_transaction import lock, lock_accounts
 from minted_connect.journal.protocol import JournalAccount, ReferenceKey
 from minted_connect.journal.spending import SpendingCheck, SpendingJournal
 from minted_connect.models import Intent, IntentState, OrderKind, OrderProgress, OrderStatus
@@ -280,14 +281,14 @@ async def test_postgres_locks_account_before_reference_and_customer(database: Da
     await journal.prepare(purchase("first"))
     count = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"
     async with await psycopg.AsyncConnection.connect(database.url) as holder:
-        await _lock_accounts(holder, [MINE.account])
+        await lock_accounts(holder, [MINE.account])
         intent = purchase("second", reference="plan/1", terms="{}")
         key = ReferenceKey("plan/1", MINE, MINE.account)
         running = asyncio.ensure_future(journal.prepare(intent, key=key, spending=check()))
         await wait_until(lambda: database.execute("SELECT 1 FROM pg_locks WHERE locktype='advisory' AND NOT granted"))
         # It waits for the account, and holds neither reference nor customer.
         assert database.execute(count) == [(1,)]
-        await _lock(holder, "plan/1", intent.external_customer_id)
+        await lock(holder, "plan/1", intent.external_customer_id)
         await holder.rollback()
         await running
 
