@@ -1,4 +1,4 @@
-"""The command `minted journal`: shows what a journal contains. It sends no request and changes nothing."""
+"""The command `minted journal`: shows what a journal contains. It sends no request; `journal_actions` changes it."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ _COLUMNS: Final = {
 _ACCOUNT_DIGITS: Final = 8
 """Number of characters shown of an account's hash, as in `minted reconcile`."""
 _PER_PAGE: Final = 500
+_ACTIONS: Final = "Actions"
 _FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
@@ -63,11 +64,29 @@ async def journal(
         Path | None,
         typer.Option(help="Write to this .csv or .json file, which only you can read.", dir_okay=False),
     ] = None,
+    backup: Annotated[
+        Path | None,
+        typer.Option(
+            help="Show nothing; write a copy of the journal (SQLite) to this new file.",
+            dir_okay=False,
+            rich_help_panel=_ACTIONS,
+        ),
+    ] = None,
+    mark_restored: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=_FORMATS,
+            metavar="TIME",
+            help="Show nothing; mark the journal as restored from a backup of this time (UTC), which was made by other "
+            "means than --backup.",
+            rich_help_panel=_ACTIONS,
+        ),
+    ] = None,
 ) -> int | None:
     """Show the purchases of a journal, oldest first. Times are UTC unless they have an offset.
 
-    Sends no request and changes nothing. References are shown in full. Without a user name, the purchases of all
-    accounts are shown.
+    Sends no request, and changes nothing unless an action is given. References are shown in full. Without a user name,
+    the purchases of all accounts are shown.
     """
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need it
 
@@ -77,6 +96,12 @@ async def journal(
     from minted_connect.journal import open_journal  # noqa: PLC0415
     from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415
 
+    actions = {"backup": backup, "mark_restored": _with_zone(mark_restored)}
+    if any(action is not None for action in actions.values()):
+        from minted_connect.cli.journal_actions import run_action  # noqa: PLC0415
+
+        filters_given = {"state": state, "customer": customer, "reference": reference, "since": since, "until": until}
+        return await run_action(cli, actions, {**filters_given, "save": save})
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
     owner = _account_of(cli.settings)

@@ -328,6 +328,9 @@ class PostgresJournal(SqlJournal):
         await execute(connection, "UPDATE minted_connect_journal SET version = %s", [VERSION])
         await self._check_identity(connection)
 
+    def _accept_identity(self, identity: str) -> None:
+        self._identity = identity
+
     async def _check_identity(self, connection: Connection) -> None:
         """Check that the tables are the ones that were used before."""
         [(identity,)] = await execute(connection, "SELECT identity FROM minted_connect_journal")

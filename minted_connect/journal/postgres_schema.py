@@ -101,6 +101,7 @@ ALTER TABLE minted_connect_journal ADD COLUMN forgotten_before TEXT COLLATE "C";
 CREATE UNIQUE INDEX minted_connect_by_number ON minted_connect_intents (number);
 CREATE INDEX minted_connect_by_time ON minted_connect_intents (created_at)
 """,
+    'ALTER TABLE minted_connect_journal ADD COLUMN restored_from TEXT COLLATE "C"',
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 from minted_connect.core.logs import log_error
 from minted_connect.errors import JournalError
@@ -31,6 +31,7 @@ from minted_connect.journal.protocol import (
 from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, dump_time, from_row
 from minted_connect.journal.spending import SpendingCheck, check_spending, load_purchases, spending_params
 from minted_connect.journal.sql_claims import claim_from_row, claim_params, customer_params, key_params
+from minted_connect.journal.sql_restore import SqlRestoration
 from minted_connect.journal.statements import (
     Statements,
     basket_params,
@@ -38,23 +39,17 @@ from minted_connect.journal.statements import (
     reference_params,
     settle_params,
 )
+from minted_connect.journal.steps import Rows, Steps
 from minted_connect.models import Intent, IntentPage, IntentState, OrderProgress, Refusal
 
 __all__ = ["SqlJournal", "Steps"]
-
-_T = TypeVar("_T")
-
-_Rows = Sequence[Sequence[Any]]
-
-Steps = Generator[tuple[str, Mapping[str, Any]], _Rows, _T]
-"""The body of a transaction: yields statements with their parameters, receives their rows, and returns the result."""
 
 _logger = logging.getLogger("minted_connect.completion")
 
 _ID: Final = COLUMNS.index("id")
 
 
-class SqlJournal(ABC):
+class SqlJournal(SqlRestoration):
     """Base class of the SQL journals. Every operation opens the database; subclasses implement `prepare`.
 
     It remembers which intents this object prepared. If one of them is missing, the database was deleted, emptied or
@@ -175,7 +170,7 @@ class SqlJournal(ABC):
         """Remove or reduce the settled intents from before a time."""
         return await self._transact(self._forget_steps(forget_params(before, at, account)), None)
 
-    async def aclose(self) -> None:  # noqa: B027 - a subclass may have nothing to release
+    async def aclose(self) -> None:
         """Do nothing: no connection outlives an operation."""
 
     async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
@@ -210,6 +205,8 @@ class SqlJournal(ABC):
         basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
         if (active := self._load_first((yield self._statements.find_active, basket))) is not None:
             raise already_in_flight_error(active)
+        if key is not None or spending is not None:
+            yield from self._check_not_restored()
         if key is not None:
             yield from self._check_reference(key, known)
         if claim is None:
@@ -229,6 +226,7 @@ class SqlJournal(ABC):
 
     def _claim_steps(self, claim: Claim, known: Collection[str]) -> Steps[Claim]:
         yield from self._check_last_prepared()
+        yield from self._check_not_restored()
         yield from self._check_reference(claim.key, known)
         taken = take_claim(claim, (yield from self._find_claims(claim)))
         params = claim_params(taken)
@@ -268,20 +266,12 @@ class SqlJournal(ABC):
         return self._load_claims(rows, claim.key.owner, claim.key.unnamed_account)
 
     @abstractmethod
-    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:
-        """Run a transaction that excludes the others for the reference and the customer of a claim, if there is one."""
-
-    @abstractmethod
     async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:
         """Execute a statement durably, and `also` another one in the same transaction.
 
         If the statement names an intent that this object prepared, and its record or the whole database is lost, the
         implementation calls `_report_missing` instead of raising, because the outcome must reach the caller.
         """
-
-    @abstractmethod
-    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
-        """Return the rows of a query, given as the name of a field of `Statements`."""
 
     def _raise_if_lost(self) -> None:
         if self._loss is not None:
@@ -321,7 +311,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} has schema {version}, this library knows {known}: upgrade the library"
         )
 
-    def _load_first(self, rows: _Rows) -> Intent | None:
+    def _load_first(self, rows: Rows) -> Intent | None:
         """Return the intent of the first row, or None without rows.
 
         Raises:
@@ -330,7 +320,7 @@ class SqlJournal(ABC):
         remedy = "Find out the outcome, and settle the intent by its id"
         return next(iter(self._load_each(rows[:1], remedy)), None)
 
-    def _load_attempts(self, rows: _Rows) -> list[Intent]:
+    def _load_attempts(self, rows: Rows) -> list[Intent]:
         """Return the intents of one reference.
 
         Raises:
@@ -338,7 +328,7 @@ class SqlJournal(ABC):
         """
         return self._load_each(rows, "Nothing is sent for its reference: repair the record, or use another reference")
 
-    def _load_claims(self, rows: _Rows, owner: JournalAccount, unnamed_account: str) -> list[StoredClaim]:
+    def _load_claims(self, rows: Rows, owner: JournalAccount, unnamed_account: str) -> list[StoredClaim]:
         with suppress(*ROW_ERRORS):
             return [claim_from_row(row, owner.server, unnamed_account) for row in rows]
         # Outside `except`: the message of the original error may quote values of the row.
@@ -346,7 +336,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} contains a claim that cannot be read: remove it from the table"
         )
 
-    def _load_each(self, rows: _Rows, remedy: str) -> list[Intent]:
+    def _load_each(self, rows: Rows, remedy: str) -> list[Intent]:
         intents: list[Intent] = []
         for row in rows:
             try:
@@ -360,7 +350,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} contains a record that cannot be read: intent {_id_of(row)}. {remedy}"
         )
 
-    def _load_all(self, query: str, rows: _Rows) -> list[Intent]:
+    def _load_all(self, query: str, rows: Rows) -> list[Intent]:
         intents: list[Intent] = []
         unreadable: list[str] = []
         for row in rows:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Final
+
+import attrs
 
 from minted_connect.journal.protocol import ACTIVE, OPEN
 from minted_connect.journal.sql_claims import READ_COLUMNS, ClaimStatements
 from minted_connect.journal.statements import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, Statements, state_literals
 
-__all__ = ["APPLICATION_ID", "IDENTITY_VERSION", "STATEMENTS", "STEPS", "VERSION", "statements_for"]
+__all__ = ["APPLICATION_ID", "IDENTITY_VERSION", "STATEMENTS", "STEPS", "VERSION", "migrate", "statements_for"]
 
 APPLICATION_ID: Final = 0x4D4E5443
 """Value of `PRAGMA application_id` ("MNTC"), which identifies the file as a journal."""
@@ -97,6 +100,7 @@ ALTER TABLE intents ADD COLUMN forgotten_at TEXT;
 ALTER TABLE journal ADD COLUMN forgotten_before TEXT;
 CREATE INDEX by_time ON intents (created_at)
 """,
+    "ALTER TABLE journal ADD COLUMN restored_from TEXT",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 
@@ -117,6 +121,9 @@ _ADDED_COLUMNS: Final = {
 
 _CLAIMS_VERSION: Final = 5
 """The first schema version whose claims are used."""
+
+_MARK_VERSION: Final = 7
+"""The first schema version with the mark of a restored journal."""
 
 # The parameters `elapsed` and `boot_id` are those of `boot_clock_params`. A claim of another boot has expired, and can
 # be taken over at once. The time of day is for people, and decides only where no boot id can be read.
@@ -149,4 +156,15 @@ def statements_for(version: int) -> Statements:
     if version < _CLAIMS_VERSION:
         claims = ClaimStatements.build(table=f"(SELECT {no_claims} LIMIT 0)", expires_in="NULL")
     intents = f"(SELECT *, rowid AS number{nulls} FROM intents)"  # noqa: S608 - as above
-    return Statements.build(table=intents, sequence="number", journal="journal", claim_table="claims", claims=claims)
+    statements = Statements.build(
+        table=intents, sequence="number", journal="journal", claim_table="claims", claims=claims
+    )
+    return statements if version >= _MARK_VERSION else attrs.evolve(statements, find_mark="SELECT NULL")
+
+
+def migrate(database: sqlite3.Connection, version: int) -> None:
+    """Migrate a database from a schema version to the current one, inside the caller's transaction."""
+    for step in STEPS[version:]:
+        for statement in step.split(";"):
+            database.execute(statement)
+    database.execute(f"PRAGMA user_version = {VERSION}")

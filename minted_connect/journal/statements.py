@@ -77,6 +77,8 @@ class Statements:
     reduce: str
     record_forgotten: str
     find_purchases: str
+    find_mark: str
+    mark: str
 
     @property
     def find_claims(self) -> str:
@@ -138,6 +140,9 @@ class Statements:
             f"AND (account IS NULL OR account IN (:account, :unnamed)) AND {IS_ACTIVE} "
             "AND created_at >= :since AND created_at < :until",
             "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
+            "find_mark": f"SELECT restored_from FROM {journal}",  # noqa: S608
+            "mark": f"UPDATE {journal} SET identity = :identity, restored_from = CASE "  # noqa: S608
+            "WHEN restored_from < :at THEN restored_from ELSE :at END",
             **list_statements(table=table, sequence=sequence, journal=journal, claim_table=claim_table),
         }
         return cls(claims, **{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})

@@ -25,8 +25,8 @@ from minted_connect import AsyncMintedConnect, MintedConnect
 from minted_connect.errors import AlreadyInFlight, ConfigurationError, JournalError, NotSent
 from minted_connect.journal import postgres
 from minted_connect.journal.postgres import PostgresJournal, _OperationStatus
-from minted_connect.journal.postgres_transaction import execute, lock
 from minted_connect.journal.postgres_errors import describe_error
+from minted_connect.journal.postgres_transaction import execute, lock
 from minted_connect.journal.protocol import Journal, JournalAccount, ReferenceKey
 from minted_connect.journal.rows import COLUMNS, to_row
 from minted_connect.journal.sqlite import SqliteJournal
