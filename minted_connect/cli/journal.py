@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minted_connect.journal.protocol import Journal, JournalAccount
     from minted_connect.models import Intent
 
-__all__ = ["journal"]
+__all__ = ["account_of", "journal", "unnamed_account_of"]
 
 _COLUMNS: Final = {
     "created at": "created_at",
@@ -82,6 +82,15 @@ async def journal(
             rich_help_panel=_ACTIONS,
         ),
     ] = None,
+    assign: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="INTENT REFERENCE",
+            help="Show nothing; assign an intent that audit --import has stored to the reference of its order, or to "
+            "none with - in place of the reference.",
+            rich_help_panel=_ACTIONS,
+        ),
+    ] = None,
 ) -> int | None:
     """Show the purchases of a journal, oldest first. Times are UTC unless they have an offset.
 
@@ -96,7 +105,7 @@ async def journal(
     from minted_connect.journal import open_journal  # noqa: PLC0415
     from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415
 
-    actions = {"backup": backup, "mark_restored": _with_zone(mark_restored)}
+    actions = {"backup": backup, "mark_restored": _with_zone(mark_restored), "assign": assign or None}
     if any(action is not None for action in actions.values()):
         from minted_connect.cli.journal_actions import run_action  # noqa: PLC0415
 
@@ -104,7 +113,7 @@ async def journal(
         return await run_action(cli, actions, {**filters_given, "save": save})
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
-    owner = _account_of(cli.settings)
+    owner = account_of(cli.settings)
     times = (_with_zone(since), _with_zone(until))
     filters = make_filter(owner, state or None, customer, reference, *times, all_accounts=all_accounts)
     given: str | None = cli.settings.get("journal")
@@ -150,7 +159,7 @@ async def _read_all(journal: Journal, filters: IntentFilter) -> tuple[list[Inten
     return intents, unreadable
 
 
-def _account_of(settings: dict[str, Any]) -> JournalAccount | None:
+def account_of(settings: dict[str, Any]) -> JournalAccount | None:
     """Return the account of these settings, None without a user name."""
     from minted_connect.cli.profiles import server_url  # noqa: PLC0415 - `--help` does not need it
     from minted_connect.journal.accounts import account_of_user  # noqa: PLC0415
@@ -159,6 +168,16 @@ def _account_of(settings: dict[str, Any]) -> JournalAccount | None:
         return None
     name = settings["options"].journal_account if "options" in settings else None
     return account_of_user(server_url(settings), settings["username"], name)
+
+
+def unnamed_account_of(settings: dict[str, Any]) -> str | None:
+    """Return the account of these settings without `journal_account`, None without a user name."""
+    from minted_connect.cli.profiles import server_url  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.journal.accounts import account_of_user  # noqa: PLC0415
+
+    if "username" not in settings:
+        return None
+    return account_of_user(server_url(settings), settings["username"], None).account
 
 
 def _with_zone(time: datetime | None) -> datetime | None:

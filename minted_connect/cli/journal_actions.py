@@ -1,4 +1,4 @@
-"""The actions of `minted journal`: a copy of the journal, and its mark after it was restored."""
+"""The actions of `minted journal`: a copy of the journal, and its mark after it was restored, and others."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ async def run_action(cli: Context, actions: Mapping[str, Any], others: Mapping[s
                 await _back_up(cli, journal, file)
             case datetime() as at:
                 await _mark(cli, journal, at)
-            case _:
-                raise AssertionError(name)
+            case (intent_id, reference):
+                await _assign(cli, journal, intent_id, None if reference == "-" else reference)
     return None
 
 
@@ -73,6 +73,22 @@ async def _back_up(cli: Context, journal: Journal, file: Path) -> None:
         raise ConfigurationError("backup: copies SQLite files; use pg_dump, and --mark-restored after pg_restore")
     at = await journal.backup(file)
     cli.out.print_message(f"backup of {at:%Y-%m-%d %H:%M:%S} UTC written to {file}")
+
+
+async def _assign(cli: Context, journal: Journal, intent_id: str, reference: str | None) -> None:
+    from datetime import UTC  # noqa: PLC0415 - `--help` does not need them
+
+    from minted_connect.cli.journal import account_of, unnamed_account_of  # noqa: PLC0415
+    from minted_connect.completion.assignment import assign_reference  # noqa: PLC0415
+
+    check_may_change(cli.settings)
+    owner, unnamed = account_of(cli.settings), unnamed_account_of(cli.settings)
+    intent = await assign_reference(
+        journal, intent_id, reference, owner=owner, unnamed_account=unnamed, at=datetime.now(UTC)
+    )
+    cli.out.print_message(
+        f"intent {intent.id} is assigned to {'no reference' if reference is None else f'the reference {reference}'}"
+    )
 
 
 async def _mark(cli: Context, journal: Journal, at: datetime) -> None:

@@ -1,4 +1,4 @@
-"""The records of a journal as the client shows them: `complete.intents`, `intent` and `forget`."""
+"""The records of a journal as the client shows them: `complete.intents`, `intent`, `forget` and others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from minted_connect import validation
+from minted_connect.completion.assignment import assign_reference
 from minted_connect.completion.intent_list import find_by_reference, forget_intents, list_page, make_filter
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
@@ -127,6 +128,35 @@ class IntentRecords:
             JournalError: if the journal cannot be written.
         """
         return await forget_intents(self._settlement, before, self._api.clock.wall())
+
+    async def assign_reference(self, intent_id: str, reference: str | None) -> Intent:
+        """Assign an intent that `minted audit --import` has stored for an order, and return it.
+
+        An order has no reference. Until it is assigned, the intent blocks every reference with the same customer, kind,
+        pieces and currency (`JournalError.intent_id`), because it may be the one of that reference. Sends no request.
+
+        Args:
+            intent_id: Id of the intent.
+            reference: The reference that the order was made for: it is replayed from now on, with any address if it is
+                a delivery. None = the order was made without a reference: it blocks no reference any more, so a wrong
+                None can buy twice. A reference can still be assigned afterwards.
+
+        Raises:
+            ConfigurationError: if the journal cannot contain imported intents (`RestorableJournal`); with
+                `Options.read_only`.
+            InvalidInput: if the intent was not imported, belongs to another account, or is assigned to another
+                reference already; or if another intent with this reference was completed, or has other terms.
+            JournalError: if the journal cannot be read or written.
+        """
+        self._api.check_may_change("complete.assign_reference")
+        return await assign_reference(
+            self._settlement.journal,
+            intent_id,
+            reference,
+            owner=self._settlement.owner,
+            unnamed_account=self._api.account,
+            at=self._api.clock.wall(),
+        )
 
 
 async def intent_lists(records: IntentRecords, /, **arguments: Any) -> AsyncGenerator[list[Intent], None]:

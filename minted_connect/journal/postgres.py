@@ -201,10 +201,21 @@ class PostgresJournal(SqlJournal):
             raise
         return taken
 
-    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:
+    async def _transact(
+        self,
+        steps: Steps[_T],
+        claim: Claim | None,
+        *,
+        accounts: Collection[str] = (),
+        names: tuple[str | None, str] | None = None,
+    ) -> _T:
+        if claim is not None:
+            names = claim.key.reference, claim.external_customer_id
+
         async def work(connection: Connection) -> _T:
-            if claim is not None:
-                await lock(connection, claim.key.reference, claim.external_customer_id)
+            await lock_accounts(connection, accounts)
+            if names is not None:
+                await lock(connection, *names)
             return await run_steps(connection, steps)
 
         return await shielded(self._run(work, _OperationStatus()))

@@ -206,8 +206,9 @@ class SqlJournal(SqlRestoration):
         if (active := self._load_first((yield self._statements.find_active, basket))) is not None:
             raise already_in_flight_error(active)
         if key is not None or spending is not None:
-            yield from self._check_not_restored()
+            yield from self._check_not_restored(intent.account)
         if key is not None:
+            yield from self._check_imported(intent.terms, intent.external_customer_id, key)
             yield from self._check_reference(key, known)
         if claim is None:
             params = customer_params(intent, key)
@@ -219,14 +220,23 @@ class SqlJournal(SqlRestoration):
         if spending is not None:
             rows = yield self._statements.find_purchases, spending_params(spending, intent)
             check_spending(spending, intent, load_purchases(rows, intent, self._location))
-        yield self._statements.insert, insert_params(intent, claim)
+        yield from self._store_steps(intent, claim)
         if claim is not None:
             changes = {"cart_token": intent.cart_token, "intent_id": intent.id if frees_customer else None}
             yield self._statements.claims.attach_intent, {**claim_params(claim), **changes}
 
+    def _store_steps(self, intent: Intent, claim: Claim | None = None) -> Steps[None]:
+        yield self._statements.insert, insert_params(intent, claim)
+
+    def _settle_steps(self, intent: Intent, order: Intent, owner: JournalAccount) -> Steps[None]:
+        params = settle_params(intent.id, IntentState.CONFIRMED, order.order_id, order.progress, owner)
+        yield self._statements.claims.settle, params
+        yield self._statements.settle, params
+
     def _claim_steps(self, claim: Claim, known: Collection[str]) -> Steps[Claim]:
         yield from self._check_last_prepared()
-        yield from self._check_not_restored()
+        yield from self._check_not_restored(claim.key.owner.account)
+        yield from self._check_imported(claim.terms, claim.external_customer_id, claim.key)
         yield from self._check_reference(claim.key, known)
         taken = take_claim(claim, (yield from self._find_claims(claim)))
         params = claim_params(taken)
@@ -256,10 +266,12 @@ class SqlJournal(SqlRestoration):
                 raise self._report_lost(_missing_reason(last))
 
     def _check_reference(self, key: ReferenceKey, known: Collection[str]) -> Steps[None]:
-        params = reference_params(key)
-        rows = yield self._statements.find_by_reference, params
-        others = yield self._statements.same_references, params
-        check_reference(key, self._load_attempts(rows), known, [row[0] for row in others])
+        found = yield from self._find_attempts(key)
+        others = yield self._statements.same_references, reference_params(key)
+        check_reference(key, found, known, [row[0] for row in others])
+
+    def _find_attempts(self, key: ReferenceKey) -> Steps[list[Intent]]:
+        return self._load_attempts((yield self._statements.find_by_reference, reference_params(key)))
 
     def _find_claims(self, claim: Claim) -> Steps[list[StoredClaim]]:
         rows = yield self._statements.claims.find, claim_params(claim)

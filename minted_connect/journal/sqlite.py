@@ -113,7 +113,7 @@ class SqliteJournal(SqlJournal):
         self._raise_if_lost()
         await self._run(partial(self._with_connection, insert))
 
-    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:  # noqa: ARG002 - the write lock excludes all others
+    async def _transact(self, steps: Steps[_T], claim: Claim | None, **_: object) -> _T:  # noqa: ARG002 - the write lock excludes all others
         return await self._run(partial(self._with_connection, partial(self._run_steps, steps)))
 
     def _run_steps(self, steps: Steps[_T], database: sqlite3.Connection) -> _T:

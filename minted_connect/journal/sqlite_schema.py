@@ -101,6 +101,12 @@ ALTER TABLE journal ADD COLUMN forgotten_before TEXT;
 CREATE INDEX by_time ON intents (created_at)
 """,
     "ALTER TABLE journal ADD COLUMN restored_from TEXT",
+    """
+ALTER TABLE journal ADD COLUMN imported_accounts TEXT;
+ALTER TABLE intents ADD COLUMN imported_at TEXT;
+ALTER TABLE intents ADD COLUMN assigned_at TEXT;
+CREATE INDEX imported ON intents (external_customer_id) WHERE imported_at IS NOT NULL AND assigned_at IS NULL
+""",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 
@@ -116,14 +122,15 @@ _ADDED_COLUMNS: Final = {
     4: ("server", "account", "send_before", "refusal", "reference", "terms"),
     5: ("decided_at",),
     6: ("forgotten_at",),
+    8: ("imported_at", "assigned_at"),
 }
 """Columns that the queries need, by the version that added them."""
 
 _CLAIMS_VERSION: Final = 5
 """The first schema version whose claims are used."""
 
-_MARK_VERSION: Final = 7
-"""The first schema version with the mark of a restored journal."""
+_MARK_VERSION: Final = 8
+"""The first schema version whose mark can be read as it is now."""
 
 # The parameters `elapsed` and `boot_id` are those of `boot_clock_params`. A claim of another boot has expired, and can
 # be taken over at once. The time of day is for people, and decides only where no boot id can be read.
@@ -159,7 +166,7 @@ def statements_for(version: int) -> Statements:
     statements = Statements.build(
         table=intents, sequence="number", journal="journal", claim_table="claims", claims=claims
     )
-    return statements if version >= _MARK_VERSION else attrs.evolve(statements, find_mark="SELECT NULL")
+    return statements if version >= _MARK_VERSION else attrs.evolve(statements, find_mark="SELECT NULL, NULL")
 
 
 def migrate(database: sqlite3.Connection, version: int) -> None:

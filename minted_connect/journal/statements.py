@@ -11,6 +11,7 @@ import attrs
 from minted_connect.journal.claims import Claim
 from minted_connect.journal.list_statements import list_statements
 from minted_connect.journal.protocol import CLOSED, INACTIVE, JournalAccount, ReferenceKey
+from minted_connect.journal.restore_statements import restore_statements
 from minted_connect.journal.rows import COLUMNS, dump_order_id, dump_progress, to_row
 from minted_connect.journal.sql_claims import ClaimStatements
 from minted_connect.models import Intent, IntentState, OrderProgress
@@ -79,6 +80,11 @@ class Statements:
     find_purchases: str
     find_mark: str
     mark: str
+    end_import: str
+    find_other_accounts: str
+    find_imported: str
+    find_of_customer: str
+    assign: str
 
     @property
     def find_claims(self) -> str:
@@ -140,9 +146,7 @@ class Statements:
             f"AND (account IS NULL OR account IN (:account, :unnamed)) AND {IS_ACTIVE} "
             "AND created_at >= :since AND created_at < :until",
             "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
-            "find_mark": f"SELECT restored_from FROM {journal}",  # noqa: S608
-            "mark": f"UPDATE {journal} SET identity = :identity, restored_from = CASE "  # noqa: S608
-            "WHEN restored_from < :at THEN restored_from ELSE :at END",
+            **restore_statements(table=table, journal=journal, claim_table=claim_table),
             **list_statements(table=table, sequence=sequence, journal=journal, claim_table=claim_table),
         }
         return cls(claims, **{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})

@@ -150,6 +150,8 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
     assert_type(page.next_after, int | None)
     assert_type(await minted.complete.intent(reference="order-7"), Intent | None)
     assert_type(await minted.complete.forget(before=datetime.now(UTC)), int)
+    assert_type(await minted.complete.assign_reference("id", "order-7"), Intent)
+    assert_type(await minted.complete.assign_reference("id", None), Intent)
     assert_type(await minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in await minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), AsyncGenerator[OrderChange, None])

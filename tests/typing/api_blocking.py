@@ -149,6 +149,8 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
     assert_type(page.next_after, int | None)
     assert_type(minted.complete.intent(reference="order-7"), Intent | None)
     assert_type(minted.complete.forget(before=datetime.now(UTC)), int)
+    assert_type(minted.complete.assign_reference("id", "order-7"), Intent)
+    assert_type(minted.complete.assign_reference("id", None), Intent)
     assert_type(minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), Generator[OrderChange, None, None])
