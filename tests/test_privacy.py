@@ -176,6 +176,7 @@ OTHER_CALLS: dict[str, Call] = {
     "complete.intents_page": lambda m, s: m.complete.intents_page(reference="buy-0"),
     "complete.intent": lambda m, s: m.complete.intent(reference="buy-0"),
     "complete.forget": lambda m, s: m.complete.forget(before=datetime(2020, 1, 1, tzinfo=UTC)),
+    "complete.erase_customer": lambda m, s: m.complete.erase_customer("nobody"),
     "complete.reconcile": lambda m, s: m.complete.reconcile(intent_of(s)),
     "complete.reconcile_all": lambda m, s: m.complete.reconcile_all(intents=[intent_of(s)]),
     "orders.get": lambda m, s: m.orders.get(s.bought.id, customer_id=s.person.customer),

@@ -64,6 +64,7 @@ async def journal(
         Path | None,
         typer.Option(help="Write to this .csv or .json file, which only you can read.", dir_okay=False),
     ] = None,
+    *,
     backup: Annotated[
         Path | None,
         typer.Option(
@@ -91,6 +92,14 @@ async def journal(
             rich_help_panel=_ACTIONS,
         ),
     ] = None,
+    erase_customer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CUSTOMER",
+            help="Show nothing; replace the id of a customer by a keyed hash in all purchases of this account.",
+            rich_help_panel=_ACTIONS,
+        ),
+    ] = None,
 ) -> int | None:
     """Show the purchases of a journal, oldest first. Times are UTC unless they have an offset.
 
@@ -105,7 +114,12 @@ async def journal(
     from minted_connect.journal import open_journal  # noqa: PLC0415
     from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415
 
-    actions = {"backup": backup, "mark_restored": _with_zone(mark_restored), "assign": assign or None}
+    actions = {
+        "backup": backup,
+        "mark_restored": _with_zone(mark_restored),
+        "assign": assign or None,
+        "erase_customer": erase_customer,
+    }
     if any(action is not None for action in actions.values()):
         from minted_connect.cli.journal_actions import run_action  # noqa: PLC0415
 

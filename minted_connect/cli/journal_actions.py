@@ -34,6 +34,8 @@ async def run_action(cli: Context, actions: Mapping[str, Any], others: Mapping[s
                 await _back_up(cli, journal, file)
             case datetime() as at:
                 await _mark(cli, journal, at)
+            case str() as customer:
+                await _erase(cli, journal, customer)
             case (intent_id, reference):
                 await _assign(cli, journal, intent_id, None if reference == "-" else reference)
     return None
@@ -89,6 +91,24 @@ async def _assign(cli: Context, journal: Journal, intent_id: str, reference: str
     cli.out.print_message(
         f"intent {intent.id} is assigned to {'no reference' if reference is None else f'the reference {reference}'}"
     )
+
+
+async def _erase(cli: Context, journal: Journal, customer: str) -> None:
+    from datetime import UTC  # noqa: PLC0415 - `--help` does not need them
+
+    from minted_connect import validation  # noqa: PLC0415
+    from minted_connect.cli.journal import account_of, unnamed_account_of  # noqa: PLC0415
+    from minted_connect.completion.intent_list import erase_customer  # noqa: PLC0415
+    from minted_connect.errors import ConfigurationError  # noqa: PLC0415
+
+    check_may_change(cli.settings)
+    owner, unnamed = account_of(cli.settings), unnamed_account_of(cli.settings)
+    if owner is None or unnamed is None:
+        raise ConfigurationError("username: give the user name of the account whose customer is erased")
+    customer = validation.customer_id(customer)
+    at = datetime.now(UTC)
+    count = await erase_customer(journal, customer, at, account=owner.account, unnamed_account=unnamed)
+    cli.out.print_message(f"the customer was erased from {count} records of the journal")
 
 
 async def _mark(cli: Context, journal: Journal, at: datetime) -> None:

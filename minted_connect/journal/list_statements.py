@@ -32,8 +32,8 @@ def list_statements(*, table: str, sequence: str, journal: str, claim_table: str
         for value, condition in (
             (":account", "account = :account OR account IS NULL"),
             (":state_0", f"state IN ({states})"),
-            (":customer", "external_customer_id = :customer"),
-            (":reference", "reference = :reference"),
+            (":customer", "external_customer_id IN (:customer, :customer_hash)"),
+            (":reference", "reference IN (:reference, :reference_hash)"),
             (":since", "created_at >= :since"),
             (":until", "created_at < :until"),
         )

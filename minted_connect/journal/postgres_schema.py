@@ -108,6 +108,10 @@ ALTER TABLE minted_connect_intents ADD COLUMN imported_at TEXT, ADD COLUMN assig
 CREATE INDEX minted_connect_imported ON minted_connect_intents (external_customer_id)
     WHERE imported_at IS NOT NULL AND assigned_at IS NULL
 """,
+    """
+ALTER TABLE minted_connect_journal ADD COLUMN erasure_key TEXT;
+ALTER TABLE minted_connect_intents ADD COLUMN erased_at TEXT
+""",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 

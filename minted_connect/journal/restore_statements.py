@@ -13,7 +13,7 @@ def restore_statements(*, table: str, journal: str, claim_table: str) -> Mapping
     """Return statements of `Statements`; the arguments are those of its `build`."""
     columns = ", ".join(COLUMNS)
     is_own = "(account IS NULL OR account IN (:account, :unnamed))"
-    is_customer = f"external_customer_id = :customer AND {is_own}"
+    is_customer = f"external_customer_id IN (:customer, :customer_hash) AND {is_own}"
     # Nothing interpolated here is input: names are constants, and values are bound.
     return {
         "find_mark": f"SELECT restored_from, imported_accounts FROM {journal}",  # noqa: S608

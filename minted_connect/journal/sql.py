@@ -9,6 +9,8 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
+import attrs
+
 from minted_connect.core.logs import log_error
 from minted_connect.errors import JournalError
 from minted_connect.journal.claims import (
@@ -19,6 +21,7 @@ from minted_connect.journal.claims import (
     find_latest_claim,
     take_claim,
 )
+from minted_connect.journal.erasure import restore_claim
 from minted_connect.journal.list_statements import forget_params, list_params
 from minted_connect.journal.listing import IntentFilter
 from minted_connect.journal.protocol import (
@@ -31,7 +34,7 @@ from minted_connect.journal.protocol import (
 from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, dump_time, from_row
 from minted_connect.journal.spending import SpendingCheck, check_spending, load_purchases, spending_params
 from minted_connect.journal.sql_claims import claim_from_row, claim_params, customer_params, key_params
-from minted_connect.journal.sql_restore import SqlRestoration
+from minted_connect.journal.sql_erasure import SqlErasure
 from minted_connect.journal.statements import (
     Statements,
     basket_params,
@@ -49,7 +52,7 @@ _logger = logging.getLogger("minted_connect.completion")
 _ID: Final = COLUMNS.index("id")
 
 
-class SqlJournal(SqlRestoration):
+class SqlJournal(SqlErasure):
     """Base class of the SQL journals. Every operation opens the database; subclasses implement `prepare`.
 
     It remembers which intents this object prepared. If one of them is missing, the database was deleted, emptied or
@@ -190,7 +193,8 @@ class SqlJournal(SqlRestoration):
     async def find_claim(self, key: ReferenceKey) -> Claim | None:
         """Return the claim of a reference, held or not, or None."""
         stored = self._load_claims(await self._read("find_claims", key_params(key)), key.owner, key.unnamed_account)
-        return find_latest_claim((one.claim for one in stored), key)
+        names = self._known_names(key.reference)
+        return find_latest_claim((restore_claim(one.claim, names) for one in stored), key)
 
     def _prepare_steps(
         self,
@@ -219,7 +223,7 @@ class SqlJournal(SqlRestoration):
             check_claims(claim, (yield from self._find_claims(claim)))
         if spending is not None:
             rows = yield self._statements.find_purchases, spending_params(spending, intent)
-            check_spending(spending, intent, load_purchases(rows, intent, self._location))
+            check_spending(spending, intent, load_purchases(rows, intent, self._location, self._hash))
         yield from self._store_steps(intent, claim)
         if claim is not None:
             changes = {"cart_token": intent.cart_token, "intent_id": intent.id if frees_customer else None}
@@ -241,6 +245,7 @@ class SqlJournal(SqlRestoration):
         taken = take_claim(claim, (yield from self._find_claims(claim)))
         params = claim_params(taken)
         yield self._statements.claims.end_holds, params
+        yield self._statements.claims.forget_erased, params
         yield self._statements.claims.store, params
         return taken
 
@@ -275,7 +280,9 @@ class SqlJournal(SqlRestoration):
 
     def _find_claims(self, claim: Claim) -> Steps[list[StoredClaim]]:
         rows = yield self._statements.claims.find, claim_params(claim)
-        return self._load_claims(rows, claim.key.owner, claim.key.unnamed_account)
+        names = self._known_names(claim.key.reference, claim.external_customer_id)
+        stored = self._load_claims(rows, claim.key.owner, claim.key.unnamed_account)
+        return [attrs.evolve(one, claim=restore_claim(one.claim, names)) for one in stored]
 
     @abstractmethod
     async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:

@@ -13,6 +13,7 @@ import attrs
 from minted_connect.clock import SYSTEM_CLOCK
 from minted_connect.errors import InvalidInput, JournalError
 from minted_connect.journal.claims import Claim
+from minted_connect.journal.erasure import restore_intent
 from minted_connect.journal.protocol import JournalAccount, ReferenceKey
 from minted_connect.journal.restoring import (
     ImportCount,
@@ -105,7 +106,9 @@ class SqlRestoration(ABC):
             key = ReferenceKey("", owner, unnamed_account)
             params = _customer_params(intent.external_customer_id, owner, key)
             rows = yield self._statements.find_of_customer, params
-            is_known, unsettled = find_unsettled(order, self._load_attempts(rows))
+            names = self._known_names(intent.external_customer_id)
+            found = [restore_intent(one, names) for one in self._load_attempts(rows)]
+            is_known, unsettled = find_unsettled(order, found)
             if unsettled is not None:
                 yield from self._settle_steps(unsettled, intent, owner)
                 count += ImportCount(settled=1)
@@ -138,6 +141,9 @@ class SqlRestoration(ABC):
         rows = yield self._statements.get, {"id": intent_id}
         intent = next(iter(self._load_attempts(rows)), None)
         found = [] if key is None else (yield from self._find_attempts(key))
+        if intent is not None:
+            names = self._known_names(intent.external_customer_id)
+            found = [restore_intent(one, names) for one in found]
         try:
             is_new = check_assignment(intent, key, terms, found)
         except InvalidInput as error:
@@ -193,6 +199,10 @@ class SqlRestoration(ABC):
     @abstractmethod
     def _accept_identity(self, identity: str) -> None:
         """Use the journal further, although its random id is another one now."""
+
+    @abstractmethod
+    def _known_names(self, *names: str) -> dict[str, str]:
+        """Return names by their hashes."""
 
     @abstractmethod
     def _load_attempts(self, rows: Rows) -> list[Intent]:

@@ -30,11 +30,13 @@ from minted_connect.journal.rows import ROW_ERRORS
 from minted_connect.journal.spending import SpendingCheck
 from minted_connect.journal.sql import SqlJournal, Steps
 from minted_connect.journal.sqlite_backup import write_backup
+from minted_connect.journal.sqlite_content import remove_old_content
 from minted_connect.journal.sqlite_errors import describe_error, is_missing_table, result_code
 from minted_connect.journal.sqlite_file import FileLost, JournalFile
 from minted_connect.journal.sqlite_schema import (
     APPLICATION_ID,
     IDENTITY_VERSION,
+    KEY_VERSION,
     STATEMENTS,
     VERSION,
     migrate,
@@ -124,7 +126,7 @@ class SqliteJournal(SqlJournal):
             try:
                 statement, params = next(steps)
                 while True:
-                    statement, params = steps.send(self._execute(database, statement, {**params, **clock}))
+                    statement, params = steps.send(self._execute(database, statement, self._bind({**params, **clock})))
             except StopIteration as ended:
                 result: _T = ended.value
         # The commit may have gone to a file that was deleted or replaced meanwhile.
@@ -142,9 +144,10 @@ class SqliteJournal(SqlJournal):
 
         def execute(database: sqlite3.Connection) -> None:
             with _transaction(database):
+                bound = self._bind(params)
                 if also is not None:
-                    database.execute(also, {**params, **boot_clock_params()})
-                changed = database.execute(statement, params).rowcount
+                    database.execute(also, {**bound, **boot_clock_params()})
+                changed = database.execute(statement, bound).rowcount
                 is_missing = (
                     not changed
                     and intent_id in self._prepared
@@ -206,8 +209,21 @@ class SqliteJournal(SqlJournal):
                 raise JournalError(f"the journal {self.path} does not exist, or is empty: no backup was written")
             with closing(self._connect_as("mode=ro", deadline)) as database:
                 version = self._read_version(database)
-                self._file.pin(_read_identity(database, version))
+                self._pin(database, version)
                 write_backup(database, version, target, at, deadline)
+
+    def _pin(self, database: sqlite3.Connection, version: int) -> None:
+        """Pin the file, and read the key for erased names."""
+        identity = key = None
+        if version >= IDENTITY_VERSION:
+            columns = "identity, erasure_key" if version >= KEY_VERSION else "identity, NULL"
+            for identity, key in database.execute(f"SELECT {columns} FROM journal"):  # noqa: B007, S608 - one row
+                pass
+        self._file.pin(None if identity is None else str(identity))
+        self._erasure_key = key
+
+    async def _purge(self) -> None:
+        await self._run(partial(self._with_connection, partial(remove_old_content, wal=self._file.wal)))
 
     def _accept_identity(self, identity: str) -> None:
         self._file.identity = identity
@@ -272,9 +288,11 @@ class SqliteJournal(SqlJournal):
                 if self._file.is_pinned:
                     raise FileLost("was emptied while in use")
                 return ()
-            self._file.pin(_read_identity(database, version))
+            self._pin(database, version)
             statements = self._statements if version == VERSION else statements_for(version)
-            return database.execute(getattr(statements, query), {**params, **boot_clock_params()}).fetchall()
+            return database.execute(
+                getattr(statements, query), self._bind({**params, **boot_clock_params()})
+            ).fetchall()
         finally:
             database.close()
 
@@ -313,7 +331,7 @@ class SqliteJournal(SqlJournal):
         database = self._connect_as("mode=rw", deadline)
         try:
             self._set_up(database)
-            self._file.pin(_read_identity(database, VERSION))
+            self._pin(database, VERSION)
         except BaseException:
             database.close()
             raise
@@ -369,13 +387,6 @@ def _transaction(database: sqlite3.Connection) -> Generator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
-
-
-def _read_identity(database: sqlite3.Connection, version: int) -> str | None:
-    if version < IDENTITY_VERSION:
-        return None
-    row = database.execute("SELECT identity FROM journal").fetchone()
-    return None if row is None else str(row[0])
 
 
 def _decode(data: bytes) -> str | bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from typing import Final
 
@@ -11,7 +12,16 @@ from minted_connect.journal.protocol import ACTIVE, OPEN
 from minted_connect.journal.sql_claims import READ_COLUMNS, ClaimStatements
 from minted_connect.journal.statements import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, Statements, state_literals
 
-__all__ = ["APPLICATION_ID", "IDENTITY_VERSION", "STATEMENTS", "STEPS", "VERSION", "migrate", "statements_for"]
+__all__ = [
+    "APPLICATION_ID",
+    "IDENTITY_VERSION",
+    "KEY_VERSION",
+    "STATEMENTS",
+    "STEPS",
+    "VERSION",
+    "migrate",
+    "statements_for",
+]
 
 APPLICATION_ID: Final = 0x4D4E5443
 """Value of `PRAGMA application_id` ("MNTC"), which identifies the file as a journal."""
@@ -107,6 +117,7 @@ ALTER TABLE intents ADD COLUMN imported_at TEXT;
 ALTER TABLE intents ADD COLUMN assigned_at TEXT;
 CREATE INDEX imported ON intents (external_customer_id) WHERE imported_at IS NOT NULL AND assigned_at IS NULL
 """,
+    "ALTER TABLE journal ADD COLUMN erasure_key TEXT; ALTER TABLE intents ADD COLUMN erased_at TEXT",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 
@@ -116,6 +127,9 @@ VERSION: Final = len(STEPS)
 IDENTITY_VERSION: Final = 4
 """The first schema version with a random id in the table `journal`."""
 
+KEY_VERSION: Final = 9
+"""The first schema version with a key for the hashes of erased names."""
+
 _ADDED_COLUMNS: Final = {
     2: ("clock_offset", "known_orders", "progress", "finished"),
     3: ("fenced_at",),
@@ -123,6 +137,7 @@ _ADDED_COLUMNS: Final = {
     5: ("decided_at",),
     6: ("forgotten_at",),
     8: ("imported_at", "assigned_at"),
+    9: ("erased_at",),
 }
 """Columns that the queries need, by the version that added them."""
 
@@ -174,4 +189,6 @@ def migrate(database: sqlite3.Connection, version: int) -> None:
     for step in STEPS[version:]:
         for statement in step.split(";"):
             database.execute(statement)
+    # SQL functions of databases are not random enough for a key.
+    database.execute("UPDATE journal SET erasure_key = ? WHERE erasure_key IS NULL", [secrets.token_hex(32)])
     database.execute(f"PRAGMA user_version = {VERSION}")

@@ -98,6 +98,9 @@ class Intent:
     has no reference: until `complete.assign_reference`, the intent blocks references with the same terms."""
     assigned_at: datetime | None = None
     """Time of `complete.assign_reference`, by the client's clock; None if it was not used."""
+    erased_at: datetime | None = None
+    """Time of `complete.erase_customer`, by the client's clock; None if it was not used. If it is set, customer, terms
+    and the reference (if it contained the customer id) have keyed hashes in place of names."""
 
     @property
     def created_by_server(self) -> datetime:

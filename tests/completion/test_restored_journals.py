@@ -149,7 +149,9 @@ async def test_file_of_an_older_schema_has_no_mark(tmp_path, version):
 
 
 def test_journal_without_marks_is_named():
-    with pytest.raises(ConfigurationError, match="MemoryJournal lacks assign_reference, end_import, import_orders, mark_"):
+    with pytest.raises(
+        ConfigurationError, match="MemoryJournal lacks assign_reference, end_import, import_orders, mark_"
+    ):
         as_restorable("import", MemoryJournal())
 
 

@@ -1,4 +1,4 @@
-"""Journals that were restored from a backup (statement 47). These mutations run with every land gate."""
+"""Journals that were restored from a backup, and erased customers (statement 47). These mutations run with every land gate."""
 
 from __future__ import annotations
 
@@ -85,5 +85,59 @@ RESTORING = [
         "        is_last = True\n",
         "completion/test_import.py",
         "other_accounts and async and sqlite",
+    ),
+    Mutation(
+        47,
+        "an erased reference matches no more",
+        "journal/statements.py",
+        'f"AND reference IN (:reference, :reference_hash) ORDER BY',
+        'f"AND reference IN (:reference) ORDER BY',
+        "completion/test_erasure.py",
+        "match_erased and sqlite",
+    ),
+    Mutation(
+        47,
+        "an erased basket matches no more",
+        "journal/statements.py",
+        "external_customer_id IN (:customer, :customer_hash) AND cart_token",
+        "external_customer_id = :customer AND cart_token",
+        "completion/test_erasure.py",
+        "match_erased and sqlite",
+    ),
+    Mutation(
+        47,
+        "a claim of an erased reference is not taken over",
+        "journal/sql_claims.py",
+        "(reference IN (:reference, :reference_hash) OR (holds_customer ",
+        "(reference = :reference OR (holds_customer ",
+        "completion/test_erasure.py",
+        "claims and sqlite",
+    ),
+    Mutation(
+        47,
+        "an erased purchase counts for no limit of its customer",
+        "journal/spending.py",
+        "{intent.external_customer_id, hashed(intent.external_customer_id)}",
+        "{intent.external_customer_id}",
+        "completion/test_erasure.py",
+        "limits and sqlite",
+    ),
+    Mutation(
+        47,
+        "erased names stay in the bytes of the file",
+        "journal/sqlite_content.py",
+        '    database.execute("VACUUM")\n',
+        "",
+        "completion/test_erasure.py",
+        "no_bytes",
+    ),
+    Mutation(
+        47,
+        "the journal in memory forgets an erased reference",
+        "journal/memory.py",
+        "        names = (key.reference, self.erased_name(key.reference))\n",
+        "        names = (key.reference,)\n",
+        "completion/test_erasure.py",
+        "match_erased and memory",
     ),
 ]

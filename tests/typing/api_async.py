@@ -152,6 +152,7 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
     assert_type(await minted.complete.forget(before=datetime.now(UTC)), int)
     assert_type(await minted.complete.assign_reference("id", "order-7"), Intent)
     assert_type(await minted.complete.assign_reference("id", None), Intent)
+    assert_type(await minted.complete.erase_customer("customer-1"), int)
     assert_type(await minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in await minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), AsyncGenerator[OrderChange, None])

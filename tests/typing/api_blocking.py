@@ -151,6 +151,7 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
     assert_type(minted.complete.forget(before=datetime.now(UTC)), int)
     assert_type(minted.complete.assign_reference("id", "order-7"), Intent)
     assert_type(minted.complete.assign_reference("id", None), Intent)
+    assert_type(minted.complete.erase_customer("customer-1"), int)
     assert_type(minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     for intent in minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), Generator[OrderChange, None, None])
