@@ -64,7 +64,7 @@ class ImportReport:
     unassigned: tuple[Intent, ...] = ()
     """The imported intents of the account that block references until they are assigned."""
     unread: tuple[Unread, ...] = ()
-    """What could not be read: then nothing was stored, and the mark stays."""
+    """Orders that could not be read, and failed requests: then nothing was stored, and the mark stays."""
 
     @property
     def is_complete(self) -> bool:

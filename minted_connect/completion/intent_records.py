@@ -165,7 +165,7 @@ class IntentRecords:
         )
 
     async def erase_customer(self, customer_id: str) -> int:
-        """Erase a customer from the journal, and return the number of records; 0 if there are none.
+        """Erase a customer from the journal, and return the number of records.
 
         In all records of this account, the customer id becomes a keyed hash, and so do references that contain it; the
         tracking number and the arrival date of orders are removed, and `unfinished` lists these orders no more. What

@@ -101,7 +101,7 @@ class ClaimStatements:
             "settle": f"UPDATE {table} SET {expires}, grace = 0, holds_customer = FALSE, intent_id = NULL "  # noqa: S608
             "WHERE intent_id = :id",
             "of_customer": f"SELECT {', '.join((*_COLUMNS, 'holds_customer'))}, {expires_in} AS expires_in "  # noqa: S608
-            f"FROM {table} WHERE account IN (:account, :unnamed) AND external_customer_id = :external_customer_id",
+            f"FROM {table} WHERE external_customer_id = :external_customer_id AND account IN (:account, :unnamed)",
             "erase": f"UPDATE {table} SET reference = :new_reference, external_customer_id = :erased, terms = :terms, "  # noqa: S608
             "holds_customer = FALSE WHERE account = :account AND reference = :reference",
             "forget_erased": f"DELETE FROM {table} WHERE account = :account AND reference = :reference_hash",  # noqa: S608

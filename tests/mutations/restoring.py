@@ -1,4 +1,4 @@
-"""Journals that were restored from a backup, and erased customers (statement 47). These mutations run with every land gate."""
+"""Restored journals and erased customers (statement 47). These mutations run with every land gate."""
 
 from __future__ import annotations
 
