@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from minted_connect.cli.command import Context, check_may_change
 
@@ -29,20 +29,12 @@ async def run_action(cli: Context, actions: Mapping[str, Any], others: Mapping[s
     if given:
         raise InvalidInput.of(given[0], f"cannot be given together with --{name.replace('_', '-')}")
     async with open_existing(cli.settings) as journal:
-        match actions[name]:
-            case Path() as file:
-                await _back_up(cli, journal, file)
-            case datetime() as at:
-                await _mark(cli, journal, at)
-            case str() as customer:
-                await _erase(cli, journal, customer)
-            case (intent_id, reference):
-                await _assign(cli, journal, intent_id, None if reference == "-" else reference)
+        await _ACTIONS[name](cli, journal, actions[name])
     return None
 
 
 @asynccontextmanager
-async def open_existing(settings: Mapping[str, Any]) -> AsyncIterator[Journal]:
+async def open_existing(settings: Mapping[str, Any]) -> AsyncGenerator[Journal, None]:
     """Open the journal of the settings, which must exist: a mistyped path must not create another one.
 
     Raises:
@@ -77,13 +69,14 @@ async def _back_up(cli: Context, journal: Journal, file: Path) -> None:
     cli.out.print_message(f"backup of {at:%Y-%m-%d %H:%M:%S} UTC written to {file}")
 
 
-async def _assign(cli: Context, journal: Journal, intent_id: str, reference: str | None) -> None:
+async def _assign(cli: Context, journal: Journal, names: tuple[str, str]) -> None:
     from datetime import UTC  # noqa: PLC0415 - `--help` does not need them
 
     from minted_connect.cli.journal import account_of, unnamed_account_of  # noqa: PLC0415
     from minted_connect.completion.assignment import assign_reference  # noqa: PLC0415
 
     check_may_change(cli.settings)
+    intent_id, reference = names[0], None if names[1] == "-" else names[1]
     owner, unnamed = account_of(cli.settings), unnamed_account_of(cli.settings)
     intent = await assign_reference(
         journal, intent_id, reference, owner=owner, unnamed_account=unnamed, at=datetime.now(UTC)
@@ -119,3 +112,11 @@ async def _mark(cli: Context, journal: Journal, at: datetime) -> None:
     cli.out.print_message(
         f"the journal is marked as restored from a backup of {marked:%Y-%m-%d %H:%M:%S} UTC: run minted audit --import"
     )
+
+
+_ACTIONS: Final[Mapping[str, Callable[[Context, Journal, Any], Awaitable[None]]]] = {
+    "backup": _back_up,
+    "mark_restored": _mark,
+    "assign": _assign,
+    "erase_customer": _erase,
+}
