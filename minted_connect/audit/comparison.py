@@ -100,6 +100,10 @@ class Comparison:
         for record in self._within():
             is_active = record.is_open or record.is_confirmed
             if is_active and not record.rows and not self._is_recent(record.intent):
+                if record.intent.erased_at is not None:
+                    # The list of a customer who was erased cannot be read.
+                    self._unchecked.add(record.intent.id)
+                    continue
                 found.setdefault(record.intent.external_customer_id, []).append(record.intent)
         return found
 
@@ -142,13 +146,14 @@ class Comparison:
         """The customers of the orders and intents of the days."""
         orders = (row.order for row in self._index)
         found = {one.customer.external_id for one in orders if one and self._period.includes(one.order_at)}
-        return found | {record.intent.external_customer_id for record in self._within()}
+        return found | {one.intent.external_customer_id for one in self._within() if one.intent.erased_at is None}
 
     @property
     def recent_customers(self) -> set[str]:
         """The customers of purchases whose order may not be listed yet."""
         active = (record.intent for record in self._within() if record.is_open or record.is_confirmed)
-        return {intent.external_customer_id for intent in active if self._is_recent(intent)}
+        known = (intent for intent in active if intent.erased_at is None)
+        return {intent.external_customer_id for intent in known if self._is_recent(intent)}
 
     def findings(self) -> tuple[Finding, ...]:
         """Return the differences."""

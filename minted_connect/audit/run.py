@@ -23,7 +23,7 @@ from minted_connect.journal.listing import ForgettingJournal, IntentFilter, as_l
 from minted_connect.journal.protocol import Journal
 from minted_connect.secret import Secret
 
-__all__ = ["audit"]
+__all__ = ["Location", "audit", "check_file"]
 
 _KINDS: Final = list(FindingKind)
 _PER_PAGE: Final = 500
@@ -147,12 +147,12 @@ async def _read_journal(
     location: Location, comparison: Comparison, customer_id: str | None
 ) -> tuple[str, Sequence[str]]:
     """Add the intents of a journal to a comparison; return its name, and the reasons why some could not be read."""
-    if isinstance(location, str | Path) and "://" not in str(location) and (problem := _check_file(location)):
+    if isinstance(location, str | Path) and "://" not in str(location) and (problem := check_file(location)):
         return str(location), [problem]
     journal = open_journal(location, read_only=True)
     name = str(getattr(journal, "location", type(journal).__name__))
     path = getattr(journal, "path", None)
-    if isinstance(path, Path) and (problem := _check_file(path)):
+    if isinstance(path, Path) and (problem := check_file(path)):
         return name, [problem]
     filters, unreadable = IntentFilter(external_customer_id=customer_id), list[str]()
     try:
@@ -173,7 +173,7 @@ async def _read_journal(
     return name, [f"its record of intent {intent_id} cannot be read" for intent_id in unreadable]
 
 
-def _check_file(path: str | Path) -> str | None:
+def check_file(path: str | Path) -> str | None:
     """Return why a file is not a journal that can be read, or None. An empty file is one that a purchase left."""
     try:
         status = os.stat(path)  # noqa: PTH116 - `Path.stat` is the same, and the path may be a string

@@ -99,6 +99,8 @@ class Completions(Facade[AsyncCompletions]):
     intents: Final = blocking_items(AsyncCompletions.intents, intent_lists)
     intent: Final = blocking(AsyncCompletions.intent)
     forget: Final = blocking(AsyncCompletions.forget)
+    erase_customer: Final = blocking(AsyncCompletions.erase_customer)
+    assign_reference: Final = blocking(AsyncCompletions.assign_reference)
     adopt: Final = blocking(AsyncCompletions.adopt)
     reconcile: Final = blocking(AsyncCompletions.reconcile)
     reconcile_all: Final = blocking(AsyncCompletions.reconcile_all)

@@ -152,6 +152,9 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
     assert_type(page.next_after, int | None)
     assert_type(await minted.complete.intent(reference="order-7"), Intent | None)
     assert_type(await minted.complete.forget(before=datetime.now(UTC)), int)
+    assert_type(await minted.complete.assign_reference("id", "order-7"), Intent)
+    assert_type(await minted.complete.assign_reference("id", None), Intent)
+    assert_type(await minted.complete.erase_customer("customer-1"), int)
     assert_type(await minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
     async with minted.complete.reconciler(interval=30, on_result=lambda result: result.completion) as reconciler:
         assert_type(reconciler, Reconciler)
