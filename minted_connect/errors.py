@@ -148,11 +148,13 @@ class JournalError(NotSent):
 
     is_lost: bool = False
     """Whether the journal was deleted, emptied or replaced while in use. This client sends nothing with it any more."""
+    intent_id: str | None = None
+    """Id of an imported intent that may be the one of the reference: see `complete.assign_reference`."""
 
     @property
     def safe_to_retry(self) -> bool:
-        """Whether repeating the same call may succeed: not with a lost journal."""
-        return not self.is_lost
+        """Whether repeating the same call may succeed: not with a lost journal, nor before a person has decided."""
+        return not self.is_lost and self.intent_id is None
 
 
 @_error

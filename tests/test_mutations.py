@@ -22,6 +22,7 @@ from tests.mutations.purchases import PURCHASES
 from tests.mutations.references import REFERENCES
 from tests.mutations.requests import REQUESTS
 from tests.mutations.responses import RESPONSES, TYPES
+from tests.mutations.restoring import RESTORING
 from tests.mutations.security import SECURITY
 from tests.mutations.settling import SETTLING
 from tests.mutations.shapes import SHAPES
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.xdist_group("mutations")  # one process: the last tests
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "minted_connect"
-GATED = [*GATE, *SETTLING, *AUDITS]
+GATED = [*GATE, *SETTLING, *AUDITS, *RESTORING]
 ALL = [*GATED, *REQUESTS, *PURCHASES, *REFERENCES, *RESPONSES, *SECURITY, *SHAPES]
 SELECTED = ALL if os.environ.get("MUTATIONS") == "all" else GATED
 TESTS_FAILED = 1

@@ -176,6 +176,7 @@ OTHER_CALLS: dict[str, Call] = {
     "complete.intents_page": lambda m, s: m.complete.intents_page(reference="buy-0"),
     "complete.intent": lambda m, s: m.complete.intent(reference="buy-0"),
     "complete.forget": lambda m, s: m.complete.forget(before=datetime(2020, 1, 1, tzinfo=UTC)),
+    "complete.erase_customer": lambda m, s: m.complete.erase_customer("nobody"),
     "complete.reconcile": lambda m, s: m.complete.reconcile(intent_of(s)),
     "complete.reconcile_all": lambda m, s: m.complete.reconcile_all(intents=[intent_of(s)]),
     "orders.get": lambda m, s: m.orders.get(s.bought.id, customer_id=s.person.customer),
@@ -209,7 +210,10 @@ def test_calls_contain_every_method():
         for name in dir(getattr(MintedConnect("u", "p"), resource))
         if not name.startswith("_")
     }
-    assert offered - {*CALLS, *OTHER_CALLS} == {"rates.feed", "complete.adopt", "complete.decide"}
+    not_called = {
+        *("rates.feed", "complete.adopt", "complete.decide", "complete.reconciler", "complete.assign_reference"),
+    }
+    assert offered - {*CALLS, *OTHER_CALLS} == not_called
 
 
 def texts_of_result(result: Any) -> list[str]:
@@ -464,7 +468,7 @@ async def test_response_that_repeats_the_url_is_not_shown(connect):
 
 WITHOUT_REQUEST = {
     *("complete.pending", "complete.unfinished", "complete.intents", "complete.intents_page", "complete.intent"),
-    "complete.forget",
+    *("complete.forget", "complete.erase_customer"),
 }
 
 

@@ -1,5 +1,7 @@
 """Compares the journals of an account with its orders, day by day. Used by `minted audit`. Reads only.
 
+`import_orders` is the exception: it stores the orders since a backup in the journal that was restored from it.
+
 - **Days are UTC.** An order belongs to the day of its `order_at`, which is the time of its basket and not of the
   purchase. An intent belongs to the day on which it was created, by the server's clock. What an intent and its order
   differ in belongs to the day of the intent.
@@ -17,13 +19,28 @@
 - **Wallets are compared between two snapshots only**, with the orders that the customer's own list has gained or lost
   in between: orders have no time of purchase, and a wallet alone proves nothing. The wallet of a customer with a recent
   purchase counts as unread.
+- **Forgotten intents prove nothing**: `complete.forget` removes settled intents without a reference. An order from
+  before that time without an intent is reported as unread, not as a finding.
 - **Only intents of the account of the client are compared**, and those without an account. The others are counted.
 """
 
 from __future__ import annotations
 
+from minted_connect.audit.importing import ImportReport, KnownReference, import_orders
 from minted_connect.audit.report import AuditReport, Finding, FindingKind, Unread, as_json
 from minted_connect.audit.run import audit
 from minted_connect.audit.wallets import CustomerWallet, WalletSnapshot
 
-__all__ = ["AuditReport", "CustomerWallet", "Finding", "FindingKind", "Unread", "WalletSnapshot", "as_json", "audit"]
+__all__ = [
+    "AuditReport",
+    "CustomerWallet",
+    "Finding",
+    "FindingKind",
+    "ImportReport",
+    "KnownReference",
+    "Unread",
+    "WalletSnapshot",
+    "as_json",
+    "audit",
+    "import_orders",
+]

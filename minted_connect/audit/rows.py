@@ -14,7 +14,7 @@ from minted_connect.client import AsyncMintedConnect
 from minted_connect.completion.order_match import Match, is_failed, mapping, match_order
 from minted_connect.errors import MintedConnectError
 from minted_connect.models import CreationStatus, Intent, Order, Page
-from minted_connect.models.json_types import CustomerMatch, compare_customer
+from minted_connect.models.json_types import CustomerMatch, compare_customer, customer_id_of
 from minted_connect.resources.paging import NewRows
 
 __all__ = ["OrderIndex", "OrderRow", "Orders", "read_orders"]
@@ -110,6 +110,9 @@ class OrderIndex:
         return [row for row in candidates.values() if self._is_proven(row, intent)]
 
     def _is_proven(self, row: OrderRow, intent: Intent) -> bool:
+        if intent.erased_at is not None:
+            # The customer is a hash, and cannot be compared: the keys decide.
+            intent = attrs.evolve(intent, external_customer_id=customer_id_of(row.raw) or "")
         if intent.order_id is not None and row.id == intent.order_id:
             return compare_customer(row.raw, intent.external_customer_id) is CustomerMatch.SAME
         return match_order(row.raw, row.order, intent, keeps_number=self._keeps_number) >= Match.ID

@@ -19,16 +19,18 @@ from minted_connect.config import STAGING, Options, Timeouts
 from minted_connect.errors import ConfigurationError, JournalError
 from minted_connect.journal import open_journal
 from minted_connect.journal.accounts import account_of_user
-from minted_connect.journal.listing import IntentFilter, as_listable
+from minted_connect.journal.listing import ForgettingJournal, IntentFilter, as_listable
 from minted_connect.journal.protocol import Journal
 from minted_connect.secret import Secret
 
-__all__ = ["audit"]
+__all__ = ["Location", "audit", "check_file"]
 
 _KINDS: Final = list(FindingKind)
 _PER_PAGE: Final = 500
 """Number of intents that one query reads."""
 _TOO_RECENT: Final = "the wallet of a customer: its last purchase may not be listed yet"
+
+_FORGOTTEN: Final = "complete.forget has removed purchases of that time, which may have been those of the orders"
 
 Location = Journal | str | Path | Secret
 
@@ -94,6 +96,8 @@ async def audit(
             unread += own.unread
             own_index = OrderIndex(own.rows, keeps_number=policy.order_keeps_number)
             comparison.add_orders(own_index, intents, is_complete=not own.unread)
+        for name, numbers in comparison.forgotten().items():
+            unread.append(Unread(name, f"{_FORGOTTEN} {', '.join(map(str, numbers))}"))
         findings = [*comparison.findings()]
         snapshot: WalletSnapshot | None = None
         if (takes_snapshot or since is not None) and not orders.has_failed:
@@ -143,12 +147,12 @@ async def _read_journal(
     location: Location, comparison: Comparison, customer_id: str | None
 ) -> tuple[str, Sequence[str]]:
     """Add the intents of a journal to a comparison; return its name, and the reasons why some could not be read."""
-    if isinstance(location, str | Path) and "://" not in str(location) and (problem := _check_file(location)):
+    if isinstance(location, str | Path) and "://" not in str(location) and (problem := check_file(location)):
         return str(location), [problem]
     journal = open_journal(location, read_only=True)
     name = str(getattr(journal, "location", type(journal).__name__))
     path = getattr(journal, "path", None)
-    if isinstance(path, Path) and (problem := _check_file(path)):
+    if isinstance(path, Path) and (problem := check_file(path)):
         return name, [problem]
     filters, unreadable = IntentFilter(external_customer_id=customer_id), list[str]()
     try:
@@ -158,6 +162,9 @@ async def _read_journal(
             comparison.add(page.items)
             unreadable += page.unreadable
             after = page.next_after
+        before = await journal.find_forgotten() if isinstance(journal, ForgettingJournal) else None
+        if before is not None:
+            comparison.add_forgotten(name, before)
     except JournalError as error:
         return name, [str(error)]
     finally:
@@ -166,7 +173,7 @@ async def _read_journal(
     return name, [f"its record of intent {intent_id} cannot be read" for intent_id in unreadable]
 
 
-def _check_file(path: str | Path) -> str | None:
+def check_file(path: str | Path) -> str | None:
     """Return why a file is not a journal that can be read, or None. An empty file is one that a purchase left."""
     try:
         status = os.stat(path)  # noqa: PTH116 - `Path.stat` is the same, and the path may be a string

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["audit"]
 
+_IMPORT: Final = "After a journal was restored"
 _COLUMNS: Final = ("kind", "text", "intent_ids", "order_ids", "customer_id")
 
 
@@ -38,12 +39,46 @@ async def audit(
         typer.Option(help="An earlier --snapshot: compare the wallets with it.", dir_okay=False),
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write to this .csv or .json file.", dir_okay=False)] = None,
+    import_: Annotated[
+        bool,
+        typer.Option(
+            "--import",
+            help="Compare nothing; take over the orders since the backup that the journal was restored from, or since "
+            "an earlier --start.",
+            rich_help_panel=_IMPORT,
+        ),
+    ] = False,
+    references: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --import: a result file of minted buy --from, whose references are assigned to the orders.",
+            dir_okay=False,
+            rich_help_panel=_IMPORT,
+        ),
+    ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            help="With --import: seconds to wait for the orders of processes that have just ended.",
+            rich_help_panel=_IMPORT,
+        ),
+    ] = None,
 ) -> int:
-    """Compare the journals of purchases with the orders, by default of yesterday and today (UTC). Changes nothing."""
+    """Compare the journals of purchases with the orders, by default of yesterday and today (UTC).
+
+    Changes nothing, unless --import is given.
+    """
     from minted_connect import audit as auditing  # noqa: PLC0415 - `--help` does not need it
     from minted_connect.cli.files import write_atomically  # noqa: PLC0415
     from minted_connect.errors import InvalidInput  # noqa: PLC0415
 
+    if import_ or references is not None or wait is not None:
+        from minted_connect.cli.audit_import import run_import  # noqa: PLC0415 - `--help` does not need it
+
+        others = {"day": day, "end": end, "customer": customer, "snapshot": snapshot, "since": since, "save": save}
+        return await run_import(
+            cli, journal or _configured(cli.settings), start, references, wait, others, is_import=import_
+        )
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
     first, last = _days(day, start, end)

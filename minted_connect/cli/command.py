@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minted_connect.cli.output import Output
     from minted_connect.client import AsyncMintedConnect
 
-__all__ = ["Context", "Day", "End", "Start", "command", "load_client_settings", "run"]
+__all__ = ["Context", "Day", "End", "Start", "check_may_change", "command", "load_client_settings", "run"]
 
 Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], metavar="YYYY-MM-DD")]
 """An option that takes a date."""
@@ -215,7 +215,7 @@ def run(
     try:
         settings = load_settings(common, given)
         if changes and not given.get("dry_run"):
-            _check_may_change(settings)
+            check_may_change(settings)
         context = created = Context(settings, common, out, changes=changes)
         return process.run_interruptible(lambda: created.run(lambda cli: body(cli, **given), client=client))
     except process.Interrupted as interrupted:
@@ -247,7 +247,12 @@ def run(
         return exit_codes.ExitCode.UNKNOWN
 
 
-def _check_may_change(settings: Mapping[str, Any]) -> None:
+def check_may_change(settings: Mapping[str, Any]) -> None:
+    """Check that the profile may change something.
+
+    Raises:
+        ConfigurationError: if it has `read_only`.
+    """
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415 - `--help` does not need it
 
     if "options" in settings and settings["options"].read_only:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-__all__ = ["format_csv", "format_csv_row", "write_atomically"]
+__all__ = ["format_csv", "format_csv_row", "restore_cell", "write_atomically"]
 
 _FORMULA: Final = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 """The first character of a cell that a spreadsheet evaluates, also in its full-width form."""
@@ -40,6 +40,11 @@ def _neutralise(cell: object) -> object:
     if isinstance(cell, str) and _FORMULA.match(cell) and not _NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell
+
+
+def restore_cell(cell: str) -> str:
+    """Return the text of a cell that `format_csv_row` has written."""
+    return cell[1:] if cell[:1] == "'" and _neutralise(cell[1:]) == cell else cell
 
 
 def write_atomically(file: Path, data: bytes | str, *, is_private: bool = False) -> None:

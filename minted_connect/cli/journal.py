@@ -1,4 +1,4 @@
-"""The command `minted journal`: shows what a journal contains. It sends no request and changes nothing."""
+"""The command `minted journal`: shows what a journal contains. It sends no request; `journal_actions` changes it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from minted_connect.journal.protocol import Journal, JournalAccount
     from minted_connect.models import Intent
 
-__all__ = ["journal"]
+__all__ = ["account_of", "journal", "unnamed_account_of"]
 
 _COLUMNS: Final = {
     "created at": "created_at",
@@ -32,6 +32,7 @@ _COLUMNS: Final = {
 _ACCOUNT_DIGITS: Final = 8
 """Number of characters shown of an account's hash, as in `minted reconcile`."""
 _PER_PAGE: Final = 500
+_ACTIONS: Final = "Actions"
 _FORMATS: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"]
 
 
@@ -63,11 +64,47 @@ async def journal(
         Path | None,
         typer.Option(help="Write to this .csv or .json file, which only you can read.", dir_okay=False),
     ] = None,
+    *,
+    backup: Annotated[
+        Path | None,
+        typer.Option(
+            help="Show nothing; write a copy of the journal (SQLite) to this new file.",
+            dir_okay=False,
+            rich_help_panel=_ACTIONS,
+        ),
+    ] = None,
+    mark_restored: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=_FORMATS,
+            metavar="TIME",
+            help="Show nothing; mark the journal as restored from a backup of this time (UTC), which was made by other "
+            "means than --backup.",
+            rich_help_panel=_ACTIONS,
+        ),
+    ] = None,
+    assign: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="INTENT REFERENCE",
+            help="Show nothing; assign an intent that audit --import has stored to the reference of its order, or to "
+            "none with - in place of the reference.",
+            rich_help_panel=_ACTIONS,
+        ),
+    ] = None,
+    erase_customer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CUSTOMER",
+            help="Show nothing; replace the id of a customer by a keyed hash in all purchases of this account.",
+            rich_help_panel=_ACTIONS,
+        ),
+    ] = None,
 ) -> int | None:
     """Show the purchases of a journal, oldest first. Times are UTC unless they have an offset.
 
-    Sends no request and changes nothing. References are shown in full. Without a user name, the purchases of all
-    accounts are shown.
+    Sends no request, and changes nothing unless an action is given. References are shown in full. Without a user name,
+    the purchases of all accounts are shown.
     """
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need it
 
@@ -77,9 +114,20 @@ async def journal(
     from minted_connect.journal import open_journal  # noqa: PLC0415
     from minted_connect.journal.postgres import PostgresJournal  # noqa: PLC0415
 
+    actions = {
+        "backup": backup,
+        "mark_restored": _with_zone(mark_restored),
+        "assign": assign or None,
+        "erase_customer": erase_customer,
+    }
+    if any(action is not None for action in actions.values()):
+        from minted_connect.cli.journal_actions import run_action  # noqa: PLC0415
+
+        filters_given = {"state": state, "customer": customer, "reference": reference, "since": since, "until": until}
+        return await run_action(cli, actions, {**filters_given, "save": save})
     if save is not None and save.suffix.lower() not in {".csv", ".json"}:
         raise InvalidInput.of("save", "must end in .csv or .json")
-    owner = _account_of(cli.settings)
+    owner = account_of(cli.settings)
     times = (_with_zone(since), _with_zone(until))
     filters = make_filter(owner, state or None, customer, reference, *times, all_accounts=all_accounts)
     given: str | None = cli.settings.get("journal")
@@ -125,7 +173,7 @@ async def _read_all(journal: Journal, filters: IntentFilter) -> tuple[list[Inten
     return intents, unreadable
 
 
-def _account_of(settings: dict[str, Any]) -> JournalAccount | None:
+def account_of(settings: dict[str, Any]) -> JournalAccount | None:
     """Return the account of these settings, None without a user name."""
     from minted_connect.cli.profiles import server_url  # noqa: PLC0415 - `--help` does not need it
     from minted_connect.journal.accounts import account_of_user  # noqa: PLC0415
@@ -134,6 +182,16 @@ def _account_of(settings: dict[str, Any]) -> JournalAccount | None:
         return None
     name = settings["options"].journal_account if "options" in settings else None
     return account_of_user(server_url(settings), settings["username"], name)
+
+
+def unnamed_account_of(settings: dict[str, Any]) -> str | None:
+    """Return the account of these settings without `journal_account`, None without a user name."""
+    from minted_connect.cli.profiles import server_url  # noqa: PLC0415 - `--help` does not need it
+    from minted_connect.journal.accounts import account_of_user  # noqa: PLC0415
+
+    if "username" not in settings:
+        return None
+    return account_of_user(server_url(settings), settings["username"], None).account
 
 
 def _with_zone(time: datetime | None) -> datetime | None:

@@ -217,7 +217,9 @@ class _Run:
             self._cli.out.print_message(f"minted: {purchase.reference}: {outcome}: {format_cell(line)}")
         is_unreachable = isinstance(error, _UNREACHABLE) or isinstance(error.__cause__, TransportError | ServerError)
         self._unreachable = self._unreachable + 1 if is_unreachable and outcome is not Outcome.UNKNOWN else 0
-        if isinstance(error, AuthenticationFailed | ConfigurationError | JournalError):
+        # An imported order with the terms of one reference does not concern the others.
+        is_undecided = isinstance(error, JournalError) and error.intent_id is not None
+        if isinstance(error, AuthenticationFailed | ConfigurationError | JournalError) and not is_undecided:
             self._reason_to_stop = lines[0]
         elif self._unreachable == _MAX_UNREACHABLE:
             self._reason_to_stop = f"the server could not be reached for {_MAX_UNREACHABLE} references in a row"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -10,6 +11,7 @@ from minted_connect import validation
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.cancellation import shielded
 from minted_connect.errors import ConfigurationError, InvalidInput
+from minted_connect.journal.erasure import as_erasable
 from minted_connect.journal.listing import IntentFilter, as_listable
 from minted_connect.journal.protocol import (
     Journal,
@@ -20,7 +22,9 @@ from minted_connect.journal.protocol import (
 )
 from minted_connect.models import Intent, IntentPage, IntentState
 
-__all__ = ["find_by_reference", "forget_intents", "list_page", "make_filter"]
+__all__ = ["erase_customer", "find_by_reference", "forget_intents", "list_page", "make_filter"]
+
+_logger = logging.getLogger("minted_connect.completion")
 
 _STATES: Final = frozenset(IntentState)
 _MAX_PER_PAGE: Final = 1000
@@ -105,6 +109,22 @@ async def forget_intents(settlement: Settlement, before: datetime, now: datetime
         raise InvalidInput.of("before", "must be at least 48 hours ago")
     journal = as_listable("forget", settlement.journal)
     return await shielded(journal.forget(before, now, account=settlement.owner.account))
+
+
+async def erase_customer(
+    journal: Journal, customer_id: str, at: datetime, *, account: str, unnamed_account: str
+) -> int:
+    """Erase a customer from a journal, and return the number of records.
+
+    Raises:
+        AlreadyInFlight: if an intent of the customer is open, or a claim is held.
+        ConfigurationError: if the journal cannot erase customers.
+        JournalError: if the journal cannot be written.
+    """
+    erasable = as_erasable("erase_customer", journal)
+    count = await shielded(erasable.erase_customer(customer_id, at, account=account, unnamed_account=unnamed_account))
+    _logger.warning("a customer was erased from %d records of the journal", count)
+    return count
 
 
 def _check_time(field: str, value: Any) -> datetime:

@@ -1,4 +1,4 @@
-"""The records of a journal as the client shows them: `complete.intents`, `intent` and `forget`."""
+"""The records of a journal as the client shows them: `complete.intents`, `intent`, `forget` and others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from minted_connect import validation
-from minted_connect.completion.intent_list import find_by_reference, forget_intents, list_page, make_filter
+from minted_connect.completion.assignment import assign_reference
+from minted_connect.completion.intent_list import (
+    erase_customer,
+    find_by_reference,
+    forget_intents,
+    list_page,
+    make_filter,
+)
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
 from minted_connect.errors import InvalidInput
@@ -127,6 +134,66 @@ class IntentRecords:
             JournalError: if the journal cannot be written.
         """
         return await forget_intents(self._settlement, before, self._api.clock.wall())
+
+    async def assign_reference(self, intent_id: str, reference: str | None) -> Intent:
+        """Assign an intent that `minted audit --import` has stored for an order, and return it.
+
+        An order has no reference. Until it is assigned, the intent blocks every reference with the same customer, kind,
+        pieces and currency (`JournalError.intent_id`), because it may be the one of that reference. Sends no request.
+
+        Args:
+            intent_id: Id of the intent.
+            reference: The reference that the order was made for: it is replayed from now on, with any address if it is
+                a delivery. None = the order was made without a reference: it blocks no reference any more, so a wrong
+                None can buy twice. A reference can still be assigned afterwards.
+
+        Raises:
+            ConfigurationError: if the journal cannot contain imported intents (`RestorableJournal`); with
+                `Options.read_only`.
+            InvalidInput: if the intent was not imported, belongs to another account, or is assigned to another
+                reference already; or if another intent with this reference was completed, or has other terms.
+            JournalError: if the journal cannot be read or written.
+        """
+        self._api.check_may_change("complete.assign_reference")
+        return await assign_reference(
+            self._settlement.journal,
+            intent_id,
+            reference,
+            owner=self._settlement.owner,
+            unnamed_account=self._api.account,
+            at=self._api.clock.wall(),
+        )
+
+    async def erase_customer(self, customer_id: str) -> int:
+        """Erase a customer from the journal, and return the number of records.
+
+        In all records of this account, the customer id becomes a keyed hash, and so do references that contain it; the
+        tracking number and the arrival date of orders are removed, and `unfinished` lists these orders no more. What
+        prevents a second purchase, and limits, work as before: a basket, a reference or a customer id that is given
+        matches its hash. The customer is removed at the vendor with `customers.remove`, not by this method. Sends no
+        request.
+
+        Backups that were made before contain the customer: erase the customer again after one is restored. A database
+        keeps earlier content until it is vacuumed, and in its write-ahead log.
+
+        Args:
+            customer_id: Your id of the customer.
+
+        Raises:
+            AlreadyInFlight: if a purchase of the customer is in flight or has an unknown outcome, or if a call with
+                items has a claim: nothing was erased.
+            ConfigurationError: if the journal cannot erase customers (`ErasableJournal`); with `Options.read_only`.
+            InvalidInput: if the id is invalid.
+            JournalError: if the journal cannot be written; or if the records are erased, but earlier content of the
+                file could not be removed. Call it again then.
+        """
+        self._api.check_may_change("complete.erase_customer")
+        customer_id = validation.customer_id(customer_id)
+        self._settlement.check_not_in_flight(customer_id, None)
+        owner, unnamed = self._settlement.owner.account, self._api.account
+        return await erase_customer(
+            self._settlement.journal, customer_id, self._api.clock.wall(), account=owner, unnamed_account=unnamed
+        )
 
 
 async def intent_lists(records: IntentRecords, /, **arguments: Any) -> AsyncGenerator[list[Intent], None]:

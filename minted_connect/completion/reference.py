@@ -24,6 +24,7 @@ from minted_connect.completion.unknown_text import build_unknown
 from minted_connect.core.api_client import ApiClient
 from minted_connect.errors import ConfigurationError, InvalidInput, Phase
 from minted_connect.journal.claims import Claim, ClaimJournal
+from minted_connect.journal.erasure import known_names, restore_claim, restore_intent
 from minted_connect.journal.protocol import (
     ReferenceJournal,
     ReferenceKey,
@@ -99,17 +100,30 @@ async def find_attempts(api: ApiClient, settlement: Settlement, reference: Refer
         if others:
             raise other_references_error(others)
         settlement.has_checked_references = True
-    intents = await journal.find_by_reference(key)
+    found = await journal.find_by_reference(key)
+    # The records of a customer who was erased have hashes in place of the names that this call has.
+    names = known_names(journal, _names_in(reference))
+    intents = [restore_intent(intent, names) for intent in found]
     for intent in intents:
         _check_terms(intent, reference)
     return Attempts(key, tuple(intents))
+
+
+def _names_in(reference: Reference) -> list[str]:
+    """Return what is hashed if the customer of a reference is erased: reference, customer and address."""
+    terms = cast("dict[str, Any]", json.loads(reference.terms))
+    return [reference.key, *(value for name in ("customer", "address") if (value := terms[name]) is not None)]
 
 
 def _check_terms(intent: Intent, reference: Reference) -> None:
     if intent.terms == reference.terms:
         return
     before, now = (cast("dict[str, Any]", json.loads(terms or "{}")) for terms in (intent.terms, reference.terms))
-    differing = ", ".join(name for name in now if before.get(name) != now[name])
+    # The address of an imported order is not known. What was assigned to the reference is replayed without it.
+    names = before if intent.imported_at is not None else now
+    differing = ", ".join(name for name in names if before.get(name) != now.get(name))
+    if not differing and names:
+        return
     raise InvalidInput.of("reference", f"was used before with other terms (intent {intent.id}): {differing} differ")
 
 
@@ -149,6 +163,8 @@ async def find_claim(settlement: Settlement, attempts: Attempts, reference: Refe
     """
     journal = settlement.journal
     claim = await journal.find_claim(attempts.key) if isinstance(journal, ClaimJournal) else None
+    if claim is not None:
+        claim = restore_claim(claim, known_names(journal, _names_in(reference)))
     if claim is None or claim.cart_token in {None, basket.token}:
         return None
     # The terms of a claim can be corrected, also to another customer.

@@ -32,8 +32,8 @@ def list_statements(*, table: str, sequence: str, journal: str, claim_table: str
         for value, condition in (
             (":account", "account = :account OR account IS NULL"),
             (":state_0", f"state IN ({states})"),
-            (":customer", "external_customer_id = :customer"),
-            (":reference", "reference = :reference"),
+            (":customer", "external_customer_id IN (:customer, :customer_hash)"),
+            (":reference", "reference IN (:reference, :reference_hash)"),
             (":since", "created_at >= :since"),
             (":until", "created_at < :until"),
         )
@@ -41,7 +41,7 @@ def list_statements(*, table: str, sequence: str, journal: str, claim_table: str
     is_old = f"(account = :account OR account IS NULL) AND created_at < :before AND state IN ({closed})"
     # An order of a basket that a reference used, too, would otherwise count as the order of the reference.
     is_removable = (
-        f"{is_old} AND reference IS NULL "  # noqa: S608
+        f"{is_old} AND reference IS NULL AND (imported_at IS NULL OR assigned_at IS NOT NULL) "  # noqa: S608
         f"AND cart_token NOT IN (SELECT cart_token FROM {table} WHERE reference IS NOT NULL) "
         f"AND cart_token NOT IN (SELECT cart_token FROM {claim_table} WHERE cart_token IS NOT NULL)"
     )
@@ -57,6 +57,7 @@ def list_statements(*, table: str, sequence: str, journal: str, claim_table: str
         "count_forgettable": f"SELECT count(*) FROM {table} WHERE ({is_removable}) OR ({is_reducible})",  # noqa: S608
         "forget": f"DELETE FROM {table} WHERE {is_removable}",  # noqa: S608
         "reduce": f"UPDATE {table} SET {_REDUCED} WHERE {is_reducible}",  # noqa: S608
+        "find_forgotten": f"SELECT forgotten_before FROM {journal}",  # noqa: S608
         "record_forgotten": f"UPDATE {journal} SET forgotten_before = :before "  # noqa: S608
         "WHERE forgotten_before IS NULL OR forgotten_before < :before",
     }

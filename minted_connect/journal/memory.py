@@ -14,8 +14,10 @@ from typing import Any, Final, TypeVar, cast
 import attrs
 
 from minted_connect.journal.claims import Claim, check_no_claim
+from minted_connect.journal.erasure import restore_intent
 from minted_connect.journal.listing import IntentFilter
 from minted_connect.journal.memory_claims import MemoryClaims
+from minted_connect.journal.memory_erasure import MemoryErasure
 from minted_connect.journal.protocol import (
     ACTIVE,
     OPEN,
@@ -46,7 +48,7 @@ def _locked(method: _Method) -> _Method:
     return cast("_Method", run)
 
 
-class MemoryJournal:
+class MemoryJournal(MemoryErasure):
     """A journal in memory. It separates the tasks and threads of one process, and is lost when the process ends.
 
     Only the latest 10,000 closed intents without a reference are kept, so that memory stays bounded. For a basket that
@@ -54,6 +56,7 @@ class MemoryJournal:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         # Blocking clients that share the journal run on event loops in different threads.
         self._lock = threading.RLock()
         self._open: dict[str, Intent] = {}
@@ -65,7 +68,8 @@ class MemoryJournal:
         """Ids of the closed intents without a reference, oldest first."""
         self._ids_by_basket: dict[tuple[str, str], list[str]] = {}
         self._ids_by_reference: dict[tuple[str | None, str], list[str]] = {}
-        self._claims = MemoryClaims()
+        self._claims = MemoryClaims(self.erased_name)
+        self._forgotten_before: datetime | None = None
         self._has_warned = False
 
     @_locked
@@ -118,7 +122,7 @@ class MemoryJournal:
             intent if intent.account is not None or owner is None else _assign(intent, owner),
             state=state,
             order_id=order_id or intent.order_id,
-            progress=progress or intent.progress,
+            progress=intent.progress if intent.erased_at is not None else progress or intent.progress,
         )
         if state in OPEN:
             self._open[intent_id] = settled
@@ -156,7 +160,8 @@ class MemoryJournal:
     ) -> None:
         """Store the last known state of an order."""
         for intent in self._find(external_customer_id, cart_token, account):
-            if intent.state == IntentState.CONFIRMED and intent.forgotten_at is None:
+            is_whole = intent.forgotten_at is None and intent.erased_at is None
+            if intent.state == IntentState.CONFIRMED and is_whole:
                 self._closed[intent.id] = attrs.evolve(intent, progress=progress)
 
     @_locked
@@ -189,28 +194,36 @@ class MemoryJournal:
     async def awaiting_completion(self) -> list[Intent]:
         """Return the confirmed intents whose order is not known to be final, oldest first."""
         confirmed = (intent for intent in self._closed.values() if intent.state == IntentState.CONFIRMED)
-        known = (intent for intent in confirmed if intent.forgotten_at is None)
+        known = (intent for intent in confirmed if intent.forgotten_at is None and intent.erased_at is None)
         return [intent for intent in known if intent.progress is None or not intent.progress.is_final]
 
     @_locked
     async def find_by_reference(self, key: ReferenceKey) -> list[Intent]:
         """Return the intents with a reference, oldest first."""
         accounts = dict.fromkeys((key.unnamed_account, key.owner.account))
-        ids = (self._ids_by_reference.get((account, key.reference), ()) for account in accounts)
+        names = (key.reference, self.erased_name(key.reference))
+        ids = (self._ids_by_reference.get((account, name), ()) for account in accounts for name in names)
         return [self._get(intent_id) for some in ids for intent_id in some]
 
     @_locked
     async def find_intents(self, filters: IntentFilter, *, after: int = 0, limit: int) -> IntentPage:
         """Return the intents that match, oldest first."""
         numbers = ((number, self._get(intent_id)) for intent_id, number in self._numbers.items() if number > after)
-        found = (pair for pair in numbers if filters.matches(pair[1]))
+        names = self._known_names(filters.external_customer_id, filters.reference)
+        found = (pair for pair in numbers if filters.matches(restore_intent(pair[1], names)))
         page = list(islice(found, limit))
         is_last = next(found, None) is None
         return IntentPage(tuple(intent for _, intent in page), (), None if is_last else page[-1][0])
 
     @_locked
+    async def find_forgotten(self) -> datetime | None:
+        """Return the time from before which settled intents were forgotten, None if none was."""
+        return self._forgotten_before
+
+    @_locked
     async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
         """Remove or reduce the settled intents from before a time."""
+        self._forgotten_before = max(before, self._forgotten_before or before)
         old = IntentFilter(account=account, until=before)
         found = [one for one in self._closed.values() if one.forgotten_at is None and old.matches(one)]
         referenced = (self._get(intent_id) for ids in self._ids_by_reference.values() for intent_id in ids)
@@ -230,6 +243,13 @@ class MemoryJournal:
         return count
 
     @_locked
+    async def erase_customer(
+        self, external_customer_id: str, at: datetime, *, account: str, unnamed_account: str
+    ) -> int:
+        """Erase a customer from the records of an account; see `ErasableJournal`."""
+        return self._erase(external_customer_id, at, {account, unnamed_account, None})
+
+    @_locked
     async def record_decision(self, intent_id: str, at: datetime) -> None:
         """Store that a person has settled an intent."""
         for intents in (self._open, self._closed):
@@ -242,7 +262,8 @@ class MemoryJournal:
         found = [
             intent_id
             for (account, reference), ids in self._ids_by_reference.items()
-            if account not in {key.owner.account, key.unnamed_account} and (not same or reference == key.reference)
+            if account not in {key.owner.account, key.unnamed_account}
+            and (not same or reference in {key.reference, self.erased_name(key.reference)})
             for intent_id in ids
             if self._get(intent_id).server == key.owner.server
         ]
@@ -294,8 +315,9 @@ class MemoryJournal:
             )
 
     def _find(self, external_customer_id: str, cart_token: str, account: str | None) -> list[Intent]:
-        ids = self._ids_by_basket.get((external_customer_id, cart_token), ())
-        intents = [self._get(intent_id) for intent_id in ids]
+        names = (external_customer_id, self.erased_name(external_customer_id))
+        ids = (self._ids_by_basket.get((name, cart_token), ()) for name in names)
+        intents = [self._get(intent_id) for some in ids for intent_id in some]
         return [intent for intent in intents if intent.account in {account, None}]
 
     def _forget(self, intent_id: str) -> None:

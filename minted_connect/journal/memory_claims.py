@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 
 from minted_connect.clock import SYSTEM_CLOCK, ElapsedTime
 from minted_connect.journal.claims import Claim, StoredClaim, check_claims, find_latest_claim, take_claim
+from minted_connect.journal.erasure import restore_claim
 from minted_connect.journal.protocol import ReferenceKey
 from minted_connect.models import OrderKind
 
@@ -25,16 +28,20 @@ class _Entry:
 class MemoryClaims:
     """The claims of one process, by account and reference."""
 
-    def __init__(self) -> None:
+    def __init__(self, erased_name: Callable[[str], str]) -> None:
+        self._erased_name = erased_name
         self.elapsed: ElapsedTime = ElapsedTime(SYSTEM_CLOCK)
         self.entries: dict[tuple[str, str], _Entry] = {}
 
     def find(self, key: ReferenceKey) -> Claim | None:
         """Return the latest claim of a reference, held or not, or None."""
+        hashed = self._erased_name(key.reference)
+        names = {hashed: key.reference}
         found = [
-            attrs.evolve(entry.claim, seconds=max(entry.expires_at - self.elapsed(), 0.0))
+            attrs.evolve(restore_claim(entry.claim, names), seconds=max(entry.expires_at - self.elapsed(), 0.0))
             for account in (key.owner.account, key.unnamed_account)
-            if (entry := self.entries.get((account, key.reference))) is not None
+            for name in (key.reference, hashed)
+            if (entry := self.entries.get((account, name))) is not None
         ]
         return find_latest_claim(found, key)
 
@@ -57,10 +64,14 @@ class MemoryClaims:
             AlreadyInFlight: from `take_claim`.
         """
         selected = self._select(claim)
-        taken = take_claim(claim, [self._read(entry) for entry in selected])
+        names = {self._erased_name(name): name for name in (claim.key.reference, claim.external_customer_id)}
+        stored = [self._read(entry) for entry in selected]
+        taken = take_claim(claim, [attrs.evolve(one, claim=restore_claim(one.claim, names)) for one in stored])
         for entry in selected:
             entry.holds_customer = False
-        self.entries[_place(claim)] = _Entry(taken, self.elapsed() + claim.seconds)
+        account, reference = _place(claim)
+        self.entries.pop((account, self._erased_name(reference)), None)
+        self.entries[account, reference] = _Entry(taken, self.elapsed() + claim.seconds)
         return taken
 
     def check(self, claim: Claim) -> None:
@@ -105,13 +116,24 @@ class MemoryClaims:
                 _end(entry, self.elapsed(), 0.0)
                 entry.holds_customer, entry.intent_id = False, None
 
+    def of_customer(self, accounts: set[str | None], external_customer_id: str) -> list[StoredClaim]:
+        """Return all claims of these accounts for a customer."""
+        found = [entry for (account, _), entry in self.entries.items() if account in accounts]
+        return [self._read(entry) for entry in found if entry.claim.external_customer_id == external_customer_id]
+
+    def replace(self, claim: Claim, erased: Claim) -> None:
+        """Replace a claim that has ended by the same one with hashes of its names."""
+        entry = self.entries.pop(_place(claim))
+        entry.claim, entry.holds_customer = erased, False
+        self.entries[_place(erased)] = entry
+
     def _select(self, claim: Claim) -> list[_Entry]:
         accounts = {claim.key.owner.account, claim.key.unnamed_account}
+        names = {claim.key.reference, self._erased_name(claim.key.reference)}
         return [
             entry
             for (account, reference), entry in self.entries.items()
-            if account in accounts
-            and (reference == claim.key.reference or _holds(entry, claim.external_customer_id, claim.kind))
+            if account in accounts and (reference in names or _holds(entry, claim.external_customer_id, claim.kind))
         ]
 
     def _read(self, entry: _Entry) -> StoredClaim:

@@ -6,6 +6,7 @@ inherited through a fork, bound to an event loop that has ended, go stale behind
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
@@ -148,7 +149,7 @@ class PostgresJournal(SqlJournal):
             if spending is not None:
                 await lock_accounts(connection, spending.accounts)
             await lock(connection, intent.reference, intent.external_customer_id)
-            await run_steps(connection, steps)
+            await run_steps(connection, steps, self._bind)
 
         status = _OperationStatus()
         try:
@@ -188,7 +189,7 @@ class PostgresJournal(SqlJournal):
         async def store(connection: Connection) -> None:
             nonlocal taken
             await lock(connection, claim.key.reference, claim.external_customer_id)
-            taken = await run_steps(connection, self._claim_steps(claim, known))
+            taken = await run_steps(connection, self._claim_steps(claim, known), self._bind)
 
         status = _OperationStatus()
         try:
@@ -201,11 +202,22 @@ class PostgresJournal(SqlJournal):
             raise
         return taken
 
-    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:
+    async def _transact(
+        self,
+        steps: Steps[_T],
+        claim: Claim | None,
+        *,
+        accounts: Collection[str] = (),
+        names: tuple[str | None, str] | None = None,
+    ) -> _T:
+        if claim is not None:
+            names = claim.key.reference, claim.external_customer_id
+
         async def work(connection: Connection) -> _T:
-            if claim is not None:
-                await lock(connection, claim.key.reference, claim.external_customer_id)
-            return await run_steps(connection, steps)
+            await lock_accounts(connection, accounts)
+            if names is not None:
+                await lock(connection, *names)
+            return await run_steps(connection, steps, self._bind)
 
         return await shielded(self._run(work, _OperationStatus()))
 
@@ -214,7 +226,9 @@ class PostgresJournal(SqlJournal):
         text = statement if also is None else combine(statement, also)
 
         async def update(connection: Connection) -> bool:
-            if (await connection.execute(text.encode(), params)).rowcount or intent_id not in self._prepared:
+            if (
+                await connection.execute(text.encode(), self._bind(params))
+            ).rowcount or intent_id not in self._prepared:
                 return True
             return bool(await execute(connection, self._statements.exists, self._exists_params(str(intent_id))))
 
@@ -235,7 +249,9 @@ class PostgresJournal(SqlJournal):
         status = _OperationStatus(only_reads=query == "find_intents")
 
         async def select(connection: Connection) -> Rows:
-            return await execute(connection, getattr(self._statements, query), params) if status.has_tables else []
+            if not status.has_tables:
+                return []
+            return await execute(connection, getattr(self._statements, query), self._bind(params))
 
         return await shielded(self._run(select, status))
 
@@ -325,15 +341,24 @@ class PostgresJournal(SqlJournal):
         [(exists,)] = await execute(connection, f"SELECT {_SCHEMA_EXISTS}")
         for step in STEPS[await self._read_version(connection, exists) :]:
             await execute(connection, step)
-        await execute(connection, "UPDATE minted_connect_journal SET version = %s", [VERSION])
+        # SQL functions of databases are not random enough for a key.
+        key = secrets.token_hex(32)
+        await execute(
+            connection,
+            "UPDATE minted_connect_journal SET version = %s, erasure_key = coalesce(erasure_key, %s)",
+            [VERSION, key],
+        )
         await self._check_identity(connection)
+
+    def _accept_identity(self, identity: str) -> None:
+        self._identity = identity
 
     async def _check_identity(self, connection: Connection) -> None:
         """Check that the tables are the ones that were used before."""
-        [(identity,)] = await execute(connection, "SELECT identity FROM minted_connect_journal")
+        [(identity, key)] = await execute(connection, "SELECT identity, erasure_key FROM minted_connect_journal")
         if self._is_pinned and identity != self._identity:
             raise self._report_lost("was replaced by another one while in use")
-        self._identity = identity
+        self._identity, self._erasure_key = identity, key
 
     async def _read_version(self, connection: Connection, exists: bool) -> int:
         """Return the schema version, 0 if no schema exists.

@@ -101,6 +101,17 @@ ALTER TABLE minted_connect_journal ADD COLUMN forgotten_before TEXT COLLATE "C";
 CREATE UNIQUE INDEX minted_connect_by_number ON minted_connect_intents (number);
 CREATE INDEX minted_connect_by_time ON minted_connect_intents (created_at)
 """,
+    'ALTER TABLE minted_connect_journal ADD COLUMN restored_from TEXT COLLATE "C"',
+    """
+ALTER TABLE minted_connect_journal ADD COLUMN imported_accounts TEXT;
+ALTER TABLE minted_connect_intents ADD COLUMN imported_at TEXT, ADD COLUMN assigned_at TEXT;
+CREATE INDEX minted_connect_imported ON minted_connect_intents (external_customer_id)
+    WHERE imported_at IS NOT NULL AND assigned_at IS NULL
+""",
+    """
+ALTER TABLE minted_connect_journal ADD COLUMN erasure_key TEXT;
+ALTER TABLE minted_connect_intents ADD COLUMN erased_at TEXT
+""",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 

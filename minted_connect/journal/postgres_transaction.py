@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from minted_connect.journal.sql import Steps
@@ -34,12 +34,20 @@ async def execute(
     return await cursor.fetchall() if cursor.description else []
 
 
-async def run_steps(connection: Connection, steps: Steps[_T]) -> _T:
-    """Execute the statements of a transaction, each of which may depend on the rows of those before."""
+async def run_steps(
+    connection: Connection, steps: Steps[_T], bind: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+) -> _T:
+    """Execute the statements of a transaction, each of which may depend on the rows of those before.
+
+    Args:
+        connection: The connection.
+        steps: The transaction.
+        bind: Completes the parameters of a statement.
+    """
     try:
         statement, params = next(steps)
         while True:
-            statement, params = steps.send(await execute(connection, statement, params))
+            statement, params = steps.send(await execute(connection, statement, bind(params)))
     except StopIteration as ended:
         result: _T = ended.value
         return result

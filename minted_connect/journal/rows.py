@@ -52,6 +52,9 @@ COLUMNS: Final = (
     "terms",
     "decided_at",
     "forgotten_at",
+    "imported_at",
+    "assigned_at",
+    "erased_at",
 )
 
 ROW_ERRORS: Final = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
@@ -67,6 +70,17 @@ _STRING_COLUMNS: Final = (
     "currency_code",
     "state",
 )
+_TIMES: Final = (
+    "fenced_at",
+    "send_before",
+    "decided_at",
+    "forgotten_at",
+    "imported_at",
+    "assigned_at",
+    "erased_at",
+)
+"""Columns with a time or NULL."""
+
 _STATES: Final = frozenset(IntentState)
 
 _STATUSES: Final = frozenset(OrderStatus)
@@ -88,6 +102,9 @@ def to_row(intent: Intent) -> tuple[Any, ...]:
         "send_before": intent.send_before.isoformat() if intent.send_before else None,
         "decided_at": intent.decided_at.isoformat() if intent.decided_at else None,
         "forgotten_at": intent.forgotten_at.isoformat() if intent.forgotten_at else None,
+        "imported_at": intent.imported_at.isoformat() if intent.imported_at else None,
+        "assigned_at": intent.assigned_at.isoformat() if intent.assigned_at else None,
+        "erased_at": intent.erased_at.isoformat() if intent.erased_at else None,
         "refusal": dump_refusal(intent.refusal) if intent.refusal else None,
     }
     return tuple(converted.get(name, getattr(intent, name)) for name in COLUMNS)
@@ -122,7 +139,7 @@ def from_row(row: Sequence[Any]) -> Intent:
     values["clock_offset"] = values["clock_offset"] or 0
     values["known_orders"] = tuple(map(int, json.loads(values["known_orders"] or "[]")))
     values["progress"] = load_progress(values["progress"])
-    for name in ("fenced_at", "send_before", "decided_at", "forgotten_at"):
+    for name in _TIMES:
         values[name] = None if values[name] is None else _load_datetime(values[name])
     values["refusal"] = _load_refusal(values["refusal"])
     if (values["reference"] is None) != (values["terms"] is None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import MAX_EMAX, MIN_EMIN, ROUND_CEILING, Context, Decimal
@@ -200,19 +200,28 @@ def spending_params(check: SpendingCheck, intent: Intent) -> Mapping[str, Any]:
     }
 
 
-def load_purchases(rows: Sequence[Sequence[Any]], intent: Intent, location: str) -> list[Purchase]:
+def load_purchases(
+    rows: Sequence[Sequence[Any]], intent: Intent, location: str, hashed: Callable[[str], str]
+) -> list[Purchase]:
     """Return the purchases in the rows of `Statements.find_purchases` that count for the day of the intent.
+
+    Args:
+        rows: The rows.
+        intent: The intent.
+        location: The journal as shown in messages.
+        hashed: Returns the hash of a name; purchases of the customer from before an erasure count as the customer's.
 
     Raises:
         JournalError: if a row cannot be read.
     """
     day, purchases = _utc_day(intent.created_at), list[Purchase]()
-    unreadable = None
+    unreadable, own = None, {intent.external_customer_id, hashed(intent.external_customer_id)}
     for intent_id, customer, paid_total, currency, created_at, progress in rows:
         with suppress(*ROW_ERRORS):
             if _utc_day(datetime.fromisoformat(created_at)) == day:
                 amount = _amount(Decimal(paid_total), currency, progress)
-                purchases.append(Purchase(intent_id, customer, amount, currency))
+                name = intent.external_customer_id if customer in own else customer
+                purchases.append(Purchase(intent_id, name, amount, currency))
             continue
         unreadable = intent_id
     if unreadable is not None:

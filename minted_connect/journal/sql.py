@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
-from collections.abc import Collection, Generator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
+
+import attrs
 
 from minted_connect.core.logs import log_error
 from minted_connect.errors import JournalError
@@ -19,6 +21,7 @@ from minted_connect.journal.claims import (
     find_latest_claim,
     take_claim,
 )
+from minted_connect.journal.erasure import restore_claim
 from minted_connect.journal.list_statements import forget_params, list_params
 from minted_connect.journal.listing import IntentFilter
 from minted_connect.journal.protocol import (
@@ -31,6 +34,7 @@ from minted_connect.journal.protocol import (
 from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, dump_time, from_row
 from minted_connect.journal.spending import SpendingCheck, check_spending, load_purchases, spending_params
 from minted_connect.journal.sql_claims import claim_from_row, claim_params, customer_params, key_params
+from minted_connect.journal.sql_erasure import SqlErasure
 from minted_connect.journal.statements import (
     Statements,
     basket_params,
@@ -38,23 +42,17 @@ from minted_connect.journal.statements import (
     reference_params,
     settle_params,
 )
+from minted_connect.journal.steps import Rows, Steps
 from minted_connect.models import Intent, IntentPage, IntentState, OrderProgress, Refusal
 
 __all__ = ["SqlJournal", "Steps"]
-
-_T = TypeVar("_T")
-
-_Rows = Sequence[Sequence[Any]]
-
-Steps = Generator[tuple[str, Mapping[str, Any]], _Rows, _T]
-"""The body of a transaction: yields statements with their parameters, receives their rows, and returns the result."""
 
 _logger = logging.getLogger("minted_connect.completion")
 
 _ID: Final = COLUMNS.index("id")
 
 
-class SqlJournal(ABC):
+class SqlJournal(SqlErasure):
     """Base class of the SQL journals. Every operation opens the database; subclasses implement `prepare`.
 
     It remembers which intents this object prepared. If one of them is missing, the database was deleted, emptied or
@@ -171,11 +169,16 @@ class SqlJournal(ABC):
         unreadable = self._unreadable.pop("find_intents")
         return IntentPage(tuple(intents), unreadable, page[-1][-1] if more else None)
 
+    async def find_forgotten(self) -> datetime | None:
+        """Return the time from before which settled intents were forgotten, None if none was."""
+        times = [row[0] for row in await self._read("find_forgotten", {}) if row[0] is not None]
+        return datetime.fromisoformat(max(times)) if times else None
+
     async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
         """Remove or reduce the settled intents from before a time."""
         return await self._transact(self._forget_steps(forget_params(before, at, account)), None)
 
-    async def aclose(self) -> None:  # noqa: B027 - a subclass may have nothing to release
+    async def aclose(self) -> None:
         """Do nothing: no connection outlives an operation."""
 
     async def claim(self, claim: Claim, *, known: Collection[str]) -> Claim:
@@ -195,7 +198,8 @@ class SqlJournal(ABC):
     async def find_claim(self, key: ReferenceKey) -> Claim | None:
         """Return the claim of a reference, held or not, or None."""
         stored = self._load_claims(await self._read("find_claims", key_params(key)), key.owner, key.unnamed_account)
-        return find_latest_claim((one.claim for one in stored), key)
+        names = self._known_names(key.reference)
+        return find_latest_claim((restore_claim(one.claim, names) for one in stored), key)
 
     def _prepare_steps(
         self,
@@ -210,7 +214,10 @@ class SqlJournal(ABC):
         basket = basket_params(intent.external_customer_id, intent.cart_token, intent.account)
         if (active := self._load_first((yield self._statements.find_active, basket))) is not None:
             raise already_in_flight_error(active)
+        if key is not None or spending is not None:
+            yield from self._check_not_restored(intent.account)
         if key is not None:
+            yield from self._check_imported(intent.terms, intent.external_customer_id, key)
             yield from self._check_reference(key, known)
         if claim is None:
             params = customer_params(intent, key)
@@ -221,18 +228,29 @@ class SqlJournal(ABC):
             check_claims(claim, (yield from self._find_claims(claim)))
         if spending is not None:
             rows = yield self._statements.find_purchases, spending_params(spending, intent)
-            check_spending(spending, intent, load_purchases(rows, intent, self._location))
-        yield self._statements.insert, insert_params(intent, claim)
+            check_spending(spending, intent, load_purchases(rows, intent, self._location, self._hash))
+        yield from self._store_steps(intent, claim)
         if claim is not None:
             changes = {"cart_token": intent.cart_token, "intent_id": intent.id if frees_customer else None}
             yield self._statements.claims.attach_intent, {**claim_params(claim), **changes}
 
+    def _store_steps(self, intent: Intent, claim: Claim | None = None) -> Steps[None]:
+        yield self._statements.insert, insert_params(intent, claim)
+
+    def _settle_steps(self, intent: Intent, order: Intent, owner: JournalAccount) -> Steps[None]:
+        params = settle_params(intent.id, IntentState.CONFIRMED, order.order_id, order.progress, owner)
+        yield self._statements.claims.settle, params
+        yield self._statements.settle, params
+
     def _claim_steps(self, claim: Claim, known: Collection[str]) -> Steps[Claim]:
         yield from self._check_last_prepared()
+        yield from self._check_not_restored(claim.key.owner.account)
+        yield from self._check_imported(claim.terms, claim.external_customer_id, claim.key)
         yield from self._check_reference(claim.key, known)
         taken = take_claim(claim, (yield from self._find_claims(claim)))
         params = claim_params(taken)
         yield self._statements.claims.end_holds, params
+        yield self._statements.claims.forget_erased, params
         yield self._statements.claims.store, params
         return taken
 
@@ -258,18 +276,18 @@ class SqlJournal(ABC):
                 raise self._report_lost(_missing_reason(last))
 
     def _check_reference(self, key: ReferenceKey, known: Collection[str]) -> Steps[None]:
-        params = reference_params(key)
-        rows = yield self._statements.find_by_reference, params
-        others = yield self._statements.same_references, params
-        check_reference(key, self._load_attempts(rows), known, [row[0] for row in others])
+        found = yield from self._find_attempts(key)
+        others = yield self._statements.same_references, reference_params(key)
+        check_reference(key, found, known, [row[0] for row in others])
+
+    def _find_attempts(self, key: ReferenceKey) -> Steps[list[Intent]]:
+        return self._load_attempts((yield self._statements.find_by_reference, reference_params(key)))
 
     def _find_claims(self, claim: Claim) -> Steps[list[StoredClaim]]:
         rows = yield self._statements.claims.find, claim_params(claim)
-        return self._load_claims(rows, claim.key.owner, claim.key.unnamed_account)
-
-    @abstractmethod
-    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:
-        """Run a transaction that excludes the others for the reference and the customer of a claim, if there is one."""
+        names = self._known_names(claim.key.reference, claim.external_customer_id)
+        stored = self._load_claims(rows, claim.key.owner, claim.key.unnamed_account)
+        return [attrs.evolve(one, claim=restore_claim(one.claim, names)) for one in stored]
 
     @abstractmethod
     async def _write(self, statement: str, params: Mapping[str, Any], *, also: str | None = None) -> None:
@@ -278,10 +296,6 @@ class SqlJournal(ABC):
         If the statement names an intent that this object prepared, and its record or the whole database is lost, the
         implementation calls `_report_missing` instead of raising, because the outcome must reach the caller.
         """
-
-    @abstractmethod
-    async def _read(self, query: str, params: Mapping[str, Any]) -> _Rows:
-        """Return the rows of a query, given as the name of a field of `Statements`."""
 
     def _raise_if_lost(self) -> None:
         if self._loss is not None:
@@ -321,7 +335,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} has schema {version}, this library knows {known}: upgrade the library"
         )
 
-    def _load_first(self, rows: _Rows) -> Intent | None:
+    def _load_first(self, rows: Rows) -> Intent | None:
         """Return the intent of the first row, or None without rows.
 
         Raises:
@@ -330,7 +344,7 @@ class SqlJournal(ABC):
         remedy = "Find out the outcome, and settle the intent by its id"
         return next(iter(self._load_each(rows[:1], remedy)), None)
 
-    def _load_attempts(self, rows: _Rows) -> list[Intent]:
+    def _load_attempts(self, rows: Rows) -> list[Intent]:
         """Return the intents of one reference.
 
         Raises:
@@ -338,7 +352,7 @@ class SqlJournal(ABC):
         """
         return self._load_each(rows, "Nothing is sent for its reference: repair the record, or use another reference")
 
-    def _load_claims(self, rows: _Rows, owner: JournalAccount, unnamed_account: str) -> list[StoredClaim]:
+    def _load_claims(self, rows: Rows, owner: JournalAccount, unnamed_account: str) -> list[StoredClaim]:
         with suppress(*ROW_ERRORS):
             return [claim_from_row(row, owner.server, unnamed_account) for row in rows]
         # Outside `except`: the message of the original error may quote values of the row.
@@ -346,7 +360,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} contains a claim that cannot be read: remove it from the table"
         )
 
-    def _load_each(self, rows: _Rows, remedy: str) -> list[Intent]:
+    def _load_each(self, rows: Rows, remedy: str) -> list[Intent]:
         intents: list[Intent] = []
         for row in rows:
             try:
@@ -360,7 +374,7 @@ class SqlJournal(ABC):
             f"the journal {self._location} contains a record that cannot be read: intent {_id_of(row)}. {remedy}"
         )
 
-    def _load_all(self, query: str, rows: _Rows) -> list[Intent]:
+    def _load_all(self, query: str, rows: Rows) -> list[Intent]:
         intents: list[Intent] = []
         unreadable: list[str] = []
         for row in rows:

@@ -57,6 +57,12 @@ class ClaimStatements:
     release: str
     settle: str
     """End the claim of an intent that was settled."""
+    of_customer: str
+    """All claims for a customer."""
+    erase: str
+    """Replace the names in a claim."""
+    forget_erased: str
+    """Remove a claim of a reference that was erased: `store` replaces it."""
 
     @classmethod
     def build(
@@ -76,8 +82,8 @@ class ClaimStatements:
         replaced = ", ".join(f"{name} = excluded.{name}" for name in inserted if name not in {"account", "reference"})
         expires = ", ".join(f"{name} = {value}" for name, value in expiry.items())
         is_selected = (
-            "account IN (:account, :unnamed) AND (reference = :reference "
-            "OR (holds_customer AND external_customer_id = :external_customer_id AND kind = :kind))"
+            "account IN (:account, :unnamed) AND (reference IN (:reference, :reference_hash) OR (holds_customer "
+            "AND external_customer_id IN (:external_customer_id, :external_customer_id_hash) AND kind = :kind))"
         )
         is_own = "account = :account AND reference = :reference AND owner = :owner AND generation = :generation"
         # Nothing interpolated here is input: names and expressions are constants, and values are bound.
@@ -94,6 +100,11 @@ class ClaimStatements:
             f"holds_customer = holds_customer AND :has_grace WHERE {is_own}",
             "settle": f"UPDATE {table} SET {expires}, grace = 0, holds_customer = FALSE, intent_id = NULL "  # noqa: S608
             "WHERE intent_id = :id",
+            "of_customer": f"SELECT {', '.join((*_COLUMNS, 'holds_customer'))}, {expires_in} AS expires_in "  # noqa: S608
+            f"FROM {table} WHERE external_customer_id = :external_customer_id AND account IN (:account, :unnamed)",
+            "erase": f"UPDATE {table} SET reference = :new_reference, external_customer_id = :erased, terms = :terms, "  # noqa: S608
+            "holds_customer = FALSE WHERE account = :account AND reference = :reference",
+            "forget_erased": f"DELETE FROM {table} WHERE account = :account AND reference = :reference_hash",  # noqa: S608
         }
         return cls(**{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})
 

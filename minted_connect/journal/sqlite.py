@@ -14,12 +14,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from minted_connect.clock import monotonic
+from minted_connect.clock import SYSTEM_CLOCK, monotonic
 from minted_connect.core.cancellation import shielded
 from minted_connect.core.fsync import sync_directory
 from minted_connect.errors import JournalError
@@ -31,13 +32,17 @@ from minted_connect.journal.protocol import ReferenceKey
 from minted_connect.journal.rows import ROW_ERRORS
 from minted_connect.journal.spending import SpendingCheck
 from minted_connect.journal.sql import SqlJournal, Steps
+from minted_connect.journal.sqlite_backup import write_backup
+from minted_connect.journal.sqlite_content import remove_old_content
+from minted_connect.journal.sqlite_errors import describe_error, is_missing_table, result_code
 from minted_connect.journal.sqlite_file import FileLost, JournalFile
 from minted_connect.journal.sqlite_schema import (
     APPLICATION_ID,
     IDENTITY_VERSION,
+    KEY_VERSION,
     STATEMENTS,
-    STEPS,
     VERSION,
+    migrate,
     statements_for,
 )
 from minted_connect.journal.worker import WorkerThread
@@ -59,21 +64,6 @@ _READ_SCHEMA: Final = (
     "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
     "FROM pragma_user_version, pragma_application_id"
 )
-
-# By primary result code.
-_MESSAGES: Final = {
-    sqlite3.SQLITE_ERROR: "is not a journal, or is damaged",
-    sqlite3.SQLITE_BUSY: "is locked by another process",
-    sqlite3.SQLITE_LOCKED: "is locked by another process",
-    sqlite3.SQLITE_READONLY: "cannot be written",
-    sqlite3.SQLITE_CANTOPEN: "cannot be opened or created",
-    sqlite3.SQLITE_PERM: "cannot be opened: no permission",
-    sqlite3.SQLITE_FULL: "cannot grow: the disk is full",
-    sqlite3.SQLITE_IOERR: "cannot be read or written: the disk reports an error, or is full",
-    sqlite3.SQLITE_CORRUPT: "is damaged",
-    sqlite3.SQLITE_NOTADB: "is not a journal, or is damaged",
-    sqlite3.SQLITE_CONSTRAINT: "rejects this intent: another intent has the same basket or id",
-}
 
 
 class SqliteJournal(SqlJournal):
@@ -125,7 +115,7 @@ class SqliteJournal(SqlJournal):
         steps = self._prepare_steps(intent, key, known, claim, frees_customer, spending)
         await self._commit(Write(partial(self._run_steps, steps), partial(self._remember, intent)))
 
-    async def _transact(self, steps: Steps[_T], claim: Claim | None) -> _T:  # noqa: ARG002 - the write lock excludes all others
+    async def _transact(self, steps: Steps[_T], claim: Claim | None, **_: object) -> _T:  # noqa: ARG002 - the write lock excludes all others
         return await self._commit(Write(partial(self._run_steps, steps)))
 
     def _run_steps(self, steps: Steps[_T], database: sqlite3.Connection) -> _T:
@@ -134,7 +124,7 @@ class SqliteJournal(SqlJournal):
         try:
             statement, params = next(steps)
             while True:
-                statement, params = steps.send(self._execute(database, statement, {**params, **clock}))
+                statement, params = steps.send(self._execute(database, statement, self._bind({**params, **clock})))
         except StopIteration as ended:
             result: _T = ended.value
             return result
@@ -149,9 +139,10 @@ class SqliteJournal(SqlJournal):
         intent_id = params.get("id")
 
         def execute(database: sqlite3.Connection) -> bool:
+            bound = self._bind(params)
             if also is not None:
-                database.execute(also, {**params, **boot_clock_params()})
-            if database.execute(statement, params).rowcount or intent_id not in self._prepared:
+                database.execute(also, {**bound, **boot_clock_params()})
+            if database.execute(statement, bound).rowcount or intent_id not in self._prepared:
                 return True
             return bool(database.execute(self._statements.exists, self._exists_params(str(intent_id))).fetchall())
 
@@ -187,6 +178,55 @@ class SqliteJournal(SqlJournal):
     async def aclose(self) -> None:
         """End the thread; the next operation starts another one. Idempotent."""
         await self._thread.stop()
+
+    async def backup(self, path: str | os.PathLike[str]) -> datetime:
+        """Write a copy of the journal to a new file, and return the time of the copy.
+
+        Other processes may use the journal meanwhile. Only the owner can read the copy (mode 0600), which is complete
+        or does not exist. It is marked as a backup of this time (of its own backup, if the journal has a mark): a
+        client that uses the copy completes no reference, no call with items, and nothing under `Options.spending`
+        until `minted audit --import` has taken over the orders since then. Clients that use the journal notice if the
+        copy replaces it.
+
+        Args:
+            path: The file; its directory must exist.
+
+        Raises:
+            ConfigurationError: if the file exists already, or its directory does not exist.
+            JournalError: if the journal does not exist, cannot be read or is damaged, or the copy cannot be written.
+        """
+        target, at = Path.cwd() / path, SYSTEM_CLOCK.wall()
+        await shielded(self._submit(partial(self._back_up, target, at)))
+        return at
+
+    def _back_up(self, target: Path, at: datetime, deadline: float) -> None:
+        with self.translate_errors():
+            if not self._file.check():
+                raise JournalError(f"the journal {self.path} does not exist, or is empty: no backup was written")
+            with closing(self._connect_as("mode=ro", deadline)) as database:
+                version = self._read_version(database)
+                self._pin(database, version)
+                write_backup(database, version, target, at, deadline)
+
+    def _pin(self, database: sqlite3.Connection, version: int) -> None:
+        """Pin the file, and read the key for erased names."""
+        identity = key = None
+        if version >= IDENTITY_VERSION:
+            columns = "identity, erasure_key" if version >= KEY_VERSION else "identity, NULL"
+            for identity, key in database.execute(f"SELECT {columns} FROM journal"):  # noqa: B007, S608 - one row
+                pass
+        self._file.pin(None if identity is None else str(identity))
+        self._erasure_key = key
+
+    async def _purge(self) -> None:
+        await shielded(self._submit(self._remove_old_content))
+
+    def _remove_old_content(self, deadline: float) -> None:
+        with self.connect_to_write(deadline) as database:
+            remove_old_content(database, wal=self._file.wal)
+
+    def _accept_identity(self, identity: str) -> None:
+        self._file.identity = identity
 
     @contextmanager
     def connect_to_write(self, deadline: float) -> Generator[sqlite3.Connection]:
@@ -234,7 +274,7 @@ class SqliteJournal(SqlJournal):
             try:
                 return self._select_as("mode=ro", query, params, deadline)
             except sqlite3.OperationalError as error:
-                if _result_code(error) not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
+                if result_code(error) not in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY}:
                     raise
                 cannot_open = error
             # In a directory that is not writable, SQLite cannot create the `-shm` file that it shares with others.
@@ -253,9 +293,11 @@ class SqliteJournal(SqlJournal):
                 if self._file.is_pinned:
                     raise FileLost("was emptied while in use")
                 return ()
-            self._file.pin(_read_identity(database, version))
+            self._pin(database, version)
             statements = self._statements if version == VERSION else statements_for(version)
-            return database.execute(getattr(statements, query), {**params, **boot_clock_params()}).fetchall()
+            return database.execute(
+                getattr(statements, query), self._bind({**params, **boot_clock_params()})
+            ).fetchall()
         finally:
             database.close()
 
@@ -267,12 +309,11 @@ class SqliteJournal(SqlJournal):
         except FileLost as lost:
             raise self._report_lost(str(lost)) from lost
         except sqlite3.Error as error:
-            if _is_missing_table(error) and self._file.is_pinned:
+            if is_missing_table(error) and self._file.is_pinned:
                 raise self._report_lost("has lost its tables") from error
-            if _result_code(error) == sqlite3.SQLITE_NOTADB and self._file.is_pinned:
+            if result_code(error) == sqlite3.SQLITE_NOTADB and self._file.is_pinned:
                 raise self._report_lost("was overwritten or replaced while in use") from error
-            message = _MESSAGES.get(_result_code(error), f"failed ({type(error).__name__})")
-            raise JournalError(f"the journal {self.path} {message}") from error
+            raise JournalError(f"the journal {self.path} {describe_error(error)}") from error
         except OSError as error:
             raise JournalError(f"the journal {self.path} cannot be opened or created: {error.strerror}") from error
         except ROW_ERRORS as error:
@@ -295,7 +336,7 @@ class SqliteJournal(SqlJournal):
         database = self._connect_as("mode=rw", deadline)
         try:
             self._set_up(database)
-            self._file.pin(_read_identity(database, VERSION))
+            self._pin(database, VERSION)
         except BaseException:
             database.close()
             raise
@@ -313,7 +354,7 @@ class SqliteJournal(SqlJournal):
                 database.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                if _result_code(error) != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                if result_code(error) != sqlite3.SQLITE_BUSY or monotonic() > deadline:
                     raise
                 time.sleep(0.01)
         database.execute("PRAGMA synchronous = FULL")
@@ -321,11 +362,7 @@ class SqliteJournal(SqlJournal):
             return
         with _transaction(database):
             # Read again under the write lock: another process may have migrated the schema.
-            version = self._read_version(database)
-            for step in STEPS[version:]:
-                for statement in step.split(";"):
-                    database.execute(statement)
-            database.execute(f"PRAGMA user_version = {VERSION}")
+            migrate(database, self._read_version(database))
         sync_directory(self.path.parent)
 
     def _read_version(self, database: sqlite3.Connection) -> int:
@@ -355,22 +392,6 @@ def _transaction(database: sqlite3.Connection) -> Generator[None]:
         if database.in_transaction:
             database.execute("ROLLBACK")
         raise
-
-
-def _read_identity(database: sqlite3.Connection, version: int) -> str | None:
-    if version < IDENTITY_VERSION:
-        return None
-    row = database.execute("SELECT identity FROM journal").fetchone()
-    return None if row is None else str(row[0])
-
-
-def _result_code(error: sqlite3.Error) -> int:
-    """Return the primary result code, which is the low byte of an extended one."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _is_missing_table(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_ERROR and str(error).startswith("no such table")
 
 
 def _decode(data: bytes) -> str | bytes:

@@ -42,7 +42,7 @@ class JournalFile:
         self.path = path
         self._pinned: tuple[int, int] | None = None
         """Device and inode of the pinned file."""
-        self._identity: str | None = None
+        self.identity: str | None = None
         """Random id stored in the journal: a new file may get the inode of a deleted one."""
         self._hard_linked: tuple[int, int] | None = None
         """Device and inode of a file that was rejected for its hard links; it is not waited for again."""
@@ -93,9 +93,9 @@ class JournalFile:
         Raises:
             FileLost: if another file is pinned.
         """
-        if self._identity not in {None, identity}:
+        if self.identity not in {None, identity}:
             raise FileLost("was replaced by another one while in use")
-        self._identity = identity
+        self.identity = identity
         self.check_pinned()
 
     def check_pinned(self) -> None:

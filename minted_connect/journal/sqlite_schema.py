@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import secrets
+import sqlite3
 from typing import Final
+
+import attrs
 
 from minted_connect.journal.protocol import ACTIVE, OPEN
 from minted_connect.journal.sql_claims import READ_COLUMNS, ClaimStatements
 from minted_connect.journal.statements import AWAITS_COMPLETION, IS_ACTIVE, IS_OPEN, Statements, state_literals
 
-__all__ = ["APPLICATION_ID", "IDENTITY_VERSION", "STATEMENTS", "STEPS", "VERSION", "statements_for"]
+__all__ = [
+    "APPLICATION_ID",
+    "IDENTITY_VERSION",
+    "KEY_VERSION",
+    "STATEMENTS",
+    "STEPS",
+    "VERSION",
+    "migrate",
+    "statements_for",
+]
 
 APPLICATION_ID: Final = 0x4D4E5443
 """Value of `PRAGMA application_id` ("MNTC"), which identifies the file as a journal."""
@@ -97,6 +110,14 @@ ALTER TABLE intents ADD COLUMN forgotten_at TEXT;
 ALTER TABLE journal ADD COLUMN forgotten_before TEXT;
 CREATE INDEX by_time ON intents (created_at)
 """,
+    "ALTER TABLE journal ADD COLUMN restored_from TEXT",
+    """
+ALTER TABLE journal ADD COLUMN imported_accounts TEXT;
+ALTER TABLE intents ADD COLUMN imported_at TEXT;
+ALTER TABLE intents ADD COLUMN assigned_at TEXT;
+CREATE INDEX imported ON intents (external_customer_id) WHERE imported_at IS NOT NULL AND assigned_at IS NULL
+""",
+    "ALTER TABLE journal ADD COLUMN erasure_key TEXT; ALTER TABLE intents ADD COLUMN erased_at TEXT",
 )
 """Migrations: step n leads from version n to n + 1. Never change a released step."""
 
@@ -106,17 +127,28 @@ VERSION: Final = len(STEPS)
 IDENTITY_VERSION: Final = 4
 """The first schema version with a random id in the table `journal`."""
 
+KEY_VERSION: Final = 9
+"""The first schema version with a key for the hashes of erased names."""
+
 _ADDED_COLUMNS: Final = {
     2: ("clock_offset", "known_orders", "progress", "finished"),
     3: ("fenced_at",),
     4: ("server", "account", "send_before", "refusal", "reference", "terms"),
     5: ("decided_at",),
     6: ("forgotten_at",),
+    8: ("imported_at", "assigned_at"),
+    9: ("erased_at",),
 }
 """Columns that the queries need, by the version that added them."""
 
+_FORGETTING_VERSION: Final = 6
+"""The first schema version that stores from before which time intents were forgotten."""
+
 _CLAIMS_VERSION: Final = 5
 """The first schema version whose claims are used."""
+
+_MARK_VERSION: Final = 8
+"""The first schema version whose mark can be read as it is now."""
 
 # The parameters `elapsed` and `boot_id` are those of `boot_clock_params`. A claim of another boot has expired, and can
 # be taken over at once. The time of day is for people, and decides only where no boot id can be read.
@@ -148,5 +180,20 @@ def statements_for(version: int) -> Statements:
     claims = STATEMENTS.claims
     if version < _CLAIMS_VERSION:
         claims = ClaimStatements.build(table=f"(SELECT {no_claims} LIMIT 0)", expires_in="NULL")
+    # A subquery with the columns of the table, which only a newer version has.
+    journal = "journal" if version >= _FORGETTING_VERSION else "(SELECT NULL AS forgotten_before)"
     intents = f"(SELECT *, rowid AS number{nulls} FROM intents)"  # noqa: S608 - as above
-    return Statements.build(table=intents, sequence="number", journal="journal", claim_table="claims", claims=claims)
+    statements = Statements.build(
+        table=intents, sequence="number", journal=journal, claim_table="claims", claims=claims
+    )
+    return statements if version >= _MARK_VERSION else attrs.evolve(statements, find_mark="SELECT NULL, NULL")
+
+
+def migrate(database: sqlite3.Connection, version: int) -> None:
+    """Migrate a database from a schema version to the current one, inside the caller's transaction."""
+    for step in STEPS[version:]:
+        for statement in step.split(";"):
+            database.execute(statement)
+    # SQL functions of databases are not random enough for a key.
+    database.execute("UPDATE journal SET erasure_key = ? WHERE erasure_key IS NULL", [secrets.token_hex(32)])
+    database.execute(f"PRAGMA user_version = {VERSION}")

@@ -9,8 +9,10 @@ from typing import Any, Final, Self
 import attrs
 
 from minted_connect.journal.claims import Claim
+from minted_connect.journal.erasure_statements import erasure_statements
 from minted_connect.journal.list_statements import list_statements
 from minted_connect.journal.protocol import CLOSED, INACTIVE, JournalAccount, ReferenceKey
+from minted_connect.journal.restore_statements import restore_statements
 from minted_connect.journal.rows import COLUMNS, dump_order_id, dump_progress, to_row
 from minted_connect.journal.sql_claims import ClaimStatements
 from minted_connect.models import Intent, IntentState, OrderProgress
@@ -76,7 +78,17 @@ class Statements:
     forget: str
     reduce: str
     record_forgotten: str
+    find_forgotten: str
     find_purchases: str
+    find_mark: str
+    mark: str
+    end_import: str
+    find_other_accounts: str
+    find_imported: str
+    find_of_customer: str
+    assign: str
+    find_erasable: str
+    erase: str
 
     @property
     def find_claims(self) -> str:
@@ -105,7 +117,7 @@ class Statements:
             placeholder: Replaces `:name`; a template of `re.sub`.
         """
         columns = ", ".join(COLUMNS)
-        is_basket = "external_customer_id = :customer AND cart_token = :token"
+        is_basket = "external_customer_id IN (:customer, :customer_hash) AND cart_token = :token"
         is_own = "(account = :account OR account IS NULL)"
         is_other = "server = :server AND account NOT IN (:account, :unnamed)"
         # Nothing interpolated here is input: names and states are constants, and values are bound.
@@ -115,11 +127,12 @@ class Statements:
             "find_active": f"SELECT {columns} FROM {table} WHERE {is_basket} AND {is_own} AND {IS_ACTIVE} "  # noqa: S608
             f"ORDER BY state = {_CONFIRMED} DESC LIMIT 1",
             "settle": f"UPDATE {table} SET state = :state, order_id = coalesce(:order_id, order_id), "  # noqa: S608
-            "progress = coalesce(:progress, progress), finished = coalesce(:finished, finished), "
+            "progress = CASE WHEN erased_at IS NULL THEN coalesce(:progress, progress) ELSE progress END, "
+            "finished = CASE WHEN erased_at IS NULL THEN coalesce(:finished, finished) ELSE finished END, "
             "server = CASE WHEN account IS NULL THEN coalesce(:server, server) ELSE server END, "
             f"account = coalesce(account, :account) WHERE id = :id AND ({IS_OPEN} OR :state = {_CONFIRMED})",
             "save_progress": f"UPDATE {table} SET progress = :progress, finished = :finished "  # noqa: S608
-            f"WHERE {is_basket} AND {is_own} AND state = {_CONFIRMED} AND forgotten_at IS NULL",
+            f"WHERE {is_basket} AND {is_own} AND state = {_CONFIRMED} AND forgotten_at IS NULL AND erased_at IS NULL",
             "fence": f"UPDATE {table} SET fenced_at = coalesce(fenced_at, :at) WHERE id = :id AND {IS_OPEN}",  # noqa: S608
             "record_refusal": f"UPDATE {table} SET refusal = :refusal, state = '{IntentState.UNKNOWN}' "  # noqa: S608
             f"WHERE id = :id AND {IS_OPEN}",
@@ -131,13 +144,16 @@ class Statements:
             "awaiting_completion": f"SELECT {columns} FROM {table} WHERE {AWAITS_COMPLETION} "  # noqa: S608
             f"ORDER BY {sequence}",
             "find_by_reference": f"SELECT {columns} FROM {table} WHERE account IN (:account, :unnamed) "  # noqa: S608
-            f"AND reference = :reference ORDER BY {sequence}",
+            f"AND reference IN (:reference, :reference_hash) ORDER BY {sequence}",
             "other_references": f"SELECT id FROM {table} WHERE reference IS NOT NULL AND {is_other} LIMIT 5",  # noqa: S608
-            "same_references": f"SELECT id FROM {table} WHERE reference = :reference AND {is_other} LIMIT 5",  # noqa: S608
+            "same_references": f"SELECT id FROM {table} WHERE reference IN (:reference, :reference_hash) "  # noqa: S608
+            f"AND {is_other} LIMIT 5",
             "find_purchases": f"SELECT {', '.join(PURCHASE_COLUMNS)} FROM {table} WHERE kind = :buy "  # noqa: S608
             f"AND (account IS NULL OR account IN (:account, :unnamed)) AND {IS_ACTIVE} "
             "AND created_at >= :since AND created_at < :until",
             "record_decision": f"UPDATE {table} SET decided_at = :at WHERE id = :id",  # noqa: S608
+            **erasure_statements(table=table),
+            **restore_statements(table=table, journal=journal, claim_table=claim_table),
             **list_statements(table=table, sequence=sequence, journal=journal, claim_table=claim_table),
         }
         return cls(claims, **{name: re.sub(r":(\w+)", placeholder, text) for name, text in statements.items()})

@@ -93,6 +93,14 @@ class Intent:
     forgotten_at: datetime | None = None
     """Time of `complete.forget`, by the client's clock; None if the record is complete. If it is set, `paid_total` is 0
     and the price token empty, and fields that a confirmed reference does not need have their defaults."""
+    imported_at: datetime | None = None
+    """Time of the `minted audit --import` that stored the intent for an order; None if a completion stored it. An order
+    has no reference: until `complete.assign_reference`, the intent blocks references with the same terms."""
+    assigned_at: datetime | None = None
+    """Time of `complete.assign_reference`, by the client's clock; None if it was not used."""
+    erased_at: datetime | None = None
+    """Time of `complete.erase_customer`, by the client's clock; None if it was not used. If it is set, customer, terms
+    and the reference (if it contained the customer id) have keyed hashes in place of names."""
 
     @property
     def created_by_server(self) -> datetime:

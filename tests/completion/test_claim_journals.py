@@ -538,7 +538,8 @@ async def test_file_of_schema_version_4_is_migrated(tmp_path):
         for statement in ";".join(sqlite_schema.STEPS[:4]).split(";"):
             database.execute(statement)
         values = dict(zip(COLUMNS, to_row(plain_intent()), strict=True))
-        del values["decided_at"], values["forgotten_at"]
+        for later in ("decided_at", "forgotten_at", "imported_at", "assigned_at", "erased_at"):
+            del values[later]
         columns = ", ".join(values)
         database.execute(f"INSERT INTO intents ({columns}) VALUES (:{', :'.join(values)})", values)
         database.execute("PRAGMA user_version = 4")

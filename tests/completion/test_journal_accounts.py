@@ -131,7 +131,6 @@ async def test_newer_schema_raises_an_error_with_the_remedy(
     await open_journal(journal_location).prepare(intent_of())
     module = postgres if journal_location.startswith("postgresql") else sqlite
     now = module.VERSION
-    monkeypatch.setattr(module, "STEPS", module.STEPS[:-1])
     monkeypatch.setattr(module, "VERSION", now - 1)
     journal, message = (
         open_journal(journal_location),

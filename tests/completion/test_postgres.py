@@ -490,6 +490,9 @@ async def test_journal_with_schema_version_1_is_migrated(database: Database, jou
         "terms",
         "decided_at",
         "forgotten_at",
+        "imported_at",
+        "assigned_at",
+        "erased_at",
     ]
     names = [name for name in COLUMNS if name not in later]
     placeholders = ", ".join(["%s"] * len(names))
