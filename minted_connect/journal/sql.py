@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Final
+from typing import Any
 
 import attrs
 
@@ -31,25 +30,22 @@ from minted_connect.journal.protocol import (
     already_in_flight_error,
     check_reference,
 )
-from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, dump_time, from_row
+from minted_connect.journal.rows import dump_progress, dump_refusal, dump_time
 from minted_connect.journal.spending import SpendingCheck, check_spending, load_purchases, spending_params
-from minted_connect.journal.sql_claims import claim_from_row, claim_params, customer_params, key_params
+from minted_connect.journal.sql_claims import claim_params, customer_params, key_params
 from minted_connect.journal.sql_erasure import SqlErasure
 from minted_connect.journal.statements import (
-    Statements,
     basket_params,
     insert_params,
     reference_params,
     settle_params,
 )
-from minted_connect.journal.steps import Rows, Steps
+from minted_connect.journal.steps import Steps
 from minted_connect.models import Intent, IntentPage, IntentState, OrderProgress, Refusal
 
 __all__ = ["SqlJournal", "Steps"]
 
 _logger = logging.getLogger("minted_connect.completion")
-
-_ID: Final = COLUMNS.index("id")
 
 
 class SqlJournal(SqlErasure):
@@ -58,10 +54,6 @@ class SqlJournal(SqlErasure):
     It remembers which intents this object prepared. If one of them is missing, the database was deleted, emptied or
     replaced while in use, and this object prepares nothing more.
     """
-
-    _statements: ClassVar[Statements]
-    _location: str
-    """The file or database as shown in messages, without secrets."""
 
     def __init__(self) -> None:
         self._prepared: dict[str, str] = {}
@@ -334,69 +326,6 @@ class SqlJournal(SqlErasure):
         return JournalError(
             f"the journal {self._location} has schema {version}, this library knows {known}: upgrade the library"
         )
-
-    def _load_first(self, rows: Rows) -> Intent | None:
-        """Return the intent of the first row, or None without rows.
-
-        Raises:
-            JournalError: if the row is unreadable.
-        """
-        remedy = "Find out the outcome, and settle the intent by its id"
-        return next(iter(self._load_each(rows[:1], remedy)), None)
-
-    def _load_attempts(self, rows: Rows) -> list[Intent]:
-        """Return the intents of one reference.
-
-        Raises:
-            JournalError: if a row is unreadable, whatever its state: its terms and keys are not known.
-        """
-        return self._load_each(rows, "Nothing is sent for its reference: repair the record, or use another reference")
-
-    def _load_claims(self, rows: Rows, owner: JournalAccount, unnamed_account: str) -> list[StoredClaim]:
-        with suppress(*ROW_ERRORS):
-            return [claim_from_row(row, owner.server, unnamed_account) for row in rows]
-        # Outside `except`: the message of the original error may quote values of the row.
-        raise JournalError(
-            f"the journal {self._location} contains a claim that cannot be read: remove it from the table"
-        )
-
-    def _load_each(self, rows: Rows, remedy: str) -> list[Intent]:
-        intents: list[Intent] = []
-        for row in rows:
-            try:
-                intents.append(from_row(row))
-            except ROW_ERRORS:
-                break
-        else:
-            return intents
-        # Outside `except`: the message of the original error may quote values of the row.
-        raise JournalError(
-            f"the journal {self._location} contains a record that cannot be read: intent {_id_of(row)}. {remedy}"
-        )
-
-    def _load_all(self, query: str, rows: Rows) -> list[Intent]:
-        intents: list[Intent] = []
-        unreadable: list[str] = []
-        for row in rows:
-            try:
-                intents.append(from_row(row))
-            except ROW_ERRORS:
-                unreadable.append(_id_of(row))
-        self._unreadable[query] = tuple(unreadable)
-        if unreadable:
-            log_error(
-                _logger,
-                "the journal %s contains records that cannot be read, and %s: intents %s",
-                self._location,
-                "are confirmed purchases" if query == "awaiting_completion" else "may be open purchases",
-                ", ".join(unreadable),
-            )
-        return intents
-
-
-def _id_of(row: Sequence[Any]) -> str:
-    intent_id = row[_ID]
-    return intent_id if isinstance(intent_id, str) else repr(intent_id)
 
 
 def _missing_reason(intent_id: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from minted_connect.errors import JournalError
-from minted_connect.journal.claims import StoredClaim, claimed_error
+from minted_connect.journal.claims import claimed_error
 from minted_connect.journal.erasure import (
     erase_reference,
     erase_terms,
@@ -20,7 +19,7 @@ from minted_connect.journal.erasure import (
 from minted_connect.journal.protocol import CLOSED, JournalAccount
 from minted_connect.journal.rows import ROW_ERRORS, dump_progress, load_progress
 from minted_connect.journal.sql_restore import SqlRestoration
-from minted_connect.journal.steps import Rows, Steps
+from minted_connect.journal.steps import Steps
 
 __all__ = ["SqlErasure"]
 
@@ -111,11 +110,3 @@ class SqlErasure(SqlRestoration):
             f"the journal {self._location} contains a record that cannot be read: intent {intent_id}. The customer was "
             "not erased: repair the record"
         )
-
-    @abstractmethod
-    def _load_claims(self, rows: Rows, owner: JournalAccount, unnamed_account: str) -> list[StoredClaim]:
-        """Return the claims in rows.
-
-        Raises:
-            JournalError: if a row is unreadable.
-        """

@@ -15,6 +15,7 @@ from minted_connect.errors import InvalidInput, JournalError
 from minted_connect.journal.claims import Claim
 from minted_connect.journal.erasure import restore_intent
 from minted_connect.journal.protocol import JournalAccount, ReferenceKey
+from minted_connect.journal.record_loader import RecordLoader
 from minted_connect.journal.restoring import (
     ImportCount,
     OrderImport,
@@ -36,11 +37,10 @@ __all__ = ["SqlRestoration"]
 _T = TypeVar("_T")
 
 
-class SqlRestoration(ABC):
+class SqlRestoration(RecordLoader, ABC):
     """Base class of `SqlJournal`: a `RestorableJournal`."""
 
     _statements: ClassVar[Statements]
-    _location: str
 
     async def restored_from(self, account: str | None = None) -> datetime | None:
         """Return the time of the backup that this journal was restored from, or None; see `RestorableJournal`."""
@@ -203,14 +203,6 @@ class SqlRestoration(ABC):
     @abstractmethod
     def _known_names(self, *names: str) -> dict[str, str]:
         """Return names by their hashes."""
-
-    @abstractmethod
-    def _load_attempts(self, rows: Rows) -> list[Intent]:
-        """Return the intents in rows.
-
-        Raises:
-            JournalError: if a row is unreadable.
-        """
 
     @abstractmethod
     def _find_attempts(self, key: ReferenceKey) -> Steps[list[Intent]]:

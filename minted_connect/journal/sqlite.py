@@ -2,8 +2,7 @@
 
 Every query, and every group of writes that wait at the same time, opens the file and closes it, so that no connection
 can be inherited through a fork, used from another thread, or left open. Queries open the file read-only and never
-create it. `sql` has the transactions, `group_commit` their commits, `statements` and `sql_claims` the statements,
-`rows` the columns.
+create it. `sql` has the transactions, `group_commit` their commits, `statements` the statements, `rows` the columns.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ GATE = [
     Mutation(
         49,
         "an unreadable record is not reported",
-        "journal/sql.py",
+        "journal/record_loader.py",
         "                unreadable.append(_id_of(row))",
         "                pass",
         "completion/test_journal_lost.py",
