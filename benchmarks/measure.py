@@ -18,6 +18,9 @@ class Cost:
     cpu: float
     requests: float | None = None
     """Requests per call that reached the server; None if they were not counted."""
+    p50: float | None = None
+    p99: float | None = None
+    """Seconds within which half of the calls, and 99 of 100, ended; None if they were not timed one by one."""
 
 
 Measure = Callable[[int], Cost]
@@ -29,10 +32,11 @@ def timed(
     *,
     cpu: Callable[[], float] = time.process_time,
     requests: Callable[[], int] | None = None,
+    seconds: list[float] | None = None,
 ) -> Measure:
     """Return a `Measure` for `run`, which makes the given number of calls.
 
-    `cpu` and `requests` are called before and after `run`.
+    `cpu` and `requests` are called before and after `run`, which may append the seconds of each call to `seconds`.
     """
 
     def measure(calls: int) -> Cost:
@@ -40,7 +44,12 @@ def timed(
         busy, started = cpu(), time.perf_counter()
         run(calls)
         wall, used = time.perf_counter() - started, cpu() - busy
-        return Cost(wall / calls, used / calls, (requests() - sent) / calls if requests else None)
+        cost = Cost(wall / calls, used / calls, (requests() - sent) / calls if requests else None)
+        if not seconds:
+            return cost
+        ordered = sorted(seconds)
+        seconds.clear()
+        return attrs.evolve(cost, p50=ordered[len(ordered) // 2], p99=ordered[len(ordered) * 99 // 100])
 
     return measure
 

@@ -7,6 +7,7 @@ import gc
 import importlib
 import importlib.util
 import json
+import time
 import tracemalloc
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -238,9 +239,12 @@ class Driver:
         """Enter a context on the event loop; it is exited with the driver."""
         return self._runner.run(self._stack.enter_async_context(context))
 
-    def repeat(self, get: Get, at_once: int = 1) -> Callable[[int], None]:
-        """Return a function that makes a number of calls, `at_once` of them concurrently."""
-        return lambda calls: self._runner.run(_spread(get, calls, at_once))
+    def repeat(self, get: Get, at_once: int = 1, seconds: list[float] | None = None) -> Callable[[int], None]:
+        """Return a function that makes a number of calls, `at_once` of them concurrently.
+
+        It appends the seconds of each call to `seconds`, if given.
+        """
+        return lambda calls: self._runner.run(_spread(get, calls, at_once, seconds))
 
     def first(
         self, peer: Callable[[Served], AbstractAsyncContextManager[Get]], server: Served
@@ -298,10 +302,13 @@ async def sizes(server: Served) -> dict[str, float]:
     return {"an idle client that is logged in": idle, "a call in flight": pending}
 
 
-async def _spread(get: Get, calls: int, at_once: int) -> None:
+async def _spread(get: Get, calls: int, at_once: int, seconds: list[float] | None = None) -> None:
     async def some() -> None:
         for _ in range(calls // at_once):
+            started = time.perf_counter()
             await get()
+            if seconds is not None:
+                seconds.append(time.perf_counter() - started)
 
     if at_once == 1:
         await some()
