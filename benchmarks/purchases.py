@@ -18,7 +18,7 @@ import attrs
 
 from benchmarks.measure import Cost
 from benchmarks.server import ROOT, Served
-from minted_connect import AsyncMintedConnect, Options
+from minted_connect import AsyncMintedConnect, Basket, Options
 
 __all__ = ["AT_ONCE", "MEMORY", "PURCHASES", "Journal", "Purchases", "fsync_latency", "journals", "measure"]
 
@@ -71,7 +71,7 @@ async def _purchase(server: Served, journal: str | None) -> tuple[Cost, list[flo
     options = Options(pool_size=AT_ONCE)
     settings = {"base_url": server.url, "journal": journal, "options": options}
     async with AsyncMintedConnect(server.username, server.password, **settings) as minted:  # type: ignore[arg-type]
-        baskets = []
+        baskets: list[Basket] = []
         for _ in range(PURCHASES):
             customer = f"benchmark-{next(_numbers)}"
             await minted.customers.create(customer)
@@ -124,7 +124,7 @@ def journals() -> Generator[dict[str, Journal], None, None]:
 def _is_in_memory(folder: Path) -> bool:
     if sys.platform != "linux":
         return False
-    path, kinds = str(folder), {}
+    path, kinds = str(folder), dict[str, str]()
     for line in Path("/proc/mounts").read_text("utf-8").splitlines():
         _, mount, kind, *_ = line.split()
         if path == mount or path.startswith(mount.rstrip("/") + "/"):
@@ -134,7 +134,7 @@ def _is_in_memory(folder: Path) -> bool:
 
 def fsync_latency() -> float:
     """Return the median seconds of an fsync after a write of 4 KiB, on the disk of the journals."""
-    seconds = []
+    seconds: list[float] = []
     with tempfile.TemporaryFile(dir=ROOT / "build") as file:
         for _ in range(50):
             file.write(b"x" * 4096)
