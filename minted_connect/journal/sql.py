@@ -239,8 +239,10 @@ class SqlJournal(SqlErasure):
 
     def _claim_steps(self, claim: Claim, known: Collection[str]) -> Steps[Claim]:
         yield from self._check_last_prepared()
-        yield from self._check_not_restored(claim.key.owner.account)
-        yield from self._check_imported(claim.terms, claim.external_customer_id, claim.key)
+        # A claim without terms completes nothing: it is the lease of a reconciler.
+        if claim.terms:
+            yield from self._check_not_restored(claim.key.owner.account)
+            yield from self._check_imported(claim.terms, claim.external_customer_id, claim.key)
         yield from self._check_reference(claim.key, known)
         taken = take_claim(claim, (yield from self._find_claims(claim)))
         params = claim_params(taken)

@@ -91,6 +91,14 @@ async def test_marked_journal_refuses_what_needs_all_purchases(journal):
     assert (found.id, found.order_id) == ("plain", 7)
 
 
+async def test_claim_without_terms_is_stored(journal):
+    """A lease of a process that settles open intents completes nothing."""
+    await journal.mark_restored(AT)
+    lease = await journal.claim(claim_of(key=KEY, terms=""), known=())
+    await journal.renew_claim(lease)
+    await journal.release_claim(lease, grace=0)
+
+
 async def test_claim_from_before_the_mark_completes_nothing(journal):
     claim = await journal.claim(claim_of(key=KEY), known=())
     await journal.mark_restored(AT)
