@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from minted_connect._version import __version__
 
 if TYPE_CHECKING:
-    from minted_connect.blocking import BlockingRateFeed, BlockingSubscription, MintedConnect
+    from minted_connect.blocking import BlockingRateFeed, BlockingReconciler, BlockingSubscription, MintedConnect
     from minted_connect.client import AsyncMintedConnect
     from minted_connect.clock import Clock, SystemClock
     from minted_connect.completion.interruption import intent_of
+    from minted_connect.completion.reconciler import Reconciler, ReconcilerStatus
     from minted_connect.config import (
         STAGING,
         BreakerPolicy,
@@ -150,6 +151,7 @@ _HOME = {
     "BasketKey": "minted_connect.models",
     "BlockingRateFeed": "minted_connect.blocking",
     "BlockingSubscription": "minted_connect.blocking",
+    "BlockingReconciler": "minted_connect.blocking",
     "BreakerPolicy": "minted_connect.config",
     "BudgetExhausted": "minted_connect.errors",
     "Candle": "minted_connect.feed",
@@ -222,6 +224,7 @@ _HOME = {
     "RatePoint": "minted_connect.models",
     "Receipt": "minted_connect.models",
     "ReconcileResult": "minted_connect.models",
+    **dict.fromkeys(("Reconciler", "ReconcilerStatus"), "minted_connect.completion.reconciler"),
     "ReferenceJournal": "minted_connect.journal.protocol",
     "Refusal": "minted_connect.models",
     "CompletionRejected": "minted_connect.errors",
@@ -272,6 +275,7 @@ __all__ = [
     "BasketIncomplete",
     "BasketKey",
     "BlockingRateFeed",
+    "BlockingReconciler",
     "BlockingSubscription",
     "BreakerPolicy",
     "BudgetExhausted",
@@ -346,6 +350,8 @@ __all__ = [
     "RatePoint",
     "Receipt",
     "ReconcileResult",
+    "Reconciler",
+    "ReconcilerStatus",
     "ReferenceJournal",
     "Refusal",
     "RequestInfo",

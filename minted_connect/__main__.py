@@ -31,20 +31,22 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from minted_connect import ConfigurationError, MintedConnectError  # noqa: PLC0415 - keeps `--help` fast
+    from minted_connect import ConfigurationError, InvalidInput, MintedConnectError  # noqa: PLC0415 - keeps `--help` fast
 
     # A full disk must not stop a reconciliation halfway: it records the outcomes in the journal.
     out = process.LossyOutput(sys.stdout)
     try:
         code = process.run_interruptible(lambda: _command(given, cast("TextIO", out))) or 0
     except process.Interrupted as interrupted:
+        if given.command == "reconcile" and given.watch:
+            return 0  # the regular end, before the first round
         if given.command == "reconcile" and not given.list:
             _print_error("interrupted: run it again to settle what is still open")
             return _UNSETTLED
         return interrupted.exit_code
     except (MintedConnectError, OSError) as error:
         _print_error(error)
-        return _USAGE if isinstance(error, ConfigurationError) else _FAILED
+        return _USAGE if isinstance(error, ConfigurationError | InvalidInput) else _FAILED
     if out.failure is None:
         return code
     _print_error(f"the result could not be shown: {type(out.failure).__name__}")
@@ -99,6 +101,25 @@ def _parser() -> argparse.ArgumentParser:
         default=120.0,
         help="maximum time to read back the intents, in seconds (default: %(default)g)",
     )
+    recover.add_argument(
+        "--watch",
+        action="store_true",
+        help="settle purchases until SIGINT or SIGTERM, which end it with exit code 0; one process per journal is "
+        "active, the others stand by",
+    )
+    recover.add_argument(
+        "--interval",
+        type=float,
+        default=60.0,
+        help="with --watch: time between two rounds, in seconds (default: %(default)g)",
+    )
+    recover.add_argument(
+        "--lease",
+        type=float,
+        default=60.0,
+        help="with --watch: time after which another process takes over if this one was killed, in seconds "
+        "(default: %(default)g)",
+    )
     recover.add_argument("--json", action="store_true", help="one JSON object a line, for programs")
     return parser
 
@@ -108,6 +129,19 @@ def _command(given: argparse.Namespace, out: TextIO) -> Coroutine[Any, Any, int 
         from minted_connect.commands import demo  # noqa: PLC0415 - as above
 
         return demo.run(out, as_json=given.json)
+    if given.watch:
+        from minted_connect.commands import watch  # noqa: PLC0415 - as above
+
+        watch.check_options(given.intent, given.decide, only_list=given.list, all_accounts=given.all_accounts)
+        return watch.run(
+            given.journal,
+            interval=given.interval,
+            fence=given.fence,
+            seconds=given.seconds,
+            lease=given.lease,
+            as_json=given.json,
+            out=out,
+        )
     from minted_connect.commands import reconcile  # noqa: PLC0415 - as above
 
     return reconcile.run(

@@ -307,9 +307,9 @@ class AsyncMintedConnect:
     async def aclose(self) -> None:
         """Close what this client opened. Does nothing on a sibling.
 
-        Concurrent calls are allowed; each returns when the client is closed. Purchases in flight in other tasks end,
-        usually with `OutcomeUnknown`, and have up to 10 s to write their outcome to the journal. A cancellation of the
-        first call takes effect after the client is closed.
+        Concurrent calls are allowed; each returns when the client is closed. Reconcilers end first. Purchases in flight
+        in other tasks end, usually with `OutcomeUnknown`, and have up to 10 s to write their outcome to the journal. A
+        cancellation of the first call takes effect after the client is closed.
         """
         await self._aclose(CLOSING)
 
@@ -330,6 +330,8 @@ class AsyncMintedConnect:
             self._api.check_usable()
         except ClientClosedError:
             timeout = 0.0  # purchases of another event loop, or of the parent process, do not end here
+        else:
+            await self._settlement.end_reconcilers()
         try:
             await self._api.state.transport.aclose()
         finally:

@@ -33,7 +33,12 @@ SLOW = (
     # Processes that are started, killed, stopped or sent signals.
     *("completion/test_killed.py", "completion/test_killed_purchases.py", "completion/test_machines.py"),
     *("completion/test_plan_recipe.py", "completion/test_plans.py", "completion/test_items_stopped.py"),
-    "completion/test_spending_processes.py",
+    *(
+        "completion/test_spending_processes.py",
+        "completion/test_spending_rounds.py",
+        "completion/test_day.py",
+        "completion/test_reconciler_processes.py",
+    ),
     *(
         "cli/test_endings.py",
         "cli/test_hints.py",

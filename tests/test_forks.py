@@ -194,3 +194,35 @@ def test_forked_workers_with_their_own_clients_buy(sandbox, arguments):
     orders = {line.split()[0]: int(line.split()[-1]) for line in lines if "order" in line}
     assert sorted(orders) == customers
     assert sorted(orders.values()) == sorted(order.id for order in sandbox.shop.orders)
+
+
+RECONCILING = """
+def child(reconciler):
+    say("child", reconciler.status.state, reconciler.is_active)
+    if is_async:
+        asyncio.run(reconciler.aclose())
+    else:
+        reconciler.close()
+
+async def main():
+    started = asyncio.Event()
+    async with build() as minted, minted.complete.reconciler(on_status=lambda _: started.set()) as reconciler:
+        await started.wait()
+        code = reap(fork(child, reconciler))
+        await reconciler._lease.renew()
+        say("parent", code, reconciler.status.state)
+
+def main_blocking():
+    started = threading.Event()
+    with build() as minted, minted.complete.reconciler(on_status=lambda _: started.set()) as reconciler:
+        started.wait()
+        code = reap(fork(child, reconciler))
+        say("parent", code, reconciler.status.state)
+
+asyncio.run(main()) if is_async else main_blocking()
+"""
+
+
+def test_fork_of_a_reconciling_process_reconciles_nothing(sandbox, arguments):
+    lines = run_script(PRELUDE + RECONCILING, *arguments)
+    assert lines == ["child closed False", "parent 0 active"]

@@ -210,7 +210,9 @@ def test_calls_contain_every_method():
         for name in dir(getattr(MintedConnect("u", "p"), resource))
         if not name.startswith("_")
     }
-    not_called = {"rates.feed", "complete.adopt", "complete.decide", "complete.assign_reference"}
+    not_called = {
+        *("rates.feed", "complete.adopt", "complete.decide", "complete.reconciler", "complete.assign_reference"),
+    }
     assert offered - {*CALLS, *OTHER_CALLS} == not_called
 
 
@@ -464,6 +466,11 @@ async def test_response_that_repeats_the_url_is_not_shown(connect):
 
 # Local variables in tracebacks, and objects that an error refers to.
 
+WITHOUT_REQUEST = {
+    *("complete.pending", "complete.unfinished", "complete.intents", "complete.intents_page", "complete.intent"),
+    *("complete.forget", "complete.erase_customer"),
+}
+
 
 SECRETS = (PASSWORD, "Digest username", "canary-proxy")
 
@@ -510,11 +517,10 @@ async def test_local_variables_of_cancelled_calls_show_no_secret(sandbox, clock)
     async with AsyncMintedConnect(USERNAME, PASSWORD, base_url=sandbox.url, options=options) as minted:
         prepared = await prepare_data(minted, sandbox, clock, PERSON)
         for name, call in {**OTHER_CALLS, **CALLS}.items():
-            # The first two send no request. The third sends its requests in tasks of their own, whose frames are not in
-            # the traceback.
-            if name not in {"complete.pending", "complete.unfinished", "complete.reconcile_all"}:
+            # `reconcile_all` sends its requests in tasks of their own, whose frames are not in the traceback.
+            if name not in {*WITHOUT_REQUEST, "complete.reconcile_all"}:
                 shown.append(await cancelled_locals(lambda call=call: call(minted, prepared), sandbox))
-    assert len(shown) == len(CALLS) + len(OTHER_CALLS) - 3
+    assert len(shown) == len(CALLS) + len(OTHER_CALLS) - len(WITHOUT_REQUEST) - 1
     for secret in SECRETS:
         assert secret not in "".join(shown)
 

@@ -173,6 +173,7 @@ SIGNATURES = {
     "complete.reconcile": "intent_or_error budget fence",
     "complete.reconcile_all": "intents budget concurrency fence on_result",
     "complete.decide": "intent_or_error state order_id",
+    "complete.reconciler": "interval fence budget lease on_result on_error on_status",
     "orders.get": "order_id customer_id",
     "orders.page": "customer_id status tx_type start end order_id sort_by sort_type page per_page",
     "orders.pages": "customer_id status tx_type start end order_id sort_by sort_type page per_page",

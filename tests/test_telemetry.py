@@ -26,6 +26,8 @@ from minted_connect import (
 from minted_connect.config import Options, RateLimit
 from minted_connect.errors import LimiterTimeout
 from minted_connect.otel import OpenTelemetry
+from tests.completion.reconcilers import reconciling
+from tests.support.waiting import wait_until
 
 CUSTOMER = "shop-customer-1"
 GOLD = "MNTBAE0001"
@@ -255,6 +257,27 @@ async def test_open_intents_are_a_gauge(build_client, telemetry, metric_reader, 
         numbers.append(point.value)
         await minted.complete.reconcile_all()
     assert numbers == [1, 0]
+
+
+async def test_reconciler_records_open_intents(build_client, telemetry, metric_reader, sandbox):
+    minted = await build_client(options={"on_attempt": telemetry})
+    await minted.customers.create(CUSTOMER)
+    basket = await minted.baskets.add_item(CUSTOMER, sku=GOLD)
+    sandbox.faults.add("drop_before_read", path="*/complete/*")
+    with pytest.raises(OutcomeUnknown):
+        await minted.complete.buy(basket, expected_total=basket.paid_total)
+    (intent,) = await minted.complete.pending()
+    numbers = []
+    for _ in range(2):
+        async with reconciling(minted, budget=1.0) as reconciler:
+            await wait_until(lambda: reconciler.status.rounds)
+        (resource,) = metric_reader.get_metrics_data().resource_metrics
+        metrics = {metric.name: metric for metric in resource.scope_metrics[0].metrics}
+        (point,) = metrics["minted_connect.intents.open"].data.data_points
+        numbers.append(point.value)
+        await minted.complete.decide(intent, "not_executed")
+    assert numbers == [1, 0]
+    assert await minted.complete.pending() == []
 
 
 async def test_spans_and_metrics_contain_no_personal_data(build_client, telemetry, spans, metric_reader, sandbox):

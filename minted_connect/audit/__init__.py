@@ -19,6 +19,8 @@
 - **Wallets are compared between two snapshots only**, with the orders that the customer's own list has gained or lost
   in between: orders have no time of purchase, and a wallet alone proves nothing. The wallet of a customer with a recent
   purchase counts as unread.
+- **Forgotten intents prove nothing**: `complete.forget` removes settled intents without a reference. An order from
+  before that time without an intent is reported as unread, not as a finding.
 - **Only intents of the account of the client are compared**, and those without an account. The others are counted.
 """
 

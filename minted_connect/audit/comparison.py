@@ -58,6 +58,8 @@ class Comparison:
         """For each order, the ids of its intents that belong to other accounts."""
         self._unchecked: set[str] = set()
         """Ids of intents whose order may exist, because the list of orders could not be read."""
+        self._forgotten: dict[str, datetime] = {}
+        """For each journal, the time from before which it has forgotten settled intents."""
         self.other_accounts = 0
 
     def add(self, intents: Iterable[Intent]) -> None:
@@ -77,6 +79,20 @@ class Comparison:
                     self._records[intent.id] = _Record(intent, rows)
             if intent.reference is not None and intent.state == IntentState.CONFIRMED:
                 self._references.setdefault(intent.reference, {})[intent.id] = is_within
+
+    def add_forgotten(self, journal: str, before: datetime) -> None:
+        """Add that a journal has forgotten settled intents from before a time."""
+        self._forgotten[journal] = before
+
+    def forgotten(self) -> dict[str, list[int]]:
+        """Return the orders of the days without an intent, if a journal may have forgotten it, by journal."""
+        found: dict[str, list[int]] = {}
+        for row, known in self._by_order():
+            if known or row.key in self._foreign or row.order is None or not self._period.includes(row.order.order_at):
+                continue
+            if (journal := self._forgotten_in(row.order)) is not None:
+                found.setdefault(journal, []).append(row.order.id)
+        return found
 
     def missing(self) -> dict[str, list[Intent]]:
         """Return the open and confirmed intents of the days without an order, except recent ones, by customer."""
@@ -149,7 +165,8 @@ class Comparison:
     def _is_recent(self, intent: Intent) -> bool:
         return max(intent.created_at, intent.created_by_server) > self._recent_since
 
-    def _of_orders(self) -> Iterator[Finding]:
+    def _by_order(self) -> Iterator[tuple[OrderRow, list[_Record]]]:
+        """Yield each order with its intents."""
         records: dict[tuple[str, str], list[_Record]] = {}
         rows = {row.key: row for row in self._index}
         for record in self._records.values():
@@ -157,12 +174,21 @@ class Comparison:
                 records.setdefault(row.key, []).append(record)
                 rows[row.key] = row
         for row in rows.values():
-            known = records.get(row.key, [])
-            if known:
-                if any(self._period.includes_intent(record.intent) for record in known):
-                    yield from _compare_outcomes(row, known)
-            elif row.order is not None and self._period.includes(row.order.order_at):
-                yield self._without_intent(row.order, self._foreign.get(row.key, ()))
+            yield row, records.get(row.key, [])
+
+    def _of_orders(self) -> Iterator[Finding]:
+        for row, known in self._by_order():
+            if any(self._period.includes_intent(record.intent) for record in known):
+                yield from _compare_outcomes(row, known)
+            elif not known and row.order is not None and self._period.includes(row.order.order_at):
+                foreign = self._foreign.get(row.key, ())
+                if foreign or self._forgotten_in(row.order) is None:
+                    yield self._without_intent(row.order, foreign)
+
+    def _forgotten_in(self, order: Order) -> str | None:
+        """Return a journal that may have forgotten the intent of an order, which is dated by its older basket."""
+        found = (journal for journal, before in self._forgotten.items() if order.order_at < before)
+        return next(found, None)
 
     def _without_intent(self, order: Order, foreign: Sequence[str]) -> Finding:
         text = f"order {order.id} ({_describe(order)}) has no intent in the journals"

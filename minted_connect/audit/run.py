@@ -19,7 +19,7 @@ from minted_connect.config import STAGING, Options, Timeouts
 from minted_connect.errors import ConfigurationError, JournalError
 from minted_connect.journal import open_journal
 from minted_connect.journal.accounts import account_of_user
-from minted_connect.journal.listing import IntentFilter, as_listable
+from minted_connect.journal.listing import ForgettingJournal, IntentFilter, as_listable
 from minted_connect.journal.protocol import Journal
 from minted_connect.secret import Secret
 
@@ -29,6 +29,8 @@ _KINDS: Final = list(FindingKind)
 _PER_PAGE: Final = 500
 """Number of intents that one query reads."""
 _TOO_RECENT: Final = "the wallet of a customer: its last purchase may not be listed yet"
+
+_FORGOTTEN: Final = "complete.forget has removed purchases of that time, which may have been those of the orders"
 
 Location = Journal | str | Path | Secret
 
@@ -94,6 +96,8 @@ async def audit(
             unread += own.unread
             own_index = OrderIndex(own.rows, keeps_number=policy.order_keeps_number)
             comparison.add_orders(own_index, intents, is_complete=not own.unread)
+        for name, numbers in comparison.forgotten().items():
+            unread.append(Unread(name, f"{_FORGOTTEN} {', '.join(map(str, numbers))}"))
         findings = [*comparison.findings()]
         snapshot: WalletSnapshot | None = None
         if (takes_snapshot or since is not None) and not orders.has_failed:
@@ -158,6 +162,9 @@ async def _read_journal(
             comparison.add(page.items)
             unreadable += page.unreadable
             after = page.next_after
+        before = await journal.find_forgotten() if isinstance(journal, ForgettingJournal) else None
+        if before is not None:
+            comparison.add_forgotten(name, before)
     except JournalError as error:
         return name, [str(error)]
     finally:

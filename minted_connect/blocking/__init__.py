@@ -2,5 +2,6 @@
 
 from minted_connect.blocking.client import MintedConnect
 from minted_connect.blocking.feed import BlockingRateFeed, BlockingSubscription
+from minted_connect.blocking.reconciler import BlockingReconciler
 
-__all__ = ["BlockingRateFeed", "BlockingSubscription", "MintedConnect"]
+__all__ = ["BlockingRateFeed", "BlockingReconciler", "BlockingSubscription", "MintedConnect"]

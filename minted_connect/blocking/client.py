@@ -15,6 +15,7 @@ import attrs
 from minted_connect.blocking.feed import BlockingRateFeed
 from minted_connect.blocking.lift import Facade, blocking, blocking_as, blocking_items, blocking_iter, close_on_exit
 from minted_connect.blocking.loop_thread import LoopThread, check_threads_are_real
+from minted_connect.blocking.reconciler import BlockingReconciler
 from minted_connect.client import AsyncMintedConnect
 from minted_connect.completion.completions import AsyncCompletions
 from minted_connect.completion.intent_records import intent_lists
@@ -104,6 +105,7 @@ class Completions(Facade[AsyncCompletions]):
     reconcile: Final = blocking(AsyncCompletions.reconcile)
     reconcile_all: Final = blocking(AsyncCompletions.reconcile_all)
     decide: Final = blocking(AsyncCompletions.decide)
+    reconciler: Final = blocking_as(AsyncCompletions.reconciler, BlockingReconciler)
 
 
 class Orders(Facade[AsyncOrders]):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from minted_connect.cli.command import Context
+
+if TYPE_CHECKING:
+    from minted_connect.models import Intent
 
 __all__ = ["doctor"]
 
@@ -21,6 +24,8 @@ _EXTRAS: Final[Mapping[str, tuple[str, ...]]] = {
     "postgres": ("psycopg",),
     "redis": ("redis",),
 }
+_ACCOUNT_DIGITS: Final = 8
+"""Number of characters shown of an account's hash, as in `minted reconcile`."""
 _MAX_CLOCK_SKEW: Final = 30.0
 """Seconds by which the clocks of this machine and the server may differ."""
 
@@ -111,9 +116,48 @@ async def _check_journal(settings: dict[str, Any], checks: _Checks) -> None:
     except MintedConnectError as error:
         checks.add("journal", str(error), ok=False)
         return
-    count = len(pending) + len(getattr(journal, "unreadable", ()))
-    detail = f"{count} open intents: run minted reconcile" if count else "no open intents"
-    checks.add("journal", f"{label}: {detail}", ok=not count)
+    unreadable: Sequence[str] = getattr(journal, "unreadable", ())
+    count = len(pending) + len(unreadable)
+    checks.add("journal", f"{label}: {f'{count} open intents' if count else 'no open intents'}", ok=not count)
+    _check_open_intents(pending, _account_of(settings), checks)
+    if unreadable:
+        remedy = "ask the vendor for the outcomes; minted reconcile --list shows the ids"
+        checks.add("unreadable intents", f"{len(unreadable)}, which may be open purchases: {remedy}", ok=False)
+
+
+def _check_open_intents(pending: Sequence[Intent], own: str, checks: _Checks) -> None:
+    """Add number and age of the open intents of each account, the account of the settings first."""
+    by_account: dict[str | None, list[Intent]] = {}
+    for intent in pending:
+        by_account.setdefault(intent.account, []).append(intent)
+    for account, intents in sorted(by_account.items(), key=lambda item: (item[0] not in {own, None}, item[0] or "")):
+        oldest = min(intent.created_at for intent in intents)
+        age = _format_age((datetime.now(UTC) - oldest).total_seconds())
+        remedy = "run minted reconcile, or keep minted reconcile --watch running"
+        if account not in {own, None}:
+            remedy = "run it with the user name of that account, or assign them to this one with complete.adopt"
+        name = "no account" if account is None else f"account {account[:_ACCOUNT_DIGITS]}"
+        since = oldest.isoformat(sep=" ", timespec="seconds")
+        checks.add("open intents", f"{len(intents)} of {name}, the oldest from {since}, {age} ago: {remedy}", ok=False)
+
+
+def _format_age(seconds: float) -> str:
+    """Format a time span in its largest whole unit, such as `3 hours`."""
+    seconds = max(seconds, 0.0)
+    for unit, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= unit:
+            count = int(seconds // unit)
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return f"{int(seconds)} seconds"
+
+
+def _account_of(settings: Mapping[str, Any]) -> str:
+    """Return the account of the settings, as the journal has it."""
+    from minted_connect.cli.profiles import server_url  # noqa: PLC0415
+    from minted_connect.journal.accounts import account_of_user  # noqa: PLC0415
+
+    name = settings["options"].journal_account if "options" in settings else None
+    return account_of_user(server_url(settings), settings["username"], name).account
 
 
 async def _check_server(settings: dict[str, Any], checks: _Checks) -> None:

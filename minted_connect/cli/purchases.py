@@ -222,6 +222,21 @@ async def reconcile(
     seconds: Annotated[
         float, typer.Option(min=0.1, help="Maximum number of seconds to read back the intents.")
     ] = 120.0,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Settle purchases until SIGINT or SIGTERM, which end it with exit code 0. One process per journal is "
+            "active, the others stand by.",
+        ),
+    ] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds between two rounds.")] = 60.0,
+    lease: Annotated[
+        float,
+        typer.Option(
+            min=1, help="With --watch: seconds after which another process takes over if this one was killed."
+        ),
+    ] = 60.0,
 ) -> int | None:
     """Find out the outcome of purchases whose outcome is unknown. Buys nothing."""
     from anyio import Path as AsyncPath  # noqa: PLC0415 - `--help` does not need it
@@ -230,6 +245,7 @@ async def reconcile(
     from minted_connect.cli.profiles import default_journal_path  # noqa: PLC0415
     from minted_connect.cli.progress import Progress  # noqa: PLC0415
     from minted_connect.commands import reconcile  # noqa: PLC0415
+    from minted_connect.commands import watch as watching  # noqa: PLC0415
     from minted_connect.errors import ConfigurationError  # noqa: PLC0415
 
     states = ("confirmed", "rejected", "not_executed")
@@ -238,25 +254,35 @@ async def reconcile(
     settings: dict[str, Any] = {**cli.settings}
     journal: str | None = settings.pop("journal", None)
     if journal is None and not await AsyncPath(journal := default_journal_path(settings)).exists():
+        if watch:
+            raise ConfigurationError(f"journal: there is no file {journal}")
         if intent:
             raise reconcile.not_found_error(intent, f"the journal {journal} does not exist")
         cli.out.print_message(f"nothing to reconcile: the journal {journal} does not exist yet")
         return None
-    cli.may_leave_open = not list_
     out = LossyOutput(sys.stdout)
-    code = await reconcile.run(
-        journal,
-        intents=intent,
-        decide=decide,
-        only_list=list_,
-        all_accounts=all_accounts,
-        fence=fence,
-        seconds=seconds,
-        as_json=cli.out.as_json,
-        settings=settings,
-        out=cast("TextIO", out),
-        progress=Progress(cli.out, "intents"),
-    )
+    shared: dict[str, Any] = {
+        "fence": fence,
+        "seconds": seconds,
+        "as_json": cli.out.as_json,
+        "settings": settings,
+        "out": cast("TextIO", out),
+    }
+    if watch:
+        watching.check_options(intent, decide, only_list=list_, all_accounts=all_accounts)
+        cli.exit_code = 0  # that of a signal, which is the regular end
+        code = await watching.run(journal, interval=interval, lease=lease, **shared)
+    else:
+        cli.may_leave_open = not list_
+        code = await reconcile.run(
+            journal,
+            intents=intent,
+            decide=decide,
+            only_list=list_,
+            all_accounts=all_accounts,
+            progress=Progress(cli.out, "intents"),
+            **shared,
+        )
     if out.failure is not None:
         cli.out.print_message(f"minted: the result could not be printed: {type(out.failure).__name__}")
     return code if out.failure is None else reconcile.UNSETTLED

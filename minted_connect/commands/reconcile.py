@@ -31,7 +31,7 @@ from minted_connect.journal.accounts import account_of_user
 from minted_connect.journal.protocol import Journal, JournalAccount
 from minted_connect.models import Intent, IntentState, ReconcileResult
 
-__all__ = ["UNSETTLED", "ProgressBar", "not_found_error", "run"]
+__all__ = ["UNSETTLED", "ProgressBar", "Report", "client_arguments", "locate_journal", "not_found_error", "run"]
 
 UNSETTLED: Final = 75
 """Exit code while an outcome is unknown: `EX_TEMPFAIL` of sysexits.h, "try again later"."""
@@ -88,16 +88,16 @@ async def run(
             or `decide` or `fence` is given with `Options.read_only`.
         JournalError: if the journal cannot be read.
     """
-    location = _locate(journal, intents or ())
+    location = locate_journal(journal, intents or ())
     if decide is not None and (only_list or intents is None or len(intents) != 1):
         raise ConfigurationError("decide: takes exactly one --intent, and no --list")
     needs_server = not only_list and decide is None
-    arguments = _client_arguments(settings, needs_server=needs_server)
+    arguments = client_arguments(settings, needs_server=needs_server)
     given: Options | None = arguments.get("options")
     if given is not None and given.read_only and (decide is not None or (fence and needs_server)):
         raise ConfigurationError(f"Options.read_only: is set, so {'decide' if decide else 'fence'} is refused")
     opened = open_journal(location)
-    report = _Report(
+    report = Report(
         out or sys.stdout, as_json, str(getattr(opened, "location", location)), is_selection=intents is not None
     )
     try:
@@ -133,7 +133,7 @@ async def _settle(
     client: AsyncMintedConnect,
     intents: Sequence[Intent],
     fence: bool,
-    report: _Report,
+    report: Report,
     progress: ProgressBar | None,
 ) -> int:
     """Read back the intents, and return the number of those that are still open."""
@@ -156,7 +156,7 @@ async def _settle(
         return len({intent.id for intent in await minted.complete.pending()} & {intent.id for intent in intents})
 
 
-async def _decide(journal: Journal, records: _OpenRecords, state: IntentState, report: _Report) -> int:
+async def _decide(journal: Journal, records: _OpenRecords, state: IntentState, report: Report) -> int:
     """Write the outcome of one intent that a person found out into the journal."""
     for intent in records.others:
         raise ConfigurationError(
@@ -172,7 +172,12 @@ async def _decide(journal: Journal, records: _OpenRecords, state: IntentState, r
     return report.print_totals(0, settled=1)
 
 
-def _client_arguments(settings: Mapping[str, Any] | None, *, needs_server: bool) -> dict[str, Any]:
+def client_arguments(settings: Mapping[str, Any] | None, *, needs_server: bool) -> dict[str, Any]:
+    """Return the arguments of the client; without settings, those of the environment.
+
+    Raises:
+        ConfigurationError: if the server is needed, and credentials are missing.
+    """
     if settings is not None:
         return {**settings}
     try:
@@ -219,7 +224,12 @@ async def _check_open(journal: Journal, intent_ids: Sequence[str], pending: Sequ
         )
 
 
-def _locate(journal: str | None, intent_ids: Sequence[str]) -> str:
+def locate_journal(journal: str | None, intent_ids: Sequence[str]) -> str:
+    """Return the file or database URL of a journal that exists.
+
+    Raises:
+        ConfigurationError: if there is no such file, or no journal is given.
+    """
     location = journal or os.environ.get("MINTED_CONNECT_JOURNAL")
     if not location:
         raise ConfigurationError("journal: give --journal, or set MINTED_CONNECT_JOURNAL")
@@ -273,7 +283,7 @@ class _OpenRecords:
 
 
 @attrs.define
-class _Report:
+class Report:
     """Prints the intents and their outcomes."""
 
     out: TextIO
@@ -327,26 +337,28 @@ class _Report:
                 "account": account,
                 "notes": list(notes),
             }
-            self._print(json.dumps(row))
+            self.print_line(json.dumps(row))
             return
         created_at = intent.created_at.isoformat(sep=" ", timespec="seconds")
         money = f"{intent.paid_total} {intent.currency_code}"
         outcome = state if order is None else f"{state}, order {order}"
         suffix = f", account {account}" if with_account and account else ""
         purchase = f"{intent.kind} of basket {intent.basket_id}, {money}, {created_at}{suffix}"
-        self._print(f"{intent.id}  {purchase}: {outcome}")
+        self.print_line(f"{intent.id}  {purchase}: {outcome}")
         for note in notes:
-            self._print(f"    {note}")
+            self.print_line(f"    {note}")
 
     def print_unreadable(self, intent_id: str, state: str | None = None) -> None:
         """Print the id of a record that cannot be read."""
         if self.as_json:
-            self._print(json.dumps({"intent": intent_id, "state": state or "unreadable"}))
+            self.print_line(json.dumps({"intent": intent_id, "state": state or "unreadable"}))
         elif state is not None:
-            self._print(f"{intent_id}  its record cannot be read: {state}")
+            self.print_line(f"{intent_id}  its record cannot be read: {state}")
         else:
-            self._print(f"{intent_id}  unreadable record; it may be an open purchase")
-            self._print(f"    ask the vendor for the outcome, then run: reconcile --intent {intent_id} --decide STATE")
+            self.print_line(f"{intent_id}  unreadable record; it may be an open purchase")
+            self.print_line(
+                f"    ask the vendor for the outcome, then run: reconcile --intent {intent_id} --decide STATE"
+            )
 
     def print_totals(self, still_open: int, *, settled: int, unlisted: int = 0) -> int:
         """Print the totals and return the exit code; `unlisted` is the number of unlisted intents of other accounts."""
@@ -355,7 +367,7 @@ class _Report:
             sys.stderr.write(f"{others}\n")
         if not self.as_json:
             if unlisted:
-                self._print(others)
+                self.print_line(others)
             remaining = (
                 f"{still_open} open: reconcile again later; do not repeat these purchases until they are settled"
             )
@@ -363,9 +375,10 @@ class _Report:
             nothing = f"{'nothing of this account' if unlisted else 'nothing'} is open in {self.location}"
             if self.is_selection:
                 nothing = "none of the selected is open"
-            self._print(f"{settled} settled, {remaining if still_open else nothing}")
+            self.print_line(f"{settled} settled, {remaining if still_open else nothing}")
         return UNSETTLED if still_open else 0
 
-    def _print(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
+        """Print a line, and flush it."""
         # Flush, so that an interrupted run has shown all outcomes found so far.
         print(line, file=self.out, flush=True)

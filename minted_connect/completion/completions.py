@@ -15,8 +15,8 @@ from minted_connect.completion.agreed_total import AgreedTotal, validate_agreed_
 from minted_connect.completion.basket_completion import complete_basket
 from minted_connect.completion.decision import decide_intent
 from minted_connect.completion.intent_arguments import intent_from, intent_id_from
-from minted_connect.completion.intent_records import IntentRecords
 from minted_connect.completion.item_completion import ItemCompletion, make_item_terms
+from minted_connect.completion.open_intents import OpenIntents
 from minted_connect.completion.preflight import check_basket, serialize_shipping
 from minted_connect.completion.reconcile_all import reconcile_all, reconcile_intent
 from minted_connect.errors import OutcomeUnknown
@@ -25,7 +25,7 @@ from minted_connect.models import Basket, Completion, Intent, IntentState, Order
 __all__ = ["AsyncCompletions"]
 
 
-class AsyncCompletions(IntentRecords):
+class AsyncCompletions(OpenIntents):
     """Completes baskets at most once, and settles completions with an unknown outcome."""
 
     async def buy(
@@ -201,27 +201,6 @@ class AsyncCompletions(IntentRecords):
             OrderKind.DELIVERY, customer_id, items, agreed, currency, reference, extra, wait, replace=replace
         )
         return await ItemCompletion(self._api, self._settlement, terms).run()
-
-    async def pending(self, *, all_accounts: bool = False) -> list[Intent]:
-        """Return the intents with an unknown outcome, oldest first; pass each to `reconcile`.
-
-        After a crash, these are the purchases that may have happened. Completions that are in flight in this client are
-        not included; those of other running processes with the same journal are. Unreadable records are not included
-        and are logged at ERROR with their ids.
-
-        Args:
-            all_accounts: Include the intents of other accounts in the same journal, which this client can reconcile
-                only after `adopt`. If False, a warning with their number is logged.
-
-        Raises:
-            JournalError: if the journal cannot be read, or was lost while in use.
-        """
-        validation.boolean("all_accounts", all_accounts)
-        in_flight = self._settlement.ids_in_flight()
-        intents = await self._settlement.journal.pending()
-        in_flight |= self._settlement.ids_in_flight()  # some calls may have started while the journal was read
-        selected = intents if all_accounts else self._settlement.filter_own(intents, "open")
-        return [intent for intent in selected if intent.id not in in_flight]
 
     async def unfinished(self, *, all_accounts: bool = False) -> list[Intent]:
         """Return the confirmed intents whose order has no final status yet, oldest first.

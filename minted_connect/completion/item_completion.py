@@ -29,8 +29,8 @@ from minted_connect.completion.reference import (
 from minted_connect.completion.settlement import Settlement
 from minted_connect.core.api_client import ApiClient
 from minted_connect.core.cancellation import shielded
-from minted_connect.errors import AlreadyInFlight, ConfigurationError, InvalidInput, OutcomeUnknown, PriceFixExpired
-from minted_connect.journal.claims import Claim, ClaimJournal, claimed_error
+from minted_connect.errors import AlreadyInFlight, InvalidInput, OutcomeUnknown, PriceFixExpired
+from minted_connect.journal.claims import Claim, ClaimJournal, as_claim_journal, claimed_error
 from minted_connect.journal.spending import check_currency
 from minted_connect.models import Basket, Completion, OrderKind
 from minted_connect.resources.basket_changes import read_active
@@ -106,11 +106,7 @@ class ItemCompletion:
         Raises:
             MintedConnectError: as documented for `AsyncCompletions.buy_items`.
         """
-        journal = self._settlement.journal
-        if not isinstance(journal, ClaimJournal):
-            names = (name for name in dir(ClaimJournal) if not name.startswith("_") and not hasattr(journal, name))
-            missing = ", ".join(names)
-            raise ConfigurationError(f"reference: the journal {type(journal).__name__} lacks {missing} of ClaimJournal")
+        journal = as_claim_journal("reference", self._settlement.journal)
         kind = self._terms.kind
         self._api.check_may_change(f"complete.{'deliver' if kind is OrderKind.DELIVERY else kind}_items")
         self._api.check_usable()

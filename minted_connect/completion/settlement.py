@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Final
@@ -62,6 +62,8 @@ class Settlement:
     """Ids of the intents that this client prepared and has not settled."""
     has_checked_references: bool = False
     """Whether the journal was found to store references, and none of another user of the same server."""
+    on_close: set[Callable[[], Awaitable[object]]] = attrs.field(factory=set[Callable[[], Awaitable[object]]])
+    """Called when the client is closed, before its connections are: each ends one reconciler."""
     _others: dict[str, int] = attrs.field(factory=dict[str, int])
     """Number of intents of other accounts that each kind of list left out most recently."""
 
@@ -347,6 +349,11 @@ class Settlement:
         """Save the progress of an order in the journal, if the journal contains its intent."""
         mine = self.owner.account
         await shielded(self.journal.save_progress(external_customer_id, cart_token, progress, account=mine))
+
+    async def end_reconcilers(self) -> None:
+        """End the reconcilers of this client, which need its connections and its journal."""
+        while self.on_close:
+            await self.on_close.pop()()
 
     async def aclose(self, patience: float = CLOSING, *, close_journal: bool = True) -> None:
         """Wait until the completions in flight have written their outcome; then close the journal.

@@ -14,14 +14,15 @@ from typing import Protocol, runtime_checkable
 
 import attrs
 
-from minted_connect.errors import AlreadyInFlight
-from minted_connect.journal.protocol import ReferenceJournal, ReferenceKey
+from minted_connect.errors import AlreadyInFlight, ConfigurationError
+from minted_connect.journal.protocol import Journal, ReferenceJournal, ReferenceKey
 from minted_connect.models import Intent, OrderKind
 
 __all__ = [
     "Claim",
     "ClaimJournal",
     "StoredClaim",
+    "as_claim_journal",
     "check_claims",
     "check_no_claim",
     "claim_lost_error",
@@ -149,6 +150,19 @@ class ClaimJournal(ReferenceJournal, Protocol):
             JournalError: if the claim could not be read.
         """
         ...
+
+
+def as_claim_journal(operation: str, journal: Journal) -> ClaimJournal:
+    """Return a journal that can store claims.
+
+    Raises:
+        ConfigurationError: if it cannot.
+    """
+    if isinstance(journal, ClaimJournal):
+        return journal
+    names = (name for name in dir(ClaimJournal) if not name.startswith("_") and not hasattr(journal, name))
+    missing = ", ".join(names)
+    raise ConfigurationError(f"{operation}: the journal {type(journal).__name__} lacks {missing} of ClaimJournal")
 
 
 def take_claim(claim: Claim, stored: Sequence[StoredClaim]) -> Claim:

@@ -57,6 +57,7 @@ def list_statements(*, table: str, sequence: str, journal: str, claim_table: str
         "count_forgettable": f"SELECT count(*) FROM {table} WHERE ({is_removable}) OR ({is_reducible})",  # noqa: S608
         "forget": f"DELETE FROM {table} WHERE {is_removable}",  # noqa: S608
         "reduce": f"UPDATE {table} SET {_REDUCED} WHERE {is_reducible}",  # noqa: S608
+        "find_forgotten": f"SELECT forgotten_before FROM {journal}",  # noqa: S608
         "record_forgotten": f"UPDATE {journal} SET forgotten_before = :before "  # noqa: S608
         "WHERE forgotten_before IS NULL OR forgotten_before < :before",
     }

@@ -11,7 +11,7 @@ from minted_connect.errors import ConfigurationError
 from minted_connect.journal.protocol import Journal
 from minted_connect.models import Intent, IntentPage, IntentState
 
-__all__ = ["IntentFilter", "ListableJournal", "as_listable"]
+__all__ = ["ForgettingJournal", "IntentFilter", "ListableJournal", "as_listable"]
 
 
 @attrs.frozen
@@ -72,6 +72,19 @@ class ListableJournal(Journal, Protocol):
 
         Raises:
             JournalError: if nothing could be stored durably.
+        """
+        ...
+
+
+@runtime_checkable
+class ForgettingJournal(Protocol):
+    """A journal that knows what it has forgotten. An audit then does not expect the intents of orders from before."""
+
+    async def find_forgotten(self) -> datetime | None:
+        """Return the time from before which settled intents were forgotten, None if none was.
+
+        Raises:
+            JournalError: if the journal could not be read.
         """
         ...
 

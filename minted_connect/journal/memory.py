@@ -69,6 +69,7 @@ class MemoryJournal(MemoryErasure):
         self._ids_by_basket: dict[tuple[str, str], list[str]] = {}
         self._ids_by_reference: dict[tuple[str | None, str], list[str]] = {}
         self._claims = MemoryClaims(self.erased_name)
+        self._forgotten_before: datetime | None = None
         self._has_warned = False
 
     @_locked
@@ -215,8 +216,14 @@ class MemoryJournal(MemoryErasure):
         return IntentPage(tuple(intent for _, intent in page), (), None if is_last else page[-1][0])
 
     @_locked
+    async def find_forgotten(self) -> datetime | None:
+        """Return the time from before which settled intents were forgotten, None if none was."""
+        return self._forgotten_before
+
+    @_locked
     async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
         """Remove or reduce the settled intents from before a time."""
+        self._forgotten_before = max(before, self._forgotten_before or before)
         old = IntentFilter(account=account, until=before)
         found = [one for one in self._closed.values() if one.forgotten_at is None and old.matches(one)]
         referenced = (self._get(intent_id) for ids in self._ids_by_reference.values() for intent_id in ids)

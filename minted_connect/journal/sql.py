@@ -169,6 +169,11 @@ class SqlJournal(SqlErasure):
         unreadable = self._unreadable.pop("find_intents")
         return IntentPage(tuple(intents), unreadable, page[-1][-1] if more else None)
 
+    async def find_forgotten(self) -> datetime | None:
+        """Return the time from before which settled intents were forgotten, None if none was."""
+        times = [row[0] for row in await self._read("find_forgotten", {}) if row[0] is not None]
+        return datetime.fromisoformat(max(times)) if times else None
+
     async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
         """Remove or reduce the settled intents from before a time."""
         return await self._transact(self._forget_steps(forget_params(before, at, account)), None)

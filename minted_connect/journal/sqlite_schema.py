@@ -141,6 +141,9 @@ _ADDED_COLUMNS: Final = {
 }
 """Columns that the queries need, by the version that added them."""
 
+_FORGETTING_VERSION: Final = 6
+"""The first schema version that stores from before which time intents were forgotten."""
+
 _CLAIMS_VERSION: Final = 5
 """The first schema version whose claims are used."""
 
@@ -177,9 +180,11 @@ def statements_for(version: int) -> Statements:
     claims = STATEMENTS.claims
     if version < _CLAIMS_VERSION:
         claims = ClaimStatements.build(table=f"(SELECT {no_claims} LIMIT 0)", expires_in="NULL")
+    # A subquery with the columns of the table, which only a newer version has.
+    journal = "journal" if version >= _FORGETTING_VERSION else "(SELECT NULL AS forgotten_before)"
     intents = f"(SELECT *, rowid AS number{nulls} FROM intents)"  # noqa: S608 - as above
     statements = Statements.build(
-        table=intents, sequence="number", journal="journal", claim_table="claims", claims=claims
+        table=intents, sequence="number", journal=journal, claim_table="claims", claims=claims
     )
     return statements if version >= _MARK_VERSION else attrs.evolve(statements, find_mark="SELECT NULL, NULL")
 

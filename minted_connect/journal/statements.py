@@ -78,6 +78,7 @@ class Statements:
     forget: str
     reduce: str
     record_forgotten: str
+    find_forgotten: str
     find_purchases: str
     find_mark: str
     mark: str

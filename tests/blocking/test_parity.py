@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from minted_connect import AsyncMintedConnect, BlockingRateFeed, MintedConnect, RateFeed
+from minted_connect import (
+    AsyncMintedConnect,
+    BlockingRateFeed,
+    BlockingReconciler,
+    MintedConnect,
+    RateFeed,
+    Reconciler,
+)
 from minted_connect.blocking import BlockingSubscription
 from minted_connect.blocking import client as blocking
 from minted_connect.blocking.lift import Lifted
@@ -35,6 +42,7 @@ CLASSES = [
     (AsyncMintedConnect, MintedConnect),
     (RateFeed, BlockingRateFeed),
     (Subscription, BlockingSubscription),
+    (Reconciler, BlockingReconciler),
 ]
 
 HANDWRITTEN = {
@@ -46,6 +54,8 @@ HANDWRITTEN = {
     (RateFeed, "last_error"),
     (RateFeed, "is_breaker_open"),
     (Subscription, "dropped"),
+    (Reconciler, "is_active"),
+    (Reconciler, "status"),
 }
 """Members that are not operations and are written for both clients."""
 
@@ -112,7 +122,9 @@ def test_bound_method_has_the_same_signature(asynchronous, blocking_class):
             signature, expected = inspect.signature(bound), inspect.signature(inner)
             assert signature.parameters == expected.parameters, name
             returned = re.sub(r"AsyncGenerator\[(.+), None\]", r"Generator[\1, None, None]", expected.return_annotation)
-            assert signature.return_annotation == returned.replace("RateFeed", "BlockingRateFeed"), name
+            for twin in ("RateFeed", "Reconciler"):
+                returned = re.sub(rf"^{twin}$", f"Blocking{twin}", returned)
+            assert signature.return_annotation == returned, name
 
 
 @pytest.mark.parametrize(("asynchronous", "blocking_class"), RESOURCES)

@@ -15,7 +15,14 @@ import anyio
 import attrs
 import pytest
 
-from minted_connect import AsyncMintedConnect, CompletionRejected, MintedConnectError, OutcomeUnknown, RequestTimeout
+from minted_connect import (
+    AsyncMintedConnect,
+    CompletionRejected,
+    MintedConnectError,
+    OutcomeUnknown,
+    ReconcilerStatus,
+    RequestTimeout,
+)
 from minted_connect.config import CompletionPolicy
 from minted_connect.core.pool import RequestProgress
 from minted_connect.journal.protocol import OPEN
@@ -201,6 +208,17 @@ async def read_first_tick(client: AsyncMintedConnect) -> Any:
         return await anext(ticks)
 
 
+async def reconcile_in_background(client: AsyncMintedConnect) -> None:
+    has_ended = asyncio.Event()
+
+    def on_status(status: ReconcilerStatus) -> None:
+        if status.state == "closed":
+            has_ended.set()
+
+    async with client.complete.reconciler(on_result=lambda _: has_ended.set(), on_status=on_status):
+        await has_ended.wait()
+
+
 async def fail_rates_twice(environment: Environment) -> None:
     environment.add_fault("status", "*/rates", status=500, times=2)
 
@@ -350,6 +368,10 @@ COMPLETIONS: Final[dict[str, tuple[Prepare, Call]]] = {
     "complete.reconcile_all": (
         lambda m: m.make_unknown_intent("drop_before_read"),
         lambda c, intent, m: c.complete.reconcile_all(intents=[m.intent, intent], fence=True),
+    ),
+    "complete.reconciler": (
+        lambda m: m.make_unknown_intent("drop_after_commit"),
+        lambda c, *_: reconcile_in_background(c),
     ),
 }
 

@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from minted_connect import CompletionPolicy, Options
+from minted_connect.journal.sqlite import SqliteJournal
 from minted_connect.sandbox import Sandbox
 from minted_connect.sandbox.clock import START
 from tests.matrix.cells import ORDERS_LAG
@@ -81,7 +82,11 @@ async def build(
 
             async def new_client(host: str = host, **more: Any) -> Any:
                 url = proxy.url.replace("127.0.0.1", host)
-                return await connect(url, sandbox.username, sandbox.password, **{**client, **more})
+                arguments = {**client, **more}
+                if isinstance(arguments["journal"], SqliteJournal):
+                    # A client does not close a journal object that it receives.
+                    stack.push_async_callback(arguments["journal"].aclose)
+                return await connect(url, sandbox.username, sandbox.password, **arguments)
 
             return MatrixWorld(
                 sandbox, proxy, clock, await new_client(), path, flavour, journal, new_client, options_for

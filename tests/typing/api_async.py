@@ -37,7 +37,9 @@ from minted_connect import (
     RateFeed,
     RatePoint,
     Receipt,
+    Reconciler,
     ReconcileResult,
+    ReconcilerStatus,
     Response,
     RetryPolicy,
     Shipping,
@@ -154,6 +156,11 @@ async def completion(minted: AsyncMintedConnect, basket: Basket, shipping: Shipp
     assert_type(await minted.complete.assign_reference("id", None), Intent)
     assert_type(await minted.complete.erase_customer("customer-1"), int)
     assert_type(await minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
+    async with minted.complete.reconciler(interval=30, on_result=lambda result: result.completion) as reconciler:
+        assert_type(reconciler, Reconciler)
+        assert_type(reconciler.is_active, bool)
+        assert_type(reconciler.status, ReconcilerStatus)
+        assert_type(reconciler.status.open_intents, int | None)
     for intent in await minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), AsyncGenerator[OrderChange, None])
         assert_type(await minted.orders.wait(intent), Order)

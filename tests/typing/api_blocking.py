@@ -15,6 +15,7 @@ from minted_connect import (
     Basket,
     BasketKey,
     BlockingRateFeed,
+    BlockingReconciler,
     Completion,
     Customer,
     Holding,
@@ -38,6 +39,7 @@ from minted_connect import (
     RatePoint,
     Receipt,
     ReconcileResult,
+    ReconcilerStatus,
     Response,
     RetryPolicy,
     Shipping,
@@ -153,6 +155,11 @@ def completion(minted: MintedConnect, basket: Basket, shipping: Shipping) -> Non
     assert_type(minted.complete.assign_reference("id", None), Intent)
     assert_type(minted.complete.erase_customer("customer-1"), int)
     assert_type(minted.complete.reconcile_all(budget=60.0, concurrency=8), list[ReconcileResult])
+    with minted.complete.reconciler(interval=30, on_result=lambda result: result.completion) as reconciler:
+        assert_type(reconciler, BlockingReconciler)
+        assert_type(reconciler.is_active, bool)
+        assert_type(reconciler.status, ReconcilerStatus)
+        reconciler.close()
     for intent in minted.complete.unfinished():
         assert_type(minted.orders.watch(intent), Generator[OrderChange, None, None])
         assert_type(minted.orders.wait(intent), Order)
