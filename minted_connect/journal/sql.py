@@ -22,7 +22,7 @@ from minted_connect.journal.claims import (
     take_claim,
 )
 from minted_connect.journal.erasure import restore_claim
-from minted_connect.journal.list_statements import forget_params, list_params
+from minted_connect.journal.list_statements import list_params
 from minted_connect.journal.listing import IntentFilter
 from minted_connect.journal.protocol import (
     CLOSED,
@@ -34,7 +34,7 @@ from minted_connect.journal.protocol import (
 from minted_connect.journal.rows import COLUMNS, ROW_ERRORS, dump_progress, dump_refusal, dump_time, from_row
 from minted_connect.journal.spending import SpendingCheck, check_spending, load_purchases, spending_params
 from minted_connect.journal.sql_claims import claim_from_row, claim_params, customer_params, key_params
-from minted_connect.journal.sql_erasure import SqlErasure
+from minted_connect.journal.sql_forgetting import SqlForgetting
 from minted_connect.journal.statements import (
     Statements,
     basket_params,
@@ -52,7 +52,7 @@ _logger = logging.getLogger("minted_connect.completion")
 _ID: Final = COLUMNS.index("id")
 
 
-class SqlJournal(SqlErasure):
+class SqlJournal(SqlForgetting):
     """Base class of the SQL journals. Every operation opens the database; subclasses implement `prepare`.
 
     It remembers which intents this object prepared. If one of them is missing, the database was deleted, emptied or
@@ -169,15 +169,6 @@ class SqlJournal(SqlErasure):
         unreadable = self._unreadable.pop("find_intents")
         return IntentPage(tuple(intents), unreadable, page[-1][-1] if more else None)
 
-    async def find_forgotten(self) -> datetime | None:
-        """Return the time from before which settled intents were forgotten, None if none was."""
-        times = [row[0] for row in await self._read("find_forgotten", {}) if row[0] is not None]
-        return datetime.fromisoformat(max(times)) if times else None
-
-    async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
-        """Remove or reduce the settled intents from before a time."""
-        return await self._transact(self._forget_steps(forget_params(before, at, account)), None)
-
     async def aclose(self) -> None:
         """Do nothing: no connection outlives an operation."""
 
@@ -263,13 +254,6 @@ class SqlJournal(SqlErasure):
     def _release_steps(self, claim: Claim, grace: float) -> Steps[None]:
         changes = {"seconds": 0.0, "grace": float(grace), "has_grace": grace > 0}
         yield self._statements.claims.release, {**claim_params(claim), **changes}
-
-    def _forget_steps(self, params: Mapping[str, Any]) -> Steps[int]:
-        [(count,)] = yield self._statements.count_forgettable, params
-        yield self._statements.record_forgotten, params
-        yield self._statements.forget, params
-        yield self._statements.reduce, params
-        return int(count)
 
     def _check_last_prepared(self) -> Steps[None]:
         """Check that the last prepared intent still exists: the content may have been restored from an older copy."""
