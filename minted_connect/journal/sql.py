@@ -21,7 +21,7 @@ from minted_connect.journal.claims import (
     take_claim,
 )
 from minted_connect.journal.erasure import restore_claim
-from minted_connect.journal.list_statements import forget_params, list_params
+from minted_connect.journal.list_statements import list_params
 from minted_connect.journal.listing import IntentFilter
 from minted_connect.journal.protocol import (
     CLOSED,
@@ -33,7 +33,7 @@ from minted_connect.journal.protocol import (
 from minted_connect.journal.rows import dump_progress, dump_refusal, dump_time
 from minted_connect.journal.spending import SpendingCheck, check_spending, load_purchases, spending_params
 from minted_connect.journal.sql_claims import claim_params, customer_params, key_params
-from minted_connect.journal.sql_erasure import SqlErasure
+from minted_connect.journal.sql_forgetting import SqlForgetting
 from minted_connect.journal.statements import (
     basket_params,
     insert_params,
@@ -48,7 +48,7 @@ __all__ = ["SqlJournal", "Steps"]
 _logger = logging.getLogger("minted_connect.completion")
 
 
-class SqlJournal(SqlErasure):
+class SqlJournal(SqlForgetting):
     """Base class of the SQL journals. Every operation opens the database; subclasses implement `prepare`.
 
     It remembers which intents this object prepared. If one of them is missing, the database was deleted, emptied or
@@ -161,15 +161,6 @@ class SqlJournal(SqlErasure):
         unreadable = self._unreadable.pop("find_intents")
         return IntentPage(tuple(intents), unreadable, page[-1][-1] if more else None)
 
-    async def find_forgotten(self) -> datetime | None:
-        """Return the time from before which settled intents were forgotten, None if none was."""
-        times = [row[0] for row in await self._read("find_forgotten", {}) if row[0] is not None]
-        return datetime.fromisoformat(max(times)) if times else None
-
-    async def forget(self, before: datetime, at: datetime, *, account: str) -> int:
-        """Remove or reduce the settled intents from before a time."""
-        return await self._transact(self._forget_steps(forget_params(before, at, account)), None)
-
     async def aclose(self) -> None:
         """Do nothing: no connection outlives an operation."""
 
@@ -236,8 +227,10 @@ class SqlJournal(SqlErasure):
 
     def _claim_steps(self, claim: Claim, known: Collection[str]) -> Steps[Claim]:
         yield from self._check_last_prepared()
-        yield from self._check_not_restored(claim.key.owner.account)
-        yield from self._check_imported(claim.terms, claim.external_customer_id, claim.key)
+        # A claim without terms completes nothing: it is the lease of a reconciler.
+        if claim.terms:
+            yield from self._check_not_restored(claim.key.owner.account)
+            yield from self._check_imported(claim.terms, claim.external_customer_id, claim.key)
         yield from self._check_reference(claim.key, known)
         taken = take_claim(claim, (yield from self._find_claims(claim)))
         params = claim_params(taken)
@@ -253,13 +246,6 @@ class SqlJournal(SqlErasure):
     def _release_steps(self, claim: Claim, grace: float) -> Steps[None]:
         changes = {"seconds": 0.0, "grace": float(grace), "has_grace": grace > 0}
         yield self._statements.claims.release, {**claim_params(claim), **changes}
-
-    def _forget_steps(self, params: Mapping[str, Any]) -> Steps[int]:
-        [(count,)] = yield self._statements.count_forgettable, params
-        yield self._statements.record_forgotten, params
-        yield self._statements.forget, params
-        yield self._statements.reduce, params
-        return int(count)
 
     def _check_last_prepared(self) -> Steps[None]:
         """Check that the last prepared intent still exists: the content may have been restored from an older copy."""

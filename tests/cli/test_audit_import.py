@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -72,6 +73,21 @@ def test_import_assigns_references_of_a_result_file(
     assert (document["unassigned"], document["is_complete"]) == ([], True)
     references = [row["reference"] for row in json.loads(minted("journal", "--journal", restored, "--json").out)]
     assert references == ["first", "second", "=third"]
+
+
+def test_plan_goes_on_after_a_reference_that_is_not_decided(
+    minted: Minted, sandbox: ThreadedSandbox, restored: Path, tmp_path: Path
+) -> None:
+    assert minted("audit", "--import", "--journal", restored, "--wait", 0).code == 0
+    rows = (f"{CUSTOMER},{GOLD},{qty},{name},99999" for name, qty in (("first", 1), ("second", 2), ("new", 7)))
+    (tmp_path / "plan.csv").write_text("\n".join(("customer,sku,qty,reference,max_total", *rows, "")))
+    shown = minted("buy", "--from", tmp_path / "plan.csv", "--currency", "AED", "--yes", "--journal", restored)
+    assert shown.code == 3
+    assert f"second: not_sent: order {sandbox.shop.orders[1].id} was taken over" in shown.err.replace("\n", " ")
+    with (tmp_path / "plan.result.csv").open(newline="") as file:
+        outcomes = [(row["reference"], row["outcome"]) for row in csv.DictReader(file)]
+    assert outcomes == [("first", "bought"), ("second", "not_sent"), ("new", "bought")]
+    assert len(sandbox.shop.orders) == 4
 
 
 def test_import_that_cannot_read_exits_4(minted: Minted, restored: Path) -> None:

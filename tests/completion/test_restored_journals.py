@@ -18,6 +18,7 @@ import pytest
 
 from minted_connect import CompletionPolicy, Options, SpendingLimit
 from minted_connect.clock import SYSTEM_CLOCK
+from minted_connect.completion.lease import RESERVED, Lease
 from minted_connect.errors import (
     AlreadyInFlight,
     ConfigurationError,
@@ -89,6 +90,14 @@ async def test_marked_journal_refuses_what_needs_all_purchases(journal):
     await journal.settle("plain", IntentState.CONFIRMED, order_id=7)
     [found] = await journal.find_intents(IntentFilter(), limit=5)
     assert (found.id, found.order_id) == ("plain", 7)
+
+
+async def test_reconciler_gets_its_lease_from_a_marked_journal(journal):
+    await journal.mark_restored(AT)
+    lease = Lease(journal, ReferenceKey(RESERVED, MINE, "mine"), 30.0, SYSTEM_CLOCK.wall)
+    assert await lease.acquire() == 0.0
+    await lease.renew()
+    await lease.release()
 
 
 async def test_claim_from_before_the_mark_completes_nothing(journal):
