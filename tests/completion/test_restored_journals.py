@@ -6,10 +6,12 @@ import asyncio
 import os
 import sqlite3
 import stat
+import subprocess
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ from tests.completion.shops import CUSTOMER, REFERENCE, Shop
 from tests.completion.test_claim_journals import claim_of
 from tests.completion.test_intent_lists import one
 from tests.support.operations import GOLD
-from tests.support.postgres import Database
+from tests.support.postgres import Cluster, Database
 
 pytestmark = pytest.mark.anyio
 
@@ -354,6 +356,30 @@ async def test_killed_backup_leaves_no_file_with_its_name(tmp_path):
     assert not (tmp_path / "backup.db").exists()
     await journal.backup(tmp_path / "backup.db")
     assert len(await SqliteJournal(tmp_path / "backup.db").pending()) == 1
+
+
+async def test_dump_of_a_database_is_restored_and_marked(cluster: Cluster, database: Database, tmp_path: Path):
+    journal = open_journal(database.url)
+    await journal.prepare(one("first", reference="r-1"), key=KEY)
+    await journal.settle("first", IntentState.CONFIRMED, order_id=7)
+    run = partial(subprocess.run, check=True, timeout=30)
+    dump = [cluster.binaries / "pg_dump", "--format=custom", "--table=minted_connect_*", f"--file={tmp_path / 'j'}"]
+    run([*dump, database.url])
+    at = SYSTEM_CLOCK.wall()
+    await journal.prepare(one("second", reference="r-2"), key=attrs.evolve(KEY, reference="r-2"))
+    tables = ", ".join(f"minted_connect_{name}" for name in ("intents", "claims", "journal"))
+    database.execute(f"DROP TABLE {tables}")
+    run([cluster.binaries / "pg_restore", "--no-owner", f"--dbname={database.url}", tmp_path / "j"])
+    with pytest.raises(JournalError, match="no longer contains intent second"):
+        await journal.prepare(one("third"))
+    restored = open_journal(database.url)
+    await as_restorable("test", restored).mark_restored(at)
+    with pytest.raises(JournalError, match=REFUSED):
+        await restored.prepare(one("second", reference="r-2"), key=attrs.evolve(KEY, reference="r-2"))
+    assert [found.id for found in await restored.find_by_reference(KEY)] == ["first"]
+    await restored.prepare(one("third"))
+    page = await restored.find_intents(IntentFilter(), limit=5)
+    assert [intent.id for intent in page] == ["first", "third"]
 
 
 def test_restorable_journals(tmp_path: Path, database: Database):
