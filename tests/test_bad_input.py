@@ -137,6 +137,7 @@ ACCEPTED: dict[str, set[str]] = {
     "RetryPolicy budget": {"0"},
     "CompletionPolicy fence_proves_not_executed": {"True"},
     "Options keep_error_bodies": {"True"},
+    "Options read_only": {"True"},
     "Options paths": {"{}"},
     "Options on_attempt": {"class", "None"},
     "Options random": {"class"},
