@@ -31,6 +31,7 @@ ORDER = (
         "quickstart",
         "money-safety",
         "plans",
+        "production",
         "errors",
         "orders",
         "prices",

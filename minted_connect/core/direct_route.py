@@ -5,11 +5,11 @@ connections only together with a session:
 
 - `BaseConnector.connect(request, traces, timeout)`: returns a `Connection` from the pool, or opens one.
 - `Connection.protocol`, `close`, `release`: as the session uses them.
-- `ResponseHandler.transport`, `should_close`, `set_response_params`, `read`: writes bytes, tells whether the peer sent
-  data that nobody requested, sets the limits of the parser, waits for the head of a response.
+- `ResponseHandler.transport`, `should_close`, `set_response_params`, `read`: writes bytes, tells whether data came
+  before its request, sets the limits of the parser, waits for the head of a response.
 - `StreamReader.is_eof`, `total_bytes`, `read_nowait`, `set_exception`: returns a body that has arrived without waiting,
   and wakes its reader.
-- `HttpProcessingError`: what `read` raises for a response that is not valid HTTP.
+- `HttpProcessingError`: raised by `read` for a response that is not valid HTTP.
 - `ClientRequest.DEFAULT_HEADERS`: the encodings that the installed libraries can decompress.
 """
 
@@ -33,6 +33,7 @@ from minted_connect.core.pool import (
     PreparedRequest,
     RequestProgress,
     describe_cause,
+    to_client_timeout,
 )
 from minted_connect.core.response import BodyTooLarge, RawResponse
 from minted_connect.errors import Phase
@@ -60,7 +61,7 @@ class DirectRoute:
         self._connector = connector
         self._max_body, self._max_line = options.max_body, options.max_header_line
         self._host = url.host_port_subcomponent or ""
-        # What a connector needs to know of a request is the same for all.
+        # A connector reads host, port and TLS settings from a request; they are the same for all requests.
         self._request = aiohttp.ClientRequest("GET", url, loop=asyncio.get_running_loop())
         self._reading: set[tuple[Connection, aiohttp.StreamReader]] = set()
         """Bodies that are being read."""
@@ -74,7 +75,7 @@ class DirectRoute:
         connect_timeout: float,
     ) -> RawResponse:
         """Send a request once, and return the response."""
-        connection = await self._connector.connect(self._request, [], _to_timeout(connect_timeout))
+        connection = await self._connector.connect(self._request, [], to_client_timeout(connect_timeout))
         body: bytes | None = None
         try:
             protocol = self._send(connection, connections, prepared, flow, progress)
@@ -153,11 +154,6 @@ class DirectRoute:
         for connection, payload in list(self._reading):
             connection.close()
             payload.set_exception(aiohttp.ClientConnectionError("Connection closed"))
-
-
-@lru_cache(maxsize=64)
-def _to_timeout(connect_timeout: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, connect=connect_timeout)
 
 
 @lru_cache(maxsize=64)

@@ -7,6 +7,7 @@ import enum
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
@@ -34,6 +35,7 @@ __all__ = [
     "SendLimit",
     "SendLimitPassed",
     "describe_cause",
+    "to_client_timeout",
 ]
 
 _logger = logging.getLogger("minted_connect")
@@ -158,6 +160,12 @@ def describe_cause(error: BaseException) -> str:
     number = getattr(error, "errno", None)
     name = type(error).__name__
     return f"{name}, errno {number}" if isinstance(number, int) else name
+
+
+@lru_cache(maxsize=64)
+def to_client_timeout(connect_timeout: float) -> aiohttp.ClientTimeout:
+    """Return aiohttp's form of the seconds to get a connection. Other limits are set by the transport."""
+    return aiohttp.ClientTimeout(total=None, connect=connect_timeout)
 
 
 class Route(Protocol):

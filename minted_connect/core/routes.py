@@ -37,7 +37,7 @@ def has_direct_route() -> bool:
         signature(aiohttp.BaseConnector.connect).bind(None, None, [], None)
         is_complete = all(hasattr(owner, name) for owner, owned in names.items() for name in owned)
         return is_complete and _is_response_read()
-    except Exception:  # noqa: BLE001 - whatever fails here would fail in a request
+    except Exception:  # noqa: BLE001 - any failure here would be one of a request
         return False
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import ssl
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -21,6 +21,7 @@ from minted_connect.core.pool import (
     PreparedRequest,
     RequestProgress,
     describe_cause,
+    to_client_timeout,
 )
 from minted_connect.core.response import RawResponse, read_body
 from minted_connect.errors import Phase
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["SessionRoute"]
 
 _LARGE_BODY = 2**20
+"""aiohttp warns about bodies of this size that are given as bytes."""
 
 
 class TrackedRequest(aiohttp.ClientRequest):
@@ -157,7 +159,7 @@ class SessionRoute:
             skip_auto_headers=("Content-Type",),
             data=_to_payload(prepared.body),
             allow_redirects=False,
-            timeout=_to_timeout(connect_timeout),
+            timeout=to_client_timeout(connect_timeout),
             trace_request_ctx=progress,
             middlewares=(partial(forbid_resend, connections, progress),),
             proxy=None if self._proxy is None else self._proxy.url,
@@ -183,13 +185,7 @@ class SessionRoute:
 
 
 def _to_payload(body: bytes) -> bytes | io.BytesIO | None:
-    # aiohttp warns about large bodies given as bytes.
     return (body if len(body) < _LARGE_BODY else io.BytesIO(body)) if body else None
-
-
-@lru_cache(maxsize=64)
-def _to_timeout(connect_timeout: float) -> aiohttp.ClientTimeout:
-    return aiohttp.ClientTimeout(total=None, connect=connect_timeout)
 
 
 def _with_authorization(headers: dict[str, str], value: str | None, proxy: Secret | None) -> dict[str, str]:

@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class Database(Protocol):
-    """What a group commit needs from its journal."""
+    """The methods of a journal that a group commit calls."""
 
     def connect_to_write(self, deadline: float) -> AbstractContextManager[sqlite3.Connection]:
         """Open the file for writing; it is closed at the end. Errors of the block are raised as JournalError."""
