@@ -60,7 +60,7 @@ class Comparison:
         """Ids of intents whose order may exist, because the list of orders could not be read."""
         self._forgotten: dict[str, datetime] = {}
         """For each journal, the time from before which it has forgotten settled intents."""
-        self.other_accounts = 0
+        self.other_accounts: int = 0
 
     def add(self, intents: Iterable[Intent]) -> None:
         """Add intents of one journal."""
