@@ -1,4 +1,4 @@
-"""The route of reads and basket changes: aiohttp's connector and parser without its session, at half of the CPU time.
+"""The route of reads and basket changes: the connector and parser of aiohttp without its session, to save CPU time.
 
 Undocumented names of aiohttp that it uses (`routes.has_direct_route` checks them), because the public API offers
 connections only together with a session:
