@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import anyio
+import attrs
 import pytest
 import trustme
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -327,13 +328,14 @@ async def test_invalid_gzip_raises_typed_error(connect):
 
 
 @pytest.mark.requirement(27)
+@pytest.mark.parametrize("route", ["auto", "session"])
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-async def test_redirects_are_not_followed(connect, code):
+async def test_redirects_are_not_followed(connect, code, route):
     async with (
         RawServer(scripted(succeed)) as elsewhere,
         RawServer(scripted(status(code, f"Location: {elsewhere.url}/\r\n", b""))) as server,
     ):
-        minted = await connect(server.url, options=without_waits())
+        minted = await connect(server.url, options=attrs.evolve(without_waits(), route=route))
         with pytest.raises(UnexpectedRedirect):
             await minted.rates.current()
     assert len(server.requests) == 1

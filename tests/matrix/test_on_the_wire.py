@@ -115,6 +115,7 @@ def order_response(found: ProxiedResponse) -> bytes:
     return found.with_data(lambda basket: basket | order).raw
 
 
+@pytest.mark.requirement(42)
 @cells("F36-R-early", "F36-S-early", "F36-A-early")
 async def test_early_response_on_idle_connection_is_ignored(world: MatrixWorld, cell: str) -> None:
     operation = operation_of(cell)
